@@ -1,0 +1,33 @@
+"""embedcache: embed labelled texts once, train hundreds of heads in seconds, search the neighbours."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+# Public name -> the module that holds it. Importing embedcache costs neither torch nor transformers: a name is
+# looked up when it is first used (PEP 562).
+_HOME = {
+    "EmbedcacheError": "embedcache.errors",
+    "extract": "embedcache.extract",
+    "ExtractReport": "embedcache.extract",
+    "open_cache": "embedcache.cache",
+    "HeadSpec": "embedcache.heads.spec",
+    "head_grid": "embedcache.heads.spec",
+    "train_heads": "embedcache.heads.train",
+    "Classifier": "embedcache.predict",
+    "SearchIndex": "embedcache.search",
+}
+__all__ = ["__version__", *_HOME]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'embedcache' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,86 @@
+"""Fixtures that several test modules share: tiny encoders built on the spot, small tables of real-looking text."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+WORDS = (
+    "a about actor and bad best boring brilliant but comedy dialogue director dull ending ever every fails film fine for "
+    "from good great hardly has heart horror hour i in is it its lacks less like long love made masterpiece mess more most "
+    "movie music never nice no not of on one only plot poor romance scene script she slow so story superb terrible than that "
+    "the they thin this to too very was watch waste weak who with wonderful world worst worth you"
+).split()
+
+
+def write_tokenizer(folder: Path, max_length: int = 512) -> int:
+    """A WordPiece vocabulary of whole words, letters and ``##`` letters; returns its size."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+
+    letters = [chr(c) for c in range(33, 127) if not chr(c).isupper()]
+    vocab = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *("##" + c for c in letters), *WORDS[1:]]
+    vocab = list(dict.fromkeys(vocab))
+    ids = {word: i for i, word in enumerate(vocab)}
+    tokenizer = Tokenizer(models.WordPiece(ids, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", ids["[CLS]"]), ("[SEP]", ids["[SEP]"])]
+    )
+    tokenizer.save(str(folder / "tokenizer.json"))
+    special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": max_length, **special}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    return len(vocab)
+
+
+@pytest.fixture(scope="session")
+def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a random 2-layer, 32-wide BertModel and its tokenizer: loads in milliseconds."""
+    import torch
+    from transformers import BertConfig, BertModel
+
+    folder = tmp_path_factory.mktemp("tiny-bert")
+    vocab_size = write_tokenizer(folder)
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=vocab_size,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=512,
+        initializer_range=0.2,
+    )
+    BertModel(config).eval().save_pretrained(folder)
+    return folder
+
+
+def make_reviews(n: int) -> list[tuple[str, str]]:
+    """n different (text, label) pairs, lengths from 3 to 40 words, deterministic."""
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    good, bad = ["great", "superb", "wonderful", "best"], ["dull", "terrible", "boring", "worst"]
+    rows = []
+    for i in range(n):
+        label = "positive" if i % 2 else "negative"
+        words = rng.choice(WORDS, size=int(rng.integers(3, 40))).tolist()
+        words[int(rng.integers(len(words)))] = str(rng.choice(good if i % 2 else bad))
+        rows.append((" ".join([*words, str(i)]), label))
+    return rows
+
+
+@pytest.fixture
+def reviews_csv(tmp_path: Path) -> Path:
+    """300 labelled texts as text,label."""
+    path = tmp_path / "reviews.csv"
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["text", "label"])
+        writer.writerows(make_reviews(300))
+    return path
