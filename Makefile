@@ -1,0 +1,45 @@
+# The verbs of the repository. Everything runs in .venv, pinned by constraints.txt; `make PYTHON=python3.12 ...`
+# picks another interpreter, `make EXTRA=gpu ...` FAISS for CUDA.
+PYTHON ?= python3
+EXTRA ?= cpu
+BIN := .venv/bin
+SOURCES := setup.py pyproject.toml constraints.txt $(wildcard csrc/*.h csrc/*/*)
+CXX_SOURCES := $(wildcard csrc/*.h csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu csrc/*/*.cuh)
+
+.PHONY: demo test test-all lint format bench clean
+
+demo: .venv/installed
+	@$(BIN)/python demo/run.py
+
+test: .venv/installed
+	$(BIN)/python -m pytest
+
+test-all: .venv/installed
+	$(BIN)/python -m pytest -m "slow or not slow"
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run --Werror $(CXX_SOURCES)
+
+format: .venv/installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(CXX_SOURCES)
+
+bench: .venv/installed
+	$(BIN)/python benchmarks/heads.py
+
+clean:
+	rm -rf .venv build demo/data demo/out *.egg-info embedcache/heads/*.so
+
+.venv/installed: $(SOURCES)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+		{ echo "embedcache needs Python 3.10 or newer: make PYTHON=/path/to/python3 ..."; exit 1; }
+	@command -v $${CXX:-c++} >/dev/null || \
+		{ echo "embedcache needs a C++ compiler: apt-get install g++ (or set CXX)"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt "setuptools>=77"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable '.[$(EXTRA),dev]'
+	@touch $@
