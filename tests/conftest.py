@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 WORDS = (
-    "a about actor and bad best boring brilliant but comedy dialogue director dull ending ever every fails film fine for "
-    "from good great hardly has heart horror hour i in is it its lacks less like long love made masterpiece mess more most "
-    "movie music never nice no not of on one only plot poor romance scene script she slow so story superb terrible than that "
-    "the they thin this to too very was watch waste weak who with wonderful world worst worth you"
+    "a about actor and bad best boring brilliant but comedy dialogue director dull ending ever every fails "
+    "film fine for from good great hardly has heart horror hour i in is it its lacks less like long love made "
+    "masterpiece mess more most movie music never nice no not of on one only plot poor romance scene script "
+    "she slow so story superb terrible than that the they thin this to too very was watch waste weak who with "
+    "wonderful world worst worth you "
 ).split()
 
 
@@ -32,7 +33,13 @@ def write_tokenizer(folder: Path, max_length: int = 512) -> int:
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", ids["[CLS]"]), ("[SEP]", ids["[SEP]"])]
     )
     tokenizer.save(str(folder / "tokenizer.json"))
-    special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
+    special = {
+        "pad_token": "[PAD]",
+        "unk_token": "[UNK]",
+        "cls_token": "[CLS]",
+        "sep_token": "[SEP]",
+        "mask_token": "[MASK]",
+    }
     settings = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": max_length, **special}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     return len(vocab)

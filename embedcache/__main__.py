@@ -1,0 +1,5 @@
+"""``python -m embedcache``."""
+
+from embedcache.cli import main
+
+main(prog_name="embedcache")

@@ -1,0 +1,258 @@
+"""The command line: parse, call one verb, print. Heavy packages are imported inside the commands that need them."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from embedcache import __version__, show
+from embedcache.errors import EmbedcacheError
+from embedcache.options import CommaList, Number
+from embedcache.progress import progress_bar
+
+FRACTION = Number(float, 0, 1)
+RATE = Number(float, 0, above=True)
+COUNT = Number(int, 1)
+LAYERS = CommaList(Number(int, -1000))
+NAMES = CommaList()
+POOLINGS = CommaList(choices=("cls", "mean"))
+
+
+class Commands(click.Group):
+    """Turns every failure into one line on stderr: exit 1 for failed work, 2 for wrong usage, no traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except KeyboardInterrupt:
+            click.echo("Interrupted: nothing is half written; the same command starts again.", err=True)
+            ctx.exit(1)
+        except BrokenPipeError:
+            raise
+        except Exception as error:
+            if os.environ.get("EMBEDCACHE_DEBUG"):
+                raise
+            click.echo(f"Error: {_one_line(error)}", err=True)
+            ctx.exit(1)
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, EmbedcacheError):
+        return " ".join(str(error).split())
+    if isinstance(error, MemoryError):
+        return "out of memory; use fewer --threads or a smaller batch"
+    if isinstance(error, OSError) and error.strerror:
+        where = f" {error.filename}" if error.filename else ""
+        return f"{error.strerror}:{where}; check that the path exists, is yours to use and has space"
+    text = " ".join(str(error).split()) or "no message"
+    return f"{type(error).__name__}: {text} (unexpected: EMBEDCACHE_DEBUG=1 shows where)"
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="embedcache")
+def main() -> None:
+    """Embed labelled texts once, train hundreds of heads in seconds, search the neighbours."""
+
+
+def json_option(command: Any) -> Any:
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")(command)
+
+
+def emit(document: Any) -> None:
+    click.echo(json.dumps(document, ensure_ascii=False, allow_nan=False))
+
+
+device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda[:N].")
+trust_option = click.option(
+    "--trust-remote-code",
+    is_flag=True,
+    help="Run Python code that comes with the model. Only for models you trust.",
+)
+
+
+@main.command()
+@click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
+@click.option("-o", "--output", "cache", required=True, metavar="CACHE", help="The HDF5 file to make or go on with.")
+@click.option("--model", default="bert-base-uncased", show_default=True, help="A name on the hub, or a folder.")
+@click.option("--text", default="text", show_default=True, help="The column of texts.")
+@click.option("--label", "labels", type=NAMES, help="Label columns.  [default: label, where there is one]")
+@click.option("--id", "id", help="A column that names each row.")
+@click.option("--keep", type=NAMES, default=(), help="Other columns to keep, for --where, --group and search.")
+@click.option("--max-length", type=COUNT, default=250, show_default=True, help="Tokens per text; longer ones are cut.")
+@click.option("--pooling", type=POOLINGS, default="cls", show_default=True, help="cls, mean or both.")
+@click.option("--layers", type=LAYERS, default="-1", show_default=True, help="Layers to store; -1 is the last.")
+@click.option(
+    "--dtype",
+    type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
+    default="auto",
+    show_default=True,
+)
+@click.option("--store", type=click.Choice(["float16", "float32"]), default="float16", show_default=True)
+@device_option
+@click.option("--batch-tokens", type=COUNT, help="Tokens in a batch, padding counted.  [default: by device]")
+@click.option("--encoding", default="utf-8", show_default=True, help="Of text files.")
+@click.option("--overwrite", is_flag=True, help="Start anew, also where CACHE holds something else of ours.")
+@trust_option
+@json_option
+def extract(as_json: bool, inputs: tuple[str, ...], cache: str, **options: Any) -> None:
+    """Run the frozen encoder over every text once and keep the vectors.
+
+    INPUT is a .csv, .tsv, .jsonl, .parquet or .txt file (also .gz, .zst, .bz2); several are read one after another.
+    A stopped run goes on where it was; texts that CACHE already holds are not encoded again.
+    """
+    from embedcache.extract import extract as run
+
+    try:
+        with progress_bar("encoding") as progress:
+            report = run(inputs, cache, progress=progress, **options)
+    except KeyboardInterrupt:
+        click.echo(show.interrupted_extract(cache), err=True)
+        sys.exit(1)
+    if as_json:
+        emit(report.to_dict())
+    else:
+        show.extract(report)
+
+
+@main.command()
+@click.argument("cache")
+@json_option
+def info(as_json: bool, cache: str) -> None:
+    """What CACHE holds."""
+    from embedcache.cache import open_cache
+
+    with open_cache(cache) as opened:
+        document = opened.info()
+    if as_json:
+        emit(document)
+    else:
+        show.info(document)
+
+
+@main.command()
+@click.argument("cache")
+@json_option
+def verify(as_json: bool, cache: str) -> None:
+    """Check every byte of CACHE against its checksums."""
+    from embedcache.cache import verify as run
+
+    report = run(cache)
+    if as_json:
+        emit(report.to_dict())
+    else:
+        show.verify(cache, report)
+    if report.damaged:
+        raise EmbedcacheError(show.damage(cache, report))
+
+
+@main.command("train-head")
+@click.argument("cache")
+@click.option("-o", "--output", "run", required=True, metavar="RUN", help="The folder to make.")
+@click.option("--label", help="The label column.  [default: the only one, or label]")
+@click.option("--recipe", type=click.Choice(["default", "article"]), default="default", show_default=True)
+@click.option("--hidden", type=CommaList(Number(int, 0, 65537)), help="Hidden units; 0 is a linear probe.")
+@click.option("--lr", type=CommaList(RATE), help="Learning rates.")
+@click.option("--dropout", type=CommaList(FRACTION))
+@click.option("--weight-decay", type=CommaList(Number(float, 0)))
+@click.option("--seed", type=CommaList(Number(int, 0, 2**63)))
+@click.option("--batch-size", type=COUNT)
+@click.option("--epochs", type=COUNT)
+@click.option("--val", type=FRACTION, help="Share of the rows to validate on.")
+@click.option("--test", type=FRACTION, help="Share of the rows to score the chosen head on, once.")
+@click.option("--group", help="Rows with the same value in this column stay on one side of the split.")
+@click.option("--class-weight", type=click.Choice(["none", "balanced"]), default="none", show_default=True)
+@click.option("--standardize/--no-standardize", default=None, help="Zero mean, unit variance for every feature.")
+@click.option("--early-stop", type=Number(int, 0), metavar="N", help="Stop a head after N epochs without gain.")
+@click.option("--pooling", type=click.Choice(["cls", "mean"]), help="[default: cls, or the only one stored]")
+@click.option("--layers", "layer", type=Number(int, -1000), default=-1, show_default=True)
+@click.option("--engine", type=click.Choice(["auto", "native", "torch"]), default="auto", show_default=True)
+@device_option
+@click.option("--compute", type=click.Choice(["auto", "float32"]), default="auto", show_default=True)
+@click.option("--threads", type=COUNT, help="[default: every core that this process may use]")
+@json_option
+def train_head(as_json: bool, cache: str, run: str, **options: Any) -> None:
+    """Train a head for every combination of the comma lists, all at once.
+
+    Defaults of --hidden, --lr, --dropout, --weight-decay, --seed, --batch-size, --epochs, --val, --test and
+    --standardize come from the recipe. `--lr 1e-4,1e-3 --seed 0,1,2` makes six heads.
+    """
+    from embedcache.heads.job import train_head as train
+
+    with progress_bar("training", "head-rows") as progress:
+        report = train(cache, run, progress=progress, **options)
+    if as_json:
+        emit(report.to_dict())
+    else:
+        show.train_head(report)
+
+
+@main.command()
+@click.argument("run")
+@click.argument("texts", nargs=-1, metavar="[TEXT]...")
+@click.option("--input", "input", help="A table to label instead of TEXT.")
+@click.option("-o", "--output", help="Where the labelled table goes (.csv); with --input.")
+@click.option("--text", default="text", show_default=True, help="The column of texts in --input.")
+@click.option("--encoding", default="utf-8", show_default=True, help="Of a text file in --input.")
+@click.option("--model", help="The encoder's folder, where it has moved.")
+@device_option
+@trust_option
+@json_option
+def predict(as_json: bool, run: str, texts: tuple[str, ...], **options: Any) -> None:
+    """Label texts with the best head of RUN."""
+    from embedcache.predict import Classifier, predict_file
+
+    load = {name: options.pop(name) for name in ("device", "model", "trust_remote_code")}
+    source, output = options["input"], options["output"]
+    if bool(texts) == bool(source):
+        raise click.UsageError("give texts, or --input FILE with -o OUT.csv (one of the two)")
+    if bool(source) != bool(output):
+        raise click.UsageError("--input FILE and -o OUT.csv go together")
+    classifier = Classifier.load(run, **load)
+    if source:
+        with progress_bar("labelling") as progress:
+            report = predict_file(classifier, progress=progress, **options)
+        if as_json:
+            emit(report.to_dict())
+        else:
+            show.predicted_file(report)
+        return
+    predictions = classifier.predict(texts)
+    if as_json:
+        emit([prediction.to_dict() for prediction in predictions])
+    else:
+        show.predictions(predictions)
+
+
+@main.command()
+@click.argument("cache")
+@click.argument("query", required=False)
+@click.option("--row", type=Number(int, 0), help="Neighbours of this row of CACHE.")
+@click.option("--file", "file", help="A table of queries instead of one.")
+@click.option("-k", type=COUNT, default=10, show_default=True, help="How many neighbours.")
+@click.option("--where", multiple=True, help='Only rows with, for example, "label=positive"; may be repeated.')
+@click.option("--pooling", type=click.Choice(["cls", "mean"]), help="[default: cls, or the only one stored]")
+@device_option
+@trust_option
+@json_option
+def search(as_json: bool, cache: str, query: str | None, row: int | None, file: str | None, **options: Any) -> None:
+    """Find the rows of CACHE that are most like a text or a row (exact, by cosine)."""
+    from embedcache.search import search_cache
+
+    if sum(given is not None for given in (query, row, file)) != 1:
+        raise click.UsageError("give one of QUERY, --row N, --file F")
+    report = search_cache(Path(cache), query=query, row=row, file=file, **options)
+    if as_json:
+        emit(report.to_dict())
+    else:
+        show.search(report)
+
+
+if __name__ == "__main__":
+    main()

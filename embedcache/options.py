@@ -1,0 +1,58 @@
+"""Types of the command line's options: comma lists and ranges, so that a slip is wrong usage (exit 2), no crash."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+
+class Number(click.ParamType):
+    """A number inside a range: ``low <= x < high``, or ``low < x`` where the bound itself makes no sense."""
+
+    def __init__(self, kind: type, low: float, high: float | None = None, *, above: bool = False) -> None:
+        self.kind, self.low, self.high, self.above = kind, low, high, above
+        self.name = "integer" if kind is int else "number"
+
+    def describe(self) -> str:
+        floor = f"above {self.low:g}" if self.above else f"from {self.low:g}"
+        return f"{self.name} {floor}" + ("" if self.high is None else f" to below {self.high:g}")
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            number = self.kind(value)
+        except (ValueError, OverflowError):
+            number = None
+        inside = number is not None and (number > self.low if self.above else number >= self.low)
+        finite = number is not None and abs(number) != float("inf")
+        if not inside or not finite or (self.high is not None and number >= self.high):
+            article = "an" if self.name[0] in "aeiou" else "a"
+            self.fail(f"{value!r} is not {article} {self.describe()}", param, ctx)
+        return number
+
+
+class CommaList(click.ParamType):
+    """``a,b,c``, each item of one type; no item may be empty or appear twice."""
+
+    def __init__(self, item: click.ParamType | None = None, *, choices: tuple[str, ...] | None = None) -> None:
+        self.item, self.choices = item, choices
+        self.name = "LIST" if item is None else f"{item.name},..."
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str):
+            return value
+        parts = [part.strip() for part in value.split(",")]
+        if "" in parts:
+            self.fail(f"{value!r} has an empty item", param, ctx)
+        convert: Callable[[str], Any] = str
+        if self.item is not None:
+            item = self.item
+            convert = lambda part: item.convert(part, param, ctx)  # noqa: E731
+        items = [convert(part) for part in parts]
+        for i, one in enumerate(items):
+            if self.choices and one not in self.choices:
+                self.fail(f"{one!r} is not one of {', '.join(self.choices)}", param, ctx)
+            if one in items[:i]:
+                self.fail(f"{one!r} is given twice", param, ctx)
+        return tuple(items)

@@ -1,0 +1,106 @@
+"""The house rules that a machine can check: who imports whom, what is loaded when, no pickle, file sizes."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "embedcache"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+# Rooms by floor: a module may import from its own room and from lower floors only.
+FLOOR = {
+    "errors": 0,
+    "table": 1,
+    "encoder": 1,
+    "cache": 1,
+    "heads": 2,
+    "extract": 2,
+    "predict": 3,
+    "search": 3,
+}
+FLOOR |= {"options": 4, "progress": 4, "show": 4, "cli": 5, "__main__": 6, "__init__": 6}
+
+HEAVY = {"torch", "transformers", "numpy", "h5py", "pyarrow", "sklearn", "faiss", "rich"}
+
+
+def room(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported_rooms(path: Path) -> set[str]:
+    """Rooms that a module imports, at the top or inside a function."""
+    rooms = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module == "embedcache":
+            rooms |= {alias.name for alias in node.names if not alias.name.startswith("__")}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("embedcache."):
+            rooms.add(node.module.split(".")[1])
+        elif isinstance(node, ast.Import):
+            rooms |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("embedcache.")}
+    return rooms
+
+
+def imported_packages(path: Path) -> set[str]:
+    packages = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.level == 0:
+            packages.add((node.module or "").split(".")[0])
+        elif isinstance(node, ast.Import):
+            packages |= {alias.name.split(".")[0] for alias in node.names}
+    return packages
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_never_point_upwards(path: Path) -> None:
+    own = room(path)
+    assert own in FLOOR, f"{own} needs a floor"
+    for other in imported_rooms(path) - {own}:
+        assert FLOOR[other] < FLOOR[own], f"{own} imports {other}, which is not below it"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_what_a_room_may_not_touch(path: Path) -> None:
+    packages = imported_packages(path)
+    assert not packages & {"pickle", "cPickle", "dill", "joblib", "shelve", "marshal"}
+    if room(path) == "heads":
+        assert "transformers" not in packages
+    if room(path) == "cache":
+        assert "torch" not in packages
+    text = path.read_text(encoding="utf-8")
+    calls = [
+        node.func.id
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+    ]
+    assert not {"eval", "exec"} & set(calls)
+    assert len(text.splitlines()) <= 400, "a file over 400 lines wants to be two"
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["extract", "--help"], ["train-head", "c.h5", "-o", "r", "--lr", "abc"], ["nonsense"]],
+)
+def test_help_and_usage_errors_load_nothing_heavy(arguments: list[str]) -> None:
+    code = (
+        "import sys\nfrom embedcache.cli import main\n"
+        f"try: main({arguments!r})\nexcept SystemExit: pass\n"
+        f"heavy = {HEAVY} & set(sys.modules)\n"
+        "sys.exit(f'loaded {heavy}' if heavy else 0)"
+    )
+    done = run("-c", code)
+    assert done.returncode == 0, done.stderr
+
+
+def test_importing_the_package_costs_no_torch() -> None:
+    code = "import embedcache as ec, sys; ec.HeadSpec; sys.exit(bool({'torch', 'transformers'} & set(sys.modules)))"
+    assert run("-c", code).returncode == 0
