@@ -14,9 +14,9 @@ extern "C" {
 
 #define EC_ABI_VERSION 1
 
-enum { EC_FLOAT16 = 0, EC_FLOAT32 = 1 };                  /* ec_matrix.dtype */
+enum { EC_FLOAT16 = 0, EC_FLOAT32 = 1 };                                       /* ec_matrix.dtype */
 enum { EC_COMPUTE_FLOAT32 = 0, EC_COMPUTE_BFLOAT16 = 1, EC_COMPUTE_TF32 = 2 }; /* ec_options.compute */
-enum { EC_HEAD_OK = 0, EC_HEAD_DIVERGED = 1, EC_HEAD_CANCELLED = 2 }; /* ec_result.status */
+enum { EC_HEAD_OK = 0, EC_HEAD_DIVERGED = 1, EC_HEAD_CANCELLED = 2 };          /* ec_result.status */
 enum { EC_OK = 0, EC_ERROR_ARGUMENT = 1, EC_ERROR_MEMORY = 2, EC_ERROR_DEVICE = 3, EC_ERROR_UNSUPPORTED = 4 };
 
 /* A matrix read in place (often a memory map): element (i, j) lies at data + i * stride + j, in elements. */
@@ -26,38 +26,44 @@ typedef struct {
   int32_t dtype;
 } ec_matrix;
 
-/* Some rows of a matrix and their classes: rows[i] is a row number of x, y[rows[i]] its class in [0, classes). */
+/* Some rows of a matrix and their classes: rows[i] is a row number of x, y[rows[i]] its class in [0,
+ * classes). */
 typedef struct {
   ec_matrix x;
   const int32_t* y;    /* [x.rows] */
   const int64_t* rows; /* [n] */
-  int64_t n;
+  int64_t n;           /* below 2^32 */
 } ec_view;
 
-/* What a head learns: many heads may share one task (a sweep), a bank may hold many tasks (folds, columns). */
+/* What a head learns: many heads may share one task (a sweep), a bank may hold many tasks (folds, columns).
+ */
 typedef struct {
   ec_view train, val; /* val.n may be 0: then the last epoch's weights are kept */
   int32_t classes;
-  const float* mean;         /* [dim] or NULL: the engine sees (x - mean) * inv_std ... */
-  const float* inv_std;      /* [dim] or NULL; both or neither */
-  const float* class_weight; /* [classes] or NULL: loss = sum(w_y nll) / sum(w_y), as torch.nn.NLLLoss(weight) */
+  const float* mean;    /* [dim] or NULL: the engine sees (x - mean) * inv_std ... */
+  const float* inv_std; /* [dim] or NULL; both or neither */
+  const float*
+      class_weight; /* [classes] or NULL: loss = sum(w_y nll) / sum(w_y), as torch.nn.NLLLoss(weight) */
 } ec_task;
 
+/* Doubles, so that 1 - beta2 and the bias corrections are those of the numbers that the user wrote. */
 typedef struct {
   int32_t task;   /* index into tasks */
-  int32_t hidden; /* 0: a linear probe, logits = x w2' + b2 */
-  float lr, beta1, beta2, eps, weight_decay, dropout;
+  int32_t hidden; /* 0: a linear probe, logits = x w2' + b2, without dropout */
+  double lr, beta1, beta2, eps, weight_decay, dropout; /* eps > 0; dropout in [0, 1) */
   uint64_t seed;
 } ec_head;
 
-/* Filled by the engine. Weights are those of the best epoch (lowest validation loss, the first of equals). */
+/* Filled by the engine. Weights are those of the best epoch (lowest validation loss, the first of equals),
+ * and act on the standardised x. A head that has no finite epoch has best_epoch -1 and weights of zeros. */
 typedef struct {
-  float* w1; /* [hidden, dim], NULL when hidden is 0 */
-  float* b1; /* [hidden], NULL when hidden is 0 */
-  float* w2; /* [classes, hidden], or [classes, dim] when hidden is 0 */
-  float* b2; /* [classes] */
-  double* train_loss;   /* [epochs], mean over the epoch's batches weighted by rows, dropout on; NaN when not run */
-  double* val_loss;     /* [epochs] */
+  float* w1;            /* [hidden, dim], NULL when hidden is 0 */
+  float* b1;            /* [hidden], NULL when hidden is 0 */
+  float* w2;            /* [classes, hidden], or [classes, dim] when hidden is 0 */
+  float* b2;            /* [classes] */
+  double* train_loss;   /* [epochs], mean over the epoch's batches weighted by rows, dropout on; NaN: not
+                           finished */
+  double* val_loss;     /* [epochs], with class_weight if there is one */
   double* val_accuracy; /* [epochs], 0..1 */
   int32_t best_epoch, epochs_run, status;
 } ec_result;
@@ -67,17 +73,18 @@ typedef struct {
   int32_t early_stop; /* stop a head after this many epochs without a better validation loss; 0: never */
   int32_t threads;    /* CPU only; 0: one per core that this process may use */
   int32_t compute;
-  int32_t device;           /* CUDA only: the device's number */
-  uint64_t stream;          /* CUDA only: a cudaStream_t as an integer; 0: the default stream */
-  const volatile int32_t* cancel;  /* or NULL: the caller sets it to 1 to stop between steps */
-  volatile int64_t* progress;      /* or NULL: [1], training rows finished, summed over heads */
+  int32_t device;                 /* CUDA only: the device's number */
+  uint64_t stream;                /* CUDA only: a cudaStream_t as an integer; 0: the default stream */
+  const volatile int32_t* cancel; /* or NULL: the caller sets it to 1 to stop between steps */
+  volatile int64_t* progress;     /* or NULL: [1], training rows finished, summed over heads */
 } ec_options;
 
 int32_t ec_abi_version(void);
 const char* ec_backend(void);    /* what runs: "cpu-avx512", "cpu-avx2", "cpu-plain", "cuda" */
+int32_t ec_device_count(void);   /* devices that can be used now; the CPU library says 1 */
 const char* ec_last_error(void); /* of the calling thread; never NULL */
-int32_t ec_train(const ec_task* tasks, int32_t n_tasks, const ec_head* heads, ec_result* results, int32_t n_heads,
-                 const ec_options* options);
+int32_t ec_train(const ec_task* tasks, int32_t n_tasks, const ec_head* heads, ec_result* results,
+                 int32_t n_heads, const ec_options* options);
 
 #ifdef __cplusplus
 }

@@ -1,0 +1,165 @@
+/* The engine's arithmetic, one scalar at a time: Philox streams, AdamW, log-softmax, half to float.
+ *
+ * g++ and nvcc both compile this file, so the CPU and the CUDA engine cannot drift apart. It is also the
+ * slow, plain reference of the vectorised kernels, and embedcache/heads/reference.py repeats its random
+ * streams in torch.
+ *
+ * Random streams. Key = the head's 64-bit seed (low word first). A counter is four 32-bit words; the last is
+ * the domain, so that initial weights, shuffle and dropout never share a number:
+ *
+ *   initial weights  (element / 4 low, element / 4 high, tensor, 0)  word element % 4; element: row-major
+ * index shuffle          (position / 4,    0,                epoch,  1)  word position % 4 dropout (unit / 64
+ * * 16 + unit % 16, row,   step,   2)  word unit % 64 / 16
+ *
+ * The dropout order lets 16 SIMD lanes hold 16 neighbouring units for each of the four words. `row` is the
+ * row's place in its batch; `step` counts the head's steps from 0 over all epochs.
+ */
+#ifndef EMBEDCACHE_NUMERICS_H
+#define EMBEDCACHE_NUMERICS_H
+
+#include <math.h>
+#include <stdint.h>
+
+#ifdef __CUDACC__
+#define EC_FN static __host__ __device__ __forceinline__
+#else
+#define EC_FN static inline
+#endif
+
+/* ---- Philox4x32-10 (Salmon et al., 2011) ---- */
+
+#define EC_PHILOX_M0 0xD2511F53u
+#define EC_PHILOX_M1 0xCD9E8D57u
+#define EC_PHILOX_W0 0x9E3779B9u
+#define EC_PHILOX_W1 0xBB67AE85u
+#define EC_PHILOX_ROUNDS 10
+
+enum { EC_DOMAIN_INIT = 0, EC_DOMAIN_SHUFFLE = 1, EC_DOMAIN_DROPOUT = 2 };
+enum { EC_TENSOR_W1 = 0, EC_TENSOR_B1 = 1, EC_TENSOR_W2 = 2, EC_TENSOR_B2 = 3 };
+
+typedef struct {
+  uint32_t word[4];
+} ec_words;
+
+EC_FN ec_words ec_philox(uint64_t seed, uint32_t c0, uint32_t c1, uint32_t c2, uint32_t c3) {
+  uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);
+  for (int round = 0; round < EC_PHILOX_ROUNDS; ++round) {
+    const uint64_t p0 = (uint64_t)EC_PHILOX_M0 * c0, p1 = (uint64_t)EC_PHILOX_M1 * c2;
+    c0 = (uint32_t)(p1 >> 32) ^ c1 ^ k0;
+    c2 = (uint32_t)(p0 >> 32) ^ c3 ^ k1;
+    c1 = (uint32_t)p1;
+    c3 = (uint32_t)p0;
+    k0 += EC_PHILOX_W0;
+    k1 += EC_PHILOX_W1;
+  }
+  ec_words words;
+  words.word[0] = c0;
+  words.word[1] = c1;
+  words.word[2] = c2;
+  words.word[3] = c3;
+  return words;
+}
+
+/* ---- Initial weights: U(-bound, bound) with bound = 1 / sqrt(fan_in), as torch.nn.Linear ---- */
+
+EC_FN float ec_init_bound(int64_t fan_in) { return (float)(1.0 / sqrt((double)fan_in)); }
+
+/* 24 random bits on a grid of 2^-23 over [-1, 1), which float32 holds exactly; one rounding, in the product.
+ */
+EC_FN float ec_init_from_word(uint32_t word, float bound) {
+  return ((float)(word >> 8) * 0x1p-23f - 1.0f) * bound;
+}
+
+EC_FN float ec_init_value(uint64_t seed, uint32_t tensor, uint64_t element, float bound) {
+  const uint64_t block = element / 4;
+  const ec_words words = ec_philox(seed, (uint32_t)block, (uint32_t)(block >> 32), tensor, EC_DOMAIN_INIT);
+  return ec_init_from_word(words.word[element % 4], bound);
+}
+
+/* ---- Shuffle: an epoch visits the positions 0..n-1 of its view in the order of (key, position) ---- */
+
+EC_FN uint32_t ec_shuffle_key(uint64_t seed, uint32_t epoch, uint32_t position) {
+  return ec_philox(seed, position / 4, 0, epoch, EC_DOMAIN_SHUFFLE).word[position % 4];
+}
+
+/* ---- Dropout: a unit is kept where its word is not below the threshold, and then scaled ---- */
+
+EC_FN uint32_t ec_dropout_threshold(double dropout) { return (uint32_t)(dropout * 4294967296.0); }
+
+EC_FN float ec_dropout_scale(double dropout) { return (float)(1.0 / (1.0 - dropout)); }
+
+EC_FN uint32_t ec_dropout_word(uint64_t seed, uint32_t step, uint32_t row, uint32_t unit) {
+  return ec_philox(seed, unit / 64 * 16 + unit % 16, row, step, EC_DOMAIN_DROPOUT).word[unit % 64 / 16];
+}
+
+/* ---- AdamW as torch.optim.AdamW, the decay on every parameter ----
+ *
+ * torch:  w -= lr wd w;  m += (1 - b1)(g - m);  v = b2 v + (1 - b2) g g
+ *         w -= lr / c1 * m / (sqrt(v) / sqrt(c2) + eps),  c1 = 1 - b1^t,  c2 = 1 - b2^t
+ *
+ * Here both sides of the fraction are multiplied by sqrt(c2), v moves by a small correction and w by one sum,
+ * so that no constant close to 1 is ever rounded to float: closer to float64 than the formulas above, and no
+ * slower. */
+
+typedef struct {
+  float m_rate; /* 1 - beta1 */
+  float v_rate; /* 1 - beta2 */
+  float rate;   /* lr sqrt(c2) / c1 */
+  float eps;    /* eps sqrt(c2) */
+  float decay;  /* lr weight_decay */
+} ec_adamw;
+
+/* The constants of step t = 1, 2, ... */
+EC_FN ec_adamw ec_adamw_at(double lr, double beta1, double beta2, double eps, double weight_decay,
+                           int64_t t) {
+  const double c1 = 1.0 - pow(beta1, (double)t), root_c2 = sqrt(1.0 - pow(beta2, (double)t));
+  ec_adamw a;
+  a.m_rate = (float)(1.0 - beta1);
+  a.v_rate = (float)(1.0 - beta2);
+  a.rate = (float)(lr * root_c2 / c1);
+  a.eps = (float)(eps * root_c2);
+  a.decay = (float)(lr * weight_decay);
+  return a;
+}
+
+EC_FN void ec_adamw_update(float gradient, float* w, float* m, float* v, ec_adamw a) {
+  *m = fmaf(a.m_rate, gradient - *m, *m);
+  *v = fmaf(a.v_rate, fmaf(gradient, gradient, -*v), *v);
+  *w -= fmaf(a.decay, *w, a.rate * *m / (sqrtf(*v) + a.eps));
+}
+
+/* ---- Log-softmax and its negative log-likelihood, in double ---- */
+
+EC_FN double ec_log_sum_exp(const float* logits, int64_t n) {
+  float top = logits[0];
+  for (int64_t c = 1; c < n; ++c) top = logits[c] > top ? logits[c] : top;
+  double sum = 0;
+  for (int64_t c = 0; c < n; ++c) sum += exp((double)logits[c] - (double)top);
+  return (double)top + log(sum);
+}
+
+/* d(weight * nll) / d(logit c); weight = w_y / (sum of w_y over the batch). */
+EC_FN float ec_nll_gradient(float logit, double log_sum_exp, int is_target, double weight) {
+  return (float)(weight * (exp((double)logit - log_sum_exp) - (is_target ? 1.0 : 0.0)));
+}
+
+/* ---- IEEE half precision to float, for machines without an instruction for it ---- */
+
+EC_FN float ec_half_to_float(uint16_t half) {
+  const uint32_t sign = (uint32_t)(half & 0x8000u) << 16, magnitude = half & 0x7FFFu;
+  union {
+    uint32_t bits;
+    float value;
+  } out, scale;
+  if (magnitude >= 0x7C00u) { /* inf, NaN */
+    out.bits = sign | 0x7F800000u | (magnitude & 0x3FFu) << 13;
+    return out.value;
+  }
+  scale.bits = 0x77800000u; /* 2^112: moves the exponent, and normalises subnormal halves on the way */
+  out.bits = magnitude << 13;
+  out.value *= scale.value;
+  out.bits |= sign;
+  return out.value;
+}
+
+#endif
