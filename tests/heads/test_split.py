@@ -1,0 +1,201 @@
+"""Splits: stratified, to the size asked for, and no text (or group) on two sides."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.model_selection import train_test_split
+
+from embedcache.errors import EmbedcacheError
+from embedcache.heads.split import Split, article_split, make_folds, make_split
+
+
+def hash_texts(texts: list[str]) -> np.ndarray:
+    digests = b"".join(hashlib.blake2b(text.encode(), digest_size=16).digest() for text in texts)
+    return np.frombuffer(digests, np.uint8).reshape(-1, 16)
+
+
+def different(n: int) -> np.ndarray:
+    return hash_texts([str(i) for i in range(n)])
+
+
+def sides(split: Split) -> list[np.ndarray]:
+    return [split.train, split.val, split.test]
+
+
+def assert_apart(split: Split, values: np.ndarray) -> None:
+    """No value of a row (its text or its group) is on two sides; no row is."""
+    seen = [{bytes(np.asarray(v)) for v in values[rows]} for rows in sides(split)]
+    assert not (seen[0] & seen[1] or seen[0] & seen[2] or seen[1] & seen[2])
+    everything = np.concatenate(sides(split))
+    assert len(np.unique(everything)) == len(everything)
+
+
+def test_sizes_and_shares_are_exact_without_duplicates() -> None:
+    codes = np.random.default_rng(0).choice(3, size=1003, p=[0.7, 0.2, 0.1]).astype(np.int32)
+    codes[::50] = -1
+    split = make_split(codes, different(1003), val=0.1, test=0.2)
+    labelled = codes[codes >= 0]
+    assert split.unlabelled == 21 and split.duplicates == split.conflicts == split.left_out == 0 and not split.notes
+    assert len(split.val) == round(0.1 * len(labelled)) and len(split.test) == round(0.2 * len(labelled))
+    assert sorted(np.concatenate(sides(split))) == np.flatnonzero(codes >= 0).tolist()
+    for rows in sides(split):
+        assert rows.dtype == np.int64 and np.all(np.diff(rows) > 0)
+        expected = np.bincount(labelled) * len(rows) / len(labelled)
+        assert np.abs(np.bincount(codes[rows]) - expected).max() < 1.5
+
+
+def test_the_seed_alone_decides() -> None:
+    codes = np.arange(400, dtype=np.int32) % 2
+    first, again, other = (make_split(codes, different(400), seed=seed) for seed in (1, 1, 2))
+    assert all(np.array_equal(a, b) for a, b in zip(sides(first), sides(again), strict=True))
+    assert not np.array_equal(first.test, other.test)
+
+
+@pytest.mark.parametrize("copies", [2, 5, 40])
+def test_duplicates_stay_together_and_shares_stay_good(copies: int) -> None:
+    rng = np.random.default_rng(copies)
+    text = rng.permutation(np.concatenate([np.repeat(np.arange(1000 // copies), copies), 5000 + np.arange(1000)]))
+    codes = (text % 4 == 0).astype(np.int32)
+    split = make_split(codes, hash_texts([str(t) for t in text]))
+    assert_apart(split, text)
+    assert split.duplicates == 1000 - 1000 // copies and split.conflicts == 0
+    for rows, share in zip(sides(split), [0.8, 0.1, 0.1], strict=True):
+        assert len(rows) == pytest.approx(share * 2000, abs=20)
+        assert codes[rows].mean() == pytest.approx(codes.mean(), abs=0.02)
+
+
+def test_a_text_of_a_third_of_all_rows_trains() -> None:
+    texts = [""] * 300 + [str(i) for i in range(600)]
+    codes = np.arange(900, dtype=np.int32) % 2
+    split = make_split(codes, hash_texts(texts))
+    assert set(range(300)) <= set(split.train)
+    assert len(split.val) == len(split.test) == 90
+    assert split.conflicts == 1 and "more than one label" in split.notes[0]
+
+
+def test_groups_stay_on_one_side_and_stratified() -> None:
+    rng = np.random.default_rng(3)
+    groups = rng.integers(0, 300, size=3000)
+    codes = (rng.random(3000) < rng.random(300)[groups]).astype(np.int32)
+    split = make_split(codes, different(3000), groups)
+    assert_apart(split, groups)
+    for rows, share in zip(sides(split), [0.8, 0.1, 0.1], strict=True):
+        assert len(rows) == pytest.approx(share * 3000, rel=0.02)
+        assert codes[rows].mean() == pytest.approx(codes.mean(), abs=0.02)
+
+
+def test_a_text_in_two_groups_stays_on_one_side() -> None:
+    groups = np.repeat(np.arange(50), 10)
+    texts = [f"{i}" if i % 10 else "a classic" for i in range(500)]
+    codes = np.arange(500, dtype=np.int32) // 10 % 2
+    split = make_split(codes, hash_texts(texts), groups)
+    assert_apart(split, groups)
+    assert_apart(split, hash_texts(texts))
+    assert split.left_out == 10 and sum(map(len, sides(split))) == 490
+    assert any("10 row(s) left out" in note for note in split.notes)
+
+
+def test_rows_without_a_group_go_by_their_text() -> None:
+    groups = np.where(np.arange(200) < 100, np.arange(200) // 10, -1)
+    split = make_split(np.arange(200, dtype=np.int32) % 2, different(200), groups)
+    assert len(split.val) == len(split.test) == 20
+
+
+def test_a_class_with_one_row_trains() -> None:
+    codes = np.array([0] * 50 + [1] * 49 + [2], np.int32)
+    split = make_split(codes, different(100))
+    assert 99 in split.train and "single row" in split.notes[0]
+    assert len(split.val) == len(split.test) == 10
+
+
+def test_few_rows() -> None:
+    four = make_split(np.array([0, 0, 1, 1], np.int32), different(4))
+    assert [len(rows) for rows in sides(four)] == [2, 1, 1]
+    two = make_split(np.array([0, 1], np.int32), different(2), val=0, test=0)
+    assert two.train.tolist() == [0, 1] and not len(two.val) and not len(two.test)
+    with pytest.raises(EmbedcacheError, match=r"2 labelled rows .* too few for --val 0.1"):
+        make_split(np.array([0, 1], np.int32), different(2))
+    three_groups = make_split(np.arange(30, dtype=np.int32) % 2, different(30), np.repeat(np.arange(3), 10))
+    assert [len(rows) for rows in sides(three_groups)] == [10, 10, 10]
+
+
+@pytest.mark.parametrize(
+    ("codes", "settings", "message"),
+    [
+        ([-1, -1], {}, "no row has a label"),
+        ([0, 0, 0, -1], {}, "all 3 labelled rows are of one class"),
+        ([0, 1] * 10, {"val": 1.5}, "--val 1.5"),
+        ([0, 1] * 10, {"test": -0.1}, "--test -0.1"),
+        ([0, 1] * 10, {"val": 0.5, "test": 0.5}, "leave no rows to train on"),
+        ([0, 1] * 10, {"groups": np.zeros(20, int)}, "1 groups are too few"),
+    ],
+)
+def test_what_cannot_be_split_is_said(codes: list[int], settings: dict, message: str) -> None:
+    with pytest.raises(EmbedcacheError, match=message):
+        make_split(np.array(codes, np.int32), different(len(codes)), **settings)
+
+
+def test_equal_texts_cannot_be_split() -> None:
+    with pytest.raises(EmbedcacheError, match="1 different texts"):
+        make_split(np.arange(20, dtype=np.int32) % 2, hash_texts(["same"] * 20))
+
+
+def test_article_split_is_scikit_learns() -> None:
+    codes = np.random.default_rng(0).integers(0, 2, 1000).astype(np.int32)
+    split = article_split(codes, different(1000))
+    train, val = train_test_split(np.arange(1000), test_size=0.2, random_state=42, stratify=codes)
+    assert split.train.tolist() == sorted(train) and split.val.tolist() == sorted(val) and not len(split.test)
+
+
+def test_article_split_pulls_duplicates_to_one_side() -> None:
+    text = np.arange(1000) // 3 * (np.arange(1000) < 300) + np.arange(1000) * (np.arange(1000) >= 300)
+    codes = (np.arange(1000) // 3 % 2).astype(np.int32)
+    codes[999] = 2
+    split = article_split(codes, hash_texts([str(t) for t in text]))
+    assert_apart(split, text)
+    assert len(split.val) == pytest.approx(200, abs=30) and 999 in split.train
+
+
+def test_folds_cover_all_rows_once() -> None:
+    codes = np.random.default_rng(0).choice(2, size=503, p=[0.8, 0.2]).astype(np.int32)
+    codes[::10] = -1
+    folds = make_folds(codes, different(503), folds=5)
+    assert sorted(np.concatenate([fold.val for fold in folds])) == np.flatnonzero(codes >= 0).tolist()
+    for fold in folds:
+        assert len(fold.train) + len(fold.val) == (codes >= 0).sum() and not len(fold.test)
+        assert len(fold.val) in (90, 91)
+        assert abs(codes[fold.val].sum() - codes[codes >= 0].sum() / 5) <= 1.5
+    with pytest.raises(EmbedcacheError, match="--folds 1"):
+        make_folds(codes, different(503), folds=1)
+    with pytest.raises(EmbedcacheError, match="5 folds need as many groups"):
+        make_folds(codes, different(503), np.arange(503) % 3, folds=5)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    texts=st.lists(st.integers(0, 40), min_size=1, max_size=80),
+    labels=st.lists(st.integers(-1, 4), min_size=80, max_size=80),
+    grouped=st.booleans(),
+    val=st.sampled_from([0, 0.1, 0.4]),
+    test=st.sampled_from([0, 0.1, 0.4]),
+)
+def test_whatever_the_table_no_text_or_group_is_on_two_sides(
+    texts: list[int], labels: list[int], grouped: bool, val: float, test: float
+) -> None:
+    codes, text = np.array(labels[: len(texts)], np.int32), np.array(texts)
+    groups = text % 7 if grouped else None
+    try:
+        split = make_split(codes, hash_texts([str(t) for t in texts]), groups, val=val, test=test)
+    except EmbedcacheError:
+        return
+    assert_apart(split, text)
+    assert sum(map(len, sides(split))) + split.unlabelled + split.left_out == len(texts)
+    assert len(np.unique(codes[split.train])) >= 2
+    assert bool(len(split.val)) == bool(val) and bool(len(split.test)) == bool(test)
+    if groups is not None:
+        assert_apart(split, groups)
