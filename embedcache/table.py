@@ -1,0 +1,181 @@
+"""Input files to rows: CSV, TSV, JSONL, Parquet and plain text, gzip, bzip2 or zstd around them.
+
+Files are streamed, a batch of rows at a time; work per row is done by C code (csv, json, itemgetter, join) as far as
+it goes. ``formats.py`` has the readers of the single formats.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, NoReturn
+
+from embedcache.errors import EmbedcacheError
+from embedcache.formats import (
+    Source,
+    existing_file,
+    explain,
+    explained,
+    json_rows,
+    known_encoding,
+    open_source,
+    place,
+    read_batches,
+)
+
+# Label cells that say "not labelled", after stripping blanks. "None" is not among them: it may be a class.
+MISSING_LABELS = frozenset(["", "nan", "NaN", "NAN", "NA", "N/A", "n/a", "#N/A", "<NA>", "null", "NULL", "Null"])
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns of the input are read, and as what."""
+
+    text: str = "text"
+    labels: tuple[str, ...] = ()
+    id: str | None = None
+    keep: tuple[str, ...] = ()
+
+    @property
+    def wanted(self) -> dict[str, str]:
+        """Column -> the command-line option that asked for it; each column once, the text first."""
+        asked = [(self.text, "--text"), *((name, "--label") for name in self.labels)]
+        asked += [(self.id, "--id")] if self.id is not None else []
+        asked += [(name, "--keep") for name in self.keep]
+        wanted: dict[str, str] = {}
+        for name, option in asked:
+            wanted.setdefault(name, option)
+        return wanted
+
+
+@dataclass
+class Rows:
+    """One batch of n rows. Every value is a ``str``, but a missing label is None; a blank text stays a row."""
+
+    texts: list[str]
+    labels: dict[str, list[str | None]]
+    ids: list[str] | None
+    keep: dict[str, list[str]]
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+
+def read_rows(
+    paths: Sequence[str | Path], columns: Columns, *, encoding: str = "utf-8", batch_rows: int = 8192
+) -> Iterator[Rows]:
+    """Stream the rows of one or several files, in order, in batches of at most ``batch_rows``.
+
+    Values stay as written; JSON's and Parquet's numbers and booleans become what ``json.dumps`` writes. Labels that
+    are empty, null or one of ``MISSING_LABELS`` become None; a null text becomes "". In JSONL a row may lack a label
+    (missing) or a kept column (""), never the text or the id. Kept lists and objects become JSON.
+
+    Raises:
+        EmbedcacheError: a file is missing, empty, broken, of an unknown kind or not in ``encoding``, or lacks one
+            of the columns. Paths are checked at the call, contents when the rows are read.
+    """
+    sources = [open_source(Path(path), encoding) for path in paths]
+    if not sources:
+        raise EmbedcacheError("no input file: name at least one")
+    return (rows for source in sources for rows in _read_file(source, columns, batch_rows))
+
+
+def read_lines(path: str | Path, *, encoding: str = "utf-8") -> list[str]:
+    """All lines of a text file, whatever its name, blank ones too, without their line ends."""
+    source = Source(existing_file(Path(path)), ".txt", "", known_encoding(encoding))
+    return [text for rows in _read_file(source, Columns(), 8192) for text in rows.texts]
+
+
+def column_names(path: str | Path, *, encoding: str = "utf-8") -> list[str]:
+    """The columns of a file: its header, its schema, or for JSONL the keys of its first 8,192 rows."""
+    source = open_source(Path(path), encoding)
+    if source.format == ".parquet":
+        return list(source.parquet().schema_arrow.names)
+    if source.format == ".txt":
+        return ["text"]
+    with explained(source), source.text() as file:
+        if not source.delimited:
+            return list(dict.fromkeys(key for row in json_rows(source, islice(file, 8192)) for key in row))
+        try:
+            return next(filter(None, source.csv_reader(file)), [])
+        except csv.Error:
+            explain(source)
+
+
+def _read_file(source: Source, columns: Columns, batch_rows: int) -> Iterator[Rows]:
+    required = {columns.text} | ({columns.id} if columns.id is not None else set())
+    first = 0  # the batch's first row in this file
+    for values in read_batches(source, columns.wanted, required, batch_rows):
+        rows = _to_rows(source, columns, values, first)
+        first += len(rows)
+        if len(rows):
+            yield rows
+    if not first:
+        has_header = source.format == ".parquet" or bool(
+            source.delimited and column_names(source.path, encoding=source.encoding)
+        )
+        what = "has a header but no rows" if has_header else "is empty"
+        raise EmbedcacheError(f"{source.path} {what}: there is nothing to embed; check that it is the right file")
+
+
+def _to_rows(source: Source, columns: Columns, values: list[list[Any]], first: int) -> Rows:
+    """A batch that starts at row ``first`` of the file, as checked strings."""
+    named: dict[str, list[str]] = {}
+    for (name, option), column in zip(columns.wanted.items(), values, strict=True):
+        try:
+            named[name] = [v if type(v) is str else _as_text(v, option == "--keep") for v in column]
+        except TypeError:
+            _refuse_nested(source, name, option, column, first)
+        _check_characters(source, name, named[name], first)
+    return Rows(
+        texts=named[columns.text],
+        labels={
+            name: [None if value.strip() in MISSING_LABELS else value for value in named[name]]
+            for name in columns.labels
+        },
+        ids=named[columns.id] if columns.id is not None else None,
+        keep={name: named[name] for name in columns.keep},
+    )
+
+
+def _as_text(value: Any, nested: bool) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, (list, dict, bytes)) and not nested:
+        raise TypeError
+    if isinstance(value, (bool, int, float, list, dict)):
+        return json.dumps(value, ensure_ascii=False, default=str)
+    return str(value)  # Parquet's dates, times and decimals
+
+
+def _refuse_nested(source: Source, name: str, option: str, column: list[Any], first: int) -> NoReturn:
+    row, value = next((i, v) for i, v in enumerate(column) if isinstance(v, (list, dict, bytes)))
+    kind = {list: "a list", dict: "an object", bytes: "bytes"}[type(value)]
+    why = "one text needs one label here" if option == "--label" else "a text is needed"
+    raise EmbedcacheError(
+        f"{source.path} {place(source, first + row)}: column '{name}' ({option}) holds {kind}: {why}; make it a string"
+    )
+
+
+def _check_characters(source: Source, name: str, values: list[str], first: int) -> None:
+    """No NUL, and nothing that UTF-8 cannot write (JSON can spell half a surrogate pair)."""
+    together = "".join(values)
+    if "\0" not in together and _encodable(together):
+        return
+    row, value = next((i, v) for i, v in enumerate(values) if "\0" in v or not _encodable(v))
+    what = "half a surrogate pair, which is no character: remove it"
+    if "\0" in value:
+        what = "a NUL character: remove it, or pass --encoding utf-16 if that is what the file is in"
+    raise EmbedcacheError(f"{source.path} {place(source, first + row)}: column '{name}' holds {what}")
+
+
+def _encodable(text: str) -> bool:
+    try:
+        return text.isascii() or bool(text.encode())
+    except UnicodeEncodeError:
+        return False

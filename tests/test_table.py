@@ -1,0 +1,238 @@
+"""Every format, every packing, and one clear line for each way in which an input file can be wrong."""
+
+from __future__ import annotations
+
+import bz2
+import csv
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from embedcache.errors import EmbedcacheError
+from embedcache.table import Columns, Rows, column_names, read_lines, read_rows
+
+TEXTS = ["plain", 'with "quotes", and a comma', "two\nlines", "", "   ", "日本語のレビュー", "🎬👍🏽", "مراجعة فيلم"]
+LABELS = ["good", "bad", "good", "bad", "", "bad", "nan", "bad"]
+LABELLED = Columns(labels=("label",))
+
+
+def read(path: Path, columns: Columns = LABELLED, **options: Any) -> Rows:
+    batches = list(read_rows([path], columns, **options))
+    return Rows(
+        [text for b in batches for text in b.texts],
+        {name: [v for b in batches for v in b.labels[name]] for name in columns.labels},
+        None if columns.id is None else [v for b in batches for v in b.ids or []],
+        {name: [v for b in batches for v in b.keep[name]] for name in columns.keep},
+    )
+
+
+def write_delimited(path: Path, delimiter: str) -> Path:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, delimiter=delimiter)
+        writer.writerow(["id", "text", "label"])
+        writer.writerows(zip(map(str, range(len(TEXTS))), TEXTS, LABELS, strict=True))
+    return path
+
+
+def write_jsonl(path: Path) -> Path:
+    rows = [{"id": i, "text": t, "label": x} for i, (t, x) in enumerate(zip(TEXTS, LABELS, strict=True))]
+    path.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
+    return path
+
+
+def write_parquet(path: Path, **columns: Any) -> Path:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table(columns or {"id": range(len(TEXTS)), "text": TEXTS, "label": LABELS}), path)
+    return path
+
+
+def packed(path: Path, how: str) -> Path:
+    import pyarrow as pa
+
+    data, out = path.read_bytes(), path.with_name(path.name + how)
+    if how == ".zst":
+        with pa.output_stream(str(out), compression="zstd") as stream:
+            stream.write(data)
+    elif how:
+        out.write_bytes({".gz": gzip.compress, ".bz2": bz2.compress}[how](data))
+    return out
+
+
+@pytest.mark.parametrize("packing", ["", ".gz", ".bz2", ".zst"])
+@pytest.mark.parametrize("format", ["csv", "tsv", "jsonl", "parquet"])
+@pytest.mark.parametrize("batch_rows", [3, 8192])
+def test_every_format_gives_the_same_rows(tmp_path: Path, format: str, packing: str, batch_rows: int) -> None:
+    path = tmp_path / f"reviews.{format}"
+    if format == "parquet":
+        write_parquet(path)
+        packing = ""
+    elif format == "jsonl":
+        write_jsonl(path)
+    else:
+        write_delimited(path, "," if format == "csv" else "\t")
+    rows = read(packed(path, packing), Columns(labels=("label",), id="id"), batch_rows=batch_rows)
+    assert rows.texts == TEXTS
+    assert rows.labels["label"] == ["good", "bad", "good", "bad", None, "bad", None, "bad"]
+    assert rows.ids == [str(i) for i in range(len(TEXTS))]
+
+
+def test_plain_text_keeps_blank_lines(tmp_path: Path) -> None:
+    path = tmp_path / "lines.txt"
+    path.write_bytes("\ufeffone\r\n\r\n  two\nthree \u2028 still three".encode())
+    assert read(path, Columns()).texts == ["one", "", "  two", "three \u2028 still three"]
+    path.rename(tmp_path / "queries")
+    assert read_lines(tmp_path / "queries") == ["one", "", "  two", "three \u2028 still three"]
+
+
+def test_several_files_stream_one_after_the_other(tmp_path: Path) -> None:
+    first, second = write_delimited(tmp_path / "a.csv", ","), write_jsonl(tmp_path / "b.jsonl")
+    batches = list(read_rows([first, str(second)], LABELLED, batch_rows=5))
+    assert [len(b) for b in batches] == [5, 3, 5, 3]
+    assert [t for b in batches for t in b.texts] == TEXTS * 2
+    (tmp_path / "c.csv").write_text("text\nx\n")
+    with pytest.raises(EmbedcacheError, match=r"c\.csv has no column 'label'"):
+        list(read_rows([first, tmp_path / "c.csv"], LABELLED))
+
+
+def test_byte_order_mark_and_other_encodings(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    path.write_bytes("\ufefftext,label\nété,a\n".encode())
+    assert read(path).texts == ["été"]
+    for encoding in ("cp1252", "utf-16"):
+        path.write_bytes("text,label\nété,a\n".encode(encoding))
+        assert read(path, encoding=encoding).texts == ["été"]
+
+
+def test_values_are_strings_in_json_and_parquet(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    lines = [
+        '{"text": 12, "label": true, "tags": ["a", 1]}',
+        "",
+        '{"text": null, "label": NaN, "tags": null}',
+        '{"text": "x"}',
+    ]
+    path.write_text("\n".join(lines))
+    rows = read(path, Columns(labels=("label",), keep=("tags", "text")))
+    assert rows.texts == ["12", "", "x"]
+    assert rows.labels["label"] == ["true", None, None]
+    assert rows.keep == {"tags": ['["a", 1]', "", ""], "text": ["12", "", "x"]}
+    parquet = write_parquet(tmp_path / "x.parquet", text=["a", None], label=[1, None], score=[0.5, float("nan")])
+    rows = read(parquet, Columns(labels=("label",), keep=("score",)))
+    assert (rows.texts, rows.labels["label"], rows.keep["score"]) == (["a", ""], ["1", None], ["0.5", ""])
+
+
+def test_a_text_of_two_megabytes(tmp_path: Path) -> None:
+    path = tmp_path / "long.csv"
+    path.write_text("text,label\n" + "word " * 400_000 + ",a\n")
+    assert len(read(path).texts[0]) == 2_000_000
+
+
+def test_blank_lines_in_a_csv_are_no_rows(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text("\n\ntext,label\n\na,b\n\n\n")
+    assert read(path).texts == ["a"]
+
+
+def test_column_names(tmp_path: Path) -> None:
+    assert column_names(write_delimited(tmp_path / "a.tsv", "\t")) == ["id", "text", "label"]
+    assert column_names(packed(write_jsonl(tmp_path / "b.ndjson"), ".gz")) == ["id", "text", "label"]
+    assert column_names(write_parquet(tmp_path / "c.parquet")) == ["id", "text", "label"]
+    (tmp_path / "d.txt").write_text("x")
+    assert column_names(tmp_path / "d.txt") == ["text"]
+    (tmp_path / "e.csv").write_text("")
+    assert column_names(tmp_path / "e.csv") == []
+
+
+BAD = [
+    ("x.csv", b"", r"x\.csv is empty"),
+    ("x.csv", b"text,label\n", r"has a header but no rows"),
+    ("x.jsonl", b"\n \n", r"is empty"),
+    ("x.txt", b"", r"is empty"),
+    ("x.csv", b"texts,label\na,b\n", r"no column 'text' \(did you mean 'texts'\?\); it has: texts, label; .*--text"),
+    ("x.csv", b"text;label\na;b\n", r"separated by ';'"),
+    ("x.csv", b"text,label,text\na,b,c\n", r"2 columns named 'text'"),
+    ("x.csv", b'text,label\na,b\n"a"x,b\n', r"line 3: broken quoting"),
+    ("x.csv", b'text,label\na,b\n"a\n\n,b\nc,d\n', r"line 3: broken quoting"),
+    ("x.csv", b'text,label\n"a\nb",c\n\nd\n', r"line 5: 1 fields where the header has 2"),
+    ("x.csv", b"text,label\na,b\na,b,c\n", r"line 3: 3 fields where the header has 2"),
+    ("x.csv", b"text,label\nok,a\n\xe9t\xe9,b\n", r"not UTF-8: byte 16 \(line 3\) is 0xe9: .*--encoding cp1252"),
+    ("x.csv", "text,label\na,b\n".encode("utf-16"), r"byte 0 \(line 1\) is 0xff: .*--encoding utf-16"),
+    ("x.csv", b"text,label\na\0b,c\n", r"NUL"),
+    ("x.jsonl", b'{"text": "a", "label": "b"}\n{"text": \n', r"line 2: not JSON"),
+    ("x.jsonl", b"[" * 100_000, r"line 1: not JSON"),
+    ("x.jsonl", b'["a"]\n', r"line 1: not a JSON object"),
+    ("x.jsonl", b'{"text": "a", "label": "b"}\n\n{"label": "b"}\n', r"line 3: no 'text' in this row, .*: label"),
+    ("x.jsonl", b'{"text": "a", "label": ["b"]}\n', r"line 1: column 'label' \(--label\) holds a list"),
+    ("x.jsonl", b'{"text": {"a": 1}, "label": "b"}\n', r"line 1: column 'text' \(--text\) holds an object"),
+    ("x.jsonl", b'{"text": "a", "label": "b"}\n{"text": "\\ud800", "label": "b"}', r"line 2: .*surrogate"),
+    ("x.jsonl", b'{"text": "a\\u0000", "label": "b"}', r"line 1: column 'text' holds a NUL"),
+    ("x.parquet", b"not one", r"not a Parquet file"),
+    ("x.csv.gz", b"text,label\na,b\n", r"cannot be read .*\.gz"),
+    ("x.csv.zst", b"text,label\na,b\n", r"cannot be read .*\.zst"),
+    ("x.csv.bz2", b"text,label\na,b\n", r"cannot be read .*\.bz2"),
+    ("x.json", b"[]", r"unknown kind of file '\.json': .*\.jsonl"),
+    ("x", b"text\na", r"unknown kind of file ''"),
+    ("x.parquet.gz", b"", r"unknown kind of file '\.parquet\.gz'"),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "message"), BAD)
+def test_bad_files_get_one_clear_line(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(EmbedcacheError, match=message) as error:
+        read(path)
+    assert "\n" not in str(error.value)
+    assert name in str(error.value)
+    assert path.read_bytes() == content
+
+
+def test_paths_are_checked_at_the_call(tmp_path: Path) -> None:
+    with pytest.raises(EmbedcacheError, match="no such file"):
+        read_rows([tmp_path / "none.csv"], Columns())
+    with pytest.raises(EmbedcacheError, match="is a directory"):
+        read_rows([tmp_path], Columns())
+    with pytest.raises(EmbedcacheError, match="name at least one"):
+        read_rows([], Columns())
+    with pytest.raises(EmbedcacheError, match="unknown encoding 'utf-9'"):
+        read_rows([write_jsonl(tmp_path / "a.jsonl")], Columns(), encoding="utf-9")
+
+
+@pytest.mark.parametrize("packing", [".gz", ".bz2", ".zst"])
+def test_a_file_that_is_cut_off(tmp_path: Path, packing: str) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text("text,label\n" + "".join(f"{i * 7919 % 10007} words {i},a\n" for i in range(5000)))
+    whole = packed(path, packing)
+    whole.write_bytes(whole.read_bytes()[:-200])
+    with pytest.raises(EmbedcacheError, match=r"cannot be read .*cut off"):
+        read(whole)
+
+
+def test_a_bad_byte_far_into_the_file(tmp_path: Path) -> None:
+    """The position is the file's, not a buffer's, also right behind a character that two buffers share."""
+    for before in (1 << 20, (1 << 20) - 2, (1 << 20) - 4, 3_000_001):
+        data = b"text,label\n" + b"x,a\n" * 1000
+        data += b"y" * (before - len(data) - 3) + "日".encode()
+        (tmp_path / "x.csv").write_bytes(data + b"\xff,a\n")
+        with pytest.raises(EmbedcacheError, match=rf"byte {len(data)} \(line 1002\) is 0xff"):
+            read(tmp_path / "x.csv")
+    (tmp_path / "x.csv").write_bytes(b"text,label\na,\xe6\x97")
+    with pytest.raises(EmbedcacheError, match=r"byte 13 \(line 2\) is 0xe6"):
+        read(tmp_path / "x.csv")
+
+
+def test_a_damaged_parquet_file(tmp_path: Path) -> None:
+    path = write_parquet(tmp_path / "x.parquet", text=[f"text {i}" for i in range(5000)], label=["a"] * 5000)
+    data = bytearray(path.read_bytes())
+    data[10:2000] = bytes(1990)
+    path.write_bytes(data)
+    with pytest.raises(EmbedcacheError, match="Parquet"):
+        read(path)
+    path.write_bytes(data[:-100])
+    with pytest.raises(EmbedcacheError, match="not a Parquet file, or cut off"):
+        read(path)
