@@ -1,0 +1,368 @@
+"""The command line as its user meets it: what is printed, the exit code, and what bad input leaves behind."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from conftest import make_reviews
+
+from embedcache.cli import main
+
+Cli = Callable[..., Result]
+POLYGLOT = ["映画は素晴らしかった。また見たい。", "Ужасно скучно 😴🍿", "فيلم رائع للغاية", "סרט נהדר", "e\u0301galite\u0301 \u200d👩‍👩‍👧"]
+
+
+def invoke(*arguments: Any) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def document(*arguments: Any) -> Any:
+    """The JSON of a command that must succeed; stdout holds nothing else."""
+    result = invoke(*arguments, "--json")
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+def fails(*arguments: Any, code: int = 1) -> str:
+    """The one error line of a command that must fail."""
+    result = invoke(*arguments)
+    assert result.exit_code == code, result.output
+    assert isinstance(result.exception, SystemExit), result.exception
+    assert "Traceback" not in result.output
+    line = result.stderr.strip().splitlines()[-1]
+    assert line.startswith("Error: "), result.stderr
+    if code == 1:
+        assert result.stderr.strip().count("\n") == 0, "one line"
+        assert result.stdout == ""
+    return line
+
+
+def write_csv(path: Path, rows: Iterable[Sequence[str]], header: Sequence[str] = ("text", "label")) -> Path:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(header)
+        writer.writerows(rows)
+    return path
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Path:
+    """A folder with reviews.csv, reviews.h5 and a run, made by the commands themselves."""
+    folder = tmp_path_factory.mktemp("made")
+    reviews = [(text, label, f"film {i // 5}") for i, (text, label) in enumerate(make_reviews(200))]
+    reviews += [(text, "positive", "world") for text in POLYGLOT]
+    write_csv(folder / "reviews.csv", reviews, ("text", "label", "film"))
+    document(
+        "extract", folder / "reviews.csv", "-o", folder / "reviews.h5", "--model", tiny_bert,
+        "--keep", "film", "--pooling", "cls,mean",
+    )  # fmt: skip
+    document("train-head", folder / "reviews.h5", "-o", folder / "run", "--lr", "1e-3,1e-2", "--hidden", "0,16")
+    return folder
+
+
+@pytest.fixture
+def extract(tiny_bert: Path, tmp_path: Path) -> Callable[..., list[Any]]:
+    """Arguments of an extract into cache.h5 of this test's folder."""
+
+    def arguments(path: Path, *more: Any) -> list[Any]:
+        return ["extract", path, "-o", tmp_path / "cache.h5", "--model", tiny_bert, *more]
+
+    return arguments
+
+
+# ---- what works ----
+
+
+def test_json_fields_are_the_pinned_ones(made: Path, tiny_bert: Path, tmp_path: Path) -> None:
+    report = document("extract", made / "reviews.csv", "-o", tmp_path / "c.h5", "--model", tiny_bert)
+    fields = "cache rows encoded reused duplicates truncated tokens seconds rows_per_second encoder".split()
+    assert set(fields) <= set(report)
+    assert (report["rows"], report["encoded"], report["truncated"]) == (205, 205, 0)
+    info = document("info", made / "reviews.h5")
+    assert set("rows dim poolings labels encoder fingerprint blocks complete".split()) <= set(info)
+    assert (info["rows"], info["dim"], info["poolings"], info["complete"]) == (205, 32, ["cls", "mean"], True)
+    checked = document("verify", made / "reviews.h5")
+    assert set("blocks damaged incomplete".split()) <= set(checked)
+    assert checked["blocks"] > 0 and not checked["damaged"] and not checked["incomplete"]
+    trained = document("train-head", made / "reviews.h5", "-o", tmp_path / "run", "--pooling", "mean", "--epochs", "3")
+    assert set("run heads engine train_seconds head_rows_per_second split best baselines".split()) <= set(trained)
+    assert set("name hyperparameters val_accuracy val_loss test_accuracy".split()) <= set(trained["best"])
+    assert {"majority", "tfidf_logreg"} <= set(trained["baselines"])
+    (labelled,) = document("predict", made / "run", "a great movie")
+    assert set("text label probabilities".split()) <= set(labelled)
+    assert sum(labelled["probabilities"].values()) == pytest.approx(1)
+    found = document("search", made / "reviews.h5", "a great movie", "-k", "3")
+    assert found["query"] == "a great movie"
+    assert set("rank row score text labels id".split()) <= set(found["results"][0])
+
+
+def test_every_combination_is_a_head(made: Path, tmp_path: Path) -> None:
+    sweep = ["--hidden", "0,8", "--lr", "1e-3,1e-2", "--dropout", "0,0.1", "--weight-decay", "0,0.1", "--seed", "0,1,2"]
+    assert document("train-head", made / "reviews.h5", "-o", tmp_path / "r", "--epochs", "1", *sweep)["heads"] == 48
+    with (tmp_path / "r" / "leaderboard.csv").open(encoding="utf-8") as file:
+        assert len(list(csv.DictReader(file))) == 48
+
+
+def test_plain_output_is_for_people(made: Path, tiny_bert: Path, tmp_path: Path) -> None:
+    text = invoke("extract", made / "reviews.csv", "-o", tmp_path / "c.h5", "--model", tiny_bert).output
+    assert "205" in text
+    again = invoke("extract", made / "reviews.csv", "-o", tmp_path / "c.h5", "--model", tiny_bert).output
+    assert "nothing" in again.lower() or "0 encoded" in again
+    assert "complete" in invoke("info", tmp_path / "c.h5").output
+    table = invoke("train-head", tmp_path / "c.h5", "-o", tmp_path / "run", "--epochs", "2").output
+    assert "majority" in table and "TF-IDF" in table
+    assert "positive" in invoke("predict", tmp_path / "run", "great") .output + "negative"
+    assert "0." in invoke("search", tmp_path / "c.h5", "--row", "0").output
+
+
+def test_all_scripts_pass_through_everything(made: Path, tmp_path: Path) -> None:
+    for text in POLYGLOT:
+        best = document("search", made / "reviews.h5", text, "-k", "1")["results"][0]
+        assert best["text"] == text and best["score"] == pytest.approx(1, abs=1e-3)
+        assert document("predict", made / "run", text)[0]["text"] == text
+    table = write_csv(tmp_path / "in.csv", [(text, "") for text in POLYGLOT])
+    document("predict", made / "run", "--input", table, "-o", tmp_path / "out.csv")
+    with (tmp_path / "out.csv").open(encoding="utf-8", newline="") as file:
+        assert [row["text"] for row in csv.DictReader(file)] == POLYGLOT
+
+
+def test_where_and_row(made: Path) -> None:
+    found = document("search", made / "reviews.h5", "great", "--where", "label=positive", "-k", "7")["results"]
+    assert len(found) == 7 and {one["labels"]["label"] for one in found} == {"positive"}
+    found = document("search", made / "reviews.h5", "--row", "3", "--where", "film=film 0", "-k", "99")["results"]
+    assert {one["row"] for one in found} == {0, 1, 2, 4}
+
+
+def test_k_larger_than_the_cache_gives_every_row(made: Path) -> None:
+    assert len(document("search", made / "reviews.h5", "great", "-k", "100000")["results"]) == 205
+
+
+def test_blank_texts_and_missing_labels_are_kept_and_counted(extract: Any, tmp_path: Path) -> None:
+    rows = [*make_reviews(40), ("", "positive"), ("   ", "negative"), ("no label", ""), ("nor here", "NaN")]
+    report = document(*extract(write_csv(tmp_path / "t.csv", rows)))
+    assert report["rows"] == 44 and report["blank"] == 2
+    trained = document("train-head", tmp_path / "cache.h5", "-o", tmp_path / "run", "--epochs", "1")
+    assert sum(trained["split"][side] for side in ("train", "val", "test")) == 42
+
+
+@pytest.mark.timeout(60)
+def test_a_text_of_two_megabytes(extract: Any, tmp_path: Path) -> None:
+    report = document(*extract(write_csv(tmp_path / "t.csv", [*make_reviews(9), ("great film " * 190_000, "positive")])))
+    assert (report["rows"], report["truncated"]) == (10, 1)
+
+
+def test_long_texts_are_reported_as_truncated(extract: Any, tmp_path: Path) -> None:
+    rows = [*make_reviews(10), ("film " * 300, "positive")]
+    result = invoke(*extract(write_csv(tmp_path / "t.csv", rows), "--max-length", "64"))
+    assert result.exit_code == 0 and "1 truncated" in result.output.replace("\n", " ")
+
+
+# ---- bad input: one line, exit 1 or 2, nothing damaged ----
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", ["empty"]),
+        (b"text,label\n", ["no rows"]),
+        (b"review,stars\nfine,5\n", ["'text'", "review", "stars", "--text"]),
+        (b'text,label\n"never closed,positive\n', ["line 2", "quot"]),
+        (b"text,label\nfine,good\ncaf\xe9,good\n", ["byte 24", "--encoding"]),
+        (b"text,label\nfine,good,extra\n", ["line 2"]),
+        (b"text,text\na,b\n", ["twice"]),
+    ],
+    ids=["empty", "header-only", "unknown-column", "broken-quoting", "not-utf8", "extra-field", "same-name"],
+)
+def test_bad_tables(extract: Any, tmp_path: Path, content: bytes, words: list[str]) -> None:
+    path = tmp_path / "table.csv"
+    path.write_bytes(content)
+    line = fails(*extract(path))
+    assert "table.csv" in line
+    for word in words:
+        assert word in line
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["table.csv"]
+
+
+def test_encoding_option_reads_what_utf8_cannot(extract: Any, tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_bytes("text,label\nfine,good\ncafé,bad\n".encode("latin-1"))
+    assert document(*extract(path, "--encoding", "latin-1"))["rows"] == 2
+    assert "nonsense" in fails(*extract(path, "--encoding", "nonsense"))
+
+
+def test_missing_file_and_directory(extract: Any, tmp_path: Path) -> None:
+    assert "nowhere.csv" in fails(*extract(tmp_path / "nowhere.csv"))
+    (tmp_path / "folder.csv").mkdir()
+    assert "folder" in fails(*extract(tmp_path / "folder.csv"))
+
+
+def test_unknown_label_column_names_those_that_exist(extract: Any, reviews_csv: Path) -> None:
+    line = fails(*extract(reviews_csv, "--label", "labels"))
+    assert "'labels'" in line and "text" in line and "label" in line
+
+
+def test_a_label_column_with_ten_thousand_values_is_questioned(extract: Any, tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "t.csv", [(f"text {i}", f"value {i}") for i in range(10_000)])
+    line = fails(*extract(path))
+    assert "10,000" in line and "label" in line and "?" in line
+    assert not (tmp_path / "cache.h5").exists()
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        (["a"] * 20, ["one class"]),
+        ([""] * 20, ["label"]),
+        (["a", "b"], ["2 "]),
+    ],
+    ids=["one-class", "no-labels", "two-rows"],
+)
+def test_labels_that_cannot_be_learned(extract: Any, tmp_path: Path, labels: list[str], words: list[str]) -> None:
+    document(*extract(write_csv(tmp_path / "t.csv", [(f"text number {i}", label) for i, label in enumerate(labels)])))
+    line = fails("train-head", tmp_path / "cache.h5", "-o", tmp_path / "run")
+    for word in words:
+        assert word in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_class_with_one_row_is_trained_on_and_said(extract: Any, tmp_path: Path) -> None:
+    document(*extract(write_csv(tmp_path / "t.csv", [*make_reviews(60), ("so so", "mixed")])))
+    result = invoke("train-head", tmp_path / "cache.h5", "-o", tmp_path / "run", "--epochs", "2")
+    assert result.exit_code == 0, result.output
+    assert "mixed" in result.output
+
+
+@pytest.mark.parametrize("command", ["info", "verify", "train-head", "search"])
+@pytest.mark.parametrize("kind", ["text", "empty", "hdf5", "truncated", "newer", "missing", "folder"])
+def test_what_is_no_cache(made: Path, tmp_path: Path, command: str, kind: str) -> None:
+    import h5py
+
+    path = tmp_path / "cache.h5"
+    if kind == "text":
+        path.write_text("hello " * 1000)
+    elif kind == "empty":
+        path.touch()
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "hdf5":
+        with h5py.File(path, "w") as file:
+            file["data"] = [1, 2, 3]
+    elif kind == "truncated":
+        path.write_bytes((made / "reviews.h5").read_bytes()[:9000])
+    elif kind == "newer":
+        shutil.copy(made / "reviews.h5", path)
+        with h5py.File(path, "r+") as file:
+            file.attrs["format_version"] = 999
+    more = {"train-head": ["-o", tmp_path / "run"], "search": ["great"]}.get(command, [])
+    line = fails(command, path, *more)
+    assert "cache.h5" in line
+    if kind == "newer":
+        assert "999" in line
+
+
+def test_extract_never_writes_over_what_is_no_cache(extract: Any, reviews_csv: Path, tmp_path: Path) -> None:
+    (tmp_path / "cache.h5").write_text("my diary")
+    fails(*extract(reviews_csv))
+    fails(*extract(reviews_csv, "--overwrite"))
+    assert (tmp_path / "cache.h5").read_text() == "my diary"
+
+
+def test_another_encoder_is_refused_by_name_of_what_differs(extract: Any, reviews_csv: Path, tmp_path: Path) -> None:
+    document(*extract(reviews_csv))
+    before = (tmp_path / "cache.h5").read_bytes()
+    line = fails(*extract(reviews_csv, "--max-length", "99"))
+    assert "99" in line and "250" in line and "--overwrite" in line and "-o" in line
+    assert (tmp_path / "cache.h5").read_bytes() == before
+    assert document(*extract(reviews_csv, "--max-length", "99", "--overwrite"))["encoded"] == 300
+
+
+def test_a_run_whose_encoder_changed(made: Path, tiny_bert: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(tiny_bert, tmp_path / "other")
+    weights = other / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-5] ^= 1
+    weights.write_bytes(data)
+    assert "model.safetensors" in fails("predict", made / "run", "great", "--model", other)
+
+
+def test_output_folder_that_cannot_be_written(made: Path, tiny_bert: Path, tmp_path: Path) -> None:
+    line = fails("extract", made / "reviews.csv", "-o", tmp_path / "no" / "such" / "c.h5", "--model", tiny_bert)
+    assert "such" in line
+    (tmp_path / "file").touch()
+    assert "file" in fails("train-head", made / "reviews.h5", "-o", tmp_path / "file" / "run")
+    assert "file" in fails("train-head", made / "reviews.h5", "-o", tmp_path / "file")
+    folder = tmp_path / "precious"
+    folder.mkdir()
+    (folder / "thesis.txt").write_text("years of work")
+    assert "precious" in fails("train-head", made / "reviews.h5", "-o", folder)
+    assert (folder / "thesis.txt").read_text() == "years of work"
+
+
+def test_unknown_model_while_offline(reviews_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    line = fails("extract", reviews_csv, "-o", tmp_path / "c.h5", "--model", "nobody/no-such-model")
+    assert "nobody/no-such-model" in line and "folder" in line
+    assert not (tmp_path / "c.h5").exists()
+
+
+@pytest.mark.parametrize("name", ["best.safetensors", "run.json"])
+def test_a_run_that_lacks_a_file(made: Path, tmp_path: Path, name: str) -> None:
+    run = shutil.copytree(made / "run", tmp_path / "run")
+    (run / name).unlink()
+    assert name in fails("predict", run, "great")
+    assert "nowhere" in fails("predict", tmp_path / "nowhere", "great")
+
+
+def test_search_asks_for_what_exists(made: Path) -> None:
+    assert "205" in fails("search", made / "reviews.h5", "--row", "205")
+    line = fails("search", made / "reviews.h5", "great", "--where", "labl=positive")
+    assert "labl" in line and "label" in line
+    assert "positive" in fails("search", made / "reviews.h5", "great", "--where", "label=postive")
+    assert "label=positive" in fails("search", made / "reviews.h5", "great", "--where", "positive")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["train-head", "c.h5", "-o", "r", "--lr", "abc"],
+        ["train-head", "c.h5", "-o", "r", "--lr", "nan"],
+        ["train-head", "c.h5", "-o", "r", "--lr", "0"],
+        ["train-head", "c.h5", "-o", "r", "--lr", "1e-3,"],
+        ["train-head", "c.h5", "-o", "r", "--lr", "1e-3,1e-3"],
+        ["train-head", "c.h5", "-o", "r", "--hidden", "-3"],
+        ["train-head", "c.h5", "-o", "r", "--hidden", "1.5"],
+        ["train-head", "c.h5", "-o", "r", "--val", "1.5"],
+        ["train-head", "c.h5", "-o", "r", "--dropout", "1"],
+        ["train-head", "c.h5", "-o", "r", "--epochs", "0"],
+        ["train-head", "c.h5"],
+        ["extract", "-o", "c.h5"],
+        ["extract", "t.csv"],
+        ["extract", "t.csv", "-o", "c.h5", "--pooling", "max"],
+        ["extract", "t.csv", "-o", "c.h5", "--max-length", "0"],
+        ["extract", "t.csv", "-o", "c.h5", "--no-such-option"],
+        ["predict", "run"],
+        ["predict", "run", "text", "--input", "t.csv", "-o", "out.csv"],
+        ["predict", "run", "--input", "t.csv"],
+        ["search", "c.h5"],
+        ["search", "c.h5", "query", "--row", "1"],
+        ["search", "c.h5", "query", "-k", "0"],
+        ["no-such-command"],
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage_exits_with_2(arguments: list[str]) -> None:
+    fails(*arguments, code=2)
+
+
+def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("EMBEDCACHE_DEBUG", "1")
+    result = invoke("info", tmp_path / "nowhere.h5")
+    assert result.exit_code == 1 and not isinstance(result.exception, SystemExit)
