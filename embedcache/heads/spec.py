@@ -1,0 +1,117 @@
+"""One head's settings, and grids of them."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from embedcache.errors import EmbedcacheError
+
+
+@dataclass(frozen=True)
+class HeadSpec:
+    """Linear(D, hidden) - ReLU - Dropout - Linear(hidden, C) - LogSoftmax, trained by AdamW.
+
+    ``hidden=0`` is a linear probe, Linear(D, C) - LogSoftmax; it has no place for dropout and ignores it.
+    ``lr``, ``weight_decay``, ``betas`` and ``eps`` mean what they mean to torch.optim.AdamW. ``seed`` (64 bits)
+    decides the initial weights, the order of the rows and the dropout. Raises EmbedcacheError for a value out of range.
+    """
+
+    hidden: int = 512
+    lr: float = 1e-3
+    dropout: float = 0.1
+    weight_decay: float = 0.01
+    seed: int = 0
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+
+    def __post_init__(self) -> None:
+        put = object.__setattr__  # frozen: only here
+        put(self, "hidden", _integer("hidden", self.hidden, 0, 2**20))
+        put(self, "seed", _integer("seed", self.seed, 0, 2**64 - 1))
+        put(self, "lr", _number("lr", self.lr, 0.0, math.inf, open_low=True))
+        put(self, "dropout", _number("dropout", self.dropout, 0.0, 1.0))
+        put(self, "weight_decay", _number("weight_decay", self.weight_decay, 0.0, math.inf))
+        put(self, "eps", _number("eps", self.eps, 1e-20, 1.0))
+        if not isinstance(self.betas, Sequence) or len(self.betas) != 2:
+            raise EmbedcacheError(f"betas must be two numbers, like (0.9, 0.999), not {self.betas!r}")
+        put(self, "betas", tuple(_number("betas", beta, 0.0, 1.0) for beta in self.betas))
+
+    @property
+    def name(self) -> str:
+        """Short and unique for the settings, fit for a file name: ``h512-lr0.001-do0.1-wd0.01-s0``."""
+        parts = [f"h{self.hidden}", f"lr{self.lr:g}", f"do{self.dropout:g}", f"wd{self.weight_decay:g}"]
+        if self.betas != HeadSpec.betas:
+            parts.append(f"b{self.betas[0]:g}_{self.betas[1]:g}")
+        if self.eps != HeadSpec.eps:
+            parts.append(f"eps{self.eps:g}")
+        return "-".join([*parts, f"s{self.seed}"])
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as JSON types; ``HeadSpec.from_dict`` reads them back."""
+        return {**asdict(self), "betas": list(self.betas)}
+
+    @classmethod
+    def from_dict(cls, settings: dict[str, Any]) -> HeadSpec:
+        unknown = set(settings) - {field.name for field in fields(cls)}
+        if unknown:
+            raise EmbedcacheError(f"a head has no setting {', '.join(sorted(unknown))}")
+        return cls(**{**settings, "betas": tuple(settings.get("betas", cls.betas))})
+
+
+def head_grid(**settings: Any) -> list[HeadSpec]:
+    """Every combination of the given values as a HeadSpec; the last named setting changes fastest.
+
+    Each keyword is a setting of HeadSpec with one value or several: ``head_grid(lr=[1e-4, 1e-3], seed=range(4))``.
+    Repeated values make one head. Raises EmbedcacheError for an unknown setting, no values or a value out of range.
+    """
+    known = [field.name for field in fields(HeadSpec)]
+    for name in settings:
+        if name not in known:
+            raise EmbedcacheError(f"a head has no setting {name!r}; it has {', '.join(known)}")
+    axes = [_values(name, value) for name, value in settings.items()]
+    specs = [HeadSpec(**dict(zip(settings, values, strict=True))) for values in itertools.product(*axes)]
+    return list(dict.fromkeys(specs))
+
+
+def _values(name: str, value: Any) -> list[Any]:
+    if name == "betas" and isinstance(value, Sequence) and value and not isinstance(value[0], Sequence):
+        return [tuple(value)]  # one pair, not two values
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        return [value]
+    values = [tuple(v) if name == "betas" else v for v in value]
+    if not values:
+        raise EmbedcacheError(f"{name} has no values: give at least one")
+    return values
+
+
+def _integer(name: str, value: Any, low: int, high: int) -> int:
+    try:
+        number = int(value)
+        whole = not isinstance(value, (str, bool)) and number == value
+    except (TypeError, ValueError, OverflowError):
+        whole = False
+    if not whole:
+        raise EmbedcacheError(f"{name} must be a whole number, not {value!r}")
+    if not low <= number <= high:
+        raise EmbedcacheError(f"{name} must be between {low} and {high}, not {value!r}")
+    return number
+
+
+def _number(name: str, value: Any, low: float, high: float, open_low: bool = False) -> float:
+    """A finite float in [low, high), or in (low, high)."""
+    try:
+        if isinstance(value, (str, bool)):
+            raise TypeError
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise EmbedcacheError(f"{name} must be a number, not {value!r}") from None
+    if not math.isfinite(number) or not low <= number < high or (open_low and number == low):
+        what = f"above {low:g}" if open_low else f"at least {low:g}"
+        raise EmbedcacheError(
+            f"{name} must be {what}{f' and below {high:g}' if high < math.inf else ''}, not {value!r}"
+        )
+    return number
