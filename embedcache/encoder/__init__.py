@@ -1,0 +1,21 @@
+"""A frozen pretrained encoder: texts to tokens to vectors. Importing this costs neither torch nor transformers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from embedcache.encoder.batching import plan_batches
+from embedcache.encoder.folder import identify
+
+if TYPE_CHECKING:
+    from embedcache.encoder.model import Encoder, Tokens
+
+__all__ = ["Encoder", "Tokens", "identify", "plan_batches"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in ("Encoder", "Tokens"):
+        raise AttributeError(f"module 'embedcache.encoder' has no attribute {name!r}")
+    from embedcache.encoder import model
+
+    return getattr(model, name)

@@ -1,0 +1,34 @@
+"""Token-budget batches: texts of like length together, so that little of the work is padding."""
+
+from __future__ import annotations
+
+import numpy as np
+
+# Padded tokens of one forward pass, where the user asks for no other number.
+DEFAULT_BATCH_TOKENS = {"cpu": 2048, "cuda": 32768}
+
+
+def default_batch_tokens(device: str) -> int:
+    """The budget for a device such as "cpu" or "cuda:1"."""
+    return DEFAULT_BATCH_TOKENS[device.split(":")[0]]
+
+
+def plan_batches(lengths: np.ndarray, batch_tokens: int) -> list[np.ndarray]:
+    """Cut rows into batches of like length whose padded size stays within a budget.
+
+    Args:
+        lengths: [n] integers, tokens of each row.
+        batch_tokens: the most tokens of one batch, padding included (a longer row is a batch of its own).
+
+    Returns:
+        int64 arrays of row indices, together every row once. The longest rows come first, so that a batch that does
+        not fit into memory shows at the start and not after hours; equal lengths keep their order.
+    """
+    lengths = np.asarray(lengths, dtype=np.int64)
+    order = np.argsort(-lengths, kind="stable")
+    batches, start = [], 0
+    while start < len(order):
+        size = max(1, batch_tokens // max(1, int(lengths[order[start]])))
+        batches.append(order[start : start + size])
+        start += size
+    return batches

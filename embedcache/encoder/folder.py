@@ -1,0 +1,228 @@
+"""Where an encoder's files are, whether they are complete, and what they are: hashes of their content.
+
+Nothing here imports torch or transformers: an extract that finds nothing new to do never loads a model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import sys
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from embedcache.errors import EmbedcacheError
+
+DTYPES = ("float32", "bfloat16", "float16")
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "*.model",
+)
+# Keys that tell where a file came from, not what it does: a model saved again stays the same model.
+ORIGIN_KEYS = frozenset(
+    "_name_or_path name_or_path _commit_hash transformers_version torch_dtype dtype tokenizer_file "
+    "special_tokens_map_file".split()
+)
+
+
+def identify(
+    source: str | Path,
+    *,
+    max_length: int = 250,
+    dtype: str = "auto",
+    device: str = "auto",
+    trust_remote_code: bool = False,
+) -> tuple[dict[str, Any], str]:
+    """What an encoder is, by content, without loading it.
+
+    Returns:
+        (identity, source). The identity is JSON-able and holds all that changes a vector: sha256 of the weights, of
+        the tokenizer's files and of the configuration, of the model's own code where that is trusted, max_length and
+        compute_dtype. No path, name or time is in it. The source is the absolute folder, or the hub name, from which
+        ``Encoder.load`` can load it again.
+
+    Raises:
+        EmbedcacheError: the encoder cannot be had, or lacks files; a bad max_length, dtype or device.
+    """
+    folder, name = find_folder(source, trust_remote_code)
+    return folder_identity(folder, max_length, resolve_dtype(dtype, device), trust_remote_code), name
+
+
+def folder_identity(folder: Path, max_length: int, compute_dtype: str, trust_remote_code: bool) -> dict[str, Any]:
+    """The identity of the encoder in a complete folder."""
+    check_max_length(max_length)
+    identity: dict[str, Any] = {
+        "architecture": read_json(folder / "config.json").get("model_type", "unknown"),
+        "config": _sha256(folder / "config.json"),
+        "weights": {path.name: _sha256(path) for path in weight_files(folder)},
+        "tokenizer": {path.name: _sha256(path) for path in tokenizer_files(folder)},
+        "max_length": max_length,
+        "compute_dtype": compute_dtype,
+    }
+    code = {path.name: _sha256(path) for path in sorted(folder.glob("*.py"))} if trust_remote_code else {}
+    return identity | ({"code": code} if code else {})
+
+
+def check_max_length(max_length: int) -> None:
+    if max_length < 3:
+        raise EmbedcacheError(
+            f"max_length {max_length} leaves no room for text between the special tokens: use 3 or more"
+        )
+
+
+def resolve_device(device: str) -> str:
+    """ "auto" to "cuda" where there is one, else "cpu"; others are checked ("cpu" without importing torch)."""
+    if device == "cpu":
+        return device
+    if not re.fullmatch(r"auto|cuda(:\d+)?", device):
+        raise EmbedcacheError(f"unknown device '{device}': use auto, cpu, cuda or cuda:N")
+    import torch
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device == "auto":
+        return "cuda" if count else "cpu"
+    if int(device.partition(":")[2] or 0) >= count:
+        found = f"{count} CUDA device{'s' * (count != 1)}" if count else "no CUDA device"
+        raise EmbedcacheError(f"device '{device}' asked, but PyTorch finds {found}: use --device cpu, or auto")
+    return device
+
+
+def resolve_dtype(dtype: str, device: str) -> str:
+    """ "auto" to float32 on a CPU and to bfloat16 on a GPU that computes in it."""
+    if dtype not in ("auto", *DTYPES):
+        raise EmbedcacheError(f"unknown dtype '{dtype}': use auto, {', '.join(DTYPES)}")
+    if dtype != "auto":
+        return dtype
+    if resolve_device(device) == "cpu":
+        return "float32"
+    import torch
+
+    # Asked of the hardware: is_bf16_supported() also says yes to slow emulation.
+    return "bfloat16" if torch.cuda.get_device_capability(resolve_device(device)) >= (8, 0) else "float32"
+
+
+def find_folder(source: str | Path, trust_remote_code: bool = False) -> tuple[Path, str]:
+    """(folder with all the files, source to store): a folder is taken as it is, a hub name through the HF cache."""
+    folder, name = Path(source).expanduser(), str(source)
+    if folder.is_dir():
+        check_folder(folder, str(folder))
+        return folder.resolve(), str(folder.resolve())
+    if folder.exists():
+        raise EmbedcacheError(f"{source} is a file: name the folder that holds config.json, weights and tokenizer")
+    if isinstance(source, Path) or not re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", name):
+        raise EmbedcacheError(f"{source}: no such folder: name a model folder, or a Hugging Face name such as "
+                              "bert-base-uncased")  # fmt: skip
+    folder = _cached(name) or _download(name, trust_remote_code)
+    check_folder(folder, name)
+    return folder, name
+
+
+def check_folder(folder: Path, name: str) -> None:
+    """Raise unless configuration, safetensors weights and tokenizer are all there."""
+    if not (folder / "config.json").is_file():
+        raise EmbedcacheError(f"{name}: no config.json: name the folder of a model saved with save_pretrained")
+    if not weight_files(folder):
+        if list(folder.glob("*.bin")) or list(folder.glob("*.pt")):
+            raise EmbedcacheError(
+                f"{name}: has only pickled PyTorch weights, which are not loaded because they can run code; if you "
+                "trust them, convert once: AutoModel.from_pretrained(FOLDER).save_pretrained(NEW_FOLDER), and copy the "
+                "tokenizer files"
+            )
+        raise EmbedcacheError(f"{name}: no model.safetensors: save the weights there with save_pretrained")
+    for path in weight_files(folder):
+        if not path.is_file():
+            raise EmbedcacheError(f"{name}: lacks {path.name}, which its index names: copy the model again")
+    if not any(p.name not in ("tokenizer_config.json", "special_tokens_map.json") for p in tokenizer_files(folder)):
+        raise EmbedcacheError(
+            f"{name}: no tokenizer (tokenizer.json or a vocabulary): copy the model's tokenizer there"
+        )
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """model.safetensors, or the shards that its index names; empty where there is neither."""
+    if (folder / "model.safetensors").is_file():
+        return [folder / "model.safetensors"]
+    index = folder / "model.safetensors.index.json"
+    if not index.is_file():
+        return []
+    return [folder / Path(name).name for name in sorted(set(read_json(index).get("weight_map", {}).values()))]
+
+
+def tokenizer_files(folder: Path) -> list[Path]:
+    return sorted({path for pattern in TOKENIZER_FILES for path in folder.glob(pattern) if path.is_file()})
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise EmbedcacheError(f"{path}: not JSON ({error}): copy the model again") from error
+    if not isinstance(value, dict):
+        raise EmbedcacheError(f"{path}: not a JSON object: copy the model again")
+    return value
+
+
+def _sha256(path: Path) -> str:
+    """Hex digest of a file's content; of a JSON configuration without the keys that only tell its origin."""
+    if path.name in ("config.json", "tokenizer_config.json"):
+        kept = {key: value for key, value in read_json(path).items() if key not in ORIGIN_KEYS}
+        return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+    stat = path.stat()
+    return _file_sha256(path, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=256)
+def _file_sha256(path: Path, size: int, mtime_ns: int) -> str:
+    """Within one process a file is hashed once, as long as its size and time stay."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _cached(name: str) -> Path | None:
+    """The hub model's folder in the Hugging Face cache, if all the files are there: no network is touched."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = Path(snapshot_download(name, local_files_only=True))
+        check_folder(folder, name)
+    except (OSError, ValueError, EmbedcacheError):
+        return None
+    return folder
+
+
+def _download(name: str, trust_remote_code: bool) -> Path:
+    from huggingface_hub import errors, snapshot_download
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    patterns = ["*.safetensors", "*.json", "*.txt", "*.model"] + ["*.py"] * trust_remote_code
+    quiet = are_progress_bars_disabled() or not sys.stderr.isatty()
+    restore = enable_progress_bars if not are_progress_bars_disabled() else disable_progress_bars
+    try:
+        if quiet:
+            disable_progress_bars()
+        return Path(snapshot_download(name, allow_patterns=patterns, ignore_patterns=["*/*"], etag_timeout=5))
+    except errors.GatedRepoError as error:
+        raise EmbedcacheError(f"model '{name}' is gated: accept its terms on the hub, then `hf auth login`") from error
+    except errors.RepositoryNotFoundError as error:
+        raise EmbedcacheError(
+            f"no model '{name}' on the Hugging Face hub (or it is private): check the name, or name a local folder"
+        ) from error
+    except Exception as error:  # the HTTP client's own errors too, which differ by version of the hub's library
+        reason = " ".join(str(error).split())[:120]
+        raise EmbedcacheError(
+            f"model '{name}' is not in the local cache and cannot be downloaded ({reason}): when offline, pass the "
+            "path of a folder that holds its config.json, model.safetensors and tokenizer files"
+        ) from error
+    finally:
+        restore()

@@ -1,0 +1,293 @@
+"""The encoder itself: load, tokenize, encode. Frozen: eval mode, inference mode, no dropout, no gradients."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from embedcache.encoder.batching import default_batch_tokens, plan_batches
+from embedcache.encoder.folder import (
+    check_max_length,
+    find_folder,
+    folder_identity,
+    resolve_device,
+    resolve_dtype,
+)
+from embedcache.errors import EmbedcacheError
+
+POOLINGS = ("cls", "mean")
+TOKENIZE_ROWS = 512  # texts tokenized at once: bounds the memory that the tokenizer's own records take
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Token ids of n texts, special tokens included, none longer than max_length; which rows were cut to fit."""
+
+    ids: list[list[int]]
+    truncated: np.ndarray  # bool [n]
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """int64 [n], tokens of each row after truncation."""
+        return np.fromiter(map(len, self.ids), dtype=np.int64, count=len(self.ids))
+
+
+class Encoder:
+    """A frozen pretrained encoder. Make one with :meth:`load`.
+
+    Attributes:
+        identity: JSON-able dict of all that changes a vector, by content (see ``identify``).
+        source: absolute folder or hub name, from which it can be loaded again.
+        dim: D, the width of the vectors. layers: number of transformer layers.
+        max_length: the most tokens of a row. device, compute_dtype: where and in what it computes.
+        batch_tokens: padded tokens of one batch that suit the device.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, identity: dict[str, Any], source: str, device: str) -> None:
+        self.model, self.tokenizer = model, tokenizer
+        self.identity, self.source, self.device = identity, source, device
+        self.max_length: int = identity["max_length"]
+        self.compute_dtype: str = identity["compute_dtype"]
+        self.dim: int = model.config.hidden_size
+        self.layers: int = model.config.num_hidden_layers
+        self.batch_tokens = default_batch_tokens(device)
+        # The Rust tokenizer without truncation: it then tells how long a text really is, and cutting is ours.
+        self._backend = tokenizer.backend_tokenizer
+        self._backend.no_truncation()
+        self._backend.no_padding()
+        special = self._backend.encode("a").special_tokens_mask
+        self._prefix = special.index(0) if 0 in special else len(special)
+        self._suffix = special[::-1].index(0) if 0 in special else 0
+        # The model's pad id, not the tokenizer's: RoBERTa and MPNet count positions by it.
+        pad = model.config.pad_token_id if model.config.pad_token_id is not None else tokenizer.pad_token_id
+        self._pad = int(pad or 0)
+
+    @classmethod
+    def load(
+        cls,
+        source: str | Path,
+        *,
+        max_length: int = 250,
+        dtype: str = "auto",
+        device: str = "auto",
+        trust_remote_code: bool = False,
+    ) -> Encoder:
+        """Load from a local folder, or by a Hugging Face name through the usual cache; safetensors only.
+
+        Raises:
+            EmbedcacheError: it cannot be had, is incomplete or damaged, is no encoder with a CLS token, needs its
+                own code without ``trust_remote_code``, or has fewer positions than ``max_length``.
+        """
+        check_max_length(max_length)
+        device = resolve_device(device)
+        compute_dtype = resolve_dtype(dtype, device)
+        folder, name = find_folder(source, trust_remote_code)
+        identity = folder_identity(folder, max_length, compute_dtype, trust_remote_code)
+        with _quiet():
+            model, tokenizer = _load(folder, name, compute_dtype, trust_remote_code)
+        _check_tokenizer(model, tokenizer, name)
+        if (positions := _positions(model)) is not None and max_length > positions:
+            raise EmbedcacheError(
+                f"max_length {max_length} is more than the {positions} positions of {name}: "
+                f"use --max-length {positions} or less"
+            )
+        return cls(model.to(device), tokenizer, identity, name, device)
+
+    def tokenize(self, texts: Sequence[str]) -> Tokens:
+        """Token ids of each text, cut to max_length as the model's own tokenizer cuts (special tokens stay)."""
+        # _fast: without offsets into the text, which nobody asks for
+        encode_batch = getattr(self._backend, "encode_batch_fast", self._backend.encode_batch)
+        ids: list[list[int]] = []
+        for start in range(0, len(texts), TOKENIZE_ROWS):
+            ids += [encoding.ids for encoding in encode_batch(list(texts[start : start + TOKENIZE_ROWS]))]
+        truncated = np.fromiter((len(row) > self.max_length for row in ids), dtype=np.bool_, count=len(ids))
+        for i in np.flatnonzero(truncated):
+            ids[i] = self._cut(ids[i])
+        return Tokens(ids, truncated)
+
+    def _cut(self, row: list[int]) -> list[int]:
+        suffix = row[len(row) - self._suffix :]
+        if self.tokenizer.truncation_side == "left":
+            body = row[self._prefix : len(row) - self._suffix]
+            return row[: self._prefix] + body[-(self.max_length - self._prefix - self._suffix) :] + suffix
+        return row[: self.max_length - self._suffix] + suffix
+
+    def encode(self, ids: Sequence[Sequence[int]], outputs: Sequence[tuple[str, int]]) -> list[np.ndarray]:
+        """Vectors of one batch, in one forward pass (halved and tried again where a GPU's memory does not suffice).
+
+        Args:
+            ids: n rows of token ids, as ``tokenize`` gives them; see ``plan_batches`` for which to put together.
+            outputs: (pooling, layer) pairs. Pooling "cls" is the first token's vector, "mean" the mean over all the
+                row's tokens, special ones included. Layer k is the output of layer k of 1..layers, 0 are the
+                embeddings before it; negative counts from the end, -1 is the model's last_hidden_state.
+
+        Returns:
+            A float32 array [n, dim] per output. A row's vectors do not depend on the others of its batch.
+
+        Raises:
+            EmbedcacheError: no such pooling or layer; a single row does not fit into the GPU's memory.
+        """
+        if len(ids) == 0:
+            return [np.empty((0, self.dim), dtype=np.float32) for _ in outputs]
+        try:
+            return self._forward(ids, outputs)
+        except torch.cuda.OutOfMemoryError as error:
+            if len(ids) == 1:
+                raise EmbedcacheError(
+                    f"one row of {len(ids[0])} tokens does not fit into the memory of {self.device}: use a smaller "
+                    "--max-length, --dtype bfloat16 or --device cpu"
+                ) from error
+        # Outside of the handler, which would keep the failed pass's tensors alive.
+        torch.cuda.empty_cache()
+        half = len(ids) // 2
+        parts = self.encode(ids[:half], outputs), self.encode(ids[half:], outputs)
+        return [np.concatenate(pair) for pair in zip(*parts, strict=True)]
+
+    def encode_texts(self, texts: Sequence[str], outputs: Sequence[tuple[str, int]]) -> list[np.ndarray]:
+        """Vectors of any number of texts, in their order: tokenize, plan batches, encode each."""
+        tokens = self.tokenize(texts)
+        vectors = [np.empty((len(texts), self.dim), dtype=np.float32) for _ in outputs]
+        for batch in plan_batches(tokens.lengths, self.batch_tokens):
+            for whole, part in zip(vectors, self.encode([tokens.ids[i] for i in batch], outputs), strict=True):
+                whole[batch] = part
+        return vectors
+
+    @torch.inference_mode()
+    def _forward(self, ids: Sequence[Sequence[int]], outputs: Sequence[tuple[str, int]]) -> list[np.ndarray]:
+        layers = [self._layer(layer) for _, layer in outputs]
+        lengths = np.fromiter(map(len, ids), dtype=np.int64, count=len(ids))
+        padded = np.full((len(ids), lengths.max()), self._pad, dtype=np.int64)
+        mask = np.arange(padded.shape[1]) < lengths[:, None]
+        padded[mask] = np.concatenate([np.asarray(row, dtype=np.int64) for row in ids])
+        input_ids = torch.from_numpy(padded).to(self.device)
+        attention_mask = torch.from_numpy(mask.astype(np.int64)).to(self.device)
+        inner = any(layer < self.layers for layer in layers)
+        result = self.model(
+            input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=inner, return_dict=True
+        )
+        pooled = []
+        for (pooling, _), layer in zip(outputs, layers, strict=True):
+            hidden = result.last_hidden_state if layer == self.layers else result.hidden_states[layer]
+            pooled.append(_pool(hidden, attention_mask, pooling).cpu().numpy())
+        return pooled
+
+    def _layer(self, layer: int) -> int:
+        """The layer counted from the embeddings, 0, to the last, ``layers``."""
+        if not -self.layers - 1 <= layer <= self.layers:
+            raise EmbedcacheError(f"no layer {layer}: {self.source} has {self.layers}, and -1 is the last")
+        return layer if layer >= 0 else self.layers + 1 + layer
+
+
+def _pool(hidden: torch.Tensor, mask: torch.Tensor, pooling: str) -> torch.Tensor:
+    """[n, L, D] and its mask [n, L] to float32 [n, D]."""
+    if pooling == "cls":
+        return hidden[:, 0].float()
+    if pooling == "mean":
+        weight = mask.unsqueeze(-1).float()
+        return (hidden.float() * weight).sum(1) / weight.sum(1)
+    raise EmbedcacheError(f"unknown pooling '{pooling}': use {' or '.join(POOLINGS)}")
+
+
+def _load(folder: Path, name: str, compute_dtype: str, trust_remote_code: bool) -> tuple[Any, Any]:
+    """(model, tokenizer) from a complete folder; refuses what has no CLS vector before it loads any weights."""
+    import transformers
+    from transformers import AutoConfig, AutoModel, AutoTokenizer
+
+    # Its own code may live in another repository, which only then may be fetched.
+    options = {"trust_remote_code": trust_remote_code, "local_files_only": not trust_remote_code}
+    version = tuple(int(part) for part in transformers.__version__.split(".")[:2])
+    dtype_option = {"dtype" if version >= (4, 56) else "torch_dtype": getattr(torch, compute_dtype)}
+    try:
+        config = AutoConfig.from_pretrained(folder, **options)
+        _check_architecture(config, name)
+        tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=True, **options)
+        model, report = AutoModel.from_pretrained(
+            folder, config=config, use_safetensors=True, output_loading_info=True, **dtype_option, **options
+        )
+    except EmbedcacheError:
+        raise
+    except Exception as error:  # what a broken folder makes transformers raise is anything
+        reason = " ".join(str(error).split())[:200]
+        if not trust_remote_code and "trust_remote_code" in str(error):
+            raise EmbedcacheError(
+                f"{name} needs Python code of its own: read it, and if you trust it pass --trust-remote-code"
+            ) from error
+        raise EmbedcacheError(
+            f"{name} cannot be loaded ({type(error).__name__}: {reason}): check or copy the model again"
+        ) from error
+    # The pooler is not used; any other weight that is not in the file would be a random one.
+    missing = sorted(key for key in report["missing_keys"] if "pooler" not in key)
+    if missing:
+        raise EmbedcacheError(
+            f"{name}: the weights lack {missing[0]}"
+            + (f" and {len(missing) - 1} more" if missing[1:] else "")
+            + ", which "
+            f"a {config.model_type} model has: config.json and weights do not belong together; copy the model again"
+        )
+    return model.eval().requires_grad_(False), tokenizer
+
+
+def _check_architecture(config: Any, name: str) -> None:
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    )
+
+    kind = config.model_type
+    causal = kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and kind not in MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    if config.is_encoder_decoder or causal or getattr(config, "is_decoder", False):
+        what = "an encoder-decoder" if config.is_encoder_decoder else "a decoder"
+        raise EmbedcacheError(
+            f"{name} ({kind}) is {what}, without a first token that has seen the whole text: use an encoder such as "
+            "BERT, RoBERTa, MPNet or MiniLM"
+        )
+    if not all(isinstance(getattr(config, key, None), int) for key in ("hidden_size", "num_hidden_layers")):
+        raise EmbedcacheError(f"{name} ({kind}) is not a plain text encoder: use one such as BERT, RoBERTa or MPNet")
+
+
+def _check_tokenizer(model: Any, tokenizer: Any, name: str) -> None:
+    if not tokenizer.is_fast:
+        raise EmbedcacheError(f"{name}: its tokenizer has no fast version: add a tokenizer.json to the folder")
+    special = tokenizer.backend_tokenizer.encode("a").special_tokens_mask
+    if not special or not special[0]:
+        raise EmbedcacheError(f"{name}: its tokenizer puts no CLS token before the text: use an encoder such as BERT")
+    known = model.get_input_embeddings().num_embeddings
+    if max(tokenizer.get_vocab().values(), default=0) >= known:
+        raise EmbedcacheError(
+            f"{name}: the tokenizer has ids up to {max(tokenizer.get_vocab().values())}, the weights only {known} "
+            "embeddings: they do not belong together; copy the model again"
+        )
+
+
+def _positions(model: Any) -> int | None:
+    """How many tokens a row may have, or None where there is no limit."""
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, torch.nn.Embedding):
+            # RoBERTa's and MPNet's tables count from behind the pad id.
+            return module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
+    return getattr(model.config, "max_position_embeddings", None)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers' bars, reports and advice off the screen while a model loads; then all as it was."""
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
