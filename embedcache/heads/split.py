@@ -10,7 +10,7 @@ when there are many duplicates.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -30,7 +30,6 @@ class Split:
     duplicates: int = 0  # labelled rows whose text an earlier labelled row has; they stand on that row's side
     conflicts: int = 0  # texts that carry more than one label
     left_out: int = 0  # labelled rows in no side: their group is on one side, their very text on another
-    notes: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -55,7 +54,6 @@ class _Labelled:
         split.duplicates = len(self.rows) - len(texts)
         split.conflicts = len(conflicts)
         split.left_out = int((~keep).sum())
-        split.notes = _notes(split, self.y, self.y[keep & (side == 0)])
         return split
 
 
@@ -144,6 +142,28 @@ def check_shares(val: float, test: float) -> None:
             raise EmbedcacheError(f"{name} {share:g}: give a share of the rows, from 0 to below 1 (0.1 is a tenth)")
     if val + test >= 1:
         raise EmbedcacheError(f"--val {val:g} and --test {test:g} leave no rows to train on: lower one of them")
+
+
+def split_notes(split: Split, codes: np.ndarray, classes: Sequence[str]) -> list[str]:
+    """What a person should know about a split, one line each; classes: the name of each code."""
+    notes = []
+    rows = np.bincount(codes[codes >= 0], minlength=len(classes))
+    seen = np.bincount(codes[split.train], minlength=len(classes))
+    if (rows == 1).any():
+        notes.append(f"classes with a single row: {_names(classes, rows == 1)}; it trains, no score covers them")
+    if ((rows > 0) & (seen == 0)).any():
+        notes.append(f"classes without a training row, never predicted: {_names(classes, (rows > 0) & (seen == 0))}")
+    if split.conflicts:
+        notes.append(f"{split.conflicts:,} texts have more than one label: kept, all rows of a text on one side")
+    if split.left_out:
+        notes.append(f"{split.left_out:,} rows are left out: the same text is in a group on another side")
+    return notes
+
+
+def _names(classes: Sequence[str], which: np.ndarray) -> str:
+    chosen = np.flatnonzero(which)
+    more = f" and {len(chosen) - 5:,} more" if len(chosen) > 5 else ""
+    return ", ".join(classes[c] for c in chosen[:5]) + more
 
 
 def _labelled(codes: np.ndarray, hashes: np.ndarray, groups: np.ndarray | None) -> _Labelled:
@@ -258,17 +278,3 @@ def _check_train(split: Split, codes: np.ndarray) -> None:
             f"only one class is left among the {len(split.train):,} training rows: a head needs two or more; "
             "add labelled rows, or lower --val and --test"
         )
-
-
-def _notes(split: Split, y: np.ndarray, y_train: np.ndarray) -> list[str]:
-    """What a person should know about a split, one line each."""
-    notes = []
-    if alone := int((np.bincount(y) == 1).sum()):
-        notes.append(f"{alone:,} class(es) with a single row: it trains, so no score covers them")
-    if unseen := len(np.setdiff1d(y, y_train)):
-        notes.append(f"{unseen:,} class(es) without a training row: no head can predict them")
-    if split.conflicts:
-        notes.append(f"{split.conflicts:,} text(s) with more than one label: kept, all rows of a text on one side")
-    if split.left_out:
-        notes.append(f"{split.left_out:,} row(s) left out: the same text is in a group on another side")
-    return notes

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sklearn.model_selection import train_test_split
 
 from embedcache.errors import EmbedcacheError
-from embedcache.heads.split import Split, article_split, make_folds, make_split
+from embedcache.heads.split import Split, article_split, make_folds, make_split, split_notes
 
 
 def hash_texts(texts: list[str]) -> np.ndarray:
@@ -40,7 +40,8 @@ def test_sizes_and_shares_are_exact_without_duplicates() -> None:
     codes[::50] = -1
     split = make_split(codes, different(1003), val=0.1, test=0.2)
     labelled = codes[codes >= 0]
-    assert split.unlabelled == 21 and split.duplicates == split.conflicts == split.left_out == 0 and not split.notes
+    assert split.unlabelled == 21 and split.duplicates == split.conflicts == split.left_out == 0
+    assert not split_notes(split, codes, list("abc"))
     assert len(split.val) == round(0.1 * len(labelled)) and len(split.test) == round(0.2 * len(labelled))
     assert sorted(np.concatenate(sides(split))) == np.flatnonzero(codes >= 0).tolist()
     for rows in sides(split):
@@ -75,7 +76,7 @@ def test_a_text_of_a_third_of_all_rows_trains() -> None:
     split = make_split(codes, hash_texts(texts))
     assert set(range(300)) <= set(split.train)
     assert len(split.val) == len(split.test) == 90
-    assert split.conflicts == 1 and "more than one label" in split.notes[0]
+    assert split.conflicts == 1 and "1 texts have more" in split_notes(split, codes, "ab")[0]
 
 
 def test_groups_stay_on_one_side_and_stratified() -> None:
@@ -97,7 +98,7 @@ def test_a_text_in_two_groups_stays_on_one_side() -> None:
     assert_apart(split, groups)
     assert_apart(split, hash_texts(texts))
     assert split.left_out == 10 and sum(map(len, sides(split))) == 490
-    assert any("10 row(s) left out" in note for note in split.notes)
+    assert any("10 rows are left out" in note for note in split_notes(split, codes, "ab"))
 
 
 def test_rows_without_a_group_go_by_their_text() -> None:
@@ -109,7 +110,7 @@ def test_rows_without_a_group_go_by_their_text() -> None:
 def test_a_class_with_one_row_trains() -> None:
     codes = np.array([0] * 50 + [1] * 49 + [2], np.int32)
     split = make_split(codes, different(100))
-    assert 99 in split.train and "single row" in split.notes[0]
+    assert 99 in split.train and "single row: mixed" in split_notes(split, codes, ["good", "bad", "mixed"])[0]
     assert len(split.val) == len(split.test) == 10
 
 
