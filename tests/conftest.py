@@ -91,3 +91,49 @@ def reviews_csv(tmp_path: Path) -> Path:
         writer.writerow(["text", "label"])
         writer.writerows(make_reviews(300))
     return path
+
+
+def make_cache(path, texts, vectors, labels=None, *, columns=None, id=None, encoder=None, incomplete=False):
+    """Write a complete cache without any encoder and return its path.
+
+    vectors: [N, D] (stored as ``cls``) or {"cls": [N, D], "mean": [N, D]}, float16 or float32, kept as they are.
+    labels: {"label": ["positive", None, ...]}, None is a missing label. columns: {"movie": [...]} kept values; ``id``
+    names the one of them that is the id column. encoder: parts of the encoder description to replace, such as
+    ``{"source": str(tiny_bert)}``. incomplete: leave out the last block's checksum.
+    """
+    import hashlib
+
+    import numpy as np
+
+    from embedcache.cache.create import Writer, create, make_contents
+    from embedcache.cache.strings import to_utf8
+
+    def pack(strings):
+        raw = to_utf8(strings)
+        offsets = np.cumsum([0, *map(len, raw)], dtype=np.int64)
+        return np.frombuffer(b"".join(raw), np.uint8), offsets
+
+    if not isinstance(vectors, dict):
+        vectors = {"cls": vectors}
+    vectors = {name: np.asarray(x) for name, x in vectors.items()}
+    x = next(iter(vectors.values()))
+    texts = list(texts)
+    digests = [hashlib.blake2b(raw, digest_size=16).digest() for raw in to_utf8(texts)]
+    hashes = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 16)
+    coded = {}
+    for name, values in (labels or {}).items():
+        classes = sorted({value for value in values if value is not None})
+        code = {None: -1, **{value: i for i, value in enumerate(classes)}}
+        coded[name] = np.array([code[value] for value in values], np.int32), classes
+    identity = {"weights": {"model.safetensors": "0" * 64}, "max_length": 250, "compute_dtype": "float32"}
+    encoder = {"source": "made-up-encoder", "identity": identity, "store": x.dtype.name, **(encoder or {})}
+    packed = {name: pack(values) for name, values in (columns or {}).items()}
+    outputs = [(name, -1) for name in vectors]
+    create(path, make_contents(hashes, pack(texts), coded, packed, encoder, outputs, x.shape[1], id))
+    with Writer(path) as writer:
+        blocks = writer.cache.layout.blocks
+        for name, x in vectors.items():
+            writer.put(f"embeddings/{name}", 0, x)
+            writer.commit(f"embeddings/{name}", 0, blocks - incomplete)
+        writer.sync()
+    return path

@@ -1,0 +1,108 @@
+"""Checksums of blocks of 1024 rows: what a block binds, and which blocks hold."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from embedcache.cache import layout as lay
+from embedcache.cache.file import Cache
+
+
+class Span(NamedTuple):
+    """Rows ``start`` to ``stop`` (exclusive) of a dataset."""
+
+    dataset: str
+    start: int
+    stop: int
+
+
+@dataclass
+class VerifyReport:
+    """What ``verify`` found.
+
+    Attributes:
+        blocks: how many blocks were looked at, in all datasets.
+        damaged: rows whose bytes differ from their checksum. The dataset ``attributes`` stands for all attributes.
+        incomplete: rows that have no vectors yet, which is no damage.
+    """
+
+    blocks: int
+    damaged: list[Span] = field(default_factory=list)
+    incomplete: list[Span] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Nothing is damaged."""
+        return not self.damaged
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "blocks": self.blocks,
+            "damaged": [span._asdict() for span in self.damaged],
+            "incomplete": [span._asdict() for span in self.incomplete],
+            "ok": self.ok,
+        }
+
+
+def verify(path: str | os.PathLike[str]) -> VerifyReport:
+    """Recompute every checksum of the cache at ``path``.
+
+    Raises:
+        EmbedcacheError: the file cannot be opened at all (see ``open_cache``).
+    """
+    with Cache(Path(path)) as cache:
+        report = VerifyReport(cache.layout.blocks * len(cache.layout.checked))
+        if not cache.sealed:
+            report.damaged.append(Span("attributes", 0, cache.rows))
+        for dataset in cache.layout.checked:
+            invalid = np.logical_not(valid_blocks(cache, dataset))
+            # All but the vectors is written before the file gets its name, so there absent means damaged.
+            absent = cache.absent_blocks(dataset) & lay.is_embedding(dataset)
+            report.incomplete += _spans(cache, dataset, absent)
+            report.damaged += _spans(cache, dataset, invalid & ~absent)
+    return report
+
+
+def digest(cache: Cache, path: str, block: int, salt: bytes | None = None) -> bytes:
+    """The checksum of one block: BLAKE2b of a salt and the block's bytes.
+
+    For vectors it also binds the hashes of their texts and the truncation flags, so that vectors never count for
+    other texts, and the salt is the fingerprint of encoder, pooling and layer. Else the salt is the dataset's name.
+    """
+    state = blake2b(cache.salt(path) if salt is None else salt, digest_size=lay.DIGEST_BYTES)
+    parts = [lay.HASH, lay.TRUNCATED, path] if lay.is_embedding(path) else [path]
+    for part in parts:
+        span = lay.block_span(part, block, cache.rows, lambda group: cache.array(f"{group}/offsets"))
+        state.update(cache.array(part)[span].data)
+    return state.digest()
+
+
+def digests(cache: Cache, path: str, first: int, last: int) -> np.ndarray:
+    """[last - first, 16] uint8 checksums of what the blocks hold now; several threads."""
+    salt = cache.salt(path)
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        found = pool.map(lambda block: digest(cache, path, block, salt), range(first, last))
+        return np.frombuffer(b"".join(found), np.uint8).reshape(-1, lay.DIGEST_BYTES)
+
+
+def valid_blocks(cache: Cache, path: str) -> np.ndarray:
+    """[blocks] bool: the bytes agree with the checksum."""
+    absent = cache.absent_blocks(path)
+    if absent.all():
+        return np.logical_not(absent)
+    equal = digests(cache, path, 0, cache.layout.blocks) == cache.checksums(path)
+    return np.asarray(equal.all(axis=1))
+
+
+def _spans(cache: Cache, dataset: str, blocks: np.ndarray) -> list[Span]:
+    """Neighbouring blocks as one span of rows."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], blocks, [False]]).astype(np.int8)))
+    rows = np.minimum(edges * lay.BLOCK_ROWS, cache.rows).tolist()
+    return [Span(dataset, start, stop) for start, stop in zip(rows[::2], rows[1::2], strict=True)]

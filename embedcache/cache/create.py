@@ -1,0 +1,251 @@
+"""Make a cache file: structure first, then space, then what is known before encoding. Write blocks in place.
+
+HDF5 is used for the structure alone, once, and closed; every byte of data is written by offset, so a crash can never
+leave HDF5 metadata half changed.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import h5py
+import numpy as np
+
+from embedcache.cache import layout as lay
+from embedcache.cache.blocks import digests, valid_blocks
+from embedcache.cache.file import Cache, file_id
+from embedcache.cache.layout import Layout, Output, block_path, quote
+from embedcache.cache.structure import HDF5_ERRORS, nbytes
+from embedcache.errors import EmbedcacheError
+
+CHUNK = 1 << 24  # bytes or elements moved at once
+Text = tuple[np.ndarray, np.ndarray]  # UTF-8 bytes (uint8) and offsets (int64, n + 1)
+
+
+@dataclass
+class Contents:
+    """A cache without its vectors: the layout, and the arrays of every dataset that the input alone decides."""
+
+    layout: Layout
+    arrays: dict[str, np.ndarray]
+
+
+def make_contents(
+    hashes: np.ndarray,
+    texts: Text,
+    labels: Mapping[str, tuple[np.ndarray, list[str]]],
+    columns: Mapping[str, Text],
+    encoder: Mapping[str, Any],
+    outputs: Sequence[Output],
+    dim: int,
+    id_column: str | None = None,
+) -> Contents:
+    """Put the parts in their places; ``encoder["store"]`` is the type of the vectors to come."""
+    attrs: dict[str, str | int] = {
+        "format": lay.FORMAT,
+        "format_version": lay.FORMAT_VERSION,
+        "encoder": lay.canonical_json(encoder),
+    }
+    if id_column is not None:
+        attrs["id_column"] = id_column
+    arrays = {lay.HASH: hashes}
+    for column, (codes, classes) in sorted(labels.items()):
+        lay.check_classes(column, classes)
+        arrays[f"{lay.LABELS}/{quote(column)}"] = codes.astype("<i4", copy=False)
+    for group, (data, offsets) in {
+        lay.TEXT: texts,
+        **{f"{lay.COLUMNS}/{quote(name)}": text for name, text in sorted(columns.items())},
+    }.items():
+        arrays[f"{group}/bytes"], arrays[f"{group}/offsets"] = data, offsets.astype("<i8", copy=False)
+    datasets = {path: (array.dtype.str, tuple(map(int, array.shape))) for path, array in arrays.items()}
+    datasets[lay.TRUNCATED] = ("|u1", (len(hashes),))
+    kind = np.dtype(encoder["store"]).newbyteorder("<").str
+    datasets |= {path: (kind, (len(hashes), dim)) for path in lay.output_paths(outputs).values()}
+    return Contents(Layout(attrs, {name: list(classes) for name, (_, classes) in labels.items()}, datasets), arrays)
+
+
+def matches(cache: Cache, contents: Contents) -> bool:
+    """Whether the file holds these contents, undamaged, so that only vectors can be missing."""
+    return (
+        cache.sealed
+        and cache.layout == contents.layout
+        and all(_equal(cache.array(path), array) for path, array in contents.arrays.items())
+        and all(valid_blocks(cache, path).all() for path in contents.arrays)
+    )
+
+
+def _equal(a: np.ndarray, b: np.ndarray) -> bool:
+    a, b = a.reshape(-1), b.reshape(-1)
+    return all(np.array_equal(a[i : i + CHUNK], b[i : i + CHUNK]) for i in range(0, len(a), CHUNK))
+
+
+def create(path: Path, contents: Contents, temporary: Path | None = None) -> None:
+    """Write a new file with all its space reserved and everything but the vectors; on failure nothing is left.
+
+    It is made under the name ``temporary`` in the same folder and gets its own when all is on the disk.
+
+    Raises:
+        EmbedcacheError: the disk is too full (says how much is needed) or cannot be written.
+    """
+    temporary = temporary or lay.sibling(path, "tmp")
+    try:
+        _check_space(path, sum(nbytes(*what) for what in contents.layout.with_checksums().values()))
+        try:
+            _write_structure(temporary, contents.layout)
+        except HDF5_ERRORS as error:
+            raise EmbedcacheError(f"cannot write {temporary}: {' '.join(str(error).split())}") from None
+        with Writer(temporary) as writer:
+            writer.reserve()
+            for dataset, array in contents.arrays.items():
+                writer.put(dataset, 0, array)
+            for dataset in contents.arrays:  # a block of text ends where the offsets say
+                writer.commit(dataset, 0, contents.layout.blocks)
+            writer.sync()
+        publish(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def publish(source: Path, target: Path) -> None:
+    """Give the finished file its name, at once and durably."""
+    if target.exists():
+        shutil.copymode(target, source)
+    source.replace(target)
+    folder = os.open(target.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _write_structure(path: Path, layout: Layout) -> None:
+    created = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    string = h5py.string_dtype()
+    with h5py.File(
+        path,
+        "w",
+        libver=("v110", "v110"),  # checksums on all HDF5 metadata; readable since HDF5 1.10
+        alignment_threshold=1,
+        alignment_interval=lay.ALIGNMENT,
+        locking=False,
+    ) as file:
+        for name, value in {**layout.attrs, "created": created, "seal": layout.seal(created)}.items():
+            file.attrs[name] = value
+        for name, (kind, shape) in layout.with_checksums().items():
+            _write_dataset(file, name, kind, shape)
+        for column, classes in layout.classes.items():
+            names = np.array(classes, dtype=object)
+            file[f"{lay.LABELS}/{quote(column)}"].attrs.create("classes", names, dtype=string)
+
+
+def _write_dataset(file: h5py.File, path: str, kind: str, shape: lay.Shape) -> None:
+    """Contiguous, allocated now, never filled: HDF5 has nothing left to do afterwards."""
+    plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    plist.set_layout(h5py.h5d.CONTIGUOUS)
+    plist.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    plist.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    plist.set_obj_track_times(False)
+    links = h5py.h5p.create(h5py.h5p.LINK_CREATE)
+    links.set_create_intermediate_group(True)
+    links.set_char_encoding(h5py.h5t.CSET_UTF8)
+    type_id = h5py.h5t.py_create(np.dtype(kind), logical=True)
+    space = h5py.h5s.create_simple(shape)
+    h5py.h5d.create(file.id, path.encode(), type_id, space, dcpl=plist, lcpl=links)
+
+
+def _check_space(path: Path, needed: int) -> None:
+    free = shutil.disk_usage(path.parent).free
+    if free < needed:
+        raise _no_space(path, needed, free)
+
+
+def _no_space(path: Path, needed: int, free: int) -> EmbedcacheError:
+    return EmbedcacheError(
+        f"not enough space for the cache in {path.parent}: {needed:,} bytes are needed, {free:,} are free; "
+        "make room or name another output"
+    )
+
+
+class Writer:
+    """Writes data into an existing file, in place, by offset. The caller holds the lock.
+
+    Attributes:
+        cache: the same file, open for reading; it sees what is written at once.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.cache = Cache(path)
+        self._handle = os.open(path, os.O_RDWR)
+
+    def reserve(self) -> None:
+        """Make sure that the disk has room for the whole file: not a fault after hours, but an error now."""
+        size = os.fstat(self._handle).st_size
+        try:
+            os.posix_fallocate(self._handle, 0, size)
+        except AttributeError:  # macOS has none
+            _check_space(self.path, size)
+        except OSError as error:
+            if error.errno in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+                _check_space(self.path, size)
+            elif error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise _no_space(self.path, size, shutil.disk_usage(self.path.parent).free) from None
+            else:
+                raise
+
+    def put(self, dataset: str, start: int, array: np.ndarray) -> None:
+        """Write whole rows (or elements), from row ``start`` on; the type is the dataset's."""
+        if array.size == 0:
+            return
+        kind, shape = self.cache.layout.datasets[dataset]
+        row = nbytes(kind, shape[1:])
+        flat = np.ascontiguousarray(array, kind).reshape(-1).view(np.uint8)
+        self._write(self.cache.offset(dataset) + start * row, flat)
+
+    def commit(self, dataset: str, first: int, last: int) -> None:
+        """Checksum the blocks ``first`` to ``last`` (exclusive) as they are now; from here on they count.
+
+        The checksums of neighbouring blocks go out in one write.
+        """
+        found = digests(self.cache, dataset, first, last)
+        if found.size:
+            self._write(self.cache.offset(block_path(dataset)) + first * lay.DIGEST_BYTES, found.reshape(-1))
+
+    def check(self) -> None:
+        """Notice that the file was removed or replaced while we write."""
+        if file_id(self.path) != self.cache.inode:
+            raise EmbedcacheError(f"{self.path} was removed or replaced while it was written; run extract again")
+
+    def sync(self) -> None:
+        os.fsync(self._handle)
+
+    def _write(self, offset: int, data: np.ndarray) -> None:
+        view = data.data
+        try:
+            while view:
+                written = os.pwrite(self._handle, view[:CHUNK], offset)
+                view, offset = view[written:], offset + written
+        except OSError as error:
+            raise EmbedcacheError(
+                f"cannot write {self.path}: {error.strerror}; what is written stays, run extract again to go on"
+            ) from None
+
+    def close(self) -> None:
+        os.close(self._handle)
+        self.cache.close()
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,316 @@
+"""Open a cache for reading: everything is a view into one read-only memory map, nothing is copied.
+
+No HDF5 handle stays open, so readers never block a writer, survive a fork and can be shared by threads.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import h5py
+import numpy as np
+
+from embedcache.cache import layout as lay
+from embedcache.cache.fingerprint import fingerprint, output_fingerprint
+from embedcache.cache.layout import Layout, Output, block_path, quote, unquote
+from embedcache.cache.strings import Strings
+from embedcache.cache.structure import (
+    HDF5_ERRORS,
+    DamagedCacheError,
+    InvalidError,
+    NotACacheError,
+    check_format,
+    parse_output,
+    read_structure,
+)
+from embedcache.errors import EmbedcacheError
+
+SCAN = 1 << 20  # elements looked at together when a whole dataset is checked
+
+
+def open_cache(path: str | os.PathLike[str]) -> Cache:
+    """Open the cache at ``path`` for reading.
+
+    Raises:
+        EmbedcacheError: it is missing, unreadable, not an embedcache file, of a newer format version, cut short or
+            damaged in its structure. The vectors' own checksums are looked at by ``verify``, not here.
+    """
+    cache = Cache(path)
+    if not cache.sealed:
+        raise _damaged(cache.path, "its attributes have changed")
+    cache.check_contents()
+    return cache
+
+
+class Cache:
+    """An open cache of N rows. Use ``open_cache``; close it, or use it as a context manager.
+
+    The constructor alone only makes sure that the structure can be mapped; writers and ``verify`` start from there.
+
+    Attributes:
+        path: the file, as an absolute path.
+        layout: names, types and shapes of all datasets.
+        encoder: ``{"source": where the model was, "identity": {...}, "store": "float16"}``.
+        fingerprint: hex digest of what makes vectors comparable (identity, store dtype, format version).
+        created: when the file was made, ISO 8601.
+        sealed: whether the attributes are as they were written.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path).absolute()
+        self.layout, self._offsets, self.created, seal, self._map, self.inode = _read(self.path)
+        self.sealed = seal == self.layout.seal(self.created)
+        self.encoder: dict[str, Any] = json.loads(str(self.layout.attrs["encoder"]))
+        self.fingerprint = fingerprint(self.encoder)
+        found = [path for path in self.layout.datasets if lay.is_embedding(path)]
+        self.output_paths: dict[Output, str] = {parse_output(path): path for path in found}
+
+    @property
+    def rows(self) -> int:
+        """N."""
+        return self.layout.rows
+
+    @property
+    def dim(self) -> int:
+        """D, the width of a vector."""
+        return self.layout.datasets[next(iter(self.output_paths.values()))][1][1]
+
+    @property
+    def outputs(self) -> list[Output]:
+        """The stored (pooling, layer) pairs."""
+        return list(self.output_paths)
+
+    @property
+    def poolings(self) -> list[str]:
+        return list(dict.fromkeys(pooling for pooling, _ in self.output_paths))
+
+    @property
+    def labels_names(self) -> list[str]:
+        """The label columns."""
+        return list(self.layout.classes)
+
+    @property
+    def column_names(self) -> list[str]:
+        """The kept columns, the id column among them."""
+        prefix = lay.COLUMNS + "/"
+        groups = [path.split("/")[1] for path in self.layout.datasets if path.startswith(prefix)]
+        return [unquote(link) for link in dict.fromkeys(groups)]
+
+    @property
+    def texts(self) -> Strings:
+        """The N texts, read when they are asked for."""
+        return self._strings(lay.TEXT, "text")
+
+    @property
+    def hashes(self) -> np.ndarray:
+        """[N, 16] uint8, BLAKE2b of each text."""
+        return self.array(lay.HASH)
+
+    @property
+    def truncated(self) -> np.ndarray:
+        """[N] uint8, 1 where the text was longer than the encoder's max_length (once it is encoded)."""
+        return self.array(lay.TRUNCATED)
+
+    @property
+    def id_column(self) -> str | None:
+        name = self.layout.attrs.get("id_column")
+        return None if name is None else str(name)
+
+    @property
+    def ids(self) -> Strings | None:
+        """The N values of the id column, if there is one."""
+        return None if self.id_column is None else self.column(self.id_column)
+
+    def embeddings(self, pooling: str = "cls", layer: int = -1, *, allow_incomplete: bool = False) -> np.ndarray:
+        """[N, D] float16 or float32, a read-only view of the file.
+
+        Raises:
+            EmbedcacheError: this pooling and layer are not stored, or vectors are still missing (which then are zeros
+                under ``allow_incomplete``).
+        """
+        path = self._output(pooling, layer)
+        missing = 0 if allow_incomplete else self.missing_rows(pooling, layer)
+        if missing:
+            raise EmbedcacheError(
+                f"{self.path} is not complete: {missing:,} of {self.rows:,} rows have no vector; "
+                "run the same extract again, it goes on where it stopped"
+            )
+        return self.array(path)
+
+    def missing_rows(self, pooling: str = "cls", layer: int = -1) -> int:
+        """Rows in blocks that have no checksum yet."""
+        absent = self.absent_blocks(self._output(pooling, layer))
+        sizes = np.full(len(absent), lay.BLOCK_ROWS)
+        sizes[-1:] = self.rows - (len(absent) - 1) * lay.BLOCK_ROWS
+        return int(sizes[absent].sum())
+
+    @property
+    def complete(self) -> bool:
+        """Whether every row has all its vectors."""
+        return not any(self.missing_rows(*output) for output in self.outputs)
+
+    def labels(self, column: str) -> tuple[np.ndarray, list[str]]:
+        """Codes [N] int32 (-1: no label) and the class names that they number."""
+        if column not in self.layout.classes:
+            raise EmbedcacheError(f"{self.path} has no label column {column!r}; {_known(self.labels_names)}")
+        return self.array(f"{lay.LABELS}/{quote(column)}"), list(self.layout.classes[column])
+
+    def column(self, name: str) -> Strings:
+        """The N values of a kept column, read when they are asked for."""
+        if name not in self.column_names:
+            raise EmbedcacheError(f"{self.path} has no kept column {name!r}; {_known(self.column_names)}")
+        return self._strings(f"{lay.COLUMNS}/{quote(name)}", f"column {name!r}")
+
+    def array(self, path: str) -> np.ndarray:
+        """A dataset (or its checksums under ``blocks/``) as a read-only view of the file."""
+        checksums = "|u1", (self.layout.blocks, lay.DIGEST_BYTES)
+        kind, shape = checksums if path.startswith(lay.BLOCKS + "/") else self.layout.datasets[path]
+        start = self._offsets[path]
+        size = int(np.prod(shape)) * np.dtype(kind).itemsize
+        return self._map[start : start + size].view(kind).reshape(shape)
+
+    def checksums(self, path: str) -> np.ndarray:
+        """[blocks, 16] uint8, all zero where a block is absent."""
+        return self.array(block_path(path))
+
+    def absent_blocks(self, path: str) -> np.ndarray:
+        """[blocks] bool, True where nothing was ever committed."""
+        return np.logical_not(self.checksums(path).any(axis=1))
+
+    def offset(self, path: str) -> int:
+        """Where the dataset begins in the file, in bytes."""
+        return self._offsets[path]
+
+    def salt(self, path: str) -> bytes:
+        """What a block's checksum binds besides the bytes: the encoder, or else the name of the dataset."""
+        if lay.is_embedding(path):
+            return output_fingerprint(self.encoder, parse_output(path))
+        return path.encode("utf-8", "surrogateescape")
+
+    def info(self) -> dict[str, Any]:
+        """What `embedcache info` prints."""
+        labels = {}
+        for name in self.labels_names:
+            codes, classes = self.labels(name)
+            counts = np.bincount(codes + 1, minlength=len(classes) + 1).tolist()
+            labels[name] = {"missing": counts[0], "classes": dict(zip(classes, counts[1:], strict=True))}
+        return {
+            "cache": str(self.path),
+            "rows": self.rows,
+            "dim": self.dim,
+            "poolings": self.poolings,
+            "outputs": [{"pooling": p, "layer": k, "missing_rows": self.missing_rows(p, k)} for p, k in self.outputs],
+            "labels": labels,
+            "columns": self.column_names,
+            "id_column": self.id_column,
+            "encoder": self.encoder,
+            "fingerprint": self.fingerprint,
+            "blocks": self.layout.blocks,
+            "complete": self.complete,
+            "truncated": int(np.count_nonzero(self.truncated)),
+            "created": self.created,
+            "bytes": self._map.size,
+        }
+
+    def close(self) -> None:
+        """Let go of the map; arrays that were handed out stay valid."""
+        self._map = np.empty(0, np.uint8)
+
+    def __enter__(self) -> Cache:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _output(self, pooling: str, layer: int) -> str:
+        try:
+            return self.output_paths[pooling, layer]
+        except KeyError:
+            known = ", ".join(map(lay.output_name, self.outputs))
+            name = lay.output_name((pooling, layer))
+            raise EmbedcacheError(
+                f"{self.path} holds no {name} vectors but {known}; extract with it adds them"
+            ) from None
+
+    def _strings(self, group: str, name: str) -> Strings:
+        return Strings(self.array(f"{group}/bytes"), self.array(f"{group}/offsets"), name)
+
+    def check_contents(self) -> None:
+        """Offsets and codes must be usable as such: they index other arrays."""
+        for path in self.layout.datasets:
+            if path.endswith("/offsets") and not lay.is_embedding(path) and not path.startswith(lay.LABELS):
+                end = self.layout.datasets[path.removesuffix("offsets") + "bytes"][1][0]
+                if not _valid_offsets(self.array(path), end):
+                    raise _damaged(self.path, f"{path} is not in order")
+        for column, classes in self.layout.classes.items():
+            codes = self.array(f"{lay.LABELS}/{quote(column)}")
+            if codes.size and not -1 <= int(codes.min()) <= int(codes.max()) < len(classes):
+                raise _damaged(self.path, f"codes of label {column!r} are out of range")
+
+
+def _valid_offsets(offsets: np.ndarray, end: int) -> bool:
+    """From 0 to ``end`` without a step back."""
+    ordered = all((np.diff(offsets[i : i + SCAN + 1]) >= 0).all() for i in range(0, len(offsets), SCAN))
+    return bool(offsets[0] == 0 and offsets[-1] == end and ordered)
+
+
+def _known(names: Sequence[str]) -> str:
+    return f"it has {', '.join(map(repr, names))}" if names else "it has none; extract can add one"
+
+
+def _damaged(path: Path, reason: str) -> DamagedCacheError:
+    return DamagedCacheError(f"{path} is damaged: {reason}; run the same extract again to repair it")
+
+
+def _read(path: Path) -> tuple[Layout, dict[str, int], str, str, np.ndarray, tuple[int, int]]:
+    """The structure and the map of one and the same file, although a writer may replace it at any moment."""
+    while True:
+        try:
+            before = path.stat()
+            if not path.is_file():
+                raise NotACacheError(f"{path} is not a file; a cache is one .h5 file")
+            data = np.memmap(path, np.uint8, "r") if before.st_size else np.empty(0, np.uint8)
+        except FileNotFoundError:
+            raise EmbedcacheError(f"no such file: {path}; embedcache extract makes one") from None
+        except OSError as error:
+            raise EmbedcacheError(f"cannot read {path}: {error.strerror or error}; check its permissions") from None
+        inode = (before.st_dev, before.st_ino)
+        try:
+            structure = _structure(path, data)
+            if inode == file_id(path):
+                return (*structure, data, inode)
+        except EmbedcacheError:
+            if inode == file_id(path):
+                raise
+
+
+def file_id(path: Path) -> tuple[int, int] | None:
+    """Device and inode of the file that has this name now."""
+    with suppress(OSError):
+        status = path.stat()
+        return status.st_dev, status.st_ino
+    return None
+
+
+def _structure(path: Path, data: np.ndarray) -> tuple[Layout, dict[str, int], str, str]:
+    if bytes(data[:8]) != b"\x89HDF\r\n\x1a\n":
+        raise NotACacheError(f"{path} is not an HDF5 file, so not a cache; name another one")
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            check_format(file, path)
+            return read_structure(file, data.size)
+    except InvalidError as error:
+        raise _damaged(path, str(error)) from None
+    except HDF5_ERRORS as error:
+        reason = " ".join(str(error).split())
+        if lay.FORMAT.encode() in bytes(data[: 1 << 16]):
+            raise _damaged(path, f"HDF5 cannot read it ({reason})") from None
+        raise NotACacheError(f"{path} is a broken HDF5 file ({reason}); name another one") from None

@@ -1,0 +1,59 @@
+"""What makes two vectors of the same text comparable: a readable identity, its digest, and words for a difference.
+
+The identity comes from the encoder and names content only (hashes of the weight and tokenizer files, max_length,
+compute dtype), never a model's name. The store dtype and the format version are added here; pooling and layer for one
+dataset.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from hashlib import blake2b
+from typing import Any
+
+from embedcache.cache.layout import DIGEST_BYTES, FORMAT_VERSION, Output, canonical_json
+
+
+def fingerprint(encoder: Mapping[str, Any]) -> str:
+    """Digest of an encoder description ``{"identity": {...}, "store": "float16", ...}``, 32 hex digits."""
+    return _digest(_identity(encoder))
+
+
+def output_fingerprint(encoder: Mapping[str, Any], output: Output) -> bytes:
+    """The 16 bytes that stand for one dataset: the fingerprint, the pooling and the layer."""
+    return bytes.fromhex(_digest({**_identity(encoder), "pooling": output[0], "layer": output[1]}))
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """What differs between two encoder descriptions, in words; empty when nothing does."""
+    return "; ".join(_compare(_identity(old), _identity(new)))
+
+
+def _identity(encoder: Mapping[str, Any]) -> dict[str, Any]:
+    return {**encoder["identity"], "store": encoder["store"], "format_version": FORMAT_VERSION}
+
+
+def _digest(value: Any) -> str:
+    return blake2b(canonical_json(value).encode(), digest_size=DIGEST_BYTES).hexdigest()
+
+
+def _compare(old: Any, new: Any, name: str = "") -> Iterator[str]:
+    if old == new:
+        return
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for key in [*old, *(key for key in new if key not in old)]:
+            yield from _compare(old.get(key), new.get(key), f"{name} {key}".strip())
+    elif _is_digest(old) or _is_digest(new):
+        missing = " (not there now)" if new is None else " (not there before)" if old is None else ""
+        yield f"{name} differs{missing}"
+    else:
+        yield f"{name} {_value(old)} in the cache, {_value(new)} asked"
+
+
+def _is_digest(value: Any) -> bool:
+    """Nobody compares hex digests by eye."""
+    return isinstance(value, str) and len(value) >= 32 and all(c in "0123456789abcdef" for c in value)
+
+
+def _value(value: Any) -> str:
+    return "absent" if value is None else canonical_json(value) if isinstance(value, (list, dict)) else str(value)

@@ -1,0 +1,148 @@
+"""What an embedcache file is made of: names, types, block spans and the seal over its attributes.
+
+docs/cache-file.md tells the same story for people. Nothing here touches a file.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from embedcache.errors import EmbedcacheError
+
+FORMAT = "embedcache"
+FORMAT_VERSION = 1
+BLOCK_ROWS = 1024
+DIGEST_BYTES = 16
+ALIGNMENT = 4096
+
+TEXT, HASH, TRUNCATED = "text", "rows/hash", "rows/truncated"
+EMBEDDINGS, LABELS, COLUMNS, BLOCKS = "embeddings", "labels", "columns", "blocks"
+
+Output = tuple[str, int]  # (pooling, layer), layer -1 is the last
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Everything of a file that is fixed at its creation, apart from the bytes of the datasets.
+
+    Attributes:
+        attrs: root attributes, without ``created`` and ``seal``.
+        classes: class names of every label column, in the order of their codes.
+        datasets: path -> (NumPy type string, shape), checksums under ``blocks/`` left out.
+    """
+
+    attrs: dict[str, str | int]
+    classes: dict[str, list[str]] = field(default_factory=dict)
+    datasets: dict[str, tuple[str, Shape]] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> int:
+        return self.datasets[HASH][1][0]
+
+    @property
+    def blocks(self) -> int:
+        """The number of blocks of every dataset."""
+        return -(-self.rows // BLOCK_ROWS)
+
+    def seal(self, created: str) -> str:
+        """Digest of all names, types, shapes and attributes: HDF5 itself does not checksum long attributes."""
+        parts = [self.attrs, self.classes, {k: [t, list(s)] for k, (t, s) in self.datasets.items()}, created]
+        return blake2b(canonical_json(parts).encode(), digest_size=DIGEST_BYTES).hexdigest()
+
+    @property
+    def checked(self) -> list[str]:
+        """The datasets that have checksums of their own; the vectors' ones bind the truncation flags."""
+        return [path for path in self.datasets if path != TRUNCATED]
+
+    def with_checksums(self) -> dict[str, tuple[str, Shape]]:
+        """The datasets and their ``blocks/<path>``."""
+        digests = {block_path(path): ("|u1", (self.blocks, DIGEST_BYTES)) for path in self.checked}
+        return {**self.datasets, **digests}
+
+
+def canonical_json(value: Any) -> str:
+    """The same text for the same value, in pure ASCII."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+
+def sibling(cache: Path, kind: str) -> Path:
+    """A hidden file beside the cache: ``.reviews.h5.lock``."""
+    return cache.with_name(f".{cache.name}.{kind}")
+
+
+def block_path(path: str) -> str:
+    return f"{BLOCKS}/{path}"
+
+
+def is_embedding(path: str) -> bool:
+    return path.startswith(EMBEDDINGS + "/")
+
+
+def output_paths(outputs: Sequence[Output]) -> dict[Output, str]:
+    """Where each (pooling, layer) lies: ``embeddings/cls``, or ``embeddings/cls/layer-4`` beside other layers."""
+    layers: dict[str, list[int]] = {}
+    for pooling, layer in outputs:
+        layers.setdefault(pooling, []).append(layer)
+    return {
+        (pooling, layer): f"{EMBEDDINGS}/{pooling}" + ("" if layers[pooling] == [-1] else f"/layer{layer}")
+        for pooling, layer in outputs
+    }
+
+
+def output_name(output: Output) -> str:
+    """How people call it: ``cls``, ``mean (layer -4)``."""
+    pooling, layer = output
+    return pooling if layer == -1 else f"{pooling} (layer {layer})"
+
+
+_QUOTED = {c: f"%{ord(c):02X}" for c in "%/\0"}
+
+
+def quote(name: str) -> str:
+    """A column name as an HDF5 link name, which may be neither empty nor ``.`` and holds no slash."""
+    if name in ("", "."):
+        return "%" + name.replace(".", "2E")
+    return "".join(_QUOTED.get(c, c) for c in name)
+
+
+def unquote(link: str) -> str:
+    if link in ("%", "%2E"):
+        return link[1:].replace("2E", ".")
+    for char in "/\0%":
+        link = link.replace(_QUOTED[char], char)
+    return link
+
+
+def block_span(path: str, block: int, rows: int, offsets: Callable[[str], np.ndarray]) -> slice:
+    """The elements of dataset ``path`` that belong to a block.
+
+    ``offsets(group)`` gives the text offsets of a group; a block of text is the bytes of its rows, and a block of
+    offsets has both ends.
+    """
+    start, stop = block * BLOCK_ROWS, min((block + 1) * BLOCK_ROWS, rows)
+    group, _, leaf = path.rpartition("/")
+    if leaf == "offsets":
+        return slice(start, stop + 1)
+    if leaf == "bytes":
+        return slice(int(offsets(group)[start]), int(offsets(group)[stop]))
+    return slice(start, stop)
+
+
+def check_classes(column: str, classes: Sequence[str]) -> None:
+    """HDF5 strings end at a NUL."""
+    for name in classes:
+        if "\0" in name:
+            raise EmbedcacheError(f"label column {column!r} holds a NUL character in {name!r}; remove it")
+
+
+def text_types(group: str, rows: int, size: int) -> Mapping[str, tuple[str, Shape]]:
+    """A list of strings: all their UTF-8 bytes, and where each begins."""
+    return {f"{group}/bytes": ("|u1", (size,)), f"{group}/offsets": ("<i8", (rows + 1,))}
