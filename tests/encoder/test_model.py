@@ -1,0 +1,254 @@
+"""Vectors equal those of plain transformers row by row; what is no usable encoder gets one clear line."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from embedcache.encoder import Encoder, identify, plan_batches
+from embedcache.errors import EmbedcacheError
+from tests.conftest import make_reviews
+
+FAMILIES = ["bert", "roberta", "mpnet", "distilbert"]
+OUTPUTS = [("cls", -1), ("mean", -1), ("cls", 1), ("mean", -2), ("cls", 0)]
+TEXTS = [text for text, _ in make_reviews(12)] + ["", "   ", "日本語のレビュー 🎬", "مراجعة فيلم رائع", "long " * 400]
+
+
+def load(folder: Path, **options: Any) -> Encoder:
+    return Encoder.load(folder, device="cpu", **{"max_length": 64, **options})
+
+
+def cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    return (a * b).sum(-1) / (np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1))
+
+
+def one_by_one(folder: Path, texts: list[str], max_length: int) -> list[np.ndarray]:
+    """The plain way: every text alone through AutoTokenizer and AutoModel, for each of OUTPUTS."""
+    from transformers import AutoModel, AutoTokenizer
+
+    tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
+    rows: list[list[np.ndarray]] = []
+    for text in texts:
+        inputs = tokenizer(text, truncation=True, max_length=max_length, return_tensors="pt")
+        inputs = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+        with torch.no_grad():
+            result = model(**inputs, output_hidden_states=True)
+        states = [(result.last_hidden_state if k == -1 else result.hidden_states[k])[0] for _, k in OUTPUTS]
+        rows.append([(s[0] if p == "cls" else s.mean(0)).numpy() for s, (p, _) in zip(states, OUTPUTS, strict=True)])
+    return [np.stack(column) for column in zip(*rows, strict=True)]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_vectors_equal_plain_transformers_row_by_row(tiny_models: dict[str, Path], family: str) -> None:
+    encoder = load(tiny_models[family])
+    assert (encoder.dim, encoder.layers, encoder.compute_dtype) == (32, 2, "float32")
+    expected = one_by_one(tiny_models[family], TEXTS, 64)
+    tokens = encoder.tokenize(TEXTS)
+    together = encoder.encode(tokens.ids, OUTPUTS)
+    planned = encoder.encode_texts(TEXTS, OUTPUTS)
+    for want, *got in zip(expected, together, planned, strict=True):
+        for vectors in got:
+            assert vectors.dtype == np.float32
+            assert vectors.shape == want.shape
+            assert cosine(vectors, want).min() > 0.99999
+            np.testing.assert_allclose(vectors, want, atol=1e-4)
+
+
+@pytest.mark.parametrize("max_length", [3, 7, 64, 130 - 2])
+@pytest.mark.parametrize("family", ["bert", "roberta"])
+def test_truncation_is_that_of_the_tokenizer_and_is_counted(
+    tiny_models: dict[str, Path], family: str, max_length: int
+) -> None:
+    from transformers import AutoTokenizer
+
+    plain = AutoTokenizer.from_pretrained(tiny_models[family])
+    tokens = load(tiny_models[family], max_length=max_length).tokenize(TEXTS)
+    assert tokens.ids == [plain(text, truncation=True, max_length=max_length)["input_ids"] for text in TEXTS]
+    assert tokens.truncated.tolist() == [len(plain(text)["input_ids"]) > max_length for text in TEXTS]
+    assert tokens.lengths.tolist() == [len(row) for row in tokens.ids]
+
+
+def test_truncation_on_the_left(bert_copy: Path) -> None:
+    from transformers import AutoTokenizer
+
+    settings = json.loads((bert_copy / "tokenizer_config.json").read_text())
+    (bert_copy / "tokenizer_config.json").write_text(json.dumps({**settings, "truncation_side": "left"}))
+    plain = AutoTokenizer.from_pretrained(bert_copy)
+    tokens = load(bert_copy, max_length=9).tokenize(TEXTS)
+    assert tokens.ids == [plain(text, truncation=True, max_length=9)["input_ids"] for text in TEXTS]
+
+
+def test_a_text_of_two_megabytes(tiny_bert: Path) -> None:
+    tokens = load(tiny_bert).tokenize(["great film " * 200_000, "x" * 2_000_000])
+    assert tokens.truncated.tolist() == [True, False]
+    assert len(tokens.ids[0]) == 64
+
+
+def test_no_rows(tiny_bert: Path) -> None:
+    encoder = load(tiny_bert)
+    assert encoder.tokenize([]).ids == []
+    assert encoder.encode([], [("cls", -1)])[0].shape == (0, 32)
+    assert encoder.encode_texts([], [("cls", -1)])[0].shape == (0, 32)
+
+
+def test_unknown_pooling_and_layer(tiny_bert: Path) -> None:
+    encoder = load(tiny_bert)
+    with pytest.raises(EmbedcacheError, match="unknown pooling 'max'"):
+        encoder.encode([[1, 2]], [("max", -1)])
+    for layer in (3, -4):
+        with pytest.raises(EmbedcacheError, match=f"no layer {layer}: .* has 2"):
+            encoder.encode([[1, 2]], [("cls", layer)])
+
+
+def test_a_batch_that_does_not_fit_is_halved(tiny_bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = load(tiny_bert)
+    tokens = encoder.tokenize(TEXTS)
+    expected = encoder.encode(tokens.ids, [("cls", -1), ("mean", 1)])
+    forward, sizes = encoder._forward, []
+
+    def small(ids: Any, outputs: Any) -> list[np.ndarray]:
+        sizes.append(len(ids))
+        if len(ids) > 7:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return forward(ids, outputs)
+
+    monkeypatch.setattr(encoder, "_forward", small)
+    for got, want in zip(encoder.encode(tokens.ids, [("cls", -1), ("mean", 1)]), expected, strict=True):
+        assert cosine(got, want).min() > 0.99999
+    assert sizes[0] == len(TEXTS)
+    monkeypatch.setattr(encoder, "_forward", lambda *_: (_ for _ in ()).throw(torch.cuda.OutOfMemoryError("no")))
+    with pytest.raises(EmbedcacheError, match="one row of 3 tokens does not fit"):
+        encoder.encode([[2, 9, 3]], [("cls", -1)])
+
+
+def test_half_precision_stays_close(tiny_bert: Path) -> None:
+    exact = load(tiny_bert).encode_texts(TEXTS, [("cls", -1)])[0]
+    encoder = load(tiny_bert, dtype="bfloat16")
+    assert encoder.identity["compute_dtype"] == "bfloat16"
+    assert cosine(encoder.encode_texts(TEXTS, [("cls", -1)])[0], exact).min() > 0.99
+
+
+def test_loading_is_silent_and_changes_no_settings(
+    tiny_bert: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    from transformers.utils import logging as settings
+
+    before = settings.get_verbosity(), settings.is_progress_bar_enabled(), list(warnings.filters)
+    with caplog.at_level(logging.WARNING):
+        load(tiny_bert).encode_texts(TEXTS, [("cls", -1)])
+    assert capfd.readouterr() == ("", "")
+    assert caplog.records == []
+    assert (settings.get_verbosity(), settings.is_progress_bar_enabled(), list(warnings.filters)) == before
+
+
+def test_loaded_and_not_loaded_give_one_identity(tiny_bert: Path) -> None:
+    identity, source = identify(tiny_bert, max_length=64, device="cpu")
+    encoder = load(tiny_bert)
+    assert (encoder.identity, encoder.source) == (identity, source)
+    assert source == str(tiny_bert.resolve())
+    assert identity["max_length"] == 64
+    assert str(tiny_bert.parent) not in json.dumps(identity)
+
+
+# What is no usable encoder. Each: how to spoil a copy of the tiny BERT, and what the line says.
+
+
+def edit(path: Path, **changes: Any) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def rename_weight(folder: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(folder / "model.safetensors")
+    name = "encoder.layer.1.output.dense.weight"
+    weights["other"] = weights.pop(name)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+SPOILT = [
+    (lambda f: (f / "config.json").unlink(), r"no config\.json"),
+    (lambda f: (f / "config.json").write_text("{"), r"config\.json: not JSON"),
+    (lambda f: edit(f / "config.json", model_type="none-such"), r"cannot be loaded .*none-such"),
+    (lambda f: edit(f / "config.json", hidden_size=64), r"cannot be loaded"),
+    (lambda f: edit(f / "config.json", is_decoder=True), r"\(bert\) is a decoder"),
+    (lambda f: edit(f / "config.json", model_type="gpt2"), r"\(gpt2\) is a decoder"),
+    (lambda f: (f / "config.json").write_text('{"model_type": "t5"}'), r"\(t5\) is an encoder-decoder"),
+    (lambda f: (f / "config.json").write_text('{"model_type": "clip"}'), r"\(clip\) is not a plain text encoder"),
+    (lambda f: edit(f / "config.json", model_type="x", auto_map={"AutoConfig": "c.C"}), r"--trust-remote-code"),
+    (lambda f: (f / "model.safetensors").unlink(), r"no model\.safetensors"),
+    (lambda f: (f / "model.safetensors").rename(f / "pytorch_model.bin"), r"only pickled .*save_pretrained"),
+    (lambda f: (f / "model.safetensors").write_bytes(b"x" * 100), r"cannot be loaded"),
+    (rename_weight, r"the weights lack encoder\.layer\.1\.output\.dense\.weight"),
+    (lambda f: (f / "tokenizer.json").unlink(), r"no tokenizer"),
+    (lambda f: (f / "tokenizer.json").write_text("{}"), r"cannot be loaded"),
+]
+
+
+@pytest.mark.parametrize(("spoil", "message"), SPOILT, ids=[message for _, message in SPOILT])
+def test_a_spoilt_folder_gets_one_clear_line(bert_copy: Path, spoil: Any, message: str) -> None:
+    spoil(bert_copy)
+    with pytest.raises(EmbedcacheError, match=message) as error:
+        load(bert_copy)
+    assert "\n" not in str(error.value)
+    assert str(bert_copy) in str(error.value)
+
+
+def test_a_tokenizer_of_another_model(tiny_models: dict[str, Path], bert_copy: Path) -> None:
+    tokenizer = json.loads((bert_copy / "tokenizer.json").read_text())
+    tokenizer["model"]["vocab"]["onemore"] = 9999
+    (bert_copy / "tokenizer.json").write_text(json.dumps(tokenizer))
+    with pytest.raises(EmbedcacheError, match="ids up to 9999"):
+        load(bert_copy)
+    tokenizer["post_processor"] = None
+    (bert_copy / "tokenizer.json").write_text(json.dumps(tokenizer))
+    with pytest.raises(EmbedcacheError, match="no CLS token"):
+        load(bert_copy)
+
+
+@pytest.mark.parametrize(
+    ("family", "positions"), [("bert", 512), ("roberta", 128), ("mpnet", 128), ("distilbert", 130)]
+)
+def test_max_length_beyond_the_positions(tiny_models: dict[str, Path], family: str, positions: int) -> None:
+    encoder = load(tiny_models[family], max_length=positions)
+    encoder.encode_texts(["great " * 600], [("cls", -1)])
+    with pytest.raises(EmbedcacheError, match=f"the {positions} positions of .*--max-length {positions}"):
+        load(tiny_models[family], max_length=positions + 1)
+    with pytest.raises(EmbedcacheError, match="max_length 2"):
+        load(tiny_models[family], max_length=2)
+
+
+def test_sharded_weights(tiny_bert: Path, tmp_path: Path) -> None:
+    from transformers import AutoModel
+
+    folder = tmp_path / "sharded"
+    shutil.copytree(tiny_bert, folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    AutoModel.from_pretrained(tiny_bert).save_pretrained(folder, max_shard_size="40KB")
+    assert len(list(folder.glob("*.safetensors"))) > 1
+    whole, parts = load(tiny_bert), load(folder)
+    assert len(parts.identity["weights"]) > 1
+    np.testing.assert_array_equal(*(e.encode_texts(TEXTS[:5], [("cls", -1)])[0] for e in (whole, parts)))
+    next(folder.glob("*.safetensors")).unlink()
+    with pytest.raises(EmbedcacheError, match="lacks model-0000"):
+        load(folder)
+
+
+def test_plan_and_encode_agree_with_the_whole(tiny_bert: Path) -> None:
+    """As extract drives it: tokenize, plan, encode batch by batch, scatter."""
+    encoder = load(tiny_bert)
+    tokens = encoder.tokenize(TEXTS)
+    whole = encoder.encode(tokens.ids, [("cls", -1)])[0]
+    batches = plan_batches(tokens.lengths, 128)
+    assert len(batches) > 3
+    for batch in batches:
+        part = encoder.encode([tokens.ids[i] for i in batch], [("cls", -1)])[0]
+        assert cosine(part, whole[batch]).min() > 0.99999
