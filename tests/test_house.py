@@ -14,18 +14,8 @@ PACKAGE = ROOT / "embedcache"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # Rooms by floor: a module may import from its own room and from lower floors only.
-FLOOR = {
-    "errors": 0,
-    "table": 1,
-    "encoder": 1,
-    "cache": 1,
-    "heads": 2,
-    "extract": 2,
-    "predict": 3,
-    "search": 3,
-}
-FLOOR |= {"options": 4, "progress": 4, "show": 4, "cli": 5, "__main__": 6, "__init__": 6}
-
+FLOOR = {"errors": 0, "formats": 1, "table": 2, "encoder": 2, "cache": 2, "heads": 3, "extract": 3}
+FLOOR |= {"predict": 4, "search": 4, "options": 5, "progress": 5, "show": 5, "cli": 6, "__main__": 7, "__init__": 7}
 HEAVY = {"torch", "transformers", "numpy", "h5py", "pyarrow", "sklearn", "faiss", "rich"}
 
 
