@@ -70,8 +70,8 @@ def write_run(
 ) -> None:
     """Write a run directory at path, whole or not at all.
 
-    info: JSON types, with "classes" (labels) and "dim"; format and checksums are added. heads: name -> head, every one
-    trained. leaderboard: rows with the same keys. Raises EmbedcacheError where path may not be replaced.
+    info: JSON types, with "classes" (labels) and "dim"; format, heads and checksums are added. heads: name -> head,
+    every one trained. leaderboard: rows with the same keys. Raises EmbedcacheError where path may not be replaced.
     """
     path = Path(path).resolve()
     check_target(path)
@@ -82,7 +82,8 @@ def write_run(
         _save_heads(part / HEADS, heads)
         _save_leaderboard(part / LEADERBOARD, leaderboard)
         files = {name: _sha256(part / name) for name in (BEST, HEADS, LEADERBOARD)}
-        document = {"format": FORMAT, "format_version": VERSION, **info, "files": files}
+        about = {name: {**head.metadata(), "classes": None} for name, head in heads.items()}  # info has the classes
+        document = {"format": FORMAT, "format_version": VERSION, **info, "heads": about, "files": files}
         (part / INFO).write_text(json.dumps(document, ensure_ascii=False, indent=1, allow_nan=False), "utf-8")
         for name in FILES:
             _sync(part / name)
@@ -118,20 +119,20 @@ def load_run(path: str | Path) -> Run:
 
 
 def load_heads(path: str | Path) -> dict[str, TrainedHead]:
-    """All heads of a run, name -> head, in the order in which they were trained."""
+    """All heads of a run, name -> head, in the order in which they were trained. Raises EmbedcacheError as load_run."""
     from safetensors import SafetensorError, safe_open
 
     run = load_run(path)
     file_path = run.path / HEADS
-    if _sha256(file_path) != run.info["files"][HEADS]:
-        raise EmbedcacheError(f"{file_path} is damaged: its checksum is not the one in {INFO}; train it again")
     heads = {}
     try:
+        if _sha256(file_path) != run.info["files"][HEADS]:
+            raise ValueError(f"its checksum is not the one in {INFO}")
         with safe_open(str(file_path), framework="numpy") as file:
-            for name, metadata in json.loads(file.metadata()[FORMAT]).items():
-                names = ("w1", "b1", "w2", "b2") if metadata["spec"]["hidden"] else ("w2", "b2")
+            for name, about in run.info["heads"].items():
+                names = ("w1", "b1", "w2", "b2") if about["spec"]["hidden"] else ("w2", "b2")
                 weights = {weight: file.get_tensor(f"{name}/{weight}") for weight in names}
-                heads[name] = TrainedHead.from_metadata(metadata, weights)
+                heads[name] = TrainedHead.from_metadata({**about, "classes": run.classes}, weights)
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise EmbedcacheError(f"{file_path} is damaged ({error}); train it again") from None
     return heads
@@ -170,12 +171,11 @@ def _move_into_place(part: Path, path: Path) -> None:
 
 
 def _save_heads(path: Path, heads: dict[str, TrainedHead]) -> None:
-    """One safetensors file: tensors "head-003/w1", and all heads' settings and histories as JSON in its header."""
+    """One file of tensors "head-003/w1"; their settings and histories are in run.json."""
     from safetensors.numpy import save_file
 
     tensors = {f"{name}/{weight}": array for name, head in heads.items() for weight, array in head.weights.items()}
-    metadata = {name: head.metadata() for name, head in heads.items()}
-    save_file(tensors, str(path), metadata={FORMAT: json.dumps(metadata)})
+    save_file(tensors, str(path))
 
 
 def _save_leaderboard(path: Path, rows: Sequence[dict[str, Any]]) -> None:
