@@ -166,7 +166,7 @@ def choose_engine(engine: str, device: str, options: Options) -> tuple[Engine, O
         try:
             chosen = native.find(device)
             return chosen, replace(options, device=chosen.device)
-        except native.NativeUnavailable as error:
+        except native.NativeUnavailableError as error:
             if engine == "native":
                 raise
             message = f"{error}; the torch engine does the work, more slowly"

@@ -1,0 +1,53 @@
+/* Rows of X, float16 or float32 wherever they lie, into blocks of float32: the only copy of X, one batch
+ * large.
+ *
+ * Fuses the gather, the conversion and the standardisation (x - mean) * inv_std. A blocked matrix is
+ * [columns / 32][capacity][32], columns padded with zeros, so that 32 columns of a batch are one run of
+ * memory. Bound: memory latency, hence the prefetch of the next row.
+ */
+#ifndef EMBEDCACHE_CPU_GATHER_H
+#define EMBEDCACHE_CPU_GATHER_H
+
+#include "../heads.h"
+#include "simd.h"
+
+namespace EC_ISA {
+
+static inline float element(const ec_matrix& x, int64_t offset) {
+  if (x.dtype == EC_FLOAT32) return static_cast<const float*>(x.data)[offset];
+  return ec_half_to_float(static_cast<const uint16_t*>(x.data)[offset]);
+}
+
+static inline void prefetch_row(const ec_matrix& x, int64_t row) {
+  const int64_t size = x.dtype == EC_FLOAT32 ? 4 : 2;
+  const char* start = static_cast<const char*>(x.data) + row * x.stride * size;
+  for (int64_t byte = 0; byte < x.dim * size; byte += 64) __builtin_prefetch(start + byte);
+}
+
+static void gather_row(const ec_task& task, const ec_matrix& x, int64_t row, float* out, int64_t block_size) {
+  const int64_t offset = row * x.stride, whole = x.dim / kLanes * kLanes;
+  for (int64_t k = 0; k < whole; k += kLanes) {
+    vf value = x.dtype == EC_FLOAT32 ? load_unaligned(static_cast<const float*>(x.data) + offset + k)
+                                     : load_half(static_cast<const uint16_t*>(x.data) + offset + k);
+    if (task.mean) value = (value - load_unaligned(task.mean + k)) * load_unaligned(task.inv_std + k);
+    store(out + k / kBlock * block_size + k % kBlock, value);
+  }
+  for (int64_t k = whole; k < x.dim; ++k) {
+    float value = element(x, offset + k);
+    if (task.mean) value = (value - task.mean[k]) * task.inv_std[k];
+    out[k / kBlock * block_size + k % kBlock] = value;
+  }
+}
+
+/* Rows [first, last) of a batch, whose row numbers are rows[0..count), into `out` of the given capacity. */
+static void gather_rows(const ec_task& task, const ec_view& view, const int64_t* rows, int64_t first,
+                        int64_t last, float* out, int64_t capacity) {
+  for (int64_t i = first; i < last; ++i) {
+    if (i + 1 < last) prefetch_row(view.x, rows[i + 1]);
+    gather_row(task, view.x, rows[i], out + i * kBlock, capacity * kBlock);
+  }
+}
+
+}  // namespace EC_ISA
+
+#endif

@@ -1,0 +1,175 @@
+/* A head's memory in one piece, its initial weights, and its best weights' way back to row-major.
+ *
+ * Included by head.h. The state is 12 bytes a weight; beside it lie three batches of x, the activations,
+ * partial logits (16 MiB at most, or one slice) and a member's scratch.
+ */
+#ifndef EMBEDCACHE_CPU_HEAD_MEMORY_H
+#define EMBEDCACHE_CPU_HEAD_MEMORY_H
+
+namespace EC_ISA {
+
+/* Hands out pieces, each on a cache line; with memory NULL it only counts. */
+struct Arena {
+  char* memory;
+  int64_t used = 0;
+
+  template <class T>
+  T* take(int64_t n) {
+    T* piece = memory ? reinterpret_cast<T*>(memory + used) : nullptr;
+    used += (n * (int64_t)sizeof(T) + 63) / 64 * 64;
+    return piece;
+  }
+  Parameter take_parameter(int64_t n) {
+    Parameter p;
+    p.w = take<float>(n);
+    p.m = take<float>(n);
+    p.v = take<float>(n);
+    return p;
+  }
+};
+
+static int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+
+static int64_t val_rows(const Head& h) { return h.task.val.n > 0 ? kValRows : 0; }
+
+static Member lay_out_member(const Head& h, Arena& arena) {
+  const int64_t rows = larger(h.batch, val_rows(h)), val = val_rows(h);
+  const bool shared = shared_softmax(h);
+  Member me;
+  me.number = me.first_slice = me.last_slice = 0;
+  me.z = arena.take<float>(rows * kBlock);
+  me.dz = arena.take<float>(rows * kBlock);
+  me.dlogits = shared ? h.dlogits : arena.take<float>(h.batch * h.classes);
+  me.row_loss = shared ? h.row_loss : arena.take<double>(h.batch);
+  me.e = arena.take<double>(h.classes);
+  me.keep = arena.take<uint32_t>(2 * h.batch);
+  me.rows = arena.take<int64_t>(rows);
+  me.val_x = arena.take<float>(h.x_blocks * val * kBlock);
+  me.val_logits = arena.take<float>(2 * val * h.classes);
+  return me;
+}
+
+static void lay_out(Head& h, Arena& arena) {
+  const int64_t n = h.task.train.n, chunks = (h.task.val.n + kValRows - 1) / kValRows;
+  const bool shared = shared_softmax(h);
+  arena.take<Head>(1);
+  if (h.hidden) h.w1 = arena.take_parameter(h.blocks * h.x_blocks * kBlock * kBlock);
+  if (h.hidden) h.b1 = arena.take_parameter(h.blocks * kBlock);
+  h.w2 = arena.take_parameter(h.blocks * h.classes * kBlock);
+  h.b2 = arena.take_parameter(h.classes);
+  for (int i = 0; i < h.buffers; ++i) h.x[i] = arena.take<float>(h.x_blocks * h.batch * kBlock);
+  if (h.hidden) h.a = arena.take<float>(h.blocks * h.batch * kBlock);
+  for (float*& partial : h.partial) partial = arena.take<float>(h.slices * h.batch * h.classes);
+  h.dlogits = shared ? arena.take<float>(h.batch * h.classes) : nullptr;
+  h.row_loss = shared ? arena.take<double>(h.batch) : nullptr;
+  h.order = arena.take<uint32_t>(n);
+  h.sort_scratch = arena.take<uint64_t>(2 * n);
+  h.validation = arena.take<Validation>(chunks);
+  const int64_t before = arena.used;
+  h.member_memory = arena.memory ? arena.memory + before : nullptr;
+  lay_out_member(h, arena);
+  h.member_bytes = arena.used - before;
+  arena.used = before + h.member_bytes * ec::team_size(h.team);
+}
+
+static Head* head_create(const ec_task& task, const ec_head& spec, ec_result* result,
+                         const ec_options& options, Team* team) {
+  Head h = {};
+  h.task = task;
+  h.spec = spec;
+  h.result = result;
+  h.options = options;
+  h.team = team;
+  h.dim = task.train.x.dim;
+  h.hidden = spec.hidden;
+  h.classes = task.classes;
+  h.batch = options.batch_size < task.train.n ? options.batch_size : task.train.n;
+  h.steps = (task.train.n + h.batch - 1) / h.batch;
+  h.x_blocks = (h.dim + kBlock - 1) / kBlock;
+  h.blocks = h.hidden ? (h.hidden + kBlock - 1) / kBlock : h.x_blocks;
+  h.slices = ec::head_slices(h.dim, h.hidden, h.classes, h.batch);
+  h.buffers = ec::team_size(team) > 1 ? 3 : 2;
+  h.dropout_threshold = ec_dropout_threshold(spec.dropout);
+  h.dropout_scale = ec_dropout_scale(spec.dropout);
+  Arena count = {nullptr};
+  lay_out(h, count);
+  Arena arena = {static_cast<char*>(ec::memory_take(count.used))};
+  if (!arena.memory) return nullptr;
+  h.memory = arena.memory;
+  lay_out(h, arena);
+  Head* made = reinterpret_cast<Head*>(arena.memory);
+  *made = h;
+  return made;
+}
+
+static Member member_of(const Head& h, int number) {
+  Arena arena = {h.member_memory + number * h.member_bytes};
+  Member me = lay_out_member(h, arena);
+  const int size = ec::team_size(h.team);
+  me.number = number;
+  me.first_slice = (int)share(h.slices, number, size);
+  me.last_slice = (int)share(h.slices, number + 1, size);
+  return me;
+}
+
+/* Row-major element (unit, k) of a layer that lies in panels [units / 32][inputs][32]. */
+static int64_t panel_place(int64_t unit, int64_t k, int64_t inputs) {
+  return (unit / kBlock * inputs + k) * kBlock + unit % kBlock;
+}
+
+/* Element (class, input) of the second layer, [inputs / 32][classes][32]. */
+static int64_t second_place(int64_t c, int64_t input, int64_t classes) {
+  return (input / kBlock * classes + c) * kBlock + input % kBlock;
+}
+
+/* The initial values of elements [first, first + n) of a tensor, four from each Philox call. */
+template <class Place>
+static void init_elements(uint64_t seed, uint32_t tensor, int64_t first, int64_t n, float bound,
+                          const Place& place) {
+  ec_words words = {};
+  for (int64_t e = first; e < first + n; ++e) {
+    if (e == first || e % 4 == 0)
+      words = ec_philox(seed, (uint32_t)(e / 4), (uint32_t)((uint64_t)(e / 4) >> 32), tensor, EC_DOMAIN_INIT);
+    *place(e - first) = ec_init_from_word(words.word[e % 4], bound);
+  }
+}
+
+/* Each member sets the blocks that it owns, which the others first read after a barrier. */
+static void init_weights(const Head& h, const Member& me) {
+  const int64_t first = slice_start(h, me.first_slice) * kBlock, inputs = h.hidden ? h.hidden : h.dim;
+  const int64_t end = slice_start(h, me.last_slice) * kBlock, last = end < inputs ? end : inputs;
+  const float bound1 = ec_init_bound(h.dim), bound2 = ec_init_bound(inputs);
+  const uint64_t seed = h.spec.seed;
+  if (h.hidden) {
+    const int64_t padded = h.x_blocks * kBlock;
+    for (int64_t unit = first; unit < last; ++unit)
+      init_elements(seed, EC_TENSOR_W1, unit * h.dim, h.dim, bound1,
+                    [&](int64_t k) { return h.w1.w + panel_place(unit, k, padded); });
+    init_elements(seed, EC_TENSOR_B1, first, last - first, bound1,
+                  [&](int64_t i) { return h.b1.w + first + i; });
+  }
+  for (int64_t c = 0; c < h.classes; ++c)
+    init_elements(seed, EC_TENSOR_W2, c * inputs + first, last - first, bound2,
+                  [&](int64_t i) { return h.w2.w + second_place(c, first + i, h.classes); });
+  if (me.first_slice == 0)
+    init_elements(seed, EC_TENSOR_B2, 0, h.classes, bound2, [&](int64_t i) { return h.b2.w + i; });
+}
+
+/* The member's part of the weights, as they are now, into the result. */
+static void copy_weights(const Head& h, const Member& me) {
+  const int64_t first = slice_start(h, me.first_slice) * kBlock, inputs = h.hidden ? h.hidden : h.dim;
+  const int64_t end = slice_start(h, me.last_slice) * kBlock, last = end < inputs ? end : inputs;
+  ec_result& r = *h.result;
+  for (int64_t unit = first; h.hidden && unit < last; ++unit) {
+    const int64_t padded = h.x_blocks * kBlock;
+    for (int64_t k = 0; k < h.dim; ++k) r.w1[unit * h.dim + k] = h.w1.w[panel_place(unit, k, padded)];
+    r.b1[unit] = h.b1.w[unit];
+  }
+  for (int64_t c = 0; c < h.classes; ++c)
+    for (int64_t i = first; i < last; ++i) r.w2[c * inputs + i] = h.w2.w[second_place(c, i, h.classes)];
+  if (me.first_slice == 0) memcpy(r.b2, h.b2.w, h.classes * sizeof(float));
+}
+
+}  // namespace EC_ISA
+
+#endif

@@ -1,0 +1,117 @@
+/* Barrier, memory and shuffle: everything that needs the operating system or the C++ library, compiled once.
+ */
+#include "team.h"
+
+#include <algorithm>
+#include <atomic>
+#include <condition_variable>
+#include <cstdlib>
+#include <cstring>
+#include <mutex>
+#include <new>
+#include <utility>
+
+#include "../numerics.h"
+
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+
+namespace ec {
+
+namespace {
+
+constexpr int kSpins = 400; /* about 10 us: more than two healthy threads differ in one step */
+
+inline void pause_cpu() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+}  // namespace
+
+struct Team {
+  explicit Team(int n) : size(n) {}
+  const int size;
+  alignas(64) std::atomic<uint32_t> round{0};
+  alignas(64) std::atomic<int> arrived{0};
+  std::atomic<int> sleepers{0};
+  std::mutex mutex;
+  std::condition_variable all_here;
+};
+
+Team* team_create(int size) { return new (std::nothrow) Team(size); }
+void team_destroy(Team* team) { delete team; }
+int team_size(const Team* team) { return team->size; }
+
+void team_barrier(Team* team) {
+  if (team->size == 1) return;
+  const uint32_t round = team->round.load();
+  if (team->arrived.fetch_add(1) + 1 == team->size) {
+    team->arrived.store(0);
+    team->round.store(round + 1);
+    if (team->sleepers.load() > 0) {
+      std::lock_guard<std::mutex> lock(team->mutex);
+      team->all_here.notify_all();
+    }
+    return;
+  }
+  for (int spin = 0; spin < kSpins; ++spin) {
+    if (team->round.load() != round) return;
+    pause_cpu();
+  }
+  std::unique_lock<std::mutex> lock(team->mutex);
+  team->sleepers.fetch_add(1);
+  team->all_here.wait(lock, [&] { return team->round.load() != round; });
+  team->sleepers.fetch_sub(1);
+}
+
+void* memory_take(int64_t bytes) {
+  constexpr int64_t kLine = 64, kHuge = int64_t{1} << 21;
+  const int64_t align = bytes >= kHuge ? kHuge : kLine;
+  const int64_t size = (bytes + align - 1) / align * align;
+  void* memory = nullptr;
+  if (posix_memalign(&memory, static_cast<size_t>(align), static_cast<size_t>(size)) != 0) return nullptr;
+#ifdef __linux__
+  if (align == kHuge) madvise(memory, static_cast<size_t>(size), MADV_HUGEPAGE);
+#endif
+  std::memset(memory, 0, static_cast<size_t>(size));
+  return memory;
+}
+
+void memory_give_back(void* memory) { std::free(memory); }
+
+void shuffle(uint64_t seed, uint32_t epoch, int64_t n, uint32_t* order, uint64_t* scratch) {
+  uint64_t *from = scratch, *to = scratch + n;
+  for (int64_t i = 0; i < n; i += 4) {
+    const ec_words words = ec_philox(seed, static_cast<uint32_t>(i / 4), 0, epoch, EC_DOMAIN_SHUFFLE);
+    for (int64_t j = i; j < n && j < i + 4; ++j)
+      from[j] = static_cast<uint64_t>(words.word[j - i]) << 32 | static_cast<uint64_t>(j);
+  }
+  /* Radix sort of the keys, 11 bits at a time; it is stable, so equal keys stay in the positions' order. */
+  for (int shift = 32; shift < 64; shift += 11) {
+    uint32_t place[2048] = {};
+    for (int64_t i = 0; i < n; ++i) ++place[from[i] >> shift & 2047];
+    uint32_t sum = 0;
+    for (uint32_t& p : place) sum += std::exchange(p, sum);
+    for (int64_t i = 0; i < n; ++i) to[place[from[i] >> shift & 2047]++] = from[i];
+    std::swap(from, to);
+  }
+  for (int64_t i = 0; i < n; ++i) order[i] = static_cast<uint32_t>(from[i]);
+}
+
+int head_slices(int64_t dim, int64_t hidden, int64_t classes, int64_t batch) {
+  constexpr int64_t kMostSlices = 16, kMostFloats = int64_t{1} << 22; /* of partial logits, 16 MiB */
+  const int64_t blocks = ((hidden ? hidden : dim) + 31) / 32;
+  const int64_t affordable = std::max<int64_t>(1, kMostFloats / (classes * batch));
+  return static_cast<int>(std::min({blocks, kMostSlices, affordable}));
+}
+
+void add_progress(const ec_options& options, int64_t rows) {
+  if (options.progress) __atomic_fetch_add(const_cast<int64_t*>(options.progress), rows, __ATOMIC_RELAXED);
+}
+
+}  // namespace ec

@@ -1,0 +1,57 @@
+/* Threads that train one head together, and the table of what each instruction set's build offers.
+ *
+ * Only declarations of plain functions: the files compiled for one instruction set include this.
+ */
+#ifndef EMBEDCACHE_CPU_TEAM_H
+#define EMBEDCACHE_CPU_TEAM_H
+
+#include <stdint.h>
+
+#include "../heads.h"
+
+namespace ec {
+
+struct Team; /* some threads and the barrier between them */
+
+Team* team_create(int size);
+void team_destroy(Team* team);
+int team_size(const Team* team);
+/* Returns when every member has called it. What was written before is seen after. Spins for some
+ * microseconds, then sleeps, so that on a busy machine a waiting thread gives its core to the one that it
+ * waits for. */
+void team_barrier(Team* team);
+
+/* Zeroed memory on a cache line's (large: a huge page's) boundary, or NULL. */
+void* memory_take(int64_t bytes);
+void memory_give_back(void* memory);
+
+/* Sorts order[0..n) = 0..n-1 by (key of numerics.h, position); scratch: [2 n]. */
+void shuffle(uint64_t seed, uint32_t epoch, int64_t n, uint32_t* order, uint64_t* scratch);
+
+void add_progress(const ec_options& options, int64_t rows);
+
+/* One head in training; made by one thread, trained by a team, each with its member number. */
+struct Head;
+struct Kernels {
+  const char* name;
+  Head* (*create)(const ec_task& task, const ec_head& spec, ec_result* result, const ec_options& options,
+                  Team* team);
+  void (*train)(Head* head, int member);
+  void (*destroy)(Head* head);
+};
+
+extern const Kernels kernels_plain;
+#ifdef EC_X86
+extern const Kernels kernels_avx2, kernels_avx512;
+#endif
+
+/* The most threads that can share a head: its slices of inputs to the second layer. */
+int head_slices(int64_t dim, int64_t hidden, int64_t classes, int64_t batch);
+
+/* Trains the bank; an EC_OK or error code. */
+int bank_train(const Kernels& kernels, const ec_task* tasks, const ec_head* heads, ec_result* results,
+               int n_heads, const ec_options& options);
+
+}  // namespace ec
+
+#endif

@@ -1,0 +1,78 @@
+/* The one product kernel: tile[i][lane] += sum over r < n of rows[r][lane] * scalar(i, r), `rows` being
+ * [n][32].
+ *
+ * It is every product of the engine but one, for two strides of the scalars:
+ *   forward          z[b][unit]    rows = weights [k][unit],   scalar = x[b][k]
+ *   first gradient   dw[k][unit]   rows = dz [b][unit],        scalar = x[b][k]
+ *   second gradient  dw2[c][unit]  rows = a [b][unit],         scalar = dlogits[b][c]
+ *   back             da[b][unit]   rows = w2 [c][unit],        scalar = dlogits[b][c]
+ *
+ * kTile rows of two vectors stay in registers; one step loads two vectors, broadcasts kTile scalars and does
+ * 2 kTile fused multiply-adds, so with operands in L1 the FMA units are the bound. Sums longer than kChain
+ * are cut, which bounds the rounding error of a long chain.
+ */
+#ifndef EMBEDCACHE_CPU_TILE_H
+#define EMBEDCACHE_CPU_TILE_H
+
+#include "simd.h"
+
+namespace EC_ISA {
+
+constexpr int kTile = EC_LANES == 16 ? 8 : 4;
+constexpr int kStrip = 2 * kLanes; /* columns of a tile; a block of 32 columns is 1, 2 or 4 strips */
+constexpr int64_t kChain = 256;
+
+template <int R>
+struct Tile {
+  vf at[R][2];
+};
+
+template <int R>
+static inline __attribute__((always_inline)) void tile_product(Tile<R>& tile, const float* rows,
+                                                               const float* scalars, ptrdiff_t scalar_row,
+                                                               ptrdiff_t scalar_step, int64_t n) {
+  for (int64_t r = 0; r < n; ++r) {
+    const vf low = load(rows), high = load(rows + kLanes);
+    const float* s = scalars;
+#pragma GCC unroll 8
+    for (int i = 0; i < R; ++i, s += scalar_row) {
+      tile.at[i][0] += low * *s;
+      tile.at[i][1] += high * *s;
+    }
+    rows += kBlock;
+    scalars += scalar_step;
+  }
+}
+
+/* The same from zero, long sums in pieces of kChain. */
+template <int R>
+static inline __attribute__((always_inline)) Tile<R> tile_sum(const float* rows, const float* scalars,
+                                                              ptrdiff_t scalar_row, ptrdiff_t scalar_step,
+                                                              int64_t n) {
+  Tile<R> total = {};
+  tile_product<R>(total, rows, scalars, scalar_row, scalar_step, n < kChain ? n : kChain);
+  for (int64_t r = kChain; r < n; r += kChain) {
+    Tile<R> part = {};
+    tile_product<R>(part, rows + r * kBlock, scalars + r * scalar_step, scalar_row, scalar_step,
+                    n - r < kChain ? n - r : kChain);
+    for (int i = 0; i < R; ++i) {
+      total.at[i][0] += part.at[i][0];
+      total.at[i][1] += part.at[i][1];
+    }
+  }
+  return total;
+}
+
+/* Calls body.template run<R>(i) for all of 0..n in tiles of kTile, then of 4, 2 and 1. */
+template <class Body>
+static inline __attribute__((always_inline)) void for_tiles(int64_t n, const Body& body) {
+  int64_t i = 0;
+  for (; i + kTile <= n; i += kTile) body.template run<kTile>(i);
+  if (kTile > 4 && i + 4 <= n) body.template run<4>(i), i += 4;
+  if (i + 2 <= n) body.template run<2>(i), i += 2;
+  if (i < n) body.template run<1>(i);
+}
+
+}  // namespace EC_ISA
+
+#endif

@@ -1,0 +1,149 @@
+"""Builds the native head engine: plain shared libraries for ctypes, without Python.h, torch or a GPU.
+
+embedcache/heads/_heads_cpu.so: always, with the C++ compiler (CXX, else c++, g++ or clang++); EMBEDCACHE_CPU=0 does
+without. embedcache/heads/_heads_cuda.so: where nvcc is on the path or under CUDA_HOME; EMBEDCACHE_CUDA=0 does without;
+if it cannot be built, the installation says why and goes on.
+Everything else about the package is in pyproject.toml.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.bdist_wheel import bdist_wheel
+from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError
+
+WARNINGS = ["-Wall", "-Wextra", "-Wno-psabi"]  # psabi: vectors are passed inside one library only
+CPU_FLAGS = [
+    *("-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-pthread"),
+    *("-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"),
+]
+AVX2 = ["-mavx2", "-mfma", "-mf16c"]
+AVX512 = [*AVX2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"]
+ISA_FLAGS = {"head_avx2.cpp": AVX2, "head_avx512.cpp": AVX512}  # the same source, once for each instruction set
+CUDA_FLAGS = ["-std=c++17", "-O3", "-cudart", "static", "-Xcompiler", "-fPIC,-fvisibility=hidden,-Wall,-Wextra"]
+CUDA_ARCHITECTURES = ["80", "90a"]  # machine code; PTX of the first serves every other GPU
+
+
+def run(command: list[str]) -> None:
+    """Raises CompileError with the compiler's own words."""
+    print(" ".join(command), file=sys.stderr, flush=True)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True)
+    except OSError as error:
+        raise CompileError(f"{command[0]} cannot be run: {error}") from None
+    print(done.stderr, end="", file=sys.stderr, flush=True)
+    if done.returncode:
+        raise CompileError(f"{command[0]} failed:\n{done.stderr[-2000:]}")
+
+
+def is_x86() -> bool:
+    return platform.machine().lower() in ("x86_64", "amd64")
+
+
+def find_compiler() -> list[str]:
+    if os.environ.get("CXX"):
+        return os.environ["CXX"].split()
+    for name in ("c++", "g++", "clang++"):
+        if shutil.which(name):
+            return [name]
+    raise CompileError("no C++ compiler found: install g++ or clang++, set CXX, or set EMBEDCACHE_CPU=0 to do without")
+
+
+def find_nvcc() -> str | None:
+    home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
+    return shutil.which("nvcc", path=str(Path(home, "bin"))) if home else shutil.which("nvcc")
+
+
+def build_cpu(sources: list[str], objects: Path, target: Path) -> None:
+    compiler = find_compiler()
+    extra = os.environ.get("EMBEDCACHE_CXXFLAGS", "").split()
+    define = ["-DEC_X86"] if is_x86() else []
+
+    def compile_one(source: str) -> str:
+        made = objects / (Path(source).stem + ".o")
+        flags = [*CPU_FLAGS, *WARNINGS, *define, *ISA_FLAGS.get(Path(source).name, []), *extra]
+        run([*compiler, *flags, "-c", source, "-o", str(made)])
+        return str(made)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        made = list(pool.map(compile_one, sources))
+    link = [*compiler, "-shared", "-pthread", *extra, *made, "-o", str(target)]
+    try:  # another package may bring an older C++ library into the process: bring our own where that is possible
+        run([*link, "-static-libstdc++", "-static-libgcc"])
+    except CompileError:
+        run(link)
+
+
+def build_cuda(sources: list[str], target: Path) -> None:
+    nvcc = find_nvcc()
+    if nvcc is None:
+        raise CompileError("nvcc is neither on the path nor under CUDA_HOME")
+    known = subprocess.run([nvcc, "--list-gpu-code"], capture_output=True, text=True).stdout.split()
+    chosen = [arch for arch in CUDA_ARCHITECTURES if f"sm_{arch}" in known]
+    if not chosen:
+        raise CompileError(f"{nvcc} knows none of sm_{', sm_'.join(CUDA_ARCHITECTURES)}")
+    codes = [f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in chosen]
+    codes.append(f"-gencode=arch=compute_{chosen[0]},code=compute_{chosen[0]}")
+    extra = os.environ.get("EMBEDCACHE_NVCCFLAGS", "").split()
+    run([nvcc, *CUDA_FLAGS, *codes, "-t", "0", *extra, "--shared", *sources, "-o", str(target)])
+
+
+class BuildLibraries(build_ext):
+    """Compiles the extensions as plain shared libraries, without the interpreter's tag in their names."""
+
+    def get_ext_filename(self, fullname: str) -> str:
+        return str(Path(*fullname.split("."))) + (".dll" if sys.platform == "win32" else ".so")
+
+    def build_extension(self, ext: Extension) -> None:
+        target, objects = Path(self.get_ext_fullpath(ext.name)).absolute(), Path(self.build_temp)
+        newest = max(Path(file).stat().st_mtime for file in [*ext.sources, *ext.depends, __file__])
+        if not self.force and target.exists() and target.stat().st_mtime > newest:
+            return
+        target.parent.mkdir(parents=True, exist_ok=True)
+        objects.mkdir(parents=True, exist_ok=True)
+        if ext.name.endswith("_cpu"):
+            build_cpu(ext.sources, objects, target)
+            return
+        try:
+            build_cuda(ext.sources, target)
+        except CompileError as error:
+            target.unlink(missing_ok=True)
+            print(f"embedcache: going on without the CUDA library: {error}", file=sys.stderr, flush=True)
+
+
+class AnyPythonWheel(bdist_wheel):
+    """The libraries know nothing of Python: one wheel serves every version of it on a platform."""
+
+    def get_tag(self) -> tuple[str, str, str]:
+        return "py3", "none", super().get_tag()[2]
+
+
+def extensions() -> list[Extension]:
+    headers = [str(path) for path in sorted(Path("csrc").rglob("*.h"))] + [
+        str(path) for path in sorted(Path("csrc").rglob("*.cuh"))
+    ]
+    cpu = [str(path) for path in sorted(Path("csrc/cpu").glob("*.cpp"))]
+    if not is_x86():
+        cpu = [path for path in cpu if Path(path).name not in ISA_FLAGS]
+    cuda = [str(path) for path in sorted(Path("csrc/cuda").glob("*.cu"))]
+    found = []
+    if os.environ.get("EMBEDCACHE_CPU") != "0":
+        found.append(Extension("embedcache.heads._heads_cpu", cpu, depends=headers))
+    if cuda and os.environ.get("EMBEDCACHE_CUDA") != "0":
+        if find_nvcc():
+            found.append(Extension("embedcache.heads._heads_cuda", cuda, depends=headers, optional=True))
+        else:
+            print("embedcache: nvcc not found, so no CUDA library", file=sys.stderr, flush=True)
+    return found
+
+
+setup(ext_modules=extensions(), cmdclass={"build_ext": BuildLibraries, "bdist_wheel": AnyPythonWheel})
