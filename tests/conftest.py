@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,12 @@ def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     BertModel(config).eval().save_pretrained(folder)
     return folder
+
+
+@pytest.fixture
+def bert_copy(tmp_path: Path, tiny_bert: Path) -> Path:
+    """A copy of the tiny BERT that a test may spoil."""
+    return Path(shutil.copytree(tiny_bert, tmp_path / "bert-copy"))
 
 
 def make_reviews(n: int) -> list[tuple[str, str]]:

@@ -17,6 +17,7 @@ from embedcache.encoder.folder import (
     check_max_length,
     find_folder,
     folder_identity,
+    identify,
     resolve_device,
     resolve_dtype,
 )
@@ -106,7 +107,11 @@ class Encoder:
         encode_batch = getattr(self._backend, "encode_batch_fast", self._backend.encode_batch)
         ids: list[list[int]] = []
         for start in range(0, len(texts), TOKENIZE_ROWS):
-            ids += [encoding.ids for encoding in encode_batch(list(texts[start : start + TOKENIZE_ROWS]))]
+            part = list(texts[start : start + TOKENIZE_ROWS])
+            try:
+                ids += [encoding.ids for encoding in encode_batch(part)]
+            except (TypeError, UnicodeError) as error:
+                raise EmbedcacheError(f"a text cannot be tokenized, is it a valid string? ({error})") from error
         truncated = np.fromiter((len(row) > self.max_length for row in ids), dtype=np.bool_, count=len(ids))
         for i in np.flatnonzero(truncated):
             ids[i] = self._cut(ids[i])
@@ -291,3 +296,27 @@ def _quiet() -> Iterator[None]:
         logging.set_verbosity(verbosity)
         if bars:
             logging.enable_progress_bar()
+
+
+def load_again(
+    source: str, identity: dict[str, Any], owner: str, *, device: str = "auto", trust_remote_code: bool = False
+) -> Encoder:
+    """The encoder that once had ``identity``, for more vectors that are comparable with those of ``owner``.
+
+    Raises:
+        EmbedcacheError: it cannot be had, or what is at ``source`` now is another encoder.
+    """
+    settings: dict[str, Any] = {"max_length": identity["max_length"], "dtype": identity["compute_dtype"]}
+    settings |= {"device": device, "trust_remote_code": trust_remote_code}
+    if "code" in identity and not trust_remote_code:
+        raise EmbedcacheError(
+            f"the encoder of {owner} has Python code of its own: if you trust it, --trust-remote-code"
+        )
+    now, _ = identify(source, **settings)
+    differs = sorted(key for key in now.keys() | identity.keys() if now.get(key) != identity.get(key))
+    if differs:
+        raise EmbedcacheError(
+            f"the encoder at {source} is not the one that made {owner}: its {' and '.join(differs)} changed; "
+            "put the old one back, or run extract again with this one"
+        )
+    return Encoder.load(source, **settings)

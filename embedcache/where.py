@@ -1,0 +1,82 @@
+"""Conditions such as "label=positive": which rows of a cache meet them."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from embedcache.errors import EmbedcacheError
+
+if TYPE_CHECKING:
+    from embedcache.cache import Cache
+    from embedcache.cache.strings import Strings
+
+CHUNK_ROWS = 8192  # rows whose bytes are compared at once
+
+
+def rows_where(cache: Cache, conditions: Iterable[str]) -> np.ndarray | None:
+    """bool [N]: the rows that meet all conditions; None where there are no conditions.
+
+    Each is "column=value" on a label or a kept column, or several of these with commas between. Several values of one
+    column mean any of them, several columns mean all of them.
+
+    Raises:
+        EmbedcacheError: no condition in the text; no such column or value; no row meets them all.
+    """
+    wanted: dict[str, list[str]] = {}
+    for condition in conditions:
+        # A comma separates conditions only where the next one begins: a value may hold commas.
+        for part in re.split(r",(?=[^,=]+=)", condition):
+            column, equals, value = part.partition("=")
+            if not equals:
+                raise EmbedcacheError(f'--where "{part}" is no condition: write COLUMN=VALUE, as in "label=positive"')
+            wanted.setdefault(column.strip(), []).append(value.strip())
+    if not wanted:
+        return None
+    among = np.ones(cache.rows, dtype=bool)
+    for column, values in wanted.items():
+        among &= np.logical_or.reduce([_equals(cache, column, value) for value in values])
+    if not among.any():
+        raise EmbedcacheError(f"no row of {cache.path} meets all of --where: leave one condition out")
+    return among
+
+
+def _equals(cache: Cache, column: str, value: str) -> np.ndarray:
+    """bool [N]: rows whose label or kept value is ``value``."""
+    if column in cache.labels_names:
+        codes, classes = cache.labels(column)
+        if value in classes:
+            return np.asarray(codes == classes.index(value))
+        raise _no_value(column, value, classes)
+    if column not in cache.column_names:
+        names = list(dict.fromkeys([*cache.labels_names, *cache.column_names]))
+        raise EmbedcacheError(
+            f"{cache.path} has no column '{column}' to filter by; it has: {', '.join(names) or 'none'}; extract with "
+            "--keep adds one"
+        )
+    mask = _same_bytes(cache.column(column), value.encode())
+    if not mask.any():
+        raise _no_value(column, value, list(dict.fromkeys(cache.column(column))))
+    return mask
+
+
+def _same_bytes(strings: Strings, value: bytes) -> np.ndarray:
+    """bool [N]: which strings are ``value``; only those of its length are looked at."""
+    mask = np.diff(strings.offsets) == len(value)
+    rows = np.flatnonzero(mask)
+    for start in range(0, len(rows), CHUNK_ROWS):
+        part = rows[start : start + CHUNK_ROWS]
+        raw = strings.data[strings.offsets[part][:, None] + np.arange(len(value))]
+        mask[part] = (raw == np.frombuffer(value, dtype=np.uint8)).all(axis=1)
+    return mask
+
+
+def _no_value(column: str, value: str, known: list[str]) -> EmbedcacheError:
+    close = difflib.get_close_matches(value, known[:10_000], n=1)
+    meant = f" (did you mean '{close[0]}'?)" if close else ""
+    shown = ", ".join(known[:10]) + (f", ... ({len(known)} in all)" if len(known) > 10 else "")
+    return EmbedcacheError(f"no row has {column}={value}{meant}; values of {column}: {shown}")

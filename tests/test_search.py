@@ -1,0 +1,265 @@
+"""Search against brute force in float64; filters, files of queries, and what must be refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from embedcache.errors import EmbedcacheError
+from embedcache.search import SearchIndex, search_cache
+from tests.conftest import make_cache, make_reviews
+
+REVIEWS = make_reviews(60)
+TEXTS = [text for text, _ in REVIEWS]
+LABELS = [None if i % 10 == 9 else label for i, (_, label) in enumerate(REVIEWS)]
+MOVIES = [["Alien", "Me, Myself & Irene", "七人の侍", ""][i % 4] for i in range(60)]
+
+
+def cosines(Q: np.ndarray, X: np.ndarray) -> np.ndarray:
+    Q, X = Q.astype(np.float64), X.astype(np.float64)
+    scale = np.linalg.norm(Q, axis=1)[:, None] * np.linalg.norm(X, axis=1)
+    return np.divide(Q @ X.T, scale, out=np.zeros_like(scale), where=scale > 0)
+
+
+def assert_exact(found: Any, expected: np.ndarray) -> None:
+    """Scores are the k best of ``expected`` [q, N]; each row has the score that is given (ties may swap)."""
+    k = found.rows.shape[1]
+    best = -np.sort(-expected, axis=1)[:, :k]
+    np.testing.assert_allclose(found.scores, best, atol=2e-6)
+    np.testing.assert_allclose(np.take_along_axis(expected, found.rows, axis=1), found.scores, atol=2e-6)
+    assert all(len(set(rows)) == k for rows in found.rows.tolist())
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("k", [1, 10, 5000])
+def test_equals_brute_force(dtype: Any, k: int) -> None:
+    rng = np.random.default_rng(0)
+    X = (rng.normal(size=(1000, 32)) + 0.5).astype(dtype)
+    X[7], X[8] = 0, X[9]
+    Q = rng.normal(size=(30, 32)) * 100
+    found = SearchIndex.from_vectors(X).search(Q, k=k)
+    assert found.rows.shape == found.scores.shape == (30, min(k, 1000))
+    assert (found.rows.dtype, found.scores.dtype) == (np.int64, np.float32)
+    assert_exact(found, cosines(Q, X))
+
+
+def test_a_filter_is_exact() -> None:
+    rng = np.random.default_rng(1)
+    X, Q = rng.normal(size=(1003, 16)), rng.normal(size=(5, 16))
+    index = SearchIndex.from_vectors(X)
+    for share in (0.5, 0.01, 0.0):
+        among = rng.random(1003) < share
+        found = index.search(Q, k=20, among=among)
+        assert found.rows.shape == (5, min(20, among.sum()))
+        assert among[found.rows].all()
+        if among.any():
+            assert_exact(found, np.where(among, cosines(Q, X), -2))
+
+
+def test_rows_without_a_direction_are_safe() -> None:
+    X = np.random.default_rng(2).normal(size=(50, 8))
+    X[0], X[1, 3], X[2, 0], X[3] = 0, np.nan, np.inf, 1e200
+    index = SearchIndex.from_vectors(X)
+    found = index.search(X[10], k=50)
+    assert sorted(found.rows[0]) == list(range(50))
+    assert np.isfinite(found.scores).all()
+    assert found.rows[0, 0] == 10
+    assert (found.scores[0][np.isin(found.rows[0], [0, 1, 2])] == 0).all()
+    assert (index.search(np.zeros(8), k=3).scores == 0).all()
+    with pytest.raises(EmbedcacheError, match="NaN"):
+        index.search(np.full(8, np.nan))
+
+
+def test_torch_tensors_and_single_vectors() -> None:
+    import torch
+
+    X = torch.randn(20, 8, dtype=torch.bfloat16, generator=torch.Generator().manual_seed(0))
+    assert SearchIndex.from_vectors(X).search(X[3], k=1).rows.tolist() == [[3]]
+
+
+@pytest.mark.parametrize("X", [np.zeros((3, 0)), np.array([["a"]]), np.zeros((2, 2, 2))])
+def test_what_is_no_matrix_of_vectors(X: np.ndarray) -> None:
+    with pytest.raises(EmbedcacheError, match="vectors must be numbers"):
+        SearchIndex.from_vectors(X)
+
+
+def test_vectors_of_another_width() -> None:
+    with pytest.raises(EmbedcacheError, match="7 wide, the index 8"):
+        SearchIndex.from_vectors(np.eye(8)).search(np.zeros((2, 7)))
+    with pytest.raises(EmbedcacheError, match="from vectors alone"):
+        SearchIndex.from_vectors(np.eye(8)).search(["text"])
+
+
+def test_save_and_load(tmp_path: Path) -> None:
+    X = np.random.default_rng(3).normal(size=(40, 8))
+    index, path = SearchIndex.from_vectors(X), tmp_path / "reviews.index"
+    index.save(path)
+    again = SearchIndex.load(path)
+    assert (again.rows, again.dim, again.encoder, again.pooling) == (40, 8, None, "cls")
+    np.testing.assert_array_equal(again.search(X).rows, index.search(X).rows)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["reviews.index", "reviews.index.json"]
+    with pytest.raises(EmbedcacheError, match="cannot write the index"):
+        index.save(tmp_path / "none" / "reviews.index")
+
+
+@pytest.mark.parametrize("spoil", ["cut", "other", "about", "list", "version", "missing"])
+def test_a_damaged_index(tmp_path: Path, spoil: str) -> None:
+    path = tmp_path / "reviews.index"
+    SearchIndex.from_vectors(np.eye(8)).save(path)
+    about = tmp_path / "reviews.index.json"
+    if spoil == "cut":
+        path.write_bytes(path.read_bytes()[:60])
+    elif spoil == "other":
+        SearchIndex.from_vectors(np.eye(9)).save(tmp_path / "b")
+        shutil.copy(tmp_path / "b", path)
+    elif spoil == "about":
+        about.write_text("{")
+    elif spoil == "list":
+        about.write_text("[]")
+    elif spoil == "version":
+        about.write_text(json.dumps({**json.loads(about.read_text()), "format_version": 2}))
+    else:
+        about.unlink()
+    with pytest.raises(EmbedcacheError, match=r"reviews\.index") as error:
+        SearchIndex.load(path)
+    assert "\n" not in str(error.value)
+
+
+def test_without_faiss(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    with pytest.raises(EmbedcacheError, match=r"pip install 'embedcache\[cpu\]', or 'embedcache\[gpu\]'"):
+        SearchIndex.from_vectors(np.eye(8))
+
+
+# A whole cache, with the tiny BERT that made it.
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Path:
+    from embedcache.encoder import Encoder
+
+    encoder = Encoder.load(tiny_bert, max_length=64, device="cpu")
+    cls, mean = encoder.encode_texts(TEXTS, [("cls", -1), ("mean", -1)])
+    return make_cache(
+        tmp_path_factory.mktemp("search") / "reviews.h5",
+        TEXTS,
+        {"cls": cls, "mean": mean},
+        {"label": LABELS},
+        columns={"movie": MOVIES, "key": [f"r{i}" for i in range(60)]},
+        id="key",
+        encoder={"source": encoder.source, "identity": encoder.identity},
+    )
+
+
+@pytest.mark.parametrize("pooling", [None, "cls", "mean"])
+def test_a_text_finds_itself(cache: Path, pooling: str | None) -> None:
+    report = search_cache(cache, query=TEXTS[12], k=3, pooling=pooling, device="cpu")
+    document = report.to_dict()
+    assert json.loads(json.dumps(document)) == document
+    assert document["query"] == TEXTS[12]
+    assert (report.k, report.candidates) == (3, 60)
+    first = document["results"][0]
+    assert first.pop("score") == pytest.approx(1, abs=1e-5)
+    assert first == {"rank": 1, "row": 12, "text": TEXTS[12], "labels": {"label": "negative"}, "id": "r12"}
+    assert [found["rank"] for found in document["results"]] == [1, 2, 3]
+
+
+def test_a_row_is_not_its_own_neighbour(cache: Path) -> None:
+    (answer,) = search_cache(cache, row=12, k=100).answers
+    assert (answer.query, answer.row) == (TEXTS[12], 12)
+    assert sorted(found.row for found in answer.results) == [i for i in range(60) if i != 12]
+    assert [found.labels["label"] for found in answer.results if found.row == 9] == [None]
+    direct = SearchIndex.build(cache).search(TEXTS[12], k=60)
+    assert direct.rows[0, 1:].tolist() == [found.row for found in answer.results]
+
+
+@pytest.mark.parametrize("name", ["queries", "queries.txt", "queries.csv"])
+def test_a_file_of_queries(cache: Path, tmp_path: Path, name: str) -> None:
+    blank = '" "' if name.endswith("csv") else " "
+    header = "text\n" if name.endswith("csv") else ""
+    (tmp_path / name).write_text(f"{header}{TEXTS[3]}\n{blank}\n{TEXTS[5]}\n")
+    document = search_cache(cache, file=tmp_path / name, k=2, device="cpu").to_dict()
+    assert [[found["row"] for found in one["results"]][:1] for one in document["queries"]] == [[3], [], [5]]
+    (tmp_path / name).write_text(f"{header}{blank}\n")
+    assert search_cache(cache, file=tmp_path / name, k=2, device="cpu").to_dict()["queries"][0]["results"] == []
+
+
+def test_where(cache: Path) -> None:
+    def rows(where: Any) -> list[int]:
+        return sorted(found.row for found in search_cache(cache, row=0, k=60, where=where).answers[0].results)
+
+    everything = range(1, 60)
+    assert rows("label=positive") == [i for i in everything if LABELS[i] == "positive"]
+    assert rows(["label=positive,movie=Alien"] if LABELS[4] == "positive" else "movie=Alien") == list(range(4, 60, 4))
+    assert rows("movie=Me, Myself & Irene,label=positive") == [i for i in range(1, 60, 4) if LABELS[i]]
+    assert rows(["movie=七人の侍", "movie=Alien"]) == [i for i in everything if i % 4 in (0, 2)]
+    assert rows("movie=") == list(range(3, 60, 4))
+    assert rows("key=r0") == []
+    assert rows([]) == rows(()) == rows(None) == list(everything)
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        ("positive", r'"positive" is no condition: write COLUMN=VALUE'),
+        ("stars=5", r"no column 'stars' to filter by; it has: label, key, movie"),
+        ("label=postive", r"no row has label=postive \(did you mean 'positive'\?\); .*: negative, positive"),
+        ("movie=Aliens", r"no row has movie=Aliens \(did you mean 'Alien'\?\)"),
+        ("movie=Alien,label=positive", r"no row of .* meets all"),
+    ],
+)
+def test_where_that_names_nothing(cache: Path, where: str, message: str) -> None:
+    with pytest.raises(EmbedcacheError, match=message):
+        search_cache(cache, row=0, where=where)
+
+
+def test_duplicates_of_the_row_are_found(tmp_path: Path) -> None:
+    X = np.random.default_rng(4).normal(size=(5, 8)).astype(np.float32)
+    X[3] = X[1]
+    path = make_cache(tmp_path / "c.h5", ["a", "b", "", "b", " "], X)
+    (answer,) = search_cache(path, row=1).answers
+    assert (answer.results[0].row, answer.results[0].labels, answer.results[0].id) == (3, {}, None)
+    assert len(answer.results) == 4
+
+
+def test_what_cannot_be_searched(cache: Path, tmp_path: Path) -> None:
+    with pytest.raises(EmbedcacheError, match="one query"):
+        search_cache(cache)
+    with pytest.raises(EmbedcacheError, match="query is blank"):
+        search_cache(cache, query=" ")
+    for row in (60, -1):
+        with pytest.raises(EmbedcacheError, match=f"no row {row}: it has 60, counted from 0 to 59"):
+            search_cache(cache, row=row)
+    with pytest.raises(EmbedcacheError, match="holds no"):
+        search_cache(cache, row=0, pooling="cls", layer=-2)
+    with pytest.raises(EmbedcacheError, match="has no rows"):
+        search_cache(make_cache(tmp_path / "empty.h5", [], np.zeros((0, 8), np.float32)), row=0)
+    zero = make_cache(tmp_path / "zero.h5", ["a", "b"], np.zeros((2, 8), np.float32))
+    with pytest.raises(EmbedcacheError, match=r"row 1 .* no usable vector"):
+        search_cache(zero, row=1)
+    with pytest.raises(EmbedcacheError, match="no such file"):
+        search_cache(tmp_path / "none.h5", row=0)
+
+
+def test_an_encoder_that_changed(tmp_path: Path, bert_copy: Path) -> None:
+    from embedcache.encoder import Encoder
+
+    encoder = Encoder.load(bert_copy, max_length=64, device="cpu")
+    made_by = {"source": encoder.source, "identity": encoder.identity}
+    X = encoder.encode_texts(TEXTS[:5], [("mean", -1)])[0]
+    path = make_cache(tmp_path / "c.h5", TEXTS[:5], {"mean": X}, encoder=made_by)
+    assert search_cache(path, query=TEXTS[2], device="cpu").answers[0].results[0].row == 2
+    config = json.loads((bert_copy / "config.json").read_text())
+    (bert_copy / "config.json").write_text(json.dumps({**config, "layer_norm_eps": 1e-3}))
+    with pytest.raises(EmbedcacheError, match=r"is not the one that made .*c\.h5: its config changed; .*extract"):
+        search_cache(path, query=TEXTS[2], device="cpu")
+    shutil.rmtree(bert_copy)
+    with pytest.raises(EmbedcacheError, match="no such folder"):
+        search_cache(path, query=TEXTS[2], device="cpu")
+    assert search_cache(path, row=2).answers[0].results
