@@ -101,6 +101,15 @@ def valid_blocks(cache: Cache, path: str) -> np.ndarray:
     return np.asarray(equal.all(axis=1))
 
 
+def damaged_blocks(cache: Cache, path: str) -> np.ndarray:
+    """[blocks] bool: there is a checksum, and the bytes do not agree with it."""
+    return ~valid_blocks(cache, path) & ~cache.absent_blocks(path)
+
+
+def count_damaged(cache: Cache) -> int:
+    return sum(int(damaged_blocks(cache, path).sum()) for path in cache.layout.checked)
+
+
 def _spans(cache: Cache, dataset: str, blocks: np.ndarray) -> list[Span]:
     """Neighbouring blocks as one span of rows."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], blocks, [False]]).astype(np.int8)))

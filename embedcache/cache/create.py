@@ -23,11 +23,11 @@ from embedcache.cache import layout as lay
 from embedcache.cache.blocks import digests, valid_blocks
 from embedcache.cache.file import Cache, file_id
 from embedcache.cache.layout import Layout, Output, block_path, quote
+from embedcache.cache.strings import Text
 from embedcache.cache.structure import HDF5_ERRORS, nbytes
 from embedcache.errors import EmbedcacheError
 
 CHUNK = 1 << 24  # bytes or elements moved at once
-Text = tuple[np.ndarray, np.ndarray]  # UTF-8 bytes (uint8) and offsets (int64, n + 1)
 
 
 @dataclass
@@ -57,8 +57,7 @@ def make_contents(
     if id_column is not None:
         attrs["id_column"] = id_column
     arrays = {lay.HASH: hashes}
-    for column, (codes, classes) in sorted(labels.items()):
-        lay.check_classes(column, classes)
+    for column, (codes, _) in sorted(labels.items()):
         arrays[f"{lay.LABELS}/{quote(column)}"] = codes.astype("<i4", copy=False)
     for group, (data, offsets) in {
         lay.TEXT: texts,

@@ -246,7 +246,7 @@ class Cache:
     def check_contents(self) -> None:
         """Offsets and codes must be usable as such: they index other arrays."""
         for path in self.layout.datasets:
-            if path.endswith("/offsets") and not lay.is_embedding(path) and not path.startswith(lay.LABELS):
+            if path.startswith((lay.TEXT, lay.COLUMNS)) and path.endswith("/offsets"):
                 end = self.layout.datasets[path.removesuffix("offsets") + "bytes"][1][0]
                 if not _valid_offsets(self.array(path), end):
                     raise _damaged(self.path, f"{path} is not in order")
@@ -268,6 +268,12 @@ def _known(names: Sequence[str]) -> str:
 
 def _damaged(path: Path, reason: str) -> DamagedCacheError:
     return DamagedCacheError(f"{path} is damaged: {reason}; run the same extract again to repair it")
+
+
+def _lost(path: Path, reason: str) -> DamagedCacheError:
+    return DamagedCacheError(
+        f"{path} is damaged: {reason}; bring back a copy, or make it anew with extract --overwrite"
+    )
 
 
 def _read(path: Path) -> tuple[Layout, dict[str, int], str, str, np.ndarray, tuple[int, int]]:
@@ -308,9 +314,9 @@ def _structure(path: Path, data: np.ndarray) -> tuple[Layout, dict[str, int], st
             check_format(file, path)
             return read_structure(file, data.size)
     except InvalidError as error:
-        raise _damaged(path, str(error)) from None
+        raise _lost(path, str(error)) from None
     except HDF5_ERRORS as error:
         reason = " ".join(str(error).split())
         if lay.FORMAT.encode() in bytes(data[: 1 << 16]):
-            raise _damaged(path, f"HDF5 cannot read it ({reason})") from None
+            raise _lost(path, f"HDF5 cannot read it ({reason})") from None
         raise NotACacheError(f"{path} is a broken HDF5 file ({reason}); name another one") from None

@@ -6,15 +6,13 @@ docs/cache-file.md tells the same story for people. Nothing here touches a file.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-from embedcache.errors import EmbedcacheError
 
 FORMAT = "embedcache"
 FORMAT_VERSION = 1
@@ -134,15 +132,3 @@ def block_span(path: str, block: int, rows: int, offsets: Callable[[str], np.nda
     if leaf == "bytes":
         return slice(int(offsets(group)[start]), int(offsets(group)[stop]))
     return slice(start, stop)
-
-
-def check_classes(column: str, classes: Sequence[str]) -> None:
-    """HDF5 strings end at a NUL."""
-    for name in classes:
-        if "\0" in name:
-            raise EmbedcacheError(f"label column {column!r} holds a NUL character in {name!r}; remove it")
-
-
-def text_types(group: str, rows: int, size: int) -> Mapping[str, tuple[str, Shape]]:
-    """A list of strings: all their UTF-8 bytes, and where each begins."""
-    return {f"{group}/bytes": ("|u1", (size,)), f"{group}/offsets": ("<i8", (rows + 1,))}

@@ -1,25 +1,67 @@
-"""Texts as one run of UTF-8 bytes and the offsets where each begins: made in batches, read lazily."""
+"""Texts as one run of UTF-8 bytes and the offsets where each begins: collected in batches, read lazily."""
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator, Sequence
+from hashlib import blake2b
+from pathlib import Path
 from typing import overload
 
 import numpy as np
 
 from embedcache.errors import EmbedcacheError
 
+Text = tuple[np.ndarray, np.ndarray]  # UTF-8 bytes (uint8) and offsets (int64, n + 1)
+HASH_BYTES = 16
+
 
 def to_utf8(texts: Sequence[str]) -> list[bytes]:
-    """UTF-8 of each text; a lone surrogate (possible in JSON, not in UTF-8) becomes U+FFFD."""
-    try:
-        return [text.encode() for text in texts]
-    except UnicodeEncodeError:
-        return [well_formed(text).encode() for text in texts]
+    return [text.encode() for text in texts]
 
 
-def well_formed(text: str) -> str:
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+def hash_texts(raw: Sequence[bytes]) -> np.ndarray:
+    """[n, 16] uint8: the BLAKE2b hash that a text is known by."""
+    digests = b"".join([blake2b(text, digest_size=HASH_BYTES).digest() for text in raw])
+    return np.frombuffer(digests, np.uint8).reshape(-1, HASH_BYTES)
+
+
+def first_rows(hashes: np.ndarray) -> np.ndarray:
+    """int64 [n], for each row the first row with the same hash."""
+    n = len(hashes)
+    high, low = np.ascontiguousarray(hashes).view(np.uint64).reshape(n, 2).T
+    order = np.argsort(high, kind="stable")
+    new = np.append(True, np.diff(high[order]) != 0)[:n]
+    if (np.diff(low[order])[~new[1:]] != 0).any():  # two texts agree in half of their hashes: never, by chance
+        order = np.lexsort((low, high))
+        new[1:] = (np.diff(high[order]) != 0) | (np.diff(low[order]) != 0)
+    group = np.cumsum(new) - 1
+    first = np.empty(n, np.int64)
+    first[order] = order[np.flatnonzero(new)][group]
+    return first
+
+
+class Spool:
+    """Collects texts in an unnamed file, so that memory holds their offsets only; it vanishes with the process."""
+
+    def __init__(self, folder: Path) -> None:
+        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - lives as long as the map over it
+        self._lengths: list[np.ndarray] = []
+
+    def add(self, raw: Sequence[bytes]) -> None:
+        self._file.write(b"".join(raw))
+        self._lengths.append(np.fromiter(map(len, raw), np.int64, len(raw)))
+
+    def finish(self) -> Text:
+        """The bytes (a map of the file) and offsets of everything that was added."""
+        self._file.flush()
+        offsets = np.zeros(sum(map(len, self._lengths)) + 1, np.int64)
+        if self._lengths:
+            np.cumsum(np.concatenate(self._lengths), out=offsets[1:])
+        size = int(offsets[-1])
+        data = np.memmap(self._file, np.uint8, "r", shape=(size,)) if size else np.empty(0, np.uint8)
+        self._file.close()
+        return data, offsets
 
 
 class Strings(Sequence[str]):

@@ -1,0 +1,69 @@
+"""Vectors by content: which row of which file already holds the vector of a text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from embedcache.cache import layout as lay
+from embedcache.cache.blocks import valid_blocks
+from embedcache.cache.file import Cache
+from embedcache.cache.layout import Output
+from embedcache.cache.strings import first_rows
+
+
+@dataclass
+class Donors:
+    """For every row of a new table, where the vector of its text lies, for one output.
+
+    Attributes:
+        source: int8 [N], index into ``caches``, -1 for nowhere. row: int64 [N], the row there.
+    """
+
+    caches: list[Cache]
+    output: Output
+    source: np.ndarray
+    row: np.ndarray
+
+    def add(self, source: int, rows: np.ndarray) -> None:
+        """From now on these rows are found in the new file itself, which is ``caches[source]``."""
+        self.source[rows], self.row[rows] = source, rows
+
+    def gather(self, rows: np.ndarray, vectors: np.ndarray, truncated: np.ndarray) -> None:
+        """Copy what there is for ``rows`` into ``vectors`` [n, D] and ``truncated`` [n]."""
+        for k, cache in enumerate(self.caches):
+            here = np.flatnonzero(self.source[rows] == k)
+            if here.size:
+                there = self.row[rows[here]]
+                vectors[here] = cache.array(cache.output_paths[self.output])[there]
+                truncated[here] = cache.truncated[there]
+
+
+def find_donors(hashes: np.ndarray, caches: Sequence[Cache], output: Output) -> Donors:
+    """Look for the texts with these hashes [N, 16] among the sound blocks of ``caches``, first come first."""
+    rows = [_sound_rows(cache, output) for cache in caches]
+    known = sum(map(len, rows))
+    donors = Donors(list(caches), output, np.full(len(hashes), -1, np.int8), np.zeros(len(hashes), np.int64))
+    if known:
+        parts = [cache.hashes[found] for cache, found in zip(caches, rows, strict=True)]
+        first = first_rows(np.concatenate([*parts, hashes]))[known:]
+        here = first < known
+        source = np.repeat(np.arange(len(caches), dtype=np.int8), list(map(len, rows)))
+        donors.source[here] = source[first[here]]
+        donors.row[here] = np.concatenate(rows)[first[here]]
+    return donors
+
+
+def _sound_rows(cache: Cache, output: Output) -> np.ndarray:
+    """int64, the rows whose vectors are there and agree with their checksum."""
+    path = cache.output_paths.get(output)
+    if path is None:
+        return np.empty(0, np.int64)
+    return np.flatnonzero(np.repeat(valid_blocks(cache, path), lay.BLOCK_ROWS)[: cache.rows])
+
+
+def count_unknown(hashes: np.ndarray, others: np.ndarray) -> int:
+    """How many of these hashes are not among the others."""
+    return int((first_rows(np.concatenate([others, hashes]))[len(others) :] >= len(others)).sum())

@@ -1,0 +1,375 @@
+"""The one pass: read the table, plan what is new, let the encoder fill the cache, go on where a killed run stopped.
+
+A new table is built beside the old cache (``.NAME.new``) and takes its place when it is complete; what a killed run
+left there is used by the next one. A first run writes under the final name from the start. Vectors are found again by
+the hash of their text, so nothing that has a vector is ever encoded again.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import types
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from embedcache.cache.blocks import count_damaged
+from embedcache.cache.create import Writer, create, make_contents, matches, publish
+from embedcache.cache.file import Cache, file_id
+from embedcache.cache.fill import Filler
+from embedcache.cache.fingerprint import differences, fingerprint
+from embedcache.cache.labels import LabelCoder
+from embedcache.cache.layout import Output, sibling
+from embedcache.cache.lock import writer_lock
+from embedcache.cache.reuse import count_unknown
+from embedcache.cache.strings import HASH_BYTES, Spool, Text, first_rows, hash_texts, to_utf8
+from embedcache.cache.structure import DamagedCacheError
+from embedcache.encoder import identify, plan_batches
+from embedcache.errors import EmbedcacheError
+from embedcache.table import Columns, Rows, column_names, read_rows
+
+if TYPE_CHECKING:
+    from embedcache.encoder import Encoder
+
+TOO_MANY_CLASSES = 10_000
+BYTES_PER_TOKEN = 4
+# Texts are sorted by length within a window, and a killed run repeats one. A GPU's batches need the larger one.
+WINDOW_BLOCKS = {"cpu": 1, "cuda": 8}
+SUSPICIOUS_CLASSES = 1_000  # from here on, when they are more than half as many as the labelled rows
+
+
+@dataclass
+class ExtractReport:
+    """What one extract did. ``rows`` = ``encoded`` + ``reused`` + ``duplicates``.
+
+    Attributes:
+        cache: the file. rows: of the input, and now of the cache.
+        encoded: texts that went through the encoder. reused: texts whose vectors were already there.
+        duplicates: rows whose text stands in an earlier row.
+        truncated: rows whose text is longer than max_length. blank: rows with an empty or all-blank text.
+        missing_labels: rows without a label, for each label column.
+        dropped: rows of the old cache whose text is not in the input any more.
+        repaired: blocks whose bytes did not agree with their checksum and were made again.
+        tokens: tokens encoded, without padding. seconds: of the whole call.
+        rows_per_second: encoded texts over the seconds spent encoding, 0 where nothing was.
+        encoder: source, identity and store dtype, as in the cache.
+    """
+
+    cache: str
+    rows: int
+    encoded: int
+    reused: int
+    duplicates: int
+    truncated: int
+    blank: int
+    missing_labels: dict[str, int]
+    dropped: int
+    repaired: int
+    tokens: int
+    seconds: float
+    rows_per_second: float
+    encoder: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass
+class _Table:
+    """The whole input: hashes, offsets and codes in memory, the bytes of its texts in unnamed files."""
+
+    hashes: np.ndarray
+    texts: Text
+    labels: dict[str, tuple[np.ndarray, list[str]]]
+    columns: dict[str, Text]
+    id_column: str | None
+    blank: int
+
+
+def extract(
+    inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    cache: str | os.PathLike[str],
+    *,
+    model: str | os.PathLike[str] = "bert-base-uncased",
+    text: str = "text",
+    labels: str | Sequence[str] | None = None,
+    id: str | None = None,
+    keep: Sequence[str] = (),
+    max_length: int = 250,
+    pooling: str | Sequence[str] = ("cls",),
+    layers: int | Sequence[int] = (-1,),
+    dtype: str = "auto",
+    store: str = "float16",
+    device: str = "auto",
+    batch_tokens: int | None = None,
+    encoding: str = "utf-8",
+    overwrite: bool = False,
+    trust_remote_code: bool = False,
+    progress: Callable[[int, int, int], None] | None = None,
+) -> ExtractReport:
+    """Encode every text of ``inputs`` once and keep the vectors in the file ``cache``.
+
+    The cache afterwards mirrors the input: same rows, same order. Poolings and layers that it already has stay.
+
+    Args:
+        inputs: one or several tables, read one after another.
+        labels: label columns; None means the column ``label`` where there is one.
+        id: a column that names the rows. keep: other columns to store.
+        pooling: "cls", "mean" or both. layers: -1 is the last; every pooling is stored for every layer.
+        dtype: what the encoder computes in; "auto" is what the cache was made with, else what suits the device.
+        store: "float16" or "float32", the type of the stored vectors.
+        batch_tokens: padded tokens in one forward pass; by default what suits the device.
+        overwrite: replace a cache of another encoder or other texts. Vectors that still hold are not computed again.
+        progress: called as ``progress(done_tokens, total_tokens, done_texts)`` while encoding, the total an estimate.
+
+    Raises:
+        EmbedcacheError: bad input, another encoder's cache, no space, another writer; what existed stays as it was.
+    """
+    started = time.perf_counter()
+    target = Path(os.path.realpath(cache))
+    paths = [Path(path) for path in ([inputs] if isinstance(inputs, (str, os.PathLike)) else inputs)]
+    columns = Columns(text, _label_columns(paths, labels, text, id, encoding), id, tuple(keep))
+    rows = read_rows(paths, columns, encoding=encoding)
+    asked = _asked(pooling, layers, store)
+    settings = {"max_length": max_length, "dtype": dtype, "device": device, "trust_remote_code": trust_remote_code}
+    with writer_lock(target):
+        sibling(target, "tmp").unlink(missing_ok=True)
+        old = _open_old(target, overwrite)
+        if old and dtype == "auto" and not overwrite:
+            settings["dtype"] = old.encoder["identity"].get("compute_dtype", dtype)
+        encoding_pass = _Pass(os.fspath(model), settings, store, batch_tokens, progress)
+        same = old if old and old.fingerprint == encoding_pass.fingerprint else None
+        if old and not same and not overwrite:
+            raise _another_encoder(old, encoding_pass.encoder)
+        table = _read_table(rows, columns, target.parent)
+        dropped = _count_dropped(old, table, overwrite)
+        outputs = asked if overwrite or not same else list(dict.fromkeys([*same.outputs, *asked]))
+        filler, repaired = _build(target, same, table, outputs, encoding_pass)
+    texts = int(np.count_nonzero(filler.first == np.arange(len(filler.first))))
+    return ExtractReport(
+        cache=str(cache),
+        rows=len(table.hashes),
+        encoded=len(filler.todo),
+        reused=texts - len(filler.todo),
+        duplicates=len(table.hashes) - texts,
+        truncated=filler.truncated,
+        blank=table.blank,
+        missing_labels={name: int((codes < 0).sum()) for name, (codes, _) in table.labels.items()},
+        dropped=dropped,
+        repaired=repaired,
+        tokens=encoding_pass.tokens,
+        seconds=time.perf_counter() - started,
+        rows_per_second=len(filler.todo) / encoding_pass.seconds if encoding_pass.seconds else 0.0,
+        encoder=encoding_pass.encoder,
+    )
+
+
+class _Pass:
+    """The encoder's side of one extract: what it is, and the encoding itself; loaded only when there is work.
+
+    Attributes:
+        encoder: the description that the cache keeps. tokens, seconds: spent so far.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        settings: dict[str, Any],
+        store: str,
+        batch_tokens: int | None,
+        progress: Callable[[int, int, int], None] | None,
+    ) -> None:
+        self._model, self._settings, self._batch_tokens = model, settings, batch_tokens
+        self._progress = progress
+        identity, source = identify(model, **settings)
+        self.encoder: dict[str, Any] = {"source": source, "identity": identity, "store": store}
+        self.fingerprint = fingerprint(self.encoder)
+        self.tokens, self.seconds = 0, 0.0
+
+    @cached_property
+    def loaded(self) -> Encoder:
+        from embedcache.encoder import Encoder
+
+        loaded = Encoder.load(self._model, **self._settings)
+        if loaded.identity != self.encoder["identity"]:
+            raise EmbedcacheError(f"the files of {self._model} changed while they were read; run extract again")
+        return loaded
+
+    def fill(self, filler: Filler) -> None:
+        """Encode what ``filler`` lacks."""
+        if not len(filler.todo):
+            filler.run(lambda rows: ([], np.empty(0, bool)), 1)
+            return
+        texts, outputs = filler.writer.cache.texts, filler.outputs
+        # Bytes stand for tokens until they are counted; of long texts only so many can become tokens.
+        size = np.minimum(np.diff(texts.offsets), self._settings["max_length"] * BYTES_PER_TOKEN) + BYTES_PER_TOKEN
+        all_bytes, done_bytes, done_texts = int(size[filler.todo].sum()), 0, 0
+
+        def encode(rows: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
+            nonlocal done_bytes, done_texts
+            begun = time.perf_counter()
+            tokens = self.loaded.tokenize([texts[int(row)] for row in rows])
+            vectors = [np.empty((len(rows), self.loaded.dim), np.float32) for _ in outputs]
+            for batch in plan_batches(tokens.lengths, self._batch_tokens or self.loaded.batch_tokens):
+                parts = self.loaded.encode([tokens.ids[i] for i in batch], outputs)
+                for whole, part in zip(vectors, parts, strict=True):
+                    whole[batch] = part
+                self.tokens += int(tokens.lengths[batch].sum())
+                done_bytes, done_texts = done_bytes + int(size[rows[batch]].sum()), done_texts + len(batch)
+                if self._progress:
+                    self._progress(self.tokens, round(self.tokens * all_bytes / done_bytes), done_texts)
+            self.seconds += time.perf_counter() - begun
+            return vectors, tokens.truncated
+
+        filler.run(encode, WINDOW_BLOCKS[self.loaded.device.partition(":")[0]])
+
+
+def _asked(pooling: str | Sequence[str], layers: int | Sequence[int], store: str) -> list[Output]:
+    """The (pooling, layer) pairs; every pooling of every layer."""
+    poolings = [pooling] if isinstance(pooling, str) else list(pooling)
+    numbers = [layers] if isinstance(layers, int) else list(layers)
+    if not poolings or not set(poolings) <= {"cls", "mean"}:
+        raise EmbedcacheError(f"unknown pooling {pooling!r}: use cls, mean or both")
+    if not numbers:
+        raise EmbedcacheError("no layer to store: name one, -1 is the last")
+    if store not in ("float16", "float32"):
+        raise EmbedcacheError(f"unknown store type {store!r}: use float16 or float32")
+    return list(dict.fromkeys((name, layer) for name in poolings for layer in numbers))
+
+
+def _label_columns(
+    paths: Sequence[Path], labels: str | Sequence[str] | None, text: str, id: str | None, encoding: str
+) -> tuple[str, ...]:
+    if labels is not None:
+        return (labels,) if isinstance(labels, str) else tuple(labels)
+    if not paths or "label" in (text, id):
+        return ()
+    return ("label",) if "label" in column_names(paths[0], encoding=encoding) else ()
+
+
+def _open_old(target: Path, overwrite: bool) -> Cache | None:
+    """The cache that is to be gone on with; None where there is none, or one too damaged to be read."""
+    if not target.exists():
+        return None
+    try:
+        return Cache(target)
+    except DamagedCacheError:
+        if not overwrite:
+            raise
+        return None
+
+
+def _open_left(path: Path, fingerprint: str) -> Cache | None:
+    """What a killed run left beside the target, if it is of use."""
+    try:
+        cache = Cache(path)
+    except EmbedcacheError:
+        return None
+    return cache if cache.fingerprint == fingerprint else None
+
+
+def _another_encoder(old: Cache, encoder: dict[str, Any]) -> EmbedcacheError:
+    if not old.sealed:
+        return DamagedCacheError(f"{old.path} is damaged in its attributes; --overwrite makes it anew from the input")
+    return EmbedcacheError(
+        f"{old.path} was made with another encoder or other settings: {differences(old.encoder, encoder)}; "
+        "pass --overwrite to replace it, or another -o to keep both"
+    )
+
+
+def _read_table(rows: Iterable[Rows], columns: Columns, folder: Path) -> _Table:
+    """Read it all, a batch at a time."""
+    texts, hashes, blank = Spool(folder), [np.empty((0, HASH_BYTES), np.uint8)], 0
+    coders = {name: LabelCoder() for name in columns.labels}
+    kept = {name: Spool(folder) for name in ([columns.id] if columns.id else []) + list(columns.keep)}
+    for batch in rows:
+        raw = to_utf8(batch.texts)
+        texts.add(raw)
+        hashes.append(hash_texts(raw))
+        blank += sum(not text or text.isspace() for text in batch.texts)
+        for name, coder in coders.items():
+            coder.add(batch.labels[name])
+            if coder.classes >= TOO_MANY_CLASSES:
+                raise _not_a_label(name, coder.classes)
+        for name, spool in kept.items():
+            spool.add(to_utf8(batch.ids if name == columns.id and batch.ids is not None else batch.keep[name]))
+    labels = {name: coder.finish() for name, coder in coders.items()}
+    for name, (codes, classes) in labels.items():
+        if len(classes) >= SUSPICIOUS_CLASSES and 2 * len(classes) > np.count_nonzero(codes >= 0):
+            raise _not_a_label(name, len(classes))
+    stored = {name: spool.finish() for name, spool in kept.items()}
+    return _Table(np.concatenate(hashes), texts.finish(), labels, stored, columns.id, blank)
+
+
+def _not_a_label(name: str, classes: int) -> EmbedcacheError:
+    return EmbedcacheError(
+        f"column {name!r} has {classes:,} different values: is it really the label? Name the label column with "
+        f"--label; --id {name} or --keep {name} stores this one beside it"
+    )
+
+
+def _count_dropped(old: Cache | None, table: _Table, overwrite: bool) -> int:
+    """Rows of the old cache whose text is not in the input any more."""
+    if not old or not old.rows:
+        return 0
+    dropped = count_unknown(old.hashes, table.hashes)
+    if dropped == old.rows and not overwrite:
+        raise EmbedcacheError(
+            f"none of the {dropped:,} texts in {old.path} is in the input: is it the right file? "
+            "Pass --overwrite to replace the cache, or another -o to keep both"
+        )
+    return dropped
+
+
+def _build(
+    target: Path, same: Cache | None, table: _Table, outputs: list[Output], encoding_pass: _Pass
+) -> tuple[Filler, int]:
+    """Go on in the target, in what a killed run left beside it, or in a new file; fill it, give it its name.
+
+    Returns the filler and how many damaged blocks were made again.
+    """
+    contents = make_contents(
+        table.hashes, table.texts, table.labels, table.columns, encoding_pass.encoder, outputs,
+        same.dim if same else encoding_pass.loaded.dim, table.id_column,
+    )  # fmt: skip
+    inode, beside, repaired = file_id(target), sibling(target, "new"), 0
+    left = _open_left(beside, encoding_pass.fingerprint)
+    if same and matches(same, contents):
+        work = target
+    elif left and matches(left, contents):
+        work = beside
+    else:
+        work = target if inode is None else beside
+        create(work, contents, sibling(target, "tmp"))
+        repaired = count_damaged(same) if same else 0
+    with Writer(work) as writer:
+        others = [cache for cache in (same, left) if cache and cache.inode != writer.cache.inode]
+        filler = Filler(writer, first_rows(table.hashes), others)
+        encoding_pass.fill(filler)
+        writer.sync()
+        writer.check()
+        if work != target and file_id(target) not in (inode, None):
+            raise EmbedcacheError(f"{target} was replaced while this ran; run the same extract again, nothing is lost")
+    if work != target:
+        publish(work, target)
+    beside.unlink(missing_ok=True)
+    return filler, repaired + filler.damaged
+
+
+class _CallableModule(types.ModuleType):
+    """`ec.extract(...)` is a pinned name, and so is this module's: importing the module hides the function.
+
+    So the module can be called, and both `ec.extract(...)` and `from embedcache.extract import extract` work.
+    """
+
+    def __call__(self, *args: Any, **kwargs: Any) -> ExtractReport:
+        return extract(*args, **kwargs)
+
+
+sys.modules[__name__].__class__ = _CallableModule
