@@ -181,6 +181,7 @@ static double batch_loss(const Head& h, const Member& me, int64_t i) {
 
 /* An epoch's steps; returns EC_HEAD_OK, or why it ended early. Every member comes to the same end. */
 static int train_epoch(Head& h, const Member& me, int64_t epoch, double* loss) {
+  team_barrier(h.team); /* the last epoch's order is no longer read */
   if (me.number == 0) ec::shuffle(h.spec.seed, (uint32_t)epoch, h.task.train.n, h.order, h.sort_scratch);
   team_barrier(h.team);
   gather_share(h, me, 0);

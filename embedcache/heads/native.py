@@ -6,7 +6,7 @@ import ctypes
 import os
 import threading
 from collections.abc import Callable, Sequence
-from ctypes import POINTER, Structure, c_char_p, c_double, c_float, c_int32, c_int64, c_uint64, c_void_p
+from ctypes import POINTER, Structure, c_char_p, c_double, c_int32, c_int64, c_uint64, c_void_p
 from pathlib import Path
 
 import numpy as np
@@ -274,8 +274,8 @@ def _head(spec: HeadSpec, task: int) -> _Head:
 def _empty_outcome(spec: HeadSpec, task: Task, epochs: int) -> Outcome:
     shapes = weight_shapes(spec, task.train.x.shape[1], task.classes)
     weights = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
-    losses = [np.full(epochs, np.nan) for _ in range(3)]
-    return Outcome(weights, *losses, best_epoch=-1, epochs_run=0, status="cancelled")
+    train_loss, val_loss, val_accuracy = (np.full(epochs, np.nan) for _ in range(3))
+    return Outcome(weights, train_loss, val_loss, val_accuracy, -1, 0, "cancelled")
 
 
 def _result(outcome: Outcome) -> _Result:
