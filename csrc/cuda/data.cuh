@@ -1,0 +1,75 @@
+/* The tasks' data on the device: each array once, however many tasks share it. */
+#ifndef EMBEDCACHE_CUDA_DATA_CUH
+#define EMBEDCACHE_CUDA_DATA_CUH
+
+#include <map>
+#include <tuple>
+#include <vector>
+
+#ifdef EC_HOST_EMULATION
+#include "device_emulation.h"
+#else
+#include "device.cuh"
+#endif
+
+namespace ec {
+
+class Data {
+ public:
+  Data(const Device& device, const ec_task* tasks, int n_tasks) : device_(device) {
+    for (int i = 0; i < n_tasks; ++i) {
+      const ec_task& task = tasks[i];
+      const int64_t dim = task.train.x.dim;
+      tasks_.push_back({view(task.train), view(task.val), (int32_t)dim, task.classes, array(task.mean, dim),
+                        array(task.inv_std, dim), array(task.class_weight, task.classes)});
+    }
+    on_device_ = Buffer<Task>(n_tasks, "the tasks");
+    device_.copy(on_device_.get(), tasks_.data(), n_tasks * (int64_t)sizeof(Task));
+    device_.synchronize();
+  }
+
+  const Task& task(int i) const { return tasks_[(size_t)i]; } /* with device pointers */
+  const Task* on_device() const { return on_device_.get(); }
+
+ private:
+  using Key =
+      std::tuple<const void*, int64_t, int64_t, int64_t>; /* address, rows, bytes a row, bytes between rows */
+
+  const void* upload(const void* host, int64_t rows, int64_t row_bytes, int64_t pitch, const char* what) {
+    const auto [at, is_new] = buffers_.try_emplace(Key{host, rows, row_bytes, pitch});
+    if (is_new) {
+      at->second = Buffer<char>(rows * row_bytes, what);
+      copy(at->second.get(), static_cast<const char*>(host), rows, row_bytes, pitch);
+    }
+    return at->second.get();
+  }
+
+  void copy(char* to, const char* from, int64_t rows, int64_t row_bytes, int64_t pitch) const {
+    if (pitch >= row_bytes) {
+      device_.copy_rows(to, from, rows, row_bytes, pitch);
+    } else { /* rows that overlap, or are all the same one */
+      for (int64_t i = 0; i < rows; ++i) device_.copy(to + i * row_bytes, from + i * pitch, row_bytes);
+    }
+  }
+
+  template <class T>
+  const T* array(const T* host, int64_t n) {
+    const int64_t bytes = n * (int64_t)sizeof(T);
+    return host ? static_cast<const T*>(upload(host, 1, bytes, bytes, "labels and row numbers")) : nullptr;
+  }
+
+  View view(const ec_view& v) {
+    if (v.n == 0) return {nullptr, nullptr, nullptr, 0, EC_FLOAT32};
+    const int64_t size = v.x.dtype == EC_FLOAT16 ? 2 : 4;
+    const void* x = upload(v.x.data, v.x.rows, v.x.dim * size, v.x.stride * size, "X");
+    return {x, array(v.y, v.x.rows), array(v.rows, v.n), (uint32_t)v.n, v.x.dtype};
+  }
+
+  const Device& device_;
+  std::map<Key, Buffer<char>> buffers_;
+  std::vector<Task> tasks_;
+  Buffer<Task> on_device_;
+};
+
+}  // namespace ec
+#endif

@@ -1,0 +1,148 @@
+/* The device as the host code sees it: memory, copies and launches on one stream; every CUDA call checked,
+ * every allocation owned by a Buffer. device_emulation.h is the same class on the host. */
+#ifndef EMBEDCACHE_CUDA_DEVICE_CUH
+#define EMBEDCACHE_CUDA_DEVICE_CUH
+
+#include <cuda_runtime.h>
+
+#include <algorithm>
+
+#include "error.h"
+#include "layout.cuh"
+
+namespace ec {
+
+constexpr const char* kBackend = "cuda";
+constexpr int kLeastCapability = 8; /* what setup.py compiles for: sm_80, sm_90a and PTX */
+
+inline std::string version_text(int version) {
+  return std::to_string(version / 1000) + "." + std::to_string(version % 1000 / 10);
+}
+
+/* What is wrong and what to do about it. */
+inline std::string describe(cudaError_t status) {
+  if (status == cudaErrorInsufficientDriver) {
+    int driver = 0, runtime = 0;
+    (void)cudaDriverGetVersion(&driver);
+    (void)cudaRuntimeGetVersion(&runtime);
+    if (driver == 0) return "no NVIDIA driver: install one, or train on the CPU";
+    return "the NVIDIA driver is too old: it offers CUDA " + version_text(driver) + ", this library needs " +
+           version_text(runtime) + ": update the driver, or train on the CPU";
+  }
+  if (status == cudaErrorNoDevice) return "no CUDA device: train on the CPU";
+  return std::string(cudaGetErrorString(status)) + " (" + cudaGetErrorName(status) + ")";
+}
+
+inline void check(cudaError_t status, const std::string& what) {
+  if (status == cudaSuccess) return;
+  (void)cudaGetLastError(); /* so that the next call does not see it again */
+  throw Error{status == cudaErrorMemoryAllocation ? EC_ERROR_MEMORY : EC_ERROR_DEVICE,
+              what + ": " + describe(status)};
+}
+
+inline int count_devices() {
+  int count = 0;
+  check(cudaGetDeviceCount(&count), "CUDA");
+  return count;
+}
+
+inline int64_t free_memory() {
+  size_t free = 0, total = 0;
+  check(cudaMemGetInfo(&free, &total), "asking for free memory");
+  return (int64_t)free;
+}
+
+/* Memory on the device. It must not outlive its Device. */
+template <class T>
+class Buffer {
+ public:
+  Buffer() = default;
+  Buffer(int64_t size, const char* what) {
+    const cudaError_t status = cudaMalloc(&data_, (size_t)std::max(size, INT64_C(1)) * sizeof(T));
+    if (status == cudaErrorMemoryAllocation) {
+      (void)cudaGetLastError();
+      throw no_room(what, size * (int64_t)sizeof(T), free_memory());
+    }
+    check(status, what);
+  }
+  ~Buffer() { (void)cudaFree(data_); } /* waits for what still uses it */
+  Buffer(Buffer&& other) noexcept : data_(other.data_) { other.data_ = nullptr; }
+  Buffer& operator=(Buffer&& other) noexcept {
+    std::swap(data_, other.data_);
+    return *this;
+  }
+  T* get() const { return data_; }
+
+ private:
+  T* data_ = nullptr;
+};
+
+template <class Kernel>
+__global__ void __launch_bounds__(kThreads, 2) kernel(const __grid_constant__ Launch launch) {
+  __shared__ typename Kernel::Shared shared;
+  Kernel::run(Block(), shared, launch);
+}
+
+class Device {
+ public:
+  Device(int number, uint64_t stream) : stream_((cudaStream_t)(uintptr_t)stream) {
+    const int count = count_devices();
+    if (number < 0 || number >= count)
+      throw Error{EC_ERROR_DEVICE,
+                  "no CUDA device " + std::to_string(number) + ": there are " + std::to_string(count)};
+    int major = 0, minor = 0;
+    check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, number),
+          "asking for the capability");
+    check(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, number),
+          "asking for the capability");
+    if (major < kLeastCapability)
+      throw Error{EC_ERROR_DEVICE, "CUDA device " + std::to_string(number) + " has compute capability " +
+                                       std::to_string(major) + "." + std::to_string(minor) +
+                                       ", the engine needs 8.0: train on the CPU"};
+    check(cudaDeviceGetAttribute(&processors_, cudaDevAttrMultiProcessorCount, number),
+          "counting processors");
+    check(cudaGetDevice(&before_), "asking for the current device");
+    check(cudaSetDevice(number), "CUDA device " + std::to_string(number));
+  }
+  ~Device() { (void)cudaSetDevice(before_); }
+  Device(const Device&) = delete;
+
+  /* Blocks of a kernel that can run at the same time. */
+  template <class Kernel>
+  int resident_blocks() const {
+    int per_processor = 0;
+    check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&per_processor, kernel<Kernel>, kThreads, 0),
+          "occupancy");
+    return std::max(1, per_processor * processors_);
+  }
+
+  template <class Kernel>
+  void launch(const Launch& arguments, int blocks) const {
+    kernel<Kernel><<<(unsigned)blocks, kThreads, 0, stream_>>>(arguments);
+    check(cudaGetLastError(), "launching a kernel");
+  }
+
+  /* Any of the two may be on the host or on the device. What is copied to the host is there on return. */
+  void copy(void* to, const void* from, int64_t bytes) const {
+    check(cudaMemcpyAsync(to, from, (size_t)bytes, cudaMemcpyDefault, stream_), "copying");
+  }
+
+  void copy_rows(void* to, const void* from, int64_t rows, int64_t row_bytes, int64_t from_pitch) const {
+    check(cudaMemcpy2DAsync(to, (size_t)row_bytes, from, (size_t)from_pitch, (size_t)row_bytes, (size_t)rows,
+                            cudaMemcpyDefault, stream_),
+          "copying X to the device");
+  }
+
+  void zero(void* at, int64_t bytes) const {
+    check(cudaMemsetAsync(at, 0, (size_t)bytes, stream_), "clearing");
+  }
+
+  void synchronize() const { check(cudaStreamSynchronize(stream_), "running on the device"); }
+
+ private:
+  cudaStream_t stream_;
+  int before_ = 0, processors_ = 0;
+};
+
+}  // namespace ec
+#endif

@@ -1,0 +1,165 @@
+/* What lies in device memory: views, tasks, heads with their state, and each block's scratch. */
+#ifndef EMBEDCACHE_CUDA_LAYOUT_CUH
+#define EMBEDCACHE_CUDA_LAYOUT_CUH
+
+#include "../heads.h"
+#include "tile.cuh"
+
+namespace ec {
+
+/* An ec_view whose buffers are on the device; x is dense there. */
+struct View {
+  const void* x; /* [., dim] */
+  const int32_t* y;
+  const int64_t* rows; /* [n] */
+  uint32_t n;
+  int32_t dtype;
+};
+
+struct Task {
+  View train, val;
+  int32_t dim, classes;
+  const float *mean, *inv_std; /* [dim], or both NULL */
+  const float* class_weight;   /* [classes] or NULL */
+};
+
+struct Shape {
+  int32_t dim, hidden, classes;
+};
+
+EC_FN int32_t features(Shape s) { return s.hidden > 0 ? s.hidden : s.dim; } /* what the last layer sees */
+
+EC_FN int64_t parameter_count(Shape s) {
+  return (int64_t)s.hidden * (s.dim + 1) + (int64_t)s.classes * (features(s) + 1);
+}
+
+struct Parameters {
+  float *w1, *b1, *w2, *b2;
+};
+
+EC_FN Parameters split_parameters(float* base, Shape s) {
+  Parameters p;
+  p.w1 = base;
+  p.b1 = p.w1 + (int64_t)s.hidden * s.dim;
+  p.w2 = p.b1 + s.hidden;
+  p.b2 = p.w2 + (int64_t)s.classes * features(s);
+  return p;
+}
+
+/* A head: its settings and where its state is. state holds four arrays of parameter_count() floats one after
+ * the other: the weights, AdamW's m and v, and the best epoch's weights. */
+struct Head {
+  ec_head spec;
+  Shape shape;
+  float* state;
+  const uint32_t*
+      order; /* the epoch's order of the training positions, shared by heads of equal seed and n */
+};
+
+/* What a head's launches tell the host. */
+struct Tally {
+  double train_loss; /* sum over the epoch's batches of loss x rows */
+  double val_loss, val_weight;
+  int64_t val_correct;
+  int64_t rows; /* training rows finished since the beginning */
+  int32_t diverged;
+  int32_t padding;
+};
+
+struct Order {
+  uint64_t seed;
+  uint32_t n;
+  uint32_t *positions, *spare; /* [n] each */
+};
+
+/* One block's scratch memory. A block works on one head at a time, so it is needed per block, not per head.
+ */
+struct Scratch {
+  int64_t* row;            /* [rows] row numbers of x */
+  double* log_sum;         /* [rows] log-sum-exp of the logits */
+  double* weight;          /* [rows] class weight of the target */
+  float* hidden;           /* [rows, hidden] after ReLU and dropout */
+  float* hidden_gradient;  /* [rows, hidden] */
+  float* logits;           /* [rows, classes]; the gradient takes their place */
+  int32_t *target, *right; /* [rows] class; whether the head would say so */
+};
+
+/* Sizes of the scratch, largest over the bank. */
+struct ScratchShape {
+  int64_t rows, hidden, classes;
+};
+
+EC_FN int64_t scratch_bytes(ScratchShape s) {
+  const int64_t bytes = s.rows * (3 * 8 + 2 * 4 + 2 * 4 * s.hidden + 4 * s.classes);
+  return (bytes + 255) / 256 * 256;
+}
+
+EC_FN Scratch scratch_of_block(char* base, ScratchShape s, int block) {
+  char* at = base + scratch_bytes(s) * block;
+  Scratch out;
+  out.row = (int64_t*)at;
+  out.log_sum = (double*)(out.row + s.rows);
+  out.weight = out.log_sum + s.rows;
+  out.hidden = (float*)(out.weight + s.rows);
+  out.hidden_gradient = out.hidden + s.rows * s.hidden;
+  out.logits = out.hidden_gradient + s.rows * s.hidden;
+  out.target = (int32_t*)(out.logits + s.rows * s.classes);
+  out.right = out.target + s.rows;
+  return out;
+}
+
+/* The argument of every kernel. Blocks share out the heads (or orders) of the `active` list. */
+struct Launch {
+  const Task* tasks;
+  const Head* heads;
+  Tally* tallies;        /* [heads] */
+  const Order* orders;   /* for Shuffle */
+  const int32_t* active; /* [n_active] numbers of heads, or of orders for Shuffle */
+  int32_t n_active;
+  int32_t batch_size;
+  uint32_t epoch;
+  uint32_t step_begin, step_end; /* steps of this epoch that TrainSteps runs */
+  char* scratch;
+  ScratchShape scratch_shape;
+};
+
+/* Some rows of x as the heads see them: gathered, widened to float, standardised. A source for tile_product.
+ */
+struct Input {
+  const void* x;
+  const int64_t* row;
+  const float *mean, *inv_std;
+  int32_t dim, dtype;
+  static constexpr bool k_contiguous = true;
+
+  EC_DEVICE_METHOD float operator()(int i, int k) const {
+    const int64_t at = row[i] * dim + k;
+    const float value = dtype == EC_FLOAT16 ? half_to_float(((const uint16_t*)x)[at]) : ((const float*)x)[at];
+    return mean ? (value - mean[k]) * inv_std[k] : value;
+  }
+};
+
+/* What a block is busy with: one head on one view. It lies in shared memory, because its pointers would take
+ * a third of the registers. */
+struct Job {
+  Shape shape;
+  Parameters p;
+  int64_t parameters; /* from a weight to its m, from m to v */
+  Scratch scratch;
+  Input x; /* the rows that gather() has looked up */
+};
+
+EC_DEVICE void start_job(const Block& block, Job& job, const Launch& launch, const Head& head,
+                         const View& view) {
+  one_thread(block, [&] {
+    const Task& task = launch.tasks[head.spec.task];
+    job.shape = head.shape;
+    job.p = split_parameters(head.state, head.shape);
+    job.parameters = parameter_count(head.shape);
+    job.scratch = scratch_of_block(launch.scratch, launch.scratch_shape, block.index());
+    job.x = {view.x, job.scratch.row, task.mean, task.inv_std, task.dim, view.dtype};
+  });
+}
+
+}  // namespace ec
+#endif

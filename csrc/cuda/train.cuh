@@ -1,0 +1,151 @@
+/* TrainSteps: a head per thread block, which runs all the steps of an epoch (or of a stretch of it) in one
+ * launch.
+ *
+ * One step fuses: the gather of the batch's rows with half-to-float and standardisation (while tiles of x are
+ * loaded); bias, ReLU and dropout (epilogue of the first product); log-softmax, loss and gradient; and AdamW,
+ * in the epilogue of the weight-gradient products: a gradient lives in registers only and is never stored.
+ *
+ * Memory per step and head, B rows: the state, weights read three times and written once, m and v read and
+ * written (28 bytes per parameter, 11 MB at 768-512-2); x twice, B dim values (L2); the scratch, B (2 hidden
+ * + classes) floats, a few times (L1 and L2). At batch 32 the state is the bound: 264 heads at once are 1.2
+ * GB, so it comes from HBM. At large batches the float32 arithmetic on the CUDA cores is. The next version
+ * keeps state in shared memory (a cluster per head) and multiplies in TF32; DESIGN section 6 has the figures.
+ * NOT YET RUN ON A GPU.
+ */
+#ifndef EMBEDCACHE_CUDA_TRAIN_CUH
+#define EMBEDCACHE_CUDA_TRAIN_CUH
+
+#include "forward.cuh"
+
+namespace ec {
+
+struct TrainSteps {
+  struct Shared {
+    Tile tile;
+    Job job;
+    ec_adamw adamw;
+    double loss;       /* of the batch */
+    double weight;     /* sum of the batch's class weights */
+    double epoch_loss; /* sum of loss x rows so far */
+    int64_t rows;      /* finished by this launch */
+  };
+
+  /* The batch's loss in shared.loss; the logits become its gradient. */
+  static EC_DEVICE_METHOD void batch_loss(const Block& block, Shared& shared, int rows) {
+    const Job& job = shared.job;
+    const Scratch& scratch = job.scratch;
+    one_thread(block, [&] {
+      double loss = 0, weight = 0;
+      for (int i = 0; i < rows; ++i) {
+        loss += row_loss(job, i);
+        weight += scratch.weight[i];
+      }
+      shared.loss = loss / weight;
+      shared.weight = weight;
+    });
+    const int classes = job.shape.classes;
+    each_index(block, (int64_t)rows * classes, [&](int64_t e) {
+      const int64_t i = e / classes;
+      const bool is_target = e % classes == scratch.target[i];
+      const double weight = scratch.weight[i] / shared.weight;
+      scratch.logits[e] = ec_nll_gradient(scratch.logits[e], scratch.log_sum[i], is_target, weight);
+    });
+  }
+
+  /* The gradient that reaches the first layer: through w2 as it was in the forward pass. A unit that is above
+   * 0 after ReLU and dropout was let through by both. */
+  static EC_DEVICE_METHOD void back_to_hidden(const Block& block, Shared& shared, int rows, float scale) {
+    const int hidden = shared.job.shape.hidden, classes = shared.job.shape.classes;
+    const Scratch& scratch = shared.job.scratch;
+    tile_product(block, shared.tile, rows, hidden, classes, Matrix{scratch.logits, classes},
+                 transposed(Matrix{shared.job.p.w2, hidden}), [&](int i, int j, float sum) {
+                   const int64_t at = (int64_t)i * hidden + j;
+                   scratch.hidden_gradient[at] = scratch.hidden[at] > 0.0f ? sum * scale : 0.0f;
+                 });
+  }
+
+  /* One layer's AdamW step: w [outputs, inputs] by the product gradient' a, b [outputs] by the gradient's
+   * sums. */
+  template <class Source>
+  static EC_DEVICE_METHOD void update_layer(const Block& block, Shared& shared, int outputs, int inputs,
+                                            int rows, const float* gradient, const Source& a, float* w,
+                                            float* b) {
+    const auto adamw = [&](float g, float* at) {
+      const int64_t parameters = shared.job.parameters;
+      ec_adamw_update(g, at, at + parameters, at + 2 * parameters, shared.adamw);
+    };
+    tile_product(block, shared.tile, outputs, inputs, rows, transposed(Matrix{gradient, outputs}),
+                 transposed(a), [&](int i, int j, float sum) { adamw(sum, w + (int64_t)i * inputs + j); });
+    each_index(block, outputs, [&](int64_t j) {
+      float sum = 0.0f;
+      for (int i = 0; i < rows; ++i) sum += gradient[(int64_t)i * outputs + j];
+      adamw(sum, b + j);
+    });
+  }
+
+  static EC_DEVICE_METHOD void update(const Block& block, Shared& shared, int rows, float scale) {
+    const Shape s = shared.job.shape;
+    const Parameters& p = shared.job.p;
+    const Scratch& scratch = shared.job.scratch;
+    if (s.hidden > 0) {
+      back_to_hidden(block, shared, rows, scale);
+      update_layer(block, shared, s.classes, s.hidden, rows, scratch.logits, Matrix{scratch.hidden, s.hidden},
+                   p.w2, p.b2);
+      update_layer(block, shared, s.hidden, s.dim, rows, scratch.hidden_gradient, shared.job.x, p.w1, p.b1);
+    } else {
+      update_layer(block, shared, s.classes, s.dim, rows, scratch.logits, shared.job.x, p.w2, p.b2);
+    }
+  }
+
+  /* The head's optimizer step `number` over the batch that was gathered; false if its loss is not finite, and
+   * then nothing has been updated. */
+  static EC_DEVICE_METHOD bool step(const Block& block, Shared& shared, const ec_head& spec, int rows,
+                                    uint32_t number) {
+    const uint32_t threshold = ec_dropout_threshold(spec.dropout);
+    const float scale = ec_dropout_scale(spec.dropout);
+    forward(block, shared.tile, shared.job, rows, [&](int i, int j, float value) {
+      if (threshold == 0) return value;
+      return ec_dropout_word(spec.seed, number, (uint32_t)i, (uint32_t)j) < threshold ? 0.0f : value * scale;
+    });
+    batch_loss(block, shared, rows);
+    if (!isfinite(shared.loss)) return false;
+    one_thread(block, [&] {
+      shared.adamw =
+          ec_adamw_at(spec.lr, spec.beta1, spec.beta2, spec.eps, spec.weight_decay, (int64_t)number + 1);
+      shared.epoch_loss += shared.loss * rows;
+      shared.rows += rows;
+    });
+    update(block, shared, rows, scale);
+    return true;
+  }
+
+  static EC_DEVICE_METHOD void run(const Block& block, Shared& shared, const Launch& launch) {
+    for (int slot = block.index(); slot < launch.n_active; slot += block.count()) {
+      const Head& head = launch.heads[launch.active[slot]];
+      const Task& task = launch.tasks[head.spec.task];
+      Tally& tally = launch.tallies[launch.active[slot]];
+      bool finite = !tally.diverged;
+      start_job(block, shared.job, launch, head, task.train);
+      one_thread(block, [&] {
+        shared.epoch_loss = launch.step_begin == 0 ? 0.0 : tally.train_loss;
+        shared.rows = 0;
+      });
+      const int64_t n = task.train.n, batch = launch.batch_size, steps = (n + batch - 1) / batch;
+      const int64_t end = steps < launch.step_end ? steps : launch.step_end;
+      for (int64_t s = launch.step_begin; s < end && finite; ++s) {
+        const int64_t first = s * batch;
+        const int rows = (int)(n - first < batch ? n - first : batch);
+        gather(block, shared.job, task, task.train, head.order, first, rows);
+        finite = step(block, shared, head.spec, rows, (uint32_t)(launch.epoch * steps + s));
+      }
+      one_thread(block, [&] {
+        tally.train_loss = shared.epoch_loss;
+        tally.rows += shared.rows;
+        tally.diverged = !finite;
+      });
+    }
+  }
+};
+
+}  // namespace ec
+#endif
