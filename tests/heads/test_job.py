@@ -1,0 +1,255 @@
+"""train-head's job: from a cache to a run directory."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import make_cache, make_reviews
+from sklearn.model_selection import train_test_split
+
+from embedcache.cache import open_cache
+from embedcache.errors import EmbedcacheError
+from embedcache.heads.data import load_data
+from embedcache.heads.job import HeadReport, train_head
+from embedcache.heads.metrics import score
+from embedcache.heads.run import FILES, load_heads, load_run
+
+N, DIM = 400, 12
+
+
+def labelled(n: int = N, seed: int = 0) -> tuple[list[str], np.ndarray, list[str | None]]:
+    """Texts, vectors whose first column tells the label (most of the time), labels."""
+    reviews = make_reviews(n)
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(n, DIM))
+    x[:, 0] += [2 if label == "positive" else -2 for _, label in reviews]
+    x = x * rng.uniform(0.1, 10, DIM) + rng.normal(size=DIM)  # columns of every scale
+    return [text for text, _ in reviews], x.astype(np.float16), [label for _, label in reviews]
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    texts, x, labels = labelled()
+    labels[:7] = [None] * 7
+    others = {
+        "label": labels,
+        "stars": [str(i % 5) for i in range(N)],
+        "same": ["x"] * N,
+        "id": [str(i) for i in range(N)],
+    }
+    films = [f"film {i // 8}" for i in range(N)]
+    path = tmp_path_factory.mktemp("job") / "cache.h5"
+    return make_cache(path, texts, {"cls": x, "mean": -x}, others, columns={"film": films})
+
+
+@pytest.fixture(scope="module")
+def sweep(cache: Path) -> HeadReport:
+    """hidden 0 and 16, two rates, two seeds."""
+    return train_head(cache, cache.parent / "run", hidden=[0, 16], lr=[1e-3, 1e-2], seed=[0, 1], epochs=4)
+
+
+def test_report_has_the_pinned_fields(sweep: HeadReport) -> None:
+    document = json.loads(json.dumps(sweep.to_dict(), allow_nan=False))
+    assert {"run", "heads", "engine", "train_seconds", "head_rows_per_second", "split", "best", "baselines"} <= set(
+        document
+    )
+    best = document["best"]
+    assert {"name", "hyperparameters", "val_accuracy", "val_loss", "test_accuracy"} <= set(best)
+    assert document["heads"] == 8 and document["engine"] and document["head_rows_per_second"] > 0
+    assert {side: document["split"][side] for side in ("train", "val", "test")} == {"train": 315, "val": 39, "test": 39}
+    assert document["split"]["unlabelled"] == 7
+    low, high = best["test_accuracy_interval"]
+    assert 0.8 < low < best["test_accuracy"] <= high
+    assert best["test_accuracy"] > document["baselines"]["majority"]["test_accuracy"] + 0.2
+    assert document["baselines"]["tfidf_logreg"]["test_accuracy"] > 0.5
+    assert any("7 rows have no label" in note for note in sweep.notes)
+
+
+def test_run_directory_holds_all_heads_ranked(cache: Path, sweep: HeadReport) -> None:
+    run, heads = load_run(sweep.run), load_heads(sweep.run)
+    assert sorted(path.name for path in Path(sweep.run).iterdir()) == sorted(FILES)
+    with (run.path / "leaderboard.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["rank"] for row in rows] == [str(i) for i in range(1, 9)]
+    assert {row["name"] for row in rows} == set(heads) == {f"head-{i:03d}" for i in range(8)}
+    losses = [float(row["val_loss"]) for row in rows]
+    assert losses == sorted(losses) and rows[0]["name"] == sweep.best["name"]
+    assert {(row["hidden"], row["lr"], row["seed"]) for row in rows} == {
+        (hidden, lr, seed) for hidden in ("0", "16") for lr in ("0.001", "0.01") for seed in "01"
+    }
+    best = heads[sweep.best["name"]]
+    assert best.spec == run.best.spec and best.classes == run.classes == ["negative", "positive"]
+    for name, weights in best.weights.items():
+        assert np.array_equal(weights, run.best.weights[name])
+    assert all(len(head.history["val_loss"]) == head.epochs_run == 4 for head in heads.values())
+
+
+def test_the_reported_scores_are_those_of_the_saved_head(cache: Path, sweep: HeadReport) -> None:
+    """On the raw vectors of the rows that run.json describes: the standardisation is in the weights."""
+    from embedcache.heads.split import make_split
+
+    run = load_run(sweep.run)
+    with open_cache(cache) as opened:
+        x, (y, classes), hashes = opened.embeddings(), opened.labels("label"), opened.hashes
+        split = make_split(y, hashes, seed=run.info["split"]["seed"])
+        val, test = (score(run.best.predict_log_proba(x[rows]), y[rows]) for rows in (split.val, split.test))
+    assert classes == run.classes
+    assert (val.accuracy, val.macro_f1) == (sweep.best["val_accuracy"], sweep.best["val_macro_f1"])
+    assert val.loss == pytest.approx(sweep.best["val_loss"], abs=2e-3)
+    assert (test.accuracy, test.loss) == (sweep.best["test_accuracy"], pytest.approx(sweep.best["test_loss"]))
+
+
+def test_run_json_repeats_the_run(cache: Path, sweep: HeadReport, tmp_path: Path) -> None:
+    info = load_run(sweep.run).info
+    settings, options = dict(info["settings"]), info["options"]
+    assert settings.pop("eps") == [1e-8]
+    again = train_head(info["cache"]["path"], tmp_path / "again", recipe=info["recipe"], **settings, **options)
+    assert (tmp_path / "again" / "best.safetensors").read_bytes() == (Path(sweep.run) / "best.safetensors").read_bytes()
+    other = load_run(again.run).info
+    assert other["split"] == info["split"] and other["heads"] == info["heads"] and other["files"] == info["files"]
+    with open_cache(cache) as opened:
+        assert info["cache"]["fingerprint"] == opened.fingerprint and info["encoder"] == opened.encoder
+    assert info["versions"]["numpy"] == np.__version__ and len(info["split"]["digests"]["train"]) == 32
+
+
+def test_article_recipe(cache: Path, tmp_path: Path) -> None:
+    report = train_head(cache, tmp_path / "run", recipe="article")
+    info = load_run(report.run).info
+    spec, settings = report.best["hyperparameters"], info["settings"]
+    assert (spec["hidden"], spec["lr"], spec["dropout"]) == (512, 1e-5, 0.1)
+    assert (spec["weight_decay"], spec["eps"], spec["betas"]) == (0, 1e-6, [0.9, 0.999])
+    assert (settings["batch_size"], settings["epochs"], settings["standardize"]) == (32, 5, False)
+    with open_cache(cache) as opened:
+        y = opened.labels("label")[0]
+    rows = np.flatnonzero(y >= 0)
+    train, val = train_test_split(rows, test_size=0.2, random_state=42, stratify=y[rows])
+    assert (report.split["train"], report.split["val"], report.split["test"]) == (len(train), len(val), 0)
+    assert report.best["test_accuracy"] is None and report.baselines["majority"]["test_accuracy"] is None
+    assert any("no test rows" in note for note in report.notes)
+    assert train_head(cache, tmp_path / "run", recipe="article", test=0.1, epochs=1).split["test"] == 39
+
+
+def test_groups_and_folds(cache: Path, tmp_path: Path) -> None:
+    report = train_head(cache, tmp_path / "run", hidden=8, lr=[1e-3, 1e-2], epochs=3, group="film", folds=3)
+    assert report.heads == 2 and report.split["group"] == "film" and report.split["val"] == 0
+    assert sum(fold["val"] for fold in report.split["folds"]) == report.split["train"]
+    heads = load_heads(report.run)
+    assert list(heads) == [f"head-{i:03d}/fold-{k}" for i in range(2) for k in range(3)]
+    losses = [[heads[f"head-{i:03d}/fold-{k}"].val_loss for k in range(3)] for i in range(2)]
+    assert report.best["val_loss"] == pytest.approx(min(np.mean(losses, axis=1)))
+    assert report.best["test_accuracy"] > 0.8
+    assert not any((load_run(report.run).best.weights["w2"] == head.weights["w2"]).all() for head in heads.values())
+
+
+def test_without_validation_the_last_epoch_is_kept(cache: Path, tmp_path: Path) -> None:
+    report = train_head(cache, tmp_path / "run", hidden=8, lr=[1e-2, 1e-3], epochs=2, val=0, test=0)
+    assert report.split["train"] == 393 and report.best["val_loss"] is None and report.best["best_epoch"] == 1
+    assert report.best["hyperparameters"]["lr"] == 1e-2
+    assert any("no validation rows" in note for note in report.notes)
+
+
+def test_other_vectors_weights_and_labels(cache: Path, tmp_path: Path) -> None:
+    report = train_head(
+        cache, tmp_path / "run", label="stars", pooling="mean", class_weight="balanced", standardize=False, epochs=1
+    )
+    info = load_run(report.run).info
+    assert (info["pooling"], info["label"], info["options"]["class_weight"]) == ("mean", "stars", "balanced")
+    assert report.classes == list("01234")
+
+
+def test_a_diverged_head_is_marked_and_never_chosen(cache: Path, tmp_path: Path) -> None:
+    report = train_head(cache, tmp_path / "run", hidden=8, lr=[1e30, 1e-3], epochs=2)
+    assert report.best["hyperparameters"]["lr"] == 1e-3
+    assert [row["status"] for row in report.leaderboard] == ["ok", "diverged"]
+    assert any("1 of 2 heads diverged" in note for note in report.notes)
+    with pytest.raises(EmbedcacheError, match="all 1 heads diverged"):
+        train_head(cache, tmp_path / "other", hidden=8, lr=1e30, epochs=2)
+    assert not (tmp_path / "other").exists()
+
+
+def test_progress_reaches_the_end(cache: Path, tmp_path: Path) -> None:
+    seen: list[tuple[int, int, int]] = []
+    train_head(cache, tmp_path / "run", hidden=[0, 4], epochs=2, progress=lambda *at: seen.append(at))
+    assert seen[-1] == (2 * 2 * 315, 2 * 2 * 315, 2 * 2 * 315)
+
+
+def test_a_class_with_one_row_is_named(tmp_path: Path) -> None:
+    texts, x, labels = labelled(60)
+    path = make_cache(tmp_path / "c.h5", texts, x, {"label": ["mixed", *labels[1:]]})
+    report = train_head(path, tmp_path / "run", epochs=1)
+    assert report.classes == ["mixed", "negative", "positive"]
+    assert any("single row: mixed" in note for note in report.notes)
+
+
+def test_a_class_without_rows_is_no_class() -> None:
+    cache: Any = SimpleNamespace(
+        labels_names=["label"],
+        labels=lambda name: (np.array([2, 0, -1, 2], np.int32), ["bad", "gone", "good"]),
+        poolings=["mean"],
+        embeddings=lambda pooling, layer: np.zeros((4, 2), np.float32),
+    )
+    data = load_data(cache, None, None, -1, None)
+    assert (data.classes, data.y.tolist(), data.pooling) == (["bad", "good"], [1, 0, -1, 1], "mean")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"label": "labl"}, "no label column 'labl'; it has id, label, same, stars"),
+        ({"label": "label,stars"}, "one label column at a time"),
+        ({"label": "same"}, "one class, 'x'"),
+        ({"label": "id"}, "400 different values in 400 rows: is it the label"),
+        ({"pooling": "max"}, "max"),
+        ({"layer": 3}, "3"),
+        ({"group": "author"}, "--group author.* film"),
+        ({"group": "label"}, "the label itself"),
+        ({"group": "same"}, "1 groups"),
+        ({"val": 1.5}, "--val 1.5"),
+        ({"val": 0.5, "test": 0.5}, "no rows to train on"),
+        ({"folds": 1}, "--folds 1"),
+        ({"hidden": -3}, "hidden"),
+        ({"lr": 0}, "lr"),
+        ({"epochs": 0}, "epochs"),
+        ({"class_weight": "some"}, "class_weight"),
+        ({"recipe": "cake"}, "cake"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_is_said_in_a_line_and_leaves_nothing(
+    cache: Path, tmp_path: Path, settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(EmbedcacheError, match=message) as caught:
+        train_head(cache, tmp_path / "run", **settings)
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_folder_is_looked_at_first(cache: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.txt").write_text("years of work")
+    with pytest.raises(EmbedcacheError, match="is no run"):
+        train_head(tmp_path / "no such cache.h5", tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"), [([None] * 2, "nothing to learn"), (["a", "b"], "2 labelled rows"), ([], "label column")]
+)
+def test_two_rows(tmp_path: Path, labels: list[str | None], message: str) -> None:
+    path = make_cache(
+        tmp_path / "c.h5", ["one", "two"], np.eye(2, dtype=np.float32), {"label": labels} if labels else {}
+    )
+    with pytest.raises(EmbedcacheError, match=message):
+        train_head(path, tmp_path / "run")
+
+
+def test_an_incomplete_cache(tmp_path: Path) -> None:
+    texts, x, labels = labelled(60)
+    path = make_cache(tmp_path / "c.h5", texts, x, {"label": labels}, incomplete=True)
+    with pytest.raises(EmbedcacheError, match="not complete"):
+        train_head(path, tmp_path / "run")
