@@ -59,6 +59,8 @@ def _one_line(error: Exception) -> str:
 @click.version_option(__version__, prog_name="embedcache")
 def main() -> None:
     """Embed labelled texts once, train hundreds of heads in seconds, search the neighbours."""
+    # Read when torch loads. Waiting threads that spin cost PyTorch most of its speed where others use the cores too.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def json_option(command: Any) -> Any:
@@ -166,6 +168,9 @@ def verify(as_json: bool, cache: str) -> None:
 @click.option("--epochs", type=COUNT)
 @click.option("--val", type=FRACTION, help="Share of the rows to validate on.")
 @click.option("--test", type=FRACTION, help="Share of the rows to score the chosen head on, once.")
+@click.option(
+    "--folds", type=Number(int, 2), metavar="K", help="K folds in place of --val; the best is trained again on all."
+)
 @click.option("--group", help="Rows with the same value in this column stay on one side of the split.")
 @click.option("--class-weight", type=click.Choice(["none", "balanced"]), default="none", show_default=True)
 @click.option("--standardize/--no-standardize", default=None, help="Zero mean, unit variance for every feature.")
