@@ -208,6 +208,8 @@ def _read_parquet(source: Source, wanted: Mapping[str, str], batch_rows: int) ->
     try:
         for batch in file.iter_batches(batch_rows, columns=list(wanted)):
             yield [batch.column(name).to_pylist() for name in wanted]
+    except UnicodeDecodeError as error:
+        raise EmbedcacheError(f"{source.path}: holds strings that are not UTF-8 ({error}): write it again") from error
     except (pa.ArrowException, OSError) as error:
         raise EmbedcacheError(f"{source.path}: damaged Parquet file ({one_line(error)}): write it again") from error
 

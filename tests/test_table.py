@@ -236,3 +236,20 @@ def test_a_damaged_parquet_file(tmp_path: Path) -> None:
     path.write_bytes(data[:-100])
     with pytest.raises(EmbedcacheError, match="not a Parquet file, or cut off"):
         read(path)
+
+
+def test_parquet_strings_that_are_not_utf8(tmp_path: Path) -> None:
+    import pyarrow as pa
+
+    raw = pa.array([b"fine", b"\xff\xfe"]).view(pa.string())
+    with pytest.raises(EmbedcacheError, match="strings that are not UTF-8"):
+        read(write_parquet(tmp_path / "x.parquet", text=raw), Columns())
+
+
+def test_parquet_columns_with_dots_and_dictionaries(tmp_path: Path) -> None:
+    import pyarrow as pa
+
+    label = pa.array(["a", "b", None]).dictionary_encode()
+    table = {"the.text": ["x", "y", "z"], "the": [1, 2, 3], "label": label}
+    rows = read(write_parquet(tmp_path / "x.parquet", **table), Columns("the.text", ("label",), keep=("the",)))
+    assert (rows.texts, rows.labels["label"], rows.keep["the"]) == (["x", "y", "z"], ["a", "b", None], ["1", "2", "3"])

@@ -120,7 +120,7 @@ def find_folder(source: str | Path, trust_remote_code: bool = False) -> tuple[Pa
     if isinstance(source, Path) or not re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", name):
         raise EmbedcacheError(f"{source}: no such folder: name a model folder, or a Hugging Face name such as "
                               "bert-base-uncased")  # fmt: skip
-    folder = _cached(name) or _download(name, trust_remote_code)
+    folder = _cached(name, trust_remote_code) or _download(name, trust_remote_code)
     check_folder(folder, name)
     return folder, name
 
@@ -189,7 +189,7 @@ def _file_sha256(path: Path, size: int, mtime_ns: int) -> str:
     return digest.hexdigest()
 
 
-def _cached(name: str) -> Path | None:
+def _cached(name: str, trust_remote_code: bool) -> Path | None:
     """The hub model's folder in the Hugging Face cache, if all the files are there: no network is touched."""
     from huggingface_hub import snapshot_download
 
@@ -198,7 +198,9 @@ def _cached(name: str) -> Path | None:
         check_folder(folder, name)
     except (OSError, ValueError, EmbedcacheError):
         return None
-    return folder
+    # It may have been fetched without its own code, when that was not trusted yet.
+    lacks_code = "auto_map" in read_json(folder / "config.json") and not any(folder.glob("*.py"))
+    return None if trust_remote_code and lacks_code else folder
 
 
 def _download(name: str, trust_remote_code: bool) -> Path:
