@@ -16,7 +16,7 @@ import numpy as np
 
 from embedcache.encoder import plan_batches
 from embedcache.errors import EmbedcacheError
-from embedcache.heads.run import Run, load_run
+from embedcache.heads.run import INFO, Run, load_run
 
 if TYPE_CHECKING:
     from embedcache.encoder import Encoder
@@ -60,6 +60,7 @@ class Classifier:
         self.run, self.encoder = run, encoder
         self.classes = run.classes
         self._outputs = [(run.info["pooling"], run.info["layer"])]
+        self._dtype = np.dtype(run.info["dtype"])
 
     @classmethod
     def load(
@@ -76,9 +77,12 @@ class Classifier:
         where the run lacks files or is damaged, or the encoder is gone or is another one.
         """
         loaded = load_run(run)
-        source, wanted = model or loaded.info["encoder"]["source"], loaded.info["encoder"]["identity"]
-        encoder = load_encoder(source, wanted, device, trust_remote_code)
-        return cls(loaded, encoder)
+        try:
+            about = loaded.info["encoder"]
+            encoder = load_encoder(model or about["source"], about["identity"], device, trust_remote_code)
+            return cls(loaded, encoder)
+        except (KeyError, TypeError) as error:
+            raise EmbedcacheError(f"{loaded.path / INFO} is damaged: it lacks {error}; train it again") from None
 
     def predict(self, texts: Sequence[str]) -> list[Prediction]:
         """The label of each text. Long texts are cut to the encoder's max_length, as in extract."""
@@ -92,7 +96,7 @@ class Classifier:
     def _encode(self, texts: Sequence[str], tell: Callable[[np.ndarray], None] | None = None) -> tuple[np.ndarray, int]:
         """(vectors [n, D], how many texts were cut); tell hears which rows each batch finished."""
         tokens = self.encoder.tokenize(texts)
-        vectors = np.empty((len(texts), self.encoder.dim), self.run.info["dtype"])
+        vectors = np.empty((len(texts), self.encoder.dim), self._dtype)
         for batch in plan_batches(tokens.lengths, self.encoder.batch_tokens):
             (vectors[batch],) = self.encoder.encode([tokens.ids[i] for i in batch], self._outputs)
             if tell is not None:

@@ -118,3 +118,13 @@ def test_another_encoder_is_refused(run: Path, tiny_bert: Path, tmp_path: Path) 
 def test_an_encoder_that_is_gone(run: Path, tmp_path: Path) -> None:
     with pytest.raises(EmbedcacheError, match="--model FOLDER"):
         Classifier.load(run, "cpu", model=tmp_path / "gone")
+
+
+@pytest.mark.parametrize("key", ["encoder", "pooling", "dtype"])
+def test_a_run_json_that_lacks_something(run: Path, tmp_path: Path, key: str) -> None:
+    copy = Path(shutil.copytree(run, tmp_path / "run"))
+    info = json.loads((copy / "run.json").read_text())
+    del info[key]
+    (copy / "run.json").write_text(json.dumps(info))
+    with pytest.raises(EmbedcacheError, match=rf"run\.json is damaged: it lacks '{key}'"):
+        Classifier.load(copy, "cpu")
