@@ -16,7 +16,13 @@ from conftest import make_reviews
 from embedcache.cli import main
 
 Cli = Callable[..., Result]
-POLYGLOT = ["映画は素晴らしかった。また見たい。", "Ужасно скучно 😴🍿", "فيلم رائع للغاية", "סרט נהדר", "e\u0301galite\u0301 \u200d👩‍👩‍👧"]
+POLYGLOT = [
+    "映画は素晴らしかった。また見たい。",
+    "Ужасно скучно 😴🍿",
+    "فيلم رائع للغاية",
+    "סרט נהדר",
+    "e\u0301galite\u0301 \u200d👩‍👩‍👧",
+]
 
 
 def invoke(*arguments: Any) -> Result:
@@ -118,14 +124,15 @@ def test_plain_output_is_for_people(made: Path, tiny_bert: Path, tmp_path: Path)
     assert "complete" in invoke("info", tmp_path / "c.h5").output
     table = invoke("train-head", tmp_path / "c.h5", "-o", tmp_path / "run", "--epochs", "2").output
     assert "majority" in table and "TF-IDF" in table
-    assert "positive" in invoke("predict", tmp_path / "run", "great") .output + "negative"
+    assert "positive" in invoke("predict", tmp_path / "run", "great").output + "negative"
     assert "0." in invoke("search", tmp_path / "c.h5", "--row", "0").output
 
 
 def test_all_scripts_pass_through_everything(made: Path, tmp_path: Path) -> None:
     for text in POLYGLOT:
-        best = document("search", made / "reviews.h5", text, "-k", "1")["results"][0]
-        assert best["text"] == text and best["score"] == pytest.approx(1, abs=1e-3)
+        # The tiny encoder's vocabulary is English: texts of as many unknown words are alike to it.
+        found = document("search", made / "reviews.h5", text, "-k", "5")["results"]
+        assert text in [one["text"] for one in found if one["score"] == pytest.approx(1, abs=1e-3)]
         assert document("predict", made / "run", text)[0]["text"] == text
     table = write_csv(tmp_path / "in.csv", [(text, "") for text in POLYGLOT])
     document("predict", made / "run", "--input", table, "-o", tmp_path / "out.csv")
@@ -154,7 +161,9 @@ def test_blank_texts_and_missing_labels_are_kept_and_counted(extract: Any, tmp_p
 
 @pytest.mark.timeout(60)
 def test_a_text_of_two_megabytes(extract: Any, tmp_path: Path) -> None:
-    report = document(*extract(write_csv(tmp_path / "t.csv", [*make_reviews(9), ("great film " * 190_000, "positive")])))
+    report = document(
+        *extract(write_csv(tmp_path / "t.csv", [*make_reviews(9), ("great film " * 190_000, "positive")]))
+    )
     assert (report["rows"], report["truncated"]) == (10, 1)
 
 
@@ -176,7 +185,7 @@ def test_long_texts_are_reported_as_truncated(extract: Any, tmp_path: Path) -> N
         (b'text,label\n"never closed,positive\n', ["line 2", "quot"]),
         (b"text,label\nfine,good\ncaf\xe9,good\n", ["byte 24", "--encoding"]),
         (b"text,label\nfine,good,extra\n", ["line 2"]),
-        (b"text,text\na,b\n", ["twice"]),
+        (b"text,text\na,b\n", ["'text'", "rename"]),
     ],
     ids=["empty", "header-only", "unknown-column", "broken-quoting", "not-utf8", "extra-field", "same-name"],
 )

@@ -40,7 +40,9 @@ def reviews(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def cache(reviews: Path) -> Path:
     path = reviews.parent / "reviews.h5"
-    report = embedcache("extract", reviews, "-o", path, "--model", fetch.encoder(), "--keep", "movie", "--pooling", "cls,mean")
+    report = embedcache(
+        "extract", reviews, "-o", path, "--model", fetch.encoder(), "--keep", "movie", "--pooling", "cls,mean"
+    )
     assert report["rows"] == 801 and report["duplicates"] >= 1
     assert report["encoded"] == 801 - report["duplicates"] and report["truncated"] == 0
     return path
@@ -78,7 +80,10 @@ def test_train_predict_search(cache: Path, tmp_path: Path) -> None:
     assert trained["best"]["val_accuracy"] > 0.6
     assert trained["best"]["test_accuracy"] > trained["baselines"]["majority"]["test_accuracy"]
     good, bad = embedcache(
-        "predict", run, "a warm, funny, moving and beautifully acted film", "a dull and lifeless mess that bores to tears"
+        "predict",
+        run,
+        "a warm, funny, moving and beautifully acted film",
+        "a dull and lifeless mess that bores to tears",
     )
     assert (good["label"], bad["label"]) == ("fresh", "rotten")
     assert sorted(file.name for file in run.iterdir()) == [
@@ -86,4 +91,6 @@ def test_train_predict_search(cache: Path, tmp_path: Path) -> None:
     ]  # fmt: skip
     found = embedcache("search", cache, "a scary horror film", "-k", "5", "--pooling", "mean")["results"]
     assert [one["rank"] for one in found] == [1, 2, 3, 4, 5]
-    assert any(word in one["text"].lower() for one in found for word in ("horror", "scar", "fright", "chill", "thriller"))
+    assert any(
+        word in one["text"].lower() for one in found for word in ("horror", "scar", "fright", "chill", "thriller")
+    )
