@@ -14,7 +14,7 @@ from embedcache.cache import Cache, open_cache
 from embedcache.errors import EmbedcacheError
 from embedcache.formats import FORMATS
 from embedcache.table import Columns, read_lines, read_rows
-from embedcache.where import rows_where
+from embedcache.where import not_blank, rows_where
 
 if TYPE_CHECKING:
     from embedcache.encoder.model import Encoder
@@ -226,6 +226,9 @@ def search_cache(
 ) -> SearchReport:
     """The rows of a cache that are most like a text, one of its rows (itself left out), or each text of a file.
 
+    Rows with a blank text are never found: to an encoder they are much like any short text. Rows with the same text
+    as the query are.
+
     Args:
         file: a table with a text column, or any other file, of which each line is a query (a blank one finds nothing).
         where: conditions "column=value" on label or kept columns, several in a list or separated by commas. Several
@@ -240,10 +243,11 @@ def search_cache(
         raise EmbedcacheError("give one query: a text, a row or a file")
     with open_cache(cache_path) as cache:
         index = SearchIndex.build(cache, *_stored_output(cache, pooling, layer))
-        among = rows_where(cache, [where] if isinstance(where, str) else where or [])
+        among = not_blank(cache.texts)
+        if where:
+            among &= rows_where(cache, [where] if isinstance(where, str) else where)
         if row is not None:
             _check_row(cache, index, row)
-            among = np.ones(cache.rows, dtype=bool) if among is None else among
             among[row] = False
             texts, asked = [cache.texts[row]], [0]
             found = index.search(index.vector(row), k, among=among)
@@ -255,9 +259,8 @@ def search_cache(
         results: list[list[Found]] = [[] for _ in texts]
         for i, rows, scores in zip(asked, found.rows, found.scores, strict=True):
             results[i] = _describe(cache, rows, scores)
-        candidates = cache.rows if among is None else int(np.count_nonzero(among))
         answers = [Answer(text, row, result) for text, result in zip(texts, results, strict=True)]
-        return SearchReport(answers, k, candidates, many=file is not None)
+        return SearchReport(answers, k, int(np.count_nonzero(among)), many=file is not None)
 
 
 def unit_length(X: np.ndarray) -> np.ndarray:
@@ -314,6 +317,8 @@ def _stored_output(cache: Cache, pooling: str | None, layer: int | None) -> tupl
 def _check_row(cache: Cache, index: SearchIndex, row: int) -> None:
     if not 0 <= row < cache.rows:
         raise EmbedcacheError(f"{cache.path} has no row {row}: it has {cache.rows}, counted from 0 to {cache.rows - 1}")
+    if not cache.texts[row].strip():
+        raise EmbedcacheError(f"row {row} of {cache.path} has a blank text: choose another row")
     if not index.vector(row).any():
         raise EmbedcacheError(f"row {row} of {cache.path} has no usable vector (zero or NaN): choose another row")
 

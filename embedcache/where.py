@@ -1,4 +1,4 @@
-"""Conditions such as "label=positive": which rows of a cache meet them."""
+"""Which rows of a cache may be found: those with a text, and those that meet conditions such as "label=positive"."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 CHUNK_ROWS = 8192  # rows whose bytes are compared at once
 
 
-def rows_where(cache: Cache, conditions: Iterable[str]) -> np.ndarray | None:
-    """bool [N]: the rows that meet all conditions; None where there are no conditions.
+def rows_where(cache: Cache, conditions: Iterable[str]) -> np.ndarray:
+    """bool [N]: the rows that meet all conditions.
 
     Each is "column=value" on a label or a kept column, or several of these with commas between. Several values of one
     column mean any of them, several columns mean all of them.
@@ -35,14 +35,23 @@ def rows_where(cache: Cache, conditions: Iterable[str]) -> np.ndarray | None:
             if not equals:
                 raise EmbedcacheError(f'--where "{part}" is no condition: write COLUMN=VALUE, as in "label=positive"')
             wanted.setdefault(column.strip(), []).append(value.strip())
-    if not wanted:
-        return None
     among = np.ones(cache.rows, dtype=bool)
     for column, values in wanted.items():
         among &= np.logical_or.reduce([_equals(cache, column, value) for value in values])
     if not among.any():
         raise EmbedcacheError(f"no row of {cache.path} meets all of --where: leave one condition out")
     return among
+
+
+def not_blank(texts: Strings) -> np.ndarray:
+    """bool [N]: the texts that are more than white space."""
+    filled = np.diff(texts.offsets) > 0
+    rows = np.flatnonzero(filled)
+    # Only a text that begins with white space, or with a byte of other than ASCII, can be white space alone.
+    first = texts.data[texts.offsets[rows]]
+    for row in rows[(first <= ord(" ")) | np.isin(first, (0xC2, 0xE1, 0xE2, 0xE3))]:
+        filled[row] = not texts[int(row)].isspace()
+    return filled
 
 
 def _equals(cache: Cache, column: str, value: str) -> np.ndarray:

@@ -219,13 +219,17 @@ def test_where_that_names_nothing(cache: Path, where: str, message: str) -> None
         search_cache(cache, row=0, where=where)
 
 
-def test_duplicates_of_the_row_are_found(tmp_path: Path) -> None:
-    X = np.random.default_rng(4).normal(size=(5, 8)).astype(np.float32)
-    X[3] = X[1]
-    path = make_cache(tmp_path / "c.h5", ["a", "b", "", "b", " "], X)
-    (answer,) = search_cache(path, row=1).answers
+def test_duplicates_are_found_and_blank_texts_are_not(tmp_path: Path) -> None:
+    X = np.random.default_rng(4).normal(size=(7, 8)).astype(np.float32)
+    X[3] = X[4] = X[1]
+    path = make_cache(tmp_path / "c.h5", ["a", "b", "", "b", " \n", "\u3000\u2003", "　日本"], X)
+    report = search_cache(path, row=1)
+    (answer,) = report.answers
     assert (answer.results[0].row, answer.results[0].labels, answer.results[0].id) == (3, {}, None)
-    assert len(answer.results) == 4
+    assert sorted(found.row for found in answer.results) == [0, 3, 6]
+    assert report.candidates == 3
+    with pytest.raises(EmbedcacheError, match=r"row 2 of .* has a blank text"):
+        search_cache(path, row=2)
 
 
 def test_what_cannot_be_searched(cache: Path, tmp_path: Path) -> None:

@@ -221,7 +221,7 @@ def _download(name: str, trust_remote_code: bool) -> Path:
             f"no model '{name}' on the Hugging Face hub (or it is private): check the name, or name a local folder"
         ) from error
     except Exception as error:  # the HTTP client's own errors too, which differ by version of the hub's library
-        reason = " ".join(str(error).split())[:120]
+        reason = (str(error).splitlines() or [type(error).__name__])[0].removeprefix("Got: ")[:120]
         raise EmbedcacheError(
             f"model '{name}' is not in the local cache and cannot be downloaded ({reason}): when offline, pass the "
             "path of a folder that holds its config.json, model.safetensors and tokenizer files"
