@@ -33,13 +33,18 @@ const Kernels& choose_kernels() {
   return kernels_plain;
 }
 
-std::string check_view(const ec_view& view, int64_t dim, const char* name) {
+std::string check_view(const ec_view& view, int64_t dim, int32_t classes, const char* name) {
   if (view.n == 0) return "";
   if (view.n < 0 || view.n >= int64_t{1} << 32) return std::string(name) + ": a number of rows out of range";
   const ec_matrix& x = view.x;
   if (!x.data || !view.y || !view.rows) return std::string(name) + ": a null pointer";
   if (x.dim != dim || x.dim <= 0 || x.stride < 0) return std::string(name) + ": a dimension out of range";
   if (x.dtype != EC_FLOAT16 && x.dtype != EC_FLOAT32) return std::string(name) + ": an unknown dtype";
+  for (int64_t i = 0; i < view.n; ++i) {
+    const int64_t row = view.rows[i];
+    if (row < 0 || row >= x.rows) return std::string(name) + ": a row number outside x";
+    if (view.y[row] < 0 || view.y[row] >= classes) return std::string(name) + ": a class out of range";
+  }
   return "";
 }
 
@@ -47,8 +52,8 @@ std::string check_task(const ec_task& task) {
   if (task.classes < 2) return "fewer than two classes";
   if (task.train.n <= 0) return "no rows to train on";
   if (!task.mean != !task.inv_std) return "mean without inv_std";
-  const std::string train = check_view(task.train, task.train.x.dim, "train");
-  return train.empty() ? check_view(task.val, task.train.x.dim, "validation") : train;
+  const std::string train = check_view(task.train, task.train.x.dim, task.classes, "train");
+  return train.empty() ? check_view(task.val, task.train.x.dim, task.classes, "validation") : train;
 }
 
 std::string check_head(const ec_head& head, const ec_result& result, int32_t n_tasks) {

@@ -1,0 +1,104 @@
+"""The engines that this machine can run, and problems for them."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+
+from embedcache.heads import native
+from embedcache.heads.spec import HeadSpec
+from embedcache.heads.train import BankResult, Task, View, train_bank
+
+
+@dataclass(frozen=True)
+class Engine:
+    """How train_bank reaches one engine; ``isa`` forces an instruction set of the CPU library."""
+
+    engine: str
+    device: str
+    isa: str = ""
+
+    def train(self, tasks: list[Task], heads: list[tuple[HeadSpec, int]], **options: Any) -> BankResult:
+        before = os.environ.get("EMBEDCACHE_ISA")
+        os.environ["EMBEDCACHE_ISA"] = self.isa
+        try:
+            # One thread for torch: its OpenMP loop falls many-fold when the tests share the cores.
+            options = {"threads": 1 if self.engine == "torch" else 2, **options}
+            return train_bank(tasks, heads, engine=self.engine, device=self.device, **options)
+        finally:
+            os.environ.pop("EMBEDCACHE_ISA") if before is None else os.environ.update(EMBEDCACHE_ISA=before)
+
+
+def native_cpu_engines() -> dict[str, Engine]:
+    """One for each instruction set of this machine."""
+    engines = {}
+    for isa in ("avx512", "avx2", "plain") if platform.machine() in ("x86_64", "AMD64") else ("plain",):
+        engine = Engine("native", "cpu", isa)
+        try:
+            name = engine.train([make_task(8, 4, 2)], [(HeadSpec(hidden=0), 0)], epochs=1).engine
+        except native.NativeUnavailableError as error:
+            pytest.skip(f"the native library is not built: {error}", allow_module_level=True)
+        if name == f"native-cpu-{isa}":
+            engines[name] = engine
+    return engines
+
+
+def all_engines() -> dict[str, Engine]:
+    engines = {**native_cpu_engines(), "torch-cpu": Engine("torch", "cpu")}
+    try:
+        native.find("cuda")
+        engines["native-cuda"] = Engine("native", "cuda")
+    except native.NativeUnavailableError:
+        pass
+    return engines
+
+
+def parametrize(engines: Callable[[], dict[str, Engine]]) -> Any:
+    made = engines()
+    return pytest.mark.parametrize("engine", made.values(), ids=made.keys())
+
+
+def make_task(
+    n: int,
+    dim: int,
+    classes: int,
+    *,
+    n_val: int = 0,
+    dtype: type = np.float32,
+    noise: float = 0.5,
+    standardize: bool = False,
+    weighted: bool = False,
+    seed: int = 0,
+) -> Task:
+    """A noisy linear problem. The rows of x are used in an odd order, and not all of them."""
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((n + n_val + 3, dim))
+    if standardize:
+        x = x * rng.uniform(0.2, 3, dim) + rng.standard_normal(dim)
+    x = x.astype(dtype)
+    scores = x.astype(np.float64) @ rng.standard_normal((dim, classes)) / np.sqrt(dim)
+    y = (scores + noise * rng.standard_normal(scores.shape)).argmax(axis=1).astype(np.int32)
+    y[:classes] = np.arange(classes)[: len(y)]
+    rows = rng.permutation(len(x))
+    train, val = rows[:n], rows[n : n + n_val]
+    task = Task(View(x, y, train), View(x, y, val) if n_val else None, classes)
+    if standardize:
+        used = x[train].astype(np.float64)
+        task.mean = used.mean(axis=0).astype(np.float32)
+        task.inv_std = (1 / used.std(axis=0)).astype(np.float32)
+    if weighted:
+        task.class_weight = rng.uniform(0.5, 2, classes).astype(np.float32)
+    return task
+
+
+def same_heads(a: BankResult, b: BankResult, pick_a: Any = slice(None), pick_b: Any = slice(None)) -> bool:
+    """Whether weights and losses agree to the bit."""
+    heads = zip(a.heads[pick_a], b.heads[pick_b], strict=True)
+    weights = all(x.weights[n].tobytes() == y.weights[n].tobytes() for x, y in heads for n in x.weights)
+    return weights and all(a.history[n][pick_a].tobytes() == b.history[n][pick_b].tobytes() for n in a.history)

@@ -1,0 +1,217 @@
+"""The public train_heads, what goes into it and what comes out."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from engines import make_task
+
+from embedcache.errors import EmbedcacheError
+from embedcache.heads.bank import finite
+from embedcache.heads.spec import HeadSpec, head_grid
+from embedcache.heads.train import TrainedHead, View, class_weights, standardize_stats, train_bank, train_heads
+
+RNG = np.random.default_rng(0)
+X = RNG.standard_normal((300, 20)).astype(np.float32)
+Y = (X[:, 0] > 0).astype(int)
+SMALL = HeadSpec(hidden=16, lr=1e-2)
+
+
+def quick(x=X, y=Y, grid=SMALL, **options):
+    return train_heads(x, y, grid, **{"epochs": 2, "device": "cpu", **options})
+
+
+def test_result() -> None:
+    grid = head_grid(hidden=[0, 16], seed=range(2))
+    result = quick(grid=grid, epochs=3, validation=(X[:50], Y[:50]))
+    assert [head.spec for head in result.heads] == grid
+    for name in ("train_loss", "val_loss", "val_accuracy"):
+        assert result.history[name].shape == (4, 3)
+    assert result.best.val_loss == min(head.val_loss for head in result.heads)
+    assert result.seconds > 0
+    assert not result.cancelled
+    head = result.heads[3]
+    assert {name: array.shape for name, array in head.weights.items()} == {
+        "w1": (16, 20),
+        "b1": (16,),
+        "w2": (2, 16),
+        "b2": (2,),
+    }
+    assert all(array.dtype == np.float32 for array in head.weights.values())
+    assert set(result.heads[0].weights) == {"w2", "b2"}
+
+
+def test_labels_of_any_kind() -> None:
+    words = np.where(Y, "good", "bad")
+    expected = quick().heads[0].weights["w1"]
+    for y in (words, words.tolist(), words.astype(object), Y.astype(bool), Y + 5, torch.tensor(Y), Y.astype(np.uint8)):
+        head = quick(y=y, epochs=12).heads[0]
+        labels = y.numpy() if isinstance(y, torch.Tensor) else np.asarray(y)
+        assert head.classes == np.unique(labels).tolist()
+        assert (head.predict(X) == labels).mean() > 0.9
+        assert (quick(y=y).heads[0].weights["w1"] == expected).all()
+
+
+def test_matrices_of_any_kind() -> None:
+    expected = quick().heads[0].weights["w1"]
+    for x in (X.astype(np.float64), X.tolist(), torch.tensor(X), torch.tensor(X, requires_grad=True), X.astype(">f4")):
+        assert (quick(x).heads[0].weights["w1"] == expected).all()
+    half = quick(X.astype(np.float16)).heads[0].weights["w1"]
+    assert (quick(X.astype(np.float16).astype(np.float32)).heads[0].weights["w1"] == half).all()
+    assert (quick(torch.tensor(X).half()).heads[0].weights["w1"] == half).all()
+    quick(torch.tensor(X).bfloat16())
+    quick((X * 10).astype(np.int32))
+
+
+@pytest.mark.parametrize("engine", ["native", "torch"])
+def test_standardisation_is_folded_in(engine: str) -> None:
+    x = X * RNG.uniform(1, 100, 20).astype(np.float32) + 50
+    x[:, 3] = 7  # constant
+    for hidden in (0, 16):
+        head = quick(
+            x, grid=HeadSpec(hidden=hidden, lr=1e-2), standardize=True, engine=engine, epochs=10, threads=1
+        ).heads[0]
+        assert (head.predict(x) == Y).mean() > 0.9
+        mean, inv_std = standardize_stats(x, np.arange(len(x)))
+        same = quick(
+            (x - mean) * inv_std, grid=HeadSpec(hidden=hidden, lr=1e-2), engine=engine, epochs=10, threads=1
+        ).heads[0]
+        inside = same.predict_log_proba((x - mean) * inv_std)
+        np.testing.assert_allclose(head.predict_log_proba(x), inside, atol=2e-3)
+
+
+def test_standardize_stats() -> None:
+    x = (RNG.standard_normal((20_000, 5)) * [1, 10, 0.1, 0, 1] + [0, 1000, 0, 3, -5]).astype(np.float32)
+    rows = RNG.permutation(20_000)[:15_000]
+    mean, inv_std = standardize_stats(x, rows)
+    used = x[rows].astype(np.float64)
+    np.testing.assert_allclose(mean, used.mean(axis=0), atol=1e-6, rtol=1e-6)
+    spread = [0, 1, 2, 4]
+    np.testing.assert_allclose(inv_std[spread], 1 / used.std(axis=0)[spread], rtol=1e-6)
+    assert inv_std[3] == 1
+
+
+def test_class_weights() -> None:
+    codes = np.array([0, 0, 0, 1], np.int32)
+    np.testing.assert_allclose(class_weights("balanced", codes, ["a", "b"]), [4 / 6, 2])
+    np.testing.assert_allclose(class_weights({"b": 3.0}, codes, ["a", "b"]), [1, 3])
+    assert class_weights("none", codes, ["a", "b"]) is None
+    y = np.where(RNG.random(300) < 0.1, "rare", "often")  # nothing to learn: the loss alone decides
+    plain, balanced = quick(y=y, epochs=5), quick(y=y, epochs=5, class_weight="balanced")
+    counts = [(result.heads[0].predict(X) == "rare").sum() for result in (plain, balanced)]
+    assert counts[1] > counts[0]
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"x": X[:0], "y": Y[:0]}, "no rows"),
+        ({"x": X[0]}, "matrix"),
+        ({"x": X[:, :0]}, "matrix"),
+        ({"x": np.full((300, 2), "a")}, "numbers"),
+        ({"y": Y[:-1]}, "300 rows, but y has shape"),
+        ({"y": Y * 0}, "one class only"),
+        ({"y": Y * 0.5}, "integers or strings"),
+        ({"y": [None] + ["a"] * 299}, "without missing"),
+        ({"grid": []}, "no heads"),
+        ({"batch_size": 0}, "batch_size must be a whole number, 1 or more"),
+        ({"epochs": 0}, "epochs"),
+        ({"epochs": 1.5}, "epochs"),
+        ({"early_stop": -1}, "early_stop"),
+        ({"threads": -1}, "threads"),
+        ({"engine": "jax"}, "engine must be"),
+        ({"device": "tpu"}, "device must be"),
+        ({"compute": "bfloat16"}, "not there yet"),
+        ({"compute": "int8"}, "compute must be"),
+        ({"class_weight": "heavy"}, "class_weight"),
+        ({"class_weight": [1, 2, 3]}, "3 weights for 2 classes"),
+        ({"class_weight": [1, 0]}, "above 0"),
+        ({"class_weight": {"x": 1}}, "no class"),
+        ({"validation": (X[:, :5], Y)}, "5 columns"),
+        ({"validation": (X, Y + 7)}, "no class of y"),
+        ({"validation": (X, Y.astype(str))}, "another type"),
+        ({"validation": (X, Y[:5])}, "y has shape"),
+    ],
+)
+def test_bad_input(change: dict, words: str) -> None:
+    with pytest.raises(EmbedcacheError, match=words) as error:
+        quick(**change)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_nan_and_infinity_are_named_by_row(dtype: type, bad: float) -> None:
+    x = np.zeros((9000, 3), dtype)
+    x[8500, 1] = bad
+    y = np.arange(9000) % 2
+    with pytest.raises(EmbedcacheError, match="first in row 8500"):
+        quick(x, y)
+    with pytest.raises(EmbedcacheError, match="first in row 8500"):
+        quick(np.zeros((10, 3), dtype), y[:10], validation=(x, y))
+    task = make_task(20, 3, 2)
+    task.train = View(x, y.astype(np.int32), np.arange(100))  # the bad row is not used
+    train_bank([task], [(SMALL, 0)], epochs=1, device="cpu")
+    assert finite(np.array([[65504.0]], np.float16))
+
+
+def test_bank_errors() -> None:
+    task = make_task(20, 3, 2)
+    with pytest.raises(EmbedcacheError, match="task 1, but there are 1"):
+        train_bank([task], [(SMALL, 1)])
+    task.train.rows = np.array([0, 23])
+    with pytest.raises(EmbedcacheError, match=r"outside 0\.\.22"):
+        train_bank([task], [(SMALL, 0)])
+    task = make_task(20, 3, 2)
+    task.train.y[task.train.rows[4]] = -1
+    with pytest.raises(EmbedcacheError, match=f"row {task.train.rows[4]} of the train data has class -1"):
+        train_bank([task], [(SMALL, 0)])
+    task.mean = np.zeros(3, np.float32)
+    task.train.y[task.train.rows[4]] = 0
+    with pytest.raises(EmbedcacheError, match="both mean and inv_std"):
+        train_bank([task], [(SMALL, 0)])
+
+
+@pytest.mark.parametrize("hidden", [0, 16])
+def test_a_head_goes_to_torch_and_to_disk(hidden: int, tmp_path) -> None:
+    y = np.where(Y, "良い", "bad")
+    head = quick(y=y, grid=HeadSpec(hidden=hidden), validation=(X, y)).heads[0]
+    expected = head.predict_log_proba(X)
+    np.testing.assert_allclose(np.exp(expected).sum(axis=1), 1, rtol=1e-5)
+    with torch.no_grad():
+        np.testing.assert_allclose(head.to_torch()(torch.tensor(X)).numpy(), expected, atol=1e-5)
+    head.save(tmp_path / "head.safetensors")
+    loaded = TrainedHead.load(tmp_path / "head.safetensors")
+    assert (loaded.predict_log_proba(X) == expected).all()
+    assert loaded.metadata() == head.metadata()
+    assert loaded.predict(X[:3]).tolist() == head.predict(X[:3]).tolist()
+
+
+def test_damaged_files_are_said_so(tmp_path) -> None:
+    with pytest.raises(EmbedcacheError, match="no such file"):
+        TrainedHead.load(tmp_path / "none.safetensors")
+    (tmp_path / "text").write_text("hello")
+    with pytest.raises(EmbedcacheError, match="no saved head"):
+        TrainedHead.load(tmp_path / "text")
+    from safetensors.numpy import save_file
+
+    save_file({"w2": np.zeros((2, 2), np.float32)}, tmp_path / "other")
+    with pytest.raises(EmbedcacheError, match="no saved head"):
+        TrainedHead.load(tmp_path / "other")
+
+
+def test_prediction_checks_its_input() -> None:
+    head = quick().heads[0]
+    assert head.predict_log_proba(X[:0]).shape == (0, 2)
+    with pytest.raises(EmbedcacheError, match="reads \\[rows, 20\\]"):
+        head.predict(X[:, :5])
+
+
+def test_ctrl_c_in_the_torch_engine() -> None:
+    def interrupt(done: int, total: int) -> None:
+        if done > total // 2:
+            raise KeyboardInterrupt
+
+    result = quick(grid=head_grid(hidden=8, seed=range(4)), engine="torch", progress=interrupt)
+    assert [head.status for head in result.heads] == ["ok", "ok", "cancelled", "cancelled"]
