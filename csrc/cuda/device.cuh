@@ -124,6 +124,7 @@ class Device {
 
   /* Any of the two may be on the host or on the device. What is copied to the host is there on return. */
   void copy(void* to, const void* from, int64_t bytes) const {
+    if (bytes == 0) return;
     check(cudaMemcpyAsync(to, from, (size_t)bytes, cudaMemcpyDefault, stream_), "copying");
   }
 

@@ -19,7 +19,7 @@ inline std::string megabytes(int64_t bytes) { return std::to_string((bytes + 104
 
 inline Error no_room(const std::string& what, int64_t needed, int64_t free) {
   return {EC_ERROR_MEMORY, "the device has no room for " + what + ": " + megabytes(needed) + " needed, " +
-                               megabytes(free) + " free: train on the CPU or on a larger device"};
+                               megabytes(free) + " free"};
 }
 
 }  // namespace ec

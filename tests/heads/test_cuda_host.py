@@ -7,7 +7,9 @@ EMBEDCACHE_CXXFLAGS="-fsanitize=address,undefined" LD_PRELOAD="$(gcc -print-file
 
 from __future__ import annotations
 
+import ctypes
 import os
+import re
 import shutil
 import subprocess
 import threading
@@ -229,3 +231,20 @@ def test_bad_arguments(engine: native.NativeEngine, monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(native.COMPUTE, "tf32", 2)
     with pytest.raises(EmbedcacheError, match="float32 only"):
         engine.train([make_task()], [(SPEC, 0)], Options(compute="tf32"), None)
+
+
+@pytest.mark.skipif(shutil.which("nvcc") is None, reason="no nvcc")
+def test_nvcc_compiles_it_without_warnings_and_spills(tmp_path: Path) -> None:
+    library = tmp_path / "_heads_cuda.so"
+    flags = ["-std=c++17", "-O3", "-cudart", "static", "-gencode=arch=compute_90a,code=sm_90a", "-Xptxas", "-v"]
+    flags += ["-Werror", "all-warnings", "-Xcompiler", "-fPIC,-Wall,-Wextra,-fvisibility=hidden", "--shared"]
+    command = ["nvcc", *flags, str(CUDA / "heads.cu"), "-o", str(library)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    spills = re.findall(r"(\d+) bytes spill stores", done.stderr)
+    assert len(spills) >= 4 and set(spills) == {"0"}, done.stderr
+
+    loaded = ctypes.CDLL(str(library))
+    loaded.ec_last_error.restype = ctypes.c_char_p
+    if loaded.ec_device_count() == 0:
+        assert b"NVIDIA driver" in loaded.ec_last_error() or b"CUDA" in loaded.ec_last_error()
