@@ -15,13 +15,13 @@ class Recipe:
     """Everything that a sweep needs. The first six make the heads, every combination one; the rest hold for all."""
 
     hidden: Sequence[int] = (512,)
-    lr: Sequence[float] = (3e-4,)
+    lr: Sequence[float] = (1e-4,)
     dropout: Sequence[float] = (0.1,)
     weight_decay: Sequence[float] = (0.01,)
     seed: Sequence[int] = (0,)
     eps: Sequence[float] = (1e-8,)
     batch_size: int = 32
-    epochs: int = 10
+    epochs: int = 15
     standardize: bool = True
     val: float = 0.1
     test: float = 0.1
