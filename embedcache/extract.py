@@ -27,7 +27,7 @@ from embedcache.cache.fingerprint import differences, fingerprint
 from embedcache.cache.labels import LabelCoder
 from embedcache.cache.layout import Output, sibling
 from embedcache.cache.lock import writer_lock
-from embedcache.cache.reuse import count_unknown
+from embedcache.cache.reuse import count_unknown, proves_encoder
 from embedcache.cache.strings import HASH_BYTES, Spool, Text, first_rows, hash_texts, to_utf8
 from embedcache.cache.structure import DamagedCacheError
 from embedcache.encoder import identify, plan_batches
@@ -144,7 +144,7 @@ def extract(
         if old and dtype == "auto" and not overwrite:
             settings["dtype"] = old.encoder["identity"].get("compute_dtype", dtype)
         encoding_pass = _Pass(os.fspath(model), settings, store, batch_tokens, progress)
-        same = old if old and old.fingerprint == encoding_pass.fingerprint else None
+        same = old if old and _made_by(old, encoding_pass.encoder) else None
         if old and not same and not overwrite:
             raise _another_encoder(old, encoding_pass.encoder)
         table = _read_table(rows, columns, target.parent)
@@ -189,7 +189,6 @@ class _Pass:
         self._progress = progress
         identity, source = identify(model, **settings)
         self.encoder: dict[str, Any] = {"source": source, "identity": identity, "store": store}
-        self.fingerprint = fingerprint(self.encoder)
         self.tokens, self.seconds = 0, 0.0
 
     @cached_property
@@ -265,13 +264,17 @@ def _open_old(target: Path, overwrite: bool) -> Cache | None:
         return None
 
 
-def _open_left(path: Path, fingerprint: str) -> Cache | None:
+def _made_by(cache: Cache, encoder: dict[str, Any]) -> bool:
+    return cache.fingerprint == fingerprint(encoder) or (not cache.sealed and proves_encoder(cache, encoder))
+
+
+def _open_left(path: Path, encoder: dict[str, Any]) -> Cache | None:
     """What a killed run left beside the target, if it is of use."""
     try:
         cache = Cache(path)
     except EmbedcacheError:
         return None
-    return cache if cache.fingerprint == fingerprint else None
+    return cache if _made_by(cache, encoder) else None
 
 
 def _another_encoder(old: Cache, encoder: dict[str, Any]) -> EmbedcacheError:
@@ -339,7 +342,7 @@ def _build(
         same.dim if same else encoding_pass.loaded.dim, table.id_column,
     )  # fmt: skip
     inode, beside, repaired = file_id(target), sibling(target, "new"), 0
-    left = _open_left(beside, encoding_pass.fingerprint)
+    left = _open_left(beside, encoding_pass.encoder)
     if same and matches(same, contents):
         work = target
     elif left and matches(left, contents):

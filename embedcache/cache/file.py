@@ -5,7 +5,6 @@ No HDF5 handle stays open, so readers never block a writer, survive a fork and c
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from contextlib import suppress
@@ -26,6 +25,7 @@ from embedcache.cache.structure import (
     InvalidError,
     NotACacheError,
     check_format,
+    parse_encoder,
     parse_output,
     read_structure,
 )
@@ -65,8 +65,9 @@ class Cache:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path).absolute()
         self.layout, self._offsets, self.created, seal, self._map, self.inode = _read(self.path)
-        self.sealed = seal == self.layout.seal(self.created)
-        self.encoder: dict[str, Any] = json.loads(str(self.layout.attrs["encoder"]))
+        encoder = parse_encoder(str(self.layout.attrs["encoder"]))
+        self.sealed = encoder is not None and seal == self.layout.seal(self.created)
+        self.encoder: dict[str, Any] = encoder or {"source": "", "identity": {}, "store": "float16"}
         self.fingerprint = fingerprint(self.encoder)
         found = [path for path in self.layout.datasets if lay.is_embedding(path)]
         self.output_paths: dict[Output, str] = {parse_output(path): path for path in found}

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from embedcache.cache import layout as lay
 from embedcache.cache.blocks import valid_blocks
 from embedcache.cache.file import Cache
+from embedcache.cache.fingerprint import fingerprint
 from embedcache.cache.layout import Output
 from embedcache.cache.strings import first_rows
 
@@ -54,6 +56,18 @@ def find_donors(hashes: np.ndarray, caches: Sequence[Cache], output: Output) -> 
         donors.source[here] = source[first[here]]
         donors.row[here] = np.concatenate(rows)[first[here]]
     return donors
+
+
+def proves_encoder(cache: Cache, encoder: dict[str, Any]) -> bool:
+    """Whether a file with damaged attributes was made by ``encoder``: the checksums of its vectors bind that.
+
+    If so the file is taken to say so.
+    """
+    cache.encoder, kept = encoder, cache.encoder
+    if not any(valid_blocks(cache, path).any() for path in cache.output_paths.values()):
+        cache.encoder = kept
+    cache.fingerprint = fingerprint(cache.encoder)
+    return cache.encoder is encoder
 
 
 def _sound_rows(cache: Cache, output: Output) -> np.ndarray:

@@ -45,16 +45,24 @@ class Spool:
     """Collects texts in an unnamed file, so that memory holds their offsets only; it vanishes with the process."""
 
     def __init__(self, folder: Path) -> None:
-        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - lives as long as the map over it
+        self._folder = folder
+        self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 - lives as long as its map
         self._lengths: list[np.ndarray] = []
 
     def add(self, raw: Sequence[bytes]) -> None:
-        self._file.write(b"".join(raw))
+        data = memoryview(b"".join(raw))
+        try:
+            while data:
+                data = data[self._file.write(data) :]
+        except OSError as error:
+            raise EmbedcacheError(
+                f"not enough space in {self._folder} for a copy of the texts ({error.strerror}); "
+                "make room or name another output"
+            ) from None
         self._lengths.append(np.fromiter(map(len, raw), np.int64, len(raw)))
 
     def finish(self) -> Text:
         """The bytes (a map of the file) and offsets of everything that was added."""
-        self._file.flush()
         offsets = np.zeros(sum(map(len, self._lengths)) + 1, np.int64)
         if self._lengths:
             np.cumsum(np.concatenate(self._lengths), out=offsets[1:])

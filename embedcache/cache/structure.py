@@ -99,13 +99,6 @@ def _check_whole(layout: Layout, offsets: dict[str, int]) -> None:
     id_column = layout.attrs.get("id_column")
     if id_column is not None and f"{lay.COLUMNS}/{quote(str(id_column))}/bytes" not in layout.datasets:
         raise InvalidError("the id column is missing")
-    try:
-        encoder = json.loads(str(layout.attrs["encoder"]))
-        known = isinstance(encoder["identity"], dict) and isinstance(encoder["source"], str)
-    except (ValueError, KeyError, TypeError, RecursionError):
-        known = False
-    if not known or encoder.get("store") not in ("float16", "float32"):
-        raise InvalidError("the attribute encoder is not what it should be")
     extents = sorted(
         (offsets[path], offsets[path] + nbytes(kind, shape))
         for path, (kind, shape) in layout.with_checksums().items()
@@ -113,6 +106,16 @@ def _check_whole(layout: Layout, offsets: dict[str, int]) -> None:
     )
     if any(stop > start for (_, stop), (start, _) in pairwise(extents)):
         raise InvalidError("datasets overlap")
+
+
+def parse_encoder(text: str) -> dict[str, Any] | None:
+    """The encoder description, if that is what the text holds."""
+    try:
+        encoder = json.loads(text)
+        sound = isinstance(encoder["identity"], dict) and isinstance(encoder["source"], str)
+        return encoder if sound and encoder["store"] in ("float16", "float32") else None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
 
 
 def nbytes(kind: str, shape: Shape) -> int:

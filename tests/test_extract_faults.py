@@ -1,0 +1,305 @@
+"""Kills, flipped bits, full disks, second writers: what extract must survive, and say."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from embedcache.cache import open_cache, verify
+from embedcache.cache.lock import writer_lock
+from embedcache.errors import EmbedcacheError
+from embedcache.extract import extract
+from tests.conftest import make_reviews
+from tests.test_extract import assert_same, contents, write_csv
+
+ROWS = 2500  # three blocks, so that one can be damaged and the others not
+
+
+@pytest.fixture(scope="module")
+def made(tiny_bert, tmp_path_factory):
+    """A folder with table.csv and its complete cache.h5, to be copied."""
+    folder = tmp_path_factory.mktemp("made")
+    table = write_csv(folder / "table.csv", make_reviews(ROWS))
+    extract(table, folder / "cache.h5", model=tiny_bert, device="cpu", pooling=("cls", "mean"), id="label")
+    return folder
+
+
+@pytest.fixture
+def run(tiny_bert, tmp_path):
+    """extract(n rows of reviews) into cache.h5 of this test's folder."""
+
+    def run(rows, **options):
+        table = write_csv(tmp_path / "table.csv", make_reviews(rows))
+        return extract(table, tmp_path / "cache.h5", **{"model": tiny_bert, "device": "cpu", **options})
+
+    return run
+
+
+@pytest.fixture
+def cache_path(tmp_path):
+    return tmp_path / "cache.h5"
+
+
+def left_behind(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.name not in ("table.csv", "cache.h5"))
+
+
+@pytest.mark.timeout(240)
+def test_killed_at_random_moments(tiny_bert, tmp_path):
+    script = Path(__file__).with_name("kill_extract.py")
+    command = [sys.executable, str(script), str(tiny_bert), str(tmp_path), "22", "4000"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    report = json.loads(done.stdout)
+    assert report["kills"] >= 20 and report["incomplete"] > 0
+
+
+def flip(path: Path, place: int, bit: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[place] ^= 1 << bit
+    path.write_bytes(data)
+
+
+def sample_places(path: Path, count: int) -> list[tuple[int, int]]:
+    """(byte, bit) all over the file: each dataset, its checksums, and the non-zero bytes of HDF5's own metadata."""
+    rng = np.random.default_rng(0)
+    metadata = np.frombuffer(path.read_bytes(), np.uint8) != 0
+    regions = []
+    with open_cache(path) as cache:
+        for name in [*cache.layout.datasets, *(f"blocks/{name}" for name in cache.layout.checked)]:
+            regions.append(np.arange(cache.offset(name), cache.offset(name) + cache.array(name).nbytes))
+            metadata[regions[-1]] = False
+    picks = [int(rng.choice(region)) for region in regions]
+    picks += rng.choice(np.flatnonzero(metadata), count - len(picks), replace=False).tolist()
+    return [(place, int(rng.integers(8))) for place in picks]
+
+
+@pytest.mark.timeout(240)
+def test_every_flipped_bit_is_found_or_harmless_and_repaired(made, tiny_bert, cache_path):
+    original = contents(made / "cache.h5")
+    outcomes = []
+    for place, bit in sample_places(made / "cache.h5", 70):
+        shutil.copy(made / "cache.h5", cache_path)
+        flip(cache_path, place, bit)
+        try:
+            damaged = verify(cache_path).damaged
+        except EmbedcacheError:
+            outcomes.append("unreadable")
+            continue
+        if not damaged:
+            assert_same(contents(cache_path), original)
+            outcomes.append("harmless")
+            continue
+        report = extract(made / "table.csv", cache_path, model=tiny_bert, device="cpu", id="label")
+        assert verify(cache_path).ok and left_behind(cache_path.parent) == []
+        blocks = {(span.start, span.stop) for span in damaged if span.dataset.startswith("embeddings")}
+        if "attributes" in {span.dataset for span in damaged}:
+            assert report.encoded == 0  # the vectors still prove which encoder made them
+        else:
+            assert report.encoded == sum(stop - start for start, stop in blocks), damaged
+            assert report.repaired == len(damaged)
+        found = contents(cache_path)
+        for output, x in original[0].items():
+            np.testing.assert_allclose(found[0].pop(output), x, atol=2e-3)
+        assert found[1:] == original[1:]
+        outcomes.append("repaired")
+    assert outcomes.count("repaired") >= 20 and outcomes.count("unreadable") > 0, outcomes
+
+
+def test_only_the_damaged_block_is_encoded_again(made, tiny_bert, cache_path):
+    shutil.copy(made / "cache.h5", cache_path)
+    with open_cache(cache_path) as cache:
+        place = cache.offset("embeddings/mean") + 1500 * cache.dim * 2
+    flip(cache_path, place, 0)
+    assert verify(cache_path).damaged == [("embeddings/mean", 1024, 2048)]
+    before = cache_path.stat().st_ino
+    report = extract(made / "table.csv", cache_path, model=tiny_bert, device="cpu", id="label")
+    assert (report.encoded, report.repaired) == (1024, 1) and cache_path.stat().st_ino == before
+    assert verify(cache_path).ok
+
+
+def test_a_cut_file_is_refused_and_overwritten_on_demand(made, tiny_bert, cache_path):
+    data = (made / "cache.h5").read_bytes()
+    options = {"model": tiny_bert, "device": "cpu", "id": "label"}
+    for size in (20_000, len(data) // 2, len(data) - 1):
+        cache_path.write_bytes(data[:size])
+        with pytest.raises(EmbedcacheError, match=r"damaged.*--overwrite"):
+            extract(made / "table.csv", cache_path, **options)
+        assert cache_path.read_bytes() == data[:size]
+    assert extract(made / "table.csv", cache_path, overwrite=True, **options).encoded == ROWS
+    assert verify(cache_path).ok
+
+
+class Stop(BaseException):
+    pass
+
+
+def stop_after(texts):
+    def progress(done, total, count):
+        if count >= texts:
+            raise Stop
+
+    return progress
+
+
+@pytest.mark.parametrize("signal", [KeyboardInterrupt, Stop])
+def test_an_interrupt_keeps_what_is_done(run, cache_path, tmp_path, signal):
+    def progress(done, total, count):
+        if count > 1500:
+            raise signal
+
+    with pytest.raises(signal):
+        run(ROWS, progress=progress)
+    assert left_behind(tmp_path) == []
+    with open_cache(cache_path) as cache, pytest.raises(EmbedcacheError, match="1,476 of 2,500 rows have no vector"):
+        cache.embeddings()
+    report = run(ROWS)
+    assert (report.encoded, report.reused) == (1476, 1024)
+
+
+def test_an_interrupted_append_leaves_the_old_cache_whole(run, cache_path, tmp_path):
+    run(1000)
+    before = cache_path.read_bytes()
+    with pytest.raises(Stop):
+        run(ROWS, progress=stop_after(1200))
+    assert cache_path.read_bytes() == before and left_behind(tmp_path) == [".cache.h5.new"]
+    assert run(ROWS).encoded == 2500 - 2048  # the blocks that were complete beside the old cache are gone on with
+    assert left_behind(tmp_path) == []
+    with pytest.raises(Stop):
+        run(5000, progress=stop_after(2000))
+    assert run(4999).encoded < ROWS - 1000  # another input, but what was encoded for the first still counts
+    assert verify(cache_path).ok and left_behind(tmp_path) == []
+
+
+def test_a_second_writer_is_told_at_once(run, cache_path):
+    run(10)
+    with writer_lock(cache_path), pytest.raises(EmbedcacheError, match="another extract is writing"):
+        run(20)
+    assert run(20).encoded == 10
+
+
+def test_locks_refused(run, monkeypatch):
+    def refuse(handle, how):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with pytest.raises(EmbedcacheError, match="refuses locks"):
+        run(10)
+
+
+def test_readers_see_whole_rows_while_a_writer_works(run, cache_path):
+    seen = []
+
+    def progress(done, total, count):
+        with open_cache(cache_path) as cache:
+            seen.append((cache.rows, cache.missing_rows()))
+            done_rows = cache.rows - cache.missing_rows()
+            assert cache.embeddings(allow_incomplete=True)[:done_rows].any(axis=1).all()
+
+    run(ROWS, progress=progress)
+    assert seen[0] == (ROWS, ROWS) and (ROWS, ROWS - 1024) in seen
+    seen.clear()
+    run(ROWS + 50, progress=progress)
+    assert set(seen) == {(ROWS, 0)}
+
+
+def test_removed_or_replaced_while_running(run, cache_path):
+    with pytest.raises(EmbedcacheError, match="removed or replaced"):
+        run(50, progress=lambda *_: cache_path.unlink(missing_ok=True))
+    run(50)
+    other = cache_path.with_name("table.csv")
+
+    def replace(*_):
+        shutil.copy(other, cache_path.with_name("x"))
+        cache_path.with_name("x").replace(cache_path)
+
+    with pytest.raises(EmbedcacheError, match="replaced while this ran"):
+        run(60, progress=replace)
+    assert cache_path.read_bytes() == other.read_bytes()
+
+
+def test_disk_full_is_said_before_any_encoding(run, cache_path, tmp_path, monkeypatch):
+    run(20)
+    before = cache_path.read_bytes()
+
+    def full(handle, offset, size):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(EmbedcacheError, match=r"not enough space .*: [\d,]+ bytes are needed, [\d,]+ are free"):
+        run(5000, progress=lambda *_: pytest.fail("encoded"))
+    assert cache_path.read_bytes() == before and left_behind(tmp_path) == []
+
+
+@pytest.mark.parametrize("code", [errno.EOPNOTSUPP, errno.EINVAL, None])
+def test_file_systems_that_cannot_reserve(run, monkeypatch, code):
+    def refuse(handle, offset, size):
+        raise OSError(code, "not supported")
+
+    if code is None:
+        monkeypatch.delattr(os, "posix_fallocate")
+    else:
+        monkeypatch.setattr(os, "posix_fallocate", refuse)
+    assert run(10).encoded == 10
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**6, 10**6 - 99, 99))
+    with pytest.raises(EmbedcacheError, match="99 are free"):
+        run(20)
+
+
+def test_a_disk_that_fails_midway(run, cache_path, tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(EmbedcacheError, match=r"cannot write .*run extract again"):
+        run(ROWS, progress=lambda done, total, count: count > 2000 and patch.setattr(os, "pwrite", fail))
+    assert 0 < run(ROWS).encoded < ROWS and verify(cache_path).ok
+
+
+@contextmanager
+def tmpfs(folder: Path, size: str):
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a tmpfs is not permitted here")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("size", ["64k", "300k", "500k"])
+def test_a_really_full_disk(tiny_bert, tmp_path, size):
+    table = write_csv(tmp_path / "table.csv", make_reviews(4000))
+    small = tmp_path / "small"
+    with tmpfs(small, size):
+        with pytest.raises(EmbedcacheError, match=r"not enough space|cannot write"):
+            extract(table, small / "cache.h5", model=tiny_bert, device="cpu")
+        assert list(small.iterdir()) == []
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_read_only_folder(run, tmp_path):
+    write_csv(tmp_path / "table.csv", make_reviews(3))
+    tmp_path.chmod(0o500)
+    try:
+        with pytest.raises(EmbedcacheError, match="cannot write in"):
+            extract(tmp_path / "table.csv", tmp_path / "c.h5", model="x")
+    finally:
+        tmp_path.chmod(0o700)
+
+
+def test_no_such_folder(run, tmp_path, tiny_bert):
+    table = write_csv(tmp_path / "table.csv", make_reviews(3))
+    with pytest.raises(EmbedcacheError, match="no such folder"):
+        extract(table, tmp_path / "no" / "c.h5", model=tiny_bert)
+    with pytest.raises(EmbedcacheError, match="is not a file"):
+        extract(table, tmp_path, model=tiny_bert)
