@@ -1,0 +1,72 @@
+"""Texts to bytes and offsets and back, hashes, duplicates, label codes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from embedcache.cache.labels import LabelCoder
+from embedcache.cache.layout import quote, unquote
+from embedcache.cache.strings import Spool, Strings, first_rows, hash_texts, to_utf8
+from embedcache.errors import EmbedcacheError
+
+
+@given(st.lists(st.lists(st.text(), max_size=8), max_size=5))
+def test_texts_round_trip(tmp_path_factory, batches):
+    spool = Spool(tmp_path_factory.getbasetemp())
+    for batch in batches:
+        spool.add(to_utf8(batch))
+    texts = [text for batch in batches for text in batch]
+    strings = Strings(*spool.finish())
+    assert list(strings) == texts and strings[:] == texts and len(strings) == len(texts)
+    assert [strings[i] for i in range(-len(texts), 0)] == texts
+    with pytest.raises(IndexError):
+        strings[len(texts)]
+
+
+def test_bytes_that_are_no_text():
+    strings = Strings(np.array([97, 255], np.uint8), np.array([0, 1, 2]), "column 'x'")
+    assert strings[0] == "a"
+    with pytest.raises(EmbedcacheError, match="column 'x' of row 1"):
+        _ = strings[1]
+
+
+@given(st.lists(st.text(max_size=2), max_size=50))
+def test_first_rows_finds_duplicates(texts):
+    first = first_rows(hash_texts(to_utf8(texts)))
+    assert first.tolist() == [texts.index(text) for text in texts]
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)), max_size=30))
+def test_first_rows_when_half_the_hash_agrees(pairs):
+    hashes = np.array(pairs, np.uint64).reshape(-1, 2).view(np.uint8).reshape(-1, 16)
+    assert first_rows(hashes).tolist() == [pairs.index(pair) for pair in pairs]
+
+
+@given(st.text())
+def test_names_as_links(name):
+    link = quote(name)
+    assert unquote(link) == name and link not in ("", ".") and "/" not in link and "\0" not in link
+
+
+@given(st.lists(st.lists(st.none() | st.text(max_size=3)), max_size=4))
+def test_label_codes_round_trip(batches):
+    coder = LabelCoder()
+    for batch in batches:
+        coder.add(batch)
+    codes, classes = coder.finish()
+    assert [None if code < 0 else classes[code] for code in codes] == [value for batch in batches for value in batch]
+    assert codes.dtype == np.int32 and len(set(classes)) == len(classes) == coder.classes
+
+
+def test_integers_sort_as_numbers():
+    for values, classes in (
+        (["10", "9", "-1", None, "9"], ["-1", "9", "10"]),
+        (["10", "9", "x"], ["10", "9", "x"]),
+        (["2", "02"], ["02", "2"]),
+    ):
+        coder = LabelCoder()
+        coder.add(values)
+        assert coder.finish()[1] == classes
