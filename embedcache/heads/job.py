@@ -164,7 +164,9 @@ class Job:
             head.classes = data.classes
         entries = make_leaderboard(result, tasks)
         if entries[0].status != "ok":
-            raise EmbedcacheError(f"all {len(entries)} heads diverged (the loss exploded): give a lower --lr")
+            raise EmbedcacheError(
+                f"every head diverged (the loss exploded), {len(entries):,} in all: give a lower --lr"
+            )
         best = self._train_again(entries[0]) if self.folds else entries[0].heads[0]
         rows = sum(head.epochs_run * len(tasks[head.task].train.rows) for head in result.heads)
         report = HeadReport(
@@ -256,10 +258,10 @@ class Job:
         """What a person should know before trusting the numbers, one line each."""
         split, best, notes = self.split, report.best, []
         if split.unlabelled:
-            notes.append(f"{split.unlabelled:,} rows have no label in {self.data.label!r}: left out")
+            notes.append(f"rows left out, because they have no label in {self.data.label!r}: {split.unlabelled:,}")
         notes += split_notes(split, self.data.y, self.data.classes)
         if diverged := sum(entry.status != "ok" for entry in entries):
-            notes.append(f"{diverged:,} of {len(entries):,} heads diverged, and are never chosen: lower --lr")
+            notes.append(f"heads that diverged, and are never chosen: {diverged:,} of {len(entries):,}; lower --lr")
         if best["val_loss"] is None:
             notes.append("no validation rows: the last epoch is kept, and the lowest training loss chose the head")
         elif not self.folds and best["best_epoch"] + 1 == self.settings.epochs:
@@ -269,7 +271,8 @@ class Job:
         baseline = report.baselines["tfidf_logreg"]
         side = "test_accuracy" if len(split.test) else "val_accuracy"
         if baseline[side] is not None and best[side] is not None and baseline[side] > best[side]:
-            notes.append("TF-IDF + logistic regression does better on these rows: try --pooling mean or another model")
+            other = "another model" if self.data.pooling == "mean" else "--pooling mean or another model"
+            notes.append(f"TF-IDF + logistic regression does better on these rows: try {other}")
         if "note" in baseline:
             notes.append(f"TF-IDF baseline: {baseline['note']}")
         return notes

@@ -85,7 +85,9 @@ def write_run(
         about = {name: {**head.metadata(), "classes": None} for name, head in heads.items()}  # info has the classes
         document = {"format": FORMAT, "format_version": VERSION, **info, "heads": about, "files": files}
         (part / INFO).write_text(json.dumps(document, ensure_ascii=False, indent=1, allow_nan=False), "utf-8")
+        mode = (part / INFO).stat().st_mode  # safetensors gives its files to their owner alone
         for name in FILES:
+            (part / name).chmod(mode)
             _sync(part / name)
         _move_into_place(part, path)
     except OSError as error:

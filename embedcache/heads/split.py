@@ -154,9 +154,9 @@ def split_notes(split: Split, codes: np.ndarray, classes: Sequence[str]) -> list
     if ((rows > 0) & (seen == 0)).any():
         notes.append(f"classes without a training row, never predicted: {_names(classes, (rows > 0) & (seen == 0))}")
     if split.conflicts:
-        notes.append(f"{split.conflicts:,} texts have more than one label: kept, all rows of a text on one side")
+        notes.append(f"texts with more than one label: {split.conflicts:,}; kept, all rows of a text on one side")
     if split.left_out:
-        notes.append(f"{split.left_out:,} rows are left out: the same text is in a group on another side")
+        notes.append(f"rows left out, because their text is also in a group on another side: {split.left_out:,}")
     return notes
 
 

@@ -38,6 +38,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     heads = write(tmp_path / "run", note="映画")
     assert sorted(file.name for file in (tmp_path / "run").iterdir()) == sorted(FILES)
     assert [file.name for file in tmp_path.iterdir()] == ["run"]
+    assert len({file.stat().st_mode for file in (tmp_path / "run").iterdir()}) == 1
     run = load_run(tmp_path / "run")
     assert run.classes == INFO["classes"] and run.info["note"] == "映画"
     x = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)

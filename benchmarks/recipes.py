@@ -1,0 +1,68 @@
+"""Test accuracy of the recipes beside the baselines, over several splits of a cache: the table in docs/recipes.md.
+
+python benchmarks/recipes.py CACHE [--label label] [--group movie] [--rows 4000] [--splits 8] [--json FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+from machine import machine
+
+from embedcache.cache import Cache, open_cache
+from embedcache.heads.baselines import run_baselines
+from embedcache.heads.data import load_data, make_task
+from embedcache.heads.leaderboard import score_rows
+from embedcache.heads.recipes import make_recipe
+from embedcache.heads.split import make_split
+from embedcache.heads.train import train_bank
+
+HEADS = {"default": ("default", {}), "default, --hidden 0": ("default", {"hidden": 0}), "article": ("article", {})}
+
+
+def measure(cache: Cache, label: str | None, group: str | None, rows: int, seed: int) -> dict[str, float]:
+    """Test accuracy of everything on one random choice of rows and one split of it, 80/10/10 for every recipe."""
+    data = {pooling: load_data(cache, label, pooling, -1, group) for pooling in cache.poolings}
+    first = next(iter(data.values()))
+    left_out = np.random.default_rng(seed).permutation(cache.rows)[rows:]
+    y = first.y.copy()
+    y[left_out] = -1
+    split = make_split(y, cache.hashes, first.groups, seed=seed)
+    results = {name: scores["test_accuracy"] for name, scores in run_baselines(cache.texts, y, split).items()}
+    for pooling, one in data.items():
+        one.y = y
+        for name, (recipe, changes) in HEADS.items():
+            settings = make_recipe(recipe, seed=seed, **changes)
+            task = make_task(one, split, settings.standardize, "none")
+            heads = [(spec, 0) for spec in settings.specs()]
+            bank = train_bank([task], heads, batch_size=settings.batch_size, epochs=settings.epochs)
+            results[f"{pooling}: {name}"] = score_rows(bank.heads[0], one.x, y, split.test).accuracy
+    return results
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cache")
+    parser.add_argument("--label")
+    parser.add_argument("--group")
+    parser.add_argument("--rows", type=int, default=4000)
+    parser.add_argument("--splits", type=int, default=8)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    with open_cache(arguments.cache) as cache:
+        rows = min(arguments.rows, cache.rows)
+        runs = [measure(cache, arguments.label, arguments.group, rows, seed) for seed in range(arguments.splits)]
+    accuracy = {name: [run[name] for run in runs] for name in runs[0]}
+    print(f"test accuracy on {rows:,} rows, mean and standard deviation over {len(runs)} splits")
+    for name, values in accuracy.items():
+        print(f"{name:28} {np.mean(values):.3f}  {np.std(values, ddof=1):.3f}")
+    if arguments.json:
+        document = {"machine": machine("numpy", "scikit-learn"), "rows": rows, "test_accuracy": accuracy}
+        arguments.json.write_text(json.dumps(document, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
