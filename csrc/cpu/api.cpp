@@ -23,8 +23,7 @@ const Kernels& choose_kernels() {
 #ifdef EC_X86
   const char* asked = std::getenv("EMBEDCACHE_ISA");
   const std::string isa = asked ? asked : "avx512";
-  const bool avx2 =
-      __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); /* they have F16C too */
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
   if (avx512 && isa != "avx2" && isa != "plain") return kernels_avx512;

@@ -48,6 +48,8 @@ struct Bank {
   std::atomic<int> next{0};
   std::atomic<bool> out_of_memory{false};
 
+  bool stopped() const { return out_of_memory || (options.cancel && *options.cancel); }
+
   Head* create(int head, Team* team) {
     const ec_head& spec = heads[head];
     Head* made = kernels.create(tasks[spec.task], spec, &results[head], options, team);
@@ -66,7 +68,7 @@ double step_flops(const Bank& bank, int head) {
 
 void train_alone(Bank& bank) {
   Team* team = team_create(1);
-  for (int i = bank.next++; i < bank.alone && team && !bank.out_of_memory; i = bank.next++) {
+  for (int i = bank.next++; i < bank.alone && team && !bank.stopped(); i = bank.next++) {
     Head* head = bank.create(bank.order[i], team);
     if (!head) break;
     bank.kernels.train(head, 0);

@@ -207,7 +207,12 @@ class NativeEngine:
             ctypes.pointer(done),
         )
         total = sum(len(tasks[task].train.rows) for _, task in heads) * options.epochs
-        _run(lambda: self._library.train(c_tasks, c_heads, c_results, c_options), cancel, done, total, progress)
+        alive = (tasks, outcomes, cancel, done)  # what the library points to, whatever becomes of this frame
+
+        def work(_alive: object = alive) -> None:
+            self._library.train(c_tasks, c_heads, c_results, c_options)
+
+        _run(work, cancel, done, total, progress)
         for outcome, result in zip(outcomes, c_results, strict=True):
             outcome.best_epoch, outcome.epochs_run = result.best_epoch, result.epochs_run
             outcome.status = STATUS[result.status]
@@ -246,7 +251,7 @@ def _run(work: Callable[[], None], cancel: c_int32, done: c_int64, total: int, p
     if failure:
         raise failure[0]
     if progress is not None and not cancel.value:
-        progress(done.value, total)
+        progress(total, total)  # heads that stopped early have nothing left to do
 
 
 def _pointer(array: np.ndarray | None) -> int | None:

@@ -6,6 +6,7 @@ It does the work where the native library cannot be had, and is one of the refer
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -18,6 +19,7 @@ from embedcache.heads.bank import Options, Outcome, Task, View, weight_shapes
 from embedcache.heads.spec import HeadSpec
 
 VAL_ROWS = 4096
+TELL_SECONDS = 0.1
 
 Progress = Callable[[int, int], None]
 
@@ -45,12 +47,13 @@ class TorchEngine:
     ) -> list[Outcome]:
         """Train the bank; on KeyboardInterrupt return what there is, the rest "cancelled"."""
         total = sum(len(tasks[task].train.rows) for _, task in heads) * options.epochs
-        done = 0
+        done, told = 0, time.monotonic()
 
         def add(rows: int) -> None:
-            nonlocal done
+            nonlocal done, told
             done += rows
-            if progress is not None:
+            if progress is not None and time.monotonic() - told >= TELL_SECONDS:
+                told = time.monotonic()
                 progress(done, total)
 
         runs = [_Run(spec, tasks[task], options, self.device) for spec, task in heads]
@@ -59,6 +62,8 @@ class TorchEngine:
             torch.set_num_threads(options.threads or threads)
             for run in runs:
                 run.train(add)
+            if progress is not None:
+                progress(total, total)  # heads that stopped early have nothing left to do
         except KeyboardInterrupt:
             pass
         finally:
