@@ -100,7 +100,7 @@ def extract(
     text: str = "text",
     labels: str | Sequence[str] | None = None,
     id: str | None = None,
-    keep: Sequence[str] = (),
+    keep: str | Sequence[str] = (),
     max_length: int = 250,
     pooling: str | Sequence[str] = ("cls",),
     layers: int | Sequence[int] = (-1,),
@@ -134,7 +134,8 @@ def extract(
     started = time.perf_counter()
     target = Path(os.path.realpath(cache))
     paths = [Path(path) for path in ([inputs] if isinstance(inputs, (str, os.PathLike)) else inputs)]
-    columns = Columns(text, _label_columns(paths, labels, text, id, encoding), id, tuple(keep))
+    kept = (keep,) if isinstance(keep, str) else tuple(keep)
+    columns = Columns(text, _label_columns(paths, labels, text, id, encoding), id, kept)
     rows = read_rows(paths, columns, encoding=encoding)
     asked = _asked(pooling, layers, store)
     settings = {"max_length": max_length, "dtype": dtype, "device": device, "trust_remote_code": trust_remote_code}
@@ -199,6 +200,13 @@ class _Pass:
         if loaded.identity != self.encoder["identity"]:
             raise EmbedcacheError(f"the files of {self._model} changed while they were read; run extract again")
         return loaded
+
+    def check_layers(self, outputs: Iterable[Output]) -> None:
+        """Before a file is made for them."""
+        for _, layer in outputs:
+            if not -self.loaded.layers - 1 <= layer <= self.loaded.layers:
+                known = f"{self._model} has {self.loaded.layers}, and -1 is the last"
+                raise EmbedcacheError(f"no layer {layer}: {known}")
 
     def fill(self, filler: Filler) -> None:
         """Encode what ``filler`` lacks."""
@@ -337,6 +345,7 @@ def _build(
 
     Returns the filler and how many damaged blocks were made again.
     """
+    encoding_pass.check_layers(output for output in outputs if not same or output not in same.outputs)
     contents = make_contents(
         table.hashes, table.texts, table.labels, table.columns, encoding_pass.encoder, outputs,
         same.dim if same else encoding_pass.loaded.dim, table.id_column,
@@ -354,7 +363,12 @@ def _build(
     with Writer(work) as writer:
         others = [cache for cache in (same, left) if cache and cache.inode != writer.cache.inode]
         filler = Filler(writer, first_rows(table.hashes), others)
-        encoding_pass.fill(filler)
+        try:
+            encoding_pass.fill(filler)
+        except BaseException:
+            if inode is None and not writer.started and file_id(work) == writer.cache.inode:
+                work.unlink()  # nothing to go on with, and other settings may be tried next
+            raise
         writer.sync()
         writer.check()
         if work != target and file_id(target) not in (inode, None):

@@ -160,6 +160,18 @@ def test_several_layers(run, cache_path):
         assert (cache.embeddings("cls", -2) != cache.embeddings("cls")).any()
 
 
+def test_a_layer_that_is_not_there(run, cache_path):
+    for layers in ((-9,), (3,)):
+        with pytest.raises(EmbedcacheError, match=r"no layer .* has 2, and -1 is the last"):
+            run(make_reviews(5), layers=layers)
+        assert not cache_path.exists()
+    run(make_reviews(5))
+    before = cache_path.read_bytes()
+    with pytest.raises(EmbedcacheError, match="no layer"):
+        run(make_reviews(5), layers=3)
+    assert cache_path.read_bytes() == before
+
+
 def test_truncated_blank_and_all_scripts(run, cache_path):
     texts = ["", "   ", "退屈な映画 🎬", "فيلم ممل", "film " * 400, "ok"]
     report = run([(text, "a") for text in texts], max_length=64)
@@ -232,8 +244,9 @@ def test_numbers_that_do_not_fit_name_the_row(run, cache_path, monkeypatch):
         return [vectors * (1e6 if any(len(row) > 200 for row in ids) else 1) for vectors in plain(self, ids, outputs)]
 
     monkeypatch.setattr(Encoder, "encode", huge)
-    with pytest.raises(EmbedcacheError, match=r"row 1 \('film film.*float16; use --store float32"):
+    with pytest.raises(EmbedcacheError, match=r"row 1 \('film film.*float16; run with --store float32"):
         run([("ok", "a"), ("film " * 240, "b")], batch_tokens=250)
+    assert not cache_path.exists()  # so that the advice works
 
 
 def test_what_is_no_cache_is_never_written_over(run, cache_path):

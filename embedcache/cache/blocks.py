@@ -87,9 +87,10 @@ def digest(cache: Cache, path: str, block: int, salt: bytes | None = None) -> by
 def digests(cache: Cache, path: str, first: int, last: int) -> np.ndarray:
     """[last - first, 16] uint8 checksums of what the blocks hold now; several threads."""
     salt = cache.salt(path)
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        found = pool.map(lambda block: digest(cache, path, block, salt), range(first, last))
-        return np.frombuffer(b"".join(found), np.uint8).reshape(-1, lay.DIGEST_BYTES)
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1, max(1, last - first))) as pool:
+        each = pool.map if last - first > 1 else map
+        found = b"".join(each(lambda block: digest(cache, path, block, salt), range(first, last)))
+    return np.frombuffer(found, np.uint8).reshape(-1, lay.DIGEST_BYTES)
 
 
 def valid_blocks(cache: Cache, path: str) -> np.ndarray:

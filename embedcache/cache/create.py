@@ -218,6 +218,11 @@ class Writer:
         if found.size:
             self._write(self.cache.offset(block_path(dataset)) + first * lay.DIGEST_BYTES, found.reshape(-1))
 
+    @property
+    def started(self) -> bool:
+        """Whether any block of vectors counts already."""
+        return any(not self.cache.absent_blocks(path).all() for path in self.cache.output_paths.values())
+
     def check(self) -> None:
         """Notice that the file was removed or replaced while we write."""
         if file_id(self.path) != self.cache.inode:

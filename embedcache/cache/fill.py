@@ -108,7 +108,7 @@ class Filler:
         row, vector = int(rows[bad[0]]), vectors[bad[0]]
         text = self.writer.cache.texts[row][:40]
         if np.isfinite(vector).all():
-            problem = f"has values up to {np.abs(vector).max():.3g}, too large for {kind}; use --store float32"
+            problem = f"has values up to {np.abs(vector).max():.3g}, too large for {kind}; run with --store float32"
         else:
-            problem = "is not finite as the encoder gives it; try --dtype float32 and --store float32"
+            problem = "is not finite as the encoder gives it; try --dtype float32"
         raise EmbedcacheError(f"the vector of row {row:,} ({text!r}), counted from 0, {problem}")
