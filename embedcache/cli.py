@@ -100,7 +100,7 @@ trust_option = click.option(
 @device_option
 @click.option("--batch-tokens", type=COUNT, help="Tokens in a batch, padding counted.  [default: by device]")
 @click.option("--encoding", default="utf-8", show_default=True, help="Of text files.")
-@click.option("--overwrite", is_flag=True, help="Start anew, also where CACHE holds something else of ours.")
+@click.option("--overwrite", is_flag=True, help="Replace a CACHE of another encoder or of other texts.")
 @trust_option
 @json_option
 def extract(as_json: bool, inputs: tuple[str, ...], cache: str, **options: Any) -> None:

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from conftest import make_reviews
 
 from embedcache.cli import main
+from tests.conftest import make_reviews
 
 Cli = Callable[..., Result]
 POLYGLOT = [
