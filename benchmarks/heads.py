@@ -15,6 +15,7 @@ import json
 import os
 import re
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -127,6 +128,7 @@ def measure(case: Case, threads: int, repeats: int, scale: float) -> dict[str, A
         sgemm.append(sgemm_gflops(threads))
         for name, run in PEERS.items():
             seconds[name].append(run(case, x, y, threads))
+            print(f"{case.name}: {name} {seconds[name][-1]:.2f} s", file=sys.stderr, flush=True)
     rate = statistics.median(sgemm)
     results = {name: summary(case, values, rate) for name, values in seconds.items()}
     best_peer = min((name for name in PEERS if name != OURS), key=lambda name: results[name]["seconds"])
@@ -163,7 +165,8 @@ def show(measured: dict[str, Any]) -> None:
             f" {result['gflops']:7.1f} GFLOP/s = {result['of_sgemm']:.0%} of sgemm"
         )
     low, high = measured["ratio_lowest_turn"], measured["ratio_highest_turn"]
-    print(f"  ratio to the best peer ({measured['best_peer']}): {measured['ratio']:.2f} (turns: {low:.2f}-{high:.2f})")
+    ratio = f"{measured['ratio']:.2f} (turns: {low:.2f}-{high:.2f})"
+    print(f"  ratio to the best peer ({measured['best_peer']}): {ratio}", flush=True)
 
 
 def main() -> None:

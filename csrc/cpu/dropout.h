@@ -1,4 +1,4 @@
-/* ReLU and dropout: a = max(z + 0, 0) * keep / (1 - p), from Philox words, kLanes units at a time.
+/* ReLU and dropout: a = max(z, 0) * keep / (1 - p), from Philox words, kLanes units at a time.
  *
  * One Philox call serves four units 16 apart (numerics.h), so 64 units of a row cost 16 calls; the keep bits
  * of a pair of 32-unit blocks are made together and kept until the second block asks for them. Registers

@@ -37,18 +37,26 @@ static inline vf load_unaligned(const float* p) { return *reinterpret_cast<const
 static inline void store(float* p, vf x) { *reinterpret_cast<vf*>(p) = x; }
 static inline vf splat(float x) { return vf{} + x; }
 
+/* Each instruction set defines the same six:
+ *   square_root     exactly rounded
+ *   lane_sum        of all lanes, in a fixed order
+ *   load_half       kLanes halves, converted
+ *   lanes_at_least  one bit per lane: x >= limit
+ *   multiply_wide   both halves of the 64-bit products
+ *   relu_scaled     max(x, 0) * scale where keep has the lane's bit, else 0
+ * In relu_scaled NaN stays NaN (max gives its second operand), so that a head that overflows shows it in its
+ * loss. */
 #if EC_LANES == 16
 static inline vf square_root(vf x) { return _mm512_sqrt_ps(x); }
 static inline float lane_sum(vf x) { return _mm512_reduce_add_ps(x); }
 static inline vf load_half(const uint16_t* p) {
   return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
 }
-static inline uint32_t lanes_at_least(vu x, uint32_t limit) { /* one bit per lane */
+static inline uint32_t lanes_at_least(vu x, uint32_t limit) {
   return _mm512_cmpge_epu32_mask((__m512i)x, _mm512_set1_epi32((int)limit));
 }
-static inline vf relu_scaled(vf x, uint32_t keep,
-                             vf scale) { /* max(x, 0) * scale where keep has the lane's bit */
-  return _mm512_maskz_mul_ps((__mmask16)keep, _mm512_max_ps(x, vf{}), scale);
+static inline vf relu_scaled(vf x, uint32_t keep, vf scale) {
+  return _mm512_maskz_mul_ps((__mmask16)keep, _mm512_max_ps(vf{}, x), scale);
 }
 static inline void multiply_wide(vu x, uint32_t factor, vu* high, vu* low) {
   const __m512i f = _mm512_set1_epi32((int)factor),
@@ -75,7 +83,7 @@ static inline uint32_t lanes_at_least(vu x, uint32_t limit) {
 static inline vf relu_scaled(vf x, uint32_t keep, vf scale) {
   const __m256i bits = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
   const __m256i kept = _mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32((int)keep), bits), bits);
-  return _mm256_and_ps(_mm256_mul_ps(_mm256_max_ps(x, vf{}), scale), _mm256_castsi256_ps(kept));
+  return _mm256_and_ps(_mm256_mul_ps(_mm256_max_ps(vf{}, x), scale), _mm256_castsi256_ps(kept));
 }
 static inline void multiply_wide(vu x, uint32_t factor, vu* high, vu* low) {
   const __m256i f = _mm256_set1_epi32((int)factor),
@@ -102,8 +110,8 @@ static inline uint32_t lanes_at_least(vu x, uint32_t limit) {
 }
 static inline vf relu_scaled(vf x, uint32_t keep, vf scale) {
   const vi bits = {1, 2, 4, 8};
-  const vi kept = ((vi{} + (int32_t)keep) & bits) == bits, positive = x > vf{};
-  return (vf)((vi)(x * scale) & kept & positive);
+  const vi kept = ((vi{} + (int32_t)keep) & bits) == bits, off = x <= vf{};
+  return (vf)((vi)(x * scale) & kept & ~off);
 }
 static inline void multiply_wide(vu x, uint32_t factor, vu* high, vu* low) {
   for (int i = 0; i < kLanes; ++i) {

@@ -10,6 +10,8 @@ from typing import Any
 
 from embedcache.errors import EmbedcacheError
 
+LARGEST = 1e36  # of a learning rate or weight decay: what float32 still holds after the bias correction
+
 
 @dataclass(frozen=True)
 class HeadSpec:
@@ -32,9 +34,9 @@ class HeadSpec:
         put = object.__setattr__  # frozen: only here
         put(self, "hidden", _integer("hidden", self.hidden, 0, 2**20))
         put(self, "seed", _integer("seed", self.seed, 0, 2**64 - 1))
-        put(self, "lr", _number("lr", self.lr, 0.0, math.inf, open_low=True))
+        put(self, "lr", _number("lr", self.lr, 0.0, LARGEST, open_low=True))
         put(self, "dropout", _number("dropout", self.dropout, 0.0, 1.0))
-        put(self, "weight_decay", _number("weight_decay", self.weight_decay, 0.0, math.inf))
+        put(self, "weight_decay", _number("weight_decay", self.weight_decay, 0.0, LARGEST))
         put(self, "eps", _number("eps", self.eps, 1e-20, 1.0))
         if not isinstance(self.betas, Sequence) or len(self.betas) != 2:
             raise EmbedcacheError(f"betas must be two numbers, like (0.9, 0.999), not {self.betas!r}")
@@ -112,6 +114,6 @@ def _number(name: str, value: Any, low: float, high: float, open_low: bool = Fal
     if not math.isfinite(number) or not low <= number < high or (open_low and number == low):
         what = f"above {low:g}" if open_low else f"at least {low:g}"
         raise EmbedcacheError(
-            f"{name} must be {what}{f' and below {high:g}' if high < math.inf else ''}, not {value!r}"
+            f"{name} must be {what}{f' and below {high:g}' if high < LARGEST else ''}, not {value!r}"
         )
     return number

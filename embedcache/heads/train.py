@@ -128,6 +128,9 @@ def train_bank(
 
 
 def _trained(spec: HeadSpec, number: int, task: Task, outcome: Outcome) -> TrainedHead:
+    if not all(np.isfinite(array).all() for array in outcome.weights.values()):  # the very last step overflowed
+        outcome.weights = {name: np.zeros_like(array) for name, array in outcome.weights.items()}
+        outcome.status, outcome.best_epoch = "diverged", -1
     best, run = outcome.best_epoch, outcome.epochs_run
     return TrainedHead(
         spec,

@@ -161,6 +161,19 @@ class TestEngine:
             for name, array in alone.heads[j].weights.items():
                 assert array.tobytes() == among.heads[i].weights[name].tobytes()
 
+    @pytest.mark.parametrize("n_val", [0, 50])
+    def test_weights_that_overflow_are_never_returned(self, engine: Engine, n_val: int) -> None:
+        """Learning rates from stable to hopeless, also where the last step alone overflows."""
+        task = make_task(64, 30, 2, n_val=n_val)
+        heads = [(HeadSpec(hidden=40, lr=10.0**power), 0) for power in (0, 4, 12, 18, 25, 30, 35)]
+        for epochs in (1, 2):
+            result = engine.train([task], heads, epochs=epochs)
+            for head in result.heads:
+                assert all(np.isfinite(array).all() for array in head.weights.values())
+                assert (head.best_epoch >= 0) or head.status == "diverged"
+            assert result.heads[0].status == "ok"
+            assert result.heads[-1].status == "diverged"
+
     def test_it_learns(self, engine: Engine) -> None:
         task = make_task(1000, 40, 3, n_val=300, noise=0.1)
         result = engine.train([task], [(HeadSpec(hidden=64, lr=3e-3), 0)], epochs=8)

@@ -53,6 +53,7 @@ def test_specs_survive_json() -> None:
         ({"hidden": "8"}, "hidden must be a whole number"),
         ({"lr": 0}, "lr must be above 0"),
         ({"lr": float("nan")}, "lr must be above 0"),
+        ({"lr": 1e300}, "lr must be above 0"),
         ({"lr": "abc"}, "lr must be a number"),
         ({"dropout": 1.0}, "dropout must be at least 0 and below 1"),
         ({"dropout": -0.1}, "dropout"),
