@@ -132,9 +132,10 @@ def _trained(spec: HeadSpec, number: int, task: Task, outcome: Outcome) -> Train
         outcome.weights = {name: np.zeros_like(array) for name, array in outcome.weights.items()}
         outcome.status, outcome.best_epoch = "diverged", -1
     best, run = outcome.best_epoch, outcome.epochs_run
+    weights, outcome.weights = fold_standardization(outcome.weights, task), {}  # never two copies of a whole bank
     return TrainedHead(
         spec,
-        fold_standardization(outcome.weights, task),
+        weights,
         best_epoch=best,
         epochs_run=run,
         status=outcome.status,
