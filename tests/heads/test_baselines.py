@@ -65,7 +65,7 @@ def test_few_rows_and_an_empty_side() -> None:
 
 def test_a_bound_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(baselines, "MAX_CHARACTERS", 1000)
-    monkeypatch.setattr(baselines, "MAX_ROWS", 150)
+    monkeypatch.setattr(baselines, "MIN_ROWS", 10)
     texts, y = make_texts(300, ("dull", "superb"), ["film", "plot", "actor"], " ")
     result = run_baselines(texts, y, split_at(300, 200, 250))["tfidf_logreg"]
     assert result["train_rows"] < 60 and "of the 200 training rows" in result["note"]
