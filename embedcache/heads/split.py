@@ -1,14 +1,14 @@
 """Which rows train, which choose the best epoch and head, which test: equal texts never stand on two sides.
 
-Rows move in *units* that must stay together: all rows of one text, or all rows of one group (a film, an
-author). Units of several rows are dealt out first, the largest first, each to the side that it brings closest
-to its share of every class; then single rows fill each class's quota exactly. So without duplicates and
-groups the shares are those of scikit-learn's stratified ``train_test_split``, to a rounding, and they stay so
-when there are many duplicates.
+Rows move in *units* that must stay together: all rows of one text, or all rows of one group (a film, an author).
+Units of several rows are divided by ``StratifiedGroupKFold`` into PARTS parts, of which each side takes its share. Then
+single rows fill the sides to the count by the stratified ``train_test_split`` (the test rows first, then val from the
+rest, random_state 42): without duplicates and groups, anyone gets the same rows with two lines of scikit-learn.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,6 +17,8 @@ import numpy as np
 from embedcache.errors import EmbedcacheError
 
 SEED = 42  # of every split, whatever the heads' seeds: heads of different seeds must be compared on the same rows
+PARTS = 20  # units of several rows are dealt out in twentieths
+MOST_STRATIFIED = 20_000  # StratifiedGroupKFold visits units one by one: with more of them, chance divides as well
 
 
 @dataclass
@@ -76,8 +78,7 @@ def make_split(
     """
     check_shares(val, test)
     data = _labelled(codes, hashes, groups)
-    side = _assign(data.unit, data.y, [1 - val - test, val, test], np.random.default_rng(seed), keep_first=True)
-    split = data.split(side)
+    split = data.split(_assign(data.unit, data.y, val, test, seed))
     what = "different texts" if groups is None else "groups"
     for name, share, rows in (("--val", val, split.val), ("--test", test, split.test)):
         if share and not len(rows):
@@ -99,15 +100,15 @@ def make_folds(
     if folds < 2:
         raise EmbedcacheError(f"--folds {folds}: give 2 or more")
     data = _labelled(codes, hashes, groups)
-    fold = _assign(data.unit, data.y, [1 / folds] * folds, np.random.default_rng(seed), keep_first=False)
+    if data.unit.max() + 1 < folds:
+        what = "different texts" if groups is None else "groups"
+        raise EmbedcacheError(
+            f"{folds} folds need as many {what} or more; the labelled rows have {data.unit.max() + 1}: "
+            "ask for fewer folds"
+        )
+    fold = _folds(data.unit, data.y, folds, seed)
     splits = [data.split((fold == k).astype(np.int64)) for k in range(folds)]
     for split in splits:
-        if not len(split.val):
-            what = "different texts" if groups is None else "groups"
-            raise EmbedcacheError(
-                f"{folds} folds need as many {what} or more; the labelled rows have {data.unit.max() + 1}: "
-                "ask for fewer folds"
-            )
         _check_train(split, codes)
     return splits
 
@@ -195,81 +196,84 @@ def _number(columns: Sequence[np.ndarray]) -> np.ndarray:
     return number
 
 
-def _assign(
-    unit: np.ndarray, y: np.ndarray, shares: Sequence[float], rng: np.random.Generator, keep_first: bool
-) -> np.ndarray:
-    """The side of every row [n]. keep_first: every class keeps a row on side 0 where that is possible."""
-    active = np.flatnonzero(np.asarray(shares) > 0)
-    share = np.asarray(shares, float)[active]
-    total = np.bincount(y)
-    size = np.bincount(unit)
-    side = np.full(len(size), -1)
-    have = np.zeros((len(active), len(total)))
-    _deal_units(side, have, unit, y, size, share, rng)
-    single = rng.permutation(np.flatnonzero(size[unit] == 1))
-    single = single[np.argsort(y[single], kind="stable")]
-    need = np.maximum(_quotas(total, share, rng, keep_first) - have, 0).astype(np.int64)
-    for s in range(len(active)):  # units may have overfilled a side: the others get as much less, the first side first
-        need[s] -= np.minimum(need[s], np.maximum(need.sum(0) - np.bincount(y[single], minlength=len(total)), 0))
-    side[unit[single]] = np.repeat(np.tile(np.arange(len(active)), len(total)), need.T.ravel())
-    for s in range(1, len(active)):
-        if not (side == s).any():
-            _fill_empty(side, s, unit, y, size)
-    return active[side][unit]
+def _assign(unit: np.ndarray, y: np.ndarray, val: float, test: float, seed: int) -> np.ndarray:
+    """The side of every row [n]: 0 train, 1 val, 2 test."""
+    side = np.zeros(len(unit), np.int64)
+    alone = np.bincount(unit)[unit] == 1
+    _deal_units(side, np.flatnonzero(~alone), unit, y, val, test, seed)
+    for s, share in ((2, test), (1, val)):  # rows that are free to move then fill the sides to the count
+        rest = np.flatnonzero(alone & (side == 0))
+        count = max(1, round(share * len(unit))) - np.count_nonzero(side == s) if share else 0
+        side[_draw(rest, y[rest], count, seed)] = s
+    return side
 
 
 def _deal_units(
-    side: np.ndarray,
-    have: np.ndarray,
-    unit: np.ndarray,
-    y: np.ndarray,
-    size: np.ndarray,
-    share: np.ndarray,
-    rng: np.random.Generator,
+    side: np.ndarray, rows: np.ndarray, unit: np.ndarray, y: np.ndarray, val: float, test: float, seed: int
 ) -> None:
-    """Deal out the units of several rows; writes side [units] and have, the rows [sides, classes] dealt."""
-    want = np.outer(share, np.bincount(y))
-    order = np.argsort(unit, kind="stable")
-    start = np.cumsum(size) - size
-    for u in _largest_first(np.flatnonzero(size > 1), size, rng):
-        classes, count = np.unique(y[order[start[u] : start[u] + size[u]]], return_counts=True)
-        # By how much the squared distances to the quotas, over the quotas, grow: per class, and in all.
-        lack, quota = have[:, classes] - want[:, classes], want[:, classes]
-        cost = (count * (2 * lack + count) / quota).sum(1)
-        cost += size[u] * (2 * (have - want).sum(1) + size[u]) / want.sum(1)
-        side[u] = np.argmin(cost)
-        have[side[u], classes] += count
+    """Rows whose units have several: so many of PARTS alike parts to test and to val."""
+    if not len(rows):
+        return
+    parts = min(PARTS, len(np.unique(unit[rows])))
+    part = _parts(unit[rows], y[rows], parts, seed)
+    least = int(len(rows) == len(unit))  # without single rows, who else should fill a side
+    tests = max(round(test * parts), least) if test else 0
+    vals = min(max(round(val * parts), least) if val else 0, max(parts - 1 - tests, 0))
+    side[rows[part < tests]] = 2
+    side[rows[(part >= tests) & (part < tests + vals)]] = 1
 
 
-def _largest_first(units: np.ndarray, size: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    shuffled = rng.permutation(units)
-    return shuffled[np.argsort(-size[shuffled], kind="stable")]
+def _draw(rows: np.ndarray, y: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """count of the rows, stratified; a class's only row stays. Fewer where every class would lose its last row."""
+    from sklearn.model_selection import train_test_split
+
+    movable = np.bincount(y)[y] > 1 if len(y) else np.zeros(0, bool)
+    if count <= 0 or not movable.any():
+        return rows[:0]
+    try:
+        return train_test_split(rows[movable], test_size=count, random_state=seed, stratify=y[movable])[1]
+    except ValueError:  # fewer rows than classes on one side: then any row but the first of its class
+        first = np.unique(y, return_index=True)[1]
+        spare = np.random.default_rng(seed).permutation(np.delete(rows, first))
+        return spare[:count]
 
 
-def _quotas(total: np.ndarray, share: np.ndarray, rng: np.random.Generator, keep_first: bool) -> np.ndarray:
-    """Whole rows [sides, classes] that add up to total [classes]; the largest remainders are rounded up."""
-    quota = np.zeros((len(share), len(total)), np.int64)
-    left = total.copy()
-    for s in range(len(share) - 1, 0, -1):
-        want = max(1, round(left.sum() * share[s] / share[: s + 1].sum()))
-        ideal = want * left / max(left.sum(), 1)
-        most = np.maximum(left - keep_first, 0)
-        quota[s] = np.minimum(np.floor(ideal), most)
-        while (lack := want - quota[s].sum()) > 0 and (room := np.flatnonzero(quota[s] < most)).size:
-            remainder = (ideal - quota[s])[room] + 1e-9 * rng.random(len(room))  # equal remainders: by chance
-            quota[s, room[np.argsort(-remainder)[:lack]]] += 1
-        left -= quota[s]
-    quota[0] = left
-    return quota
+def _folds(unit: np.ndarray, y: np.ndarray, folds: int, seed: int) -> np.ndarray:
+    """The fold of every row [n], stratified."""
+    from sklearn.model_selection import StratifiedKFold
+
+    alone = np.bincount(unit)[unit] == 1
+    fold = np.empty(len(unit), np.int64)
+    rows = np.flatnonzero(alone)
+    if len(rows) and np.bincount(y[rows]).max() >= folds:
+        splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # a class with fewer rows than folds
+            for k, (_, chosen) in enumerate(splitter.split(rows, y[rows])):
+                fold[rows[chosen]] = k
+    else:  # a handful of rows: every fold gets some
+        fold[rows] = np.random.default_rng(seed).permutation(len(rows)) % folds
+    rows = np.flatnonzero(~alone)
+    if len(rows):
+        fold[rows] = _parts(unit[rows], y[rows], folds, seed)
+    return fold
 
 
-def _fill_empty(side: np.ndarray, s: int, unit: np.ndarray, y: np.ndarray, size: np.ndarray) -> None:
-    """Few units: give side s the smallest unit that the first side can spare, so that it keeps all of its classes."""
-    first = side[unit] == 0
-    for u in sorted(np.flatnonzero(side == 0), key=lambda u: size[u]):
-        if np.isin(y[unit == u], y[first & (unit != u)]).all():
-            side[u] = s
-            return
+def _parts(unit: np.ndarray, y: np.ndarray, parts: int, seed: int) -> np.ndarray:
+    """Parts of like size and like classes, 0..parts-1 [n]; a unit is in one part."""
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    part = np.empty(len(unit), np.int64)
+    number = np.unique(unit, return_inverse=True)[1]
+    if number.max() < MOST_STRATIFIED and parts > 1 and np.bincount(y).max() >= parts:
+        folds = StratifiedGroupKFold(parts, shuffle=True, random_state=seed)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # a class with fewer rows than parts
+            for k, (_, rows) in enumerate(folds.split(unit, y, unit)):
+                part[rows] = parts - 1 - k  # the largest unit goes to the first fold: let that one train
+        return part
+    order = np.random.default_rng(seed).permutation(number.max() + 1)
+    return (order[number] % parts + 1) % parts  # so many units are alike without help; one unit alone trains
 
 
 def _check_train(split: Split, codes: np.ndarray) -> None:
