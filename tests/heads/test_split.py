@@ -75,7 +75,8 @@ def test_duplicates_stay_together_and_shares_stay_good(copies: int) -> None:
     assert split.duplicates == 1000 - 1000 // copies and split.conflicts == 0
     for rows, share in zip(sides(split), [0.8, 0.1, 0.1], strict=True):
         assert len(rows) == pytest.approx(share * 2000, abs=20)
-        assert codes[rows].mean() == pytest.approx(codes.mean(), abs=0.02 if copies < 40 else 0.05)
+        # A lump of 40 rows of one class is a fifth of a side of 200: chance moves the shares by that much.
+        assert codes[rows].mean() == pytest.approx(codes.mean(), abs=0.02 if copies < 40 else 0.1)
 
 
 def test_a_text_of_a_third_of_all_rows_trains() -> None:
