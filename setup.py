@@ -88,7 +88,7 @@ def build_cuda(sources: list[str], target: Path) -> None:
     if nvcc is None:
         raise CompileError("nvcc is neither on the path nor under CUDA_HOME")
     known = subprocess.run([nvcc, "--list-gpu-code"], capture_output=True, text=True).stdout.split()
-    chosen = [arch for arch in CUDA_ARCHITECTURES if f"sm_{arch}" in known]
+    chosen = [arch for arch in CUDA_ARCHITECTURES if f"sm_{arch.rstrip('a')}" in known]  # sm_90a is listed as sm_90
     if not chosen:
         raise CompileError(f"{nvcc} knows none of sm_{', sm_'.join(CUDA_ARCHITECTURES)}")
     codes = [f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in chosen]
