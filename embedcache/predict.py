@@ -76,11 +76,16 @@ class Classifier:
         ``model``: the encoder's folder or name, where it is no longer where the cache found it. Raises EmbedcacheError
         where the run lacks files or is damaged, or the encoder is gone or is another one.
         """
+        from embedcache.encoder.model import load_again
+
         loaded = load_run(run)
         try:
             about = loaded.info["encoder"]
-            encoder = load_encoder(model or about["source"], about["identity"], device, trust_remote_code)
+            source, identity = str(model or about["source"]), about["identity"]
+            encoder = load_again(source, identity, str(run), device=device, trust_remote_code=trust_remote_code)
             return cls(loaded, encoder)
+        except EmbedcacheError as error:
+            raise EmbedcacheError(f"{error}; --model FOLDER says where the encoder of {run} is") from None
         except (KeyError, TypeError) as error:
             raise EmbedcacheError(f"{loaded.path / INFO} is damaged: it lacks {error}; train it again") from None
 
@@ -114,36 +119,6 @@ class Classifier:
             Prediction(text, self.classes[c], dict(zip(self.classes, row.tolist(), strict=True)))
             for text, c, row in zip(texts, best, probabilities, strict=True)
         ]
-
-
-def load_encoder(
-    source: str | Path, wanted: dict[str, Any], device: str = "auto", trust_remote_code: bool = False
-) -> Encoder:
-    """Load an encoder and make sure, before its weights are read, that it is the wanted one by content.
-
-    Raises EmbedcacheError that names what differs, or says how to point at the folder where the source is gone.
-    """
-    from embedcache.encoder import Encoder, identify
-
-    settings: dict[str, Any] = {
-        "max_length": wanted["max_length"],
-        "dtype": wanted["compute_dtype"],
-        "device": device,
-        "trust_remote_code": trust_remote_code,
-    }
-    try:
-        found, _ = identify(source, **settings)
-    except EmbedcacheError as error:
-        raise EmbedcacheError(
-            f"the encoder of this run cannot be had: {error}; --model FOLDER says where it is"
-        ) from None
-    differences = _differences(wanted, found)
-    if differences:
-        raise EmbedcacheError(
-            f"{source} is not the encoder that the head was trained with ({', '.join(differences)} differ): "
-            "name the right folder with --model, or extract and train-head again with this one"
-        )
-    return Encoder.load(source, **settings)
 
 
 def predict_file(
@@ -207,15 +182,3 @@ def _whole_file(path: Path) -> Iterator[TextIO]:
     finally:
         with suppress(OSError):
             part.unlink()
-
-
-def _differences(wanted: dict[str, Any], found: dict[str, Any]) -> list[str]:
-    """What two encoders' identities disagree on, by file where there are files."""
-    names = []
-    for key in sorted({*wanted, *found}):
-        old, new = wanted.get(key), found.get(key)
-        if isinstance(old, dict) and isinstance(new, dict):
-            names += [name for name in sorted({*old, *new}) if old.get(name) != new.get(name)]
-        elif old != new:
-            names.append(key)
-    return names

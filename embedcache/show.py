@@ -149,33 +149,26 @@ def train_head(report: HeadReport) -> None:
         f"{report.run}: {_plural(report.heads, 'head')} in {report.train_seconds:.1f} s "
         f"({report.head_rows_per_second:,.0f} head-rows/s, {report.engine}); {sides} rows{grouped}"
     )
-    right = ("hidden", "lr", "dropout", "decay", "seed", "val loss", "val acc", "test acc", "epoch", "rank")
-    table = _table(
-        "rank",
-        "head",
-        "hidden",
-        "lr",
-        "dropout",
-        "decay",
-        "seed",
-        "epoch",
-        "val loss",
-        "val acc",
-        "test acc",
-        right=right,
-    )
-    for row in report.leaderboard:
-        settings = [f"{row[key]:g}" for key in ("hidden", "lr", "dropout", "weight_decay", "seed")]
-        settings[2] = settings[2] if row["hidden"] else "-"  # a linear probe has no place for it
-        epoch = "-" if row["val_loss"] is None and row["status"] != "ok" else f"{row['best_epoch'] + 1:g}"
+    settings = {"hidden": "hidden", "lr": "lr", "dropout": "dropout", "weight_decay": "decay", "seed": "seed"}
+    rows = report.leaderboard
+    swept = [key for key in settings if len({row[key] for row in rows}) > 1]
+    titles = ["rank", "head", *(settings[key] for key in swept), "epoch", "val loss", "val acc", "test acc"]
+    table = _table(*titles, right=[title for title in titles if title != "head"])
+    for row in rows:
+        # A linear probe has no place for dropout.
+        values = ["-" if key == "dropout" and not row["hidden"] else f"{row[key]:g}" for key in swept]
+        epoch = "-" if row["status"] != "ok" else f"{row['best_epoch'] + 1:g}"
         test = _number(report.best["test_accuracy"]) if row["rank"] == 1 else ""
         scores = [_number(row["val_loss"]), _number(row["val_accuracy"]), test]
-        table.add_row(str(row["rank"]), row["name"], *settings, epoch, *scores)
+        table.add_row(str(row["rank"]), row["name"], *values, epoch, *scores)
     table.add_section()
     for title, name in (("TF-IDF + logreg", "tfidf_logreg"), ("majority", "majority")):
         scores = [_number(report.baselines[name][key]) for key in ("val_accuracy", "test_accuracy")]
-        table.add_row("", title, *[""] * 7, *scores)
+        table.add_row("", title, *[""] * (len(swept) + 2), *scores)
     _print(table)
+    same = [f"{settings[key]} {rows[0][key]:g}" for key in settings if key not in swept]
+    if same:
+        click.echo(f"The same in all of these: {', '.join(same)}.")
     if report.best.get("test_accuracy_interval"):
         low, high = report.best["test_accuracy_interval"]
         click.echo(

@@ -111,7 +111,7 @@ def test_another_encoder_is_refused(run: Path, tiny_bert: Path, tmp_path: Path) 
     data = bytearray((other / "model.safetensors").read_bytes())
     data[-5] ^= 1
     (other / "model.safetensors").write_bytes(data)
-    with pytest.raises(EmbedcacheError, match=r"model\.safetensors differ"):
+    with pytest.raises(EmbedcacheError, match=r"model\.safetensors changed"):
         Classifier.load(run, "cpu", model=other)
 
 

@@ -313,10 +313,22 @@ def load_again(
             f"the encoder of {owner} has Python code of its own: if you trust it, --trust-remote-code"
         )
     now, _ = identify(source, **settings)
-    differs = sorted(key for key in now.keys() | identity.keys() if now.get(key) != identity.get(key))
+    differs = _differences(identity, now)
     if differs:
         raise EmbedcacheError(
             f"the encoder at {source} is not the one that made {owner}: its {' and '.join(differs)} changed; "
             "put the old one back, or run extract again with this one"
         )
     return Encoder.load(source, **settings)
+
+
+def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """What two identities disagree on, by file where there are files."""
+    names = []
+    for key in sorted(old.keys() | new.keys()):
+        was, now = old.get(key), new.get(key)
+        if isinstance(was, dict) and isinstance(now, dict):
+            names += [name for name in sorted(was.keys() | now.keys()) if was.get(name) != now.get(name)]
+        elif was != now:
+            names.append(key)
+    return names
