@@ -113,7 +113,6 @@ def _number(name: str, value: Any, low: float, high: float, open_low: bool = Fal
         raise EmbedcacheError(f"{name} must be a number, not {value!r}") from None
     if not math.isfinite(number) or not low <= number < high or (open_low and number == low):
         what = f"above {low:g}" if open_low else f"at least {low:g}"
-        raise EmbedcacheError(
-            f"{name} must be {what}{f' and below {high:g}' if high < LARGEST else ''}, not {value!r}"
-        )
+        limit = f" and below {high:g}" if high < math.inf else ""
+        raise EmbedcacheError(f"{name} must be {what}{limit}, not {value!r}")
     return number
