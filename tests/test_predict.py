@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import make_reviews
 
 from embedcache.encoder import Encoder
 from embedcache.errors import EmbedcacheError
@@ -17,6 +16,7 @@ from embedcache.heads.run import write_run
 from embedcache.heads.spec import HeadSpec
 from embedcache.heads.trained import TrainedHead
 from embedcache.predict import Classifier, predict_file
+from tests.conftest import make_reviews
 
 CLASSES = ["negative", "positive", "まあまあ"]
 TEXTS = ["a superb film", "", "映画は素晴らしかった 🍿", "dull, \"dull\"\nand 'dull' " * 200]

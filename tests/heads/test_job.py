@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import make_cache, make_reviews
 from sklearn.model_selection import train_test_split
 
 from embedcache.cache import open_cache
@@ -19,6 +18,7 @@ from embedcache.heads.data import load_data
 from embedcache.heads.job import HeadReport, train_head
 from embedcache.heads.metrics import score
 from embedcache.heads.run import FILES, load_heads, load_run
+from tests.conftest import make_cache, make_reviews
 
 N, DIM = 400, 12
 
