@@ -205,7 +205,7 @@ def search(report: SearchReport) -> None:
             labels = [_cell(found.labels[name] or "-", 40) for name in names]
             ids = [_cell(found.id or "", 40)] if with_id else []
             table.add_row(
-                str(found.rank), f"{found.score:.3f}", f"{found.row:,}", *ids, *labels, _cell(found.text, 300)
+                str(found.rank), f"{found.score:.3f}", str(found.row), *ids, *labels, _cell(found.text, 300)
             )
         what = "" if answer.row is None else f"row {answer.row}: "
         _print(_cell(f"{what}{answer.query}", 300), table)
