@@ -204,9 +204,7 @@ def search(report: SearchReport) -> None:
         for found in answer.results:
             labels = [_cell(found.labels[name] or "-", 40) for name in names]
             ids = [_cell(found.id or "", 40)] if with_id else []
-            table.add_row(
-                str(found.rank), f"{found.score:.3f}", str(found.row), *ids, *labels, _cell(found.text, 300)
-            )
+            table.add_row(str(found.rank), f"{found.score:.3f}", str(found.row), *ids, *labels, _cell(found.text, 300))
         what = "" if answer.row is None else f"row {answer.row}: "
         _print(_cell(f"{what}{answer.query}", 300), table)
         if len(answer.results) < report.k:
