@@ -30,6 +30,8 @@ format: .venv/installed
 
 bench: .venv/installed
 	$(BIN)/python benchmarks/heads.py
+	$(BIN)/python benchmarks/startup.py --json benchmarks/results/startup.json
+	$(BIN)/python benchmarks/tables.py
 
 clean:
 	rm -rf .venv build demo/data demo/out *.egg-info embedcache/heads/*.so

@@ -94,3 +94,8 @@ def test_help_and_usage_errors_load_nothing_heavy(arguments: list[str]) -> None:
 def test_importing_the_package_costs_no_torch() -> None:
     code = "import embedcache as ec, sys; ec.HeadSpec; sys.exit(bool({'torch', 'transformers'} & set(sys.modules)))"
     assert run("-c", code).returncode == 0
+
+
+def test_the_tables_show_what_was_measured() -> None:
+    done = run(str(ROOT / "benchmarks" / "tables.py"), "--check")
+    assert done.returncode == 0, done.stderr
