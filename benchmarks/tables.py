@@ -26,7 +26,7 @@ def heads_table(report: dict[str, Any]) -> str:
         f"{machine['cpu']}, {report['threads']} threads, torch {machine['torch']}, load average "
         f"{report['load_average_at_start']:.1f} to {report['load_average_at_end']:.1f}:",
         "",
-        "| case | engine | seconds | head-rows/s | GFLOP/s | of torch's sgemm | ratio to the best peer (single turns) |",
+        "| case | engine | seconds | head-rows/s | GFLOP/s | of torch's sgemm | ratio to best peer (single turns) |",
         "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
     ]
     for case in report["cases"]:
