@@ -26,11 +26,17 @@ def progress_bar(title: str, unit: str = "rows") -> Iterator[Progress | None]:
         TextColumn("{task.fields[rows]:,} " + unit + "  {task.fields[rate]:,.0f} " + unit + "/s"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(title, total=None, rows=0, rate=0.0)
+    bar = Progress(*columns, console=Console(stderr=True))
+    task = bar.add_task(title, start=False, total=1.0, rows=0, rate=0.0)
 
-        def update(done: int, total: int, rows: int) -> None:
-            elapsed = bar.tasks[0].elapsed or 0.0
-            bar.update(task, completed=done, total=total, rows=rows, rate=rows / elapsed if elapsed else 0.0)
+    def update(done: int, total: int, rows: int) -> None:
+        bar.start_task(task)
+        bar.start()  # with the first news: an error before the work begins is then all that is seen
+        elapsed = bar.tasks[0].elapsed or 0.0
+        # As a share: rich forgets its estimate of the time left whenever a total changes, and ours is an estimate.
+        bar.update(task, completed=done / max(total, 1), rows=rows, rate=rows / elapsed if elapsed > 0.5 else 0.0)
 
+    try:
         yield update
+    finally:
+        bar.stop()
