@@ -177,7 +177,7 @@ def train_head(report: HeadReport) -> None:
         )
     for note in report.notes:
         click.echo(f"Note: {_cell(note)}")
-    click.echo(f"{Path(report.run) / 'leaderboard.csv'} has all {_plural(report.heads, 'head')}.")
+    click.echo(f"{Path(report.run) / 'leaderboard.csv'} has every head.")
 
 
 def predictions(predicted: Sequence[Prediction]) -> None:
