@@ -79,7 +79,7 @@ trust_option = click.option(
 )
 
 
-@main.command()
+@main.command(short_help="Embed every text once, into CACHE.")
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
 @click.option("-o", "--output", "cache", required=True, metavar="CACHE", help="The HDF5 file to make or go on with.")
 @click.option("--model", default="bert-base-uncased", show_default=True, help="A name on the hub, or a folder.")
@@ -154,7 +154,7 @@ def verify(as_json: bool, cache: str) -> None:
         raise EmbedcacheError(show.damage(cache, report))
 
 
-@main.command("train-head")
+@main.command("train-head", short_help="Train a bank of heads on CACHE, into RUN.")
 @click.argument("cache")
 @click.option("-o", "--output", "run", required=True, metavar="RUN", help="The folder to make.")
 @click.option("--label", help="The label column.  [default: the only one, or label]")
@@ -247,7 +247,10 @@ def predict(as_json: bool, run: str, texts: tuple[str, ...], **options: Any) -> 
 @trust_option
 @json_option
 def search(as_json: bool, cache: str, query: str | None, row: int | None, file: str | None, **options: Any) -> None:
-    """Find the rows of CACHE that are most like a text or a row (exact, by cosine)."""
+    """Find the rows of CACHE that are most like a text.
+
+    Exact, by cosine. With --row N: the neighbours of a row of CACHE, without itself.
+    """
     from embedcache.search import search_cache
 
     if sum(given is not None for given in (query, row, file)) != 1:

@@ -263,17 +263,18 @@ def _parts(unit: np.ndarray, y: np.ndarray, parts: int, seed: int) -> np.ndarray
     """Parts of like size and like classes, 0..parts-1 [n]; a unit is in one part."""
     from sklearn.model_selection import StratifiedGroupKFold
 
-    part = np.empty(len(unit), np.int64)
     number = np.unique(unit, return_inverse=True)[1]
-    if number.max() < MOST_STRATIFIED and parts > 1 and np.bincount(y).max() >= parts:
-        folds = StratifiedGroupKFold(parts, shuffle=True, random_state=seed)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # a class with fewer rows than parts
-            for k, (_, rows) in enumerate(folds.split(unit, y, unit)):
-                part[rows] = parts - 1 - k  # the largest unit goes to the first fold: let that one train
-        return part
-    order = np.random.default_rng(seed).permutation(number.max() + 1)
-    return (order[number] % parts + 1) % parts  # so many units are alike without help; one unit alone trains
+    number = np.random.default_rng(seed).permutation(number.max() + 1)[number]
+    if number.max() >= MOST_STRATIFIED or parts < 2 or np.bincount(y).max() < parts:
+        return (number + 1) % parts  # so many units are alike without help; one unit alone trains
+    part = np.empty(len(unit), np.int64)
+    # The units are in a random order already: with shuffle=True, scikit-learn before 1.8 loses the stratification.
+    folds = StratifiedGroupKFold(parts).split(unit, y, number)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a class with fewer rows than parts
+        for k, (_, rows) in enumerate(folds):
+            part[rows] = parts - 1 - k  # the largest unit goes to the first fold: let that one train
+    return part
 
 
 def _check_train(split: Split, codes: np.ndarray) -> None:

@@ -75,8 +75,8 @@ def test_duplicates_stay_together_and_shares_stay_good(copies: int) -> None:
     assert split.duplicates == 1000 - 1000 // copies and split.conflicts == 0
     for rows, share in zip(sides(split), [0.8, 0.1, 0.1], strict=True):
         assert len(rows) == pytest.approx(share * 2000, abs=20)
-        # A lump of 40 rows of one class is a fifth of a side of 200: chance moves the shares by that much.
-        assert codes[rows].mean() == pytest.approx(codes.mean(), abs=0.02 if copies < 40 else 0.1)
+        # Of one class, and a side has 200 rows: one text more or less moves its share by that much.
+        assert codes[rows].mean() == pytest.approx(codes.mean(), abs=0.01 + copies / 200)
 
 
 def test_a_text_of_a_third_of_all_rows_trains() -> None:
@@ -95,7 +95,7 @@ def test_groups_stay_on_one_side_and_stratified() -> None:
     split = make_split(codes, different(3000), groups)
     assert_apart(split, groups)
     for rows, share in zip(sides(split), [0.8, 0.1, 0.1], strict=True):
-        assert len(rows) == pytest.approx(share * 3000, rel=0.02)
+        assert len(rows) == pytest.approx(share * 3000, abs=20)  # two groups
         assert codes[rows].mean() == pytest.approx(codes.mean(), abs=0.02)
 
 
