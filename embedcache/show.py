@@ -64,15 +64,13 @@ def _plural(count: int, word: str) -> str:
 
 
 def extract(report: ExtractReport) -> None:
-    done = f"{report.encoded:,} encoded in {report.seconds:.1f} s"
-    if report.encoded:
-        done += f" ({report.rows_per_second:,.0f} rows/s, {report.tokens:,} tokens)"
-    else:
-        done = f"nothing to encode, checked in {report.seconds:.1f} s"
+    done = f"{report.encoded:,} encoded at {report.rows_per_second:,.0f} rows/s ({report.tokens:,} tokens)"
+    if not report.encoded:
+        done = "nothing to encode"
     parts = [done]
     parts += [f"{report.reused:,} reused"] if report.reused else []
     parts += [_plural(report.duplicates, "duplicate")] if report.duplicates else []
-    click.echo(f"{report.cache}: {_plural(report.rows, 'row')}; " + ", ".join(parts))
+    click.echo(f"{report.cache}: {_plural(report.rows, 'row')}; {', '.join(parts)}; {report.seconds:.1f} s in all")
     length = report.encoder["identity"]["max_length"]
     notes = {
         f"{report.truncated:,} truncated at {length} tokens (--max-length)": report.truncated,
