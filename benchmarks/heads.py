@@ -4,8 +4,9 @@
 
 Every case runs all peers once to warm up, then in turn; medians are reported, with the spread. The work: 768-wide
 float32 rows, a 768-512-2 head with dropout 0.1, AdamW, no validation. `head-rows` = rows x epochs x heads;
-FLOP = 2 per multiply-add of the five matrix products of a step. The yardstick is torch's own sgemm, measured in the
-same turns. On a machine that others use too, all figures move; the turns make them move together.
+FLOP = 2 per multiply-add of the five matrix products of a step. The yardstick is the better of torch's and NumPy's
+sgemm, measured in the same turns. The peers are in peers.py; `pip install jax` adds JAX. On a machine that others use
+too, all figures move; the turns make them move together.
 """
 
 from __future__ import annotations
@@ -17,39 +18,19 @@ import re
 import statistics
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from machine import machine
-from torch import nn
+from peers import DIM, DROPOUT, HIDDEN, LR, Case, peers
+from threadpoolctl import threadpool_limits
 
 from embedcache.heads.native import usable_cores
 from embedcache.heads.spec import head_grid
 from embedcache.heads.train import train_heads
-
-DIM, HIDDEN, CLASSES, DROPOUT, LR = 768, 512, 2, 0.1, 1e-3
-
-
-@dataclass(frozen=True)
-class Case:
-    name: str
-    heads: int
-    rows: int
-    epochs: int
-    batch_size: int
-
-    @property
-    def head_rows(self) -> int:
-        return self.heads * self.rows * self.epochs
-
-    @property
-    def flop(self) -> float:
-        return self.head_rows * 2.0 * (2 * DIM * HIDDEN + 3 * HIDDEN * CLASSES)
-
 
 CASES = [
     Case("1 head, batch 32", 1, 32768, 5, 32),
@@ -70,53 +51,28 @@ def native(case: Case, x: np.ndarray, y: np.ndarray, threads: int) -> float:
     return seconds
 
 
-def torch_eager(case: Case, x: np.ndarray, y: np.ndarray, threads: int) -> float:
-    """The usual loop, head after head, with the fused AdamW: everything in memory, rows gathered by index."""
-    torch.set_num_threads(threads)
-    xs, ys = torch.from_numpy(x), torch.from_numpy(y)
-    start = time.perf_counter()
-    for seed in range(case.heads):
-        torch.manual_seed(seed)
-        head = nn.Sequential(
-            nn.Linear(DIM, HIDDEN), nn.ReLU(), nn.Dropout(DROPOUT), nn.Linear(HIDDEN, CLASSES), nn.LogSoftmax(dim=1)
-        )
-        adamw = torch.optim.AdamW(head.parameters(), lr=LR, fused=True)
-        for _ in range(case.epochs):
-            for rows in torch.randperm(len(xs)).split(case.batch_size):
-                adamw.zero_grad(set_to_none=True)
-                nn.functional.nll_loss(head(xs[rows]), ys[rows]).backward()
-                adamw.step()
-    return time.perf_counter() - start
-
-
-def torch_eager_one_thread(case: Case, x: np.ndarray, y: np.ndarray, threads: int) -> float:
-    """The same on one thread, which a busy machine hurts less than OpenMP's spinning."""
-    return torch_eager(case, x, y, 1)
-
-
 OURS = "embedcache native"
-PEERS: dict[str, Callable[[Case, np.ndarray, np.ndarray, int], float]] = {
-    OURS: native,
-    "torch eager": torch_eager,
-    "torch eager, 1 thread": torch_eager_one_thread,
-}
+PEERS = {OURS: native, **peers()}
 
 
 def sgemm_gflops(threads: int) -> float:
-    """torch's float32 matrix product on so many threads, best of a few: the machine's measured rate."""
+    """The float32 matrix product on so many threads, the best of a few by torch and by NumPy: the machine's rate."""
     torch.set_num_threads(threads)
-    a, b = torch.randn(2048, 768), torch.randn(768, 2048)
+    a, b = torch.randn(2048, 2048), torch.randn(2048, 2048)
     best = float("inf")
-    for _ in range(8):
-        start = time.perf_counter()
-        a @ b
-        best = min(best, time.perf_counter() - start)
-    return 2 * 2048 * 768 * 2048 / best / 1e9
+    with threadpool_limits(threads):
+        for product in (lambda: torch.mm(a, b), lambda: np.dot(a.numpy(), b.numpy())):
+            for _ in range(5):
+                start = time.perf_counter()
+                product()
+                best = min(best, time.perf_counter() - start)
+    return 2 * 2048**3 / best / 1e9
 
 
 def measure(case: Case, threads: int, repeats: int, scale: float) -> dict[str, Any]:
     rng = np.random.default_rng(0)
-    x = rng.standard_normal((max(case.batch_size, round(case.rows * scale)), DIM), dtype=np.float32)
+    batches = max(1, round(case.rows * scale) // case.batch_size)  # JAX's scan takes whole batches only
+    x = rng.standard_normal((batches * case.batch_size, DIM), dtype=np.float32)
     y = (x @ rng.standard_normal(DIM, dtype=np.float32) > 0).astype(np.int64)
     case = Case(case.name, case.heads, len(x), case.epochs, case.batch_size)
     warm = Case(case.name, 1, case.batch_size * 4, 1, case.batch_size)
