@@ -207,11 +207,34 @@ def _read_parquet(source: Source, wanted: Mapping[str, str], batch_rows: int) ->
     check_columns(source, wanted, list(file.schema_arrow.names))
     try:
         for batch in file.iter_batches(batch_rows, columns=list(wanted)):
-            yield [batch.column(name).to_pylist() for name in wanted]
+            yield [_python_values(batch.column(name)) for name in wanted]
     except UnicodeDecodeError as error:
         raise EmbedcacheError(f"{source.path}: holds strings that are not UTF-8 ({error}): write it again") from error
     except (pa.ArrowException, OSError) as error:
         raise EmbedcacheError(f"{source.path}: damaged Parquet file ({one_line(error)}): write it again") from error
+
+
+def _python_values(column: Any) -> list[Any]:
+    """A Parquet column as Python values; times that Python does not have (nanoseconds, the year 10000) as text."""
+    import pyarrow as pa
+
+    if column.type in (pa.float16(), pa.float32()):
+        column = column.cast(pa.string()).cast(pa.float64())  # 0.1, not 0.10000000149011612
+    try:
+        return list(column.to_pylist())
+    except UnicodeDecodeError:
+        raise
+    except (ValueError, OverflowError):
+        return [_python_value(scalar) for scalar in column]
+
+
+def _python_value(scalar: Any) -> Any:
+    import pyarrow as pa
+
+    try:
+        return scalar.as_py()
+    except (ValueError, OverflowError):
+        return scalar.cast(pa.int64() if pa.types.is_duration(scalar.type) else pa.string()).as_py()
 
 
 def check_columns(source: Source, wanted: Mapping[str, str], names: Sequence[str]) -> None:

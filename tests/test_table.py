@@ -121,6 +121,21 @@ def test_values_are_strings_in_json_and_parquet(tmp_path: Path) -> None:
     assert rows.texts == ["12", "", "x"]
     assert rows.labels["label"] == ["true", None, None]
     assert rows.keep == {"tags": ['["a", 1]', "", ""], "text": ["12", "", "x"]}
+    import pyarrow as pa
+
+    times = (
+        pa.array([1, 10**9], pa.timestamp("ns")),
+        pa.array([2932897, 0], pa.date32()),
+        pa.array([7, 0], "duration[ns]"),
+    )
+    columns = dict(zip(("time", "day", "took"), times, strict=True)) | {"stars": pa.array([0.1, None], pa.float32())}
+    parquet = write_parquet(tmp_path / "t.parquet", text=["a", "b"], **columns)
+    assert read(parquet, Columns(keep=("time", "day", "took", "stars"))).keep == {
+        "time": ["1970-01-01 00:00:00.000000001", "1970-01-01 00:00:01"],
+        "day": ["10000-01-01", "1970-01-01"],
+        "took": ["7", "0:00:00"],
+        "stars": ["0.1", ""],
+    }
     parquet = write_parquet(tmp_path / "x.parquet", text=["a", None], label=[1, None], score=[0.5, float("nan")])
     rows = read(parquet, Columns(labels=("label",), keep=("score",)))
     assert (rows.texts, rows.labels["label"], rows.keep["score"]) == (["a", ""], ["1", None], ["0.5", ""])
