@@ -45,13 +45,13 @@ class Commands(click.Group):
 
 def _one_line(error: Exception) -> str:
     if isinstance(error, EmbedcacheError):
-        return " ".join(str(error).split())
+        return show.one_line(str(error))
     if isinstance(error, MemoryError):
         return "out of memory; use fewer --threads or a smaller batch"
     if isinstance(error, OSError) and error.strerror:
-        where = f" {error.filename}" if error.filename else ""
+        where = f" {show.one_line(str(error.filename))}" if error.filename else ""
         return f"{error.strerror}:{where}; check that the path exists, is yours to use and has space"
-    text = " ".join(str(error).split()) or "no message"
+    text = show.one_line(str(error)) or "no message"
     return f"{type(error).__name__}: {text} (unexpected: EMBEDCACHE_DEBUG=1 shows where)"
 
 
@@ -239,7 +239,9 @@ def predict(as_json: bool, run: str, texts: tuple[str, ...], **options: Any) -> 
 @click.argument("cache")
 @click.argument("query", required=False)
 @click.option("--row", type=Number(int, 0), help="Neighbours of this row of CACHE.")
-@click.option("--file", "file", help="A table of queries instead of one.")
+@click.option("--file", "file", help="A table, or lines, of queries instead of one.")
+@click.option("--text", default="text", show_default=True, help="The column of queries in --file.")
+@click.option("--encoding", default="utf-8", show_default=True, help="Of a text file in --file.")
 @click.option("-k", type=COUNT, default=10, show_default=True, help="How many neighbours.")
 @click.option("--where", multiple=True, help='Only rows with, for example, "label=positive"; may be repeated.')
 @click.option("--pooling", type=click.Choice(["cls", "mean"]), help="[default: cls, or the only one stored]")

@@ -223,6 +223,8 @@ def search_cache(
     layer: int | None = None,
     device: str = "auto",
     trust_remote_code: bool = False,
+    text: str = "text",
+    encoding: str = "utf-8",
 ) -> SearchReport:
     """The rows of a cache that are most like a text, one of its rows (itself left out), or each text of a file.
 
@@ -230,7 +232,8 @@ def search_cache(
     as the query are.
 
     Args:
-        file: a table with a text column, or any other file, of which each line is a query (a blank one finds nothing).
+        file: a table, or any other file, of which each line is a query (a blank one finds nothing).
+        text: the table's column of queries. encoding: of the file.
         where: conditions "column=value" on label or kept columns, several in a list or separated by commas. Several
             values of one column mean any of them; several columns mean all of them.
         pooling, layer: which of the cache's vectors; None means cls of the last layer, or the only ones stored.
@@ -252,7 +255,7 @@ def search_cache(
             texts, asked = [cache.texts[row]], [0]
             found = index.search(index.vector(row), k, among=among)
         else:
-            texts = _query_texts(query, file)
+            texts = _query_texts(query, file, text, encoding)
             asked = [i for i, text in enumerate(texts) if not text.isspace() and text]
             index.use(_load_encoder(cache.encoder, str(cache.path), device, trust_remote_code))
             found = index.search([texts[i] for i in asked], k, among=among)
@@ -323,15 +326,15 @@ def _check_row(cache: Cache, index: SearchIndex, row: int) -> None:
         raise EmbedcacheError(f"row {row} of {cache.path} has no usable vector (zero or NaN): choose another row")
 
 
-def _query_texts(query: str | None, file: str | Path | None) -> list[str]:
+def _query_texts(query: str | None, file: str | Path | None, text: str, encoding: str) -> list[str]:
     if query is not None:
         if not query.strip():
             raise EmbedcacheError("the query is blank: write what to look for")
         return [query]
     assert file is not None
     if any(suffix.lower() in FORMATS for suffix in Path(file).suffixes[-2:]):
-        return [text for rows in read_rows([file], Columns()) for text in rows.texts]
-    return read_lines(file)
+        return [one for rows in read_rows([file], Columns(text), encoding=encoding) for one in rows.texts]
+    return read_lines(file, encoding=encoding)
 
 
 def _describe(cache: Cache, rows: np.ndarray, scores: np.ndarray) -> list[Found]:

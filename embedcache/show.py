@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,8 @@ def _print(*tables: Table | str) -> None:
     from rich.console import Console
 
     width = None if sys.stdout.isatty() else max(100, min(shutil.get_terminal_size((100, 24)).columns, WIDEST))
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal that is not UTF-8 gets question marks
     console = Console(width=width, highlight=False, markup=False, emoji=False, soft_wrap=True)
     for table in tables:
         console.print(table)
@@ -39,19 +42,24 @@ def _table(*columns: str, right: Sequence[str] = ()) -> Table:
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for column in columns:
-        wraps = column == "text"
-        table.add_column(column, justify="right" if column in right else "left", overflow="fold", no_wrap=not wraps)
+        title, wraps = _cell(column, 40), column == "text"
+        table.add_column(title, justify="right" if column in right else "left", overflow="fold", no_wrap=not wraps)
     return table
 
 
+def one_line(text: str) -> str:
+    """Without line breaks, and with control characters (a terminal would obey them) made visible."""
+    return "".join(
+        char if char.isprintable() or char in "\u200c\u200d" else "\N{REPLACEMENT CHARACTER}"
+        for char in " ".join(text.split())
+    )
+
+
 def _cell(text: str, length: int = 1000) -> Any:
-    """A text of the user's in one line, cut, with control characters (a terminal would obey them) made visible."""
+    """A text of the user's in one line, cut."""
     from rich.text import Text
 
-    line = " ".join(text[: 4 * length].split())
-    line = "".join(
-        char if char.isprintable() or char in "\u200c\u200d" else "\N{REPLACEMENT CHARACTER}" for char in line
-    )
+    line = one_line(text[: 4 * length])
     return Text(line if len(line) <= length else line[: length - 1] + "…")
 
 

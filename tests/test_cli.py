@@ -338,6 +338,24 @@ def test_search_asks_for_what_exists(made: Path) -> None:
     assert "label=positive" in fails("search", made / "reviews.h5", "great", "--where", "positive")
 
 
+def test_the_terminal_obeys_no_text_of_the_users(extract: Any, tmp_path: Path) -> None:
+    evil = "!\x1b[31mred\x07 \x1b]0;title\x07"
+    rows = [[f"{evil} {word}", f"{label}{evil}"] for word in ("good", "bad", "dull") for label in "pq"]
+    table, cache = write_csv(tmp_path / "t.csv", rows, ("text", f"label{evil}")), tmp_path / "cache.h5"
+    document(*extract(table, "--label", f"label{evil}"))
+    for arguments in (["info", cache], ["search", cache, "--row", "1"]):
+        shown = invoke(*arguments)
+        assert shown.exit_code == 0 and "red" in shown.stdout and not {"\x1b", "\x07"} & set(shown.stdout)
+    for where in (f"label{evil}=x{evil}", f"{evil}=p"):
+        result = CliRunner().invoke(main, ["search", str(cache), "--row", "1", "--where", where], color=True)
+        assert result.exit_code == 1 and not {"\x1b", "\x07"} & set(result.stderr)
+
+
+def test_tables_on_a_terminal_that_is_not_utf8(made: Path) -> None:
+    result = CliRunner(charset="ascii").invoke(main, ["search", str(made / "reviews.h5"), "--row", "1", "-k", "205"])
+    assert result.exit_code == 0, result.stderr
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

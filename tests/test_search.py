@@ -209,6 +209,7 @@ def test_where(cache: Path) -> None:
     [
         ("positive", r'"positive" is no condition: write COLUMN=VALUE'),
         ("stars=5", r"no column 'stars' to filter by; it has: label, key, movie"),
+        ("label=positive,stars=5", r"no row has label=positive,stars=5 .*; there is no column 'stars'"),
         ("label=postive", r"no row has label=postive \(did you mean 'positive'\?\); .*: negative, positive"),
         ("movie=Aliens", r"no row has movie=Aliens \(did you mean 'Alien'\?\)"),
         ("movie=Alien,label=positive", r"no row of .* meets all"),
@@ -217,6 +218,26 @@ def test_where(cache: Path) -> None:
 def test_where_that_names_nothing(cache: Path, where: str, message: str) -> None:
     with pytest.raises(EmbedcacheError, match=message):
         search_cache(cache, row=0, where=where)
+
+
+def test_where_with_commas_equals_signs_and_blanks_in_names_and_values(tmp_path: Path) -> None:
+    X = np.random.default_rng(5).normal(size=(6, 8)).astype(np.float32)
+    labels = {"label": ["a,b", "k=v,z=w", " lead", "l1\nl2", "a", None], "x,y": list("pqpqpq")}
+    path = make_cache(tmp_path / "c.h5", list("abcdef"), X, labels, columns={"mo=vie": ["=", "2", "2 ", "2", "2", "3"]})
+
+    def rows(*where: str) -> list[int]:
+        return sorted(found.row for found in search_cache(path, row=5, where=where).answers[0].results)
+
+    assert [rows(f"label={value}") for value in labels["label"][:5]] == [[0], [1], [2], [3], [4]]
+    assert rows("label= a ") == rows(" label = a") == [4]
+    assert rows("x,y=p") == [*rows("x,y=p,mo=vie=2 ", "mo=vie=="), 4] == [0, 2, 4]
+    assert rows("mo=vie=2,x,y=q,label=k=v,z=w") == [1]
+
+
+def test_a_table_of_queries_with_another_column_in_another_encoding(cache: Path, tmp_path: Path) -> None:
+    (tmp_path / "q.csv").write_text(f"review\n{TEXTS[3]} é\n", encoding="cp1252")
+    report = search_cache(cache, file=tmp_path / "q.csv", text="review", encoding="cp1252", k=1, device="cpu")
+    assert report.answers[0].query == f"{TEXTS[3]} é"
 
 
 def test_duplicates_are_found_and_blank_texts_are_not(tmp_path: Path) -> None:
