@@ -76,9 +76,10 @@ class Classifier:
         ``model``: the encoder's folder or name, where it is no longer where the cache found it. Raises EmbedcacheError
         where the run lacks files or is damaged, or the encoder is gone or is another one.
         """
-        from embedcache.encoder.model import load_again
+        from embedcache.encoder.model import load_again, resolve_device
 
         loaded = load_run(run)
+        device = resolve_device(device)  # here, where no --model would help
         try:
             about = loaded.info["encoder"]
             source, identity = str(model or about["source"]), about["identity"]

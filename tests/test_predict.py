@@ -118,6 +118,8 @@ def test_another_encoder_is_refused(run: Path, tiny_bert: Path, tmp_path: Path) 
 def test_an_encoder_that_is_gone(run: Path, tmp_path: Path) -> None:
     with pytest.raises(EmbedcacheError, match="--model FOLDER"):
         Classifier.load(run, "cpu", model=tmp_path / "gone")
+    with pytest.raises(EmbedcacheError, match=r"use auto, cpu, cuda or cuda:N$"):
+        Classifier.load(run, "gpu")
 
 
 @pytest.mark.parametrize("key", ["encoder", "pooling", "dtype"])
