@@ -97,9 +97,9 @@ EC_FN uint32_t ec_dropout_word(uint64_t seed, uint32_t step, uint32_t row, uint3
  * torch:  w -= lr wd w;  m += (1 - b1)(g - m);  v = b2 v + (1 - b2) g g
  *         w -= lr / c1 * m / (sqrt(v) / sqrt(c2) + eps),  c1 = 1 - b1^t,  c2 = 1 - b2^t
  *
- * Here both sides of the fraction are multiplied by sqrt(c2), v moves by a small correction and w by one sum,
+ * Here both sides of the fraction are multiplied by sqrt(c2), b2 v is v - (1 - b2) v and w moves by one sum,
  * so that no constant close to 1 is ever rounded to float: closer to float64 than the formulas above, and no
- * slower. */
+ * slower. v + (1 - b2)(g g - v) would lose a small g beside an old large v where b2 is 0. */
 
 typedef struct {
   float m_rate; /* 1 - beta1 */
@@ -124,7 +124,7 @@ EC_FN ec_adamw ec_adamw_at(double lr, double beta1, double beta2, double eps, do
 
 EC_FN void ec_adamw_update(float gradient, float* w, float* m, float* v, ec_adamw a) {
   *m = fmaf(a.m_rate, gradient - *m, *m);
-  *v = fmaf(a.v_rate, fmaf(gradient, gradient, -*v), *v);
+  *v = fmaf(a.v_rate * gradient, gradient, fmaf(-a.v_rate, *v, *v));
   *w -= fmaf(a.decay, *w, a.rate * *m / (sqrtf(*v) + a.eps));
 }
 
@@ -143,21 +143,23 @@ EC_FN float ec_nll_gradient(float logit, double log_sum_exp, int is_target, doub
   return (float)(weight * (exp((double)logit - log_sum_exp) - (is_target ? 1.0 : 0.0)));
 }
 
-/* ---- IEEE half precision to float, for machines without an instruction for it ---- */
+/* ---- IEEE half precision to float, for machines without an instruction for it ----
+ *
+ * No step goes through a subnormal float: the CPU engine's threads flush those to zero. */
 
 EC_FN float ec_half_to_float(uint16_t half) {
   const uint32_t sign = (uint32_t)(half & 0x8000u) << 16, magnitude = half & 0x7FFFu;
   union {
     uint32_t bits;
     float value;
-  } out, scale;
-  if (magnitude >= 0x7C00u) { /* inf, NaN */
-    out.bits = sign | 0x7F800000u | (magnitude & 0x3FFu) << 13;
-    return out.value;
+  } out;
+  if (magnitude < 0x400u) { /* zero, subnormal */
+    out.value = (float)magnitude * 0x1p-24f;
+  } else if (magnitude < 0x7C00u) {
+    out.bits = (magnitude << 13) + 0x38000000u; /* the exponent's bias: 127 - 15 */
+  } else {                                      /* inf, NaN */
+    out.bits = 0x7F800000u | (magnitude & 0x3FFu) << 13;
   }
-  scale.bits = 0x77800000u; /* 2^112: moves the exponent, and normalises subnormal halves on the way */
-  out.bits = magnitude << 13;
-  out.value *= scale.value;
   out.bits |= sign;
   return out.value;
 }

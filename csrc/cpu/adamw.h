@@ -20,7 +20,7 @@ struct Parameter {
 static inline __attribute__((always_inline)) void adamw_update(vf gradient, Parameter p, const ec_adamw& a) {
   vf w = load(p.w), m = load(p.m), v = load(p.v);
   m += a.m_rate * (gradient - m);
-  v += a.v_rate * (gradient * gradient - v);
+  v = (v - a.v_rate * v) + a.v_rate * gradient * gradient; /* not v + rate (g g - v): see numerics.h */
   w -= a.decay * w + a.rate * m / (square_root(v) + a.eps);
   store(p.w, w);
   store(p.m, m);
