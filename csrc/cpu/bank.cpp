@@ -128,7 +128,9 @@ void work(Bank& bank, int thread) {
 int bank_train(const Kernels& kernels, const ec_task* tasks, const ec_head* heads, ec_result* results,
                int n_heads, const ec_options& options) {
   const int cores = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
-  const int threads = options.threads > 0 ? options.threads : cores;
+  const int64_t useful = int64_t{kMostSlices} * n_heads; /* more threads would have nothing to do */
+  const int threads =
+      static_cast<int>(std::min<int64_t>(options.threads > 0 ? options.threads : cores, useful));
   Bank bank{kernels, tasks, heads, results, options, {}, 0, {}, {}};
   plan(bank, n_heads, threads);
   int code = EC_OK;

@@ -104,10 +104,10 @@ void shuffle(uint64_t seed, uint32_t epoch, int64_t n, uint32_t* order, uint64_t
 }
 
 int head_slices(int64_t dim, int64_t hidden, int64_t classes, int64_t batch) {
-  constexpr int64_t kMostSlices = 16, kMostFloats = int64_t{1} << 22; /* of partial logits, 16 MiB */
+  constexpr int64_t kMostFloats = int64_t{1} << 22; /* of partial logits, 16 MiB */
   const int64_t blocks = ((hidden ? hidden : dim) + 31) / 32;
   const int64_t affordable = std::max<int64_t>(1, kMostFloats / (classes * batch));
-  return static_cast<int>(std::min({blocks, kMostSlices, affordable}));
+  return static_cast<int>(std::min<int64_t>({blocks, kMostSlices, affordable}));
 }
 
 void add_progress(const ec_options& options, int64_t rows) {

@@ -45,7 +45,8 @@ extern const Kernels kernels_plain;
 extern const Kernels kernels_avx2, kernels_avx512;
 #endif
 
-/* The most threads that can share a head: its slices of inputs to the second layer. */
+/* The most threads that can share a head: its slices of inputs to the second layer, kMostSlices at most. */
+constexpr int kMostSlices = 16;
 int head_slices(int64_t dim, int64_t hidden, int64_t classes, int64_t batch);
 
 /* Trains the bank; an EC_OK or error code. */

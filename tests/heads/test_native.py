@@ -123,6 +123,12 @@ def test_memory_is_the_heads_state_and_a_little(tmp_path) -> None:
     assert grown < returned + 64 * 2**20
 
 
+def test_no_more_threads_than_a_bank_can_use() -> None:
+    task = make_task(20, 4, 2)
+    many = Engine("native", "cpu").train([task], [(HeadSpec(hidden=4), 0)], threads=2**31 - 1)
+    assert same_heads(many, Engine("native", "cpu").train([task], [(HeadSpec(hidden=4), 0)], threads=1))
+
+
 class TestMissing:
     @pytest.fixture(autouse=True)
     def no_library(self, monkeypatch: pytest.MonkeyPatch) -> None:
