@@ -266,7 +266,7 @@ class Job:
             notes.append("no validation rows: the last epoch is kept, and the lowest training loss chose the head")
         elif not self.folds and best["best_epoch"] + 1 == self.settings.epochs:
             notes.append("the best epoch was the last one: more --epochs or a higher --lr may do better")
-        if not len(split.test):
+        if not len(split.test) and best["val_loss"] is not None:
             notes.append("no test rows: the validation scores also chose the head, so they flatter it (--test 0.1)")
         baseline = report.baselines["tfidf_logreg"]
         side = "test_accuracy" if len(split.test) else "val_accuracy"

@@ -7,6 +7,7 @@ already stands there is replaced, with other files in it kept; a folder that is 
 from __future__ import annotations
 
 import csv
+import glob
 import hashlib
 import json
 import os
@@ -76,6 +77,8 @@ def write_run(
     path = Path(path).resolve()
     check_target(path)
     part = _beside(path, "partial")
+    for killed in path.parent.glob(f".{glob.escape(path.name)}.partial-*"):
+        shutil.rmtree(killed, ignore_errors=True)
     try:
         part.mkdir()
         best.save(part / BEST)

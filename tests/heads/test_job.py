@@ -152,6 +152,7 @@ def test_without_validation_the_last_epoch_is_kept(cache: Path, tmp_path: Path) 
     assert report.split["train"] == 393 and report.best["val_loss"] is None and report.best["best_epoch"] == 1
     assert report.best["hyperparameters"]["lr"] == 1e-2
     assert any("no validation rows" in note for note in report.notes)
+    assert not any("validation scores" in note for note in report.notes)  # there are none
 
 
 def test_other_vectors_weights_and_labels(cache: Path, tmp_path: Path) -> None:

@@ -63,6 +63,14 @@ def test_a_run_is_replaced_and_other_files_in_it_stay(tmp_path: Path) -> None:
     assert sorted(file.name for file in tmp_path.iterdir()) == ["link", "run"]
 
 
+def test_what_a_killed_write_left_is_removed(tmp_path: Path) -> None:
+    for name in (".run.partial-0a1b", ".other.partial-0a1b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "heads.safetensors").write_text("half of it")
+    write(tmp_path / "run")
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == [".other.partial-0a1b", "run"]
+
+
 def test_what_is_no_run_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "precious").mkdir()
     (tmp_path / "precious" / "run.json").write_text('{"format": "something else"}')
