@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from embedcache.errors import EmbedcacheError
-from embedcache.heads.spec import HeadSpec
+from embedcache.heads.spec import HeadSpec, whole_number
 from embedcache.heads.trained import to_numpy
 
 CHUNK_ROWS = 8192  # rows looked at at a time where a whole matrix is read
@@ -55,6 +55,11 @@ class Options:
     threads: int = 0
     device: str = "cpu"
 
+    def __post_init__(self) -> None:
+        for name, low in (("batch_size", 1), ("epochs", 1), ("early_stop", 0), ("threads", 0)):
+            value = whole_number(name, getattr(self, name), low, 2**31 - 1)
+            object.__setattr__(self, name, value)  # frozen: only here
+
 
 @dataclass
 class Outcome:
@@ -89,17 +94,13 @@ def as_matrix(x: Any, name: str = "X") -> np.ndarray:
     return np.ascontiguousarray(x, x.dtype.newbyteorder("=") if x.dtype == np.float16 else np.float32)
 
 
-def check_bank(tasks: Sequence[Task], heads: Sequence[tuple[HeadSpec, int]], options: Options) -> list[Task]:
+def check_bank(tasks: Sequence[Task], heads: Sequence[tuple[HeadSpec, int]]) -> list[Task]:
     """The tasks with arrays of the promised types. Raises EmbedcacheError for what no engine could train."""
     if not heads:
         raise EmbedcacheError("no heads to train: give at least one HeadSpec")
     for _, task in heads:
         if not 0 <= task < len(tasks):
             raise EmbedcacheError(f"a head names task {task}, but there are {len(tasks)}")
-    for name, low in (("batch_size", 1), ("epochs", 1), ("early_stop", 0), ("threads", 0)):
-        value = getattr(options, name)
-        if not isinstance(value, int) or isinstance(value, bool) or not low <= value < 2**31:
-            raise EmbedcacheError(f"{name} must be a whole number, {low} or more, not {value!r}")
     checked = [_check_task(task) for task in tasks]
     _check_finite([view for task in checked for view in (task.train, task.val) if view is not None])
     return checked
@@ -178,13 +179,17 @@ def finite(x: np.ndarray) -> bool:
 def standardize_stats(x: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(mean, inv_std), float32 [D], over the given rows of x [N, D]; summed in float64, chunk by chunk.
 
-    A constant column gets inv_std 1: it becomes 0, whatever noise the rounding left in it.
+    A constant column gets inv_std 1: it becomes 0, whatever noise the rounding left in it. Raises EmbedcacheError where
+    x holds NaN or infinity.
     """
     x = as_matrix(x)
     dim = x.shape[1]
     mean, spread, seen = np.zeros(dim), np.zeros(dim), 0
     for start in range(0, len(rows), CHUNK_ROWS):  # Chan's update: no cancellation, one pass
-        chunk = x[rows[start : start + CHUNK_ROWS]].astype(np.float64)
+        part = x[rows[start : start + CHUNK_ROWS]]
+        if not finite(part):
+            _check_finite([View(x, np.empty(0), rows)])
+        chunk = part.astype(np.float64)
         n, chunk_mean = len(chunk), chunk.mean(axis=0)
         delta = chunk_mean - mean
         spread += ((chunk - chunk_mean) ** 2).sum(axis=0) + delta**2 * (seen * n / (seen + n))

@@ -32,8 +32,8 @@ class HeadSpec:
 
     def __post_init__(self) -> None:
         put = object.__setattr__  # frozen: only here
-        put(self, "hidden", _integer("hidden", self.hidden, 0, 2**20))
-        put(self, "seed", _integer("seed", self.seed, 0, 2**64 - 1))
+        put(self, "hidden", whole_number("hidden", self.hidden, 0, 2**20))
+        put(self, "seed", whole_number("seed", self.seed, 0, 2**64 - 1))
         put(self, "lr", _number("lr", self.lr, 0.0, LARGEST, open_low=True))
         put(self, "dropout", _number("dropout", self.dropout, 0.0, 1.0))
         put(self, "weight_decay", _number("weight_decay", self.weight_decay, 0.0, LARGEST))
@@ -90,7 +90,8 @@ def _values(name: str, value: Any) -> list[Any]:
     return values
 
 
-def _integer(name: str, value: Any, low: int, high: int) -> int:
+def whole_number(name: str, value: Any, low: int, high: int) -> int:
+    """The value as an int from low to high; NumPy's integers and floats like 2.0 will do."""
     try:
         number = int(value)
         whole = not isinstance(value, (str, bool)) and number == value

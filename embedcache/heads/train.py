@@ -115,7 +115,7 @@ def train_bank(
     cannot be trained.
     """
     options = Options(batch_size, epochs, early_stop, _compute(compute), 0 if threads is None else threads)
-    tasks = check_bank(tasks, heads, options)
+    tasks = check_bank(tasks, heads)
     chosen, options = choose_engine(engine, device, options)
     start = time.perf_counter()
     outcomes = chosen.train(tasks, heads, options, progress)
@@ -212,6 +212,8 @@ def train_heads(
     train = View(x, codes, np.arange(len(x)))
     val = None
     if validation is not None:
+        if not isinstance(validation, (tuple, list)) or len(validation) != 2:
+            raise EmbedcacheError("validation must be a pair: (X, y)")
         xv = as_matrix(validation[0], "the validation X")
         val = View(xv, _codes_of(validation[1], classes, len(xv)), np.arange(len(xv)))
     task = Task(train, val, len(classes), class_weight=class_weights(class_weight, codes, classes))
@@ -261,7 +263,7 @@ def _encode_labels(y: Any, n: int) -> tuple[np.ndarray, np.ndarray]:
         raise EmbedcacheError("there are no rows to train on")
     classes, codes = np.unique(labels, return_inverse=True)
     if len(classes) < 2:
-        raise EmbedcacheError(f"y holds one class only ({classes[0]!r}): a head needs at least two")
+        raise EmbedcacheError(f"y holds one class only ({classes[0].item()!r}): a head needs at least two")
     return classes, codes.astype(np.int32)
 
 
@@ -278,11 +280,11 @@ def _codes_of(y: Any, classes: np.ndarray, n: int) -> np.ndarray:
 
 
 def _labels(y: Any, n: int) -> np.ndarray:
-    labels = to_numpy(y)
+    labels = np.asarray(y, object) if isinstance(y, (list, tuple)) else to_numpy(y)  # NumPy would make "nan" of a NaN
     if labels.dtype == object:
-        if not all(isinstance(label, str) for label in labels.ravel()):
+        if len({isinstance(label, str) for label in labels.flat}) > 1 or any(label is None for label in labels.flat):
             raise EmbedcacheError("y must be all integers or all strings, without missing values")
-        labels = labels.astype(str)
+        labels = np.array(labels.tolist())
     if labels.dtype.kind not in "iubU":
         raise EmbedcacheError(f"y must hold integers or strings, not {labels.dtype}")
     if labels.shape != (n,):

@@ -46,12 +46,19 @@ def test_result() -> None:
 def test_labels_of_any_kind() -> None:
     words = np.where(Y, "good", "bad")
     expected = quick().heads[0].weights["w1"]
-    for y in (words, words.tolist(), words.astype(object), Y.astype(bool), Y + 5, torch.tensor(Y), Y.astype(np.uint8)):
+    numbers = (Y.astype(bool), Y + 5, torch.tensor(Y), Y.astype(np.uint8), Y.astype(object), Y.tolist())
+    for y in (words, words.tolist(), words.astype(object), *numbers):
         head = quick(y=y, epochs=12).heads[0]
         labels = y.numpy() if isinstance(y, torch.Tensor) else np.asarray(y)
         assert head.classes == np.unique(labels).tolist()
+        assert head.predict(X).dtype.kind in "Ubi"
         assert (head.predict(X) == labels).mean() > 0.9
         assert (quick(y=y).heads[0].weights["w1"] == expected).all()
+
+
+def test_numbers_of_numpy() -> None:
+    result = quick(epochs=np.int64(3), batch_size=np.int32(16), early_stop=np.uint8(0), threads=np.int64(1))
+    assert (result.heads[0].weights["w1"] == quick(epochs=3, batch_size=16).heads[0].weights["w1"]).all()
 
 
 def test_matrices_of_any_kind() -> None:
@@ -112,11 +119,13 @@ def test_class_weights() -> None:
         ({"x": X[:, :0]}, "matrix"),
         ({"x": np.full((300, 2), "a")}, "numbers"),
         ({"y": Y[:-1]}, "300 rows, but y has shape"),
-        ({"y": Y * 0}, "one class only"),
+        ({"y": Y * 0}, r"one class only \(0\)"),
         ({"y": Y * 0.5}, "integers or strings"),
         ({"y": [None] + ["a"] * 299}, "without missing"),
+        ({"y": [float("nan"), "b"] + ["a"] * 298}, "without missing"),
+        ({"y": [1, "b"] + ["a"] * 298}, "all integers or all strings"),
         ({"grid": []}, "no heads"),
-        ({"batch_size": 0}, "batch_size must be a whole number, 1 or more"),
+        ({"batch_size": 0}, "batch_size must be between 1 and"),
         ({"epochs": 0}, "epochs"),
         ({"epochs": 1.5}, "epochs"),
         ({"early_stop": -1}, "early_stop"),
@@ -129,6 +138,7 @@ def test_class_weights() -> None:
         ({"class_weight": [1, 2, 3]}, "3 weights for 2 classes"),
         ({"class_weight": [1, 0]}, "above 0"),
         ({"class_weight": {"x": 1}}, "no class"),
+        ({"validation": X}, "must be a pair"),
         ({"validation": (X[:, :5], Y)}, "5 columns"),
         ({"validation": (X, Y + 7)}, "no class of y"),
         ({"validation": (X, Y.astype(str))}, "another type"),
@@ -147,8 +157,9 @@ def test_nan_and_infinity_are_named_by_row(dtype: type, bad: float) -> None:
     x = np.zeros((9000, 3), dtype)
     x[8500, 1] = bad
     y = np.arange(9000) % 2
-    with pytest.raises(EmbedcacheError, match="first in row 8500"):
-        quick(x, y)
+    for standardize in (False, True):
+        with pytest.raises(EmbedcacheError, match="first in row 8500"):
+            quick(x, y, standardize=standardize)
     with pytest.raises(EmbedcacheError, match="first in row 8500"):
         quick(np.zeros((10, 3), dtype), y[:10], validation=(x, y))
     task = make_task(20, 3, 2)
