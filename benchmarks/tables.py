@@ -26,13 +26,13 @@ def heads_table(report: dict[str, Any]) -> str:
         f"{machine['cpu']}, {report['threads']} threads, torch {machine['torch']}, load average "
         f"{report['load_average_at_start']:.1f} to {report['load_average_at_end']:.1f}:",
         "",
-        "| case | engine | seconds | head-rows/s | GFLOP/s | of torch's sgemm | ratio to best peer (single turns) |",
+        "| case | engine | seconds | head-rows/s | GFLOP/s | of sgemm | ratio to the best peer (single turns) |",
         "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
     ]
     for case in report["cases"]:
         title = f"{case['name']}; {case['rows']:,} rows x {case['epochs']} epochs"
         turns = f"{case['ratio_lowest_turn']:.1f} to {case['ratio_highest_turn']:.1f}"
-        ratio = f"**{case['ratio']:.1f}** ({turns})"
+        ratio = f"**{case['ratio']:.1f}** ({case['best_peer']}; {turns})"
         for i, (engine, result) in enumerate(case["results"].items()):
             lines.append(
                 f"| {'' if i else title} | {engine} | {result['seconds']:.2f} | {result['head_rows_per_second']:,.0f} "

@@ -330,6 +330,13 @@ def test_a_run_that_lacks_a_file(made: Path, tmp_path: Path, name: str) -> None:
     assert "nowhere" in fails("predict", tmp_path / "nowhere", "great")
 
 
+def test_options_that_would_do_nothing_are_refused(made: Path, tmp_path: Path) -> None:
+    train = ["train-head", made / "reviews.h5", "-o", tmp_path / "run"]
+    assert "--val" in fails(*train, "--val", "0", "--early-stop", "2")
+    assert "--folds" in fails(*train, "--val", "0.2", "--folds", "3")
+    assert document(*train, "--folds", "3", "--early-stop", "1", "--epochs", "3")["heads"] == 1
+
+
 def test_search_asks_for_what_exists(made: Path) -> None:
     assert "205" in fails("search", made / "reviews.h5", "--row", "205")
     line = fails("search", made / "reviews.h5", "great", "--where", "labl=positive")

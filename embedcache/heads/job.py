@@ -123,6 +123,10 @@ def train_head(
     settings = make_recipe(recipe, **sweep, **common, val=0.0 if folds else val, test=test)
     settings.specs()  # an unusable value is said before anything is read
     check_shares(settings.val, settings.test)
+    if folds and val is not None:
+        raise EmbedcacheError("--val and --folds: give one of them; folds take the place of the validation rows")
+    if early_stop and not settings.val and not folds:
+        raise EmbedcacheError("--early-stop needs validation rows: raise --val")
     check_target(run)
     options = Options(early_stop or 0, class_weight, engine, device, compute, threads)
     with open_cache(cache) as opened:
