@@ -30,7 +30,7 @@ from embedcache.cache.lock import writer_lock
 from embedcache.cache.reuse import count_unknown, proves_encoder
 from embedcache.cache.strings import HASH_BYTES, Spool, Text, first_rows, hash_texts, to_utf8
 from embedcache.cache.structure import DamagedCacheError
-from embedcache.encoder import identify, plan_batches
+from embedcache.encoder import identify
 from embedcache.errors import EmbedcacheError
 from embedcache.table import Columns, Rows, column_names, read_rows
 
@@ -204,9 +204,7 @@ class _Pass:
     def check_layers(self, outputs: Iterable[Output]) -> None:
         """Before a file is made for them."""
         for _, layer in outputs:
-            if not -self.loaded.layers - 1 <= layer <= self.loaded.layers:
-                known = f"{self._model} has {self.loaded.layers}, and -1 is the last"
-                raise EmbedcacheError(f"no layer {layer}: {known}")
+            self.loaded.layer_number(layer)
 
     def fill(self, filler: Filler) -> None:
         """Encode what ``filler`` lacks."""
@@ -219,18 +217,18 @@ class _Pass:
         all_bytes, done_bytes, done_texts = int(size[filler.todo].sum()), 0, 0
 
         def encode(rows: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
-            nonlocal done_bytes, done_texts
             begun = time.perf_counter()
             tokens = self.loaded.tokenize([texts[int(row)] for row in rows])
-            vectors = [np.empty((len(rows), self.loaded.dim), np.float32) for _ in outputs]
-            for batch in plan_batches(tokens.lengths, self._batch_tokens or self.loaded.batch_tokens):
-                parts = self.loaded.encode([tokens.ids[i] for i in batch], outputs)
-                for whole, part in zip(vectors, parts, strict=True):
-                    whole[batch] = part
-                self.tokens += int(tokens.lengths[batch].sum())
+            lengths = tokens.lengths
+
+            def tell(batch: np.ndarray) -> None:
+                nonlocal done_bytes, done_texts
+                self.tokens += int(lengths[batch].sum())
                 done_bytes, done_texts = done_bytes + int(size[rows[batch]].sum()), done_texts + len(batch)
                 if self._progress:
                     self._progress(self.tokens, round(self.tokens * all_bytes / done_bytes), done_texts)
+
+            vectors = self.loaded.encode_tokens(tokens, outputs, batch_tokens=self._batch_tokens, tell=tell)
             self.seconds += time.perf_counter() - begun
             return vectors, tokens.truncated
 

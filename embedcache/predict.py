@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
-from embedcache.encoder import plan_batches
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.run import INFO, Run, load_run
 
@@ -102,12 +101,8 @@ class Classifier:
     def _encode(self, texts: Sequence[str], tell: Callable[[np.ndarray], None] | None = None) -> tuple[np.ndarray, int]:
         """(vectors [n, D], how many texts were cut); tell hears which rows each batch finished."""
         tokens = self.encoder.tokenize(texts)
-        vectors = np.empty((len(texts), self.encoder.dim), self._dtype)
-        for batch in plan_batches(tokens.lengths, self.encoder.batch_tokens):
-            (vectors[batch],) = self.encoder.encode([tokens.ids[i] for i in batch], self._outputs)
-            if tell is not None:
-                tell(batch)
-        return vectors, int(tokens.truncated.sum())
+        (vectors,) = self.encoder.encode_tokens(tokens, self._outputs, tell=tell)
+        return vectors.astype(self._dtype, copy=False), int(tokens.truncated.sum())
 
     def predict_proba(self, vectors: np.ndarray) -> np.ndarray:
         """Probabilities float64 [n, C] of vectors [n, D], such as rows of the cache; columns as in ``classes``."""

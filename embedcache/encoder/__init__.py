@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from embedcache.encoder.batching import plan_batches
 from embedcache.encoder.folder import identify
 
 if TYPE_CHECKING:
     from embedcache.encoder.model import Encoder, Tokens
 
-__all__ = ["Encoder", "Tokens", "identify", "plan_batches"]
+__all__ = ["Encoder", "Tokens", "identify"]
 
 
 def __getattr__(name: str) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -157,16 +157,28 @@ class Encoder:
 
     def encode_texts(self, texts: Sequence[str], outputs: Sequence[tuple[str, int]]) -> list[np.ndarray]:
         """Vectors of any number of texts, in their order: tokenize, plan batches, encode each."""
-        tokens = self.tokenize(texts)
-        vectors = [np.empty((len(texts), self.dim), dtype=np.float32) for _ in outputs]
-        for batch in plan_batches(tokens.lengths, self.batch_tokens):
+        return self.encode_tokens(self.tokenize(texts), outputs)
+
+    def encode_tokens(
+        self,
+        tokens: Tokens,
+        outputs: Sequence[tuple[str, int]],
+        *,
+        batch_tokens: int | None = None,
+        tell: Callable[[np.ndarray], None] | None = None,
+    ) -> list[np.ndarray]:
+        """Vectors of tokenized texts, in their order, float32 [n, dim] per output; ``tell`` hears each batch's rows."""
+        vectors = [np.empty((len(tokens.ids), self.dim), dtype=np.float32) for _ in outputs]
+        for batch in plan_batches(tokens.lengths, batch_tokens or self.batch_tokens):
             for whole, part in zip(vectors, self.encode([tokens.ids[i] for i in batch], outputs), strict=True):
                 whole[batch] = part
+            if tell is not None:
+                tell(batch)
         return vectors
 
     @torch.inference_mode()
     def _forward(self, ids: Sequence[Sequence[int]], outputs: Sequence[tuple[str, int]]) -> list[np.ndarray]:
-        layers = [self._layer(layer) for _, layer in outputs]
+        layers = [self.layer_number(layer) for _, layer in outputs]
         lengths = np.fromiter(map(len, ids), dtype=np.int64, count=len(ids))
         padded = np.full((len(ids), lengths.max()), self._pad, dtype=np.int64)
         mask = np.arange(padded.shape[1]) < lengths[:, None]
@@ -183,8 +195,8 @@ class Encoder:
             pooled.append(_pool(hidden, attention_mask, pooling).cpu().numpy())
         return pooled
 
-    def _layer(self, layer: int) -> int:
-        """The layer counted from the embeddings, 0, to the last, ``layers``."""
+    def layer_number(self, layer: int) -> int:
+        """The layer counted from the embeddings, 0, to the last, ``layers``. Raises EmbedcacheError for no such one."""
         if not -self.layers - 1 <= layer <= self.layers:
             raise EmbedcacheError(f"no layer {layer}: {self.source} has {self.layers}, and -1 is the last")
         return layer if layer >= 0 else self.layers + 1 + layer
