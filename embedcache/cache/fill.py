@@ -7,11 +7,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from embedcache.cache import layout as lay
-from embedcache.cache.blocks import valid_blocks
 from embedcache.cache.create import Writer
 from embedcache.cache.file import Cache
 from embedcache.cache.layout import BLOCK_ROWS, Output
-from embedcache.cache.reuse import find_donors
+from embedcache.cache.reuse import find_donors, sound_blocks
 from embedcache.errors import EmbedcacheError
 
 # Rows to float32 [n, D] per output, and bool [n], whether the text was cut.
@@ -32,12 +31,15 @@ class Filler:
         self.writer, self.first = writer, first
         cache = writer.cache
         self.outputs = cache.outputs
-        self.valid = {output: valid_blocks(cache, cache.output_paths[output]) for output in self.outputs}
+        self.valid = {output: sound_blocks(cache, output) for output in self.outputs}
         absent = {output: cache.absent_blocks(path) for output, path in cache.output_paths.items()}
         self.damaged = sum(int((~self.valid[output] & ~absent[output]).sum()) for output in self.outputs)
         missing = {output: self._rows(~valid) for output, valid in self.valid.items()}
-        sources = [cache, *others] if any(map(len, missing.values())) else []
-        self.donors = {output: find_donors(cache.hashes, sources, output) for output in self.outputs}
+        self.donors = {}
+        for output in self.outputs:  # with nothing missing, nothing is looked for
+            caches = [cache, *others] if any(map(len, missing.values())) else []
+            sound = [self.valid[output] if one is cache else sound_blocks(one, output) for one in caches]
+            self.donors[output] = find_donors(cache.hashes, list(zip(caches, sound, strict=True)), output)
         self.todo = self._without_vector(missing)
 
     def run(self, encode: Encode, window: int) -> None:

@@ -43,11 +43,12 @@ class Donors:
                 truncated[here] = cache.truncated[there]
 
 
-def find_donors(hashes: np.ndarray, caches: Sequence[Cache], output: Output) -> Donors:
-    """Look for the texts with these hashes [N, 16] among the sound blocks of ``caches``, first come first."""
-    rows = [_sound_rows(cache, output) for cache in caches]
+def find_donors(hashes: np.ndarray, sources: Sequence[tuple[Cache, np.ndarray]], output: Output) -> Donors:
+    """Look for the texts with these hashes [N, 16] in caches, first come first, each with its sound blocks (bool)."""
+    caches = [cache for cache, _ in sources]
+    rows = [np.flatnonzero(np.repeat(sound, lay.BLOCK_ROWS)[: cache.rows]) for cache, sound in sources]
     known = sum(map(len, rows))
-    donors = Donors(list(caches), output, np.full(len(hashes), -1, np.int8), np.zeros(len(hashes), np.int64))
+    donors = Donors(caches, output, np.full(len(hashes), -1, np.int8), np.zeros(len(hashes), np.int64))
     if known:
         parts = [cache.hashes[found] for cache, found in zip(caches, rows, strict=True)]
         first = first_rows(np.concatenate([*parts, hashes]))[known:]
@@ -70,12 +71,10 @@ def proves_encoder(cache: Cache, encoder: dict[str, Any]) -> bool:
     return cache.encoder is encoder
 
 
-def _sound_rows(cache: Cache, output: Output) -> np.ndarray:
-    """int64, the rows whose vectors are there and agree with their checksum."""
+def sound_blocks(cache: Cache, output: Output) -> np.ndarray:
+    """bool [blocks]: vectors that are there and agree with their checksum; none where the output is not stored."""
     path = cache.output_paths.get(output)
-    if path is None:
-        return np.empty(0, np.int64)
-    return np.flatnonzero(np.repeat(valid_blocks(cache, path), lay.BLOCK_ROWS)[: cache.rows])
+    return np.zeros(cache.layout.blocks, bool) if path is None else valid_blocks(cache, path)
 
 
 def count_unknown(hashes: np.ndarray, others: np.ndarray) -> int:

@@ -17,7 +17,6 @@ from embedcache.encoder.folder import (
     check_max_length,
     find_folder,
     folder_identity,
-    identify,
     resolve_device,
     resolve_dtype,
 )
@@ -79,8 +78,11 @@ class Encoder:
         dtype: str = "auto",
         device: str = "auto",
         trust_remote_code: bool = False,
+        check: Callable[[dict[str, Any]], None] | None = None,
     ) -> Encoder:
         """Load from a local folder, or by a Hugging Face name through the usual cache; safetensors only.
+
+        ``check`` hears the identity before any weights are loaded, and may raise.
 
         Raises:
             EmbedcacheError: it cannot be had, is incomplete or damaged, is no encoder with a CLS token, needs its
@@ -91,6 +93,8 @@ class Encoder:
         compute_dtype = resolve_dtype(dtype, device)
         folder, name = find_folder(source, trust_remote_code)
         identity = folder_identity(folder, max_length, compute_dtype, trust_remote_code)
+        if check is not None:
+            check(identity)
         with _quiet():
             model, tokenizer = _load(folder, name, compute_dtype, trust_remote_code)
         _check_tokenizer(model, tokenizer, name)
@@ -324,14 +328,15 @@ def load_again(
         raise EmbedcacheError(
             f"the encoder of {owner} has Python code of its own: if you trust it, --trust-remote-code"
         )
-    now, _ = identify(source, **settings)
-    differs = _differences(identity, now)
-    if differs:
-        raise EmbedcacheError(
-            f"the encoder at {source} is not the one that made {owner}: its {' and '.join(differs)} changed; "
-            "put the old one back, or run extract again with this one"
-        )
-    return Encoder.load(source, **settings)
+
+    def check(now: dict[str, Any]) -> None:
+        if differs := _differences(identity, now):
+            raise EmbedcacheError(
+                f"the encoder at {source} is not the one that made {owner}: its {' and '.join(differs)} changed; "
+                "put the old one back, or run extract again with this one"
+            )
+
+    return Encoder.load(source, **settings, check=check)
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:

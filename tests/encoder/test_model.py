@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from embedcache.encoder import Encoder, identify, plan_batches
+from embedcache.encoder import Encoder, identify
+from embedcache.encoder.batching import plan_batches
 from embedcache.errors import EmbedcacheError
 from tests.conftest import make_reviews, write_tokenizer
 
