@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,6 +12,7 @@ from embedcache.errors import EmbedcacheError
 from embedcache.heads.spec import HeadSpec, whole_number
 from embedcache.heads.trained import to_numpy
 
+Progress = Callable[[int, int], None]  # training rows done, and in all
 CHUNK_ROWS = 8192  # rows looked at at a time where a whole matrix is read
 
 
@@ -72,6 +73,14 @@ class Outcome:
     best_epoch: int
     epochs_run: int
     status: str
+
+
+def empty_outcome(spec: HeadSpec, task: Task, epochs: int) -> Outcome:
+    """What there is of a head before its first epoch ends."""
+    shapes = weight_shapes(spec, task.train.x.shape[1], task.classes)
+    weights = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+    train_loss, val_loss, val_accuracy = (np.full(epochs, np.nan) for _ in range(3))
+    return Outcome(weights, train_loss, val_loss, val_accuracy, -1, 0, "cancelled")
 
 
 def weight_shapes(spec: HeadSpec, dim: int, classes: int) -> dict[str, tuple[int, ...]]:

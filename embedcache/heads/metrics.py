@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -38,7 +37,7 @@ def score_labels(predicted: np.ndarray, y: np.ndarray) -> tuple[float, float]:
 
 def accuracy_interval(accuracy: float, n: int) -> tuple[float, float]:
     """Wilson's 95% interval of an accuracy that was measured on n > 0 rows."""
-    z = 1.959964  # the normal distribution's 97.5% point
-    centre = (accuracy + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(accuracy * (1 - accuracy) / n + z * z / (4 * n * n))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    from scipy.stats import binomtest
+
+    interval = binomtest(round(accuracy * n), n).proportion_ci(confidence_level=0.95, method="wilson")
+    return float(interval.low), float(interval.high)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from embedcache.errors import EmbedcacheError
-from embedcache.heads.bank import Options, Outcome, Task, View, weight_shapes
+from embedcache.heads.bank import Options, Outcome, Progress, Task, View, empty_outcome
 from embedcache.heads.spec import HeadSpec
 
 ABI_VERSION = 1
@@ -20,8 +20,6 @@ POLL_SECONDS = 0.1  # how often progress is told and Ctrl-C is heard
 STATUS = ("ok", "diverged", "cancelled")
 COMPUTE = {"float32": 0}
 ERROR_ARGUMENT, ERROR_MEMORY, ERROR_DEVICE, ERROR_UNSUPPORTED = 1, 2, 3, 4
-
-Progress = Callable[[int, int], None]
 
 
 class NativeUnavailableError(EmbedcacheError):
@@ -190,7 +188,7 @@ class NativeEngine:
         progress: Progress | None,
     ) -> list[Outcome]:
         """Train the bank; on KeyboardInterrupt stop between two steps and return what there is."""
-        outcomes = [_empty_outcome(spec, tasks[task], options.epochs) for spec, task in heads]
+        outcomes = [empty_outcome(spec, tasks[task], options.epochs) for spec, task in heads]
         c_tasks = (_Task * len(tasks))(*(_task(task) for task in tasks))
         c_heads = (_Head * len(heads))(*(_head(spec, task) for spec, task in heads))
         c_results = (_Result * len(heads))(*(_result(outcome) for outcome in outcomes))
@@ -274,13 +272,6 @@ def _task(task: Task) -> _Task:
 
 def _head(spec: HeadSpec, task: int) -> _Head:
     return _Head(task, spec.hidden, spec.lr, *spec.betas, spec.eps, spec.weight_decay, spec.dropout, spec.seed)
-
-
-def _empty_outcome(spec: HeadSpec, task: Task, epochs: int) -> Outcome:
-    shapes = weight_shapes(spec, task.train.x.shape[1], task.classes)
-    weights = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
-    train_loss, val_loss, val_accuracy = (np.full(epochs, np.nan) for _ in range(3))
-    return Outcome(weights, train_loss, val_loss, val_accuracy, -1, 0, "cancelled")
 
 
 def _result(outcome: Outcome) -> _Result:

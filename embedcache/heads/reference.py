@@ -15,13 +15,11 @@ from torch import nn
 
 from embedcache.errors import EmbedcacheError
 from embedcache.heads import philox
-from embedcache.heads.bank import Options, Outcome, Task, View, weight_shapes
+from embedcache.heads.bank import Options, Outcome, Progress, Task, View, empty_outcome, weight_shapes
 from embedcache.heads.spec import HeadSpec
 
 VAL_ROWS = 4096
 TELL_SECONDS = 0.1
-
-Progress = Callable[[int, int], None]
 
 
 class TorchEngine:
@@ -81,9 +79,7 @@ class _Run:
             None if vector is None else torch.from_numpy(vector).to(device)
             for vector in (task.mean, task.inv_std, task.class_weight)
         )
-        zeros = {name: np.zeros(shape, np.float32) for name, shape in self.shapes.items()}
-        train_loss, val_loss, val_accuracy = (np.full(options.epochs, np.nan) for _ in range(3))
-        self.outcome = Outcome(zeros, train_loss, val_loss, val_accuracy, -1, 0, "cancelled")
+        self.outcome = empty_outcome(spec, task, options.epochs)
 
     def train(self, add: Callable[[int], None]) -> None:
         initial = philox.initial_weights(self.spec.seed, self.shapes)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from embedcache.cache.strings import first_rows
 from embedcache.errors import EmbedcacheError
 
 SEED = 42  # of every split, whatever the heads' seeds: heads of different seeds must be compared on the same rows
@@ -174,26 +175,18 @@ def _labelled(codes: np.ndarray, hashes: np.ndarray, groups: np.ndarray | None) 
     y = codes[rows].astype(np.int64)
     if y.min() == y.max():
         raise EmbedcacheError(f"all {len(rows):,} labelled rows are of one class: a head needs two or more")
-    words = np.ascontiguousarray(hashes[rows]).view(np.uint64)
-    text = _number((words[:, 0], words[:, 1]))
+    text = _number(hashes[rows])
     unit = text
     if groups is not None:  # a row without a group goes by its text
         grouped = groups[rows] >= 0
-        unit = _number((grouped, np.where(grouped, groups[rows], text)))
+        pairs = np.column_stack([grouped, np.where(grouped, groups[rows], text)]).astype(np.int64)
+        unit = _number(pairs.view(np.uint8))
     return _Labelled(rows, y, text, unit, len(codes) - len(rows))
 
 
-def _number(columns: Sequence[np.ndarray]) -> np.ndarray:
-    """Numbers 0, 1, ... for the different rows of some parallel columns, counted by first appearance."""
-    order = np.lexsort(columns)
-    new = np.ones(len(order), bool)
-    new[1:] = np.any([column[order][1:] != column[order][:-1] for column in columns], axis=0)
-    first = order[new]  # lexsort is stable: the earliest row of each
-    rank = np.empty(len(first), np.int64)
-    rank[np.argsort(first)] = np.arange(len(first))
-    number = np.empty(len(order), np.int64)
-    number[order] = rank[np.cumsum(new) - 1]
-    return number
+def _number(keys: np.ndarray) -> np.ndarray:
+    """Numbers 0, 1, ... for the different keys, uint8 [n, 16], counted by first appearance."""
+    return np.unique(first_rows(keys), return_inverse=True)[1]
 
 
 def _assign(unit: np.ndarray, y: np.ndarray, val: float, test: float, seed: int) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -15,6 +15,7 @@ from embedcache.errors import EmbedcacheError
 from embedcache.heads.bank import (
     Options,
     Outcome,
+    Progress,
     Task,
     View,
     as_matrix,
@@ -37,7 +38,6 @@ __all__ = [
     "train_heads",
 ]
 
-Progress = Callable[[int, int], None]
 HISTORY = ("train_loss", "val_loss", "val_accuracy")
 
 
