@@ -5,9 +5,14 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
+from click.testing import CliRunner, Result
+
+from embedcache.cli import main
 
 WORDS = (
     "a about actor and bad best boring brilliant but comedy dialogue director dull ending ever every fails "
@@ -144,3 +149,72 @@ def make_cache(path, texts, vectors, labels=None, *, columns=None, id=None, enco
             writer.commit(f"embeddings/{name}", 0, blocks - incomplete)
         writer.sync()
     return path
+
+
+# ---- the command line ----
+
+POLYGLOT = [
+    "映画は素晴らしかった。また見たい。",
+    "Ужасно скучно 😴🍿",
+    "فيلم رائع للغاية",
+    "סרט נהדר",
+    "e\u0301galite\u0301 \u200d👩‍👩‍👧",
+]
+
+
+def invoke(*arguments: Any) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def document(*arguments: Any) -> Any:
+    """The JSON of a command that must succeed; stdout holds nothing else."""
+    result = invoke(*arguments, "--json")
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+def fails(*arguments: Any, code: int = 1) -> str:
+    """The one error line of a command that must fail."""
+    result = invoke(*arguments)
+    assert result.exit_code == code, result.output
+    assert isinstance(result.exception, SystemExit), result.exception
+    assert "Traceback" not in result.output
+    line = result.stderr.strip().splitlines()[-1]
+    assert line.startswith("Error: "), result.stderr
+    if code == 1:
+        assert result.stderr.strip().count("\n") == 0, "one line"
+        assert result.stdout == ""
+    return line
+
+
+def write_csv(path: Path, rows: Iterable[Sequence[str]], header: Sequence[str] = ("text", "label")) -> Path:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(header)
+        writer.writerows(rows)
+    return path
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Path:
+    """A folder with reviews.csv, reviews.h5 and a run, made by the commands themselves."""
+    folder = tmp_path_factory.mktemp("made")
+    reviews = [(text, label, f"film {i // 5}") for i, (text, label) in enumerate(make_reviews(200))]
+    reviews += [(text, "positive", "world") for text in POLYGLOT]
+    write_csv(folder / "reviews.csv", reviews, ("text", "label", "film"))
+    document(
+        "extract", folder / "reviews.csv", "-o", folder / "reviews.h5", "--model", tiny_bert,
+        "--keep", "film", "--pooling", "cls,mean",
+    )  # fmt: skip
+    document("train-head", folder / "reviews.h5", "-o", folder / "run", "--lr", "1e-3,1e-2", "--hidden", "0,16")
+    return folder
+
+
+@pytest.fixture
+def extract(tiny_bert: Path, tmp_path: Path) -> Callable[..., list[Any]]:
+    """Arguments of an extract into cache.h5 of this test's folder."""
+
+    def arguments(path: Path, *more: Any) -> list[Any]:
+        return ["extract", path, "-o", tmp_path / "cache.h5", "--model", tiny_bert, *more]
+
+    return arguments

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import shutil
 import subprocess
 import sys
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,13 +15,7 @@ import embedcache as ec
 from embedcache.cache import open_cache, verify
 from embedcache.errors import EmbedcacheError
 from embedcache.extract import extract
-from tests.conftest import make_reviews
-
-
-def write_csv(path: Path, rows, header=("text", "label")) -> Path:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([header, *rows])
-    return path
+from tests.conftest import make_reviews, write_csv
 
 
 @pytest.fixture

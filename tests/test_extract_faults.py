@@ -18,8 +18,8 @@ from embedcache.cache import open_cache, verify
 from embedcache.cache.lock import writer_lock
 from embedcache.errors import EmbedcacheError
 from embedcache.extract import extract
-from tests.conftest import make_reviews
-from tests.test_extract import assert_same, contents, write_csv
+from tests.conftest import make_reviews, write_csv
+from tests.test_extract import assert_same, contents
 
 ROWS = 2500  # three blocks, so that one can be damaged and the others not
 
