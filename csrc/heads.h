@@ -12,11 +12,13 @@
 extern "C" {
 #endif
 
-#define EC_ABI_VERSION 1
+#define EC_ABI_VERSION 2
 
 enum { EC_FLOAT16 = 0, EC_FLOAT32 = 1 };                                       /* ec_matrix.dtype */
 enum { EC_COMPUTE_FLOAT32 = 0, EC_COMPUTE_BFLOAT16 = 1, EC_COMPUTE_TF32 = 2 }; /* ec_options.compute */
-enum { EC_HEAD_OK = 0, EC_HEAD_DIVERGED = 1, EC_HEAD_CANCELLED = 2 };          /* ec_result.status */
+enum { EC_LOSS_NLL = 0, EC_LOSS_BCE = 1, EC_LOSS_MSE = 2 };                    /* ec_task.loss */
+enum { EC_SCHEDULE_CONSTANT = 0, EC_SCHEDULE_LINEAR = 1, EC_SCHEDULE_COSINE = 2 };
+enum { EC_HEAD_OK = 0, EC_HEAD_DIVERGED = 1, EC_HEAD_CANCELLED = 2 }; /* ec_result.status */
 enum { EC_OK = 0, EC_ERROR_ARGUMENT = 1, EC_ERROR_MEMORY = 2, EC_ERROR_DEVICE = 3, EC_ERROR_UNSUPPORTED = 4 };
 
 /* A matrix read in place (often a memory map): element (i, j) lies at data + i * stride + j, in elements. */
@@ -26,45 +28,62 @@ typedef struct {
   int32_t dtype;
 } ec_matrix;
 
-/* Some rows of a matrix and their classes: rows[i] is a row number of x, y[rows[i]] its class in [0,
- * classes). */
+/* Some rows of a matrix and what is to be learnt of them: rows[i] is a row number of x. With EC_LOSS_NLL its
+ * class is y[rows[i]], in [0, outputs); else its targets are the row rows[i] of `targets`: 0 or 1 for
+ * EC_LOSS_BCE (a label is absent or there), any finite number for EC_LOSS_MSE. The other pointer is NULL. */
 typedef struct {
   ec_matrix x;
-  const int32_t* y;    /* [x.rows] */
-  const int64_t* rows; /* [n] */
-  int64_t n;           /* below 2^32 */
+  const int32_t* y;     /* [x.rows] */
+  const float* targets; /* [x.rows, outputs], dense */
+  const int64_t* rows;  /* [n] */
+  int64_t n;            /* below 2^32 */
 } ec_view;
 
 /* What a head learns: many heads may share one task (a sweep), a bank may hold many tasks (folds, columns).
  */
 typedef struct {
   ec_view train, val; /* val.n may be 0: then the last epoch's weights are kept */
-  int32_t classes;
-  const float* mean;    /* [dim] or NULL: the engine sees (x - mean) * inv_std ... */
-  const float* inv_std; /* [dim] or NULL; both or neither */
-  const float*
-      class_weight; /* [classes] or NULL: loss = sum(w_y nll) / sum(w_y), as torch.nn.NLLLoss(weight) */
+  int32_t outputs;    /* classes, labels or values: two or more for EC_LOSS_NLL, one or more else */
+  int32_t loss;
+  const float* mean;         /* [dim] or NULL: the engine sees (x - mean) * inv_std ... */
+  const float* inv_std;      /* [dim] or NULL; both or neither */
+  const float* class_weight; /* [outputs] or NULL: weights of the validation loss, as in ec_head */
 } ec_task;
 
-/* Doubles, so that 1 - beta2 and the bias corrections are those of the numbers that the user wrote. */
+/* Doubles, so that 1 - beta2 and the bias corrections are those of the numbers that the user wrote.
+ *
+ * Losses of a batch (numerics.h has the formulas), w = class_weight, or ones:
+ *   EC_LOSS_NLL  torch.nn.CrossEntropyLoss(weight=w, label_smoothing)
+ *   EC_LOSS_BCE  torch.nn.BCEWithLogitsLoss(pos_weight=w), targets t (1 - smoothing) + smoothing / 2
+ *   EC_LOSS_MSE  torch.nn.MSELoss; neither weights nor smoothing
+ * The validation loss is the same over all validation rows, with the task's weights and without smoothing. */
 typedef struct {
-  int32_t task;   /* index into tasks */
-  int32_t hidden; /* 0: a linear probe, logits = x w2' + b2, without dropout */
+  int32_t task;     /* index into tasks */
+  int32_t hidden;   /* 0: a linear probe, logits = x w2' + b2, without dropout */
+  int32_t schedule; /* of the learning rate, over epochs * steps, after a warm-up from 0 (numerics.h) */
+  int32_t reserved;
   double lr, beta1, beta2, eps, weight_decay, dropout; /* eps > 0; dropout in [0, 1) */
+  double label_smoothing;                              /* in [0, 1) */
+  double warmup;                                       /* share of all steps, in [0, 1) */
+  const float* class_weight;                           /* [outputs] or NULL: weights of the training loss */
   uint64_t seed;
 } ec_head;
 
 /* Filled by the engine. Weights are those of the best epoch (lowest validation loss, the first of equals),
  * and act on the standardised x. A head that has no finite epoch has best_epoch -1 and weights of zeros. */
 typedef struct {
-  float* w1;            /* [hidden, dim], NULL when hidden is 0 */
-  float* b1;            /* [hidden], NULL when hidden is 0 */
-  float* w2;            /* [classes, hidden], or [classes, dim] when hidden is 0 */
-  float* b2;            /* [classes] */
-  double* train_loss;   /* [epochs], mean over the epoch's batches weighted by rows, dropout on; NaN: not
-                           finished */
-  double* val_loss;     /* [epochs], with class_weight if there is one */
-  double* val_accuracy; /* [epochs], 0..1 */
+  float* w1;          /* [hidden, dim], NULL when hidden is 0 */
+  float* b1;          /* [hidden], NULL when hidden is 0 */
+  float* w2;          /* [outputs, hidden], or [outputs, dim] when hidden is 0 */
+  float* b2;          /* [outputs] */
+  double* train_loss; /* [epochs], mean over the epoch's batches weighted by rows, dropout on; NaN: not
+                         finished */
+  double* val_loss;   /* [epochs], with the task's class_weight if there is one */
+  double*
+      val_accuracy; /* [epochs], 0..1: rows whose largest logit is their class; EC_LOSS_BCE: rows whose labels
+                       are all right, a label being there where its logit is above 0; EC_LOSS_MSE: NaN */
+  double* val_f1; /* [epochs], 0..1: macro F1, the mean over the outputs that occur in either the rows or the
+                     predictions; EC_LOSS_MSE: NaN */
   int32_t best_epoch, epochs_run, status;
 } ec_result;
 

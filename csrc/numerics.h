@@ -20,6 +20,8 @@
 #include <math.h>
 #include <stdint.h>
 
+#include "heads.h"
+
 #ifdef __CUDACC__
 #define EC_FN static __host__ __device__ __forceinline__
 #else
@@ -128,7 +130,22 @@ EC_FN void ec_adamw_update(float gradient, float* w, float* m, float* v, ec_adam
   *w -= fmaf(a.decay, *w, a.rate * *m / (sqrtf(*v) + a.eps));
 }
 
-/* ---- Log-softmax and its negative log-likelihood, in double ---- */
+/* ---- Schedules of the learning rate, as transformers' get_..._schedule_with_warmup ----
+ *
+ * The factor of step t = 0, 1, ... of T, W of which are the warm-up: t / W up to W, then 1 (constant),
+ * (T - t) / (T - W) (linear) or (1 + cos(pi (t - W) / (T - W))) / 2 (cosine). */
+
+EC_FN int64_t ec_warmup_steps(double warmup, int64_t total) { return (int64_t)ceil(warmup * (double)total); }
+
+EC_FN double ec_lr_factor(int32_t schedule, double warmup, int64_t step, int64_t total) {
+  const int64_t first = ec_warmup_steps(warmup, total);
+  if (step < first) return (double)step / (double)first;
+  if (schedule == EC_SCHEDULE_CONSTANT) return 1.0;
+  const double done = (double)(step - first) / (double)(total > first ? total - first : 1);
+  return schedule == EC_SCHEDULE_LINEAR ? 1.0 - done : 0.5 * (1.0 + cos(3.141592653589793 * done));
+}
+
+/* ---- Losses of a row and their gradients by its logits, in double ---- */
 
 EC_FN double ec_log_sum_exp(const float* logits, int64_t n) {
   float top = logits[0];
@@ -138,9 +155,38 @@ EC_FN double ec_log_sum_exp(const float* logits, int64_t n) {
   return (double)top + log(sum);
 }
 
-/* d(weight * nll) / d(logit c); weight = w_y / (sum of w_y over the batch). */
-EC_FN float ec_nll_gradient(float logit, double log_sum_exp, int is_target, double weight) {
-  return (float)(weight * (exp((double)logit - log_sum_exp) - (is_target ? 1.0 : 0.0)));
+/* Cross-entropy of a row of class y, with class weights w and label smoothing s over C classes:
+ *   loss = target (lse - z_y) + sum_c even_c (lse - z_c),  target = (1 - s) w_y,  even_c = s / C w_c
+ *   d loss / d z_c = mass softmax_c - even_c - [c = y] target,  mass = target + sum_c even_c
+ * A batch's loss is the rows' sum over the sum of w_y. */
+EC_FN double ec_nll(double logit_y, double log_sum_exp, double target) {
+  return target * (log_sum_exp - logit_y);
+}
+
+EC_FN double ec_nll_gradient(double softmax, double mass, double even, int is_target, double target) {
+  return mass * softmax - even - (is_target ? target : 0.0);
+}
+
+/* Binary cross-entropy of a logit, t in [0, 1] its (smoothed) target, w the weight of t = 1:
+ *   loss = w t log(1 + e^-z) + (1 - t) log(1 + e^z);  d loss / d z = (w t + 1 - t) sigmoid(z) - w t */
+EC_FN double ec_smooth_label(double t, double smoothing) { return t * (1.0 - smoothing) + 0.5 * smoothing; }
+
+EC_FN double ec_bce(double z, double t, double w) {
+  const double small = log1p(exp(-fabs(z))); /* log(1 + e^-|z|) */
+  return w * t * (small + (z < 0 ? -z : 0.0)) + (1.0 - t) * (small + (z > 0 ? z : 0.0));
+}
+
+EC_FN double ec_bce_gradient(double z, double t, double w) {
+  const double e = exp(-fabs(z)), sigmoid = (z < 0 ? e : 1.0) / (1.0 + e);
+  return (w * t + 1.0 - t) * sigmoid - w * t;
+}
+
+/* Squared error: (z - t)^2, and 2 (z - t). NaN and infinity pass through all of these, and show in the loss.
+ */
+
+/* F1 of a class: rows of it, rows predicted as it, and both at once. A class in neither has none. */
+EC_FN double ec_f1(int64_t actual, int64_t predicted, int64_t both) {
+  return 2.0 * (double)both / (double)(actual + predicted);
 }
 
 /* ---- IEEE half precision to float, for machines without an instruction for it ----
