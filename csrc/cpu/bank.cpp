@@ -62,7 +62,7 @@ double step_flops(const Bank& bank, int head) {
   const ec_head& spec = bank.heads[head];
   const ec_task& task = bank.tasks[spec.task];
   const double dim = static_cast<double>(task.train.x.dim), hidden = spec.hidden;
-  const double weights = hidden > 0 ? hidden * (dim + 1.5 * task.classes) : dim * task.classes;
+  const double weights = hidden > 0 ? hidden * (dim + 1.5 * task.outputs) : dim * task.outputs;
   return 4.0 * bank.options.batch_size * weights;
 }
 
@@ -104,7 +104,7 @@ void plan(Bank& bank, int n_heads, int threads) {
     const int head = bank.order[i];
     const ec_head& spec = bank.heads[head];
     const ec_task& task = bank.tasks[spec.task];
-    const int slices = head_slices(task.train.x.dim, spec.hidden, task.classes, bank.options.batch_size);
+    const int slices = head_slices(task.train.x.dim, spec.hidden, task.outputs, bank.options.batch_size);
     const int worth = static_cast<int>(std::min(step_flops(bank, head) / kMemberFlops, 1e6));
     bank.teams.push_back(team_create(std::max(1, std::min({threads / left, slices, worth}))));
     if (!bank.teams.back()) bank.out_of_memory = true;

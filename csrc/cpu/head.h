@@ -13,8 +13,8 @@
 #include "dropout.h"
 #include "first_layer.h"
 #include "gather.h"
+#include "loss.h"
 #include "second_layer.h"
-#include "softmax.h"
 #include "team.h"
 
 namespace ec {
@@ -29,8 +29,8 @@ namespace EC_ISA {
 using ec::Team;
 using ec::team_barrier;
 
-constexpr int64_t kValRows = 128;        /* validation rows at a time, and the unit of the loss's sum */
-constexpr int64_t kSharedSoftmax = 8192; /* with more logits in a batch, the team shares the softmax */
+constexpr int64_t kValRows = 128;     /* validation rows at a time, and the unit of the loss's sum */
+constexpr int64_t kSharedLoss = 8192; /* with more logits in a batch, the team shares their loss */
 
 struct Validation { /* of one chunk of kValRows */
   double loss, weight;
@@ -43,6 +43,7 @@ struct Head : ec::Head {
   ec_options options;
   ec_result* result;
   Team* team;
+  Loss train_loss, val_loss;
 
   int64_t dim, hidden, classes, batch, steps; /* steps of an epoch */
   int64_t x_blocks, blocks;                   /* 32-wide blocks of x, and of the second layer's inputs */
@@ -54,11 +55,12 @@ struct Head : ec::Head {
   float* x[3];              /* [x_blocks][batch][32] */
   float* a;                 /* [blocks][batch][32] */
   float* partial[2];        /* [slices][batch][classes] */
-  float* dlogits;           /* [batch][classes], where the team shares the softmax */
+  float* dlogits;           /* [batch][classes], where the team shares the loss */
   double* row_loss;         /* [batch], likewise */
   uint32_t* order;          /* [n] this epoch's positions */
   uint64_t* sort_scratch;   /* [2 n] */
   Validation* validation;   /* [chunks] */
+  int64_t* counts;          /* [members][3][classes], of the validation rows */
   char* member_memory;
   int64_t member_bytes;
   volatile int stop[2];
@@ -73,6 +75,7 @@ struct Member {
   float* dlogits;    /* [batch][classes] own or shared */
   double* row_loss;  /* [batch] own or shared */
   double* e;         /* [classes] */
+  int64_t* counts;   /* [3][classes] own, of h.counts */
   uint32_t* keep;    /* [2][batch] */
   int64_t* rows;     /* [max(batch, kValRows)] */
   float* val_x;      /* [x_blocks][kValRows][32] */
@@ -81,8 +84,8 @@ struct Member {
 
 static int64_t slice_start(const Head& h, int slice) { return h.blocks * slice / h.slices; }
 static int64_t share(int64_t n, int part, int parts) { return n * part / parts; }
-static bool shared_softmax(const Head& h) {
-  return h.batch * h.classes > kSharedSoftmax && ec::team_size(h.team) > 1;
+static bool shared_loss(const Head& h) {
+  return h.batch * h.classes > kSharedLoss && ec::team_size(h.team) > 1;
 }
 
 /* The batch of step i of the epoch. */
@@ -117,15 +120,19 @@ static void start_z(const Head& h, int64_t block, int64_t rows, float* z) {
   for (int64_t b = 0; b < rows; ++b) memcpy(z + b * kBlock, h.b1.w + block * kBlock, kBlock * sizeof(float));
 }
 
+static ec_adamw adamw_of_step(const Head& h, int64_t step) {
+  const ec_head& s = h.spec;
+  const double lr = s.lr * ec_lr_factor(s.schedule, s.warmup, step, h.steps * h.options.epochs);
+  return ec_adamw_at(lr, s.beta1, s.beta2, s.eps, s.weight_decay, step + 1);
+}
+
 /* Step i's backward half (i < 0: none, an epoch begins) and step i + 1's forward half (none after the last)
  * for all of a member's blocks. */
 static void visit(const Head& h, const Member& me, int64_t epoch, int64_t i) {
   const int64_t step = epoch * h.steps + i, w1_block = h.x_blocks * kBlock * kBlock,
                 w2_block = h.classes * kBlock;
-  const ec_head& s = h.spec;
   const bool update = i >= 0, forward = i + 1 < h.steps;
-  const ec_adamw adamw =
-      update ? ec_adamw_at(s.lr, s.beta1, s.beta2, s.eps, s.weight_decay, step + 1) : ec_adamw{};
+  const ec_adamw adamw = update ? adamw_of_step(h, step) : ec_adamw{};
   const Batch now = update ? batch_at(h, i) : Batch{}, next = forward ? batch_at(h, i + 1) : Batch{};
   if (update && me.first_slice == 0) second_bias_update(h.b2, me.dlogits, now.rows, h.classes, adamw);
 
@@ -154,25 +161,19 @@ static void visit(const Head& h, const Member& me, int64_t epoch, int64_t i) {
   }
 }
 
-static double class_weight(const Head& h, int32_t y) {
-  return h.task.class_weight ? h.task.class_weight[y] : 1.0;
-}
-
-/* Loss of step i's batch (mean, weighted by class), and dlogits for the visit that follows. */
+/* Loss of step i's batch, and dlogits for the visit that follows. */
 static double batch_loss(const Head& h, const Member& me, int64_t i) {
   const ec_view& train = h.task.train;
   const int64_t n = batch_rows(h, i);
   const uint32_t* order = h.order + i * h.batch;
   double weight = 0, loss = 0;
-  for (int64_t b = 0; b < n; ++b) weight += class_weight(h, train.y[train.rows[order[b]]]);
-  const bool shared = shared_softmax(h);
+  for (int64_t b = 0; b < n; ++b) weight += row_weight(h.train_loss, train, train.rows[order[b]]);
+  const bool shared = shared_loss(h);
   const int parts = shared ? ec::team_size(h.team) : 1, part = shared ? me.number : 0;
   for (int64_t b = share(n, part, parts); b < share(n, part + 1, parts); ++b) {
     float* logits = me.dlogits + b * h.classes;
-    const int32_t y = train.y[train.rows[order[b]]];
-    const double w = class_weight(h, y) / weight;
     sum_slices(h.partial[i & 1] + b * h.classes, h.batch * h.classes, h.slices, h.classes, logits);
-    me.row_loss[b] = w * nll_and_gradient(logits, h.classes, y, w, me.e);
+    me.row_loss[b] = loss_and_gradient(h.train_loss, train, train.rows[order[b]], logits, 1.0 / weight, me.e);
   }
   if (shared) team_barrier(h.team);
   for (int64_t b = 0; b < n; ++b) loss += me.row_loss[b];
@@ -232,19 +233,22 @@ static Validation validate_chunk(const Head& h, const Member& me, int64_t chunk)
   }
   Validation out = {0, 0, 0};
   for (int64_t b = 0; b < n; ++b) {
-    float* row = logits + b * h.classes;
-    const int32_t y = val.y[val.rows[start + b]];
-    int64_t best = 0;
-    for (int64_t c = 1; c < h.classes; ++c) best = row[c] > row[best] ? c : best;
-    out.right += best == y;
-    out.weight += class_weight(h, y);
-    out.loss += class_weight(h, y) * nll_and_gradient(row, h.classes, y, 1.0, me.e);
+    float* row_logits = logits + b * h.classes;
+    const int64_t row = val.rows[start + b];
+    out.right += count_row(h.val_loss, val, row, row_logits, me.counts);
+    out.weight += row_weight(h.val_loss, val, row);
+    out.loss += loss_and_gradient(h.val_loss, val, row, row_logits, 1.0, me.e);
   }
   return out;
 }
 
-static double validate(Head& h, const Member& me, double* accuracy) {
+struct Scores {
+  double loss, accuracy, f1;
+};
+
+static Scores validate(Head& h, const Member& me) {
   const int64_t chunks = (h.task.val.n + kValRows - 1) / kValRows;
+  memset(me.counts, 0, sizeof(int64_t) * 3 * h.classes);
   team_barrier(h.team);
   for (int64_t chunk = me.number; chunk < chunks; chunk += ec::team_size(h.team))
     h.validation[chunk] = validate_chunk(h, me, chunk);
@@ -255,8 +259,9 @@ static double validate(Head& h, const Member& me, double* accuracy) {
     sum.weight += h.validation[chunk].weight;
     sum.right += h.validation[chunk].right;
   }
-  *accuracy = (double)sum.right / (double)h.task.val.n;
-  return sum.loss / sum.weight;
+  if (h.task.loss == EC_LOSS_MSE) return {sum.loss / sum.weight, NAN, NAN};
+  const double f1 = me.number == 0 ? macro_f1(h.val_loss, h.counts, ec::team_size(h.team)) : 0;
+  return {sum.loss / sum.weight, (double)sum.right / (double)h.task.val.n, f1};
 }
 
 }  // namespace EC_ISA
@@ -274,21 +279,23 @@ static void train(ec::Head* base, int number) {
   int32_t best = -1, epoch = 0, status = EC_HEAD_OK;
   double best_loss = INFINITY;
   for (; epoch < h.options.epochs && status == EC_HEAD_OK; ++epoch) {
-    double loss = NAN, val_loss = NAN, accuracy = NAN;
+    double loss = NAN;
+    Scores val = {NAN, NAN, NAN};
     status = train_epoch(h, me, epoch, &loss);
     if (status != EC_HEAD_OK) break;
     if (h.task.val.n > 0) {
-      val_loss = validate(h, me, &accuracy);
-      if (!isfinite(val_loss)) status = EC_HEAD_DIVERGED;
+      val = validate(h, me);
+      if (!isfinite(val.loss)) status = EC_HEAD_DIVERGED;
     }
     if (number == 0) {
       r.train_loss[epoch] = loss;
-      r.val_loss[epoch] = val_loss;
-      r.val_accuracy[epoch] = accuracy;
+      r.val_loss[epoch] = val.loss;
+      r.val_accuracy[epoch] = val.accuracy;
+      r.val_f1[epoch] = val.f1;
     }
-    if (h.task.val.n == 0 || val_loss < best_loss) {
+    if (h.task.val.n == 0 || val.loss < best_loss) {
       best = epoch;
-      best_loss = val_loss;
+      best_loss = val.loss;
       copy_weights(h, me);
     } else if (h.options.early_stop > 0 && epoch - best >= h.options.early_stop) {
       ++epoch;

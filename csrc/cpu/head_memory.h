@@ -34,7 +34,7 @@ static int64_t val_rows(const Head& h) { return h.task.val.n > 0 ? kValRows : 0;
 
 static Member lay_out_member(const Head& h, Arena& arena) {
   const int64_t rows = larger(h.batch, val_rows(h)), val = val_rows(h);
-  const bool shared = shared_softmax(h);
+  const bool shared = shared_loss(h);
   Member me;
   me.number = me.first_slice = me.last_slice = 0;
   me.z = arena.take<float>(rows * kBlock);
@@ -42,6 +42,7 @@ static Member lay_out_member(const Head& h, Arena& arena) {
   me.dlogits = shared ? h.dlogits : arena.take<float>(h.batch * h.classes);
   me.row_loss = shared ? h.row_loss : arena.take<double>(h.batch);
   me.e = arena.take<double>(h.classes);
+  me.counts = nullptr;
   me.keep = arena.take<uint32_t>(2 * h.batch);
   me.rows = arena.take<int64_t>(rows);
   me.val_x = arena.take<float>(h.x_blocks * val * kBlock);
@@ -51,7 +52,7 @@ static Member lay_out_member(const Head& h, Arena& arena) {
 
 static void lay_out(Head& h, Arena& arena) {
   const int64_t n = h.task.train.n, chunks = (h.task.val.n + kValRows - 1) / kValRows;
-  const bool shared = shared_softmax(h);
+  const bool shared = shared_loss(h);
   arena.take<Head>(1);
   if (h.hidden) h.w1 = arena.take_parameter(h.blocks * h.x_blocks * kBlock * kBlock);
   if (h.hidden) h.b1 = arena.take_parameter(h.blocks * kBlock);
@@ -65,6 +66,7 @@ static void lay_out(Head& h, Arena& arena) {
   h.order = arena.take<uint32_t>(n);
   h.sort_scratch = arena.take<uint64_t>(2 * n);
   h.validation = arena.take<Validation>(chunks);
+  h.counts = arena.take<int64_t>(chunks ? 3 * h.classes * ec::team_size(h.team) : 0);
   const int64_t before = arena.used;
   h.member_memory = arena.memory ? arena.memory + before : nullptr;
   lay_out_member(h, arena);
@@ -82,7 +84,9 @@ static Head* head_create(const ec_task& task, const ec_head& spec, ec_result* re
   h.team = team;
   h.dim = task.train.x.dim;
   h.hidden = spec.hidden;
-  h.classes = task.classes;
+  h.classes = task.outputs;
+  h.train_loss = make_loss(task, spec.class_weight, spec.label_smoothing);
+  h.val_loss = make_loss(task, task.class_weight, 0.0);
   h.batch = options.batch_size < task.train.n ? options.batch_size : task.train.n;
   h.steps = (task.train.n + h.batch - 1) / h.batch;
   h.x_blocks = (h.dim + kBlock - 1) / kBlock;
@@ -107,6 +111,7 @@ static Member member_of(const Head& h, int number) {
   Member me = lay_out_member(h, arena);
   const int size = ec::team_size(h.team);
   me.number = number;
+  me.counts = h.counts + number * 3 * h.classes;
   me.first_slice = (int)share(h.slices, number, size);
   me.last_slice = (int)share(h.slices, number + 1, size);
   return me;

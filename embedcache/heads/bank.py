@@ -13,15 +13,17 @@ from embedcache.heads.spec import HeadSpec, whole_number
 from embedcache.heads.trained import to_numpy
 
 Progress = Callable[[int, int], None]  # training rows done, and in all
+KINDS = ("classification", "multilabel", "regression")
 CHUNK_ROWS = 8192  # rows looked at at a time where a whole matrix is read
 
 
 @dataclass
 class View:
-    """Some rows of a matrix and their classes: x[rows[i]] has class y[rows[i]].
+    """Some rows of a matrix and what is to be learnt of them: x[rows[i]] and y[rows[i]].
 
-    ``x`` [N, D] float16 or float32 (a memory map is read in place); ``y`` int32 [N], classes from 0;
-    ``rows`` int64 [n]. Values of y outside ``rows`` are never looked at.
+    ``x`` [N, D] float16 or float32 (a memory map is read in place); ``rows`` int64 [n]. ``y``: int32 [N], classes from
+    0 (classification); float32 [N, C] of 0 and 1 (multilabel); float32 [N, C] (regression). Values of y outside
+    ``rows`` are never looked at.
     """
 
     x: np.ndarray
@@ -33,8 +35,11 @@ class View:
 class Task:
     """What a head learns. Many heads may share a task (a sweep); a bank may hold many tasks (folds, label columns).
 
+    ``kind``: "classification" (softmax; negative log-likelihood), "multilabel" (sigmoid; binary cross-entropy) or
+    "regression" (mean squared error). ``classes``: outputs of a head, which are classes, labels or values.
     ``mean`` and ``inv_std`` (float32 [D], both or neither): heads are trained on (x - mean) * inv_std.
-    ``class_weight`` (float32 [classes]) weighs the loss as torch.nn.NLLLoss(weight) does.
+    ``class_weight`` (float32 [classes]) weighs the validation loss, and the training loss of heads that bring no
+    weights of their own: as torch.nn.CrossEntropyLoss(weight) and torch.nn.BCEWithLogitsLoss(pos_weight) do.
     """
 
     train: View
@@ -43,6 +48,7 @@ class Task:
     mean: np.ndarray | None = None
     inv_std: np.ndarray | None = None
     class_weight: np.ndarray | None = None
+    kind: str = "classification"
 
 
 @dataclass(frozen=True)
@@ -64,12 +70,16 @@ class Options:
 
 @dataclass
 class Outcome:
-    """One head as an engine leaves it; ``weights`` act on the standardised x. Losses are NaN where not run."""
+    """One head as an engine leaves it; ``weights`` act on the standardised x. Scores are NaN where not run.
+
+    Accuracy and macro F1 are NaN for regression; several labels a row are right together or not at all.
+    """
 
     weights: dict[str, np.ndarray]
     train_loss: np.ndarray
     val_loss: np.ndarray
     val_accuracy: np.ndarray
+    val_macro_f1: np.ndarray
     best_epoch: int
     epochs_run: int
     status: str
@@ -79,8 +89,8 @@ def empty_outcome(spec: HeadSpec, task: Task, epochs: int) -> Outcome:
     """What there is of a head before its first epoch ends."""
     shapes = weight_shapes(spec, task.train.x.shape[1], task.classes)
     weights = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
-    train_loss, val_loss, val_accuracy = (np.full(epochs, np.nan) for _ in range(3))
-    return Outcome(weights, train_loss, val_loss, val_accuracy, -1, 0, "cancelled")
+    train_loss, val_loss, val_accuracy, val_macro_f1 = (np.full(epochs, np.nan) for _ in range(4))
+    return Outcome(weights, train_loss, val_loss, val_accuracy, val_macro_f1, -1, 0, "cancelled")
 
 
 def weight_shapes(spec: HeadSpec, dim: int, classes: int) -> dict[str, tuple[int, ...]]:
@@ -111,17 +121,22 @@ def check_bank(tasks: Sequence[Task], heads: Sequence[tuple[HeadSpec, int]]) -> 
         if not 0 <= task < len(tasks):
             raise EmbedcacheError(f"a head names task {task}, but there are {len(tasks)}")
     checked = [_check_task(task) for task in tasks]
+    for spec, task in heads:
+        if checked[task].kind == "regression" and (spec.label_smoothing or spec.class_weight not in (None, "none")):
+            raise EmbedcacheError("regression has no classes: leave out class_weight and label_smoothing")
     _check_finite([view for task in checked for view in (task.train, task.val) if view is not None])
     return checked
 
 
 def _check_task(task: Task) -> Task:
-    if task.classes < 2:
+    if task.kind not in KINDS:
+        raise EmbedcacheError(f"a task must be {', '.join(KINDS[:-1])} or {KINDS[-1]}, not {task.kind!r}")
+    if task.classes < 2 and task.kind == "classification":
         raise EmbedcacheError(f"there is {task.classes} class to learn: a head needs at least two")
-    train = _check_view(task.train, task.classes, "train")
+    train = _check_view(task.train, task, "train")
     if not len(train.rows):
         raise EmbedcacheError("there are no rows to train on")
-    val = None if task.val is None or not len(task.val.rows) else _check_view(task.val, task.classes, "validation")
+    val = None if task.val is None or not len(task.val.rows) else _check_view(task.val, task, "validation")
     dim = train.x.shape[1]
     if val is not None and val.x.shape[1] != dim:
         raise EmbedcacheError(f"the validation X has {val.x.shape[1]} columns, but the training X has {dim}")
@@ -131,24 +146,66 @@ def _check_task(task: Task) -> Task:
     class_weight = _vector("class_weight", task.class_weight, task.classes)
     if class_weight is not None and not (class_weight > 0).all():
         raise EmbedcacheError("every class weight must be above 0")
+    if class_weight is not None and task.kind == "regression":
+        raise EmbedcacheError("regression has no classes: leave out class_weight")
     return replace(task, train=train, val=val, mean=mean, inv_std=inv_std, class_weight=class_weight)
 
 
-def _check_view(view: View, classes: int, what: str) -> View:
+def _check_view(view: View, task: Task, what: str) -> View:
     x = as_matrix(view.x, f"the {what} X")
-    y = np.ascontiguousarray(view.y, np.int32)
+    classification = task.kind == "classification"
+    y = np.ascontiguousarray(view.y, np.int32 if classification else np.float32)
     rows = np.ascontiguousarray(view.rows, np.int64)
-    if y.ndim != 1 or len(y) != len(x):
+    if len(y) != len(x):
         raise EmbedcacheError(f"the {what} X has {len(x)} rows, but y has {len(y)} labels")
+    if y.shape[1:] != (() if classification else (task.classes,)):
+        wanted = "one class a row" if classification else f"{task.classes} columns"
+        raise EmbedcacheError(f"the {what} y of a {task.kind} task must have {wanted}, not shape {list(y.shape)}")
     if rows.ndim != 1 or len(rows) >= 2**32:
         raise EmbedcacheError(f"the {what} rows must be a list of fewer than 2^32 row numbers")
     if len(rows) and (rows.min() < 0 or rows.max() >= len(x)):
         raise EmbedcacheError(f"a {what} row number is outside 0..{len(x) - 1}")
-    wrong = (y[rows] < 0) | (y[rows] >= classes)
+    wrong = _wrong_targets(y[rows], task)
     if wrong.any():
         row = int(rows[wrong.argmax()])
-        raise EmbedcacheError(f"row {row} of the {what} data has class {y[row]}, outside 0..{classes - 1}")
+        why = {
+            "classification": f"class {y[row]}, outside 0..{task.classes - 1}",
+            "multilabel": "a label that is neither 0 nor 1",
+            "regression": "a target that is NaN or infinite",
+        }
+        raise EmbedcacheError(f"row {row} of the {what} data has {why[task.kind]}")
     return View(x, y, rows)
+
+
+def _wrong_targets(y: np.ndarray, task: Task) -> np.ndarray:
+    """bool [n]: rows that cannot be learnt."""
+    if task.kind == "classification":
+        return (y < 0) | (y >= task.classes)
+    return ~(np.isfinite(y) if task.kind == "regression" else (y == 0) | (y == 1)).all(axis=1)
+
+
+def training_weight(spec: HeadSpec, task: Task) -> np.ndarray | None:
+    """float32 [classes], the weights of a head's training loss, or None for none."""
+    if spec.class_weight is None:
+        return task.class_weight
+    if spec.class_weight == "none":
+        return None
+    if spec.class_weight == "balanced":
+        return balanced_weight(task.train.y[task.train.rows], task.classes, task.kind)
+    return _vector("class_weight", np.asarray(spec.class_weight), task.classes)
+
+
+def balanced_weight(y: np.ndarray, classes: int, kind: str) -> np.ndarray:
+    """float32 [classes] of targets as a View has them.
+
+    Classification: n / (classes * count), as scikit-learn. Multilabel: rows without the label over rows with it, as
+    the documentation of torch.nn.BCEWithLogitsLoss suggests for pos_weight. A class without rows counts as with one.
+    """
+    if kind == "multilabel":
+        present = np.maximum(y.sum(axis=0, dtype=np.float64), 1)
+        return (np.maximum(len(y) - present, 1) / present).astype(np.float32)
+    counts = np.bincount(y, minlength=classes)
+    return (counts.sum() / (classes * np.maximum(counts, 1))).astype(np.float32)
 
 
 def _vector(name: str, values: np.ndarray | None, size: int) -> np.ndarray | None:
@@ -219,3 +276,9 @@ def fold_standardization(weights: dict[str, np.ndarray], task: Task) -> dict[str
     scaled = weights[w].astype(np.float64) * task.inv_std
     shifted = weights[b] - scaled @ task.mean.astype(np.float64)
     return {**weights, w: scaled.astype(np.float32), b: shifted.astype(np.float32)}
+
+
+def fold_target_scale(weights: dict[str, np.ndarray], mean: np.ndarray, std: np.ndarray) -> dict[str, np.ndarray]:
+    """Weights whose outputs are y from weights whose outputs are (y - mean) / std; mean and std float64 [classes]."""
+    w2 = (weights["w2"] * std[:, None]).astype(np.float32)
+    return {**weights, "w2": w2, "b2": (weights["b2"] * std + mean).astype(np.float32)}

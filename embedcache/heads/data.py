@@ -11,7 +11,7 @@ from embedcache.cache import Cache
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.bank import Task, View, standardize_stats
 from embedcache.heads.split import Split
-from embedcache.heads.train import class_weights
+from embedcache.heads.targets import class_weights
 
 MAX_CLASSES = 5000
 

@@ -12,13 +12,14 @@ from pathlib import Path
 import numpy as np
 
 from embedcache.errors import EmbedcacheError
-from embedcache.heads.bank import Options, Outcome, Progress, Task, View, empty_outcome
-from embedcache.heads.spec import HeadSpec
+from embedcache.heads.bank import Options, Outcome, Progress, Task, View, empty_outcome, training_weight
+from embedcache.heads.spec import SCHEDULES, HeadSpec
 
-ABI_VERSION = 1
+ABI_VERSION = 2
 POLL_SECONDS = 0.1  # how often progress is told and Ctrl-C is heard
 STATUS = ("ok", "diverged", "cancelled")
-COMPUTE = {"float32": 0}
+COMPUTE = {"float32": 0, "bfloat16": 1, "tf32": 2}
+LOSS = {"classification": 0, "multilabel": 1, "regression": 2}
 ERROR_ARGUMENT, ERROR_MEMORY, ERROR_DEVICE, ERROR_UNSUPPORTED = 1, 2, 3, 4
 
 
@@ -31,14 +32,15 @@ class _Matrix(Structure):
 
 
 class _View(Structure):
-    _fields_ = [("x", _Matrix), ("y", c_void_p), ("rows", c_void_p), ("n", c_int64)]
+    _fields_ = [("x", _Matrix), ("y", c_void_p), ("targets", c_void_p), ("rows", c_void_p), ("n", c_int64)]
 
 
 class _Task(Structure):
     _fields_ = [
         ("train", _View),
         ("val", _View),
-        ("classes", c_int32),
+        ("outputs", c_int32),
+        ("loss", c_int32),
         ("mean", c_void_p),
         ("inv_std", c_void_p),
         ("class_weight", c_void_p),
@@ -49,12 +51,17 @@ class _Head(Structure):
     _fields_ = [
         ("task", c_int32),
         ("hidden", c_int32),
+        ("schedule", c_int32),
+        ("reserved", c_int32),
         ("lr", c_double),
         ("beta1", c_double),
         ("beta2", c_double),
         ("eps", c_double),
         ("weight_decay", c_double),
         ("dropout", c_double),
+        ("label_smoothing", c_double),
+        ("warmup", c_double),
+        ("class_weight", c_void_p),
         ("seed", c_uint64),
     ]
 
@@ -68,6 +75,7 @@ class _Result(Structure):
         ("train_loss", c_void_p),
         ("val_loss", c_void_p),
         ("val_accuracy", c_void_p),
+        ("val_f1", c_void_p),
         ("best_epoch", c_int32),
         ("epochs_run", c_int32),
         ("status", c_int32),
@@ -190,7 +198,10 @@ class NativeEngine:
         """Train the bank; on KeyboardInterrupt stop between two steps and return what there is."""
         outcomes = [empty_outcome(spec, tasks[task], options.epochs) for spec, task in heads]
         c_tasks = (_Task * len(tasks))(*(_task(task) for task in tasks))
-        c_heads = (_Head * len(heads))(*(_head(spec, task) for spec, task in heads))
+        weights = [training_weight(spec, tasks[task]) for spec, task in heads]
+        c_heads = (_Head * len(heads))(
+            *(_head(spec, task, weight) for (spec, task), weight in zip(heads, weights, strict=True))
+        )
         c_results = (_Result * len(heads))(*(_result(outcome) for outcome in outcomes))
         cancel, done = c_int32(0), c_int64(0)
         c_options = _Options(
@@ -205,7 +216,7 @@ class NativeEngine:
             ctypes.pointer(done),
         )
         total = sum(len(tasks[task].train.rows) for _, task in heads) * options.epochs
-        alive = (tasks, outcomes, cancel, done)  # what the library points to, whatever becomes of this frame
+        alive = (tasks, weights, outcomes, cancel, done)  # what the library points to, whatever becomes of this frame
 
         def work(_alive: object = alive) -> None:
             self._library.train(c_tasks, c_heads, c_results, c_options)
@@ -262,19 +273,22 @@ def _view(view: View | None) -> _View:
     x = view.x
     dtype = 0 if x.dtype == np.float16 else 1
     matrix = _Matrix(_pointer(x), x.shape[0], x.shape[1], x.strides[0] // x.itemsize, dtype)
-    return _View(matrix, _pointer(view.y), _pointer(view.rows), len(view.rows))
+    y, targets = (view.y, None) if view.y.dtype == np.int32 else (None, view.y)
+    return _View(matrix, _pointer(y), _pointer(targets), _pointer(view.rows), len(view.rows))
 
 
 def _task(task: Task) -> _Task:
     pointers = (_pointer(task.mean), _pointer(task.inv_std), _pointer(task.class_weight))
-    return _Task(_view(task.train), _view(task.val), task.classes, *pointers)
+    return _Task(_view(task.train), _view(task.val), task.classes, LOSS[task.kind], *pointers)
 
 
-def _head(spec: HeadSpec, task: int) -> _Head:
-    return _Head(task, spec.hidden, spec.lr, *spec.betas, spec.eps, spec.weight_decay, spec.dropout, spec.seed)
+def _head(spec: HeadSpec, task: int, class_weight: np.ndarray | None) -> _Head:
+    numbers = (spec.lr, *spec.betas, spec.eps, spec.weight_decay, spec.dropout, spec.label_smoothing, spec.warmup)
+    schedule = SCHEDULES.index(spec.schedule)
+    return _Head(task, spec.hidden, schedule, 0, *numbers, _pointer(class_weight), spec.seed)
 
 
 def _result(outcome: Outcome) -> _Result:
     weights = [_pointer(outcome.weights.get(name)) for name in ("w1", "b1", "w2", "b2")]
-    losses = [_pointer(losses) for losses in (outcome.train_loss, outcome.val_loss, outcome.val_accuracy)]
-    return _Result(*weights, *losses)
+    scores = (outcome.train_loss, outcome.val_loss, outcome.val_accuracy, outcome.val_macro_f1)
+    return _Result(*weights, *(_pointer(values) for values in scores))

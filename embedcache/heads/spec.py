@@ -10,6 +10,7 @@ from typing import Any
 
 from embedcache.errors import EmbedcacheError
 
+SCHEDULES = ("constant", "linear", "cosine")
 LARGEST = 1e36  # of a learning rate or weight decay: what float32 still holds after the bias correction
 
 
@@ -19,7 +20,14 @@ class HeadSpec:
 
     ``hidden=0`` is a linear probe, Linear(D, C) - LogSoftmax; it has no place for dropout and ignores it.
     ``lr``, ``weight_decay``, ``betas`` and ``eps`` mean what they mean to torch.optim.AdamW. ``seed`` (64 bits)
-    decides the initial weights, the order of the rows and the dropout. Raises EmbedcacheError for a value out of range.
+    decides the initial weights, the order of the rows and the dropout.
+
+    ``label_smoothing`` [0, 1): as torch.nn.CrossEntropyLoss has it; for several labels a row, targets are pulled
+    towards 1/2. ``class_weight`` of the training loss: None (the task's), "none", "balanced" (n / (C * count); for
+    several labels a row, absent / present rows), or one weight per class. ``schedule`` of the learning rate:
+    "constant", "linear" or "cosine" down to 0 after the last epoch, behind a linear warm-up over the first ``warmup``
+    (share) of the steps, as transformers' get_linear_schedule_with_warmup and its like.
+    Raises EmbedcacheError for a value out of range.
     """
 
     hidden: int = 512
@@ -29,6 +37,10 @@ class HeadSpec:
     seed: int = 0
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
+    label_smoothing: float = 0.0
+    class_weight: str | tuple[float, ...] | None = None
+    schedule: str = "constant"
+    warmup: float = 0.0
 
     def __post_init__(self) -> None:
         put = object.__setattr__  # frozen: only here
@@ -41,6 +53,13 @@ class HeadSpec:
         if not isinstance(self.betas, Sequence) or len(self.betas) != 2:
             raise EmbedcacheError(f"betas must be two numbers, like (0.9, 0.999), not {self.betas!r}")
         put(self, "betas", tuple(_number("betas", beta, 0.0, 1.0) for beta in self.betas))
+        put(self, "label_smoothing", _number("label_smoothing", self.label_smoothing, 0.0, 1.0))
+        put(self, "warmup", _number("warmup", self.warmup, 0.0, 1.0))
+        put(self, "class_weight", _class_weight(self.class_weight))
+        if self.schedule not in SCHEDULES:
+            raise EmbedcacheError(
+                f"schedule must be {', '.join(SCHEDULES[:-1])} or {SCHEDULES[-1]}, not {self.schedule!r}"
+            )
 
     @property
     def name(self) -> str:
@@ -50,11 +69,22 @@ class HeadSpec:
             parts.append(f"b{self.betas[0]:g}_{self.betas[1]:g}")
         if self.eps != HeadSpec.eps:
             parts.append(f"eps{self.eps:g}")
+        if self.label_smoothing:
+            parts.append(f"ls{self.label_smoothing:g}")
+        if self.class_weight is not None:
+            weight = self.class_weight
+            parts.append(f"cw{weight if isinstance(weight, str) else '_'.join(f'{w:g}' for w in weight)}")
+        if self.schedule != HeadSpec.schedule:
+            parts.append(self.schedule)
+        if self.warmup:
+            parts.append(f"wu{self.warmup:g}")
         return "-".join([*parts, f"s{self.seed}"])
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as JSON types; ``HeadSpec.from_dict`` reads them back."""
-        return {**asdict(self), "betas": list(self.betas)}
+        weight = self.class_weight
+        lists = {"betas": list(self.betas), "class_weight": list(weight) if isinstance(weight, tuple) else weight}
+        return {**asdict(self), **lists}
 
     @classmethod
     def from_dict(cls, settings: dict[str, Any]) -> HeadSpec:
@@ -79,12 +109,17 @@ def head_grid(**settings: Any) -> list[HeadSpec]:
     return list(dict.fromkeys(specs))
 
 
+SEQUENCES = ("betas", "class_weight")  # settings of which one value may be several numbers
+
+
 def _values(name: str, value: Any) -> list[Any]:
-    if name == "betas" and isinstance(value, Sequence) and value and not isinstance(value[0], Sequence):
-        return [tuple(value)]  # one pair, not two values
     if isinstance(value, str) or not isinstance(value, Iterable):
         return [value]
-    values = [tuple(v) if name == "betas" else v for v in value]
+    values = list(value)
+    if name in SEQUENCES:
+        if values and all(isinstance(v, (int, float)) for v in values):
+            return [tuple(values)]  # one pair of betas, one weight per class: not several values
+        values = [v if v is None or isinstance(v, str) else tuple(v) for v in values]
     if not values:
         raise EmbedcacheError(f"{name} has no values: give at least one")
     return values
@@ -102,6 +137,14 @@ def whole_number(name: str, value: Any, low: int, high: int) -> int:
     if not low <= number <= high:
         raise EmbedcacheError(f"{name} must be between {low} and {high}, not {value!r}")
     return number
+
+
+def _class_weight(value: Any) -> str | tuple[float, ...] | None:
+    if value is None or value in ("none", "balanced"):
+        return value
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise EmbedcacheError(f"class_weight must be none, balanced or one weight per class, not {value!r}")
+    return tuple(_number("class_weight", weight, 0.0, LARGEST, open_low=True) for weight in value)
 
 
 def _number(name: str, value: Any, low: float, high: float, open_low: bool = False) -> float:

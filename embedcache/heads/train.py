@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -21,10 +21,12 @@ from embedcache.heads.bank import (
     as_matrix,
     check_bank,
     fold_standardization,
+    fold_target_scale,
     standardize_stats,
 )
 from embedcache.heads.spec import HeadSpec, head_grid
-from embedcache.heads.trained import TrainedHead, to_numpy
+from embedcache.heads.targets import class_weights, read_targets
+from embedcache.heads.trained import TrainedHead
 
 __all__ = [
     "BankResult",
@@ -38,7 +40,7 @@ __all__ = [
     "train_heads",
 ]
 
-HISTORY = ("train_loss", "val_loss", "val_accuracy")
+HISTORY = ("train_loss", "val_loss", "val_accuracy", "val_macro_f1", "val_r2")
 
 
 class EngineWarning(UserWarning):
@@ -64,8 +66,9 @@ class BankResult:
     """A trained bank.
 
     ``heads`` in the order given; ``history``: float64 arrays [heads, epochs] train_loss, val_loss, val_accuracy,
-    NaN where an epoch was not run; ``seconds``: the training alone; ``engine``: what trained, like
-    "native-cpu-avx512" or "torch-cpu".
+    val_macro_f1 and val_r2, NaN where an epoch was not run or the score makes no sense (r2 is regression's, the two
+    before it the others'); ``seconds``: the training alone; ``engine``: what trained, like "native-cpu-avx512" or
+    "torch-cpu".
     """
 
     heads: list[TrainedHead]
@@ -108,7 +111,8 @@ def train_bank(
     """Train heads, each a (settings, number of its task), in one call of an engine.
 
     ``early_stop``: stop a head after so many epochs without a better validation loss (0: never). ``engine``: "auto",
-    "native" or "torch"; ``device``: "auto", "cpu", "cuda" or "cuda:N"; ``compute``: "auto" or "float32".
+    "native" or "torch"; ``device``: "auto", "cpu", "cuda" or "cuda:N"; ``compute``: "float32" (which is "auto"),
+    "bfloat16" (CPU) or "tf32" (CUDA): the products' operands, while weights and sums stay float32.
     ``threads``: CPU threads (None: one per core). ``progress(done, total)`` hears of training rows, summed over
     heads, a few times a second. On Ctrl-C what is finished is returned, and ``cancelled`` is true. A head whose
     loss explodes is marked "diverged" and touches no other. Raises EmbedcacheError for data or settings that
@@ -120,14 +124,26 @@ def train_bank(
     start = time.perf_counter()
     outcomes = chosen.train(tasks, heads, options, progress)
     seconds = time.perf_counter() - start
-    history = {name: np.stack([getattr(outcome, name) for outcome in outcomes]) for name in HISTORY}
+    histories = [_history(tasks[task], outcome) for (_, task), outcome in zip(heads, outcomes, strict=True)]
     trained = [
-        _trained(spec, task, tasks[task], outcome) for (spec, task), outcome in zip(heads, outcomes, strict=True)
+        _trained(spec, task, tasks[task], outcome, history)
+        for (spec, task), outcome, history in zip(heads, outcomes, histories, strict=True)
     ]
-    return BankResult(trained, history, seconds, chosen.name)
+    stacked = {name: np.stack([history[name] for history in histories]) for name in HISTORY}
+    return BankResult(trained, stacked, seconds, chosen.name)
 
 
-def _trained(spec: HeadSpec, number: int, task: Task, outcome: Outcome) -> TrainedHead:
+def _history(task: Task, outcome: Outcome) -> dict[str, np.ndarray]:
+    history = {name: getattr(outcome, name) for name in HISTORY if name != "val_r2"}
+    history["val_r2"] = np.full_like(outcome.val_loss, np.nan)
+    if task.kind == "regression" and task.val is not None:
+        y = task.val.y[task.val.rows].astype(np.float64)
+        spread = float(((y - y.mean(axis=0)) ** 2).mean())
+        history["val_r2"] = 1.0 - outcome.val_loss / spread if spread else history["val_r2"]
+    return history
+
+
+def _trained(spec: HeadSpec, number: int, task: Task, outcome: Outcome, history: dict[str, np.ndarray]) -> TrainedHead:
     if not all(np.isfinite(array).all() for array in outcome.weights.values()):  # the very last step overflowed
         outcome.weights = {name: np.zeros_like(array) for name, array in outcome.weights.items()}
         outcome.status, outcome.best_epoch = "diverged", -1
@@ -142,16 +158,15 @@ def _trained(spec: HeadSpec, number: int, task: Task, outcome: Outcome) -> Train
         val_loss=float(outcome.val_loss[best]) if best >= 0 else float("nan"),
         val_accuracy=float(outcome.val_accuracy[best]) if best >= 0 else float("nan"),
         task=number,
-        history={name: getattr(outcome, name)[:run].tolist() for name in HISTORY},
+        kind=task.kind,
+        history={name: history[name][:run].tolist() for name in HISTORY},
     )
 
 
 def _compute(compute: str) -> str:
-    if compute in ("auto", "float32"):
-        return "float32"
-    if compute in ("bfloat16", "tf32"):
-        raise EmbedcacheError(f"compute {compute!r} is not there yet in this version: use float32")
-    raise EmbedcacheError(f"compute must be auto or float32, not {compute!r}")
+    if compute not in ("auto", "float32", "bfloat16", "tf32"):
+        raise EmbedcacheError(f"compute must be auto, float32, bfloat16 or tf32, not {compute!r}")
+    return "float32" if compute == "auto" else compute
 
 
 def choose_engine(engine: str, device: str, options: Options) -> tuple[Engine, Options]:
@@ -192,6 +207,7 @@ def train_heads(
     standardize: bool = False,
     class_weight: str | dict[Any, float] | Sequence[float] | None = None,
     early_stop: int = 0,
+    task: str = "auto",
     engine: str = "auto",
     device: str = "auto",
     compute: str = "auto",
@@ -201,26 +217,31 @@ def train_heads(
     """Train every head of a grid on X [n, D] and its labels y [n]; see train_bank for the other options.
 
     ``X``: NumPy (float16 and float32 are read in place, memory-mapped too; other numbers are converted) or a torch
-    tensor. ``y``: integers, strings or booleans; the classes are its sorted values. ``validation``: (Xv, yv), by which
-    each head's best epoch is chosen; without it the last epoch's weights stay. ``standardize``: train on columns of
-    mean 0 and spread 1, folded into the returned weights. ``class_weight``: None, "balanced" (n / (C * count), as
-    scikit-learn), a dict label -> weight, or one weight per class. Raises EmbedcacheError.
+    tensor. ``task``: "classification": y integers, strings or booleans, the classes are its sorted values;
+    "multilabel": y a 0/1 matrix [n, C] or a list of lists of labels; "regression": y numbers [n] or [n, C]; "auto":
+    one of the first two. ``validation``: (Xv, yv), by which each head's best epoch is chosen; without it the last
+    epoch's weights stay. ``standardize``: train on columns of mean 0 and spread 1, folded into the returned weights.
+    ``class_weight``, of heads that have none of their own: None, "balanced", a dict label -> weight, or one weight per
+    class (see HeadSpec); it weighs the validation loss too. Regression trains on y of mean 0 and spread 1, also folded
+    into the weights: losses are in those units, where 1 is what the mean alone reaches. Raises EmbedcacheError.
     """
-    specs = [grid] if isinstance(grid, HeadSpec) else list(grid)
+    specs = _specs(grid)
     x = as_matrix(X)
-    classes, codes = _encode_labels(y, len(x))
-    train = View(x, codes, np.arange(len(x)))
+    targets = read_targets(y, len(x), task)
+    train = View(x, targets.y, np.arange(len(x)))
     val = None
     if validation is not None:
         if not isinstance(validation, (tuple, list)) or len(validation) != 2:
             raise EmbedcacheError("validation must be a pair: (X, y)")
         xv = as_matrix(validation[0], "the validation X")
-        val = View(xv, _codes_of(validation[1], classes, len(xv)), np.arange(len(xv)))
-    task = Task(train, val, len(classes), class_weight=class_weights(class_weight, codes, classes))
+        val = View(xv, targets.more(validation[1], len(xv)), np.arange(len(xv)))
+    names = range(targets.outputs) if targets.classes is None else targets.classes
+    weight = class_weights(class_weight, targets.y, names, targets.kind)
+    what = Task(train, val, targets.outputs, class_weight=weight, kind=targets.kind)
     if standardize:
-        task.mean, task.inv_std = standardize_stats(x, train.rows)
+        what.mean, what.inv_std = standardize_stats(x, train.rows)
     result = train_bank(
-        [task],
+        [what],
         [(spec, 0) for spec in specs],
         batch_size=batch_size,
         epochs=epochs,
@@ -232,61 +253,15 @@ def train_heads(
         progress=progress,
     )
     for head in result.heads:
-        head.classes = classes.tolist()
+        if targets.classes is not None:
+            head.classes = targets.classes.tolist()
+        if targets.mean is not None and targets.std is not None and head.best_epoch >= 0:
+            head.weights = fold_target_scale(head.weights, targets.mean, targets.std)
     return result
 
 
-def class_weights(wanted: Any, codes: np.ndarray, classes: Sequence[Any] | np.ndarray) -> np.ndarray | None:
-    """float32 [C] for a Task from None, "none", "balanced", a dict by label, or a sequence; ``codes`` of the rows."""
-    if wanted is None or (isinstance(wanted, str) and wanted == "none"):
-        return None
-    if isinstance(wanted, str):
-        if wanted != "balanced":
-            raise EmbedcacheError(f"class_weight must be none, balanced or weights, not {wanted!r}")
-        counts = np.bincount(codes, minlength=len(classes))
-        return (counts.sum() / (len(classes) * np.maximum(counts, 1))).astype(np.float32)
-    if isinstance(wanted, dict):
-        unknown = [label for label in wanted if label not in list(classes)]
-        if unknown:
-            raise EmbedcacheError(f"class_weight names {unknown[0]!r}, which is no class of y")
-        wanted = [wanted.get(label, 1.0) for label in classes]
-    weights = np.asarray(wanted, np.float32)
-    if weights.shape != (len(classes),):
-        raise EmbedcacheError(f"class_weight has {weights.size} weights for {len(classes)} classes")
-    return weights
-
-
-def _encode_labels(y: Any, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """(classes, codes): the sorted distinct labels, and each row's place among them."""
-    labels = _labels(y, n)
-    if not n:
-        raise EmbedcacheError("there are no rows to train on")
-    classes, codes = np.unique(labels, return_inverse=True)
-    if len(classes) < 2:
-        raise EmbedcacheError(f"y holds one class only ({classes[0].item()!r}): a head needs at least two")
-    return classes, codes.astype(np.int32)
-
-
-def _codes_of(y: Any, classes: np.ndarray, n: int) -> np.ndarray:
-    labels = _labels(y, n)
-    if len(labels) and labels.dtype.kind != classes.dtype.kind and "U" in (labels.dtype.kind, classes.dtype.kind):
-        raise EmbedcacheError("the validation labels are of another type than y")
-    codes = np.minimum(np.searchsorted(classes, labels), len(classes) - 1)
-    unknown = classes[codes] != labels
-    if unknown.any():
-        label = labels[unknown.argmax()].item()
-        raise EmbedcacheError(f"the validation labels hold {label!r}, which is no class of y")
-    return codes.astype(np.int32)
-
-
-def _labels(y: Any, n: int) -> np.ndarray:
-    labels = np.asarray(y, object) if isinstance(y, (list, tuple)) else to_numpy(y)  # NumPy would make "nan" of a NaN
-    if labels.dtype == object:
-        if len({isinstance(label, str) for label in labels.flat}) > 1 or any(label is None for label in labels.flat):
-            raise EmbedcacheError("y must be all integers or all strings, without missing values")
-        labels = np.array(labels.tolist())
-    if labels.dtype.kind not in "iubU":
-        raise EmbedcacheError(f"y must hold integers or strings, not {labels.dtype}")
-    if labels.shape != (n,):
-        raise EmbedcacheError(f"X has {n} rows, but y has shape {list(labels.shape)}")
-    return labels
+def _specs(grid: Any) -> list[HeadSpec]:
+    specs = [grid] if isinstance(grid, HeadSpec) else list(grid) if isinstance(grid, Iterable) else None
+    if specs is None or not all(isinstance(spec, HeadSpec) for spec in specs):
+        raise EmbedcacheError("grid must be a HeadSpec or a list of them: head_grid(lr=[1e-4, 1e-3]) makes one")
+    return specs

@@ -21,7 +21,7 @@ FORMAT = "embedcache-head"
 
 @dataclass
 class TrainedHead:
-    """A head with the weights of its best epoch.
+    """A head with the weights of its best epoch. ``kind``: "classification", "multilabel" or "regression".
 
     ``weights``: float32 arrays w1 [hidden, D], b1 [hidden], w2 [C, hidden], b2 [C]; a linear probe has w2 [C, D] and b2
     alone. They act on the raw X: a standardisation is already folded in. ``status`` is "ok", "diverged" or
@@ -37,14 +37,18 @@ class TrainedHead:
     val_loss: float = float("nan")
     val_accuracy: float = float("nan")
     task: int = 0
+    kind: str = "classification"
     history: dict[str, list[float]] = field(default_factory=dict, repr=False)
 
     @property
     def dim(self) -> int:
         return int(self.weights["w1" if self.spec.hidden else "w2"].shape[1])
 
-    def predict_log_proba(self, X: Any) -> np.ndarray:
-        """Log-probabilities float32 [n, C] of X [n, D] (any float dtype; a memory map is read in parts)."""
+    def logits(self, X: Any) -> np.ndarray:
+        """Outputs float32 [n, C] of X [n, D] (any float dtype; a memory map is read in parts); regression: the values.
+
+        Raises EmbedcacheError where X has another width.
+        """
         x = to_numpy(X)
         if x.ndim != 2 or x.shape[1] != self.dim:
             raise EmbedcacheError(f"X has shape {list(x.shape)}, but this head reads [rows, {self.dim}]")
@@ -54,25 +58,55 @@ class TrainedHead:
             a = np.asarray(x[start : start + PREDICT_ROWS], np.float32)
             if self.spec.hidden:
                 a = np.maximum(a @ w["w1"].T + w["b1"], 0)
-            z = a @ w["w2"].T + w["b2"]
-            z -= z.max(axis=1, keepdims=True)
-            z -= np.log(np.exp(z, dtype=np.float64).sum(axis=1, keepdims=True))
-            out[start : start + PREDICT_ROWS] = z
+            out[start : start + PREDICT_ROWS] = a @ w["w2"].T + w["b2"]
         return out
 
-    def predict(self, X: Any) -> np.ndarray:
-        """The likeliest label of each row: a value of ``classes``, or the class number where there are none."""
-        best = self.predict_log_proba(X).argmax(axis=1)
+    def predict_log_proba(self, X: Any) -> np.ndarray:
+        """Log-probabilities float32 [n, C]: of the classes, which exclude each other, or of each label by itself."""
+        if self.kind == "regression":
+            raise EmbedcacheError("a regression has no probabilities: predict(X) gives the values")
+        z = self.logits(X)
+        if self.kind == "multilabel":
+            return -np.logaddexp(0, -z, dtype=np.float64).astype(np.float32)
+        for start in range(0, len(z), PREDICT_ROWS):
+            part = z[start : start + PREDICT_ROWS]
+            part -= part.max(axis=1, keepdims=True)
+            part -= np.log(np.exp(part, dtype=np.float64).sum(axis=1, keepdims=True))
+        return z
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Probabilities float32 [n, C]."""
+        return np.exp(self.predict_log_proba(X))
+
+    def predict(self, X: Any) -> Any:
+        """What the head says of each row.
+
+        Classification: array [n] of the likeliest label, a value of ``classes``, or its number where there are none.
+        Multilabel: a list of each row's labels (probability above 1/2), or a 0/1 matrix [n, C] where there are none.
+        Regression: float32 [n], or [n, C] for several values a row.
+        """
+        z = self.logits(X)
+        if self.kind == "regression":
+            return z[:, 0] if z.shape[1] == 1 else z
+        if self.kind == "multilabel":
+            there = z > 0
+            if self.classes is None:
+                return there.astype(np.int64)
+            return [[label for label, is_ in zip(self.classes, row, strict=True) if is_] for row in there]
+        best = z.argmax(axis=1)
         return best if self.classes is None else np.asarray(self.classes)[best]
 
     def to_torch(self) -> torch.nn.Sequential:
-        """The same head as torch modules, in evaluation mode; gives log-probabilities."""
+        """The same head as torch modules, in evaluation mode; gives log-probabilities, or a regression's values."""
         import torch
         from torch import nn
 
         hidden, w = self.spec.hidden, self.weights
         first = [nn.Linear(self.dim, hidden), nn.ReLU(), nn.Dropout(self.spec.dropout)] if hidden else []
-        module = nn.Sequential(*first, nn.Linear(hidden or self.dim, len(w["b2"])), nn.LogSoftmax(dim=1))
+        last: list[nn.Module] = [nn.Linear(hidden or self.dim, len(w["b2"]))]
+        if self.kind != "regression":
+            last.append(nn.LogSoftmax(dim=1) if self.kind == "classification" else nn.LogSigmoid())
+        module = nn.Sequential(*first, *last)
         with torch.no_grad():
             for parameter, array in zip(module.parameters(), w.values(), strict=True):  # w1 b1 w2 b2: the same order
                 parameter.copy_(torch.from_numpy(array))
@@ -95,6 +129,7 @@ class TrainedHead:
             "val_loss": _finite(self.val_loss),
             "val_accuracy": _finite(self.val_accuracy),
             "task": self.task,
+            "kind": self.kind,
             "history": {name: [_finite(value) for value in values] for name, values in self.history.items()},
         }
 
@@ -105,6 +140,7 @@ class TrainedHead:
         head = cls(HeadSpec.from_dict(metadata["spec"]), {name: weights[name] for name in names})
         for name in ("classes", "best_epoch", "epochs_run", "status", "task"):
             setattr(head, name, metadata[name])
+        head.kind = metadata.get("kind", "classification")  # files of version 0.1 have none
         head.val_loss, head.val_accuracy = _number(metadata["val_loss"]), _number(metadata["val_accuracy"])
         head.history = {name: [_number(v) for v in values] for name, values in metadata["history"].items()}
         return head

@@ -132,7 +132,7 @@ def test_class_weights() -> None:
         ({"threads": -1}, "threads"),
         ({"engine": "jax"}, "engine must be"),
         ({"device": "tpu"}, "device must be"),
-        ({"compute": "bfloat16"}, "not there yet"),
+        ({"compute": "bfloat16"}, "float32 only"),
         ({"compute": "int8"}, "compute must be"),
         ({"class_weight": "heavy"}, "class_weight"),
         ({"class_weight": [1, 2, 3]}, "3 weights for 2 classes"),
