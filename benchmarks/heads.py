@@ -3,8 +3,9 @@
     python benchmarks/heads.py [--threads 2] [--repeats 5] [--json PATH]
 
 Every case runs all peers once to warm up, then in turn; medians are reported, with the spread. The work: 768-wide
-float32 rows, a 768-512-2 head with dropout 0.1, AdamW, no validation. `head-rows` = rows x epochs x heads;
-FLOP = 2 per multiply-add of the five matrix products of a step. The yardstick is the better of torch's and NumPy's
+float32 rows, a 768-512-2 head with dropout 0.1 (or a linear probe, 768-2), AdamW, no validation. `head-rows` = rows x
+epochs x heads; FLOP = 2 per multiply-add of the five (two) matrix products of a step. In the bfloat16 case every peer
+runs twice, in float32 and in bfloat16, and the best one counts. The yardstick is the better of torch's and NumPy's
 sgemm, measured in the same turns. The peers are in peers.py; `pip install jax` adds JAX. On a machine that others use
 too, all figures move; the turns make them move together.
 """
@@ -18,14 +19,15 @@ import re
 import statistics
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from machine import machine
-from peers import DIM, DROPOUT, HIDDEN, LR, Case, peers
+from peers import DIM, DROPOUT, LR, Case, peers
 from threadpoolctl import threadpool_limits
 
 from embedcache.heads.native import usable_cores
@@ -36,23 +38,40 @@ CASES = [
     Case("1 head, batch 32", 1, 32768, 5, 32),
     Case("16 heads, batch 32", 16, 4096, 2, 32),
     Case("16 heads, batch 256", 16, 4096, 2, 256),
+    Case("16 heads, batch 32, bfloat16", 16, 4096, 2, 32, bfloat16=True),
+    Case("256 linear probes, batch 32", 256, 32768, 5, 32, hidden=0, shared_order=True, loop_heads=4),
 ]
 
 
 def native(case: Case, x: np.ndarray, y: np.ndarray, threads: int) -> float:
     """One call of the native engine; its checks of the input are part of the time."""
-    grid = head_grid(hidden=HIDDEN, dropout=DROPOUT, lr=LR, seed=range(case.heads))
+    if case.shared_order:
+        grid = head_grid(hidden=case.hidden, lr=np.geomspace(1e-5, 1e-1, case.heads).tolist())
+    else:
+        grid = head_grid(hidden=case.hidden, dropout=DROPOUT, lr=LR, seed=range(case.heads))
+    how = {"engine": "native", "device": "cpu", "threads": threads}
+    how["compute"] = "bfloat16" if case.bfloat16 else "float32"
     start = time.perf_counter()
-    result = train_heads(
-        x, y, grid, batch_size=case.batch_size, epochs=case.epochs, engine="native", device="cpu", threads=threads
-    )
+    result = train_heads(x, y, grid, batch_size=case.batch_size, epochs=case.epochs, **how)
     seconds = time.perf_counter() - start
     assert all(head.status == "ok" for head in result.heads)
     return seconds
 
 
 OURS = "embedcache native"
-PEERS = {OURS: native, **peers()}
+PEERS = peers()
+
+
+def runs_of(case: Case) -> dict[str, Any]:
+    """What takes part in a case, each with its own form of the case."""
+    if not case.bfloat16:
+        return {OURS: partial(native, case), **{name: partial(run, case) for name, run in PEERS.items()}}
+    runs = {f"{OURS}, bfloat16": partial(native, case), OURS: partial(native, replace(case, bfloat16=False))}
+    for name, run in PEERS.items():
+        runs[name] = partial(run, replace(case, bfloat16=False))
+        if "torch" in name or "JAX" in name:  # scikit-learn has no bfloat16
+            runs[f"{name}, bfloat16"] = partial(run, case)
+    return runs
 
 
 def sgemm_gflops(threads: int) -> float:
@@ -74,27 +93,29 @@ def measure(case: Case, threads: int, repeats: int, scale: float) -> dict[str, A
     batches = max(1, round(case.rows * scale) // case.batch_size)  # JAX's scan takes whole batches only
     x = rng.standard_normal((batches * case.batch_size, DIM), dtype=np.float32)
     y = (x @ rng.standard_normal(DIM, dtype=np.float32) > 0).astype(np.int64)
-    case = Case(case.name, case.heads, len(x), case.epochs, case.batch_size)
-    warm = Case(case.name, 1, case.batch_size * 4, 1, case.batch_size)
-    for run in PEERS.values():
-        run(warm, x[: warm.rows], y[: warm.rows], threads)
-    seconds: dict[str, list[float]] = {name: [] for name in PEERS}
+    case = replace(case, rows=len(x))
+    warm = replace(case, heads=min(case.heads, 2), rows=case.batch_size * 4, epochs=1)
+    for run in runs_of(warm).values():
+        run(x[: warm.rows], y[: warm.rows], threads)
+    runs = runs_of(case)
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
     sgemm = []
     for _ in range(repeats):
         sgemm.append(sgemm_gflops(threads))
-        for name, run in PEERS.items():
-            seconds[name].append(run(case, x, y, threads))
+        for name, run in runs.items():
+            seconds[name].append(run(x, y, threads))
             print(f"{case.name}: {name} {seconds[name][-1]:.2f} s", file=sys.stderr, flush=True)
     rate = statistics.median(sgemm)
     results = {name: summary(case, values, rate) for name, values in seconds.items()}
-    best_peer = min((name for name in PEERS if name != OURS), key=lambda name: results[name]["seconds"])
-    ratios = [peer / ours for peer, ours in zip(seconds[best_peer], seconds[OURS], strict=True)]
+    ours = next(iter(runs))
+    best_peer = min((name for name in runs if not name.startswith(OURS)), key=lambda name: results[name]["seconds"])
+    ratios = [peer / mine for peer, mine in zip(seconds[best_peer], seconds[ours], strict=True)]
     return {
         **asdict(case),
         "sgemm_gflops": rate,
         "results": results,
         "best_peer": best_peer,
-        "ratio": results[best_peer]["seconds"] / results[OURS]["seconds"],
+        "ratio": results[best_peer]["seconds"] / results[ours]["seconds"],
         "ratio_lowest_turn": min(ratios),
         "ratio_highest_turn": max(ratios),
     }
@@ -117,7 +138,7 @@ def show(measured: dict[str, Any]) -> None:
     print(f"sgemm {measured['sgemm_gflops']:.0f} GFLOP/s")
     for name, result in measured["results"].items():
         print(
-            f"  {name:24} {result['seconds']:8.3f} s {result['head_rows_per_second']:10,.0f} head-rows/s"
+            f"  {name:32} {result['seconds']:8.3f} s {result['head_rows_per_second']:10,.0f} head-rows/s"
             f" {result['gflops']:7.1f} GFLOP/s = {result['of_sgemm']:.0%} of sgemm"
         )
     low, high = measured["ratio_lowest_turn"], measured["ratio_highest_turn"]
