@@ -20,8 +20,9 @@ class Data {
     for (int i = 0; i < n_tasks; ++i) {
       const ec_task& task = tasks[i];
       const int64_t dim = task.train.x.dim;
-      tasks_.push_back({view(task.train), view(task.val), (int32_t)dim, task.classes, array(task.mean, dim),
-                        array(task.inv_std, dim), array(task.class_weight, task.classes)});
+      tasks_.push_back({view(task.train, task.outputs), view(task.val, task.outputs), (int32_t)dim,
+                        task.outputs, task.loss, array(task.mean, dim), array(task.inv_std, dim),
+                        array(task.class_weight, task.outputs)});
     }
     on_device_ = Buffer<Task>(n_tasks, "the tasks");
     device_.copy(on_device_.get(), tasks_.data(), n_tasks * (int64_t)sizeof(Task));
@@ -60,11 +61,16 @@ class Data {
     return host ? static_cast<const T*>(upload(host, 1, bytes, bytes, "labels and row numbers")) : nullptr;
   }
 
-  View view(const ec_view& v) {
-    if (v.n == 0) return {nullptr, nullptr, nullptr, 0, EC_FLOAT32};
+  View view(const ec_view& v, int64_t outputs) {
+    if (v.n == 0) return {nullptr, nullptr, nullptr, nullptr, 0, EC_FLOAT32};
     const int64_t size = v.x.dtype == EC_FLOAT16 ? 2 : 4;
     const void* x = upload(v.x.data, v.x.rows, v.x.dim * size, v.x.stride * size, "X");
-    return {x, array(v.y, v.x.rows), array(v.rows, v.n), (uint32_t)v.n, v.x.dtype};
+    return {x,
+            array(v.y, v.x.rows),
+            array(v.targets, v.x.rows * outputs),
+            array(v.rows, v.n),
+            (uint32_t)v.n,
+            v.x.dtype};
   }
 
   const Device& device_;

@@ -6,34 +6,33 @@
 
 namespace ec {
 
-/* Looks up rows first .. first + rows - 1 of a view (in `order`, or as they stand) and their classes. */
-EC_DEVICE void gather(const Block& block, const Job& job, const Task& task, const View& view,
-                      const uint32_t* order, int64_t first, int rows) {
+/* Looks up rows first .. first + rows - 1 of a view (in `order`, or as they stand) and their classes, if they
+ * have. */
+EC_DEVICE void gather(const Block& block, const Job& job, const View& view, const uint32_t* order,
+                      int64_t first, int rows) {
   each_index(block, rows, [&](int64_t i) {
     const int64_t row = view.rows[order ? order[first + i] : first + i];
-    const int32_t target = view.y[row];
     job.scratch.row[i] = row;
-    job.scratch.target[i] = target;
-    job.scratch.weight[i] = task.class_weight ? task.class_weight[target] : 1.0;
+    job.scratch.y[i] = view.y ? view.y[row] : 0;
   });
 }
 
-/* logits = a w2' + b2. Few classes: narrow tiles, which waste less. */
+/* logits = a w2' + b2. Few outputs: narrow tiles, which waste less. */
 template <class Source>
 EC_DEVICE void output_layer(const Block& block, Tile& tile, const Job& job, int rows, const Source& a) {
-  const int classes = job.shape.classes, inputs = features(job.shape);
+  const int outputs = job.shape.outputs, inputs = features(job.shape);
   const Matrix w2 = {job.p.w2, inputs};
   const auto store = [&](int i, int j, float sum) {
-    job.scratch.logits[(int64_t)i * classes + j] = sum + job.p.b2[j];
+    job.scratch.logits[(int64_t)i * outputs + j] = sum + job.p.b2[j];
   };
-  if (classes <= kLanes) {
-    tile_product<1>(block, tile, rows, classes, inputs, a, w2, store);
+  if (outputs <= kLanes) {
+    tile_product<1>(block, tile, rows, outputs, inputs, a, w2, store);
   } else {
-    tile_product(block, tile, rows, classes, inputs, a, w2, store);
+    tile_product(block, tile, rows, outputs, inputs, a, w2, store);
   }
 }
 
-/* hidden = dropout(relu(x w1' + b1)), in the product's epilogue; then the logits and each row's log-sum-exp.
+/* hidden = dropout(relu(x w1' + b1)), in the product's epilogue; then the logits.
  * dropout(i, j, value) returns what is left of a unit. */
 template <class Dropout>
 EC_DEVICE void forward(const Block& block, Tile& tile, const Job& job, int rows, const Dropout& dropout) {
@@ -49,15 +48,6 @@ EC_DEVICE void forward(const Block& block, Tile& tile, const Job& job, int rows,
   } else {
     output_layer(block, tile, job, rows, job.x);
   }
-  each_index(block, rows, [&](int64_t i) {
-    scratch.log_sum[i] = ec_log_sum_exp(scratch.logits + i * s.classes, s.classes);
-  });
-}
-
-EC_DEVICE double row_loss(const Job& job, int64_t i) {
-  const Scratch& scratch = job.scratch;
-  const double logit = scratch.logits[i * job.shape.classes + scratch.target[i]];
-  return scratch.weight[i] * (scratch.log_sum[i] - logit);
 }
 
 /* Initialise: the weights of `active` heads from their seeds, AdamW's moments and the best weights to 0.
@@ -83,8 +73,8 @@ struct Initialise {
       const int64_t n = parameter_count(s), into = features(s);
       fill(block, head.spec.seed, EC_TENSOR_W1, (int64_t)s.hidden * s.dim, s.dim, p.w1, n);
       fill(block, head.spec.seed, EC_TENSOR_B1, s.hidden, s.dim, p.b1, n);
-      fill(block, head.spec.seed, EC_TENSOR_W2, s.classes * into, (int)into, p.w2, n);
-      fill(block, head.spec.seed, EC_TENSOR_B2, s.classes, (int)into, p.b2, n);
+      fill(block, head.spec.seed, EC_TENSOR_W2, s.outputs * into, (int)into, p.w2, n);
+      fill(block, head.spec.seed, EC_TENSOR_B2, s.outputs, (int)into, p.b2, n);
     }
   }
 };

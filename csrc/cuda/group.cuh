@@ -27,7 +27,7 @@ struct Call {
 
   Shape shape(int head) const {
     const ec_task& task = tasks[heads[head].task];
-    return {(int32_t)task.train.x.dim, heads[head].hidden, task.classes};
+    return {(int32_t)task.train.x.dim, heads[head].hidden, task.outputs};
   }
   const ec_task& task(int head) const { return tasks[heads[head].task]; }
   bool cancelled() const { return options.cancel && *options.cancel; }
@@ -38,6 +38,7 @@ struct Needs {
   int64_t state = 0; /* floats */
   std::set<std::pair<uint64_t, uint32_t>> orders;
   int64_t positions = 0; /* of all orders */
+  int64_t outputs = 0;   /* of all heads */
   ScratchShape scratch = {0, 0, 0};
   int blocks = 0;
 
@@ -51,11 +52,14 @@ struct Needs {
     const int64_t batch = std::min<int64_t>(call.options.batch_size, task.train.n);
     scratch.rows = std::max({scratch.rows, batch, std::min(task.val.n, kValRows)});
     scratch.hidden = std::max<int64_t>(scratch.hidden, s.hidden);
-    scratch.classes = std::max<int64_t>(scratch.classes, s.classes);
+    scratch.outputs = std::max<int64_t>(scratch.outputs, s.outputs);
+    outputs += s.outputs;
     blocks = std::min(blocks + 1, resident_blocks);
   }
 
-  int64_t bytes() const { return 4 * state + 8 * positions + blocks * scratch_bytes(scratch); }
+  int64_t bytes() const {
+    return 4 * state + 8 * positions + (3 * 8 + 4) * outputs + blocks * scratch_bytes(scratch);
+  }
 };
 
 class Group {
@@ -117,15 +121,24 @@ class Group {
       orders_.push_back({seed, n, at, at + n});
       at += 2 * (int64_t)n;
     }
+    counts_ = Buffer<int64_t>(3 * needs_.outputs, "counts of the classes");
+    class_weights_ = Buffer<float>(needs_.outputs, "class weights");
     float* state = state_.get();
+    int64_t* counts = counts_.get();
+    float* class_weights = class_weights_.get();
     for (int i = 0; i < size_; ++i) {
       const Shape shape = call_.shape(first_ + i);
       const ec_head& spec = call_.heads[first_ + i];
       order_of_.push_back(number[{spec.seed, (uint32_t)task(i).train.n}]);
-      heads_.push_back({spec, shape, state, orders_[order_of_[i]].positions});
+      if (spec.class_weight) device_.copy(class_weights, spec.class_weight, 4 * (int64_t)shape.outputs);
+      heads_.push_back({spec, shape, state, orders_[order_of_[i]].positions,
+                        spec.class_weight ? class_weights : nullptr, counts});
       state += Needs::state_of(shape);
+      counts += 3 * (int64_t)shape.outputs;
+      class_weights += shape.outputs;
     }
     tallies_.resize(size_);
+    host_counts_.resize((size_t)(3 * needs_.outputs));
     heads_on_device_ = copy_of(heads_, "the heads' settings");
     orders_on_device_ = copy_of(orders_, "the orders' settings");
     tallies_on_device_ = copy_of(tallies_, "the heads' losses");
@@ -137,6 +150,7 @@ class Group {
                active_on_device_.get(),
                0,
                call_.options.batch_size,
+               call_.options.epochs,
                0,
                0,
                0,
@@ -203,6 +217,7 @@ class Group {
     for (const int i : active)
       if (!tallies_[i].diverged && task(i).val.n > 0) list.push_back(i);
     launch<Validate>(list, 0);
+    device_.copy(host_counts_.data(), counts_.get(), (int64_t)(host_counts_.size() * sizeof(int64_t)));
     read_tallies();
   }
 
@@ -217,7 +232,11 @@ class Group {
     r.train_loss[epoch] = tally.train_loss / (double)task(i).train.n;
     if (task(i).val.n > 0) {
       r.val_loss[epoch] = val_loss;
-      r.val_accuracy[epoch] = (double)tally.val_correct / (double)task(i).val.n;
+      if (task(i).loss != EC_LOSS_MSE) {
+        r.val_accuracy[epoch] = (double)tally.val_correct / (double)task(i).val.n;
+        r.val_f1[epoch] =
+            macro_f1(&host_counts_[(size_t)(heads_[i].counts - counts_.get())], task(i).outputs);
+      }
     }
     const double best = r.best_epoch < 0 ? std::numeric_limits<double>::infinity() : r.val_loss[r.best_epoch];
     if (task(i).val.n == 0 || val_loss < best) {
@@ -236,8 +255,8 @@ class Group {
     const Parameters best = split_parameters(heads_[i].state + 3 * parameter_count(s), s);
     device_.copy(r.w1, best.w1, 4 * (int64_t)s.hidden * s.dim);
     device_.copy(r.b1, best.b1, 4 * (int64_t)s.hidden);
-    device_.copy(r.w2, best.w2, 4 * (int64_t)s.classes * features(s));
-    device_.copy(r.b2, best.b2, 4 * (int64_t)s.classes);
+    device_.copy(r.w2, best.w2, 4 * (int64_t)s.outputs * features(s));
+    device_.copy(r.b2, best.b2, 4 * (int64_t)s.outputs);
   }
 
   const Device& device_;
@@ -249,10 +268,13 @@ class Group {
   std::vector<int32_t> order_of_; /* of each head */
   std::vector<Head> heads_;
   std::vector<Tally> tallies_;
+  std::vector<int64_t> host_counts_; /* as counts_ */
   int64_t rows_reported_ = 0;
   Launch launch_ = {};
   Buffer<float> state_;
   Buffer<uint32_t> positions_;
+  Buffer<int64_t> counts_;
+  Buffer<float> class_weights_;
   Buffer<char> scratch_;
   Buffer<Head> heads_on_device_;
   Buffer<Order> orders_on_device_;

@@ -9,28 +9,29 @@ namespace ec {
 
 /* An ec_view whose buffers are on the device; x is dense there. */
 struct View {
-  const void* x; /* [., dim] */
-  const int32_t* y;
-  const int64_t* rows; /* [n] */
+  const void* x;        /* [., dim] */
+  const int32_t* y;     /* [.], or NULL */
+  const float* targets; /* [., outputs], or NULL */
+  const int64_t* rows;  /* [n] */
   uint32_t n;
   int32_t dtype;
 };
 
 struct Task {
   View train, val;
-  int32_t dim, classes;
+  int32_t dim, outputs, loss;
   const float *mean, *inv_std; /* [dim], or both NULL */
-  const float* class_weight;   /* [classes] or NULL */
+  const float* class_weight;   /* [outputs] or NULL: of the validation loss */
 };
 
 struct Shape {
-  int32_t dim, hidden, classes;
+  int32_t dim, hidden, outputs;
 };
 
 EC_FN int32_t features(Shape s) { return s.hidden > 0 ? s.hidden : s.dim; } /* what the last layer sees */
 
 EC_FN int64_t parameter_count(Shape s) {
-  return (int64_t)s.hidden * (s.dim + 1) + (int64_t)s.classes * (features(s) + 1);
+  return (int64_t)s.hidden * (s.dim + 1) + (int64_t)s.outputs * (features(s) + 1);
 }
 
 struct Parameters {
@@ -42,7 +43,7 @@ EC_FN Parameters split_parameters(float* base, Shape s) {
   p.w1 = base;
   p.b1 = p.w1 + (int64_t)s.hidden * s.dim;
   p.w2 = p.b1 + s.hidden;
-  p.b2 = p.w2 + (int64_t)s.classes * features(s);
+  p.b2 = p.w2 + (int64_t)s.outputs * features(s);
   return p;
 }
 
@@ -52,8 +53,9 @@ struct Head {
   ec_head spec;
   Shape shape;
   float* state;
-  const uint32_t*
-      order; /* the epoch's order of the training positions, shared by heads of equal seed and n */
+  const uint32_t* order; /* the epoch's training positions in order, shared by heads of equal seed and n */
+  const float* class_weight; /* [outputs] or NULL: of the training loss; spec has the host's pointer */
+  int64_t* counts;           /* [3][outputs] of the validation rows: see count_rows() */
 };
 
 /* What a head's launches tell the host. */
@@ -75,22 +77,22 @@ struct Order {
 /* One block's scratch memory. A block works on one head at a time, so it is needed per block, not per head.
  */
 struct Scratch {
-  int64_t* row;            /* [rows] row numbers of x */
-  double* log_sum;         /* [rows] log-sum-exp of the logits */
-  double* weight;          /* [rows] class weight of the target */
-  float* hidden;           /* [rows, hidden] after ReLU and dropout */
-  float* hidden_gradient;  /* [rows, hidden] */
-  float* logits;           /* [rows, classes]; the gradient takes their place */
-  int32_t *target, *right; /* [rows] class; whether the head would say so */
+  int64_t* row;           /* [rows] row numbers of x */
+  double* log_sum;        /* [rows] log-sum-exp of the logits */
+  double *loss, *weight;  /* [rows] numerator and denominator of the loss */
+  float* hidden;          /* [rows, hidden] after ReLU and dropout */
+  float* hidden_gradient; /* [rows, hidden] */
+  float* logits;          /* [rows, outputs]; the gradient takes their place */
+  int32_t *y, *predicted; /* [rows] class; what the head would say, see predict() */
 };
 
 /* Sizes of the scratch, largest over the bank. */
 struct ScratchShape {
-  int64_t rows, hidden, classes;
+  int64_t rows, hidden, outputs;
 };
 
 EC_FN int64_t scratch_bytes(ScratchShape s) {
-  const int64_t bytes = s.rows * (3 * 8 + 2 * 4 + 2 * 4 * s.hidden + 4 * s.classes);
+  const int64_t bytes = s.rows * (4 * 8 + 2 * 4 + 2 * 4 * s.hidden + 4 * s.outputs);
   return (bytes + 255) / 256 * 256;
 }
 
@@ -99,12 +101,13 @@ EC_FN Scratch scratch_of_block(char* base, ScratchShape s, int block) {
   Scratch out;
   out.row = (int64_t*)at;
   out.log_sum = (double*)(out.row + s.rows);
-  out.weight = out.log_sum + s.rows;
+  out.loss = out.log_sum + s.rows;
+  out.weight = out.loss + s.rows;
   out.hidden = (float*)(out.weight + s.rows);
   out.hidden_gradient = out.hidden + s.rows * s.hidden;
   out.logits = out.hidden_gradient + s.rows * s.hidden;
-  out.target = (int32_t*)(out.logits + s.rows * s.classes);
-  out.right = out.target + s.rows;
+  out.y = (int32_t*)(out.logits + s.rows * s.outputs);
+  out.predicted = out.y + s.rows;
   return out;
 }
 
@@ -116,7 +119,7 @@ struct Launch {
   const Order* orders;   /* for Shuffle */
   const int32_t* active; /* [n_active] numbers of heads, or of orders for Shuffle */
   int32_t n_active;
-  int32_t batch_size;
+  int32_t batch_size, epochs;
   uint32_t epoch;
   uint32_t step_begin, step_end; /* steps of this epoch that TrainSteps runs */
   char* scratch;
@@ -139,6 +142,22 @@ struct Input {
   }
 };
 
+/* What a head's rows are scored by, in training or in validation. */
+struct Loss {
+  int32_t kind, outputs;
+  double smoothing;
+  const float* weight; /* [outputs] or NULL */
+  double weights;      /* their sum */
+};
+
+EC_FN Loss make_loss(const Task& task, const float* weight, double smoothing) {
+  Loss loss = {task.loss, task.outputs, smoothing, weight, (double)task.outputs};
+  if (!weight) return loss;
+  loss.weights = 0;
+  for (int32_t c = 0; c < loss.outputs; ++c) loss.weights += weight[c];
+  return loss;
+}
+
 /* What a block is busy with: one head on one view. It lies in shared memory, because its pointers would take
  * a third of the registers. */
 struct Job {
@@ -147,17 +166,28 @@ struct Job {
   int64_t parameters; /* from a weight to its m, from m to v */
   Scratch scratch;
   Input x; /* the rows that gather() has looked up */
+  Loss loss;
+  const float* targets; /* the view's */
 };
 
+/* Of the batch's row i, where the loss has targets. */
+EC_FN const float* targets_of(const Job& job, int64_t i) {
+  return job.targets ? job.targets + job.scratch.row[i] * job.loss.outputs : nullptr;
+}
+
 EC_DEVICE void start_job(const Block& block, Job& job, const Launch& launch, const Head& head,
-                         const View& view) {
+                         bool training) {
   one_thread(block, [&] {
     const Task& task = launch.tasks[head.spec.task];
+    const View& view = training ? task.train : task.val;
     job.shape = head.shape;
     job.p = split_parameters(head.state, head.shape);
     job.parameters = parameter_count(head.shape);
     job.scratch = scratch_of_block(launch.scratch, launch.scratch_shape, block.index());
     job.x = {view.x, job.scratch.row, task.mean, task.inv_std, task.dim, view.dtype};
+    job.loss = training ? make_loss(task, head.class_weight, head.spec.label_smoothing)
+                        : make_loss(task, task.class_weight, 0.0);
+    job.targets = view.targets;
   });
 }
 

@@ -1,6 +1,7 @@
-/* Validate: each active head's loss and accuracy on its validation rows, a head per block, without dropout.
+/* Validate: each active head's loss, accuracy and counts for F1 on its validation rows, a head per block,
+ * without dropout.
  *
- * Fuses gather, standardisation, both layers and log-softmax for one batch of rows after the other; no logits
+ * Fuses gather, standardisation, both layers and the loss for one batch of rows after the other; no logits
  * leave the scratch. Memory: the weights once per batch of rows (4 bytes per parameter), the rows of x once
  * per 128 units. Bound by float32 arithmetic on the CUDA cores, like the forward third of a training step.
  * NOT YET RUN ON A GPU.
@@ -9,6 +10,7 @@
 #define EMBEDCACHE_CUDA_VALIDATE_CUH
 
 #include "forward.cuh"
+#include "loss.cuh"
 
 namespace ec {
 
@@ -20,24 +22,19 @@ struct Validate {
     int64_t correct;
   };
 
-  /* The largest logit, the first of equals. */
-  static EC_DEVICE_METHOD int32_t predict(const float* logits, int32_t classes) {
-    int32_t best = 0;
-    for (int32_t c = 1; c < classes; ++c) best = logits[c] > logits[best] ? c : best;
-    return best;
-  }
-
-  static EC_DEVICE_METHOD void add_rows(const Block& block, Shared& shared, int rows) {
+  static EC_DEVICE_METHOD void add_rows(const Block& block, Shared& shared, int rows, int64_t* counts) {
     const Scratch& scratch = shared.job.scratch;
-    const int32_t classes = shared.job.shape.classes;
+    const Loss& l = shared.job.loss;
+    row_losses(block, shared.job, rows);
     each_index(block, rows, [&](int64_t i) {
-      scratch.right[i] = predict(scratch.logits + i * classes, classes) == scratch.target[i];
+      scratch.predicted[i] = predict(l, scratch.logits + i * l.outputs, targets_of(shared.job, i));
     });
+    count_rows(block, shared.job, rows, counts);
     one_thread(block, [&] {
       for (int i = 0; i < rows; ++i) {
-        shared.loss += row_loss(shared.job, i);
+        shared.loss += scratch.loss[i];
         shared.weight += scratch.weight[i];
-        shared.correct += scratch.right[i];
+        shared.correct += scratch.predicted[i] == (l.kind == EC_LOSS_NLL ? scratch.y[i] : 1);
       }
     });
   }
@@ -46,7 +43,8 @@ struct Validate {
     for (int slot = block.index(); slot < launch.n_active; slot += block.count()) {
       const Head& head = launch.heads[launch.active[slot]];
       const Task& task = launch.tasks[head.spec.task];
-      start_job(block, shared.job, launch, head, task.val);
+      start_job(block, shared.job, launch, head, false);
+      each_index(block, 3 * (int64_t)task.outputs, [&](int64_t i) { head.counts[i] = 0; });
       one_thread(block, [&] {
         shared.loss = shared.weight = 0.0;
         shared.correct = 0;
@@ -54,9 +52,9 @@ struct Validate {
       const int64_t n = task.val.n, chunk = launch.scratch_shape.rows;
       for (int64_t first = 0; first < n; first += chunk) {
         const int rows = (int)(n - first < chunk ? n - first : chunk);
-        gather(block, shared.job, task, task.val, nullptr, first, rows);
+        gather(block, shared.job, task.val, nullptr, first, rows);
         forward(block, shared.tile, shared.job, rows, [](int, int, float value) { return value; });
-        add_rows(block, shared, rows);
+        add_rows(block, shared, rows, head.counts);
       }
       one_thread(block, [&] {
         Tally& tally = launch.tallies[launch.active[slot]];

@@ -1,0 +1,116 @@
+/* What both libraries do with the arguments of ec_train before they train: check them, clear the results. */
+#ifndef EMBEDCACHE_CHECK_H
+#define EMBEDCACHE_CHECK_H
+
+#include <cmath>
+#include <cstring>
+#include <string>
+
+#include "heads.h"
+
+namespace ec {
+
+/* What rows must have to be learnt from: a class in range, or targets that the loss can take. */
+inline std::string check_row(const ec_view& view, int64_t row, const ec_task& task) {
+  if (task.loss == EC_LOSS_NLL) {
+    return view.y[row] < 0 || view.y[row] >= task.outputs ? "a class out of range" : "";
+  }
+  for (int32_t c = 0; c < task.outputs; ++c) {
+    const float target = view.targets[row * task.outputs + c];
+    if (!std::isfinite(target)) return "a target is not finite";
+    if (task.loss == EC_LOSS_BCE && target != 0.0f && target != 1.0f) return "a label is neither 0 nor 1";
+  }
+  return "";
+}
+
+inline std::string check_view(const ec_view& view, const ec_task& task, const char* name) {
+  const std::string prefix = std::string(name) + ": ";
+  if (view.n == 0) return "";
+  if (view.n < 0 || view.n >= int64_t{1} << 32) return prefix + "a number of rows out of range";
+  const ec_matrix& x = view.x;
+  const void* wanted = task.loss == EC_LOSS_NLL ? static_cast<const void*>(view.y) : view.targets;
+  if (!x.data || !wanted || !view.rows) return prefix + "a null pointer";
+  if (x.dim != task.train.x.dim || x.dim <= 0 || x.stride < 0) return prefix + "a dimension out of range";
+  if (x.dtype != EC_FLOAT16 && x.dtype != EC_FLOAT32) return prefix + "an unknown dtype";
+  for (int64_t i = 0; i < view.n; ++i) {
+    const int64_t row = view.rows[i];
+    if (row < 0 || row >= x.rows) return prefix + "a row number outside x";
+    const std::string wrong = check_row(view, row, task);
+    if (!wrong.empty()) return prefix + wrong;
+  }
+  return "";
+}
+
+inline std::string check_weight(const float* weight, const ec_task& task) {
+  if (weight && task.loss == EC_LOSS_MSE) return "the squared error has no class weights";
+  for (int32_t c = 0; weight && c < task.outputs; ++c)
+    if (!(weight[c] > 0) || !std::isfinite(weight[c])) return "a class weight that is not above 0";
+  return "";
+}
+
+inline std::string check_task(const ec_task& task) {
+  if (task.loss != EC_LOSS_NLL && task.loss != EC_LOSS_BCE && task.loss != EC_LOSS_MSE)
+    return "an unknown loss";
+  if (task.outputs < (task.loss == EC_LOSS_NLL ? 2 : 1)) return "fewer than two classes, or no outputs";
+  if (task.train.n <= 0) return "no rows to train on";
+  if (!task.mean != !task.inv_std) return "mean without inv_std";
+  const std::string weight = check_weight(task.class_weight, task);
+  if (!weight.empty()) return weight;
+  const std::string train = check_view(task.train, task, "train");
+  return train.empty() ? check_view(task.val, task, "validation") : train;
+}
+
+inline std::string check_head(const ec_head& head, const ec_result& result, const ec_task* tasks,
+                              int32_t n_tasks) {
+  if (head.task < 0 || head.task >= n_tasks) return "no such task";
+  const ec_task& task = tasks[head.task];
+  if (head.hidden < 0) return "hidden below 0";
+  const bool betas = head.beta1 >= 0 && head.beta1 < 1 && head.beta2 >= 0 && head.beta2 < 1;
+  if (!betas || !(head.dropout >= 0 && head.dropout < 1)) return "betas and dropout must be in [0, 1)";
+  if (!(head.eps >= 1e-20) || !std::isfinite(head.lr + head.eps + head.weight_decay))
+    return "lr, eps or decay";
+  if (!(head.label_smoothing >= 0 && head.label_smoothing < 1 && head.warmup >= 0 && head.warmup < 1))
+    return "label_smoothing and warmup must be in [0, 1)";
+  if (head.label_smoothing > 0 && task.loss == EC_LOSS_MSE) return "the squared error has no label smoothing";
+  if (head.schedule < EC_SCHEDULE_CONSTANT || head.schedule > EC_SCHEDULE_COSINE)
+    return "an unknown schedule";
+  if (head.hidden && (!result.w1 || !result.b1)) return "no place for w1 or b1";
+  if (!result.w2 || !result.b2) return "no place for w2 or b2";
+  if (!result.train_loss || !result.val_loss || !result.val_accuracy || !result.val_f1)
+    return "no place for losses";
+  return check_weight(head.class_weight, task);
+}
+
+inline std::string check(const ec_task* tasks, int32_t n_tasks, const ec_head* heads,
+                         const ec_result* results, int32_t n_heads, const ec_options* options) {
+  if (!tasks || !heads || !results || !options || n_tasks <= 0 || n_heads <= 0)
+    return "a null pointer, or nothing";
+  if (options->batch_size <= 0 || options->epochs <= 0 || options->early_stop < 0 || options->threads < 0)
+    return "an option out of range";
+  for (int32_t t = 0; t < n_tasks; ++t) {
+    const std::string wrong = check_task(tasks[t]);
+    if (!wrong.empty()) return "task " + std::to_string(t) + ": " + wrong;
+  }
+  for (int32_t i = 0; i < n_heads; ++i) {
+    const std::string wrong = check_head(heads[i], results[i], tasks, n_tasks);
+    if (!wrong.empty()) return "head " + std::to_string(i) + ": " + wrong;
+  }
+  return "";
+}
+
+/* Heads that never come to an epoch's end show this. */
+inline void clear_result(const ec_task& task, const ec_head& head, ec_result& r, int epochs) {
+  const int64_t dim = task.train.x.dim, hidden = head.hidden, inputs = hidden ? hidden : dim;
+  if (hidden) std::memset(r.w1, 0, sizeof(float) * hidden * dim);
+  if (hidden) std::memset(r.b1, 0, sizeof(float) * hidden);
+  std::memset(r.w2, 0, sizeof(float) * task.outputs * inputs);
+  std::memset(r.b2, 0, sizeof(float) * task.outputs);
+  for (int e = 0; e < epochs; ++e) r.train_loss[e] = r.val_loss[e] = r.val_accuracy[e] = r.val_f1[e] = NAN;
+  r.best_epoch = -1;
+  r.epochs_run = 0;
+  r.status = EC_HEAD_CANCELLED;
+}
+
+}  // namespace ec
+
+#endif

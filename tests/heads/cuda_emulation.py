@@ -1,0 +1,117 @@
+"""The CUDA engine's own source compiled for the host (csrc/cuda/block.cuh), problems for it and what to expect."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import float64_reference as reference
+import numpy as np
+import pytest
+
+from embedcache.heads import native
+from embedcache.heads.bank import Outcome, Task, View, standardize_stats
+from embedcache.heads.spec import HeadSpec
+
+CUDA = Path(__file__).resolve().parents[2] / "csrc" / "cuda"
+COMPILER = os.environ.get("CXX") or shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
+
+SPEC = HeadSpec(hidden=37, lr=3e-3, dropout=0.0, weight_decay=0.02, seed=5)
+
+
+def build(folder: Path) -> native.NativeEngine:
+    """EMBEDCACHE_CXXFLAGS adds flags, of sanitizers for example."""
+    library = folder / "_heads_cuda.so"
+    flags = ["-std=c++17", "-O2", "-fPIC", "-shared", "-fvisibility=hidden", "-Wall", "-Wextra", "-Werror"]
+    flags += os.environ.get("EMBEDCACHE_CXXFLAGS", "").split()
+    source = ["-DEC_HOST_EMULATION", "-x", "c++", str(CUDA / "heads.cu"), "-o", str(library)]
+    subprocess.run([*str(COMPILER).split(), *flags, *source], check=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(native, "_path", lambda kind: library)
+        patch.setattr(native, "_libraries", {})
+        return native.NativeEngine("cuda", 0)
+
+
+def make_view(rng: np.random.Generator, n: int, dim: int, classes: int, dtype: type) -> View:
+    """n scattered rows of a longer, wider matrix, so that strides and row numbers matter; labels that can be learnt."""
+    x = rng.normal(size=(n + 9, dim + 5)).astype(dtype)[:, 2 : dim + 2]
+    y = (x[:, :3].astype(np.float64).sum(axis=1) * 2).round().astype(np.int64) % classes
+    y[:3] = -1  # these rows are never used: so their labels may be anything
+    return View(x, y.astype(np.int32), rng.permutation(np.arange(3, n + 9))[:n].astype(np.int64))
+
+
+def make_task(
+    n: int = 90, dim: int = 21, classes: int = 3, dtype: type = np.float32, val: int = 40, seed: int = 0
+) -> Task:
+    rng = np.random.default_rng(seed)
+    train = make_view(rng, n, dim, classes, dtype)
+    return Task(train, make_view(rng, val, dim, classes, dtype) if val else None, classes)
+
+
+def of_kind(kind: str, task: Task) -> Task:
+    """The same task with several labels, or several values, a row instead of a class."""
+
+    def target(view: View) -> View:
+        direction = np.random.default_rng(1).normal(size=(view.x.shape[1], task.classes))
+        y = (view.x.astype(np.float64) @ direction / np.sqrt(view.x.shape[1])).astype(np.float32)
+        y = (y > 0.4).astype(np.float32) if kind == "multilabel" else y
+        y[:3] = np.nan  # of rows that are never used
+        return replace(view, y=y)
+
+    return replace(task, train=target(task.train), val=target(task.val) if task.val else None, kind=kind)
+
+
+def standardized(task: Task) -> Task:
+    shifted = task.train.x * np.float32(3) + np.float32(2)
+    task = replace(task, train=replace(task.train, x=shifted))
+    mean, inv_std = standardize_stats(shifted, task.train.rows)
+    return replace(task, mean=mean, inv_std=inv_std)
+
+
+def weighted(task: Task) -> Task:
+    return replace(task, class_weight=np.linspace(0.3, 2.0, task.classes).astype(np.float32))
+
+
+def check(
+    outcome: Outcome, task: Task, spec: HeadSpec, batch_size: int, epochs: int, loss: float = 1e-5, way: float = 2e-5
+) -> None:
+    """Scores of all epochs and the weights of the best one, as the float64 reference has them: losses to the relative
+    difference `loss`, weights to the share `way` of the way that they travelled."""
+    expected = reference.train(task, spec, batch_size, epochs)
+    assert (outcome.status, outcome.epochs_run) == ("ok", epochs)
+    np.testing.assert_allclose(outcome.train_loss, expected.train_loss, rtol=loss)
+    best = epochs - 1
+    if task.val is None:
+        for scores in (outcome.val_loss, outcome.val_accuracy, outcome.val_macro_f1):
+            assert np.isnan(scores).all()
+    else:
+        best = int(np.argmin(expected.val_loss))
+        np.testing.assert_allclose(outcome.val_loss, expected.val_loss, rtol=loss)
+        np.testing.assert_allclose(outcome.val_accuracy, expected.val_accuracy, atol=1e-12)
+        np.testing.assert_allclose(outcome.val_macro_f1, expected.val_macro_f1, atol=1e-12)
+    assert outcome.best_epoch == best
+    assert reference.distance(outcome.weights, expected.of_epoch[best], expected.initial) < way
+
+
+def assert_same(one: Outcome, other: Outcome) -> None:
+    """To the bit."""
+    assert (one.status, one.best_epoch, one.epochs_run) == (other.status, other.best_epoch, other.epochs_run)
+    for name in ("train_loss", "val_loss", "val_accuracy", "val_macro_f1"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+    for name, weight in one.weights.items():
+        np.testing.assert_array_equal(weight, other.weights[name])
+
+
+def mixed_bank() -> tuple[list[Task], list[tuple[HeadSpec, int]]]:
+    """Heads of many shapes on tasks of every kind."""
+    shared = make_task(n=80)
+    fold = replace(shared, train=replace(shared.train, rows=shared.train.rows[:50]))
+    tasks = [
+        *(shared, fold, make_task(dim=12, classes=5, dtype=np.float16), weighted(make_task(classes=2, val=0))),
+        *(of_kind("multilabel", make_task(n=60)), of_kind("regression", make_task(n=60, classes=1))),
+    ]
+    specs = [replace(SPEC, hidden=h, dropout=0.2, seed=s) for h in (0, 20, 70) for s in (1, 2)]
+    return tasks, [(spec, task) for task in range(len(tasks)) for spec in specs]
