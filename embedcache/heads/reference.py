@@ -1,4 +1,4 @@
-"""The engine in plain torch, float32: the same training with the same random streams, readable and slower.
+"""The engine in plain torch: the same training with the same random streams, readable and slower.
 
 It does the work where the native library cannot be had, and is one of the references in the tests.
 """
@@ -8,14 +8,16 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
+from torch.nn import functional
 
 from embedcache.errors import EmbedcacheError
 from embedcache.heads import philox
-from embedcache.heads.bank import Options, Outcome, Progress, Task, View, empty_outcome, weight_shapes
+from embedcache.heads.bank import Options, Outcome, Progress, Task, View, empty_outcome, training_weight, weight_shapes
 from embedcache.heads.spec import HeadSpec
 
 VAL_ROWS = 4096
@@ -44,6 +46,8 @@ class TorchEngine:
         progress: Progress | None,
     ) -> list[Outcome]:
         """Train the bank; on KeyboardInterrupt return what there is, the rest "cancelled"."""
+        if options.compute == "tf32":
+            raise EmbedcacheError("the torch engine computes in float32 or bfloat16: leave out compute tf32")
         total = sum(len(tasks[task].train.rows) for _, task in heads) * options.epochs
         done, told = 0, time.monotonic()
 
@@ -75,10 +79,11 @@ class _Run:
     def __init__(self, spec: HeadSpec, task: Task, options: Options, device: str) -> None:
         self.spec, self.task, self.options, self.device = spec, task, options, device
         self.shapes = weight_shapes(spec, task.train.x.shape[1], task.classes)
-        self.mean, self.inv_std, self.class_weight = (
+        self.mean, self.inv_std, self.train_weight, self.val_weight = (
             None if vector is None else torch.from_numpy(vector).to(device)
-            for vector in (task.mean, task.inv_std, task.class_weight)
+            for vector in (task.mean, task.inv_std, training_weight(spec, task), task.class_weight)
         )
+        self.steps = -(-len(task.train.rows) // options.batch_size)  # of an epoch
         self.outcome = empty_outcome(spec, task, options.epochs)
 
     def train(self, add: Callable[[int], None]) -> None:
@@ -93,9 +98,9 @@ class _Run:
             if not math.isfinite(loss):
                 out.status = "diverged"
                 return
-            val_loss, val_accuracy = self._validate(w)
+            val_loss, out.val_accuracy[epoch], out.val_macro_f1[epoch] = self._validate(w)
             out.epochs_run = epoch + 1
-            out.train_loss[epoch], out.val_loss[epoch], out.val_accuracy[epoch] = loss, val_loss, val_accuracy
+            out.train_loss[epoch], out.val_loss[epoch] = loss, val_loss
             if self.task.val is None or val_loss < best_loss:
                 best_loss, out.best_epoch = val_loss, epoch
                 out.weights = {name: value.detach().cpu().numpy().copy() for name, value in w.items()}
@@ -114,54 +119,117 @@ class _Run:
         add: Callable[[int], None],
     ) -> float:
         """One epoch's steps; the mean loss over its batches, weighted by rows, or NaN as soon as one is not finite."""
-        view, batch_size = self.task.train, self.options.batch_size
-        n = len(view.rows)
-        steps = -(-n // batch_size)
-        order = philox.shuffle(self.spec.seed, epoch, n)
+        s, view, batch_size = self.spec, self.task.train, self.options.batch_size
+        order = philox.shuffle(s.seed, epoch, len(view.rows))
         total = 0.0
-        for i in range(steps):
+        for i in range(self.steps):
+            step = epoch * self.steps + i
             x, y = self._batch(view, order[i * batch_size : (i + 1) * batch_size])
-            loss = nn.functional.nll_loss(self._forward(w, x, epoch * steps + i), y, self.class_weight)
+            loss = _loss(self.task.kind, self._forward(w, x, step), y, self.train_weight, s.label_smoothing)
             value = float(loss.detach())
             if not math.isfinite(value):
                 return math.nan
             adamw.zero_grad()
             loss.backward()
+            adamw.param_groups[0]["lr"] = s.lr * lr_factor(s, step, self.options.epochs * self.steps)
             adamw.step()
             total += value * len(y)
             add(len(y))
-        return total / n
+        return total / len(view.rows)
 
     def _forward(self, w: dict[str, nn.Parameter], x: torch.Tensor, step: int | None) -> torch.Tensor:
-        """Log-probabilities; ``step`` None: without dropout."""
+        """Logits; ``step`` None: without dropout."""
         if self.spec.hidden:
-            x = nn.functional.relu(nn.functional.linear(x, w["w1"], w["b1"]))
+            first = _BFloat16Linear.apply if self.options.compute == "bfloat16" else functional.linear
+            x = functional.relu(first(x, w["w1"], w["b1"]))
             if step is not None and self.spec.dropout:
                 p = self.spec.dropout
                 kept = philox.dropout_kept(self.spec.seed, step, len(x), self.spec.hidden, p)
                 x = x * torch.from_numpy(kept).to(self.device) * (1.0 / (1.0 - p))
-        return nn.functional.log_softmax(nn.functional.linear(x, w["w2"], w["b2"]), dim=1)
+        return functional.linear(x, w["w2"], w["b2"])
 
     @torch.no_grad()
-    def _validate(self, w: dict[str, nn.Parameter]) -> tuple[float, float]:
-        view = self.task.val
+    def _validate(self, w: dict[str, nn.Parameter]) -> tuple[float, float, float]:
+        """Loss, accuracy and macro F1; NaN where there is none."""
+        view, kind, weight = self.task.val, self.task.kind, self.val_weight
         if view is None:
-            return math.nan, math.nan
-        loss = weight = right = 0.0
+            return math.nan, math.nan, math.nan
+        loss = total = right = 0.0
+        counts = torch.zeros((3, self.task.classes), dtype=torch.int64, device=self.device)
         for start in range(0, len(view.rows), VAL_ROWS):
             x, y = self._batch(view, np.arange(start, min(start + VAL_ROWS, len(view.rows))))
-            log_p = self._forward(w, x, None)
-            loss += float(nn.functional.nll_loss(log_p.double(), y, self._double_class_weight(), reduction="sum"))
-            weight += float(len(y) if self.class_weight is None else self.class_weight[y].double().sum())
-            right += float((log_p.argmax(dim=1) == y).sum())
-        return loss / weight, right / len(view.rows)
-
-    def _double_class_weight(self) -> torch.Tensor | None:
-        return None if self.class_weight is None else self.class_weight.double()
+            z = self._forward(w, x, None)
+            double = None if weight is None else weight.double()
+            loss += float(_loss(kind, z.double(), y if kind == "classification" else y.double(), double, 0.0, "sum"))
+            total += float(double[y].sum()) if kind == "classification" and double is not None else y.numel()
+            chunk = _counts(kind, z, y)
+            right, counts = right + float(chunk[1]), counts + chunk[0]
+        if kind == "regression":
+            return loss / total, math.nan, math.nan
+        return loss / total, right / len(view.rows), _macro_f1(counts)
 
     def _batch(self, view: View, positions: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         rows = view.rows[positions]
         x = torch.from_numpy(view.x[rows].astype(np.float32)).to(self.device)
         if self.mean is not None and self.inv_std is not None:
             x = (x - self.mean) * self.inv_std
-        return x, torch.from_numpy(view.y[rows].astype(np.int64)).to(self.device)
+        y = view.y[rows]
+        return x, torch.from_numpy(y.astype(np.int64) if self.task.kind == "classification" else y).to(self.device)
+
+
+class _BFloat16Linear(torch.autograd.Function):
+    """x w' + b: operands of both products rounded to bfloat16, sums in float32; no gradient to x."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, w: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        x = x.bfloat16().float()
+        ctx.save_for_backward(x)
+        return functional.linear(x, w.bfloat16().float(), b)
+
+    @staticmethod
+    def backward(ctx: Any, dz: torch.Tensor) -> tuple[None, torch.Tensor, torch.Tensor]:
+        (x,) = ctx.saved_tensors
+        return None, dz.bfloat16().float().T @ x, dz.sum(dim=0)
+
+
+def lr_factor(spec: HeadSpec, step: int, total: int) -> float:
+    """What a step (from 0) of so many multiplies lr by, as transformers' get_..._schedule_with_warmup."""
+    first = math.ceil(spec.warmup * total)
+    if step < first:
+        return step / first
+    done = (step - first) / max(1, total - first)
+    return {"constant": 1.0, "linear": 1.0 - done, "cosine": 0.5 * (1.0 + math.cos(math.pi * done))}[spec.schedule]
+
+
+def _loss(
+    kind: str,
+    z: torch.Tensor,
+    y: torch.Tensor,
+    weight: torch.Tensor | None,
+    smoothing: float,
+    reduction: str = "mean",
+) -> torch.Tensor:
+    if kind == "classification":
+        return functional.cross_entropy(z, y, weight, label_smoothing=smoothing, reduction=reduction)
+    if kind == "multilabel":
+        y = y * (1.0 - smoothing) + 0.5 * smoothing
+        return functional.binary_cross_entropy_with_logits(z, y, pos_weight=weight, reduction=reduction)
+    return functional.mse_loss(z, y, reduction=reduction)
+
+
+def _counts(kind: str, z: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """(int64 [3, C]: rows of each class, rows predicted as it, both at once; how many rows are right altogether)."""
+    if kind == "classification":
+        said = z.argmax(dim=1)
+        each = (y, said, y[y == said])
+        counts = torch.stack([torch.bincount(classes, minlength=z.shape[1]) for classes in each])
+        return counts, counts[2].sum()
+    is_there, said = y > 0.5, z > 0
+    counts = torch.stack([is_there.sum(dim=0), said.sum(dim=0), (is_there & said).sum(dim=0)])
+    return counts, (is_there == said).all(dim=1).sum()
+
+
+def _macro_f1(counts: torch.Tensor) -> float:
+    """The mean over the classes that occur in either the rows or the predictions."""
+    actual, predicted, both = counts.double()
+    return float((2 * both / (actual + predicted))[actual + predicted > 0].mean())

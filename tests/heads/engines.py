@@ -74,20 +74,25 @@ def make_task(
     noise: float = 0.5,
     standardize: bool = False,
     weighted: bool = False,
+    kind: str = "classification",
     seed: int = 0,
 ) -> Task:
-    """A noisy linear problem. The rows of x are used in an odd order, and not all of them."""
+    """A noisy linear problem of so many outputs. The rows of x are used in an odd order, and not all of them."""
     rng = np.random.default_rng(seed)
     x = rng.standard_normal((n + n_val + 3, dim))
     if standardize:
         x = x * rng.uniform(0.2, 3, dim) + rng.standard_normal(dim)
     x = x.astype(dtype)
     scores = x.astype(np.float64) @ rng.standard_normal((dim, classes)) / np.sqrt(dim)
-    y = (scores + noise * rng.standard_normal(scores.shape)).argmax(axis=1).astype(np.int32)
-    y[:classes] = np.arange(classes)[: len(y)]
+    scores += noise * rng.standard_normal(scores.shape)
+    if kind == "classification":
+        y = scores.argmax(axis=1).astype(np.int32)
+        y[:classes] = np.arange(classes)[: len(y)]
+    else:
+        y = (scores > 0.5 if kind == "multilabel" else scores).astype(np.float32)
     rows = rng.permutation(len(x))
     train, val = rows[:n], rows[n : n + n_val]
-    task = Task(View(x, y, train), View(x, y, val) if n_val else None, classes)
+    task = Task(View(x, y, train), View(x, y, val) if n_val else None, classes, kind=kind)
     if standardize:
         used = x[train].astype(np.float64)
         task.mean = used.mean(axis=0).astype(np.float32)

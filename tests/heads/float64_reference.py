@@ -1,16 +1,18 @@
 """Training of a head in float64 NumPy, written from the formulas, for the engines to be measured against.
 
-Its own Philox, with Python's integers, is the third after csrc/numerics.h and embedcache/heads/philox.py.
+Its own Philox, with Python's integers, is the third after csrc/numerics.h and embedcache/heads/philox.py. Losses,
+schedules and scores are themselves compared with torch, transformers and scikit-learn (test_float64_reference.py).
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from embedcache.heads import philox
-from embedcache.heads.bank import Task, weight_shapes
+from embedcache.heads.bank import Task, View, weight_shapes
 from embedcache.heads.spec import HeadSpec
 
 
@@ -32,6 +34,7 @@ class Trained:
     train_loss: list[float] = field(default_factory=list)
     val_loss: list[float] = field(default_factory=list)
     val_accuracy: list[float] = field(default_factory=list)
+    val_macro_f1: list[float] = field(default_factory=list)
     of_epoch: list[dict[str, np.ndarray]] = field(default_factory=list)
 
 
@@ -47,62 +50,146 @@ def standardised(task: Task, x: np.ndarray) -> np.ndarray:
     return (x - task.mean.astype(np.float64)) * task.inv_std.astype(np.float64)
 
 
-def loss_and_gradients(w, spec, x, y, class_weight, kept):
-    """Weighted mean NLL of a batch and its gradient by every parameter; kept: bool [rows, hidden] or None."""
-    a, scale = x, 1.0
-    if spec.hidden:
-        z1 = x @ w["w1"].T + w["b1"]
-        scale = 1.0 if kept is None else 1.0 / (1.0 - spec.dropout)
-        on = (z1 > 0) if kept is None else (z1 > 0) & kept
-        a = np.where(on, z1 * scale, 0.0)
-    z = a @ w["w2"].T + w["b2"]
-    z = z - z.max(axis=1, keepdims=True)
-    log_p = z - np.log(np.exp(z).sum(axis=1, keepdims=True))
-    weight = np.ones(len(y)) if class_weight is None else class_weight.astype(np.float64)[y]
-    at_target = np.arange(len(y)), y
-    loss = -(weight * log_p[at_target]).sum() / weight.sum()
-    dz = np.exp(log_p)
-    dz[at_target] -= 1.0
-    dz *= (weight / weight.sum())[:, None]
-    gradients = {"w2": dz.T @ a, "b2": dz.sum(axis=0)}
-    if spec.hidden:
-        dz1 = np.where(on, dz @ w["w2"] * scale, 0.0)
-        gradients = {"w1": dz1.T @ x, "b1": dz1.sum(axis=0), **gradients}
-    return loss, log_p, gradients
+# ---- Losses: (mean loss of a batch, its gradient by the logits z [n, outputs]) ----
+
+
+def nll(z, y, weight=None, smoothing=0.0):
+    """torch.nn.CrossEntropyLoss; y: classes [n]."""
+    n, classes = z.shape
+    w = np.ones(classes) if weight is None else weight.astype(np.float64)
+    top = z.max(axis=1, keepdims=True)
+    log_p = z - top - np.log(np.exp(z - top).sum(axis=1, keepdims=True))
+    q = np.tile(smoothing / classes * w, (n, 1))  # what each class counts in each row
+    q[np.arange(n), y] += (1.0 - smoothing) * w[y]
+    return -(q * log_p).sum() / w[y].sum(), (q.sum(axis=1, keepdims=True) * np.exp(log_p) - q) / w[y].sum()
+
+
+def bce(z, targets, weight=None, smoothing=0.0):
+    """torch.nn.BCEWithLogitsLoss, weight: its pos_weight; targets [n, outputs] 0 or 1, then smoothed."""
+    w = 1.0 if weight is None else weight.astype(np.float64)
+    t = targets * (1.0 - smoothing) + 0.5 * smoothing
+    loss = w * t * np.logaddexp(0, -z) + (1.0 - t) * np.logaddexp(0, z)
+    return loss.mean(), ((w * t + 1.0 - t) * np.exp(-np.logaddexp(0, -z)) - w * t) / z.size
+
+
+def mse(z, targets, weight=None, smoothing=0.0):
+    """torch.nn.MSELoss; targets [n, outputs]. It has neither weights nor smoothing."""
+    assert weight is None
+    return ((z - targets) ** 2).mean(), 2.0 * (z - targets) / z.size
+
+
+LOSSES = {"classification": nll, "multilabel": bce, "regression": mse}
+
+
+# ---- Scores of validation logits ----
+
+
+def scores(kind: str, z: np.ndarray, y: np.ndarray) -> tuple[float, float]:
+    """Accuracy and macro F1."""
+    if kind == "regression":
+        return math.nan, math.nan
+    actual, predicted = y > 0, z > 0
+    if kind == "classification":
+        actual, predicted = (np.eye(z.shape[1], dtype=bool)[labels] for labels in (y, z.argmax(axis=1)))
+    there, both = actual.sum(axis=0) + predicted.sum(axis=0), (actual & predicted).sum(axis=0)
+    f1 = 2.0 * both[there > 0] / there[there > 0]
+    return float((actual == predicted).all(axis=1).mean()), float(f1.mean()) if len(f1) else math.nan
+
+
+def lr_factor(schedule: str, warmup: float, step: int, total: int) -> float:
+    first = math.ceil(warmup * total)
+    if step < first:
+        return step / first
+    done = (step - first) / max(1, total - first)
+    return {"constant": 1.0, "linear": 1.0 - done, "cosine": 0.5 * (1.0 + math.cos(math.pi * done))}[schedule]
+
+
+def training_weight(task: Task, spec: HeadSpec) -> np.ndarray | None:
+    """Of the training loss: the head's own class weights, or the task's."""
+    if task.kind == "regression" or spec.class_weight == "none":
+        return None
+    if spec.class_weight is None:
+        return task.class_weight
+    if spec.class_weight != "balanced":
+        return np.asarray(spec.class_weight, np.float32)
+    y = task.train.y[task.train.rows]
+    if task.kind == "multilabel":
+        there = (y > 0).sum(axis=0)
+        return ((len(y) - there) / there).astype(np.float32)
+    return (len(y) / (task.classes * np.bincount(y, minlength=task.classes))).astype(np.float32)
+
+
+# ---- The head ----
+
+
+def forward(w, spec, x, kept=None):
+    """Logits, the second layer's inputs and d inputs / d z1 (None in a probe); kept: bool [rows, hidden] or None."""
+    if not spec.hidden:
+        return x @ w["w2"].T + w["b2"], x, None
+    z1 = x @ w["w1"].T + w["b1"]
+    slope = (z1 > 0) * (1.0 if kept is None else kept / (1.0 - spec.dropout))
+    a = np.where(slope > 0, z1 * slope, 0.0)
+    return a @ w["w2"].T + w["b2"], a, slope
+
+
+def gradients(w, x, a, slope, dz):
+    """Of every parameter, from the gradient by the logits."""
+    out = {"w2": dz.T @ a, "b2": dz.sum(axis=0)}
+    if slope is not None:
+        dz1 = dz @ w["w2"] * slope
+        out |= {"w1": dz1.T @ x, "b1": dz1.sum(axis=0)}
+    return out
+
+
+def adamw(w, m, v, g, spec, lr, t):
+    """torch.optim.AdamW, in place; t = 1, 2, ..."""
+    beta1, beta2 = spec.betas
+    w *= 1.0 - lr * spec.weight_decay
+    m += (1.0 - beta1) * (g - m)
+    v[...] = beta2 * v + (1.0 - beta2) * g * g
+    w -= lr / (1.0 - beta1**t) * m / (np.sqrt(v) / np.sqrt(1.0 - beta2**t) + spec.eps)
+
+
+def data_of(task: Task, view: View) -> tuple[np.ndarray, np.ndarray]:
+    y = view.y[view.rows]
+    return standardised(task, view.x[view.rows]), y if task.kind == "classification" else y.astype(np.float64)
 
 
 def train(task: Task, spec: HeadSpec, batch_size: int, epochs: int) -> Trained:
     shapes = weight_shapes(spec, task.train.x.shape[1], task.classes)
     w = {name: array.astype(np.float64) for name, array in philox.initial_weights(spec.seed, shapes).items()}
     out = Trained({name: array.copy() for name, array in w.items()}, w)
-    m = {name: np.zeros_like(array) for name, array in w.items()}
-    v = {name: np.zeros_like(array) for name, array in w.items()}
-    x, y = standardised(task, task.train.x[task.train.rows]), task.train.y[task.train.rows]
-    (beta1, beta2), t = spec.betas, 0
+    m, v = ({name: np.zeros_like(array) for name, array in w.items()} for _ in range(2))
+    (x, y), loss_of = data_of(task, task.train), LOSSES[task.kind]
+    weight, step, total = training_weight(task, spec), 0, epochs * -(-len(y) // batch_size)
     for epoch in range(epochs):
-        total = 0.0
+        before = step
         for rows in batches(spec, len(y), batch_size, epoch):
             kept = None
             if spec.hidden and spec.dropout:
-                kept = philox.dropout_kept(spec.seed, t, len(rows), spec.hidden, spec.dropout)
-            loss, _, gradients = loss_and_gradients(w, spec, x[rows], y[rows], task.class_weight, kept)
+                kept = philox.dropout_kept(spec.seed, step, len(rows), spec.hidden, spec.dropout)
+            z, a, slope = forward(w, spec, x[rows], kept)
+            loss, dz = loss_of(z, y[rows], weight, spec.label_smoothing)
             out.step_loss.append(loss)
-            total += loss * len(rows)
-            t += 1
-            for name, g in gradients.items():  # torch.optim.AdamW
-                w[name] *= 1.0 - spec.lr * spec.weight_decay
-                m[name] += (1.0 - beta1) * (g - m[name])
-                v[name] = beta2 * v[name] + (1.0 - beta2) * g * g
-                denominator = np.sqrt(v[name]) / np.sqrt(1.0 - beta2**t) + spec.eps
-                w[name] -= spec.lr / (1.0 - beta1**t) * m[name] / denominator
-        out.train_loss.append(total / len(y))
+            lr = spec.lr * lr_factor(spec.schedule, spec.warmup, step, total)
+            step += 1
+            for name, g in gradients(w, x[rows], a, slope, dz).items():
+                adamw(w[name], m[name], v[name], g, spec, lr, step)
+        sizes = [len(rows) for rows in batches(spec, len(y), batch_size, epoch)]
+        out.train_loss.append(float(np.average(out.step_loss[before:], weights=sizes)))
         out.of_epoch.append({name: array.copy() for name, array in w.items()})
         if task.val is not None:
-            xv, yv = standardised(task, task.val.x[task.val.rows]), task.val.y[task.val.rows]
-            loss, log_p, _ = loss_and_gradients(w, spec, xv, yv, task.class_weight, None)
-            out.val_loss.append(loss)
-            out.val_accuracy.append(float((log_p.argmax(axis=1) == yv).mean()))
+            validate(task, spec, w, out)
     return out
+
+
+def validate(task: Task, spec: HeadSpec, w: dict[str, np.ndarray], out: Trained) -> None:
+    x, y = data_of(task, task.val)
+    z = forward(w, spec, x)[0]
+    out.val_loss.append(float(LOSSES[task.kind](z, y, task.class_weight)[0]))
+    accuracy, macro_f1 = scores(task.kind, z, y)
+    out.val_accuracy.append(accuracy)
+    out.val_macro_f1.append(macro_f1)
 
 
 def distance(weights: dict[str, np.ndarray], reference: dict[str, np.ndarray], initial: dict[str, np.ndarray]) -> float:
