@@ -20,10 +20,12 @@ _HOME = {
     "Classifier": "embedcache.predict",
     "SearchIndex": "embedcache.search",
 }
-__all__ = ["__version__", *_HOME]
+__all__ = ["__version__", "ops", *_HOME]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "ops":  # a module that needs torch
+        return importlib.import_module("embedcache.ops")
     if name not in _HOME:
         raise AttributeError(f"module 'embedcache' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOME[name]), name)

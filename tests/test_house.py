@@ -14,8 +14,9 @@ PACKAGE = ROOT / "embedcache"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # Rooms by floor: a module may import from its own room and from lower floors only.
-FLOOR = {"errors": 0, "formats": 1, "table": 2, "encoder": 2, "cache": 2, "where": 3, "heads": 3, "extract": 3}
-FLOOR |= {"predict": 4, "search": 4, "options": 5, "progress": 5, "show": 5, "cli": 6, "__main__": 7, "__init__": 7}
+FLOOR = {"errors": 0, "formats": 1, "table": 2, "encoder": 2, "cache": 2, "ops": 2, "where": 3, "heads": 3}
+FLOOR |= {"collect": 3, "extract": 4, "predict": 4, "search": 4, "options": 5, "progress": 5, "show": 5, "cli": 6}
+FLOOR |= {"__main__": 7, "__init__": 7}
 HEAVY = {"torch", "transformers", "numpy", "h5py", "pyarrow", "sklearn", "faiss", "rich"}
 
 
