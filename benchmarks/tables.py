@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", ROOT / "docs" / "engine.md"]
 RESULTS = ROOT / "benchmarks" / "results"
 START, END = "<!-- heads -->\n", "<!-- end -->\n"
 
@@ -41,6 +40,29 @@ def heads_table(report: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def short_table(report: dict[str, Any]) -> str:
+    """Markdown: one row a case; ours, the best peer, and the loop that most people write."""
+    machine = report["machine"]
+    lines = [
+        f"{machine['cpu']}, {report['threads']} threads, torch {machine['torch']}:",
+        "",
+        "| case | embedcache | head-rows/s | the best peer | ratio (single turns) | torch eager |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for case in report["cases"]:
+        ours, best, eager = next(iter(case["results"].values())), case["best_peer"], case["results"]["torch eager"]
+        lines.append(
+            f"| {case['name']}; {case['rows']:,} rows x {case['epochs']} epochs | {ours['seconds']:.2f} s "
+            f"| {ours['head_rows_per_second']:,.0f} | {case['results'][best]['seconds']:.2f} s ({best}) "
+            f"| **{case['ratio']:.1f}** ({case['ratio_lowest_turn']:.1f} to {case['ratio_highest_turn']:.1f}) "
+            f"| {eager['seconds']:.2f} s |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+PAGES = {ROOT / "README.md": short_table, ROOT / "docs" / "engine.md": heads_table}
+
+
 def with_table(page: str, table: str) -> str:
     before, rest = page.split(START)
     return before + START + table + END + rest.split(END, 1)[1]
@@ -51,10 +73,9 @@ def main() -> None:
     parser.add_argument("--check", action="store_true", help="change nothing, exit with 1 where a table is old")
     check = parser.parse_args().check
     reports = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("heads-*.json"))]
-    table = "\n".join(heads_table(report) for report in reports)
-    for path in PAGES:
+    for path, table in PAGES.items():
         page = path.read_text(encoding="utf-8")
-        new = with_table(page, table)
+        new = with_table(page, "\n".join(table(report) for report in reports))
         if check and new != page:
             sys.exit(f"{path.name} does not show what benchmarks/results/ holds: run python benchmarks/tables.py")
         if not check:
