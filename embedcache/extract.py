@@ -24,24 +24,23 @@ from embedcache.cache.create import Writer, create, make_contents, matches, publ
 from embedcache.cache.file import Cache, file_id
 from embedcache.cache.fill import Filler
 from embedcache.cache.fingerprint import differences, fingerprint
-from embedcache.cache.labels import LabelCoder
+from embedcache.cache.labels import unlabelled
 from embedcache.cache.layout import Output, sibling
 from embedcache.cache.lock import writer_lock
 from embedcache.cache.reuse import count_unknown, proves_encoder
-from embedcache.cache.strings import HASH_BYTES, Spool, Text, first_rows, hash_texts, to_utf8
+from embedcache.cache.strings import first_rows
 from embedcache.cache.structure import DamagedCacheError
+from embedcache.collect import Collected, collect
 from embedcache.encoder import identify
 from embedcache.errors import EmbedcacheError
-from embedcache.table import Columns, Rows, column_names, read_rows
+from embedcache.table import Columns, column_names, read_rows
 
 if TYPE_CHECKING:
     from embedcache.encoder import Encoder
 
-TOO_MANY_CLASSES = 10_000
 BYTES_PER_TOKEN = 4
 # Texts are sorted by length within a window, and a killed run repeats one. A GPU's batches need the larger one.
 WINDOW_BLOCKS = {"cpu": 1, "cuda": 8}
-SUSPICIOUS_CLASSES = 1_000  # from here on, when they are more than half as many as the labelled rows
 
 
 @dataclass
@@ -78,18 +77,6 @@ class ExtractReport:
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
-
-
-@dataclass
-class _Table:
-    """The whole input: hashes, offsets and codes in memory, the bytes of its texts in unnamed files."""
-
-    hashes: np.ndarray
-    texts: Text
-    labels: dict[str, tuple[np.ndarray, list[str]]]
-    columns: dict[str, Text]
-    id_column: str | None
-    blank: int
 
 
 def extract(
@@ -148,7 +135,7 @@ def extract(
         same = old if old and _made_by(old, encoding_pass.encoder) else None
         if old and not same and not overwrite:
             raise _another_encoder(old, encoding_pass.encoder)
-        table = _read_table(rows, columns, target.parent)
+        table = collect(rows, columns, target.parent)
         dropped = _count_dropped(old, table, overwrite)
         outputs = asked if overwrite or not same else list(dict.fromkeys([*same.outputs, *asked]))
         filler, repaired = _build(target, same, table, outputs, encoding_pass)
@@ -161,7 +148,7 @@ def extract(
         duplicates=len(table.hashes) - texts,
         truncated=filler.truncated,
         blank=table.blank,
-        missing_labels={name: int((codes < 0).sum()) for name, (codes, _) in table.labels.items()},
+        missing_labels={name: int(unlabelled(codes).sum()) for name, (codes, _) in table.labels.items()},
         dropped=dropped,
         repaired=repaired,
         tokens=encoding_pass.tokens,
@@ -292,38 +279,7 @@ def _another_encoder(old: Cache, encoder: dict[str, Any]) -> EmbedcacheError:
     )
 
 
-def _read_table(rows: Iterable[Rows], columns: Columns, folder: Path) -> _Table:
-    """Read it all, a batch at a time."""
-    texts, hashes, blank = Spool(folder), [np.empty((0, HASH_BYTES), np.uint8)], 0
-    coders = {name: LabelCoder() for name in columns.labels}
-    kept = {name: Spool(folder) for name in ([columns.id] if columns.id else []) + list(columns.keep)}
-    for batch in rows:
-        raw = to_utf8(batch.texts)
-        texts.add(raw)
-        hashes.append(hash_texts(raw))
-        blank += sum(not text or text.isspace() for text in batch.texts)
-        for name, coder in coders.items():
-            coder.add(batch.labels[name])
-            if coder.classes >= TOO_MANY_CLASSES:
-                raise _not_a_label(name, coder.classes)
-        for name, spool in kept.items():
-            spool.add(to_utf8(batch.ids if name == columns.id and batch.ids is not None else batch.keep[name]))
-    labels = {name: coder.finish() for name, coder in coders.items()}
-    for name, (codes, classes) in labels.items():
-        if len(classes) >= SUSPICIOUS_CLASSES and 2 * len(classes) > np.count_nonzero(codes >= 0):
-            raise _not_a_label(name, len(classes))
-    stored = {name: spool.finish() for name, spool in kept.items()}
-    return _Table(np.concatenate(hashes), texts.finish(), labels, stored, columns.id, blank)
-
-
-def _not_a_label(name: str, classes: int) -> EmbedcacheError:
-    return EmbedcacheError(
-        f"column {name!r} has {classes:,} different values: is it really the label? Name the label column with "
-        f"--label; --id {name} or --keep {name} stores this one beside it"
-    )
-
-
-def _count_dropped(old: Cache | None, table: _Table, overwrite: bool) -> int:
+def _count_dropped(old: Cache | None, table: Collected, overwrite: bool) -> int:
     """Rows of the old cache whose text is not in the input any more."""
     if not old or not old.rows:
         return 0
@@ -337,7 +293,7 @@ def _count_dropped(old: Cache | None, table: _Table, overwrite: bool) -> int:
 
 
 def _build(
-    target: Path, same: Cache | None, table: _Table, outputs: list[Output], encoding_pass: _Pass
+    target: Path, same: Cache | None, table: Collected, outputs: list[Output], encoding_pass: _Pass
 ) -> tuple[Filler, int]:
     """Go on in the target, in what a killed run left beside it, or in a new file; fill it, give it its name.
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from embedcache.cache import Cache, open_cache
+from embedcache.cache.labels import label_of
 from embedcache.errors import EmbedcacheError
 from embedcache.formats import FORMATS
 from embedcache.table import Columns, read_lines, read_rows
@@ -177,13 +178,16 @@ class SearchIndex:
 
 @dataclass(frozen=True)
 class Found:
-    """One row that was found. ``rank`` counts from 1, ``row`` from 0; ``labels`` is column -> class or None."""
+    """One row that was found. ``rank`` counts from 1, ``row`` from 0.
+
+    ``labels`` is column -> class, or a list of labels where the column holds lists; None where there is no label.
+    """
 
     rank: int
     row: int
     score: float
     text: str
-    labels: dict[str, str | None]
+    labels: dict[str, str | list[str] | None]
     id: str | None
 
 
@@ -234,8 +238,8 @@ def search_cache(
     Args:
         file: a table, or any other file, of which each line is a query (a blank one finds nothing).
         text: the table's column of queries. encoding: of the file.
-        where: conditions "column=value" on label or kept columns, several in a list or separated by commas. Several
-            values of one column mean any of them; several columns mean all of them.
+        where: conditions "column=value" or "column!=value" on label or kept columns, several in a list or separated by
+            commas; see ``rows_where``.
         pooling, layer: which of the cache's vectors; None means cls of the last layer, or the only ones stored.
 
     Raises:
@@ -345,7 +349,7 @@ def _describe(cache: Cache, rows: np.ndarray, scores: np.ndarray) -> list[Found]
             row=int(row),
             score=float(score),
             text=cache.texts[int(row)],
-            labels={name: classes[code[row]] if code[row] >= 0 else None for name, (code, classes) in labels.items()},
+            labels={name: label_of(codes[row], classes) for name, (codes, classes) in labels.items()},
             id=None if cache.ids is None else cache.ids[int(row)],
         )
         for rank, (row, score) in enumerate(zip(rows, scores, strict=True), 1)

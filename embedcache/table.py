@@ -28,6 +28,8 @@ from embedcache.formats import (
     read_batches,
 )
 
+Label = str | tuple[str, ...] | None  # one label, several (or none of them), not labelled
+
 # Label cells that say "not labelled", after stripping blanks. "None" is not among them: it may be a class.
 MISSING_LABELS = frozenset(["", "nan", "NaN", "NAN", "NA", "N/A", "n/a", "#N/A", "<NA>", "null", "NULL", "Null"])
 
@@ -55,10 +57,14 @@ class Columns:
 
 @dataclass
 class Rows:
-    """One batch of n rows. Every value is a ``str``, but a missing label is None; a blank text stays a row."""
+    """One batch of n rows. Every value is a ``str``, but see ``labels``; a blank text stays a row.
+
+    Attributes:
+        labels: column -> a label for each row, or in a column of lists a tuple of different labels; None is no label.
+    """
 
     texts: list[str]
-    labels: dict[str, list[str | None]]
+    labels: dict[str, list[Label]]
     ids: list[str] | None
     keep: dict[str, list[str]]
 
@@ -73,22 +79,24 @@ def read_rows(
 
     Values stay as written; JSON's and Parquet's numbers and booleans become what ``json.dumps`` writes. Labels that
     are empty, null or one of ``MISSING_LABELS`` become None; a null text becomes "". In JSONL a row may lack a label
-    (missing) or a kept column (""), never the text or the id. Kept lists and objects become JSON.
+    (missing) or a kept column (""), never the text or the id. Kept lists and objects become JSON. A label column may
+    hold lists, in CSV and TSV as JSON: in every row that is labelled, or in none.
 
     Raises:
-        EmbedcacheError: a file is missing, empty, broken, of an unknown kind or not in ``encoding``, or lacks one
-            of the columns. Paths are checked at the call, contents when the rows are read.
+        EmbedcacheError: a file is missing, empty, broken, of an unknown kind or not in ``encoding``, lacks one
+            of the columns, or has labels that are none. Paths are checked at the call, contents when rows are read.
     """
     sources = [open_source(Path(path), encoding) for path in paths]
     if not sources:
         raise EmbedcacheError("no input file: name at least one")
-    return (rows for source in sources for rows in _read_file(source, columns, batch_rows))
+    kinds: dict[str, type] = {}
+    return (rows for source in sources for rows in _read_file(source, columns, batch_rows, kinds))
 
 
 def read_lines(path: str | Path, *, encoding: str = "utf-8") -> list[str]:
     """All lines of a text file, whatever its name, blank ones too, without their line ends."""
     source = Source(existing_file(Path(path)), ".txt", "", known_encoding(encoding))
-    return [text for rows in _read_file(source, Columns(), 8192) for text in rows.texts]
+    return [text for rows in _read_file(source, Columns(), 8192, {}) for text in rows.texts]
 
 
 def column_names(path: str | Path, *, encoding: str = "utf-8") -> list[str]:
@@ -107,11 +115,11 @@ def column_names(path: str | Path, *, encoding: str = "utf-8") -> list[str]:
             explain(source)
 
 
-def _read_file(source: Source, columns: Columns, batch_rows: int) -> Iterator[Rows]:
+def _read_file(source: Source, columns: Columns, batch_rows: int, kinds: dict[str, type]) -> Iterator[Rows]:
     required = {columns.text} | ({columns.id} if columns.id is not None else set())
     first = 0  # the batch's first row in this file
     for values in read_batches(source, columns.wanted, required, batch_rows):
-        rows = _to_rows(source, columns, values, first)
+        rows = _to_rows(source, columns, values, first, kinds)
         first += len(rows)
         if len(rows):
             yield rows
@@ -123,23 +131,27 @@ def _read_file(source: Source, columns: Columns, batch_rows: int) -> Iterator[Ro
         raise EmbedcacheError(f"{source.path} {what}: there is nothing to embed; check that it is the right file")
 
 
-def _to_rows(source: Source, columns: Columns, values: list[list[Any]], first: int) -> Rows:
-    """A batch that starts at row ``first`` of the file, as checked strings."""
-    named: dict[str, list[str]] = {}
+def _to_rows(source: Source, columns: Columns, values: list[list[Any]], first: int, kinds: dict[str, type]) -> Rows:
+    """A batch that starts at row ``first`` of the file, as checked strings; ``kinds`` is that of ``_check_kind``."""
+    texts: dict[str, list[str]] = {}
+    labels: dict[str, list[Label]] = {}
     for (name, option), column in zip(columns.wanted.items(), values, strict=True):
-        try:
-            named[name] = [v if type(v) is str else _as_text(v, option == "--keep") for v in column]
-        except TypeError:
-            _refuse_nested(source, name, option, column, first)
-        _check_characters(source, name, named[name], first)
+        one_text = name in (columns.text, columns.id)
+        if one_text or name in columns.keep:
+            try:
+                texts[name] = [v if type(v) is str else _as_text(v, not one_text) for v in column]
+            except TypeError:
+                _refuse_nested(source, name, option, column, first)
+            _check_characters(source, name, texts[name], first)
+        if name in columns.labels:
+            labels[name] = _as_labels(source, name, column, first)
+            _check_kind(source, name, labels[name], first, kinds)
+            _check_characters(source, name, ["".join(label or ()) for label in labels[name]], first)
     return Rows(
-        texts=named[columns.text],
-        labels={
-            name: [None if value.strip() in MISSING_LABELS else value for value in named[name]]
-            for name in columns.labels
-        },
-        ids=named[columns.id] if columns.id is not None else None,
-        keep={name: named[name] for name in columns.keep},
+        texts=texts[columns.text],
+        labels=labels,
+        ids=texts[columns.id] if columns.id is not None else None,
+        keep={name: texts[name] for name in columns.keep},
     )
 
 
@@ -155,10 +167,70 @@ def _as_text(value: Any, nested: bool) -> str:
 
 def _refuse_nested(source: Source, name: str, option: str, column: list[Any], first: int) -> NoReturn:
     row, value = next((i, v) for i, v in enumerate(column) if isinstance(v, (list, dict, bytes)))
-    kind = {list: "a list", dict: "an object", bytes: "bytes"}[type(value)]
-    why = "one text needs one label here" if option == "--label" else "a text is needed"
     raise EmbedcacheError(
-        f"{source.path} {place(source, first + row)}: column '{name}' ({option}) holds {kind}: {why}; make it a string"
+        f"{source.path} {place(source, first + row)}: column '{name}' ({option}) holds {_kind(value)}: "
+        "a text is needed; make it a string"
+    )
+
+
+def _kind(value: Any) -> str:
+    return "an object" if isinstance(value, dict) else "bytes" if isinstance(value, bytes) else "a list"
+
+
+def _as_labels(source: Source, name: str, column: list[Any], first: int) -> list[Label]:
+    labels: list[Label] = []
+    for row, value in enumerate(column):
+        try:
+            labels.append(_as_label(value, source.delimited))
+        except ValueError as error:
+            where = f"{source.path} {place(source, first + row)}: column '{name}' (--label)"
+            raise EmbedcacheError(f"{where} holds {error}") from None
+    return labels
+
+
+def _as_label(value: Any, delimited: bool) -> Label:
+    """A cell's label or labels, each once. Raises ValueError with what it holds that cannot be one."""
+    if delimited and value.lstrip().startswith("["):
+        value = _json_list(value)
+    if isinstance(value, list):
+        return tuple(dict.fromkeys(map(_list_item, value)))
+    if isinstance(value, (dict, bytes)):
+        raise ValueError(f"{_kind(value)}: a label or a list of labels is needed; make it a string")
+    text = value if type(value) is str else _as_text(value, False)
+    return None if text.strip() in MISSING_LABELS else text
+
+
+def _json_list(cell: str) -> Any:
+    """The list that a cell spells, or the cell, which only looks like one."""
+    try:
+        return json.loads(cell)
+    except (ValueError, RecursionError):
+        if cell.strip().startswith(("['", '["')):  # as Python prints a list
+            raise ValueError(f'{cell[:40]!r}, which is no JSON list: write it as ["a", "b"]') from None
+        return cell
+
+
+def _list_item(value: Any) -> str:
+    if isinstance(value, (list, tuple, dict, bytes)):
+        raise ValueError(f"a list that holds {_kind(value)}: labels are strings, numbers or booleans")
+    text = _as_text(value, False)
+    if text.strip() in MISSING_LABELS:
+        what = repr(value) if isinstance(value, str) else "null"
+        raise ValueError(f"a list that holds {what}, which is no label: leave it out (an empty list: no label fits)")
+    return text
+
+
+def _check_kind(source: Source, name: str, labels: list[Label], first: int, kinds: dict[str, type]) -> None:
+    """All lists or all single labels; ``kinds`` keeps for each column which of the two its first label was."""
+    given = (i for i, label in enumerate(labels) if label is not None)
+    row = next((i for i in given if type(labels[i]) is not kinds.setdefault(name, type(labels[i]))), None)
+    if row is None:
+        return
+    here = "a list" if isinstance(labels[row], tuple) else f"{str(labels[row])[:40]!r}, which is no list"
+    before = "lists" if kinds[name] is tuple else "single labels"
+    raise EmbedcacheError(
+        f"{source.path} {place(source, first + row)}: column '{name}' (--label) holds {here}, but {before} in earlier "
+        "rows: write a list in every row that is labelled (a blank one is not labelled), or in none"
     )
 
 

@@ -109,7 +109,8 @@ def make_cache(path, texts, vectors, labels=None, *, columns=None, id=None, enco
     """Write a complete cache without any encoder and return its path.
 
     vectors: [N, D] (stored as ``cls``) or {"cls": [N, D], "mean": [N, D]}, float16 or float32, kept as they are.
-    labels: {"label": ["positive", None, ...]}, None is a missing label. columns: {"movie": [...]} kept values; ``id``
+    labels: {"label": ["positive", None, ...], "topics": [["a", "b"], [], None, ...]}, None is a missing label. columns:
+    {"movie": [...]} kept values; ``id``
     names the one of them that is the id column. encoder: parts of the encoder description to replace, such as
     ``{"source": str(tiny_bert)}``. incomplete: leave out the last block's checksum.
     """
@@ -118,6 +119,7 @@ def make_cache(path, texts, vectors, labels=None, *, columns=None, id=None, enco
     import numpy as np
 
     from embedcache.cache.create import Writer, create, make_contents
+    from embedcache.cache.labels import LabelCoder
     from embedcache.cache.strings import to_utf8
 
     def pack(strings):
@@ -134,9 +136,9 @@ def make_cache(path, texts, vectors, labels=None, *, columns=None, id=None, enco
     hashes = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 16)
     coded = {}
     for name, values in (labels or {}).items():
-        classes = sorted({value for value in values if value is not None})
-        code = {None: -1, **{value: i for i, value in enumerate(classes)}}
-        coded[name] = np.array([code[value] for value in values], np.int32), classes
+        coder = LabelCoder()
+        coder.add([tuple(value) if isinstance(value, list) else value for value in values])
+        coded[name] = coder.finish(path.parent)
     identity = {"weights": {"model.safetensors": "0" * 64}, "max_length": 250, "compute_dtype": "float32"}
     encoder = {"source": "made-up-encoder", "identity": identity, "store": x.dtype.name, **(encoder or {})}
     packed = {name: pack(values) for name, values in (columns or {}).items()}

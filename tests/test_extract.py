@@ -129,6 +129,74 @@ def test_label_and_column_changes_encode_nothing(run, cache_path):
         assert cache.column_names == ["key", "stars"] and cache.labels("label")[1] == []
 
 
+def write_topics(path, topics):
+    pairs = zip(make_reviews(len(topics)), topics, strict=True)
+    rows = [{"text": text, "topics": one, "label": label} for (text, label), one in pairs]
+    path.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
+    return path
+
+
+TOPICS = [["plot", "actor"], [], None, ["plot"], ["日本", "actor", "actor"]] * 300
+
+
+def test_lists_of_labels(tiny_bert, tmp_path, cache_path):
+    options = {"model": tiny_bert, "device": "cpu", "labels": ["topics", "label"]}
+    report = extract(write_topics(tmp_path / "t.jsonl", TOPICS), cache_path, **options)
+    assert report.encoded == 1500 and report.missing_labels == {"topics": 300, "label": 0}
+    with open_cache(cache_path) as cache:
+        matrix, classes = cache.labels("topics")
+        assert classes == ["actor", "plot", "日本"]
+        assert matrix[:5].tolist() == [[1, 1, 0], [0, 0, 0], [-1, -1, -1], [0, 1, 0], [1, 0, 1]]
+        assert cache.labels("label")[0].dtype == np.int32
+    before = cache_path.read_bytes()
+    assert extract(tmp_path / "t.jsonl", cache_path, **options).encoded == 0
+    assert cache_path.read_bytes() == before and verify(cache_path).ok
+    # As CSV, in another order, one row more; then single labels in place of the lists, and back: nothing is encoded.
+    vectors, texts = contents(cache_path)[0]["cls", -1], [text for text, _ in make_reviews(1500)]
+    cells = ["" if one is None else json.dumps(one) for one in TOPICS]
+    rows = [*zip(texts, cells, strict=True)][::-1]
+    write_csv(tmp_path / "t.csv", [*rows, ("a new one", '["new"]')], ("text", "topics"))
+    options["labels"] = "topics"
+    assert extract(tmp_path / "t.csv", cache_path, **options).encoded == 1
+    with open_cache(cache_path) as cache:
+        again, classes = cache.labels("topics")
+        assert classes == ["actor", "new", "plot", "日本"] and again[-1].tolist() == [0, 1, 0, 0]
+        np.testing.assert_array_equal(again[-2::-1][:, [0, 2, 3]], matrix)
+        np.testing.assert_array_equal(cache.embeddings()[-2::-1], vectors)
+    write_csv(tmp_path / "t.csv", [(text, "x") for text, _ in rows], ("text", "topics"))
+    assert extract(tmp_path / "t.csv", cache_path, **options).encoded == 0
+    with open_cache(cache_path) as cache:
+        assert cache.label_kind("topics") == "classification"
+    write_csv(tmp_path / "t.csv", rows, ("text", "topics"))
+    assert extract(tmp_path / "t.csv", cache_path, **options).encoded == 0
+    assert open_cache(cache_path).label_kind("topics") == "multilabel" and verify(cache_path).ok
+
+
+def test_damaged_lists_of_labels_are_made_anew(tiny_bert, tmp_path, cache_path):
+    table, options = write_topics(tmp_path / "t.jsonl", TOPICS), {"model": tiny_bert, "device": "cpu"}
+    extract(table, cache_path, labels="topics", **options)
+    sound = contents(cache_path)
+    data = bytearray(cache_path.read_bytes())
+    with open_cache(cache_path) as cache:
+        data[cache.offset("labels/topics")] ^= 1
+    cache_path.write_bytes(data)
+    assert verify(cache_path).damaged == [("labels/topics", 0, 1024)]
+    report = extract(table, cache_path, labels="topics", **options)
+    assert (report.encoded, report.repaired) == (0, 1)
+    assert_same(contents(cache_path), sound)
+
+
+def test_too_many_labels_in_lists(tiny_bert, tmp_path, cache_path):
+    table = write_topics(tmp_path / "t.jsonl", [[f"topic {i}", f"topic {i + 1}"] for i in range(5000)])
+    with pytest.raises(EmbedcacheError, match=r"'topics' hold more than 5,000 different labels: .*--keep topics"):
+        extract(table, cache_path, model=tiny_bert, device="cpu", labels="topics")
+    assert [path.name for path in tmp_path.iterdir()] == ["t.jsonl"]
+    table = write_topics(tmp_path / "t.jsonl", [[f"topic {i}"] for i in range(1500)])  # no cause for suspicion
+    assert extract(table, cache_path, model=tiny_bert, device="cpu", labels="topics").rows == 1500
+    with open_cache(cache_path) as cache:
+        assert cache.labels("topics")[0].shape == (1500, 1500) and cache.labels("topics")[1][0] == "topic 0"
+
+
 def test_poolings_are_added_and_stay(run, cache_path):
     rows = make_reviews(50)
     run(rows)
@@ -184,7 +252,9 @@ def test_labels_default_to_a_column_of_that_name(run, cache_path, tiny_bert, tmp
 
 @pytest.mark.parametrize("values", [10_000, 1_200])
 def test_is_it_really_the_label(run, cache_path, values):
-    with pytest.raises(EmbedcacheError, match=r"'label' has 1.* really the label\?.*--id label"):
+    with pytest.raises(
+        EmbedcacheError, match=r"'label' has 1.* really the label\?.*--id label.*regression use --keep label"
+    ):
         run([(f"text {i}", f"value {i}") for i in range(values)])
     assert not cache_path.exists()
 

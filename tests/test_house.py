@@ -15,8 +15,8 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # Rooms by floor: a module may import from its own room and from lower floors only.
 FLOOR = {"errors": 0, "formats": 1, "table": 2, "encoder": 2, "cache": 2, "ops": 2, "where": 3, "heads": 3}
-FLOOR |= {"collect": 3, "extract": 4, "predict": 4, "search": 4, "options": 5, "progress": 5, "show": 5, "cli": 6}
-FLOOR |= {"__main__": 7, "__init__": 7}
+FLOOR |= {"collect": 3, "extract": 4, "predict": 4, "search": 4, "options": 5, "progress": 5, "screen": 5}
+FLOOR |= {"show": 6, "show_heads": 6, "cli": 7, "__main__": 8, "__init__": 8}
 HEAVY = {"torch", "transformers", "numpy", "h5py", "pyarrow", "sklearn", "faiss", "rich"}
 
 

@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from embedcache.cli import main
 from embedcache.errors import EmbedcacheError
 from embedcache.search import SearchIndex, search_cache
 from tests.conftest import make_cache, make_reviews
@@ -218,6 +220,38 @@ def test_where(cache: Path) -> None:
 def test_where_that_names_nothing(cache: Path, where: str, message: str) -> None:
     with pytest.raises(EmbedcacheError, match=message):
         search_cache(cache, row=0, where=where)
+
+
+def test_where_not(cache: Path) -> None:
+    def rows(where: Any) -> list[int]:
+        return sorted(found.row for found in search_cache(cache, row=0, k=60, where=where).answers[0].results)
+
+    labelled = [i for i in range(1, 60) if LABELS[i] is not None]
+    assert rows("label!=positive") == [i for i in labelled if LABELS[i] != "positive"]
+    assert rows("movie!=Alien,movie != 七人の侍") == [i for i in range(1, 60) if i % 4 in (1, 3)]
+    assert rows(["movie!=", "label=positive"]) == [i for i in range(60) if i % 4 != 3 and LABELS[i] == "positive" and i]
+
+
+def test_where_and_labels_of_a_column_of_lists(tmp_path: Path) -> None:
+    X = np.random.default_rng(5).normal(size=(7, 8)).astype(np.float32)
+    topics = [["a", "b"], [], None, ["b"], ["c", "a"], ["[x"], ["a"]]
+    path = make_cache(tmp_path / "c.h5", list("tuvwxyz"), X, {"topics": topics})
+
+    def rows(*where: str) -> dict[int, Any]:
+        found = search_cache(path, row=6, where=where).answers[0].results
+        return {one.row: one.labels["topics"] for one in sorted(found, key=lambda one: one.row)}
+
+    assert rows() == {0: ["a", "b"], 1: [], 2: None, 3: ["b"], 4: ["a", "c"], 5: ["[x"]}
+    assert list(rows("topics=a")) == [0, 4] and list(rows("topics!=a")) == [1, 3, 5]
+    assert list(rows("topics=b,topics=c")) == [0, 3, 4] and list(rows("topics!=b,topics!=c")) == [1, 5]
+    assert list(rows("topics=[]")) == [1] and list(rows("topics!=[]", "topics!=a")) == [3, 5]
+    assert list(rows("topics=[x")) == [5]
+    with pytest.raises(EmbedcacheError, match=r"topics holds lists, .*: write topics=LABEL .*topics=\[\]"):
+        rows('topics=["a", "b"]')
+    with pytest.raises(EmbedcacheError, match=r"no row has topics=d; values of topics: .*a, b, c"):
+        rows("topics=d")
+    shown = CliRunner().invoke(main, ["search", str(path), "--row", "6"])
+    assert "a, c" in shown.stdout and "none" in shown.stdout and shown.exit_code == 0
 
 
 def test_where_with_commas_equals_signs_and_blanks_in_names_and_values(tmp_path: Path) -> None:

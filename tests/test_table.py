@@ -141,6 +141,46 @@ def test_values_are_strings_in_json_and_parquet(tmp_path: Path) -> None:
     assert (rows.texts, rows.labels["label"], rows.keep["score"]) == (["a", ""], ["1", None], ["0.5", ""])
 
 
+LISTS = [["b", "a", "b"], None, [], ["日本", "1"], None, ["a"]]
+EXPECTED = [("b", "a"), None, (), ("日本", "1"), None, ("a",)]
+
+
+@pytest.mark.parametrize("batch_rows", [1, 8192])
+@pytest.mark.parametrize("format", ["csv", "tsv", "jsonl", "parquet"])
+def test_a_label_column_of_lists(tmp_path: Path, format: str, batch_rows: int) -> None:
+    path = tmp_path / f"x.{format}"
+    if format == "parquet":
+        write_parquet(path, text=list("abcdef"), label=LISTS)
+    elif format == "jsonl":
+        path.write_text("\n".join(json.dumps({"text": t, "label": x}) for t, x in zip("abcdef", LISTS, strict=True)))
+    else:
+        cells = ["" if x is None else json.dumps(x, ensure_ascii=False) for x in LISTS]
+        with path.open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file, delimiter="," if format == "csv" else "\t").writerows(
+                [("text", "label"), *zip("abcdef", cells, strict=True)]
+            )
+    rows = read(path, Columns(labels=("label",), keep=("label",)), batch_rows=batch_rows)
+    assert rows.labels["label"] == EXPECTED
+    assert rows.keep["label"] == ["" if x is None else json.dumps(x, ensure_ascii=False) for x in LISTS]
+
+
+def test_what_a_list_may_hold(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_text('{"text": "a", "label": [1, true, "1", 0.5, "None", "a, b"]}\n')
+    assert read(path).labels["label"] == [("1", "true", "0.5", "None", "a, b")]
+    path.write_text('{"text": "a", "label": "[\\"a\\"]"}\n')  # JSON has lists of its own: a string is a string
+    assert read(path).labels["label"] == ['["a"]']
+    (tmp_path / "x.csv").write_text("text,label\na,[positive]\nb,[1\n")  # nor is everything in brackets a list
+    assert read(tmp_path / "x.csv").labels["label"] == ["[positive]", "[1"]
+
+
+def test_lists_in_one_file_and_single_labels_in_the_next(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "a", "label": null}\n{"text": "a", "label": ["b"]}\n')
+    (tmp_path / "b.jsonl").write_text('{"text": "a", "label": null}\n{"text": "a", "label": "b"}\n')
+    with pytest.raises(EmbedcacheError, match=r"b\.jsonl line 2: .* but lists in earlier rows"):
+        list(read_rows([tmp_path / "a.jsonl", tmp_path / "b.jsonl"], LABELLED))
+
+
 def test_a_text_of_two_megabytes(tmp_path: Path) -> None:
     path = tmp_path / "long.csv"
     path.write_text("text,label\n" + "word " * 400_000 + ",a\n")
@@ -182,7 +222,21 @@ BAD = [
     ("x.jsonl", b"[" * 100_000, r"line 1: not JSON"),
     ("x.jsonl", b'["a"]\n', r"line 1: not a JSON object"),
     ("x.jsonl", b'{"text": "a", "label": "b"}\n\n{"label": "b"}\n', r"line 3: no 'text' in this row, .*: label"),
-    ("x.jsonl", b'{"text": "a", "label": ["b"]}\n', r"line 1: column 'label' \(--label\) holds a list"),
+    ("x.jsonl", b'{"text": "a", "label": {"b": 1}}\n', r"line 1: column 'label' \(--label\) holds an object"),
+    ("x.jsonl", b'{"text": "a", "label": ["b", null]}\n', r"line 1: column 'label' .* a list that holds null"),
+    ("x.jsonl", b'{"text": "a", "label": ["b", " "]}\n', r"line 1: .* a list that holds ' ', which is no label"),
+    ("x.jsonl", b'{"text": "a", "label": [["b"]]}\n', r"line 1: .* a list that holds a list"),
+    ("x.jsonl", b'{"text": "a", "label": ["\\ud800"]}\n', r"line 1: .*surrogate"),
+    (
+        "x.jsonl",
+        b'{"text": "a", "label": ["b"]}\n{"text": "a", "label": "b"}',
+        r"line 2: .* 'b', which is no list, but",
+    ),
+    ("x.jsonl", b'{"text": "a", "label": 1}\n\n{"text": "a", "label": []}', r"line 3: .* a list, but single labels in"),
+    ("x.csv", b'text,label\na,"[""b""]"\nb,\nc,d\n', r"line 4: column 'label' .* 'd', which is no list, but lists in"),
+    ("x.csv", b'text,label\na,b\nb,"[""b""]"\n', r"line 3: .* a list, but single labels in earlier rows"),
+    ("x.csv", b"text,label\na,\"['b', 'c']\"\n", r"line 2: .*no JSON list: write it as \[\"a\", \"b\"\]"),
+    ("x.csv", b'text,label\na,"[1, NaN]"\n', r"line 2: .* a list that holds null"),
     ("x.jsonl", b'{"text": {"a": 1}, "label": "b"}\n', r"line 1: column 'text' \(--text\) holds an object"),
     ("x.jsonl", b'{"text": "a", "label": "b"}\n{"text": "\\ud800", "label": "b"}', r"line 2: .*surrogate"),
     ("x.jsonl", b'{"text": "a\\u0000", "label": "b"}', r"line 1: column 'text' holds a NUL"),

@@ -48,7 +48,10 @@ def make_contents(
     dim: int,
     id_column: str | None = None,
 ) -> Contents:
-    """Put the parts in their places; ``encoder["store"]`` is the type of the vectors to come."""
+    """Put the parts in their places; ``encoder["store"]`` is the type of the vectors to come.
+
+    labels: codes and classes as LabelCoder gives them, codes [N] of single labels or a matrix [N, C] of lists.
+    """
     attrs: dict[str, str | int] = {
         "format": lay.FORMAT,
         "format_version": lay.FORMAT_VERSION,
@@ -58,7 +61,7 @@ def make_contents(
         attrs["id_column"] = id_column
     arrays = {lay.HASH: hashes}
     for column, (codes, _) in sorted(labels.items()):
-        arrays[f"{lay.LABELS}/{quote(column)}"] = codes.astype("<i4", copy=False)
+        arrays[f"{lay.LABELS}/{quote(column)}"] = codes.astype("<i4" if codes.ndim == 1 else "|i1", copy=False)
     for group, (data, offsets) in {
         lay.TEXT: texts,
         **{f"{lay.COLUMNS}/{quote(name)}": text for name, text in sorted(columns.items())},
@@ -68,7 +71,9 @@ def make_contents(
     datasets[lay.TRUNCATED] = ("|u1", (len(hashes),))
     kind = np.dtype(encoder["store"]).newbyteorder("<").str
     datasets |= {path: (kind, (len(hashes), dim)) for path in lay.output_paths(outputs).values()}
-    return Contents(Layout(attrs, {name: list(classes) for name, (_, classes) in labels.items()}, datasets), arrays)
+    classes = {name: list(names) for name, (_, names) in labels.items()}
+    kinds = {name: lay.MULTILABEL for name, (codes, _) in labels.items() if codes.ndim == 2}
+    return Contents(Layout(attrs, classes, datasets, kinds), arrays)
 
 
 def matches(cache: Cache, contents: Contents) -> bool:
@@ -142,7 +147,10 @@ def _write_structure(path: Path, layout: Layout) -> None:
             _write_dataset(file, name, kind, shape)
         for column, classes in layout.classes.items():
             names = np.array(classes, dtype=object)
-            file[f"{lay.LABELS}/{quote(column)}"].attrs.create("classes", names, dtype=string)
+            dataset = file[f"{lay.LABELS}/{quote(column)}"]
+            dataset.attrs.create("classes", names, dtype=string)
+            if column in layout.kinds:
+                dataset.attrs["kind"] = layout.kinds[column]
 
 
 def _write_dataset(file: h5py.File, path: str, kind: str, shape: lay.Shape) -> None:

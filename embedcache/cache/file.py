@@ -17,6 +17,7 @@ import numpy as np
 
 from embedcache.cache import layout as lay
 from embedcache.cache.fingerprint import fingerprint, output_fingerprint
+from embedcache.cache.labels import label_counts, unlabelled, valid_codes
 from embedcache.cache.layout import Layout, Output, block_path, quote, unquote
 from embedcache.cache.strings import Strings
 from embedcache.cache.structure import (
@@ -157,10 +158,22 @@ class Cache:
         return not any(self.missing_rows(*output) for output in self.outputs)
 
     def labels(self, column: str) -> tuple[np.ndarray, list[str]]:
-        """Codes [N] int32 (-1: no label) and the class names that they number."""
+        """Codes and the class names that they number.
+
+        Codes are int32 [N] (-1: no label). Where the column holds lists they are int8 [N, C]: 1 where the row has the
+        label, else 0, all -1 where the row is not labelled.
+        """
+        self._check_label(column)
+        return self.array(f"{lay.LABELS}/{quote(column)}"), list(self.layout.classes[column])
+
+    def label_kind(self, column: str) -> str:
+        """ "classification" (one label a row) or "multilabel" (lists)."""
+        self._check_label(column)
+        return self.layout.kinds.get(column, "classification")
+
+    def _check_label(self, column: str) -> None:
         if column not in self.layout.classes:
             raise EmbedcacheError(f"{self.path} has no label column {column!r}; {_known(self.labels_names)}")
-        return self.array(f"{lay.LABELS}/{quote(column)}"), list(self.layout.classes[column])
 
     def column(self, name: str) -> Strings:
         """The N values of a kept column, read when they are asked for."""
@@ -199,8 +212,11 @@ class Cache:
         labels = {}
         for name in self.labels_names:
             codes, classes = self.labels(name)
-            counts = np.bincount(codes + 1, minlength=len(classes) + 1).tolist()
-            labels[name] = {"missing": counts[0], "classes": dict(zip(classes, counts[1:], strict=True))}
+            labels[name] = {
+                "kind": self.label_kind(name),
+                "missing": int(np.count_nonzero(unlabelled(codes))),
+                "classes": dict(zip(classes, label_counts(codes, len(classes)).tolist(), strict=True)),
+            }
         return {
             "cache": str(self.path),
             "rows": self.rows,
@@ -252,8 +268,7 @@ class Cache:
                 if not _valid_offsets(self.array(path), end):
                     raise _damaged(self.path, f"{path} is not in order")
         for column, classes in self.layout.classes.items():
-            codes = self.array(f"{lay.LABELS}/{quote(column)}")
-            if codes.size and not -1 <= int(codes.min()) <= int(codes.max()) < len(classes):
+            if not valid_codes(self.array(f"{lay.LABELS}/{quote(column)}"), len(classes)):
                 raise _damaged(self.path, f"codes of label {column!r} are out of range")
 
 

@@ -1,35 +1,116 @@
-"""Label values as codes: collected in batches, classes sorted at the end."""
+"""Label values as codes: collected in batches, classes sorted at the end.
+
+A column of single labels becomes codes [N]. A column of lists becomes a matrix [N, C], which may be too large for
+memory: it is written to an unnamed file.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import cast
 
 import numpy as np
 
+from embedcache.cache.unnamed import UnnamedFile
+
+CHUNK_BYTES = 1 << 24  # of a matrix that is made or looked at together
+
 
 class LabelCoder:
-    """Codes of one label column; None is a missing label."""
+    """Codes of one label column. None is a missing label; where there are tuples, every other value is one."""
 
     def __init__(self) -> None:
         self._index: dict[str | None, int] = {None: 0}
         self._codes: list[np.ndarray] = []
+        self._lengths: list[np.ndarray] = []  # of each row's tuple; -1: missing
+        self.multilabel = False
 
     @property
     def classes(self) -> int:
         """How many different labels there are so far."""
         return len(self._index) - 1
 
-    def add(self, values: Sequence[str | None]) -> None:
+    def add(self, values: Sequence[str | tuple[str, ...] | None]) -> None:
+        self.multilabel = self.multilabel or any(isinstance(value, tuple) for value in values)
+        self._lengths.append(np.array([-1 if value is None else len(value) for value in values], np.int32))
         index = self._index
-        self._codes.append(np.array([index.setdefault(value, len(index)) for value in values], np.int32))
+        flat = chain.from_iterable(value or () for value in values) if self.multilabel else values
+        codes = [index.setdefault(cast("str | None", label), len(index)) for label in flat]
+        self._codes.append(np.array(codes, np.int32))
 
-    def finish(self) -> tuple[np.ndarray, list[str]]:
-        """int32 codes (-1: missing) and the sorted classes; as numbers when all of them are integers."""
+    def finish(self, folder: Path) -> tuple[np.ndarray, list[str]]:
+        """The codes and the sorted classes; as numbers when all of them are integers.
+
+        Codes are int32 [N], -1: missing. Of tuples they are int8 [N, C]: 1 where the row has the label, else 0, all -1
+        where missing; a map of an unnamed file in ``folder``.
+        """
         names = [name for name in self._index if name is not None]
         classes = sorted(names)
         if all(name.removeprefix("-").isdecimal() for name in names):
             classes.sort(key=int)
         place = {name: code for code, name in enumerate(classes)}
         renumber = np.array([-1, *(place[name] for name in names)], np.int32)
-        codes = np.concatenate(self._codes) if self._codes else np.empty(0, np.int32)
-        return renumber[codes], classes
+        if not self.multilabel:
+            codes = np.concatenate(self._codes) if self._codes else np.empty(0, np.int32)
+            return renumber[codes], classes
+        file = UnnamedFile(folder, "the labels")
+        for part in self._matrix(renumber, len(classes)):
+            file.write(part.reshape(-1).view(np.uint8))
+        return file.finish().view(np.int8).reshape(sum(map(len, self._lengths)), len(classes)), classes
+
+    def _matrix(self, renumber: np.ndarray, classes: int) -> Iterator[np.ndarray]:
+        """int8 [n, classes], so many rows at a time."""
+        lengths = np.concatenate(self._lengths)
+        flat = np.concatenate(self._codes)
+        flat = renumber[flat[flat > 0]]  # 0: from batches before the first tuple, of missing labels alone
+        ends = np.cumsum(np.maximum(lengths, 0), dtype=np.int64)
+        for start, stop in chunks(len(lengths), classes):
+            part = np.zeros((stop - start, classes), np.int8)
+            counts = np.maximum(lengths[start:stop], 0)
+            end = ends[stop - 1]
+            part[np.repeat(np.arange(stop - start), counts), flat[end - counts.sum() : end]] = 1
+            part[lengths[start:stop] < 0] = -1
+            yield part
+
+
+def unlabelled(codes: np.ndarray) -> np.ndarray:
+    """bool [N] of codes as LabelCoder gives them: the rows without a label (an empty list is one)."""
+    return np.asarray(codes < 0 if codes.ndim == 1 else (codes[:, :1] < 0).any(axis=1))
+
+
+def label_of(code: np.ndarray | int, classes: Sequence[str]) -> str | list[str] | None:
+    """Of one row's code, or of its row [C] of a matrix."""
+    if np.ndim(code):
+        row = np.asarray(code)
+        return None if (row < 0).any() else [classes[c] for c in np.flatnonzero(row).tolist()]
+    return classes[int(code)] if code >= 0 else None
+
+
+def label_counts(codes: np.ndarray, classes: int) -> np.ndarray:
+    """int64 [classes]: how many rows have each class."""
+    if codes.ndim == 1:
+        return np.bincount(codes[codes >= 0], minlength=classes)
+    counts = np.zeros(classes, np.int64)
+    for start, stop in chunks(*codes.shape):
+        counts += (codes[start:stop] > 0).sum(axis=0)
+    return counts
+
+
+def valid_codes(codes: np.ndarray, classes: int) -> bool:
+    """Whether codes number the classes, or a matrix holds 0, 1 and whole rows of -1."""
+    if codes.ndim == 1:
+        return not codes.size or bool(codes.min() >= -1 and codes.max() < classes)
+    for start, stop in chunks(*codes.shape):
+        part = codes[start:stop]
+        missing = unlabelled(part)
+        if part.size and (part.max() > 1 or (part[~missing] < 0).any() or (part[missing] != -1).any()):
+            return False
+    return True
+
+
+def chunks(rows: int, width: int) -> Iterator[tuple[int, int]]:
+    """(start, stop) of so many rows of ``width`` bytes as are looked at together."""
+    step = max(1, CHUNK_BYTES // max(width, 1))
+    return ((start, min(start + step, rows)) for start in range(0, rows, step))

@@ -16,6 +16,7 @@ import numpy as np
 
 FORMAT = "embedcache"
 FORMAT_VERSION = 1
+MULTILABEL = "multilabel"  # the kind of a label column that holds lists
 BLOCK_ROWS = 1024
 DIGEST_BYTES = 16
 ALIGNMENT = 4096
@@ -35,11 +36,13 @@ class Layout:
         attrs: root attributes, without ``created`` and ``seal``.
         classes: class names of every label column, in the order of their codes.
         datasets: path -> (NumPy type string, shape), checksums under ``blocks/`` left out.
+        kinds: MULTILABEL for every label column that holds lists; the others are not in it.
     """
 
     attrs: dict[str, str | int]
     classes: dict[str, list[str]] = field(default_factory=dict)
     datasets: dict[str, tuple[str, Shape]] = field(default_factory=dict)
+    kinds: dict[str, str] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:
@@ -53,6 +56,7 @@ class Layout:
     def seal(self, created: str) -> str:
         """Digest of all names, types, shapes and attributes: HDF5 itself does not checksum long attributes."""
         parts = [self.attrs, self.classes, {k: [t, list(s)] for k, (t, s) in self.datasets.items()}, created]
+        parts += [self.kinds] if self.kinds else []  # as it was before there were any
         return blake2b(canonical_json(parts).encode(), digest_size=DIGEST_BYTES).hexdigest()
 
     @property

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from hashlib import blake2b
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import overload
 
 import numpy as np
 
+from embedcache.cache.unnamed import UnnamedFile
 from embedcache.errors import EmbedcacheError
 
 Text = tuple[np.ndarray, np.ndarray]  # UTF-8 bytes (uint8) and offsets (int64, n + 1)
@@ -45,20 +45,11 @@ class Spool:
     """Collects texts in an unnamed file, so that memory holds their offsets only; it vanishes with the process."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 - lives as long as its map
+        self._file = UnnamedFile(folder, "the texts")
         self._lengths: list[np.ndarray] = []
 
     def add(self, raw: Sequence[bytes]) -> None:
-        data = memoryview(b"".join(raw))
-        try:
-            while data:
-                data = data[self._file.write(data) :]
-        except OSError as error:
-            raise EmbedcacheError(
-                f"not enough space in {self._folder} for a copy of the texts ({error.strerror}); "
-                "make room or name another output"
-            ) from None
+        self._file.write(b"".join(raw))
         self._lengths.append(np.fromiter(map(len, raw), np.int64, len(raw)))
 
     def finish(self) -> Text:
@@ -66,10 +57,7 @@ class Spool:
         offsets = np.zeros(sum(map(len, self._lengths)) + 1, np.int64)
         if self._lengths:
             np.cumsum(np.concatenate(self._lengths), out=offsets[1:])
-        size = int(offsets[-1])
-        data = np.memmap(self._file, np.uint8, "r", shape=(size,)) if size else np.empty(0, np.uint8)
-        self._file.close()
-        return data, offsets
+        return self._file.finish(), offsets
 
 
 class Strings(Sequence[str]):

@@ -78,9 +78,14 @@ def read_structure(file: h5py.File, size: int) -> tuple[Layout, dict[str, int], 
     for path in _embedding_paths(file):
         add(path, ("<f2", "<f4"), (rows, None))
     for link in _links(file, lay.LABELS):
-        path = f"{lay.LABELS}/{link}"
-        add(path, ("<i4",), (rows,))
-        layout.classes[unquote(link)] = _classes(file[path], size)
+        path, column = f"{lay.LABELS}/{link}", unquote(link)
+        dataset = _object(file, path, h5py.Dataset)
+        layout.classes[column] = _classes(dataset, size)
+        if "kind" in dataset.attrs:
+            layout.kinds[column] = _kind(dataset)
+            add(path, ("|i1",), (rows, len(layout.classes[column])))
+        else:
+            add(path, ("<i4",), (rows,))
     for group in [lay.TEXT, *(f"{lay.COLUMNS}/{link}" for link in _links(file, lay.COLUMNS))]:
         add(f"{group}/bytes", ("|u1",), (None,))
         add(f"{group}/offsets", ("<i8",), (rows + 1,))
@@ -198,6 +203,13 @@ def _integer(where: Any, name: str) -> int:
     if attr.shape != () or attr.dtype.kind not in "iu":
         raise InvalidError(f"attribute {name} is not an integer")
     return int(where.attrs[name])
+
+
+def _kind(dataset: h5py.Dataset) -> str:
+    kind = _text(dataset, "kind")
+    if kind != lay.MULTILABEL:
+        raise InvalidError(f"{dataset.name} is of the unknown kind {kind!r}")
+    return kind
 
 
 def _classes(dataset: h5py.Dataset, size: int) -> list[str]:

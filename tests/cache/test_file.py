@@ -76,6 +76,42 @@ def test_sizes_around_a_block(tmp_path, rows):
     assert verify(path).ok
 
 
+TOPICS = [["b", "a"], [], None, ["c"], ["a"]]
+
+
+def test_lists_of_labels(tmp_path, vectors):
+    path = make_cache(tmp_path / "c.h5", TEXTS, vectors, {"label": ["x", "y"] * 1250, "a/b": TOPICS * 500})
+    with open_cache(path) as cache:
+        matrix, classes = cache.labels("a/b")
+        assert classes == ["a", "b", "c"] and matrix.dtype == np.int8 and matrix.shape == (2500, 3)
+        assert matrix[-5:].tolist() == [[1, 1, 0], [0, 0, 0], [-1, -1, -1], [0, 0, 1], [1, 0, 0]]
+        assert isinstance(matrix, np.memmap) and not matrix.flags.writeable
+        assert [cache.label_kind(name) for name in ("label", "a/b")] == ["classification", "multilabel"]
+        info = cache.info()["labels"]
+        assert info["a/b"] == {"kind": "multilabel", "missing": 500, "classes": {"a": 1000, "b": 500, "c": 500}}
+        assert info["label"] == {"kind": "classification", "missing": 0, "classes": {"x": 1250, "y": 1250}}
+        with pytest.raises(EmbedcacheError, match="no label column"):
+            cache.label_kind("id")
+    with h5py.File(path) as file:
+        assert file["labels/a%2Fb"].attrs["kind"] == "multilabel" and "kind" not in file["labels/label"].attrs
+        assert file["labels/a%2Fb"].id.get_offset() % 4096 == 0 and file["labels/a%2Fb"].dtype == "int8"
+    assert verify(path).ok
+    data = bytearray(path.read_bytes())
+    with open_cache(path) as cache:
+        data[cache.offset("labels/a%2Fb") + 3 * 2000] ^= 1
+    path.write_bytes(data)
+    assert verify(path).damaged == [("labels/a%2Fb", 1024, 2048)]
+
+
+@pytest.mark.parametrize("topics", [[[]] * 5, [None, [], None]])
+def test_lists_without_any_label(tmp_path, topics):
+    x = np.zeros((len(topics), 2), np.float32)
+    path = make_cache(tmp_path / "c.h5", ["t"] * len(topics), x, {"topics": topics})
+    with open_cache(path) as cache:
+        assert cache.labels("topics")[0].shape == (len(topics), 0) and cache.info()["labels"]["topics"]["classes"] == {}
+    assert verify(path).ok
+
+
 def test_incomplete_says_how_many_are_missing(tmp_path, vectors):
     path = make_cache(tmp_path / "c.h5", TEXTS, vectors, incomplete=True)
     with open_cache(path) as cache:

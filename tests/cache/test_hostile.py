@@ -20,7 +20,7 @@ N = 1500
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory):
     x = np.ones((N, 4), np.float16)
-    labels = {"label": ["a", "b", "c"] * 500}
+    labels = {"label": ["a", "b", "c"] * 500, "topics": [["a", "b"], [], None] * 500}
     return make_cache(tmp_path_factory.mktemp("sound") / "c.h5", ["text"] * N, x, labels, columns={"k": ["v"] * N})
 
 
@@ -49,6 +49,11 @@ def link(path, name, target):
 def write_attribute(path, where, name, value):
     with h5py.File(path, "r+") as file:
         file[where].attrs[name] = value
+
+
+def delete_attribute(path, where, name):
+    with h5py.File(path, "r+") as file:
+        del file[where].attrs[name]
 
 
 def reseal(path):
@@ -84,6 +89,17 @@ CASES = {
     "offsets go back": lambda p: replace(p, "columns/k/offsets", np.r_[0, 9, 3, np.full(N - 2, N)].astype("<i8")),
     "codes out of range": lambda p: replace(p, "labels/label", np.full(N, 3, "<i4")),
     "codes below -1": lambda p: replace(p, "labels/label", np.full(N, -2, "<i4")),
+    "several labels of another kind": lambda p: write_attribute(p, "labels/topics", "kind", "regression"),
+    "kind a number": lambda p: write_attribute(p, "labels/topics", "kind", 3),
+    "a kind for single labels": lambda p: write_attribute(p, "labels/label", "kind", "multilabel"),
+    "several labels without a kind": lambda p: delete_attribute(p, "labels/topics", "kind"),
+    "more labels than columns": lambda p: write_attribute(p, "labels/topics", "classes", ["a", "b", "c"]),
+    "labels of 2": lambda p: replace(p, "labels/topics", np.full((N, 2), 2, "i1")),
+    "labels of -2": lambda p: replace(p, "labels/topics", np.full((N, 2), -2, "i1")),
+    "half a row labelled": lambda p: replace(p, "labels/topics", np.tile(np.array([1, -1], "i1"), (N, 1))),
+    "half a row labelled, the other half": lambda p: replace(
+        p, "labels/topics", np.tile(np.array([-1, 1], "i1"), (N, 1))
+    ),
     "encoder no JSON": lambda p: write_attribute(p, "/", "encoder", "{"),
     "encoder deep JSON": lambda p: write_attribute(p, "/", "encoder", "[" * 100_000),
     "encoder a list": lambda p: write_attribute(p, "/", "encoder", "[]"),

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedcache.cache.labels import LabelCoder
+from embedcache.cache import labels
+from embedcache.cache.labels import LabelCoder, label_counts, label_of, unlabelled, valid_codes
 from embedcache.cache.layout import quote, unquote
 from embedcache.cache.strings import Spool, Strings, first_rows, hash_texts, to_utf8
 from embedcache.errors import EmbedcacheError
@@ -56,9 +59,29 @@ def test_label_codes_round_trip(batches):
     coder = LabelCoder()
     for batch in batches:
         coder.add(batch)
-    codes, classes = coder.finish()
+    codes, classes = coder.finish(Path())
     assert [None if code < 0 else classes[code] for code in codes] == [value for batch in batches for value in batch]
     assert codes.dtype == np.int32 and len(set(classes)) == len(classes) == coder.classes
+
+
+@given(st.lists(st.lists(st.none() | st.lists(st.text(max_size=2), unique=True), max_size=6), max_size=4))
+def test_lists_of_labels_round_trip(tmp_path_factory, batches):
+    coder = LabelCoder()
+    for batch in batches:
+        coder.add([None if value is None else tuple(value) for value in batch])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(labels, "CHUNK_BYTES", 5)
+        codes, classes = coder.finish(tmp_path_factory.getbasetemp())
+        values = [value for batch in batches for value in batch]
+        assert coder.multilabel == any(value is not None for value in values)
+        if classes:  # without any, a row that is not labelled looks like an empty list
+            expected = [value and sorted(value, key=classes.index) for value in values]
+            assert [label_of(code, classes) for code in codes] == expected
+            assert unlabelled(codes).tolist() == [value is None for value in values]
+            assert codes.dtype == np.int8
+        assert valid_codes(codes, len(classes))
+        counts = [sum(name in (value or ()) for value in values) for name in classes]
+        assert label_counts(codes, len(classes)).tolist() == counts
 
 
 def test_integers_sort_as_numbers():
@@ -69,4 +92,4 @@ def test_integers_sort_as_numbers():
     ):
         coder = LabelCoder()
         coder.add(values)
-        assert coder.finish()[1] == classes
+        assert coder.finish(Path())[1] == classes
