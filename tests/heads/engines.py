@@ -102,8 +102,9 @@ def make_task(
     return task
 
 
-def same_heads(a: BankResult, b: BankResult, pick_a: Any = slice(None), pick_b: Any = slice(None)) -> bool:
-    """Whether weights and losses agree to the bit."""
-    heads = zip(a.heads[pick_a], b.heads[pick_b], strict=True)
+def same_heads(a: BankResult, b: BankResult, pick_a: Any = None, pick_b: Any = None) -> bool:
+    """Whether weights and losses agree to the bit: of all heads, or of those with the given numbers."""
+    these, those = (list(range(len(r.heads))) if pick is None else pick for r, pick in ((a, pick_a), (b, pick_b)))
+    heads = [(a.heads[i], b.heads[j]) for i, j in zip(these, those, strict=True)]
     weights = all(x.weights[n].tobytes() == y.weights[n].tobytes() for x, y in heads for n in x.weights)
-    return weights and all(a.history[n][pick_a].tobytes() == b.history[n][pick_b].tobytes() for n in a.history)
+    return weights and all(a.history[n][these].tobytes() == b.history[n][those].tobytes() for n in a.history)

@@ -114,30 +114,41 @@ def training_weight(task: Task, spec: HeadSpec) -> np.ndarray | None:
         return np.asarray(spec.class_weight, np.float32)
     y = task.train.y[task.train.rows]
     if task.kind == "multilabel":
-        there = (y > 0).sum(axis=0)
-        return ((len(y) - there) / there).astype(np.float32)
-    return (len(y) / (task.classes * np.bincount(y, minlength=task.classes))).astype(np.float32)
+        there = np.maximum(1, (y > 0).sum(axis=0))
+        return (np.maximum(1, len(y) - there) / there).astype(np.float32)
+    counts = np.maximum(1, np.bincount(y, minlength=task.classes))
+    return (len(y) / (task.classes * counts)).astype(np.float32)
 
 
 # ---- The head ----
 
 
-def forward(w, spec, x, kept=None):
+def bfloat16(a: np.ndarray) -> np.ndarray:
+    """Rounded to bfloat16, to the nearest and of two to the even one."""
+    bits = a.astype(np.float32).view(np.uint32)
+    bits = (bits + np.uint32(0x7FFF) + (bits >> np.uint32(16) & np.uint32(1))) & np.uint32(0xFFFF0000)
+    return bits.view(np.float32).astype(np.float64)
+
+
+ROUND = {"float32": lambda a: a, "bfloat16": bfloat16}  # operands of the first layer's two products
+
+
+def forward(w, spec, x, kept=None, compute="float32"):
     """Logits, the second layer's inputs and d inputs / d z1 (None in a probe); kept: bool [rows, hidden] or None."""
     if not spec.hidden:
         return x @ w["w2"].T + w["b2"], x, None
-    z1 = x @ w["w1"].T + w["b1"]
+    z1 = ROUND[compute](x) @ ROUND[compute](w["w1"]).T + w["b1"]
     slope = (z1 > 0) * (1.0 if kept is None else kept / (1.0 - spec.dropout))
     a = np.where(slope > 0, z1 * slope, 0.0)
     return a @ w["w2"].T + w["b2"], a, slope
 
 
-def gradients(w, x, a, slope, dz):
+def gradients(w, x, a, slope, dz, compute="float32"):
     """Of every parameter, from the gradient by the logits."""
     out = {"w2": dz.T @ a, "b2": dz.sum(axis=0)}
     if slope is not None:
         dz1 = dz @ w["w2"] * slope
-        out |= {"w1": dz1.T @ x, "b1": dz1.sum(axis=0)}
+        out |= {"w1": ROUND[compute](dz1).T @ ROUND[compute](x), "b1": dz1.sum(axis=0)}
     return out
 
 
@@ -155,7 +166,7 @@ def data_of(task: Task, view: View) -> tuple[np.ndarray, np.ndarray]:
     return standardised(task, view.x[view.rows]), y if task.kind == "classification" else y.astype(np.float64)
 
 
-def train(task: Task, spec: HeadSpec, batch_size: int, epochs: int) -> Trained:
+def train(task: Task, spec: HeadSpec, batch_size: int, epochs: int, compute: str = "float32") -> Trained:
     shapes = weight_shapes(spec, task.train.x.shape[1], task.classes)
     w = {name: array.astype(np.float64) for name, array in philox.initial_weights(spec.seed, shapes).items()}
     out = Trained({name: array.copy() for name, array in w.items()}, w)
@@ -168,24 +179,24 @@ def train(task: Task, spec: HeadSpec, batch_size: int, epochs: int) -> Trained:
             kept = None
             if spec.hidden and spec.dropout:
                 kept = philox.dropout_kept(spec.seed, step, len(rows), spec.hidden, spec.dropout)
-            z, a, slope = forward(w, spec, x[rows], kept)
+            z, a, slope = forward(w, spec, x[rows], kept, compute)
             loss, dz = loss_of(z, y[rows], weight, spec.label_smoothing)
             out.step_loss.append(loss)
             lr = spec.lr * lr_factor(spec.schedule, spec.warmup, step, total)
             step += 1
-            for name, g in gradients(w, x[rows], a, slope, dz).items():
+            for name, g in gradients(w, x[rows], a, slope, dz, compute).items():
                 adamw(w[name], m[name], v[name], g, spec, lr, step)
         sizes = [len(rows) for rows in batches(spec, len(y), batch_size, epoch)]
         out.train_loss.append(float(np.average(out.step_loss[before:], weights=sizes)))
         out.of_epoch.append({name: array.copy() for name, array in w.items()})
         if task.val is not None:
-            validate(task, spec, w, out)
+            validate(task, spec, w, out, compute)
     return out
 
 
-def validate(task: Task, spec: HeadSpec, w: dict[str, np.ndarray], out: Trained) -> None:
+def validate(task: Task, spec: HeadSpec, w: dict[str, np.ndarray], out: Trained, compute: str) -> None:
     x, y = data_of(task, task.val)
-    z = forward(w, spec, x)[0]
+    z = forward(w, spec, x, None, compute)[0]
     out.val_loss.append(float(LOSSES[task.kind](z, y, task.class_weight)[0]))
     accuracy, macro_f1 = scores(task.kind, z, y)
     out.val_accuracy.append(accuracy)

@@ -2,58 +2,44 @@
 
 from __future__ import annotations
 
+import itertools
 from functools import cache
 
 import numpy as np
 import pytest
 import torch
-from engines import Engine, all_engines, make_task, parametrize
-from float64_reference import Trained, batches, distance, standardised, train
+from engines import Engine, all_engines, make_task, parametrize, same_heads
+from float64_reference import Trained, distance, forward, standardised, train
+from pytorch_loop import pytorch_train
 
-from embedcache.heads import philox
-from embedcache.heads.bank import weight_shapes
+from embedcache.heads.bank import KINDS
 from embedcache.heads.spec import HeadSpec
 from embedcache.heads.train import Task, standardize_stats
 
-WIDE = make_task(1600, 768, 2, noise=1.0)  # 50 steps an epoch at batch 32
 SEEDS = range(3)
+ALL = {"label_smoothing": 0.1, "class_weight": "balanced", "schedule": "cosine", "warmup": 0.1}
+LONG = {  # 200 steps of 768 inputs: kind, outputs, settings
+    "plain": ("classification", 2, {"dropout": 0.0}),
+    "dropout": ("classification", 2, {}),
+    "everything": ("classification", 3, ALL),
+    "multilabel, everything": ("multilabel", 4, ALL),
+    "regression": ("regression", 2, {"schedule": "linear"}),
+}
 
 
 @cache
-def wide_reference(dropout: float, seed: int) -> Trained:
-    return train(WIDE, wide_spec(dropout, seed), 32, 4)
+def long_task(kind: str, outputs: int) -> Task:
+    return make_task(1600, 768, outputs, noise=1.0, kind=kind)  # 50 steps an epoch at batch 32
 
 
 @cache
-def pytorch_distance(dropout: float, seed: int) -> float:
-    """How far a plain PyTorch float32 loop ends from the float64 reference."""
-    spec, reference = wide_spec(dropout, seed), wide_reference(dropout, seed)
-    weights = pytorch_float32(WIDE, spec, 32, 4)
-    return distance(weights, reference.weights, reference.initial)
-
-
-def wide_spec(dropout: float, seed: int) -> HeadSpec:
-    return HeadSpec(hidden=64, dropout=dropout, seed=seed)
-
-
-def pytorch_float32(task: Task, spec: HeadSpec, batch_size: int, epochs: int) -> dict[str, np.ndarray]:
-    shapes = weight_shapes(spec, task.train.x.shape[1], task.classes)
-    w = [torch.tensor(a, requires_grad=True) for a in philox.initial_weights(spec.seed, shapes).values()]
-    adamw = torch.optim.AdamW(w, lr=spec.lr, betas=spec.betas, eps=spec.eps, weight_decay=spec.weight_decay)
-    x, y = torch.tensor(task.train.x[task.train.rows]), torch.tensor(task.train.y[task.train.rows]).long()
-    step = 0
-    for epoch in range(epochs):
-        for rows in batches(spec, len(y), batch_size, epoch):
-            a = torch.relu(torch.nn.functional.linear(x[rows], w[0], w[1]))
-            if spec.dropout:
-                kept = philox.dropout_kept(spec.seed, step, len(rows), spec.hidden, spec.dropout)
-                a = a * torch.tensor(kept) / (1 - spec.dropout)
-            logits = torch.nn.functional.linear(a, w[2], w[3])
-            adamw.zero_grad()
-            torch.nn.functional.cross_entropy(logits, y[rows]).backward()
-            adamw.step()
-            step += 1
-    return {name: value.detach().numpy() for name, value in zip(shapes, w, strict=True)}
+def long_run(name: str, seed: int) -> tuple[Task, HeadSpec, Trained, float]:
+    """And how far a plain PyTorch float32 loop ends from the float64 reference."""
+    kind, outputs, settings = LONG[name]
+    task, spec = long_task(kind, outputs), HeadSpec(hidden=64, seed=seed, **settings)
+    reference = train(task, spec, 32, 4)
+    pytorch = pytorch_train(task, spec, 32, 4, torch.float32)
+    return task, spec, reference, distance(pytorch, reference.weights, reference.initial)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -70,7 +56,7 @@ OPTIONS = {
     "one hidden unit": ({}, {"hidden": 1}, 32),
     "odd shapes": ({"dim": 45, "classes": 3}, {"hidden": 37}, 7),
     "300 classes": ({"classes": 300}, {"hidden": 96}, 32),
-    "class weights": ({"classes": 4, "weighted": True}, {"hidden": 48}, 32),
+    "300 classes, smoothed": ({"classes": 300, "weighted": True}, {"hidden": 96, "label_smoothing": 0.2}, 32),
     "standardised": ({"standardize": True}, {"hidden": 48}, 32),
     "float16, standardised": ({"dtype": np.float16, "standardize": True, "dim": 50}, {"hidden": 48}, 32),
     "half dropped": ({}, {"hidden": 100, "dropout": 0.5}, 32),
@@ -81,22 +67,62 @@ OPTIONS = {
     "no momentum": ({}, {"hidden": 48, "betas": (0.0, 0.9)}, 32),
     "no memory": ({}, {"hidden": 48, "betas": (0.0, 0.0), "eps": 1e-6}, 32),
     "large seed": ({}, {"hidden": 48, "seed": 2**64 - 1}, 32),
+    "warm-up throughout": ({}, {"hidden": 48, "warmup": 0.99, "schedule": "linear"}, 32),
+    "nearly all smoothed": ({"classes": 5}, {"hidden": 48, "label_smoothing": 0.99}, 32),
+    "decay on a schedule": ({}, {"hidden": 48, "weight_decay": 3.0, "schedule": "cosine", "warmup": 0.3}, 32),
+    "one label": ({"kind": "multilabel", "classes": 1}, {"hidden": 48}, 32),
+    "300 labels": ({"kind": "multilabel", "classes": 300}, {"hidden": 96, "class_weight": "balanced"}, 32),
+    "300 labels, probe": ({"kind": "multilabel", "classes": 300, "weighted": True}, {"hidden": 0}, 33),
+    "one value": ({"kind": "regression", "classes": 1}, {"hidden": 48}, 32),
+    "one value, probe": ({"kind": "regression", "classes": 1, "standardize": True}, {"hidden": 0}, 7),
+    "300 values": ({"kind": "regression", "classes": 300}, {"hidden": 96, "schedule": "linear"}, 32),
 }
+
+SCHEDULES = (("constant", 0.0), ("constant", 0.4), ("linear", 0.1), ("cosine", 0.25))
+
+
+def every_combination(kind: str) -> tuple[list[Task], list[tuple[HeadSpec, int]]]:
+    """Tasks of one kind, and for each of them heads with every combination of the settings that it can have."""
+    outputs = {"classification": 3, "multilabel": 5, "regression": 2}[kind]
+    weights = (None, "none", "balanced", tuple(np.linspace(0.3, 3, outputs)))
+    plain = kind == "regression"
+    half = {"dtype": np.float16, "standardize": True}
+    tasks = [
+        make_task(90, 21, outputs, n_val=60, kind=kind, weighted=weighted, **changed)
+        for weighted in (False,) + (True,) * (not plain)
+        for changed in ({}, half)
+    ]
+    specs = [
+        HeadSpec(
+            hidden=hidden, label_smoothing=smoothing, class_weight=weight, schedule=schedule, warmup=warmup, seed=7
+        )
+        for hidden, smoothing, weight, (schedule, warmup) in itertools.product(
+            (0, 40), (0.0,) if plain else (0.0, 0.15), (None,) if plain else weights, SCHEDULES
+        )
+    ]
+    return tasks, [(spec, task) for task in range(len(tasks)) for spec in specs]
+
+
+@cache
+def combinations_reference(kind: str) -> list[Trained]:
+    tasks, heads = every_combination(kind)
+    return [train(tasks[task], spec, 16, 2) for spec, task in heads]
 
 
 @parametrize(all_engines)
 class TestEngine:
-    @pytest.mark.parametrize("dropout", [0.0, 0.1])
-    def test_two_hundred_steps_as_close_to_float64_as_pytorch(self, engine: Engine, dropout: float) -> None:
+    @pytest.mark.parametrize("name", LONG)
+    def test_two_hundred_steps_as_close_to_float64_as_pytorch(self, engine: Engine, name: str) -> None:
         """The median of three seeds: a pre-activation within rounding of 0 may fall on the other side of ReLU."""
-        heads = [(wide_spec(dropout, seed), 0) for seed in SEEDS]
-        result = engine.train([WIDE], heads, epochs=4)
-        far = []
+        task = long_run(name, 0)[0]
+        result = engine.train([task], [(long_run(name, seed)[1], 0) for seed in SEEDS], epochs=4)
+        far, pytorch_far = [], []
         for i, seed in enumerate(SEEDS):
-            reference = wide_reference(dropout, seed)
+            _, _, reference, pytorch = long_run(name, seed)
             np.testing.assert_allclose(result.history["train_loss"][i], reference.train_loss, rtol=1e-5)
             far.append(distance(result.heads[i].weights, reference.weights, reference.initial))
-        assert np.median(far) <= 2 * np.median([pytorch_distance(dropout, seed) for seed in SEEDS])
+            pytorch_far.append(pytorch)
+        assert np.median(far) <= 2 * np.median(pytorch_far)
 
     @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS.keys())
     def test_options(self, engine: Engine, options: tuple) -> None:
@@ -108,15 +134,40 @@ class TestEngine:
         np.testing.assert_allclose(result.history["train_loss"][0], reference.train_loss, rtol=1e-5)
         np.testing.assert_allclose(result.history["val_loss"][0], reference.val_loss, rtol=1e-4)
         np.testing.assert_allclose(result.history["val_accuracy"][0], reference.val_accuracy, atol=1.01 / 150)
+        np.testing.assert_allclose(result.history["val_macro_f1"][0], reference.val_macro_f1, atol=0.02)
         head, best = result.heads[0], int(np.argmin(reference.val_loss))
         assert (head.status, head.best_epoch, head.epochs_run) == ("ok", best, 3)
         x = task.train.x[task.train.rows]
-        raw = standardised(task, x)
-        w = reference.of_epoch[best]
-        a = np.maximum(raw @ w["w1"].T + w["b1"], 0) if spec.hidden else raw
-        z = a @ w["w2"].T + w["b2"]
-        log_p = z - np.log(np.exp(z - z.max(1, keepdims=True)).sum(1, keepdims=True)) - z.max(1, keepdims=True)
-        np.testing.assert_allclose(head.predict_log_proba(x), log_p, rtol=1e-3, atol=2e-3)
+        expected = forward(reference.of_epoch[best], spec, standardised(task, x))[0]
+        np.testing.assert_allclose(head.logits(x), expected, rtol=1e-3, atol=2e-3)
+
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_every_combination_in_one_bank(self, engine: Engine, kind: str) -> None:
+        tasks, heads = every_combination(kind)
+        result = engine.train(tasks, heads, batch_size=16, epochs=2)
+        for i, reference in enumerate(combinations_reference(kind)):
+            said = str(heads[i])
+            np.testing.assert_allclose(result.history["train_loss"][i], reference.train_loss, rtol=1e-5, err_msg=said)
+            np.testing.assert_allclose(result.history["val_loss"][i], reference.val_loss, rtol=1e-4, err_msg=said)
+            assert result.heads[i].best_epoch == np.argmin(reference.val_loss), said
+        for name in ("val_accuracy", "val_macro_f1"):
+            expected = [getattr(reference, name) for reference in combinations_reference(kind)]
+            same = np.isclose(result.history[name], expected, rtol=0, atol=1e-12, equal_nan=True)
+            assert same.mean() > 0.99  # a logit within rounding of another may fall on the other side
+
+    @pytest.mark.parametrize("kind, outputs", [("classification", 2), ("classification", 60), ("multilabel", 60)])
+    def test_scores_are_scikit_learns(self, engine: Engine, kind: str, outputs: int) -> None:
+        """With labels that no validation row has."""
+        from sklearn.metrics import accuracy_score, f1_score
+
+        task = make_task(300, 30, outputs, n_val=300, kind=kind)
+        task.val.rows = task.val.rows[: outputs // 2 + 10]
+        result = engine.train([task], [(HeadSpec(hidden=32, lr=1e-2), 0)], epochs=6)
+        head = result.heads[0]
+        y, said = task.val.y[task.val.rows], head.predict(task.val.x[task.val.rows])
+        f1 = f1_score(y, said, average="macro", zero_division=np.nan)
+        assert head.val_accuracy == pytest.approx(accuracy_score(y, said))
+        assert result.history["val_macro_f1"][0, head.best_epoch] == pytest.approx(f1)
 
     def test_every_half_is_read_exactly(self, engine: Engine) -> None:
         """Subnormal ones too: a nearly constant column of a float16 cache may hold no others."""
@@ -130,17 +181,20 @@ class TestEngine:
         np.testing.assert_allclose(result.history["val_loss"][0], expected.val_loss, rtol=1e-4)
 
     def test_a_bank_of_different_tasks_and_heads(self, engine: Engine) -> None:
+        """Of every kind, with and without validation."""
         tasks = [make_task(200, 33, 2), make_task(150, 20, 5, n_val=70, weighted=True, seed=1)]
-        heads = [(HeadSpec(hidden=h, seed=s), t) for t in (1, 0) for h in (0, 40) for s in (0, 1)]
+        tasks += [make_task(120, 33, 3, n_val=40, kind="multilabel", weighted=True), make_task(90, 8, 7, kind=KINDS[2])]
+        heads = [(HeadSpec(hidden=h, seed=s), t) for t in (3, 1, 0, 2) for h in (0, 40) for s in (0, 1)]
         result = engine.train(tasks, heads, batch_size=16, epochs=2)
         for head, losses, (spec, task) in zip(result.heads, result.history["train_loss"], heads, strict=True):
             np.testing.assert_allclose(losses, train(tasks[task], spec, 16, 2).train_loss, rtol=1e-5)
-            assert head.task == task
+            assert (head.task, head.kind) == (task, tasks[task].kind)
             assert head.weights["b2"].shape == (tasks[task].classes,)
-            assert np.isnan(head.val_loss) == (task == 0)
+            assert np.isnan(head.val_loss) == (tasks[task].val is None)
 
-    def test_early_stop_keeps_the_best_epoch(self, engine: Engine) -> None:
-        task = make_task(120, 60, 2, n_val=100, noise=5.0)  # soon learnt by heart
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_early_stop_keeps_the_best_epoch(self, engine: Engine, kind: str) -> None:
+        task = make_task(120, 60, 2, n_val=100, noise=5.0, kind=kind)  # soon learnt by heart
         spec = HeadSpec(hidden=64, lr=3e-3)
         result = engine.train([task], [(spec, 0)], epochs=30, early_stop=2)
         head, losses = result.heads[0], result.history["val_loss"][0]
@@ -151,16 +205,26 @@ class TestEngine:
         full = engine.train([task], [(spec, 0)], epochs=head.best_epoch + 1)
         np.testing.assert_allclose(full.heads[0].weights["w1"], head.weights["w1"], rtol=1e-6)
 
+    def test_a_schedule_runs_over_all_epochs_early_stop_or_not(self, engine: Engine) -> None:
+        task = make_task(120, 60, 2, n_val=100, noise=5.0)
+        spec = HeadSpec(hidden=64, lr=3e-3, schedule="linear", warmup=0.1)
+        stopped = engine.train([task], [(spec, 0)], epochs=30, early_stop=2)
+        run, whole = stopped.heads[0].epochs_run, engine.train([task], [(spec, 0)], epochs=30)
+        assert run < 30
+        assert (stopped.history["train_loss"][0, :run] == whole.history["train_loss"][0, :run]).all()
+
     def test_without_validation_the_last_epoch_stays(self, engine: Engine) -> None:
         task = make_task(100, 30, 3)
         result = engine.train([task], [(HeadSpec(hidden=32), 0)], epochs=4, early_stop=1)
         assert result.heads[0].best_epoch == 3
         assert np.isnan(result.history["val_loss"]).all()
+        assert np.isnan(result.history["val_macro_f1"]).all()
         reference = train(task, HeadSpec(hidden=32), 32, 4)
         np.testing.assert_allclose(result.heads[0].weights["w2"], reference.weights["w2"], atol=1e-5)
 
-    def test_a_diverging_head_is_named_and_touches_no_other(self, engine: Engine) -> None:
-        task = make_task(200, 30, 2, n_val=50)
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_a_diverging_head_is_named_and_touches_no_other(self, engine: Engine, kind: str) -> None:
+        task = make_task(200, 30, 2, n_val=50, kind=kind)
         good = [(HeadSpec(hidden=40, seed=s), 0) for s in range(3)]
         bad = (HeadSpec(hidden=40, lr=1e30), 0)
         alone = engine.train([task], good, epochs=2)
@@ -169,15 +233,14 @@ class TestEngine:
         assert among.heads[1].best_epoch == -1
         assert not any(array.any() for array in among.heads[1].weights.values())
         assert among.best.status == "ok"
-        for i, j in ((0, 0), (2, 1), (3, 2)):
-            for name, array in alone.heads[j].weights.items():
-                assert array.tobytes() == among.heads[i].weights[name].tobytes()
+        assert same_heads(alone, among, [0, 1, 2], [0, 2, 3])
 
+    @pytest.mark.parametrize("kind", KINDS)
     @pytest.mark.parametrize("n_val", [0, 50])
-    def test_weights_that_overflow_are_never_returned(self, engine: Engine, n_val: int) -> None:
+    def test_weights_that_overflow_are_never_returned(self, engine: Engine, n_val: int, kind: str) -> None:
         """Learning rates from stable to hopeless, also where the last step alone overflows."""
-        task = make_task(64, 30, 2, n_val=n_val)
-        heads = [(HeadSpec(hidden=40, lr=10.0**power), 0) for power in (0, 4, 12, 18, 25, 30, 35)]
+        task = make_task(64, 30, 2, n_val=n_val, kind=kind)
+        heads = [(HeadSpec(hidden=40, lr=10.0**power), 0) for power in (-2, 0, 4, 12, 18, 25, 30, 35)]
         for epochs in (1, 2):
             result = engine.train([task], heads, epochs=epochs)
             for head in result.heads:
@@ -186,8 +249,10 @@ class TestEngine:
             assert result.heads[0].status == "ok"
             assert result.heads[-1].status == "diverged"
 
-    def test_it_learns(self, engine: Engine) -> None:
-        task = make_task(1000, 40, 3, n_val=300, noise=0.1)
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_it_learns(self, engine: Engine, kind: str) -> None:
+        task = make_task(1000, 40, 3, n_val=300, noise=0.1, kind=kind)
         result = engine.train([task], [(HeadSpec(hidden=64, lr=3e-3), 0)], epochs=8)
-        assert result.heads[0].val_accuracy > 0.85
+        quality = result.history["val_r2" if kind == "regression" else "val_macro_f1"][0, -1]
+        assert quality > 0.85
         assert (np.diff(result.history["train_loss"][0]) < 0).all()

@@ -2,30 +2,17 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
 import torch
-import transformers
 from engines import make_task
-from float64_reference import LOSSES, lr_factor, scores, train
+from float64_reference import LOSSES, bfloat16, lr_factor, scores, train, training_weight
+from pytorch_loop import loss_function, pytorch_train, scheduler_of
 from sklearn.metrics import accuracy_score, f1_score
 
-from embedcache.heads import philox
-from embedcache.heads.bank import weight_shapes
 from embedcache.heads.spec import HeadSpec
 
 KINDS = tuple(LOSSES)
-
-
-def torch_loss(kind: str, z: torch.Tensor, y: torch.Tensor, weight: np.ndarray | None, smoothing: float):
-    w = None if weight is None else torch.tensor(weight, dtype=torch.float64)
-    if kind == "classification":
-        return torch.nn.CrossEntropyLoss(weight=w, label_smoothing=smoothing)(z, y.long())
-    if kind == "multilabel":
-        return torch.nn.BCEWithLogitsLoss(pos_weight=w)(z, y * (1 - smoothing) + smoothing / 2)
-    return torch.nn.MSELoss()(z, y)
 
 
 def draw(kind: str, rng: np.random.Generator, n: int, outputs: int) -> np.ndarray:
@@ -34,19 +21,18 @@ def draw(kind: str, rng: np.random.Generator, n: int, outputs: int) -> np.ndarra
     return rng.integers(0, 2, (n, outputs)).astype(float) if kind == "multilabel" else rng.normal(size=(n, outputs))
 
 
-@pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.7])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind, smoothing, weighted",
+    [(kind, s, w) for kind in KINDS[:2] for s in (0.0, 0.1, 0.7) for w in (False, True)] + [("regression", 0.0, False)],
+)
 def test_losses_are_torchs(kind: str, smoothing: float, weighted: bool) -> None:
-    if kind == "regression" and (smoothing or weighted):
-        return  # it has neither
     rng = np.random.default_rng(0)
     for outputs in (2, 5, 40):
         z, y = rng.normal(size=(30, outputs)) * 20, draw(kind, rng, 30, outputs)
         weight = rng.uniform(0.1, 5, outputs).astype(np.float32) if weighted else None
         loss, gradient = LOSSES[kind](z, y, weight, smoothing)
         logits = torch.tensor(z, requires_grad=True)
-        expected = torch_loss(kind, logits, torch.tensor(y), weight, smoothing)
+        expected = loss_function(kind, weight, smoothing, torch.float64)(logits, torch.tensor(y))
         expected.backward()
         np.testing.assert_allclose(loss, expected.item(), rtol=1e-12)
         np.testing.assert_allclose(gradient, logits.grad.numpy(), rtol=1e-10, atol=1e-15)
@@ -57,9 +43,7 @@ def test_losses_are_torchs(kind: str, smoothing: float, weighted: bool) -> None:
 def test_schedules_are_transformers(schedule: str, warmup: float) -> None:
     for total in (1, 2, 7, 100):
         adamw = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-        made = getattr(transformers, f"get_{schedule}_schedule_with_warmup")
-        steps = {} if schedule == "constant" else {"num_training_steps": total}
-        scheduler = made(adamw, num_warmup_steps=math.ceil(warmup * total), **steps)
+        scheduler = scheduler_of(adamw, schedule, warmup, total)
         for step in range(total):
             assert lr_factor(schedule, warmup, step, total) == pytest.approx(scheduler.get_last_lr()[0], abs=1e-15)
             adamw.step()
@@ -79,27 +63,32 @@ def test_scores_are_scikit_learns(kind: str) -> None:
         assert macro_f1 == pytest.approx(expected, nan_ok=True)
 
 
+def test_balanced_weights_are_scikit_learns() -> None:
+    from sklearn.utils.class_weight import compute_class_weight
+
+    task, spec = make_task(200, 5, 4), HeadSpec(class_weight="balanced")
+    y = task.train.y[task.train.rows]
+    np.testing.assert_allclose(
+        training_weight(task, spec), compute_class_weight("balanced", classes=np.arange(4), y=y), rtol=1e-6
+    )
+    task = make_task(200, 5, 4, kind="multilabel")
+    positive = task.train.y[task.train.rows].mean(axis=0)
+    np.testing.assert_allclose(training_weight(task, spec), (1 - positive) / positive, rtol=1e-6)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("hidden", [0, 24])
 def test_training_is_torchs(kind: str, hidden: int) -> None:
-    """Backward pass, AdamW, schedule and smoothing together, in float64."""
-    task = make_task(70, 12, 3, kind=kind, weighted=kind != "regression")
+    """Backward pass, dropout, AdamW, schedule, weights and smoothing together, in float64."""
+    task = make_task(70, 12, 3, kind=kind, weighted=kind != "regression", standardize=True)
     smoothing = 0.0 if kind == "regression" else 0.2
-    spec = HeadSpec(hidden=hidden, dropout=0.0, schedule="cosine", warmup=0.3, label_smoothing=smoothing, lr=1e-2)
-    shapes = weight_shapes(spec, 12, 3)
-    w = {name: torch.nn.Parameter(torch.tensor(a).double()) for name, a in philox.initial_weights(0, shapes).items()}
-    adamw = torch.optim.AdamW(w.values(), lr=spec.lr, weight_decay=spec.weight_decay)
-    scheduler = transformers.get_cosine_schedule_with_warmup(adamw, math.ceil(0.3 * 15), 15)
-    x, y = torch.tensor(task.train.x[task.train.rows]).double(), torch.tensor(task.train.y[task.train.rows])
-    y = y if kind == "classification" else y.double()
-    for epoch in range(3):
-        order = torch.tensor(philox.shuffle(0, epoch, 70))
-        for rows in order.split(16):
-            a = torch.relu(x[rows] @ w["w1"].T + w["b1"]) if hidden else x[rows]
-            adamw.zero_grad()
-            torch_loss(kind, a @ w["w2"].T + w["b2"], y[rows], task.class_weight, smoothing).backward()
-            adamw.step()
-            scheduler.step()
-    reference = train(task, spec, 16, 3)
-    for name, value in w.items():
-        np.testing.assert_allclose(reference.weights[name], value.detach().numpy(), rtol=1e-9, atol=1e-12)
+    spec = HeadSpec(hidden=hidden, dropout=0.3, schedule="cosine", warmup=0.3, label_smoothing=smoothing, lr=1e-2)
+    expected, reference = pytorch_train(task, spec, 16, 3, torch.float64), train(task, spec, 16, 3)
+    for name, value in expected.items():
+        np.testing.assert_allclose(reference.weights[name], value, rtol=1e-9, atol=1e-12)
+
+
+def test_bfloat16_is_torchs() -> None:
+    values = np.random.default_rng(0).normal(size=10_000).astype(np.float32) * np.float32(1e3)
+    values[:4] = 1 + 2.0**-8, 1 + 3 * 2.0**-8, 0, -(1 + 2.0**-8)  # ties go to the even neighbour
+    np.testing.assert_array_equal(bfloat16(values.astype(np.float64)), torch.tensor(values).bfloat16().double().numpy())

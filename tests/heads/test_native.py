@@ -11,9 +11,11 @@ import warnings
 import numpy as np
 import pytest
 from engines import Engine, make_task, native_cpu_engines, parametrize, same_heads
+from float64_reference import train
 
 from embedcache.errors import EmbedcacheError
 from embedcache.heads import native
+from embedcache.heads.bank import KINDS, Options
 from embedcache.heads.spec import HeadSpec, head_grid
 from embedcache.heads.train import EngineWarning, train_bank, train_heads
 
@@ -27,15 +29,29 @@ class TestSameBits:
         assert len(bank.heads) == 64
         for i in (0, 21, 63):
             alone = engine.train(tasks, [(specs[i], i % 2)], epochs=2)
-            assert same_heads(alone, bank, slice(None), slice(i, i + 1))
+            assert same_heads(alone, bank, None, [i])
 
+    def test_alone_and_among_others_of_every_kind(self, engine: Engine) -> None:
+        tasks = [make_task(110, 50, 3, n_val=40, kind=kind, weighted=kind != "regression") for kind in KINDS]
+        tasks += [make_task(90, 50, 6, kind=kind, seed=1) for kind in KINDS]
+        settings = {"hidden": [0, 37, 96], "schedule": ["constant", "linear", "cosine"], "warmup": [0.0, 0.2]}
+        heads = [(spec, t) for t in (0, 1, 3, 4) for spec in head_grid(label_smoothing=[0.0, 0.1], **settings)]
+        heads += [(spec, t) for t in (2, 5) for spec in head_grid(seed=[0, 1], **settings)]
+        heads += [(HeadSpec(hidden=64, class_weight=w), t) for w in ("balanced", "none") for t in (0, 1, 3, 4)]
+        bank = engine.train(tasks, heads, epochs=2)
+        for i in range(0, len(heads), 11):
+            assert same_heads(engine.train(tasks, [heads[i]], epochs=2), bank, None, [i]), heads[i]
+
+    @pytest.mark.parametrize("kind", KINDS)
     @pytest.mark.parametrize("hidden, classes, batch", [(128, 2, 32), (0, 3, 32), (200, 300, 64)])
     def test_any_number_of_threads_and_a_second_run(
-        self, engine: Engine, hidden: int, classes: int, batch: int
+        self, engine: Engine, hidden: int, classes: int, batch: int, kind: str
     ) -> None:
-        """The sizes make teams of several threads; the last shares its softmax (over 8192 logits in a batch)."""
-        task = make_task(700, 300, classes, n_val=300)
-        heads = [(HeadSpec(hidden=hidden, seed=s), 0) for s in range(3)]
+        """The sizes make teams of several threads; the last shares its loss (over 8192 logits in a batch)."""
+        task = make_task(700, 300, classes, n_val=300, kind=kind, weighted=kind != "regression")
+        smoothing = 0.0 if kind == "regression" else 0.1
+        settings = {"hidden": hidden, "label_smoothing": smoothing, "schedule": "cosine", "warmup": 0.1}
+        heads = [(HeadSpec(**settings, seed=s), 0) for s in range(3)]
         one = engine.train([task], heads, epochs=2, batch_size=batch, threads=1)
         for threads in (2, 2, 3, 5, 16):
             again = engine.train([task], heads, epochs=2, batch_size=batch, threads=threads)
@@ -67,6 +83,18 @@ def test_five_thousand_classes() -> None:
     two = engine.train([task], [(HeadSpec(hidden=64), 0)], epochs=1, batch_size=64, threads=2)
     assert same_heads(one, two)
     assert 8 < one.history["train_loss"][0, 0] < np.log(5000) + 0.2
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("hidden", [0, 8])
+def test_five_thousand_outputs_against_float64(kind: str, hidden: int) -> None:
+    task = make_task(60, 6, 5000, n_val=20, kind=kind)
+    spec = HeadSpec(hidden=hidden, label_smoothing=0.0 if kind == "regression" else 0.1)
+    result = Engine("native", "cpu").train([task], [(spec, 0)], epochs=2, batch_size=16)
+    reference = train(task, spec, 16, 2)
+    np.testing.assert_allclose(result.history["train_loss"][0], reference.train_loss, rtol=1e-5)
+    np.testing.assert_allclose(result.history["val_loss"][0], reference.val_loss, rtol=1e-5)
+    np.testing.assert_allclose(result.history["val_macro_f1"][0], reference.val_macro_f1, atol=1e-3)
 
 
 def test_progress_reaches_the_end() -> None:
@@ -168,15 +196,38 @@ def test_no_gpu_is_said_clearly() -> None:
         train_bank([make_task(20, 4, 2)], [(HeadSpec(hidden=4), 0)], engine="native", device="cuda")
 
 
-def test_the_library_checks_what_python_did_not() -> None:
+@pytest.mark.parametrize(
+    "kind, bad, words",
+    [
+        ("classification", 2, "a class out of range"),
+        ("multilabel", 0.5, "a label is neither 0 nor 1"),
+        ("regression", np.nan, "a target is not finite"),
+    ],
+)
+def test_the_library_checks_what_python_did_not(kind: str, bad: float, words: str) -> None:
     engine = native.NativeEngine("cpu", 0)
-    from embedcache.heads.bank import Options
-
-    task = make_task(20, 4, 2)
-    task.train.y[task.train.rows[7]] = 2
-    task.train.rows = np.ascontiguousarray(task.train.rows, np.int64)
-    with pytest.raises(EmbedcacheError, match="class"):
+    task = make_task(20, 4, 2, kind=kind)
+    task.train.y[task.train.rows[7]] = bad
+    with pytest.raises(EmbedcacheError, match=words):
         engine.train([task], [(HeadSpec(hidden=4), 0)], Options(), None)
+
+
+@pytest.mark.parametrize(
+    "kind, settings, words",
+    [
+        ("regression", {"label_smoothing": 0.1}, "no label smoothing"),
+        ("regression", {"class_weight": (1.0, 2.0)}, "no class weights"),
+        ("classification", {"class_weight": (1.0, 0.0)}, "not above 0"),
+        ("classification", {"label_smoothing": 1.0}, "label_smoothing and warmup"),
+        ("classification", {"warmup": -0.1}, "label_smoothing and warmup"),
+    ],
+)
+def test_the_library_checks_settings_too(kind: str, settings: dict, words: str) -> None:
+    spec = HeadSpec(hidden=4)
+    for name, value in settings.items():
+        object.__setattr__(spec, name, value)  # around HeadSpec's own checks
+    with pytest.raises(EmbedcacheError, match=words):
+        native.NativeEngine("cpu", 0).train([make_task(20, 4, 2, kind=kind)], [(spec, 0)], Options(), None)
 
 
 def test_isa_can_be_forced() -> None:

@@ -2,51 +2,80 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
-from engines import Engine, make_task
+from engines import Engine, make_task, same_heads
 from float64_reference import distance, train
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embedcache.heads.spec import HeadSpec
+from embedcache.heads.bank import KINDS
+from embedcache.heads.spec import SCHEDULES, HeadSpec
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@st.composite
+def tasks(draw: Any) -> dict[str, Any]:
+    """Arguments of make_task."""
+    kind = draw(st.sampled_from(KINDS))
+    return {
+        "n": draw(st.integers(9, 90)),
+        "dim": draw(st.integers(1, 80)),
+        "classes": draw(st.integers(2 if kind == "classification" else 1, 9)),
+        "n_val": draw(st.integers(0, 140)),
+        "dtype": draw(st.sampled_from([np.float16, np.float32])),
+        "weighted": kind != "regression" and draw(st.booleans()),
+        "standardize": draw(st.booleans()),
+        "kind": kind,
+        "seed": draw(st.integers(0, 3)),
+    }
+
+
+@st.composite
+def specs(draw: Any, task: dict[str, Any]) -> HeadSpec:
+    plain, weights = task["kind"] == "regression", st.floats(0.125, 8, width=32)
+    return HeadSpec(
+        hidden=draw(st.one_of(st.just(0), st.integers(1, 140))),
+        dropout=draw(st.sampled_from([0.0, 0.1, 0.6])),
+        seed=draw(st.integers(0, 2**64 - 1)),
+        weight_decay=draw(st.sampled_from([0.0, 0.01, 1.0])),
+        schedule=draw(st.sampled_from(SCHEDULES)),
+        warmup=draw(st.one_of(st.just(0.0), st.floats(0, 0.999, allow_subnormal=False))),
+        label_smoothing=0.0 if plain else draw(st.one_of(st.just(0.0), st.floats(0, 0.99))),
+        class_weight=None
+        if plain
+        else draw(st.sampled_from([None, "none", "balanced"]) | st.tuples(*[weights] * task["classes"])),
+    )
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
 @given(
+    data=st.data(),
     isa=st.sampled_from(["avx512", "avx2", "plain"]),
-    n=st.integers(9, 90),
-    dim=st.integers(1, 80),
-    classes=st.integers(2, 9),
-    hidden=st.one_of(st.just(0), st.integers(1, 140)),
     batch_size=st.integers(1, 100),
-    dropout=st.sampled_from([0.0, 0.1, 0.6]),
-    n_val=st.integers(0, 140),
-    half=st.booleans(),
-    weighted=st.booleans(),
-    standardize=st.booleans(),
     threads=st.integers(1, 4),
 )
-def test_any_shape(
-    isa: str,
-    n: int,
-    dim: int,
-    classes: int,
-    hidden: int,
-    batch_size: int,
-    dropout: float,
-    n_val: int,
-    half: bool,
-    weighted: bool,
-    standardize: bool,
-    threads: int,
-) -> None:
-    dtype = np.float16 if half else np.float32
-    task = make_task(n, dim, classes, n_val=n_val, dtype=dtype, weighted=weighted, standardize=standardize)
-    spec = HeadSpec(hidden=hidden, dropout=dropout, seed=n * dim)
+def test_any_shape_and_option(data: st.DataObject, isa: str, batch_size: int, threads: int) -> None:
+    drawn = data.draw(tasks())
+    task, spec = make_task(**drawn), data.draw(specs(drawn))
     result = Engine("native", "cpu", isa).train([task], [(spec, 0)], batch_size=batch_size, epochs=2, threads=threads)
     reference = train(task, spec, batch_size, 2)
     np.testing.assert_allclose(result.history["train_loss"][0], reference.train_loss, rtol=2e-5)
-    if n_val:
+    if task.val is not None:
         np.testing.assert_allclose(result.history["val_loss"][0], reference.val_loss, rtol=1e-4)
-    elif not standardize:  # else the weights come back folded
+    elif task.mean is None:  # else the weights come back folded
         assert distance(result.heads[0].weights, reference.weights, reference.initial) < 1e-3
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(data=st.data(), batch_size=st.integers(1, 60), threads=st.integers(1, 4))
+def test_any_bank_is_its_heads(data: st.DataObject, batch_size: int, threads: int) -> None:
+    """To the bit, whatever kinds and options stand beside one another."""
+    drawn = data.draw(st.lists(tasks(), min_size=1, max_size=3))
+    numbers = data.draw(st.lists(st.integers(0, len(drawn) - 1), min_size=2, max_size=6))
+    heads = [(data.draw(specs(drawn[number])), number) for number in numbers]
+    bank = [make_task(**arguments) for arguments in drawn]
+    engine = Engine("native", "cpu")
+    together = engine.train(bank, heads, batch_size=batch_size, epochs=2, threads=threads)
+    for i, head in enumerate(heads):
+        assert same_heads(engine.train(bank, [head], batch_size=batch_size, epochs=2, threads=1), together, None, [i])
