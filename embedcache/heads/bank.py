@@ -40,6 +40,8 @@ class Task:
     ``mean`` and ``inv_std`` (float32 [D], both or neither): heads are trained on (x - mean) * inv_std.
     ``class_weight`` (float32 [classes]) weighs the validation loss, and the training loss of heads that bring no
     weights of their own: as torch.nn.CrossEntropyLoss(weight) and torch.nn.BCEWithLogitsLoss(pos_weight) do.
+    ``target_mean`` and ``target_std`` (float64 [classes], both or neither; regression): y is (values - mean) / std, and
+    what is trained predicts values.
     """
 
     train: View
@@ -49,6 +51,8 @@ class Task:
     inv_std: np.ndarray | None = None
     class_weight: np.ndarray | None = None
     kind: str = "classification"
+    target_mean: np.ndarray | None = None
+    target_std: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -278,7 +282,10 @@ def fold_standardization(weights: dict[str, np.ndarray], task: Task) -> dict[str
     return {**weights, w: scaled.astype(np.float32), b: shifted.astype(np.float32)}
 
 
-def fold_target_scale(weights: dict[str, np.ndarray], mean: np.ndarray, std: np.ndarray) -> dict[str, np.ndarray]:
-    """Weights whose outputs are y from weights whose outputs are (y - mean) / std; mean and std float64 [classes]."""
+def fold_target_scale(weights: dict[str, np.ndarray], task: Task) -> dict[str, np.ndarray]:
+    """Weights whose outputs are values from weights whose outputs are (values - mean) / std."""
+    mean, std = task.target_mean, task.target_std
+    if mean is None or std is None:
+        return weights
     w2 = (weights["w2"] * std[:, None]).astype(np.float32)
     return {**weights, "w2": w2, "b2": (weights["b2"] * std + mean).astype(np.float32)}

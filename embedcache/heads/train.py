@@ -149,6 +149,8 @@ def _trained(spec: HeadSpec, number: int, task: Task, outcome: Outcome, history:
         outcome.status, outcome.best_epoch = "diverged", -1
     best, run = outcome.best_epoch, outcome.epochs_run
     weights, outcome.weights = fold_standardization(outcome.weights, task), {}  # never two copies of a whole bank
+    if best >= 0:  # else they are zeros
+        weights = fold_target_scale(weights, task)
     return TrainedHead(
         spec,
         weights,
@@ -238,6 +240,7 @@ def train_heads(
     names = range(targets.outputs) if targets.classes is None else targets.classes
     weight = class_weights(class_weight, targets.y, names, targets.kind)
     what = Task(train, val, targets.outputs, class_weight=weight, kind=targets.kind)
+    what.target_mean, what.target_std = targets.mean, targets.std
     if standardize:
         what.mean, what.inv_std = standardize_stats(x, train.rows)
     result = train_bank(
@@ -255,8 +258,6 @@ def train_heads(
     for head in result.heads:
         if targets.classes is not None:
             head.classes = targets.classes.tolist()
-        if targets.mean is not None and targets.std is not None and head.best_epoch >= 0:
-            head.weights = fold_target_scale(head.weights, targets.mean, targets.std)
     return result
 
 
