@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from numbers import Real
 from typing import Any
 
 from embedcache.errors import EmbedcacheError
@@ -117,9 +118,9 @@ def _values(name: str, value: Any) -> list[Any]:
         return [value]
     values = list(value)
     if name in SEQUENCES:
-        if values and all(isinstance(v, (int, float)) for v in values):
+        if values and all(isinstance(v, Real) for v in values):
             return [tuple(values)]  # one pair of betas, one weight per class: not several values
-        values = [v if v is None or isinstance(v, str) else tuple(v) for v in values]
+        values = [tuple(v) if isinstance(v, Iterable) and not isinstance(v, str) else v for v in values]
     if not values:
         raise EmbedcacheError(f"{name} has no values: give at least one")
     return values
@@ -140,11 +141,14 @@ def whole_number(name: str, value: Any, low: int, high: int) -> int:
 
 
 def _class_weight(value: Any) -> str | tuple[float, ...] | None:
-    if value is None or value in ("none", "balanced"):
+    if value is None or (isinstance(value, str) and value in ("none", "balanced")):
         return value
-    if isinstance(value, str) or not isinstance(value, Iterable):
+    if isinstance(value, (str, Mapping)) or not isinstance(value, Iterable):
         raise EmbedcacheError(f"class_weight must be none, balanced or one weight per class, not {value!r}")
-    return tuple(_number("class_weight", weight, 0.0, LARGEST, open_low=True) for weight in value)
+    weights = tuple(_number("class_weight", weight, 0.0, LARGEST, open_low=True) for weight in value)
+    if not weights:
+        raise EmbedcacheError("class_weight has no weights: give one per class")
+    return weights
 
 
 def _number(name: str, value: Any, low: float, high: float, open_low: bool = False) -> float:

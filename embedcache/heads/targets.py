@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.bank import KINDS, balanced_weight
+from embedcache.heads.spec import LARGEST
 from embedcache.heads.trained import to_numpy
 
 
@@ -63,7 +65,8 @@ def read_targets(y: Any, n: int, task: str = "auto") -> Targets:
         values = _values(y, n, "training")
         mean, std = values.mean(axis=0), values.std(axis=0)
         if not (std > 0).all():
-            raise EmbedcacheError("y holds one value only: there is nothing to learn")
+            where = f"column {int(std.argmin())} of y" if values.shape[1] > 1 else "y"
+            raise EmbedcacheError(f"{where} holds one value only: there is nothing to learn")
         targets = Targets(kind, values, None, values.shape[1], mean, std)
         targets.y = targets._scaled(values)
         return targets
@@ -163,9 +166,11 @@ def _values(y: Any, n: int, what: str) -> np.ndarray:
     if values.ndim not in (1, 2) or len(values) != n or not values.size:
         raise EmbedcacheError(f"the {what} X has {n} rows, but y has shape {list(values.shape)}")
     values = values.reshape(n, -1)
-    wrong = ~np.isfinite(values).all(axis=1)
+    wrong = ~(np.abs(values) <= LARGEST).all(axis=1)
     if wrong.any():
-        raise EmbedcacheError(f"row {int(wrong.argmax())} of the {what} y is NaN or infinite: leave such rows out")
+        raise EmbedcacheError(
+            f"row {int(wrong.argmax())} of the {what} y is NaN, infinite or beyond {LARGEST:g}: leave such rows out"
+        )
     return values
 
 
@@ -182,13 +187,15 @@ def _codes_of(y: Any, classes: np.ndarray, n: int, what: str) -> np.ndarray:
 
 
 def _labels(y: Any, n: int) -> np.ndarray:
-    labels = np.asarray(y, object) if isinstance(y, (list, tuple)) else to_numpy(y)  # NumPy would make "nan" of a NaN
+    # One by one: NumPy would make "nan" of a NaN beside strings.
+    labels = np.fromiter(y, object, len(y)) if isinstance(y, (list, tuple)) else to_numpy(y)
     if labels.dtype == object:
         if len({isinstance(label, str) for label in labels.flat}) > 1 or any(label is None for label in labels.flat):
             raise EmbedcacheError("y must be all integers or all strings, without missing values")
-        labels = np.array(labels.tolist())
-    if labels.dtype.kind not in "iubU":
-        raise EmbedcacheError(f"y must hold integers or strings, not {labels.dtype}")
+        with contextlib.suppress(ValueError):  # lists of several lengths stay objects
+            labels = np.array(labels.tolist())
     if labels.shape != (n,):
         raise EmbedcacheError(f"X has {n} rows, but y has shape {list(labels.shape)}")
+    if labels.dtype.kind not in "iubU":
+        raise EmbedcacheError(f"y must hold integers or strings, not {labels.dtype}")
     return labels

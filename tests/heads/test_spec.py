@@ -25,6 +25,14 @@ def test_grid_takes_single_values_and_drops_repeats() -> None:
     assert len(head_grid(betas=[(0.8, 0.9), (0.9, 0.99)])) == 2
 
 
+def test_one_weight_per_class_is_one_value() -> None:
+    for weights in ([1, 2], (1.0, 2.0), np.array([1, 2], np.float32)):
+        assert head_grid(class_weight=weights) == [HeadSpec(class_weight=(1, 2))] == [HeadSpec(class_weight=weights)]
+    grid = head_grid(class_weight=[None, "none", "balanced", [1, 2], np.array([1.0, 2.0])])
+    assert [spec.class_weight for spec in grid] == [None, "none", "balanced", (1.0, 2.0)]
+    assert [spec.class_weight for spec in head_grid(class_weight="balanced")] == ["balanced"]
+
+
 def test_names_tell_specs_apart() -> None:
     grid = head_grid(
         hidden=[0, 8],
@@ -33,6 +41,10 @@ def test_names_tell_specs_apart() -> None:
         seed=[0, 1],
         eps=[1e-8, 1e-6],
         betas=[(0.9, 0.999), (0.8, 0.9)],
+        label_smoothing=[0, 0.1],
+        class_weight=[None, "none", "balanced", (1, 2), (2, 1)],
+        schedule=["constant", "linear", "cosine"],
+        warmup=[0, 0.1],
     )
     assert len({spec.name for spec in grid}) == len(grid)
     assert HeadSpec().name == "h512-lr0.001-do0.1-wd0.01-s0"
@@ -40,7 +52,11 @@ def test_names_tell_specs_apart() -> None:
 
 def test_specs_survive_json() -> None:
     spec = HeadSpec(hidden=7, betas=(0.5, 0.6), seed=2**64 - 1)
-    assert HeadSpec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
+    weighted = HeadSpec(class_weight=(0.5, 2), label_smoothing=0.1, schedule="cosine", warmup=0.2)
+    for made in (spec, weighted, HeadSpec(class_weight="balanced")):
+        assert HeadSpec.from_dict(json.loads(json.dumps(made.to_dict()))) == made
+    old = {name: value for name, value in spec.to_dict().items() if name not in ("schedule", "warmup", "class_weight")}
+    assert HeadSpec.from_dict(old) == spec  # files of version 0.1
     with pytest.raises(EmbedcacheError, match="no setting momentum"):
         HeadSpec.from_dict({**spec.to_dict(), "momentum": 1})
 
@@ -64,6 +80,17 @@ def test_specs_survive_json() -> None:
         ({"betas": (0.9,)}, "betas must be two numbers"),
         ({"betas": (0.9, 1.0)}, "betas"),
         ({"eps": 0}, "eps"),
+        ({"label_smoothing": 1}, "label_smoothing must be at least 0 and below 1"),
+        ({"warmup": 1.0}, "warmup must be at least 0 and below 1"),
+        ({"warmup": None}, "warmup must be a number"),
+        ({"schedule": "step"}, "schedule must be constant, linear or cosine"),
+        ({"schedule": ["linear"]}, "schedule must be"),
+        ({"class_weight": "heavy"}, "class_weight must be none, balanced or one weight per class"),
+        ({"class_weight": 3}, "class_weight must be none, balanced or one weight per class"),
+        ({"class_weight": {1: 2.0, 2: 3.0}}, "class_weight must be none, balanced or one weight per class"),
+        ({"class_weight": (1, 0)}, "class_weight must be above 0"),
+        ({"class_weight": [1, "a"]}, "class_weight must be a number"),
+        ({"class_weight": []}, "class_weight has no weights"),
     ],
 )
 def test_values_out_of_range(settings: dict, words: str) -> None:
@@ -76,3 +103,5 @@ def test_grid_errors() -> None:
         head_grid(depth=[1])
     with pytest.raises(EmbedcacheError, match="lr has no values"):
         head_grid(lr=[])
+    with pytest.raises(EmbedcacheError, match="betas must be two numbers"):
+        head_grid(betas=[(0.9, 0.99), 3])
