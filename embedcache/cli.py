@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
 
-from embedcache import __version__, show
+from embedcache import __version__, show, show_heads
 from embedcache.errors import EmbedcacheError
-from embedcache.options import CommaList, Number
+from embedcache.heads.spec import SCHEDULES
+from embedcache.heads.sweep import Range
+from embedcache.options import CommaList, Number, SweepList
 from embedcache.progress import progress_bar
+from embedcache.screen import one_line
 
 FRACTION = Number(float, 0, 1)
 RATE = Number(float, 0, above=True)
@@ -31,8 +37,9 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
-        except KeyboardInterrupt:
-            click.echo("Interrupted: nothing is half written; the same command starts again.", err=True)
+        except KeyboardInterrupt as stop:
+            default = "Interrupted: nothing is half written; the same command starts again."
+            click.echo(one_line(str(stop)) or default, err=True)
             ctx.exit(1)
         except BrokenPipeError:
             raise
@@ -45,13 +52,13 @@ class Commands(click.Group):
 
 def _one_line(error: Exception) -> str:
     if isinstance(error, EmbedcacheError):
-        return show.one_line(str(error))
+        return one_line(str(error))
     if isinstance(error, MemoryError):
         return "out of memory; use fewer --threads or a smaller batch"
     if isinstance(error, OSError) and error.strerror:
-        where = f" {show.one_line(str(error.filename))}" if error.filename else ""
+        where = f" {one_line(str(error.filename))}" if error.filename else ""
         return f"{error.strerror}:{where}; check that the path exists, is yours to use and has space"
-    text = show.one_line(str(error)) or "no message"
+    text = one_line(str(error)) or "no message"
     return f"{type(error).__name__}: {text} (unexpected: EMBEDCACHE_DEBUG=1 shows where)"
 
 
@@ -69,6 +76,16 @@ def json_option(command: Any) -> Any:
 
 def emit(document: Any) -> None:
     click.echo(json.dumps(document, ensure_ascii=False, allow_nan=False))
+
+
+@contextmanager
+def _sigterm_as_ctrl_c() -> Iterator[None]:
+    """What Ctrl-C saves is saved, too, where a batch system ends the work."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda[:N].")
@@ -157,13 +174,33 @@ def verify(as_json: bool, cache: str) -> None:
 @main.command("train-head", short_help="Train a bank of heads on CACHE, into RUN.")
 @click.argument("cache")
 @click.option("-o", "--output", "run", required=True, metavar="RUN", help="The folder to make.")
-@click.option("--label", help="The label column.  [default: the only one, or label]")
+@click.option(
+    "--label", type=NAMES, help="Label columns, each with heads of its own.  [default: label, or the only one]"
+)
+@click.option(
+    "--task",
+    type=click.Choice(["auto", "classification", "multilabel", "regression"]),
+    default="auto",
+    show_default=True,
+    help="auto: multilabel where a label column holds lists, else classification.",
+)
 @click.option("--recipe", type=click.Choice(["default", "article"]), default="default", show_default=True)
-@click.option("--hidden", type=CommaList(Number(int, 0, 65537)), help="Hidden units; 0 is a linear probe.")
-@click.option("--lr", type=CommaList(RATE), help="Learning rates.")
-@click.option("--dropout", type=CommaList(FRACTION))
-@click.option("--weight-decay", type=CommaList(Number(float, 0)))
+@click.option("--hidden", type=SweepList(Number(int, 0, 65537)), help="Hidden units; 0 is a linear probe.")
+@click.option("--lr", type=SweepList(RATE), help="Learning rates.")
+@click.option("--dropout", type=SweepList(FRACTION))
+@click.option("--weight-decay", type=SweepList(Number(float, 0)))
+@click.option("--label-smoothing", type=SweepList(FRACTION), help="Share of a label that is spread over all of them.")
+@click.option(
+    "--schedule", type=CommaList(choices=SCHEDULES), help="Of the learning rate: constant, linear or cosine, down to 0."
+)
+@click.option("--warmup", type=SweepList(FRACTION), help="Share of the steps in which the rate rises from 0.")
+@click.option(
+    "--class-weight",
+    type=CommaList(choices=("none", "balanced")),
+    help="Of the training loss. Heads are chosen by one validation loss: weighted if all are balanced, else plain.",
+)
 @click.option("--seed", type=CommaList(Number(int, 0, 2**63)))
+@click.option("--random", type=COUNT, metavar="N", help="Draw N combinations, each with every --seed, in place of all.")
 @click.option("--batch-size", type=COUNT)
 @click.option("--epochs", type=COUNT)
 @click.option("--val", type=FRACTION, help="Share of the rows to validate on.")
@@ -172,30 +209,45 @@ def verify(as_json: bool, cache: str) -> None:
     "--folds", type=Number(int, 2), metavar="K", help="K folds in place of --val; the best is trained again on all."
 )
 @click.option("--group", help="Rows with the same value in this column stay on one side of the split.")
-@click.option("--class-weight", type=click.Choice(["none", "balanced"]), default="none", show_default=True)
 @click.option("--standardize/--no-standardize", default=None, help="Zero mean, unit variance for every feature.")
 @click.option("--early-stop", type=Number(int, 0), metavar="N", help="Stop a head after N epochs without gain.")
 @click.option("--pooling", type=click.Choice(["cls", "mean"]), help="[default: cls, or the only one stored]")
 @click.option("--layers", "layer", type=Number(int, -1000), default=-1, show_default=True)
 @click.option("--engine", type=click.Choice(["auto", "native", "torch"]), default="auto", show_default=True)
 @device_option
-@click.option("--compute", type=click.Choice(["auto", "float32"]), default="auto", show_default=True)
+@click.option(
+    "--compute", type=click.Choice(["auto", "float32", "bfloat16", "tf32"]), default="auto", show_default=True
+)
 @click.option("--threads", type=COUNT, help="[default: every core that this process may use]")
+@click.option("--resume", is_flag=True, help="Keep the heads that RUN or an interrupted training of it has already.")
 @json_option
 def train_head(as_json: bool, cache: str, run: str, **options: Any) -> None:
     """Train a head for every combination of the comma lists, all at once.
 
-    Defaults of --hidden, --lr, --dropout, --weight-decay, --seed, --batch-size, --epochs, --val, --test and
-    --standardize come from the recipe. `--lr 1e-4,1e-3 --seed 0,1,2` makes six heads.
+    What is not named comes from the recipe.
+
+    \b
+      embedcache train-head C.h5 -o RUN --lr 1e-4,1e-3 --seed 0,1,2      six heads
+      ... --lr 1e-5:1e-2 --hidden 32:1024 --dropout 0,0.3 --random 50    fifty drawn from ranges and lists
+      ... --schedule cosine,linear --warmup 0.1 --label-smoothing 0,0.1 --class-weight none,balanced
+      ... --label genre,stars                                            heads for both columns, in one bank
+      ... --label stars --task regression                                numbers, not classes
+      ... --resume                                                       after Ctrl-C, or with more settings
     """
     from embedcache.heads.job import train_head as train
 
-    with progress_bar("training", "head-rows") as progress:
-        report = train(cache, run, progress=progress, **options)
+    ranges = [name for name, value in options.items() if isinstance(value, Range)]
+    if ranges and not options["random"]:
+        name = ranges[0].replace("_", "-")
+        raise click.UsageError(f"--{name} {options[ranges[0]]} is a range: draw from it with --random N")
+    with _sigterm_as_ctrl_c(), progress_bar("training", "head-rows", steps="head-epochs") as progress:
+        report = train(
+            cache, run, progress=progress, tell=lambda line: click.echo(f"Note: {line}", err=True), **options
+        )
     if as_json:
         emit(report.to_dict())
     else:
-        show.train_head(report)
+        show_heads.train_head(report)
 
 
 @main.command()

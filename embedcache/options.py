@@ -1,4 +1,4 @@
-"""Types of the command line's options: comma lists and ranges, so that a slip is wrong usage (exit 2), no crash."""
+"""Types of the command line's options: numbers, lists and ranges, so that a slip is wrong usage (exit 2), no crash."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import click
+
+from embedcache.errors import EmbedcacheError
+from embedcache.heads.sweep import Range, check_range
 
 
 class Number(click.ParamType):
@@ -56,3 +59,26 @@ class CommaList(click.ParamType):
             if one in items[:i]:
                 self.fail(f"{one!r} is given twice", param, ctx)
         return tuple(items)
+
+
+class SweepList(CommaList):
+    """A comma list of a head's setting, or a range ``low:high`` to draw from (--random); the option has its name."""
+
+    def __init__(self, item: Number) -> None:
+        super().__init__(item)
+        self.number = item
+        self.name = "LIST | LOW:HIGH"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str) or ":" not in value:
+            return super().convert(value, param, ctx)
+        ends = [part.strip() for part in value.split(":")]
+        if len(ends) != 2 or "," in value:
+            self.fail(f"{value!r}: write a list, like 1,2,3, or one range, like 1:3", param, ctx)
+        low, high = (self.number.convert(end, param, ctx) for end in ends)
+        try:
+            values = Range(low, high)
+            check_range(str(param.name) if param else "", values)
+        except EmbedcacheError as error:
+            self.fail(str(error), param, ctx)
+        return values

@@ -12,7 +12,7 @@ import pytest
 
 from embedcache.encoder import Encoder
 from embedcache.errors import EmbedcacheError
-from embedcache.heads.run import write_run
+from embedcache.heads.run import Contents, write_run
 from embedcache.heads.spec import HeadSpec
 from embedcache.heads.trained import TrainedHead
 from embedcache.predict import Classifier, predict_file
@@ -33,7 +33,7 @@ def run(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     head = TrainedHead(HeadSpec(hidden=16), weights, CLASSES, best_epoch=0, epochs_run=1)
     info = {"encoder": {"source": encoder.source, "identity": encoder.identity}, "classes": CLASSES, "dim": 32}
     info |= {"pooling": "mean", "layer": -1, "dtype": "float16"}
-    write_run(path, info, head, {"head-000": head}, [{"rank": 1, "name": "head-000"}])
+    write_run(path, Contents(info, head, {"head-000": head}, [{"rank": 1, "name": "head-000"}]))
     return path
 
 

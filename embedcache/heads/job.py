@@ -1,11 +1,9 @@
-"""The job of train-head: a cache in, a run directory out. Every head of the sweep is trained in one bank."""
+"""The job of train-head: a cache in, a run directory out. All heads of all label columns are trained in one bank."""
 
 from __future__ import annotations
 
-import hashlib
 import platform
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
@@ -13,90 +11,70 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from embedcache import __version__
 from embedcache.cache import Cache, open_cache
 from embedcache.errors import EmbedcacheError
-from embedcache.heads.bank import Task
-from embedcache.heads.baselines import run_baselines
-from embedcache.heads.data import Data, load_data, make_task
-from embedcache.heads.leaderboard import Entry, make_leaderboard, number, score_rows
-from embedcache.heads.metrics import accuracy_interval
+from embedcache.heads.column import Column, ColumnReport, Plan
+from embedcache.heads.leaderboard import Entry, evaluations, history_rows
 from embedcache.heads.recipes import Recipe, make_recipe
-from embedcache.heads.run import check_target, write_run
-from embedcache.heads.spec import HeadSpec
-from embedcache.heads.split import SEED, Split, article_split, check_shares, make_folds, make_split, split_notes
-from embedcache.heads.train import BankResult, EngineWarning, train_bank
+from embedcache.heads.resume import unfinished_path
+from embedcache.heads.run import Contents, check_target, write_columns, write_run
+from embedcache.heads.split import check_shares
+from embedcache.heads.sweep import Range
 from embedcache.heads.trained import TrainedHead
+from embedcache.heads.training import Bank, InterruptedTraining, Options, Progress, Trainer
 
-TOP = 10  # rows of the leaderboard in a report; leaderboard.csv has all
+__all__ = ["HeadReport", "InterruptedTraining", "train_head"]
+
 PACKAGES = ("numpy", "scikit-learn", "torch", "safetensors", "h5py")
 
-Progress = Callable[[int, int, int], None]
-Values = Sequence[float] | float | None
+Values = Sequence[Any] | Range | float | str | None
 
 
 @dataclass
-class HeadReport:
-    """What train_head did; to_dict() is what --json prints."""
+class HeadReport(ColumnReport):
+    """What train_head did; to_dict() is what --json prints. The inherited fields are those of the first column."""
 
     run: str
-    heads: int
+    heads: int  # combinations of settings, summed over the columns
+    kept: int  # of the trained heads, folds counted, those that --resume found
     engine: str
     train_seconds: float  # the training alone
-    head_rows_per_second: float  # training rows x epochs, summed over heads, by train_seconds
-    split: dict[str, Any]  # rows of train, val, test; unlabelled, duplicates, conflicts, left_out; group, folds
-    best: dict[str, Any]  # name, hyperparameters, epochs, scores on val and test (None where a side is empty)
-    baselines: dict[str, dict[str, Any]]
-    leaderboard: list[dict[str, Any]]  # the first ten
-    label: str
-    classes: list[str]
+    head_rows_per_second: float  # training rows x epochs, summed over the heads trained now, by train_seconds
     pooling: str
     layer: int
     recipe: str
-    notes: list[str]
     seconds: float  # everything
+    columns: dict[str, ColumnReport]
 
     def to_dict(self) -> dict[str, Any]:
         """JSON types, without NaN."""
         return asdict(self)
 
 
-@dataclass(frozen=True)
-class Options:
-    """How the heads are trained, beside the recipe; all of it goes into run.json."""
-
-    early_stop: int
-    class_weight: str
-    engine: str
-    device: str
-    compute: str
-    threads: int | None
-
-    def bank(self) -> dict[str, Any]:
-        """Keywords of train_bank."""
-        return {"engine": self.engine, "device": self.device, "compute": self.compute, "threads": self.threads}
-
-
 def train_head(
     cache: str | Path,
     run: str | Path,
     *,
-    label: str | None = None,
+    label: str | Sequence[str] | None = None,
+    task: str = "auto",
     recipe: str = "default",
     hidden: Values = None,
     lr: Values = None,
     dropout: Values = None,
     weight_decay: Values = None,
+    label_smoothing: Values = None,
+    schedule: Values = None,
+    warmup: Values = None,
+    class_weight: Values = None,
     seed: Values = None,
+    random: int | None = None,
     batch_size: int | None = None,
     epochs: int | None = None,
     val: float | None = None,
     test: float | None = None,
     folds: int | None = None,
     group: str | None = None,
-    class_weight: str = "none",
     standardize: bool | None = None,
     early_stop: int | None = None,
     pooling: str | None = None,
@@ -105,42 +83,72 @@ def train_head(
     device: str = "auto",
     compute: str = "auto",
     threads: int | None = None,
+    resume: bool = False,
     progress: Progress | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> HeadReport:
-    """Train a head for every combination of hidden, lr, dropout, weight_decay and seed, and write the folder ``run``.
+    """Train a head for every combination of the settings from hidden to seed, and write the folder ``run``.
 
-    None takes the recipe's value. ``label``: a label column (None: "label", or the only one). ``val`` and ``test``:
-    shares of the labelled rows; the lowest validation loss chooses each head's epoch and the best head, and only that
-    head sees the test rows, once. ``folds``: K folds of all rows but the test's in place of ``val``: every combination
-    is trained K times, the lowest mean loss wins, and one head with its settings is trained on all K folds together.
-    ``group``: a kept or label column; rows with one value stay on one side. ``progress(done, total, rows)`` counts
-    training rows, summed over heads. ``run`` may be a run already: it is replaced, at the very end.
-    Raises EmbedcacheError for data, settings or folders that cannot do; then ``run`` is as it was.
+    None takes the recipe's value. ``label``: label columns (None: "label", or the only one); each has its own split,
+    and all their heads are trained in one bank. ``task``: "auto" (multilabel where a column holds lists, else
+    classification) or one kind for all columns. ``random``: so many combinations are drawn, each with every seed; then
+    a setting may be a Range, or "low:high". ``val`` and ``test``: shares of the labelled rows; the lowest validation
+    loss chooses each head's epoch and the best head, and only that head sees the test rows, once. That loss is one and
+    the same for all heads: weighted by class only where every head is trained with class_weight "balanced". ``folds``:
+    K folds of all rows but the test's in place of ``val``: every combination is trained K times, the lowest mean loss
+    wins, and one head with its settings is trained on all K folds together. ``group``: a kept or label column; rows
+    with one value stay on one side. ``progress(done, total, rows)`` hears of head-epochs, and of training rows summed
+    over heads; ``tell`` of what is good to know before the training begins.
+
+    ``run`` may be a run already: it is replaced, at the very end. ``resume``: heads that it holds, or that an
+    interrupted training left beside it, are kept where they are exactly what would be trained again. Ctrl-C saves what
+    is finished and raises InterruptedTraining. Raises EmbedcacheError for data, settings or folders that cannot do;
+    then ``run`` is as it was.
     """
     start = time.perf_counter()
-    sweep = {"hidden": hidden, "lr": lr, "dropout": dropout, "weight_decay": weight_decay, "seed": seed}
+    sweep = {
+        "hidden": hidden, "lr": lr, "dropout": dropout, "weight_decay": weight_decay,
+        "label_smoothing": label_smoothing, "schedule": schedule, "warmup": warmup, "class_weight": class_weight,
+        "seed": seed, "random": random,
+    }  # fmt: skip
     common = {"batch_size": batch_size, "epochs": epochs, "standardize": standardize}
     settings = make_recipe(recipe, **sweep, **common, val=0.0 if folds else val, test=test)
-    settings.specs()  # an unusable value is said before anything is read
+    specs = settings.specs()  # an unusable value is said before anything is read
+    _check_settings(settings, task, folds, val, early_stop)
+    check_target(run)
+    article = recipe == "article" and val is None and test is None and group is None and not folds
+    plan = Plan(recipe, settings, specs, task, pooling, layer, group, folds, article)
+    options = Options(early_stop or 0, engine, device, compute, threads)
+    with open_cache(cache) as opened:
+        columns: list[Column] = []
+        for name in _labels(opened, label, run):
+            columns.append(Column(opened, name, plan, columns[0].data.x if columns else None))
+        trainer = Trainer(columns, plan, options, Path(run), tell or (lambda line: None))
+        return Job(opened, trainer, Path(run)).execute(resume, progress, start)
+
+
+def _check_settings(settings: Recipe, task: str, folds: int | None, val: float | None, early_stop: int | None) -> None:
+    """Options that would do nothing are refused."""
     check_shares(settings.val, settings.test)
     if folds and val is not None:
         raise EmbedcacheError("--val and --folds: give one of them; folds take the place of the validation rows")
     if early_stop and not settings.val and not folds:
         raise EmbedcacheError("--early-stop needs validation rows: raise --val")
-    check_target(run)
-    options = Options(early_stop or 0, class_weight, engine, device, compute, threads)
-    with open_cache(cache) as opened:
-        data = load_data(opened, label, pooling, layer, group)
-        plain_article = recipe == "article" and val is None and test is None and group is None and not folds
-        split = _split(opened, data, settings, plain_article)
-        job = Job(opened, data, settings, options, split, recipe, group, folds)
-        return job.execute(Path(run), progress, start)
+    for name, nothing in (("class_weight", ("none",)), ("label_smoothing", (0.0,))):
+        if task == "regression" and getattr(settings, name) != nothing:
+            raise EmbedcacheError(f"--{name.replace('_', '-')} is for classes: leave it out with --task regression")
 
 
-def _split(cache: Cache, data: Data, settings: Recipe, plain_article: bool) -> Split:
-    if plain_article:
-        return article_split(data.y, cache.hashes)
-    return make_split(data.y, cache.hashes, data.groups, val=settings.val, test=settings.test)
+def _labels(cache: Cache, label: str | Sequence[str] | None, run: str | Path) -> list[str | None]:
+    """The label columns that were named, [None] for none. A name may itself have a comma."""
+    if label is None:
+        return [None]
+    whole = label if isinstance(label, str) else ",".join(label)
+    names = [whole] if whole in (*cache.labels_names, *cache.column_names) else whole.split(",")
+    if len(set(names)) < len(names):
+        raise EmbedcacheError(f"--label {whole}: a column is named twice")
+    check_target(run, names)
+    return list(names)
 
 
 @dataclass
@@ -148,178 +156,98 @@ class Job:
     """One training job, planned and checked."""
 
     cache: Cache
-    data: Data
-    settings: Recipe
-    options: Options
-    split: Split
-    recipe: str
-    group: str | None
-    folds: int | None
+    trainer: Trainer
+    run: Path
 
-    def execute(self, run: Path, progress: Progress | None, start: float) -> HeadReport:
+    def execute(self, resume: bool, progress: Progress | None, start: float) -> HeadReport:
         """Train, rank, test, compare with the baselines, write."""
-        data, split = self.data, self.split
-        sides = self._folds() if self.folds else [split]
-        tasks = [make_task(data, side, self.settings.standardize, self.options.class_weight) for side in sides]
-        heads = [(spec, task) for spec in self.settings.specs() for task in range(len(tasks))]
-        tell = None if progress is None else lambda done, total: progress(done, total, done)
-        result, warned = self._train(tasks, heads, self.settings.epochs, self.options.early_stop, tell)
-        for head in result.heads:
-            head.classes = data.classes
-        entries = make_leaderboard(result, tasks)
-        if entries[0].status != "ok":
-            raise EmbedcacheError(
-                f"every head diverged (the loss exploded), {len(entries):,} in all: give a lower --lr"
-            )
-        best = self._train_again(entries[0]) if self.folds else entries[0].heads[0]
-        rows = sum(head.epochs_run * len(tasks[head.task].train.rows) for head in result.heads)
-        report = HeadReport(
-            run=str(run),
-            heads=len(entries),
-            engine=result.engine,
-            train_seconds=result.seconds,
-            head_rows_per_second=rows / max(result.seconds, 1e-9),
-            split=self._split_report(sides),
-            best=self._best_report(entries[0], best),
-            baselines=run_baselines(self.cache.texts, data.y, split),
-            leaderboard=[entry.row(i + 1) for i, entry in enumerate(entries[:TOP])],
-            label=data.label,
-            classes=data.classes,
-            pooling=data.pooling,
-            layer=data.layer,
-            recipe=self.recipe,
-            notes=[],
-            seconds=0.0,
-        )
-        report.notes = warned + self._notes(entries, report)
-        report.seconds = time.perf_counter() - start
-        self._write(run, report, entries, best, result)
+        bank = self.trainer.train(resume, progress)
+        try:
+            results = [self._result(column, bank) for column in self.trainer.columns]
+            report = self._report(results, bank, start)
+            self._write(results, report, bank)
+        except KeyboardInterrupt:
+            raise self.trainer.interrupted(bank.by_identity(), len(bank.by_identity())) from None
+        unfinished_path(self.run).unlink(missing_ok=True)
         return report
 
-    def _train(
-        self,
-        tasks: Sequence[Task],
-        heads: Sequence[tuple[HeadSpec, int]],
-        epochs: int,
-        early_stop: int = 0,
-        progress: Callable[[int, int], None] | None = None,
-    ) -> tuple[BankResult, list[str]]:
-        """The trained bank, and what the engine warned of. Raises KeyboardInterrupt where it was stopped."""
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", EngineWarning)
-            result = train_bank(
-                tasks,
-                heads,
-                batch_size=self.settings.batch_size,
-                epochs=epochs,
-                early_stop=early_stop,
-                progress=progress,
-                **self.options.bank(),
-            )
-        if result.cancelled:
-            raise KeyboardInterrupt
-        return result, [str(warning.message) for warning in caught if issubclass(warning.category, EngineWarning)]
+    def _result(self, column: Column, bank: Bank) -> Result:
+        """The ranked heads, the best one (trained again after folds) and the report."""
+        entries = column.rank(bank.heads[column.label])
+        best = self.trainer.train_again(column, entries[0]) if column.plan.folds else entries[0].heads[0]
+        return Result(column, entries, best, column.report(entries, best))
 
-    def _folds(self) -> list[Split]:
-        codes = self.data.y.copy()
-        codes[self.split.test] = -1
-        return make_folds(codes, self.cache.hashes, self.data.groups, folds=self.folds or 0)
+    def _report(self, results: Sequence[Result], bank: Bank, start: float) -> HeadReport:
+        first, plan = results[0], self.trainer.plan
+        first.report.notes = [*_draw_notes(plan), *bank.notes, *first.report.notes]
+        return HeadReport(
+            **vars(first.report),
+            run=str(self.run),
+            heads=sum(len(result.entries) for result in results),
+            kept=bank.kept,
+            engine=bank.engine,
+            train_seconds=bank.seconds,
+            head_rows_per_second=bank.rows / max(bank.seconds, 1e-9),
+            pooling=first.column.data.pooling,
+            layer=first.column.data.layer,
+            recipe=plan.recipe,
+            seconds=time.perf_counter() - start,
+            columns={result.column.label: result.report for result in results},
+        )
 
-    def _train_again(self, winner: Entry) -> TrainedHead:
-        """The winning settings on all folds together, for as many epochs as were best on average."""
-        task = make_task(self.data, self.split, self.settings.standardize, self.options.class_weight)
-        best = self._train([task], [(winner.spec, 0)], max(1, round(winner.best_epoch + 1)))[0].heads[0]
-        if best.status != "ok":
-            raise EmbedcacheError("the best head diverged when it was trained on all folds: give a lower --lr")
-        best.classes = self.data.classes
-        return best
-
-    def _split_report(self, sides: Sequence[Split]) -> dict[str, Any]:
-        split = self.split
-        counts = ("unlabelled", "duplicates", "conflicts", "left_out")
-        report = {side: len(getattr(split, side)) for side in ("train", "val", "test")}
-        report |= {count: getattr(split, count) for count in counts}
-        folds = [{"train": len(side.train), "val": len(side.val)} for side in sides] if self.folds else None
-        return {**report, "group": self.group, "folds": folds}
-
-    def _best_report(self, winner: Entry, best: TrainedHead) -> dict[str, Any]:
-        tested = score_rows(best, self.data.x, self.data.y, self.split.test)
-        return {
-            "name": winner.name,
-            "hyperparameters": best.spec.to_dict(),
-            "best_epoch": best.best_epoch,
-            "epochs_run": best.epochs_run,
-            "val_accuracy": number(winner.val_accuracy),
-            "val_loss": number(winner.val_loss),
-            "val_macro_f1": winner.val_macro_f1,
-            "test_accuracy": tested and tested.accuracy,
-            "test_accuracy_interval": tested and list(accuracy_interval(tested.accuracy, len(self.split.test))),
-            "test_loss": tested and tested.loss,
-            "test_macro_f1": tested and tested.macro_f1,
-        }
-
-    def _notes(self, entries: Sequence[Entry], report: HeadReport) -> list[str]:
-        """What a person should know before trusting the numbers, one line each."""
-        split, best, notes = self.split, report.best, []
-        if split.unlabelled:
-            notes.append(f"rows left out, because they have no label in {self.data.label!r}: {split.unlabelled:,}")
-        notes += split_notes(split, self.data.y, self.data.classes)
-        if diverged := sum(entry.status != "ok" for entry in entries):
-            notes.append(f"heads that diverged, and are never chosen: {diverged:,} of {len(entries):,}; lower --lr")
-        if best["val_loss"] is None:
-            notes.append("no validation rows: the last epoch is kept, and the lowest training loss chose the head")
-        elif not self.folds and best["best_epoch"] + 1 == self.settings.epochs:
-            notes.append("the best epoch was the last one: more --epochs or a higher --lr may do better")
-        if not len(split.test) and best["val_loss"] is not None:
-            notes.append("no test rows: the validation scores also chose the head, so they flatter it (--test 0.1)")
-        baseline = report.baselines["tfidf_logreg"]
-        side = "test_accuracy" if len(split.test) else "val_accuracy"
-        if baseline[side] is not None and best[side] is not None and baseline[side] > best[side]:
-            other = "another model" if self.data.pooling == "mean" else "--pooling mean or another model"
-            notes.append(f"TF-IDF + logistic regression does better on these rows: try {other}")
-        if "note" in baseline:
-            notes.append(f"TF-IDF baseline: {baseline['note']}")
-        return notes
-
-    def _write(
-        self, run: Path, report: HeadReport, entries: Sequence[Entry], best: TrainedHead, result: BankResult
-    ) -> None:
+    def _write(self, results: Sequence[Result], report: HeadReport, bank: Bank) -> None:
         """The run directory. run.json holds what is needed to do it all again."""
-        heads = {}
-        for entry in sorted(entries, key=lambda entry: entry.name):
-            for fold, head in enumerate(entry.heads):
-                heads[f"{entry.name}/fold-{fold}" if self.folds else entry.name] = head
-        cache, split = self.cache, self.split
         info = {
             "embedcache": __version__,
             "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "cache": {"path": str(cache.path), "fingerprint": cache.fingerprint, "rows": cache.rows},
-            "encoder": cache.encoder,
-            "dim": self.data.x.shape[1],
-            "dtype": str(self.data.x.dtype),
-            "pooling": self.data.pooling,
-            "layer": self.data.layer,
-            "label": self.data.label,
-            "classes": self.data.classes,
-            "recipe": self.recipe,
-            "settings": asdict(self.settings),
-            "options": asdict(self.options),
-            "split": {
-                **report.split,
-                "seed": SEED,
-                "digests": {side: _digest(getattr(split, side)) for side in ("train", "val", "test")},
-            },
-            "engine": result.engine,
-            "train_seconds": result.seconds,
+            "cache": {"path": str(self.cache.path), "fingerprint": self.cache.fingerprint, "rows": self.cache.rows},
+            "encoder": self.cache.encoder,
+            "recipe": report.recipe,
+            "settings": self.trainer.plan.settings.to_dict(),
+            "options": {"task": self.trainer.plan.task, **asdict(self.trainer.options)},
+            "engine": bank.engine,
+            "train_seconds": bank.seconds,
             "seconds": report.seconds,
-            "best": report.best,
-            "baselines": report.baselines,
-            "notes": report.notes,
             "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in PACKAGES}},
         }
-        write_run(run, info, best, heads, [entry.row(i + 1) for i, entry in enumerate(entries)])
+        contents = {result.column.label: _contents(result, bank, info) for result in results}
+        if len(contents) == 1:
+            write_run(self.run, next(iter(contents.values())))
+        else:
+            write_columns(self.run, info, contents)
 
 
-def _digest(rows: np.ndarray) -> str:
-    """Of a set of row numbers: the same rows of the same cache, the same digest."""
-    return hashlib.blake2b(np.sort(rows).astype("<i8").tobytes(), digest_size=16).hexdigest()
+@dataclass
+class Result:
+    """What became of one column."""
+
+    column: Column
+    entries: list[Entry]
+    best: TrainedHead
+    report: ColumnReport
+
+
+def _contents(result: Result, bank: Bank, info: dict[str, Any]) -> Contents:
+    """The run directory of one column; info: what all columns share."""
+    column = result.column
+    ordered = sorted(result.entries, key=lambda entry: entry.name)
+    heads = {
+        f"{entry.name}/fold-{fold}" if column.plan.folds else entry.name: head
+        for entry in ordered
+        for fold, head in enumerate(entry.heads)
+    }
+    about = {
+        **info,
+        **column.about(result.report),
+        "identities": dict(zip(heads, bank.identities[column.label], strict=True)),
+    }
+    leaderboard = [entry.row(i + 1) for i, entry in enumerate(result.entries)]
+    return Contents(about, result.best, heads, leaderboard, list(history_rows(ordered)), evaluations(result.entries))
+
+
+def _draw_notes(plan: Plan) -> list[str]:
+    settings = plan.settings
+    drawn = len(plan.specs) // len(set(settings.seed))
+    if not settings.random or drawn >= settings.random:
+        return []
+    return [f"--random {settings.random:,}: there are {drawn:,} combinations only, and all of them were trained"]

@@ -16,36 +16,16 @@ from embedcache.cache import open_cache
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.data import load_data
 from embedcache.heads.job import HeadReport, train_head
-from embedcache.heads.metrics import score
+from embedcache.heads.metrics import evaluate
 from embedcache.heads.run import FILES, load_heads, load_run
-from tests.conftest import make_cache, make_reviews
-
-N, DIM = 400, 12
-
-
-def labelled(n: int = N, seed: int = 0) -> tuple[list[str], np.ndarray, list[str | None]]:
-    """Texts, vectors whose first column tells the label (most of the time), labels."""
-    reviews = make_reviews(n)
-    rng = np.random.default_rng(seed)
-    x = rng.normal(size=(n, DIM))
-    x[:, 0] += [2 if label == "positive" else -2 for _, label in reviews]
-    x = x * rng.uniform(0.1, 10, DIM) + rng.normal(size=DIM)  # columns of every scale
-    return [text for text, _ in reviews], x.astype(np.float16), [label for _, label in reviews]
+from embedcache.heads.split import make_split
+from tests.conftest import make_cache
+from tests.heads.caches import labelled, make_labelled_cache
 
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    texts, x, labels = labelled()
-    labels[:7] = [None] * 7
-    others = {
-        "label": labels,
-        "stars": [str(i % 5) for i in range(N)],
-        "same": ["x"] * N,
-        "id": [str(i) for i in range(N)],
-    }
-    films = [f"film {i // 8}" for i in range(N)]
-    path = tmp_path_factory.mktemp("job") / "cache.h5"
-    return make_cache(path, texts, {"cls": x, "mean": -x}, others, columns={"film": films})
+    return make_labelled_cache(tmp_path_factory.mktemp("job") / "cache.h5")
 
 
 @pytest.fixture(scope="module")
@@ -92,17 +72,17 @@ def test_run_directory_holds_all_heads_ranked(cache: Path, sweep: HeadReport) ->
 
 def test_the_reported_scores_are_those_of_the_saved_head(cache: Path, sweep: HeadReport) -> None:
     """On the raw vectors of the rows that run.json describes: the standardisation is in the weights."""
-    from embedcache.heads.split import make_split
-
     run = load_run(sweep.run)
     with open_cache(cache) as opened:
         x, (y, classes), hashes = opened.embeddings(), opened.labels("label"), opened.hashes
         split = make_split(y, hashes, seed=run.info["split"]["seed"])
-        val, test = (score(run.best.predict_log_proba(x[rows]), y[rows]) for rows in (split.val, split.test))
+        val, test = (evaluate(y[rows], run.best.logits(x[rows]), classes).scores for rows in (split.val, split.test))
     assert classes == run.classes
-    assert (val.accuracy, val.macro_f1) == (sweep.best["val_accuracy"], sweep.best["val_macro_f1"])
-    assert val.loss == pytest.approx(sweep.best["val_loss"], abs=2e-3)
-    assert (test.accuracy, test.loss) == (sweep.best["test_accuracy"], pytest.approx(sweep.best["test_loss"]))
+    for name in ("accuracy", "macro_f1"):
+        assert val[name] == pytest.approx(sweep.best[f"val_{name}"])
+    assert val["loss"] == pytest.approx(sweep.best["val_loss"], abs=2e-3)
+    for name in ("accuracy", "macro_f1", "loss"):
+        assert test[name] == pytest.approx(sweep.best[f"test_{name}"])
 
 
 def test_run_json_repeats_the_run(cache: Path, sweep: HeadReport, tmp_path: Path) -> None:
@@ -116,6 +96,39 @@ def test_run_json_repeats_the_run(cache: Path, sweep: HeadReport, tmp_path: Path
     with open_cache(cache) as opened:
         assert info["cache"]["fingerprint"] == opened.fingerprint and info["encoder"] == opened.encoder
     assert info["versions"]["numpy"] == np.__version__ and len(info["split"]["digests"]["train"]) == 32
+
+
+def test_settings_of_every_kind_are_heads(cache: Path, tmp_path: Path) -> None:
+    lists = {"label_smoothing": [0, 0.1], "schedule": ["constant", "cosine"], "warmup": [0, 0.2]}
+    lists |= {"class_weight": ["none", "balanced"]}
+    report = train_head(cache, tmp_path / "run", hidden=8, epochs=3, lr=1e-2, **lists)
+    assert report.heads == 16
+    with (tmp_path / "run" / "leaderboard.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    names = ("label_smoothing", "schedule", "warmup", "class_weight")
+    assert len({tuple(row[name] for name in names) for row in rows}) == 16
+    heads = load_heads(report.run)
+    assert len({head.weights["w2"].tobytes() for head in heads.values()}) == 16, "every setting has its effect"
+    assert {spec["schedule"] for spec in (about["spec"] for about in load_run(report.run).info["heads"].values())} == {
+        "constant", "cosine"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("weights", [("none",), ("balanced",), ("none", "balanced")], ids="+".join)
+def test_one_validation_loss_for_all_heads(tmp_path: Path, weights: tuple[str, ...]) -> None:
+    """Weighted where all heads are trained balanced; else plain, so that heads can be compared."""
+    texts, x, labels = labelled()
+    path = make_cache(tmp_path / "c.h5", texts, x, {"label": [*labels[:200], *["positive"] * 200]})
+    run = train_head(path, tmp_path / "run", hidden=0, lr=1e-2, epochs=2, class_weight=weights, val=0.3).run
+    with open_cache(path) as opened:
+        x, y = opened.embeddings(), opened.labels("label")[0]
+        split = make_split(y, opened.hashes, val=0.3)
+        share = np.bincount(y[split.train]) / len(split.train)
+        row_weights = (1 / share)[y[split.val]] if weights == ("balanced",) else np.ones(len(split.val))
+        for head in load_heads(run).values():
+            assert head.spec.class_weight in weights
+            nll = -head.predict_log_proba(x[split.val])[np.arange(len(split.val)), y[split.val]]
+            assert head.val_loss == pytest.approx(np.average(nll, weights=row_weights), abs=2e-3)
 
 
 def test_article_recipe(cache: Path, tmp_path: Path) -> None:
@@ -160,7 +173,7 @@ def test_other_vectors_weights_and_labels(cache: Path, tmp_path: Path) -> None:
         cache, tmp_path / "run", label="stars", pooling="mean", class_weight="balanced", standardize=False, epochs=1
     )
     info = load_run(report.run).info
-    assert (info["pooling"], info["label"], info["options"]["class_weight"]) == ("mean", "stars", "balanced")
+    assert (info["pooling"], info["label"], info["settings"]["class_weight"]) == ("mean", "stars", ["balanced"])
     assert report.classes == list("01234")
 
 
@@ -169,7 +182,7 @@ def test_a_diverged_head_is_marked_and_never_chosen(cache: Path, tmp_path: Path)
     assert report.best["hyperparameters"]["lr"] == 1e-3
     assert [row["status"] for row in report.leaderboard] == ["ok", "diverged"]
     assert any("diverged, and are never chosen: 1 of 2" in note for note in report.notes)
-    with pytest.raises(EmbedcacheError, match="every head diverged"):
+    with pytest.raises(EmbedcacheError, match="every head of 'label' diverged"):
         train_head(cache, tmp_path / "other", hidden=8, lr=1e30, epochs=2)
     assert not (tmp_path / "other").exists()
 
@@ -177,7 +190,7 @@ def test_a_diverged_head_is_marked_and_never_chosen(cache: Path, tmp_path: Path)
 def test_progress_reaches_the_end(cache: Path, tmp_path: Path) -> None:
     seen: list[tuple[int, int, int]] = []
     train_head(cache, tmp_path / "run", hidden=[0, 4], epochs=2, progress=lambda *at: seen.append(at))
-    assert seen[-1] == (2 * 2 * 315, 2 * 2 * 315, 2 * 2 * 315)
+    assert seen[-1] == (2 * 2, 2 * 2, 2 * 2 * 315)  # head-epochs, and rows
 
 
 def test_a_class_with_one_row_is_named(tmp_path: Path) -> None:
@@ -191,6 +204,8 @@ def test_a_class_with_one_row_is_named(tmp_path: Path) -> None:
 def test_a_class_without_rows_is_no_class() -> None:
     cache: Any = SimpleNamespace(
         labels_names=["label"],
+        column_names=[],
+        label_kind=lambda name: "classification",
         labels=lambda name: (np.array([2, 0, -1, 2], np.int32), ["bad", "gone", "good"]),
         poolings=["mean"],
         embeddings=lambda pooling, layer: np.zeros((4, 2), np.float32),
@@ -199,11 +214,74 @@ def test_a_class_without_rows_is_no_class() -> None:
     assert (data.classes, data.y.tolist(), data.pooling) == (["bad", "good"], [1, 0, -1, 1], "mean")
 
 
+def test_a_random_draw(cache: Path, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"lr": "1e-3:1e-1", "hidden": [0, 8], "seed": [0, 1], "epochs": 2}
+    report = train_head(cache, tmp_path / "run", random=3, **settings)
+    assert report.heads == 6 and not any("--random" in note for note in report.notes)
+    info = load_run(report.run).info
+    assert (info["settings"]["random"], info["settings"]["lr"]) == (3, "0.001:0.1")
+    assert len({about["spec"]["lr"] for about in info["heads"].values()}) == 3
+    report = train_head(cache, tmp_path / "run", random=9, hidden=[0, 8], seed=[0, 1], epochs=2)
+    assert report.heads == 4
+    assert any("--random 9: there are 2 combinations only" in note for note in report.notes)
+
+
+# ---- several label columns ----
+
+
+@pytest.fixture(scope="module")
+def columns(cache: Path) -> HeadReport:
+    """Two columns with different rows left out and different classes."""
+    return train_head(cache, cache.parent / "columns", label=["label", "tone"], hidden=[0, 8], lr=1e-2, epochs=10)
+
+
+def test_each_column_is_a_run_of_its_own(cache: Path, columns: HeadReport, tmp_path: Path) -> None:
+    """And to the bit the one that it would be alone."""
+    assert columns.heads == 4 and list(columns.columns) == ["label", "tone"]
+    assert sorted(path.name for path in Path(columns.run).iterdir()) == ["label", "run.json", "tone"]
+    for name in ("label", "tone"):
+        alone = train_head(cache, tmp_path / name, label=name, hidden=[0, 8], lr=1e-2, epochs=10)
+        one, other = Path(columns.run) / name, Path(alone.run)
+        assert sorted(path.name for path in one.iterdir()) == sorted(FILES)
+        assert load_run(one).best.weights["w2"].tobytes() == load_run(other).best.weights["w2"].tobytes()
+        for file in ("heads.safetensors", "leaderboard.csv", "history.csv"):
+            assert (one / file).read_bytes() == (other / file).read_bytes()
+        assert vars(columns.columns[name]) == {
+            **vars(alone.columns[name]), "baselines": columns.columns[name].baselines
+        }  # fmt: skip
+
+
+def test_the_report_of_several_columns(columns: HeadReport) -> None:
+    document = json.loads(json.dumps(columns.to_dict(), allow_nan=False))
+    for key in ("label", "classes", "split", "best", "baselines", "leaderboard"):
+        assert document[key] == document["columns"]["label"][key], "the first column's"
+    assert document["columns"]["tone"]["classes"] == ["high", "low", "mid"]
+    splits = {name: one["split"] for name, one in document["columns"].items()}
+    assert (splits["label"]["unlabelled"], splits["tone"]["unlabelled"]) == (7, 40)
+    assert document["columns"]["tone"]["best"]["test_accuracy"] > 0.7
+
+
+def test_a_run_of_several_columns_is_opened(columns: HeadReport) -> None:
+    run = load_run(columns.run)
+    assert list(run.columns) == ["label", "tone"] and run.classes == ["negative", "positive"]
+    assert run.columns["tone"].classes == ["high", "low", "mid"]
+    assert run.best.spec == run.columns["label"].best.spec
+    assert [len(load_heads(columns.run)), len(load_heads(run.columns["tone"].path))] == [4, 2]
+    assert set(load_heads(columns.run)) == {f"{c}/head-00{i}" for c in ("label", "tone") for i in range(2)}
+
+
+def test_columns_with_folds(cache: Path, tmp_path: Path) -> None:
+    report = train_head(cache, tmp_path / "run", label=["label", "tone"], hidden=[0, 4], lr=1e-2, epochs=2, folds=3)
+    assert report.heads == 4
+    for name in ("label", "tone"):
+        assert list(load_heads(tmp_path / "run" / name)) == [f"head-00{i}/fold-{k}" for i in (0, 1) for k in range(3)]
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"label": "labl"}, "no label column 'labl'; it has id, label, same, stars"),
-        ({"label": "label,stars"}, "one label column at a time"),
+        ({"label": "labl"}, "no label column 'labl'; it has id, label, same, stars, tone"),
+        ({"label": "label,label"}, "named twice"),
         ({"label": "same"}, "one class, 'x'"),
         ({"label": "id"}, "400 different values in 400 rows: is it the label"),
         ({"pooling": "max"}, "max"),

@@ -12,7 +12,7 @@ import pytest
 
 from embedcache.errors import EmbedcacheError
 from embedcache.heads import run as run_module
-from embedcache.heads.run import FILES, check_target, load_heads, load_run, write_run
+from embedcache.heads.run import FILES, LATER, Contents, check_target, load_heads, load_run, write_run
 from embedcache.heads.spec import HeadSpec
 from embedcache.heads.trained import TrainedHead
 
@@ -30,7 +30,7 @@ def make_head(hidden: int, seed: int = 0) -> TrainedHead:
 def write(path: Path, **more: Any) -> dict[str, TrainedHead]:
     heads = {"head-000": make_head(5), "head-001": make_head(0, seed=1)}
     rows = [{"rank": i + 1, "name": name, "val_loss": 0.5} for i, name in enumerate(heads)]
-    write_run(path, {**INFO, **more}, heads["head-000"], heads, rows)
+    write_run(path, Contents({**INFO, **more}, heads["head-000"], heads, rows))
     return heads
 
 
@@ -76,7 +76,7 @@ def test_what_is_no_run_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "precious" / "run.json").write_text('{"format": "something else"}')
     (tmp_path / "file").write_text("text")
     (tmp_path / "empty").mkdir()
-    for path in ("precious", "file", "file/run", "no/such/folder"):
+    for path in ("precious", "file", "file/run"):
         with pytest.raises(EmbedcacheError, match=path.split("/")[0]):
             write(tmp_path / path)
     assert not check_target(tmp_path / "empty")
@@ -91,7 +91,7 @@ def test_a_failed_write_changes_nothing(tmp_path: Path, monkeypatch: pytest.Monk
         raise OSError(28, "No space left on device")
 
     write(tmp_path / "run", note="first")
-    monkeypatch.setattr(run_module, "_save_leaderboard", full)
+    monkeypatch.setattr(run_module, "_save_table", full)
     for name in ("run", "new"):
         with pytest.raises(EmbedcacheError, match="No space left"):
             write(tmp_path / name, note="second")
@@ -99,7 +99,7 @@ def test_a_failed_write_changes_nothing(tmp_path: Path, monkeypatch: pytest.Monk
     assert [file.name for file in tmp_path.iterdir()] == ["run"]
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", sorted({*FILES} - {*LATER}))
 def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
     write(tmp_path / "run")
     (tmp_path / "run" / name).unlink()

@@ -1,0 +1,232 @@
+"""One label column of a run: its rows, what its heads learn, and what is reported and written of them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from embedcache.cache import Cache
+from embedcache.errors import EmbedcacheError
+from embedcache.heads.bank import Task
+from embedcache.heads.baselines import run_baselines
+from embedcache.heads.data import load_data, make_task
+from embedcache.heads.leaderboard import Entry, make_leaderboard, predict_rows, seed_spread
+from embedcache.heads.metrics import Evaluation, evaluate, main_score, number
+from embedcache.heads.recipes import Recipe
+from embedcache.heads.resume import task_digest
+from embedcache.heads.spec import HeadSpec
+from embedcache.heads.split import SEED, Split, article_split, make_folds, make_split, split_notes
+from embedcache.heads.trained import TrainedHead
+
+TOP = 10  # rows of the leaderboard in a report; leaderboard.csv has all
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What was asked for, the same for every label column."""
+
+    recipe: str
+    settings: Recipe
+    specs: list[HeadSpec]
+    task: str
+    pooling: str | None
+    layer: int
+    group: str | None
+    folds: int | None
+    article: bool  # the split is the article's own
+
+    @property
+    def class_weight(self) -> str:
+        """Of the one validation loss by which all heads are compared: weighted only where every head is trained so."""
+        return "balanced" if all(spec.class_weight == "balanced" for spec in self.specs) else "none"
+
+
+@dataclass
+class ColumnReport:
+    """What became of one label column. Scores are None where a side is empty."""
+
+    label: str
+    kind: str  # classification, multilabel or regression
+    classes: list[str]
+    split: dict[str, Any]  # rows of train, val, test; unlabelled, duplicates, conflicts, left_out; group, folds
+    best: dict[str, Any]  # name, hyperparameters, epochs, scores on val and test
+    evaluation: dict[str, dict[str, Any] | None]  # of the best head on val and test: metrics.Evaluation
+    baselines: dict[str, dict[str, Any]]
+    leaderboard: list[dict[str, Any]]  # the first ten
+    spread: list[dict[str, Any]]  # what the seed alone changes: leaderboard.Spread
+    notes: list[str]
+
+
+class Column:
+    """One label column, ready to be trained. Raises EmbedcacheError for data that cannot do.
+
+    Attributes: data; split; sides, what is trained and validated on: the split itself, or its folds; tasks, one a side.
+    """
+
+    def __init__(self, cache: Cache, label: str | None, plan: Plan, x: np.ndarray | None = None) -> None:
+        self.cache, self.plan = cache, plan
+        self.data = load_data(cache, label, plan.pooling, plan.layer, plan.group, plan.task)
+        if x is not None:
+            self.data.x = x  # one matrix for all columns
+        self.split = self._split()
+        self.sides = self._folds() if plan.folds else [self.split]
+        self.tasks = [self.task(side) for side in self.sides]
+
+    @property
+    def label(self) -> str:
+        return self.data.label
+
+    @property
+    def kind(self) -> str:
+        return self.data.kind
+
+    def task(self, side: Split) -> Task:
+        return make_task(self.data, side, self.plan.settings.standardize, self.plan.class_weight)
+
+    def _split(self) -> Split:
+        data, settings, hashes = self.data, self.plan.settings, self.cache.hashes
+        classes = self.kind == "classification"  # others cannot be stratified
+        if self.plan.article and classes:
+            return article_split(data.codes, hashes)
+        return make_split(data.codes, hashes, data.groups, val=settings.val, test=settings.test, stratify=classes)
+
+    def _folds(self) -> list[Split]:
+        codes, classes = self.data.codes.copy(), self.kind == "classification"
+        codes[self.split.test] = -1
+        return make_folds(codes, self.cache.hashes, self.data.groups, folds=self.plan.folds or 0, stratify=classes)
+
+    def digests(self) -> list[str]:
+        """What each task is known by when heads are looked for that need no second training."""
+        data = self.data
+        about = {
+            "cache": self.cache.fingerprint,
+            "pooling": data.pooling,
+            "layer": data.layer,
+            "label": data.label,
+            "classes": data.classes,
+        }
+        return [task_digest(task, self.cache.hashes, about) for task in self.tasks]
+
+    def rank(self, heads: Sequence[TrainedHead]) -> list[Entry]:
+        """The trained heads, one for every combination and task, best first. Raises EmbedcacheError without any."""
+        for head in heads:
+            head.classes = self.data.classes
+        entries = make_leaderboard(heads, self.tasks)
+        if entries[0].status != "ok":
+            raise EmbedcacheError(
+                f"every head of {self.label!r} diverged (the loss exploded), {len(entries):,} in all: give a lower --lr"
+            )
+        return entries
+
+    def report(self, entries: Sequence[Entry], best: TrainedHead) -> ColumnReport:
+        """Score the best head, the baselines beside it."""
+        data, split, winner = self.data, self.split, entries[0]
+        val = winner.evaluation
+        test = self._test(best, val.temperature if val else None)
+        report = ColumnReport(
+            label=data.label,
+            kind=self.kind,
+            classes=data.classes,
+            split=self._split_report(),
+            best=self._best_report(winner, best, val, test),
+            evaluation={"val": val.to_dict() if val else None, "test": test.to_dict() if test else None},
+            baselines=run_baselines(self.cache.texts, data.y, split),
+            leaderboard=[entry.row(i + 1) for i, entry in enumerate(entries[:TOP])],
+            spread=[asdict(one) for one in seed_spread(entries)],
+            notes=[],
+        )
+        report.notes = self._notes(entries, report)
+        return report
+
+    def _test(self, best: TrainedHead, temperature: float | None) -> Evaluation | None:
+        """Of the best head, the one time that the test rows are looked at."""
+        data, rows = self.data, self.split.test
+        if not len(rows):
+            return None
+        (outputs,) = predict_rows([best], data.x, rows)
+        return evaluate(data.y[rows], outputs, data.classes, data.kind, temperature=temperature, interval=True)
+
+    def _split_report(self) -> dict[str, Any]:
+        split = self.split
+        counts = ("unlabelled", "duplicates", "conflicts", "left_out")
+        report = {side: len(getattr(split, side)) for side in ("train", "val", "test")}
+        report |= {count: getattr(split, count) for count in counts}
+        folds = [{"train": len(side.train), "val": len(side.val)} for side in self.sides] if self.plan.folds else None
+        return {**report, "group": self.plan.group, "folds": folds}
+
+    def _best_report(
+        self, winner: Entry, best: TrainedHead, val: Evaluation | None, test: Evaluation | None
+    ) -> dict[str, Any]:
+        main = main_score(self.kind)
+        scores: dict[str, Any] = dict.fromkeys(("val_loss", "val_accuracy", "val_macro_f1", "test_accuracy"))
+        scores |= {"val_loss": number(winner.scores["val_loss"]), f"val_{main}": number(winner.scores[f"val_{main}"])}
+        scores |= {f"test_{main}": test and number(test.scores[main])}
+        scores[f"test_{main}_interval"] = list(test.interval) if test and test.interval else None
+        if self.kind == "regression":
+            scores |= {"val_rmse": val and val.scores["rmse"], "test_rmse": test and test.scores["rmse"]}
+        else:
+            scores["val_macro_f1"] = number(winner.scores["val_macro_f1"])
+            scores |= {f"test_{name}": test and test.scores[name] for name in ("loss", "macro_f1")}
+        return {
+            "name": winner.name,
+            "hyperparameters": best.spec.to_dict(),
+            "best_epoch": best.best_epoch,
+            "epochs_run": best.epochs_run,
+            **scores,
+            "temperature": val and val.temperature,
+        }
+
+    def _notes(self, entries: Sequence[Entry], report: ColumnReport) -> list[str]:
+        """What a person should know before trusting the numbers, one line each."""
+        split, best, notes = self.split, report.best, []
+        if split.unlabelled:
+            notes.append(f"rows left out, because they have no label in {self.data.label!r}: {split.unlabelled:,}")
+        notes += split_notes(split, self.data.y, [] if self.kind == "regression" else self.data.classes)
+        if diverged := sum(entry.status != "ok" for entry in entries):
+            notes.append(f"heads that diverged, and are never chosen: {diverged:,} of {len(entries):,}; lower --lr")
+        evaluated = sum(entry.evaluation is not None for entry in entries)
+        if evaluated and evaluated < len(entries) - diverged:
+            notes.append(f"to save time, only the first {evaluated:,} heads have a calibration in leaderboard.csv")
+        if best["val_loss"] is None:
+            notes.append("no validation rows: the last epoch is kept, and the lowest training loss chose the head")
+        elif not self.plan.folds and best["best_epoch"] + 1 == self.plan.settings.epochs:
+            notes.append("the best epoch was the last one: more --epochs or a higher --lr may do better")
+        if not len(split.test) and best["val_loss"] is not None:
+            notes.append("no test rows: the validation scores also chose the head, so they flatter it (--test 0.1)")
+        baseline = report.baselines["tfidf_logreg"]
+        main = main_score(self.kind)
+        side = f"test_{main}" if len(split.test) else f"val_{main}"
+        if baseline[side] is not None and best[side] is not None and baseline[side] > best[side]:
+            other = "another model" if self.data.pooling == "mean" else "--pooling mean or another model"
+            notes.append(f"TF-IDF + logistic regression does better on these rows: try {other}")
+        if "note" in baseline:
+            notes.append(f"TF-IDF baseline: {baseline['note']}")
+        return notes
+
+    def about(self, report: ColumnReport) -> dict[str, Any]:
+        """What run.json says of this column."""
+        digests = {side: _digest(getattr(self.split, side)) for side in ("train", "val", "test")}
+        return {
+            "dim": self.data.x.shape[1],
+            "dtype": str(self.data.x.dtype),
+            "pooling": self.data.pooling,
+            "layer": self.data.layer,
+            "label": self.data.label,
+            "kind": self.kind,
+            "classes": self.data.classes,
+            "split": {**report.split, "seed": SEED, "digests": digests},
+            "best": report.best,
+            "evaluation": report.evaluation,
+            "baselines": report.baselines,
+            "spread": report.spread,
+            "notes": report.notes,
+        }
+
+
+def _digest(rows: np.ndarray) -> str:
+    """Of a set of row numbers: the same rows of the same cache, the same digest."""
+    return hashlib.blake2b(np.sort(rows).astype("<i8").tobytes(), digest_size=16).hexdigest()

@@ -1,0 +1,161 @@
+"""Heads that need no second training: those of an interrupted run or of a finished one, known by what made them.
+
+A head depends on its settings, its rows and how it was trained, and on nothing else (docs/engine.md). Its *identity* is
+a digest of all that: a head with the same identity is the same to the bit on the CPU engines, so it is kept.
+What an interrupted run had finished lies beside its place in one safetensors file, .RUN.unfinished.safetensors.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from embedcache import __version__
+from embedcache.errors import EmbedcacheError
+from embedcache.heads.bank import Task
+from embedcache.heads.run import load_heads, load_run
+from embedcache.heads.spec import HeadSpec
+from embedcache.heads.trained import TrainedHead
+
+FORMAT = "embedcache-unfinished"
+VERSION = 1
+
+
+def task_digest(task: Task, hashes: np.ndarray, about: Mapping[str, Any]) -> str:
+    """Of what a head learns: which texts in which order, their targets, the scaling, the weights of the loss.
+
+    hashes: uint8 [N, 16] of the texts; with the cache's fingerprint, the pooling and the layer (in about, JSON types)
+    they stand for the vectors.
+    """
+    digest = hashlib.blake2b(json.dumps(about, sort_keys=True).encode(), digest_size=16)
+    for view in (task.train, task.val):
+        digest.update(b"side")
+        if view is not None:
+            for array in (view.rows, view.y[view.rows], hashes[view.rows]):
+                _add(digest, array)
+    for array in (task.mean, task.inv_std, task.class_weight, task.target_mean, task.target_std):
+        digest.update(b"none") if array is None else _add(digest, array)
+    return digest.hexdigest()
+
+
+def identity(spec: HeadSpec, task: str, training: Mapping[str, Any]) -> str:
+    """Of one head. task: a task_digest; training (JSON types): batch size, epochs, engine and the like."""
+    made_by = {"spec": spec.to_dict(), "task": task, "training": dict(training), "embedcache": __version__}
+    return hashlib.blake2b(json.dumps(made_by, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def unfinished_path(run: str | Path) -> Path:
+    """Where the heads of an interrupted run are kept."""
+    path = Path(run).resolve()
+    return path.parent / f".{path.name}.unfinished.safetensors"
+
+
+def save_unfinished(run: str | Path, heads: Mapping[str, TrainedHead]) -> Path:
+    """Keep heads, identity -> head, beside those that are kept already. Raises EmbedcacheError where it cannot.
+
+    The file takes its name once it is whole; until then the old one stands.
+    """
+    from safetensors.numpy import save_file
+
+    path = unfinished_path(run)
+    with suppress(EmbedcacheError):  # a damaged file has nothing to lose
+        heads = {**_load_unfinished(path), **heads}
+    tensors, about = {}, {}
+    for key, head in heads.items():
+        for name, values in (*head.weights.items(), *_history_arrays(head).items()):
+            tensors[f"{key}/{name}"] = values
+        about[key] = {**head.metadata(), "history": list(head.history), "classes": None}
+        about[key]["digest"] = _digest_of(head.weights)
+    part = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
+    header = {"format": FORMAT, "version": VERSION, "heads": about}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, str(part), metadata={FORMAT: json.dumps(header, allow_nan=False)})
+        part.replace(path)
+    except Exception as error:  # safetensors has an error of its own for a full disk
+        raise EmbedcacheError(f"cannot write {path}: {error}; the trained heads are lost") from None
+    finally:
+        part.unlink(missing_ok=True)
+    return path
+
+
+@dataclass
+class Kept:
+    """What resuming found: identity -> head, and what a person should know about it."""
+
+    heads: dict[str, TrainedHead] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def find_heads(run: str | Path, wanted: Collection[str]) -> Kept:
+    """The wanted heads, by identity, in what an interrupted training of ``run`` left and in ``run`` itself."""
+    kept = Kept()
+    for read in (lambda: _from_run(Path(run), wanted), lambda: _load_unfinished(unfinished_path(run), wanted)):
+        try:
+            kept.heads |= read()
+        except EmbedcacheError as error:
+            kept.notes.append(f"--resume cannot use what is there: {error}")
+    return kept
+
+
+def _from_run(run: Path, wanted: Collection[str]) -> dict[str, TrainedHead]:
+    if not run.exists():
+        return {}
+    found: dict[str, TrainedHead] = {}
+    for one in load_run(run).columns.values():
+        names = {name: key for name, key in one.info.get("identities", {}).items() if key in wanted}
+        if names:
+            found |= {names[name]: head for name, head in load_heads(one.path, names).items()}
+    return found
+
+
+def _load_unfinished(path: Path, wanted: Collection[str] | None = None) -> dict[str, TrainedHead]:
+    """The heads of such a file, all or those wanted; a head whose weights are damaged is left out."""
+    from safetensors import SafetensorError, safe_open
+
+    heads = {}
+    try:
+        with safe_open(str(path), framework="numpy") as file:
+            header = json.loads((file.metadata() or {})[FORMAT])
+            if header["version"] != VERSION:
+                raise ValueError(f"version {header['version']!r}")
+            for key, about in header["heads"].items():
+                if wanted is not None and key not in wanted:
+                    continue
+                names = ("w1", "b1", "w2", "b2") if about["spec"]["hidden"] else ("w2", "b2")
+                weights = {name: file.get_tensor(f"{key}/{name}") for name in names}
+                if _digest_of(weights) != about["digest"]:
+                    continue
+                history = {name: file.get_tensor(f"{key}/history/{name}").tolist() for name in about["history"]}
+                heads[key] = TrainedHead.from_metadata({**about, "history": history}, weights)
+    except FileNotFoundError:
+        return {}
+    except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
+        raise EmbedcacheError(f"{path} is damaged or of another version ({error}); remove it") from None
+    return heads
+
+
+def _history_arrays(head: TrainedHead) -> dict[str, np.ndarray]:
+    return {f"history/{name}": np.array(values, np.float64) for name, values in head.history.items()}
+
+
+def _digest_of(weights: Mapping[str, np.ndarray]) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for name in sorted(weights):
+        _add(digest, weights[name])
+    return digest.hexdigest()
+
+
+def _add(digest: Any, array: np.ndarray) -> None:
+    """Type, shape and bytes."""
+    array = np.ascontiguousarray(array)
+    digest.update(f"{array.dtype.str}{array.shape}".encode())
+    digest.update(array.data if array.size else b"")
