@@ -44,18 +44,18 @@ class TrainedHead:
     def dim(self) -> int:
         return int(self.weights["w1" if self.spec.hidden else "w2"].shape[1])
 
-    def logits(self, X: Any) -> np.ndarray:
-        """Outputs float32 [n, C] of X [n, D] (any float dtype; a memory map is read in parts); regression: the values.
+    def logits(self, X: Any, dtype: Any = np.float32) -> np.ndarray:
+        """Outputs [n, C] of X [n, D] (any float dtype; a memory map is read in parts); regression: the values.
 
-        Raises EmbedcacheError where X has another width.
+        ``dtype``: what they are computed in. Raises EmbedcacheError where X has another width.
         """
         x = to_numpy(X)
         if x.ndim != 2 or x.shape[1] != self.dim:
             raise EmbedcacheError(f"X has shape {list(x.shape)}, but this head reads [rows, {self.dim}]")
         w = self.weights
-        out = np.empty((len(x), len(w["b2"])), np.float32)
+        out = np.empty((len(x), len(w["b2"])), dtype)
         for start in range(0, len(x), PREDICT_ROWS):
-            a = np.asarray(x[start : start + PREDICT_ROWS], np.float32)
+            a = np.asarray(x[start : start + PREDICT_ROWS], dtype)
             if self.spec.hidden:
                 a = np.maximum(a @ w["w1"].T + w["b1"], 0)
             out[start : start + PREDICT_ROWS] = a @ w["w2"].T + w["b2"]
