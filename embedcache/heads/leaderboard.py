@@ -1,103 +1,186 @@
-"""Ranking of a trained bank: one entry per combination of settings, the mean over its folds where there are any."""
+"""Ranking of a trained bank: one entry per combination of settings, over its folds where there are any."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from embedcache.heads.bank import Task
-from embedcache.heads.metrics import Scores, score
+from embedcache.heads.bank import Task, View
+from embedcache.heads.calibration import fit_temperature
+from embedcache.heads.metrics import Evaluation, evaluate, main_score, number
 from embedcache.heads.spec import HeadSpec
-from embedcache.heads.train import BankResult
+from embedcache.heads.train import HISTORY
 from embedcache.heads.trained import TrainedHead
 
 CHUNK_ROWS = 4096
-F1_BUDGET = 5e11  # multiply-adds spent on macro F1, best heads first: some ten seconds on two cores
+OUTPUTS = 2**26  # logits held at a time: 256 MB
+# Evaluating a hundred heads of 768-512-2 on 4,000 rows takes some five seconds on two cores. Past the budget (by these
+# estimates, so that the same run always evaluates the same heads) the rest of the leaderboard goes without.
+BUDGET = 20.0
+SECONDS_PER_HEAD, SECONDS_PER_ROW, SECONDS_PER_OUTPUT, SECONDS_PER_PRODUCT = 5e-3, 4e-6, 1e-7, 2e-11
+MAX_VALUES = 5_000_000  # in evaluations.json
 
 
 @dataclass
 class Entry:
-    """One combination of settings. best_epoch counts from 0; scores are NaN or None where nothing was validated."""
+    """One combination of settings.
+
+    ``heads``: one per fold. Numbers are means over them; best_epoch counts from 0. ``scores``: those of HISTORY, NaN
+    where there is none; train_loss is the last epoch's, the others are of the epoch that is kept. ``evaluation``: of
+    the validation rows (folds: of every row, by the head that did not train on it), with the temperature fitted there;
+    None without such rows and past the budget.
+    """
 
     name: str
     spec: HeadSpec
-    heads: list[TrainedHead]  # one per fold
+    heads: list[TrainedHead]
     status: str
-    train_loss: float
-    val_loss: float
-    val_accuracy: float
+    scores: dict[str, float]
     best_epoch: float
     epochs_run: float
-    val_macro_f1: float | None = None
+    evaluation: Evaluation | None = None
+
+    @property
+    def kind(self) -> str:
+        return self.heads[0].kind
+
+    @property
+    def main_score(self) -> float:
+        """The validation accuracy or r2."""
+        return self.scores[f"val_{main_score(self.kind)}"]
 
     def row(self, rank: int) -> dict[str, Any]:
         """Of leaderboard.csv and of the report; None where there is no number."""
-        spec = self.spec
-        return {
-            "rank": rank,
-            "name": self.name,
-            "hidden": spec.hidden,
-            "lr": spec.lr,
-            "dropout": spec.dropout,
-            "weight_decay": spec.weight_decay,
-            "seed": spec.seed,
-            "val_loss": number(self.val_loss),
-            "val_accuracy": number(self.val_accuracy),
-            "val_macro_f1": self.val_macro_f1,
-            "best_epoch": self.best_epoch,
-            "epochs_run": self.epochs_run,
-            "status": self.status,
-        }
+        settings = {name: value for name, value in self.spec.to_dict().items() if name != "betas"}
+        row = {"rank": rank, "name": self.name, **settings}
+        names = ("val_loss", "val_r2") if self.kind == "regression" else ("val_loss", "val_accuracy", "val_macro_f1")
+        row |= {name: number(self.scores[name]) for name in names}
+        found = self.evaluation
+        if self.kind == "regression":
+            row |= {f"val_{name}": found and number(found.scores[name]) for name in ("rmse", "mae", "spearman")}
+        else:
+            row["val_ece"] = found and found.calibration and found.calibration.ece
+            row["val_brier"] = found and found.calibration and found.calibration.brier
+            row["val_temperature"] = found and found.temperature
+        return row | {"best_epoch": self.best_epoch, "epochs_run": self.epochs_run, "status": self.status}
 
 
-def make_leaderboard(result: BankResult, tasks: Sequence[Task]) -> list[Entry]:
-    """Entries, best first. result.heads: for every combination, one head per task.
+@dataclass(frozen=True)
+class Spread:
+    """What the seed alone changes: validation scores of heads that differ in nothing else, best head first.
+
+    ``score``: accuracy or r2; ``std``: of a sample (n - 1).
+    """
+
+    settings: dict[str, Any]
+    heads: list[str]
+    score: str
+    mean: float
+    std: float
+    min: float
+    max: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON types."""
+        return asdict(self)
+
+
+def make_leaderboard(heads: Sequence[TrainedHead], tasks: Sequence[Task]) -> list[Entry]:
+    """Entries, best first. heads: for every combination, one per task (tasks that are not folds: rank them apart).
 
     The lowest validation loss wins, not the highest accuracy: it is what chose each head's epoch, and it counts by how
     much, not only how often, so it is less of a lottery on few validation rows. Without validation rows, the lowest
     last training loss. Heads that diverged come last.
     """
     folds = len(tasks)
-    digits = max(3, len(str(len(result.heads) // folds - 1)))
-    entries = []
-    for i in range(len(result.heads) // folds):
-        heads = result.heads[i * folds : (i + 1) * folds]
-        bad = [head.status for head in heads if head.status != "ok"]
-        entries.append(
-            Entry(
-                name=f"head-{i:0{digits}d}",
-                spec=heads[0].spec,
-                heads=heads,
-                status=bad[0] if bad else "ok",
-                train_loss=_mean([head.history["train_loss"][-1] if head.epochs_run else np.nan for head in heads]),
-                val_loss=_mean([head.val_loss for head in heads]),
-                val_accuracy=_mean([head.val_accuracy for head in heads]),
-                best_epoch=_mean([head.best_epoch for head in heads]),
-                epochs_run=_mean([head.epochs_run for head in heads]),
-            )
-        )
+    digits = max(3, len(str(len(heads) // folds - 1)))
+    entries = [_entry(f"head-{i:0{digits}d}", heads[i * folds : (i + 1) * folds]) for i in range(len(heads) // folds)]
     entries.sort(key=_rank)
-    _add_macro_f1(entries, tasks)
+    _evaluate(entries, tasks)
     return entries
 
 
-def predict_rows(head: TrainedHead, x: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Log-probabilities float32 [n, C] of x[rows], which is copied a few rows at a time."""
-    chunks = [rows[start : start + CHUNK_ROWS] for start in range(0, len(rows), CHUNK_ROWS)]
-    return np.concatenate([head.predict_log_proba(x[chunk]) for chunk in chunks])
+def seed_spread(entries: Sequence[Entry]) -> list[Spread]:
+    """For all settings that were trained with several seeds, in the order of their best heads."""
+    groups: dict[str, list[Entry]] = {}
+    for entry in entries:
+        if entry.status == "ok":
+            groups.setdefault(repr(_without_seed(entry.spec)), []).append(entry)
+    spreads = []
+    for group in groups.values():
+        values = np.array([entry.main_score for entry in group])
+        if len(group) > 1 and np.isfinite(values).all():
+            spreads.append(
+                Spread(
+                    settings=_without_seed(group[0].spec),
+                    heads=[entry.name for entry in group],
+                    score=main_score(group[0].kind),
+                    mean=float(values.mean()),
+                    std=float(values.std(ddof=1)),
+                    min=float(values.min()),
+                    max=float(values.max()),
+                )
+            )
+    return spreads
 
 
-def score_rows(head: TrainedHead, x: np.ndarray, y: np.ndarray, rows: np.ndarray) -> Scores | None:
-    """Scores of a head on some rows; None where there are none."""
-    return score(predict_rows(head, x, rows), y[rows]) if len(rows) else None
+def history_rows(entries: Sequence[Entry]) -> Iterator[dict[str, Any]]:
+    """Of history.csv, the learning curves: head, fold, epoch (both from 0), train_loss and the scores of HISTORY."""
+    for entry in sorted(entries, key=lambda entry: entry.name):
+        for fold, head in enumerate(entry.heads):
+            for epoch in range(head.epochs_run):
+                values = {key: number(head.history[key][epoch]) for key in HISTORY if key in head.history}
+                yield {"head": entry.name, "fold": fold, "epoch": epoch, **values}
 
 
-def number(value: float) -> float | None:
-    """JSON and CSV have no NaN."""
-    return value if np.isfinite(value) else None
+def evaluations(entries: Sequence[Entry]) -> dict[str, dict[str, Any]]:
+    """Of evaluations.json: name -> Evaluation.to_dict() on the validation rows, best first.
+
+    Without the calibration's bins; of many heads of many classes those that some 50 MB hold.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    values = 0
+    for entry in entries:
+        if entry.evaluation is not None:
+            matrix = entry.evaluation.confusion_matrix
+            values += 5 * len(entry.evaluation.per_class) + (0 if matrix is None else matrix.size)
+            if values > MAX_VALUES and found:
+                break
+            found[entry.name] = entry.evaluation.to_dict(bins=False)
+    return found
+
+
+def predict_rows(heads: Sequence[TrainedHead], x: np.ndarray, rows: np.ndarray) -> list[np.ndarray]:
+    """Each head's logits float32 [n, C] of x[rows]; the rows are gathered once, some at a time, for all heads."""
+    outputs = [np.empty((len(rows), len(head.weights["b2"])), np.float32) for head in heads]
+    for start in range(0, len(rows), CHUNK_ROWS):
+        part = x[rows[start : start + CHUNK_ROWS]].astype(np.float32)
+        for head, output in zip(heads, outputs, strict=True):
+            output[start : start + CHUNK_ROWS] = head.logits(part)
+    return outputs
+
+
+def _entry(name: str, heads: Sequence[TrainedHead]) -> Entry:
+    scores = {key: _mean([_kept(head, key) for head in heads]) for key in HISTORY}
+    scores["train_loss"] = _mean([head.history["train_loss"][-1] if head.epochs_run else np.nan for head in heads])
+    bad = [head.status for head in heads if head.status != "ok"]
+    return Entry(
+        name=name,
+        spec=heads[0].spec,
+        heads=list(heads),
+        status=bad[0] if bad else "ok",
+        scores=scores,
+        best_epoch=_mean([head.best_epoch for head in heads]),
+        epochs_run=_mean([head.epochs_run for head in heads]),
+    )
+
+
+def _kept(head: TrainedHead, key: str) -> float:
+    """A score of the epoch whose weights are kept."""
+    return head.history[key][head.best_epoch] if head.best_epoch >= 0 and key in head.history else float("nan")
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -105,22 +188,47 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _rank(entry: Entry) -> tuple[bool, float, float]:
-    loss = entry.val_loss if np.isfinite(entry.val_loss) else entry.train_loss
+    loss = entry.scores["val_loss"] if np.isfinite(entry.scores["val_loss"]) else entry.scores["train_loss"]
     if entry.status != "ok" or not np.isfinite(loss):
         return (True, 0.0, 0.0)
-    return (False, loss, -entry.val_accuracy if np.isfinite(entry.val_accuracy) else 0.0)
+    return (False, loss, -entry.main_score if np.isfinite(entry.main_score) else 0.0)
 
 
-def _add_macro_f1(entries: Sequence[Entry], tasks: Sequence[Task]) -> None:
-    """Predicts every head's validation rows once more, as far as the budget goes."""
-    spent = 0.0
+def _without_seed(spec: HeadSpec) -> dict[str, Any]:
+    return {name: value for name, value in spec.to_dict().items() if name not in ("seed", "betas")}
+
+
+def _evaluate(entries: Sequence[Entry], tasks: Sequence[Task]) -> None:
+    """Evaluates the heads on their validation rows, best first, as far as the budget goes; the first in any case."""
+    views = [task.val for task in tasks if task.val is not None and len(task.val.rows)]
+    if len(views) < len(tasks):
+        return
+    rows, classes = sum(len(view.rows) for view in views), tasks[0].classes
+    y = np.concatenate([_targets(task, view) for task, view in zip(tasks, views, strict=True)])
+    chosen: list[Entry] = []
+    seconds = 0.0
     for entry in entries:
-        views = [task.val for task in tasks if task.val is not None]
-        spent += sum(len(view.rows) for view in views) * sum(array.size for array in entry.heads[0].weights.values())
-        if entry.status != "ok" or not views or spent > F1_BUDGET:
-            return
-        scores = [
-            score(predict_rows(head, view.x, view.rows), view.y[view.rows])
-            for head, view in zip(entry.heads, views, strict=True)
+        weights = sum(array.size for array in entry.heads[0].weights.values())
+        seconds += SECONDS_PER_HEAD + rows * (
+            SECONDS_PER_ROW + weights * SECONDS_PER_PRODUCT + classes * SECONDS_PER_OUTPUT
+        )
+        if entry.status != "ok" or (chosen and seconds > BUDGET):
+            break
+        chosen.append(entry)
+    at_once = max(1, OUTPUTS // (rows * classes))
+    for start in range(0, len(chosen), at_once):
+        group = chosen[start : start + at_once]
+        parts = [
+            predict_rows([entry.heads[fold] for entry in group], view.x, view.rows) for fold, view in enumerate(views)
         ]
-        entry.val_macro_f1 = _mean([one.macro_f1 for one in scores])
+        for i, entry in enumerate(group):
+            outputs = np.concatenate([part[i] for part in parts])
+            names = entry.heads[0].classes or [str(c) for c in range(classes)]
+            temperature = None if entry.kind == "regression" else fit_temperature(y, outputs, entry.kind)
+            entry.evaluation = evaluate(y, outputs, names, entry.kind, temperature=temperature)
+
+
+def _targets(task: Task, view: View) -> np.ndarray:
+    """The y of a view; of a regression in the label's unit."""
+    y = view.y[view.rows]
+    return y if task.target_std is None else y * task.target_std + task.target_mean

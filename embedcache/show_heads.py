@@ -1,0 +1,209 @@
+"""What people read on the screen after train-head."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from embedcache.screen import cell, fits, make_score_table, number, plural, print_tables
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.table import Table
+
+    from embedcache.heads.column import ColumnReport
+    from embedcache.heads.job import HeadReport
+
+SETTINGS = {
+    "hidden": "hidden",
+    "lr": "lr",
+    "dropout": "dropout",
+    "weight_decay": "decay",
+    "label_smoothing": "smoothing",
+    "schedule": "schedule",
+    "warmup": "warm-up",
+    "class_weight": "weights",
+    "eps": "eps",
+    "seed": "seed",
+}
+# Values that go without saying.
+UNSAID = {"label_smoothing": 0, "schedule": "constant", "warmup": 0, "class_weight": "none", "eps": 1e-8}
+SCORES = {
+    "val_loss": "val\nloss",
+    "val_accuracy": "val\nacc",
+    "val_r2": "val\nr2",
+    "val_rmse": "val\nrmse",
+    "val_macro_f1": "val\nF1",
+}
+BASELINES = {
+    "majority": "majority class",
+    "mean": "mean",
+    "tfidf_logreg": "TF-IDF + logreg",
+    "tfidf_ridge": "TF-IDF + ridge",
+}
+MANY_CLASSES = 20  # above it the report shows the best and the worst five only
+MATRIX_CLASSES = 10  # of the largest confusion matrix that is shown
+SPREADS = 5
+
+
+def train_head(report: HeadReport) -> None:
+    """The whole report: for every label column the chosen head, the first ten, the spread, the classes, calibration."""
+    rate = f"{report.head_rows_per_second:,.0f} head-rows/s, {report.engine}"
+    kept = f"; {report.kept:,} needed no training" if report.kept else ""
+    click.echo(f"{report.run}: {plural(report.heads, 'head')} in {report.train_seconds:.1f} s ({rate}){kept}")
+    for column in report.columns.values():
+        _column(column, titled=len(report.columns) > 1)
+    click.echo(f"{Path(report.run) / ('*' if len(report.columns) > 1 else '') / 'leaderboard.csv'} has every head.")
+
+
+def _column(report: ColumnReport, titled: bool) -> None:
+    split = report.split
+    sides = ", ".join(f"{split[side]:,} {side}" for side in ("train", "val", "test") if split[side])
+    grouped = f", grouped by {split['group']}" if split["group"] else ""
+    folds = f", {len(split['folds'])} folds of the training rows" if split["folds"] else ""
+    title = f"\nLabel {cell(report.label, 40)}: {report.kind}" if titled else report.kind.capitalize()
+    outputs = {"classification": "classes", "multilabel": "labels"}.get(report.kind)
+    count = f", {len(report.classes):,} {outputs}" if outputs else ""
+    click.echo(f"{title}{count}; {sides} rows{grouped}{folds}")
+    print_tables("", _against_baselines(report), "", *_first_ten(report), *_spreads(report))
+    evaluation = report.evaluation["test"] or report.evaluation["val"]
+    if evaluation and report.kind != "regression":
+        side = "test" if report.evaluation["test"] else "validation"
+        print_tables("", *_per_class(evaluation, side), *_confusion(evaluation, report.classes))
+        click.echo(_calibration(report.evaluation))
+    for note in report.notes:
+        click.echo(f"Note: {cell(note)}")
+
+
+def _against_baselines(report: ColumnReport) -> Table:
+    """The chosen head, scored on the test rows once, above what it must beat."""
+    main, beside = ("r2", "rmse") if report.kind == "regression" else ("accuracy", "macro_f1")
+    scored = {report.best["name"] + ", chosen": report.best}
+    scored |= {BASELINES.get(name, name): scores for name, scores in report.baselines.items()}
+    keys = [f"val_{main}", f"test_{main}", f"test_{main}_interval", f"test_{beside}"]
+    keys = [key for key in keys if any(scores.get(key) is not None for scores in scored.values())]
+    titles = ["95% interval" if "interval" in key else key.replace("_", " ").replace("f1", "F1") for key in keys]
+    table = make_score_table("", *titles, left=[""])
+    for name, scores in scored.items():
+        table.add_row(name, *(_score(scores, key) for key in keys))
+    return table
+
+
+def _score(scores: dict[str, Any], key: str) -> str:
+    value = scores.get(key)
+    if key.endswith("_interval"):
+        return "" if value is None else f"{value[0]:.3f} to {value[1]:.3f}"
+    return number(value)
+
+
+def _first_ten(report: ColumnReport) -> list[Table | str]:
+    """The top of the leaderboard: the settings in which its heads differ, and the scores."""
+    rows = report.leaderboard
+    swept, same = _swept(rows)
+    scores = [key for key in SCORES if any(row.get(key) is not None for row in rows)]
+    before = [(str(row["rank"]), row["name"]) for row in rows]
+    epochs = ["-" if row["status"] != "ok" else f"{row['best_epoch'] + 1:.3g}" for row in rows]
+    after = [(epoch, *(number(row[key]) for key in scores)) for epoch, row in zip(epochs, rows, strict=True)]
+    table = _with_settings(("rank", "head"), before, rows, swept, ("epoch", *(SCORES[key] for key in scores)), after)
+    one = next((row for row in rows if row["hidden"]), rows[0])  # a probe has no dropout
+    shared = ", ".join(f"{SETTINGS[key]} {_setting(key, one)}" for key in same if _worth_saying(key, one))
+    return [table, f"The same in all of these: {shared}."] if shared else [table]
+
+
+def _spreads(report: ColumnReport) -> list[Table | str]:
+    """What the seed alone changes: the scores of a setting's seeds."""
+    spreads = report.spread[:SPREADS]
+    if not spreads:
+        return []
+    rows = [one["settings"] for one in spreads]
+    numbers = [
+        (str(len(one["heads"])), *(number(one[key]) for key in ("mean", "std", "min", "max"))) for one in spreads
+    ]
+    titles = ("seeds", "mean", "std", "lowest", "highest")
+    table = _with_settings((), [()] * len(rows), rows, _swept(rows)[0], titles, numbers)
+    more = f"; the first {SPREADS} of {len(report.spread)} settings" if len(report.spread) > SPREADS else ""
+    return ["", f"What the seed alone changes (validation {spreads[0]['score']}{more}):", table]
+
+
+def _swept(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[str]]:
+    """The settings in which rows differ, and the others."""
+    known = [key for key in SETTINGS if key in rows[0]]
+    swept = [key for key in known if len({str(row[key]) for row in rows}) > 1]
+    return swept, [key for key in known if key not in swept]
+
+
+def _with_settings(
+    first: Sequence[str],
+    before: Sequence[Sequence[str]],
+    rows: Sequence[dict[str, Any]],
+    swept: Sequence[str],
+    last: Sequence[str],
+    after: Sequence[Sequence[str]],
+) -> Table:
+    """A table with a column for every setting; where the screen is too narrow, with one that holds all of them."""
+    table = make_score_table(*first, *(SETTINGS[key] for key in swept), *last, left=["head"])
+    narrow = make_score_table(*first, "settings", *last, left=["head", "settings"], wraps="settings")
+    for some, row, others in zip(before, rows, after, strict=True):
+        values = {key: _setting(key, row) for key in swept}
+        table.add_row(*some, *values.values(), *others)
+        said = [f"{SETTINGS[key]} {value}" for key, value in values.items() if _worth_saying(key, row)]
+        narrow.add_row(*some, ", ".join(said), *others)
+    return table if fits(table) else narrow
+
+
+def _worth_saying(key: str, row: dict[str, Any]) -> bool:
+    return row[key] is not None and row[key] != UNSAID.get(key)
+
+
+def _setting(key: str, row: dict[str, Any]) -> str:
+    if key == "dropout" and not row["hidden"]:
+        return "-"  # a linear probe has no place for it
+    value = row[key]
+    return f"{value:g}" if isinstance(value, (int, float)) else str(value)
+
+
+def _per_class(evaluation: dict[str, Any], side: str) -> list[Table | str]:
+    """Precision, recall and F1 of each class; of many classes the five of the best and of the worst F1."""
+    classes, which = evaluation["per_class"], ""
+    if len(classes) > MANY_CLASSES:
+        there = sorted((one for one in classes if one["support"]), key=lambda one: -one["f1"])
+        classes = [*there[:5], *there[5:][-5:]]
+        which = f", the five best and the five worst of {len(there):,}" if len(there) > 10 else ""
+    title = "label" if evaluation["kind"] == "multilabel" else "class"
+    table = make_score_table(title, "precision", "recall", "F1", "rows", left=[title])
+    for i, one in enumerate(classes):
+        scores = (number(one[key]) for key in ("precision", "recall", "f1"))
+        table.add_row(cell(one["label"], 40), *scores, f"{one['support']:,}", end_section=bool(which) and i == 4)
+    return [f"The chosen head on the {evaluation['rows']:,} {side} rows{which}:", table]
+
+
+def _confusion(evaluation: dict[str, Any], classes: list[str]) -> list[Table | str]:
+    """The matrix where it is small enough for the screen, else the pairs that are mixed up most."""
+    matrix = evaluation.get("confusion_matrix")
+    if matrix and len(classes) <= MATRIX_CLASSES:
+        names = [cell(name, 16) for name in classes]
+        numbers = [str(i + 1) for i in range(len(classes))]
+        numbered = [f"{i} {name}" for i, name in zip(numbers, names, strict=True)]
+        for titles, labels in ((names, names), (numbers, numbered)):
+            table = make_score_table("label \\ predicted", *titles, left=["label \\ predicted"])
+            for label, row in zip(labels, matrix, strict=True):
+                table.add_row(label, *map(str, row))
+            if fits(table):
+                return ["", table]
+    mixed = evaluation.get("confusions", [])[:5]
+    pairs = (f"{cell(one['label'], 40)} as {cell(one['predicted'], 40)} ({one['rows']:,})" for one in mixed)
+    return [f"Mixed up most (rows): {', '.join(pairs)}."] if mixed else []
+
+
+def _calibration(evaluation: dict[str, Any]) -> str:
+    """One line: the honest error is that of the test rows, which neither the head nor the temperature has seen."""
+    side = "test" if evaluation["test"] else "validation"
+    found = evaluation["test"] or evaluation["val"]
+    line = f"Calibration: ECE {found['calibration']['ece']:.3f} on the {side} rows"
+    if found["calibration_scaled"] is None:
+        return f"{line}."
+    after = f"{found['calibration_scaled']['ece']:.3f} with temperature {found['temperature']:.2f}"
+    return f"{line}, {after} (fitted on the validation rows)."
