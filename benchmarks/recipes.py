@@ -15,7 +15,7 @@ from machine import machine
 from embedcache.cache import Cache, open_cache
 from embedcache.heads.baselines import run_baselines
 from embedcache.heads.data import load_data, make_task
-from embedcache.heads.leaderboard import score_rows
+from embedcache.heads.leaderboard import predict_rows
 from embedcache.heads.recipes import make_recipe
 from embedcache.heads.split import make_split
 from embedcache.heads.train import train_bank
@@ -39,7 +39,8 @@ def measure(cache: Cache, label: str | None, group: str | None, rows: int, seed:
             task = make_task(one, split, settings.standardize, "none")
             heads = [(spec, 0) for spec in settings.specs()]
             bank = train_bank([task], heads, batch_size=settings.batch_size, epochs=settings.epochs)
-            results[f"{pooling}: {name}"] = score_rows(bank.heads[0], one.x, y, split.test).accuracy
+            predicted = predict_rows(bank.heads, one.x, split.test)[0].argmax(1)
+            results[f"{pooling}: {name}"] = float((predicted == y[split.test]).mean())
     return results
 
 
