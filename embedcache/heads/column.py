@@ -134,7 +134,7 @@ class Column:
             split=self._split_report(),
             best=self._best_report(winner, best, val, test),
             evaluation={"val": val.to_dict() if val else None, "test": test.to_dict() if test else None},
-            baselines=run_baselines(self.cache.texts, data.y, split),
+            baselines=run_baselines(self.cache.texts, data.y, split, data.kind),
             leaderboard=[entry.row(i + 1) for i, entry in enumerate(entries[:TOP])],
             spread=[asdict(one) for one in seed_spread(entries)],
             notes=[],
@@ -197,12 +197,13 @@ class Column:
             notes.append("the best epoch was the last one: more --epochs or a higher --lr may do better")
         if not len(split.test) and best["val_loss"] is not None:
             notes.append("no test rows: the validation scores also chose the head, so they flatter it (--test 0.1)")
-        baseline = report.baselines["tfidf_logreg"]
         main = main_score(self.kind)
+        name, model = ("ridge", "ridge") if self.kind == "regression" else ("logreg", "logistic")
+        baseline = report.baselines[f"tfidf_{name}"]
         side = f"test_{main}" if len(split.test) else f"val_{main}"
         if baseline[side] is not None and best[side] is not None and baseline[side] > best[side]:
             other = "another model" if self.data.pooling == "mean" else "--pooling mean or another model"
-            notes.append(f"TF-IDF + logistic regression does better on these rows: try {other}")
+            notes.append(f"TF-IDF + {model} regression does better on these rows: try {other}")
         if "note" in baseline:
             notes.append(f"TF-IDF baseline: {baseline['note']}")
         return notes

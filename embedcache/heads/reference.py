@@ -33,7 +33,7 @@ class TorchEngine:
         if device.startswith("cuda"):
             number = int(device.partition(":")[2] or 0)
             if number >= torch.cuda.device_count():
-                raise EmbedcacheError(f"torch has no device {device}: use device cpu, or install torch with CUDA")
+                raise EmbedcacheError(f"torch finds no GPU for device {device}: use device cpu or auto")
             device = f"cuda:{number}"
         self.device = device
         self.name = f"torch-{device.partition(':')[0]}"

@@ -183,6 +183,7 @@ def choose_engine(engine: str, device: str, options: Options) -> tuple[Engine, O
         raise EmbedcacheError(f"engine must be auto, native or torch, not {engine!r}")
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
         raise EmbedcacheError(f"device must be auto, cpu, cuda or cuda:N, not {device!r}")
+    reason = ""
     if engine != "torch":
         try:
             chosen = native.find(device)
@@ -190,11 +191,15 @@ def choose_engine(engine: str, device: str, options: Options) -> tuple[Engine, O
         except native.NativeUnavailableError as error:
             if engine == "native":
                 raise
-            message = f"{error}; the torch engine does the work, more slowly"
-            warnings.warn(message, EngineWarning, stacklevel=3)
+            reason = str(error)
     from embedcache.heads import reference
 
-    reference_engine = reference.TorchEngine(device)
+    try:
+        reference_engine = reference.TorchEngine(device)
+    except EmbedcacheError as error:
+        raise EmbedcacheError(f"{reason}; {error}" if reason else str(error)) from None
+    if reason:
+        warnings.warn(f"{reason}; the torch engine does the work, more slowly", EngineWarning, stacklevel=3)
     return reference_engine, replace(options, device=reference_engine.device)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -25,15 +26,20 @@ def make_labelled_cache(path: Path) -> Path:
     """N rows with poolings cls and mean, and columns to learn and to stumble over.
 
     label: of two classes, 7 rows without. stars: five classes that nothing tells. tone: three classes that the second
-    column of x tells, every tenth row without. same: one class. id: as many as rows.
+    column of x tells, every tenth row without. tags: lists of "good" (the first column tells) and "high" (the second);
+    score: a number that both tell, one row without. same: one class. id: as many as rows.
     """
     texts, x, labels = labelled()
     labels[:7] = [None] * 7
     tones = np.digitize(x[:, 1], np.quantile(x[:, 1].astype(np.float32), [1 / 3, 2 / 3]))
-    columns = {
+    good, high = (x[:, i].astype(np.float64) - x[:, i].mean(dtype=np.float64) for i in range(2))
+    scores = 50 + 5 * good / good.std() + 3 * high / high.std()
+    columns: dict[str, list[Any]] = {
         "label": labels,
         "stars": [str(i % 5) for i in range(N)],
         "tone": [None if i % 10 == 3 else "low mid high".split()[tone] for i, tone in enumerate(tones)],
+        "tags": [[tag for tag, value in (("good", good[i]), ("high", high[i])) if value > 0] for i in range(N)],
+        "score": [None, *(f"{score:.2f}" for score in scores[1:])],
         "same": ["x"] * N,
         "id": [str(i) for i in range(N)],
     }

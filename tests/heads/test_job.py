@@ -277,10 +277,69 @@ def test_columns_with_folds(cache: Path, tmp_path: Path) -> None:
         assert list(load_heads(tmp_path / "run" / name)) == [f"head-00{i}/fold-{k}" for i in (0, 1) for k in range(3)]
 
 
+# ---- several labels a row, and numbers ----
+
+
+def test_a_column_of_lists_is_learnt_label_by_label(cache: Path, tmp_path: Path) -> None:
+    report = train_head(cache, tmp_path / "run", label="tags", hidden=[0, 8], lr=[1e-2, 1e-3], epochs=20)
+    assert (report.kind, report.classes) == ("multilabel", ["good", "high"])
+    best, run = report.best, load_run(report.run)
+    assert best["test_accuracy"] > 0.85 > report.baselines["majority"]["test_accuracy"] + 0.3, "both labels right"
+    low, high = best["test_accuracy_interval"]
+    assert low < best["test_accuracy"] < high and best["test_macro_f1"] > 0.9 and best["val_loss"] < 0.4
+    with open_cache(cache) as opened:
+        x, (y, _) = opened.embeddings(), opened.labels("tags")
+    assert np.mean([row == ["good", "high"] for row in run.best.predict(x[(y == 1).all(axis=1)])]) > 0.8
+
+
+def test_numbers_are_predicted_in_their_own_unit(cache: Path, tmp_path: Path) -> None:
+    report = train_head(cache, tmp_path / "run", label="score", task="regression", hidden=[0, 8], lr=1e-2, epochs=30)
+    best, run = report.best, load_run(report.run)
+    assert report.kind == run.best.kind == "regression" and report.split["unlabelled"] == 1
+    assert best["test_accuracy"] is None and best["val_accuracy"] is None
+    low, high = best["test_r2_interval"]
+    assert low < best["test_r2"] < high and best["test_r2"] > 0.9 and best["val_r2"] > 0.9
+    assert report.baselines["mean"]["test_r2"] < 0.1
+    with open_cache(cache) as opened:
+        x, (codes, names) = opened.embeddings(), opened.labels("score")
+        y = np.array([float(names[code]) for code in codes])[1:]
+        test = make_split(np.arange(-1, 399), opened.hashes, stratify=False).test  # row 0 has no number
+    errors = run.best.predict(x[1:]) - y
+    assert np.sqrt(np.mean(errors**2)) < 2.5 < y.std() / 2
+    assert np.sqrt(np.mean(errors[test - 1] ** 2)) == pytest.approx(best["test_rmse"], rel=1e-3)
+
+
+def test_a_regression_with_folds_is_in_its_unit_too(cache: Path, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"task": "regression", "hidden": 0, "lr": 1e-2, "epochs": 30, "folds": 3}
+    report = train_head(cache, tmp_path / "run", label="score", **settings)
+    assert report.best["test_r2"] > 0.9 and report.best["val_r2"] > 0.9 and 0.1 < report.best["val_rmse"] < 2.5
+
+
+def test_kinds_share_a_bank(cache: Path, tmp_path: Path) -> None:
+    """As many outputs as each column needs, and each to the bit what it would be alone."""
+    settings: dict[str, Any] = {"hidden": [0, 8], "lr": 1e-2, "epochs": 3}
+    report = train_head(cache, tmp_path / "run", label=["tags", "label", "tone"], **settings)
+    assert [one.kind for one in report.columns.values()] == ["multilabel", "classification", "classification"]
+    alone = train_head(cache, tmp_path / "alone", label="tags", **settings)
+    for name in ("best.safetensors", "heads.safetensors", "evaluations.json"):
+        assert (tmp_path / "run" / "tags" / name).read_bytes() == (Path(alone.run) / name).read_bytes()
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"label": "labl"}, "no label column 'labl'; it has id, label, same, stars, tone"),
+        ({"label": "score", "task": "regression", "class_weight": "balanced"}, "--class-weight is for classes"),
+        ({"label": "score", "task": "regression", "label_smoothing": [0, 0.1]}, "--label-smoothing is for classes"),
+        ({"label": ["score", "tone"], "task": "regression"}, "'tone', which is no finite number"),
+        ({"label": "tags", "task": "classification"}, "holds lists"),
+        ({"label": "stars", "task": "multilabel"}, "one label a row"),
+        ({"task": "ranking"}, "ranking"),
+        ({"schedule": "up"}, "schedule must be"),
+        ({"warmup": 1}, "warmup"),
+        ({"label_smoothing": -0.1}, "label_smoothing"),
+        ({"lr": "1e-4:1e-3"}, "draw from it with --random"),
+        ({"device": "cuda:99", "engine": "native"}, "cuda|GPU"),
+        ({"label": "labl"}, "no label column 'labl'; it has id, label, same, score, stars, tags, tone"),
         ({"label": "label,label"}, "named twice"),
         ({"label": "same"}, "one class, 'x'"),
         ({"label": "id"}, "400 different values in 400 rows: is it the label"),
