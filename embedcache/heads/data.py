@@ -1,24 +1,37 @@
-"""What a run learns from: the cached matrix, the codes of one label column, the groups, and tasks made of them."""
+"""What a run learns from: the cached matrix, the targets of one column, the groups, and tasks made of them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from embedcache.cache import Cache
+from embedcache.cache.labels import label_counts, unlabelled
+from embedcache.cache.strings import first_rows, hash_texts
 from embedcache.errors import EmbedcacheError
-from embedcache.heads.bank import Task, View, standardize_stats
+from embedcache.heads.bank import KINDS, Task, View, standardize_stats
 from embedcache.heads.split import Split
 from embedcache.heads.targets import class_weights
+from embedcache.table import MISSING_LABELS
 
 MAX_CLASSES = 5000
+LARGEST = float(np.finfo(np.float32).max)
 
 
 @dataclass
 class Data:
-    """x: [N, D] float16 or float32, the cache's memory map; y: int32 [N], -1: no label; groups: int64 [N] or None."""
+    """What one column says about the rows of a cache.
+
+    Attributes:
+        x: [N, D] float16 or float32, the cache's memory map.
+        y: classification: int32 [N], class codes, -1 without a label. multilabel: float32 [N, C], 1 where the row has
+            the label, else 0, all -1 without labels. regression: float32 [N, 1], NaN without a value.
+        classes: the name of each output: classes, labels, or for a regression the column itself.
+        groups: int64 [N], -1 without a group; or None.
+    """
 
     x: np.ndarray
     y: np.ndarray
@@ -27,18 +40,119 @@ class Data:
     label: str
     pooling: str
     layer: int
+    kind: str = "classification"
+
+    @property
+    def labelled(self) -> np.ndarray:
+        """bool [N]: the rows that can be learnt from."""
+        first = self.y if self.y.ndim == 1 else self.y[:, 0]
+        return np.asarray(~np.isnan(first) if self.kind == "regression" else first >= 0)
+
+    @cached_property
+    def codes(self) -> np.ndarray:
+        """int [N]: the same number for the same target, -1 without one; of a classification the class codes."""
+        if self.kind == "classification":
+            return self.y
+        targets = np.packbits(self.y > 0, axis=1) if self.kind == "multilabel" else self.y
+        codes = first_rows(hash_texts([target.tobytes() for target in targets]))
+        codes[~self.labelled] = -1
+        return codes
 
 
-def load_data(cache: Cache, label: str | None, pooling: str | None, layer: int, group: str | None) -> Data:
-    """Choose label column and vectors. Raises EmbedcacheError for names that are not there or labels without sense.
+def load_data(
+    cache: Cache, label: str | None, pooling: str | None, layer: int, group: str | None, task: str = "auto"
+) -> Data:
+    """Choose column and vectors. Raises EmbedcacheError for names that are not there or targets without sense.
 
-    label None: "label", or the only column. pooling None: "cls", or the only one stored. Classes without a row go.
+    label None: "label", or the only column. pooling None: "cls", or the only one stored. task "auto": multilabel where
+    the column holds lists, else classification. A regression also takes a kept column. Classes without a row go.
     """
-    label = _label_column(cache, label)
+    if task not in ("auto", *KINDS):
+        raise EmbedcacheError(f"--task {task}: use auto, {', '.join(KINDS[:-1])} or {KINDS[-1]}")
+    label = _target_column(cache, label, task)
+    y, classes, kind = _targets(cache, label, task)
+    pooling = pooling or ("cls" if "cls" in cache.poolings else cache.poolings[0])
+    groups = None if group is None else _group_codes(cache, group, label)
+    return Data(cache.embeddings(pooling, layer), y, classes, groups, label, pooling, layer, kind)
+
+
+def make_task(data: Data, side: Split, standardize: bool, class_weight: str) -> Task:
+    """The rows of a split as a task; x is read where it lies.
+
+    The targets of a regression become (value - mean) / std, by mean and spread of the training rows. Raises
+    EmbedcacheError where these are all equal.
+    """
+    mean, inv_std = standardize_stats(data.x, side.train) if standardize else (None, None)
+    weight = class_weights(class_weight, data.y[side.train], data.classes, data.kind)
+    y, target_mean, target_std = data.y, None, None
+    if data.kind == "regression":
+        values = y[side.train].astype(np.float64)
+        target_mean, target_std = values.mean(axis=0), values.std(axis=0)
+        if not target_std > 0:
+            raise EmbedcacheError(
+                f"all {len(values):,} training rows have the same {data.label!r}, {values[0, 0]:g}: there is "
+                "nothing to learn; add labelled rows"
+            )
+        y = ((y - target_mean) / target_std).astype(np.float32)
+    train, val = View(data.x, y, side.train), View(data.x, y, side.val)
+    task = Task(train, val if len(side.val) else None, len(data.classes), mean, inv_std, weight, data.kind)
+    task.target_mean, task.target_std = target_mean, target_std
+    return task
+
+
+def _target_column(cache: Cache, label: str | None, task: str) -> str:
+    labels, kept = cache.labels_names, cache.column_names
+    if label is None:
+        if "label" in labels:
+            return "label"
+        if len(labels) == 1:
+            return labels[0]
+        if not labels and (task != "regression" or not kept):
+            how = "--keep COLUMN" if task == "regression" else "--label COLUMN"
+            raise EmbedcacheError(f"{cache.path} has no label column: run extract again with {how}")
+        known = f"the label columns {', '.join(labels)}" if labels else f"the kept columns {', '.join(kept)}"
+        both = f", or train for all of them: --label {','.join(labels)}" if labels else ""
+        raise EmbedcacheError(f"{cache.path} has {known}: choose one with --label{both}")
+    if label in labels or (task == "regression" and label in kept):
+        return label
+    if label in kept:
+        raise EmbedcacheError(
+            f"{label!r} is a kept column of {cache.path}, not a label column: --task regression learns its numbers, "
+            f"extract with --label {label} makes it classes"
+        )
+    known = ", ".join([*labels, *kept] if task == "regression" else labels)
+    raise EmbedcacheError(
+        f"{cache.path} has no {'label ' if task != 'regression' else ''}column {label!r}; it has {known}"
+    )
+
+
+def _targets(cache: Cache, label: str, task: str) -> tuple[np.ndarray, list[str], str]:
+    """(y, classes, kind), as Data has them."""
+    lists = label in cache.labels_names and cache.label_kind(label) == "multilabel"
+    if task == "regression":
+        if lists:
+            raise EmbedcacheError(f"--task regression: column {label!r} holds lists, and one number a row is needed")
+        return _values(cache, label), [label], task
+    if lists:
+        if task == "classification":
+            raise EmbedcacheError(
+                f"--task classification: column {label!r} holds lists: leave --task out and each label is learnt by "
+                "itself, or extract a column with one label a row"
+            )
+        return (*_label_matrix(cache, label), "multilabel")
+    if task == "multilabel":
+        raise EmbedcacheError(
+            f"--task multilabel: column {label!r} holds one label a row: leave --task out, or extract a column "
+            'of lists (in a CSV as JSON: ["a", "b"])'
+        )
+    return (*_class_codes(cache, label), "classification")
+
+
+def _class_codes(cache: Cache, label: str) -> tuple[np.ndarray, list[str]]:
     codes, names = cache.labels(label)
     used = np.unique(codes[codes >= 0])
     if not len(used):
-        raise EmbedcacheError(f"no row of {cache.path} has a label in column {label!r}: there is nothing to learn from")
+        raise _no_labels(cache, label)
     if len(used) == 1:
         raise EmbedcacheError(
             f"column {label!r} of {cache.path} holds one class, {names[used[0]]!r}: a head needs two or more; "
@@ -48,41 +162,74 @@ def load_data(cache: Cache, label: str | None, pooling: str | None, layer: int, 
     if len(used) > MAX_CLASSES or (len(used) > 20 and len(used) > labelled / 2):
         raise EmbedcacheError(
             f"column {label!r} has {len(used):,} different values in {labelled:,} rows: is it the label? "
-            f"{_others(cache, label)}"
+            f"{_others(cache, label)}; --task regression predicts numbers"
         )
     renumber = np.full(len(names) + 1, -1, np.int32)  # its last entry is for code -1
     renumber[used] = np.arange(len(used))
-    pooling = pooling or ("cls" if "cls" in cache.poolings else cache.poolings[0])
-    groups = None if group is None else _group_codes(cache, group, label)
-    x = cache.embeddings(pooling, layer)
-    return Data(x, renumber[codes], [names[i] for i in used], groups, label, pooling, layer)
+    return renumber[codes], [names[i] for i in used]
 
 
-def make_task(data: Data, side: Split, standardize: bool, class_weight: str) -> Task:
-    """The rows of a split as a task; x is read where it lies."""
-    mean, inv_std = standardize_stats(data.x, side.train) if standardize else (None, None)
-    weight = class_weights(class_weight, data.y[side.train], data.classes)
-    train, val = View(data.x, data.y, side.train), View(data.x, data.y, side.val)
-    return Task(train, val if len(side.val) else None, len(data.classes), mean, inv_std, weight)
-
-
-def _label_column(cache: Cache, label: str | None) -> str:
-    known = cache.labels_names
-    if not known:
-        raise EmbedcacheError(f"{cache.path} has no label column: run extract again with --label COLUMN")
-    if label is None:
-        if "label" in known:
-            return "label"
-        if len(known) == 1:
-            return known[0]
-        raise EmbedcacheError(f"{cache.path} has the label columns {', '.join(known)}: choose one with --label")
-    if label not in known and set(label.split(",")) <= set(known):
+def _label_matrix(cache: Cache, label: str) -> tuple[np.ndarray, list[str]]:
+    codes, names = cache.labels(label)
+    labelled = int((~unlabelled(codes)).sum())
+    counts = label_counts(codes, len(names))
+    used = np.flatnonzero(counts)
+    if not len(used):
+        raise _no_labels(cache, label)
+    if (counts[used] == labelled).all():
         raise EmbedcacheError(
-            f"--label {label}: one label column at a time; run train-head once for each, with a folder of its own"
+            f"column {label!r} of {cache.path} holds the same list in all {labelled:,} labelled rows: there is "
+            "nothing to learn; is it the label?"
         )
-    if label not in known:
-        raise EmbedcacheError(f"{cache.path} has no label column {label!r}; it has {', '.join(known)}")
-    return label
+    if len(used) > MAX_CLASSES:
+        raise EmbedcacheError(
+            f"the lists of column {label!r} hold {len(used):,} different labels, and a head learns {MAX_CLASSES:,} at "
+            "most: leave the rarest out"
+        )
+    return codes[:, used].astype(np.float32), [names[i] for i in used]
+
+
+def _values(cache: Cache, label: str) -> np.ndarray:
+    """float32 [N, 1], NaN where a cell is blank."""
+    numbers = [np.nan if text.strip() in MISSING_LABELS else _number(text) for text in _cells(cache, label)]
+    values = np.array(numbers, np.float64)
+    if np.isinf(values).any():
+        row = int(np.isinf(values).argmax())
+        cell = _cells(cache, label)[row]
+        raise EmbedcacheError(
+            f"--task regression: row {row:,} of {cache.path}, counted from 0, has {cell[:40]!r} in column {label!r}, "
+            "which is no finite number: correct it, or leave it blank"
+        )
+    given = values[~np.isnan(values)].astype(np.float32)
+    if not len(given):
+        raise _no_labels(cache, label)
+    if (given == given[0]).all():
+        raise EmbedcacheError(
+            f"column {label!r} of {cache.path} holds {given[0]:g} in all {len(given):,} rows that have a value: "
+            "there is nothing to predict"
+        )
+    return values.astype(np.float32)[:, None]
+
+
+def _cells(cache: Cache, label: str) -> Sequence[str]:
+    if label not in cache.labels_names:
+        return cache.column(label)
+    codes, names = cache.labels(label)
+    names = [*names, ""]  # its last entry is for code -1
+    return [names[code] for code in codes.tolist()]
+
+
+def _number(text: str) -> float:
+    """Infinity for what is no number, or too large for float32."""
+    try:
+        number = float("inf" if "_" in text else text)  # to Python 1_000 is a number, to people it is not
+    except ValueError:
+        return np.inf
+    return number if abs(number) <= LARGEST else np.inf
+
+
+def _no_labels(cache: Cache, label: str) -> EmbedcacheError:
+    return EmbedcacheError(f"no row of {cache.path} has a label in column {label!r}: there is nothing to learn from")
 
 
 def _others(cache: Cache, label: str) -> str:
@@ -95,7 +242,10 @@ def _group_codes(cache: Cache, group: str, label: str) -> np.ndarray:
     if group == label:
         raise EmbedcacheError(f"--group {group}: that is the label itself; group by a column such as author or film")
     if group in cache.labels_names:
-        return cache.labels(group)[0].astype(np.int64)
+        codes = cache.labels(group)[0]
+        if codes.ndim == 2:
+            raise EmbedcacheError(f"--group {group}: that column holds lists; group by one with a single value a row")
+        return codes.astype(np.int64)
     if group not in cache.column_names:
         known: Sequence[str] = [*cache.column_names, *(name for name in cache.labels_names if name != label)]
         there = f"it has {', '.join(known)}" if known else f"run extract again with --keep {group}"
