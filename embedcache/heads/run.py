@@ -272,7 +272,7 @@ def _folders(path: Path) -> list[str]:
         return []
     columns = json.loads((path / INFO).read_text("utf-8")).get("columns")
     names = columns.values() if isinstance(columns, dict) else ()
-    fit = [name for name in names if isinstance(name, str) and Path(name).name == name and name != ".."]
+    fit = [name for name in names if isinstance(name, str) and name not in ("", "..") and Path(name).name == name]
     return [name for name in fit if not (path / name).is_symlink()]
 
 

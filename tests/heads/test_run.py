@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,17 @@ import pytest
 
 from embedcache.errors import EmbedcacheError
 from embedcache.heads import run as run_module
-from embedcache.heads.run import FILES, LATER, Contents, check_target, load_heads, load_run, write_run
+from embedcache.heads.run import (
+    FILES,
+    LATER,
+    Contents,
+    check_target,
+    column_folders,
+    load_heads,
+    load_run,
+    write_columns,
+    write_run,
+)
 from embedcache.heads.spec import HeadSpec
 from embedcache.heads.trained import TrainedHead
 
@@ -27,11 +38,24 @@ def make_head(hidden: int, seed: int = 0) -> TrainedHead:
     return TrainedHead(HeadSpec(hidden=hidden, seed=seed), weights, INFO["classes"], best_epoch=1, epochs_run=2)
 
 
-def write(path: Path, **more: Any) -> dict[str, TrainedHead]:
+def make_contents(**more: Any) -> Contents:
     heads = {"head-000": make_head(5), "head-001": make_head(0, seed=1)}
     rows = [{"rank": i + 1, "name": name, "val_loss": 0.5} for i, name in enumerate(heads)]
-    write_run(path, Contents({**INFO, **more}, heads["head-000"], heads, rows))
-    return heads
+    return Contents({**INFO, **more}, heads["head-000"], heads, rows)
+
+
+def write(path: Path, **more: Any) -> dict[str, TrainedHead]:
+    contents = make_contents(**more)
+    write_run(path, contents)
+    return contents.heads
+
+
+def write_all(path: Path, *columns: str, **more: Any) -> None:
+    write_columns(path, {}, {column: make_contents(label=column, **more) for column in columns})
+
+
+def names(path: Path) -> list[str]:
+    return sorted(entry.name for entry in path.iterdir())
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
@@ -138,5 +162,124 @@ def test_a_wrong_run_json_is_refused(tmp_path: Path, change: dict[str, Any] | No
     write(tmp_path / "run")
     path = tmp_path / "run" / "run.json"
     path.write_text("{" if change is None else json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(EmbedcacheError, match=message):
+        load_run(tmp_path / "run")
+
+
+def test_folders_that_are_missing_are_made(tmp_path: Path) -> None:
+    assert not check_target(tmp_path / "no" / "such" / "run")
+    assert not list(tmp_path.iterdir()), "not before there is something to put into them"
+    write(tmp_path / "no" / "such" / "run")
+    assert load_run(tmp_path / "no" / "such" / "run").classes == INFO["classes"]
+
+
+@pytest.mark.parametrize("moment", ["between the renames", "after them"])
+def test_a_kill_while_a_run_is_replaced_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """Between: the old run has no name any more. After: its other files are not in the new one yet."""
+    write(tmp_path / "run", note="first")
+    (tmp_path / "run" / "report.html").write_text("mine")
+    rename = Path.rename
+
+    def killed(self: Path, target: Path) -> Path:
+        if Path(target).name == ("run" if moment == "between the renames" else "report.html"):
+            raise SystemExit("killed")
+        return rename(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", killed)
+        with pytest.raises(SystemExit):
+            write(tmp_path / "run", note="second")
+    assert any(name.startswith(".run.old-") for name in names(tmp_path))
+    assert (tmp_path / "run").exists() == (moment == "after them")
+    assert check_target(tmp_path / "run")
+    assert names(tmp_path) == ["run"] and (tmp_path / "run" / "report.html").read_text() == "mine"
+    assert load_run(tmp_path / "run").info["note"] == ("first" if moment == "between the renames" else "second")
+
+
+# ---- several columns ----
+
+
+def test_a_run_of_columns_is_written_and_read(tmp_path: Path) -> None:
+    write_all(tmp_path / "run", "stars", "星 / ..")
+    assert names(tmp_path / "run") == ["run.json", "stars", "星%20%2F%20%2E%2E"]
+    run = load_run(tmp_path / "run")
+    assert list(run.columns) == ["stars", "星 / .."]
+    assert {name: one.info["label"] for name, one in run.columns.items()} == {"stars": "stars", "星 / ..": "星 / .."}
+    assert run.info["label"] == "stars" and load_run(run.columns["星 / .."].path).classes == INFO["classes"]
+    assert set(load_heads(tmp_path / "run")) == {f"{c}/head-00{i}" for c in run.columns for i in range(2)}
+    one = load_run(tmp_path / "run" / "stars")
+    assert list(one.columns) == ["stars"] and one.columns["stars"] is one
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        ["label", "Label", "LABEL"],
+        [".", "..", "/", "a/b", "a\\b"],
+        ["run.json", "best.safetensors", ".hidden"],
+        ["x" * 300, "x" * 301, "評価" * 100],
+        ["", " ", "column%0"],
+        ["a b", "a%20b"],
+    ],
+    ids=lambda columns: columns[0][:12],
+)
+def test_every_column_has_a_folder_of_its_own(tmp_path: Path, columns: list[str]) -> None:
+    folders = list(column_folders(columns).values())
+    assert len({folder.casefold() for folder in folders}) == len(columns)
+    for folder in folders:
+        assert Path(folder).name == folder and not folder.startswith(".") and folder not in FILES
+        (tmp_path / folder).mkdir()
+
+
+def test_runs_of_one_and_of_several_columns_replace_each_other(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    write_all(run, "a", "b")
+    (run / "a" / "notes.txt").write_text("on a")
+    (run / "report.html").write_text("on all")
+    write_all(run, "b", "c", note="second")
+    assert names(run) == ["a", "b", "c", "report.html", "run.json"] and names(run / "a") == ["notes.txt"]
+    assert load_run(run / "b").info["note"] == "second"
+    write(run, note="third")
+    assert names(run) == sorted(["a", "report.html", *FILES]) and load_run(run).info["note"] == "third"
+    (run / "a" / "notes.txt").unlink()
+    (run / "a").rmdir()
+    write_all(run, "a", "b")
+    assert names(run) == ["a", "b", "report.html", "run.json"] and names(tmp_path) == ["run"]
+
+
+def test_a_folder_in_a_column_s_place_is_left_alone(tmp_path: Path) -> None:
+    write(tmp_path / "run")
+    (tmp_path / "run" / "stars").mkdir()
+    (tmp_path / "run" / "stars" / "thesis.txt").write_text("years of work")
+    for check in (
+        lambda: check_target(tmp_path / "run", ["a", "stars"]),
+        lambda: write_all(tmp_path / "run", "a", "stars"),
+    ):
+        with pytest.raises(EmbedcacheError, match="stars is not of this run"):
+            check()
+    assert (tmp_path / "run" / "stars" / "thesis.txt").read_text() == "years of work"
+    assert load_run(tmp_path / "run").classes == INFO["classes"]
+
+
+@pytest.mark.parametrize("folder", ["../precious", "/etc", "..", "", 7, None])
+def test_columns_of_a_run_json_never_lead_outside(tmp_path: Path, folder: Any) -> None:
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "run.json").write_text("mine")
+    write_all(tmp_path / "run", "a", "b")
+    path = tmp_path / "run" / "run.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "columns": {"a": "a", "b": folder}}))
+    with pytest.raises(EmbedcacheError, match="columns are no folders"):
+        load_run(tmp_path / "run")
+    write(tmp_path / "run")
+    assert (tmp_path / "precious" / "run.json").read_text() == "mine"
+
+
+@pytest.mark.parametrize(("lost", "message"), [("b/best.safetensors", "best.safetensors"), ("b", "no run at")])
+def test_what_a_column_lacks_is_named(tmp_path: Path, lost: str, message: str) -> None:
+    write_all(tmp_path / "run", "a", "b")
+    path = tmp_path / "run" / lost
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
     with pytest.raises(EmbedcacheError, match=message):
         load_run(tmp_path / "run")
