@@ -103,7 +103,8 @@ def _backward(ctx: Any, grad: Tensor | None, grad_hidden: Tensor | None) -> tupl
     return dx, dw1, db1, dw2, db2, None
 
 
-_fused_head = torch.library.custom_op("embedcache::fused_head", _forward, mutates_args=())
+SCHEMA = "(Tensor x, Tensor w1, Tensor b1, Tensor w2, Tensor b2, bool float32) -> (Tensor, Tensor)"
+_fused_head = torch.library.custom_op("embedcache::fused_head", _forward, mutates_args=(), schema=SCHEMA)
 _fused_head.register_fake(_fake)
 _fused_head.register_autograd(_backward, setup_context=_save)
 

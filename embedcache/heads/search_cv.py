@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from typing import Any
 
@@ -61,11 +62,12 @@ class FusedHeadSearchCV(GridSearchCV):
         scorer = check_scoring(template, self.scoring)
         x, checked_y = template._read(X, y)
         splits = list(check_cv(self.cv, y, classifier=is_classifier(template)).split(X, y, groups))
-        folds = [train for train, _ in splits]
+        numbers = np.arange(len(x))
+        folds = {_digest(numbers[train]): numbers[train] for train, _ in splits}
         fits = {
-            _fit_key(settings, train): (clone(template).set_params(**settings), train)
+            (_name(settings), fold): (clone(template).set_params(**settings), rows)
             for settings in ParameterGrid(self.param_grid)
-            for train in folds
+            for fold, rows in folds.items()
         }
         start = time.perf_counter()
         train_together(list(fits.values()), x, checked_y)
@@ -86,7 +88,7 @@ class FusedHeadSearchCV(GridSearchCV):
             cv=splits,
             error_score=self.error_score,
             return_train_score=self.return_train_score,
-        ).fit(np.arange(len(x)), y)
+        ).fit(numbers, y)
         search.cv_results_["mean_fit_time"][:], search.cv_results_["std_fit_time"][:] = share, 0.0
         for name in ("cv_results_", "n_splits_", "multimetric_", "best_index_", "best_params_", "best_score_"):
             setattr(self, name, getattr(search, name))
@@ -114,10 +116,14 @@ class _Found(BaseEstimator):
         return self
 
     def fit(self, rows: np.ndarray, y: Any) -> _Found:
-        self.estimator_, _ = self.fits[_fit_key(self.settings_, rows)]
+        self.estimator_, _ = self.fits[_name(self.settings_), _digest(rows)]
         self.estimator_._check_trained()
         return self
 
 
-def _fit_key(settings: dict[str, Any], rows: np.ndarray) -> tuple[str, bytes]:
-    return repr(sorted(settings.items())), rows.tobytes()
+def _name(settings: dict[str, Any]) -> str:
+    return repr(sorted(settings.items()))
+
+
+def _digest(rows: np.ndarray) -> bytes:
+    return hashlib.blake2b(rows.tobytes(), digest_size=16).digest()

@@ -50,6 +50,11 @@ def data(n: int = 150) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             {"schedule": ["constant", "cosine"]},
             {"cv": ShuffleSplit(4, random_state=0), "scoring": "roc_auc"},
         ),
+        (
+            CLASSIFIER,
+            {"lr": [1e-3, 1e-2]},
+            {"cv": [(list(range(100)), list(range(100, 150))), (np.arange(150) > 60, [1, 2])]},
+        ),
         (REGRESSOR, {"lr": [1e-3, 1e-2], "early_stopping": [True, False]}, {"cv": 3}),
     ],
 )
