@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +46,69 @@ def test_every_combination_is_a_head(made: Path, tmp_path: Path) -> None:
     assert document("train-head", made / "reviews.h5", "-o", tmp_path / "r", "--epochs", "1", *sweep)["heads"] == 48
     with (tmp_path / "r" / "leaderboard.csv").open(encoding="utf-8") as file:
         assert len(list(csv.DictReader(file))) == 48
+
+
+def test_a_random_draw_from_ranges(made: Path, tmp_path: Path) -> None:
+    draw = ["--lr", "1e-4:1e-1", "--hidden", "4:16", "--dropout", "0,0.2", "--seed", "0,1", "--random", "5"]
+    trained = document("train-head", made / "reviews.h5", "-o", tmp_path / "r", "--epochs", "1", *draw)
+    assert trained["heads"] == 10
+    settings = trained["best"]["hyperparameters"]
+    assert 1e-4 <= settings["lr"] <= 1e-1 and 4 <= settings["hidden"] <= 16 and settings["dropout"] in (0, 0.2)
+
+
+def test_several_columns_from_the_table_to_the_report(extract: Any, tmp_path: Path) -> None:
+    rows = [
+        (text, label, '["long"]' if len(text) > 100 else "[]", str(len(text)))
+        for text, label in make_reviews(120)
+    ]  # fmt: skip
+    table = write_csv(tmp_path / "t.csv", rows, ("text", "label", "tags", "size"))
+    document(*extract(table, "--label", "label,tags", "--keep", "size"))
+    train = ["train-head", tmp_path / "cache.h5", "-o", tmp_path / "run", "--epochs", "2", "--hidden", "0,8"]
+    trained = document(*train, "--label", "label,tags")
+    assert trained["heads"] == 4 and list(trained["columns"]) == ["label", "tags"]
+    assert [one["kind"] for one in trained["columns"].values()] == ["classification", "multilabel"]
+    for key in ("split", "best", "baselines"):
+        assert trained[key] == trained["columns"]["label"][key]
+    shown = invoke(*train, "--label", "label,tags").output
+    assert "label: classification" in shown and "tags: multilabel" in shown
+    number = document(*train, "--label", "size", "--task", "regression")
+    assert number["kind"] == "regression" and "test_r2" in number["best"] and number["best"]["test_accuracy"] is None
+
+
+def test_ctrl_c_saves_and_resume_goes_on(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    train = ["train-head", made / "reviews.h5", "-o", tmp_path / "run", "--epochs", "2", "--lr", "1e-3,1e-2"]
+    with monkeypatch.context() as patch:
+        patch.setattr("embedcache.heads.column.run_baselines", stop)
+        stopped = invoke(*train)
+    assert stopped.exit_code == 1 and stopped.stdout == ""
+    assert "2 of 2 heads are saved" in stopped.stderr and "--resume" in stopped.stderr
+    assert stopped.stderr.count("\n") == 1
+    resumed = invoke(*train, "--resume", "--json")
+    assert resumed.exit_code == 0 and json.loads(resumed.stdout)["kept"] == 2, "stdout is JSON and nothing else"
+    assert "2 of 2 heads are there already" in resumed.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+def test_a_signal_in_a_process_of_its_own(made: Path, tmp_path: Path, number: int) -> None:
+    """Sent while the engine works: the progress bar's place tells when, on a terminal."""
+    command = [sys.executable, "-m", "embedcache", "train-head", made / "reviews.h5", "-o", tmp_path / "run"]
+    command += ["--hidden", "1024", "--epochs", "400", "--seed", ",".join(map(str, range(60))), "--threads", "1"]
+    terminal, stderr = pty.openpty()
+    process = subprocess.Popen([*map(str, command)], stderr=stderr, stdout=subprocess.DEVNULL, start_new_session=True)
+    os.close(stderr)
+    seen = b""
+    while b"3%" not in seen:  # two of the sixty heads are finished then
+        seen += os.read(terminal, 1000)
+    process.send_signal(number)
+    with contextlib.suppress(OSError):  # the end of a terminal
+        while part := os.read(terminal, 1000):
+            seen += part
+    assert process.wait() == 1
+    assert "heads are saved in" in " ".join(seen.decode().split())
+    assert [path.name for path in tmp_path.iterdir()] == [".run.unfinished.safetensors"]
 
 
 def test_plain_output_is_for_people(made: Path, tiny_bert: Path, tmp_path: Path) -> None:

@@ -174,6 +174,21 @@ def test_options_that_would_do_nothing_are_refused(made: Path, tmp_path: Path) -
     assert document(*train, "--folds", "3", "--early-stop", "1", "--epochs", "3")["heads"] == 1
 
 
+def test_columns_that_cannot_be_trained_together(made: Path, tmp_path: Path) -> None:
+    train = ["train-head", made / "reviews.h5", "-o", tmp_path / "run"]
+    assert "'stars'; it has label" in fails(*train, "--label", "label,stars")
+    assert "no finite number" in fails(*train, "--task", "regression")
+    assert "--class-weight is for classes" in fails(*train, "--task", "regression", "--class-weight", "none,balanced")
+    assert "one label a row" in fails(*train, "--task", "multilabel")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_gpu_that_is_not_there(made: Path, tmp_path: Path) -> None:
+    line = fails("train-head", made / "reviews.h5", "-o", tmp_path / "run", "--device", "cuda:99")
+    assert "GPU" in line and "device cpu" in line and "cuda:99" in line
+    assert "cuda:N" in fails("train-head", made / "reviews.h5", "-o", tmp_path / "run", "--device", "gpu")
+
+
 def test_search_asks_for_what_exists(made: Path) -> None:
     assert "205" in fails("search", made / "reviews.h5", "--row", "205")
     line = fails("search", made / "reviews.h5", "great", "--where", "labl=positive")
@@ -213,6 +228,26 @@ def test_tables_on_a_terminal_that_is_not_utf8(made: Path) -> None:
         ["train-head", "c.h5", "-o", "r", "--val", "1.5"],
         ["train-head", "c.h5", "-o", "r", "--dropout", "1"],
         ["train-head", "c.h5", "-o", "r", "--epochs", "0"],
+        ["train-head", "c.h5", "-o", "r", "--lr", "1e-5:1e-3"],
+        ["train-head", "c.h5", "-o", "r", "--lr", "1e-3:1e-5", "--random", "3"],
+        ["train-head", "c.h5", "-o", "r", "--lr", "1e-5:1e-4:1e-3", "--random", "3"],
+        ["train-head", "c.h5", "-o", "r", "--lr", "1e-2,1e-5:1e-3", "--random", "3"],
+        ["train-head", "c.h5", "-o", "r", "--lr", ":1e-3", "--random", "3"],
+        ["train-head", "c.h5", "-o", "r", "--weight-decay", "0:0.1", "--random", "3"],
+        ["train-head", "c.h5", "-o", "r", "--hidden", "0:64", "--random", "3"],
+        ["train-head", "c.h5", "-o", "r", "--hidden", "1.5:64", "--random", "3"],
+        ["train-head", "c.h5", "-o", "r", "--dropout", "0:1", "--random", "3"],
+        ["train-head", "c.h5", "-o", "r", "--seed", "0:9", "--random", "3"],
+        ["train-head", "c.h5", "-o", "r", "--random", "0"],
+        ["train-head", "c.h5", "-o", "r", "--random", "many"],
+        ["train-head", "c.h5", "-o", "r", "--schedule", "up"],
+        ["train-head", "c.h5", "-o", "r", "--schedule", "linear,linear"],
+        ["train-head", "c.h5", "-o", "r", "--warmup", "1"],
+        ["train-head", "c.h5", "-o", "r", "--label-smoothing", "-0.1"],
+        ["train-head", "c.h5", "-o", "r", "--class-weight", "some"],
+        ["train-head", "c.h5", "-o", "r", "--task", "ranking"],
+        ["train-head", "c.h5", "-o", "r", "--label", "a,,b"],
+        ["train-head", "c.h5", "-o", "r", "--label", "a,a"],
         ["train-head", "c.h5"],
         ["extract", "-o", "c.h5"],
         ["extract", "t.csv"],
