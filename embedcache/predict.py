@@ -1,20 +1,23 @@
-"""Label texts with the best head of a run: the run's own encoder, checked by content, then the head."""
+"""Label texts with the best heads of a run: the run's own encoder, checked by content, then each column's head."""
 
 from __future__ import annotations
 
 import csv
+import json
 import os
 import secrets
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
 from embedcache.errors import EmbedcacheError
+from embedcache.heads.calibration import probabilities
 from embedcache.heads.run import INFO, Run, load_run
 
 if TYPE_CHECKING:
@@ -23,40 +26,104 @@ if TYPE_CHECKING:
 FILE_ROWS = 2048  # rows of a table that are read, encoded in batches of like length, and written at a time
 
 
+Label = str | list[str] | float  # a class; several labels, or none of them; the value of a regression
+
+
 @dataclass(frozen=True)
 class Prediction:
-    """One text, its likeliest label, and the probability of every label (they add up to 1)."""
+    """What the best head says of one text.
+
+    Attributes:
+        label: the likeliest class; of a multi-label head every label whose probability is above 1/2; of a regression
+            the value.
+        probabilities: of every class (they add up to 1) or label (each by itself); of a regression {}.
+        columns: for a run of several label columns, column -> {"label", "probabilities"}, else empty. ``label`` and
+            ``probabilities`` are then those of the first.
+    """
 
     text: str
-    label: str
+    label: Label
     probabilities: dict[str, float]
+    columns: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """What --json prints."""
-        return asdict(self)
+        document = asdict(self)
+        if not self.columns:
+            del document["columns"]
+        return document
 
 
 @dataclass(frozen=True)
 class FileReport:
-    """What predict_file did. truncated: texts of more tokens than the encoder reads; labels: rows per label."""
+    """What predict_file did.
+
+    Attributes:
+        truncated: texts of more tokens than the encoder reads.
+        labels: rows per label; of a regression {}. Of several columns, those of the first.
+        columns: label column -> its rows per label.
+    """
 
     input: str
     output: str
     rows: int
     truncated: int
     labels: dict[str, int]
+    columns: dict[str, dict[str, int]]
     seconds: float
 
     def to_dict(self) -> dict[str, Any]:
         """What --json prints."""
-        return asdict(self)
+        document = asdict(self)
+        if len(self.columns) < 2:
+            del document["columns"]
+        return document
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What one column's head says of n texts: probabilities float64 [n, classes], or values float32 [n, 1]."""
+
+    kind: str
+    classes: list[str]
+    outputs: np.ndarray
+
+    def label(self, i: int) -> Label:
+        """Of one text, as in a Prediction."""
+        if self.kind == "regression":
+            return float(str(self.outputs[i, 0]))  # 0.1, not 0.10000000149011612
+        named = [self.classes[c] for c in self._chosen(i)]
+        return named if self.kind == "multilabel" else named[0]
+
+    def probabilities(self, i: int) -> dict[str, float]:
+        return {} if self.kind == "regression" else dict(zip(self.classes, self.outputs[i].tolist(), strict=True))
+
+    def cells(self, i: int) -> tuple[str, str]:
+        """Label and probability of one text in a CSV: lists as JSON, a value with a blank."""
+        label = self.label(i)
+        if isinstance(label, float):
+            return str(label), ""
+        chances = [f"{self.outputs[i, c]:.6f}" for c in self._chosen(i)]
+        if isinstance(label, str):
+            return label, chances[0]
+        return json.dumps(label, ensure_ascii=False), f"[{', '.join(chances)}]"
+
+    def count(self) -> dict[str, int]:
+        """How many texts have each label."""
+        rows = Counter(self.classes[c] for i in range(len(self.outputs)) for c in self._chosen(i))
+        return {} if self.kind == "regression" else {name: rows[name] for name in self.classes}
+
+    def _chosen(self, i: int) -> list[int]:
+        row = self.outputs[i]
+        return np.flatnonzero(row > 0.5).tolist() if self.kind == "multilabel" else [int(row.argmax())]
 
 
 class Classifier:
-    """A frozen encoder and a trained head. Make one with Classifier.load."""
+    """A frozen encoder and a trained head, or one for each label column. Make one with Classifier.load."""
 
-    def __init__(self, run: Run, encoder: Encoder) -> None:
+    def __init__(self, run: Run, encoder: Encoder, calibrated: bool = False) -> None:
         self.run, self.encoder = run, encoder
+        self._temperatures = {column: _temperature(one) if calibrated else 1.0 for column, one in run.columns.items()}
         self.classes = run.classes
         self._outputs = [(run.info["pooling"], run.info["layer"])]
         self._dtype = np.dtype(run.info["dtype"])
@@ -69,21 +136,26 @@ class Classifier:
         *,
         model: str | Path | None = None,
         trust_remote_code: bool = False,
+        calibrated: bool = False,
     ) -> Classifier:
         """Load a run directory and the encoder that its cache was made with.
 
-        ``model``: the encoder's folder or name, where it is no longer where the cache found it. Raises EmbedcacheError
-        where the run lacks files or is damaged, or the encoder is gone or is another one.
+        ``model``: the encoder's folder or name, where it is no longer where the cache found it. ``calibrated``: divide
+        the logits by the temperature that was fitted on the validation rows; it changes probabilities, never a label.
+        Raises EmbedcacheError where the run lacks files or is damaged or has no temperature, or the encoder is gone or
+        is another one.
         """
         from embedcache.encoder.model import load_again, resolve_device
 
         loaded = load_run(run)
         device = resolve_device(device)  # here, where no --model would help
+        for one in loaded.columns.values() if calibrated else ():
+            _temperature(one)
         try:
             about = loaded.info["encoder"]
             source, identity = str(model or about["source"]), about["identity"]
             encoder = load_again(source, identity, str(run), device=device, trust_remote_code=trust_remote_code)
-            return cls(loaded, encoder)
+            return cls(loaded, encoder, calibrated)
         except EmbedcacheError as error:
             raise EmbedcacheError(f"{error}; --model FOLDER says where the encoder of {run} is") from None
         except (KeyError, TypeError) as error:
@@ -92,7 +164,17 @@ class Classifier:
     def predict(self, texts: Sequence[str]) -> list[Prediction]:
         """The label of each text. Long texts are cut to the encoder's max_length, as in extract."""
         texts = [texts] if isinstance(texts, str) else list(texts)
-        return self._predictions(texts, self.predict_proba(self.encode(texts)))
+        answers = self.answers(self.encode(texts))
+        first, several = next(iter(answers.values())), answers if len(answers) > 1 else {}
+        return [
+            Prediction(
+                text,
+                first.label(i),
+                first.probabilities(i),
+                {name: {"label": one.label(i), "probabilities": one.probabilities(i)} for name, one in several.items()},
+            )
+            for i, text in enumerate(texts)
+        ]
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """Vectors [n, D] of texts, of the pooling, layer and dtype of the cache that the head was trained on."""
@@ -104,17 +186,40 @@ class Classifier:
         (vectors,) = self.encoder.encode_tokens(tokens, self._outputs, tell=tell)
         return vectors.astype(self._dtype, copy=False), int(tokens.truncated.sum())
 
-    def predict_proba(self, vectors: np.ndarray) -> np.ndarray:
-        """Probabilities float64 [n, C] of vectors [n, D], such as rows of the cache; columns as in ``classes``."""
-        probabilities = np.exp(self.run.best.predict_log_proba(vectors), dtype=np.float64)
-        return probabilities / probabilities.sum(1, keepdims=True)
+    def answers(self, vectors: np.ndarray) -> dict[str, Answers]:
+        """Label column -> what its head says of vectors [n, D], such as rows of the cache."""
+        return {
+            column: Answers(run.best.kind, run.classes, self._answer(column, vectors))
+            for column, run in self.run.columns.items()
+        }
 
-    def _predictions(self, texts: Sequence[str], probabilities: np.ndarray) -> list[Prediction]:
-        best = probabilities.argmax(1)
-        return [
-            Prediction(text, self.classes[c], dict(zip(self.classes, row.tolist(), strict=True)))
-            for text, c, row in zip(texts, best, probabilities, strict=True)
-        ]
+    def predict_proba(self, vectors: np.ndarray) -> np.ndarray:
+        """Probabilities float64 [n, C] of vectors [n, D], by the first column's head; columns as in ``classes``.
+
+        Raises EmbedcacheError for a regression, which has none.
+        """
+        if self.run.best.kind == "regression":
+            raise EmbedcacheError(f"{self.run.path} holds a regression, which has no probabilities: use predict")
+        return self._answer(next(iter(self.run.columns)), vectors)
+
+    def _answer(self, column: str, vectors: np.ndarray) -> np.ndarray:
+        """Probabilities float64 [n, C], or the values of a regression, float32 [n, 1]."""
+        head = self.run.columns[column].best
+        outputs = head.logits(vectors)
+        if head.kind == "regression":
+            return outputs
+        return probabilities(outputs.astype(np.float64), head.kind, self._temperatures[column])
+
+
+def _temperature(run: Run) -> float:
+    """Of the best head; a regression needs none."""
+    temperature = run.info.get("best", {}).get("temperature")
+    if run.best.kind != "regression" and not temperature:
+        raise EmbedcacheError(
+            f"{run.path} has no temperature: it was trained without validation rows, or none is best on them; "
+            "leave out --calibrated"
+        )
+    return float(temperature or 1.0)
 
 
 def predict_file(
@@ -128,10 +233,11 @@ def predict_file(
 ) -> FileReport:
     """Label a table of any kind that extract reads into a CSV of text, label and probability (of that label).
 
-    ``text`` names its column. The input is streamed; it is read to its end once before the work begins, so a broken row
-    is found at once. The output is UTF-8, appears whole or not at all, and replaces a file of that name.
-    ``progress(done, total, rows)`` counts characters, and rows. Raises EmbedcacheError for what cannot be read or
-    written.
+    A list of labels is JSON, and so is that of their probabilities; a regression's value has none. A run of several
+    label columns gives COLUMN and COLUMN_probability for each. ``text`` names the column of texts. The input is
+    streamed; it is read to its end once before the work begins, so a broken row is found at once. The output is UTF-8,
+    appears whole or not at all, and replaces a file of that name. ``progress(done, total, rows)`` counts characters,
+    and rows. Raises EmbedcacheError for what cannot be read or written.
     """
     from embedcache.table import Columns, read_rows
 
@@ -141,7 +247,8 @@ def predict_file(
     if output.is_dir() or (output.exists() and output.samefile(input)):
         raise EmbedcacheError(f"{output} is {'a folder' if output.is_dir() else 'the input'}: name another -o OUT.csv")
     done = rows_done = rows = truncated = 0
-    labels = dict.fromkeys(classifier.classes, 0)
+    columns = classifier.run.columns
+    counts: dict[str, Counter[str]] = {column: Counter() for column in columns}
 
     def tell(batch: np.ndarray) -> None:
         nonlocal done, rows_done
@@ -151,16 +258,21 @@ def predict_file(
 
     with _whole_file(output) as file:
         writer = csv.writer(file)
-        writer.writerow(["text", "label", "probability"])
+        several = [name for column in columns for name in (column, f"{column}_probability")]
+        writer.writerow(["text", *(several if len(columns) > 1 else ["label", "probability"])])
         for part in read_rows([input], Columns(text), encoding=encoding, batch_rows=FILE_ROWS):
             texts = part.texts
             vectors, cut = classifier._encode(texts, tell)
-            probabilities = classifier.predict_proba(vectors)
-            for one, best, row in zip(texts, probabilities.argmax(1), probabilities, strict=True):
-                labels[classifier.classes[best]] += 1
-                writer.writerow([one, classifier.classes[best], f"{row[best]:.6f}"])
+            answers = classifier.answers(vectors)
+            writer.writerows(
+                [one, *(cell for answer in answers.values() for cell in answer.cells(i))] for i, one in enumerate(texts)
+            )
+            for column, answer in answers.items():
+                counts[column].update(answer.count())
             rows, truncated = rows + len(texts), truncated + cut
-    return FileReport(str(input), str(output), rows, truncated, labels, time.perf_counter() - start)
+    labels = {column: dict(count) for column, count in counts.items()}
+    first = next(iter(labels.values()))
+    return FileReport(str(input), str(output), rows, truncated, first, labels, time.perf_counter() - start)
 
 
 @contextmanager

@@ -82,9 +82,11 @@ def number(value: float | None, form: str = ".4f") -> str:
     return "-" if value is None else format(value, form)
 
 
-def label_text(label: str | list[str] | None) -> str:
-    """A label, or several of one row."""
-    return "-" if label is None else label if isinstance(label, str) else ", ".join(label) or "none"
+def label_text(label: str | list[str] | float | None) -> str:
+    """A label, several of one row, or a value."""
+    if label is None or isinstance(label, str):
+        return "-" if label is None else label
+    return f"{label:.6g}" if isinstance(label, float) else ", ".join(label) or "none"
 
 
 def plural(count: int, word: str) -> str:

@@ -6,34 +6,41 @@ import csv
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from embedcache.encoder import Encoder
 from embedcache.errors import EmbedcacheError
-from embedcache.heads.run import Contents, write_run
+from embedcache.heads.run import Contents, write_columns, write_run
 from embedcache.heads.spec import HeadSpec
 from embedcache.heads.trained import TrainedHead
-from embedcache.predict import Classifier, predict_file
+from embedcache.predict import Classifier, FileReport, predict_file
 from tests.conftest import make_reviews
 
 CLASSES = ["negative", "positive", "まあまあ"]
 TEXTS = ["a superb film", "", "映画は素晴らしかった 🍿", "dull, \"dull\"\nand 'dull' " * 200]
 
 
-@pytest.fixture(scope="module")
-def run(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run directory with a random head on the tiny encoder's mean vectors, stored as float16."""
-    path = tmp_path_factory.mktemp("predict") / "run"
+def make_contents(tiny_bert: Path, kind: str, classes: list[str], **best: Any) -> Contents:
+    """A run's: a random head on the tiny encoder's mean vectors, stored as float16."""
     encoder = Encoder.load(tiny_bert, max_length=64, device="cpu", dtype="float32")
     rng = np.random.default_rng(0)
-    shapes = {"w1": (16, 32), "b1": (16,), "w2": (3, 16), "b2": (3,)}
+    shapes = {"w1": (16, 32), "b1": (16,), "w2": (len(classes), 16), "b2": (len(classes),)}
     weights = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
-    head = TrainedHead(HeadSpec(hidden=16), weights, CLASSES, best_epoch=0, epochs_run=1)
-    info = {"encoder": {"source": encoder.source, "identity": encoder.identity}, "classes": CLASSES, "dim": 32}
-    info |= {"pooling": "mean", "layer": -1, "dtype": "float16"}
-    write_run(path, Contents(info, head, {"head-000": head}, [{"rank": 1, "name": "head-000"}]))
+    head = TrainedHead(HeadSpec(hidden=16), weights, classes, best_epoch=0, epochs_run=1, kind=kind)
+    vectors = encoder.encode_texts([text for text, _ in make_reviews(60)], [("mean", -1)])[0]
+    weights["b2"] -= np.median(head.logits(vectors), axis=0)  # so that the texts differ in their labels
+    info = {"encoder": {"source": encoder.source, "identity": encoder.identity}, "classes": classes, "dim": 32}
+    info |= {"pooling": "mean", "layer": -1, "dtype": "float16", "kind": kind, "best": best}
+    return Contents(info, head, {"head-000": head}, [{"rank": 1, "name": "head-000"}])
+
+
+@pytest.fixture(scope="module")
+def run(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("predict") / "run"
+    write_run(path, make_contents(tiny_bert, "classification", CLASSES))
     return path
 
 
@@ -76,11 +83,99 @@ def test_a_table_is_labelled(classifier: Classifier, tmp_path: Path) -> None:
     assert [row["text"] for row in rows] == texts
     assert [row["label"] for row in rows] == [one.label for one in expected]
     for row, one in zip(rows, expected, strict=True):
-        assert float(row["probability"]) == pytest.approx(one.probabilities[one.label], abs=1e-3)
+        assert float(row["probability"]) == pytest.approx(one.probabilities[str(one.label)], abs=1e-3)
     assert report.to_dict().keys() >= {"input", "output", "rows", "truncated", "labels", "seconds"}
     assert (report.rows, report.truncated, sum(report.labels.values())) == (64, 1, 64)
     assert seen[-1][0] == seen[-1][1] == sum(map(len, texts)) and seen[-1][2] == 64
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.csv", "out.csv"]
+
+
+TOPICS = ["plot", "actor, actress", "日本"]
+
+
+@pytest.fixture(scope="module")
+def several(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of three label columns: lists, a number, a class."""
+    path = tmp_path_factory.mktemp("several") / "run"
+    contents = {
+        "topics": make_contents(tiny_bert, "multilabel", TOPICS, temperature=2.0),
+        "price": make_contents(tiny_bert, "regression", ["price"]),
+        "label": make_contents(tiny_bert, "classification", CLASSES, temperature=0.5),
+    }
+    write_columns(path, {"encoder": contents["topics"].info["encoder"]}, contents)
+    return path
+
+
+def label_file(classifier: Classifier, folder: Path, texts: list[str]) -> tuple[FileReport, list[dict[str, str]]]:
+    with (folder / "in.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([["text"], *([text] for text in texts)])
+    report = predict_file(classifier, folder / "in.csv", folder / "out.csv")
+    with (folder / "out.csv").open(encoding="utf-8", newline="") as file:
+        return report, list(csv.DictReader(file))
+
+
+def test_lists_of_labels(several: Path, tmp_path: Path) -> None:
+    classifier = Classifier.load(several / "topics", "cpu")
+    texts = [text for text, _ in make_reviews(60)]
+    predictions = classifier.predict(texts)
+    logits = classifier.run.best.logits(classifier.encode(texts))
+    assert {len(one.label) for one in predictions if isinstance(one.label, list)} == {0, 1, 2, 3}
+    for one, row in zip(predictions, logits, strict=True):
+        assert one.label == [name for name, z in zip(TOPICS, row, strict=True) if z > 0]
+        assert list(one.probabilities.values()) == pytest.approx(1 / (1 + np.exp(-row.astype(float))))
+        assert "columns" not in one.to_dict() and json.dumps(one.to_dict(), allow_nan=False)
+    report, rows = label_file(classifier, tmp_path, texts)
+    assert list(rows[0]) == ["text", "label", "probability"]
+    for row, one in zip(rows, predictions, strict=True):
+        assert json.loads(row["label"]) == one.label
+        expected = [one.probabilities[label] for label in one.label] if isinstance(one.label, list) else None
+        assert json.loads(row["probability"]) == pytest.approx(expected, abs=2e-3)
+    assert report.labels == {name: sum(name in json.loads(row["label"]) for row in rows) for name in TOPICS}
+    assert "columns" not in report.to_dict()
+
+
+def test_values(several: Path, tmp_path: Path) -> None:
+    classifier = Classifier.load(several / "price", "cpu", calibrated=True)  # without classes, nothing to calibrate
+    texts = [text for text, _ in make_reviews(20)]
+    predictions = classifier.predict(texts)
+    values = classifier.run.best.predict(classifier.encode(texts))
+    assert np.array([one.label for one in predictions], np.float32).tolist() == values.tolist()
+    assert all(one.probabilities == {} and len(repr(one.label)) < 12 for one in predictions)
+    report, rows = label_file(classifier, tmp_path, texts)
+    assert [float(row["label"]) for row in rows] == pytest.approx([one.label for one in predictions], abs=2e-2)
+    assert {row["probability"] for row in rows} == {""} and report.labels == {}
+    with pytest.raises(EmbedcacheError, match="no probabilities"):
+        classifier.predict_proba(classifier.encode(texts))
+
+
+def test_a_run_of_several_columns(several: Path, tmp_path: Path) -> None:
+    classifier = Classifier.load(several, "cpu")
+    predictions = classifier.predict(TEXTS)
+    for column in ("topics", "price", "label"):
+        for one, alone in zip(predictions, Classifier.load(several / column, "cpu").predict(TEXTS), strict=True):
+            assert one.columns[column] == {"label": alone.label, "probabilities": alone.probabilities}
+    assert list(predictions[0].to_dict()["columns"]) == ["topics", "price", "label"]
+    assert all(one.label == one.columns["topics"]["label"] for one in predictions)
+    report, rows = label_file(classifier, tmp_path, TEXTS)
+    names = [name for column in ("topics", "price", "label") for name in (column, f"{column}_probability")]
+    assert list(rows[0]) == ["text", *names]
+    assert [row["label"] for row in rows] == [one.columns["label"]["label"] for one in predictions]
+    assert list(report.columns) == ["topics", "price", "label"] and report.labels == report.columns["topics"]
+    assert sum(report.columns["label"].values()) == len(TEXTS) and report.columns["price"] == {}
+
+
+def test_calibrated_probabilities(several: Path, run: Path, classifier: Classifier) -> None:
+    plain, calibrated = (Classifier.load(several, "cpu", calibrated=one) for one in (False, True))
+    vectors = plain.encode(TEXTS)
+    before, after = plain.answers(vectors), calibrated.answers(vectors)
+    logits = {column: one.best.logits(vectors).astype(float) for column, one in plain.run.columns.items()}
+    np.testing.assert_allclose(after["topics"].outputs, 1 / (1 + np.exp(-logits["topics"] / 2)))
+    scaled = np.exp(logits["label"] / 0.5)
+    np.testing.assert_allclose(after["label"].outputs, scaled / scaled.sum(1, keepdims=True))
+    np.testing.assert_array_equal(after["price"].outputs, before["price"].outputs)
+    assert all(before[name].label(i) == after[name].label(i) for name in before for i in range(len(TEXTS)))
+    with pytest.raises(EmbedcacheError, match=r"run has no temperature: .* leave out --calibrated"):
+        Classifier.load(run, "cpu", calibrated=True)
 
 
 def test_output_is_whole_or_absent(classifier: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,7 +192,7 @@ def test_output_is_whole_or_absent(classifier: Classifier, tmp_path: Path, monke
     with pytest.raises(EmbedcacheError, match="'review'"):
         predict_file(classifier, source, tmp_path / "out.csv", text="review")
     (tmp_path / "out.csv").write_text("before")
-    monkeypatch.setattr(classifier, "predict_proba", lambda _: 1 / 0)
+    monkeypatch.setattr(classifier, "answers", lambda _: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         predict_file(classifier, source, tmp_path / "out.csv")
     assert (tmp_path / "out.csv").read_text() == "before"
