@@ -6,7 +6,7 @@ BIN := .venv/bin
 SOURCES := setup.py pyproject.toml constraints.txt $(wildcard csrc/*.h csrc/*/*)
 CXX_SOURCES := $(wildcard csrc/*.h csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu csrc/*/*.cuh)
 
-.PHONY: demo test test-all lint format bench clean
+.PHONY: demo test test-all sanitize lint format bench clean
 
 demo: .venv/installed
 	@$(BIN)/python demo/run.py
@@ -16,6 +16,10 @@ test: .venv/installed
 
 test-all: .venv/installed
 	$(BIN)/python -m pytest -m "slow or not slow"
+
+# The C++ engine, and the CUDA engine's source on the host, under the compiler's thread, address and undefined sanitizers.
+sanitize: .venv/installed
+	$(BIN)/python -m pytest -m slow tests/heads/test_sanitizers.py
 
 lint: .venv/installed
 	$(BIN)/ruff check .

@@ -1,8 +1,7 @@
 """The CUDA engine's own source, compiled for the host (csrc/cuda/block.cuh) and measured against float64.
 
 Shows that the kernels' arithmetic, indexing and phases are right and that the host side of the engine is; what only a
-GPU can show (barriers, launches, copies, speed) it does not. With sanitizers:
-EMBEDCACHE_CXXFLAGS="-fsanitize=address,undefined" LD_PRELOAD="$(gcc -print-file-name=libasan.so)" pytest THIS_FILE
+GPU can show (barriers, launches, copies, speed) it does not. With sanitizers: make sanitize.
 """
 
 from __future__ import annotations
