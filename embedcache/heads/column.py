@@ -184,7 +184,8 @@ class Column:
         """What a person should know before trusting the numbers, one line each."""
         split, best, notes = self.split, report.best, []
         if split.unlabelled:
-            notes.append(f"rows left out, because they have no label in {self.data.label!r}: {split.unlabelled:,}")
+            what = "number" if self.kind == "regression" else "label"
+            notes.append(f"rows left out, because they have no {what} in {self.label!r}: {split.unlabelled:,}")
         notes += split_notes(split, self.data.y, [] if self.kind == "regression" else self.data.classes)
         if diverged := sum(entry.status != "ok" for entry in entries):
             notes.append(f"heads that diverged, and are never chosen: {diverged:,} of {len(entries):,}; lower --lr")

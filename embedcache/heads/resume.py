@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -67,7 +67,7 @@ def save_unfinished(run: str | Path, heads: Mapping[str, TrainedHead]) -> Path:
 
     path = unfinished_path(run)
     with suppress(EmbedcacheError):  # a damaged file has nothing to lose
-        heads = {**_load_unfinished(path), **heads}
+        heads = {**_load_unfinished(path, lambda key: key not in heads), **heads}
     tensors, about = {}, {}
     for key, head in heads.items():
         for name, values in (*head.weights.items(), *_history_arrays(head).items()):
@@ -98,7 +98,10 @@ class Kept:
 def find_heads(run: str | Path, wanted: Collection[str]) -> Kept:
     """The wanted heads, by identity, in what an interrupted training of ``run`` left and in ``run`` itself."""
     kept = Kept()
-    for read in (lambda: _from_run(Path(run), wanted), lambda: _load_unfinished(unfinished_path(run), wanted)):
+    for read in (
+        lambda: _from_run(Path(run), wanted),
+        lambda: _load_unfinished(unfinished_path(run), wanted.__contains__),
+    ):
         try:
             kept.heads |= read()
         except EmbedcacheError as error:
@@ -111,14 +114,15 @@ def _from_run(run: Path, wanted: Collection[str]) -> dict[str, TrainedHead]:
         return {}
     found: dict[str, TrainedHead] = {}
     for one in load_run(run).columns.values():
-        names = {name: key for name, key in one.info.get("identities", {}).items() if key in wanted}
+        identities = one.info.get("identities")  # the first runs had none
+        names = {name: key for name, key in identities.items() if key in wanted} if identities else {}
         if names:
             found |= {names[name]: head for name, head in load_heads(one.path, names).items()}
     return found
 
 
-def _load_unfinished(path: Path, wanted: Collection[str] | None = None) -> dict[str, TrainedHead]:
-    """The heads of such a file, all or those wanted; a head whose weights are damaged is left out."""
+def _load_unfinished(path: Path, wanted: Callable[[str], bool]) -> dict[str, TrainedHead]:
+    """The wanted heads of such a file, by identity; a head whose weights are damaged is left out."""
     from safetensors import SafetensorError, safe_open
 
     heads = {}
@@ -128,7 +132,7 @@ def _load_unfinished(path: Path, wanted: Collection[str] | None = None) -> dict[
             if header["version"] != VERSION:
                 raise ValueError(f"version {header['version']!r}")
             for key, about in header["heads"].items():
-                if wanted is not None and key not in wanted:
+                if not wanted(key):
                     continue
                 names = ("w1", "b1", "w2", "b2") if about["spec"]["hidden"] else ("w2", "b2")
                 weights = {name: file.get_tensor(f"{key}/{name}") for name in names}
@@ -138,7 +142,7 @@ def _load_unfinished(path: Path, wanted: Collection[str] | None = None) -> dict[
                 heads[key] = TrainedHead.from_metadata({**about, "history": history}, weights)
     except FileNotFoundError:
         return {}
-    except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
+    except (SafetensorError, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         raise EmbedcacheError(f"{path} is damaged or of another version ({error}); remove it") from None
     return heads
 
