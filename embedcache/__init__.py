@@ -19,6 +19,8 @@ _HOME = {
     "train_heads": "embedcache.heads.train",
     "Classifier": "embedcache.predict",
     "SearchIndex": "embedcache.search",
+    "export_run": "embedcache.export",
+    "ExportReport": "embedcache.export",
 }
 __all__ = ["__version__", "ops", *_HOME]
 
@@ -28,7 +30,10 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module("embedcache.ops")
     if name not in _HOME:
         raise AttributeError(f"module 'embedcache' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOME[name]), name)
+    home = importlib.import_module(_HOME[name])
+    # All its names: the import has bound the module embedcache.extract where the function of that name belongs.
+    globals().update({public: getattr(home, public) for public, place in _HOME.items() if place == _HOME[name]})
+    return globals()[name]
 
 
 def __dir__() -> list[str]:

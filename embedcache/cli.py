@@ -258,14 +258,15 @@ def train_head(as_json: bool, cache: str, run: str, **options: Any) -> None:
 @click.option("--text", default="text", show_default=True, help="The column of texts in --input.")
 @click.option("--encoding", default="utf-8", show_default=True, help="Of a text file in --input.")
 @click.option("--model", help="The encoder's folder, where it has moved.")
+@click.option("--calibrated", is_flag=True, help="Divide the logits by the temperature fitted on the validation rows.")
 @device_option
 @trust_option
 @json_option
 def predict(as_json: bool, run: str, texts: tuple[str, ...], **options: Any) -> None:
-    """Label texts with the best head of RUN."""
+    """Label texts with the best head of RUN, or of each of its label columns."""
     from embedcache.predict import Classifier, predict_file
 
-    load = {name: options.pop(name) for name in ("device", "model", "trust_remote_code")}
+    load = {name: options.pop(name) for name in ("device", "model", "trust_remote_code", "calibrated")}
     source, output = options["input"], options["output"]
     if bool(texts) == bool(source):
         raise click.UsageError("give texts, or --input FILE with -o OUT.csv (one of the two)")
@@ -287,6 +288,33 @@ def predict(as_json: bool, run: str, texts: tuple[str, ...], **options: Any) -> 
         show.predictions(predictions)
 
 
+@main.command(short_help="Write RUN's encoder and best head as one model.")
+@click.argument("run")
+@click.option("--to", required=True, type=click.Choice(["torch", "onnx", "sentence-transformers"]))
+@click.option("-o", "--output", required=True, metavar="OUT", help="The folder to make.")
+@click.option("--model", help="The encoder's folder, where it has moved.")
+@click.option("--overwrite", is_flag=True, help="Replace an export that is at OUT.")
+@trust_option
+@json_option
+def export(as_json: bool, run: str, **options: Any) -> None:
+    """Write the encoder and the best head of RUN as one model, that needs no embedcache.
+
+    \b
+      torch                   model.pt2, for torch.export.load
+      onnx                    model.onnx, for ONNX Runtime and others
+      sentence-transformers   a folder that SentenceTransformer(OUT) opens
+
+    What is written is opened again and compared; OUT/README.md has the few lines that use it.
+    """
+    from embedcache.export import export_run
+
+    report = export_run(run, **options)
+    if as_json:
+        emit(report.to_dict())
+    else:
+        show.export(report)
+
+
 @main.command()
 @click.argument("cache")
 @click.argument("query", required=False)
@@ -295,7 +323,7 @@ def predict(as_json: bool, run: str, texts: tuple[str, ...], **options: Any) -> 
 @click.option("--text", default="text", show_default=True, help="The column of queries in --file.")
 @click.option("--encoding", default="utf-8", show_default=True, help="Of a text file in --file.")
 @click.option("-k", type=COUNT, default=10, show_default=True, help="How many neighbours.")
-@click.option("--where", multiple=True, help='Only rows with, for example, "label=positive"; may be repeated.')
+@click.option("--where", multiple=True, help='Only rows with "label=positive", or "label!=positive"; may be repeated.')
 @click.option("--pooling", type=click.Choice(["cls", "mean"]), help="[default: cls, or the only one stored]")
 @device_option
 @trust_option

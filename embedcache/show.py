@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from embedcache.cache import VerifyReport
+    from embedcache.export import ExportReport
     from embedcache.extract import ExtractReport
     from embedcache.predict import FileReport, Prediction
     from embedcache.search import SearchReport
@@ -95,17 +97,38 @@ def damage(cache: str, report: VerifyReport) -> str:
 
 
 def predictions(predicted: Sequence[Prediction]) -> None:
+    """A table; of several label columns, one label column each."""
+    columns = list(predicted[0].columns) if predicted else []
+    if columns:
+        table = make_table(*columns, "text")
+        for one in predicted:
+            shown = [label_text(one.columns[column]["label"]) for column in columns]
+            table.add_row(*(cell(label, 40) for label in shown), cell(one.text, 300))
+        print_tables(table)
+        return
     table = make_table("label", "probability", "text", right=["probability"])
     for one in predicted:
-        table.add_row(cell(one.label), f"{one.probabilities[one.label]:.3f}", cell(one.text, 300))
+        of = [one.label] if isinstance(one.label, str) else one.label if isinstance(one.label, list) else []
+        chances = ", ".join(f"{one.probabilities[label]:.3f}" for label in of) or "-"
+        table.add_row(cell(label_text(one.label)), chances, cell(one.text, 300))
     print_tables(table)
 
 
 def predicted_file(report: FileReport) -> None:
-    counts = ", ".join(f"{cell(label, 40)} {count:,}" for label, count in report.labels.items() if count)
-    click.echo(f"{report.output}: {plural(report.rows, 'row')} labelled in {report.seconds:.1f} s ({counts})")
+    click.echo(f"{report.output}: {plural(report.rows, 'row')} labelled in {report.seconds:.1f} s")
+    for column, labels in report.columns.items():
+        counts = ", ".join(f"{cell(label, 40)} {count:,}" for label, count in labels.items() if count)
+        if counts:
+            click.echo(f"  {cell(column)}: {counts}")
     if report.truncated:
         click.echo(f"  {report.truncated:,} truncated")
+
+
+def export(report: ExportReport) -> None:
+    size, checked = f"{report.bytes / 1e6:.1f} MB in {plural(len(report.files), 'file')}", report.checked
+    click.echo(f"{report.output}: encoder and head for {report.to}, {size}; {report.seconds:.1f} s in all")
+    click.echo(f"Opened again: {checked['texts']} texts differ by {checked['max_difference']:.1e} at most.")
+    click.echo(f"{Path(report.output) / 'README.md'} has the lines that use it.")
 
 
 def search(report: SearchReport) -> None:

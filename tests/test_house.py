@@ -15,7 +15,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # Rooms by floor: a module may import from its own room and from lower floors only.
 FLOOR = {"errors": 0, "formats": 1, "table": 2, "encoder": 2, "cache": 2, "ops": 2, "where": 3, "heads": 3}
-FLOOR |= {"collect": 3, "extract": 4, "predict": 4, "search": 4, "options": 5, "progress": 5, "screen": 5}
+FLOOR |= {"collect": 3, "extract": 4, "predict": 4, "search": 4, "export": 4, "options": 5, "progress": 5, "screen": 5}
 FLOOR |= {"show": 6, "show_heads": 6, "cli": 7, "__main__": 8, "__init__": 8}
 HEAVY = {"torch", "transformers", "numpy", "h5py", "pyarrow", "sklearn", "faiss", "rich"}
 
@@ -95,6 +95,13 @@ def test_help_and_usage_errors_load_nothing_heavy(arguments: list[str]) -> None:
 def test_importing_the_package_costs_no_torch() -> None:
     code = "import embedcache as ec, sys; ec.HeadSpec; sys.exit(bool({'torch', 'transformers'} & set(sys.modules)))"
     assert run("-c", code).returncode == 0
+
+
+@pytest.mark.parametrize("first", ["extract", "ExtractReport", "export_run"])
+def test_a_public_name_stays_what_it_is(first: str) -> None:
+    code = f"import embedcache as ec; ec.{first}; assert all(callable(getattr(ec, n)) for n in ('extract', '{first}'))"
+    done = run("-c", code)
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_tables_show_what_was_measured() -> None:

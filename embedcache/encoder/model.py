@@ -95,7 +95,7 @@ class Encoder:
         identity = folder_identity(folder, max_length, compute_dtype, trust_remote_code)
         if check is not None:
             check(identity)
-        with _quiet():
+        with quiet():
             model, tokenizer = _load(folder, name, compute_dtype, trust_remote_code)
         _check_tokenizer(model, tokenizer, name)
         if (positions := _positions(model)) is not None and max_length > positions:
@@ -183,12 +183,7 @@ class Encoder:
     @torch.inference_mode()
     def _forward(self, ids: Sequence[Sequence[int]], outputs: Sequence[tuple[str, int]]) -> list[np.ndarray]:
         layers = [self.layer_number(layer) for _, layer in outputs]
-        lengths = np.fromiter(map(len, ids), dtype=np.int64, count=len(ids))
-        padded = np.full((len(ids), lengths.max()), self._pad, dtype=np.int64)
-        mask = np.arange(padded.shape[1]) < lengths[:, None]
-        padded[mask] = np.concatenate([np.asarray(row, dtype=np.int64) for row in ids])
-        input_ids = torch.from_numpy(padded).to(self.device)
-        attention_mask = torch.from_numpy(mask.astype(np.int64)).to(self.device)
+        input_ids, attention_mask = self.pad(ids)
         inner = any(layer < self.layers for layer in layers)
         result = self.model(
             input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=inner, return_dict=True
@@ -196,8 +191,16 @@ class Encoder:
         pooled = []
         for (pooling, _), layer in zip(outputs, layers, strict=True):
             hidden = result.last_hidden_state if layer == self.layers else result.hidden_states[layer]
-            pooled.append(_pool(hidden, attention_mask, pooling).cpu().numpy())
+            pooled.append(pool(hidden, attention_mask, pooling).cpu().numpy())
         return pooled
+
+    def pad(self, ids: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+        """(input_ids, attention_mask) of rows of token ids: int64 [n, longest] on the encoder's device."""
+        lengths = np.fromiter(map(len, ids), dtype=np.int64, count=len(ids))
+        padded = np.full((len(ids), lengths.max()), self._pad, dtype=np.int64)
+        mask = np.arange(padded.shape[1]) < lengths[:, None]
+        padded[mask] = np.concatenate([np.asarray(row, dtype=np.int64) for row in ids])
+        return torch.from_numpy(padded).to(self.device), torch.from_numpy(mask.astype(np.int64)).to(self.device)
 
     def layer_number(self, layer: int) -> int:
         """The layer counted from the embeddings, 0, to the last, ``layers``. Raises EmbedcacheError for no such one."""
@@ -206,7 +209,7 @@ class Encoder:
         return layer if layer >= 0 else self.layers + 1 + layer
 
 
-def _pool(hidden: torch.Tensor, mask: torch.Tensor, pooling: str) -> torch.Tensor:
+def pool(hidden: torch.Tensor, mask: torch.Tensor, pooling: str) -> torch.Tensor:
     """[n, L, D] and its mask [n, L] to float32 [n, D]."""
     if pooling == "cls":
         return hidden[:, 0].float()
@@ -297,7 +300,7 @@ def _positions(model: Any) -> int | None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep transformers' bars, reports and advice off the screen while a model loads; then all as it was."""
     from transformers.utils import logging
 

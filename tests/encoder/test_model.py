@@ -16,42 +16,11 @@ import torch
 from embedcache.encoder import Encoder, identify
 from embedcache.encoder.batching import plan_batches
 from embedcache.errors import EmbedcacheError
-from tests.conftest import make_reviews, write_tokenizer
+from tests.conftest import make_reviews
 
 FAMILIES = ["bert", "roberta", "mpnet", "distilbert"]
 OUTPUTS = [("cls", -1), ("mean", -1), ("cls", 1), ("mean", -2), ("cls", 0)]
 TEXTS = [text for text, _ in make_reviews(12)] + ["", "   ", "日本語のレビュー 🎬", "مراجعة فيلم رائع", "long " * 400]
-
-
-@pytest.fixture(scope="module")
-def tiny_models(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> dict[str, Path]:
-    """Family -> folder of a 2-layer, 32-wide model of it, with 130 positions where it has a table of them."""
-    import torch
-    from transformers import DistilBertConfig, DistilBertModel, MPNetConfig, MPNetModel, RobertaConfig, RobertaModel
-
-    both = {"initializer_range": 0.2, "max_position_embeddings": 130}
-    wide = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64, **both}
-    distil = {"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 64, **both}
-    folders = {"bert": tiny_bert}
-    for name, model, config in (
-        ("roberta", RobertaModel, RobertaConfig(pad_token_id=1, **wide)),
-        ("mpnet", MPNetModel, MPNetConfig(pad_token_id=1, **wide)),
-        ("distilbert", DistilBertModel, DistilBertConfig(pad_token_id=0, **distil)),
-    ):
-        folders[name] = tmp_path_factory.mktemp(f"tiny-{name}")
-        config.vocab_size = write_tokenizer(folders[name])
-        if config.pad_token_id == 1:  # RoBERTa's and MPNet's positions are counted by the pad id, which is 1 there
-            _swap_first_two_tokens(folders[name] / "tokenizer.json")
-        torch.manual_seed(1)
-        model(config).eval().save_pretrained(folders[name])
-    return folders
-
-
-def _swap_first_two_tokens(path: Path) -> None:
-    tokenizer = json.loads(path.read_text(encoding="utf-8"))
-    vocab = tokenizer["model"]["vocab"]
-    vocab["[PAD]"], vocab["[UNK]"] = vocab["[UNK]"], vocab["[PAD]"]
-    path.write_text(json.dumps(tokenizer), encoding="utf-8")
 
 
 def load(folder: Path, **options: Any) -> Encoder:

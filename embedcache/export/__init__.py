@@ -1,0 +1,165 @@
+"""A run's encoder and best head as ONE model that the ecosystem's own loaders open, checked after it is written.
+
+What is written is float32 and gives logits [batch, outputs]; nothing in it needs embedcache. Importing this costs
+neither torch nor transformers.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from embedcache.errors import EmbedcacheError
+from embedcache.export import card, place
+from embedcache.heads.calibration import probabilities
+from embedcache.heads.run import INFO, Run, load_run
+
+if TYPE_CHECKING:
+    from embedcache.encoder import Encoder
+
+# Target -> packages that it needs beyond embedcache's own.
+TARGETS = {
+    "torch": (),
+    "onnx": ("onnx", "onnxscript", "onnxruntime"),
+    "sentence-transformers": ("sentence_transformers",),
+}
+TOLERANCE = 1e-4  # of a probability; of a value, as a share of the largest one
+# What every written model is tried on: lengths from nothing to longer than any max_length, and more than one script.
+TEXTS = [
+    "",
+    "Fine.",
+    "A tender, funny film that stays with you for days.",
+    "Zwei Stunden meines Lebens; ein Kind würde sich langweilen!",
+    "映画は素晴らしかった。また見たい。 🎬",
+    "영화가 별로였다: 4/10, and I'd say no",
+    "slow " * 2000 + "and long",
+]
+SHORT_TEXTS = TEXTS[1:4]  # for tracing, which needs no long ones
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What export_run wrote. checked: the texts tried, and the largest difference of a probability (or value)."""
+
+    run: str
+    to: str
+    output: str
+    files: list[str]
+    bytes: int
+    checked: dict[str, Any]
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """What --json prints."""
+        return asdict(self)
+
+
+def export_run(
+    run: str | Path,
+    output: str | Path,
+    to: str,
+    *,
+    model: str | Path | None = None,
+    overwrite: bool = False,
+    trust_remote_code: bool = False,
+) -> ExportReport:
+    """Write the encoder and the best head of a run as one model, a folder at ``output``.
+
+    The written model is opened again with its ecosystem's loader, without embedcache, and compared on texts of many
+    lengths, in one padded batch and alone: probabilities (a regression's values) may differ by 1e-4 from those of this
+    encoder and head in float32. ``Classifier.predict`` also rounds the vectors as the cache does (float16), which
+    shows in the fourth decimal.
+
+    Args:
+        run: a run directory of one label column; of several, name one of its folders.
+        output: the folder to make; it appears whole or not at all.
+        to: "torch" (model.pt2, for torch.export.load), "onnx" (model.onnx) or "sentence-transformers".
+        model: the encoder's folder or name, where it is no longer where the cache found it.
+        overwrite: replace an export that is at ``output``; anything else there is never touched.
+
+    Raises:
+        EmbedcacheError: no such run or target; a package lacks; the encoder is gone or another one; ``output`` is
+            taken; this encoder cannot be exported so, or what was written does not give the same.
+    """
+    start = time.perf_counter()
+    if to not in TARGETS:
+        raise EmbedcacheError(f"cannot export to '{to}': use {', '.join(TARGETS)}")
+    for package in TARGETS[to]:
+        if importlib.util.find_spec(package) is None:
+            raise EmbedcacheError(f'--to {to} needs {package}, which is not here: pip install "embedcache[export]"')
+    output = Path(output)
+    place.check_target(output, overwrite)
+    loaded = _load_one_column(run)
+    encoder = _load_encoder(loaded, model, trust_remote_code)
+    with place.staged(output) as part:
+        difference = _write(part, loaded, encoder, to, trust_remote_code)
+        checked = {"texts": len(TEXTS), "max_difference": difference}
+        card.write_card(part, loaded, to, encoder.layer_number(loaded.info["layer"]), checked)
+        files = place.list_files(part)
+    size = sum((output / name).stat().st_size for name in files)
+    return ExportReport(str(run), to, str(output), files, size, checked, time.perf_counter() - start)
+
+
+def _load_one_column(path: str | Path) -> Run:
+    run = load_run(path)
+    if len(run.columns) > 1:
+        choices = ", ".join(f"{column!r}: {one.path}" for column, one in run.columns.items())
+        raise EmbedcacheError(f"{path} has a head for each of several label columns: name the run of one ({choices})")
+    return run
+
+
+def _load_encoder(run: Run, model: str | Path | None, trust_remote_code: bool) -> Encoder:
+    """The run's encoder, checked by content as predict does, but in float32 whatever it computed in."""
+    from embedcache.encoder.model import load_again
+
+    try:
+        about = run.info["encoder"]
+        source, identity = str(model or about["source"]), {**about["identity"], "compute_dtype": "float32"}
+        run.info["pooling"], run.info["layer"]
+    except (KeyError, TypeError) as error:
+        raise EmbedcacheError(f"{run.path / INFO} is damaged: it lacks {error}; train it again") from None
+    try:
+        return load_again(source, identity, str(run.path), device="cpu", trust_remote_code=trust_remote_code)
+    except EmbedcacheError as error:
+        raise EmbedcacheError(f"{error}; --model FOLDER says where the encoder of {run.path} is") from None
+
+
+def _write(part: Path, run: Run, encoder: Encoder, to: str, trust_remote_code: bool) -> float:
+    """Fill the folder, open it again as a stranger would, and return the largest difference on TEXTS."""
+    from embedcache.export.model import exporting, make_model
+    from embedcache.export.targets import read_logits, write_target
+
+    pooling, layer, kind = run.info["pooling"], encoder.layer_number(run.info["layer"]), run.best.kind
+    (vectors,) = encoder.encode_texts(TEXTS, [(pooling, layer)])
+    expected = run.best.logits(vectors)
+    with exporting(to, encoder):
+        model = make_model(encoder, run.best, pooling, layer, SHORT_TEXTS)
+        write_target(to, part, model, encoder, SHORT_TEXTS)
+        card.label_config(part, kind, run.classes)
+        together = read_logits(to, part, TEXTS, trust_remote_code)
+        alone = read_logits(to, part, SHORT_TEXTS[:1], trust_remote_code)
+    at = TEXTS.index(SHORT_TEXTS[0])
+    difference = max(
+        largest_difference(kind, together, expected), largest_difference(kind, alone, expected[at : at + 1])
+    )
+    if not difference <= TOLERANCE:
+        raise EmbedcacheError(
+            f"the {to} model gives other results than {run.path}, by up to {difference:.2g}: nothing was written; "
+            f"try another --to, or another version of {' or '.join(TARGETS[to] or ('torch',))}"
+        )
+    return difference
+
+
+def largest_difference(kind: str, found: np.ndarray, expected: np.ndarray) -> float:
+    """Of the probabilities that two arrays of logits [n, C] give; of values, as a share of the largest expected one."""
+    if found.shape != expected.shape:
+        return float("inf")
+    a, b = found.astype(np.float64), expected.astype(np.float64)
+    if kind == "regression":
+        return float(np.abs(a - b).max() / max(1.0, np.abs(b).max()))
+    return float(np.abs(probabilities(a, kind) - probabilities(b, kind)).max())

@@ -1,0 +1,163 @@
+"""embedcache.json, the labels in config.json, and README.md: what an exported model is and how it is used."""
+
+from __future__ import annotations
+
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from embedcache import __version__
+from embedcache.encoder.folder import read_json
+from embedcache.export.place import ABOUT, FORMAT, write_json
+from embedcache.heads.run import Run
+
+VERSION = 1
+# Kind of task -> what makes probabilities of logits, and what transformers calls such a model.
+ACTIVATION = {"classification": "softmax", "multilabel": "sigmoid", "regression": "none"}
+PROBLEM = {
+    "classification": "single_label_classification",
+    "multilabel": "multi_label_classification",
+    "regression": "regression",
+}
+SCORES = {"test_accuracy": "accuracy", "test_macro_f1": "macro F1", "test_r2": "R²"}
+
+LABELS_SHOWN = 20
+
+CARD = """---
+pipeline_tag: text-classification
+library_name: {to}
+---
+
+# {title}
+
+`{encoder}`, {pooling} pooling of layer {layer}, with a trained head on top: one float32 model. It reads texts of up to
+{max_length:,} tokens (longer ones are cut) and gives {outputs}.
+
+Labels: {labels}.
+
+In this folder, after `pip install {packages}`:
+
+```python
+{code}
+```
+{more}
+Written by embedcache {embedcache}, then opened as above and compared with the encoder and the head that it is made of:
+on {texts} texts the largest difference of a {unit} was {difference:.1e}. The encoder's licence holds for it too.
+{temperature}{scores}"""
+
+CODE = """import json
+
+{imports}
+
+about = json.load(open("embedcache.json", encoding="utf-8"))
+texts = ["A tender, funny film.", "Two hours of my life that I want back."]
+{logits}
+for text, row in zip(texts, logits):
+    print({said}, text)"""
+TOKENIZER = 'tokenizer = AutoTokenizer.from_pretrained(".")\ninputs = tokenizer(texts, padding=True, truncation=True, '
+# Target -> packages, imports, and what makes the logits of texts.
+USE = {
+    "torch": (
+        "'torch>={torch}' transformers",  # an older one does not read a newer one's file
+        "import torch\nfrom transformers import AutoTokenizer",
+        TOKENIZER + 'return_tensors="pt")\nlogits = torch.export.load("model.pt2").module()(**inputs)',
+    ),
+    "onnx": (
+        "onnxruntime transformers",
+        "import onnxruntime\nfrom transformers import AutoTokenizer",
+        TOKENIZER + 'return_tensors="np")\nsession = onnxruntime.InferenceSession("model.onnx")\n'
+        'logits = session.run(["logits"], dict(inputs))[0]',
+    ),
+    "sentence-transformers": (
+        "sentence-transformers",
+        "from sentence_transformers import SentenceTransformer",
+        'model = SentenceTransformer(".")\nlogits = model.encode(texts)',
+    ),
+}
+# Kind of task -> how the outputs are called, and what is said of one row of them.
+OUTPUTS = {
+    "classification": (
+        "logits [batch, labels]; their softmax are the probabilities",
+        'about["labels"][int(row.argmax())]',
+    ),
+    "multilabel": (
+        "logits [batch, labels]; the sigmoid of each is the probability of that label, above 1/2 where it is positive",
+        '[label for label, z in zip(about["labels"], row) if z > 0]',
+    ),
+    "regression": ("values [batch, labels]", 'dict(zip(about["labels"], row.tolist()))'),
+}
+CALIBRATION = """
+Logits divided by {:.4f}, the temperature that was fitted on the validation rows, give calibrated probabilities.
+"""
+VECTORS = """
+`encode` gives the logits. The vectors that the head reads are those of the first two modules:
+
+```python
+vectors = SentenceTransformer(modules=list(model)[:2]).encode(texts)
+```
+"""
+
+
+def label_config(folder: Path, kind: str, labels: list[str]) -> None:
+    """Labels into config.json, as transformers writes them."""
+    config = read_json(folder / "config.json")
+    config |= {"id2label": {str(i): label for i, label in enumerate(labels)}, "problem_type": PROBLEM[kind]}
+    config |= {"label2id": {label: i for i, label in enumerate(labels)}}
+    write_json(folder / "config.json", config)
+
+
+def write_card(folder: Path, run: Run, to: str, layer: int, checked: dict[str, Any]) -> None:
+    """embedcache.json and README.md."""
+    about = _describe(run, to, layer, checked)
+    write_json(folder / ABOUT, about)
+    packages, imports, logits = USE[to]
+    outputs, said = OUTPUTS[run.best.kind]
+    labels = [f"`{_one_line(label)}`" for label in about["labels"][:LABELS_SHOWN]]
+    hidden = len(about["labels"]) - len(labels)
+    scores = ", ".join(f"{SCORES[name]} {value:.4f}" for name, value in about["scores"].items())
+    temperature = about["temperature"]
+    fields = {
+        **about,
+        "title": f"{_one_line(about['label'])} of a text",
+        "labels": ", ".join(labels) + (f" and {hidden:,} more" if hidden > 0 else ""),
+        "outputs": outputs,
+        "packages": packages.format(**about["versions"]),
+        "code": CODE.format(imports=imports, logits=logits, said=said),
+        "more": VECTORS if to == "sentence-transformers" else "",
+        "texts": checked["texts"],
+        "unit": "value, as a share of the largest one," if run.best.kind == "regression" else "probability",
+        "difference": checked["max_difference"],
+        "temperature": CALIBRATION.format(temperature) if temperature else "",
+        "scores": f"\nOn the test rows of its training: {scores}.\n" if scores else "",
+    }
+    (folder / "README.md").write_text(CARD.format(**fields), "utf-8")
+
+
+def _describe(run: Run, to: str, layer: int, checked: dict[str, Any]) -> dict[str, Any]:
+    source = Path(run.info["encoder"]["source"])
+    best = run.info.get("best", {})
+    return {
+        "format": FORMAT,
+        "format_version": VERSION,
+        "embedcache": __version__,
+        "to": to,
+        "kind": run.best.kind,
+        "label": run.info.get("label") or "label",
+        "labels": run.classes,
+        "activation": ACTIVATION[run.best.kind],
+        "encoder": source.name
+        if source.is_absolute()
+        else str(source),  # a folder of this machine tells others nothing
+        "identity": run.info["encoder"]["identity"],
+        "pooling": run.info["pooling"],
+        "layer": layer,
+        "max_length": run.info["encoder"]["identity"]["max_length"],
+        "temperature": best.get("temperature"),
+        "scores": {name: best[name] for name in SCORES if isinstance(best.get(name), float)},
+        "checked": checked,
+        "versions": {name: metadata.version(name).split("+")[0] for name in ("torch", "transformers")},
+    }
+
+
+def _one_line(text: str) -> str:
+    return " ".join(str(text).replace("`", "'").split())

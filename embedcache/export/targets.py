@@ -1,0 +1,124 @@
+"""What each target's folder holds, and how a stranger opens it: no code of embedcache reads the model back."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from tokenizers import Tokenizer
+from torch import nn
+
+from embedcache.encoder.folder import find_folder, read_json, tokenizer_files
+from embedcache.errors import EmbedcacheError
+from embedcache.export.model import TextModel, input_names, make_program
+from embedcache.export.place import write_json
+
+if TYPE_CHECKING:
+    from embedcache.encoder import Encoder
+
+ONE_FILE_BYTES = 1_900_000_000  # protobuf ends at 2 GiB; weights beyond go to a file of their own
+
+
+def write_target(to: str, part: Path, model: TextModel, encoder: Encoder, texts: Sequence[str]) -> None:
+    """Tokenizer, configuration and model. ``texts``: a few, to trace the model with."""
+    _write_tokenizer(part, encoder)
+    {"torch": _write_torch, "onnx": _write_onnx, "sentence-transformers": _write_modules}[to](
+        part, model, encoder, texts
+    )
+
+
+def read_logits(to: str, folder: Path, texts: list[str], trust_remote_code: bool = False) -> np.ndarray:
+    """Logits [n, outputs] of texts by the written model, in one padded batch."""
+    if to == "sentence-transformers":
+        from sentence_transformers import SentenceTransformer
+
+        modules = SentenceTransformer(
+            str(folder), device="cpu", trust_remote_code=trust_remote_code, local_files_only=True
+        )
+        return np.asarray(modules.encode(texts, batch_size=len(texts), show_progress_bar=False))
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    tokens = tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
+    if to == "torch":
+        with torch.inference_mode():
+            logits: np.ndarray = torch.export.load(folder / "model.pt2").module()(**tokens).numpy()
+        return logits
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
+    return np.asarray(session.run(["logits"], {name: ids.numpy() for name, ids in tokens.items()})[0])
+
+
+def _write_torch(part: Path, model: TextModel, encoder: Encoder, texts: Sequence[str]) -> None:
+    encoder.model.config.save_pretrained(part)
+    torch.export.save(make_program(model, encoder, texts)[0], part / "model.pt2")
+
+
+def _write_onnx(part: Path, model: TextModel, encoder: Encoder, texts: Sequence[str]) -> None:
+    import onnx
+
+    encoder.model.config.save_pretrained(part)
+    program, shapes = make_program(model, encoder, texts)
+    exported: Any = torch.onnx.export(
+        program, dynamo=True, dynamic_shapes=shapes, input_names=list(shapes), output_names=["logits"], verbose=False
+    )
+    size = sum(tensor.nbytes for tensor in program.state_dict.values())
+    exported.save(part / "model.onnx", external_data=size > ONE_FILE_BYTES)
+    onnx.checker.check_model(str(part / "model.onnx"))
+
+
+def _write_modules(part: Path, model: TextModel, encoder: Encoder, texts: Sequence[str]) -> None:
+    """The layout and names that every sentence-transformers since version 2 opens."""
+    if model.layer is not None:
+        raise EmbedcacheError(
+            f"a {encoder.identity['architecture']} cannot be cut after layer {model.layer} of {encoder.layers}, which "
+            "this head reads, and sentence-transformers takes the last one: use --to torch or --to onnx"
+        )
+    model.encoder.save_pretrained(part, safe_serialization=True)
+    if "code" in encoder.identity:
+        for path in find_folder(encoder.source, True)[0].glob("*.py"):
+            shutil.copy(path, part)
+    linear = [module for module in model.head if isinstance(module, nn.Linear)]
+    names = ["", "1_Pooling", *(f"{i}_Dense" for i in range(2, 2 + len(linear)))]
+    kinds = ["Transformer", "Pooling", *(["Dense"] * len(linear))]
+    modules = [
+        {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for i, (path, kind) in enumerate(zip(names, kinds, strict=True))
+    ]
+    write_json(part / "modules.json", modules)
+    write_json(part / "sentence_bert_config.json", {"max_seq_length": encoder.max_length, "do_lower_case": False})
+    (part / names[1]).mkdir()
+    modes = {f"pooling_mode_{mode}": mode.startswith(model.pooling) for mode in ("cls_token", "mean_tokens")}
+    write_json(part / names[1] / "config.json", {"word_embedding_dimension": encoder.dim, **modes})
+    for name, module in zip(names[2:], linear, strict=True):
+        _write_dense(part / name, module, "linear.Identity" if module is linear[-1] else "activation.ReLU")
+
+
+def _write_dense(folder: Path, module: nn.Linear, activation: str) -> None:
+    folder.mkdir()
+    shape = {"in_features": module.in_features, "out_features": module.out_features, "bias": True}
+    write_json(folder / "config.json", {**shape, "activation_function": f"torch.nn.modules.{activation}"})
+    weights = {"linear.weight": module.weight.detach(), "linear.bias": module.bias.detach()}
+    save_file(weights, folder / "model.safetensors")
+
+
+def _write_tokenizer(part: Path, encoder: Encoder) -> None:
+    """The encoder's own files, with its max_length and the model's inputs as what a plain call gives."""
+    for path in tokenizer_files(find_folder(encoder.source, True)[0]):
+        shutil.copy(path, part)
+    fast, tokenizer = Tokenizer.from_str(encoder.tokenizer.backend_tokenizer.to_str()), encoder.tokenizer
+    fast.enable_truncation(encoder.max_length, direction=tokenizer.truncation_side)
+    if tokenizer.pad_token is not None:
+        fast.enable_padding(pad_id=tokenizer.pad_token_id, pad_token=tokenizer.pad_token)
+    fast.save(str(part / "tokenizer.json"))
+    config = part / "tokenizer_config.json"
+    settings = read_json(config) if config.exists() else {}
+    settings |= {"model_max_length": encoder.max_length, "model_input_names": input_names(encoder)}
+    settings.setdefault("tokenizer_class", type(tokenizer).__name__)
+    write_json(config, settings)
