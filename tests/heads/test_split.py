@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.model_selection import train_test_split
+from sklearn.model_selection import KFold, train_test_split
 
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.split import Split, article_split, make_folds, make_split, split_notes
@@ -186,26 +186,86 @@ def test_folds_cover_all_rows_once() -> None:
         make_folds(codes, different(503), np.arange(503) % 3, folds=5)
 
 
+def test_without_strata_duplicates_and_groups_the_rows_are_scikit_learns() -> None:
+    codes = np.random.default_rng(1).integers(0, 900, size=1000)  # a number for each different target
+    split = make_split(codes, different(1000), val=0.1, test=0.2, stratify=False)
+    rest, test = train_test_split(np.arange(1000), test_size=200, random_state=42)
+    train, val = train_test_split(np.sort(rest), test_size=100, random_state=42)
+    assert [sorted(rows) for rows in (train, val, test)] == [rows.tolist() for rows in sides(split)]
+    one_target = make_split(np.zeros(100, int), different(100), stratify=False)  # whoever loads the data objects
+    assert [len(rows) for rows in sides(one_target)] == [80, 10, 10]
+
+
+def test_folds_without_strata_are_scikit_learns() -> None:
+    codes = np.arange(100)
+    folds = make_folds(codes, different(100), folds=4, stratify=False)
+    for fold, (_, val) in zip(folds, KFold(4, shuffle=True, random_state=42).split(codes), strict=True):
+        assert fold.val.tolist() == sorted(val)
+
+
+def test_without_strata_texts_and_groups_stay_together() -> None:
+    rng = np.random.default_rng(3)
+    groups, text = rng.integers(0, 300, size=3000), rng.integers(0, 2500, size=3000)
+    codes = np.where(rng.random(3000) < 0.1, -1, rng.integers(0, 10**9, 3000))
+    hashes = hash_texts([str(t) for t in text])
+    split = make_split(codes, hashes, stratify=False)
+    assert_apart(split, text)
+    assert split.unlabelled == (codes < 0).sum() and split.conflicts > 100
+    for rows, share in zip(sides(split), [0.8, 0.1, 0.1], strict=True):
+        assert len(rows) == pytest.approx(share * (codes >= 0).sum(), abs=5)
+    split = make_split(codes, different(3000), groups, stratify=False)
+    assert_apart(split, groups)
+    for rows, share in zip(sides(split), [0.8, 0.1, 0.1], strict=True):
+        assert len(rows) == pytest.approx(share * (codes >= 0).sum(), abs=30)
+    folds = make_folds(codes, different(3000), groups, folds=5, stratify=False)
+    assert sorted(np.concatenate([fold.val for fold in folds])) == np.flatnonzero(codes >= 0).tolist()
+    for fold in folds:
+        assert_apart(fold, groups)
+        assert len(fold.val) == pytest.approx((codes >= 0).sum() / 5, abs=20)
+
+
+def test_few_rows_without_strata() -> None:
+    three = make_split(np.arange(3), different(3), stratify=False)
+    assert [len(rows) for rows in sides(three)] == [1, 1, 1]
+    with pytest.raises(EmbedcacheError, match=r"2 labelled rows .* too few for --val"):
+        make_split(np.arange(2), different(2), stratify=False)
+    with pytest.raises(EmbedcacheError, match="no rows are left to train on"):
+        make_split(np.arange(5), hash_texts(["same"] * 5), val=0, stratify=False)
+    assert len(make_split(np.arange(1), different(1), val=0, test=0, stratify=False).train) == 1
+
+
+def test_notes_on_lists_of_labels() -> None:
+    y = np.zeros((10, 3), np.float32)
+    y[:, 0], y[9, 1], y[3] = 1, 1, -1
+    split = Split(np.arange(8), np.array([8]), np.array([9]))
+    assert split_notes(split, y, ["a", "b", "c"]) == ["classes without a training row, never predicted: b"]
+    split.conflicts = 2
+    assert split_notes(split, np.zeros((10, 1), np.float32), []) == [
+        "texts with more than one label: 2; kept, all rows of a text on one side"
+    ]
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     texts=st.lists(st.integers(0, 40), min_size=1, max_size=80),
     labels=st.lists(st.integers(-1, 4), min_size=80, max_size=80),
     grouped=st.booleans(),
+    stratify=st.booleans(),
     val=st.sampled_from([0, 0.1, 0.4]),
     test=st.sampled_from([0, 0.1, 0.4]),
 )
 def test_whatever_the_table_no_text_or_group_is_on_two_sides(
-    texts: list[int], labels: list[int], grouped: bool, val: float, test: float
+    texts: list[int], labels: list[int], grouped: bool, stratify: bool, val: float, test: float
 ) -> None:
     codes, text = np.array(labels[: len(texts)], np.int32), np.array(texts)
     groups = text % 7 if grouped else None
     try:
-        split = make_split(codes, hash_texts([str(t) for t in texts]), groups, val=val, test=test)
+        split = make_split(codes, hash_texts([str(t) for t in texts]), groups, val=val, test=test, stratify=stratify)
     except EmbedcacheError:
         return
     assert_apart(split, text)
     assert sum(map(len, sides(split))) + split.unlabelled + split.left_out == len(texts)
-    assert len(np.unique(codes[split.train])) >= 2
+    assert len(np.unique(codes[split.train])) >= 1 + stratify
     assert bool(len(split.val)) == bool(val) and bool(len(split.test)) == bool(test)
     if groups is not None:
         assert_apart(split, groups)
