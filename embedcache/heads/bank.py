@@ -106,7 +106,10 @@ def weight_shapes(spec: HeadSpec, dim: int, classes: int) -> dict[str, tuple[int
 
 def as_matrix(x: Any, name: str = "X") -> np.ndarray:
     """x as [N, D] float16 or float32 with adjacent columns: itself where it is one already, else a float32 copy."""
-    x = to_numpy(x)
+    try:
+        x = to_numpy(x)
+    except (ValueError, TypeError):
+        raise EmbedcacheError(f"{name} must be a matrix [rows, columns]: its rows are not of one length") from None
     if x.ndim != 2 or x.shape[1] == 0:
         raise EmbedcacheError(f"{name} must be a matrix [rows, columns], not of shape {list(x.shape)}")
     if x.dtype.kind not in "fiub":

@@ -181,7 +181,7 @@ def choose_engine(engine: str, device: str, options: Options) -> tuple[Engine, O
 
     if engine not in ("auto", "native", "torch"):
         raise EmbedcacheError(f"engine must be auto, native or torch, not {engine!r}")
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
+    if not isinstance(device, str) or not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
         raise EmbedcacheError(f"device must be auto, cpu, cuda or cuda:N, not {device!r}")
     reason = ""
     if engine != "torch":

@@ -27,8 +27,9 @@ def test_result() -> None:
     grid = head_grid(hidden=[0, 16], seed=range(2))
     result = quick(grid=grid, epochs=3, validation=(X[:50], Y[:50]))
     assert [head.spec for head in result.heads] == grid
-    for name in ("train_loss", "val_loss", "val_accuracy"):
-        assert result.history[name].shape == (4, 3)
+    assert set(result.history) == {"train_loss", "val_loss", "val_accuracy", "val_macro_f1", "val_r2"}
+    assert all(values.shape == (4, 3) for values in result.history.values())
+    assert np.isnan(result.history["val_r2"]).all()  # of a regression only
     assert result.best.val_loss == min(head.val_loss for head in result.heads)
     assert result.seconds > 0
     assert not result.cancelled
@@ -116,6 +117,8 @@ def test_class_weights() -> None:
     [
         ({"x": X[:0], "y": Y[:0]}, "no rows"),
         ({"x": X[0]}, "matrix"),
+        ({"x": None}, "matrix"),
+        ({"x": [[1.0, 2.0]] * 299 + [[3.0]]}, "not of one length"),
         ({"x": X[:, :0]}, "matrix"),
         ({"x": np.full((300, 2), "a")}, "numbers"),
         ({"y": Y[:-1]}, "300 rows, but y has shape"),
@@ -132,6 +135,7 @@ def test_class_weights() -> None:
         ({"threads": -1}, "threads"),
         ({"engine": "jax"}, "engine must be"),
         ({"device": "tpu"}, "device must be"),
+        ({"device": 0}, "device must be"),
         ({"compute": "bfloat16"}, "float32 only"),
         ({"compute": "int8"}, "compute must be"),
         ({"class_weight": "heavy"}, "class_weight"),
