@@ -198,10 +198,11 @@ class NativeEngine:
         """Train the bank; on KeyboardInterrupt stop between two steps and return what there is."""
         outcomes = [empty_outcome(spec, tasks[task], options.epochs) for spec, task in heads]
         c_tasks = (_Task * len(tasks))(*(_task(task) for task in tasks))
-        weights = [training_weight(spec, tasks[task]) for spec, task in heads]
-        c_heads = (_Head * len(heads))(
-            *(_head(spec, task, weight) for (spec, task), weight in zip(heads, weights, strict=True))
-        )
+        weights = {}  # balanced ones count all labels: once for each task, not for each head
+        for spec, task in heads:
+            if (spec.class_weight, task) not in weights:
+                weights[spec.class_weight, task] = training_weight(spec, tasks[task])
+        c_heads = (_Head * len(heads))(*(_head(spec, task, weights[spec.class_weight, task]) for spec, task in heads))
         c_results = (_Result * len(heads))(*(_result(outcome) for outcome in outcomes))
         cancel, done = c_int32(0), c_int64(0)
         c_options = _Options(
