@@ -20,7 +20,7 @@ import numpy as np
 
 from embedcache import __version__
 from embedcache.errors import EmbedcacheError
-from embedcache.heads.bank import Task
+from embedcache.heads.bank import CHUNK_ROWS, Task
 from embedcache.heads.run import load_heads, load_run
 from embedcache.heads.spec import HeadSpec
 from embedcache.heads.trained import TrainedHead
@@ -38,8 +38,11 @@ def task_digest(task: Task, hashes: np.ndarray, about: Mapping[str, Any]) -> str
     digest = hashlib.blake2b(json.dumps(about, sort_keys=True).encode(), digest_size=16)
     for view in (task.train, task.val):
         digest.update(b"side")
-        if view is not None:
-            for array in (view.rows, view.y[view.rows], hashes[view.rows]):
+        if view is None:
+            continue
+        for start in range(0, len(view.rows), CHUNK_ROWS):
+            rows = view.rows[start : start + CHUNK_ROWS]
+            for array in (rows, view.y[rows], hashes[rows]):
                 _add(digest, array)
     for array in (task.mean, task.inv_std, task.class_weight, task.target_mean, task.target_std):
         digest.update(b"none") if array is None else _add(digest, array)

@@ -36,6 +36,11 @@ class Options:
     compute: str
     threads: int | None
 
+    @property
+    def computed(self) -> str:
+        """What "auto" stands for."""
+        return "float32" if self.compute == "auto" else self.compute
+
     def bank(self) -> dict[str, Any]:
         """Keywords of train_bank."""
         return {"engine": self.engine, "device": self.device, "compute": self.compute, "threads": self.threads}
@@ -112,7 +117,7 @@ class Trainer:
             "batch_size": self.plan.settings.batch_size,
             "epochs": self.plan.settings.epochs,
             "early_stop": self.options.early_stop,
-            "compute": "float32" if self.options.compute == "auto" else self.options.compute,
+            "compute": self.options.computed,
             "engine": engine,
         }
         digests = [digest for column in self.columns for digest in column.digests()]
@@ -139,7 +144,8 @@ class Trainer:
         options = self.options
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", EngineWarning)
-            engine, _ = choose_engine(options.engine, options.device, BankOptions(threads=options.threads or 0))
+            bank = BankOptions(compute=options.computed, threads=options.threads or 0)
+            engine, _ = choose_engine(options.engine, options.device, bank)
         return engine.name, _messages(caught)
 
     def _train(
