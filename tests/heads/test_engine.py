@@ -169,6 +169,13 @@ class TestEngine:
         assert head.val_accuracy == pytest.approx(accuracy_score(y, said))
         assert result.history["val_macro_f1"][0, head.best_epoch] == pytest.approx(f1)
 
+    def test_no_label_anywhere_has_no_f1(self, engine: Engine) -> None:
+        task = make_task(100, 10, 3, n_val=40, kind="multilabel")
+        task.train.y[:] = 0
+        result = engine.train([task], [(HeadSpec(hidden=16, lr=0.1), 0)], epochs=3)
+        assert np.isnan(result.history["val_macro_f1"][0]).all()
+        assert (result.history["val_accuracy"][0] == 1).all()
+
     def test_every_half_is_read_exactly(self, engine: Engine) -> None:
         """Subnormal ones too: a nearly constant column of a float16 cache may hold no others."""
         task = make_task(300, 41, 2, n_val=50, dtype=np.float16)
