@@ -221,7 +221,7 @@ def _python_values(column: Any) -> list[Any]:
     if column.type in (pa.float16(), pa.float32()):
         column = column.cast(pa.string()).cast(pa.float64())  # 0.1, not 0.10000000149011612
     try:
-        return list(column.to_pylist())
+        return list(_to_microseconds(column).to_pylist())
     except UnicodeDecodeError:
         raise
     except (ValueError, OverflowError):
@@ -232,9 +232,20 @@ def _python_value(scalar: Any) -> Any:
     import pyarrow as pa
 
     try:
-        return scalar.as_py()
+        return _to_microseconds(scalar).as_py()
     except (ValueError, OverflowError):
         return scalar.cast(pa.int64() if pa.types.is_duration(scalar.type) else pa.string()).as_py()
+
+
+def _to_microseconds(values: Any) -> Any:
+    """Python's times have these; for nanoseconds pyarrow gives pandas' types, if that is installed."""
+    import pyarrow as pa
+
+    if pa.types.is_duration(values.type) and values.type.unit == "ns":
+        return values.cast(pa.duration("us"))
+    if pa.types.is_timestamp(values.type) and values.type.unit == "ns":
+        return values.cast(pa.timestamp("us", values.type.tz))
+    return values
 
 
 def check_columns(source: Source, wanted: Mapping[str, str], names: Sequence[str]) -> None:

@@ -178,6 +178,8 @@ def _kind(value: Any) -> str:
 
 
 def _as_labels(source: Source, name: str, column: list[Any], first: int) -> list[Label]:
+    if set(map(type, column)) == {str} and not (source.delimited and "[" in "".join(column)):
+        return [None if value.strip() in MISSING_LABELS else value for value in column]
     labels: list[Label] = []
     for row, value in enumerate(column):
         try:
@@ -222,10 +224,10 @@ def _list_item(value: Any) -> str:
 
 def _check_kind(source: Source, name: str, labels: list[Label], first: int, kinds: dict[str, type]) -> None:
     """All lists or all single labels; ``kinds`` keeps for each column which of the two its first label was."""
-    given = (i for i, label in enumerate(labels) if label is not None)
-    row = next((i for i in given if type(labels[i]) is not kinds.setdefault(name, type(labels[i]))), None)
-    if row is None:
+    found = set(map(type, labels)) - {type(None)}
+    if not found or found == {kinds.setdefault(name, next(type(label) for label in labels if label is not None))}:
         return
+    row = next(i for i, label in enumerate(labels) if label is not None and type(label) is not kinds[name])
     here = "a list" if isinstance(labels[row], tuple) else f"{str(labels[row])[:40]!r}, which is no list"
     before = "lists" if kinds[name] is tuple else "single labels"
     raise EmbedcacheError(
