@@ -1,9 +1,11 @@
-/* A thread block as a sequence of phases, so that nvcc and g++ compile the very same kernels.
+/* A thread block, or a cluster of them, as a sequence of phases, so that nvcc and g++ compile the very same
+ * kernels.
  *
- * A kernel is a struct with a type `Shared` (its shared memory) and a static function run(). run() is made of
- * phases: block.each_thread(f) calls f(t) for every thread t of the block and ends with a barrier. On the
- * device each thread calls f once, with its own number; on the host (EC_HOST_EMULATION) one loop calls f for
- * all of them.
+ * A kernel is a struct with a type `Shared` (a block's shared memory) and a static function run(). run() is
+ * made of phases: block.each_thread(f) calls f(t) for every thread t and ends with a barrier of the block. On
+ * the device each thread calls f once, with its own number; on the host (EC_HOST_EMULATION) one loop calls f
+ * for all of them. block.each_lane(f) is the same with a barrier of the warp only, block.each_alone(f) with
+ * none at all, for what the 32 threads of a warp share and for what no threads share.
  *
  * Three rules keep the two the same. The first is checked by tests: results may not change when the host runs
  * the threads backwards.
@@ -20,11 +22,13 @@
 #include "../numerics.h"
 
 #ifdef EC_HOST_EMULATION
+#include <memory>
 #define EC_DEVICE static inline
 #define EC_DEVICE_METHOD inline
 #define EC_UNROLL
 #define EC_UNROLL_2
 #else
+#include <cooperative_groups.h>
 #include <cuda_fp16.h>
 #define EC_DEVICE static __device__ __forceinline__
 #define EC_DEVICE_METHOD __device__ __forceinline__
@@ -32,52 +36,159 @@
 #define EC_UNROLL_2 _Pragma("unroll 2")
 #endif
 
+/* Clusters of blocks need compute capability 9.0; no device with less runs the code that uses them. */
+#if defined(EC_HOST_EMULATION) || (defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900)
+#define EC_HAS_CLUSTERS 1
+#else
+#define EC_HAS_CLUSTERS 0
+#endif
+
 namespace ec {
 
-constexpr int kThreads = 256;
+constexpr int kThreads = 256, kLanes = 32, kWarps = kThreads / kLanes;
+constexpr int kMaxCluster = 16; /* blocks; more than 8 only where the device allows it */
 
 #ifdef EC_HOST_EMULATION
 
-template <class T>
-struct PerThread {
-  T of_thread[kThreads] = {};
-  T& operator[](int t) { return of_thread[t]; }
+template <class T, int kCount = kThreads>
+class PerThread {
+ public:
+  PerThread() : of_thread_(new T[kCount]()) {}
+  T& operator[](int t) { return of_thread_[t]; }
+
+ private:
+  std::unique_ptr<T[]> of_thread_;
 };
 
-class Block {
+/* What is alike in blocks and clusters of so many threads. */
+class Crew {
  public:
-  Block(int index, int count, bool backwards) : index_(index), count_(count), backwards_(backwards) {}
-  int index() const { return index_; }
-  int count() const { return count_; }
+  Crew(int threads, bool backwards) : threads_(threads), backwards_(backwards) {}
+  int host_threads() const { return threads_; }
 
   template <class F>
   void each_thread(F f) const {
-    for (int t = 0; t < kThreads; ++t) f(backwards_ ? kThreads - 1 - t : t);
+    for (int t = 0; t < threads_; ++t) f(backwards_ ? threads_ - 1 - t : t);
+  }
+
+  template <class F>
+  void each_lane(F f) const {
+    each_thread(f);
+  }
+
+  template <class F>
+  void each_alone(F f) const {
+    each_thread(f);
   }
 
  private:
-  int index_, count_;
+  int threads_;
   bool backwards_;
+};
+
+class Block : public Crew {
+ public:
+  Block(int index, int count, bool backwards) : Crew(kThreads, backwards), index_(index), count_(count) {}
+  int index() const { return index_; }
+  int count() const { return count_; }
+
+ private:
+  int index_, count_;
+};
+
+/* Blocks that run together and read each other's shared memory. A thread's number t counts through all of
+ * them on the host, and is its number in its block on the device: hence rank(t) and in_block(t). */
+template <class Shared>
+class Cluster : public Crew {
+ public:
+  Cluster(int index, int blocks, Shared* shared, bool backwards)
+      : Crew(blocks * kThreads, backwards), index_(index), blocks_(blocks), shared_(shared) {}
+  int index() const { return index_; }
+  int blocks() const { return blocks_; }
+  int rank(int t) const { return t / kThreads; }
+  int in_block(int t) const { return t % kThreads; }
+  Shared& shared(int t) const { return shared_[rank(t)]; }
+  Shared& any() const { return shared_[0]; } /* for what is the same in every block */
+  Shared& shared_of(int rank) const { return shared_[rank]; }
+
+  template <class F>
+  void each_thread_of_all(F f) const {
+    each_thread(f);
+  }
+
+ private:
+  int index_, blocks_;
+  Shared* shared_;
 };
 
 #else
 
-template <class T>
+template <class T, int kCount = kThreads>
 struct PerThread {
   T own = {};
   EC_DEVICE_METHOD T& operator[](int) { return own; }
 };
 
-class Block {
+class Crew {
  public:
-  EC_DEVICE_METHOD int index() const { return (int)blockIdx.x; }
-  EC_DEVICE_METHOD int count() const { return (int)gridDim.x; }
-
   template <class F>
   EC_DEVICE_METHOD void each_thread(F f) const {
     f((int)threadIdx.x);
     __syncthreads();
   }
+
+  template <class F>
+  EC_DEVICE_METHOD void each_lane(F f) const {
+    f((int)threadIdx.x);
+    __syncwarp();
+  }
+
+  template <class F>
+  EC_DEVICE_METHOD void each_alone(F f) const {
+    f((int)threadIdx.x);
+  }
+};
+
+class Block : public Crew {
+ public:
+  EC_DEVICE_METHOD int index() const { return (int)blockIdx.x; }
+  EC_DEVICE_METHOD int count() const { return (int)gridDim.x; }
+};
+
+template <class Shared>
+class Cluster : public Crew {
+ public:
+  EC_DEVICE_METHOD explicit Cluster(Shared* shared) : shared_(shared) {}
+  EC_DEVICE_METHOD int index() const { return (int)blockIdx.x / blocks(); }
+  EC_DEVICE_METHOD int in_block(int t) const { return t; }
+  EC_DEVICE_METHOD Shared& shared(int) const { return *shared_; }
+  EC_DEVICE_METHOD Shared& any() const { return *shared_; }
+
+#if EC_HAS_CLUSTERS
+  EC_DEVICE_METHOD int blocks() const { return (int)cooperative_groups::this_cluster().num_blocks(); }
+  EC_DEVICE_METHOD int rank(int) const { return (int)cooperative_groups::this_cluster().block_rank(); }
+  EC_DEVICE_METHOD Shared& shared_of(int rank) const {
+    return *cooperative_groups::this_cluster().map_shared_rank(shared_, rank);
+  }
+
+  /* Ends with a barrier of the whole cluster. */
+  template <class F>
+  EC_DEVICE_METHOD void each_thread_of_all(F f) const {
+    f((int)threadIdx.x);
+    cooperative_groups::this_cluster().sync();
+  }
+#else
+  EC_DEVICE_METHOD int blocks() const { return 1; }
+  EC_DEVICE_METHOD int rank(int) const { return 0; }
+  EC_DEVICE_METHOD Shared& shared_of(int) const { return *shared_; }
+  template <class F>
+  EC_DEVICE_METHOD void each_thread_of_all(F f) const {
+    each_thread(f);
+  }
+#endif
+
+ private:
+  Shared* shared_;
 };
 
 #endif

@@ -11,6 +11,7 @@
 #else
 #include "device.cuh"
 #endif
+#include "prepare.cuh"
 
 namespace ec {
 
@@ -25,14 +26,45 @@ class Data {
                         array(task.class_weight, task.outputs)});
     }
     on_device_ = Buffer<Task>(n_tasks, "the tasks");
-    device_.copy(on_device_.get(), tasks_.data(), n_tasks * (int64_t)sizeof(Task));
-    device_.synchronize();
+    copy_tasks();
+  }
+
+  /* Makes task i's x as the TF32 kernels read it, if it takes no more than half of the memory that is left:
+   * without it the task's heads are trained by the plain kernels. */
+  bool prepare(int i, const ec_task& task) {
+    Task& t = tasks_[(size_t)i];
+    const bool done = prepare(t, t.train, task.train.x.rows) && prepare(t, t.val, task.val.x.rows);
+    copy_tasks();
+    return done;
   }
 
   const Task& task(int i) const { return tasks_[(size_t)i]; } /* with device pointers */
   const Task* on_device() const { return on_device_.get(); }
 
  private:
+  void copy_tasks() const {
+    device_.copy(on_device_.get(), tasks_.data(), (int64_t)(tasks_.size() * sizeof(Task)));
+    device_.synchronize();
+  }
+
+  bool prepare(const Task& task, View& view, int64_t rows) {
+    if (view.n == 0) return true;
+    const auto at = ready_.find({view.x, task.mean, task.inv_std});
+    if (at == ready_.end()) {
+      const int64_t size = rows * ready_stride(task.dim);
+      if (rows > UINT32_MAX || size * 4 > free_memory() / 2) return false;
+      Buffer<float>& made = ready_[{view.x, task.mean, task.inv_std}];
+      made = Buffer<float>(size, "X in TF32");
+      Launch launch = {};
+      launch.source = {view.x, nullptr, task.mean, task.inv_std, task.dim, view.dtype};
+      launch.source_rows = rows;
+      launch.ready = made.get();
+      device_.launch<Prepare>(launch, (int)std::min(rows, (int64_t)device_.resident_blocks<Prepare>()));
+    }
+    view.ready = ready_[{view.x, task.mean, task.inv_std}].get();
+    return true;
+  }
+
   using Key =
       std::tuple<const void*, int64_t, int64_t, int64_t>; /* address, rows, bytes a row, bytes between rows */
 
@@ -62,7 +94,7 @@ class Data {
   }
 
   View view(const ec_view& v, int64_t outputs) {
-    if (v.n == 0) return {nullptr, nullptr, nullptr, nullptr, 0, EC_FLOAT32};
+    if (v.n == 0) return {nullptr, nullptr, nullptr, nullptr, 0, EC_FLOAT32, nullptr};
     const int64_t size = v.x.dtype == EC_FLOAT16 ? 2 : 4;
     const void* x = upload(v.x.data, v.x.rows, v.x.dim * size, v.x.stride * size, "X");
     return {x,
@@ -70,11 +102,14 @@ class Data {
             array(v.targets, v.x.rows * outputs),
             array(v.rows, v.n),
             (uint32_t)v.n,
-            v.x.dtype};
+            v.x.dtype,
+            nullptr};
   }
 
   const Device& device_;
   std::map<Key, Buffer<char>> buffers_;
+  std::map<std::tuple<const void*, const float*, const float*>, Buffer<float>>
+      ready_; /* by x, mean, inv_std */
   std::vector<Task> tasks_;
   Buffer<Task> on_device_;
 };

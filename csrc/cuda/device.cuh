@@ -46,6 +46,20 @@ inline int count_devices() {
   return count;
 }
 
+/* Its major number. Throws if the engine was not compiled for so old a device. */
+inline int check_capability(int device) {
+  int major = 0, minor = 0;
+  check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device),
+        "asking for the capability");
+  check(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device),
+        "asking for the capability");
+  if (major < kLeastCapability)
+    throw Error{EC_ERROR_DEVICE, "CUDA device " + std::to_string(device) +
+                                     " is too old: its compute capability is " + std::to_string(major) + "." +
+                                     std::to_string(minor) + ", the engine needs 8.0: train on the CPU"};
+  return major;
+}
+
 inline int64_t free_memory() {
   size_t free = 0, total = 0;
   check(cudaMemGetInfo(&free, &total), "asking for free memory");
@@ -78,9 +92,19 @@ class Buffer {
 };
 
 template <class Kernel>
-__global__ void __launch_bounds__(kThreads, 2) kernel(const __grid_constant__ Launch launch) {
-  __shared__ typename Kernel::Shared shared;
-  Kernel::run(Block(), shared, launch);
+__global__ void __launch_bounds__(kThreads, Kernel::kBlocksPerProcessor)
+    kernel(const __grid_constant__ Launch launch) {
+  extern __shared__ __align__(128) unsigned char memory[];
+  Kernel::run(Block(), *reinterpret_cast<typename Kernel::Shared*>(memory), launch);
+}
+
+template <class Kernel>
+__global__ void __launch_bounds__(kThreads, 1) cluster_kernel(const __grid_constant__ Launch launch) {
+#if EC_HAS_CLUSTERS
+  extern __shared__ __align__(128) unsigned char memory[];
+  using Shared = typename Kernel::Shared;
+  Kernel::run(Cluster<Shared>(reinterpret_cast<Shared*>(memory)), launch);
+#endif
 }
 
 class Device {
@@ -90,15 +114,7 @@ class Device {
     if (number < 0 || number >= count)
       throw Error{EC_ERROR_DEVICE,
                   "no CUDA device " + std::to_string(number) + ": there are " + std::to_string(count)};
-    int major = 0, minor = 0;
-    check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, number),
-          "asking for the capability");
-    check(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, number),
-          "asking for the capability");
-    if (major < kLeastCapability)
-      throw Error{EC_ERROR_DEVICE, "CUDA device " + std::to_string(number) + " has compute capability " +
-                                       std::to_string(major) + "." + std::to_string(minor) +
-                                       ", the engine needs 8.0: train on the CPU"};
+    major_ = check_capability(number);
     check(cudaDeviceGetAttribute(&processors_, cudaDevAttrMultiProcessorCount, number),
           "counting processors");
     check(cudaGetDevice(&before_), "asking for the current device");
@@ -111,15 +127,44 @@ class Device {
   template <class Kernel>
   int resident_blocks() const {
     int per_processor = 0;
-    check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&per_processor, kernel<Kernel>, kThreads, 0),
+    allow_memory(kernel<Kernel>, sizeof(typename Kernel::Shared));
+    check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&per_processor, kernel<Kernel>, kThreads,
+                                                        sizeof(typename Kernel::Shared)),
           "occupancy");
     return std::max(1, per_processor * processors_);
   }
 
   template <class Kernel>
   void launch(const Launch& arguments, int blocks) const {
-    kernel<Kernel><<<(unsigned)blocks, kThreads, 0, stream_>>>(arguments);
+    if (blocks == 0) return;
+    constexpr size_t memory = sizeof(typename Kernel::Shared);
+    allow_memory(kernel<Kernel>, memory);
+    kernel<Kernel><<<(unsigned)blocks, kThreads, memory, stream_>>>(arguments);
     check(cudaGetLastError(), "launching a kernel");
+  }
+
+  /* The most blocks (a power of two) that the device can run as one cluster; 0 where it has no clusters, or
+   * where this library's code for it has none. */
+  template <class Kernel>
+  int max_cluster() const {
+    if (major_ != 9) return 0;
+    for (int blocks = kMaxCluster; blocks > 0; blocks /= 2) {
+      cudaLaunchAttribute attribute;
+      const cudaLaunchConfig_t config = cluster_config<Kernel>(1, blocks, &attribute);
+      int clusters = 0;
+      const cudaError_t status = cudaOccupancyMaxActiveClusters(&clusters, cluster_kernel<Kernel>, &config);
+      if (status == cudaSuccess && clusters > 0) return blocks;
+      (void)cudaGetLastError();
+    }
+    return 0;
+  }
+
+  template <class Kernel>
+  void launch_clusters(const Launch& arguments, int clusters, int blocks) const {
+    if (clusters == 0) return;
+    cudaLaunchAttribute attribute;
+    const cudaLaunchConfig_t config = cluster_config<Kernel>(clusters, blocks, &attribute);
+    check(cudaLaunchKernelEx(&config, cluster_kernel<Kernel>, arguments), "launching clusters");
   }
 
   /* Any of the two may be on the host or on the device. What is copied to the host is there on return. */
@@ -141,8 +186,35 @@ class Device {
   void synchronize() const { check(cudaStreamSynchronize(stream_), "running on the device"); }
 
  private:
+  /* More than 48 KiB of shared memory is given to those only who ask for it. */
+  template <class Function>
+  static void allow_memory(Function* function, size_t bytes) {
+    if (bytes > 48 * 1024)
+      check(cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes),
+            "shared memory");
+  }
+
+  template <class Kernel>
+  cudaLaunchConfig_t cluster_config(int clusters, int blocks, cudaLaunchAttribute* attribute) const {
+    constexpr size_t memory = sizeof(typename Kernel::Shared);
+    allow_memory(cluster_kernel<Kernel>, memory);
+    check(cudaFuncSetAttribute(cluster_kernel<Kernel>, cudaFuncAttributeNonPortableClusterSizeAllowed, 1),
+          "clusters of more than 8 blocks");
+    attribute->id = cudaLaunchAttributeClusterDimension;
+    attribute->val.clusterDim.x = (unsigned)blocks;
+    attribute->val.clusterDim.y = attribute->val.clusterDim.z = 1;
+    cudaLaunchConfig_t config = {};
+    config.gridDim = dim3((unsigned)(clusters * blocks));
+    config.blockDim = dim3(kThreads);
+    config.dynamicSmemBytes = memory;
+    config.stream = stream_;
+    config.attrs = attribute;
+    config.numAttrs = 1;
+    return config;
+  }
+
   cudaStream_t stream_;
-  int before_ = 0, processors_ = 0;
+  int before_ = 0, processors_ = 0, major_ = 0;
 };
 
 }  // namespace ec

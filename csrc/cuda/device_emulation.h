@@ -1,9 +1,10 @@
 /* The class Device of device.cuh on the host, for tests without a GPU: memory is malloc, a launch runs its
- * blocks one after the other.
+ * blocks (or clusters) one after the other.
  *
- * Two environment variables, read at each ec_train: EC_EMULATION_BACKWARDS=1 runs blocks and threads
- * backwards, which changes results if the threads of a phase touch each other's data;
- * EC_EMULATION_MEMORY=BYTES is the device's memory.
+ * Environment variables, read at each ec_train: EC_EMULATION_BACKWARDS=1 runs blocks and threads backwards,
+ * which changes results if the threads of a phase touch each other's data; EC_EMULATION_MEMORY=BYTES is the
+ * device's memory, of which EC_EMULATION_TAKEN=BYTES cannot be had although they are said to be free;
+ * EC_EMULATION_CLUSTER=BLOCKS is the largest cluster.
  */
 #ifndef EMBEDCACHE_CUDA_DEVICE_EMULATION_H
 #define EMBEDCACHE_CUDA_DEVICE_EMULATION_H
@@ -25,15 +26,19 @@ constexpr const char* kBackend = "cuda-emulation";
 
 inline int count_devices() { return 1; }
 
+inline int check_capability(int) { return 9; }
+
 inline int64_t& used_bytes() {
   static thread_local int64_t used = 0;
   return used;
 }
 
-inline int64_t free_memory() {
-  const char* limit = getenv("EC_EMULATION_MEMORY");
-  return (limit ? strtoll(limit, nullptr, 10) : INT64_C(1) << 34) - used_bytes();
+inline int64_t bytes_from(const char* variable, int64_t otherwise) {
+  const char* text = getenv(variable);
+  return text ? strtoll(text, nullptr, 10) : otherwise;
 }
+
+inline int64_t free_memory() { return bytes_from("EC_EMULATION_MEMORY", INT64_C(1) << 34) - used_bytes(); }
 
 /* Filled with NaN, so that what is read before it is written shows. */
 template <class T>
@@ -41,8 +46,9 @@ class Buffer {
  public:
   Buffer() = default;
   Buffer(int64_t size, const char* what) : bytes_(size * (int64_t)sizeof(T)) {
-    if (bytes_ > free_memory()) throw no_room(what, bytes_, free_memory());
-    data_ = static_cast<T*>(malloc((size_t)std::max(bytes_, INT64_C(1))));
+    if (bytes_ > free_memory() - bytes_from("EC_EMULATION_TAKEN", 0))
+      throw no_room(what, bytes_, free_memory());
+    data_ = static_cast<T*>(aligned_alloc(128, (size_t)(bytes_ + 127) / 128 * 128 + 128));
     if (!data_) throw std::bad_alloc();
     memset(static_cast<void*>(data_), 0xFF, (size_t)bytes_);
     used_bytes() += bytes_;
@@ -80,10 +86,27 @@ class Device {
   template <class Kernel>
   void launch(const Launch& arguments, int blocks) const {
     using Shared = typename Kernel::Shared;
-    const auto shared = std::make_unique<Shared>();
+    const auto shared = shared_memory<Shared>(1);
     for (int i = 0; i < blocks; ++i) {
       memset(static_cast<void*>(shared.get()), 0xFF, sizeof(Shared));
-      Kernel::run(Block(backwards_ ? blocks - 1 - i : i, blocks, backwards_), *shared, arguments);
+      Kernel::run(Block(backwards_ ? blocks - 1 - i : i, blocks, backwards_), shared[0], arguments);
+    }
+  }
+
+  template <class Kernel>
+  int max_cluster() const {
+    const char* blocks = getenv("EC_EMULATION_CLUSTER");
+    return blocks ? (int)strtol(blocks, nullptr, 10) : kMaxCluster;
+  }
+
+  template <class Kernel>
+  void launch_clusters(const Launch& arguments, int clusters, int blocks) const {
+    using Shared = typename Kernel::Shared;
+    const auto shared = shared_memory<Shared>(blocks);
+    for (int i = 0; i < clusters; ++i) {
+      memset(static_cast<void*>(shared.get()), 0xFF, sizeof(Shared) * (size_t)blocks);
+      Kernel::run(Cluster<Shared>(backwards_ ? clusters - 1 - i : i, blocks, shared.get(), backwards_),
+                  arguments);
     }
   }
 
@@ -102,6 +125,11 @@ class Device {
   void synchronize() const {}
 
  private:
+  template <class Shared>
+  static std::unique_ptr<Shared[]> shared_memory(int blocks) {
+    return std::unique_ptr<Shared[]>(new Shared[(size_t)blocks]);
+  }
+
   bool backwards_;
 };
 

@@ -13,6 +13,7 @@ EC_DEVICE void gather(const Block& block, const Job& job, const View& view, cons
   each_index(block, rows, [&](int64_t i) {
     const int64_t row = view.rows[order ? order[first + i] : first + i];
     job.scratch.row[i] = row;
+    job.scratch.x_row[i] = (uint32_t)row;
     job.scratch.y[i] = view.y ? view.y[row] : 0;
   });
 }
@@ -55,14 +56,12 @@ EC_DEVICE void forward(const Block& block, Tile& tile, const Job& job, int rows,
  * Fuses nothing; writes the whole state once (16 bytes per parameter), bound by that. */
 struct Initialise {
   struct Shared {};
+  static constexpr int kBlocksPerProcessor = 2;
 
   static EC_DEVICE_METHOD void fill(const Block& block, uint64_t seed, uint32_t tensor, int64_t count,
-                                    int fan_in, float* w, int64_t parameters) {
+                                    int fan_in, float* w) {
     const float bound = ec_init_bound(fan_in);
-    each_index(block, count, [&](int64_t e) {
-      w[e] = ec_init_value(seed, tensor, (uint64_t)e, bound);
-      for (int array = 1; array < 4; ++array) w[e + array * parameters] = 0.0f;
-    });
+    each_index(block, count, [&](int64_t e) { w[e] = ec_init_value(seed, tensor, (uint64_t)e, bound); });
   }
 
   static EC_DEVICE_METHOD void run(const Block& block, Shared&, const Launch& launch) {
@@ -70,11 +69,12 @@ struct Initialise {
       const Head& head = launch.heads[launch.active[slot]];
       const Shape s = head.shape;
       const Parameters p = split_parameters(head.state, s);
-      const int64_t n = parameter_count(s), into = features(s);
-      fill(block, head.spec.seed, EC_TENSOR_W1, (int64_t)s.hidden * s.dim, s.dim, p.w1, n);
-      fill(block, head.spec.seed, EC_TENSOR_B1, s.hidden, s.dim, p.b1, n);
-      fill(block, head.spec.seed, EC_TENSOR_W2, s.outputs * into, (int)into, p.w2, n);
-      fill(block, head.spec.seed, EC_TENSOR_B2, s.outputs, (int)into, p.b2, n);
+      const int64_t into = features(s);
+      fill(block, head.spec.seed, EC_TENSOR_W1, (int64_t)s.hidden * s.dim, s.dim, p.w1);
+      fill(block, head.spec.seed, EC_TENSOR_B1, s.hidden, s.dim, p.b1);
+      fill(block, head.spec.seed, EC_TENSOR_W2, s.outputs * into, (int)into, p.w2);
+      fill(block, head.spec.seed, EC_TENSOR_B2, s.outputs, (int)into, p.b2);
+      each_index(block, 3 * head.stride, [&](int64_t e) { head.state[head.stride + e] = 0.0f; });
     }
   }
 };

@@ -6,100 +6,53 @@
 #include <limits>
 #include <set>
 
-#include "data.cuh"
+#include "cluster.cuh"
+#include "plan.cuh"
 #include "shuffle.cuh"
+#include "stacked.cuh"
 #include "train.cuh"
 #include "validate.cuh"
 
 namespace ec {
 
 constexpr int64_t kRowsPerLaunch =
-    32768; /* a launch takes a fraction of a second: cancel and progress come between */
-constexpr int64_t kValRows = 128; /* scratch rows at least, so that small batches validate no slower */
-
-/* What ec_train was given. */
-struct Call {
-  const ec_task* tasks;
-  const ec_head* heads;
-  ec_result* results;
-  int n_heads;
-  const ec_options& options;
-
-  Shape shape(int head) const {
-    const ec_task& task = tasks[heads[head].task];
-    return {(int32_t)task.train.x.dim, heads[head].hidden, task.outputs};
-  }
-  const ec_task& task(int head) const { return tasks[heads[head].task]; }
-  bool cancelled() const { return options.cancel && *options.cancel; }
-};
-
-/* Device memory for some heads. */
-struct Needs {
-  int64_t state = 0; /* floats */
-  std::set<std::pair<uint64_t, uint32_t>> orders;
-  int64_t positions = 0; /* of all orders */
-  int64_t outputs = 0;   /* of all heads */
-  ScratchShape scratch = {0, 0, 0};
-  int blocks = 0;
-
-  static int64_t state_of(Shape s) { return (4 * parameter_count(s) + 63) / 64 * 64; }
-
-  void add(const Call& call, int head, int resident_blocks) {
-    const ec_task& task = call.task(head);
-    const Shape s = call.shape(head);
-    state += state_of(s);
-    if (orders.insert({call.heads[head].seed, (uint32_t)task.train.n}).second) positions += task.train.n;
-    const int64_t batch = std::min<int64_t>(call.options.batch_size, task.train.n);
-    scratch.rows = std::max({scratch.rows, batch, std::min(task.val.n, kValRows)});
-    scratch.hidden = std::max<int64_t>(scratch.hidden, s.hidden);
-    scratch.outputs = std::max<int64_t>(scratch.outputs, s.outputs);
-    outputs += s.outputs;
-    blocks = std::min(blocks + 1, resident_blocks);
-  }
-
-  int64_t bytes() const {
-    return 4 * state + 8 * positions + (3 * 8 + 4) * outputs + blocks * scratch_bytes(scratch);
-  }
-};
+    32768;                         /* a launch takes a second at most: cancel and progress come between */
+using List = std::vector<int32_t>; /* numbers of heads in the group, or of orders */
 
 class Group {
  public:
-  /* Takes heads from `first` on, as many as fit. */
+  /* Takes heads from `first` on, as many as fit: as many as the free memory should hold, or, where it turns
+   * out not to (others use the device too), half of that, and so on. */
   Group(const Device& device, const Data& data, const Call& call, int first)
-      : device_(device), call_(call), first_(first) {
-    const int resident = device.resident_blocks<TrainSteps>();
-    const int64_t free = free_memory(), budget = free - free / 16;
-    while (first + size_ < call.n_heads) {
-      Needs more = needs_;
-      more.add(call, first + size_, resident);
-      if (more.bytes() > budget) {
-        if (size_ == 0) throw no_room("head " + std::to_string(first), more.bytes(), free);
-        break;
+      : device_(device), data_(data), call_(call), first_(first) {
+    for (int most = call.n_heads - first;; most = size_ / 2) {
+      choose(most);
+      try {
+        allocate();
+        return;
+      } catch (const Error& error) {
+        if (error.code != EC_ERROR_MEMORY || size_ == 1) throw;
       }
-      needs_ = more;
-      ++size_;
+      release();
     }
-    allocate(data);
   }
 
   int size() const { return size_; }
 
   void train() {
-    std::vector<int32_t> active(size_);
+    List active(size_);
     for (int i = 0; i < size_; ++i) active[i] = i;
     for (const int i : active) result(i).status = EC_HEAD_OK;
-    launch<Initialise>(active, 0);
+    launch<Initialise>(active);
     for (int epoch = 0; epoch < call_.options.epochs && !active.empty(); ++epoch) {
-      shuffle(active, epoch);
-      if (!train_epoch(active, epoch)) {
+      launch_.epoch = (uint32_t)epoch;
+      shuffle(active);
+      if (!train_epoch(active)) {
         for (const int i : active) result(i).status = EC_HEAD_CANCELLED;
         break;
       }
       validate(active);
-      std::vector<int32_t> going;
-      for (const int i : active)
-        if (finish_epoch(i, epoch)) going.push_back(i);
-      active = going;
+      active = filter(active, [&](int i) { return finish_epoch(i, epoch); });
     }
     for (int i = 0; i < size_; ++i) collect(i);
     device_.synchronize();
@@ -109,14 +62,47 @@ class Group {
   ec_result& result(int i) const { return call_.results[first_ + i]; }
   const ec_task& task(int i) const { return call_.task(first_ + i); }
 
-  void allocate(const Data& data) {
+  void choose(int most) {
+    const int resident = device_.resident_blocks<TrainSteps>(),
+              cluster = device_.max_cluster<TrainClusters<0>>();
+    const int64_t free = free_memory(), budget = free - free / 16;
+    needs_ = {};
+    paths_.clear();
+    order_keys_.clear();
+    for (size_ = 0; size_ < most; ++size_) {
+      const int head = first_ + size_;
+      const Path path = path_of(call_, data_, cluster, head);
+      const std::pair<uint64_t, uint32_t> key = {call_.heads[head].seed, (uint32_t)call_.task(head).train.n};
+      Needs more = needs_;
+      more.add(call_, head, path, !order_keys_.count(key), resident);
+      if (more.bytes() > budget) {
+        if (size_ == 0) throw no_room("head " + std::to_string(first_), more.bytes(), free);
+        return;
+      }
+      needs_ = more;
+      order_keys_.insert(key);
+      paths_.push_back(path);
+    }
+  }
+
+  /* What allocate() made before it failed. */
+  void release() {
+    state_ = {};
+    positions_ = {};
+    scratch_ = {};
+    orders_.clear();
+    heads_.clear();
+    order_of_.clear();
+  }
+
+  void allocate() {
     state_ = Buffer<float>(needs_.state, "the heads' weights and moments");
     positions_ = Buffer<uint32_t>(2 * needs_.positions, "the epochs' orders");
     scratch_ =
         Buffer<char>(needs_.blocks * scratch_bytes(needs_.scratch), "one batch of activations per block");
     std::map<std::pair<uint64_t, uint32_t>, int32_t> number;
     uint32_t* at = positions_.get();
-    for (const auto& [seed, n] : needs_.orders) {
+    for (const auto& [seed, n] : order_keys_) {
       number[{seed, n}] = (int32_t)orders_.size();
       orders_.push_back({seed, n, at, at + n});
       at += 2 * (int64_t)n;
@@ -131,9 +117,10 @@ class Group {
       const ec_head& spec = call_.heads[first_ + i];
       order_of_.push_back(number[{spec.seed, (uint32_t)task(i).train.n}]);
       if (spec.class_weight) device_.copy(class_weights, spec.class_weight, 4 * (int64_t)shape.outputs);
-      heads_.push_back({spec, shape, state, orders_[order_of_[i]].positions,
+      const int64_t stride = Needs::stride_of(shape, paths_[i]);
+      heads_.push_back({spec, shape, state, stride, orders_[order_of_[i]].positions,
                         spec.class_weight ? class_weights : nullptr, counts});
-      state += Needs::state_of(shape);
+      state += 4 * stride;
       counts += 3 * (int64_t)shape.outputs;
       class_weights += shape.outputs;
     }
@@ -143,19 +130,19 @@ class Group {
     orders_on_device_ = copy_of(orders_, "the orders' settings");
     tallies_on_device_ = copy_of(tallies_, "the heads' losses");
     active_on_device_ = Buffer<int32_t>(size_, "the list of heads");
-    launch_ = {data.on_device(),
-               heads_on_device_.get(),
-               tallies_on_device_.get(),
-               orders_on_device_.get(),
-               active_on_device_.get(),
-               0,
-               call_.options.batch_size,
-               call_.options.epochs,
-               0,
-               0,
-               0,
-               scratch_.get(),
-               needs_.scratch};
+    steps_ = Buffer<StackedStep>(needs_.blocks, "the heads' steps");
+    launch_ = {};
+    launch_.tasks = data_.on_device();
+    launch_.heads = heads_on_device_.get();
+    launch_.tallies = tallies_on_device_.get();
+    launch_.orders = orders_on_device_.get();
+    launch_.active = active_on_device_.get();
+    launch_.batch_size = call_.options.batch_size;
+    launch_.epochs = call_.options.epochs;
+    launch_.scratch = scratch_.get();
+    launch_.scratch_shape = needs_.scratch;
+    launch_.steps = steps_.get();
+    launch_.dim = needs_.dim;
     device_.synchronize();
   }
 
@@ -166,15 +153,36 @@ class Group {
     return buffer;
   }
 
-  /* Runs a kernel over some heads (or orders) and waits for it. */
+  /* A launch with this list; kernels that were launched before still see theirs. */
+  Launch launch_of(const List& list) const {
+    Launch launch = launch_;
+    launch.n_active = (int32_t)list.size();
+    device_.copy(active_on_device_.get(), list.data(), (int64_t)(list.size() * sizeof(int32_t)));
+    return launch;
+  }
+
+  /* Runs a kernel whose blocks share out the list. */
   template <class Kernel>
-  void launch(const std::vector<int32_t>& active, int epoch) {
-    if (active.empty()) return;
-    launch_.n_active = (int32_t)active.size();
-    launch_.epoch = (uint32_t)epoch;
-    device_.copy(active_on_device_.get(), active.data(), (int64_t)(active.size() * sizeof(int32_t)));
-    device_.launch<Kernel>(launch_, std::min((int)active.size(), needs_.blocks));
-    device_.synchronize();
+  void launch(const List& list) const {
+    if (!list.empty()) device_.launch<Kernel>(launch_of(list), std::min((int)list.size(), needs_.blocks));
+  }
+
+  /* Calls f(launch) for parts of the list that are small enough for every head to have a scratch of its own.
+   */
+  template <class F>
+  void each_wave(const List& list, F f) const {
+    const Launch all = launch_of(list);
+    for (int begin = 0; begin < all.n_active; begin += needs_.blocks) {
+      Launch wave = all;
+      wave.active = all.active + begin;
+      wave.n_active = std::min(all.n_active - begin, needs_.blocks);
+      f(wave);
+    }
+  }
+
+  template <class Kernel>
+  void launch_stacked(const Launch& wave) const {
+    device_.launch<Kernel>(wave, Kernel::blocks(wave));
   }
 
   void read_tallies() {
@@ -182,15 +190,56 @@ class Group {
     device_.synchronize();
   }
 
-  void shuffle(const std::vector<int32_t>& active, int epoch) {
+  void shuffle(const List& active) const {
     std::set<int32_t> orders;
     for (const int i : active) orders.insert(order_of_[i]);
-    launch<Shuffle>({orders.begin(), orders.end()}, epoch);
+    launch<Shuffle>({orders.begin(), orders.end()});
+  }
+
+  template <class F>
+  static List filter(const List& list, F keep) {
+    List kept;
+    std::copy_if(list.begin(), list.end(), std::back_inserter(kept), keep);
+    return kept;
+  }
+
+  List on_path(const List& active, Path path) const {
+    return filter(active, [&](int i) { return paths_[i] == path; });
+  }
+
+  /* Heads of one launch are alike in how many blocks they take. */
+  void train_clusters(const List& list) const {
+    for (int blocks = 1; blocks <= kMaxCluster; blocks *= 2) {
+      for (const bool held : {false, true}) {
+        const List alike = filter(list, [&](int i) {
+          const int chunks = chunk_count(heads_[i].shape.dim);
+          return cluster_blocks(heads_[i].shape.hidden) == blocks &&
+                 held == (6 * chunks > kSlots && chunks <= kHeldMost);
+        });
+        if (alike.empty()) continue;
+        const Launch launch = launch_of(alike);
+        if (held) {
+          device_.launch_clusters<TrainClusters<kHeldMost>>(launch, launch.n_active, blocks);
+        } else {
+          device_.launch_clusters<TrainClusters<0>>(launch, launch.n_active, blocks);
+        }
+      }
+    }
+  }
+
+  void train_stacked(const List& list) const {
+    each_wave(list, [&](Launch wave) {
+      for (const uint32_t end = wave.step_end; wave.step_begin < end; ++wave.step_begin) {
+        launch_stacked<FirstLayer<true>>(wave);
+        launch_stacked<OutputLayer>(wave);
+        launch_stacked<FirstGradient>(wave);
+      }
+    });
   }
 
   /* All steps of an epoch, in launches that are short enough to be interrupted; false if the caller
    * cancelled. */
-  bool train_epoch(const std::vector<int32_t>& active, int epoch) {
+  bool train_epoch(const List& active) {
     const int64_t batch = call_.options.batch_size, stretch = std::max(kRowsPerLaunch / batch, INT64_C(1));
     int64_t steps = 0;
     for (const int i : active) steps = std::max(steps, (task(i).train.n + batch - 1) / batch);
@@ -198,7 +247,9 @@ class Group {
       if (call_.cancelled()) return false;
       launch_.step_begin = (uint32_t)begin;
       launch_.step_end = (uint32_t)std::min(begin + stretch, steps);
-      launch<TrainSteps>(active, epoch);
+      launch<TrainSteps>(on_path(active, Path::kPlain));
+      train_clusters(on_path(active, Path::kCluster));
+      train_stacked(on_path(active, Path::kStacked));
       read_tallies();
       report_progress();
     }
@@ -212,11 +263,25 @@ class Group {
     rows_reported_ = rows;
   }
 
-  void validate(const std::vector<int32_t>& active) {
-    std::vector<int32_t> list;
-    for (const int i : active)
-      if (!tallies_[i].diverged && task(i).val.n > 0) list.push_back(i);
-    launch<Validate>(list, 0);
+  void validate_stacked(const List& list) const {
+    uint32_t rows = 0, chunk = (uint32_t)needs_.scratch.rows;
+    for (const int i : list) rows = std::max(rows, (uint32_t)task(i).val.n);
+    each_wave(list, [&](Launch wave) {
+      for (wave.step_begin = 0; wave.step_begin * (uint64_t)chunk < rows; ++wave.step_begin) {
+        launch_stacked<FirstLayer<false>>(wave);
+        launch_stacked<Scores>(wave);
+      }
+    });
+  }
+
+  void validate(const List& active) {
+    const auto has_rows = [&](int i) { return !tallies_[i].diverged && task(i).val.n > 0; };
+    const auto stacks = [&](int i) {
+      return data_.task(call_.heads[first_ + i].task).val.ready && stackable(heads_[i].shape);
+    };
+    const List list = filter(active, has_rows);
+    launch<Validate>(filter(list, [&](int i) { return !stacks(i); }));
+    validate_stacked(filter(list, stacks));
     device_.copy(host_counts_.data(), counts_.get(), (int64_t)(host_counts_.size() * sizeof(int64_t)));
     read_tallies();
   }
@@ -241,8 +306,8 @@ class Group {
     const double best = r.best_epoch < 0 ? std::numeric_limits<double>::infinity() : r.val_loss[r.best_epoch];
     if (task(i).val.n == 0 || val_loss < best) {
       r.best_epoch = epoch;
-      const int64_t n = parameter_count(heads_[i].shape);
-      device_.copy(heads_[i].state + 3 * n, heads_[i].state, 4 * n);
+      device_.copy(heads_[i].state + 3 * heads_[i].stride, heads_[i].state,
+                   4 * parameter_count(heads_[i].shape));
     }
     const int patience = call_.options.early_stop;
     return r.status == EC_HEAD_OK && (patience == 0 || epoch - r.best_epoch < patience);
@@ -252,7 +317,7 @@ class Group {
   void collect(int i) const {
     const Shape s = heads_[i].shape;
     const ec_result& r = result(i);
-    const Parameters best = split_parameters(heads_[i].state + 3 * parameter_count(s), s);
+    const Parameters best = split_parameters(heads_[i].state + 3 * heads_[i].stride, s);
     device_.copy(r.w1, best.w1, 4 * (int64_t)s.hidden * s.dim);
     device_.copy(r.b1, best.b1, 4 * (int64_t)s.hidden);
     device_.copy(r.w2, best.w2, 4 * (int64_t)s.outputs * features(s));
@@ -260,10 +325,13 @@ class Group {
   }
 
   const Device& device_;
+  const Data& data_;
   const Call& call_;
   const int first_;
   int size_ = 0;
   Needs needs_;
+  std::set<std::pair<uint64_t, uint32_t>> order_keys_; /* seed, rows */
+  std::vector<Path> paths_;
   std::vector<Order> orders_;
   std::vector<int32_t> order_of_; /* of each head */
   std::vector<Head> heads_;
@@ -280,6 +348,7 @@ class Group {
   Buffer<Order> orders_on_device_;
   Buffer<Tally> tallies_on_device_;
   Buffer<int32_t> active_on_device_;
+  Buffer<StackedStep> steps_;
 };
 
 }  // namespace ec

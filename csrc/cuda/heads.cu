@@ -22,6 +22,8 @@ int32_t fail(int32_t code, const std::string& message) {
   return code;
 }
 
+void note(const std::string& message) { last_error += (last_error.empty() ? "" : "; ") + message; }
+
 constexpr int64_t kLargest = INT64_C(1) << 30; /* of a size that kernels count in int */
 
 void check_sizes(const Call& call, int32_t n_tasks) {
@@ -37,19 +39,36 @@ void check_sizes(const Call& call, int32_t n_tasks) {
   if (call.options.batch_size > kLargest) throw Error{EC_ERROR_ARGUMENT, "the batch" + too_large};
 }
 
+/* x in TF32 for the tasks of heads that can use it. */
+void prepare(const Call& call, Data& data) {
+  std::set<int> wanted;
+  for (int i = 0; i < call.n_heads; ++i)
+    if (call.heads[i].hidden > 0) wanted.insert(call.heads[i].task);
+  bool all = true;
+  for (const int i : wanted) all = data.prepare(i, call.tasks[i]) && all;
+  if (!all) note("the device has no room for X in TF32: some heads were trained in float32, which is slower");
+}
+
+/* Notes go to ec_last_error(): what the caller may want to know although all went well. */
 void train(const Call& call, int32_t n_tasks) {
   check_sizes(call, n_tasks);
-  if (call.options.compute != EC_COMPUTE_FLOAT32)
-    throw Error{EC_ERROR_UNSUPPORTED, "the CUDA engine computes in float32 only"};
+  if (call.options.compute == EC_COMPUTE_BFLOAT16)
+    throw Error{EC_ERROR_UNSUPPORTED, "the CUDA engine computes in float32 or tf32"};
   for (int i = 0; i < call.n_heads; ++i)
     clear_result(call.task(i), call.heads[i], call.results[i], call.options.epochs);
   const Device device(call.options.device, call.options.stream);
-  const Data data(device, call.tasks, n_tasks);
-  for (int first = 0; first < call.n_heads && !call.cancelled();) {
+  Data data(device, call.tasks, n_tasks);
+  if (call.options.compute == EC_COMPUTE_TF32) prepare(call, data);
+  int groups = 0, largest = 0;
+  for (int first = 0; first < call.n_heads && !call.cancelled(); ++groups) {
     Group group(device, data, call, first);
     group.train();
     first += group.size();
+    largest = std::max(largest, group.size());
   }
+  if (groups > 1)
+    note("the device has room for " + std::to_string(largest) + " of the " + std::to_string(call.n_heads) +
+         " heads at a time: they were trained in " + std::to_string(groups) + " groups");
 }
 
 }  // namespace
@@ -59,10 +78,12 @@ EC_EXPORT int32_t ec_abi_version(void) { return EC_ABI_VERSION; }
 
 EC_EXPORT const char* ec_backend(void) { return ec::kBackend; }
 
-/* 0 also where the driver is missing or too old; ec_last_error() says which. */
+/* 0 also where the driver is missing or too old, or the first device is; ec_last_error() says which. */
 EC_EXPORT int32_t ec_device_count(void) {
   try {
-    return ec::count_devices();
+    const int count = ec::count_devices();
+    if (count > 0) (void)ec::check_capability(0);
+    return count;
   } catch (const ec::Error& error) {
     (void)ec::fail(error.code, error.message);
     return 0;
@@ -73,6 +94,7 @@ EC_EXPORT const char* ec_last_error(void) { return ec::last_error.c_str(); }
 
 EC_EXPORT int32_t ec_train(const ec_task* tasks, int32_t n_tasks, const ec_head* heads, ec_result* results,
                            int32_t n_heads, const ec_options* options) {
+  ec::last_error.clear();
   const std::string wrong = ec::check(tasks, n_tasks, heads, results, n_heads, options);
   if (!wrong.empty()) return ec::fail(EC_ERROR_ARGUMENT, wrong);
   try {

@@ -15,7 +15,13 @@ struct View {
   const int64_t* rows;  /* [n] */
   uint32_t n;
   int32_t dtype;
+  const float* ready; /* [., ready_stride(dim)] as Prepare makes it, or NULL */
 };
+
+/* Inputs that the TF32 kernels take at a time: x is padded with zeros to a multiple of them. */
+constexpr int kChunk = 64;
+EC_FN int32_t chunk_count(int32_t dim) { return (dim + kChunk - 1) / kChunk; }
+EC_FN int64_t ready_stride(int32_t dim) { return (int64_t)chunk_count(dim) * kChunk; }
 
 struct Task {
   View train, val;
@@ -47,12 +53,14 @@ EC_FN Parameters split_parameters(float* base, Shape s) {
   return p;
 }
 
-/* A head: its settings and where its state is. state holds four arrays of parameter_count() floats one after
- * the other: the weights, AdamW's m and v, and the best epoch's weights. */
+/* A head: its settings and where its state is. state holds four arrays of `stride` floats one after the
+ * other: the weights, AdamW's m and v, and the best epoch's weights. The first parameter_count() of each
+ * count; only cluster.cuh lays m and v out in a way of its own. */
 struct Head {
   ec_head spec;
   Shape shape;
   float* state;
+  int64_t stride;
   const uint32_t* order; /* the epoch's training positions in order, shared by heads of equal seed and n */
   const float* class_weight; /* [outputs] or NULL: of the training loss; spec has the host's pointer */
   int64_t* counts;           /* [3][outputs] of the validation rows: see count_rows() */
@@ -84,15 +92,16 @@ struct Scratch {
   float* hidden_gradient; /* [rows, hidden] */
   float* logits;          /* [rows, outputs]; the gradient takes their place */
   int32_t *y, *predicted; /* [rows] class; what the head would say, see predict() */
+  uint32_t* x_row;        /* [rows] as row, for stacked.cuh */
 };
 
-/* Sizes of the scratch, largest over the bank. */
+/* Sizes of the scratch, largest over the bank; rows a multiple of 4, so that all of it is aligned to 16. */
 struct ScratchShape {
   int64_t rows, hidden, outputs;
 };
 
 EC_FN int64_t scratch_bytes(ScratchShape s) {
-  const int64_t bytes = s.rows * (4 * 8 + 2 * 4 + 2 * 4 * s.hidden + 4 * s.outputs);
+  const int64_t bytes = s.rows * (4 * 8 + 3 * 4 + 2 * 4 * s.hidden + 4 * s.outputs);
   return (bytes + 255) / 256 * 256;
 }
 
@@ -108,8 +117,32 @@ EC_FN Scratch scratch_of_block(char* base, ScratchShape s, int block) {
   out.logits = out.hidden_gradient + s.rows * s.hidden;
   out.y = (int32_t*)(out.logits + s.rows * s.outputs);
   out.predicted = out.y + s.rows;
+  out.x_row = (uint32_t*)(out.predicted + s.rows);
   return out;
 }
+
+/* Some rows of x as the heads see them: gathered, widened to float, standardised. A source for tile_product.
+ */
+struct Input {
+  const void* x;
+  const int64_t* row;
+  const float *mean, *inv_std;
+  int32_t dim, dtype;
+  static constexpr bool k_contiguous = true;
+
+  EC_DEVICE_METHOD float at(int64_t row_of_x, int k) const {
+    const int64_t at = row_of_x * dim + k;
+    const float value = dtype == EC_FLOAT16 ? half_to_float(((const uint16_t*)x)[at]) : ((const float*)x)[at];
+    return mean ? (value - mean[k]) * inv_std[k] : value;
+  }
+  EC_DEVICE_METHOD float operator()(int i, int k) const { return at(row[i], k); }
+};
+
+/* What OutputLayer tells FirstGradient of a head's step. */
+struct StackedStep {
+  ec_adamw adamw;
+  int32_t rows; /* 0: nothing to update by */
+};
 
 /* The argument of every kernel. Blocks share out the heads (or orders) of the `active` list. */
 struct Launch {
@@ -124,22 +157,11 @@ struct Launch {
   uint32_t step_begin, step_end; /* steps of this epoch that TrainSteps runs */
   char* scratch;
   ScratchShape scratch_shape;
-};
-
-/* Some rows of x as the heads see them: gathered, widened to float, standardised. A source for tile_product.
- */
-struct Input {
-  const void* x;
-  const int64_t* row;
-  const float *mean, *inv_std;
-  int32_t dim, dtype;
-  static constexpr bool k_contiguous = true;
-
-  EC_DEVICE_METHOD float operator()(int i, int k) const {
-    const int64_t at = row[i] * dim + k;
-    const float value = dtype == EC_FLOAT16 ? half_to_float(((const uint16_t*)x)[at]) : ((const float*)x)[at];
-    return mean ? (value - mean[k]) * inv_std[k] : value;
-  }
+  StackedStep* steps; /* [slots of the scratch] */
+  int32_t dim;        /* largest of the bank */
+  Input source;       /* for Prepare: all of a view's x */
+  int64_t source_rows;
+  float* ready;
 };
 
 /* What a head's rows are scored by, in training or in validation. */
@@ -163,7 +185,7 @@ EC_FN Loss make_loss(const Task& task, const float* weight, double smoothing) {
 struct Job {
   Shape shape;
   Parameters p;
-  int64_t parameters; /* from a weight to its m, from m to v */
+  int64_t stride; /* from a weight to its m, from m to v */
   Scratch scratch;
   Input x; /* the rows that gather() has looked up */
   Loss loss;
@@ -175,15 +197,15 @@ EC_FN const float* targets_of(const Job& job, int64_t i) {
   return job.targets ? job.targets + job.scratch.row[i] * job.loss.outputs : nullptr;
 }
 
-EC_DEVICE void start_job(const Block& block, Job& job, const Launch& launch, const Head& head,
+EC_DEVICE void start_job(const Block& block, Job& job, const Launch& launch, const Head& head, int slot,
                          bool training) {
   one_thread(block, [&] {
     const Task& task = launch.tasks[head.spec.task];
     const View& view = training ? task.train : task.val;
     job.shape = head.shape;
     job.p = split_parameters(head.state, head.shape);
-    job.parameters = parameter_count(head.shape);
-    job.scratch = scratch_of_block(launch.scratch, launch.scratch_shape, block.index());
+    job.stride = head.stride;
+    job.scratch = scratch_of_block(launch.scratch, launch.scratch_shape, slot);
     job.x = {view.x, job.scratch.row, task.mean, task.inv_std, task.dim, view.dtype};
     job.loss = training ? make_loss(task, head.class_weight, head.spec.label_smoothing)
                         : make_loss(task, task.class_weight, 0.0);

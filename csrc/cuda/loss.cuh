@@ -43,14 +43,13 @@ EC_FN double mse(const Loss& l, const float* logits, const float* targets) {
   return loss;
 }
 
-/* The gradient of a row's loss by logit c. */
+/* The gradient of a row's loss by logit c; softmax: of that logit, if the loss is NLL. */
 EC_FN double loss_gradient(const Loss& l, float logit, int32_t c, int32_t y, const float* targets,
-                           double log_sum) {
+                           double softmax) {
   const double z = logit;
   if (l.kind == EC_LOSS_NLL) {
     const double target = (1.0 - l.smoothing) * weight_of(l, y), even = l.smoothing / (double)l.outputs;
-    return ec_nll_gradient(exp(z - log_sum), target + even * l.weights, even * weight_of(l, c), c == y,
-                           target);
+    return ec_nll_gradient(softmax, target + even * l.weights, even * weight_of(l, c), c == y, target);
   }
   if (l.kind == EC_LOSS_BCE)
     return ec_bce_gradient(z, ec_smooth_label(targets[c], l.smoothing), weight_of(l, c));
@@ -81,9 +80,10 @@ EC_DEVICE void loss_gradients(const Block& block, const Job& job, int rows, doub
   each_index(block, (int64_t)rows * l.outputs, [&](int64_t e) {
     const int64_t i = e / l.outputs;
     const float* targets = targets_of(job, i);
-    scratch.logits[e] = (float)(loss_gradient(l, scratch.logits[e], (int32_t)(e % l.outputs), scratch.y[i],
-                                              targets, scratch.log_sum[i]) /
-                                weight);
+    const float z = scratch.logits[e];
+    const double softmax = l.kind == EC_LOSS_NLL ? exp((double)z - scratch.log_sum[i]) : 0.0;
+    const double gradient = loss_gradient(l, z, (int32_t)(e % l.outputs), scratch.y[i], targets, softmax);
+    scratch.logits[e] = (float)(gradient / weight);
   });
 }
 

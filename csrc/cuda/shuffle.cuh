@@ -15,6 +15,7 @@
 namespace ec {
 
 struct Shuffle {
+  static constexpr int kBlocksPerProcessor = 2;
   static constexpr int kDigitBits = 4, kDigits = 1 << kDigitBits;
 
   struct Shared {

@@ -16,7 +16,7 @@
 
 namespace ec {
 
-constexpr int kTileRows = 32, kTileDepth = 32, kLanes = 32, kWideColumns = 4, kFragmentRows = 4;
+constexpr int kTileRows = 32, kTileDepth = 32, kWideColumns = 4, kFragmentRows = 4;
 constexpr int kChain = 256; /* longer sums are cut in pieces, which bounds a long chain's rounding error */
 constexpr int kPadding = 4; /* floats: a transposed store hits few banks twice, 16-byte alignment stays */
 static_assert(kChain % kTileDepth == 0, "pieces end where tiles do");

@@ -26,6 +26,7 @@ EC_DEVICE ec_adamw adamw_of_step(const ec_head& spec, int64_t step, int64_t tota
 }
 
 struct TrainSteps {
+  static constexpr int kBlocksPerProcessor = 2;
   struct Shared {
     Tile tile;
     Job job;
@@ -65,23 +66,31 @@ struct TrainSteps {
                  });
   }
 
+  static EC_DEVICE_METHOD void adamw(const Shared& shared, float gradient, float* at) {
+    const int64_t stride = shared.job.stride;
+    ec_adamw_update(gradient, at, at + stride, at + 2 * stride, shared.adamw);
+  }
+
+  /* AdamW for b [outputs] by the sums of the gradient [rows, outputs]. */
+  static EC_DEVICE_METHOD void update_bias(const Block& block, Shared& shared, int outputs, int rows,
+                                           const float* gradient, float* b) {
+    each_index(block, outputs, [&](int64_t j) {
+      float sum = 0.0f;
+      for (int i = 0; i < rows; ++i) sum += gradient[(int64_t)i * outputs + j];
+      adamw(shared, sum, b + j);
+    });
+  }
+
   /* One layer's AdamW step: w [outputs, inputs] by the product gradient' a, b [outputs] by the gradient's
    * sums. */
   template <class Source>
   static EC_DEVICE_METHOD void update_layer(const Block& block, Shared& shared, int outputs, int inputs,
                                             int rows, const float* gradient, const Source& a, float* w,
                                             float* b) {
-    const auto adamw = [&](float g, float* at) {
-      const int64_t parameters = shared.job.parameters;
-      ec_adamw_update(g, at, at + parameters, at + 2 * parameters, shared.adamw);
-    };
     tile_product(block, shared.tile, outputs, inputs, rows, transposed(Matrix{gradient, outputs}),
-                 transposed(a), [&](int i, int j, float sum) { adamw(sum, w + (int64_t)i * inputs + j); });
-    each_index(block, outputs, [&](int64_t j) {
-      float sum = 0.0f;
-      for (int i = 0; i < rows; ++i) sum += gradient[(int64_t)i * outputs + j];
-      adamw(sum, b + j);
-    });
+                 transposed(a),
+                 [&](int i, int j, float sum) { adamw(shared, sum, w + (int64_t)i * inputs + j); });
+    update_bias(block, shared, outputs, rows, gradient, b);
   }
 
   static EC_DEVICE_METHOD void update(const Block& block, Shared& shared, int rows, float scale) {
@@ -127,7 +136,7 @@ struct TrainSteps {
       const Task& task = launch.tasks[head.spec.task];
       Tally& tally = launch.tallies[launch.active[slot]];
       bool finite = !tally.diverged;
-      start_job(block, shared.job, launch, head, true);
+      start_job(block, shared.job, launch, head, block.index(), true);
       one_thread(block, [&] {
         shared.epoch_loss = launch.step_begin == 0 ? 0.0 : tally.train_loss;
         shared.rows = 0;

@@ -15,6 +15,7 @@
 namespace ec {
 
 struct Validate {
+  static constexpr int kBlocksPerProcessor = 2;
   struct Shared {
     Tile tile;
     Job job;
@@ -39,16 +40,32 @@ struct Validate {
     });
   }
 
+  /* Goes on from what the head's tally has, or begins with `fresh` sums. */
+  static EC_DEVICE_METHOD void start(const Block& block, Shared& shared, const Launch& launch,
+                                     const Head& head, int slot, const Tally& tally, bool fresh) {
+    start_job(block, shared.job, launch, head, slot, false);
+    if (fresh) each_index(block, 3 * (int64_t)head.shape.outputs, [&](int64_t i) { head.counts[i] = 0; });
+    one_thread(block, [&] {
+      shared.loss = fresh ? 0.0 : tally.val_loss;
+      shared.weight = fresh ? 0.0 : tally.val_weight;
+      shared.correct = fresh ? 0 : tally.val_correct;
+    });
+  }
+
+  static EC_DEVICE_METHOD void finish(const Block& block, const Shared& shared, Tally& tally) {
+    one_thread(block, [&] {
+      tally.val_loss = shared.loss;
+      tally.val_weight = shared.weight;
+      tally.val_correct = shared.correct;
+    });
+  }
+
   static EC_DEVICE_METHOD void run(const Block& block, Shared& shared, const Launch& launch) {
     for (int slot = block.index(); slot < launch.n_active; slot += block.count()) {
       const Head& head = launch.heads[launch.active[slot]];
       const Task& task = launch.tasks[head.spec.task];
-      start_job(block, shared.job, launch, head, false);
-      each_index(block, 3 * (int64_t)task.outputs, [&](int64_t i) { head.counts[i] = 0; });
-      one_thread(block, [&] {
-        shared.loss = shared.weight = 0.0;
-        shared.correct = 0;
-      });
+      Tally& tally = launch.tallies[launch.active[slot]];
+      start(block, shared, launch, head, block.index(), tally, true);
       const int64_t n = task.val.n, chunk = launch.scratch_shape.rows;
       for (int64_t first = 0; first < n; first += chunk) {
         const int rows = (int)(n - first < chunk ? n - first : chunk);
@@ -56,12 +73,7 @@ struct Validate {
         forward(block, shared.tile, shared.job, rows, [](int, int, float value) { return value; });
         add_rows(block, shared, rows, head.counts);
       }
-      one_thread(block, [&] {
-        Tally& tally = launch.tallies[launch.active[slot]];
-        tally.val_loss = shared.loss;
-        tally.val_weight = shared.weight;
-        tally.val_correct = shared.correct;
-      });
+      finish(block, shared, tally);
     }
   }
 };

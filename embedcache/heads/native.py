@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
+import warnings
 from collections.abc import Callable, Sequence
 from ctypes import POINTER, Structure, c_char_p, c_double, c_int32, c_int64, c_uint64, c_void_p
 from pathlib import Path
@@ -133,12 +134,12 @@ class Library:
     def last_error(self) -> str:
         return str(self._library.ec_last_error().decode(errors="replace"))
 
-    def train(self, tasks: ctypes.Array, heads: ctypes.Array, results: ctypes.Array, options: _Options) -> None:
-        """Blocks, without the GIL. Raises EmbedcacheError."""
+    def train(self, tasks: ctypes.Array, heads: ctypes.Array, results: ctypes.Array, options: _Options) -> str:
+        """Blocks, without the GIL; returns what there is to say about work that went well. Raises EmbedcacheError."""
         code = self._library.ec_train(tasks, len(tasks), heads, results, len(heads), options)
-        if code == 0:
-            return
         message = self.last_error()
+        if code == 0:
+            return message
         if code == ERROR_MEMORY:
             raise EmbedcacheError(f"the heads do not fit in memory ({message}): use fewer threads or smaller heads")
         raise EmbedcacheError(f"the native engine cannot train this bank: {message}")
@@ -163,7 +164,10 @@ def library(kind: str) -> Library:
 
 
 def find(device: str) -> NativeEngine:
-    """The engine for "auto", "cpu", "cuda" or "cuda:N". Raises NativeUnavailableError where there is none."""
+    """The engine for "auto", "cpu", "cuda" or "cuda:N". Raises NativeUnavailableError where there is none.
+
+    "auto" is a GPU if one works; one that is too old for the library, or has a driver that is, gets an EngineWarning.
+    """
     if device == "cpu":
         return NativeEngine("cpu", 0)
     kind, _, number = device.partition(":")
@@ -171,8 +175,16 @@ def find(device: str) -> NativeEngine:
         return NativeEngine("cuda", int(number or 0))
     try:
         return NativeEngine("cuda", 0)
-    except NativeUnavailableError:
+    except NativeUnavailableError as error:
+        if "too old" in str(error):
+            _warn(f"{error}; the CPU does the work")
         return NativeEngine("cpu", 0)
+
+
+def _warn(message: str) -> None:
+    from embedcache.heads.train import EngineWarning
+
+    warnings.warn(message, EngineWarning, stacklevel=4)
 
 
 class NativeEngine:
@@ -219,10 +231,14 @@ class NativeEngine:
         total = sum(len(tasks[task].train.rows) for _, task in heads) * options.epochs
         alive = (tasks, weights, outcomes, cancel, done)  # what the library points to, whatever becomes of this frame
 
+        notes: list[str] = []
+
         def work(_alive: object = alive) -> None:
-            self._library.train(c_tasks, c_heads, c_results, c_options)
+            notes.append(self._library.train(c_tasks, c_heads, c_results, c_options))
 
         _run(work, cancel, done, total, progress)
+        if notes[0]:
+            _warn(notes[0])
         for outcome, result in zip(outcomes, c_results, strict=True):
             outcome.best_epoch, outcome.epochs_run = result.best_epoch, result.epochs_run
             outcome.status = STATUS[result.status]

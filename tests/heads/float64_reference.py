@@ -130,7 +130,13 @@ def bfloat16(a: np.ndarray) -> np.ndarray:
     return bits.view(np.float32).astype(np.float64)
 
 
-ROUND = {"float32": lambda a: a, "bfloat16": bfloat16}  # operands of the first layer's two products
+def tf32(a: np.ndarray) -> np.ndarray:
+    """Rounded to TF32, 11 bits of precision, to the nearest and of two away from zero."""
+    bits = (a.astype(np.float32).view(np.uint32) + np.uint32(0x1000)) & np.uint32(0xFFFFE000)
+    return bits.view(np.float32).astype(np.float64)
+
+
+ROUND = {"float32": lambda a: a, "bfloat16": bfloat16, "tf32": tf32}  # operands of the first layer's two products
 
 
 def forward(w, spec, x, kept=None, compute="float32"):

@@ -11,8 +11,10 @@ import re
 import shutil
 import subprocess
 import threading
+import warnings
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import float64_reference as reference
 import numpy as np
@@ -30,8 +32,10 @@ from cuda_emulation import (
 )
 
 from embedcache.errors import EmbedcacheError
+from embedcache.heads import native
 from embedcache.heads.bank import Options
 from embedcache.heads.native import NativeEngine
+from embedcache.heads.train import EngineWarning
 
 CASES = {
     "plain": (make_task(), SPEC, 16),
@@ -114,9 +118,14 @@ def test_threads_of_a_phase_do_not_touch_each_other(emulation: NativeEngine, mon
 def test_heads_that_do_not_fit_together_go_in_groups(emulation: NativeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     tasks, heads = mixed_bank()
     together = emulation.train(tasks, heads, Options(batch_size=16, epochs=2), None)
-    monkeypatch.setenv("EC_EMULATION_MEMORY", "250000")
-    for one, other in zip(emulation.train(tasks, heads, Options(batch_size=16, epochs=2), None), together, strict=True):
-        assert_same(one, other)
+    settings = {"EC_EMULATION_MEMORY": "250000"}, {"EC_EMULATION_MEMORY": "600000", "EC_EMULATION_TAKEN": "300000"}
+    for variables in settings:  # so little, or so much less than the driver says
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        with pytest.warns(EngineWarning, match=f"of the {len(heads)} heads at a time: .* in [0-9]+ groups"):
+            grouped = emulation.train(tasks, heads, Options(batch_size=16, epochs=2), None)
+        for one, other in zip(grouped, together, strict=True):
+            assert_same(one, other)
 
 
 @pytest.mark.parametrize(("memory", "what"), [(5000, "X"), (40000, "head 0")])
@@ -124,6 +133,24 @@ def test_no_room_at_all(emulation: NativeEngine, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("EC_EMULATION_MEMORY", str(memory))
     with pytest.raises(EmbedcacheError, match=f"no room for {what}: 1 MiB needed"):
         emulation.train([make_task()], [(replace(SPEC, hidden=500), 0)], Options(epochs=1), None)
+
+
+@pytest.mark.parametrize(
+    ("why", "warned"),
+    [("the NVIDIA driver is too old: it offers CUDA 11.4", True), ("no NVIDIA driver: install one", False)],
+)
+def test_a_gpu_that_cannot_be_used(monkeypatch: pytest.MonkeyPatch, why: str, warned: bool) -> None:
+    """Asked for: an error. Not asked for: the CPU, and a word about it if there is a GPU at all."""
+    if native._path("cpu") is None:
+        pytest.skip("the native library is not built")
+    unusable = SimpleNamespace(devices=lambda: 0, last_error=lambda: why)
+    monkeypatch.setitem(native._libraries, "cuda", unusable)
+    with pytest.raises(EmbedcacheError, match=why):
+        native.find("cuda")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert native.find("auto").device == "cpu"
+    assert [str(warning.message).count(why) for warning in caught] == [1] * warned
 
 
 def test_early_stop(emulation: NativeEngine) -> None:
@@ -173,7 +200,7 @@ def test_bad_arguments(emulation: NativeEngine) -> None:
     task.train.rows[7] = 10**6
     with pytest.raises(EmbedcacheError, match="a row number outside x"):
         emulation.train([task], [(SPEC, 0)], Options(), None)
-    with pytest.raises(EmbedcacheError, match="float32 only"):
+    with pytest.raises(EmbedcacheError, match="float32 or tf32"):
         emulation.train([make_task()], [(SPEC, 0)], Options(compute="bfloat16"), None)
 
 

@@ -1,0 +1,233 @@
+/* What a cluster does with a head between the passes over its first layer (cluster.cuh): activation, logits,
+ * loss, the gradient back to the hidden units, and AdamW for the small parameters.
+ *
+ * Every block of the cluster computes loss and gradient of all rows from the same sums, added in the same
+ * order: so they agree to the bit, and nobody waits for one of them. Nothing here touches memory beyond the
+ * processor but for the rows' numbers and classes, which are fetched a step and two ahead: bound by latency,
+ * that of nine barriers and of the loads and special functions between them.
+ */
+#ifndef EMBEDCACHE_CUDA_CLUSTER_MATH_CUH
+#define EMBEDCACHE_CUDA_CLUSTER_MATH_CUH
+
+#include "cluster_state.cuh"
+
+namespace ec {
+
+/* ---- Forward, from z on ---- */
+
+/* z of the thread's four units and rows, [tile][row], summed over the warps: bias, ReLU, dropout. */
+EC_DEVICE void activate(const ClusterShared& shared, int thread, int64_t step, Own& own) {
+  const Plan& plan = shared.plan;
+  const int n = thread / 64, h = thread / kLanes % 2, lane = thread % kLanes;
+  const int unit = 8 * h + lane / 4, first_word = plan.unit0 % 64 / 16;
+  EC_UNROLL
+  for (int e = 0; e < 2; ++e) {
+    ec_words words = {};
+    if (plan.threshold) {
+      const uint32_t all = (uint32_t)(plan.unit0 / 64 * 16 + unit),
+                     row = (uint32_t)(8 * n + lane % 4 * 2 + e);
+      words = ec_philox(plan.spec->seed, all, row, (uint32_t)step, EC_DOMAIN_DROPOUT);
+    }
+    EC_UNROLL
+    for (int tile = 0; tile < 2; ++tile) {
+      float z = 0.0f;
+      EC_UNROLL
+      for (int warp = 0; warp < kWarps; ++warp) z += shared.half[tile].z[warp][n][lane][2 * h + e];
+      z += shared.small[plan.outputs * kUnits + 16 * tile + unit];
+      const uint32_t word = first_word ? words.word[2 + tile] : words.word[tile];
+      const float kept = plan.threshold ? (word < plan.threshold ? 0.0f : plan.scale) : 1.0f;
+      own.a[tile][e] = z < 0.0f || kept == 0.0f ? 0.0f : z * kept;
+    }
+  }
+}
+
+/* The row's loss and its weight; exp and log of the special-function unit. */
+EC_DEVICE void row_loss(const Plan& plan, Exchange& exchange, int r, uint32_t row, int32_t y) {
+  const Loss& l = plan.loss;
+  const float* logits = exchange.logits[r];
+  const float* targets = plan.targets ? plan.targets + (int64_t)row * l.outputs : nullptr;
+  exchange.weight[r] = row_weight(l, y);
+  if (l.kind != EC_LOSS_NLL) {
+    exchange.loss[r] = l.kind == EC_LOSS_BCE ? bce(l, logits, targets) : mse(l, logits, targets);
+    return;
+  }
+  float top = logits[0], sum = 0.0f;
+  for (int c = 1; c < l.outputs; ++c) top = logits[c] > top ? logits[c] : top;
+  for (int c = 0; c < l.outputs; ++c) sum += fast_exp(logits[c] - top);
+  exchange.log_sum[r] = top + logf(sum);
+  exchange.loss[r] = nll(l, logits, y, exchange.log_sum[r]);
+}
+
+/* AdamW's constants of a step (from 0), from the powers of beta so far. */
+EC_DEVICE void next_adamw(ClusterShared& shared, int64_t step) {
+  const Plan& plan = shared.plan;
+  const ec_head& s = *plan.spec;
+  shared.power[0] *= s.beta1;
+  shared.power[1] *= s.beta2;
+  const double lr = s.lr * ec_lr_factor(s.schedule, s.warmup, step, plan.all_steps);
+  const double root = sqrt(1.0 - shared.power[1]);
+  shared.adamw = {(float)(1.0 - s.beta1), (float)(1.0 - s.beta2),
+                  (float)(lr * root / (1.0 - shared.power[0])), (float)(s.eps * root),
+                  (float)(lr * s.weight_decay)};
+}
+
+/* Rows of batch i. */
+EC_DEVICE int rows_of(const Plan& plan, int64_t i) {
+  const int64_t left = plan.n - i * plan.batch;
+  return (int)(left < plan.batch ? left : plan.batch);
+}
+
+/* Batch i from the warps' sums of z to its loss, in shared.loss; its x, and that of the batch that follows,
+ * is asked for on the way. */
+template <class Team>
+EC_DEVICE void forward_rest(const Team& team, PerThread<Own, kHostThreads>& own,
+                            PerThread<Sums, kHostThreads>& sums, int64_t i) {
+  team.each_thread([&](int t) {
+    const int thread = team.in_block(t), warp = thread / kLanes, lane = thread % kLanes;
+    for (int tile = 0; tile < 2; ++tile)
+      for (int n = 0; n < 4; ++n) *(Quad*)team.shared(t).half[tile].z[warp][n][lane] = sums[t].z[tile][n];
+  });
+  team.each_thread([&](int t) {
+    const ClusterShared& shared = team.shared(t);
+    activate(shared, team.in_block(t), shared.plan.first_step + i, own[t]);
+  });
+  team.each_thread([&](int t) {
+    ClusterShared& shared = team.shared(t);
+    const Plan& plan = shared.plan;
+    const int thread = team.in_block(t), n = thread / 64, h = thread / kLanes % 2, lane = thread % kLanes;
+    for (int tile = 0; tile < 2; ++tile)
+      for (int e = 0; e < 2; ++e)
+        shared.half[1].exchange.a[16 * tile + 8 * h + lane / 4][8 * n + lane % 4 * 2 + e] = own[t].a[tile][e];
+    copy_x(shared, t, thread, 0, i);
+    if (thread >= kBatch) return;
+    shared.row[(i + 2) % 3][thread] = own[t].row;
+    own[t].row = (uint32_t)plan.rows[own[t].position];
+    own[t].position = position_of(plan, i + 4, thread);
+    own[t].y = plan.y ? plan.y[shared.row[i % 3][thread]] : 0;
+  });
+  team.each_thread_of_all([&](int t) { /* the block's units' part of the logits */
+                                       ClusterShared& shared = team.shared(t);
+                                       const int e = team.in_block(t), r = e % kBatch, c = e / kBatch;
+                                       if (c >= shared.plan.outputs) return;
+                                       float sum = 0.0f;
+                                       for (int u = 0; u < kUnits; ++u)
+                                         sum = fmaf(shared.half[1].exchange.a[u][r],
+                                                    shared.small[c * kUnits + u], sum);
+                                       shared.logits[i % 2][e] = sum;
+  });
+  team.each_thread([&](int t) {
+    ClusterShared& shared = team.shared(t);
+    const int e = team.in_block(t), c = e / kBatch, outputs = shared.plan.outputs;
+    if (c >= outputs) return;
+    float sum = shared.small[(outputs + 1) * kUnits + c];
+    for (int rank = 0; rank < team.blocks(); ++rank) sum += team.shared_of(rank).logits[i % 2][e];
+    shared.half[1].exchange.logits[e % kBatch][c] = sum;
+  });
+  team.each_thread([&](int t) {
+    ClusterShared& shared = team.shared(t);
+    Exchange& exchange = shared.half[1].exchange;
+    const int r = team.in_block(t);
+    if (r == kThreads - 1) next_adamw(shared, shared.plan.first_step + i);
+    if (r >= kBatch) return;
+    exchange.y[r] = own[t].y;
+    exchange.loss[r] = exchange.weight[r] = 0.0;
+    if (r < rows_of(shared.plan, i)) row_loss(shared.plan, exchange, r, shared.row[i % 3][r], own[t].y);
+  });
+  team.each_thread([&](int t) { /* 32 numbers in two rounds: fewer additions one after the other */
+                                Exchange& exchange = team.shared(t).half[1].exchange;
+                                const int j = team.in_block(t) % 8, which = team.in_block(t) / 8;
+                                if (which > 1) return;
+                                const double* from = (which ? exchange.weight : exchange.loss) + 4 * j;
+                                exchange.part[which][j] = (from[0] + from[1]) + (from[2] + from[3]);
+  });
+  team.each_thread([&](int t) {
+    ClusterShared& shared = team.shared(t);
+    if (team.in_block(t) > 0) return;
+    const auto& part = shared.half[1].exchange.part;
+    double sum[2] = {0, 0};
+    for (int j = 0; j < 8; ++j)
+      for (int which = 0; which < 2; ++which) sum[which] += part[which][j];
+    shared.weight = sum[1];
+    shared.loss = sum[0] / sum[1];
+  });
+}
+
+/* ---- Backward, to the hidden units ---- */
+
+template <class Team>
+EC_DEVICE void backward_start(const Team& team, PerThread<Own, kHostThreads>& own, int64_t i) {
+  team.each_thread([&](int t) {
+    ClusterShared& shared = team.shared(t);
+    const Plan& plan = shared.plan;
+    Exchange& exchange = shared.half[1].exchange;
+    const int e = team.in_block(t), r = e % kBatch, c = e / kBatch, rows = rows_of(plan, i);
+    if (e == kThreads - 1) { /* in a warp that has nothing else to do */
+      shared.epoch_loss += shared.loss * rows;
+      shared.rows_done += rows;
+    }
+    if (c >= plan.outputs) return;
+    const float* targets =
+        plan.targets ? plan.targets + (int64_t)shared.row[i % 3][r] * plan.outputs : nullptr;
+    const float z = exchange.logits[r][c];
+    const double softmax = plan.loss.kind == EC_LOSS_NLL ? fast_exp(z - exchange.log_sum[r]) : 0.0;
+    exchange.gradient[r][c] =
+        r < rows ? (float)(loss_gradient(plan.loss, z, c, exchange.y[r], targets, softmax) / shared.weight)
+                 : 0.0f;
+  });
+  team.each_thread([&](int t) { /* through w2 as it was, dropout and ReLU */
+                                ClusterShared& shared = team.shared(t);
+                                const Plan& plan = shared.plan;
+                                Exchange& exchange = shared.half[1].exchange;
+                                const int thread = team.in_block(t), n = thread / 64, h = thread / kLanes % 2,
+                                          lane = thread % kLanes;
+                                EC_UNROLL
+                                for (int tile = 0; tile < 2; ++tile) {
+                                  EC_UNROLL
+                                  for (int e = 0; e < 2; ++e) {
+                                    float sum = 0.0f;
+                                    for (int c = 0; c < plan.outputs; ++c)
+                                      sum =
+                                          fmaf(exchange.gradient[8 * n + lane % 4 * 2 + e][c],
+                                               shared.small[c * kUnits + 16 * tile + 8 * h + lane / 4], sum);
+                                    exchange.dz[tile][n][lane].x[h + 2 * e] =
+                                        own[t].a[tile][e] > 0.0f ? sum * plan.scale : 0.0f;
+                                  }
+                                }
+  });
+}
+
+EC_DEVICE void load_dz(const ClusterShared& shared, int thread, Sums& sums) {
+  EC_UNROLL
+  for (int tile = 0; tile < 2; ++tile) {
+    EC_UNROLL
+    for (int k = 0; k < 4; ++k) {
+      EC_UNROLL
+      for (int e = 0; e < 4; ++e)
+        sums.dz[tile][k].x[e] = to_tf32(shared.half[1].exchange.dz[tile][k][thread % kLanes].x[e]);
+      sums.z[tile][k] = {};
+    }
+  }
+}
+
+/* AdamW for the thread's small parameter, whose gradient is a sum over the batch. */
+template <class Team>
+EC_DEVICE void update_small(const Team& team, int t, Own& own, bool update) {
+  ClusterShared& shared = team.shared(t);
+  const Exchange& exchange = shared.half[1].exchange;
+  const int i = team.in_block(t), outputs = shared.plan.outputs, c = i / kUnits, u = i % kUnits;
+  if (!update || i >= (outputs + 1) * kUnits + outputs) return;
+  float sum = 0.0f;
+  if (c < outputs) {
+    for (int r = 0; r < kBatch; ++r) sum = fmaf(exchange.gradient[r][c], exchange.a[u][r], sum);
+  } else if (c == outputs) {
+    for (int k = 0; k < 4; ++k)
+      for (int q = 0; q < 4; ++q)
+        for (int e = 0; e < 2; ++e) sum += exchange.dz[u / 16][k][u % 8 * 4 + q].x[u / 8 % 2 + 2 * e];
+  } else {
+    for (int r = 0; r < kBatch; ++r) sum += exchange.gradient[r][u];
+  }
+  fast_adamw_update(sum, &shared.small[i], &own.m, &own.v, shared.adamw);
+}
+
+}  // namespace ec
+#endif

@@ -1,0 +1,245 @@
+/* A cluster's head in shared memory: what lies there, how it comes and goes, and how x gets there
+ * (cluster.cuh).
+ *
+ * A thread owns a small parameter: thread c * 32 + u has w2 of output c and unit u, after those come the
+ * biases b1 and b2 (every block has all of b2).
+ *
+ * The two halves of 16 KB behind the state are in turn: x of two chunks (a warp's rows lie where its sums
+ * will); the warps' sums of z; then the first half takes x again while the second holds the exchange between
+ * threads.
+ */
+#ifndef EMBEDCACHE_CUDA_CLUSTER_STATE_CUH
+#define EMBEDCACHE_CUDA_CLUSTER_STATE_CUH
+
+#include "loss.cuh"
+#include "mma.cuh"
+
+namespace ec {
+
+constexpr int kUnits = 32, kBatch = 32; /* of a block; largest */
+constexpr int kClusterOutputs = 5;
+constexpr int kSlots = 48; /* quads of a thread in shared memory */
+constexpr int kHeldMost = kSlots / 4;
+#ifdef EC_HOST_EMULATION
+constexpr int kHostThreads = kMaxCluster * kThreads;
+#else
+constexpr int kHostThreads = kThreads;
+#endif
+
+/* A block's view of the head and its data. */
+struct Plan {
+  const float* x; /* ready, see View */
+  const uint32_t* order;
+  const int64_t* rows;
+  const int32_t* y;
+  const float* targets;
+  const ec_head* spec;
+  Parameters p;
+  Quad* moments[2];     /* where the passes find m and v: on the chip if they fit */
+  Quad *m, *v;          /* this block's, in device memory */
+  float *own_m, *own_v; /* [kThreads] of the small parameters, there */
+  Loss loss;
+  int64_t n, batch, first_step, all_steps; /* the epoch's first step counts from the head's first */
+  int64_t x_stride;
+  uint32_t threshold;
+  float scale;
+  int32_t chunks, dim, hidden, outputs, unit0;
+};
+
+struct Exchange {
+  double loss[kBatch], weight[kBatch], part[2][8];
+  Quad dz[2][4][kLanes];       /* FragmentA of 16 units and 8 rows */
+  float a[kUnits][kBatch + 1]; /* after ReLU and dropout */
+  float logits[kBatch][kClusterOutputs], gradient[kBatch][kClusterOutputs];
+  float log_sum[kBatch];
+  int32_t y[kBatch];
+};
+
+union Half {
+  float x[kWarps][2][kBatch][8]; /* of this batch (rows in the order of place()) and of the next */
+  float z[kWarps][4][kLanes][4]; /* FragmentC of 16 units and 8 rows */
+  Exchange exchange;
+};
+
+struct ClusterShared {
+  Quad slots[kSlots][kThreads];
+  Half half[2];
+  float small[kThreads];
+  float logits[2][kBatch * kClusterOutputs]; /* this block's part; even and odd steps */
+  uint32_t row[3][kBatch];                   /* of x; batch b in b % 3 */
+  ec_adamw adamw;
+  double power[2], epoch_loss, loss, weight; /* beta^t; of the epoch; of the batch */
+  int64_t rows_done;
+  Plan plan;
+};
+static_assert(sizeof(Exchange) <= sizeof(float) * kWarps * 2 * kBatch * 8, "the exchange fits in a half");
+static_assert(sizeof(ClusterShared) <= 232448, "what a block may have of compute capability 9.0");
+
+/* A thread's own small parameter, and what it fetches ahead for its row. */
+struct Own {
+  float m, v;
+  float a[2][2]; /* [tile][row]: see forward_rest */
+  uint32_t position, row;
+  int32_t y;
+};
+
+struct Sums {
+  FragmentA dz[2][4];
+  FragmentC z[2][4];
+};
+
+EC_FN int cluster_blocks(int32_t hidden) {
+  int blocks = 1;
+  while (blocks * kUnits < hidden) blocks *= 2;
+  return blocks;
+}
+
+/* Floats of m, and of v, of a head in a cluster: quads by thread, then the small parameters. */
+EC_FN int64_t cluster_floats(int32_t hidden, int32_t dim) {
+  return cluster_blocks(hidden) * (int64_t)kThreads * (2 * 4 * chunk_count(dim) + 1);
+}
+
+EC_DEVICE void make_plan(ClusterShared& shared, const Launch& launch, const Head& head, const Tally& tally,
+                         int rank, bool v_held) {
+  Plan& p = shared.plan;
+  const Task& task = launch.tasks[head.spec.task];
+  const View& view = task.train;
+  p.x = view.ready;
+  p.x_stride = ready_stride(task.dim);
+  p.order = head.order;
+  p.rows = view.rows;
+  p.y = view.y;
+  p.targets = view.targets;
+  p.spec = &head.spec;
+  p.p = split_parameters(head.state, head.shape);
+  p.loss = make_loss(task, head.class_weight, head.spec.label_smoothing);
+  p.n = view.n;
+  p.batch = launch.batch_size;
+  const int64_t steps = (p.n + p.batch - 1) / p.batch;
+  p.first_step = launch.epoch * steps;
+  p.all_steps = launch.epochs * steps;
+  p.threshold = ec_dropout_threshold(head.spec.dropout);
+  p.scale = ec_dropout_scale(head.spec.dropout);
+  p.chunks = chunk_count(task.dim);
+  p.dim = task.dim;
+  p.hidden = head.shape.hidden;
+  p.outputs = head.shape.outputs;
+  p.unit0 = rank * kUnits;
+  const int64_t quads = 2 * p.chunks * kThreads, all = cluster_floats(p.hidden, p.dim);
+  p.m = (Quad*)(head.state + head.stride) + rank * quads;
+  p.v = (Quad*)(head.state + 2 * head.stride) + rank * quads;
+  p.own_m = head.state + head.stride + all - cluster_blocks(p.hidden) * kThreads + rank * kThreads;
+  p.own_v = p.own_m + head.stride;
+  p.moments[0] = 4 * p.chunks <= kSlots ? &shared.slots[2 * p.chunks][0] : p.m;
+  p.moments[1] = !v_held && 6 * p.chunks <= kSlots ? &shared.slots[4 * p.chunks][0] : p.v;
+  shared.epoch_loss = launch.step_begin == 0 ? 0.0 : tally.train_loss;
+  shared.rows_done = 0;
+  shared.adamw = {}; /* of the first iteration, which updates nothing: */
+  shared.adamw.eps = 1.0f;
+  const int64_t t = p.first_step + launch.step_begin;
+  shared.power[0] = pow(head.spec.beta1, (double)t);
+  shared.power[1] = pow(head.spec.beta2, (double)t);
+}
+
+/* ---- Where things are ---- */
+
+/* The unit of the block and the input of number e in a quad of thread i. */
+EC_DEVICE int unit_of(int i, int tile, int e) { return 16 * tile + i % kLanes / 4 + e / 2 * 8; }
+EC_DEVICE int input_of(int i, int chunk, int e) {
+  return chunk * kChunk + i / kLanes * 8 + i % 4 * 2 + e % 2;
+}
+
+EC_DEVICE void move_weights(const Plan& plan, int chunk, int tile, int i, Quad& w, bool load) {
+  EC_UNROLL
+  for (int e = 0; e < 4; ++e) {
+    const int unit = plan.unit0 + unit_of(i, tile, e), input = input_of(i, chunk, e);
+    const bool inside = unit < plan.hidden && input < plan.dim;
+    float* at = plan.p.w1 + (int64_t)unit * plan.dim + input;
+    if (load) w.x[e] = inside ? *at : 0.0f;
+    if (!load && inside) *at = w.x[e];
+  }
+}
+
+/* Where small parameter i of the block lies in device memory, or NULL. */
+EC_DEVICE float* small_parameter(const Plan& plan, int i) {
+  const int unit = plan.unit0 + i % kUnits, last = (plan.outputs + 1) * kUnits;
+  if (i < last && unit >= plan.hidden) return nullptr;
+  if (i < plan.outputs * kUnits) return plan.p.w2 + (int64_t)(i / kUnits) * plan.hidden + unit;
+  if (i < last) return plan.p.b1 + unit;
+  return i < last + plan.outputs ? plan.p.b2 + (i - last) : nullptr;
+}
+
+template <class Team>
+EC_DEVICE void move_small(const Team& team, int t, Own& own, bool load) {
+  ClusterShared& shared = team.shared(t);
+  const int i = team.in_block(t);
+  float* at = small_parameter(shared.plan, i);
+  if (load) {
+    shared.small[i] = at ? *at : 0.0f;
+    own.m = shared.plan.own_m[i];
+    own.v = shared.plan.own_v[i];
+    return;
+  }
+  if (at && (i < (shared.plan.outputs + 1) * kUnits || team.rank(t) == 0)) *at = shared.small[i];
+  shared.plan.own_m[i] = own.m;
+  shared.plan.own_v[i] = own.v;
+}
+
+/* ---- x ---- */
+
+EC_DEVICE int64_t clamp(int64_t position, int64_t n) {
+  return position < 0 ? 0 : position < n ? position : n - 1;
+}
+
+EC_DEVICE uint32_t position_of(const Plan& plan, int64_t batch, int row) {
+  return plan.order[clamp(batch * plan.batch + row, plan.n)];
+}
+
+/* Rows 2q and 2q + 1 of eight lie in places q and q + 4, where the gradient's k slots look for them. */
+EC_DEVICE int place(int row) { return row / 8 * 8 + row % 2 * 4 + row % 8 / 2; }
+
+/* The warp's 8 inputs of a chunk, of batches i and i + 1; each lane asks for 16 bytes of four rows. */
+EC_DEVICE void copy_x(ClusterShared& shared, int t, int thread, int chunk, int64_t i) {
+  const Plan& plan = shared.plan;
+  const int warp = thread / kLanes, lane = thread % kLanes, column = lane % 2 * 4;
+  if (chunk < plan.chunks) {
+    EC_UNROLL
+    for (int part = 0; part < 4; ++part) {
+      const int next = part / 2, row = part % 2 * 16 + lane / 2;
+      const uint32_t of_x = shared.row[(i + next + 3) % 3][row];
+      copy_async(t, &shared.half[chunk % 2].x[warp][next][next ? row : place(row)][column],
+                 plan.x + of_x * plan.x_stride + chunk * kChunk + warp * 8 + column);
+    }
+  }
+  copy_commit(t);
+}
+
+EC_DEVICE void load_x(const ClusterShared& shared, int half, int thread, FragmentB* now, FragmentB* next) {
+  const int warp = thread / kLanes, g = thread % kLanes / 4, q = thread % 4;
+  const auto& x = shared.half[half].x[warp];
+  EC_UNROLL
+  for (int k = 0; k < 4; ++k) {
+    now[k] = {{x[0][8 * k + q][g], x[0][8 * k + q + 4][g]}};
+    next[k] = *(const FragmentB*)&x[1][8 * k + g][2 * q];
+  }
+}
+
+/* Rows of the first three batches; the two that follow are under way; no gradient yet. */
+template <class Team>
+EC_DEVICE void start(const Team& team, PerThread<Own, kHostThreads>& own, int64_t begin) {
+  team.each_thread([&](int t) {
+    ClusterShared& shared = team.shared(t);
+    const Plan& plan = shared.plan;
+    const int i = team.in_block(t);
+    shared.half[1].exchange.dz[i / 128][i / kLanes % 4][i % kLanes] = {};
+    if (i >= kBatch) return;
+    for (int64_t batch = begin - 1; batch <= begin + 1; ++batch)
+      shared.row[(batch + 3) % 3][i] = (uint32_t)plan.rows[position_of(plan, batch, i)];
+    own[t].row = (uint32_t)plan.rows[position_of(plan, begin + 2, i)];
+    own[t].position = position_of(plan, begin + 3, i);
+  });
+  team.each_alone([&](int t) { copy_x(team.shared(t), t, team.in_block(t), 0, begin - 1); });
+}
+
+}  // namespace ec
+#endif

@@ -1,0 +1,85 @@
+/* What ec_train was given, which kernels train each of its heads, and what memory they need. */
+#ifndef EMBEDCACHE_CUDA_PLAN_CUH
+#define EMBEDCACHE_CUDA_PLAN_CUH
+
+#include "cluster_math.cuh"
+#include "data.cuh"
+
+namespace ec {
+
+constexpr int64_t kValRows = 128; /* scratch rows at least, so that small batches validate no slower */
+constexpr int64_t kStackedValRows = 1024;
+
+/* What ec_train was given. */
+struct Call {
+  const ec_task* tasks;
+  const ec_head* heads;
+  ec_result* results;
+  int n_heads;
+  const ec_options& options;
+
+  Shape shape(int head) const {
+    const ec_task& task = tasks[heads[head].task];
+    return {(int32_t)task.train.x.dim, heads[head].hidden, task.outputs};
+  }
+  const ec_task& task(int head) const { return tasks[heads[head].task]; }
+  bool cancelled() const { return options.cancel && *options.cancel; }
+};
+
+/* Who trains a head: TrainSteps in float32, and whatever the two others do not take; TrainClusters, small
+ * batches; or the kernels of stacked.cuh. The last also validate for all that fit them. */
+enum class Path { kPlain, kCluster, kStacked };
+
+inline bool stackable(Shape s) {
+  return s.hidden > 0 && s.hidden % 4 == 0 && s.dim % 4 == 0;
+} /* 16-byte copies */
+
+inline Path path_of(const Call& call, const Data& data, int max_cluster, int head) {
+  const Shape s = call.shape(head);
+  const View& train = data.task(call.heads[head].task).train;
+  const int64_t rows = std::min<int64_t>(call.options.batch_size, train.n);
+  if (!train.ready || s.hidden == 0) return Path::kPlain;
+  const bool small = rows <= kBatch && s.outputs <= kClusterOutputs && 2 * chunk_count(s.dim) <= kSlots;
+  if (small && cluster_blocks(s.hidden) <= max_cluster) return Path::kCluster;
+  return stackable(s) ? Path::kStacked : Path::kPlain;
+}
+
+/* Device memory for some heads. */
+class Needs {
+ public:
+  int64_t state = 0;     /* floats */
+  int64_t positions = 0; /* of all orders */
+  int64_t outputs = 0;   /* of all heads */
+  ScratchShape scratch = {0, 0, 0};
+  int blocks = 0;
+  int32_t dim = 0; /* largest */
+
+  static int64_t stride_of(Shape s, Path path) {
+    const int64_t own = path == Path::kCluster ? cluster_floats(s.hidden, s.dim) : 0;
+    return (std::max(parameter_count(s), own) + 15) / 16 * 16;
+  }
+
+  /* is_new_order: no head so far has its seed and number of rows. */
+  void add(const Call& call, int head, Path path, bool is_new_order, int resident_blocks) {
+    const ec_task& task = call.task(head);
+    const Shape s = call.shape(head);
+    state += 4 * stride_of(s, path);
+    if (is_new_order) positions += task.train.n;
+    outputs += s.outputs;
+    dim = std::max(dim, s.dim);
+    const int64_t batch = std::min<int64_t>(call.options.batch_size, task.train.n);
+    const int64_t most = call.options.compute == EC_COMPUTE_TF32 ? kStackedValRows : kValRows;
+    scratch.rows = std::max({scratch.rows, (batch + 3) / 4 * 4, std::min((task.val.n + 3) / 4 * 4, most)});
+    scratch.hidden = std::max<int64_t>(scratch.hidden, s.hidden);
+    scratch.outputs = std::max<int64_t>(scratch.outputs, s.outputs);
+    blocks = std::min(blocks + 1, resident_blocks);
+  }
+
+  int64_t bytes() const {
+    return 4 * state + 8 * positions + (3 * 8 + 4) * outputs +
+           blocks * (scratch_bytes(scratch) + (int64_t)sizeof(StackedStep));
+  }
+};
+
+}  // namespace ec
+#endif

@@ -1,0 +1,143 @@
+"""The CUDA engine's TF32 kernels on the host: a head per cluster, and stacked products for large batches.
+
+Measured against the float64 reference with the operands of the first layer's products rounded to TF32, as the tensor
+cores want them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from cuda_emulation import SPEC, assert_same, check, make_task, mixed_bank, of_kind, standardized, weighted
+
+from embedcache.heads.bank import Options, Task
+from embedcache.heads.native import NativeEngine
+from embedcache.heads.spec import HeadSpec
+from embedcache.heads.train import EngineWarning
+
+SMALL = replace(SPEC, hidden=40)
+CASES = {
+    "one block": (make_task(), replace(SPEC, hidden=20), 16),
+    "two blocks, ragged": (make_task(), replace(SPEC, hidden=37), 16),
+    "sixteen blocks": (make_task(n=70), replace(SPEC, hidden=500), 32),
+    "batch of one": (make_task(n=20), SMALL, 1),
+    "batch over n": (make_task(n=30), SMALL, 1000),
+    "batch of 32": (make_task(n=100), SMALL, 32),
+    "five classes": (make_task(classes=5), SMALL, 16),
+    "several chunks": (make_task(dim=200, n=60), SMALL, 16),
+    "one input, one unit": (make_task(dim=1), replace(SPEC, hidden=1), 7),
+    "v in registers": (make_task(dim=600, n=40), replace(SMALL, lr=1e-3), 16),
+    "all of v in registers": (make_task(dim=768, n=40), replace(SMALL, lr=1e-3), 16),
+    "v beside shared memory": (make_task(dim=900, n=40), replace(SMALL, lr=1e-3), 16),
+    "dropout": (make_task(), replace(SPEC, hidden=100, dropout=0.3, seed=2**63 + 12345), 16),
+    "float16, dropout": (make_task(dtype=np.float16), replace(SPEC, dropout=0.1), 16),
+    "standardised": (standardized(make_task()), SMALL, 16),
+    "smoothing, weights": (weighted(make_task(classes=4)), replace(SMALL, label_smoothing=0.2), 16),
+    "labels": (weighted(of_kind("multilabel", make_task())), replace(SMALL, label_smoothing=0.1), 16),
+    "values": (of_kind("regression", make_task()), SMALL, 16),
+    "cosine schedule, warm-up": (make_task(), replace(SMALL, schedule="cosine", warmup=0.3), 16),
+    "linear schedule, other betas": (make_task(), replace(SMALL, schedule="linear", betas=(0.8, 0.95), eps=1e-6), 16),
+    "no validation": (make_task(val=0), SMALL, 16),
+    "long validation": (make_task(val=1100), SMALL, 32),
+}
+STACKED = {
+    "ragged tiles": (make_task(n=500, dim=140, classes=3), replace(SPEC, hidden=132), 300),
+    "one tile": (make_task(n=90, dim=20), replace(SPEC, hidden=36), 40),
+    "many steps of depth": (make_task(n=300, dim=4), replace(SPEC, hidden=4), 150),
+    "six classes": (make_task(n=90, dim=20, classes=6), replace(SPEC, hidden=36), 40),
+    "50 classes": (make_task(n=200, dim=20, classes=50), replace(SPEC, hidden=36), 64),
+    "dropout": (make_task(n=200, dim=20), replace(SPEC, hidden=136, dropout=0.3, seed=2**63 + 12345), 64),
+    "standardised float16": (standardized(make_task(dim=24, dtype=np.float16)), replace(SPEC, hidden=36), 64),
+    "labels, weights": (weighted(of_kind("multilabel", make_task(dim=20))), replace(SPEC, hidden=36), 64),
+    "values, cosine": (of_kind("regression", make_task(dim=20)), replace(SPEC, hidden=36, schedule="cosine"), 64),
+    "small batch, many classes": (make_task(dim=20, classes=9), replace(SPEC, hidden=36), 16),
+    "long validation": (make_task(dim=20, n=100, val=1100), replace(SPEC, hidden=36), 64),
+}
+
+
+TF32 = Options(batch_size=16, epochs=3, compute="tf32")
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_head_per_cluster(emulation: NativeEngine, name: str) -> None:
+    task, spec, batch_size = CASES[name]
+    (outcome,) = emulation.train([task], [(spec, 0)], replace(TF32, batch_size=batch_size), None)
+    check(outcome, task, spec, batch_size, 3, "tf32")
+
+
+@pytest.mark.parametrize("name", STACKED)
+def test_stacked_products(emulation: NativeEngine, name: str) -> None:
+    task, spec, batch_size = STACKED[name]
+    (outcome,) = emulation.train([task], [(spec, 0)], replace(TF32, batch_size=batch_size), None)
+    check(outcome, task, spec, batch_size, 3, "tf32")
+
+
+def test_a_device_without_large_clusters_stacks(emulation: NativeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    task, spec = make_task(n=70, dim=20), replace(SPEC, hidden=500)
+    monkeypatch.setenv("EC_EMULATION_CLUSTER", "8")
+    (outcome,) = emulation.train([task], [(spec, 0)], TF32, None)
+    check(outcome, task, spec, 16, 3, "tf32")
+
+
+def bank() -> tuple[list[Task], list[tuple[HeadSpec, int]]]:
+    """Heads for all ways of training: of 16 rows, in clusters, stacked (9 classes), plain (9 classes, 70 units)."""
+    tasks, heads = mixed_bank()
+    return [*tasks, make_task(n=70, dim=20, classes=9)], [*heads, *((spec, len(tasks)) for spec, _ in heads[:6])]
+
+
+def test_many_heads_of_several_tasks(emulation: NativeEngine) -> None:
+    tasks, heads = bank()
+    told: list[tuple[int, int]] = []
+    outcomes = emulation.train(tasks, heads, TF32, lambda *done: told.append(done))
+    for outcome, (spec, task) in zip(outcomes, heads, strict=True):
+        plain = tasks[task].classes == 9 and spec.hidden % 4 > 0
+        check(outcome, tasks[task], spec, 16, 3, "float32" if plain else "tf32")
+    total = sum(len(tasks[task].train.rows) for _, task in heads) * 3
+    assert told[-1] == (total, total)
+
+
+@pytest.mark.parametrize("batch_size", [16, 50])
+def test_order_of_threads_and_of_groups_changes_nothing(
+    emulation: NativeEngine, monkeypatch: pytest.MonkeyPatch, batch_size: int
+) -> None:
+    tasks, heads = bank()
+    options = replace(TF32, batch_size=batch_size)
+    together = emulation.train(tasks, heads, options, None)
+    for i in (4, len(heads) - 1):
+        assert_same(emulation.train(tasks, [heads[i]], options, None)[0], together[i])
+    monkeypatch.setenv("EC_EMULATION_BACKWARDS", "1")
+    for one, other in zip(emulation.train(tasks, heads, options, None), together, strict=True):
+        assert_same(one, other)
+    monkeypatch.delenv("EC_EMULATION_BACKWARDS")
+    monkeypatch.setenv("EC_EMULATION_MEMORY", "900000")
+    with pytest.warns(EngineWarning, match="groups"):
+        grouped = emulation.train(tasks, heads, options, None)
+    for one, other in zip(grouped, together, strict=True):
+        assert_same(one, other)
+
+
+@pytest.mark.parametrize("batch_size", [8, 40])
+def test_heads_that_stop_early_or_diverge(emulation: NativeEngine, batch_size: int) -> None:
+    task = make_task(n=48, dim=20)
+    settings = ((0.05, 5), (1e30, 1), (1e-6, 5))
+    heads = [(replace(SPEC, hidden=40, lr=lr, seed=seed), 0) for lr, seed in settings]
+    options = Options(batch_size=batch_size, epochs=30, early_stop=2, compute="tf32")
+    hot, bad, cold = emulation.train([task], heads, options, None)
+    assert hot.status == "ok" and hot.epochs_run == hot.best_epoch + 3 < 30
+    assert np.isnan(hot.train_loss[hot.epochs_run :]).all() and not np.isnan(hot.val_loss[: hot.epochs_run]).any()
+    assert (bad.status, bad.best_epoch, bad.epochs_run) == ("diverged", -1, 0)
+    assert not any(weight.any() for weight in bad.weights.values())
+    assert cold.status == "ok" and cold.epochs_run > cold.best_epoch
+    for i, outcome in ((0, hot), (2, cold)):
+        assert_same(outcome, emulation.train([task], [heads[i]], options, None)[0])
+
+
+def test_no_room_for_x_in_tf32(emulation: NativeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then in float32, and says so."""
+    task = make_task(n=400, dim=10, val=0)
+    monkeypatch.setenv("EC_EMULATION_MEMORY", "200000")
+    with pytest.warns(EngineWarning, match="no room for X in TF32"):
+        (outcome,) = emulation.train([task], [(SPEC, 0)], TF32, None)
+    check(outcome, task, SPEC, 16, 3)
