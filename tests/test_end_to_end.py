@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import embedcache as ec
+from embedcache.heads.run import FILES
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "demo"))
 import fetch
@@ -86,9 +87,7 @@ def test_train_predict_search(cache: Path, tmp_path: Path) -> None:
         "a dull and lifeless mess that bores to tears",
     )
     assert (good["label"], bad["label"]) == ("fresh", "rotten")
-    assert sorted(file.name for file in run.iterdir()) == [
-        "best.safetensors", "heads.safetensors", "leaderboard.csv", "run.json"
-    ]  # fmt: skip
+    assert sorted(file.name for file in run.iterdir()) == sorted(FILES)
     found = embedcache("search", cache, "a scary horror film", "-k", "5", "--pooling", "mean")["results"]
     assert [one["rank"] for one in found] == [1, 2, 3, 4, 5]
     assert any(
