@@ -103,6 +103,8 @@ def label_config(folder: Path, kind: str, labels: list[str]) -> None:
     config = read_json(folder / "config.json")
     config |= {"id2label": {str(i): label for i, label in enumerate(labels)}, "problem_type": PROBLEM[kind]}
     config |= {"label2id": {label: i for i, label in enumerate(labels)}}
+    if not any(folder.glob("*.py")):
+        config.pop("auto_map", None)  # the model's own code, which a graph needs no more
     write_json(folder / "config.json", config)
 
 
@@ -111,6 +113,8 @@ def write_card(folder: Path, run: Run, to: str, layer: int, checked: dict[str, A
     about = _describe(run, to, layer, checked)
     write_json(folder / ABOUT, about)
     packages, imports, logits = USE[to]
+    if any(folder.glob("*.py")):
+        logits = logits.replace('(".")', '(".", trust_remote_code=True)')
     outputs, said = OUTPUTS[run.best.kind]
     labels = [f"`{_one_line(label)}`" for label in about["labels"][:LABELS_SHOWN]]
     hidden = len(about["labels"]) - len(labels)

@@ -115,6 +115,6 @@ def exporting(to: str, encoder: Encoder) -> Iterator[None]:
 def _refused(to: str, encoder: Encoder, error: Exception) -> EmbedcacheError:
     reason = " ".join(str(error).split())[:200]
     return EmbedcacheError(
-        f"this {encoder.identity['architecture']} cannot be exported to {to} with torch {torch.__version__} "
+        f"the {encoder.identity['architecture']} encoder cannot be exported to {to} with torch {torch.__version__} "
         f"({type(error).__name__}: {reason}): try another --to, or a newer torch"
     )

@@ -56,14 +56,14 @@ def read_logits(to: str, folder: Path, texts: list[str], trust_remote_code: bool
 
 
 def _write_torch(part: Path, model: TextModel, encoder: Encoder, texts: Sequence[str]) -> None:
-    encoder.model.config.save_pretrained(part)
+    encoder.model.config.to_json_file(part / "config.json")
     torch.export.save(make_program(model, encoder, texts)[0], part / "model.pt2")
 
 
 def _write_onnx(part: Path, model: TextModel, encoder: Encoder, texts: Sequence[str]) -> None:
     import onnx
 
-    encoder.model.config.save_pretrained(part)
+    encoder.model.config.to_json_file(part / "config.json")
     program, shapes = make_program(model, encoder, texts)
     exported: Any = torch.onnx.export(
         program, dynamo=True, dynamic_shapes=shapes, input_names=list(shapes), output_names=["logits"], verbose=False
@@ -77,8 +77,8 @@ def _write_modules(part: Path, model: TextModel, encoder: Encoder, texts: Sequen
     """The layout and names that every sentence-transformers since version 2 opens."""
     if model.layer is not None:
         raise EmbedcacheError(
-            f"a {encoder.identity['architecture']} cannot be cut after layer {model.layer} of {encoder.layers}, which "
-            "this head reads, and sentence-transformers takes the last one: use --to torch or --to onnx"
+            f"{encoder.identity['architecture']} encoders cannot be cut after layer {model.layer} of {encoder.layers}, "
+            "which this head reads, and sentence-transformers takes the last: use --to torch or --to onnx"
         )
     model.encoder.save_pretrained(part, safe_serialization=True)
     if "code" in encoder.identity:
