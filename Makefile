@@ -35,6 +35,7 @@ format: .venv/installed
 bench: .venv/installed
 	$(BIN)/python benchmarks/heads.py
 	$(BIN)/python benchmarks/startup.py --json benchmarks/results/startup.json
+	$(BIN)/python benchmarks/fused_head.py --json benchmarks/results/fused-head-cpu.json
 	$(BIN)/python benchmarks/tables.py
 
 clean:
