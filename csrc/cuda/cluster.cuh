@@ -88,6 +88,7 @@ struct TrainClusters {
   }
 
   static EC_DEVICE_METHOD void adamw(Shared& shared, Held& held, Work& work, int chunk, int i) {
+    const ec_adamw constants = shared.adamw;
     EC_UNROLL
     for (int tile = 0; tile < 2; ++tile) {
       Quad& w_at = shared.slots[2 * chunk + tile][i];
@@ -96,7 +97,7 @@ struct TrainClusters {
            v = kMomentsOnChip ? held.v[kHeldChunks > 0 ? chunk : 0][tile] : moment(shared, 1, chunk, tile, i);
       EC_UNROLL
       for (int e = 0; e < 4; ++e)
-        fast_adamw_update(work.gradient[tile].x[e], &w.x[e], &m.x[e], &v.x[e], shared.adamw);
+        fast_adamw_update(work.gradient[tile].x[e], &w.x[e], &m.x[e], &v.x[e], constants);
       w_at = w;
       m_at = m;
       (kMomentsOnChip ? held.v[kHeldChunks > 0 ? chunk : 0][tile] : moment(shared, 1, chunk, tile, i)) = v;

@@ -52,7 +52,8 @@ struct FirstLayer {
       for (int w = 0; w < 4; ++w) {
         if (column + 16 * w >= head.shape.hidden) continue;
         const float value = z.pair[w].x[e] + p.b1[column + 16 * w + e];
-        const bool kept = words.word[w] >= threshold && !(value < 0.0f);
+        const bool dropped = kTraining && words.word[w] < threshold;
+        const bool kept = !dropped && !(value < 0.0f);
         out.pair[w].x[e] = kept ? value * scale : 0.0f;
       }
     }
