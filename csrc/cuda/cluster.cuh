@@ -14,7 +14,8 @@
  * What bounds it, for each block and step of 32 rows with D inputs: x from L2, 256 D bytes (3,100 cycles at
  * 64 B a cycle and D 768); the state through shared memory, 512 D bytes (3,100 cycles at 128 B); roots and
  * quotients, 64 D at 16 a cycle (3,100); 2 D mma (some 3,000). They overlap; what comes between the passes
- * does not. All clusters together: 1.57 MB of x per head-step from L2. NOT YET RUN ON A GPU.
+ * does not. The 16 blocks of a head with 512 units read 3.1 MB of x a step: with all processors busy, L2 is
+ * the bound. NOT YET RUN ON A GPU.
  */
 #ifndef EMBEDCACHE_CUDA_CLUSTER_CUH
 #define EMBEDCACHE_CUDA_CLUSTER_CUH

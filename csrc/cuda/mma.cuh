@@ -152,15 +152,20 @@ EC_DEVICE void copy_wait(int) {
 
 EC_DEVICE float fast_root(float x) {
   float root;
-  asm("sqrt.approx.f32 %0, %1;" : "=f"(root) : "f"(x));
+  asm("sqrt.approx.ftz.f32 %0, %1;" : "=f"(root) : "f"(x));
   return root;
 }
-EC_DEVICE float fast_quotient(float a, float b) { return __fdividef(a, b); }
+EC_DEVICE float fast_quotient(float a, float b) {
+  float quotient;
+  asm("div.approx.ftz.f32 %0, %1, %2;" : "=f"(quotient) : "f"(a), "f"(b));
+  return quotient;
+}
 EC_DEVICE float fast_exp(float x) { return __expf(x); }
 
 #endif
 
-/* ec_adamw_update to some 2^-22 in the step: far below what TF32 does to the gradient. */
+/* ec_adamw_update to some 2^-22 in the step: far below what TF32 does to the gradient. Subnormal numbers
+ * count as 0 in root and quotient: keeping them costs as much as all the rest. */
 EC_DEVICE void fast_adamw_update(float gradient, float* w, float* m, float* v, const ec_adamw& a) {
   *m = fmaf(a.m_rate, gradient - *m, *m);
   *v = fmaf(a.v_rate * gradient, gradient, fmaf(-a.v_rate, *v, *v));

@@ -5,12 +5,25 @@ from __future__ import annotations
 import pytest
 from cuda_emulation import COMPILER, build
 
-from embedcache.heads.native import NativeEngine
+from embedcache.heads import native
+
+
+def has_gpu() -> bool:
+    try:
+        return bool(native.find("cuda"))
+    except native.NativeUnavailableError:
+        return False
 
 
 @pytest.fixture(scope="session")
-def emulation(tmp_path_factory: pytest.TempPathFactory) -> NativeEngine:
+def emulation(tmp_path_factory: pytest.TempPathFactory) -> native.NativeEngine:
     """The CUDA engine on the host."""
     if COMPILER is None:
         pytest.skip("no C++ compiler")
     return build(tmp_path_factory.mktemp("emulation"))
+
+
+@pytest.fixture(scope="session", params=["host", "gpu"] if has_gpu() else ["host"])
+def cuda(request: pytest.FixtureRequest) -> native.NativeEngine:
+    """The CUDA engine on the host, and where there is a GPU on that too."""
+    return native.find("cuda") if request.param == "gpu" else request.getfixturevalue("emulation")

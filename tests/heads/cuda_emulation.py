@@ -78,24 +78,24 @@ def weighted(task: Task) -> Task:
 def check(outcome: Outcome, task: Task, spec: HeadSpec, batch_size: int, epochs: int, compute: str = "float32") -> None:
     """Scores of all epochs and the weights of the best one, as the float64 reference has them.
 
-    In TF32 a float32 rounding error pushes a few operands over the edge between two TF32 numbers, and validation is in
-    float32 where the stacked kernels do not fit the shapes.
+    In TF32 a float32 rounding error pushes a few operands over the edge between two TF32 numbers, a GPU's tensor cores
+    cut off the sums' last bits, and validation is in float32 where the stacked kernels do not fit the shapes.
     """
-    exact = compute == "float32"
+    loss, val_loss, way = (1e-5, 1e-5, 2e-5) if compute == "float32" else (2e-5, 1e-4, 1.5e-4)
     expected = reference.train(task, spec, batch_size, epochs, compute)
     assert (outcome.status, outcome.epochs_run) == ("ok", epochs)
-    np.testing.assert_allclose(outcome.train_loss, expected.train_loss, rtol=1e-5)
+    np.testing.assert_allclose(outcome.train_loss, expected.train_loss, rtol=loss)
     best = epochs - 1
     if task.val is None:
         for scores in (outcome.val_loss, outcome.val_accuracy, outcome.val_macro_f1):
             assert np.isnan(scores).all()
     else:
         best = int(np.argmin(expected.val_loss))
-        np.testing.assert_allclose(outcome.val_loss, expected.val_loss, rtol=1e-5 if exact else 1e-4)
+        np.testing.assert_allclose(outcome.val_loss, expected.val_loss, rtol=val_loss)
         np.testing.assert_allclose(outcome.val_accuracy, expected.val_accuracy, atol=1e-12)
         np.testing.assert_allclose(outcome.val_macro_f1, expected.val_macro_f1, atol=1e-12)
     assert outcome.best_epoch == best
-    assert reference.distance(outcome.weights, expected.of_epoch[best], expected.initial) < (2e-5 if exact else 1e-4)
+    assert reference.distance(outcome.weights, expected.of_epoch[best], expected.initial) < way
 
 
 def assert_same(one: Outcome, other: Outcome) -> None:

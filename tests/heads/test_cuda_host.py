@@ -81,28 +81,28 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_against_float64(emulation: NativeEngine, name: str) -> None:
+def test_against_float64(cuda: NativeEngine, name: str) -> None:
     task, spec, batch_size = CASES[name]
-    (outcome,) = emulation.train([task], [(spec, 0)], Options(batch_size=batch_size, epochs=3), None)
+    (outcome,) = cuda.train([task], [(spec, 0)], Options(batch_size=batch_size, epochs=3), None)
     check(outcome, task, spec, batch_size, 3)
 
 
-def test_many_heads_of_several_tasks(emulation: NativeEngine) -> None:
+def test_many_heads_of_several_tasks(cuda: NativeEngine) -> None:
     tasks, heads = mixed_bank()
     told: list[tuple[int, int]] = []
-    outcomes = emulation.train(tasks, heads, Options(batch_size=16, epochs=3), lambda *done: told.append(done))
+    outcomes = cuda.train(tasks, heads, Options(batch_size=16, epochs=3), lambda *done: told.append(done))
     for outcome, (spec, task) in zip(outcomes, heads, strict=True):
         check(outcome, tasks[task], spec, 16, 3)
     total = sum(len(tasks[task].train.rows) for _, task in heads) * 3
     assert told[-1] == (total, total)
 
 
-def test_a_head_alone_and_among_others_to_the_bit(emulation: NativeEngine) -> None:
+def test_a_head_alone_and_among_others_to_the_bit(cuda: NativeEngine) -> None:
     tasks, heads = mixed_bank()
     options = Options(batch_size=16, epochs=2)
-    together = emulation.train(tasks, heads, options, None)
+    together = cuda.train(tasks, heads, options, None)
     for i in (0, 5, len(heads) - 1):
-        assert_same(emulation.train(tasks, [heads[i]], options, None)[0], together[i])
+        assert_same(cuda.train(tasks, [heads[i]], options, None)[0], together[i])
 
 
 def test_threads_of_a_phase_do_not_touch_each_other(emulation: NativeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,10 +153,10 @@ def test_a_gpu_that_cannot_be_used(monkeypatch: pytest.MonkeyPatch, why: str, wa
     assert [str(warning.message).count(why) for warning in caught] == [1] * warned
 
 
-def test_early_stop(emulation: NativeEngine) -> None:
+def test_early_stop(cuda: NativeEngine) -> None:
     task = make_task(n=40)
     heads = [(replace(SPEC, lr=lr), 0) for lr in (0.05, 1e-6)]
-    hot, cold = emulation.train([task], heads, Options(batch_size=8, epochs=30, early_stop=2), None)
+    hot, cold = cuda.train([task], heads, Options(batch_size=8, epochs=30, early_stop=2), None)
     expected = reference.train(task, heads[0][0], 8, 30)
     best = next(e for e in range(30) if min(expected.val_loss[e + 1 : e + 3]) >= min(expected.val_loss[: e + 1]))
     assert (hot.status, hot.best_epoch, hot.epochs_run) == ("ok", best, best + 3)
@@ -165,18 +165,18 @@ def test_early_stop(emulation: NativeEngine) -> None:
     assert cold.epochs_run == 30
 
 
-def test_a_head_that_diverges_touches_no_other(emulation: NativeEngine) -> None:
+def test_a_head_that_diverges_touches_no_other(cuda: NativeEngine) -> None:
     task = make_task()
     heads = [(replace(SPEC, lr=lr, seed=i), 0) for i, lr in enumerate((1e-3, 1e30, 3e-3))]
     options = Options(batch_size=16, epochs=3)
-    good, bad, other = emulation.train([task], heads, options, None)
+    good, bad, other = cuda.train([task], heads, options, None)
     assert (bad.status, bad.best_epoch, bad.epochs_run) == ("diverged", -1, 0)
     assert np.isnan(bad.train_loss).all() and not any(weight.any() for weight in bad.weights.values())
     for i, outcome in ((0, good), (2, other)):
-        assert_same(outcome, emulation.train([task], [heads[i]], options, None)[0])
+        assert_same(outcome, cuda.train([task], [heads[i]], options, None)[0])
 
 
-def test_progress_and_cancel(emulation: NativeEngine) -> None:
+def test_progress_and_cancel(cuda: NativeEngine) -> None:
     """Cancelled in the middle: the finished epochs and their best weights stay."""
     seen = threading.Event()
 
@@ -187,7 +187,7 @@ def test_progress_and_cancel(emulation: NativeEngine) -> None:
 
     task = make_task(n=200)
     heads = [(replace(SPEC, seed=seed), 0) for seed in range(4)]
-    outcomes = emulation.train([task], heads, Options(batch_size=16, epochs=2000), stop)
+    outcomes = cuda.train([task], heads, Options(batch_size=16, epochs=2000), stop)
     assert seen.is_set()
     for outcome in outcomes:
         assert outcome.status == "cancelled" and 0 < outcome.epochs_run < 2000
@@ -195,13 +195,13 @@ def test_progress_and_cancel(emulation: NativeEngine) -> None:
         assert np.isnan(outcome.train_loss[outcome.epochs_run :]).all()
 
 
-def test_bad_arguments(emulation: NativeEngine) -> None:
+def test_bad_arguments(cuda: NativeEngine) -> None:
     task = make_task()
     task.train.rows[7] = 10**6
     with pytest.raises(EmbedcacheError, match="a row number outside x"):
-        emulation.train([task], [(SPEC, 0)], Options(), None)
+        cuda.train([task], [(SPEC, 0)], Options(), None)
     with pytest.raises(EmbedcacheError, match="float32 or tf32"):
-        emulation.train([make_task()], [(SPEC, 0)], Options(compute="bfloat16"), None)
+        cuda.train([make_task()], [(SPEC, 0)], Options(compute="bfloat16"), None)
 
 
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="no nvcc")

@@ -61,16 +61,16 @@ TF32 = Options(batch_size=16, epochs=3, compute="tf32")
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_head_per_cluster(emulation: NativeEngine, name: str) -> None:
+def test_a_head_per_cluster(cuda: NativeEngine, name: str) -> None:
     task, spec, batch_size = CASES[name]
-    (outcome,) = emulation.train([task], [(spec, 0)], replace(TF32, batch_size=batch_size), None)
+    (outcome,) = cuda.train([task], [(spec, 0)], replace(TF32, batch_size=batch_size), None)
     check(outcome, task, spec, batch_size, 3, "tf32")
 
 
 @pytest.mark.parametrize("name", STACKED)
-def test_stacked_products(emulation: NativeEngine, name: str) -> None:
+def test_stacked_products(cuda: NativeEngine, name: str) -> None:
     task, spec, batch_size = STACKED[name]
-    (outcome,) = emulation.train([task], [(spec, 0)], replace(TF32, batch_size=batch_size), None)
+    (outcome,) = cuda.train([task], [(spec, 0)], replace(TF32, batch_size=batch_size), None)
     check(outcome, task, spec, batch_size, 3, "tf32")
 
 
@@ -87,10 +87,10 @@ def bank() -> tuple[list[Task], list[tuple[HeadSpec, int]]]:
     return [*tasks, make_task(n=70, dim=20, classes=9)], [*heads, *((spec, len(tasks)) for spec, _ in heads[:6])]
 
 
-def test_many_heads_of_several_tasks(emulation: NativeEngine) -> None:
+def test_many_heads_of_several_tasks(cuda: NativeEngine) -> None:
     tasks, heads = bank()
     told: list[tuple[int, int]] = []
-    outcomes = emulation.train(tasks, heads, TF32, lambda *done: told.append(done))
+    outcomes = cuda.train(tasks, heads, TF32, lambda *done: told.append(done))
     for outcome, (spec, task) in zip(outcomes, heads, strict=True):
         plain = tasks[task].classes == 9 and spec.hidden % 4 > 0
         check(outcome, tasks[task], spec, 16, 3, "float32" if plain else "tf32")
@@ -119,19 +119,19 @@ def test_order_of_threads_and_of_groups_changes_nothing(
 
 
 @pytest.mark.parametrize("batch_size", [8, 40])
-def test_heads_that_stop_early_or_diverge(emulation: NativeEngine, batch_size: int) -> None:
+def test_heads_that_stop_early_or_diverge(cuda: NativeEngine, batch_size: int) -> None:
     task = make_task(n=48, dim=20)
     settings = ((0.05, 5), (1e30, 1), (1e-6, 5))
     heads = [(replace(SPEC, hidden=40, lr=lr, seed=seed), 0) for lr, seed in settings]
     options = Options(batch_size=batch_size, epochs=30, early_stop=2, compute="tf32")
-    hot, bad, cold = emulation.train([task], heads, options, None)
+    hot, bad, cold = cuda.train([task], heads, options, None)
     assert hot.status == "ok" and hot.epochs_run == hot.best_epoch + 3 < 30
     assert np.isnan(hot.train_loss[hot.epochs_run :]).all() and not np.isnan(hot.val_loss[: hot.epochs_run]).any()
     assert (bad.status, bad.best_epoch, bad.epochs_run) == ("diverged", -1, 0)
     assert not any(weight.any() for weight in bad.weights.values())
     assert cold.status == "ok" and cold.epochs_run > cold.best_epoch
     for i, outcome in ((0, hot), (2, cold)):
-        assert_same(outcome, emulation.train([task], [heads[i]], options, None)[0])
+        assert_same(outcome, cuda.train([task], [heads[i]], options, None)[0])
 
 
 def test_no_room_for_x_in_tf32(emulation: NativeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
