@@ -43,7 +43,10 @@ if command -v nvcc >/dev/null || [ -n "${CUDA_HOME:-}" ]; then
 else
   note "        no nvcc here: the CUDA library is taken as it is"
 fi
-step usable 30 "$PYTHON" -c 'from embedcache.heads import native; print(native.find("cuda").name)'
+if ! step usable 30 "$PYTHON" -c 'from embedcache.heads import native; print(native.find("cuda").name)'; then
+  note "        no usable GPU: nothing more to do"
+  exit 1
+fi
 
 # The heads' tests first: the others say little if these fail.
 step tests-cuda 100 "$PYTHON" -m pytest -q tests/heads/test_cuda_host.py tests/heads/test_cuda_tf32.py -k "gpu"

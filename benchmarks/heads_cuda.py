@@ -9,7 +9,8 @@ steps that they did: that favours them, since set-up and epochs' ends cost them 
 
 The bound is what the device cannot beat with this design (csrc/cuda/README.md): for batches of 32 the larger of x
 through L2 (3.1 MB a head and step for a bank, at 5.5 TB/s) and 3,100 cycles a step (at 1.755 GHz, 8 clusters
-at once); for large batches the TF32 arithmetic at 494 TFLOP/s. They are an H100's; on other devices the fraction
+at once); for large batches the larger of the TF32 arithmetic at 494 TFLOP/s and 28 bytes a parameter and 20 an
+activation from device memory at 3.35 TB/s. They are an H100's; on other devices the fraction
 says little. `--device cpu --scale 0.01` only shows that it runs.
 """
 
@@ -31,7 +32,7 @@ import numpy as np
 import peers_cuda
 import torch
 from machine import machine
-from peers import DIM, DROPOUT, LR, Case
+from peers import CLASSES, DIM, DROPOUT, LR, Case
 
 from embedcache.heads.spec import head_grid
 from embedcache.heads.train import train_heads
@@ -42,7 +43,7 @@ CASES = [
     Case("1024 heads, batch 1024", 1024, 32768, 5, 1024),
 ]
 GOAL = {"1 head, batch 32": 0.040, "1024 heads, batch 32": 5.0, "1024 heads, batch 1024": 1.0}  # seconds, H100
-CLOCK, CYCLES, CLUSTERS, L2, TF32 = 1.755e9, 3100, 8, 5.5e12, 494e12
+CLOCK, CYCLES, CLUSTERS, L2, HBM, TF32 = 1.755e9, 3100, 8, 5.5e12, 3.35e12, 494e12
 WARM_UP = 5
 
 
@@ -52,7 +53,10 @@ def bound(case: Case) -> tuple[float, str]:
     bounds = {"TF32 arithmetic": case.flop / TF32}
     if case.batch_size <= 32:
         bounds["cycles of a step"] = steps * CYCLES / CLOCK / min(case.heads, CLUSTERS)
-        bounds["x from L2"] = steps * 16 * 2 * case.batch_size * DIM * 4 / L2
+        bounds["x through L2"] = steps * 16 * 2 * case.batch_size * DIM * 4 / L2
+    else:
+        parameters = case.hidden * (DIM + 1) + CLASSES * (case.hidden + 1)
+        bounds["device memory"] = steps * (28 * parameters + 20 * case.batch_size * case.hidden) / HBM
     what = max(bounds, key=lambda name: bounds[name])
     return bounds[what], what
 

@@ -101,7 +101,7 @@ typedef struct {
 int32_t ec_abi_version(void);
 const char* ec_backend(void);    /* what runs: "cpu-avx512", "cpu-avx2", "cpu-plain", "cuda" */
 int32_t ec_device_count(void);   /* devices that can be used now; the CPU library says 1 */
-const char* ec_last_error(void); /* of the calling thread; never NULL */
+const char* ec_last_error(void); /* of the calling thread; never NULL; after EC_OK a note on how, or empty */
 int32_t ec_train(const ec_task* tasks, int32_t n_tasks, const ec_head* heads, ec_result* results,
                  int32_t n_heads, const ec_options* options);
 

@@ -183,6 +183,7 @@ struct TrainClusters {
     PerThread<Own, kAll> own;
     move_state(team, held, own, true);
     const bool finite = steps(team, held, own, launch.step_begin, end);
+    team.each_alone([&](int t) { copy_wait<0>(t); }); /* x of a batch that was given up */
     move_state(team, held, own, false);
     team.each_thread_of_all([&](int t) { /* none may go while another reads its logits */
                                          if (team.rank(t) > 0 || team.in_block(t) > 0) return;
