@@ -252,8 +252,9 @@ def finite(x: np.ndarray) -> bool:
 def standardize_stats(x: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(mean, inv_std), float32 [D], over the given rows of x [N, D]; summed in float64, chunk by chunk.
 
-    A constant column gets inv_std 1: it becomes 0, whatever noise the rounding left in it. Raises EmbedcacheError where
-    x holds NaN or infinity.
+    A constant column gets inv_std 1: it becomes 0, whatever noise the rounding left in it. So does one that varies by
+    less than a millionth of the median column: encoders have dead units, and their rounding noise, other in every
+    batch, would be blown up to the size of the others. Raises EmbedcacheError where x holds NaN or infinity.
     """
     x = as_matrix(x)
     dim = x.shape[1]
@@ -271,7 +272,7 @@ def standardize_stats(x: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.n
     if not seen:
         raise EmbedcacheError("there are no rows to standardise")
     std = np.sqrt(spread / seen)
-    constant = std <= 1e-6 * np.maximum(np.abs(mean), 1e-6)
+    constant = std <= 1e-6 * np.maximum(np.abs(mean), np.median(std))
     return mean.astype(np.float32), (1.0 / np.where(constant, 1.0, std)).astype(np.float32)
 
 

@@ -101,6 +101,18 @@ def test_standardize_stats() -> None:
     assert inv_std[3] == 1
 
 
+def test_a_dead_unit_is_not_blown_up() -> None:
+    """As a MiniLM has it: two subnormal float16 values. What rounds otherwise must not change the outputs."""
+    x = np.random.default_rng(0).standard_normal((400, 8)).astype(np.float16)
+    x[:, 2] = np.where(np.arange(400) % 97 == 0, -6e-8, -1.2e-7)
+    y = (x[:, 0] > 0).astype(np.int64)
+    assert standardize_stats(x, np.arange(400))[1][2] == 1
+    head = train_heads(x, y, HeadSpec(hidden=8, lr=1e-2), standardize=True, epochs=3).heads[0]
+    before = head.logits(x)
+    x[:, 2] = 1e-7
+    np.testing.assert_allclose(head.logits(x), before, atol=1e-5)
+
+
 def test_class_weights() -> None:
     codes = np.array([0, 0, 0, 1], np.int32)
     np.testing.assert_allclose(class_weights("balanced", codes, ["a", "b"]), [4 / 6, 2])
