@@ -28,7 +28,11 @@ CPU_FLAGS = [
 ]
 AVX2 = ["-mavx2", "-mfma", "-mf16c"]
 AVX512 = [*AVX2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"]
-ISA_FLAGS = {"head_avx2.cpp": AVX2, "head_avx512.cpp": AVX512}  # the same source, once for each instruction set
+ISA_FLAGS = {  # the same source, once for each instruction set
+    "head_avx2.cpp": AVX2,
+    "head_avx512.cpp": AVX512,
+    "head_avx512bf16.cpp": [*AVX512, "-mavx512bf16"],
+}
 CUDA_FLAGS = ["-std=c++17", "-O3", "-cudart", "static", "-Xcompiler", "-fPIC,-fvisibility=hidden,-Wall,-Wextra"]
 CUDA_ARCHITECTURES = ["80", "90a"]  # machine code; PTX of the first serves every other GPU
 
@@ -63,10 +67,19 @@ def find_nvcc() -> str | None:
     return shutil.which("nvcc", path=str(Path(home, "bin"))) if home else shutil.which("nvcc")
 
 
+def knows_flag(compiler: list[str], flag: str) -> bool:
+    command = [*compiler, flag, "-x", "c++", "-fsyntax-only", os.devnull]
+    return subprocess.run(command, capture_output=True).returncode == 0
+
+
 def build_cpu(sources: list[str], objects: Path, target: Path) -> None:
     compiler = find_compiler()
     extra = os.environ.get("EMBEDCACHE_CXXFLAGS", "").split()
     define = ["-DEC_X86"] if is_x86() else []
+    if is_x86() and knows_flag(compiler, "-mavx512bf16"):
+        define.append("-DEC_AVX512BF16")
+    else:  # an older one: bfloat16 is then computed with the other instructions
+        sources = [source for source in sources if Path(source).name != "head_avx512bf16.cpp"]
 
     def compile_one(source: str) -> str:
         made = objects / (Path(source).stem + ".o")

@@ -1,10 +1,9 @@
 /* The C interface on the CPU: checks the arguments, chooses the instruction set, reports errors. */
-#include <cmath>
 #include <cstdlib>
-#include <cstring>
 #include <exception>
 #include <string>
 
+#include "../check.h"
 #include "team.h"
 
 namespace ec {
@@ -18,118 +17,23 @@ int fail(int code, const std::string& message) {
   return code;
 }
 
-/* The best of what this machine has; EMBEDCACHE_ISA=avx512, avx2 or plain asks for less (for tests). */
-const Kernels& choose_kernels() {
+/* The best of what this machine has; EMBEDCACHE_ISA=avx512, avx2 or plain asks for less (for tests). The
+ * instructions for bfloat16 are used for that compute mode alone. */
+const Kernels& choose_kernels([[maybe_unused]] int32_t compute) {
 #ifdef EC_X86
   const char* asked = std::getenv("EMBEDCACHE_ISA");
-  const std::string isa = asked ? asked : "avx512";
+  const std::string isa = asked ? asked : "";
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); /* they have F16C too */
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+#ifdef EC_AVX512BF16
+  const bool bfloat16 = avx512 && __builtin_cpu_supports("avx512bf16");
+  if (bfloat16 && compute == EC_COMPUTE_BFLOAT16 && isa.empty()) return kernels_avx512bf16;
+#endif
   if (avx512 && isa != "avx2" && isa != "plain") return kernels_avx512;
   if (avx2 && isa != "plain") return kernels_avx2;
 #endif
   return kernels_plain;
-}
-
-/* What rows must have to be learnt from: a class in range, or targets that the loss can take. */
-std::string check_row(const ec_view& view, int64_t row, const ec_task& task) {
-  if (task.loss == EC_LOSS_NLL) {
-    return view.y[row] < 0 || view.y[row] >= task.outputs ? "a class out of range" : "";
-  }
-  for (int32_t c = 0; c < task.outputs; ++c) {
-    const float target = view.targets[row * task.outputs + c];
-    if (!std::isfinite(target)) return "a target is not finite";
-    if (task.loss == EC_LOSS_BCE && target != 0.0f && target != 1.0f) return "a label is neither 0 nor 1";
-  }
-  return "";
-}
-
-std::string check_view(const ec_view& view, const ec_task& task, const char* name) {
-  const std::string prefix = std::string(name) + ": ";
-  if (view.n == 0) return "";
-  if (view.n < 0 || view.n >= int64_t{1} << 32) return prefix + "a number of rows out of range";
-  const ec_matrix& x = view.x;
-  const void* wanted = task.loss == EC_LOSS_NLL ? static_cast<const void*>(view.y) : view.targets;
-  if (!x.data || !wanted || !view.rows) return prefix + "a null pointer";
-  if (x.dim != task.train.x.dim || x.dim <= 0 || x.stride < 0) return prefix + "a dimension out of range";
-  if (x.dtype != EC_FLOAT16 && x.dtype != EC_FLOAT32) return prefix + "an unknown dtype";
-  for (int64_t i = 0; i < view.n; ++i) {
-    const int64_t row = view.rows[i];
-    if (row < 0 || row >= x.rows) return prefix + "a row number outside x";
-    const std::string wrong = check_row(view, row, task);
-    if (!wrong.empty()) return prefix + wrong;
-  }
-  return "";
-}
-
-std::string check_weight(const float* weight, const ec_task& task) {
-  if (weight && task.loss == EC_LOSS_MSE) return "the squared error has no class weights";
-  for (int32_t c = 0; weight && c < task.outputs; ++c)
-    if (!(weight[c] > 0) || !std::isfinite(weight[c])) return "a class weight that is not above 0";
-  return "";
-}
-
-std::string check_task(const ec_task& task) {
-  if (task.loss != EC_LOSS_NLL && task.loss != EC_LOSS_BCE && task.loss != EC_LOSS_MSE)
-    return "an unknown loss";
-  if (task.outputs < (task.loss == EC_LOSS_NLL ? 2 : 1)) return "fewer than two classes, or no outputs";
-  if (task.train.n <= 0) return "no rows to train on";
-  if (!task.mean != !task.inv_std) return "mean without inv_std";
-  const std::string weight = check_weight(task.class_weight, task);
-  if (!weight.empty()) return weight;
-  const std::string train = check_view(task.train, task, "train");
-  return train.empty() ? check_view(task.val, task, "validation") : train;
-}
-
-std::string check_head(const ec_head& head, const ec_result& result, const ec_task* tasks, int32_t n_tasks) {
-  if (head.task < 0 || head.task >= n_tasks) return "no such task";
-  const ec_task& task = tasks[head.task];
-  if (head.hidden < 0) return "hidden below 0";
-  const bool betas = head.beta1 >= 0 && head.beta1 < 1 && head.beta2 >= 0 && head.beta2 < 1;
-  if (!betas || !(head.dropout >= 0 && head.dropout < 1)) return "betas and dropout must be in [0, 1)";
-  if (!(head.eps >= 1e-20) || !std::isfinite(head.lr + head.eps + head.weight_decay))
-    return "lr, eps or decay";
-  if (!(head.label_smoothing >= 0 && head.label_smoothing < 1 && head.warmup >= 0 && head.warmup < 1))
-    return "label_smoothing and warmup must be in [0, 1)";
-  if (head.label_smoothing > 0 && task.loss == EC_LOSS_MSE) return "the squared error has no label smoothing";
-  if (head.schedule < EC_SCHEDULE_CONSTANT || head.schedule > EC_SCHEDULE_COSINE)
-    return "an unknown schedule";
-  if (head.hidden && (!result.w1 || !result.b1)) return "no place for w1 or b1";
-  if (!result.w2 || !result.b2) return "no place for w2 or b2";
-  if (!result.train_loss || !result.val_loss || !result.val_accuracy || !result.val_f1)
-    return "no place for losses";
-  return check_weight(head.class_weight, task);
-}
-
-std::string check(const ec_task* tasks, int32_t n_tasks, const ec_head* heads, const ec_result* results,
-                  int32_t n_heads, const ec_options* options) {
-  if (!tasks || !heads || !results || !options || n_tasks <= 0 || n_heads <= 0)
-    return "a null pointer, or nothing";
-  if (options->batch_size <= 0 || options->epochs <= 0 || options->early_stop < 0 || options->threads < 0)
-    return "an option out of range";
-  for (int32_t t = 0; t < n_tasks; ++t) {
-    const std::string wrong = check_task(tasks[t]);
-    if (!wrong.empty()) return "task " + std::to_string(t) + ": " + wrong;
-  }
-  for (int32_t i = 0; i < n_heads; ++i) {
-    const std::string wrong = check_head(heads[i], results[i], tasks, n_tasks);
-    if (!wrong.empty()) return "head " + std::to_string(i) + ": " + wrong;
-  }
-  return "";
-}
-
-/* Heads that never come to an epoch's end show this. */
-void clear_result(const ec_task& task, const ec_head& head, ec_result& r, int epochs) {
-  const int64_t dim = task.train.x.dim, hidden = head.hidden, inputs = hidden ? hidden : dim;
-  if (hidden) std::memset(r.w1, 0, sizeof(float) * hidden * dim);
-  if (hidden) std::memset(r.b1, 0, sizeof(float) * hidden);
-  std::memset(r.w2, 0, sizeof(float) * task.outputs * inputs);
-  std::memset(r.b2, 0, sizeof(float) * task.outputs);
-  for (int e = 0; e < epochs; ++e) r.train_loss[e] = r.val_loss[e] = r.val_accuracy[e] = r.val_f1[e] = NAN;
-  r.best_epoch = -1;
-  r.epochs_run = 0;
-  r.status = EC_HEAD_CANCELLED;
 }
 
 }  // namespace
@@ -140,7 +44,7 @@ void clear_result(const ec_task& task, const ec_head& head, ec_result& r, int ep
 extern "C" {
 
 int32_t ec_abi_version(void) { return EC_ABI_VERSION; }
-const char* ec_backend(void) { return ec::choose_kernels().name; }
+const char* ec_backend(void) { return ec::choose_kernels(EC_COMPUTE_FLOAT32).name; }
 int32_t ec_device_count(void) { return 1; }
 const char* ec_last_error(void) { return ec::last_error.c_str(); }
 
@@ -148,11 +52,12 @@ int32_t ec_train(const ec_task* tasks, int32_t n_tasks, const ec_head* heads, ec
                  int32_t n_heads, const ec_options* options) try {
   const std::string wrong = ec::check(tasks, n_tasks, heads, results, n_heads, options);
   if (!wrong.empty()) return ec::fail(EC_ERROR_ARGUMENT, wrong);
-  if (options->compute != EC_COMPUTE_FLOAT32)
-    return ec::fail(EC_ERROR_UNSUPPORTED, "the CPU library computes in float32 only");
+  if (options->compute != EC_COMPUTE_FLOAT32 && options->compute != EC_COMPUTE_BFLOAT16)
+    return ec::fail(EC_ERROR_UNSUPPORTED, "the CPU library computes in float32 or bfloat16");
   for (int32_t i = 0; i < n_heads; ++i)
     ec::clear_result(tasks[heads[i].task], heads[i], results[i], options->epochs);
-  const int code = ec::bank_train(ec::choose_kernels(), tasks, heads, results, n_heads, *options);
+  const int code =
+      ec::bank_train(ec::choose_kernels(options->compute), tasks, heads, results, n_heads, *options);
   return code == EC_OK ? code : ec::fail(code, "not enough memory for the heads' state, or no more threads");
 } catch (const std::exception& error) {
   return ec::fail(EC_ERROR_MEMORY, error.what());

@@ -5,35 +5,30 @@
  * those weights are in L1, the forward product of the *next* batch. The state (12 bytes a weight read, 12
  * written) so passes through the core once a step. Blocks of 64 inputs: 8 KiB of weights, 8 KiB of each batch
  * at 32 rows, which L1 holds. Bound: FMA units, 4 rows * dim * 32 multiply-adds, with the divider of AdamW
- * beside it.
+ * beside it. In pairs of bfloat16 half as many instructions, and half the bytes of x, dz and rounded weights.
  */
 #ifndef EMBEDCACHE_CPU_FIRST_LAYER_H
 #define EMBEDCACHE_CPU_FIRST_LAYER_H
 
 #include "adamw.h"
+#include "pairs.h"
 #include "tile.h"
 
 namespace EC_ISA {
 
 constexpr int kSpan = 2; /* blocks of 32 inputs between update and forward product */
 
-/* A batch in blocks: 32 columns of it begin at x + block * capacity * 32. */
-struct Batch {
-  const float* x;
-  int64_t rows, capacity;
-  const float* block(int64_t i) const { return x + i * capacity * kBlock; }
-};
-
+template <class Word>
 struct GradientTile {
-  const float *dz, *x;
-  int64_t rows;
+  const Word *dz, *x;
+  int64_t n;   /* words of rows */
   Parameter p; /* [32 inputs][32 units] */
   const ec_adamw& a;
   int strip;
 
   template <int R>
   inline __attribute__((always_inline)) void run(int64_t k) const {
-    const Tile<R> gradient = tile_sum<R>(dz + strip, x + k, 1, kBlock, rows);
+    const Tile<R> gradient = tile_sum<R>(dz + strip, x + k, 1, kBlock, n);
 #pragma GCC unroll 8
     for (int i = 0; i < R; ++i) {
       adamw_update(gradient.at[i][0], p.at((k + i) * kBlock + strip), a);
@@ -42,15 +37,17 @@ struct GradientTile {
   }
 };
 
+template <class Word>
 struct ForwardTile {
-  const float* w; /* [span * 32 inputs][32 units] */
-  const Batch& batch;
+  const Word* w; /* [span * 32 / kPer inputs][32 units] */
+  const Batch<Word>& batch;
   int64_t first, span; /* blocks of inputs */
   float* z;            /* [rows][32], added to */
   int strip;
 
   template <int R>
   inline __attribute__((always_inline)) void run(int64_t b) const {
+    constexpr int kInputs = kBlock / kPer<Word>;
     Tile<R> tile;
     float* out = z + b * kBlock + strip;
 #pragma GCC unroll 8
@@ -59,8 +56,8 @@ struct ForwardTile {
       tile.at[i][1] = vf{};
     }
     for (int64_t block = 0; block < span; ++block)
-      tile_product<R>(tile, w + block * kBlock * kBlock + strip, batch.block(first + block) + b * kBlock,
-                      kBlock, 1, kBlock);
+      tile_product<R>(tile, w + block * kInputs * kBlock + strip,
+                      batch.along_columns + batch.block(first + block) + b * kInputs, kInputs, 1, kInputs);
 #pragma GCC unroll 8
     for (int i = 0; i < R; ++i) {
       store(out + i * kBlock, load(out + i * kBlock) + tile.at[i][0]);
@@ -69,19 +66,33 @@ struct ForwardTile {
   }
 };
 
+/* x[n][32] as an operand of Words, whose rows are summed over. */
+template <class Word>
+static const Word* operand(const float* x, int64_t n, Pair* scratch) {
+  if constexpr (kPer<Word> == 1)
+    return x;
+  else
+    return pair_rows(x, n, scratch), scratch;
+}
+
 /* One panel of weights [blocks * 32][32]. now NULL: no update, next NULL: no forward product.
- * dz [now rows][32]; z [next rows][32] must hold the bias. */
-static void first_layer_panel(Parameter panel, int64_t blocks, const Batch* now, const float* dz,
-                              const ec_adamw& a, const Batch* next, float* z) {
+ * dz [now rows / kPer][32]; z [next rows][32] must hold the bias. */
+template <class Word>
+static void first_layer_panel(Parameter panel, int64_t blocks, const Batch<Word>* now, const Word* dz,
+                              const ec_adamw& a, const Batch<Word>* next, float* z) {
+  alignas(64) Pair scratch[kSpan * kBlock * kBlock / 2];
   for (int64_t first = 0; first < blocks; first += kSpan) {
     const int64_t span = blocks - first < kSpan ? blocks - first : kSpan;
     const Parameter p = panel.at(first * kBlock * kBlock);
-    for (int strip = 0; strip < kBlock; strip += kStrip) {
-      for (int64_t block = 0; now && block < span; ++block)
-        for_tiles(kBlock, GradientTile{dz, now->block(first + block), now->rows,
-                                       p.at(block * kBlock * kBlock), a, strip});
-      if (next) for_tiles(next->rows, ForwardTile{p.w, *next, first, span, z, strip});
-    }
+    for (int strip = 0; now && strip < kBlock; strip += kStrip)
+      for (int64_t block = 0; block < span; ++block)
+        for_tiles(kBlock, GradientTile<Word>{dz, now->along_rows + now->block(first + block),
+                                             (now->rows + kPer<Word> - 1) / kPer<Word>,
+                                             p.at(block * kBlock * kBlock), a, strip});
+    if (!next) continue;
+    const Word* w = operand<Word>(p.w, span * kBlock, scratch);
+    for (int strip = 0; strip < kBlock; strip += kStrip)
+      for_tiles(next->rows, ForwardTile<Word>{w, *next, first, span, z, strip});
   }
 }
 

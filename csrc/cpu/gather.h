@@ -9,7 +9,7 @@
 #define EMBEDCACHE_CPU_GATHER_H
 
 #include "../heads.h"
-#include "simd.h"
+#include "pairs.h"
 
 namespace EC_ISA {
 
@@ -45,6 +45,23 @@ static void gather_rows(const ec_task& task, const ec_view& view, const int64_t*
   for (int64_t i = first; i < last; ++i) {
     if (i + 1 < last) prefetch_row(view.x, rows[i + 1]);
     gather_row(task, view.x, rows[i], out + i * kBlock, capacity * kBlock);
+  }
+}
+
+/* The same in pairs of bfloat16; `first` is even. two_rows: scratch, [columns / 32][2][32]. */
+static void gather_pairs(const ec_task& task, const ec_view& view, const int64_t* rows, int64_t first,
+                         int64_t last, float* two_rows, const Batch<Pair>& out) {
+  for (int64_t b = first; b < last; b += 2) {
+    const int64_t n = last - b < 2 ? 1 : 2;
+    for (int64_t i = 0; i < n; ++i) {
+      if (b + i + 1 < last) prefetch_row(view.x, rows[b + i + 1]);
+      gather_row(task, view.x, rows[b + i], two_rows + i * kBlock, 2 * kBlock);
+    }
+    for (int64_t block = 0; block * kBlock < view.x.dim; ++block) {
+      const float* x = two_rows + block * 2 * kBlock;
+      pair_rows(x, n, out.along_rows + out.block(block) + b / 2 * kBlock);
+      pair_columns(x, n, out.along_columns + out.block(block) + b * kBlock / 2);
+    }
   }
 }
 

@@ -48,6 +48,7 @@ struct Head : ec::Head {
   int64_t dim, hidden, classes, batch, steps; /* steps of an epoch */
   int64_t x_blocks, blocks;                   /* 32-wide blocks of x, and of the second layer's inputs */
   int slices, buffers;
+  bool bfloat16;
   float dropout_scale;
   uint32_t dropout_threshold;
 
@@ -72,6 +73,8 @@ struct Member {
   int number;
   int first_slice, last_slice;
   float *z, *dz;     /* [max(batch, kValRows)][32] */
+  Pair* dz_pairs;    /* bfloat16: [(batch + 1) / 2][32] */
+  float* two_rows;   /* bfloat16: [x_blocks][2][32] */
   float* dlogits;    /* [batch][classes] own or shared */
   double* row_loss;  /* [batch] own or shared */
   double* e;         /* [classes] */
@@ -93,13 +96,26 @@ static int64_t batch_rows(const Head& h, int64_t i) {
   const int64_t left = h.task.train.n - i * h.batch;
   return left < h.batch ? left : h.batch;
 }
-static Batch batch_at(const Head& h, int64_t i) { return {h.x[i % h.buffers], batch_rows(h, i), h.batch}; }
+
+/* Both layouts of the pairs take as much memory as one of floats, with an even number of rows. */
+static int64_t x_capacity(const Head& h) { return h.bfloat16 ? (h.batch + 1) / 2 * 2 : h.batch; }
+
+template <class Word>
+static Batch<Word> batch_at(const Head& h, int64_t i) {
+  Word* x = reinterpret_cast<Word*>(h.x[i % h.buffers]);
+  Word* along_rows = kPer<Word> == 1 ? x : x + h.x_blocks * x_capacity(h) * kBlock / 2;
+  return {x, along_rows, batch_rows(h, i), x_capacity(h)};
+}
 
 static void gather_share(const Head& h, const Member& me, int64_t i) {
-  const int64_t n = batch_rows(h, i), size = ec::team_size(h.team);
-  const int64_t first = share(n, me.number, (int)size), last = share(n, me.number + 1, (int)size);
+  const int64_t n = batch_rows(h, i), size = ec::team_size(h.team), per = h.bfloat16 ? 2 : 1;
+  const int64_t first = share((n + per - 1) / per, me.number, (int)size) * per;
+  const int64_t end = share((n + per - 1) / per, me.number + 1, (int)size) * per, last = end < n ? end : n;
   for (int64_t b = first; b < last; ++b) me.rows[b] = h.task.train.rows[h.order[i * h.batch + b]];
-  gather_rows(h.task, h.task.train, me.rows, first, last, h.x[i % h.buffers], h.batch);
+  if (h.bfloat16)
+    gather_pairs(h.task, h.task.train, me.rows, first, last, me.two_rows, batch_at<Pair>(h, i));
+  else
+    gather_rows(h.task, h.task.train, me.rows, first, last, h.x[i % h.buffers], h.batch);
 }
 
 /* The forward half of a visit, from z on: activation, and the block's part of the logits. */
@@ -128,12 +144,13 @@ static ec_adamw adamw_of_step(const Head& h, int64_t step) {
 
 /* Step i's backward half (i < 0: none, an epoch begins) and step i + 1's forward half (none after the last)
  * for all of a member's blocks. */
+template <class Word>
 static void visit(const Head& h, const Member& me, int64_t epoch, int64_t i) {
   const int64_t step = epoch * h.steps + i, w1_block = h.x_blocks * kBlock * kBlock,
                 w2_block = h.classes * kBlock;
   const bool update = i >= 0, forward = i + 1 < h.steps;
   const ec_adamw adamw = update ? adamw_of_step(h, step) : ec_adamw{};
-  const Batch now = update ? batch_at(h, i) : Batch{}, next = forward ? batch_at(h, i + 1) : Batch{};
+  const auto now = batch_at<Word>(h, update ? i : 0), next = batch_at<Word>(h, i + 1);
   if (update && me.first_slice == 0) second_bias_update(h.b2, me.dlogits, now.rows, h.classes, adamw);
 
   for (int slice = me.first_slice; slice < me.last_slice; ++slice) {
@@ -148,14 +165,18 @@ static void visit(const Head& h, const Member& me, int64_t epoch, int64_t i) {
           second_layer_update(w2, me.dlogits, h.classes, a, now.rows, adamw);
           first_bias_update(h.b1.at(block * kBlock), me.dz, now.rows, adamw);
         }
+        const Word* dz = update ? operand<Word>(me.dz, now.rows, me.dz_pairs) : nullptr;
         if (forward) start_z(h, block, next.rows, me.z);
-        first_layer_panel(h.w1.at(block * w1_block), h.x_blocks, update ? &now : nullptr, me.dz, adamw,
+        first_layer_panel(h.w1.at(block * w1_block), h.x_blocks, update ? &now : nullptr, dz, adamw,
                           forward ? &next : nullptr, me.z);
         if (forward) activate_block(h, me, block, next.rows, (uint32_t)(step + 1));
         if (forward) add_logits(a, next.rows, w2.w, h.classes, logits);
       } else {
-        if (update) second_layer_update(w2, me.dlogits, h.classes, now.block(block), now.rows, adamw);
-        if (forward) add_logits(next.block(block), next.rows, w2.w, h.classes, logits);
+        if (update)
+          second_layer_update(w2, me.dlogits, h.classes, h.x[i % h.buffers] + now.block(block), now.rows,
+                              adamw);
+        if (forward)
+          add_logits(h.x[(i + 1) % h.buffers] + next.block(block), next.rows, w2.w, h.classes, logits);
       }
     }
   }
@@ -181,13 +202,14 @@ static double batch_loss(const Head& h, const Member& me, int64_t i) {
 }
 
 /* An epoch's steps; returns EC_HEAD_OK, or why it ended early. Every member comes to the same end. */
+template <class Word>
 static int train_epoch(Head& h, const Member& me, int64_t epoch, double* loss) {
   team_barrier(h.team); /* the last epoch's order is no longer read */
   if (me.number == 0) ec::shuffle(h.spec.seed, (uint32_t)epoch, h.task.train.n, h.order, h.sort_scratch);
   team_barrier(h.team);
   gather_share(h, me, 0);
   team_barrier(h.team);
-  visit(h, me, epoch, -1);
+  visit<Word>(h, me, epoch, -1);
   if (h.steps > 1) gather_share(h, me, 1);
   double sum = 0;
   for (int64_t i = 0; i < h.steps; ++i) {
@@ -197,7 +219,7 @@ static int train_epoch(Head& h, const Member& me, int64_t epoch, double* loss) {
     if (!isfinite(step_loss)) return EC_HEAD_DIVERGED;
     const int64_t n = batch_rows(h, i);
     sum += step_loss * (double)n;
-    visit(h, me, epoch, i);
+    visit<Word>(h, me, epoch, i);
     if (i + 2 < h.steps) gather_share(h, me, i + 2);
     if (me.number == 0) {
       ec::add_progress(h.options, n);
@@ -214,7 +236,7 @@ static Validation validate_chunk(const Head& h, const Member& me, int64_t chunk)
   const int64_t start = chunk * kValRows, n = val.n - start < kValRows ? val.n - start : kValRows;
   const int64_t w1_block = h.x_blocks * kBlock * kBlock, w2_block = h.classes * kBlock;
   gather_rows(h.task, val, val.rows + start, 0, n, me.val_x, kValRows);
-  const Batch batch = {me.val_x, n, kValRows};
+  const Batch<float> batch = {me.val_x, me.val_x, n, kValRows};
   float *logits = me.val_logits, *part = me.val_logits + kValRows * h.classes;
   for (int slice = 0; slice < h.slices; ++slice) {
     float* sum = slice == 0 ? logits : part;
@@ -223,7 +245,8 @@ static Validation validate_chunk(const Head& h, const Member& me, int64_t chunk)
       const float* a = me.val_x + block * kValRows * kBlock;
       if (h.hidden) {
         start_z(h, block, n, me.z);
-        first_layer_panel(h.w1.at(block * w1_block), h.x_blocks, nullptr, nullptr, ec_adamw{}, &batch, me.z);
+        first_layer_panel<float>(h.w1.at(block * w1_block), h.x_blocks, nullptr, nullptr, ec_adamw{}, &batch,
+                                 me.z);
         activate(me.z, me.z, n, nullptr, 1.0f);
         a = me.z;
       }
@@ -281,7 +304,7 @@ static void train(ec::Head* base, int number) {
   for (; epoch < h.options.epochs && status == EC_HEAD_OK; ++epoch) {
     double loss = NAN;
     Scores val = {NAN, NAN, NAN};
-    status = train_epoch(h, me, epoch, &loss);
+    status = h.bfloat16 ? train_epoch<Pair>(h, me, epoch, &loss) : train_epoch<float>(h, me, epoch, &loss);
     if (status != EC_HEAD_OK) break;
     if (h.task.val.n > 0) {
       val = validate(h, me);

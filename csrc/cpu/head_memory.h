@@ -48,6 +48,8 @@ static Member lay_out_member(const Head& h, Arena& arena) {
   me.number = me.first_slice = me.last_slice = 0;
   me.z = arena.take<float>(rows * kBlock);
   me.dz = arena.take<float>(rows * kBlock);
+  me.dz_pairs = arena.take<Pair>(h.bfloat16 ? (h.batch + 1) / 2 * kBlock : 0);
+  me.two_rows = arena.take<float>(h.bfloat16 ? h.x_blocks * 2 * kBlock : 0);
   me.dlogits = shared ? h.dlogits : arena.take<float>(h.batch * h.classes);
   me.row_loss = shared ? h.row_loss : arena.take<double>(h.batch);
   me.e = arena.take<double>(h.classes);
@@ -67,7 +69,7 @@ static void lay_out(Head& h, Arena& arena) {
   if (h.hidden) h.b1 = arena.take_parameter(h.blocks * kBlock);
   h.w2 = arena.take_parameter(h.blocks * h.classes * kBlock);
   h.b2 = arena.take_parameter(h.classes);
-  for (int i = 0; i < h.buffers; ++i) h.x[i] = arena.take<float>(h.x_blocks * h.batch * kBlock);
+  for (int i = 0; i < h.buffers; ++i) h.x[i] = arena.take<float>(h.x_blocks * x_capacity(h) * kBlock);
   if (h.hidden) h.a = arena.take<float>(h.blocks * h.batch * kBlock);
   for (float*& partial : h.partial) partial = arena.take<float>(h.slices * h.batch * h.classes);
   h.dlogits = shared ? arena.take<float>(h.batch * h.classes) : nullptr;
@@ -101,6 +103,7 @@ static Head* head_create(const ec_task& task, const ec_head& spec, ec_result* re
   h.x_blocks = (h.dim + kBlock - 1) / kBlock;
   h.blocks = h.hidden ? (h.hidden + kBlock - 1) / kBlock : h.x_blocks;
   h.slices = ec::head_slices(h.dim, h.hidden, h.classes, h.batch);
+  h.bfloat16 = options.compute == EC_COMPUTE_BFLOAT16 && h.hidden;
   h.buffers = ec::team_size(team) > 1 ? 3 : 2;
   h.dropout_threshold = ec_dropout_threshold(spec.dropout);
   h.dropout_scale = ec_dropout_scale(spec.dropout);
@@ -174,11 +177,12 @@ static void copy_weights(const Head& h, const Member& me) {
   const int64_t first = slice_start(h, me.first_slice) * kBlock, inputs = h.hidden ? h.hidden : h.dim;
   const int64_t end = slice_start(h, me.last_slice) * kBlock, last = end < inputs ? end : inputs;
   ec_result& r = *h.result;
-  for (int64_t unit = first; h.hidden && unit < last; ++unit) {
-    const int64_t padded = h.x_blocks * kBlock;
-    for (int64_t k = 0; k < h.dim; ++k) r.w1[unit * h.dim + k] = h.w1.w[panel_place(unit, k, padded)];
-    r.b1[unit] = h.b1.w[unit];
-  }
+  for (int64_t start = first; h.hidden && start < last; start += kBlock)
+    for (int64_t k = 0; k < h.dim; k += 16) /* 16 inputs of a panel: 2 KiB, which L1 holds */
+      for (int64_t unit = start; unit < last && unit < start + kBlock; ++unit)
+        for (int64_t i = k; i < h.dim && i < k + 16; ++i)
+          r.w1[unit * h.dim + i] = h.w1.w[panel_place(unit, i, h.x_blocks * kBlock)];
+  if (h.hidden) memcpy(r.b1 + first, h.b1.w + first, (last - first) * sizeof(float));
   for (int64_t c = 0; c < h.classes; ++c)
     for (int64_t i = first; i < last; ++i) r.w2[c * inputs + i] = h.w2.w[second_place(c, i, h.classes)];
   if (me.first_slice == 0) memcpy(r.b2, h.b2.w, h.classes * sizeof(float));

@@ -18,6 +18,7 @@
 #if EC_LANES > 4
 #if defined(__GNUC__) && !defined(__clang__) /* GCC 12 warns of its own header (PR 105593) */
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC diagnostic ignored "-Wuninitialized"
 #endif
 #include <immintrin.h>
 #endif

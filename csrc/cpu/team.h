@@ -42,7 +42,7 @@ struct Kernels {
 
 extern const Kernels kernels_plain;
 #ifdef EC_X86
-extern const Kernels kernels_avx2, kernels_avx512;
+extern const Kernels kernels_avx2, kernels_avx512, kernels_avx512bf16;
 #endif
 
 /* The most threads that can share a head: its slices of inputs to the second layer, kMostSlices at most. */

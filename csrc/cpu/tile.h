@@ -8,13 +8,14 @@
  *   back             da[b][unit]   rows = w2 [c][unit],        scalar = dlogits[b][c]
  *
  * kTile rows of two vectors stay in registers; one step loads two vectors, broadcasts kTile scalars and does
- * 2 kTile fused multiply-adds, so with operands in L1 the FMA units are the bound. Sums longer than kChain
- * are cut, which bounds the rounding error of a long chain.
+ * 2 kTile fused multiply-adds, so with operands in L1 the FMA units are the bound. Sums of more than kChain
+ * steps are cut, which bounds the rounding error of a long chain. Both products of the first layer come in
+ * pairs of bfloat16 too (pairs.h): n is then the number of pairs.
  */
 #ifndef EMBEDCACHE_CPU_TILE_H
 #define EMBEDCACHE_CPU_TILE_H
 
-#include "simd.h"
+#include "pairs.h"
 
 namespace EC_ISA {
 
@@ -27,17 +28,25 @@ struct Tile {
   vf at[R][2];
 };
 
-template <int R>
-static inline __attribute__((always_inline)) void tile_product(Tile<R>& tile, const float* rows,
-                                                               const float* scalars, ptrdiff_t scalar_row,
+/* One step of a product, of float32 words or of pairs of bfloat16. */
+static inline __attribute__((always_inline)) vf multiply_add(vf sum, vf row, float scalar) {
+  return sum + row * scalar;
+}
+static inline __attribute__((always_inline)) vf multiply_add(vf sum, vu row, Pair scalar) {
+  return pair_dot(sum, row, vu{} + scalar);
+}
+
+template <int R, class Word>
+static inline __attribute__((always_inline)) void tile_product(Tile<R>& tile, const Word* rows,
+                                                               const Word* scalars, ptrdiff_t scalar_row,
                                                                ptrdiff_t scalar_step, int64_t n) {
   for (int64_t r = 0; r < n; ++r) {
-    const vf low = load(rows), high = load(rows + kLanes);
-    const float* s = scalars;
+    const auto low = load(rows), high = load(rows + kLanes);
+    const Word* s = scalars;
 #pragma GCC unroll 8
     for (int i = 0; i < R; ++i, s += scalar_row) {
-      tile.at[i][0] += low * *s;
-      tile.at[i][1] += high * *s;
+      tile.at[i][0] = multiply_add(tile.at[i][0], low, *s);
+      tile.at[i][1] = multiply_add(tile.at[i][1], high, *s);
     }
     rows += kBlock;
     scalars += scalar_step;
@@ -45,8 +54,8 @@ static inline __attribute__((always_inline)) void tile_product(Tile<R>& tile, co
 }
 
 /* The same from zero, long sums in pieces of kChain. */
-template <int R>
-static inline __attribute__((always_inline)) Tile<R> tile_sum(const float* rows, const float* scalars,
+template <int R, class Word>
+static inline __attribute__((always_inline)) Tile<R> tile_sum(const Word* rows, const Word* scalars,
                                                               ptrdiff_t scalar_row, ptrdiff_t scalar_step,
                                                               int64_t n) {
   Tile<R> total = {};

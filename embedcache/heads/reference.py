@@ -140,7 +140,8 @@ class _Run:
     def _forward(self, w: dict[str, nn.Parameter], x: torch.Tensor, step: int | None) -> torch.Tensor:
         """Logits; ``step`` None: without dropout."""
         if self.spec.hidden:
-            first = _BFloat16Linear.apply if self.options.compute == "bfloat16" else functional.linear
+            bfloat16 = self.options.compute == "bfloat16" and step is not None  # validation is of the float32 weights
+            first = _BFloat16Linear.apply if bfloat16 else functional.linear
             x = functional.relu(first(x, w["w1"], w["b1"]))
             if step is not None and self.spec.dropout:
                 p = self.spec.dropout

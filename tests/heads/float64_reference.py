@@ -196,13 +196,13 @@ def train(task: Task, spec: HeadSpec, batch_size: int, epochs: int, compute: str
         out.train_loss.append(float(np.average(out.step_loss[before:], weights=sizes)))
         out.of_epoch.append({name: array.copy() for name, array in w.items()})
         if task.val is not None:
-            validate(task, spec, w, out, compute)
+            validate(task, spec, w, out)
     return out
 
 
-def validate(task: Task, spec: HeadSpec, w: dict[str, np.ndarray], out: Trained, compute: str) -> None:
+def validate(task: Task, spec: HeadSpec, w: dict[str, np.ndarray], out: Trained) -> None:
     x, y = data_of(task, task.val)
-    z = forward(w, spec, x, None, compute)[0]
+    z = forward(w, spec, x)[0]
     out.val_loss.append(float(LOSSES[task.kind](z, y, task.class_weight)[0]))
     accuracy, macro_f1 = scores(task.kind, z, y)
     out.val_accuracy.append(accuracy)

@@ -12,7 +12,7 @@ from embedcache.heads import native
 from embedcache.heads.bank import KINDS
 from embedcache.heads.spec import HeadSpec
 
-ISA = ("avx512", "avx2", "plain")
+ISA = ("", "avx512", "avx2", "plain")  # "": the machine's best
 SHAPES = (  # n, dim, hidden, outputs, batch, n_val
     (100, 256, 128, 2, 32, 50),  # a team of several threads
     (130, 45, 37, 3, 7, 200),
@@ -48,6 +48,7 @@ def main() -> None:
                 engine = Engine("native", "cpu", isa)
                 engine.train([task], heads[:1], threads=5, **options)  # one team
                 engine.train([task], heads, threads=3, **options)  # a thread each, and a team of three
+                engine.train([task], heads, threads=3, compute="bfloat16", **options)
 
 
 main()

@@ -21,7 +21,8 @@ ROOT = HERE.parents[1]
 COMPILER = shutil.which("g++")
 FLAGS = ["-std=c++17", "-O1", "-g", "-fPIC", "-fno-math-errno", "-ffp-contract=fast", "-Wno-psabi", "-pthread"]
 AVX2 = ["-mavx2", "-mfma", "-mf16c"]
-ISA = {"head_avx2": AVX2, "head_avx512": [*AVX2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"]}
+AVX512 = [*AVX2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"]
+ISA = {"head_avx2": AVX2, "head_avx512": AVX512, "head_avx512bf16": [*AVX512, "-mavx512bf16"]}
 
 
 def preloaded(runtime: str) -> dict[str, str]:
@@ -49,7 +50,7 @@ def test_cpu_library(sanitizer: str, runtime: str, tmp_path: Path) -> None:
     environment, objects = preloaded(runtime), []
     for source in sorted((ROOT / "csrc" / "cpu").glob("*.cpp")):
         objects.append(str(tmp_path / f"{source.stem}.o"))
-        flags = [*FLAGS, *ISA.get(source.stem, []), "-DEC_X86", f"-fsanitize={sanitizer}"]
+        flags = [*FLAGS, *ISA.get(source.stem, []), "-DEC_X86", "-DEC_AVX512BF16", f"-fsanitize={sanitizer}"]
         subprocess.run([COMPILER, *flags, "-c", str(source), "-o", objects[-1]], check=True)
     built = str(tmp_path / "_heads_cpu.so")
     subprocess.run([COMPILER, "-shared", "-pthread", f"-fsanitize={sanitizer}", *objects, "-o", built], check=True)

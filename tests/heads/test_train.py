@@ -148,7 +148,7 @@ def test_class_weights() -> None:
         ({"engine": "jax"}, "engine must be"),
         ({"device": "tpu"}, "device must be"),
         ({"device": 0}, "device must be"),
-        ({"compute": "bfloat16"}, "float32 only"),
+        ({"compute": "tf32"}, "float32 or bfloat16"),
         ({"compute": "int8"}, "compute must be"),
         ({"class_weight": "heavy"}, "class_weight"),
         ({"class_weight": [1, 2, 3]}, "3 weights for 2 classes"),
