@@ -53,7 +53,7 @@ step tests-cuda 100 "$PYTHON" -m pytest -q tests/heads/test_cuda_host.py tests/h
 step tests-engine 120 "$PYTHON" -m pytest -q tests/heads/test_engine.py tests/heads/test_property.py -k "cuda"
 
 # The rest of the suite goes beside the sanitizers; the benchmarks run alone.
-timeout --kill-after=10 200 "$PYTHON" -m pytest -q -k "not nvcc" >"$LOGS/tests-all.log" 2>&1 &
+timeout --kill-after=10 180 "$PYTHON" -m pytest -q -k "not nvcc" >"$LOGS/tests-all.log" 2>&1 &
 suite=$!
 if command -v compute-sanitizer >/dev/null; then
   for tool in memcheck racecheck synccheck; do
@@ -68,7 +68,7 @@ if wait $suite; then note "ok      tests-all"; else
   tail -n 15 "$LOGS/tests-all.log"
 fi
 
-step benchmark 170 "$PYTHON" benchmarks/heads_cuda.py --budget 4 --json "$RESULTS/heads-$SLUG.json"
+step benchmark 230 "$PYTHON" benchmarks/heads_cuda.py --budget 4 --json "$RESULTS/cuda-heads-$SLUG.json"
 cat "$LOGS/benchmark.log"
 echo
 cat "$LOGS/summary.txt"

@@ -189,14 +189,14 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3, help="of the engine's runs")
     parser.add_argument("--only", default="", help="cases whose name contains this")
     parser.add_argument("--scale", type=float, default=1.0, help="fraction of the heads and rows, for a quick look")
-    parser.add_argument("--json", type=Path, help="default: benchmarks/results/heads-<gpu>.json, or under $OUT")
+    parser.add_argument("--json", type=Path, help="default: benchmarks/results/cuda-heads-<gpu>.json, or under $OUT")
     options = parser.parse_args()
     torch.set_float32_matmul_precision("high")  # TF32 for the peers too
     gpu = torch.cuda.get_device_name(options.device) if options.device.startswith("cuda") else "none"
     about = {**machine("numpy", "torch"), "gpu": gpu, "cuda": torch.version.cuda}
     folder = Path(os.environ.get("OUT") or Path(__file__).parent / "results")
     slug = re.sub(r"[^a-z0-9]+", "-", gpu.lower()).strip("-")
-    path = options.json or folder / f"heads-{slug}.json"
+    path = options.json or folder / f"cuda-heads-{slug}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     cases = []
     for case in CASES:

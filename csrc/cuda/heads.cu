@@ -46,7 +46,10 @@ void prepare(const Call& call, Data& data) {
     if (call.heads[i].hidden > 0) wanted.insert(call.heads[i].task);
   bool all = true;
   for (const int i : wanted) all = data.prepare(i, call.tasks[i]) && all;
-  if (!all) note("the device has no room for X in TF32: some heads were trained in float32, which is slower");
+  if (!all)
+    note(
+        "the device has no room for X in TF32: some heads were trained or validated in float32, which is "
+        "slower");
 }
 
 /* Notes go to ec_last_error(): what the caller may want to know although all went well. */
