@@ -43,7 +43,8 @@ def main() -> None:
         f"""
 That took {time.perf_counter() - start:.0f} s. What was made, in demo/out:
   reviews.h5  the cache: 4,000 reviews and their vectors, one ordinary HDF5 file (embedcache info {cache})
-  heads/      48 trained heads: best.safetensors, heads.safetensors, leaderboard.csv, run.json
+  heads/      48 trained heads: best.safetensors, heads.safetensors, run.json, and what is known of each of them in
+              leaderboard.csv, history.csv (every epoch) and evaluations.json (classes, mistakes, calibration)
 
 Try next, with . .venv/bin/activate:
   embedcache extract {reviews} -o {cache} --model {model} --keep movie --pooling cls,mean
