@@ -28,7 +28,9 @@ TARGETS = {
     "onnx": ("onnx", "onnxscript", "onnxruntime"),
     "sentence-transformers": ("sentence_transformers",),
 }
-TOLERANCE = 1e-4  # of a probability; of a value, as a share of the largest one
+# Differences of a probability; of a value, as a share of the largest one.
+TOLERANCE = 1e-4  # to the same encoder and head in float32
+ROUNDING = 1e-2  # to predict, which rounds the vectors as the cache does; a head that this moves more leans on noise
 # What every written model is tried on: lengths from nothing to longer than any max_length, and more than one script.
 TEXTS = [
     "",
@@ -44,7 +46,11 @@ SHORT_TEXTS = TEXTS[1:4]  # for tracing, which needs no long ones
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What export_run wrote. checked: the texts tried, and the largest difference of a probability (or value)."""
+    """What export_run wrote.
+
+    checked: how many "texts" were tried; "max_difference" of a probability (of a value: as a share of the largest) to
+    the encoder and head in float32, and "rounding", the same to vectors rounded as the cache holds them.
+    """
 
     run: str
     to: str
@@ -73,7 +79,7 @@ def export_run(
     The written model is opened again with its ecosystem's loader, without embedcache, and compared on texts of many
     lengths, in one padded batch and alone: probabilities (a regression's values) may differ by 1e-4 from those of this
     encoder and head in float32. ``Classifier.predict`` also rounds the vectors as the cache does (float16), which
-    shows in the fourth decimal.
+    shows in the fourth decimal; where it shows in the second, the head is refused.
 
     Args:
         run: a run directory of one label column; of several, name one of its folders.
@@ -97,8 +103,7 @@ def export_run(
     loaded = _load_one_column(run)
     encoder = _load_encoder(loaded, model, trust_remote_code)
     with place.staged(output) as part:
-        difference = _write(part, loaded, encoder, to, trust_remote_code)
-        checked = {"texts": len(TEXTS), "max_difference": difference}
+        checked = _write(part, loaded, encoder, to, trust_remote_code)
         card.write_card(part, loaded, to, encoder.layer_number(loaded.info["layer"]), checked)
         files = place.list_files(part)
     size = sum((output / name).stat().st_size for name in files)
@@ -120,7 +125,7 @@ def _load_encoder(run: Run, model: str | Path | None, trust_remote_code: bool) -
     try:
         about = run.info["encoder"]
         source, identity = str(model or about["source"]), {**about["identity"], "compute_dtype": "float32"}
-        run.info["pooling"], run.info["layer"]
+        run.info["pooling"], run.info["layer"], run.info["dtype"]
     except (KeyError, TypeError) as error:
         raise EmbedcacheError(f"{run.path / INFO} is damaged: it lacks {error}; train it again") from None
     try:
@@ -129,14 +134,20 @@ def _load_encoder(run: Run, model: str | Path | None, trust_remote_code: bool) -
         raise EmbedcacheError(f"{error}; --model FOLDER says where the encoder of {run.path} is") from None
 
 
-def _write(part: Path, run: Run, encoder: Encoder, to: str, trust_remote_code: bool) -> float:
-    """Fill the folder, open it again as a stranger would, and return the largest difference on TEXTS."""
+def _write(part: Path, run: Run, encoder: Encoder, to: str, trust_remote_code: bool) -> dict[str, Any]:
+    """Fill the folder, open it again as a stranger would, and return what was checked on TEXTS."""
     from embedcache.export.model import exporting, make_model
     from embedcache.export.targets import read_logits, write_target
 
     pooling, layer, kind = run.info["pooling"], encoder.layer_number(run.info["layer"]), run.best.kind
     (vectors,) = encoder.encode_texts(TEXTS, [(pooling, layer)])
-    expected = run.best.logits(vectors)
+    expected, rounded = run.best.logits(vectors), run.best.logits(vectors.astype(run.info["dtype"]))
+    rounding = largest_difference(kind, expected, rounded)
+    if not rounding <= ROUNDING:
+        raise EmbedcacheError(
+            f"the head of {run.path} leans on digits that the cache's {run.info['dtype']} rounds away: they move its "
+            f"results by {rounding:.2g}; train it again, with a lower --lr or on a cache of --store float32"
+        )
     with exporting(to, encoder):
         model = make_model(encoder, run.best, pooling, layer, SHORT_TEXTS)
         write_target(to, part, model, encoder, SHORT_TEXTS)
@@ -152,7 +163,7 @@ def _write(part: Path, run: Run, encoder: Encoder, to: str, trust_remote_code: b
             f"the {to} model gives other results than {run.path}, by up to {difference:.2g}: nothing was written; "
             f"try another --to, or another version of {' or '.join(TARGETS[to] or ('torch',))}"
         )
-    return difference
+    return {"texts": len(TEXTS), "max_difference": difference, "rounding": rounding}
 
 
 def largest_difference(kind: str, found: np.ndarray, expected: np.ndarray) -> float:

@@ -51,7 +51,7 @@ def read_logits(to: str, folder: Path, texts: list[str], trust_remote_code: bool
         return logits
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(str(folder / "model.onnx"), providers=["CPUExecutionProvider"])
     return np.asarray(session.run(["logits"], {name: ids.numpy() for name, ids in tokens.items()})[0])
 
 
@@ -74,7 +74,7 @@ def _write_onnx(part: Path, model: TextModel, encoder: Encoder, texts: Sequence[
 
 
 def _write_modules(part: Path, model: TextModel, encoder: Encoder, texts: Sequence[str]) -> None:
-    """The layout and names that every sentence-transformers since version 2 opens."""
+    """The layout and names of sentence-transformers 2, which later versions open too."""
     if model.layer is not None:
         raise EmbedcacheError(
             f"{encoder.identity['architecture']} encoders cannot be cut after layer {model.layer} of {encoder.layers}, "

@@ -277,6 +277,7 @@ def test_the_command(make_run: MakeRun, tmp_path: Path) -> None:
     run, out = make_run(), tmp_path / "new" / "out"
     report = document("export", run, "--to", "sentence-transformers", "-o", out)
     assert report.keys() >= {"run", "to", "output", "files", "checked"}
+    assert 0 <= report["checked"]["max_difference"] < 1e-5 < report["checked"]["rounding"] < 1e-2
     assert (report["to"], report["output"], report["checked"]["texts"]) == ("sentence-transformers", str(out), 7)
     assert report["files"] == sorted(p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file())
     assert report["bytes"] == sum((out / name).stat().st_size for name in report["files"])
@@ -336,6 +337,14 @@ def test_a_model_that_differs_is_not_kept(make_run: MakeRun, tmp_path: Path, mon
         export_run(run, out, "sentence-transformers", overwrite=True)
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_head_that_leans_on_rounded_digits(
+    make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("embedcache.export.ROUNDING", 1e-6)
+    line = fails("export", make_run(), "--to", "torch", "-o", tmp_path / "out")
+    assert "leans on digits that the cache's float16 rounds away" in line
 
 
 def test_what_a_tracer_raises_is_one_line(make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
