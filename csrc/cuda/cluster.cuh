@@ -109,14 +109,14 @@ struct TrainClusters {
 
   /* One chunk of 64 inputs of step i: their gradient, AdamW, and their part of the next batch's z. */
   static EC_DEVICE_METHOD void chunk_pass(const Team& team, PerThread<Held, kAll>& held,
-                                          PerThread<Sums, kAll>& sums, int chunk, int64_t i) {
+                                          PerThread<Sums, kAll>& sums, int chunk, int slot) {
     PerThread<Work, kAll> work;
     team.each_lane([&](int t) { copy_wait<1>(t); });
     team.each_lane([&](int t) {
       load_x(team.shared(t), chunk % 2, team.in_block(t), work[t].now, work[t].next);
       work[t].gradient[0] = work[t].gradient[1] = {};
     });
-    team.each_alone([&](int t) { copy_x(team.shared(t), t, team.in_block(t), chunk + 2, i); });
+    team.each_alone([&](int t) { copy_x(team.shared(t), t, team.in_block(t), chunk + 2, slot); });
     EC_UNROLL
     for (int k = 0; k < 4; ++k) {
       EC_UNROLL
@@ -127,9 +127,9 @@ struct TrainClusters {
     }
     team.each_alone([&](int t) { adamw(team.shared(t), held[t], work[t], chunk, team.in_block(t)); });
     EC_UNROLL
-    for (int n = 0; n < 4; ++n) {
+    for (int tile = 0; tile < 2; ++tile) {
       EC_UNROLL
-      for (int tile = 0; tile < 2; ++tile)
+      for (int n = 0; n < 4; ++n)
         multiply(
             team, [&](int t) -> FragmentC& { return sums[t].z[tile][n]; },
             [&](int t) { return work[t].w[tile]; }, [&](int t) { return work[t].next[n]; });
@@ -137,14 +137,14 @@ struct TrainClusters {
   }
 
   static EC_DEVICE_METHOD void pass(const Team& team, PerThread<Held, kAll>& held,
-                                    PerThread<Sums, kAll>& sums, int64_t i) {
+                                    PerThread<Sums, kAll>& sums, int slot) {
     const int chunks = team.any().plan.chunks;
     if constexpr (kHeldChunks > 0) {
       EC_UNROLL
       for (int chunk = 0; chunk < kHeldChunks; ++chunk)
-        if (chunk < chunks) chunk_pass(team, held, sums, chunk, i);
+        if (chunk < chunks) chunk_pass(team, held, sums, chunk, slot);
     } else {
-      for (int chunk = 0; chunk < chunks; ++chunk) chunk_pass(team, held, sums, chunk, i);
+      for (int chunk = 0; chunk < chunks; ++chunk) chunk_pass(team, held, sums, chunk, slot);
     }
   }
 
@@ -156,12 +156,13 @@ struct TrainClusters {
     start(team, own, begin);
     for (int64_t i = begin - 1;; ++i) {
       PerThread<Sums, kAll> sums;
+      const int slot = slot_of(i);
       team.each_thread([&](int t) {
         update_small(team, t, own[t], i >= begin);
         load_dz(team.shared(t), team.in_block(t), sums[t]);
       });
-      team.each_alone([&](int t) { copy_x(team.shared(t), t, team.in_block(t), 1, i); });
-      pass(team, held, sums, i);
+      team.each_alone([&](int t) { copy_x(team.shared(t), t, team.in_block(t), 1, slot); });
+      pass(team, held, sums, slot);
       if (i + 1 == end) return true;
       forward_rest(team, own, sums, i + 1);
       if (!isfinite(team.any().loss)) return false;

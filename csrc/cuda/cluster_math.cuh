@@ -98,7 +98,7 @@ EC_DEVICE void forward_rest(const Team& team, PerThread<Own, kHostThreads>& own,
     for (int tile = 0; tile < 2; ++tile)
       for (int e = 0; e < 2; ++e)
         shared.half[1].exchange.a[16 * tile + 8 * h + lane / 4][8 * n + lane % 4 * 2 + e] = own[t].a[tile][e];
-    copy_x(shared, t, thread, 0, i);
+    copy_x(shared, t, thread, 0, slot_of(i));
     if (thread >= kBatch) return;
     shared.row[(i + 2) % 3][thread] = own[t].row;
     own[t].row = (uint32_t)plan.rows[own[t].position];

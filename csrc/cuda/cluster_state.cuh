@@ -40,7 +40,7 @@ struct Plan {
   float *own_m, *own_v; /* [kThreads] of the small parameters, there */
   Loss loss;
   int64_t n, batch, first_step, all_steps; /* the epoch's first step counts from the head's first */
-  int64_t x_stride;
+  uint32_t x_stride;
   uint32_t threshold;
   float scale;
   int32_t chunks, dim, hidden, outputs, unit0;
@@ -105,7 +105,7 @@ EC_DEVICE void make_plan(ClusterShared& shared, const Launch& launch, const Head
   const Task& task = launch.tasks[head.spec.task];
   const View& view = task.train;
   p.x = view.ready;
-  p.x_stride = ready_stride(task.dim);
+  p.x_stride = (uint32_t)ready_stride(task.dim);
   p.order = head.order;
   p.rows = view.rows;
   p.y = view.y;
@@ -198,17 +198,22 @@ EC_DEVICE uint32_t position_of(const Plan& plan, int64_t batch, int row) {
 /* Rows 2q and 2q + 1 of eight lie in places q and q + 4, where the gradient's k slots look for them. */
 EC_DEVICE int place(int row) { return row / 8 * 8 + row % 2 * 4 + row % 8 / 2; }
 
-/* The warp's 8 inputs of a chunk, of batches i and i + 1; each lane asks for 16 bytes of four rows. */
-EC_DEVICE void copy_x(ClusterShared& shared, int t, int thread, int chunk, int64_t i) {
+/* Where in shared.row the rows of a batch are, and of the batch after it. */
+EC_DEVICE int slot_of(int64_t batch) { return (int)((batch + 3) % 3); }
+EC_DEVICE int next_slot(int slot) { return slot == 2 ? 0 : slot + 1; }
+
+/* The warp's 8 inputs of a chunk, of the batch in `slot` and the next; each lane asks for 16 bytes of four
+ * rows. */
+EC_DEVICE void copy_x(ClusterShared& shared, int t, int thread, int chunk, int slot) {
   const Plan& plan = shared.plan;
   const int warp = thread / kLanes, lane = thread % kLanes, column = lane % 2 * 4;
   if (chunk < plan.chunks) {
     EC_UNROLL
     for (int part = 0; part < 4; ++part) {
       const int next = part / 2, row = part % 2 * 16 + lane / 2;
-      const uint32_t of_x = shared.row[(i + next + 3) % 3][row];
+      const uint32_t of_x = shared.row[next ? next_slot(slot) : slot][row];
       copy_async(t, &shared.half[chunk % 2].x[warp][next][next ? row : place(row)][column],
-                 plan.x + of_x * plan.x_stride + chunk * kChunk + warp * 8 + column);
+                 plan.x + (uint64_t)of_x * plan.x_stride + chunk * kChunk + warp * 8 + column);
     }
   }
   copy_commit(t);
@@ -234,11 +239,11 @@ EC_DEVICE void start(const Team& team, PerThread<Own, kHostThreads>& own, int64_
     shared.half[1].exchange.dz[i / 128][i / kLanes % 4][i % kLanes] = {};
     if (i >= kBatch) return;
     for (int64_t batch = begin - 1; batch <= begin + 1; ++batch)
-      shared.row[(batch + 3) % 3][i] = (uint32_t)plan.rows[position_of(plan, batch, i)];
+      shared.row[slot_of(batch)][i] = (uint32_t)plan.rows[position_of(plan, batch, i)];
     own[t].row = (uint32_t)plan.rows[position_of(plan, begin + 2, i)];
     own[t].position = position_of(plan, begin + 3, i);
   });
-  team.each_alone([&](int t) { copy_x(team.shared(t), t, team.in_block(t), 0, begin - 1); });
+  team.each_alone([&](int t) { copy_x(team.shared(t), t, team.in_block(t), 0, slot_of(begin - 1)); });
 }
 
 }  // namespace ec

@@ -156,9 +156,9 @@ EC_DEVICE float fast_root(float x) {
   return root;
 }
 EC_DEVICE float fast_quotient(float a, float b) {
-  float quotient;
-  asm("div.approx.ftz.f32 %0, %1, %2;" : "=f"(quotient) : "f"(a), "f"(b));
-  return quotient;
+  float inverse; /* b is a root plus something, so far from where the inverse would be subnormal */
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(inverse) : "f"(b));
+  return a * inverse;
 }
 EC_DEVICE float fast_exp(float x) { return __expf(x); }
 
