@@ -252,27 +252,29 @@ def usable_cores() -> int:
 def _run(work: Callable[[], None], cancel: c_int32, done: c_int64, total: int, progress: Progress | None) -> None:
     """Run the work in a thread of its own, so that this one can tell of progress and hear Ctrl-C."""
     failure: list[BaseException] = []
+    finished = threading.Event()  # Thread.join takes a thread for dead when Ctrl-C interrupts it, before Python 3.13
 
     def guarded() -> None:
         try:
             work()
         except BaseException as error:  # handed to the caller's thread below
             failure.append(error)
+        finally:
+            finished.set()
 
-    thread = threading.Thread(target=guarded, name="embedcache-heads")
-    thread.start()
+    threading.Thread(target=guarded, name="embedcache-heads").start()
     told = -1
-    while thread.is_alive():
+    while not finished.is_set():
         try:
-            thread.join(POLL_SECONDS)
-            if progress is not None and done.value != told and thread.is_alive():
+            finished.wait(POLL_SECONDS)
+            if progress is not None and done.value != told and not finished.is_set():
                 told = done.value
                 progress(told, total)
         except KeyboardInterrupt:
             cancel.value = 1
         except BaseException:
             cancel.value = 1  # the library still writes to our arrays: they must outlive it
-            thread.join()
+            finished.wait()
             raise
     if failure:
         raise failure[0]
