@@ -20,6 +20,16 @@ EC_DEVICE void activate(const ClusterShared& shared, int thread, int64_t step, O
   const Plan& plan = shared.plan;
   const int n = thread / 64, h = thread / kLanes % 2, lane = thread % kLanes;
   const int unit = 8 * h + lane / 4, first_word = plan.unit0 % 64 / 16;
+  FragmentB z[2] = {}; /* summed before anything branches on the words */
+  EC_UNROLL
+  for (int tile = 0; tile < 2; ++tile) {
+    EC_UNROLL
+    for (int warp = 0; warp < kWarps; ++warp) {
+      const FragmentB part = *(const FragmentB*)&shared.half[tile].z[warp][n][lane][2 * h];
+      z[tile].x[0] += part.x[0];
+      z[tile].x[1] += part.x[1];
+    }
+  }
   EC_UNROLL
   for (int e = 0; e < 2; ++e) {
     ec_words words = {};
@@ -30,13 +40,10 @@ EC_DEVICE void activate(const ClusterShared& shared, int thread, int64_t step, O
     }
     EC_UNROLL
     for (int tile = 0; tile < 2; ++tile) {
-      float z = 0.0f;
-      EC_UNROLL
-      for (int warp = 0; warp < kWarps; ++warp) z += shared.half[tile].z[warp][n][lane][2 * h + e];
-      z += shared.small[plan.outputs * kUnits + 16 * tile + unit];
+      const float value = z[tile].x[e] + shared.small[plan.outputs * kUnits + 16 * tile + unit];
       const uint32_t word = first_word ? words.word[2 + tile] : words.word[tile];
       const float kept = plan.threshold ? (word < plan.threshold ? 0.0f : plan.scale) : 1.0f;
-      own.a[tile][e] = z < 0.0f || kept == 0.0f ? 0.0f : z * kept;
+      own.a[tile][e] = value < 0.0f || kept == 0.0f ? 0.0f : value * kept;
     }
   }
 }
@@ -120,7 +127,12 @@ EC_DEVICE void forward_rest(const Team& team, PerThread<Own, kHostThreads>& own,
     const int e = team.in_block(t), c = e / kBatch, outputs = shared.plan.outputs;
     if (c >= outputs) return;
     float sum = shared.small[(outputs + 1) * kUnits + c];
-    for (int rank = 0; rank < team.blocks(); ++rank) sum += team.shared_of(rank).logits[i % 2][e];
+    float part[kMaxCluster]; /* all are asked for before the first is added: 200 cycles once, not each */
+    EC_UNROLL
+    for (int rank = 0; rank < kMaxCluster; ++rank)
+      part[rank] = rank < team.blocks() ? team.shared_of(rank).logits[i % 2][e] : 0.0f;
+    EC_UNROLL
+    for (int rank = 0; rank < kMaxCluster; ++rank) sum += part[rank];
     shared.half[1].exchange.logits[e % kBatch][c] = sum;
   });
   team.each_thread([&](int t) {

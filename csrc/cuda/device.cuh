@@ -147,7 +147,9 @@ class Device {
    * where this library's code for it has none. */
   template <class Kernel>
   int max_cluster() const {
-    if (major_ != 9) return 0;
+    cudaFuncAttributes code = {};
+    check(cudaFuncGetAttributes(&code, cluster_kernel<Kernel>), "asking for the kernel's code");
+    if (major_ != 9 || code.ptxVersion < 90) return 0; /* PTX for 8.0 has an empty kernel here */
     for (int blocks = kMaxCluster; blocks > 0; blocks /= 2) {
       cudaLaunchAttribute attribute;
       const cudaLaunchConfig_t config = cluster_config<Kernel>(1, blocks, &attribute);

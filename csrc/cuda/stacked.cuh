@@ -100,6 +100,30 @@ struct FirstGradient {
     return launch.n_active * tiles(launch.scratch_shape.hidden) * tiles(launch.dim);
   }
 
+  /* The pairs at `at`, + 16, + 32, + 48, of which `left` floats are in the matrix: all loads before the first
+   * store. */
+  static EC_DEVICE_METHOD void update(float* at, int64_t stride, int left, const FourPairs& gradient,
+                                      const ec_adamw& adamw) {
+    FourPairs w, m, v;
+    EC_UNROLL
+    for (int i = 0; i < 4; ++i) {
+      if (16 * i >= left) continue;
+      w.pair[i] = *(const FragmentB*)(at + 16 * i);
+      m.pair[i] = *(const FragmentB*)(at + stride + 16 * i);
+      v.pair[i] = *(const FragmentB*)(at + 2 * stride + 16 * i);
+    }
+    EC_UNROLL
+    for (int i = 0; i < 4; ++i) {
+      if (16 * i >= left) continue;
+      EC_UNROLL
+      for (int e = 0; e < 2; ++e)
+        fast_adamw_update(gradient.pair[i].x[e], &w.pair[i].x[e], &m.pair[i].x[e], &v.pair[i].x[e], adamw);
+      *(FragmentB*)(at + 16 * i) = w.pair[i];
+      *(FragmentB*)(at + stride + 16 * i) = m.pair[i];
+      *(FragmentB*)(at + 2 * stride + 16 * i) = v.pair[i];
+    }
+  }
+
   static EC_DEVICE_METHOD void run(const Block& block, Shared& shared, const Launch& launch) {
     const int input_tiles = tiles(launch.dim), all = tiles(launch.scratch_shape.hidden) * input_tiles;
     const int slot = block.index() / all, unit0 = block.index() % all / input_tiles * kStackTile,
@@ -112,23 +136,12 @@ struct FirstGradient {
     const Scratch scratch = scratch_of_block(launch.scratch, launch.scratch_shape, slot);
     const StackedColumns dz = {scratch.hidden_gradient, s.hidden, nullptr, unit0, s.hidden, step.rows};
     const StackedColumns x = {task.train.ready, ready_stride(s.dim), scratch.x_row, input0, s.dim, step.rows};
+    const ec_adamw adamw = step.adamw; /* a copy: the compiler must think that stores to w change the other */
     stacked_product<true, true, false>(
         block, shared.tile, step.rows, dz, x, [&](int row, int column, const FourPairs& gradient) {
           if (unit0 + row >= s.hidden) return;
-          EC_UNROLL
-          for (int i = 0; i < 4; ++i) {
-            const int input = input0 + column + 16 * i;
-            if (input >= s.dim) continue;
-            float* at = head.state + (int64_t)(unit0 + row) * s.dim + input;
-            FragmentB w = *(FragmentB*)at, m = *(FragmentB*)(at + head.stride),
-                      v = *(FragmentB*)(at + 2 * head.stride);
-            EC_UNROLL
-            for (int e = 0; e < 2; ++e)
-              fast_adamw_update(gradient.pair[i].x[e], &w.x[e], &m.x[e], &v.x[e], step.adamw);
-            *(FragmentB*)at = w;
-            *(FragmentB*)(at + head.stride) = m;
-            *(FragmentB*)(at + 2 * head.stride) = v;
-          }
+          float* at = head.state + (int64_t)(unit0 + row) * s.dim + input0 + column;
+          update(at, head.stride, s.dim - input0 - column, gradient, adamw);
         });
   }
 };

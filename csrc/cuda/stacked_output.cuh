@@ -16,6 +16,7 @@
 namespace ec {
 
 constexpr int kFewOutputs = 8;
+constexpr int kAhead = 8; /* rows under way at once in few_backward() */
 
 /* Which rows a launch takes, and the head's step they are. */
 struct Stretch {
@@ -65,20 +66,28 @@ EC_DEVICE void few_backward(const Block& block, TrainSteps::Shared& shared, int 
     for (int c = 0; c < kMost; ++c)
       if (c < outputs) w[c] = job.p.w2[(int64_t)c * hidden + u];
     for (int i0 = 0; i0 < rows; i0 += kChain) { /* shorter sums: smaller rounding errors */
+      const int end = rows < i0 + kChain ? rows : i0 + kChain;
       float piece[kMost] = {}, bias_piece = 0.0f;
-      for (int i = i0; i < rows && i < i0 + kChain; ++i) {
-        const float a = job.scratch.hidden[(int64_t)i * hidden + u];
-        float dz = 0.0f;
+      for (int i1 = i0; i1 < end; i1 += kAhead) {
+        float a[kAhead]; /* loaded before the first store, which the compiler would not overtake */
         EC_UNROLL
-        for (int c = 0; c < kMost; ++c) {
-          if (c >= outputs) continue;
-          const float gradient = job.scratch.logits[(int64_t)i * outputs + c];
-          dz = fmaf(gradient, w[c], dz);
-          piece[c] = fmaf(gradient, a, piece[c]);
+        for (int k = 0; k < kAhead; ++k)
+          a[k] = i1 + k < end ? job.scratch.hidden[(int64_t)(i1 + k) * hidden + u] : 0.0f;
+        EC_UNROLL
+        for (int k = 0; k < kAhead; ++k) {
+          if (i1 + k >= end) continue;
+          float dz = 0.0f;
+          EC_UNROLL
+          for (int c = 0; c < kMost; ++c) {
+            if (c >= outputs) continue;
+            const float gradient = job.scratch.logits[(int64_t)(i1 + k) * outputs + c];
+            dz = fmaf(gradient, w[c], dz);
+            piece[c] = fmaf(gradient, a[k], piece[c]);
+          }
+          dz = a[k] > 0.0f ? dz * scale : 0.0f;
+          bias_piece += dz;
+          job.scratch.hidden_gradient[(int64_t)(i1 + k) * hidden + u] = dz;
         }
-        dz = a > 0.0f ? dz * scale : 0.0f;
-        bias_piece += dz;
-        job.scratch.hidden_gradient[(int64_t)i * hidden + u] = dz;
       }
       EC_UNROLL
       for (int c = 0; c < kMost; ++c) sum[c] += piece[c];
