@@ -1,10 +1,10 @@
-/* head.h for AVX-512 F, BW, DQ and VL. */
+/* kernels.h for AVX-512 F, BW, DQ and VL. */
 #define EC_ISA ec_avx512
 #define EC_LANES 16
-#include "head.h"
+#include "kernels.h"
 
 namespace ec {
 
-extern const Kernels kernels_avx512 = {"cpu-avx512", ec_avx512::create, ec_avx512::train, ec_avx512::destroy};
+extern const Kernels kernels_avx512 = {"cpu-avx512", ec_avx512::create};
 
 }  // namespace ec

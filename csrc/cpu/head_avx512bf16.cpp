@@ -1,11 +1,10 @@
-/* head.h for AVX-512 with its BF16 instructions, for the bfloat16 compute mode. */
+/* kernels.h for AVX-512 with its BF16 instructions, for the bfloat16 compute mode. */
 #define EC_ISA ec_avx512bf16
 #define EC_LANES 16
-#include "head.h"
+#include "kernels.h"
 
 namespace ec {
 
-extern const Kernels kernels_avx512bf16 = {"cpu-avx512", ec_avx512bf16::create, ec_avx512bf16::train,
-                                           ec_avx512bf16::destroy};
+extern const Kernels kernels_avx512bf16 = {"cpu-avx512", ec_avx512bf16::create};
 
 }  // namespace ec

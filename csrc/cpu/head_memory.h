@@ -6,38 +6,7 @@
 #ifndef EMBEDCACHE_CPU_HEAD_MEMORY_H
 #define EMBEDCACHE_CPU_HEAD_MEMORY_H
 
-#ifdef __SANITIZE_ADDRESS__
-#include <sanitizer/asan_interface.h>
-#endif
-
 namespace EC_ISA {
-
-/* Hands out pieces, each on a cache line; with memory NULL it only counts. */
-struct Arena {
-  char* memory;
-  int64_t used = 0;
-
-  template <class T>
-  T* take(int64_t n) {
-    T* piece = memory ? reinterpret_cast<T*>(memory + used) : nullptr;
-    const int64_t end = used + n * (int64_t)sizeof(T);
-    used = (end + 63) / 64 * 64;
-#ifdef __SANITIZE_ADDRESS__ /* a gap that nobody may touch: the sanitizer knows whole allocations only */
-    used += 64;
-    if (memory) ASAN_POISON_MEMORY_REGION(memory + end, used - end);
-#endif
-    return piece;
-  }
-  Parameter take_parameter(int64_t n) {
-    Parameter p;
-    p.w = take<float>(n);
-    p.m = take<float>(n);
-    p.v = take<float>(n);
-    return p;
-  }
-};
-
-static int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 
 static int64_t val_rows(const Head& h) { return h.task.val.n > 0 ? kValRows : 0; }
 
@@ -56,26 +25,24 @@ static Member lay_out_member(const Head& h, Arena& arena) {
   me.counts = nullptr;
   me.keep = arena.take<uint32_t>(2 * h.batch);
   me.rows = arena.take<int64_t>(rows);
-  me.val_x = arena.take<float>(h.x_blocks * val * kBlock);
+  me.val_x = arena.take<float>(val ? h.x_blocks * (val + 1) * kBlock : 0);
   me.val_logits = arena.take<float>(2 * val * h.classes);
   return me;
 }
 
 static void lay_out(Head& h, Arena& arena) {
-  const int64_t n = h.task.train.n, chunks = (h.task.val.n + kValRows - 1) / kValRows;
+  const int64_t chunks = (h.task.val.n + kValRows - 1) / kValRows;
   const bool shared = shared_loss(h);
   arena.take<Head>(1);
-  if (h.hidden) h.w1 = arena.take_parameter(h.blocks * h.x_blocks * kBlock * kBlock);
-  if (h.hidden) h.b1 = arena.take_parameter(h.blocks * kBlock);
+  h.w1 = arena.take_parameter(h.blocks * h.x_blocks * kBlock * kBlock);
+  h.b1 = arena.take_parameter(h.blocks * kBlock);
   h.w2 = arena.take_parameter(h.blocks * h.classes * kBlock);
   h.b2 = arena.take_parameter(h.classes);
-  for (int i = 0; i < h.buffers; ++i) h.x[i] = arena.take<float>(h.x_blocks * x_capacity(h) * kBlock);
-  if (h.hidden) h.a = arena.take<float>(h.blocks * h.batch * kBlock);
+  lay_out_batches(h, arena);
+  h.a = arena.take<float>(h.blocks * h.batch * kBlock);
   for (float*& partial : h.partial) partial = arena.take<float>(h.slices * h.batch * h.classes);
   h.dlogits = shared ? arena.take<float>(h.batch * h.classes) : nullptr;
   h.row_loss = shared ? arena.take<double>(h.batch) : nullptr;
-  h.order = arena.take<uint32_t>(n);
-  h.sort_scratch = arena.take<uint64_t>(2 * n);
   h.validation = arena.take<Validation>(chunks);
   h.counts = arena.take<int64_t>(chunks ? 3 * h.classes * ec::team_size(h.team) : 0);
   const int64_t before = arena.used;
@@ -88,23 +55,17 @@ static void lay_out(Head& h, Arena& arena) {
 static Head* head_create(const ec_task& task, const ec_head& spec, ec_result* result,
                          const ec_options& options, Team* team) {
   Head h = {};
-  h.task = task;
+  make_batches(h, task, options, team, spec.seed, options.compute == EC_COMPUTE_BFLOAT16);
+  h.train = train_head;
   h.spec = spec;
   h.result = result;
-  h.options = options;
-  h.team = team;
   h.dim = task.train.x.dim;
   h.hidden = spec.hidden;
   h.classes = task.outputs;
   h.train_loss = make_loss(task, spec.class_weight, spec.label_smoothing);
   h.val_loss = make_loss(task, task.class_weight, 0.0);
-  h.batch = options.batch_size < task.train.n ? options.batch_size : task.train.n;
-  h.steps = (task.train.n + h.batch - 1) / h.batch;
-  h.x_blocks = (h.dim + kBlock - 1) / kBlock;
-  h.blocks = h.hidden ? (h.hidden + kBlock - 1) / kBlock : h.x_blocks;
-  h.slices = ec::head_slices(h.dim, h.hidden, h.classes, h.batch);
-  h.bfloat16 = options.compute == EC_COMPUTE_BFLOAT16 && h.hidden;
-  h.buffers = ec::team_size(team) > 1 ? 3 : 2;
+  h.blocks = (h.hidden + kBlock - 1) / kBlock;
+  h.slices = ec::head_slices(h.hidden, h.classes, h.batch);
   h.dropout_threshold = ec_dropout_threshold(spec.dropout);
   h.dropout_scale = ec_dropout_scale(spec.dropout);
   Arena count = {nullptr};
@@ -139,32 +100,18 @@ static int64_t second_place(int64_t c, int64_t input, int64_t classes) {
   return (input / kBlock * classes + c) * kBlock + input % kBlock;
 }
 
-/* The initial values of elements [first, first + n) of a tensor, four from each Philox call. */
-template <class Place>
-static void init_elements(uint64_t seed, uint32_t tensor, int64_t first, int64_t n, float bound,
-                          const Place& place) {
-  ec_words words = {};
-  for (int64_t e = first; e < first + n; ++e) {
-    if (e == first || e % 4 == 0)
-      words = ec_philox(seed, (uint32_t)(e / 4), (uint32_t)((uint64_t)(e / 4) >> 32), tensor, EC_DOMAIN_INIT);
-    *place(e - first) = ec_init_from_word(words.word[e % 4], bound);
-  }
-}
-
 /* Each member sets the blocks that it owns, which the others first read after a barrier. */
 static void init_weights(const Head& h, const Member& me) {
-  const int64_t first = slice_start(h, me.first_slice) * kBlock, inputs = h.hidden ? h.hidden : h.dim;
+  const int64_t first = slice_start(h, me.first_slice) * kBlock, inputs = h.hidden;
   const int64_t end = slice_start(h, me.last_slice) * kBlock, last = end < inputs ? end : inputs;
   const float bound1 = ec_init_bound(h.dim), bound2 = ec_init_bound(inputs);
   const uint64_t seed = h.spec.seed;
-  if (h.hidden) {
-    const int64_t padded = h.x_blocks * kBlock;
-    for (int64_t unit = first; unit < last; ++unit)
-      init_elements(seed, EC_TENSOR_W1, unit * h.dim, h.dim, bound1,
-                    [&](int64_t k) { return h.w1.w + panel_place(unit, k, padded); });
-    init_elements(seed, EC_TENSOR_B1, first, last - first, bound1,
-                  [&](int64_t i) { return h.b1.w + first + i; });
-  }
+  const int64_t padded = h.x_blocks * kBlock;
+  for (int64_t unit = first; unit < last; ++unit)
+    init_elements(seed, EC_TENSOR_W1, unit * h.dim, h.dim, bound1,
+                  [&](int64_t k) { return h.w1.w + panel_place(unit, k, padded); });
+  init_elements(seed, EC_TENSOR_B1, first, last - first, bound1,
+                [&](int64_t i) { return h.b1.w + first + i; });
   for (int64_t c = 0; c < h.classes; ++c)
     init_elements(seed, EC_TENSOR_W2, c * inputs + first, last - first, bound2,
                   [&](int64_t i) { return h.w2.w + second_place(c, first + i, h.classes); });
@@ -174,15 +121,15 @@ static void init_weights(const Head& h, const Member& me) {
 
 /* The member's part of the weights, as they are now, into the result. */
 static void copy_weights(const Head& h, const Member& me) {
-  const int64_t first = slice_start(h, me.first_slice) * kBlock, inputs = h.hidden ? h.hidden : h.dim;
+  const int64_t first = slice_start(h, me.first_slice) * kBlock, inputs = h.hidden;
   const int64_t end = slice_start(h, me.last_slice) * kBlock, last = end < inputs ? end : inputs;
   ec_result& r = *h.result;
-  for (int64_t start = first; h.hidden && start < last; start += kBlock)
+  for (int64_t start = first; start < last; start += kBlock)
     for (int64_t k = 0; k < h.dim; k += 16) /* 16 inputs of a panel: 2 KiB, which L1 holds */
       for (int64_t unit = start; unit < last && unit < start + kBlock; ++unit)
         for (int64_t i = k; i < h.dim && i < k + 16; ++i)
           r.w1[unit * h.dim + i] = h.w1.w[panel_place(unit, i, h.x_blocks * kBlock)];
-  if (h.hidden) memcpy(r.b1 + first, h.b1.w + first, (last - first) * sizeof(float));
+  memcpy(r.b1 + first, h.b1.w + first, (last - first) * sizeof(float));
   for (int64_t c = 0; c < h.classes; ++c)
     for (int64_t i = first; i < last; ++i) r.w2[c * inputs + i] = h.w2.w[second_place(c, i, h.classes)];
   if (me.first_slice == 0) memcpy(r.b2, h.b2.w, h.classes * sizeof(float));

@@ -1,10 +1,10 @@
-/* head.h for any CPU: the compiler's vectors of four floats. */
+/* kernels.h for any CPU: the compiler's vectors of four floats. */
 #define EC_ISA ec_plain
 #define EC_LANES 4
-#include "head.h"
+#include "kernels.h"
 
 namespace ec {
 
-extern const Kernels kernels_plain = {"cpu-plain", ec_plain::create, ec_plain::train, ec_plain::destroy};
+extern const Kernels kernels_plain = {"cpu-plain", ec_plain::create};
 
 }  // namespace ec

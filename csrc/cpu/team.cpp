@@ -103,9 +103,9 @@ void shuffle(uint64_t seed, uint32_t epoch, int64_t n, uint32_t* order, uint64_t
   for (int64_t i = 0; i < n; ++i) order[i] = static_cast<uint32_t>(from[i]);
 }
 
-int head_slices(int64_t dim, int64_t hidden, int64_t classes, int64_t batch) {
+int head_slices(int64_t hidden, int64_t classes, int64_t batch) {
   constexpr int64_t kMostFloats = int64_t{1} << 22; /* of partial logits, 16 MiB */
-  const int64_t blocks = ((hidden ? hidden : dim) + 31) / 32;
+  const int64_t blocks = (hidden + 31) / 32;
   const int64_t affordable = std::max<int64_t>(1, kMostFloats / (classes * batch));
   return static_cast<int>(std::min<int64_t>({blocks, kMostSlices, affordable}));
 }

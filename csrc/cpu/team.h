@@ -30,14 +30,18 @@ void shuffle(uint64_t seed, uint32_t epoch, int64_t n, uint32_t* order, uint64_t
 
 void add_progress(const ec_options& options, int64_t rows);
 
-/* One head in training; made by one thread, trained by a team, each with its member number. */
-struct Head;
+/* A head in training, or a group of linear probes of one task and seed; made by one thread, trained by a
+ * team, each with its member number. */
+struct Head {
+  void (*train)(Head* head, int member);
+  void* memory; /* of all that belongs to it, itself included */
+};
+
 struct Kernels {
   const char* name;
-  Head* (*create)(const ec_task& task, const ec_head& spec, ec_result* result, const ec_options& options,
-                  Team* team);
-  void (*train)(Head* head, int member);
-  void (*destroy)(Head* head);
+  /* One spec, or several of hidden 0. NULL: not enough memory. */
+  Head* (*create)(const ec_task& task, const ec_head* const* specs, ec_result* const* results, int64_t n,
+                  const ec_options& options, Team* team);
 };
 
 extern const Kernels kernels_plain;
@@ -45,9 +49,9 @@ extern const Kernels kernels_plain;
 extern const Kernels kernels_avx2, kernels_avx512, kernels_avx512bf16;
 #endif
 
-/* The most threads that can share a head: its slices of inputs to the second layer, kMostSlices at most. */
+/* The most threads that can share a head: its slices of hidden units, kMostSlices at most. */
 constexpr int kMostSlices = 16;
-int head_slices(int64_t dim, int64_t hidden, int64_t classes, int64_t batch);
+int head_slices(int64_t hidden, int64_t classes, int64_t batch);
 
 /* Trains the bank; an EC_OK or error code. */
 int bank_train(const Kernels& kernels, const ec_task* tasks, const ec_head* heads, ec_result* results,

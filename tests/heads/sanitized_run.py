@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ SHAPES = (  # n, dim, hidden, outputs, batch, n_val
     (64, 96, 96, 400, 32, 40),  # a team that shares the loss
     (40, 768, 256, 2, 32, 0),
     (5, 3, 1, 2, 1, 1),
+    (90, 2000, 0, 20, 32, 140),  # probes: a team whose members own parts of one
 )
 
 
@@ -49,6 +51,8 @@ def main() -> None:
                 engine.train([task], heads[:1], threads=5, **options)  # one team
                 engine.train([task], heads, threads=3, **options)  # a thread each, and a team of three
                 engine.train([task], heads, threads=3, compute="bfloat16", **options)
+                one_seed = [(replace(spec, seed=0), 0) for spec, _ in heads]  # a group, where they are probes
+                engine.train([task], one_seed, threads=3, **options)
 
 
 main()
