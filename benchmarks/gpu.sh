@@ -13,18 +13,27 @@ RESULTS=${OUT:-$PWD/benchmarks/results}
 GPU=$(nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null | head -1)
 SLUG=$(echo "${GPU:-no-gpu}" | tr '[:upper:] ' '[:lower:]-' | tr -cd 'a-z0-9-')
 LOGS=$RESULTS/gpu-$SLUG
-export PYTHONPATH=$PWD
+PYTEST=("$PYTHON" -m pytest -q --continue-on-collection-errors) # a missing package must not cost the other tests
+TOTAL=470                                                       # seconds, for everything
+export PYTHONPATH=$PWD PATH=$PATH:${CUDA_HOME:-/usr/local/cuda}/bin
 mkdir -p "$LOGS"
 : >"$LOGS/summary.txt"
 failed=0
 
 note() { echo "$*" | tee -a "$LOGS/summary.txt"; }
 
+# Seconds that a step may take: what it asks for, or what is left; never 0, which timeout takes for no limit.
+limit() {
+  local left=$((TOTAL - SECONDS))
+  echo $((left < 1 ? 1 : left < $1 ? left : $1))
+}
+
 # step NAME SECONDS COMMAND...: runs the command under a time limit, its output to NAME.log.
 step() {
-  local name=$1 limit=$2 begin=$SECONDS code
+  local name=$1 most begin=$SECONDS code
+  most=$(limit "$2")
   shift 2
-  timeout --kill-after=10 "$limit" "$@" >"$LOGS/$name.log" 2>&1
+  timeout --kill-after=10 "$most" "$@" >"$LOGS/$name.log" 2>&1
   code=$?
   if [ $code -eq 0 ]; then
     note "ok      $name ($((SECONDS - begin)) s)"
@@ -49,11 +58,13 @@ if ! step usable 30 "$PYTHON" -c 'from embedcache.heads import native; print(nat
 fi
 
 # The heads' tests first: the others say little if these fail.
-step tests-cuda 100 "$PYTHON" -m pytest -q tests/heads/test_cuda_host.py tests/heads/test_cuda_tf32.py -k "gpu"
-step tests-engine 120 "$PYTHON" -m pytest -q tests/heads/test_engine.py tests/heads/test_property.py -k "cuda"
+step tests-cuda 100 "${PYTEST[@]}" tests/heads/test_cuda_host.py tests/heads/test_cuda_tf32.py -k "gpu"
+step tests-engine 120 "${PYTEST[@]}" tests/heads/test_engine.py tests/heads/test_property.py -k "cuda"
 
-# The rest of the suite goes beside the sanitizers; the benchmarks run alone.
-timeout --kill-after=10 180 "$PYTHON" -m pytest -q -k "not nvcc" >"$LOGS/tests-all.log" 2>&1 &
+step benchmark 230 "$PYTHON" benchmarks/heads_cuda.py --budget 4 --json "$RESULTS/cuda-heads-$SLUG.json"
+
+# The rest of the suite goes beside the sanitizers, last, with what time is left; the benchmarks ran alone.
+timeout --kill-after=10 "$(limit 180)" "${PYTEST[@]}" -k "not nvcc" >"$LOGS/tests-all.log" 2>&1 &
 suite=$!
 if command -v compute-sanitizer >/dev/null; then
   for tool in memcheck racecheck synccheck; do
@@ -68,7 +79,6 @@ if wait $suite; then note "ok      tests-all"; else
   tail -n 15 "$LOGS/tests-all.log"
 fi
 
-step benchmark 230 "$PYTHON" benchmarks/heads_cuda.py --budget 4 --json "$RESULTS/cuda-heads-$SLUG.json"
 cat "$LOGS/benchmark.log"
 echo
 cat "$LOGS/summary.txt"
