@@ -237,8 +237,9 @@ def _check_finite(views: Sequence[View]) -> None:
                 continue
             bad = used[chunk] & ~np.isfinite(x[chunk]).all(axis=1)
             if bad.any():
+                name = "X" if views[0].x is x else "another X of the bank, like the validation's,"
                 raise EmbedcacheError(
-                    f"X holds NaN or infinity, first in row {start + int(bad.argmax())}: leave such rows out"
+                    f"{name} holds NaN or infinity, first in row {start + int(bad.argmax())}: leave such rows out"
                 )
 
 

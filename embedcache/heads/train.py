@@ -241,7 +241,11 @@ def train_heads(
         if not isinstance(validation, (tuple, list)) or len(validation) != 2:
             raise EmbedcacheError("validation must be a pair: (X, y)")
         xv = as_matrix(validation[0], "the validation X")
+        if not len(xv):
+            raise EmbedcacheError("the validation X has no rows: leave validation out, or give it some")
         val = View(xv, targets.more(validation[1], len(xv)), np.arange(len(xv)))
+    elif early_stop:
+        raise EmbedcacheError("early_stop needs validation rows: give validation=(X, y)")
     names = range(targets.outputs) if targets.classes is None else targets.classes
     weight = class_weights(class_weight, targets.y, names, targets.kind)
     what = Task(train, val, targets.outputs, class_weight=weight, kind=targets.kind)
