@@ -34,6 +34,7 @@ class Case:
     bfloat16: bool = False  # the engine's compute mode; peers may use bfloat16 too
     shared_order: bool = False  # all heads see the rows in one order: a sweep over one seed
     loop_heads: int = 16  # the most heads that a peer trains one after the other
+    left_out: tuple[str, ...] = ()  # peers that were 20 times slower than the best one in a tenth of the work
 
     @property
     def head_rows(self) -> int:
