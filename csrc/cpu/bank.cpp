@@ -5,6 +5,7 @@
  */
 #include <algorithm>
 #include <atomic>
+#include <deque>
 #include <future>
 #include <map>
 #include <system_error>
@@ -168,6 +169,10 @@ int bank_train(const Kernels& kernels, const ec_task* tasks, const ec_head* head
   const int threads =
       static_cast<int>(std::min<int64_t>(options.threads > 0 ? options.threads : cores, useful));
   plan(bank, threads);
+  std::deque<RandomReads> random_reads;
+  for (int head = 0; head < n_heads; ++head)
+    for (const ec_view* view : {&tasks[heads[head].task].train, &tasks[heads[head].task].val})
+      random_reads.emplace_back(*view);
   int code = EC_OK;
   if (!bank.out_of_memory) {
     std::promise<bool>

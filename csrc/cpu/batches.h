@@ -15,6 +15,8 @@ namespace EC_ISA {
 using ec::Team;
 using ec::team_barrier;
 
+constexpr int64_t kRowsAhead = 256;
+
 struct Batches {
   ec_task task;
   ec_options options;
@@ -24,6 +26,7 @@ struct Batches {
   int64_t x_blocks, capacity; /* 32-wide blocks of x; rows that a buffer holds */
   int buffers;
   bool bfloat16;
+  bool on_disk;           /* some of x, as the epoch begins */
   float* x[3];            /* [x_blocks][capacity][32], or as much memory in pairs */
   uint32_t* order;        /* [n] this epoch's positions */
   uint64_t* sort_scratch; /* [2 n] */
@@ -75,24 +78,58 @@ static Batch<Word> batch_at(const Batches& d, int64_t i) {
   return {x, along_rows, batch_rows(d, i), d.capacity};
 }
 
-/* A member's share of batch i. rows: scratch, [batch]; two_rows: as gather_pairs wants it. */
-static void gather_share(const Batches& d, int member, int64_t i, int64_t* rows, float* two_rows) {
+/* Rows [first, last) of a batch. */
+struct Share {
+  int64_t first, last;
+};
+
+/* A member's share of batch i, whose row numbers of x go to rows[first..last). */
+static Share share_of(const Batches& d, int member, int64_t i, int64_t* rows) {
   const int64_t n = batch_rows(d, i), per = d.bfloat16 ? 2 : 1, words = (n + per - 1) / per;
   const int size = ec::team_size(d.team);
-  const int64_t first = share(words, member, size) * per, end = share(words, member + 1, size) * per;
-  const int64_t last = end < n ? end : n;
-  for (int64_t b = first; b < last; ++b) rows[b] = row_of(d, i, b);
+  const int64_t end = share(words, member + 1, size) * per;
+  const Share own = {share(words, member, size) * per, end < n ? end : n};
+  for (int64_t b = own.first; b < own.last; ++b) rows[b] = row_of(d, i, b);
+  return own;
+}
+
+/* Where x lies on disk, so many batches are asked for before the one that is gathered. */
+static int64_t batches_ahead(const Batches& d) {
+  return d.batch < kRowsAhead ? (kRowsAhead + d.batch - 1) / d.batch : 1;
+}
+
+static void ask_for_share(const Batches& d, int member, int64_t i, int64_t* rows) {
+  if (!d.on_disk || i >= d.steps) return;
+  const Share own = share_of(d, member, i, rows);
+  ec::will_need(d.task.train.x, rows + own.first, own.last - own.first);
+}
+
+/* Up to n validation rows from the one at `start` on. */
+static void ask_for_validation(const Batches& d, int64_t start, int64_t n) {
+  const ec_view& val = d.task.val;
+  if (d.on_disk && start < val.n)
+    ec::will_need(val.x, val.rows + start, n < val.n - start ? n : val.n - start);
+}
+
+/* Gathers a member's share of batch i. rows: scratch, [batch]; two_rows: as gather_pairs wants it. */
+static void gather_share(const Batches& d, int member, int64_t i, int64_t* rows, float* two_rows) {
+  ask_for_share(d, member, i + batches_ahead(d), rows);
+  const Share own = share_of(d, member, i, rows);
   if (d.bfloat16)
-    gather_pairs(d.task, d.task.train, rows, first, last, two_rows, batch_at<Pair>(d, i));
+    gather_pairs(d.task, d.task.train, rows, own.first, own.last, two_rows, batch_at<Pair>(d, i));
   else
-    gather_rows(d.task, d.task.train, rows, first, last, d.x[i % d.buffers], d.capacity);
+    gather_rows(d.task, d.task.train, rows, own.first, own.last, d.x[i % d.buffers], d.capacity);
 }
 
 /* The epoch's order, and its first batch. */
-static void begin_epoch(const Batches& d, int member, int64_t epoch, int64_t* rows, float* two_rows) {
+static void begin_epoch(Batches& d, int member, int64_t epoch, int64_t* rows, float* two_rows) {
   team_barrier(d.team); /* the last epoch's order and batches are no longer read */
-  if (member == 0) ec::shuffle(d.seed, (uint32_t)epoch, d.task.train.n, d.order, d.sort_scratch);
+  if (member == 0) {
+    ec::shuffle(d.seed, (uint32_t)epoch, d.task.train.n, d.order, d.sort_scratch);
+    d.on_disk = !ec::in_memory(d.task.train);
+  }
   team_barrier(d.team);
+  for (int64_t i = 0; i < batches_ahead(d); ++i) ask_for_share(d, member, i, rows);
   gather_share(d, member, 0, rows, two_rows);
   team_barrier(d.team);
 }

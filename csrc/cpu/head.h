@@ -1,11 +1,11 @@
-/* One head, from its initial weights to its best epoch, by a team of one or more threads.
+/* One head with a hidden layer, from its initial weights to its best epoch, by a team of one or more threads.
  *
- * Each member owns some slices: runs of 32-wide blocks of the second layer's inputs, which are hidden units
- * (with their panel of first-layer weights) or, in a linear probe, columns of x. One visit to a block does
- * all that a step has for it - back, both updates, the next batch's forward product, activation and partial
- * logits - so that one barrier a step is enough: between it and the next, members write only what they own,
- * partial logits go to one of two buffers in turn and batches to one of three. How blocks make slices depends
- * on the shapes alone and every sum has its fixed order, hence the same bits for every number of threads.
+ * Each member owns some slices: runs of 32-wide blocks of hidden units, each with its panel of first-layer
+ * weights. One visit to a block does all that a step has for it - back, both updates, the next batch's
+ * forward product, activation and partial logits - so that one barrier a step is enough: between it and the
+ * next, members write only what they own, partial logits go to one of two buffers in turn and batches to one
+ * of three. How blocks make slices depends on the shapes alone and every sum has its fixed order, hence the
+ * same bits for every number of threads.
  */
 #ifndef EMBEDCACHE_CPU_HEAD_H
 #define EMBEDCACHE_CPU_HEAD_H
@@ -163,6 +163,7 @@ static Validation validate_chunk(const Head& h, const Member& me, int64_t chunk)
   const ec_view& val = h.task.val;
   const int64_t start = chunk * kValRows, n = val.n - start < kValRows ? val.n - start : kValRows;
   const int64_t w1_block = h.x_blocks * kBlock * kBlock, w2_block = h.classes * kBlock;
+  ask_for_validation(h, start + kValRows * ec::team_size(h.team), kValRows);
   gather_rows(h.task, val, val.rows + start, 0, n, me.val_x, kValRows + 1);
   const Batch<float> batch = {me.val_x, me.val_x, n, kValRows + 1};
   float *logits = me.val_logits, *part = me.val_logits + kValRows * h.classes;

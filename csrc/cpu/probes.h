@@ -171,6 +171,7 @@ static void validate_probes(Probes& h, const ProbeMember& me) {
   for (int64_t p = own; p < end; ++p) me.part[p] = {0, 0, 0};
   const auto gather_chunk = [&](int64_t start) {
     const int64_t n = val.n - start < kValRows ? val.n - start : kValRows;
+    if (me.number == 0) ask_for_validation(h, start + kValRows, kValRows);
     gather_rows(h.task, val, val.rows + start, share(n, me.number, size), share(n, me.number + 1, size),
                 h.x[start / kValRows % 2], h.capacity);
   };

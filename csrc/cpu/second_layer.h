@@ -1,10 +1,9 @@
 /* The second layer: logits = a w2' + b2, the way back to a, its gradient and AdamW, for one block of 32
- * inputs.
+ * hidden units.
  *
- * The inputs are a hidden layer's activations, or x itself in a linear probe: both lie in blocks [rows][32].
- * The weights lie as [inputs / 32][classes][32], so a block of them belongs to one block of inputs and to the
- * thread that owns it. The gradient is never stored: AdamW in the tile's epilogue. Bound: for few classes,
- * the loads of a and w2.
+ * The activations lie in blocks [rows][32], the weights as [hidden / 32][classes][32], so a block of them
+ * belongs to one block of units and to the thread that owns it. The gradient is never stored: AdamW in the
+ * tile's epilogue. Bound: for few classes, the loads of a and w2.
  */
 #ifndef EMBEDCACHE_CPU_SECOND_LAYER_H
 #define EMBEDCACHE_CPU_SECOND_LAYER_H

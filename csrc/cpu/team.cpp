@@ -1,4 +1,5 @@
-/* Barrier, memory and shuffle: everything that needs the operating system or the C++ library, compiled once.
+/* Barrier, memory, what lies on disk, and shuffle: everything that needs the operating system or the C++
+ * library, compiled once.
  */
 #include "team.h"
 
@@ -15,6 +16,7 @@
 
 #ifdef __linux__
 #include <sys/mman.h>
+#include <unistd.h>
 #endif
 
 namespace ec {
@@ -83,6 +85,64 @@ void* memory_take(int64_t bytes) {
 }
 
 void memory_give_back(void* memory) { std::free(memory); }
+
+#ifdef __linux__
+
+namespace {
+
+/* The pages in which so many bytes from `offset` elements on lie: start and length. */
+struct Pages {
+  void* start;
+  size_t length;
+
+  Pages(const ec_matrix& x, int64_t offset, int64_t elements) {
+    static const uintptr_t page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+    const int64_t size = x.dtype == EC_FLOAT32 ? 4 : 2;
+    const uintptr_t first = reinterpret_cast<uintptr_t>(x.data) + static_cast<uintptr_t>(offset * size);
+    start = reinterpret_cast<void*>(first & ~(page - 1));
+    length = first + static_cast<uintptr_t>(elements * size) - (first & ~(page - 1));
+  }
+};
+
+void advise_all(const ec_matrix& x, int advice) {
+  const Pages all(x, 0, (x.rows - 1) * x.stride + x.dim);
+  madvise(all.start, all.length, advice);
+}
+
+}  // namespace
+
+bool in_memory(const ec_view& view) {
+  const int64_t sample = std::min<int64_t>((view.n + 31) / 32, 256);
+  for (int64_t i = 0; i < sample; ++i) {
+    const Pages row(view.x, view.rows[view.n * i / sample] * view.x.stride, 1);
+    unsigned char there = 1;
+    if (mincore(row.start, 1, &there) == 0 && !(there & 1)) return false;
+  }
+  return true;
+}
+
+void will_need(const ec_matrix& x, const int64_t* rows, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) {
+    const Pages row(x, rows[i] * x.stride, x.dim);
+    madvise(row.start, row.length, MADV_WILLNEED);
+  }
+}
+
+RandomReads::RandomReads(const ec_view& view) : x_(view.x), on_disk_(!in_memory(view)) {
+  if (on_disk_) advise_all(x_, MADV_RANDOM);
+}
+RandomReads::~RandomReads() {
+  if (on_disk_) advise_all(x_, MADV_NORMAL);
+}
+
+#else
+
+bool in_memory(const ec_view&) { return true; }
+void will_need(const ec_matrix&, const int64_t*, int64_t) {}
+RandomReads::RandomReads(const ec_view& view) : x_(view.x), on_disk_(false) {}
+RandomReads::~RandomReads() {}
+
+#endif
 
 void shuffle(uint64_t seed, uint32_t epoch, int64_t n, uint32_t* order, uint64_t* scratch) {
   uint64_t *from = scratch, *to = scratch + n;

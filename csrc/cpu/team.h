@@ -28,6 +28,25 @@ void memory_give_back(void* memory);
 /* Sorts order[0..n) = 0..n-1 by (key of numerics.h, position); scratch: [2 n]. */
 void shuffle(uint64_t seed, uint32_t epoch, int64_t n, uint32_t* order, uint64_t* scratch);
 
+/* Whether a sample of the view's rows is all in memory. A memory map that is not should be read by will_need:
+ * a page fault waits for the disk, and reads megabytes around itself where it is not told that reads are
+ * random. */
+bool in_memory(const ec_view& view);
+/* Starts to read these rows from the disk, where they are not in memory. */
+void will_need(const ec_matrix& x, const int64_t* rows, int64_t n);
+/* While it lives, the system does not read around the rows of x that are asked for, if some of them are on
+ * disk. */
+class RandomReads {
+ public:
+  explicit RandomReads(const ec_view& view);
+  ~RandomReads();
+  RandomReads(const RandomReads&) = delete;
+
+ private:
+  const ec_matrix& x_;
+  const bool on_disk_;
+};
+
 void add_progress(const ec_options& options, int64_t rows);
 
 /* A head in training, or a group of linear probes of one task and seed; made by one thread, trained by a

@@ -1,11 +1,12 @@
-/* The one product kernel: tile[i][lane] += sum over r < n of rows[r][lane] * scalar(i, r), `rows` being
+/* The product kernel: tile[i][lane] += sum over r < n of rows[r][lane] * scalar(i, r), `rows` being
  * [n][32].
  *
- * It is every product of the engine but one, for two strides of the scalars:
+ * It is every product of the engine but the logits, for any two strides of the scalars:
  *   forward          z[b][unit]    rows = weights [k][unit],   scalar = x[b][k]
  *   first gradient   dw[k][unit]   rows = dz [b][unit],        scalar = x[b][k]
  *   second gradient  dw2[c][unit]  rows = a [b][unit],         scalar = dlogits[b][c]
  *   back             da[b][unit]   rows = w2 [c][unit],        scalar = dlogits[b][c]
+ *   probe's gradient dw[c][k]      rows = x [b][k],            scalar = dlogits[c][b]
  *
  * kTile rows of two vectors stay in registers; one step loads two vectors, broadcasts kTile scalars and does
  * 2 kTile fused multiply-adds, so with operands in L1 the FMA units are the bound. Sums of more than kChain

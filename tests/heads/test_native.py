@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -74,6 +75,28 @@ class TestSameBits:
         for x in (wide[:, 5:45], np.load(tmp_path / "x.npy", mmap_mode="r"), np.asfortranarray(task.train.x)):
             task.train.x = task.val.x = x
             assert same_heads(plain, engine.train([task], heads, epochs=2))
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="needs a system that drops a file from memory")
+@pytest.mark.parametrize("hidden, compute", [(0, "float32"), (64, "float32"), (64, "bfloat16")])
+@pytest.mark.parametrize("batch", [32, 500])
+def test_matrix_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hidden: int, compute: str, batch: int) -> None:
+    """The engine asks for rows ahead; the check before it, which reads them all, is made to drop them again."""
+    task = make_task(1500, 200, 2, n_val=700, dtype=np.float16)
+    heads = [(HeadSpec(hidden=hidden, seed=s), 0) for s in range(3)]
+    engine, options = Engine("native", "cpu"), {"epochs": 2, "batch_size": batch, "compute": compute}
+    in_memory = engine.train([task], heads, **options)
+    np.save(tmp_path / "x.npy", task.train.x)
+    task.train.x = task.val.x = np.load(tmp_path / "x.npy", mmap_mode="r")
+
+    def drop(views: object) -> None:
+        with (tmp_path / "x.npy").open("rb+") as file:
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+    monkeypatch.setattr("embedcache.heads.bank._check_finite", drop)
+    for threads in (1, 2):
+        assert same_heads(in_memory, engine.train([task], heads, threads=threads, **options))
 
 
 def test_five_thousand_classes() -> None:
