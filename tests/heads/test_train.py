@@ -159,6 +159,9 @@ def test_class_weights() -> None:
         ({"validation": (X, Y + 7)}, "no class of y"),
         ({"validation": (X, Y.astype(str))}, "another type"),
         ({"validation": (X, Y[:5])}, "y has shape"),
+        ({"validation": (X[:0], Y[:0])}, "validation X has no rows"),
+        ({"validation": (X * np.float32(np.nan), Y)}, "validation.*NaN"),
+        ({"early_stop": 2}, "needs validation"),
     ],
 )
 def test_bad_input(change: dict, words: str) -> None:
