@@ -129,7 +129,7 @@ def extract(as_json: bool, inputs: tuple[str, ...], cache: str, **options: Any) 
     from embedcache.extract import extract as run
 
     try:
-        with progress_bar("encoding") as progress:
+        with _sigterm_as_ctrl_c(), progress_bar("encoding") as progress:
             report = run(inputs, cache, progress=progress, **options)
     except KeyboardInterrupt:
         click.echo(show.interrupted_extract(cache), err=True)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -32,15 +32,12 @@ from embedcache.cache.strings import first_rows
 from embedcache.cache.structure import DamagedCacheError
 from embedcache.collect import Collected, collect
 from embedcache.encoder import identify
+from embedcache.encoding import LocalEncoders
 from embedcache.errors import EmbedcacheError
 from embedcache.table import Columns, column_names, read_rows
 
-if TYPE_CHECKING:
-    from embedcache.encoder import Encoder
-
 BYTES_PER_TOKEN = 4
-# Texts are sorted by length within a window, and a killed run repeats one. A GPU's batches need the larger one.
-WINDOW_BLOCKS = {"cpu": 1, "cuda": 8}
+COPY_BLOCKS = 8  # written at once where nothing is encoded
 
 
 @dataclass
@@ -138,22 +135,23 @@ def extract(
         table = collect(rows, columns, target.parent)
         dropped = _count_dropped(old, table, overwrite)
         outputs = asked if overwrite or not same else list(dict.fromkeys([*same.outputs, *asked]))
-        filler, repaired = _build(target, same, table, outputs, encoding_pass)
+        filler, repaired, truncated = _build(target, same, table, outputs, encoding_pass)
     texts = int(np.count_nonzero(filler.first == np.arange(len(filler.first))))
+    encoded = int(np.count_nonzero(filler.lacking))
     return ExtractReport(
         cache=str(cache),
         rows=len(table.hashes),
-        encoded=len(filler.todo),
-        reused=texts - len(filler.todo),
+        encoded=encoded,
+        reused=texts - encoded,
         duplicates=len(table.hashes) - texts,
-        truncated=filler.truncated,
+        truncated=truncated,
         blank=table.blank,
         missing_labels={name: int(unlabelled(codes).sum()) for name, (codes, _) in table.labels.items()},
         dropped=dropped,
         repaired=repaired,
         tokens=encoding_pass.tokens,
         seconds=time.perf_counter() - started,
-        rows_per_second=len(filler.todo) / encoding_pass.seconds if encoding_pass.seconds else 0.0,
+        rows_per_second=encoded / encoding_pass.seconds if encoding_pass.seconds else 0.0,
         encoder=encoding_pass.encoder,
     )
 
@@ -180,46 +178,40 @@ class _Pass:
         self.tokens, self.seconds = 0, 0.0
 
     @cached_property
-    def loaded(self) -> Encoder:
+    def encoders(self) -> LocalEncoders:
         from embedcache.encoder import Encoder
 
         loaded = Encoder.load(self._model, **self._settings)
         if loaded.identity != self.encoder["identity"]:
             raise EmbedcacheError(f"the files of {self._model} changed while they were read; run extract again")
-        return loaded
+        return LocalEncoders([loaded], self._batch_tokens)
 
     def check_layers(self, outputs: Iterable[Output]) -> None:
         """Before a file is made for them."""
         for _, layer in outputs:
-            self.loaded.layer_number(layer)
+            self.encoders.check_layer(layer)
 
     def fill(self, filler: Filler) -> None:
         """Encode what ``filler`` lacks."""
-        if not len(filler.todo):
-            filler.run(lambda rows: ([], np.empty(0, bool)), 1)
+        if not filler.lacking.any():
+            for window in filler.windows(COPY_BLOCKS):
+                filler.finish(window)
             return
-        texts, outputs = filler.writer.cache.texts, filler.outputs
+        offsets = filler.writer.cache.texts.offsets
         # Bytes stand for tokens until they are counted; of long texts only so many can become tokens.
-        size = np.minimum(np.diff(texts.offsets), self._settings["max_length"] * BYTES_PER_TOKEN) + BYTES_PER_TOKEN
-        all_bytes, done_bytes, done_texts = int(size[filler.todo].sum()), 0, 0
+        size = np.minimum(np.diff(offsets), self._settings["max_length"] * BYTES_PER_TOKEN) + BYTES_PER_TOKEN
+        all_bytes, done_bytes, done_texts = int(size[filler.lacking].sum()), 0, 0
 
-        def encode(rows: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
-            begun = time.perf_counter()
-            tokens = self.loaded.tokenize([texts[int(row)] for row in rows])
-            lengths = tokens.lengths
+        def tell(tokens: int, rows: np.ndarray) -> None:
+            nonlocal done_bytes, done_texts
+            self.tokens += tokens
+            done_bytes, done_texts = done_bytes + int(size[rows].sum()), done_texts + len(rows)
+            if self._progress:
+                self._progress(self.tokens, round(self.tokens * all_bytes / done_bytes), done_texts)
 
-            def tell(batch: np.ndarray) -> None:
-                nonlocal done_bytes, done_texts
-                self.tokens += int(lengths[batch].sum())
-                done_bytes, done_texts = done_bytes + int(size[rows[batch]].sum()), done_texts + len(batch)
-                if self._progress:
-                    self._progress(self.tokens, round(self.tokens * all_bytes / done_bytes), done_texts)
-
-            vectors = self.loaded.encode_tokens(tokens, outputs, batch_tokens=self._batch_tokens, tell=tell)
-            self.seconds += time.perf_counter() - begun
-            return vectors, tokens.truncated
-
-        filler.run(encode, WINDOW_BLOCKS[self.loaded.device.partition(":")[0]])
+        encoders, begun = self.encoders, time.perf_counter()
+        encoders.fill(filler, tell)
+        self.seconds = time.perf_counter() - begun
 
 
 def _asked(pooling: str | Sequence[str], layers: int | Sequence[int], store: str) -> list[Output]:
@@ -294,15 +286,15 @@ def _count_dropped(old: Cache | None, table: Collected, overwrite: bool) -> int:
 
 def _build(
     target: Path, same: Cache | None, table: Collected, outputs: list[Output], encoding_pass: _Pass
-) -> tuple[Filler, int]:
+) -> tuple[Filler, int, int]:
     """Go on in the target, in what a killed run left beside it, or in a new file; fill it, give it its name.
 
-    Returns the filler and how many damaged blocks were made again.
+    Returns the filler, how many damaged blocks were made again, how many texts are truncated.
     """
     encoding_pass.check_layers(output for output in outputs if not same or output not in same.outputs)
     contents = make_contents(
         table.hashes, table.texts, table.labels, table.columns, encoding_pass.encoder, outputs,
-        same.dim if same else encoding_pass.loaded.dim, table.id_column,
+        same.dim if same else encoding_pass.encoders.dim, table.id_column,
     )  # fmt: skip
     inode, beside, repaired = file_id(target), sibling(target, "new"), 0
     left = _open_left(beside, encoding_pass.encoder)
@@ -325,12 +317,13 @@ def _build(
             raise
         writer.sync()
         writer.check()
+        truncated = int(np.count_nonzero(writer.cache.truncated))
         if work != target and file_id(target) not in (inode, None):
             raise EmbedcacheError(f"{target} was replaced while this ran; run the same extract again, nothing is lost")
     if work != target:
         publish(work, target)
     beside.unlink(missing_ok=True)
-    return filler, repaired + filler.damaged
+    return filler, repaired + filler.damaged, truncated
 
 
 class _CallableModule(types.ModuleType):

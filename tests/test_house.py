@@ -15,8 +15,9 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # Rooms by floor: a module may import from its own room and from lower floors only.
 FLOOR = {"errors": 0, "formats": 1, "table": 2, "encoder": 2, "cache": 2, "ops": 2, "where": 3, "heads": 3}
-FLOOR |= {"collect": 3, "extract": 4, "predict": 4, "search": 4, "export": 4, "options": 5, "progress": 5, "screen": 5}
-FLOOR |= {"show": 6, "show_heads": 6, "cli": 7, "__main__": 8, "__init__": 8}
+FLOOR |= {"collect": 3, "pipeline": 3, "predict": 4, "search": 4, "export": 4, "encoding": 4, "shards": 4}
+FLOOR |= {"workers": 5, "extract": 6, "options": 5, "progress": 5, "screen": 5}
+FLOOR |= {"show": 7, "show_heads": 7, "cli": 8, "__main__": 9, "__init__": 9}
 HEAVY = {"torch", "transformers", "numpy", "h5py", "pyarrow", "sklearn", "faiss", "rich"}
 
 

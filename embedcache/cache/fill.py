@@ -1,8 +1,13 @@
-"""Fill the missing blocks of a file: vectors that exist somewhere are copied, the others asked of ``encode``."""
+"""Fill the missing blocks of a file: vectors that exist somewhere are copied, the others asked of an encoder.
+
+The work is cut into windows of neighbouring blocks. What has to be encoded for a window depends on nothing that a kill
+or another window changes, so windows can be encoded ahead, in any order and anywhere; they are finished in order.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -10,92 +15,128 @@ from embedcache.cache import layout as lay
 from embedcache.cache.create import Writer
 from embedcache.cache.file import Cache
 from embedcache.cache.layout import BLOCK_ROWS, Output
-from embedcache.cache.reuse import find_donors, sound_blocks
+from embedcache.cache.reuse import Donors, find_donors, sound_blocks
 from embedcache.errors import EmbedcacheError
 
-# Rows to float32 [n, D] per output, and bool [n], whether the text was cut.
-Encode = Callable[[np.ndarray], tuple[list[np.ndarray], np.ndarray]]
+
+@dataclass(frozen=True)
+class Window:
+    """Blocks that are filled and committed together.
+
+    Attributes:
+        start, stop: the blocks, the last one exclusive.
+        missing: for every output the rows of its missing blocks, in order.
+        new: int64, the texts that must be encoded for them: each once, by its first row, in order.
+    """
+
+    start: int
+    stop: int
+    missing: dict[Output, np.ndarray]
+    new: np.ndarray
 
 
 class Filler:
     """The plan for one file: which blocks are missing, which texts must be encoded for them.
 
     Attributes:
-        todo: int64, the rows whose texts must be encoded, each text once, in order.
-        truncated: rows whose text was cut, once ``run`` has ended.
+        lacking: bool [N], the rows whose texts must be encoded; of equal texts only the first row.
         damaged: blocks whose bytes do not agree with their checksum; they are filled like missing ones.
     """
 
-    def __init__(self, writer: Writer, first: np.ndarray, others: Sequence[Cache]) -> None:
-        """first: [N] for each row the first with the same text. others: caches of the same encoder to copy from."""
+    def __init__(
+        self,
+        writer: Writer,
+        first: np.ndarray,
+        others: Sequence[Cache] = (),
+        donors: dict[Output, Donors] | None = None,
+    ) -> None:
+        """first: [N] for each row the first with the same text. others: caches of the same encoder to copy from.
+
+        donors: instead, what can be copied from where, if that is known; the first cache of each is the file itself.
+        """
         self.writer, self.first = writer, first
         cache = writer.cache
         self.outputs = cache.outputs
         self.valid = {output: sound_blocks(cache, output) for output in self.outputs}
         absent = {output: cache.absent_blocks(path) for output, path in cache.output_paths.items()}
         self.damaged = sum(int((~self.valid[output] & ~absent[output]).sum()) for output in self.outputs)
-        missing = {output: self._rows(~valid) for output, valid in self.valid.items()}
-        self.donors = {}
-        for output in self.outputs:  # with nothing missing, nothing is looked for
-            caches = [cache, *others] if any(map(len, missing.values())) else []
-            sound = [self.valid[output] if one is cache else sound_blocks(one, output) for one in caches]
-            self.donors[output] = find_donors(cache.hashes, list(zip(caches, sound, strict=True)), output)
-        self.todo = self._without_vector(missing)
+        self.donors = donors or self._find_donors([cache, *others])
+        self.lacking = np.zeros(len(first), bool)
+        for output, valid in self.valid.items():
+            missing = np.repeat(~valid, BLOCK_ROWS)[: len(first)]
+            self.lacking |= missing & (self.donors[output].source < 0)
+        # The first row of a text that lies in a sound block is a donor, so all others lie in a block that is missing.
+        self.lacking &= first == np.arange(len(first))
 
-    def run(self, encode: Encode, window: int) -> None:
-        """Fill window after window of so many blocks; a kill costs no more than the window in work.
+    def _find_donors(self, caches: list[Cache]) -> dict[Output, Donors]:
+        """Where the vector of each text already is; with nothing missing, nothing is looked for."""
+        found, own = {}, caches[0]
+        for output, valid in self.valid.items():
+            known = [] if valid.all() else caches
+            sound = [valid if cache is own else sound_blocks(cache, output) for cache in known]
+            found[output] = find_donors(own.hashes, list(zip(known, sound, strict=True)), output)
+        return found
 
-        The texts to encode of one window depend on nothing that a kill changes, and the checksums of a window go out
-        in one write, so a resumed run computes the same batches, to the bit, as an undisturbed one.
-        """
-        for start in range(0, self.writer.cache.layout.blocks, window):
-            blocks = np.arange(start, min(start + window, self.writer.cache.layout.blocks))
-            missing = {output: self._rows(blocks[~valid[blocks]]) for output, valid in self.valid.items()}
+    def windows(self, size: int) -> Iterator[Window]:
+        """Every run of ``size`` blocks, counted from the first, in which something is missing."""
+        for start in range(0, self.writer.cache.layout.blocks, size):
+            stop = min(start + size, self.writer.cache.layout.blocks)
+            missing = {output: self._rows(start, valid[start:stop]) for output, valid in self.valid.items()}
             if any(map(len, missing.values())):
-                self._fill(blocks, missing, encode)
-        self.truncated = int(np.count_nonzero(self.writer.cache.truncated))
+                row = start * BLOCK_ROWS
+                yield Window(start, stop, missing, row + np.flatnonzero(self.lacking[row : stop * BLOCK_ROWS]))
 
-    def _fill(self, blocks: np.ndarray, missing: dict[Output, np.ndarray], encode: Encode) -> None:
+    def finish(self, window: Window, found: Sequence[np.ndarray] = (), cut: np.ndarray | None = None) -> None:
+        """Write a window and commit it: bytes first, then the checksums of all its blocks in one write.
+
+        Windows are finished in order: a text may have its vector from an earlier one.
+
+        Args:
+            found: for each output the vectors of ``window.new``, float [n, D]; nothing where that is empty.
+            cut: bool [n], which of them were truncated.
+
+        Raises:
+            EmbedcacheError: a number is not finite in the type of the file; no space; the file was replaced.
+        """
         cache = self.writer.cache
-        new = self._without_vector(missing)
-        found, cut = encode(new) if len(new) else ([np.empty((0, cache.dim))] * len(self.outputs), np.empty(0, bool))
+        found = found or [np.empty((0, cache.dim), cache.encoder["store"])] * len(self.outputs)
+        cut = np.empty(0, bool) if cut is None else cut
         for output, vectors in zip(self.outputs, found, strict=True):
-            self._write(output, missing[output], new, self._to_store(vectors, new), cut)
+            self._write(output, window, self.to_store(vectors, window.new), cut)
         self.writer.check()
-        for output, rows in missing.items():
+        for output, rows in window.missing.items():
             if len(rows):
-                self.writer.commit(cache.output_paths[output], int(blocks[0]), int(blocks[-1]) + 1)
-            self.donors[output].add(0, new)
+                self.writer.commit(cache.output_paths[output], window.start, window.stop)
+            self.donors[output].add(0, window.new)
 
-    def _write(self, output: Output, rows: np.ndarray, new: np.ndarray, found: np.ndarray, cut: np.ndarray) -> None:
-        """Vectors and flags of whole missing blocks, each from the new ones or from its donor."""
-        same_text = self.first[rows]
-        vectors, truncated = np.zeros((len(rows), found.shape[1]), found.dtype), np.zeros(len(rows), np.uint8)
-        self.donors[output].gather(same_text, vectors, truncated)
-        if len(new):
-            place = np.minimum(np.searchsorted(new, same_text), len(new) - 1)
-            fresh = new[place] == same_text
-            vectors[fresh], truncated[fresh] = found[place[fresh]], cut[place[fresh]]
+    def _write(self, output: Output, window: Window, found: np.ndarray, cut: np.ndarray) -> None:
+        """Vectors and flags of whole missing blocks."""
+        rows = window.missing[output]
+        vectors, truncated = self.assemble(output, window, found, cut)
         for start in range(0, len(rows), BLOCK_ROWS):
             part = slice(start, start + BLOCK_ROWS)
             self.writer.put(self.writer.cache.output_paths[output], int(rows[start]), vectors[part])
             self.writer.put(lay.TRUNCATED, int(rows[start]), truncated[part])
 
-    def _without_vector(self, missing: dict[Output, np.ndarray]) -> np.ndarray:
-        """First rows of the texts of ``missing`` that no donor has for some output."""
-        lacking = [
-            texts[self.donors[output].source[texts] < 0]
-            for output, texts in ((output, np.unique(self.first[rows])) for output, rows in missing.items())
-        ]
-        return np.unique(np.concatenate(lacking))
+    def assemble(
+        self, output: Output, window: Window, found: np.ndarray, cut: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Vectors [n, D] and flags uint8 [n] of the rows of missing blocks, each a new one or its donor's."""
+        same_text = self.first[window.missing[output]]
+        vectors, truncated = np.zeros((len(same_text), found.shape[1]), found.dtype), np.zeros(len(same_text), np.uint8)
+        self.donors[output].gather(same_text, vectors, truncated)
+        if len(window.new):
+            place = np.minimum(np.searchsorted(window.new, same_text), len(window.new) - 1)
+            fresh = window.new[place] == same_text
+            vectors[fresh], truncated[fresh] = found[place[fresh]], cut[place[fresh]]
+        return vectors, truncated
 
-    def _rows(self, blocks: np.ndarray) -> np.ndarray:
-        """All rows of some blocks, given by number or by mask, in order."""
-        numbers = np.flatnonzero(blocks) if blocks.dtype == bool else blocks
-        rows = (numbers[:, None] * BLOCK_ROWS + np.arange(BLOCK_ROWS)).reshape(-1)
+    def _rows(self, start: int, valid: np.ndarray) -> np.ndarray:
+        """All rows of the blocks from ``start`` on that are not valid (bool), in order."""
+        rows = ((start + np.flatnonzero(~valid))[:, None] * BLOCK_ROWS + np.arange(BLOCK_ROWS)).reshape(-1)
         return rows[rows < self.writer.cache.rows]
 
-    def _to_store(self, vectors: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    def to_store(self, vectors: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """In the type of the file.
 
         Raises:
@@ -103,7 +144,7 @@ class Filler:
         """
         kind = np.dtype(self.writer.cache.encoder["store"])
         with np.errstate(over="ignore"):
-            stored = vectors.astype(kind)
+            stored = vectors.astype(kind, copy=False)
         bad = np.flatnonzero(~np.isfinite(stored).all(axis=1))
         if not bad.size:
             return stored

@@ -1,0 +1,180 @@
+"""Windows of the file through several workers at once: tokenising ahead of each encoder, writing behind them all.
+
+Every worker has two threads, one that prepares window after window (tokenises) and one that computes. The calling
+thread writes what they bring, in the order of the file, and tells the progress. So an encoder waits for nobody, and
+memory holds a few windows at most. Nothing here knows what a worker is: an encoder of this process, or one far away.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from queue import SimpleQueue
+from typing import Any, Protocol
+
+import numpy as np
+
+from embedcache.cache.fill import Window
+
+IN_HAND = 3  # windows that a worker has at a time: one is computed, the others are prepared
+TRIES = 4  # to get one window done, where its worker is lost each time
+
+Tell = Callable[[int, np.ndarray], None]  # so many tokens are done, of the texts of these rows
+
+
+class Lost(Exception):  # noqa: N818 - news rather than an error
+    """The worker is gone, with this window in its hands, which is to be done again. Says what happened."""
+
+
+class Stopped(BaseException):
+    """Raised by ``tell`` in a worker when the pass has ended early."""
+
+
+class Worker(Protocol):
+    """What does the work; its two methods are called from two threads, each with windows in order."""
+
+    def prepare(self, window: Window) -> Any:
+        """What ``compute`` needs. May raise Lost."""
+
+    def compute(self, window: Window, prepared: Any, tell: Tell) -> Any:
+        """What ``finish`` is to be called with. May raise Lost."""
+
+
+class Pipeline:
+    """Gives the windows to the workers; calls ``finish`` for each in order, and ``tell``, in the calling thread alone.
+
+    A window in which nothing is to be encoded goes to no worker; it is finished with None.
+
+    Whatever ends it early (an error in a worker, in ``tell`` or in ``finish``, Ctrl-C), the windows that are encoded by
+    then are finished first, as far as they follow each other without a gap.
+    """
+
+    def __init__(
+        self,
+        windows: Iterator[Window],
+        workers: Sequence[Worker],
+        finish: Callable[[Window, Any], None],
+        tell: Tell,
+    ) -> None:
+        self._windows, self._finish, self._tell = windows, finish, tell
+        # All that follows is the calling thread's; the threads of the workers hear and speak through the queues.
+        self._work: SimpleQueue[Window | None] = SimpleQueue()
+        self._news: SimpleQueue[tuple[str, Any, Any]] = SimpleQueue()
+        self._stop = threading.Event()
+        self._given: deque[Window] = deque()  # in the order of the file, not finished yet
+        self._done: dict[int, Any] = {}  # what the workers brought for some of these
+        self._lost: dict[int, int] = {}  # how often
+        self._most = (IN_HAND + 1) * len(workers)  # windows given and not finished, which bounds the memory
+        self._rooms = [threading.Semaphore(IN_HAND) for _ in workers]
+        self._threads = []
+        for worker, room in zip(workers, self._rooms, strict=True):
+            ready: SimpleQueue[Any] = SimpleQueue()
+            for loop in (self._prepare, self._compute):
+                self._threads.append(threading.Thread(target=loop, args=(worker, room, ready), daemon=True))
+
+    def run(self) -> None:
+        for thread in self._threads:
+            thread.start()
+        refused = False
+        try:
+            while self._give():
+                if self._given[0].start in self._done:
+                    refused = True
+                    self._finish_first()
+                    refused = False
+                else:
+                    self._hear(*self._news.get())
+        except BaseException as error:
+            self._end()
+            if not refused or not isinstance(error, Exception):  # what finish refused once it would refuse again
+                with suppress(Exception):
+                    self._save()
+            raise
+        self._end()
+
+    def _give(self) -> bool:
+        """Keep the workers busy; whether there is any window to wait for."""
+        while len(self._given) < self._most and (window := next(self._windows, None)) is not None:
+            self._given.append(window)
+            if len(window.new):
+                self._work.put(window)
+            else:
+                self._done[window.start] = None
+        return bool(self._given)
+
+    def _hear(self, kind: str, what: Any, value: Any) -> None:
+        if kind == "tokens":
+            self._tell(what, value)
+        elif kind == "done":
+            self._done[what.start] = value
+        elif kind == "lost":
+            self._lost[what.start] = self._lost.get(what.start, 0) + 1
+            if self._lost[what.start] == TRIES:
+                raise value.__cause__ or value
+            self._work.put(what)
+        else:
+            raise value
+
+    def _finish_first(self) -> None:
+        window = self._given[0]
+        self._finish(window, self._done[window.start])
+        self._given.popleft()
+        del self._done[window.start]
+
+    def _end(self) -> None:
+        """Let the workers end at their next batch."""
+        self._stop.set()
+        for room in self._rooms:
+            self._work.put(None)
+            room.release()
+        for thread in self._threads:
+            thread.join()
+
+    def _save(self) -> None:
+        while not self._news.empty():
+            kind, what, value = self._news.get()
+            if kind == "done":
+                self._done[what.start] = value
+        while self._given and self._given[0].start in self._done:
+            self._finish_first()
+
+    def _prepare(self, worker: Worker, room: threading.Semaphore, ready: SimpleQueue[Any]) -> None:
+        while True:
+            room.acquire()
+            window = self._work.get()
+            if window is None or self._stop.is_set():
+                break
+            prepared = self._try(window, worker.prepare, window)
+            if prepared is None:
+                room.release()
+            else:
+                ready.put((window, prepared[0]))
+        ready.put(None)
+
+    def _compute(self, worker: Worker, room: threading.Semaphore, ready: SimpleQueue[Any]) -> None:
+        while (item := ready.get()) is not None:
+            window, prepared = item
+            stopped = self._stop.is_set()
+            done = None if stopped else self._try(window, worker.compute, window, prepared, self._told)
+            if done is not None:
+                self._news.put(("done", window, done[0]))
+            room.release()
+
+    def _try(self, window: Window, work: Callable[..., Any], *arguments: Any) -> tuple[Any] | None:
+        """What ``work`` gives; or None, and the news are out."""
+        try:
+            return (work(*arguments),)
+        except Lost as lost:
+            self._news.put(("lost", window, lost))
+        except Stopped:
+            pass
+        except BaseException as error:
+            self._news.put(("failed", None, error))
+        return None
+
+    def _told(self, tokens: int, rows: np.ndarray) -> None:
+        if self._stop.is_set():
+            raise Stopped
+        self._news.put(("tokens", tokens, rows))
