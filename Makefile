@@ -33,7 +33,9 @@ format: .venv/installed
 	$(BIN)/clang-format -i $(CXX_SOURCES)
 
 bench: .venv/installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable '.[bench]'
 	$(BIN)/python benchmarks/heads.py
+	$(BIN)/python benchmarks/extract.py
 	$(BIN)/python benchmarks/startup.py --json benchmarks/results/startup.json
 	$(BIN)/python benchmarks/fused_head.py --json benchmarks/results/fused-head-cpu.json
 	$(BIN)/python benchmarks/tables.py

@@ -35,9 +35,10 @@ from machine import machine
 
 ROWS = {
     "cpu": {"short": 1500, "long": 192, "mixed": 1200},
-    "cuda": {"short": 100_000, "long": 12_000, "mixed": 60_000},
+    "cuda": {"short": 60_000, "long": 6_000, "mixed": 30_000},
 }
 SLOW = {"article's loop, float32": {"cpu": 64, "cuda": 2048}}  # rows a turn; the cost of a row is always the same
+COMPARED = 2000  # rows whose vectors are compared with those of plain transformers
 BUSY = ("embedcache, float32", "embedcache, bfloat16", "sentence-transformers, float32", "OpenVINO, bfloat16")
 BUSY_ROWS = 400
 GOALS = {  # ours, peer: at least so many times its rate, on which texts
@@ -64,7 +65,7 @@ def worst_cosine(a: np.ndarray, b: np.ndarray) -> float:
     return float(((x * y).sum(1) / np.linalg.norm(x, axis=1) / np.linalg.norm(y, axis=1)).min())
 
 
-def measure(kind: str, folder: Path, reference: np.ndarray, there: list[Contender], options: Any) -> dict[str, Any]:
+def measure(kind: str, folder: Path, plain: np.ndarray, there: list[Contender], options: Any) -> dict[str, Any]:
     """All contenders on one kind of texts: tuned on a sample, one pass that does not count, then in turns."""
     texts, shape = texts_of(kind, options), read_shape(folder)
     lengths = token_counts(folder, texts, MAX_LENGTH)
@@ -74,11 +75,12 @@ def measure(kind: str, folder: Path, reference: np.ndarray, there: list[Contende
     parts = {name: [texts[i] for i in of] for name, of in rows.items()}
     results: dict[str, dict[str, Any]] = {}
     for one in there:
-        tuned = one.tune(texts[:: max(2, len(texts) // 400)])
+        tuned = one.tune(texts[:: 4 if options.device == "cuda" else max(2, len(texts) // 400)])
         vectors, of = one.run(parts[one.name])[1], lengths[rows[one.name]]
         results[one.name] = {"settings": one.best, "seconds_of_settings": tuned, "seconds_of_turns": []}
         results[one.name] |= {"rows": len(of), "tokens": int(of.sum()), "useful_gflop": useful_flop(of, shape) / 1e9}
-        results[one.name]["worst_cosine"] = worst_cosine(vectors, reference[rows[one.name]])
+        _, mine, theirs = np.intersect1d(rows[one.name], compared(len(texts)), return_indices=True)
+        results[one.name]["worst_cosine"] = worst_cosine(vectors[mine], plain[theirs])
     rates: dict[str, list[float]] = {dtype: [] for dtype in sorted({one.dtype for one in there})}
     for turn in range(options.turns):
         for dtype, values in rates.items():
@@ -92,6 +94,10 @@ def measure(kind: str, folder: Path, reference: np.ndarray, there: list[Contende
         add_rates(results[one.name], product[one.dtype])
     about = {"texts": kind, "rows": len(texts), "tokens_per_row": float(lengths.mean()), "product_gflops": product}
     return about | {"product_gflops_of_turns": rates, "results": results, "ratios": ratios(kind, results)}
+
+
+def compared(rows: int) -> np.ndarray:
+    return np.linspace(0, rows - 1, min(rows, COMPARED)).astype(np.int64)
 
 
 def add_rates(result: dict[str, Any], product: float) -> None:
@@ -145,7 +151,8 @@ def beside_a_busy_process(there: list[Contender], texts: list[str], turns: int) 
 
 def run_command(options: argparse.Namespace, folder: Path, scratch: Path) -> dict[str, Any]:
     """The command on all texts of each kind, in both dtypes; then heads on what it wrote of the labelled ones."""
-    dtypes = [name.split(", ")[1] for name in contenders(options.device) if name.startswith("embedcache")]
+    chosen = [name for name in contenders(options.device) if any(part in name for part in options.only.split(","))]
+    dtypes = [name.split(", ")[1] for name in chosen if name.startswith("embedcache")]
     measured: dict[str, Any] = {"command": {}}
     for kind in options.texts:
         rows = rows_of(kind, options)
@@ -248,7 +255,7 @@ def start_contenders(options: argparse.Namespace, folder: Path) -> tuple[list[Co
 def measure_contenders(options: argparse.Namespace, folder: Path, report: dict[str, Any]) -> None:
     texts = {kind: texts_of(kind, options) for kind in options.texts}
     plain = Contender(REFERENCE, folder, options.device)
-    reference = {kind: plain.run(texts[kind])[1] for kind in texts}
+    reference = {kind: plain.run([of[i] for i in compared(len(of))])[1] for kind, of in texts.items()}
     plain.close()
     there, report["contenders"] = start_contenders(options, folder)
     try:

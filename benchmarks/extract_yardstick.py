@@ -93,7 +93,7 @@ class Utilisation:
 
     def __enter__(self) -> Utilisation:
         self.percent: list[int] = []
-        query = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "-lms", "100"]
+        query = ["nvidia-smi", "--id=0", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "-lms", "100"]
         try:
             self._process = subprocess.Popen(query, stdout=subprocess.PIPE, text=True)
         except OSError:

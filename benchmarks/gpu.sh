@@ -63,6 +63,14 @@ step tests-engine 120 "${PYTEST[@]}" tests/heads/test_engine.py tests/heads/test
 
 step benchmark 230 "$PYTHON" benchmarks/heads_cuda.py --budget 4 --json "$RESULTS/cuda-heads-$SLUG.json"
 
+# Encodes what demo/data holds (python demo/fetch.py where there is a network, then carry the folder); random weights.
+if [ -e demo/data/minilm/tokenizer.json ] && [ -e demo/data/mixed.json ]; then
+  step benchmark-extract 110 "$PYTHON" benchmarks/extract.py --device cuda --model bert-base-shape --texts mixed \
+    --only bfloat16 --turns 2 --parts encode,command --json "$RESULTS/cuda-extract-$SLUG.json"
+else
+  note "        no demo/data: benchmarks/extract.py left out"
+fi
+
 # The rest of the suite goes beside the sanitizers, last, with what time is left; the benchmarks ran alone.
 timeout --kill-after=10 "$(limit 180)" "${PYTEST[@]}" -k "not nvcc" >"$LOGS/tests-all.log" 2>&1 &
 suite=$!

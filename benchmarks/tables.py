@@ -1,8 +1,9 @@
-"""Write the measured tables into README.md and docs/engine.md, from the JSON in benchmarks/results/.
+"""Write the measured tables into README.md and the pages of docs/, from the JSON in benchmarks/results/.
 
     python benchmarks/tables.py [--check]
 
-A table stands between `<!-- heads -->` and `<!-- end -->`; nothing else of a page is touched.
+A table stands between `<!-- heads -->` (or `<!-- extract -->`) and the next `<!-- end -->`; nothing else of a page is
+touched.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tables_extract import full_tables, rates_table
+
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-START, END = "<!-- heads -->\n", "<!-- end -->\n"
+END = "<!-- end -->\n"
 
 
 def heads_table(report: dict[str, Any]) -> str:
@@ -60,22 +63,30 @@ def short_table(report: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-PAGES = {ROOT / "README.md": short_table, ROOT / "docs" / "engine.md": heads_table}
+TABLES = {  # page: name of the mark and of the JSON files, table
+    ROOT / "README.md": {"heads": short_table, "extract": rates_table},
+    ROOT / "docs" / "engine.md": {"heads": heads_table},
+    ROOT / "docs" / "extraction.md": {"extract": full_tables},
+}
 
 
-def with_table(page: str, table: str) -> str:
-    before, rest = page.split(START)
-    return before + START + table + END + rest.split(END, 1)[1]
+def with_table(page: str, name: str, table: str) -> str:
+    start = f"<!-- {name} -->\n"
+    if start not in page:
+        return page
+    before, rest = page.split(start)
+    return before + start + table + END + rest.split(END, 1)[1]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="change nothing, exit with 1 where a table is old")
     check = parser.parse_args().check
-    reports = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("heads-*.json"))]
-    for path, table in PAGES.items():
-        page = path.read_text(encoding="utf-8")
-        new = with_table(page, "\n".join(table(report) for report in reports))
+    for path, tables in TABLES.items():
+        page = new = path.read_text(encoding="utf-8")
+        for name, table in tables.items():
+            reports = [json.loads(file.read_text()) for file in sorted(RESULTS.glob(f"{name}-*.json"))]
+            new = with_table(new, name, "\n".join(table(report) for report in reports))
         if check and new != page:
             sys.exit(f"{path.name} does not show what benchmarks/results/ holds: run python benchmarks/tables.py")
         if not check:
