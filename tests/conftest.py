@@ -51,13 +51,11 @@ def write_tokenizer(folder: Path, max_length: int = 512) -> int:
     return len(vocab)
 
 
-@pytest.fixture(scope="session")
-def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a random 2-layer, 32-wide BertModel and its tokenizer: loads in milliseconds."""
+def write_tiny_bert(folder: Path) -> None:
+    """A random 2-layer, 32-wide BertModel and its tokenizer."""
     import torch
     from transformers import BertConfig, BertModel
 
-    folder = tmp_path_factory.mktemp("tiny-bert")
     vocab_size = write_tokenizer(folder)
     torch.manual_seed(0)
     config = BertConfig(
@@ -70,6 +68,13 @@ def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
         initializer_range=0.2,
     )
     BertModel(config).eval().save_pretrained(folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny BERT, which loads in milliseconds."""
+    folder = tmp_path_factory.mktemp("tiny-bert")
+    write_tiny_bert(folder)
     return folder
 
 

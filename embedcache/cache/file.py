@@ -12,18 +12,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import h5py
 import numpy as np
 
 from embedcache.cache import layout as lay
 from embedcache.cache.fingerprint import fingerprint, output_fingerprint
+from embedcache.cache.hdf5 import SIGNATURE, Hdf5, InvalidError
 from embedcache.cache.labels import label_counts, unlabelled, valid_codes
 from embedcache.cache.layout import Layout, Output, block_path, quote, unquote
 from embedcache.cache.strings import Strings
 from embedcache.cache.structure import (
-    HDF5_ERRORS,
     DamagedCacheError,
-    InvalidError,
     NotACacheError,
     check_format,
     parse_encoder,
@@ -323,16 +321,13 @@ def file_id(path: Path) -> tuple[int, int] | None:
 
 
 def _structure(path: Path, data: np.ndarray) -> tuple[Layout, dict[str, int], str, str]:
-    if bytes(data[:8]) != b"\x89HDF\r\n\x1a\n":
+    if bytes(data[:8]) != SIGNATURE:
         raise NotACacheError(f"{path} is not an HDF5 file, so not a cache; name another one")
     try:
-        with h5py.File(path, "r", locking=False) as file:
-            check_format(file, path)
-            return read_structure(file, data.size)
+        file = Hdf5(data)
+        check_format(file, path)
+        return read_structure(file, data.size)
     except InvalidError as error:
-        raise _lost(path, str(error)) from None
-    except HDF5_ERRORS as error:
-        reason = " ".join(str(error).split())
         if lay.FORMAT.encode() in bytes(data[: 1 << 16]):
-            raise _lost(path, f"HDF5 cannot read it ({reason})") from None
-        raise NotACacheError(f"{path} is a broken HDF5 file ({reason}); name another one") from None
+            raise _lost(path, str(error)) from None
+        raise NotACacheError(f"{path} is an HDF5 file but not an embedcache file ({error}); name another one") from None

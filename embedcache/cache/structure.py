@@ -12,10 +12,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
 from embedcache.cache import layout as lay
+from embedcache.cache.hdf5 import Hdf5, InvalidError, Node
 from embedcache.cache.layout import Layout, Shape, block_path, quote, unquote
 from embedcache.errors import EmbedcacheError
 
@@ -28,23 +28,15 @@ class DamagedCacheError(EmbedcacheError):
     """The file is, or looks like, an embedcache file that cannot be read."""
 
 
-class InvalidError(Exception):
-    """Says what is wrong with the structure; the caller knows the path."""
-
-
-# What h5py raises for broken files.
+# What h5py raises where it cannot write.
 HDF5_ERRORS = (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError, OverflowError, MemoryError)
 
 
-def check_format(file: h5py.File, path: Path) -> None:
+def check_format(file: Hdf5, path: Path) -> None:
     """Is it ours, and can this version read it?"""
-    try:
-        name = _text(file, "format")
-    except (InvalidError, *HDF5_ERRORS):
-        name = ""
-    if name != lay.FORMAT:
+    if _text(file, file.root, "format") != lay.FORMAT:
         raise NotACacheError(f"{path} is an HDF5 file but not an embedcache file; name another one")
-    version = _integer(file, "format_version")
+    version = _integer(file.root, "format_version")
     if version > lay.FORMAT_VERSION:
         raise NotACacheError(
             f"{path} has format version {version}, this embedcache reads {lay.FORMAT_VERSION}; upgrade embedcache"
@@ -53,47 +45,50 @@ def check_format(file: h5py.File, path: Path) -> None:
         raise InvalidError(f"format_version {version}")
 
 
-def read_structure(file: h5py.File, size: int) -> tuple[Layout, dict[str, int], str, str]:
+def read_structure(file: Hdf5, size: int) -> tuple[Layout, dict[str, int], str, str]:
     """Layout, the offset in the file of every dataset (0 for empty ones), ``created`` and ``seal``.
 
     Raises:
         InvalidError: with the reason, for everything that a correct file does not do.
     """
+    root = file.root
     attrs: dict[str, str | int] = {
         "format": lay.FORMAT,
-        "format_version": _integer(file, "format_version"),
-        "encoder": _text(file, "encoder"),
+        "format_version": _integer(root, "format_version"),
+        "encoder": _text(file, root, "encoder"),
     }
-    if "id_column" in file.attrs:
-        attrs["id_column"] = _text(file, "id_column")
+    if "id_column" in root.attributes:
+        attrs["id_column"] = _text(file, root, "id_column")
     layout = Layout(attrs)
     offsets: dict[str, int] = {}
+    tree = _Tree(file)
 
     def add(path: str, types: tuple[str, ...], shape: tuple[int | None, ...]) -> None:
-        layout.datasets[path], offsets[path] = _dataset(file, path, types, shape, size)
+        layout.datasets[path], offsets[path] = _dataset(tree.node(path), path, types, shape, size)
 
     add(lay.HASH, ("|u1",), (None, lay.DIGEST_BYTES))
     rows = layout.rows
     add(lay.TRUNCATED, ("|u1",), (rows,))
-    for path in _embedding_paths(file):
+    for path in _embedding_paths(tree):
         add(path, ("<f2", "<f4"), (rows, None))
-    for link in _links(file, lay.LABELS):
+    for link in tree.links(lay.LABELS):
         path, column = f"{lay.LABELS}/{link}", unquote(link)
-        dataset = _object(file, path, h5py.Dataset)
-        layout.classes[column] = _classes(dataset, size)
-        if "kind" in dataset.attrs:
-            layout.kinds[column] = _kind(dataset)
+        dataset = tree.node(path)
+        layout.classes[column] = _classes(file, dataset, path)
+        if "kind" in dataset.attributes:
+            layout.kinds[column] = _kind(file, dataset, path)
             add(path, ("|i1",), (rows, len(layout.classes[column])))
         else:
             add(path, ("<i4",), (rows,))
-    for group in [lay.TEXT, *(f"{lay.COLUMNS}/{link}" for link in _links(file, lay.COLUMNS))]:
+    for group in [lay.TEXT, *(f"{lay.COLUMNS}/{link}" for link in tree.links(lay.COLUMNS))]:
         add(f"{group}/bytes", ("|u1",), (None,))
         add(f"{group}/offsets", ("<i8",), (rows + 1,))
     for path in layout.checked:
         expected = (layout.blocks, lay.DIGEST_BYTES)
-        _, offsets[block_path(path)] = _dataset(file, block_path(path), ("|u1",), expected, size)
+        where = block_path(path)
+        _, offsets[where] = _dataset(tree.node(where), where, ("|u1",), expected, size)
     _check_whole(layout, offsets)
-    return layout, offsets, _text(file, "created"), _text(file, "seal")
+    return layout, offsets, _text(file, root, "created"), _text(file, root, "seal")
 
 
 def _check_whole(layout: Layout, offsets: dict[str, int]) -> None:
@@ -127,19 +122,36 @@ def nbytes(kind: str, shape: Shape) -> int:
     return math.prod(shape) * np.dtype(kind).itemsize
 
 
-def _links(file: h5py.File, path: str) -> list[str]:
-    """The names in a group, without following any."""
-    return sorted(_object(file, path, h5py.Group)) if path in file else []
+class _Tree:
+    """The objects of a file by path, each read once, reached by hard links alone: other links can lead elsewhere."""
+
+    def __init__(self, file: Hdf5) -> None:
+        self._file, self._nodes = file, {"": file.root}
+
+    def node(self, path: str) -> Node:
+        if path not in self._nodes:
+            group, _, name = path.rpartition("/")
+            links = self.node(group).links
+            if name not in links:
+                raise InvalidError(f"{path} is missing")
+            address = links[name]
+            if address is None:
+                raise InvalidError(f"{path} is a link to somewhere else")
+            self._nodes[path] = self._file.node(address)
+        return self._nodes[path]
+
+    def links(self, path: str) -> list[str]:
+        """The names in a group, none where there is no such group."""
+        group, _, name = path.rpartition("/")
+        return sorted(self.node(path).links) if name in self.node(group).links else []
 
 
-def _embedding_paths(file: h5py.File) -> list[str]:
+def _embedding_paths(tree: _Tree) -> list[str]:
     paths = []
-    for name in _links(file, lay.EMBEDDINGS):
+    for name in tree.links(lay.EMBEDDINGS):
         path = f"{lay.EMBEDDINGS}/{name}"
-        if isinstance(_object(file, path, (h5py.Group, h5py.Dataset)), h5py.Dataset):
-            paths.append(path)
-        else:
-            paths += [f"{path}/{layer}" for layer in _links(file, path)]
+        layers = [f"{path}/{layer}" for layer in tree.links(path)]
+        paths += layers if tree.node(path).is_group else [path]
     for path in paths:
         parse_output(path)
     return paths
@@ -154,67 +166,52 @@ def parse_output(path: str) -> lay.Output:
         raise InvalidError(f"unknown dataset {path}") from None
 
 
-def _object(file: h5py.File, path: str, kind: Any) -> Any:
-    """The object at ``path``, reached by hard links alone: other links can lead out of the file."""
-    here: Any = file
-    for name in path.split("/"):
-        if not isinstance(here, h5py.Group) or here.get(name, getlink=True) is None:
-            raise InvalidError(f"{path} is missing")
-        if not isinstance(here.get(name, getlink=True), h5py.HardLink):
-            raise InvalidError(f"{path} is a link to somewhere else")
-        here = here[name]
-    if not isinstance(here, kind):
-        raise InvalidError(f"{path} is not what it should be")
-    return here
-
-
 def _dataset(
-    file: h5py.File, path: str, types: tuple[str, ...], shape: tuple[int | None, ...], size: int
+    node: Node, path: str, types: tuple[str, ...], shape: tuple[int | None, ...], size: int
 ) -> tuple[tuple[str, Shape], int]:
     """((type, shape), offset) of a dataset that is one plain stretch of the file."""
-    dataset = _object(file, path, h5py.Dataset)
-    plist = dataset.id.get_create_plist()
-    if plist.get_layout() != h5py.h5d.CONTIGUOUS or plist.get_external_count():
-        raise InvalidError(f"{path} is not contiguous")
-    kind, found = dataset.dtype.str, dataset.shape
-    if kind not in types or dataset.dtype.names or found is None or len(found) != len(shape):
-        raise InvalidError(f"{path} has type {dataset.dtype} and shape {found}")
+    kind, found = node.kind, node.shape
+    if kind not in types or found is None or len(found) != len(shape):
+        raise InvalidError(f"{path} has type {kind or 'unknown'} and shape {found}")
     if any(want is not None and have != want for have, want in zip(found, shape, strict=True)):
         raise InvalidError(f"{path} has shape {found}")
-    found = tuple(map(int, found))
-    if nbytes(kind, found) == 0:
-        return (kind, found), 0
-    offset = dataset.id.get_offset()
-    if offset is None or offset + nbytes(kind, found) > size:
+    needed = nbytes(kind, found)
+    if node.data is None:
+        raise InvalidError(f"{path} is not contiguous")
+    offset, stored = node.data
+    if needed and (stored != needed or offset + needed > size):
         raise InvalidError(f"{path} reaches past the end of the file")
-    return (kind, found), int(offset)
+    return (kind, found), offset if needed else 0
 
 
-def _text(where: Any, name: str) -> str:
-    attr = h5py.h5a.open(where.id, name.encode())
-    info = h5py.check_string_dtype(attr.dtype)
-    if attr.shape != () or info is None or info.length is not None:
+def _text(file: Hdf5, node: Node, name: str) -> str:
+    attribute = node.attributes.get(name)
+    found = file.strings(attribute) if attribute and attribute.shape == () else None
+    if found is None:
         raise InvalidError(f"attribute {name} is not a string")
-    return str(where.attrs[name])
+    return found[0]
 
 
-def _integer(where: Any, name: str) -> int:
-    attr = h5py.h5a.open(where.id, name.encode())
-    if attr.shape != () or attr.dtype.kind not in "iu":
+def _integer(node: Node, name: str) -> int:
+    attribute = node.attributes.get(name)
+    found = attribute.integer() if attribute and attribute.shape == () else None
+    if found is None:
         raise InvalidError(f"attribute {name} is not an integer")
-    return int(where.attrs[name])
+    return found
 
 
-def _kind(dataset: h5py.Dataset) -> str:
-    kind = _text(dataset, "kind")
+def _kind(file: Hdf5, dataset: Node, path: str) -> str:
+    kind = _text(file, dataset, "kind")
     if kind != lay.MULTILABEL:
-        raise InvalidError(f"{dataset.name} is of the unknown kind {kind!r}")
+        raise InvalidError(f"{path} is of the unknown kind {kind!r}")
     return kind
 
 
-def _classes(dataset: h5py.Dataset, size: int) -> list[str]:
-    attr = h5py.h5a.open(dataset.id, b"classes")
-    info = h5py.check_string_dtype(attr.dtype)
-    if attr.shape is None or len(attr.shape) != 1 or info is None or attr.shape[0] > size:
-        raise InvalidError(f"attribute classes of {dataset.name} is not a list of strings")
-    return [str(name) for name in dataset.attrs["classes"]] if attr.shape[0] else []
+def _classes(file: Hdf5, dataset: Node, path: str) -> list[str]:
+    attribute = dataset.attributes.get("classes")
+    found = file.strings(attribute) if attribute and attribute.shape and len(attribute.shape) == 1 else None
+    if attribute and attribute.shape == (0,):
+        return []
+    if found is None:
+        raise InvalidError(f"attribute classes of {path} is not a list of strings")
+    return found

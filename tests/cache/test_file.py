@@ -148,7 +148,7 @@ def test_not_a_cache(tmp_path):
         tmp_path: "is not a file",
         write(tmp_path / "empty.h5", b""): "not an HDF5 file",
         write(tmp_path / "text.csv", b"text,label\n" * 100): "not an HDF5 file",
-        write(tmp_path / "signature.h5", b"\x89HDF\r\n\x1a\n" + bytes(1000)): "broken HDF5 file",
+        write(tmp_path / "signature.h5", b"\x89HDF\r\n\x1a\n" + bytes(1000)): "not an embedcache file",
         tmp_path / "other.h5": "not an embedcache file",
     }
     for path, message in cases.items():
