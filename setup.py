@@ -1,8 +1,8 @@
-"""Builds the native head engine: plain shared libraries for ctypes, without Python.h, torch or a GPU.
+"""Builds the native engines: plain shared libraries for ctypes, without Python.h, torch or a GPU.
 
-embedcache/heads/_heads_cpu.so: always, with the C++ compiler (CXX, else c++, g++ or clang++); EMBEDCACHE_CPU=0 does
-without. embedcache/heads/_heads_cuda.so: where nvcc is on the path or under CUDA_HOME; EMBEDCACHE_CUDA=0 does without;
-if it cannot be built, the installation says why and goes on.
+embedcache/heads/_heads_cpu.so and embedcache/encoder/_encoder_cpu.so: always, with the C++ compiler (CXX, else c++, g++
+or clang++); EMBEDCACHE_CPU=0 does without. embedcache/heads/_heads_cuda.so: where nvcc is on the path or under
+CUDA_HOME; EMBEDCACHE_CUDA=0 does without; if it cannot be built, the installation says why and goes on.
 Everything else about the package is in pyproject.toml.
 """
 
@@ -28,11 +28,7 @@ CPU_FLAGS = [
 ]
 AVX2 = ["-mavx2", "-mfma", "-mf16c"]
 AVX512 = [*AVX2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"]
-ISA_FLAGS = {  # the same source, once for each instruction set
-    "head_avx2.cpp": AVX2,
-    "head_avx512.cpp": AVX512,
-    "head_avx512bf16.cpp": [*AVX512, "-mavx512bf16"],
-}
+ISA_FLAGS = {"avx2": AVX2, "avx512": AVX512, "avx512bf16": [*AVX512, "-mavx512bf16"]}  # the same source, once for each
 CUDA_FLAGS = ["-std=c++17", "-O3", "-cudart", "static", "-Xcompiler", "-fPIC,-fvisibility=hidden,-Wall,-Wextra"]
 CUDA_ARCHITECTURES = ["80", "90a"]  # machine code; PTX of the first serves every other GPU
 
@@ -72,6 +68,11 @@ def knows_flag(compiler: list[str], flag: str) -> bool:
     return subprocess.run(command, capture_output=True).returncode == 0
 
 
+def isa(source: str) -> str:
+    """The instruction set that a file is for: that of head_avx2.cpp is avx2."""
+    return Path(source).stem.rpartition("_")[2]
+
+
 def build_cpu(sources: list[str], objects: Path, target: Path) -> None:
     compiler = find_compiler()
     extra = os.environ.get("EMBEDCACHE_CXXFLAGS", "").split()
@@ -79,11 +80,11 @@ def build_cpu(sources: list[str], objects: Path, target: Path) -> None:
     if is_x86() and knows_flag(compiler, "-mavx512bf16"):
         define.append("-DEC_AVX512BF16")
     else:  # an older one: bfloat16 is then computed with the other instructions
-        sources = [source for source in sources if Path(source).name != "head_avx512bf16.cpp"]
+        sources = [source for source in sources if isa(source) != "avx512bf16"]
 
     def compile_one(source: str) -> str:
         made = objects / (Path(source).stem + ".o")
-        flags = [*CPU_FLAGS, *WARNINGS, *define, *ISA_FLAGS.get(Path(source).name, []), *extra]
+        flags = [*CPU_FLAGS, *WARNINGS, *define, *ISA_FLAGS.get(isa(source), []), *extra]
         run([*compiler, *flags, "-c", source, "-o", str(made)])
         return str(made)
 
@@ -117,7 +118,7 @@ class BuildLibraries(build_ext):
         return str(Path(*fullname.split("."))) + (".dll" if sys.platform == "win32" else ".so")
 
     def build_extension(self, ext: Extension) -> None:
-        target, objects = Path(self.get_ext_fullpath(ext.name)).absolute(), Path(self.build_temp)
+        target, objects = Path(self.get_ext_fullpath(ext.name)).absolute(), Path(self.build_temp, ext.name)
         newest = max(Path(file).stat().st_mtime for file in [*ext.sources, *ext.depends, __file__])
         if not self.force and target.exists() and target.stat().st_mtime > newest:
             return
@@ -140,17 +141,21 @@ class AnyPythonWheel(bdist_wheel):
         return "py3", "none", super().get_tag()[2]
 
 
+def cpu_sources(*patterns: str) -> list[str]:
+    found = [str(path) for pattern in patterns for path in sorted(Path().glob(pattern))]
+    return [path for path in found if is_x86() or isa(path) not in ISA_FLAGS]
+
+
 def extensions() -> list[Extension]:
     headers = [str(path) for path in sorted(Path("csrc").rglob("*.h"))] + [
         str(path) for path in sorted(Path("csrc").rglob("*.cuh"))
     ]
-    cpu = [str(path) for path in sorted(Path("csrc/cpu").glob("*.cpp"))]
-    if not is_x86():
-        cpu = [path for path in cpu if Path(path).name not in ISA_FLAGS]
+    cpu = {"embedcache.heads._heads_cpu": cpu_sources("csrc/cpu/*.cpp")}
+    cpu["embedcache.encoder._encoder_cpu"] = cpu_sources("csrc/encoder/*.cpp", "csrc/cpu/memory.cpp")
     cuda = [str(path) for path in sorted(Path("csrc/cuda").glob("*.cu"))]
     found = []
     if os.environ.get("EMBEDCACHE_CPU") != "0":
-        found.append(Extension("embedcache.heads._heads_cpu", cpu, depends=headers))
+        found += [Extension(name, sources, depends=headers) for name, sources in cpu.items()]
     if cuda and os.environ.get("EMBEDCACHE_CUDA") != "0":
         if find_nvcc():
             found.append(Extension("embedcache.heads._heads_cuda", cuda, depends=headers, optional=True))

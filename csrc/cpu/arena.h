@@ -1,8 +1,9 @@
-/* One piece of memory for all that a head needs, and initial weights. */
+/* One piece of memory for all that a head, or an encoder, needs. */
 #ifndef EMBEDCACHE_CPU_ARENA_H
 #define EMBEDCACHE_CPU_ARENA_H
 
-#include "adamw.h"
+#include "memory.h"
+#include "simd.h"
 
 #ifdef __SANITIZE_ADDRESS__
 #include <sanitizer/asan_interface.h>
@@ -28,26 +29,7 @@ struct Arena {
 #endif
     return piece;
   }
-  Parameter take_parameter(int64_t n) {
-    Parameter p;
-    p.w = take<float>(n);
-    p.m = take<float>(n);
-    p.v = take<float>(n);
-    return p;
-  }
 };
-
-/* The initial values of elements [first, first + n) of a tensor, four from each Philox call. */
-template <class Place>
-static void init_elements(uint64_t seed, uint32_t tensor, int64_t first, int64_t n, float bound,
-                          const Place& place) {
-  ec_words words = {};
-  for (int64_t e = first; e < first + n; ++e) {
-    if (e == first || e % 4 == 0)
-      words = ec_philox(seed, (uint32_t)(e / 4), (uint32_t)((uint64_t)(e / 4) >> 32), tensor, EC_DOMAIN_INIT);
-    *place(e - first) = ec_init_from_word(words.word[e % 4], bound);
-  }
-}
 
 }  // namespace EC_ISA
 

@@ -14,6 +14,7 @@
 #include "dropout.h"
 #include "epochs.h"
 #include "first_layer.h"
+#include "initial.h"
 #include "loss.h"
 #include "second_layer.h"
 

@@ -34,10 +34,10 @@ static void lay_out(Head& h, Arena& arena) {
   const int64_t chunks = (h.task.val.n + kValRows - 1) / kValRows;
   const bool shared = shared_loss(h);
   arena.take<Head>(1);
-  h.w1 = arena.take_parameter(h.blocks * h.x_blocks * kBlock * kBlock);
-  h.b1 = arena.take_parameter(h.blocks * kBlock);
-  h.w2 = arena.take_parameter(h.blocks * h.classes * kBlock);
-  h.b2 = arena.take_parameter(h.classes);
+  h.w1 = take_parameter(arena, h.blocks * h.x_blocks * kBlock * kBlock);
+  h.b1 = take_parameter(arena, h.blocks * kBlock);
+  h.w2 = take_parameter(arena, h.blocks * h.classes * kBlock);
+  h.b2 = take_parameter(arena, h.classes);
   lay_out_batches(h, arena);
   h.a = arena.take<float>(h.blocks * h.batch * kBlock);
   for (float*& partial : h.partial) partial = arena.take<float>(h.slices * h.batch * h.classes);

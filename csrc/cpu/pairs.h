@@ -56,14 +56,14 @@ static inline vf pair_dot(vf sum, vu a, vu b) {
 #endif
 
 /* [n / 2][32] pairs down the columns of x[n][32]; the partner of an odd last row is 0. */
-static void pair_rows(const float* x, int64_t n, Pair* out) {
+static inline void pair_rows(const float* x, int64_t n, Pair* out) {
   for (int64_t r = 0; r < n; r += 2, x += 2 * kBlock, out += kBlock)
     for (int u = 0; u < kBlock; u += kLanes)
       store(out + u, pairs_of_lanes(load(x + u), r + 1 < n ? load(x + kBlock + u) : vf{}));
 }
 
 /* [n][16] pairs along the rows of x[n][32]. */
-static void pair_columns(const float* x, int64_t n, Pair* out) {
+static inline void pair_columns(const float* x, int64_t n, Pair* out) {
   for (int64_t i = 0; i < n * kBlock; i += 2 * kLanes)
     store(out + i / 2, pairs_in_order(load(x + i), load(x + i + kLanes)));
 }

@@ -11,6 +11,7 @@
 
 #include "batches.h"
 #include "epochs.h"
+#include "initial.h"
 #include "losses.h"
 #include "probe_layer.h"
 

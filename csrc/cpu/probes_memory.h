@@ -30,8 +30,8 @@ static void lay_out_probes(Probes& h, Arena& arena) {
   h.specs = arena.take<ec_head>(h.n);
   h.results = arena.take<ec_result*>(h.n);
   h.train_loss = arena.take<Loss>(h.n);
-  h.w = arena.take_parameter(eights * h.x_blocks * kStep);
-  h.b = arena.take_parameter(h.outputs);
+  h.w = take_parameter(arena, eights * h.x_blocks * kStep);
+  h.b = take_parameter(arena, h.outputs);
   h.adamw = arena.take<ec_adamw>(h.outputs);
   h.logits = arena.take<float>(h.outputs * h.stride);
   h.loss = arena.take<double>(h.n * h.stride);

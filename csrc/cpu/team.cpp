@@ -71,21 +71,6 @@ void team_barrier(Team* team) {
   team->sleepers.fetch_sub(1);
 }
 
-void* memory_take(int64_t bytes) {
-  constexpr int64_t kLine = 64, kHuge = int64_t{1} << 21;
-  const int64_t align = bytes >= kHuge ? kHuge : kLine;
-  const int64_t size = (bytes + align - 1) / align * align;
-  void* memory = nullptr;
-  if (posix_memalign(&memory, static_cast<size_t>(align), static_cast<size_t>(size)) != 0) return nullptr;
-#ifdef __linux__
-  if (align == kHuge) madvise(memory, static_cast<size_t>(size), MADV_HUGEPAGE);
-#endif
-  std::memset(memory, 0, static_cast<size_t>(size));
-  return memory;
-}
-
-void memory_give_back(void* memory) { std::free(memory); }
-
 #ifdef __linux__
 
 namespace {

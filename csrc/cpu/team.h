@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include "../heads.h"
+#include "memory.h"
 
 namespace ec {
 
@@ -20,10 +21,6 @@ int team_size(const Team* team);
  * microseconds, then sleeps, so that on a busy machine a waiting thread gives its core to the one that it
  * waits for. */
 void team_barrier(Team* team);
-
-/* Zeroed memory on a cache line's (large: a huge page's) boundary, or NULL. */
-void* memory_take(int64_t bytes);
-void memory_give_back(void* memory);
 
 /* Sorts order[0..n) = 0..n-1 by (key of numerics.h, position); scratch: [2 n]. */
 void shuffle(uint64_t seed, uint32_t epoch, int64_t n, uint32_t* order, uint64_t* scratch);

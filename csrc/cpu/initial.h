@@ -1,0 +1,32 @@
+/* The parameters of a head: where they lie, and their initial values. */
+#ifndef EMBEDCACHE_CPU_INITIAL_H
+#define EMBEDCACHE_CPU_INITIAL_H
+
+#include "adamw.h"
+#include "arena.h"
+
+namespace EC_ISA {
+
+static Parameter take_parameter(Arena& arena, int64_t n) {
+  Parameter p;
+  p.w = arena.take<float>(n);
+  p.m = arena.take<float>(n);
+  p.v = arena.take<float>(n);
+  return p;
+}
+
+/* The initial values of elements [first, first + n) of a tensor, four from each Philox call. */
+template <class Place>
+static void init_elements(uint64_t seed, uint32_t tensor, int64_t first, int64_t n, float bound,
+                          const Place& place) {
+  ec_words words = {};
+  for (int64_t e = first; e < first + n; ++e) {
+    if (e == first || e % 4 == 0)
+      words = ec_philox(seed, (uint32_t)(e / 4), (uint32_t)((uint64_t)(e / 4) >> 32), tensor, EC_DOMAIN_INIT);
+    *place(e - first) = ec_init_from_word(words.word[e % 4], bound);
+  }
+}
+
+}  // namespace EC_ISA
+
+#endif

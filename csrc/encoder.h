@@ -1,0 +1,83 @@
+/* The C interface of the native encoder: a frozen BERT-like transformer on a CPU, token ids to vectors.
+ *
+ * Post-LayerNorm encoders only (BERT, RoBERTa, XLM-R, ELECTRA, DistilBERT, MPNet). All weights come as
+ * float32, row-major, a linear layer's as [out][in]; create() packs its own copy of those of the linear
+ * layers, the embedding tables and the vectors stay the caller's and must outlive the encoder.
+ *
+ * A row's vectors depend on its ids alone, to the bit: not on its batch, not on the thread.
+ */
+#ifndef EMBEDCACHE_ENCODER_H
+#define EMBEDCACHE_ENCODER_H
+
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define EC_ENCODER_ABI_VERSION 1
+
+enum { EC_GELU = 0, EC_GELU_TANH = 1, EC_RELU = 2 };
+enum { EC_ENCODE_FLOAT32 = 0, EC_ENCODE_BFLOAT16 = 1 }; /* the products' operands; all sums are float32 */
+enum { EC_POOL_CLS = 0, EC_POOL_MEAN = 1 };
+
+typedef struct {
+  const float* weight; /* [out][in] */
+  const float* bias;   /* [out] */
+} ec_linear;
+
+typedef struct {
+  const float* weight; /* [dim] */
+  const float* bias;
+} ec_norm;
+
+typedef struct {
+  ec_linear query, key, value, output, up, down;
+  ec_norm norm1, norm2; /* after attention, after the feed-forward part */
+} ec_layer;
+
+typedef struct {
+  int64_t vocabulary, positions;
+  int64_t width; /* E, of the embeddings */
+  int64_t dim;   /* D; another than E only with a projection */
+  int64_t inner; /* F, of the feed-forward part */
+  int64_t heads;
+  int64_t layers;
+  const float* word;       /* [vocabulary][E] */
+  const float* position;   /* [positions][E], row 0 for a row's first token */
+  const float* token_type; /* [E] or NULL */
+  ec_norm norm;            /* of the embeddings, [E] */
+  ec_linear projection;    /* [D][E]; weight NULL: there is none */
+  const ec_layer* layer;   /* [layers] */
+  const float* relative;   /* [heads][2 positions - 1], added to the score of query i and key j at
+                              j - i + positions - 1, or NULL */
+  float epsilon;           /* of every LayerNorm */
+  int32_t activation;
+  int32_t compute;
+} ec_encoder_spec;
+
+typedef struct {
+  int32_t layer;   /* 0: the embeddings, to layers */
+  int32_t pooling; /* EC_POOL_... */
+  float* vectors;  /* [n][D] */
+} ec_output;
+
+typedef struct ec_encoder ec_encoder;
+
+int32_t ec_encoder_abi_version(void);
+/* "cpu-avx2", "cpu-avx512", "cpu-avx512-bf16": what this machine computes with, or "" where it cannot. */
+const char* ec_encoder_backend(int32_t compute);
+/* NULL on failure; ec_encoder_last_error says why. */
+ec_encoder* ec_encoder_create(const ec_encoder_spec* spec);
+void ec_encoder_destroy(ec_encoder* encoder);
+/* One batch of n rows on the calling thread; several threads may run one encoder at once. Row i has the ids
+ * [offsets[i], offsets[i + 1]), at least one, at most `positions`. 0, or not on failure. */
+int32_t ec_encoder_run(const ec_encoder* encoder, const int32_t* ids, const int64_t* offsets, int64_t n,
+                       const ec_output* outputs, int32_t n_outputs);
+const char* ec_encoder_last_error(void);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,170 @@
+/* The C interface: checks the arguments, chooses the instruction set, keeps a thread's memory, reports
+ * errors. */
+#include <cstdlib>
+#include <exception>
+#include <memory>
+#include <new>
+#include <string>
+
+#include "../cpu/memory.h"
+#include "encoders.h"
+
+#if defined(__x86_64__)
+#include <xmmintrin.h>
+#endif
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+#endif
+
+struct ec_encoder {
+  const ec::Encoders* kernels;
+  void* model;
+  int64_t vocabulary, positions, layers;
+};
+
+namespace ec {
+
+namespace {
+
+thread_local std::string last_error;
+
+/* NULL: this machine lacks the instructions. EMBEDCACHE_ISA=avx2 asks for less than it has (for tests). */
+const Encoders* choose_kernels([[maybe_unused]] int32_t compute) {
+#ifdef EC_X86
+  const char* asked = std::getenv("EMBEDCACHE_ISA");
+  const std::string isa = asked ? asked : "";
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && isa != "plain";
+  const bool avx512 = avx2 && isa != "avx2" && __builtin_cpu_supports("avx512f") &&
+                      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+                      __builtin_cpu_supports("avx512vl");
+  if (compute == EC_ENCODE_BFLOAT16) {
+#ifdef EC_AVX512BF16
+    if (avx512 && isa != "avx512" && __builtin_cpu_supports("avx512bf16")) return &encoders_avx512bf16;
+#endif
+    return nullptr;
+  }
+  if (avx512) return &encoders_avx512;
+  if (avx2) return &encoders_avx2;
+#endif
+  return nullptr;
+}
+
+std::string wrong_spec(const ec_encoder_spec* s) {
+  if (!s) return "no encoder";
+  const int64_t each = s->compute == EC_ENCODE_BFLOAT16 ? 2 : 1;
+  if (s->vocabulary < 1 || s->positions < 1 || s->width < 1 || s->dim < 1 || s->inner < 1 || s->heads < 1 ||
+      s->layers < 1)
+    return "sizes must be 1 or more";
+  if (s->dim % s->heads || s->dim / s->heads % each || s->inner % each || s->width % each)
+    return "the heads do not divide the width, or a size is odd";
+  if (s->width != s->dim && !s->projection.weight) return "embeddings of another width need a projection";
+  if (s->width > 3 * s->dim) return "embeddings of more than three times the width";
+  if (s->activation < EC_GELU || s->activation > EC_RELU) return "unknown activation";
+  return "";
+}
+
+std::string wrong_batch(const ec_encoder& e, const int32_t* ids, const int64_t* offsets, int64_t n,
+                        const ec_output* outputs, int32_t n_outputs) {
+  if (offsets[0] != 0) return "offsets do not start at 0";
+  for (int64_t i = 0; i < n; ++i)
+    if (offsets[i + 1] <= offsets[i] || offsets[i + 1] - offsets[i] > e.positions)
+      return "row " + std::to_string(i) + " is empty or longer than the encoder's positions";
+  for (int64_t t = 0; t < offsets[n]; ++t)
+    if (ids[t] < 0 || ids[t] >= e.vocabulary)
+      return "id " + std::to_string(ids[t]) + " is not in the vocabulary";
+  for (int32_t o = 0; o < n_outputs; ++o)
+    if (outputs[o].layer < 0 || outputs[o].layer > e.layers ||
+        (outputs[o].pooling != EC_POOL_CLS && outputs[o].pooling != EC_POOL_MEAN))
+      return "no such layer or pooling";
+  return "";
+}
+
+/* A thread's working memory, kept from batch to batch. */
+class Scratch {
+ public:
+  ~Scratch() { memory_give_back(memory_); }
+  void* take(int64_t bytes) {
+    if (bytes > size_) {
+      memory_give_back(memory_);
+      size_ = 0;
+      memory_ = memory_take(bytes);
+      if (!memory_) throw std::bad_alloc();
+      size_ = bytes;
+    }
+#ifdef __SANITIZE_ADDRESS__
+    ASAN_UNPOISON_MEMORY_REGION(memory_, size_);
+#endif
+    return memory_;
+  }
+
+ private:
+  void* memory_ = nullptr;
+  int64_t size_ = 0;
+};
+
+thread_local Scratch scratch;
+
+/* Shares near 0 are subnormal, which some CPUs multiply a hundred times slower. */
+class FlushSubnormals {
+#if defined(__x86_64__)
+ public:
+  FlushSubnormals() { _mm_setcsr(before_ | 0x8040u); }
+  ~FlushSubnormals() { _mm_setcsr(before_); }
+
+ private:
+  unsigned before_ = _mm_getcsr();
+#endif
+};
+
+}  // namespace
+
+}  // namespace ec
+
+#pragma GCC visibility push(default)
+extern "C" {
+
+int32_t ec_encoder_abi_version(void) { return EC_ENCODER_ABI_VERSION; }
+const char* ec_encoder_last_error(void) { return ec::last_error.c_str(); }
+
+const char* ec_encoder_backend(int32_t compute) {
+  const ec::Encoders* kernels = ec::choose_kernels(compute);
+  return kernels ? kernels->name : "";
+}
+
+ec_encoder* ec_encoder_create(const ec_encoder_spec* spec) try {
+  ec::last_error = ec::wrong_spec(spec);
+  if (!ec::last_error.empty()) return nullptr;
+  const ec::Encoders* kernels = ec::choose_kernels(spec->compute);
+  ec::last_error = "this machine has no instructions for it";
+  if (!kernels) return nullptr;
+  auto encoder = std::make_unique<ec_encoder>();
+  *encoder = {kernels, kernels->create(*spec), spec->vocabulary, spec->positions, spec->layers};
+  ec::last_error = "not enough memory for the packed weights";
+  return encoder->model ? encoder.release() : nullptr;
+} catch (const std::exception& error) {
+  ec::last_error = error.what();
+  return nullptr;
+}
+
+void ec_encoder_destroy(ec_encoder* encoder) {
+  if (!encoder) return;
+  encoder->kernels->destroy(encoder->model);
+  delete encoder;
+}
+
+int32_t ec_encoder_run(const ec_encoder* encoder, const int32_t* ids, const int64_t* offsets, int64_t n,
+                       const ec_output* outputs, int32_t n_outputs) try {
+  if (n == 0) return 0;
+  ec::last_error = ec::wrong_batch(*encoder, ids, offsets, n, outputs, n_outputs);
+  if (!ec::last_error.empty()) return 1;
+  const ec::FlushSubnormals flush;
+  const int64_t bytes = encoder->kernels->run(encoder->model, ids, offsets, n, outputs, n_outputs, nullptr);
+  encoder->kernels->run(encoder->model, ids, offsets, n, outputs, n_outputs, ec::scratch.take(bytes));
+  return 0;
+} catch (const std::exception&) {
+  ec::last_error = "not enough memory for a batch of " + std::to_string(offsets[n]) + " tokens";
+  return 1;
+}
+
+}  // extern "C"
+#pragma GCC visibility pop

@@ -1,0 +1,147 @@
+/* Attention of one sequence of L rows, head by head: scores, softmax, context, without a mask and without
+ * padding.
+ *
+ * Touches the sequence's queries, keys and values (L rows of 3 D words), packed keys and values of one head,
+ * and the scores of kQueries rows (4 kQueries L bytes), which stay in L2 from their product to the context's.
+ * Bound by the FMA units for long sequences (4 L D of each row's flops), by packing and exp for short ones.
+ */
+#ifndef EMBEDCACHE_ENCODER_ATTENTION_H
+#define EMBEDCACHE_ENCODER_ATTENTION_H
+
+#include "epilogues.h"
+
+namespace EC_ISA {
+
+constexpr int64_t kQueries = 48;
+
+template <class Word>
+struct AttentionMemory {
+  Word *keys, *values; /* of one head, packed */
+  float* scores;       /* [kQueries][round_up(L, 32)] */
+  Word* shares;        /* the same after softmax, [kQueries][round_up(L, 32) / kPer] */
+  float* weight;       /* [kQueries], one over the sum of a row's shares */
+
+  void take(Arena* arena, int64_t longest, int64_t head) {
+    const int64_t columns = round_up(longest, kBlock);
+    keys = arena->take<Word>(columns * head / kPer<Word>);
+    values = arena->take<Word>(round_up(head, kBlock) * (round_up(longest, 2) / kPer<Word>));
+    scores = arena->take<float>(kQueries * columns);
+    shares = arena->take<Word>(kQueries * columns / kPer<Word>);
+    weight = arena->take<float>(kQueries);
+  }
+};
+
+/* Keys transposed to [L / 32][words of a head][32], zero from L on. */
+template <class Word>
+static Panels<Word> pack_keys(Word* out, const Word* keys, int64_t stride, int64_t length, int64_t words) {
+  const Panels<Word> panels = {out, words * kBlock, kBlock};
+  for (int64_t first = 0; first < length; first += kBlock, out += words * kBlock) {
+    const int64_t n = length - first < kBlock ? length - first : kBlock;
+    for (int64_t j = 0; j < n; ++j)
+      for (int64_t i = 0; i < words; ++i) out[i * kBlock + j] = keys[(first + j) * stride + i];
+    for (int64_t i = 0; n < kBlock && i < words; ++i)
+      for (int64_t j = n; j < kBlock; ++j) out[i * kBlock + j] = Word{};
+  }
+  return panels;
+}
+
+/* Floats are read where they are; what lies beside the head gives columns that nobody reads. */
+static inline Panels<float> pack_values(float*, const float* values, int64_t stride, int64_t, int64_t) {
+  return {values, kBlock, stride};
+}
+/* Pairs must lie along the sum, over rows: two rows' words (c, c + 1) become the words (row, row + 1) of c
+ * and c + 1. */
+static inline Panels<Pair> pack_values(Pair* out, const Pair* values, int64_t stride, int64_t length,
+                                       int64_t head) {
+  const int64_t panel = round_up(length, 2) / 2 * kBlock;
+  for (int64_t column = 0; column < head; column += kBlock) {
+    const int64_t words = (head - column < kBlock ? head - column : kBlock) / 2;
+    Pair* to = out + column / kBlock * panel;
+    for (int64_t row = 0; row < length; row += 2, to += kBlock) {
+      const Pair *first = values + row * stride + column / 2, *second = first + stride;
+      for (int64_t c = 0; c < words; ++c) {
+        const Pair below = row + 1 < length ? second[c] : 0;
+        to[2 * c] = (first[c] & 0xFFFF) | below << 16;
+        to[2 * c + 1] = first[c] >> 16 | (below & 0xFFFF0000);
+      }
+      for (int64_t c = 2 * words; c < kBlock; ++c) to[c] = 0;
+    }
+  }
+  return {out, panel, kBlock};
+}
+
+template <class Word>
+struct StoreContext {
+  Word* out;
+  int64_t stride;
+  const float* weight;
+  template <int R>
+  void take(const Tile<R>& tile, int64_t row, int64_t column) const {
+    for (int i = 0; i < R; ++i)
+      store_numbers(out + (row + i) * stride + column / kPer<Word>, tile.at[i][0] * weight[row + i],
+                    tile.at[i][1] * weight[row + i]);
+  }
+};
+
+/* s[length] -> e^(scale s + relative - max), zero up to `padded`; returns one over their sum. */
+static float softmax(float* s, int64_t length, int64_t padded, float scale, const float* relative) {
+  for (int64_t j = length; j < padded; ++j) s[j] = -3e38f;
+  vf most = splat(-3e38f);
+  for (int64_t j = 0; j < padded; j += kLanes) {
+    vf x = load_unaligned(s + j) * scale;
+    if (relative) { /* it may end where the row does */
+      if (j + kLanes <= length)
+        x += load_unaligned(relative + j);
+      else
+        for (int64_t i = j; i < length; ++i) x[i - j] += relative[i];
+    }
+    store_unaligned(s + j, x);
+    most = larger(most, x);
+  }
+  float top = most[0];
+  for (int i = 1; i < kLanes; ++i) top = most[i] > top ? most[i] : top;
+  vf sums = {};
+  for (int64_t j = 0; j < padded; j += kLanes) {
+    vf e = exp_of(load_unaligned(s + j) - top);
+    if (j + kLanes > length)
+      for (int64_t i = length > j ? length - j : 0; i < kLanes; ++i) e[i] = 0.0f;
+    store_unaligned(s + j, e);
+    sums += e;
+  }
+  return 1.0f / lane_sum(sums);
+}
+
+static inline const float* shares_of(float*, const float* scores) { return scores; }
+static inline const Pair* shares_of(Pair* shares, const float*) { return shares; }
+
+/* qkv: the sequence's first row of [rows][3 parts of `part` words]; context: where its first row goes. */
+template <class Word>
+static void attend(const Model<Word>& model, const AttentionMemory<Word>& memory, const Word* qkv,
+                   int64_t stride, int64_t length, Word* context, int64_t context_stride) {
+  const int64_t part = model.padded / kPer<Word>, words = model.head / kPer<Word>,
+                columns = round_up(length, kBlock);
+  for (int64_t h = 0; h < model.heads; ++h) {
+    const Word* query = qkv + h * words;
+    const Panels<Word> keys = pack_keys(memory.keys, query + part, stride, length, words);
+    const Panels<Word> values = pack_values(memory.values, query + 2 * part, stride, length, model.head);
+    for (int64_t first = 0; first < length; first += kQueries) {
+      const int64_t n = length - first < kQueries ? length - first : kQueries;
+      product(Rows<Word>{query + first * stride, stride}, n, keys, columns, words,
+              Store{memory.scores, columns});
+      for (int64_t i = 0; i < n; ++i) {
+        float* row = memory.scores + i * columns;
+        memory.weight[i] = softmax(row, length, columns, model.scale, model.relative_to(h, first + i));
+        to_words(memory.shares + i * columns / kPer<Word>, row, columns);
+      }
+      /* a head that is narrower than its columns writes over its neighbour, which comes after it */
+      product(
+          Rows<Word>{shares_of(memory.shares, memory.scores), columns / kPer<Word>}, n, values,
+          round_up(model.head, kBlock), round_up(length, kPer<Word>) / kPer<Word>,
+          StoreContext<Word>{context + first * context_stride + h * words, context_stride, memory.weight});
+    }
+  }
+}
+
+}  // namespace EC_ISA
+
+#endif

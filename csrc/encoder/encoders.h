@@ -1,0 +1,21 @@
+/* The table of what each instruction set's build offers. Only plain functions, as in ../cpu/team.h. */
+#ifndef EMBEDCACHE_ENCODER_ENCODERS_H
+#define EMBEDCACHE_ENCODER_ENCODERS_H
+
+#include "../encoder.h"
+
+namespace ec {
+
+struct Encoders {
+  const char* name;
+  void* (*create)(const ec_encoder_spec& spec); /* NULL: not enough memory */
+  void (*destroy)(void* model);
+  int64_t (*run)(const void* model, const int32_t* ids, const int64_t* offsets, int64_t n,
+                 const ec_output* outputs, int32_t n_outputs, void* memory);
+};
+
+extern const Encoders encoders_avx2, encoders_avx512, encoders_avx512bf16;
+
+}  // namespace ec
+
+#endif

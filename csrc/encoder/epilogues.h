@@ -1,0 +1,69 @@
+/* What is done with a product's tile while it is in registers. `bias` has all the tile's columns. */
+#ifndef EMBEDCACHE_ENCODER_EPILOGUES_H
+#define EMBEDCACHE_ENCODER_EPILOGUES_H
+
+#include "model.h"
+
+namespace EC_ISA {
+
+/* Rounded to words: queries, keys and values. */
+template <class Word>
+struct StoreWords {
+  Word* out;
+  int64_t stride;
+  const float* bias;
+  template <int R>
+  void take(const Tile<R>& tile, int64_t row, int64_t column) const {
+    const vf low = load_unaligned(bias + column), high = load_unaligned(bias + column + kLanes);
+    for (int i = 0; i < R; ++i)
+      store_numbers(out + (row + i) * stride + column / kPer<Word>, tile.at[i][0] + low,
+                    tile.at[i][1] + high);
+  }
+};
+
+/* Activated, then rounded: the feed-forward part's inner row is never in memory as float32. */
+template <class Word, int Activation>
+struct StoreActivated {
+  Word* out;
+  int64_t stride;
+  const float* bias;
+  template <int R>
+  void take(const Tile<R>& tile, int64_t row, int64_t column) const {
+    const vf low = load_unaligned(bias + column), high = load_unaligned(bias + column + kLanes);
+    for (int i = 0; i < R; ++i)
+      store_numbers(out + (row + i) * stride + column / kPer<Word>, activate<Activation>(tile.at[i][0] + low),
+                    activate<Activation>(tile.at[i][1] + high));
+  }
+};
+
+/* x += tile + bias: the residual. Without bias, one more part of a sum. */
+struct AddTo {
+  float* x;
+  int64_t stride;
+  const float* bias;
+  template <int R>
+  void take(const Tile<R>& tile, int64_t row, int64_t column) const {
+    const vf low = bias ? load_unaligned(bias + column) : vf{},
+             high = bias ? load_unaligned(bias + column + kLanes) : vf{};
+    for (int i = 0; i < R; ++i) {
+      float* at = x + (row + i) * stride + column;
+      store_numbers(at, load_unaligned(at) + tile.at[i][0] + low,
+                    load_unaligned(at + kLanes) + tile.at[i][1] + high);
+    }
+  }
+};
+
+/* As it is. */
+struct Store {
+  float* out;
+  int64_t stride;
+  template <int R>
+  void take(const Tile<R>& tile, int64_t row, int64_t column) const {
+    for (int i = 0; i < R; ++i)
+      store_numbers(out + (row + i) * stride + column, tile.at[i][0], tile.at[i][1]);
+  }
+};
+
+}  // namespace EC_ISA
+
+#endif

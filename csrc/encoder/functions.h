@@ -1,0 +1,105 @@
+/* The functions between the products, on vectors: exp, the activations, LayerNorm. All in registers or L1. */
+#ifndef EMBEDCACHE_ENCODER_FUNCTIONS_H
+#define EMBEDCACHE_ENCODER_FUNCTIONS_H
+
+#include "../encoder.h"
+#include "product.h"
+
+namespace EC_ISA {
+
+static inline vf select(vi mask, vf yes, vf no) { return (vf)((mask & (vi)yes) | (~mask & (vi)no)); }
+static inline vf larger(vf x, vf y) { return select(x > y, x, y); }
+
+/* 1 / x to some 2^-22. */
+#if EC_LANES == 16
+static inline vf reciprocal(vf x) {
+  const vf y = _mm512_rcp14_ps(x);
+  return y * (2.0f - x * y);
+}
+#else
+static inline vf reciprocal(vf x) {
+  const vf y = _mm256_rcp_ps(x);
+  return y * (2.0f - x * y);
+}
+#endif
+
+/* e^x for x <= 0 (below -87 as there), 2e-7 off at most: 2^n e^r, |r| <= log(2) / 2, with the polynomial of
+ * Cephes' expf (Moshier). NaN stays NaN. */
+static inline vf exp_of(vf x) {
+  constexpr float kRound = 0x1.8p23f; /* adding it leaves the nearest integer in the low bits */
+  x = select(x < -87.0f, splat(-87.0f), x);
+  const vf shifted = x * 1.44269504f + kRound, n = shifted - kRound;
+  const vf r = x - n * 0.693359375f - n * -2.12194440e-4f;
+  vf sum = splat(1.9875691500e-4f);
+  sum = sum * r + 1.3981999507e-3f;
+  sum = sum * r + 8.3334519073e-3f;
+  sum = sum * r + 4.1665795894e-2f;
+  sum = sum * r + 1.6666665459e-1f;
+  sum = sum * r + 5.0000001201e-1f;
+  sum = sum * (r * r) + (r + 1.0f);
+  return (vf)((vi)sum + ((vi)shifted << 23));
+}
+
+/* x Phi(x), Phi by formula 7.1.26 of Abramowitz and Stegun: 2e-7 off at most. */
+static inline vf gelu(vf x) {
+  const vf z = (vf)((vi)x & 0x7FFFFFFF) * 0.707106781f, t = reciprocal(z * 0.3275911f + 1.0f);
+  vf sum = splat(1.061405429f);
+  sum = sum * t - 1.453152027f;
+  sum = sum * t + 1.421413741f;
+  sum = sum * t - 0.284496736f;
+  sum = sum * t + 0.254829592f;
+  const vf tail = 0.5f * sum * t * exp_of(-z * z); /* 1 - Phi(|x|) */
+  return x * select(x < 0.0f, tail, 1.0f - tail);
+}
+
+/* x / 2 (1 + tanh(y)) with y = sqrt(2 / pi) (x + 0.044715 x^3): x / (1 + e^-2y). */
+static inline vf gelu_tanh(vf x) {
+  const vf y2 = x * (1.59576912f + 0.0713548163f * x * x);
+  const vf e = exp_of((vf)((vi)y2 | (int32_t)0x80000000)), share = 1.0f / (1.0f + e); /* of |y| */
+  return x * select(y2 < 0.0f, e * share, share);
+}
+
+static inline vf relu(vf x) { return select(x < 0.0f, vf{}, x); }
+
+template <int Activation>
+static inline vf activate(vf x) {
+  return Activation == EC_GELU ? gelu(x) : Activation == EC_GELU_TANH ? gelu_tanh(x) : relu(x);
+}
+
+/* Zeroes [n, padded) of a row, so that vectors may run over its end. */
+static inline void clear_tail(float* x, int64_t n, int64_t padded) {
+  for (int64_t i = n; i < padded; ++i) x[i] = 0.0f;
+}
+
+/* LayerNorm of x[n] in place: two passes, the variance from differences to the mean. */
+static void layer_norm(float* x, int64_t n, const ec_norm& norm, float epsilon) {
+  const int64_t whole = n / kLanes * kLanes;
+  vf sums = {};
+  for (int64_t i = 0; i < whole; i += kLanes) sums += load_unaligned(x + i);
+  float sum = lane_sum(sums);
+  for (int64_t i = whole; i < n; ++i) sum += x[i];
+  const float mean = sum / (float)n;
+  vf squares = {};
+  for (int64_t i = 0; i < whole; i += kLanes) {
+    const vf d = load_unaligned(x + i) - mean;
+    squares += d * d;
+  }
+  float square = lane_sum(squares);
+  for (int64_t i = whole; i < n; ++i) square += (x[i] - mean) * (x[i] - mean);
+  const float scale = 1.0f / sqrtf(square / (float)n + epsilon);
+  for (int64_t i = 0; i < whole; i += kLanes)
+    store_unaligned(x + i, (load_unaligned(x + i) - mean) * scale * load_unaligned(norm.weight + i) +
+                               load_unaligned(norm.bias + i));
+  for (int64_t i = whole; i < n; ++i) x[i] = (x[i] - mean) * scale * norm.weight[i] + norm.bias[i];
+}
+
+/* Rounded to the words of the next product; for float32 there is nothing to do. */
+static inline void to_words(float*, const float*, int64_t) {}
+static inline void to_words(Pair* out, const float* x, int64_t padded) {
+  for (int64_t i = 0; i < padded; i += kStrip)
+    store_numbers(out + i / 2, load_unaligned(x + i), load_unaligned(x + i + kLanes));
+}
+
+}  // namespace EC_ISA
+
+#endif

@@ -1,0 +1,155 @@
+/* An encoder's weights, packed for the product kernel once, in one piece of memory. */
+#ifndef EMBEDCACHE_ENCODER_MODEL_H
+#define EMBEDCACHE_ENCODER_MODEL_H
+
+#include "../cpu/arena.h"
+#include "functions.h"
+
+namespace EC_ISA {
+
+template <class Word>
+struct Linear {
+  Panels<Word> weight;
+  const float* bias; /* [columns] */
+  int64_t columns;   /* outputs, up to a multiple of 32: zeros */
+  int64_t words;     /* inputs */
+};
+
+template <class Word>
+struct Layer {
+  Linear<Word> qkv; /* three parts of `padded` columns */
+  Linear<Word> output, up, down;
+  ec_norm norm1, norm2;
+};
+
+/* The last layer, for the first row of each sequence alone (last_layer.h). */
+template <class Word>
+struct FirstRow {
+  Linear<Word> query;
+  Panels<Word>* key;   /* [heads], transposed: from a head's query to D columns; without the bias */
+  Panels<Word>* value; /* [heads], from D to a head's columns */
+  const float* value_bias;
+};
+
+template <class Word>
+struct Model {
+  ec_encoder_spec spec;
+  void* memory;
+  int64_t dim, padded; /* D, and up to a multiple of 32 */
+  int64_t inner, heads, head;
+  float scale;
+  Linear<Word> projection; /* columns 0: there is none */
+  Layer<Word>* layers;
+  FirstRow<Word> first;
+  bool has_projection;
+
+  /* What is added to the scores of a query, from key 0 on; NULL: nothing. */
+  const float* relative_to(int64_t h, int64_t query) const {
+    return spec.relative ? spec.relative + h * (2 * spec.positions - 1) + spec.positions - 1 - query
+                         : nullptr;
+  }
+};
+
+/* Takes the memory of every weight, and fills it once the arena has some. */
+template <class Word>
+struct Packer {
+  Arena arena;
+
+  float* take_bias(const float* bias, int64_t n, int64_t columns) {
+    float* out = arena.take<float>(columns);
+    for (int64_t i = 0; arena.memory && i < columns; ++i) out[i] = i < n ? bias[i] : 0.0f;
+    return out;
+  }
+  Panels<Word> take_panels(const float* source, int64_t columns, int64_t k, int64_t column_step,
+                           int64_t k_step) {
+    Word* out = arena.take<Word>(words_of_pack<Word>(columns, k));
+    if (arena.memory) return pack<Word>(out, source, columns, k, column_step, k_step);
+    return {};
+  }
+  Linear<Word> take_linear(const ec_linear& from, int64_t outputs, int64_t inputs) {
+    Linear<Word> to;
+    to.columns = round_up(outputs, kBlock);
+    to.words = inputs / kPer<Word>;
+    to.weight = take_panels(from.weight, outputs, inputs, inputs, 1);
+    to.bias = take_bias(from.bias, outputs, to.columns);
+    return to;
+  }
+  /* Query, key and value side by side: their panels follow each other in memory. */
+  Linear<Word> take_qkv(const ec_layer& from, int64_t dim) {
+    const ec_linear* parts[] = {&from.query, &from.key, &from.value};
+    Linear<Word> to = {};
+    const int64_t each = round_up(dim, kBlock), words = words_of_pack<Word>(dim, dim);
+    Word* out = arena.take<Word>(3 * words);
+    float* bias = arena.take<float>(3 * each);
+    for (int p = 0; arena.memory && p < 3; ++p) {
+      pack<Word>(out + p * words, parts[p]->weight, dim, dim, dim, 1);
+      for (int64_t i = 0; i < each; ++i) bias[p * each + i] = i < dim ? parts[p]->bias[i] : 0.0f;
+    }
+    to.weight = {out, dim / kPer<Word> * kBlock, kBlock};
+    to.bias = bias;
+    to.columns = 3 * each;
+    to.words = dim / kPer<Word>;
+    return to;
+  }
+  FirstRow<Word> take_first_row(const ec_layer& from, const Model<Word>& model) {
+    FirstRow<Word> to;
+    const int64_t dim = model.dim, head = model.head;
+    to.query = take_linear(from.query, dim, dim);
+    to.key = arena.take<Panels<Word>>(model.heads);
+    to.value = arena.take<Panels<Word>>(model.heads);
+    for (int64_t h = 0; h < model.heads; ++h) {
+      const Panels<Word> key = take_panels(from.key.weight + h * head * dim, dim, head, 1, dim);
+      const Panels<Word> value = take_panels(from.value.weight + h * head * dim, head, dim, dim, 1);
+      if (arena.memory) to.key[h] = key, to.value[h] = value;
+    }
+    to.value_bias = take_bias(from.value.bias, dim, round_up(dim, kBlock) + kBlock);
+    return to;
+  }
+  void take_all(Model<Word>* model) {
+    const ec_encoder_spec& spec = model->spec;
+    if (model->has_projection) model->projection = take_linear(spec.projection, spec.dim, spec.width);
+    model->layers = arena.take<Layer<Word>>(spec.layers);
+    for (int64_t i = 0; i < spec.layers; ++i) {
+      const ec_layer& from = spec.layer[i];
+      Layer<Word> to;
+      to.qkv = take_qkv(from, spec.dim);
+      to.output = take_linear(from.output, spec.dim, spec.dim);
+      to.up = take_linear(from.up, spec.inner, spec.dim);
+      to.down = take_linear(from.down, spec.dim, spec.inner);
+      to.norm1 = from.norm1;
+      to.norm2 = from.norm2;
+      if (arena.memory) model->layers[i] = to;
+    }
+    model->first = take_first_row(spec.layer[spec.layers - 1], *model);
+  }
+};
+
+/* NULL: not enough memory. */
+template <class Word>
+static Model<Word>* model_create(const ec_encoder_spec& spec) {
+  Model<Word> model = {};
+  model.spec = spec;
+  model.dim = spec.dim;
+  model.padded = round_up(spec.dim, kBlock);
+  model.inner = spec.inner;
+  model.heads = spec.heads;
+  model.head = spec.dim / spec.heads;
+  model.scale = 1.0f / sqrtf((float)model.head);
+  model.has_projection = spec.projection.weight != nullptr;
+  Packer<Word> counting = {};
+  counting.arena.template take<Model<Word>>(1);
+  counting.take_all(&model);
+  void* memory = ec::memory_take(counting.arena.used);
+  if (!memory) return nullptr;
+  Packer<Word> packing = {};
+  packing.arena.memory = static_cast<char*>(memory);
+  Model<Word>* made = packing.arena.template take<Model<Word>>(1);
+  packing.take_all(&model);
+  model.memory = memory;
+  *made = model;
+  return made;
+}
+
+}  // namespace EC_ISA
+
+#endif

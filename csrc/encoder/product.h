@@ -1,0 +1,146 @@
+/* The product kernel: tile[i][column] = sum over k of a[i][k] * b[k][column], for float32 or pairs of
+ * bfloat16.
+ *
+ * It is every product of the encoder: the linear layers (b: packed weights), scores (b: packed keys) and
+ * contexts (b: values). a is row-major with any stride; b comes in panels of 32 columns, [k][32] each, so
+ * that a step loads two vectors (AVX-512), broadcasts kRows words of a and does 2 kRows fused multiply-adds:
+ * with a panel in L1 or L2 the FMA units are the bound. What is done with a tile (bias, GELU, rounding,
+ * residual) is the epilogue's, while it is in registers. Rows of a are taken in blocks that stay in L2 over
+ * all panels; b streams from L3 once a block.
+ *
+ * An element's sum runs over k in one chain, whatever the tile: a row's result does not depend on its
+ * neighbours.
+ */
+#ifndef EMBEDCACHE_ENCODER_PRODUCT_H
+#define EMBEDCACHE_ENCODER_PRODUCT_H
+
+#include "../cpu/pairs.h"
+
+namespace EC_ISA {
+
+constexpr int kRows = EC_LANES == 16 ? 12 : 4;
+constexpr int kStrip = 2 * kLanes; /* columns of a tile; a panel is one strip (AVX-512) or two */
+constexpr int64_t kBlockBytes = 256 << 10;
+
+typedef uint32_t vu_unaligned __attribute__((vector_size(4 * EC_LANES), aligned(4)));
+
+static inline vf load_words(const float* p) { return load_unaligned(p); }
+static inline vu load_words(const Pair* p) { return *reinterpret_cast<const vu_unaligned*>(p); }
+static inline void store_unaligned(float* p, vf x) { *reinterpret_cast<vf_unaligned*>(p) = x; }
+static inline void store_unaligned(Pair* p, vu x) { *reinterpret_cast<vu_unaligned*>(p) = x; }
+
+static inline __attribute__((always_inline)) vf multiply_add(vf sum, vf row, float scalar) {
+  return sum + row * scalar;
+}
+static inline __attribute__((always_inline)) vf multiply_add(vf sum, vu row, Pair scalar) {
+  return pair_dot(sum, row, vu{} + scalar);
+}
+
+static inline int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
+
+/* Two neighbouring vectors of numbers as words: 2 kLanes floats, or kLanes pairs. */
+static inline void store_numbers(float* p, vf x, vf y) {
+  store_unaligned(p, x);
+  store_unaligned(p + kLanes, y);
+}
+static inline void store_numbers(Pair* p, vf x, vf y) { store_unaligned(p, pairs_in_order(x, y)); }
+
+template <int R>
+struct Tile {
+  vf at[R][2];
+};
+
+/* A matrix of n words a row, row-major; stride in words. */
+template <class Word>
+struct Rows {
+  const Word* data;
+  int64_t stride;
+};
+
+/* Packed columns: panel p's words k at data + p * panel + k * step. */
+template <class Word>
+struct Panels {
+  const Word* data;
+  int64_t panel, step;
+};
+
+template <int R, class Word>
+static inline __attribute__((always_inline)) Tile<R> tile_sum(const Word* a, int64_t stride, const Word* b,
+                                                              int64_t step, int64_t n) {
+  Tile<R> tile = {};
+  for (int64_t k = 0; k < n; ++k) {
+    const auto low = load_words(b), high = load_words(b + kLanes);
+    const Word* scalar = a + k;
+#pragma GCC unroll 12
+    for (int i = 0; i < R; ++i, scalar += stride) {
+      tile.at[i][0] = multiply_add(tile.at[i][0], low, *scalar);
+      tile.at[i][1] = multiply_add(tile.at[i][1], high, *scalar);
+    }
+    b += step;
+  }
+  return tile;
+}
+
+template <int R, class Word, class Epilogue>
+static inline __attribute__((always_inline)) int64_t tiles_of(Rows<Word> a, int64_t first, int64_t end,
+                                                              const Word* b, int64_t step, int64_t n,
+                                                              int64_t column, const Epilogue& epilogue) {
+  for (; first + R <= end; first += R) {
+    Tile<R> tile = tile_sum<R>(a.data + first * a.stride, a.stride, b, step, n);
+    epilogue.template take<R>(tile, first, column);
+  }
+  return first;
+}
+
+/* Rows [0, m) of a times `columns` (a multiple of 32) columns of b; n words each. epilogue.take<R>(tile, row,
+ * column) gets every tile of R rows and kStrip columns once. */
+template <class Word, class Epilogue>
+static void product(Rows<Word> a, int64_t m, Panels<Word> b, int64_t columns, int64_t n,
+                    const Epilogue& epilogue) {
+  const int64_t fitting = kBlockBytes / (4 * n) / kRows * kRows, block = fitting > kRows ? fitting : kRows;
+  for (int64_t start = 0; start < m; start += block) {
+    const int64_t end = start + block < m ? start + block : m;
+    for (int64_t column = 0; column < columns; column += kStrip) {
+      const Word* panel = b.data + column / kBlock * b.panel + column % kBlock;
+      int64_t row = tiles_of<kRows>(a, start, end, panel, b.step, n, column, epilogue);
+      if (kRows > 8) row = tiles_of<8>(a, row, end, panel, b.step, n, column, epilogue);
+      if (kRows > 4) row = tiles_of<4>(a, row, end, panel, b.step, n, column, epilogue);
+      row = tiles_of<2>(a, row, end, panel, b.step, n, column, epilogue);
+      tiles_of<1>(a, row, end, panel, b.step, n, column, epilogue);
+    }
+  }
+}
+
+/* A matrix of weights in panels: element (k, column) is source[column * column_step + k * k_step], zero from
+ * `columns` on. words_of_pack says how many words it takes. */
+template <class Word>
+static int64_t words_of_pack(int64_t columns, int64_t k) {
+  return round_up(columns, kBlock) * (k / kPer<Word>);
+}
+
+static inline void pack_row(float* out, const float* first, const float*) {
+  for (int c = 0; c < kBlock; ++c) out[c] = first[c];
+}
+static inline void pack_row(Pair* out, const float* first, const float* second) {
+  for (int c = 0; c < kBlock; c += kLanes)
+    store_unaligned(out + c, pairs_of_lanes(load_unaligned(first + c), load_unaligned(second + c)));
+}
+
+template <class Word>
+static Panels<Word> pack(Word* out, const float* source, int64_t columns, int64_t k, int64_t column_step,
+                         int64_t k_step) {
+  const Panels<Word> panels = {out, k / kPer<Word> * kBlock, kBlock};
+  for (int64_t column = 0; column < columns; column += kBlock)
+    for (int64_t i = 0; i < k; i += kPer<Word>, out += kBlock) {
+      float numbers[2][kBlock] = {};
+      for (int c = 0; c < kBlock && column + c < columns; ++c)
+        for (int j = 0; j < kPer<Word>; ++j)
+          numbers[j][c] = source[(column + c) * column_step + (i + j) * k_step];
+      pack_row(out, numbers[0], numbers[1]);
+    }
+  return panels;
+}
+
+}  // namespace EC_ISA
+
+#endif
