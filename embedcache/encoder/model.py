@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +21,10 @@ from embedcache.encoder.folder import (
     resolve_device,
     resolve_dtype,
 )
+from embedcache.encoder.plain import POOLINGS, Plain
+from embedcache.encoder.runners import choose_runner, count_threads
 from embedcache.errors import EmbedcacheError
 
-POOLINGS = ("cls", "mean")
 TOKENIZE_ROWS = 512  # texts tokenized at once: bounds the memory that the tokenizer's own records take
 
 
@@ -48,9 +50,19 @@ class Encoder:
         dim: D, the width of the vectors. layers: number of transformer layers.
         max_length: the most tokens of a row. device, compute_dtype: where and in what it computes.
         batch_tokens: padded tokens of one batch that suit the device.
+        kernel: what computes the forward pass, "native", "packed" or "plain" (see ``runners``).
+        invariant: whether a row's vectors are the same to the bit in any batch. threads: batches computed at once.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, identity: dict[str, Any], source: str, device: str) -> None:
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        identity: dict[str, Any],
+        source: str,
+        device: str,
+        kernel: str | None = None,
+    ) -> None:
         self.model, self.tokenizer = model, tokenizer
         self.identity, self.source, self.device = identity, source, device
         self.max_length: int = identity["max_length"]
@@ -67,7 +79,10 @@ class Encoder:
         self._suffix = special[::-1].index(0) if 0 in special else 0
         # The model's pad id, not the tokenizer's: RoBERTa and MPNet count positions by it.
         pad = model.config.pad_token_id if model.config.pad_token_id is not None else tokenizer.pad_token_id
-        self._pad = int(pad or 0)
+        self._plain = Plain(model, int(pad or 0), device)
+        self._runner, self._uncounted = choose_runner(model, self._plain, self.max_length, device, kernel)
+        self.kernel, self.invariant = self._runner.kernel, self._runner.invariant
+        self.threads = count_threads(self._runner, device)
 
     @classmethod
     def load(
@@ -79,10 +94,12 @@ class Encoder:
         device: str = "auto",
         trust_remote_code: bool = False,
         check: Callable[[dict[str, Any]], None] | None = None,
+        kernel: str | None = None,
     ) -> Encoder:
         """Load from a local folder, or by a Hugging Face name through the usual cache; safetensors only.
 
-        ``check`` hears the identity before any weights are loaded, and may raise.
+        ``check`` hears the identity before any weights are loaded, and may raise. ``kernel`` None is the fastest one
+        that can run the encoder; all give the same vectors but for rounding.
 
         Raises:
             EmbedcacheError: it cannot be had, is incomplete or damaged, is no encoder with a CLS token, needs its
@@ -103,7 +120,7 @@ class Encoder:
                 f"max_length {max_length} is more than the {positions} positions of {name}: "
                 f"use --max-length {positions} or less"
             )
-        return cls(model.to(device), tokenizer, identity, name, device)
+        return cls(model.to(device), tokenizer, identity, name, device, kernel)
 
     def tokenize(self, texts: Sequence[str]) -> Tokens:
         """Token ids of each text, cut to max_length as the model's own tokenizer cuts (special tokens stay)."""
@@ -138,11 +155,16 @@ class Encoder:
                 embeddings before it; negative counts from the end, -1 is the model's last_hidden_state.
 
         Returns:
-            A float32 array [n, dim] per output. A row's vectors do not depend on the others of its batch.
+            A float32 array [n, dim] per output. A row's vectors do not depend on the others of its batch, but for
+            rounding where the encoder is not ``invariant``.
 
         Raises:
             EmbedcacheError: no such pooling or layer; a single row does not fit into the GPU's memory.
         """
+        for pooling, layer in outputs:
+            self.layer_number(layer)
+            if pooling not in POOLINGS:
+                raise EmbedcacheError(f"unknown pooling '{pooling}': use {' or '.join(POOLINGS)}")
         if len(ids) == 0:
             return [np.empty((0, self.dim), dtype=np.float32) for _ in outputs]
         try:
@@ -171,52 +193,45 @@ class Encoder:
         batch_tokens: int | None = None,
         tell: Callable[[np.ndarray], None] | None = None,
     ) -> list[np.ndarray]:
-        """Vectors of tokenized texts, in their order, float32 [n, dim] per output; ``tell`` hears each batch's rows."""
+        """Vectors of tokenized texts, in their order, float32 [n, dim] per output.
+
+        ``tell`` hears each batch's rows, in this thread. ``threads`` batches are computed at once.
+        """
         vectors = [np.empty((len(tokens.ids), self.dim), dtype=np.float32) for _ in outputs]
-        for batch in plan_batches(tokens.lengths, batch_tokens or self.batch_tokens):
-            for whole, part in zip(vectors, self.encode([tokens.ids[i] for i in batch], outputs), strict=True):
-                whole[batch] = part
-            if tell is not None:
-                tell(batch)
+        batches = plan_batches(tokens.lengths, batch_tokens or self.batch_tokens)
+
+        def work(batch: np.ndarray) -> list[np.ndarray]:
+            return self.encode([tokens.ids[i] for i in batch], outputs)
+
+        with _mapper(self.threads) as map_batches:
+            for batch, parts in zip(batches, map_batches(work, batches), strict=True):
+                for whole, part in zip(vectors, parts, strict=True):
+                    whole[batch] = part
+                if tell is not None:
+                    tell(batch)
         return vectors
 
-    @torch.inference_mode()
     def _forward(self, ids: Sequence[Sequence[int]], outputs: Sequence[tuple[str, int]]) -> list[np.ndarray]:
-        layers = [self.layer_number(layer) for _, layer in outputs]
-        input_ids, attention_mask = self.pad(ids)
-        inner = any(layer < self.layers for layer in layers)
-        result = self.model(
-            input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=inner, return_dict=True
-        )
-        pooled = []
-        for (pooling, _), layer in zip(outputs, layers, strict=True):
-            hidden = result.last_hidden_state if layer == self.layers else result.hidden_states[layer]
-            pooled.append(pool(hidden, attention_mask, pooling).cpu().numpy())
-        return pooled
+        resolved = [(pooling, self.layer_number(layer)) for pooling, layer in outputs]
+        odd = [] if self._uncounted is None else [i for i, row in enumerate(ids) if self._uncounted in row]
+        if not odd:
+            return self._runner.run(ids, resolved)
+        # A text with a literal "<pad>": one by one, so that such a row does not depend on its batch either.
+        alone = [self._plain.run([ids[i]], resolved) for i in odd]
+        rest = sorted(set(range(len(ids))) - set(odd))
+        parts = [self._runner.run([ids[i] for i in rest], resolved)] if rest else []
+        back = np.argsort(rest + odd)
+        return [np.concatenate(pieces)[back] for pieces in zip(*parts, *alone, strict=True)]
 
     def pad(self, ids: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
         """(input_ids, attention_mask) of rows of token ids: int64 [n, longest] on the encoder's device."""
-        lengths = np.fromiter(map(len, ids), dtype=np.int64, count=len(ids))
-        padded = np.full((len(ids), lengths.max()), self._pad, dtype=np.int64)
-        mask = np.arange(padded.shape[1]) < lengths[:, None]
-        padded[mask] = np.concatenate([np.asarray(row, dtype=np.int64) for row in ids])
-        return torch.from_numpy(padded).to(self.device), torch.from_numpy(mask.astype(np.int64)).to(self.device)
+        return self._plain.pad(ids)
 
     def layer_number(self, layer: int) -> int:
         """The layer counted from the embeddings, 0, to the last, ``layers``. Raises EmbedcacheError for no such one."""
         if not -self.layers - 1 <= layer <= self.layers:
             raise EmbedcacheError(f"no layer {layer}: {self.source} has {self.layers}, and -1 is the last")
         return layer if layer >= 0 else self.layers + 1 + layer
-
-
-def pool(hidden: torch.Tensor, mask: torch.Tensor, pooling: str) -> torch.Tensor:
-    """[n, L, D] and its mask [n, L] to float32 [n, D]."""
-    if pooling == "cls":
-        return hidden[:, 0].float()
-    if pooling == "mean":
-        weight = mask.unsqueeze(-1).float()
-        return (hidden.float() * weight).sum(1) / weight.sum(1)
-    raise EmbedcacheError(f"unknown pooling '{pooling}': use {' or '.join(POOLINGS)}")
 
 
 def _load(folder: Path, name: str, compute_dtype: str, trust_remote_code: bool) -> tuple[Any, Any]:
@@ -297,6 +312,19 @@ def _positions(model: Any) -> int | None:
             # RoBERTa's and MPNet's tables count from behind the pad id.
             return module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
     return getattr(model.config, "max_position_embeddings", None)
+
+
+@contextmanager
+def _mapper(threads: int) -> Iterator[Callable[..., Any]]:
+    """A ``map`` over that many threads, results in order; what has not begun is dropped on an error or Ctrl-C."""
+    if threads == 1:
+        yield map
+        return
+    pool = ThreadPoolExecutor(threads)
+    try:
+        yield pool.map
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 @contextmanager

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import threading
+import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -108,6 +110,54 @@ def test_unknown_pooling_and_layer(tiny_bert: Path) -> None:
     for layer in (3, -4):
         with pytest.raises(EmbedcacheError, match=f"no layer {layer}: .* has 2"):
             encoder.encode([[1, 2]], [("cls", layer)])
+
+
+@pytest.mark.parametrize("family", ["roberta", "mpnet", "bert"])
+def test_rows_that_hold_the_pad_token(tiny_models: dict[str, Path], family: str) -> None:
+    """RoBERTa and MPNet do not count such a token as a position."""
+    encoder = load(tiny_models[family], dtype="float32")
+    assert encoder.kernel != "plain"
+    ids = [[2, 9, 3], [2, 9, 1, 10, 1, 3], [2, 9, 10, 11, 3], [2, 1, 3]]
+    for outputs in ([("cls", -1)], [("mean", 1), ("cls", -1)]):
+        alone = [load(tiny_models[family], dtype="float32", kernel="plain").encode([row], outputs) for row in ids]
+        for got, want in zip(encoder.encode(ids, outputs), zip(*alone, strict=True), strict=True):
+            np.testing.assert_allclose(got, np.concatenate(want), atol=1e-5)
+        for got, want in zip(encoder.encode(ids[1:2], outputs), alone[1], strict=True):
+            np.testing.assert_allclose(got, want, atol=1e-5)
+
+
+def test_several_batches_at_once(tiny_bert: Path) -> None:
+    """Vectors in the rows' order, ``tell`` in this thread and in the batches' order, an error as it is."""
+    encoder = load(tiny_bert, dtype="float32")
+    tokens = encoder.tokenize(TEXTS)
+    outputs = [("cls", -1), ("mean", 1)]
+    expected = encoder.encode(tokens.ids, outputs)
+    encoder.threads, forward, threads = 3, encoder._forward, set()
+
+    def slow(ids: Any, outputs: Any) -> list[np.ndarray]:
+        threads.add(threading.get_ident())
+        time.sleep(0.002 * len(ids[0]))  # the first batches, of long rows, end last
+        return forward(ids, outputs)
+
+    encoder._forward = slow  # type: ignore[method-assign]
+    told: list[tuple[int, list[int]]] = []
+    found = encoder.encode_tokens(
+        tokens, outputs, batch_tokens=64, tell=lambda rows: told.append((threading.get_ident(), rows.tolist()))
+    )
+    for got, want in zip(found, expected, strict=True):
+        np.testing.assert_allclose(got, want, atol=1e-5)
+    assert {thread for thread, _ in told} == {threading.get_ident()}
+    assert threading.get_ident() not in threads
+    assert len(threads) == 3
+    assert [rows for _, rows in told] == [batch.tolist() for batch in plan_batches(tokens.lengths, 64)]
+
+    def stop(rows: np.ndarray) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        encoder.encode_tokens(tokens, outputs, batch_tokens=64, tell=stop)
+    with pytest.raises(EmbedcacheError, match="no layer 9"):
+        encoder.encode_tokens(tokens, [("cls", 9)])
 
 
 def test_a_batch_that_does_not_fit_is_halved(tiny_bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,55 @@
+"""The forward pass as transformers does it, padded: for every architecture, and the oracle for the other runners."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from embedcache.errors import EmbedcacheError
+
+POOLINGS = ("cls", "mean")
+
+
+class Plain:
+    """The runner (see ``runners``) for whatever ``AutoModel`` loads; padded with ``pad_id``."""
+
+    kernel = "plain"
+    invariant = False
+
+    def __init__(self, model: Any, pad_id: int, device: str) -> None:
+        self._model, self._pad_id, self._device = model, pad_id, device
+        self._layers: int = model.config.num_hidden_layers
+
+    @torch.inference_mode()
+    def run(self, ids: Sequence[Sequence[int]], outputs: Sequence[tuple[str, int]]) -> list[np.ndarray]:
+        input_ids, attention_mask = self.pad(ids)
+        inner = any(layer < self._layers for _, layer in outputs)
+        result = self._model(
+            input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=inner, return_dict=True
+        )
+        pooled = []
+        for pooling, layer in outputs:
+            hidden = result.last_hidden_state if layer == self._layers else result.hidden_states[layer]
+            pooled.append(pool(hidden, attention_mask, pooling).cpu().numpy())
+        return pooled
+
+    def pad(self, ids: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+        """(input_ids, attention_mask) of rows of token ids: int64 [n, longest] on the model's device."""
+        lengths = np.fromiter(map(len, ids), dtype=np.int64, count=len(ids))
+        padded = np.full((len(ids), lengths.max()), self._pad_id, dtype=np.int64)
+        mask = np.arange(padded.shape[1]) < lengths[:, None]
+        padded[mask] = np.concatenate([np.asarray(row, dtype=np.int64) for row in ids])
+        return torch.from_numpy(padded).to(self._device), torch.from_numpy(mask.astype(np.int64)).to(self._device)
+
+
+def pool(hidden: torch.Tensor, mask: torch.Tensor, pooling: str) -> torch.Tensor:
+    """[n, L, D] and its mask [n, L] to float32 [n, D]."""
+    if pooling == "cls":
+        return hidden[:, 0].float()
+    if pooling == "mean":
+        weight = mask.unsqueeze(-1).float()
+        return (hidden.float() * weight).sum(1) / weight.sum(1)
+    raise EmbedcacheError(f"unknown pooling '{pooling}': use {' or '.join(POOLINGS)}")

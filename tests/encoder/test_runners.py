@@ -1,0 +1,178 @@
+"""Every runner gives the vectors of plain transformers, for every family, layer and pooling, in any batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from embedcache.encoder import packed
+from embedcache.encoder.plain import Plain
+from embedcache.encoder.runners import Runner, choose_runner, count_threads
+from embedcache.errors import EmbedcacheError
+from tests.encoder.conftest import VOCABULARY
+
+M = 64
+LENGTHS = [5, 1, 17, 64, 3, 17, 2, 30, 64, 5, 5, 1]
+LAST = [("cls", 3)]
+ALL = [(pooling, layer) for layer in (3, 0, 1, 2) for pooling in ("cls", "mean")]
+# How the families and their configurations vary: heads, widths, activations, embedding sizes, positions.
+MODELS: list[tuple[str, dict[str, Any]]] = [
+    ("bert", {}),
+    ("bert", {"num_attention_heads": 1, "hidden_act": "relu", "num_hidden_layers": 3}),
+    ("bert", {"num_attention_heads": 16, "intermediate_size": 40, "hidden_act": "gelu_new", "type_vocab_size": 1}),
+    ("bert", {"hidden_size": 36, "num_attention_heads": 3, "max_position_embeddings": 64, "layer_norm_eps": 1e-5}),
+    ("roberta", {}),
+    ("roberta", {"pad_token_id": 0, "max_position_embeddings": 65, "type_vocab_size": 1}),
+    ("xlm-r", {"num_attention_heads": 2}),
+    ("camembert", {"intermediate_size": 100}),
+    ("mpnet", {}),
+    ("mpnet", {"num_attention_heads": 2, "hidden_act": "relu", "max_position_embeddings": 514}),
+    ("distilbert", {}),
+    ("distilbert", {"num_attention_heads": 8, "hidden_act": "relu"}),
+    ("electra", {"embedding_size": 32}),
+    ("electra", {"embedding_size": 20, "num_attention_heads": 2}),
+    ("electra", {"embedding_size": 48, "hidden_act": "gelu_fast"}),
+]
+
+
+def plain(model: Any) -> Plain:
+    return Plain(model, model.config.pad_token_id, "cpu")
+
+
+def make_runner(model: Any, kernel: str) -> Runner:
+    try:
+        runner, _ = choose_runner(model, plain(model), M, "cpu", kernel)
+    except EmbedcacheError:
+        if kernel != "native":
+            raise
+        pytest.skip("the native encoder is not built, or not for this processor")
+    assert runner.kernel == kernel
+    return runner
+
+
+def some_ids(lengths: list[int] = LENGTHS) -> list[list[int]]:
+    rng = np.random.default_rng(0)
+    return [rng.integers(2, VOCABULARY, size=length).tolist() for length in lengths]  # no pad id, 0 or 1
+
+
+def close(found: list[np.ndarray], wanted: list[np.ndarray]) -> None:
+    for got, want in zip(found, wanted, strict=True):
+        assert (got.dtype, got.shape) == (np.float32, want.shape)
+        np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5 * np.abs(want).max())
+
+
+@pytest.mark.parametrize("kernel", ["packed", "native"])
+class TestRunner:
+    @pytest.mark.parametrize(("family", "changes"), MODELS, ids=str)
+    def test_all_layers_and_poolings(
+        self, make_model: Callable[..., Any], kernel: str, family: str, changes: dict[str, Any]
+    ) -> None:
+        model = make_model(family, **changes)
+        close(make_runner(model, kernel).run(some_ids(), ALL), plain(model).run(some_ids(), ALL))
+
+    @pytest.mark.parametrize(("family", "changes"), MODELS, ids=str)
+    def test_the_last_layer_for_cls_alone(
+        self, make_model: Callable[..., Any], kernel: str, family: str, changes: dict[str, Any]
+    ) -> None:
+        model = make_model(family, **changes)
+        runner = make_runner(model, kernel)
+        for outputs in (LAST, [("mean", 1), *LAST, ("cls", 0)], [("cls", 2), ("cls", 1)], [("cls", 0)], LAST * 2):
+            close(runner.run(some_ids(), outputs), plain(model).run(some_ids(), outputs))
+
+    @pytest.mark.parametrize("family", ["bert", "mpnet"])
+    def test_a_row_alone_and_among_others(self, make_model: Callable[..., Any], kernel: str, family: str) -> None:
+        runner, ids = make_runner(make_model(family), kernel), some_ids()
+        for outputs in (LAST, ALL):
+            together = runner.run(ids, outputs)
+            alone = [runner.run([row], outputs) for row in ids]
+            close([np.concatenate(parts) for parts in zip(*alone, strict=True)], together)
+            if runner.invariant:
+                for whole, parts in zip(together, zip(*alone, strict=True), strict=True):
+                    assert whole.tobytes() == np.concatenate(parts).tobytes()
+
+    @pytest.mark.parametrize("length", [1, 2, 3])
+    def test_short_rows(self, make_model: Callable[..., Any], kernel: str, length: int) -> None:
+        for family in ("bert", "mpnet", "distilbert"):
+            model, ids = make_model(family), some_ids([length])
+            close(make_runner(model, kernel).run(ids, ALL), plain(model).run(ids, ALL))
+
+    def test_rows_of_one_length_and_of_all(self, make_model: Callable[..., Any], kernel: str) -> None:
+        model = make_model("mpnet")
+        for lengths in ([9] * 20, list(range(1, M + 1))):
+            ids = some_ids(lengths)
+            close(make_runner(model, kernel).run(ids, LAST), plain(model).run(ids, LAST))
+
+    def test_bfloat16(self, make_model: Callable[..., Any], kernel: str) -> None:
+        """Not farther from the float32 vectors than transformers in bfloat16, with some room for luck."""
+        exact = plain(make_model("bert")).run(some_ids(), ALL)
+        rounded = make_model("bert").bfloat16()
+        runs = [make_runner(rounded, kernel).run(some_ids(), ALL), plain(rounded).run(some_ids(), ALL)]
+        ours, theirs = ([np.abs(got - want).max() for got, want in zip(run, exact, strict=True)] for run in runs)
+        assert all(a <= 1.5 * b for a, b in zip(ours, theirs, strict=True)), (ours, theirs)
+        last = make_runner(rounded, kernel).run(some_ids(), LAST)[0]
+        assert np.abs(last - exact[0]).max() <= 1.5 * theirs[0]
+
+
+@pytest.mark.parametrize(
+    ("family", "changes"),
+    [
+        ("albert", {"embedding_size": 32}),
+        ("deberta", {}),
+        ("modernbert", {"pad_token_id": 0}),
+        ("bert", {"hidden_act": "silu"}),
+    ],
+)
+def test_other_architectures_stay_plain(make_model: Callable[..., Any], family: str, changes: dict[str, Any]) -> None:
+    model = make_model(family, **changes)
+    runner, _ = choose_runner(model, plain(model), M, "cpu", None)
+    assert (runner.kernel, runner.invariant) == ("plain", False)
+    (got,) = runner.run(some_ids(), LAST)
+    for row, want in zip(some_ids(), got, strict=True):
+        hidden = model(input_ids=torch.tensor([row])).last_hidden_state
+        np.testing.assert_allclose(hidden[0, 0].numpy(), want, atol=1e-5)
+    with pytest.raises(EmbedcacheError, match=f"kernel 'packed' cannot run this {model.config.model_type} encoder"):
+        choose_runner(model, plain(model), M, "cpu", "packed")
+
+
+def test_unknown_kernel(make_model: Callable[..., Any]) -> None:
+    model = make_model("bert")
+    with pytest.raises(EmbedcacheError, match="unknown kernel 'fast': use native, packed, plain"):
+        choose_runner(model, plain(model), M, "cpu", "fast")
+
+
+def test_variable_length_attention(make_model: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The branch for GPUs, with a stand-in that attends row by row as torch's varlen_attn documents."""
+    calls = []
+
+    def stand_in(query: Any, key: Any, value: Any, starts: Any, starts_k: Any, longest: int, longest_k: int) -> Any:
+        assert query.shape == key.shape == value.shape == (sum(LENGTHS), 4, 8)
+        assert query.stride(-1) == 1
+        assert starts.dtype == starts_k.dtype == torch.int32
+        assert longest == longest_k == max(LENGTHS)
+        calls.append(starts.tolist())
+        out = torch.empty(query.shape)
+        for begin, end in pairwise(starts):
+            q, k, v = (part[begin:end].transpose(0, 1) for part in (query, key, value))
+            out[begin:end] = ((q @ k.mT / 8**0.5).softmax(-1) @ v).transpose(0, 1)
+        return out
+
+    monkeypatch.setattr(packed, "_flash_attention", lambda blueprint: stand_in)
+    model = make_model("bert")
+    close(make_runner(model, "packed").run(some_ids(), ALL), plain(model).run(some_ids(), ALL))
+    assert calls == [[0, *np.cumsum(sorted(LENGTHS, reverse=True))]] * 3
+
+
+def test_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Native:
+        kernel, invariant, run = "native", True, None
+
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    assert count_threads(Native(), "cpu") == 3  # type: ignore[arg-type]
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
+    assert count_threads(Native(), "cpu") == 4  # type: ignore[arg-type]
