@@ -127,7 +127,8 @@ class Filler:
         self.donors[output].gather(same_text, vectors, truncated)
         if len(window.new):
             place = np.minimum(np.searchsorted(window.new, same_text), len(window.new) - 1)
-            fresh = window.new[place] == same_text
+            # A vector that exists is kept: asked for beside others it may come out a rounding apart.
+            fresh = (window.new[place] == same_text) & (self.donors[output].source[same_text] < 0)
             vectors[fresh], truncated[fresh] = found[place[fresh]], cut[place[fresh]]
         return vectors, truncated
 
