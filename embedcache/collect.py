@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from embedcache.cache.labels import LabelCoder
-from embedcache.cache.strings import HASH_BYTES, Spool, Text, hash_texts, to_utf8
+from embedcache.cache.strings import HASH_BYTES, Spool, Text, blank_rows, hash_texts, slices
 from embedcache.errors import EmbedcacheError
-from embedcache.table import Columns, Rows
+from embedcache.table import Columns, Rows, utf8
 
 TOO_MANY_CLASSES = 10_000
 SUSPICIOUS_CLASSES = 1_000  # from here on, when they are more than half as many as the labelled rows
@@ -40,10 +40,10 @@ def collect(rows: Iterable[Rows], columns: Columns, folder: Path) -> Collected:
     coders = {name: LabelCoder() for name in columns.labels}
     kept = {name: Spool(folder) for name in ([columns.id] if columns.id else []) + list(columns.keep)}
     for batch in rows:
-        raw = to_utf8(batch.texts)
-        texts.add(raw)
-        hashes.append(hash_texts(raw))
-        blank += sum(not text or text.isspace() for text in batch.texts)
+        text = utf8(batch.texts)
+        texts.add(text)
+        hashes.append(hash_texts(slices(text)))
+        blank += int(blank_rows(text).sum())
         for name, coder in coders.items():
             coder.add(batch.labels[name])
             if coder.multilabel and coder.classes > MOST_LABELS:
@@ -51,7 +51,7 @@ def collect(rows: Iterable[Rows], columns: Columns, folder: Path) -> Collected:
             if coder.classes >= TOO_MANY_CLASSES:
                 raise _not_a_label(name, coder.classes)
         for name, spool in kept.items():
-            spool.add(to_utf8(batch.ids if name == columns.id and batch.ids is not None else batch.keep[name]))
+            spool.add(utf8(batch.ids if name == columns.id else batch.keep[name]))
     labels = {name: coder.finish(folder) for name, coder in coders.items()}
     for name, (codes, classes) in labels.items():
         if codes.ndim == 1 and len(classes) >= SUSPICIOUS_CLASSES and 2 * len(classes) > np.count_nonzero(codes >= 0):

@@ -1,7 +1,7 @@
-"""One input file: how it is packed, batches of its columns, and where exactly it is broken.
+"""One input file: how it is packed, and where exactly it is broken.
 
-Used by ``table.py`` alone. The fast path only notices that something is wrong; what it is, and on which line, is found
-by reading the file once more, slowly (``numbered``, ``explain``, ``bad_byte``).
+The fast path (``readers.py``) only notices that something is wrong; what it is, and on which line, is found by reading
+the file once more, slowly (``numbered``, ``explain``, ``bad_byte``).
 """
 
 from __future__ import annotations
@@ -14,9 +14,8 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from io import TextIOWrapper
+from io import BufferedReader, TextIOWrapper
 from itertools import islice
-from operator import itemgetter
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -39,6 +38,10 @@ class Source:
     def delimited(self) -> bool:
         return self.format in (".csv", ".tsv")
 
+    @property
+    def separator(self) -> str:
+        return "\t" if self.format == ".tsv" else ","
+
     def binary(self) -> Any:
         """The uncompressed bytes, as a binary file."""
         if self.compression == ".gz":
@@ -52,16 +55,16 @@ class Source:
         if self.compression == ".zst":
             import pyarrow as pa
 
-            return pa.input_stream(str(self.path), compression="zstd")
+            return BufferedReader(pa.input_stream(str(self.path), compression="zstd"))
         return self.path.open("rb")
 
     def text(self) -> TextIOWrapper:
         """The decoded lines. A CSV's line ends stay as they are: they may be part of a quoted cell."""
         return TextIOWrapper(self.binary(), encoding=self.encoding, newline="" if self.delimited else None)
 
-    def csv_reader(self, file: TextIOWrapper) -> Any:
+    def csv_reader(self, lines: Iterable[str]) -> Any:
         csv.field_size_limit(2**31 - 1)  # the default refuses a text of over 131,072 characters
-        return csv.reader(file, delimiter="\t" if self.format == ".tsv" else ",", strict=True)
+        return csv.reader(lines, delimiter=self.separator, strict=True)
 
     def parquet(self) -> Any:
         import pyarrow as pa
@@ -126,126 +129,6 @@ def explained(source: Source) -> Iterator[None]:
 
 def one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
-
-
-# One reader per format. Each yields batches: a list of values per name in ``wanted`` (column -> the option that asked
-# for it), as the format gives them. Columns in ``required`` must be in every row of a JSONL file.
-
-
-def read_batches(
-    source: Source, wanted: Mapping[str, str], required: set[str], batch_rows: int
-) -> Iterator[list[list[Any]]]:
-    with explained(source):
-        if source.format == ".parquet":
-            yield from _read_parquet(source, wanted, batch_rows)
-        elif source.format == ".txt":
-            yield from _read_txt(source, wanted, batch_rows)
-        elif source.delimited:
-            yield from _read_csv(source, wanted, batch_rows)
-        else:
-            yield from _read_jsonl(source, wanted, required, batch_rows)
-
-
-def _read_csv(source: Source, wanted: Mapping[str, str], batch_rows: int) -> Iterator[list[list[Any]]]:
-    with source.text() as file:
-        reader = source.csv_reader(file)
-        try:
-            header: list[str] = next(filter(None, reader), [])
-            if not header:
-                return
-            check_columns(source, wanted, header)
-            getters = [itemgetter(header.index(name)) for name in wanted]
-            while rows := list(islice(filter(None, reader), batch_rows)):  # blank lines are no rows
-                if set(map(len, rows)) != {len(header)}:
-                    explain(source)
-                yield [list(map(get, rows)) for get in getters]
-        except csv.Error:
-            explain(source)
-
-
-def _read_txt(source: Source, wanted: Mapping[str, str], batch_rows: int) -> Iterator[list[list[Any]]]:
-    with source.text() as file:
-        while lines := [line.rstrip("\n") for line in islice(file, batch_rows)]:
-            check_columns(source, wanted, ["text"])
-            yield [lines]
-
-
-def _read_jsonl(
-    source: Source, wanted: Mapping[str, str], required: set[str], batch_rows: int
-) -> Iterator[list[list[Any]]]:
-    checked = False
-    with source.text() as file:
-        while lines := list(islice(file, batch_rows)):
-            rows = json_rows(source, lines)
-            if rows and not checked:  # a label may be absent from some rows, but not from all of the first batch
-                check_columns(source, wanted, list(dict.fromkeys(key for row in rows for key in row)))
-                checked = True
-            try:
-                yield [
-                    list(map(itemgetter(name), rows)) if name in required else [row.get(name) for row in rows]
-                    for name in wanted
-                ]
-            except KeyError:
-                explain(source, required)
-
-
-def json_rows(source: Source, lines: Iterable[str]) -> list[dict[str, Any]]:
-    decode = json.JSONDecoder().decode
-    try:
-        rows = [decode(line) for line in lines if not line.isspace()]
-    except (ValueError, RecursionError):
-        explain(source)
-    if not all(type(row) is dict for row in rows):
-        explain(source)
-    return rows
-
-
-def _read_parquet(source: Source, wanted: Mapping[str, str], batch_rows: int) -> Iterator[list[list[Any]]]:
-    import pyarrow as pa
-
-    file = source.parquet()
-    check_columns(source, wanted, list(file.schema_arrow.names))
-    try:
-        for batch in file.iter_batches(batch_rows, columns=list(wanted)):
-            yield [_python_values(batch.column(name)) for name in wanted]
-    except UnicodeDecodeError as error:
-        raise EmbedcacheError(f"{source.path}: holds strings that are not UTF-8 ({error}): write it again") from error
-    except (pa.ArrowException, OSError) as error:
-        raise EmbedcacheError(f"{source.path}: damaged Parquet file ({one_line(error)}): write it again") from error
-
-
-def _python_values(column: Any) -> list[Any]:
-    """A Parquet column as Python values; times that Python does not have (nanoseconds, the year 10000) as text."""
-    import pyarrow as pa
-
-    if column.type in (pa.float16(), pa.float32()):
-        column = column.cast(pa.string()).cast(pa.float64())  # 0.1, not 0.10000000149011612
-    try:
-        return list(_to_microseconds(column).to_pylist())
-    except UnicodeDecodeError:
-        raise
-    except (ValueError, OverflowError):
-        return [_python_value(scalar) for scalar in column]
-
-
-def _python_value(scalar: Any) -> Any:
-    import pyarrow as pa
-
-    try:
-        return _to_microseconds(scalar).as_py()
-    except (ValueError, OverflowError):
-        return scalar.cast(pa.int64() if pa.types.is_duration(scalar.type) else pa.string()).as_py()
-
-
-def _to_microseconds(values: Any) -> Any:
-    """Python's times have these; for nanoseconds pyarrow gives pandas' types, if that is installed."""
-    import pyarrow as pa
-
-    if pa.types.is_duration(values.type) and values.type.unit == "ns":
-        return values.cast(pa.duration("us"))
-    if pa.types.is_timestamp(values.type) and values.type.unit == "ns":
-        return values.cast(pa.timestamp("us", values.type.tz))
-    return values
 
 
 def check_columns(source: Source, wanted: Mapping[str, str], names: Sequence[str]) -> None:

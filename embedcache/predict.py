@@ -243,7 +243,8 @@ def predict_file(
 
     start = time.perf_counter()
     output = Path(output)
-    total = sum(len(one) for part in read_rows([input], Columns(text), encoding=encoding) for one in part.texts)
+    parts = read_rows([input], Columns(text), encoding=encoding)
+    total = sum(len(one) for part in parts for one in part.texts.to_pylist())
     if output.is_dir() or (output.exists() and output.samefile(input)):
         raise EmbedcacheError(f"{output} is {'a folder' if output.is_dir() else 'the input'}: name another -o OUT.csv")
     done = rows_done = rows = truncated = 0
@@ -261,7 +262,7 @@ def predict_file(
         several = [name for column in columns for name in (column, f"{column}_probability")]
         writer.writerow(["text", *(several if len(columns) > 1 else ["label", "probability"])])
         for part in read_rows([input], Columns(text), encoding=encoding, batch_rows=FILE_ROWS):
-            texts = part.texts
+            texts = part.texts.to_pylist()
             vectors, cut = classifier._encode(texts, tell)
             answers = classifier.answers(vectors)
             writer.writerows(

@@ -337,7 +337,7 @@ def _query_texts(query: str | None, file: str | Path | None, text: str, encoding
         return [query]
     assert file is not None
     if any(suffix.lower() in FORMATS for suffix in Path(file).suffixes[-2:]):
-        return [one for rows in read_rows([file], Columns(text), encoding=encoding) for one in rows.texts]
+        return [one for rows in read_rows([file], Columns(text), encoding=encoding) for one in rows.texts.to_pylist()]
     return read_lines(file, encoding=encoding)
 
 

@@ -1,7 +1,7 @@
 """Input files to rows: CSV, TSV, JSONL, Parquet and plain text, gzip, bzip2 or zstd around them.
 
-Files are streamed, a batch of rows at a time; work per row is done by C code (csv, json, itemgetter, join) as far as
-it goes. ``formats.py`` has the readers of the single formats.
+Files are streamed, a batch of rows at a time. ``readers.py`` has the readers of the single formats, ``formats.py`` says
+what is wrong with a file.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NoReturn
+
+import numpy as np
 
 from embedcache.errors import EmbedcacheError
 from embedcache.formats import (
@@ -21,12 +23,11 @@ from embedcache.formats import (
     existing_file,
     explain,
     explained,
-    json_rows,
     known_encoding,
     open_source,
     place,
-    read_batches,
 )
+from embedcache.readers import json_rows, read_batches
 
 Label = str | tuple[str, ...] | None  # one label, several (or none of them), not labelled
 
@@ -57,16 +58,17 @@ class Columns:
 
 @dataclass
 class Rows:
-    """One batch of n rows. Every value is a ``str``, but see ``labels``; a blank text stays a row.
+    """One batch of n rows; a blank text stays a row.
 
     Attributes:
+        texts, ids, keep: Arrow arrays of type large_string without nulls: UTF-8 bytes and where each value begins.
         labels: column -> a label for each row, or in a column of lists a tuple of different labels; None is no label.
     """
 
-    texts: list[str]
+    texts: Any
     labels: dict[str, list[Label]]
-    ids: list[str] | None
-    keep: dict[str, list[str]]
+    ids: Any | None
+    keep: dict[str, Any]
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -96,7 +98,7 @@ def read_rows(
 def read_lines(path: str | Path, *, encoding: str = "utf-8") -> list[str]:
     """All lines of a text file, whatever its name, blank ones too, without their line ends."""
     source = Source(existing_file(Path(path)), ".txt", "", known_encoding(encoding))
-    return [text for rows in _read_file(source, Columns(), 8192, {}) for text in rows.texts]
+    return [text for rows in _read_file(source, Columns(), 8192, {}) for text in rows.texts.to_pylist()]
 
 
 def column_names(path: str | Path, *, encoding: str = "utf-8") -> list[str]:
@@ -108,7 +110,7 @@ def column_names(path: str | Path, *, encoding: str = "utf-8") -> list[str]:
         return ["text"]
     with explained(source), source.text() as file:
         if not source.delimited:
-            return list(dict.fromkeys(key for row in json_rows(source, islice(file, 8192)) for key in row))
+            return list(dict.fromkeys(key for row in json_rows(source, list(islice(file, 8192))) for key in row))
         try:
             return next(filter(None, source.csv_reader(file)), [])
         except csv.Error:
@@ -119,10 +121,9 @@ def _read_file(source: Source, columns: Columns, batch_rows: int, kinds: dict[st
     required = {columns.text} | ({columns.id} if columns.id is not None else set())
     first = 0  # the batch's first row in this file
     for values in read_batches(source, columns.wanted, required, batch_rows):
-        rows = _to_rows(source, columns, values, first, kinds)
-        first += len(rows)
-        if len(rows):
-            yield rows
+        if values and len(values[0]):
+            yield _to_rows(source, columns, values, first, kinds)
+            first += len(values[0])
     if not first:
         has_header = source.format == ".parquet" or bool(
             source.delimited and column_names(source.path, encoding=source.encoding)
@@ -131,28 +132,46 @@ def _read_file(source: Source, columns: Columns, batch_rows: int, kinds: dict[st
         raise EmbedcacheError(f"{source.path} {what}: there is nothing to embed; check that it is the right file")
 
 
-def _to_rows(source: Source, columns: Columns, values: list[list[Any]], first: int, kinds: dict[str, type]) -> Rows:
-    """A batch that starts at row ``first`` of the file, as checked strings; ``kinds`` is that of ``_check_kind``."""
-    texts: dict[str, list[str]] = {}
+def _to_rows(source: Source, columns: Columns, values: list[Any], first: int, kinds: dict[str, type]) -> Rows:
+    """A batch that starts at row ``first`` of the file, checked; ``kinds`` is that of ``_check_kind``."""
+    strings: dict[str, Any] = {}
     labels: dict[str, list[Label]] = {}
     for (name, option), column in zip(columns.wanted.items(), values, strict=True):
-        one_text = name in (columns.text, columns.id)
-        if one_text or name in columns.keep:
-            try:
-                texts[name] = [v if type(v) is str else _as_text(v, not one_text) for v in column]
-            except TypeError:
-                _refuse_nested(source, name, option, column, first)
-            _check_characters(source, name, texts[name], first)
+        if name in (columns.text, columns.id) or name in columns.keep:
+            one_text = name in (columns.text, columns.id)
+            strings[name] = _as_strings(source, name, option, column, first, one_text)
         if name in columns.labels:
             labels[name] = _as_labels(source, name, column, first)
             _check_kind(source, name, labels[name], first, kinds)
-            _check_characters(source, name, ["".join(label or ()) for label in labels[name]], first)
+            together = "".join(chain.from_iterable(label or () for label in set(labels[name])))
+            if "\0" in together or not _encodable(together):
+                _refuse_characters(source, name, ["".join(label or ()) for label in labels[name]], first)
     return Rows(
-        texts=texts[columns.text],
+        texts=strings[columns.text],
         labels=labels,
-        ids=texts[columns.id] if columns.id is not None else None,
-        keep={name: texts[name] for name in columns.keep},
+        ids=strings[columns.id] if columns.id is not None else None,
+        keep={name: strings[name] for name in columns.keep},
     )
+
+
+def _as_strings(source: Source, name: str, option: str, column: Any, first: int, one_text: bool) -> Any:
+    """The column as Arrow strings; of ``one_text`` every value must be one, else lists and objects become JSON."""
+    import pyarrow as pa
+
+    if isinstance(column, list):
+        try:
+            values = [v if type(v) is str else _as_text(v, not one_text) for v in column]
+        except TypeError:
+            _refuse_nested(source, name, option, column, first)
+        try:
+            column = pa.array(values, pa.large_string())
+        except UnicodeEncodeError:
+            _refuse_characters(source, name, values, first)
+    if column.null_count:
+        column = column.fill_null("")
+    if not utf8(column)[0].all():
+        _refuse_characters(source, name, column.to_pylist(), first)
+    return column
 
 
 def _as_text(value: Any, nested: bool) -> str:
@@ -177,17 +196,25 @@ def _kind(value: Any) -> str:
     return "an object" if isinstance(value, dict) else "bytes" if isinstance(value, bytes) else "a list"
 
 
-def _as_labels(source: Source, name: str, column: list[Any], first: int) -> list[Label]:
-    if set(map(type, column)) == {str} and not (source.delimited and "[" in "".join(column)):
-        return [None if value.strip() in MISSING_LABELS else value for value in column]
-    labels: list[Label] = []
-    for row, value in enumerate(column):
+def _as_labels(source: Source, name: str, column: Any, first: int) -> list[Label]:
+    values = column if isinstance(column, list) else column.to_pylist()
+    try:
+        if set(map(type, values)) <= {str, type(None)}:
+            known = {value: _as_label(value, source.delimited) for value in set(values)}
+            return [known[value] for value in values]
+        return [_as_label(value, source.delimited) for value in values]
+    except ValueError:
+        _refuse_label(source, name, values, first)
+
+
+def _refuse_label(source: Source, name: str, values: list[Any], first: int) -> NoReturn:
+    for row, value in enumerate(values):
         try:
-            labels.append(_as_label(value, source.delimited))
+            _as_label(value, source.delimited)
         except ValueError as error:
             where = f"{source.path} {place(source, first + row)}: column '{name}' (--label)"
             raise EmbedcacheError(f"{where} holds {error}") from None
-    return labels
+    raise AssertionError("called without reason")
 
 
 def _as_label(value: Any, delimited: bool) -> Label:
@@ -236,11 +263,15 @@ def _check_kind(source: Source, name: str, labels: list[Label], first: int, kind
     )
 
 
-def _check_characters(source: Source, name: str, values: list[str], first: int) -> None:
-    """No NUL, and nothing that UTF-8 cannot write (JSON can spell half a surrogate pair)."""
-    together = "".join(values)
-    if "\0" not in together and _encodable(together):
-        return
+def utf8(strings: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Bytes (uint8, a view) and offsets (int64 [n + 1], the first is 0) of Arrow strings as ``Rows`` has them."""
+    _, offsets, data = strings.buffers()
+    ends = np.frombuffer(offsets, np.int64)[strings.offset : strings.offset + len(strings) + 1]
+    return np.frombuffer(data or b"", np.uint8)[ends[0] : ends[-1]], ends - ends[0]
+
+
+def _refuse_characters(source: Source, name: str, values: list[str], first: int) -> NoReturn:
+    """One of them holds NUL, or what UTF-8 cannot write (JSON can spell half a surrogate pair)."""
     row, value = next((i, v) for i, v in enumerate(values) if "\0" in v or not _encodable(v))
     what = "half a surrogate pair, which is no character: remove it"
     if "\0" in value:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from embedcache.cache.labels import unlabelled
+from embedcache.cache.strings import blank_rows
 from embedcache.errors import EmbedcacheError
 
 if TYPE_CHECKING:
@@ -70,13 +71,7 @@ def _split(condition: str, columns: list[str]) -> Iterator[tuple[str, bool, str]
 
 def not_blank(texts: Strings) -> np.ndarray:
     """bool [N]: the texts that are more than white space."""
-    filled = np.diff(texts.offsets) > 0
-    rows = np.flatnonzero(filled)
-    # Only a text that begins with white space, or with a byte of other than ASCII, can be white space alone.
-    first = texts.data[texts.offsets[rows]]
-    for row in rows[(first <= ord(" ")) | np.isin(first, (0xC2, 0xE1, 0xE2, 0xE3))]:
-        filled[row] = not texts[int(row)].isspace()
-    return filled
+    return ~blank_rows((texts.data, texts.offsets))
 
 
 def _equals(cache: Cache, column: str, value: str) -> np.ndarray:

@@ -14,10 +14,10 @@ PACKAGE = ROOT / "embedcache"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # Rooms by floor: a module may import from its own room and from lower floors only.
-FLOOR = {"errors": 0, "formats": 1, "table": 2, "encoder": 2, "cache": 2, "ops": 2, "where": 3, "heads": 3}
-FLOOR |= {"collect": 3, "pipeline": 3, "predict": 4, "search": 4, "export": 4, "encoding": 4, "shards": 4}
-FLOOR |= {"workers": 5, "extract": 6, "options": 5, "progress": 5, "screen": 5}
-FLOOR |= {"show": 7, "show_heads": 7, "cli": 8, "__main__": 9, "__init__": 9}
+FLOOR = {"errors": 0, "formats": 1, "readers": 2, "encoder": 2, "cache": 2, "ops": 2, "table": 3, "pipeline": 3}
+FLOOR |= {"where": 4, "heads": 4, "collect": 4, "predict": 5, "search": 5, "export": 5, "encoding": 5, "shards": 5}
+FLOOR |= {"workers": 6, "extract": 7, "options": 6, "progress": 6, "screen": 6}
+FLOOR |= {"show": 8, "show_heads": 8, "cli": 9, "__main__": 10, "__init__": 10}
 HEAVY = {"torch", "transformers", "numpy", "h5py", "pyarrow", "sklearn", "faiss", "rich"}
 
 

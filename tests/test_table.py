@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from embedcache import readers
 from embedcache.errors import EmbedcacheError
 from embedcache.table import Columns, Rows, column_names, read_lines, read_rows
 
@@ -22,10 +23,10 @@ LABELLED = Columns(labels=("label",))
 def read(path: Path, columns: Columns = LABELLED, **options: Any) -> Rows:
     batches = list(read_rows([path], columns, **options))
     return Rows(
-        [text for b in batches for text in b.texts],
+        [text for b in batches for text in b.texts.to_pylist()],
         {name: [v for b in batches for v in b.labels[name]] for name in columns.labels},
-        None if columns.id is None else [v for b in batches for v in b.ids or []],
-        {name: [v for b in batches for v in b.keep[name]] for name in columns.keep},
+        None if columns.id is None else [v for b in batches for v in b.ids.to_pylist()],
+        {name: [v for b in batches for v in b.keep[name].to_pylist()] for name in columns.keep},
     )
 
 
@@ -93,7 +94,7 @@ def test_several_files_stream_one_after_the_other(tmp_path: Path) -> None:
     first, second = write_delimited(tmp_path / "a.csv", ","), write_jsonl(tmp_path / "b.jsonl")
     batches = list(read_rows([first, str(second)], LABELLED, batch_rows=5))
     assert [len(b) for b in batches] == [5, 3, 5, 3]
-    assert [t for b in batches for t in b.texts] == TEXTS * 2
+    assert [t for b in batches for t in b.texts.to_pylist()] == TEXTS * 2
     (tmp_path / "c.csv").write_text("text\nx\n")
     with pytest.raises(EmbedcacheError, match=r"c\.csv has no column 'label'"):
         list(read_rows([first, tmp_path / "c.csv"], LABELLED))
@@ -250,8 +251,12 @@ BAD = [
 ]
 
 
+@pytest.mark.parametrize("block", [5, 1 << 22])
 @pytest.mark.parametrize(("name", "content", "message"), BAD)
-def test_bad_files_get_one_clear_line(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+def test_bad_files_get_one_clear_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, content: bytes, message: str, block: int
+) -> None:
+    monkeypatch.setattr(readers, "BLOCK", block)
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(EmbedcacheError, match=message) as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from hashlib import blake2b
+from itertools import pairwise
 from pathlib import Path
 from typing import overload
 
@@ -20,10 +21,29 @@ def to_utf8(texts: Sequence[str]) -> list[bytes]:
     return [text.encode() for text in texts]
 
 
-def hash_texts(raw: Sequence[bytes]) -> np.ndarray:
+def slices(text: Text) -> list[memoryview]:
+    """Each text's bytes; nothing is copied."""
+    data, offsets = text[0].data, text[1].tolist()
+    return [data[start:stop] for start, stop in pairwise(offsets)]
+
+
+def hash_texts(raw: Sequence[bytes | memoryview]) -> np.ndarray:
     """[n, 16] uint8: the BLAKE2b hash that a text is known by."""
     digests = b"".join([blake2b(text, digest_size=HASH_BYTES).digest() for text in raw])
     return np.frombuffer(digests, np.uint8).reshape(-1, HASH_BYTES)
+
+
+def blank_rows(text: Text) -> np.ndarray:
+    """bool [n]: the texts that are empty or white space alone."""
+    data, offsets = text
+    blank = np.diff(offsets) == 0
+    rows = np.flatnonzero(~blank)
+    # Only a text that begins with white space, or with a byte of other than ASCII, can be white space alone.
+    first = data[offsets[rows]]
+    strings = Strings(data, offsets)
+    for row in rows[(first <= ord(" ")) | np.isin(first, (0xC2, 0xE1, 0xE2, 0xE3))]:
+        blank[row] = strings[int(row)].isspace()
+    return blank
 
 
 def first_rows(hashes: np.ndarray) -> np.ndarray:
@@ -48,9 +68,10 @@ class Spool:
         self._file = UnnamedFile(folder, "the texts")
         self._lengths: list[np.ndarray] = []
 
-    def add(self, raw: Sequence[bytes]) -> None:
-        self._file.write(b"".join(raw))
-        self._lengths.append(np.fromiter(map(len, raw), np.int64, len(raw)))
+    def add(self, text: Text) -> None:
+        data, offsets = text
+        self._file.write(data)
+        self._lengths.append(np.diff(offsets))
 
     def finish(self) -> Text:
         """The bytes (a map of the file) and offsets of everything that was added."""

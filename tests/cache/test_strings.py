@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,15 +13,16 @@ from hypothesis import strategies as st
 from embedcache.cache import labels
 from embedcache.cache.labels import LabelCoder, label_counts, label_of, unlabelled, valid_codes
 from embedcache.cache.layout import quote, unquote
-from embedcache.cache.strings import Spool, Strings, first_rows, hash_texts, to_utf8
+from embedcache.cache.strings import Spool, Strings, blank_rows, first_rows, hash_texts, slices, to_utf8
 from embedcache.errors import EmbedcacheError
+from embedcache.table import utf8
 
 
 @given(st.lists(st.lists(st.text(), max_size=8), max_size=5))
 def test_texts_round_trip(tmp_path_factory, batches):
     spool = Spool(tmp_path_factory.getbasetemp())
     for batch in batches:
-        spool.add(to_utf8(batch))
+        spool.add(utf8(pa.array(batch, pa.large_string())))
     texts = [text for batch in batches for text in batch]
     strings = Strings(*spool.finish())
     assert list(strings) == texts and strings[:] == texts and len(strings) == len(texts)
@@ -34,6 +36,18 @@ def test_bytes_that_are_no_text():
     assert strings[0] == "a"
     with pytest.raises(EmbedcacheError, match="column 'x' of row 1"):
         _ = strings[1]
+
+
+@given(
+    st.lists(st.text(st.sampled_from("a é\u00a0\u0085\u1680\u2003\u3000\u3042\t\x1c"), max_size=3), min_size=1),
+    st.data(),
+)
+def test_hashes_and_blanks_of_a_part_of_an_arrow_array(texts, data):
+    start = data.draw(st.integers(0, len(texts) - 1))
+    texts, part = texts[start:], pa.array(texts, pa.large_string())[start:]
+    assert slices(utf8(part)) == to_utf8(texts)
+    assert (hash_texts(slices(utf8(part))) == hash_texts(to_utf8(texts))).all()
+    assert blank_rows(utf8(part)).tolist() == [not text.strip() for text in texts]
 
 
 @given(st.lists(st.text(max_size=2), max_size=50))
