@@ -75,8 +75,8 @@ def sentence_transformers(folder: Path, device: str, dtype: str) -> dict[str, Ru
     import torch
     from sentence_transformers import SentenceTransformer, models
 
-    def make(size: int, attention: str) -> Run:
-        options = {"dtype": getattr(torch, dtype), "attn_implementation": attention}
+    def make(size: int, **attention: str) -> Run:
+        options = {"dtype": getattr(torch, dtype), **attention}
         transformer = models.Transformer(str(folder), max_seq_length=MAX_LENGTH, model_args=options)
         pooling = models.Pooling(transformer.get_word_embedding_dimension(), pooling_mode="cls")
         model = SentenceTransformer(modules=[transformer, pooling], device=device)
@@ -84,10 +84,11 @@ def sentence_transformers(folder: Path, device: str, dtype: str) -> dict[str, Ru
         return lambda texts: model.encode(texts, **options).float().cpu().numpy()
 
     if device == "cpu":
-        return {f"batch {size}": make(size, "sdpa") for size in (32, 64)}
-    runs = {f"batch {size}": make(size, "sdpa") for size in (64, 256)}
+        return {f"batch {size}": make(size) for size in (32, 64)}
+    runs = {f"batch {size}": make(size) for size in (64, 256)}
     if importlib.util.find_spec("flash_attn") and dtype != "float32":
-        runs |= {f"batch {size}, FlashAttention 2": make(size, "flash_attention_2") for size in (64, 256)}
+        flash = {"attn_implementation": "flash_attention_2"}
+        runs |= {f"batch {size}, FlashAttention 2": make(size, **flash) for size in (64, 256)}
     return runs
 
 
@@ -99,7 +100,7 @@ def onnx_runtime(folder: Path, device: str, dtype: str) -> dict[str, Run]:
     import torch
     from onnxruntime.transformers import optimizer
 
-    model, tokenizer = _cls_model(folder, "eager"), _backend(folder)
+    model, tokenizer = _cls_model(folder, attn_implementation="eager"), _backend(folder)
     config, names = model.model.config, ["input_ids", "attention_mask"]
     axes = {name: {0: "batch", 1: "sequence"} for name in names} | {"cls": {0: "batch"}}
     sessions = {}
@@ -135,7 +136,7 @@ def openvino(folder: Path, device: str, dtype: str) -> dict[str, Run]:
     import openvino as ov
     import torch
 
-    model, tokenizer = _cls_model(folder, "sdpa"), _backend(folder)
+    model, tokenizer = _cls_model(folder), _backend(folder)
     config, names = model.model.config, ["input_ids", "attention_mask"]
     example = dict.fromkeys(names, torch.ones(2, 16, dtype=torch.int64))
     shapes = [(name, [-1, -1], ov.Type.i64) for name in names]
@@ -277,14 +278,14 @@ def _transformer(folder: Path, dtype: str, **options: Any) -> Any:
     return AutoModel.from_pretrained(folder, dtype=getattr(torch, dtype), local_files_only=True, **options).eval()
 
 
-def _cls_model(folder: Path, attention: str) -> Any:
+def _cls_model(folder: Path, **options: str) -> Any:
     """(input_ids, attention_mask) to the CLS row: a module that other runtimes' converters can trace."""
     import torch
 
     class ClsModel(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.model = _transformer(folder, "float32", attn_implementation=attention)
+            self.model = _transformer(folder, "float32", **options)
 
         def forward(self, input_ids: Any, attention_mask: Any) -> Any:
             return self.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state[:, 0]
