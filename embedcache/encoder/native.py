@@ -85,6 +85,9 @@ class NativeEncoder:
         EmbedcacheError: this machine cannot (see ``backend``), sizes that it does not do, or not enough memory.
     """
 
+    kernel = "native"
+    invariant = True
+
     def __init__(self, blueprint: Blueprint, max_length: int, compute_dtype: str) -> None:
         library = _library()
         if library is None:

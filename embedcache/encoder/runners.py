@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 from embedcache.encoder.blueprint import Blueprint, read_blueprint
+from embedcache.encoder.native import NativeEncoder, backend
 from embedcache.encoder.packed import Packed
 from embedcache.encoder.plain import Plain
 from embedcache.errors import EmbedcacheError
@@ -59,7 +61,10 @@ def choose_runner(
 
 def _runners(blueprint: Blueprint, max_length: int, device: str) -> Iterator[Runner]:
     """Those that can compute a blueprint here, the fastest first."""
-    # The native runner's place.
+    dtype = str(blueprint.word.dtype).removeprefix("torch.")
+    if device == "cpu" and backend(dtype):
+        with suppress(EmbedcacheError):  # sizes that it does not do
+            yield NativeEncoder(blueprint, max_length, dtype)
     yield Packed(blueprint)
 
 
