@@ -35,13 +35,23 @@ struct AttentionMemory {
 template <class Word>
 static Panels<Word> pack_keys(Word* out, const Word* keys, int64_t stride, int64_t length, int64_t words) {
   const Panels<Word> panels = {out, words * kBlock, kBlock};
-  for (int64_t first = 0; first < length; first += kBlock, out += words * kBlock) {
-    const int64_t n = length - first < kBlock ? length - first : kBlock;
-    for (int64_t j = 0; j < n; ++j)
-      for (int64_t i = 0; i < words; ++i) out[i * kBlock + j] = keys[(first + j) * stride + i];
-    for (int64_t i = 0; n < kBlock && i < words; ++i)
-      for (int64_t j = n; j < kBlock; ++j) out[i * kBlock + j] = Word{};
+  for (int64_t first = 0; first < length; first += kLanes) {
+    Word* to = out + first / kBlock * panels.panel + first % kBlock;
+    const int64_t n = length - first < kLanes ? length - first : kLanes;
+    int64_t i = 0;
+    for (; n == kLanes && i + kLanes <= words; i += kLanes) {
+      vu rows[kLanes];
+      for (int j = 0; j < kLanes; ++j) rows[j] = (vu)load_words(keys + (first + j) * stride + i);
+      transpose(rows);
+      for (int j = 0; j < kLanes; ++j) *reinterpret_cast<vu_unaligned*>(to + (i + j) * kBlock) = rows[j];
+    }
+    for (; i < words; ++i)
+      for (int64_t j = 0; j < kLanes; ++j)
+        to[i * kBlock + j] = j < n ? keys[(first + j) * stride + i] : Word{};
   }
+  for (int64_t first = round_up(length, kLanes); first < round_up(length, kBlock); ++first)
+    for (int64_t i = 0; i < words; ++i)
+      out[first / kBlock * panels.panel + i * kBlock + first % kBlock] = Word{};
   return panels;
 }
 
@@ -98,8 +108,7 @@ static float softmax(float* s, int64_t length, int64_t padded, float scale, cons
     store_unaligned(s + j, x);
     most = larger(most, x);
   }
-  float top = most[0];
-  for (int i = 1; i < kLanes; ++i) top = most[i] > top ? most[i] : top;
+  const float top = lane_max(most);
   vf sums = {};
   for (int64_t j = 0; j < padded; j += kLanes) {
     vf e = exp_of(load_unaligned(s + j) - top);

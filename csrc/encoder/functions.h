@@ -10,13 +10,26 @@ namespace EC_ISA {
 static inline vf select(vi mask, vf yes, vf no) { return (vf)((mask & (vi)yes) | (~mask & (vi)no)); }
 static inline vf larger(vf x, vf y) { return select(x > y, x, y); }
 
-/* 1 / x to some 2^-22. */
+/* Each instruction set defines the same three:
+ *   reciprocal   1 / x to some 2^-22
+ *   lane_max     the largest lane
+ *   mix          lanes of x and y: lane i is lane at[i] of x, or lane at[i] - kLanes of y */
 #if EC_LANES == 16
+static inline float lane_max(vf x) { return _mm512_reduce_max_ps(x); }
+static inline vu mix(vu x, vi at, vu y) {
+  return (vu)_mm512_permutex2var_epi32((__m512i)x, (__m512i)at, (__m512i)y);
+}
 static inline vf reciprocal(vf x) {
   const vf y = _mm512_rcp14_ps(x);
   return y * (2.0f - x * y);
 }
 #else
+static inline float lane_max(vf x) {
+  float most = x[0];
+  for (int i = 1; i < kLanes; ++i) most = x[i] > most ? x[i] : most;
+  return most;
+}
+static inline vu mix(vu x, vi at, vu y) { return __builtin_shuffle(x, y, at); }
 static inline vf reciprocal(vf x) {
   const vf y = _mm256_rcp_ps(x);
   return y * (2.0f - x * y);
@@ -64,6 +77,24 @@ static inline vf relu(vf x) { return select(x < 0.0f, vf{}, x); }
 template <int Activation>
 static inline vf activate(vf x) {
   return Activation == EC_GELU ? gelu(x) : Activation == EC_GELU_TANH ? gelu_tanh(x) : relu(x);
+}
+
+/* Transposes kLanes rows: first their halves change places, then the halves of the halves. */
+template <int Size = kLanes / 2>
+static inline void transpose(vu* rows) {
+  vi upper, lower;
+  for (int i = 0; i < kLanes; ++i) {
+    upper[i] = i & Size ? i - Size + kLanes : i;
+    lower[i] = i & Size ? i + kLanes : i + Size;
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < kLanes; ++i)
+    if (!(i & Size)) {
+      const vu x = rows[i], y = rows[i + Size];
+      rows[i] = mix(x, upper, y);
+      rows[i + Size] = mix(x, lower, y);
+    }
+  if constexpr (Size > 1) transpose<Size / 2>(rows);
 }
 
 /* Zeroes [n, padded) of a row, so that vectors may run over its end. */

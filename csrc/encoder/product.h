@@ -18,7 +18,7 @@
 
 namespace EC_ISA {
 
-constexpr int kRows = EC_LANES == 16 ? 12 : 4;
+constexpr int kRows = EC_LANES == 16 ? 12 : 6;
 constexpr int kStrip = 2 * kLanes; /* columns of a tile; a panel is one strip (AVX-512) or two */
 constexpr int64_t kBlockBytes = 256 << 10;
 
@@ -64,9 +64,10 @@ struct Panels {
   int64_t panel, step;
 };
 
+/* Never inlined: among an epilogue's values the compiler would keep some of the tile on the stack. */
 template <int R, class Word>
-static inline __attribute__((always_inline)) Tile<R> tile_sum(const Word* a, int64_t stride, const Word* b,
-                                                              int64_t step, int64_t n) {
+static __attribute__((noinline)) void tile_sum(const Word* a, int64_t stride, const Word* b, int64_t step,
+                                               int64_t n, Tile<R>* out) {
   Tile<R> tile = {};
   for (int64_t k = 0; k < n; ++k) {
     const auto low = load_words(b), high = load_words(b + kLanes);
@@ -78,7 +79,7 @@ static inline __attribute__((always_inline)) Tile<R> tile_sum(const Word* a, int
     }
     b += step;
   }
-  return tile;
+  *out = tile;
 }
 
 template <int R, class Word, class Epilogue>
@@ -86,7 +87,8 @@ static inline __attribute__((always_inline)) int64_t tiles_of(Rows<Word> a, int6
                                                               const Word* b, int64_t step, int64_t n,
                                                               int64_t column, const Epilogue& epilogue) {
   for (; first + R <= end; first += R) {
-    Tile<R> tile = tile_sum<R>(a.data + first * a.stride, a.stride, b, step, n);
+    Tile<R> tile;
+    tile_sum<R>(a.data + first * a.stride, a.stride, b, step, n, &tile);
     epilogue.template take<R>(tile, first, column);
   }
   return first;
