@@ -17,9 +17,9 @@ test: .venv/installed
 test-all: .venv/installed
 	$(BIN)/python -m pytest -m "slow or not slow"
 
-# The C++ engine, and the CUDA engine's source on the host, under the compiler's thread, address and undefined sanitizers.
+# The C++ engine and encoder, and the CUDA engine's source on the host, under the compiler's thread, address and undefined sanitizers.
 sanitize: .venv/installed
-	$(BIN)/python -m pytest -m slow tests/heads/test_sanitizers.py
+	$(BIN)/python -m pytest -m slow tests/heads/test_sanitizers.py tests/encoder/test_sanitizers.py
 
 lint: .venv/installed
 	$(BIN)/ruff check .
@@ -41,7 +41,7 @@ bench: .venv/installed
 	$(BIN)/python benchmarks/tables.py
 
 clean:
-	rm -rf .venv build demo/data demo/out *.egg-info embedcache/heads/*.so
+	rm -rf .venv build demo/data demo/out *.egg-info embedcache/*/*.so
 
 .venv/installed: $(SOURCES)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \

@@ -11,17 +11,22 @@ from collections.abc import Sequence
 from ctypes import POINTER, Structure, c_char_p, c_float, c_int32, c_int64, c_void_p
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
-from embedcache.encoder.blueprint import Blueprint
 from embedcache.errors import EmbedcacheError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from embedcache.encoder.blueprint import Affine, Blueprint
 
 ABI_VERSION = 1
 ACTIVATIONS = {"gelu": 0, "gelu_tanh": 1, "relu": 2}
 COMPUTE = {"float32": 0, "bfloat16": 1}
 POOLINGS = {"cls": 0, "mean": 1}
+_PATH = Path(__file__).with_name("_encoder_cpu" + (".dll" if sys.platform == "win32" else ".so"))
 
 
 class _Pair(Structure):
@@ -55,9 +60,8 @@ class _Output(Structure):
 @cache
 def _library() -> ctypes.CDLL | None:
     """The built library, or None where there is none of this version."""
-    path = Path(__file__).with_name("_encoder_cpu" + (".dll" if sys.platform == "win32" else ".so"))
     try:
-        library = ctypes.CDLL(str(path))
+        library = ctypes.CDLL(str(_PATH))
         if library.ec_encoder_abi_version() != ABI_VERSION:
             return None
     except (OSError, AttributeError):
@@ -93,8 +97,8 @@ class NativeEncoder:
         if library is None:
             raise EmbedcacheError("the native encoder is not built (reinstall with a compiler at hand)")
         self._library, self._handle = library, None
-        self._alive: list[torch.Tensor] = []  # what the library reads while it lives
-        packed: list[torch.Tensor] = []  # what it only reads while it packs
+        self._alive: list[np.ndarray] = []  # what the library reads while it lives
+        packed: list[np.ndarray] = []  # what it only reads while it packs
         layers = (_Layer * len(blueprint.layers))()
         for to, layer in zip(layers, blueprint.layers, strict=True):
             for name in ("query", "key", "value", "output", "up", "down"):
@@ -117,7 +121,7 @@ class NativeEncoder:
             norm=_pair(blueprint.norm, self._alive),
             projection=_pair(blueprint.projection, packed) if blueprint.projection else _Pair(),
             layer=layers,
-            relative=_pointer(_cut(blueprint.relative, positions), self._alive),
+            relative=_pointer(blueprint.relative, self._alive, positions),
             epsilon=blueprint.epsilon,
             activation=ACTIVATIONS[blueprint.activation],
             compute=COMPUTE[compute_dtype],
@@ -155,21 +159,17 @@ class NativeEncoder:
             self._handle = None
 
 
-def _pointer(tensor: torch.Tensor | None, alive: list[torch.Tensor]) -> int | None:
-    """Address of the tensor as contiguous float32 on the CPU, which ``alive`` keeps."""
+def _pointer(tensor: Tensor | None, alive: list[np.ndarray], positions: int | None = None) -> int | None:
+    """Address of the numbers as float32, which ``alive`` keeps; of ``relative`` those up to so many positions."""
     if tensor is None:
         return None
-    alive.append(tensor.detach().to("cpu", torch.float32).contiguous())
-    return alive[-1].data_ptr()
+    numbers = tensor.detach().float().cpu().numpy()
+    if positions is not None:  # [heads, 2 M - 1], the distance 0 in the middle
+        middle = numbers.shape[1] // 2
+        numbers = numbers[:, middle - positions + 1 : middle + positions]
+    alive.append(np.ascontiguousarray(numbers))
+    return alive[-1].ctypes.data
 
 
-def _pair(pair: tuple[torch.Tensor, torch.Tensor], alive: list[torch.Tensor]) -> _Pair:
+def _pair(pair: Affine, alive: list[np.ndarray]) -> _Pair:
     return _Pair(_pointer(pair[0], alive), _pointer(pair[1], alive))
-
-
-def _cut(relative: torch.Tensor | None, positions: int) -> torch.Tensor | None:
-    """[heads, 2 M - 1] to [heads, 2 positions - 1], around the distance 0."""
-    if relative is None:
-        return None
-    middle = relative.shape[1] // 2
-    return relative[:, middle - positions + 1 : middle + positions]

@@ -1,0 +1,89 @@
+"""What test_sanitizers.py runs under a sanitizer: ``sanitized_encoder.py LIBRARY``.
+
+Without torch, which is not built with one.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+
+import numpy as np
+
+from embedcache.encoder import native
+
+SHAPES = (  # width, dim, heads, inner, layers, activation, relative
+    (32, 32, 2, 64, 2, "gelu", False),
+    (24, 36, 3, 100, 1, "gelu_tanh", True),  # nothing is a multiple of a vector
+    (128, 128, 2, 512, 2, "relu", True),
+    (80, 80, 40, 33 * 2, 2, "gelu", False),  # more heads than a panel has columns
+)
+LENGTHS = (1, 2, 64, 17, 3, 33, 31, 16, 48, 49)
+POSITIONS, VOCABULARY = 64, 50
+OUTPUTS = ([("cls", 1)], [("mean", 0), ("cls", 1)], [("mean", 1), ("cls", 0), ("cls", 1)])
+
+
+class Floats:
+    """As much of a tensor as the binding asks for."""
+
+    def __init__(self, numbers: np.ndarray) -> None:
+        self._numbers, self.shape = numbers.astype(np.float32), numbers.shape
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def detach(self) -> Floats:
+        return self
+
+    float = cpu = detach
+
+    def numpy(self) -> np.ndarray:
+        return self._numbers
+
+
+def blueprint(width: int, dim: int, heads: int, inner: int, layers: int, activation: str, relative: bool):
+    rng = np.random.default_rng(dim)
+
+    def floats(*shape: int) -> Floats:
+        return Floats(rng.standard_normal(shape) * 0.1)
+
+    def affine(outputs: int, inputs: int) -> tuple[Floats, Floats]:
+        return floats(outputs, inputs), floats(outputs)
+
+    def layer():
+        square = {name: affine(dim, dim) for name in ("query", "key", "value", "output")}
+        norms = {name: (floats(dim), floats(dim)) for name in ("norm1", "norm2")}
+        return SimpleNamespace(**square, **norms, up=affine(inner, dim), down=affine(dim, inner))
+
+    return SimpleNamespace(
+        word=floats(VOCABULARY, width), position=floats(POSITIONS, width), token_type=floats(width),
+        norm=(floats(width), floats(width)), projection=affine(dim, width) if width != dim else None,
+        layers=[layer() for _ in range(layers)], heads=heads, epsilon=1e-12, activation=activation,
+        relative=floats(heads, 2 * POSITIONS - 1) if relative else None,
+    )  # fmt: skip
+
+
+def main() -> None:
+    native._PATH = sys.argv[1]
+    rng = np.random.default_rng(0)
+    rows = [rng.integers(0, VOCABULARY, n).tolist() for n in LENGTHS]
+    batches = [rows, rows[:1], rows[2:3], rows[3:6], rows[::-1]]
+    for isa in ("", "avx512", "avx2"):
+        os.environ["EMBEDCACHE_ISA"] = isa
+        for shape in SHAPES:
+            for dtype in ("float32", "bfloat16"):
+                if not native.backend(dtype):
+                    continue
+                encoder = native.NativeEncoder(blueprint(*shape), POSITIONS, dtype)
+                for outputs in OUTPUTS:
+                    asked = [(pooling, layer * shape[4]) for pooling, layer in outputs]
+                    with ThreadPoolExecutor(3) as pool:
+                        found = list(pool.map(encoder.run, batches, [asked] * len(batches)))
+                    for x, y in zip(found[0], found[-1], strict=True):
+                        assert np.isfinite(x).all() and (x == y[::-1]).all()
+
+
+main()
+print("clean")
