@@ -13,6 +13,8 @@ _HOME = {
     "EmbedcacheError": "embedcache.errors",
     "extract": "embedcache.extract",
     "ExtractReport": "embedcache.extract",
+    "merge": "embedcache.merging",
+    "MergeReport": "embedcache.merging",
     "open_cache": "embedcache.cache",
     "HeadSpec": "embedcache.heads.spec",
     "head_grid": "embedcache.heads.spec",

@@ -17,7 +17,7 @@ from embedcache import __version__, show, show_heads
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.spec import SCHEDULES
 from embedcache.heads.sweep import Range
-from embedcache.options import CommaList, Number, SweepList
+from embedcache.options import CommaList, Number, Part, SweepList
 from embedcache.progress import progress_bar
 from embedcache.screen import one_line
 
@@ -116,6 +116,7 @@ trust_option = click.option(
 @click.option("--store", type=click.Choice(["float16", "float32"]), default="float16", show_default=True)
 @device_option
 @click.option("--batch-tokens", type=COUNT, help="Tokens in a batch, padding counted.  [default: by device]")
+@click.option("--shard", type=Part(), help="Only part I of N of the rows, into a CACHE of its own; see merge.")
 @click.option("--encoding", default="utf-8", show_default=True, help="Of text files.")
 @click.option("--overwrite", is_flag=True, help="Replace a CACHE of another encoder or of other texts.")
 @trust_option
@@ -138,6 +139,34 @@ def extract(as_json: bool, inputs: tuple[str, ...], cache: str, **options: Any) 
         emit(report.to_dict())
     else:
         show.extract(report)
+
+
+@main.command(short_help="Join the caches of all shards.")
+@click.argument("shards", nargs=-1, required=True, metavar="SHARD...")
+@click.option("-o", "--output", "cache", required=True, metavar="CACHE", help="The HDF5 file to make.")
+@click.option("--overwrite", is_flag=True, help="Replace a CACHE of something else.")
+@json_option
+def merge(as_json: bool, shards: tuple[str, ...], cache: str, overwrite: bool) -> None:
+    """Join what `extract --shard I/N` made into the one CACHE that extract without a shard makes.
+
+    \b
+      embedcache extract reviews.csv -o part-1.h5 --shard 1/3        three jobs of a batch scheduler
+      embedcache extract reviews.csv -o part-2.h5 --shard 2/3
+      embedcache extract reviews.csv -o part-3.h5 --shard 3/3
+      embedcache merge part-*.h5 -o reviews.h5
+
+    Nothing is encoded. Where shards are not finished, CACHE has what there is, and the exit code is 1: run their
+    extract again, then merge again.
+    """
+    from embedcache.merging import merge as run
+
+    report = run(shards, cache, overwrite=overwrite)
+    if as_json:
+        emit(report.to_dict())
+    elif report.complete:
+        show.merge(report)
+    if not report.complete:
+        raise EmbedcacheError(show.incomplete_merge(report))
 
 
 @main.command()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from embedcache.cache.fill import Filler, Window
+from embedcache.cache.layout import Output
 from embedcache.cache.strings import Strings
 from embedcache.pipeline import Pipeline, Tell
 
@@ -27,26 +28,48 @@ class Encoded(NamedTuple):
     truncated: np.ndarray
 
 
+Batches = list[tuple[np.ndarray, "Tokens"]]  # texts that may share batches, by their indices
+
+
+def tokenize(encoder: Encoder, texts: Sequence[str], guests: np.ndarray) -> Batches:
+    """The texts of a window, those apart that are guests (bool [n]) in it."""
+    groups = [np.flatnonzero(group) for group in (~guests, guests) if group.any()]
+    return [(group, encoder.tokenize([texts[int(i)] for i in group])) for group in groups]
+
+
+def encode(
+    encoder: Encoder, batches: Batches, outputs: Sequence[Output], batch_tokens: int | None, tell: Tell
+) -> Encoded:
+    """The vectors of a window; ``tell`` hears of each batch how many tokens, and which texts by their indices."""
+    n = sum(len(group) for group, _ in batches)
+    found = Encoded([np.empty((n, encoder.dim), np.float32) for _ in outputs], np.empty(n, bool))
+    for group, tokens in batches:
+        lengths = tokens.lengths
+
+        def told(batch: np.ndarray, group: np.ndarray = group, lengths: np.ndarray = lengths) -> None:
+            tell(int(lengths[batch].sum()), group[batch])
+
+        vectors = encoder.encode_tokens(tokens, outputs, batch_tokens=batch_tokens, tell=told)
+        for whole, part in zip(found.vectors, vectors, strict=True):
+            whole[group] = part
+        found.truncated[group] = tokens.truncated
+    return found
+
+
 class LocalWorker:
     """Tokenises and computes with one encoder."""
 
-    def __init__(
-        self, encoder: Encoder, texts: Strings, outputs: Sequence[tuple[str, int]], batch_tokens: int | None
-    ) -> None:
+    def __init__(self, encoder: Encoder, texts: Strings, outputs: Sequence[Output], batch_tokens: int | None) -> None:
         self._encoder, self._texts, self._outputs, self._batch_tokens = encoder, texts, outputs, batch_tokens
 
-    def prepare(self, window: Window) -> Tokens:
-        return self._encoder.tokenize([self._texts[int(row)] for row in window.new])
+    def prepare(self, window: Window) -> Batches:
+        return tokenize(self._encoder, [self._texts[int(row)] for row in window.new], window.guests)
 
-    def compute(self, window: Window, prepared: Tokens, tell: Tell) -> Encoded:
-        lengths = prepared.lengths
-        vectors = self._encoder.encode_tokens(
-            prepared,
-            self._outputs,
-            batch_tokens=self._batch_tokens,
-            tell=lambda batch: tell(int(lengths[batch].sum()), window.new[batch]),
-        )
-        return Encoded(vectors, prepared.truncated)
+    def compute(self, window: Window, prepared: Batches, tell: Tell) -> Encoded:
+        return encode(
+            self._encoder, prepared, self._outputs, self._batch_tokens,
+            lambda tokens, texts: tell(tokens, window.new[texts]),
+        )  # fmt: skip
 
 
 class LocalEncoders:

@@ -34,6 +34,7 @@ from embedcache.collect import Collected, collect
 from embedcache.encoder import identify
 from embedcache.encoding import LocalEncoders
 from embedcache.errors import EmbedcacheError
+from embedcache.shards import Part, Shard, take_part
 from embedcache.table import Columns, column_names, read_rows
 
 BYTES_PER_TOKEN = 4
@@ -55,6 +56,7 @@ class ExtractReport:
         tokens: tokens encoded, without padding. seconds: of the whole call.
         rows_per_second: encoded texts over the seconds spent encoding, 0 where nothing was.
         encoder: source, identity and store dtype, as in the cache.
+        shard: "I/N" where only part I of N was asked for; ``rows`` and all others count that part alone.
     """
 
     cache: str
@@ -71,6 +73,7 @@ class ExtractReport:
     seconds: float
     rows_per_second: float
     encoder: dict[str, Any]
+    shard: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -93,6 +96,7 @@ def extract(
     device: str = "auto",
     batch_tokens: int | None = None,
     encoding: str = "utf-8",
+    shard: str | Sequence[int] | None = None,
     overwrite: bool = False,
     trust_remote_code: bool = False,
     progress: Callable[[int, int, int], None] | None = None,
@@ -109,6 +113,7 @@ def extract(
         dtype: what the encoder computes in; "auto" is what the cache was made with, else what suits the device.
         store: "float16" or "float32", the type of the stored vectors.
         batch_tokens: padded tokens in one forward pass; by default what suits the device.
+        shard: "I/N" or (I, N): only part I of N of the rows; ``merge`` joins the caches of all parts.
         overwrite: replace a cache of another encoder or other texts. Vectors that still hold are not computed again.
         progress: called as ``progress(done_tokens, total_tokens, done_texts)`` while encoding, the total an estimate.
 
@@ -122,6 +127,7 @@ def extract(
     columns = Columns(text, _label_columns(paths, labels, text, id, encoding), id, kept)
     rows = read_rows(paths, columns, encoding=encoding)
     asked = _asked(pooling, layers, store)
+    wanted = None if shard is None else Shard.parse(shard)
     settings = {"max_length": max_length, "dtype": dtype, "device": device, "trust_remote_code": trust_remote_code}
     with writer_lock(target):
         sibling(target, "tmp").unlink(missing_ok=True)
@@ -132,10 +138,12 @@ def extract(
         same = old if old and _made_by(old, encoding_pass.encoder) else None
         if old and not same and not overwrite:
             raise _another_encoder(old, encoding_pass.encoder)
-        table = collect(rows, columns, target.parent)
+        table, part, guests = collect(rows, columns, target.parent), None, None
+        if wanted:
+            table, part, guests = take_part(table, wanted, target.parent)
         dropped = _count_dropped(old, table, overwrite)
         outputs = asked if overwrite or not same else list(dict.fromkeys([*same.outputs, *asked]))
-        filler, repaired, truncated = _build(target, same, table, outputs, encoding_pass)
+        filler, repaired, truncated = _build(target, same, table, outputs, encoding_pass, part, guests)
     texts = int(np.count_nonzero(filler.first == np.arange(len(filler.first))))
     encoded = int(np.count_nonzero(filler.lacking))
     return ExtractReport(
@@ -153,6 +161,7 @@ def extract(
         seconds=time.perf_counter() - started,
         rows_per_second=encoded / encoding_pass.seconds if encoding_pass.seconds else 0.0,
         encoder=encoding_pass.encoder,
+        shard=str(wanted) if wanted else None,
     )
 
 
@@ -285,7 +294,13 @@ def _count_dropped(old: Cache | None, table: Collected, overwrite: bool) -> int:
 
 
 def _build(
-    target: Path, same: Cache | None, table: Collected, outputs: list[Output], encoding_pass: _Pass
+    target: Path,
+    same: Cache | None,
+    table: Collected,
+    outputs: list[Output],
+    encoding_pass: _Pass,
+    part: Part | None,
+    guests: np.ndarray | None,
 ) -> tuple[Filler, int, int]:
     """Go on in the target, in what a killed run left beside it, or in a new file; fill it, give it its name.
 
@@ -296,6 +311,8 @@ def _build(
         table.hashes, table.texts, table.labels, table.columns, encoding_pass.encoder, outputs,
         same.dim if same else encoding_pass.encoders.dim, table.id_column,
     )  # fmt: skip
+    if part:
+        contents.layout.attrs.update(part.attributes())
     inode, beside, repaired = file_id(target), sibling(target, "new"), 0
     left = _open_left(beside, encoding_pass.encoder)
     if same and matches(same, contents):
@@ -308,7 +325,7 @@ def _build(
         repaired = count_damaged(same) if same else 0
     with Writer(work) as writer:
         others = [cache for cache in (same, left) if cache and cache.inode != writer.cache.inode]
-        filler = Filler(writer, first_rows(table.hashes), others)
+        filler = Filler(writer, first_rows(table.hashes), others, guests=guests)
         try:
             encoding_pass.fill(filler)
         except BaseException:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -33,6 +34,21 @@ class Number(click.ParamType):
             article = "an" if self.name[0] in "aeiou" else "a"
             self.fail(f"{value!r} is not {article} {self.describe()}", param, ctx)
         return number
+
+
+class Part(click.ParamType):
+    """``I/N``, from 1/N to N/N."""
+
+    name = "I/N"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str):
+            return value
+        found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", value)
+        numbers = tuple(int(part) for part in found.groups()) if found else (0, 0)
+        if not 1 <= numbers[0] <= numbers[1]:
+            self.fail(f"{value!r} is not I/N, part I of N, such as 1/8 to 8/8", param, ctx)
+        return numbers
 
 
 class CommaList(click.ParamType):

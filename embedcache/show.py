@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from embedcache.cache import VerifyReport
     from embedcache.export import ExportReport
     from embedcache.extract import ExtractReport
+    from embedcache.merging import MergeReport
     from embedcache.predict import FileReport, Prediction
     from embedcache.search import SearchReport
 
@@ -23,10 +24,11 @@ def extract(report: ExtractReport) -> None:
     done = f"{report.encoded:,} encoded at {report.rows_per_second:,.0f} rows/s ({report.tokens:,} tokens)"
     if not report.encoded:
         done = "nothing to encode"
+    name = f"{report.cache} (shard {report.shard})" if report.shard else report.cache
     parts = [done]
     parts += [f"{report.reused:,} reused"] if report.reused else []
     parts += [plural(report.duplicates, "duplicate")] if report.duplicates else []
-    click.echo(f"{report.cache}: {plural(report.rows, 'row')}; {', '.join(parts)}; {report.seconds:.1f} s in all")
+    click.echo(f"{name}: {plural(report.rows, 'row')}; {', '.join(parts)}; {report.seconds:.1f} s in all")
     length = report.encoder["identity"]["max_length"]
     notes = {
         f"{report.truncated:,} truncated at {length} tokens (--max-length)": report.truncated,
@@ -52,6 +54,19 @@ def interrupted_extract(cache: str) -> str:
             return f"Interrupted: {opened.rows - missing:,} of {opened.rows:,} rows are saved in {cache}; {again}."
     except EmbedcacheError:
         return f"Interrupted before the first vector: {cache} is as it was; the same command starts again."
+
+
+def merge(report: MergeReport) -> None:
+    done = f"{plural(report.shards, 'shard')} joined in {report.seconds:.1f} s"
+    click.echo(f"{report.cache}: {plural(report.rows, 'row')}; {done}")
+
+
+def incomplete_merge(report: MergeReport) -> str:
+    names = ", ".join(report.unfinished[:20]) + (", ..." if report.unfinished[20:] else "")
+    return (
+        f"{report.cache} is not complete: {report.missing_rows:,} of {report.rows:,} rows have no vector, since "
+        f"{names} is not finished or damaged; run the extract of each again, then merge again"
+    )
 
 
 def info(document: dict[str, Any]) -> None:

@@ -123,6 +123,12 @@ class Cache:
         return None if name is None else str(name)
 
     @property
+    def shard(self) -> str | None:
+        """ "I/N" where it holds only part I of N of an input."""
+        name = self.layout.attrs.get("shard")
+        return None if name is None else str(name)
+
+    @property
     def ids(self) -> Strings | None:
         """The N values of the id column, if there is one."""
         return None if self.id_column is None else self.column(self.id_column)
@@ -226,6 +232,7 @@ class Cache:
             "id_column": self.id_column,
             "encoder": self.encoder,
             "fingerprint": self.fingerprint,
+            "shard": self.shard,
             "blocks": self.layout.blocks,
             "complete": self.complete,
             "truncated": int(np.count_nonzero(self.truncated)),

@@ -27,12 +27,14 @@ class Window:
         start, stop: the blocks, the last one exclusive.
         missing: for every output the rows of its missing blocks, in order.
         new: int64, the texts that must be encoded for them: each once, by its first row, in order.
+        guests: bool, those of them that must not be in a batch with the others.
     """
 
     start: int
     stop: int
     missing: dict[Output, np.ndarray]
     new: np.ndarray
+    guests: np.ndarray
 
 
 class Filler:
@@ -49,12 +51,15 @@ class Filler:
         first: np.ndarray,
         others: Sequence[Cache] = (),
         donors: dict[Output, Donors] | None = None,
+        guests: np.ndarray | None = None,
     ) -> None:
         """first: [N] for each row the first with the same text. others: caches of the same encoder to copy from.
 
         donors: instead, what can be copied from where, if that is known; the first cache of each is the file itself.
+        guests: bool [N], rows whose texts go into batches of their own; none by default.
         """
         self.writer, self.first = writer, first
+        self._guests = np.zeros(len(first), bool) if guests is None else guests
         cache = writer.cache
         self.outputs = cache.outputs
         self.valid = {output: sound_blocks(cache, output) for output in self.outputs}
@@ -84,7 +89,15 @@ class Filler:
             missing = {output: self._rows(start, valid[start:stop]) for output, valid in self.valid.items()}
             if any(map(len, missing.values())):
                 row = start * BLOCK_ROWS
-                yield Window(start, stop, missing, row + np.flatnonzero(self.lacking[row : stop * BLOCK_ROWS]))
+                new = row + np.flatnonzero(self.lacking[row : stop * BLOCK_ROWS])
+                yield Window(start, stop, missing, new, self._guests[new])
+
+    def ready(self, window: Window) -> bool:
+        """Whether all that needs no encoder can be copied now: no text waits for an earlier window."""
+        return all(
+            (np.isin(texts, window.new) | (self.donors[output].source[texts] >= 0)).all()
+            for output, texts in ((output, self.first[rows]) for output, rows in window.missing.items())
+        )
 
     def finish(self, window: Window, found: Sequence[np.ndarray] = (), cut: np.ndarray | None = None) -> None:
         """Write a window and commit it: bytes first, then the checksums of all its blocks in one write.

@@ -21,7 +21,7 @@ class Donors:
     """For every row of a new table, where the vector of its text lies, for one output.
 
     Attributes:
-        source: int8 [N], index into ``caches``, -1 for nowhere. row: int64 [N], the row there.
+        source: int8 or wider [N], index into ``caches``, -1 for nowhere. row: int64 [N], the row there.
     """
 
     caches: list[Cache]
@@ -35,12 +35,12 @@ class Donors:
 
     def gather(self, rows: np.ndarray, vectors: np.ndarray, truncated: np.ndarray) -> None:
         """Copy what there is for ``rows`` into ``vectors`` [n, D] and ``truncated`` [n]."""
-        for k, cache in enumerate(self.caches):
-            here = np.flatnonzero(self.source[rows] == k)
-            if here.size:
-                there = self.row[rows[here]]
-                vectors[here] = cache.array(cache.output_paths[self.output])[there]
-                truncated[here] = cache.truncated[there]
+        sources = self.source[rows]
+        for k in np.unique(sources[sources >= 0]):
+            cache, here = self.caches[k], np.flatnonzero(sources == k)
+            there = self.row[rows[here]]
+            vectors[here] = cache.array(cache.output_paths[self.output])[there]
+            truncated[here] = cache.truncated[there]
 
 
 def find_donors(hashes: np.ndarray, sources: Sequence[tuple[Cache, np.ndarray]], output: Output) -> Donors:

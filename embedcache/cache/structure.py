@@ -20,6 +20,10 @@ from embedcache.cache.layout import Layout, Shape, block_path, quote, unquote
 from embedcache.errors import EmbedcacheError
 
 
+# Root attributes that a file may have.
+TEXTS, INTEGERS = ("id_column", "shard", "shard_table"), ("shard_rows",)
+
+
 class NotACacheError(EmbedcacheError):
     """The file is something else, and none of our business."""
 
@@ -57,8 +61,8 @@ def read_structure(file: Hdf5, size: int) -> tuple[Layout, dict[str, int], str, 
         "format_version": _integer(root, "format_version"),
         "encoder": _text(file, root, "encoder"),
     }
-    if "id_column" in root.attributes:
-        attrs["id_column"] = _text(file, root, "id_column")
+    attrs |= {name: _text(file, root, name) for name in TEXTS if name in root.attributes}
+    attrs |= {name: _integer(root, name) for name in INTEGERS if name in root.attributes}
     layout = Layout(attrs)
     offsets: dict[str, int] = {}
     tree = _Tree(file)
