@@ -114,7 +114,9 @@ trust_option = click.option(
     show_default=True,
 )
 @click.option("--store", type=click.Choice(["float16", "float32"]), default="float16", show_default=True)
-@device_option
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda[:N], cuda:0,cuda:1 or cuda:all.")
+@click.option("--workers", type=COUNT, help="Encode in so many processes, by Ray (here, if --ray is not given).")
+@click.option("--ray", metavar="ADDRESS|local", help="Encode on a Ray cluster, or on this machine's cores or GPUs.")
 @click.option("--batch-tokens", type=COUNT, help="Tokens in a batch, padding counted.  [default: by device]")
 @click.option("--shard", type=Part(), help="Only part I of N of the rows, into a CACHE of its own; see merge.")
 @click.option("--encoding", default="utf-8", show_default=True, help="Of text files.")
@@ -126,6 +128,13 @@ def extract(as_json: bool, inputs: tuple[str, ...], cache: str, **options: Any) 
 
     INPUT is a .csv, .tsv, .jsonl, .parquet or .txt file (also .gz, .zst, .bz2); several are read one after another.
     A stopped run goes on where it was; texts that CACHE already holds are not encoded again.
+
+    \b
+      embedcache extract reviews.csv -o reviews.h5 --keep movie --pooling cls,mean
+      ... --device cuda:all                  every GPU of this machine
+      ... --ray local --workers 4            four processes on this machine
+      ... --ray 10.0.0.1:6379                every GPU, or every core, of a Ray cluster
+      ... --shard 3/8                        one of eight jobs of a batch scheduler; then merge
     """
     from embedcache.extract import extract as run
 

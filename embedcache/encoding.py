@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from embedcache.cache.fill import Filler, Window
+from embedcache.cache.fill import Filler, Window, to_store
 from embedcache.cache.layout import Output
-from embedcache.cache.strings import Strings
 from embedcache.pipeline import Pipeline, Tell
 
 if TYPE_CHECKING:
@@ -18,13 +16,13 @@ if TYPE_CHECKING:
 
 # Texts are sorted by length within a window, and a killed run repeats those in work. A GPU's batches need the larger.
 WINDOW_BLOCKS = {"cpu": 1, "cuda": 8}
-CORES_PER_BLOCK = 8
+CORES_PER_BLOCK = 4
 
 
 class Encoded(NamedTuple):
-    """Vectors of the texts of one window, float [n, D] for each output, and bool [n], whether the text was cut."""
+    """Vectors of the texts of one window, [n, D] for each output, and bool [n], whether the text was cut."""
 
-    vectors: Sequence[np.ndarray]
+    vectors: list[np.ndarray]
     truncated: np.ndarray
 
 
@@ -59,17 +57,22 @@ def encode(
 class LocalWorker:
     """Tokenises and computes with one encoder."""
 
-    def __init__(self, encoder: Encoder, texts: Strings, outputs: Sequence[Output], batch_tokens: int | None) -> None:
-        self._encoder, self._texts, self._outputs, self._batch_tokens = encoder, texts, outputs, batch_tokens
+    def __init__(self, encoder: Encoder, filler: Filler, batch_tokens: int | None) -> None:
+        self._encoder, self._outputs, self._batch_tokens = encoder, filler.outputs, batch_tokens
+        self._texts, self._store = filler.writer.cache.texts, filler.writer.cache.encoder["store"]
 
-    def prepare(self, window: Window) -> Batches:
-        return tokenize(self._encoder, [self._texts[int(row)] for row in window.new], window.guests)
+    def prepare(self, window: Window, tell: Tell) -> tuple[list[str], Batches]:
+        texts = [self._texts[int(row)] for row in window.new]
+        return texts, tokenize(self._encoder, texts, window.guests)
 
-    def compute(self, window: Window, prepared: Batches, tell: Tell) -> Encoded:
-        return encode(
-            self._encoder, prepared, self._outputs, self._batch_tokens,
-            lambda tokens, texts: tell(tokens, window.new[texts]),
-        )  # fmt: skip
+    def compute(self, window: Window, prepared: tuple[list[str], Batches], tell: Tell) -> Encoded:
+        texts, batches = prepared
+
+        def told(tokens: int, batch: np.ndarray) -> None:
+            tell(tokens, window.new[batch])
+
+        found = encode(self._encoder, batches, self._outputs, self._batch_tokens, told)
+        return found._replace(vectors=[to_store(one, self._store, window.new, texts) for one in found.vectors])
 
 
 class LocalEncoders:
@@ -85,25 +88,24 @@ class LocalEncoders:
 
     def fill(self, filler: Filler, tell: Tell) -> None:
         """Encode and write all that ``filler`` lacks."""
-        texts = filler.writer.cache.texts
-        workers = [LocalWorker(one, texts, filler.outputs, self._batch_tokens) for one in self._encoders]
+        workers = [LocalWorker(one, filler, self._batch_tokens) for one in self._encoders]
 
         def finish(window: Window, encoded: Encoded | None) -> None:
             filler.finish(window, *(encoded or ()))
 
-        Pipeline(filler.windows(window_blocks(self._encoders[0])), workers, finish, tell).run()
+        one = self._encoders[0]
+        blocks = window_blocks(one.device, one.invariant, one.threads)
+        Pipeline(filler.windows(blocks), workers, finish, tell).run()
 
     def close(self) -> None:
         """There is nothing to give back."""
 
 
-def window_blocks(encoder: Any) -> int:
+def window_blocks(device: str, invariant: bool, threads: int) -> int:
     """The blocks of one window.
 
     Where a vector depends on its batch it is a fixed number, so that a resumed run makes the same batches. Else a
     machine of many cores gets enough to share out.
     """
-    blocks = WINDOW_BLOCKS[encoder.device.partition(":")[0]]
-    if encoder.device == "cpu" and getattr(encoder, "invariant", False):
-        return max(blocks, (os.cpu_count() or 1) // CORES_PER_BLOCK)
-    return blocks
+    blocks = WINDOW_BLOCKS[device.partition(":")[0]]
+    return max(blocks, threads // CORES_PER_BLOCK) if invariant else blocks

@@ -8,12 +8,13 @@ the hash of their text, so nothing that has a vector is ever encoded again.
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import time
 import types
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +32,10 @@ from embedcache.cache.reuse import count_unknown, proves_encoder
 from embedcache.cache.strings import first_rows
 from embedcache.cache.structure import DamagedCacheError
 from embedcache.collect import Collected, collect
-from embedcache.encoder import identify
-from embedcache.encoding import LocalEncoders
+from embedcache.encoding_pass import EncodingPass, Place
 from embedcache.errors import EmbedcacheError
 from embedcache.shards import Part, Shard, take_part
 from embedcache.table import Columns, column_names, read_rows
-
-BYTES_PER_TOKEN = 4
-COPY_BLOCKS = 8  # written at once where nothing is encoded
 
 
 @dataclass
@@ -94,6 +91,8 @@ def extract(
     dtype: str = "auto",
     store: str = "float16",
     device: str = "auto",
+    workers: int | None = None,
+    ray: str | None = None,
     batch_tokens: int | None = None,
     encoding: str = "utf-8",
     shard: str | Sequence[int] | None = None,
@@ -112,6 +111,9 @@ def extract(
         pooling: "cls", "mean" or both. layers: -1 is the last; every pooling is stored for every layer.
         dtype: what the encoder computes in; "auto" is what the cache was made with, else what suits the device.
         store: "float16" or "float32", the type of the stored vectors.
+        device: "auto", "cpu", "cuda", "cuda:N"; several GPUs as "cuda:0,cuda:1" or "cuda:all".
+        workers: processes that encode, by Ray; by default one for each of its GPUs, or for 16 cores.
+        ray: "local", or the address of a Ray cluster; with workers alone it is "local".
         batch_tokens: padded tokens in one forward pass; by default what suits the device.
         shard: "I/N" or (I, N): only part I of N of the rows; ``merge`` joins the caches of all parts.
         overwrite: replace a cache of another encoder or other texts. Vectors that still hold are not computed again.
@@ -128,13 +130,16 @@ def extract(
     rows = read_rows(paths, columns, encoding=encoding)
     asked = _asked(pooling, layers, store)
     wanted = None if shard is None else Shard.parse(shard)
-    settings = {"max_length": max_length, "dtype": dtype, "device": device, "trust_remote_code": trust_remote_code}
-    with writer_lock(target):
-        sibling(target, "tmp").unlink(missing_ok=True)
+    settings = {"max_length": max_length, "dtype": dtype, "trust_remote_code": trust_remote_code}
+    with writer_lock(target), ExitStack() as ends:
+        _clear(target)
         old = _open_old(target, overwrite)
         if old and dtype == "auto" and not overwrite:
             settings["dtype"] = old.encoder["identity"].get("compute_dtype", dtype)
-        encoding_pass = _Pass(os.fspath(model), settings, store, batch_tokens, progress)
+        encoding_pass = EncodingPass(
+            os.fspath(model), settings, Place(device, workers, ray), store, batch_tokens, progress
+        )
+        ends.callback(encoding_pass.close)
         same = old if old and _made_by(old, encoding_pass.encoder) else None
         if old and not same and not overwrite:
             raise _another_encoder(old, encoding_pass.encoder)
@@ -165,62 +170,11 @@ def extract(
     )
 
 
-class _Pass:
-    """The encoder's side of one extract: what it is, and the encoding itself; loaded only when there is work.
-
-    Attributes:
-        encoder: the description that the cache keeps. tokens, seconds: spent so far.
-    """
-
-    def __init__(
-        self,
-        model: str,
-        settings: dict[str, Any],
-        store: str,
-        batch_tokens: int | None,
-        progress: Callable[[int, int, int], None] | None,
-    ) -> None:
-        self._model, self._settings, self._batch_tokens = model, settings, batch_tokens
-        self._progress = progress
-        identity, source = identify(model, **settings)
-        self.encoder: dict[str, Any] = {"source": source, "identity": identity, "store": store}
-        self.tokens, self.seconds = 0, 0.0
-
-    @cached_property
-    def encoders(self) -> LocalEncoders:
-        from embedcache.encoder import Encoder
-
-        loaded = Encoder.load(self._model, **self._settings)
-        if loaded.identity != self.encoder["identity"]:
-            raise EmbedcacheError(f"the files of {self._model} changed while they were read; run extract again")
-        return LocalEncoders([loaded], self._batch_tokens)
-
-    def check_layers(self, outputs: Iterable[Output]) -> None:
-        """Before a file is made for them."""
-        for _, layer in outputs:
-            self.encoders.check_layer(layer)
-
-    def fill(self, filler: Filler) -> None:
-        """Encode what ``filler`` lacks."""
-        if not filler.lacking.any():
-            for window in filler.windows(COPY_BLOCKS):
-                filler.finish(window)
-            return
-        offsets = filler.writer.cache.texts.offsets
-        # Bytes stand for tokens until they are counted; of long texts only so many can become tokens.
-        size = np.minimum(np.diff(offsets), self._settings["max_length"] * BYTES_PER_TOKEN) + BYTES_PER_TOKEN
-        all_bytes, done_bytes, done_texts = int(size[filler.lacking].sum()), 0, 0
-
-        def tell(tokens: int, rows: np.ndarray) -> None:
-            nonlocal done_bytes, done_texts
-            self.tokens += tokens
-            done_bytes, done_texts = done_bytes + int(size[rows].sum()), done_texts + len(rows)
-            if self._progress:
-                self._progress(self.tokens, round(self.tokens * all_bytes / done_bytes), done_texts)
-
-        encoders, begun = self.encoders, time.perf_counter()
-        encoders.fill(filler, tell)
-        self.seconds = time.perf_counter() - begun
+def _clear(target: Path) -> None:
+    """Away with what a killed run left and cannot be used."""
+    sibling(target, "tmp").unlink(missing_ok=True)
+    for path in (target, sibling(target, "new")):
+        shutil.rmtree(sibling(path, "ray"), ignore_errors=True)
 
 
 def _asked(pooling: str | Sequence[str], layers: int | Sequence[int], store: str) -> list[Output]:
@@ -298,7 +252,7 @@ def _build(
     same: Cache | None,
     table: Collected,
     outputs: list[Output],
-    encoding_pass: _Pass,
+    encoding_pass: EncodingPass,
     part: Part | None,
     guests: np.ndarray | None,
 ) -> tuple[Filler, int, int]:

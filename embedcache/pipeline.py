@@ -33,9 +33,12 @@ class Stopped(BaseException):
 
 
 class Worker(Protocol):
-    """What does the work; its two methods are called from two threads, each with windows in order."""
+    """What does the work; its two methods are called from two threads, each with windows in order.
 
-    def prepare(self, window: Window) -> Any:
+    Both call ``tell`` often enough, if need be with 0 tokens: it ends them where the pass has ended.
+    """
+
+    def prepare(self, window: Window, tell: Tell) -> Any:
         """What ``compute`` needs. May raise Lost."""
 
     def compute(self, window: Window, prepared: Any, tell: Tell) -> Any:
@@ -146,7 +149,7 @@ class Pipeline:
             window = self._work.get()
             if window is None or self._stop.is_set():
                 break
-            prepared = self._try(window, worker.prepare, window)
+            prepared = self._try(window, worker.prepare, window, self._told)
             if prepared is None:
                 room.release()
             else:
@@ -177,4 +180,5 @@ class Pipeline:
     def _told(self, tokens: int, rows: np.ndarray) -> None:
         if self._stop.is_set():
             raise Stopped
-        self._news.put(("tokens", tokens, rows))
+        if tokens:
+            self._news.put(("tokens", tokens, rows))

@@ -70,6 +70,12 @@ def write_tiny_bert(folder: Path) -> None:
     BertModel(config).eval().save_pretrained(folder)
 
 
+@pytest.fixture(autouse=True)
+def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of one block on every machine, so that tests know after which rows something is saved."""
+    monkeypatch.setattr("embedcache.encoding.CORES_PER_BLOCK", 1 << 20)
+
+
 @pytest.fixture(scope="session")
 def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a tiny BERT, which loads in milliseconds."""

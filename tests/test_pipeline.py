@@ -25,7 +25,8 @@ class Worker:
     def __init__(self, delay=0.0, trouble=None):
         self.delay, self.trouble, self.prepared, self.computed = delay, trouble, [], []
 
-    def prepare(self, window):
+    def prepare(self, window, tell):
+        tell(0, window.new)
         self.prepared.append(window.start)
         return window.start * 2
 

@@ -226,6 +226,16 @@ class Writer:
         if found.size:
             self._write(self.cache.offset(block_path(dataset)) + first * lay.DIGEST_BYTES, found.reshape(-1))
 
+    def put_checksums(self, dataset: str, blocks: np.ndarray, found: np.ndarray) -> None:
+        """Write the checksums [n, 16] of blocks whose bytes are written; from here on they count.
+
+        Those of the blocks between the first and the last stay, and all go out in one write.
+        """
+        first, last = int(blocks[0]), int(blocks[-1]) + 1
+        whole = self.cache.checksums(dataset)[first:last].copy()
+        whole[blocks - first] = found
+        self._write(self.cache.offset(block_path(dataset)) + first * lay.DIGEST_BYTES, whole.reshape(-1))
+
     @property
     def started(self) -> bool:
         """Whether any block of vectors counts already."""

@@ -105,17 +105,17 @@ class Filler:
         Windows are finished in order: a text may have its vector from an earlier one.
 
         Args:
-            found: for each output the vectors of ``window.new``, float [n, D]; nothing where that is empty.
+            found: for each output the vectors of ``window.new``, [n, D], as ``to_store`` gives them; none for none.
             cut: bool [n], which of them were truncated.
 
         Raises:
-            EmbedcacheError: a number is not finite in the type of the file; no space; the file was replaced.
+            EmbedcacheError: no space; the file was replaced.
         """
         cache = self.writer.cache
         found = found or [np.empty((0, cache.dim), cache.encoder["store"])] * len(self.outputs)
         cut = np.empty(0, bool) if cut is None else cut
         for output, vectors in zip(self.outputs, found, strict=True):
-            self._write(output, window, self.to_store(vectors, window.new), cut)
+            self._write(output, window, vectors.astype(cache.encoder["store"], copy=False), cut)
         self.writer.check()
         for output, rows in window.missing.items():
             if len(rows):
@@ -138,34 +138,40 @@ class Filler:
         same_text = self.first[window.missing[output]]
         vectors, truncated = np.zeros((len(same_text), found.shape[1]), found.dtype), np.zeros(len(same_text), np.uint8)
         self.donors[output].gather(same_text, vectors, truncated)
-        if len(window.new):
-            place = np.minimum(np.searchsorted(window.new, same_text), len(window.new) - 1)
-            # A vector that exists is kept: asked for beside others it may come out a rounding apart.
-            fresh = (window.new[place] == same_text) & (self.donors[output].source[same_text] < 0)
-            vectors[fresh], truncated[fresh] = found[place[fresh]], cut[place[fresh]]
+        fresh, place = self.fresh(output, window)
+        vectors[fresh], truncated[fresh] = found[place], cut[place]
         return vectors, truncated
+
+    def fresh(self, output: Output, window: Window) -> tuple[np.ndarray, np.ndarray]:
+        """Which rows of the missing blocks (by index) get a new vector, and which of ``window.new`` that is."""
+        same_text = self.first[window.missing[output]]
+        if not len(window.new):
+            return np.empty(0, np.int64), np.empty(0, np.int64)
+        place = np.minimum(np.searchsorted(window.new, same_text), len(window.new) - 1)
+        # A vector that exists is kept: asked for beside others it may come out a rounding apart.
+        fresh = np.flatnonzero((window.new[place] == same_text) & (self.donors[output].source[same_text] < 0))
+        return fresh, place[fresh]
 
     def _rows(self, start: int, valid: np.ndarray) -> np.ndarray:
         """All rows of the blocks from ``start`` on that are not valid (bool), in order."""
         rows = ((start + np.flatnonzero(~valid))[:, None] * BLOCK_ROWS + np.arange(BLOCK_ROWS)).reshape(-1)
         return rows[rows < self.writer.cache.rows]
 
-    def to_store(self, vectors: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """In the type of the file.
 
-        Raises:
-            EmbedcacheError: a number is not finite in it; names the row.
-        """
-        kind = np.dtype(self.writer.cache.encoder["store"])
-        with np.errstate(over="ignore"):
-            stored = vectors.astype(kind, copy=False)
-        bad = np.flatnonzero(~np.isfinite(stored).all(axis=1))
-        if not bad.size:
-            return stored
-        row, vector = int(rows[bad[0]]), vectors[bad[0]]
-        text = self.writer.cache.texts[row][:40]
-        if np.isfinite(vector).all():
-            problem = f"has values up to {np.abs(vector).max():.3g}, too large for {kind}; run with --store float32"
-        else:
-            problem = "is not finite as the encoder gives it; try --dtype float32"
-        raise EmbedcacheError(f"the vector of row {row:,} ({text!r}), counted from 0, {problem}")
+def to_store(vectors: np.ndarray, kind: str, rows: np.ndarray, texts: Sequence[str]) -> np.ndarray:
+    """The vectors of these rows in the type of the file.
+
+    Raises:
+        EmbedcacheError: a number is not finite in it; names the row, with the beginning of ``texts[i]``.
+    """
+    with np.errstate(over="ignore"):
+        stored = vectors.astype(kind, copy=False)
+    bad = np.flatnonzero(~np.isfinite(stored).all(axis=1))
+    if not bad.size:
+        return stored
+    i = int(bad[0])
+    if np.isfinite(vectors[i]).all():
+        problem = f"has values up to {np.abs(vectors[i]).max():.3g}, too large for {kind}; run with --store float32"
+    else:
+        problem = "is not finite as the encoder gives it; try --dtype float32"
+    raise EmbedcacheError(f"the vector of row {int(rows[i]):,} ({texts[i][:40]!r}), counted from 0, {problem}")

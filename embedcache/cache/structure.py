@@ -19,7 +19,6 @@ from embedcache.cache.hdf5 import Hdf5, InvalidError, Node
 from embedcache.cache.layout import Layout, Shape, block_path, quote, unquote
 from embedcache.errors import EmbedcacheError
 
-
 # Root attributes that a file may have.
 TEXTS, INTEGERS = ("id_column", "shard", "shard_table"), ("shard_rows",)
 
