@@ -16,13 +16,12 @@ import numpy as np
 
 from embedcache.cache.file import Cache
 from embedcache.cache.layout import BLOCK_ROWS, canonical_json
-from embedcache.cache.strings import Text, first_rows
+from embedcache.cache.strings import Text, blank_rows, first_rows
 from embedcache.cache.unnamed import UnnamedFile
 from embedcache.collect import Collected
 from embedcache.errors import EmbedcacheError
 
 STRIPE = 8 * BLOCK_ROWS  # rows; whole windows, so that a part makes the batches that one machine would
-SPACES = np.frombuffer(b"\t\n\v\f\r\x1c\x1d\x1e\x1f \xc2\xe1\xe2\xe3", np.uint8)  # what a blank text can begin with
 
 
 @dataclass(frozen=True)
@@ -111,7 +110,7 @@ def take_part(table: Collected, shard: Shard, folder: Path) -> tuple[Collected, 
         texts=texts,
         labels={name: (codes[rows], classes) for name, (codes, classes) in table.labels.items()},
         columns={name: take_texts(column, rows, folder) for name, column in table.columns.items()},
-        blank=_count_blank(*texts),
+        blank=int(blank_rows(texts).sum()),
     )
     return mine, part, first // STRIPE % shard.of != shard.number - 1
 
@@ -125,11 +124,3 @@ def take_texts(texts: Text, rows: np.ndarray, folder: Path) -> Text:
         if len(run):
             file.write(data[offsets[run[0]] : offsets[run[-1] + 1]].data)
     return file.finish(), np.concatenate([[0], np.cumsum(lengths)])
-
-
-def _count_blank(data: np.ndarray, offsets: np.ndarray) -> int:
-    """Texts that are empty or nothing but white space."""
-    full = np.flatnonzero(np.diff(offsets))
-    perhaps = full[np.isin(data[offsets[full]], SPACES)]
-    spaces = sum(data[offsets[row] : offsets[row + 1]].tobytes().decode().isspace() for row in perhaps)
-    return len(offsets) - 1 - len(full) + spaces
