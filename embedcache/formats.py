@@ -71,7 +71,7 @@ class Source:
         import pyarrow.parquet as pq
 
         try:
-            return pq.ParquetFile(self.path)
+            return pq.ParquetFile(self.path, buffer_size=1 << 20)  # or else a whole column of a row group is read
         except pa.ArrowException as error:
             raise EmbedcacheError(
                 f"{self.path}: not a Parquet file, or cut off ({one_line(error)}): copy or write it again"

@@ -245,8 +245,9 @@ def _read_parquet(source: Source, wanted: Mapping[str, str], batch_rows: int) ->
     file = source.parquet()
     check_columns(source, wanted, list(file.schema_arrow.names))
     try:
-        for batch in file.iter_batches(batch_rows, columns=list(wanted)):
-            yield [_arrow_strings(source, batch.column(name)) for name in wanted]
+        for group in range(file.num_row_groups):  # asked for all at once, Arrow keeps them all in memory
+            for batch in file.iter_batches(batch_rows, row_groups=[group], columns=list(wanted)):
+                yield [_arrow_strings(source, batch.column(name)) for name in wanted]
     except UnicodeDecodeError as error:
         raise _not_utf8(source, error) from error
     except (pa.ArrowException, OSError) as error:

@@ -15,6 +15,7 @@ from embedcache.errors import EmbedcacheError
 
 Text = tuple[np.ndarray, np.ndarray]  # UTF-8 bytes (uint8) and offsets (int64, n + 1)
 HASH_BYTES = 16
+PART_ROWS = 1 << 20
 
 
 def to_utf8(texts: Sequence[str]) -> list[bytes]:
@@ -48,8 +49,19 @@ def blank_rows(text: Text) -> np.ndarray:
 
 def first_rows(hashes: np.ndarray) -> np.ndarray:
     """int64 [n], for each row the first row with the same hash."""
-    n = len(hashes)
-    high, low = np.ascontiguousarray(hashes).view(np.uint64).reshape(n, 2).T
+    first = np.empty(len(hashes), np.int64)
+    parts = len(hashes) // PART_ROWS + 1  # sorted one after another: quicker, and memory holds one part's copies
+    part = hashes[:, 0] % min(parts, 256)
+    halves = np.ascontiguousarray(hashes).view(np.uint64)
+    for number in range(parts):
+        rows = np.flatnonzero(part == number)
+        first[rows] = rows[_first_places(*halves[rows].T)]
+    return first
+
+
+def _first_places(high: np.ndarray, low: np.ndarray) -> np.ndarray:
+    """int64 [n], for each of n numbers in two halves (uint64) the first place where it stands."""
+    n = len(high)
     order = np.argsort(high, kind="stable")
     new = np.append(True, np.diff(high[order]) != 0)[:n]
     if (np.diff(low[order])[~new[1:]] != 0).any():  # two texts agree in half of their hashes: never, by chance

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embedcache.cache import labels
+from embedcache.cache import labels, strings
 from embedcache.cache.labels import LabelCoder, label_counts, label_of, unlabelled, valid_codes
 from embedcache.cache.layout import quote, unquote
 from embedcache.cache.strings import Spool, Strings, blank_rows, first_rows, hash_texts, slices, to_utf8
@@ -18,6 +18,7 @@ from embedcache.errors import EmbedcacheError
 from embedcache.table import utf8
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(st.text(), max_size=8), max_size=5))
 def test_texts_round_trip(tmp_path_factory, batches):
     spool = Spool(tmp_path_factory.getbasetemp())
@@ -38,6 +39,7 @@ def test_bytes_that_are_no_text():
         _ = strings[1]
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.text(st.sampled_from("a é\u00a0\u0085\u1680\u2003\u3000\u3042\t\x1c"), max_size=3), min_size=1),
     st.data(),
@@ -50,24 +52,32 @@ def test_hashes_and_blanks_of_a_part_of_an_arrow_array(texts, data):
     assert blank_rows(utf8(part)).tolist() == [not text.strip() for text in texts]
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(max_size=2), max_size=50))
 def test_first_rows_finds_duplicates(texts):
     first = first_rows(hash_texts(to_utf8(texts)))
     assert first.tolist() == [texts.index(text) for text in texts]
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)), max_size=30))
 def test_first_rows_when_half_the_hash_agrees(pairs):
     hashes = np.array(pairs, np.uint64).reshape(-1, 2).view(np.uint8).reshape(-1, 16)
-    assert first_rows(hashes).tolist() == [pairs.index(pair) for pair in pairs]
+    expected = [pairs.index(pair) for pair in pairs]
+    assert first_rows(hashes).tolist() == expected
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(strings, "PART_ROWS", 4)
+        assert first_rows(hashes).tolist() == expected
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_names_as_links(name):
     link = quote(name)
     assert unquote(link) == name and link not in ("", ".") and "/" not in link and "\0" not in link
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(st.none() | st.text(max_size=3)), max_size=4))
 def test_label_codes_round_trip(batches):
     coder = LabelCoder()
@@ -78,6 +88,7 @@ def test_label_codes_round_trip(batches):
     assert codes.dtype == np.int32 and len(set(classes)) == len(classes) == coder.classes
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(st.none() | st.lists(st.text(max_size=2), unique=True), max_size=6), max_size=4))
 def test_lists_of_labels_round_trip(tmp_path_factory, batches):
     coder = LabelCoder()
