@@ -27,9 +27,10 @@ Run = Callable[[list[str]], np.ndarray]
 
 def embedcache(folder: Path, device: str, dtype: str) -> dict[str, Run]:
     from embedcache.encoder import Encoder
+    from embedcache.encoder.native import backend
 
     encoder = Encoder.load(folder, max_length=MAX_LENGTH, dtype=dtype, device=device)
-    kernel = f"kernel {getattr(encoder, 'kernel', 'plain')}"
+    kernel = f"native, {backend(dtype)}" if encoder.kernel == "native" else encoder.kernel
     return {kernel: lambda texts: encoder.encode_texts(texts, [("cls", -1)])[0]}
 
 
