@@ -230,7 +230,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--quick", action="store_true", help="an eighth of the rows, one turn; writes no JSON by itself"
     )
-    parser.add_argument("--json", type=Path, help="default: benchmarks/results/extract-<model>-<processor>.json")
+    parser.add_argument("--json", type=Path, help="default: benchmarks/results/[cuda-]extract-<model>-<processor>.json")
     options = parser.parse_args()
     options.texts, options.parts = options.texts.split(","), options.parts.split(",")
     options.turns = 1 if options.quick else options.turns
@@ -295,7 +295,8 @@ def main() -> None:
             report |= run_command(options, folder, Path(scratch))
     report |= {"load_average_at_end": os.getloadavg()[0], "seconds": time.perf_counter() - start}
     name = re.sub(r"[^a-z0-9]+", "-", f"{Path(options.model).name} {about.get('gpu', about['cpu'])}".lower()).strip("-")
-    default = None if options.quick else Path(__file__).parent / "results" / f"extract-{name}.json"
+    name = f"extract-{name}.json" if options.device == "cpu" else f"cuda-extract-{name}.json"
+    default = None if options.quick else Path(__file__).parent / "results" / name
     if path := options.json or default:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(report, indent=1) + "\n")

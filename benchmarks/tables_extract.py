@@ -8,9 +8,8 @@ from typing import Any
 
 def about(report: dict[str, Any]) -> str:
     machine, shape = report["machine"], report["shape"]
-    where = f"{machine['gpu']}, " if "gpu" in machine else ""
     return (
-        f"{report['model']} ({shape['layers']} layers, {shape['dim']} wide), max_length {report['max_length']}; {where}"
+        f"{report['model']} ({shape['layers']} layers, {shape['dim']} wide), max_length {report['max_length']}; "
         f"{machine['cpu']}, {machine['cores']} cores, torch {machine['torch']}:"
     )
 
