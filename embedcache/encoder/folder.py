@@ -16,6 +16,9 @@ from typing import Any
 from embedcache.errors import EmbedcacheError
 
 DTYPES = ("float32", "bfloat16", "float16")
+# What the native and the packed runner compute: between matrix products their rows stay float32 on a CPU, and the worst
+# cosine to float32 above 0.9999. Others run as transformers has them, which rounds everything.
+BFLOAT16_FAMILIES = frozenset(("bert", "camembert", "distilbert", "electra", "mpnet", "roberta", "xlm-roberta"))
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -53,7 +56,7 @@ def identify(
         EmbedcacheError: the encoder cannot be had, or lacks files; a bad max_length, dtype or device.
     """
     folder, name = find_folder(source, trust_remote_code)
-    return folder_identity(folder, max_length, resolve_dtype(dtype, device), trust_remote_code), name
+    return folder_identity(folder, max_length, resolve_dtype(dtype, device, folder), trust_remote_code), name
 
 
 def folder_identity(folder: Path, max_length: int, compute_dtype: str, trust_remote_code: bool) -> dict[str, Any]:
@@ -95,18 +98,30 @@ def resolve_device(device: str) -> str:
     return device
 
 
-def resolve_dtype(dtype: str, device: str) -> str:
-    """ "auto" to float32 on a CPU and to bfloat16 on a GPU that computes in it."""
+def resolve_dtype(dtype: str, device: str, folder: Path) -> str:
+    """ "auto" to bfloat16 where the device computes in it, else to float32; on a CPU only for BFLOAT16_FAMILIES."""
     if dtype not in ("auto", *DTYPES):
         raise EmbedcacheError(f"unknown dtype '{dtype}': use auto, {', '.join(DTYPES)}")
     if dtype != "auto":
         return dtype
-    if resolve_device(device) == "cpu":
-        return "float32"
+    device = resolve_device(device)
+    if device == "cpu":
+        known = read_json(folder / "config.json").get("model_type") in BFLOAT16_FAMILIES
+        return "bfloat16" if known and cpu_computes_bfloat16() else "float32"
     import torch
 
     # Asked of the hardware: is_bf16_supported() also says yes to slow emulation.
-    return "bfloat16" if torch.cuda.get_device_capability(resolve_device(device)) >= (8, 0) else "float32"
+    return "bfloat16" if torch.cuda.get_device_capability(device) >= (8, 0) else "float32"
+
+
+@lru_cache(maxsize=1)
+def cpu_computes_bfloat16() -> bool:
+    """Whether this processor multiplies bfloat16 (AVX512-BF16 or AMX), as far as /proc/cpuinfo tells."""
+    try:
+        flags = re.search(r"^flags\s*:(.*)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
+    except OSError:
+        return False
+    return flags is not None and not {"avx512_bf16", "amx_bf16"}.isdisjoint(flags[1].split())
 
 
 def find_folder(source: str | Path, trust_remote_code: bool = False) -> tuple[Path, str]:

@@ -107,8 +107,8 @@ class Encoder:
         """
         check_max_length(max_length)
         device = resolve_device(device)
-        compute_dtype = resolve_dtype(dtype, device)
         folder, name = find_folder(source, trust_remote_code)
+        compute_dtype = resolve_dtype(dtype, device, folder)
         identity = folder_identity(folder, max_length, compute_dtype, trust_remote_code)
         if check is not None:
             check(identity)

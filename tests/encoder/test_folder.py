@@ -8,10 +8,11 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from embedcache.encoder.folder import identify, resolve_device, resolve_dtype
+from embedcache.encoder.folder import cpu_computes_bfloat16, identify, resolve_device, resolve_dtype
 from embedcache.errors import EmbedcacheError
 
 
@@ -108,15 +109,44 @@ def test_a_file_is_no_folder(tiny_bert: Path) -> None:
         identify(tiny_bert / "config.json", max_length=64, device="cpu")
 
 
-def test_devices_and_dtypes() -> None:
+@pytest.mark.parametrize(
+    ("flags", "bfloat16"),
+    [("fpu avx512f avx512_bf16", True), ("fpu amx_bf16 amx_tile", True), ("fpu avx512f bf16", False), (None, False)],
+)
+def test_auto_dtype_of_a_cpu(
+    tiny_bert: Path, bert_copy: Path, monkeypatch: pytest.MonkeyPatch, flags: str | None, bfloat16: bool
+) -> None:
+    """What the processor can, for the families whose vectors stay close; asked for, it is always had."""
+
+    def read_text(path: Path, *args: Any, **options: Any) -> str:
+        if str(path) != "/proc/cpuinfo":
+            return text_of(path, *args, **options)
+        if flags is None:
+            raise FileNotFoundError
+        return f"processor\t: 0\nflags\t\t: {flags}\nvmx flags\t: avx512_bf16x\n"
+
+    text_of = Path.read_text
+    monkeypatch.setattr(Path, "read_text", read_text)
+    cpu_computes_bfloat16.cache_clear()
+    try:
+        assert cpu_computes_bfloat16() == bfloat16
+        assert identity(tiny_bert, dtype="auto")["compute_dtype"] == ("bfloat16" if bfloat16 else "float32")
+        assert identity(tiny_bert, dtype="bfloat16")["compute_dtype"] == "bfloat16"
+        config = json.loads((bert_copy / "config.json").read_text())
+        (bert_copy / "config.json").write_text(json.dumps({**config, "model_type": "modernbert"}))
+        assert identity(bert_copy, dtype="auto")["compute_dtype"] == "float32"
+    finally:
+        cpu_computes_bfloat16.cache_clear()
+
+
+def test_devices_and_dtypes(tiny_bert: Path) -> None:
     import torch
 
     assert resolve_device("auto") == ("cuda" if torch.cuda.is_available() else "cpu")
-    assert resolve_dtype("auto", "cpu") == "float32"
     for bad in ("gpu", "cuda:x", "mps"):
         with pytest.raises(EmbedcacheError, match=f"unknown device '{bad}'"):
             resolve_device(bad)
     with pytest.raises(EmbedcacheError, match=r"device 'cuda:99' asked, but PyTorch finds"):
         resolve_device("cuda:99")
     with pytest.raises(EmbedcacheError, match="unknown dtype 'int8'"):
-        resolve_dtype("int8", "cpu")
+        resolve_dtype("int8", "cpu", tiny_bert)

@@ -26,7 +26,7 @@ TEXTS = [text for text, _ in make_reviews(12)] + ["", "   ", "日本語のレビ
 
 
 def load(folder: Path, **options: Any) -> Encoder:
-    return Encoder.load(folder, device="cpu", **{"max_length": 64, **options})
+    return Encoder.load(folder, device="cpu", **{"max_length": 64, "dtype": "float32", **options})
 
 
 def cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -115,11 +115,11 @@ def test_unknown_pooling_and_layer(tiny_bert: Path) -> None:
 @pytest.mark.parametrize("family", ["roberta", "mpnet", "bert"])
 def test_rows_that_hold_the_pad_token(tiny_models: dict[str, Path], family: str) -> None:
     """RoBERTa and MPNet do not count such a token as a position."""
-    encoder = load(tiny_models[family], dtype="float32")
+    encoder = load(tiny_models[family])
     assert encoder.kernel != "plain"
     ids = [[2, 9, 3], [2, 9, 1, 10, 1, 3], [2, 9, 10, 11, 3], [2, 1, 3]]
     for outputs in ([("cls", -1)], [("mean", 1), ("cls", -1)]):
-        alone = [load(tiny_models[family], dtype="float32", kernel="plain").encode([row], outputs) for row in ids]
+        alone = [load(tiny_models[family], kernel="plain").encode([row], outputs) for row in ids]
         for got, want in zip(encoder.encode(ids, outputs), zip(*alone, strict=True), strict=True):
             np.testing.assert_allclose(got, np.concatenate(want), atol=1e-5)
         for got, want in zip(encoder.encode(ids[1:2], outputs), alone[1], strict=True):
@@ -128,7 +128,7 @@ def test_rows_that_hold_the_pad_token(tiny_models: dict[str, Path], family: str)
 
 def test_several_batches_at_once(tiny_bert: Path) -> None:
     """Vectors in the rows' order, ``tell`` in this thread and in the batches' order, an error as it is."""
-    encoder = load(tiny_bert, dtype="float32")
+    encoder = load(tiny_bert)
     tokens = encoder.tokenize(TEXTS)
     outputs = [("cls", -1), ("mean", 1)]
     expected = encoder.encode(tokens.ids, outputs)
@@ -203,7 +203,7 @@ def test_loading_is_silent_and_changes_no_settings(
 
 def test_loaded_and_not_loaded_give_one_identity(tiny_bert: Path) -> None:
     identity, source = identify(tiny_bert, max_length=64, device="cpu")
-    encoder = load(tiny_bert)
+    encoder = load(tiny_bert, dtype="auto")
     assert (encoder.identity, encoder.source) == (identity, source)
     assert source == str(tiny_bert.resolve())
     assert identity["max_length"] == 64
