@@ -261,7 +261,7 @@ def test_is_it_really_the_label(run, cache_path, values):
 
 def test_another_encoder_is_refused_in_words(run, tiny_bert, tmp_path, cache_path):
     rows = make_reviews(20)
-    run(rows)
+    run(rows, dtype="float32")
     before = cache_path.read_bytes()
     other = shutil.copytree(tiny_bert, tmp_path / "other")
     data = bytearray((other / "model.safetensors").read_bytes())

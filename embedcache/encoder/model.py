@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,22 +22,8 @@ from embedcache.encoder.folder import (
 )
 from embedcache.encoder.plain import POOLINGS, Plain
 from embedcache.encoder.runners import choose_runner, count_threads
+from embedcache.encoder.tokenizing import TextTokenizer, Tokens
 from embedcache.errors import EmbedcacheError
-
-TOKENIZE_ROWS = 512  # texts tokenized at once: bounds the memory that the tokenizer's own records take
-
-
-@dataclass(frozen=True)
-class Tokens:
-    """Token ids of n texts, special tokens included, none longer than max_length; which rows were cut to fit."""
-
-    ids: list[list[int]]
-    truncated: np.ndarray  # bool [n]
-
-    @property
-    def lengths(self) -> np.ndarray:
-        """int64 [n], tokens of each row after truncation."""
-        return np.fromiter(map(len, self.ids), dtype=np.int64, count=len(self.ids))
 
 
 class Encoder:
@@ -70,13 +55,7 @@ class Encoder:
         self.dim: int = model.config.hidden_size
         self.layers: int = model.config.num_hidden_layers
         self.batch_tokens = default_batch_tokens(device)
-        # The Rust tokenizer without truncation: it then tells how long a text really is, and cutting is ours.
-        self._backend = tokenizer.backend_tokenizer
-        self._backend.no_truncation()
-        self._backend.no_padding()
-        special = self._backend.encode("a").special_tokens_mask
-        self._prefix = special.index(0) if 0 in special else len(special)
-        self._suffix = special[::-1].index(0) if 0 in special else 0
+        self._tokenize = TextTokenizer(tokenizer, self.max_length)
         # The model's pad id, not the tokenizer's: RoBERTa and MPNet count positions by it.
         pad = model.config.pad_token_id if model.config.pad_token_id is not None else tokenizer.pad_token_id
         self._plain = Plain(model, int(pad or 0), device)
@@ -124,26 +103,7 @@ class Encoder:
 
     def tokenize(self, texts: Sequence[str]) -> Tokens:
         """Token ids of each text, cut to max_length as the model's own tokenizer cuts (special tokens stay)."""
-        # _fast: without offsets into the text, which nobody asks for
-        encode_batch = getattr(self._backend, "encode_batch_fast", self._backend.encode_batch)
-        ids: list[list[int]] = []
-        for start in range(0, len(texts), TOKENIZE_ROWS):
-            part = list(texts[start : start + TOKENIZE_ROWS])
-            try:
-                ids += [encoding.ids for encoding in encode_batch(part)]
-            except (TypeError, UnicodeError) as error:
-                raise EmbedcacheError(f"a text cannot be tokenized, is it a valid string? ({error})") from error
-        truncated = np.fromiter((len(row) > self.max_length for row in ids), dtype=np.bool_, count=len(ids))
-        for i in np.flatnonzero(truncated):
-            ids[i] = self._cut(ids[i])
-        return Tokens(ids, truncated)
-
-    def _cut(self, row: list[int]) -> list[int]:
-        suffix = row[len(row) - self._suffix :]
-        if self.tokenizer.truncation_side == "left":
-            body = row[self._prefix : len(row) - self._suffix]
-            return row[: self._prefix] + body[-(self.max_length - self._prefix - self._suffix) :] + suffix
-        return row[: self.max_length - self._suffix] + suffix
+        return self._tokenize(texts)
 
     def encode(self, ids: Sequence[Sequence[int]], outputs: Sequence[tuple[str, int]]) -> list[np.ndarray]:
         """Vectors of one batch, in one forward pass (halved and tried again where a GPU's memory does not suffice).
