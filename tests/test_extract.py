@@ -66,7 +66,7 @@ def assert_same(a, b):
 
 def test_vectors_equal_plain_transformers(run, tiny_bert, cache_path):
     rows = make_reviews(150)
-    report = run(rows, pooling=("cls", "mean"), store="float32")
+    report = run(rows, pooling=("cls", "mean"), dtype="float32", store="float32")
     assert (report.rows, report.encoded, report.reused, report.duplicates) == (150, 150, 0, 0)
     cls, mean = plain_vectors(tiny_bert, [text for text, _ in rows])
     with open_cache(cache_path) as cache:

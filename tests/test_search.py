@@ -146,7 +146,7 @@ def test_without_faiss(monkeypatch: pytest.MonkeyPatch) -> None:
 def cache(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Path:
     from embedcache.encoder import Encoder
 
-    encoder = Encoder.load(tiny_bert, max_length=64, device="cpu")
+    encoder = Encoder.load(tiny_bert, max_length=64, device="cpu", dtype="float32")
     cls, mean = encoder.encode_texts(TEXTS, [("cls", -1), ("mean", -1)])
     return make_cache(
         tmp_path_factory.mktemp("search") / "reviews.h5",

@@ -34,7 +34,7 @@ def make_run(tmp_path_factory: pytest.TempPathFactory, tiny_models: dict[str, Pa
     ]
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
-    def make(family: str = "bert", *options: Any, label: str = "label", dtype: str = "auto") -> Path:
+    def make(family: str = "bert", *options: Any, label: str = "label", dtype: str = "float32") -> Path:
         cache = folder / f"{family}-{dtype}.h5"
         run = folder / re.sub(r"\W+", "_", " ".join(map(str, ("run", family, dtype, label, *options))))
         if not cache.exists():
