@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 # Padded tokens of one forward pass, where the user asks for no other number.
-DEFAULT_BATCH_TOKENS = {"cpu": 2048, "cuda": 32768}
+# A native batch is one core's: more tokens only leave cores without work at the end of a window.
+DEFAULT_BATCH_TOKENS = {"native": 512, "cpu": 2048, "cuda": 32768}
 
 
 def default_batch_tokens(device: str) -> int:
-    """The budget for a device such as "cpu" or "cuda:1"."""
+    """The budget for a device such as "cpu" or "cuda:1", or for the native runner, "native"."""
     return DEFAULT_BATCH_TOKENS[device.split(":")[0]]
 
 

@@ -115,13 +115,18 @@ def resolve_dtype(dtype: str, device: str, folder: Path) -> str:
 
 
 @lru_cache(maxsize=1)
-def cpu_computes_bfloat16() -> bool:
-    """Whether this processor multiplies bfloat16 (AVX512-BF16 or AMX), as far as /proc/cpuinfo tells."""
+def cpu_flags() -> frozenset[str]:
+    """What this processor can do, as far as /proc/cpuinfo tells."""
     try:
         flags = re.search(r"^flags\s*:(.*)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
     except OSError:
-        return False
-    return flags is not None and not {"avx512_bf16", "amx_bf16"}.isdisjoint(flags[1].split())
+        return frozenset()
+    return frozenset(flags[1].split() if flags else ())
+
+
+def cpu_computes_bfloat16() -> bool:
+    """Whether this processor multiplies bfloat16."""
+    return not cpu_flags().isdisjoint(("avx512_bf16", "amx_bf16"))
 
 
 def find_folder(source: str | Path, trust_remote_code: bool = False) -> tuple[Path, str]:

@@ -21,7 +21,7 @@ from embedcache.encoder.folder import (
     resolve_dtype,
 )
 from embedcache.encoder.plain import POOLINGS, Plain
-from embedcache.encoder.runners import choose_runner, count_threads
+from embedcache.encoder.runners import choose_runner, count_threads, weights_dtype
 from embedcache.encoder.tokenizing import TextTokenizer, Tokens
 from embedcache.errors import EmbedcacheError
 
@@ -54,14 +54,16 @@ class Encoder:
         self.compute_dtype: str = identity["compute_dtype"]
         self.dim: int = model.config.hidden_size
         self.layers: int = model.config.num_hidden_layers
-        self.batch_tokens = default_batch_tokens(device)
         self._tokenize = TextTokenizer(tokenizer, self.max_length)
         # The model's pad id, not the tokenizer's: RoBERTa and MPNet count positions by it.
         pad = model.config.pad_token_id if model.config.pad_token_id is not None else tokenizer.pad_token_id
         self._plain = Plain(model, int(pad or 0), device)
-        self._runner, self._uncounted = choose_runner(model, self._plain, self.max_length, device, kernel)
+        self._runner, self._uncounted = choose_runner(
+            model, self._plain, self.max_length, device, kernel, self.compute_dtype
+        )
         self.kernel, self.invariant = self._runner.kernel, self._runner.invariant
         self.threads = count_threads(self._runner, device)
+        self.batch_tokens = default_batch_tokens("native" if self.kernel == "native" else device)
 
     @classmethod
     def load(
@@ -92,7 +94,7 @@ class Encoder:
         if check is not None:
             check(identity)
         with quiet():
-            model, tokenizer = _load(folder, name, compute_dtype, trust_remote_code)
+            model, tokenizer = _load(folder, name, weights_dtype(compute_dtype, device, kernel), trust_remote_code)
         _check_tokenizer(model, tokenizer, name)
         if (positions := _positions(model)) is not None and max_length > positions:
             raise EmbedcacheError(
@@ -194,7 +196,7 @@ class Encoder:
         return layer if layer >= 0 else self.layers + 1 + layer
 
 
-def _load(folder: Path, name: str, compute_dtype: str, trust_remote_code: bool) -> tuple[Any, Any]:
+def _load(folder: Path, name: str, weights: str, trust_remote_code: bool) -> tuple[Any, Any]:
     """(model, tokenizer) from a complete folder; refuses what has no CLS vector before it loads any weights."""
     import transformers
     from transformers import AutoConfig, AutoModel, AutoTokenizer
@@ -202,7 +204,7 @@ def _load(folder: Path, name: str, compute_dtype: str, trust_remote_code: bool) 
     # Its own code may live in another repository, which only then may be fetched.
     options = {"trust_remote_code": trust_remote_code, "local_files_only": not trust_remote_code}
     version = tuple(int(part) for part in transformers.__version__.split(".")[:2])
-    dtype_option = {"dtype" if version >= (4, 56) else "torch_dtype": getattr(torch, compute_dtype)}
+    dtype_option = {"dtype" if version >= (4, 56) else "torch_dtype": getattr(torch, weights)}
     try:
         config = AutoConfig.from_pretrained(folder, **options)
         _check_architecture(config, name)

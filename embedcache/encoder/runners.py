@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 
-from embedcache.encoder.blueprint import Blueprint, read_blueprint
+from embedcache.encoder.blueprint import read_blueprint
+from embedcache.encoder.folder import cpu_flags
 from embedcache.encoder.native import NativeEncoder, backend
 from embedcache.encoder.packed import Packed
 from embedcache.encoder.plain import Plain
@@ -36,10 +37,17 @@ class Runner(Protocol):
         """
 
 
+def weights_dtype(compute_dtype: str, device: str, kernel: str | None) -> str:
+    """What to load the weights in: float32 where the native runner may round the operands of its products itself."""
+    return "float32" if _may_be_native(compute_dtype, device, kernel) else compute_dtype
+
+
 def choose_runner(
-    model: Any, plain: Plain, max_length: int, device: str, kernel: str | None
+    model: Any, plain: Plain, max_length: int, device: str, kernel: str | None, compute_dtype: str
 ) -> tuple[Runner, int | None]:
     """The fastest runner for a model on its device, or the one asked for.
+
+    A model that was loaded in ``weights_dtype`` is converted to ``compute_dtype`` where the native runner is not it.
 
     Returns:
         (runner, token id or None): rows that hold this token only ``plain`` computes (see ``Blueprint.uncounted``).
@@ -50,22 +58,23 @@ def choose_runner(
     if kernel not in (None, *KERNELS):
         raise EmbedcacheError(f"unknown kernel '{kernel}': use {', '.join(KERNELS)}")
     blueprint = None if kernel == "plain" else read_blueprint(model, max_length)
-    if blueprint is not None:
-        for runner in _runners(blueprint, max_length, device):
-            if kernel in (None, runner.kernel):
-                return runner, blueprint.uncounted
+    if blueprint and _may_be_native(compute_dtype, device, kernel):
+        with suppress(EmbedcacheError):  # sizes that it does not do
+            return NativeEncoder(blueprint, max_length, compute_dtype), blueprint.uncounted
+    model.to(getattr(torch, compute_dtype))
+    blueprint = read_blueprint(model, max_length) if blueprint else None
+    if blueprint and kernel in (None, "packed"):
+        return Packed(blueprint), blueprint.uncounted
     if kernel in (None, "plain"):
         return plain, None
     raise EmbedcacheError(f"the kernel '{kernel}' cannot run this {model.config.model_type} encoder on {device}")
 
 
-def _runners(blueprint: Blueprint, max_length: int, device: str) -> Iterator[Runner]:
-    """Those that can compute a blueprint here, the fastest first."""
-    dtype = str(blueprint.word.dtype).removeprefix("torch.")
-    if device == "cpu" and backend(dtype):
-        with suppress(EmbedcacheError):  # sizes that it does not do
-            yield NativeEncoder(blueprint, max_length, dtype)
-    yield Packed(blueprint)
+def _may_be_native(compute_dtype: str, device: str, kernel: str | None) -> bool:
+    """The native runner multiplies bfloat16 by AVX-512; AMX, which torch uses, is several times as fast."""
+    better = compute_dtype == "bfloat16" and "amx_bf16" in cpu_flags()
+    asked = kernel == "native" or (kernel is None and not better)
+    return device == "cpu" and asked and bool(backend(compute_dtype))
 
 
 def count_threads(runner: Runner, device: str) -> int:

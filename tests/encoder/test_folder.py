@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from embedcache.encoder.folder import cpu_computes_bfloat16, identify, resolve_device, resolve_dtype
+from embedcache.encoder.folder import cpu_computes_bfloat16, cpu_flags, identify, resolve_device, resolve_dtype
 from embedcache.errors import EmbedcacheError
 
 
@@ -127,7 +127,7 @@ def test_auto_dtype_of_a_cpu(
 
     text_of = Path.read_text
     monkeypatch.setattr(Path, "read_text", read_text)
-    cpu_computes_bfloat16.cache_clear()
+    cpu_flags.cache_clear()
     try:
         assert cpu_computes_bfloat16() == bfloat16
         assert identity(tiny_bert, dtype="auto")["compute_dtype"] == ("bfloat16" if bfloat16 else "float32")
@@ -136,7 +136,7 @@ def test_auto_dtype_of_a_cpu(
         (bert_copy / "config.json").write_text(json.dumps({**config, "model_type": "modernbert"}))
         assert identity(bert_copy, dtype="auto")["compute_dtype"] == "float32"
     finally:
-        cpu_computes_bfloat16.cache_clear()
+        cpu_flags.cache_clear()
 
 
 def test_devices_and_dtypes(tiny_bert: Path) -> None:

@@ -46,7 +46,7 @@ def plain(model: Any) -> Plain:
 
 def make_runner(model: Any, kernel: str) -> Runner:
     try:
-        runner, _ = choose_runner(model, plain(model), M, "cpu", kernel)
+        runner, _ = choose_runner(model, plain(model), M, "cpu", kernel, str(model.dtype).removeprefix("torch."))
     except EmbedcacheError:
         if kernel != "native":
             raise
@@ -129,20 +129,20 @@ class TestRunner:
 )
 def test_other_architectures_stay_plain(make_model: Callable[..., Any], family: str, changes: dict[str, Any]) -> None:
     model = make_model(family, **changes)
-    runner, _ = choose_runner(model, plain(model), M, "cpu", None)
+    runner, _ = choose_runner(model, plain(model), M, "cpu", None, "float32")
     assert (runner.kernel, runner.invariant) == ("plain", False)
     (got,) = runner.run(some_ids(), LAST)
     for row, want in zip(some_ids(), got, strict=True):
         hidden = model(input_ids=torch.tensor([row])).last_hidden_state
         np.testing.assert_allclose(hidden[0, 0].numpy(), want, atol=1e-5)
     with pytest.raises(EmbedcacheError, match=f"kernel 'packed' cannot run this {model.config.model_type} encoder"):
-        choose_runner(model, plain(model), M, "cpu", "packed")
+        choose_runner(model, plain(model), M, "cpu", "packed", "float32")
 
 
 def test_unknown_kernel(make_model: Callable[..., Any]) -> None:
     model = make_model("bert")
     with pytest.raises(EmbedcacheError, match="unknown kernel 'fast': use native, packed, plain"):
-        choose_runner(model, plain(model), M, "cpu", "fast")
+        choose_runner(model, plain(model), M, "cpu", "fast", "float32")
 
 
 def test_variable_length_attention(make_model: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
