@@ -75,9 +75,15 @@ def measure(kind: str, folder: Path, plain: np.ndarray, there: list[Contender], 
         rows[name] = np.linspace(0, len(texts) - 1, slow).astype(np.int64)
     parts = {name: [texts[i] for i in of] for name, of in rows.items()}
     results: dict[str, dict[str, Any]] = {}
-    for one in there:
-        tuned = one.tune(texts[:: 4 if options.device == "cuda" else max(3, len(texts) // 400)])
-        vectors, of = one.run(parts[one.name])[1], lengths[rows[one.name]]
+    for one in list(there):
+        try:
+            tuned = one.tune(texts[:: 4 if options.device == "cuda" else max(3, len(texts) // 400)])
+            vectors, of = one.run(parts[one.name])[1], lengths[rows[one.name]]
+        except (RuntimeError, OSError) as error:  # a peer that dies of these texts must not cost the other figures
+            print(f"{kind}: {one.name} left out, {error}", flush=True)
+            there.remove(one)
+            one.close()
+            continue
         results[one.name] = {"settings": one.best, "seconds_of_settings": tuned, "seconds_of_turns": []}
         results[one.name] |= {"rows": len(of), "tokens": int(of.sum()), "useful_gflop": useful_flop(of, shape) / 1e9}
         _, mine, theirs = np.intersect1d(rows[one.name], compared(len(texts)), return_indices=True)
@@ -263,14 +269,30 @@ def measure_contenders(options: argparse.Namespace, folder: Path, report: dict[s
         for kind in texts if "encode" in options.parts else ():
             report["encode"].append(measure(kind, folder, reference[kind], there, options))
             show(report["encode"][-1])
+            save(report, options)
         if "busy" in options.parts:
             some = [one for one in there if one.name in BUSY]
             report["busy"] = beside_a_busy_process(some, texts[options.texts[0]][:BUSY_ROWS], min(3, options.turns))
             for name, result in report["busy"]["results"].items():
                 print(f"beside a busy process {name} keeps {result['kept']:.0%}", flush=True)
+            save(report, options)
     finally:
         for one in there:
             one.close()
+
+
+def save(report: dict[str, Any], options: argparse.Namespace) -> None:
+    """After every part: what is measured is kept if the next one dies."""
+    if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(report, indent=1) + "\n")
+
+
+def result_path(options: argparse.Namespace, about: dict[str, Any]) -> Path:
+    processor = about.get("gpu", about["cpu"])
+    name = re.sub(r"[^a-z0-9]+", "-", f"{Path(options.model).name} {processor}".lower()).strip("-")
+    name = f"extract-{name}.json" if options.device == "cpu" else f"cuda-extract-{name}.json"
+    return Path(__file__).parent / "results" / name
 
 
 def main() -> None:
@@ -283,25 +305,20 @@ def main() -> None:
     report: dict[str, Any] = {"machine": about, "model": options.model, "device": options.device}
     report |= {"max_length": MAX_LENGTH, "turns": options.turns, "load_average_at_start": os.getloadavg()[0]}
     report["encode"] = []
+    if not options.quick:
+        options.json = options.json or result_path(options, about)
     with tempfile.TemporaryDirectory() as scratch:
         folder = extract_data.model_folder(options.model, Path(scratch)).resolve()
         report["shape"] = read_shape(folder)
-        options.less = (
-            4 if options.device == "cpu" and report["shape"]["dim"] > 512 else 1
-        )  # BERT-base: 8 times the work
+        wide = report["shape"]["dim"] > 512  # BERT-base: 8 times the work of MiniLM
+        options.less = 4 if options.device == "cpu" and wide else 1
         if {"encode", "busy"} & set(options.parts):
             measure_contenders(options, folder, report)
         if {"command", "quality"} & set(options.parts):
             report |= run_command(options, folder, Path(scratch))
     report |= {"load_average_at_end": os.getloadavg()[0], "seconds": time.perf_counter() - start}
-    name = re.sub(r"[^a-z0-9]+", "-", f"{Path(options.model).name} {about.get('gpu', about['cpu'])}".lower()).strip("-")
-    name = f"extract-{name}.json" if options.device == "cpu" else f"cuda-extract-{name}.json"
-    default = None if options.quick else Path(__file__).parent / "results" / name
-    if path := options.json or default:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(report, indent=1) + "\n")
-        print(f"written: {path}")
-    print(f"{report['seconds']:.0f} s in all")
+    save(report, options)
+    print(f"{report['seconds']:.0f} s in all" + (f"; written: {options.json}" if options.json else ""))
 
 
 if __name__ == "__main__":
