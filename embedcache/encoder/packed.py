@@ -11,6 +11,7 @@ The flash branch has been tested with a stand-in of the same interface, not yet 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import fields, replace
 from functools import partial
 from typing import Any
 
@@ -20,6 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from embedcache.encoder.blueprint import Affine, Blueprint, Layer
+from embedcache.encoder.folder import cpu_computes_bfloat16
 from embedcache.encoder.last_layer import Group, first_token_context
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -36,8 +38,11 @@ class Packed:
     invariant = False  # a matrix product of another size may sum in another order
 
     def __init__(self, blueprint: Blueprint) -> None:
-        self._blueprint = blueprint
         self._device, self._dtype = blueprint.word.device, blueprint.word.dtype
+        # A CPU without the instructions multiplies the rounded numbers in float32: as torch emulates it, it takes 4 times
+        # as long.
+        slow = self._device.type == "cpu" and not (self._dtype == torch.bfloat16 and cpu_computes_bfloat16())
+        self._blueprint = blueprint = _in_dtype(blueprint, torch.float32 if slow else self._dtype)
         # bfloat16 on a CPU: only what enters a matrix product is rounded, the rows between them stay float32, which
         # halves the error. On a GPU traffic to memory is what these rows cost, and all is of the weights' dtype.
         self._between = torch.float32 if self._device.type == "cpu" else self._dtype
@@ -91,7 +96,7 @@ class Packed:
             return [None] * len(rows.groups)
         at = torch.arange(rows.groups[0].length, device=self._device)
         distance = at - at[:, None] + relative.shape[1] // 2
-        longest = relative.to(self._dtype)[:, distance]
+        longest = relative.to(self._blueprint.layers[0].key[0].dtype)[:, distance]
         return [longest[:, : group.length, : group.length] for group in rows.groups]
 
     def _first_tokens(self, x: Tensor, layer: Layer, rows: _Rows) -> Tensor:
@@ -105,7 +110,7 @@ class Packed:
         return self._norm(x + self._linear(up, layer.down), layer.norm2)
 
     def _linear(self, x: Tensor, weights: Affine) -> Tensor:
-        return functional.linear(x.to(self._dtype), *weights)
+        return functional.linear(x.to(self._dtype).to(weights[0].dtype), *weights)
 
     def _norm(self, x: Tensor, weights: Affine) -> Tensor:
         scale, shift = (part.to(self._between) for part in weights)
@@ -141,6 +146,17 @@ class _Rows:
         if pooling == "cls":
             return x[self.first]
         return torch.cat([group.of(x).float().mean(1) for group in self.groups])
+
+
+def _in_dtype(blueprint: Blueprint, dtype: torch.dtype) -> Blueprint:
+    """The same with the matrices of that dtype; what is of it already is not copied."""
+
+    def affine(pair: Affine) -> Affine:
+        return pair[0].to(dtype), pair[1].to(dtype)
+
+    layers = [Layer(*(affine(getattr(layer, part.name)) for part in fields(layer))) for layer in blueprint.layers]
+    projection = None if blueprint.projection is None else affine(blueprint.projection)
+    return replace(blueprint, layers=layers, projection=projection)
 
 
 def _join(layer: Layer) -> Affine:

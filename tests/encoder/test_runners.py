@@ -145,6 +145,25 @@ def test_unknown_kernel(make_model: Callable[..., Any]) -> None:
         choose_runner(model, plain(model), M, "cpu", "fast", "float32")
 
 
+@pytest.mark.parametrize("family", ["bert", "mpnet", "electra"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_without_its_instructions(
+    make_model: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, family: str, dtype: torch.dtype
+) -> None:
+    """On a processor that multiplies float32 only, the vectors are as close as on the others."""
+    exact = plain(make_model(family)).run(some_ids(), ALL)
+    rounded = make_model(family).to(dtype)
+    theirs = plain(rounded).run(some_ids(), ALL)
+    monkeypatch.setattr(packed, "cpu_computes_bfloat16", lambda: False)
+    dtypes = set()
+    linear = packed.functional.linear
+    monkeypatch.setattr(packed.functional, "linear", lambda x, *rest: dtypes.add(x.dtype) or linear(x, *rest))
+    ours = make_runner(rounded, "packed").run(some_ids(), ALL)
+    assert dtypes == {torch.float32}
+    for got, other, want in zip(ours, theirs, exact, strict=True):
+        assert 0 < np.abs(got - want).max() <= 1.5 * np.abs(other - want).max()
+
+
 def test_variable_length_attention(make_model: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """The branch for GPUs, with a stand-in that attends row by row as torch's varlen_attn documents."""
     calls = []
