@@ -39,8 +39,7 @@ class Packed:
 
     def __init__(self, blueprint: Blueprint) -> None:
         self._device, self._dtype = blueprint.word.device, blueprint.word.dtype
-        # A CPU without the instructions multiplies the rounded numbers in float32: as torch emulates it, it takes 4 times
-        # as long.
+        # A CPU without the instructions multiplies the rounded numbers in float32: torch's emulation is 4 times slower.
         slow = self._device.type == "cpu" and not (self._dtype == torch.bfloat16 and cpu_computes_bfloat16())
         self._blueprint = blueprint = _in_dtype(blueprint, torch.float32 if slow else self._dtype)
         # bfloat16 on a CPU: only what enters a matrix product is rounded, the rows between them stay float32, which
