@@ -30,7 +30,7 @@ from embedcache.cache.layout import Output, sibling
 from embedcache.cache.remote import Helper, Helpers, Order, Written
 from embedcache.encoding import Encoded, encode, tokenize, window_blocks
 from embedcache.errors import EmbedcacheError
-from embedcache.pipeline import Lost, Pipeline, Tell
+from embedcache.pipeline import TRIES, Lost, Pipeline, Tell
 
 CORES = 16  # of one actor on a CPU, at most, unless --workers says otherwise
 PATIENCE = 600  # seconds without any worker before it is an error
@@ -228,14 +228,19 @@ class RayEncoders:
         self.dim: int = self._facts["dim"]
 
     def _first_to_load(self) -> dict[str, Any]:
-        loading = [worker.loading for worker in self._workers]
-        ready, _ = self.cluster.ray.wait(loading, timeout=PATIENCE)
-        if not ready:
-            raise _no_worker()
-        try:
-            return self._workers[loading.index(ready[0])].result(ready[0])
-        except Lost as lost:
-            raise EmbedcacheError(f"a worker was lost while it loaded the encoder: {lost}") from None
+        for _ in range(TRIES * len(self._workers)):
+            loading = [worker.loading for worker in self._workers]
+            ready, _ = self.cluster.ray.wait(loading, timeout=PATIENCE)
+            if not ready:
+                raise _no_worker()
+            worker = self._workers[loading.index(ready[0])]
+            try:
+                return worker.facts()
+            except Lost as lost:
+                reason = str(lost)
+        raise EmbedcacheError(
+            f"every worker is lost while it loads the encoder ({reason}): see its memory, or ray logs"
+        )
 
     def check_layer(self, layer: int) -> None:
         """Raises EmbedcacheError for a layer that the model does not have."""
@@ -281,6 +286,15 @@ class RayWorker:
         self._encoders, self._make, self._ray = encoders, make, encoders.cluster.ray
         self._lock, self._sees = threading.Lock(), False
         self._start()
+
+    def facts(self) -> dict[str, Any]:
+        """What the actor says of its encoder, once it has loaded it. Raises Lost, after it is replaced."""
+        actor = self._actor
+        try:
+            return self.result(self.loading)
+        except Lost:
+            self._replace(actor)
+            raise
 
     @property
     def _helpers(self) -> Helpers:

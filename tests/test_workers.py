@@ -132,13 +132,13 @@ def test_blocks_are_written_by_the_workers(run, monkeypatch):
 @pytest.mark.slow
 def test_what_is_stopped_goes_on(run, made, tmp_path):
     def stop(done, total, texts):
-        if texts > 3000:
+        if texts > 4000:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run(progress=stop)
+        run(workers=1, progress=stop)
     with open_cache(tmp_path / "cache.h5") as cache:
-        assert 0 < cache.missing_rows() < ROWS
+        assert cache.missing_rows() < ROWS - 2000
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cache.h5"]
     run(workers=2)
     assert_same(contents(tmp_path / "cache.h5"), contents(made / "one.h5"))
