@@ -13,10 +13,11 @@ import numpy as np
 
 from embedcache.cache.fill import Filler
 from embedcache.cache.layout import Output
+from embedcache.cluster import Cluster
 from embedcache.encoder import identify
 from embedcache.encoding import LocalEncoders
 from embedcache.errors import EmbedcacheError
-from embedcache.workers import Cluster, RayEncoders
+from embedcache.workers import RayEncoders
 
 BYTES_PER_TOKEN = 4
 COPY_BLOCKS = 8  # written at once where nothing is encoded
@@ -35,7 +36,7 @@ class Place:
 
     @property
     def cluster(self) -> str | None:
-        return self.ray or ("local" if self.workers else None)
+        return "local" if self.ray is None and self.workers else self.ray
 
     def devices(self) -> list[str]:
         """Of this process.

@@ -18,9 +18,9 @@ import torch
 
 from embedcache import workers
 from embedcache.cache import open_cache, verify
+from embedcache.cluster import Cluster, cores_for
 from embedcache.errors import EmbedcacheError
 from embedcache.extract import extract
-from embedcache.workers import cores_for
 from tests.conftest import fails, make_reviews, write_csv
 from tests.test_extract import assert_same, contents
 
@@ -46,7 +46,7 @@ def made(tiny_bert, tmp_path_factory):
 @pytest.fixture(scope="module")
 def cluster():
     """A local Ray that stays for all tests of this module; extract finds it and leaves it alone."""
-    cluster = workers.Cluster("local", 3)
+    cluster = Cluster("local", 3)
     yield cluster
     cluster.close()
 

@@ -1,0 +1,105 @@
+"""A connection to Ray: one that is started here, or one that runs already; quiet, and with errors in one line."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import socket
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+from embedcache.errors import EmbedcacheError
+
+CORES = 16  # of one actor on a CPU, at most, unless --workers says otherwise
+
+
+class Cluster:
+    """A connection to Ray, that ends with ``close`` unless it was there before.
+
+    Raises:
+        EmbedcacheError: Ray is not installed, or nothing answers at the address.
+    """
+
+    def __init__(self, address: str, workers: int | None) -> None:
+        local = address == "local"
+        _check_address(address)
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        if local:  # the name is Ray's; on Linux it keeps all ports on the loopback address
+            os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+        try:
+            self.ray: Any = importlib.import_module("ray")
+        except ImportError:
+            raise EmbedcacheError("--ray and --workers need Ray: pip install 'embedcache[ray]'") from None
+        self._mine = not self.ray.is_initialized()
+        if self._mine:
+            before = signal.getsignal(signal.SIGTERM)
+            self._connect(address, max(os.cpu_count() or 1, workers or 1) if local else None)
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGTERM, before)  # Ray has put its own there, which would end without a word
+            _silence()
+        nodes = [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
+        self.cores = [int(node.get("CPU", 0)) for node in nodes if node.get("CPU", 0) >= 1]
+        self.gpus = int(sum(node.get("GPU", 0) for node in nodes))
+
+    def _connect(self, address: str, cores: int | None, tries: int = 2) -> None:
+        """``cores``: of a cluster that is started here; on a busy machine that may take a second try."""
+        local: dict[str, Any] = {"num_cpus": cores, "include_dashboard": False} if cores else {}
+        try:
+            self.ray.init(address=address, log_to_driver=False, logging_level="ERROR", **local)
+        except Exception as error:  # Ray raises many kinds here, bare ones among them
+            self.ray.shutdown()
+            if cores and tries > 1:
+                return self._connect(address, cores, tries - 1)
+            reason = " ".join(str(error).split())[:200]
+            what = "Ray does not start here" if cores else f"no Ray cluster answers at {address}"
+            advice = (
+                "see /tmp/ray/session_latest/logs" if cores else "start one with ray start --head, or use --ray local"
+            )
+            raise EmbedcacheError(f"{what} ({reason}): {advice}") from None
+
+    def close(self) -> None:
+        if self._mine:
+            self.ray.shutdown()
+
+
+def _check_address(address: str) -> None:
+    """At once: Ray itself would try for minutes, and talk."""
+    if address in ("local", "auto"):
+        return
+    host, _, port = address.rpartition(":")
+    if not host or "/" in host or not port.isdecimal():
+        raise EmbedcacheError(
+            f"Ray address {address!r}: use local, auto, or HOST:PORT of the cluster's head (not ray://, run on a node)"
+        )
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+    except (OSError, OverflowError) as error:
+        raise _no_cluster(address, str(error)) from None
+
+
+def _no_cluster(address: str, reason: str) -> EmbedcacheError:
+    return EmbedcacheError(
+        f"no Ray cluster answers at {address} ({reason}): start one with ray start --head, or use --ray local"
+    )
+
+
+def _silence() -> None:
+    """Ray prints news of lost workers on stdout; ours to tell, and stdout is for JSON. It has no setting for it."""
+    module: Any = importlib.import_module("ray._private.worker")
+    if hasattr(module, "print_to_stdstream"):
+        module.print_to_stdstream = lambda *_, **__: None
+
+
+def cores_for(nodes: Sequence[int], workers: int | None) -> tuple[int, int]:
+    """(workers, cores of each) on CPUs, from the cores of each node.
+
+    As many cores as let all the workers run at once; if they cannot, one each, and some wait for room.
+    """
+    if workers is None:
+        workers = sum(-(-cores // CORES) for cores in nodes)
+    for cores in range(max(nodes), 1, -1):
+        if sum(node // cores for node in nodes) >= workers:
+            return workers, cores
+    return workers, 1
