@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import shutil
 import subprocess
-import sys
-from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from embedcache.cache import open_cache, verify
@@ -19,18 +15,8 @@ from embedcache.cache.lock import writer_lock
 from embedcache.errors import EmbedcacheError
 from embedcache.extract import extract
 from tests.conftest import make_reviews, write_csv
-from tests.test_extract import assert_same, contents
 
 ROWS = 2500  # three blocks, so that one can be damaged and the others not
-
-
-@pytest.fixture(scope="module")
-def made(tiny_bert, tmp_path_factory):
-    """A folder with table.csv and its complete cache.h5, to be copied."""
-    folder = tmp_path_factory.mktemp("made")
-    table = write_csv(folder / "table.csv", make_reviews(ROWS))
-    extract(table, folder / "cache.h5", model=tiny_bert, device="cpu", pooling=("cls", "mean"), id="label")
-    return folder
 
 
 @pytest.fixture
@@ -51,92 +37,6 @@ def cache_path(tmp_path):
 
 def left_behind(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if path.name not in ("table.csv", "cache.h5"))
-
-
-@pytest.mark.timeout(240)
-def test_killed_at_random_moments(tiny_bert, tmp_path):
-    script = Path(__file__).with_name("kill_extract.py")
-    command = [sys.executable, str(script), str(tiny_bert), str(tmp_path), "22", "4000"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    report = json.loads(done.stdout)
-    assert report["kills"] >= 20 and report["incomplete"] > 0
-
-
-def flip(path: Path, place: int, bit: int) -> None:
-    data = bytearray(path.read_bytes())
-    data[place] ^= 1 << bit
-    path.write_bytes(data)
-
-
-def sample_places(path: Path, count: int) -> list[tuple[int, int]]:
-    """(byte, bit) all over the file: each dataset, its checksums, and the non-zero bytes of HDF5's own metadata."""
-    rng = np.random.default_rng(0)
-    metadata = np.frombuffer(path.read_bytes(), np.uint8) != 0
-    regions = []
-    with open_cache(path) as cache:
-        for name in [*cache.layout.datasets, *(f"blocks/{name}" for name in cache.layout.checked)]:
-            regions.append(np.arange(cache.offset(name), cache.offset(name) + cache.array(name).nbytes))
-            metadata[regions[-1]] = False
-    picks = [int(rng.choice(region)) for region in regions]
-    picks += rng.choice(np.flatnonzero(metadata), count - len(picks), replace=False).tolist()
-    return [(place, int(rng.integers(8))) for place in picks]
-
-
-@pytest.mark.timeout(240)
-def test_every_flipped_bit_is_found_or_harmless_and_repaired(made, tiny_bert, cache_path):
-    original = contents(made / "cache.h5")
-    outcomes = []
-    for place, bit in sample_places(made / "cache.h5", 70):
-        shutil.copy(made / "cache.h5", cache_path)
-        flip(cache_path, place, bit)
-        try:
-            damaged = verify(cache_path).damaged
-        except EmbedcacheError:
-            outcomes.append("unreadable")
-            continue
-        if not damaged:
-            assert_same(contents(cache_path), original)
-            outcomes.append("harmless")
-            continue
-        report = extract(made / "table.csv", cache_path, model=tiny_bert, device="cpu", id="label")
-        assert verify(cache_path).ok and left_behind(cache_path.parent) == []
-        blocks = {(span.start, span.stop) for span in damaged if span.dataset.startswith("embeddings")}
-        if "attributes" in {span.dataset for span in damaged}:
-            assert report.encoded == 0  # the vectors still prove which encoder made them
-        else:
-            assert report.encoded == sum(stop - start for start, stop in blocks), damaged
-            assert report.repaired == len(damaged)
-        found = contents(cache_path)
-        for output, x in original[0].items():
-            np.testing.assert_allclose(found[0].pop(output), x, atol=2e-3)
-        assert found[1:] == original[1:]
-        outcomes.append("repaired")
-    assert outcomes.count("repaired") >= 20 and outcomes.count("unreadable") > 0, outcomes
-
-
-def test_only_the_damaged_block_is_encoded_again(made, tiny_bert, cache_path):
-    shutil.copy(made / "cache.h5", cache_path)
-    with open_cache(cache_path) as cache:
-        place = cache.offset("embeddings/mean") + 1500 * cache.dim * 2
-    flip(cache_path, place, 0)
-    assert verify(cache_path).damaged == [("embeddings/mean", 1024, 2048)]
-    before = cache_path.stat().st_ino
-    report = extract(made / "table.csv", cache_path, model=tiny_bert, device="cpu", id="label")
-    assert (report.encoded, report.repaired) == (1024, 1) and cache_path.stat().st_ino == before
-    assert verify(cache_path).ok
-
-
-def test_a_cut_file_is_refused_and_overwritten_on_demand(made, tiny_bert, cache_path):
-    data = (made / "cache.h5").read_bytes()
-    options = {"model": tiny_bert, "device": "cpu", "id": "label"}
-    for size in (20_000, len(data) // 2, len(data) - 1):
-        cache_path.write_bytes(data[:size])
-        with pytest.raises(EmbedcacheError, match=r"damaged.*--overwrite"):
-            extract(made / "table.csv", cache_path, **options)
-        assert cache_path.read_bytes() == data[:size]
-    assert extract(made / "table.csv", cache_path, overwrite=True, **options).encoded == ROWS
-    assert verify(cache_path).ok
 
 
 class Stop(BaseException):
@@ -266,39 +166,6 @@ def test_a_disk_that_fails_midway(run, cache_path, tmp_path, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(EmbedcacheError, match=r"cannot write .*run extract again"):
         run(ROWS, progress=lambda done, total, count: count > 2000 and patch.setattr(os, "pwrite", fail))
     assert 0 < run(ROWS).encoded < ROWS and verify(cache_path).ok
-
-
-@contextmanager
-def tmpfs(folder: Path, size: str):
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
-    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("mounting a tmpfs is not permitted here")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
-@pytest.mark.parametrize("size", ["64k", "300k", "500k"])
-def test_a_really_full_disk(tiny_bert, tmp_path, size):
-    table = write_csv(tmp_path / "table.csv", make_reviews(4000))
-    small = tmp_path / "small"
-    with tmpfs(small, size):
-        with pytest.raises(EmbedcacheError, match=r"not enough space|cannot write"):
-            extract(table, small / "cache.h5", model=tiny_bert, device="cpu")
-        assert list(small.iterdir()) == []
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_read_only_folder(run, tmp_path):
-    write_csv(tmp_path / "table.csv", make_reviews(3))
-    tmp_path.chmod(0o500)
-    try:
-        with pytest.raises(EmbedcacheError, match="cannot write in"):
-            extract(tmp_path / "table.csv", tmp_path / "c.h5", model="x")
-    finally:
-        tmp_path.chmod(0o700)
 
 
 def test_no_such_folder(run, tmp_path, tiny_bert):

@@ -62,9 +62,10 @@ def verify(path: str | os.PathLike[str]) -> VerifyReport:
         if not cache.sealed:
             report.damaged.append(Span("attributes", 0, cache.rows))
         for dataset in cache.layout.checked:
-            invalid = np.logical_not(valid_blocks(cache, dataset))
-            # All but the vectors is written before the file gets its name, so there absent means damaged.
+            # Looked at first: what is committed while this runs was not there. All but the vectors is written before
+            # the file gets its name, so there absent means damaged.
             absent = cache.absent_blocks(dataset) & lay.is_embedding(dataset)
+            invalid = np.logical_not(valid_blocks(cache, dataset))
             report.incomplete += _spans(cache, dataset, absent)
             report.damaged += _spans(cache, dataset, invalid & ~absent)
     return report

@@ -21,13 +21,14 @@ def writer_lock(cache: Path) -> Iterator[None]:
     Raises:
         EmbedcacheError: someone else writes to this cache, the folder cannot be written, or it refuses locks.
     """
-    handle = _acquire(cache)
+    handle, owner = _acquire(cache), os.getpid()
     try:
         yield
     finally:
-        # Removed while it is still held: who waits to open this name finds another inode afterwards and retries.
-        sibling(cache, "lock").unlink(missing_ok=True)
-        os.close(handle)
+        if os.getpid() == owner:  # not in a fork that ends early, while its parent goes on writing
+            # Removed while it is still held: who waits to open this name finds another inode afterwards and retries.
+            sibling(cache, "lock").unlink(missing_ok=True)
+            os.close(handle)
 
 
 def _acquire(cache: Path) -> int:
@@ -46,6 +47,7 @@ def _acquire(cache: Path) -> int:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             mine, there = os.fstat(handle), path.stat()
             if (mine.st_dev, mine.st_ino) == (there.st_dev, there.st_ino):
+                _check_exclusive(path)
                 return handle
         except FileNotFoundError:
             pass  # the last writer removed it between our open and our lock
@@ -63,3 +65,17 @@ def _acquire(cache: Path) -> int:
                 ) from None
             raise
         os.close(handle)
+
+
+def _check_exclusive(path: Path) -> None:
+    """Raise OSError where the file system only says that it locks: it would give the same lock twice."""
+    import fcntl
+
+    handle = os.open(path, os.O_RDWR)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return
+    finally:
+        os.close(handle)
+    raise OSError(errno.ENOLCK, "it gives one lock twice")

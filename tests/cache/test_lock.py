@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import subprocess
 import sys
 
@@ -70,7 +71,7 @@ def test_a_lock_file_that_vanishes_is_not_trusted(tmp_path, monkeypatch):
 
     monkeypatch.setattr(fcntl, "flock", flock)
     with writer_lock(tmp_path / "c.h5"):
-        assert len(calls) == 2 and (tmp_path / ".c.h5.lock").exists()
+        assert len(calls) == 3 and (tmp_path / ".c.h5.lock").exists()
 
 
 def test_file_systems_without_locks(tmp_path, monkeypatch):
@@ -80,3 +81,27 @@ def test_file_systems_without_locks(tmp_path, monkeypatch):
     monkeypatch.setattr("fcntl.flock", refuse)
     with pytest.raises(EmbedcacheError, match="refuses locks"), writer_lock(tmp_path / "c.h5"):
         pass
+
+
+def test_file_systems_that_only_pretend(tmp_path, monkeypatch):
+    monkeypatch.setattr("fcntl.flock", lambda handle, how: None)
+    with (
+        pytest.raises(EmbedcacheError, match=r"refuses locks .it gives one lock twice"),
+        writer_lock(tmp_path / "c.h5"),
+    ):
+        pass
+
+
+def test_a_fork_that_ends_early_leaves_the_lock_alone(tmp_path):
+    """Its finally clauses run, too."""
+    parent, status = os.getpid(), None
+    try:
+        with writer_lock(tmp_path / "c.h5"):
+            if child := os.fork():
+                status = os.waitpid(child, 0)[1]
+                with pytest.raises(EmbedcacheError, match="another extract is writing"):
+                    writer_lock(tmp_path / "c.h5").__enter__()
+    finally:
+        if os.getpid() != parent:
+            os._exit(0)
+    assert status == 0 and list(tmp_path.iterdir()) == []

@@ -167,6 +167,7 @@ def fuzz(kinds: list[str], seed: int, stop: Callable[[int], bool], keep: Path, w
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--cases", type=int, default=1 << 40, help="stop after so many, before the seconds are over")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--kinds", default=",".join(cases.KINDS))
     parser.add_argument("--keep", type=Path, default=Path("fuzz-faults"))
@@ -187,7 +188,11 @@ def main() -> int:
         return int(found["outcome"].startswith("FAULT"))
     end = time.monotonic() + options.seconds
     report = fuzz(
-        options.kinds.split(","), options.seed, lambda _: time.monotonic() > end, options.keep, options.workers
+        options.kinds.split(","),
+        options.seed,
+        lambda count: count >= options.cases or time.monotonic() > end,
+        options.keep,
+        options.workers,
     )
     print(json.dumps({**report, "faults": [fault["case"] for fault in report["faults"]]}, indent=1))
     return int(bool(report["faults"]))

@@ -1,0 +1,109 @@
+"""Real disks that are full, may not be written, or lose the file: one line, and nothing that existed is harmed."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import subprocess
+
+import pytest
+
+from embedcache.cache import open_cache, verify
+from embedcache.errors import EmbedcacheError
+from embedcache.extract import extract
+from tests.conftest import make_reviews, write_csv
+
+
+@pytest.fixture
+def table(tmp_path):
+    return write_csv(tmp_path / "table.csv", make_reviews(4000))
+
+
+@pytest.mark.parametrize("size", [32, 64, 100, 200, 300, 400, 500, 600])
+def test_a_disk_of_so_many_kb(tiny_bert, tmp_path, table, tmpfs, size):
+    with tmpfs(f"size={size}k") as folder:
+        with pytest.raises(EmbedcacheError, match=r"not enough space|cannot write"):
+            extract(table, folder / "cache.h5", model=tiny_bert, device="cpu")
+        assert list(folder.iterdir()) == []
+
+
+def test_an_append_that_does_not_fit_leaves_the_old_cache(tiny_bert, tmp_path, table, tmpfs):
+    small = write_csv(tmp_path / "small.csv", make_reviews(1500))
+    with tmpfs("size=1400k") as folder:
+        path = folder / "cache.h5"
+        extract(small, path, model=tiny_bert, device="cpu")
+        before = path.read_bytes()
+        with pytest.raises(EmbedcacheError, match=r"not enough space|cannot write"):
+            extract(table, path, model=tiny_bert, device="cpu")
+        assert path.read_bytes() == before and list(folder.iterdir()) == [path]
+        subprocess.run(["mount", "-o", "remount,size=8m", str(folder)], check=True)
+        assert extract(table, path, model=tiny_bert, device="cpu").encoded == 2500
+        assert verify(path).ok
+
+
+@pytest.mark.parametrize("inodes", [2, 3, 4])
+def test_no_room_for_another_name(tiny_bert, table, tmpfs, inodes):
+    with tmpfs(f"nr_inodes={inodes}") as folder:
+        try:
+            extract(table, folder / "cache.h5", model=tiny_bert, device="cpu")
+        except (EmbedcacheError, OSError):  # the command line makes one line of both
+            assert list(folder.iterdir()) == []
+        else:
+            assert verify(folder / "cache.h5").ok
+
+
+def test_a_quota(extract_command, tmp_path):
+    """A limit on the size of files, as a user's quota would be: said before anything is encoded."""
+
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
+
+    code, _, stderr = extract_command(4000, preexec_fn=limit).finish()
+    assert code == 1 and stderr.startswith("Error: ") and stderr.count("\n") == 1, stderr
+    assert "not enough space" in stderr or "cannot write" in stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["table-4000.csv"]
+
+
+def test_a_file_system_that_is_read_only(tiny_bert, tmp_path, table, tmpfs):
+    with tmpfs("size=8m") as folder:
+        path = folder / "cache.h5"
+        extract(write_csv(tmp_path / "small.csv", make_reviews(50)), path, model=tiny_bert, device="cpu")
+        subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
+        for cache in (path, folder / "new.h5"):
+            with pytest.raises(EmbedcacheError, match="cannot write in .*Read-only file system"):
+                extract(table, cache, model=tiny_bert, device="cpu")
+        assert verify(path).ok  # readers write nothing
+        with open_cache(path) as cache:
+            assert cache.embeddings().shape == (50, 32)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_is_read_only(tiny_bert, tmp_path, table):
+    tmp_path.chmod(0o500)
+    try:
+        with pytest.raises(EmbedcacheError, match="cannot write in"):
+            extract(table, tmp_path / "c.h5", model=tiny_bert)
+    finally:
+        tmp_path.chmod(0o700)
+
+
+@pytest.mark.parametrize("how", ["removed", "replaced", "folder"])
+def test_the_file_goes_away_while_it_is_written(extract_command, tmp_path, how):
+    from tests.faults.test_signals import some_saved, wait_for
+
+    (tmp_path / "out").mkdir()
+    path = tmp_path / "out" / "cache.h5"
+    process = extract_command(8000, cache=path)
+    wait_for(process, lambda: some_saved(path))
+    if how == "removed":
+        path.unlink()
+    elif how == "folder":
+        shutil.rmtree(path.parent)
+    else:
+        (tmp_path / "other").write_text("somebody else's")
+        (tmp_path / "other").replace(path)
+    code, _, stderr = process.finish()
+    assert code == 1 and "removed or replaced while it was written" in stderr and stderr.count("\n") == 1, stderr
+    if how == "replaced":
+        assert path.read_text() == "somebody else's" and len(list(path.parent.iterdir())) == 1

@@ -1,0 +1,39 @@
+"""Kills: a short form of what `make test-faults` does at length."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def kill(model: Path, folder: Path, *options: object) -> dict[str, int]:
+    script = Path(__file__).with_name("kill.py")
+    command = [sys.executable, str(script), str(model), str(folder), *map(str, options)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    print(done.stdout)
+    return json.loads(done.stdout)
+
+
+@pytest.mark.timeout(280)
+def test_killed_at_random_moments(tiny_bert, tmp_path):
+    counts = kill(tiny_bert, tmp_path, "--random", 16, "--commands", 1, "--power-cuts", 3, "--rows", 2200)
+    assert counts["random"] >= 16 and counts["commands"] == 1 and counts["incomplete"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+def test_200_kills_at_random_moments(tiny_bert, tmp_path):
+    counts = kill(tiny_bert, tmp_path, "--random", 180, "--commands", 20, "--seed", 1)
+    assert counts["random"] + counts["commands"] >= 200 and counts["incomplete"] > 50
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+def test_killed_at_every_change_to_the_disk(tiny_bert, tmp_path):
+    counts = kill(tiny_bert, tmp_path, "--every", 2, "--power-cuts", 50, "--rows", 2200)
+    assert counts["at a change"] > 100 and counts["power cuts"] == 50
