@@ -40,7 +40,8 @@ def _digest(value: Any) -> str:
 def _compare(old: Any, new: Any, name: str = "") -> Iterator[str]:
     if old == new:
         return
-    if isinstance(old, Mapping) and isinstance(new, Mapping):
+    if {type(old), type(new)} <= {dict, type(None)}:  # the code of a model, which is there or not trusted now
+        old, new = old or {}, new or {}
         for key in [*old, *(key for key in new if key not in old)]:
             yield from _compare(old.get(key), new.get(key), f"{name} {key}".strip())
     elif _is_digest(old) or _is_digest(new):

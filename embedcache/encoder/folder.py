@@ -196,12 +196,12 @@ def _sha256(path: Path) -> str:
         kept = {key: value for key, value in read_json(path).items() if key not in ORIGIN_KEYS}
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
     stat = path.stat()
-    return _file_sha256(path, stat.st_size, stat.st_mtime_ns)
+    return _file_sha256(path, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
 
 
 @lru_cache(maxsize=256)
-def _file_sha256(path: Path, size: int, mtime_ns: int) -> str:
-    """Within one process a file is hashed once, as long as its size and time stay."""
+def _file_sha256(path: Path, inode: int, size: int, mtime_ns: int, ctime_ns: int) -> str:
+    """Within one process a file is hashed once, until it changes: a tool can put mtime back, but never ctime."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(1 << 20):

@@ -152,6 +152,7 @@ class Killer:
         assert verify(self.cache).ok
         assert not list(self.folder.glob(".*")), "something was left behind"
         self.counts["resumed"] += 1
+        print(scene.name, dict(self.counts), file=sys.stderr, flush=True)
 
     def random_moments(self, kills: int) -> None:
         """Moments of kills, of the one that follows a kill too, are spread evenly over each scene's time."""

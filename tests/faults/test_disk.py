@@ -71,7 +71,7 @@ def test_a_file_system_that_is_read_only(tiny_bert, tmp_path, table, tmpfs):
         extract(write_csv(tmp_path / "small.csv", make_reviews(50)), path, model=tiny_bert, device="cpu")
         subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
         for cache in (path, folder / "new.h5"):
-            with pytest.raises(EmbedcacheError, match="cannot write in .*Read-only file system"):
+            with pytest.raises(EmbedcacheError, match=r"cannot write in .*Read-only file system"):
                 extract(table, cache, model=tiny_bert, device="cpu")
         assert verify(path).ok  # readers write nothing
         with open_cache(path) as cache:
