@@ -72,7 +72,7 @@ class Source:
 
         try:
             return pq.ParquetFile(self.path, buffer_size=1 << 20)  # or else a whole column of a row group is read
-        except pa.ArrowException as error:
+        except (pa.ArrowException, OSError) as error:
             raise EmbedcacheError(
                 f"{self.path}: not a Parquet file, or cut off ({one_line(error)}): copy or write it again"
             ) from error
@@ -117,9 +117,10 @@ def known_encoding(encoding: str) -> str:
 def explained(source: Source) -> Iterator[None]:
     """Turn what the decoders raise into one line that a user can act on."""
     try:
-        yield
-    except UnicodeDecodeError:
-        bad_byte(source)
+        try:
+            yield
+        except UnicodeDecodeError:
+            bad_byte(source)  # reads it again, and may find what is wrong with the packing
     except (EOFError, zlib.error, OSError) as error:
         packed = f": a damaged or cut off {source.compression} file? Copy or pack it again"
         raise EmbedcacheError(
