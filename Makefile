@@ -2,11 +2,13 @@
 # picks another interpreter, `make EXTRA=gpu ...` FAISS for CUDA.
 PYTHON ?= python3
 EXTRA ?= cpu
+FUZZ_SECONDS ?= 60
+FUZZ_SEED ?= 0
 BIN := .venv/bin
 SOURCES := setup.py pyproject.toml constraints.txt $(wildcard csrc/*.h csrc/*/*)
 CXX_SOURCES := $(wildcard csrc/*.h csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu csrc/*/*.cuh)
 
-.PHONY: demo test test-all sanitize lint format bench clean
+.PHONY: demo test test-all test-faults fuzz sanitize lint format bench clean
 
 demo: .venv/installed
 	@$(BIN)/python demo/run.py

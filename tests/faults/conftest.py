@@ -32,7 +32,7 @@ class Command(subprocess.Popen):
         variables = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **(environment or {})}
         super().__init__(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=variables, **options)
 
-    def finish(self, timeout: float = 120) -> tuple[int, str, str]:
+    def finish(self, timeout: float = 280) -> tuple[int, str, str]:
         stdout, stderr = self.communicate(timeout=timeout)
         return self.returncode, stdout, stderr
 

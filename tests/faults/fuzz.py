@@ -20,10 +20,11 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -125,18 +126,20 @@ class Worker:
         return stderr
 
 
-def numbered(kinds: list[str], seed: int, stop: Callable[[int], bool]) -> Iterator[str]:
-    count = 0
-    while not stop(count):
+def numbered(kinds: list[str], seed: int, most: int, seconds: float) -> Iterator[str]:
+    """The names of so many cases, or of as many as come in time."""
+    end = time.monotonic() + seconds
+    for count in range(most):
+        if time.monotonic() > end:
+            break
         yield f"{kinds[count % len(kinds)]}:{seed * 1_000_000 + count // len(kinds)}"
-        count += 1
 
 
-def fuzz(kinds: list[str], seed: int, stop: Callable[[int], bool], keep: Path, workers: int) -> dict[str, Any]:
-    """Run cases until ``stop(count)``; returns counts of outcomes and the faults, whose files are under ``keep``."""
+def fuzz(names: Iterator[str], keep: Path, workers: int) -> dict[str, Any]:
+    """Run cases; returns counts of outcomes and the faults, whose files are under ``keep``."""
     counts: Counter[str] = Counter()
     faults: list[dict[str, Any]] = []
-    todo = numbered(kinds, seed, stop)
+    turn = threading.Lock()
     with tempfile.TemporaryDirectory() as scratch:
         base = Path(scratch) / "base"
         base.mkdir()
@@ -157,7 +160,8 @@ def fuzz(kinds: list[str], seed: int, stop: Callable[[int], bool], keep: Path, w
             worker.close()
 
         def next_case() -> str | None:
-            return next(todo, None)
+            with turn:
+                return next(names, None)
 
         with ThreadPoolExecutor(workers) as pool:
             list(pool.map(go_on, range(workers)))
@@ -186,14 +190,8 @@ def main() -> int:
             found = run_case(options.case, Path(scratch), options.keep)
         print(found["outcome"], f"({found['megabytes']} MB)")
         return int(found["outcome"].startswith("FAULT"))
-    end = time.monotonic() + options.seconds
-    report = fuzz(
-        options.kinds.split(","),
-        options.seed,
-        lambda count: count >= options.cases or time.monotonic() > end,
-        options.keep,
-        options.workers,
-    )
+    names = numbered(options.kinds.split(","), options.seed, options.cases, options.seconds)
+    report = fuzz(names, options.keep, options.workers)
     print(json.dumps({**report, "faults": [fault["case"] for fault in report["faults"]]}, indent=1))
     return int(bool(report["faults"]))
 

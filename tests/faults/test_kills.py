@@ -21,8 +21,8 @@ def kill(model: Path, folder: Path, *options: object) -> dict[str, int]:
 
 @pytest.mark.timeout(280)
 def test_killed_at_random_moments(tiny_bert, tmp_path):
-    counts = kill(tiny_bert, tmp_path, "--random", 16, "--commands", 1, "--power-cuts", 3, "--rows", 2200)
-    assert counts["random"] >= 16 and counts["commands"] == 1 and counts["incomplete"] > 0
+    counts = kill(tiny_bert, tmp_path, "--random", 20, "--power-cuts", 3, "--rows", 2200)
+    assert counts["random"] >= 20 and counts["incomplete"] > 0
 
 
 @pytest.mark.slow

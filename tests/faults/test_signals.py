@@ -18,7 +18,7 @@ from tests.faults.conftest import Command
 ROWS = 6000
 
 
-def wait_for(process, condition, seconds=60):
+def wait_for(process, condition, seconds=240):
     end = time.monotonic() + seconds
     while not condition():
         assert process.poll() is None, process.finish()
@@ -55,7 +55,10 @@ def undisturbed(tiny_bert, tmp_path_factory):
         return cache.embeddings().tobytes()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+SIGNALS = [pytest.param(signal.SIGINT, id="SIGINT"), pytest.param(signal.SIGTERM, id="SIGTERM")]
+
+
+@pytest.mark.parametrize("number", SIGNALS)
 def test_while_encoding(extract_command, undisturbed, tmp_path, number):
     path = tmp_path / "cache.h5"
     process = extract_command(ROWS)
@@ -70,7 +73,7 @@ def test_while_encoding(extract_command, undisturbed, tmp_path, number):
         assert cache.embeddings().tobytes() == undisturbed
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("number", SIGNALS)
 def test_while_planning(extract_command, tmp_path, number):
     """Before there is a cache; the lock is there from the beginning to the end."""
     process = extract_command(ROWS)
@@ -99,6 +102,7 @@ PUBLISH = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("before", [True, False])
 @pytest.mark.parametrize("at", [1, 2], ids=["the new file", "in the place of the old one"])
 def test_while_a_file_gets_its_name(extract_command, tmp_path, at, before):
