@@ -206,8 +206,10 @@ class Killer:
         """Any pages of what was not on the disk yet are lost, whatever their order."""
         scene = self.scenes[0]
         self.prepare(None)
-        while self.forked(scene.table, lambda: die_at(self.rng.randrange(40, 60), False)) == 0:
+        number = 60
+        while self.forked(scene.table, lambda at=number: die_at(at, False)) == 0 or not self.cache.exists():
             self.prepare(None)
+            number = self.rng.randrange(20, 60)
         before = np.fromfile(self.cache, np.uint8)
         self.resume(scene)
         after = np.fromfile(self.cache, np.uint8)
