@@ -1,4 +1,4 @@
-"""The whole input, read once: codes, hashes and offsets in memory, the bytes of its texts in unnamed files."""
+"""The whole input, read once: its label codes in memory, texts and their hashes in unnamed files."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from embedcache.cache.labels import LabelCoder
 from embedcache.cache.strings import HASH_BYTES, Spool, Text, blank_rows, hash_texts, slices
+from embedcache.cache.unnamed import UnnamedFile
 from embedcache.errors import EmbedcacheError
 from embedcache.table import Columns, Rows, utf8
 
@@ -36,13 +37,13 @@ def collect(rows: Iterable[Rows], columns: Columns, folder: Path) -> Collected:
     Raises:
         EmbedcacheError: no space there; so many different labels that the column cannot be the label.
     """
-    texts, hashes, blank = Spool(folder), [np.empty((0, HASH_BYTES), np.uint8)], 0
+    texts, hashes, blank = Spool(folder), UnnamedFile(folder, "the hashes"), 0
     coders = {name: LabelCoder() for name in columns.labels}
     kept = {name: Spool(folder) for name in ([columns.id] if columns.id else []) + list(columns.keep)}
     for batch in rows:
         text = utf8(batch.texts)
         texts.add(text)
-        hashes.append(hash_texts(slices(text)))
+        hashes.write(hash_texts(slices(text)))
         blank += int(blank_rows(text).sum())
         for name, coder in coders.items():
             coder.add(batch.labels[name])
@@ -57,7 +58,7 @@ def collect(rows: Iterable[Rows], columns: Columns, folder: Path) -> Collected:
         if codes.ndim == 1 and len(classes) >= SUSPICIOUS_CLASSES and 2 * len(classes) > np.count_nonzero(codes >= 0):
             raise _not_a_label(name, len(classes))
     stored = {name: spool.finish() for name, spool in kept.items()}
-    return Collected(np.concatenate(hashes), texts.finish(), labels, stored, columns.id, blank)
+    return Collected(hashes.finish().reshape(-1, HASH_BYTES), texts.finish(), labels, stored, columns.id, blank)
 
 
 def _not_a_label(name: str, classes: int) -> EmbedcacheError:

@@ -57,7 +57,7 @@ class LabelCoder:
             return renumber[codes], classes
         file = UnnamedFile(folder, "the labels")
         for part in self._matrix(renumber, len(classes)):
-            file.write(part.reshape(-1).view(np.uint8))
+            file.write(part)
         return file.finish().view(np.int8).reshape(sum(map(len, self._lengths)), len(classes)), classes
 
     def _matrix(self, renumber: np.ndarray, classes: int) -> Iterator[np.ndarray]:

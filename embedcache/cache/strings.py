@@ -74,23 +74,22 @@ def _first_places(high: np.ndarray, low: np.ndarray) -> np.ndarray:
 
 
 class Spool:
-    """Collects texts in an unnamed file, so that memory holds their offsets only; it vanishes with the process."""
+    """Collects texts in unnamed files, so that memory holds none of it; they vanish with the process."""
 
     def __init__(self, folder: Path) -> None:
-        self._file = UnnamedFile(folder, "the texts")
-        self._lengths: list[np.ndarray] = []
+        self._bytes, self._offsets = UnnamedFile(folder, "the texts"), UnnamedFile(folder, "the texts")
+        self._offsets.write(np.zeros(1, np.int64))
+        self._size = 0
 
     def add(self, text: Text) -> None:
         data, offsets = text
-        self._file.write(data)
-        self._lengths.append(np.diff(offsets))
+        self._bytes.write(data)
+        self._offsets.write(offsets[1:] + self._size)
+        self._size += len(data)
 
     def finish(self) -> Text:
-        """The bytes (a map of the file) and offsets of everything that was added."""
-        offsets = np.zeros(sum(map(len, self._lengths)) + 1, np.int64)
-        if self._lengths:
-            np.cumsum(np.concatenate(self._lengths), out=offsets[1:])
-        return self._file.finish(), offsets
+        """The bytes and offsets of everything that was added: maps of the files."""
+        return self._bytes.finish(), self._offsets.finish().view(np.int64)
 
 
 class Strings(Sequence[str]):

@@ -19,8 +19,8 @@ class UnnamedFile:
         self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 - lives as long as its map
 
     def write(self, data: Any) -> None:
-        """Append a buffer of bytes."""
-        view = memoryview(data)
+        """Append the bytes of a buffer, such as an array."""
+        view = np.asarray(data).reshape(-1).view(np.uint8).data
         self._size += len(view)
         try:
             while view:
@@ -35,4 +35,4 @@ class UnnamedFile:
         """Everything that was written, uint8, as a map of the file."""
         data = np.memmap(self._file, np.uint8, "r", shape=(self._size,)) if self._size else np.empty(0, np.uint8)
         self._file.close()
-        return data
+        return np.asarray(data)
