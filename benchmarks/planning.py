@@ -23,6 +23,7 @@ import csv
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -58,23 +59,28 @@ def make_tables(folder: Path, name: str, rows: int, pieces: int, formats: list[s
     names = ["id", "text", "label"]
     schema = pa.schema([(column, pa.string()) for column in names])
     paths = {format: folder / f"{name}.{format}" for format in formats}
+    if all(path.exists() for path in paths.values()):
+        return paths
+    parts = {format: path.with_name(f".{path.name}") for format, path in paths.items()}
     files = {
-        format: path.open("w", newline="", encoding="utf-8") for format, path in paths.items() if format != "parquet"
+        format: path.open("w", newline="", encoding="utf-8") for format, path in parts.items() if format != "parquet"
     }
-    parquet = pq.ParquetWriter(paths["parquet"], schema) if "parquet" in paths else None
+    parquet = pq.ParquetWriter(parts["parquet"], schema) if "parquet" in parts else None
     if "csv" in files:
         csv.writer(files["csv"]).writerow(names)
     made = make_rows(rows, pieces)
-    while part := [row for _, row in zip(range(50_000), made, strict=False)]:
+    while table := [row for _, row in zip(range(50_000), made, strict=False)]:
         if "csv" in files:
-            csv.writer(files["csv"]).writerows(part)
+            csv.writer(files["csv"]).writerows(table)
         if "jsonl" in files:
-            lines = (json.dumps(dict(zip(names, row, strict=True)), ensure_ascii=False) for row in part)
+            lines = (json.dumps(dict(zip(names, row, strict=True)), ensure_ascii=False) for row in table)
             files["jsonl"].write("".join(f"{line}\n" for line in lines))
         if parquet:
-            parquet.write_table(pa.table(dict(zip(names, map(list, zip(*part, strict=True)), strict=True)), schema))
+            parquet.write_table(pa.table(dict(zip(names, map(list, zip(*table, strict=True)), strict=True)), schema))
     for file in [*files.values(), *([parquet] if parquet else [])]:
         file.close()
+    for format, part in parts.items():
+        part.replace(paths[format])
     return paths
 
 
@@ -160,7 +166,7 @@ def with_stub(path: Path, target: Path) -> dict[str, Any]:
             self.truncated = self.lengths > 250
 
     class Stub:
-        device, dim, invariant, kernel = "cpu", DIM, True, "plain"
+        device, dim, invariant, kernel, threads = "cpu", DIM, True, "plain", 1
 
         def __init__(self, source: str, **settings: Any) -> None:
             self.identity = identify(source, **settings)[0]
@@ -257,23 +263,46 @@ def limited(path: Path, target: Path) -> dict[str, Any]:
         return child("with_stub", path, target, enter) | {"limit_bytes": LIMIT}
 
 
-def many_rows(folder: Path, rows: int) -> dict[str, Any]:
-    report: dict[str, Any] = {}
-    paths = make_tables(folder, "many", rows, 1, ["csv", "parquet"])
-    for format, path in paths.items():
-        report[format] = {"plan": child("plan", path, folder / "many.h5")}
-    report["csv"]["extract"] = limited(paths["csv"], folder / "many.h5")
-    with paths["csv"].open("a", encoding="utf-8") as file:
-        file.write("new,one more text,fresh\r\n")
-    report["csv"]["extract_with_one_row_more"] = limited(paths["csv"], folder / "many.h5")
+def usual_rows(folder: Path, rows: int) -> dict[str, Any]:
+    report: dict[str, Any] = {"plan": {}}
+    for length, pieces in PIECES.items():
+        paths = make_tables(folder, f"{length}-{rows}", rows, pieces, ["csv", "jsonl", "parquet"])
+        found = {format: child("plan", path, folder / "c.h5") for format, path in paths.items()}
+        found |= {work: child(work, paths["csv"], folder / "c.h5") for work in ("pandas_sha1", "pyarrow_sha1")}
+        report["plan"][length] = found
+        if length == "medium":
+            report["first_vector"] = child("first_vector", paths["csv"], folder / "c.h5")
+            report["rerun"] = rerun(paths["csv"], folder / "c.h5")
     return report
+
+
+def many_rows(folder: Path, rows: int) -> dict[str, Any]:
+    paths = make_tables(folder, f"many-{rows}", rows, 1, ["csv", "parquet"])
+    report: dict[str, Any] = {format: {"plan": child("plan", path, folder / "c.h5")} for format, path in paths.items()}
+    report["csv"]["extract"] = limited(paths["csv"], folder / "c.h5")
+    more = folder / "more.csv"
+    shutil.copy(paths["csv"], more)
+    with more.open("a", encoding="utf-8") as file:
+        file.write("new,one more text,fresh\r\n")
+    report["csv"]["extract_with_one_row_more"] = limited(more, folder / "c.h5")
+    return report
+
+
+def circumstances() -> dict[str, Any]:
+    from machine import machine
+
+    scheduling = {os.SCHED_OTHER: "normal", os.SCHED_RR: "round robin"}[os.sched_getscheduler(0)]
+    return machine("numpy", "pyarrow", "pandas", "h5py") | {
+        "load_average": os.getloadavg()[0],
+        "scheduling": scheduling,
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, help="for tables and caches: 20 GB; by default a temporary one")
-    parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--many", type=int, default=10_000_000)
+    parser.add_argument("--rows", type=int, default=1_000_000, help="0 keeps what the JSON holds")
+    parser.add_argument("--many", type=int, default=10_000_000, help="0 keeps what the JSON holds")
     parser.add_argument("--json", type=Path, default=ROOT / "benchmarks" / "results" / "planning.json")
     parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -281,28 +310,15 @@ def main() -> None:
         work, path, target = options.child
         print(json.dumps(CHILDREN[work](Path(path), Path(target))))
         return
-    from machine import machine
-
-    report: dict[str, Any] = {
-        "machine": machine("numpy", "pyarrow", "pandas", "h5py"),
-        "load_average": [os.getloadavg()[0]],
-    }
-    with tempfile.TemporaryDirectory(dir=options.folder) as name:
-        folder = Path(name)
-        report["plan"] = {}
-        for length, pieces in PIECES.items():
-            paths = make_tables(folder, length, options.rows, pieces, ["csv", "jsonl", "parquet"])
-            found = {format: child("plan", path, folder / "c.h5") for format, path in paths.items()}
-            found |= {work: child(work, paths["csv"], folder / "c.h5") for work in ("pandas_sha1", "pyarrow_sha1")}
-            report["plan"][length] = found
-            if length == "medium":
-                report["first_vector"] = child("first_vector", paths["csv"], folder / "c.h5")
-                report["rerun"] = rerun(paths["csv"], folder / "c.h5")
-            for path in paths.values():
-                path.unlink()
-        report["many"] = many_rows(folder, options.many) if options.many else None
-    report["load_average"].append(os.getloadavg()[0])
-    options.json.write_text(json.dumps(report, indent=2) + "\n")
+    report = json.loads(options.json.read_text()) if options.json.exists() else {}
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.folder or Path(temporary)
+        for part, work, rows in (("usual", usual_rows, options.rows), ("many", many_rows, options.many)):
+            if rows:
+                report[part] = {"machine": circumstances(), **work(folder, rows)}
+                report[part]["machine"]["load_average_at_end"] = os.getloadavg()[0]
+                (folder / "c.h5").unlink(missing_ok=True)
+                options.json.write_text(json.dumps(report, indent=2) + "\n")
 
 
 if __name__ == "__main__":
