@@ -51,7 +51,7 @@ def find_donors(hashes: np.ndarray, sources: Sequence[tuple[Cache, np.ndarray]],
     donors = Donors(caches, output, np.full(len(hashes), -1, np.int8), np.zeros(len(hashes), np.int64))
     if known:
         parts = [cache.hashes[found] for cache, found in zip(caches, rows, strict=True)]
-        first = first_rows(np.concatenate([*parts, hashes]))[known:]
+        first = first_rows(*parts, hashes)[known:]
         here = first < known
         source = np.repeat(np.arange(len(caches), dtype=np.int8), list(map(len, rows)))
         donors.source[here] = source[first[here]]
@@ -81,4 +81,4 @@ def count_unknown(hashes: np.ndarray, others: np.ndarray) -> int:
     """How many of these hashes are not among the others."""
     if np.array_equal(hashes, others):
         return 0
-    return int((first_rows(np.concatenate([others, hashes]))[len(others) :] >= len(others)).sum())
+    return int((first_rows(others, hashes)[len(others) :] >= len(others)).sum())

@@ -47,15 +47,18 @@ def blank_rows(text: Text) -> np.ndarray:
     return blank
 
 
-def first_rows(hashes: np.ndarray) -> np.ndarray:
-    """int64 [n], for each row the first row with the same hash."""
-    first = np.empty(len(hashes), np.int64)
-    parts = len(hashes) // PART_ROWS + 1  # sorted one after another: quicker, and memory holds one part's copies
-    part = hashes[:, 0] % min(parts, 256)
-    halves = np.ascontiguousarray(hashes).view(np.uint64)
+def first_rows(*tables: np.ndarray) -> np.ndarray:
+    """int64 [n], for each row the first row with the same hash; tables of hashes are counted one after another."""
+    starts = np.cumsum([0, *map(len, tables)])
+    first = np.empty(starts[-1], np.int64)
+    parts = min(len(first) // PART_ROWS + 1, 256)  # one after another: quicker, and memory holds one part's copies
+    part = np.concatenate([table[:, 0] % parts for table in tables])
+    halves = [np.ascontiguousarray(table).view(np.uint64) for table in tables]
     for number in range(parts):
         rows = np.flatnonzero(part == number)
-        first[rows] = rows[_first_places(*halves[rows].T)]
+        of_table = np.split(rows, np.searchsorted(rows, starts[1:-1]))
+        found = [both[some - start] for both, some, start in zip(halves, of_table, starts[:-1], strict=True)]
+        first[rows] = rows[_first_places(*np.concatenate(found).T)]
     return first
 
 

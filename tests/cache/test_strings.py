@@ -68,6 +68,7 @@ def test_first_rows_when_half_the_hash_agrees(pairs):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(strings, "PART_ROWS", 4)
         assert first_rows(hashes).tolist() == expected
+        assert first_rows(hashes[:5], hashes[5:5], hashes[5:]).tolist() == expected
 
 
 @settings(deadline=None)
