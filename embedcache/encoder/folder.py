@@ -16,9 +16,9 @@ from typing import Any
 from embedcache.errors import EmbedcacheError
 
 DTYPES = ("float32", "bfloat16", "float16")
-# What the native and the packed runner compute: between matrix products their rows stay float32 on a CPU, and the worst
-# cosine to float32 above 0.9999. Others run as transformers has them, which rounds everything.
-BFLOAT16_FAMILIES = frozenset(("bert", "camembert", "distilbert", "electra", "mpnet", "roberta", "xlm-roberta"))
+# What the native and the packed runner compute: between matrix products their rows stay float32 on a CPU. MPNet is left
+# out: of 640 texts that all-mpnet-base-v2 encoded, 3 came out with a cosine to float32 below 0.9999 (the worst 0.9993).
+BFLOAT16_FAMILIES = frozenset(("bert", "camembert", "distilbert", "electra", "roberta", "xlm-roberta"))
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
