@@ -264,14 +264,15 @@ def limited(path: Path, target: Path) -> dict[str, Any]:
 
 
 def usual_rows(folder: Path, rows: int) -> dict[str, Any]:
-    report: dict[str, Any] = {"plan": {}}
+    report: dict[str, Any] = {"plan": {}, "first_vector": {}}
     for length, pieces in PIECES.items():
         paths = make_tables(folder, f"{length}-{rows}", rows, pieces, ["csv", "jsonl", "parquet"])
         found = {format: child("plan", path, folder / "c.h5") for format, path in paths.items()}
         found |= {work: child(work, paths["csv"], folder / "c.h5") for work in ("pandas_sha1", "pyarrow_sha1")}
         report["plan"][length] = found
+        if length != "long":
+            report["first_vector"][length] = child("first_vector", paths["csv"], folder / "c.h5")
         if length == "medium":
-            report["first_vector"] = child("first_vector", paths["csv"], folder / "c.h5")
             report["rerun"] = rerun(paths["csv"], folder / "c.h5")
     return report
 
