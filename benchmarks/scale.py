@@ -22,7 +22,7 @@ SAME_TEXT = 0.01  # rows whose text stands in an earlier row
 # MiniLM, native, tokens a second of a core's own time at 223 tokens a text, tokenising included, on a busy machine.
 CORE_TOKENS = {"float32": 9_700, "bfloat16": 16_700}
 TOKENIZED = 760_000  # tokens a second of a core's own time, at 127 tokens a text
-SORT_BYTES = 32  # memory a row that finding duplicates takes for a while, besides what stays
+SORT_BYTES = 13  # memory a row that finding duplicates takes for a while, besides what stays
 
 # ---- assumed: not measured by us ----
 GPU_TFLOPS = 650  # what an H100 does in bfloat16 products
@@ -36,7 +36,8 @@ STORE_DOLLARS = 0.08  # a GB and month
 
 # ---- known ----
 MODELS = {"MiniLM (6 x 384)": (6, 384, 1536, 12), "BERT-base (12 x 768)": (12, 768, 3072, 12)}  # N, D, F, H
-ROW_BYTES = {"row hash": 16, "first row with the same text": 8, "text offsets": 8, "where a vector is": 9, "label": 4,
+# Of the driver's memory; hashes, offsets and texts are in unnamed files.
+ROW_BYTES = {"first row with the same text": 8, "where a vector is": 9, "label": 4,
              "text sizes for the progress bar": 8, "flags": 3}  # fmt: skip
 
 
