@@ -32,6 +32,7 @@ from embedcache.cache.reuse import count_unknown, proves_encoder
 from embedcache.cache.strings import first_rows
 from embedcache.cache.structure import DamagedCacheError
 from embedcache.collect import Collected, collect
+from embedcache.encoder.folder import DTYPES
 from embedcache.encoding_pass import EncodingPass, Place
 from embedcache.errors import EmbedcacheError
 from embedcache.shards import Part, Shard, take_part
@@ -135,7 +136,8 @@ def extract(
         _clear(target)
         old = _open_old(target, overwrite)
         if old and dtype == "auto" and not overwrite:
-            settings["dtype"] = old.encoder["identity"].get("compute_dtype", dtype)
+            made_in = old.encoder["identity"].get("compute_dtype")
+            settings["dtype"] = made_in if made_in in DTYPES else dtype  # the attribute may be damaged
         encoding_pass = EncodingPass(
             os.fspath(model), settings, Place(device, workers, ray), store, batch_tokens, progress
         )

@@ -254,9 +254,14 @@ def _check_architecture(config: Any, name: str) -> None:
 
 
 def _check_tokenizer(model: Any, tokenizer: Any, name: str) -> None:
-    if not tokenizer.is_fast:
+    if not getattr(tokenizer, "is_fast", False):
         raise EmbedcacheError(f"{name}: its tokenizer has no fast version: add a tokenizer.json to the folder")
-    special = tokenizer.backend_tokenizer.encode("a").special_tokens_mask
+    try:
+        special = tokenizer.backend_tokenizer.encode("a").special_tokens_mask
+    except BaseException as error:  # the panic of a Rust library is no Exception
+        if type(error).__name__ != "PanicException":
+            raise
+        raise EmbedcacheError(f"{name}: its tokenizer is broken ({error}): copy tokenizer.json again") from error
     if not special or not special[0]:
         raise EmbedcacheError(f"{name}: its tokenizer puts no CLS token before the text: use an encoder such as BERT")
     known = model.get_input_embeddings().num_embeddings
