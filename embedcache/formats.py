@@ -71,8 +71,10 @@ class Source:
         import pyarrow.parquet as pq
 
         try:
-            return pq.ParquetFile(self.path, buffer_size=1 << 20)  # or else a whole column of a row group is read
-        except (pa.ArrowException, OSError) as error:
+            file = pq.ParquetFile(self.path, buffer_size=1 << 20)  # or else a whole column of a row group is read
+            _ = file.schema_arrow.names  # which may be what is broken
+            return file
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise EmbedcacheError(
                 f"{self.path}: not a Parquet file, or cut off ({one_line(error)}): copy or write it again"
             ) from error
@@ -119,7 +121,9 @@ def explained(source: Source) -> Iterator[None]:
     try:
         try:
             yield
-        except UnicodeDecodeError:
+        except UnicodeDecodeError as error:
+            if source.format == ".parquet":
+                raise EmbedcacheError(f"{source.path}: holds text that is not UTF-8: write it again") from error
             bad_byte(source)  # reads it again, and may find what is wrong with the packing
     except (EOFError, zlib.error, OSError) as error:
         packed = f": a damaged or cut off {source.compression} file? Copy or pack it again"
