@@ -21,7 +21,7 @@ test-all: .venv/installed
 
 # The C++ engine and encoder, and the CUDA engine's source on the host, under the compiler's thread, address and undefined sanitizers.
 sanitize: .venv/installed
-	$(BIN)/python -m pytest -m slow tests/heads/test_sanitizers.py tests/encoder/test_sanitizers.py
+	$(BIN)/python -m pytest -m slow tests/heads/test_sanitizers.py tests/encoder/test_encoder_sanitizers.py
 
 lint: .venv/installed
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""What test_sanitizers.py runs under a sanitizer: ``sanitized_encoder.py LIBRARY``.
+"""What test_encoder_sanitizers.py runs under a sanitizer: ``sanitized_encoder.py LIBRARY``.
 
 Without torch, which is not built with one.
 """
