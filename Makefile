@@ -19,7 +19,15 @@ test: .venv/installed
 test-all: .venv/installed
 	$(BIN)/python -m pytest -m "slow or not slow"
 
-# The C++ engine and encoder, and the CUDA engine's source on the host, under the compiler's thread, address and undefined sanitizers.
+# Kills, flipped bits, full disks, signals, two writers, at length.
+test-faults: .venv/installed
+	$(BIN)/python -m pytest -m "slow or not slow" tests/faults tests/test_extract_faults.py tests/cache
+
+# Spoilt caches, tables and models; what breaks something is kept.
+fuzz: .venv/installed
+	$(BIN)/python tests/faults/fuzz.py --seconds $(FUZZ_SECONDS) --seed $(FUZZ_SEED) --keep fuzz-faults
+
+# The C++ engine and encoder, and the CUDA engine's source on the host, under thread, address and undefined sanitizers.
 sanitize: .venv/installed
 	$(BIN)/python -m pytest -m slow tests/heads/test_sanitizers.py tests/encoder/test_encoder_sanitizers.py
 
