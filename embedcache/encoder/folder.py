@@ -106,7 +106,7 @@ def resolve_dtype(dtype: str, device: str, folder: Path) -> str:
         return dtype
     device = resolve_device(device)
     if device == "cpu":
-        known = read_json(folder / "config.json").get("model_type") in BFLOAT16_FAMILIES
+        known = str(read_json(folder / "config.json").get("model_type")) in BFLOAT16_FAMILIES
         return "bfloat16" if known and cpu_computes_bfloat16() else "float32"
     import torch
 

@@ -74,8 +74,10 @@ class TextTokenizer:
         encode_batch = getattr(self._backend, "encode_batch_fast", self._backend.encode_batch)
         try:
             return [encoding.ids for encoding in encode_batch(texts)]
-        except (TypeError, UnicodeError) as error:
-            raise EmbedcacheError(f"a text cannot be tokenized, is it a valid string? ({error})") from error
+        except Exception as error:  # the library raises no kind of its own
+            raise EmbedcacheError(
+                f"a text cannot be tokenized ({error}): is it a valid string, and the tokenizer.json whole?"
+            ) from error
 
     def _cut(self, row: list[int]) -> list[int]:
         suffix = row[len(row) - self._suffix :]

@@ -17,7 +17,7 @@ from embedcache.cache.hdf5 import InvalidError
 from embedcache.cache.lookup3 import lookup3
 
 # What h5py raises where HDF5 does not allow a change.
-REFUSALS = (OSError, ValueError, TypeError, KeyError, RuntimeError, NotImplementedError, AttributeError)
+REFUSALS = (OSError, ValueError, TypeError, KeyError, RuntimeError, NotImplementedError, AttributeError, MemoryError)
 INTERESTING = [0, 1, 2, 7, 8, 16, 127, 128, 255, 1 << 15, (1 << 16) - 1, 1 << 31, (1 << 32) - 1, 1 << 40, 1 << 63]
 INTERESTING += [(1 << 63) - 1, (1 << 64) - 1]
 
@@ -173,7 +173,7 @@ def _change(rng: random.Random, file: h5py.File, name: str, other: str) -> None:
         file.create_virtual_dataset(name, layout)
     elif way == 7:
         where = file[name]
-        if isinstance(where, h5py.Dataset) and where.size:  # data: offsets, codes, hashes, checksums
+        if isinstance(where, h5py.Dataset) and 0 < where.size < 1 << 20:  # data: offsets, codes, hashes, checksums
             values = where[()].reshape(-1)
             for _ in range(rng.choice([1, 3, 100])):
                 values[rng.randrange(len(values))] = np.array(rng.choice(INTERESTING), "u8").astype(values.dtype)
