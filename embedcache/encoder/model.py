@@ -259,7 +259,7 @@ def _check_tokenizer(model: Any, tokenizer: Any, name: str) -> None:
     try:
         special = tokenizer.backend_tokenizer.encode("a").special_tokens_mask
     except BaseException as error:  # the panic of a Rust library is no Exception
-        if type(error).__name__ != "PanicException":
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
         raise EmbedcacheError(f"{name}: its tokenizer is broken ({error}): copy tokenizer.json again") from error
     if not special or not special[0]:
