@@ -85,8 +85,10 @@ def test_numbers_are_predicted(folder: Path) -> None:
     values = np.array([one["label"] for one in predicted])
     assert np.corrcoef(values, [len(text) / 10 for text in texts])[0, 1] > 0.7
     assert {json.dumps(one["probabilities"]) for one in predicted} == {"{}"}
+    alone = document("predict", folder / "price", texts[0])[0]["label"]
+    assert alone == pytest.approx(values[0], rel=1e-4)
     shown = invoke("predict", folder / "price", texts[0])
-    assert shown.exit_code == 0 and f"{values[0]:.6g}" in shown.stdout
+    assert shown.exit_code == 0 and f"{alone:.6g}" in shown.stdout
 
 
 def test_several_columns_are_predicted(folder: Path, tmp_path: Path) -> None:
