@@ -53,7 +53,7 @@ static inline vf exp_of(vf x) {
   return (vf)((vi)sum + ((vi)shifted << 23));
 }
 
-/* x Phi(x), Phi by formula 7.1.26 of Abramowitz and Stegun: 2e-7 off at most. */
+/* x Phi(x), Phi by formula 7.1.26 of Abramowitz and Stegun: 2e-7 max(1, |x|) off at most. */
 static inline vf gelu(vf x) {
   const vf z = (vf)((vi)x & 0x7FFFFFFF) * 0.707106781f, t = reciprocal(z * 0.3275911f + 1.0f);
   vf sum = splat(1.061405429f);
