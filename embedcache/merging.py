@@ -22,7 +22,7 @@ from embedcache.cache.reuse import Donors, sound_blocks
 from embedcache.cache.strings import Strings, Text, first_rows
 from embedcache.cache.unnamed import UnnamedFile
 from embedcache.errors import EmbedcacheError
-from embedcache.shards import STRIPE, Part, table_digest
+from embedcache.shards import Part, stripe_rows, table_digest
 
 
 @dataclass
@@ -164,11 +164,12 @@ def _join(parts: Sequence[tuple[Part, Cache]], folder: Path) -> Contents:
 def _join_texts(parts: Sequence[Strings], total: int, folder: Path) -> Text:
     """Stripe after stripe, from each part in turn."""
     file, lengths = UnnamedFile(folder, "the texts"), np.empty(total, np.int64)
-    for stripe in range(-(-total // STRIPE)):
-        part, start = parts[stripe % len(parts)], stripe // len(parts) * STRIPE
-        offsets = part.offsets[start : start + STRIPE + 1]
+    rows = stripe_rows(total, len(parts))
+    for stripe in range(-(-total // rows)):
+        part, start = parts[stripe % len(parts)], stripe // len(parts) * rows
+        offsets = part.offsets[start : start + rows + 1]
         file.write(part.data[offsets[0] : offsets[-1]].data)
-        lengths[stripe * STRIPE : (stripe + 1) * STRIPE] = np.diff(offsets)
+        lengths[stripe * rows : (stripe + 1) * rows] = np.diff(offsets)
     return file.finish(), np.concatenate([[0], np.cumsum(lengths)])
 
 

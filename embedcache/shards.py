@@ -1,7 +1,7 @@
 """Parts of one input, for batch schedulers: each job extracts its part into a cache of its own; ``merge`` joins them.
 
-The rows are dealt out in stripes of 8 blocks, in turn. A part is an ordinary cache, that can be resumed, verified and
-searched, and that says in its attributes which part of which input it is.
+The rows are dealt out in stripes of 8 blocks, in turn; those of a small input are shorter. A part is an ordinary cache,
+that can be resumed, verified and searched, and that says in its attributes which part of which input it is.
 """
 
 from __future__ import annotations
@@ -22,6 +22,11 @@ from embedcache.collect import Collected
 from embedcache.errors import EmbedcacheError
 
 STRIPE = 8 * BLOCK_ROWS  # rows; whole windows, so that a part makes the batches that one machine would
+
+
+def stripe_rows(total: int, of: int) -> int:
+    """Rows of a stripe, so that each of ``of`` parts of ``total`` rows gets one."""
+    return max(1, min(STRIPE, total // of))
 
 
 @dataclass(frozen=True)
@@ -46,8 +51,9 @@ class Shard:
 
     def rows(self, total: int) -> np.ndarray:
         """int64, the rows of ``total`` that belong to it, in order."""
-        starts = np.arange((self.number - 1) * STRIPE, total, self.of * STRIPE)
-        rows = (starts[:, None] + np.arange(STRIPE)).reshape(-1)
+        stripe = stripe_rows(total, self.of)
+        starts = np.arange((self.number - 1) * stripe, total, self.of * stripe)
+        rows = (starts[:, None] + np.arange(stripe)).reshape(-1)
         return rows[rows < total]
 
 
@@ -92,15 +98,12 @@ def take_part(table: Collected, shard: Shard, folder: Path) -> tuple[Collected, 
     """The rows of one part; what it is; and bool [n], which of its texts another part has in an earlier row.
 
     Raises:
-        EmbedcacheError: there are fewer stripes than parts.
+        EmbedcacheError: there are fewer rows than parts.
     """
     total = len(table.hashes)
     part = Part(shard, total, table_digest(table.hashes, table.labels))
-    if shard.of > max(1, -(-total // STRIPE)):
-        raise EmbedcacheError(
-            f"{total:,} rows make {max(1, -(-total // STRIPE))} shards of {STRIPE:,} rows at most, {shard.of} were "
-            "asked for: use fewer"
-        )
+    if shard.of > total:
+        raise EmbedcacheError(f"{total:,} rows do not make {shard.of:,} shards: use fewer")
     rows = shard.rows(total)
     texts = take_texts(table.texts, rows, folder)
     first = first_rows(table.hashes)[rows]
@@ -112,7 +115,7 @@ def take_part(table: Collected, shard: Shard, folder: Path) -> tuple[Collected, 
         columns={name: take_texts(column, rows, folder) for name, column in table.columns.items()},
         blank=int(blank_rows(texts).sum()),
     )
-    return mine, part, first // STRIPE % shard.of != shard.number - 1
+    return mine, part, first // stripe_rows(total, shard.of) % shard.of != shard.number - 1
 
 
 def take_texts(texts: Text, rows: np.ndarray, folder: Path) -> Text:
