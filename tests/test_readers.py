@@ -77,7 +77,8 @@ def test_csv_as_it_is_written(folder: Path, rows: Any, ends: str, quoting: Any, 
     path = folder / "x.csv"
     path.write_bytes(text.getvalue().encode())
     found, problem = read(path, block=block)
-    assert (found, problem) == read(path, block=block, plain=False)
+    expected, also = read(path, block=block, plain=False)  # of two faults either may be found first
+    assert found == expected and bool(problem) == bool(also)
     if found is not None and quoting == csv.QUOTE_ALL:  # a lone \r is not always quoted else
         assert [row[:2] for row in found] == [row[:2] for row in rows]
 
