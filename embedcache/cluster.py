@@ -53,11 +53,9 @@ class Cluster:
             if cores and tries > 1:
                 return self._connect(address, cores, tries - 1)
             reason = " ".join(str(error).split())[:200]
-            what = "Ray does not start here" if cores else f"no Ray cluster answers at {address}"
-            advice = (
-                "see /tmp/ray/session_latest/logs" if cores else "start one with ray start --head, or use --ray local"
-            )
-            raise EmbedcacheError(f"{what} ({reason}): {advice}") from None
+            if not cores:
+                raise _no_cluster(address, reason) from None
+            raise EmbedcacheError(f"Ray does not start here ({reason}): see /tmp/ray/session_latest/logs") from None
 
     def close(self) -> None:
         if self._mine:

@@ -162,10 +162,9 @@ def make_cache(path, texts, vectors, labels=None, *, columns=None, id=None, enco
 
     from embedcache.cache.create import Writer, create, make_contents
     from embedcache.cache.labels import LabelCoder
-    from embedcache.cache.strings import to_utf8
 
     def pack(strings):
-        raw = to_utf8(strings)
+        raw = [text.encode() for text in strings]
         offsets = np.cumsum([0, *map(len, raw)], dtype=np.int64)
         return np.frombuffer(b"".join(raw), np.uint8), offsets
 
@@ -174,7 +173,7 @@ def make_cache(path, texts, vectors, labels=None, *, columns=None, id=None, enco
     vectors = {name: np.asarray(x) for name, x in vectors.items()}
     x = next(iter(vectors.values()))
     texts = list(texts)
-    digests = [hashlib.blake2b(raw, digest_size=16).digest() for raw in to_utf8(texts)]
+    digests = [hashlib.blake2b(text.encode(), digest_size=16).digest() for text in texts]
     hashes = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 16)
     coded = {}
     for name, values in (labels or {}).items():

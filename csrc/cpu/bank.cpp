@@ -13,11 +13,8 @@
 #include <utility>
 #include <vector>
 
+#include "subnormals.h"
 #include "team.h"
-
-#if defined(__x86_64__)
-#include <xmmintrin.h>
-#endif
 
 namespace ec {
 
@@ -25,19 +22,6 @@ namespace {
 
 constexpr double kMemberFlops = 1e6;    /* a team's member should have this much of each step, some 10 us */
 constexpr double kJobWeights = 1 << 20; /* of a group of probes: 12 MiB, with the moments */
-
-/* Moments of dead units decay into subnormal numbers, which some CPUs add a hundred times slower: flush them
- * to zero. */
-class FlushSubnormals {
-#if defined(__x86_64__)
- public:
-  FlushSubnormals() { _mm_setcsr(before_ | 0x8040u); }
-  ~FlushSubnormals() { _mm_setcsr(before_); }
-
- private:
-  unsigned before_ = _mm_getcsr();
-#endif
-};
 
 struct Job {
   std::vector<int> heads; /* several probes, or one head */

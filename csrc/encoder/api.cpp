@@ -7,11 +7,9 @@
 #include <string>
 
 #include "../cpu/memory.h"
+#include "../cpu/subnormals.h"
 #include "encoders.h"
 
-#if defined(__x86_64__)
-#include <xmmintrin.h>
-#endif
 #ifdef __SANITIZE_ADDRESS__
 #include <sanitizer/asan_interface.h>
 #endif
@@ -104,18 +102,6 @@ class Scratch {
 
 thread_local Scratch scratch;
 
-/* Shares near 0 are subnormal, which some CPUs multiply a hundred times slower. */
-class FlushSubnormals {
-#if defined(__x86_64__)
- public:
-  FlushSubnormals() { _mm_setcsr(before_ | 0x8040u); }
-  ~FlushSubnormals() { _mm_setcsr(before_); }
-
- private:
-  unsigned before_ = _mm_getcsr();
-#endif
-};
-
 }  // namespace
 
 }  // namespace ec
@@ -157,7 +143,7 @@ int32_t ec_encoder_run(const ec_encoder* encoder, const int32_t* ids, const int6
   if (n == 0) return 0;
   ec::last_error = ec::wrong_batch(*encoder, ids, offsets, n, outputs, n_outputs);
   if (!ec::last_error.empty()) return 1;
-  const ec::FlushSubnormals flush;
+  [[maybe_unused]] const ec::FlushSubnormals flush;
   const int64_t bytes = encoder->kernels->run(encoder->model, ids, offsets, n, outputs, n_outputs, nullptr);
   encoder->kernels->run(encoder->model, ids, offsets, n, outputs, n_outputs, ec::scratch.take(bytes));
   return 0;

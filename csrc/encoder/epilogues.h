@@ -6,24 +6,10 @@
 
 namespace EC_ISA {
 
-/* Rounded to words: queries, keys and values. */
-template <class Word>
+/* Activated, if so asked, and rounded to words: the feed-forward part's inner row is never in memory as
+ * float32. */
+template <class Word, int Activation = kNoActivation>
 struct StoreWords {
-  Word* out;
-  int64_t stride;
-  const float* bias;
-  template <int R>
-  void take(const Tile<R>& tile, int64_t row, int64_t column) const {
-    const vf low = load_unaligned(bias + column), high = load_unaligned(bias + column + kLanes);
-    for (int i = 0; i < R; ++i)
-      store_numbers(out + (row + i) * stride + column / kPer<Word>, tile.at[i][0] + low,
-                    tile.at[i][1] + high);
-  }
-};
-
-/* Activated, then rounded: the feed-forward part's inner row is never in memory as float32. */
-template <class Word, int Activation>
-struct StoreActivated {
   Word* out;
   int64_t stride;
   const float* bias;

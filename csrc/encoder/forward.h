@@ -71,7 +71,7 @@ struct Pass {
         clear_tail(out, spec.width, x_stride);
       }
     finish_rows(0, tokens, spec.norm, spec.width);
-    if (!model.has_projection) return;
+    if (!model.has_projection()) return;
     const Linear<Word>& to = model.projection; /* from a copy, in memory that nobody needs yet */
     for (int64_t t = 0; t < tokens; ++t)
       memcpy(qkv + t * qkv_stride, words + t * words_stride, (size_t)to.words * sizeof(Word));
@@ -112,7 +112,7 @@ struct Pass {
   template <int Activation>
   void up(const Linear<Word>& linear, int64_t begin, int64_t end) {
     product(Rows<Word>{words + begin * words_stride, words_stride}, end - begin, linear.weight,
-            linear.columns, linear.words, StoreActivated<Word, Activation>{inner, inner_stride, linear.bias});
+            linear.columns, linear.words, StoreWords<Word, Activation>{inner, inner_stride, linear.bias});
   }
 
   void layer(const Layer<Word>& layer) {

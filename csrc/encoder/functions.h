@@ -74,8 +74,11 @@ static inline vf gelu_tanh(vf x) {
 
 static inline vf relu(vf x) { return select(x < 0.0f, vf{}, x); }
 
+constexpr int kNoActivation = -1;
+
 template <int Activation>
 static inline vf activate(vf x) {
+  if constexpr (Activation == kNoActivation) return x;
   return Activation == EC_GELU ? gelu(x) : Activation == EC_GELU_TANH ? gelu_tanh(x) : relu(x);
 }
 

@@ -38,11 +38,11 @@ struct Model {
   int64_t dim, padded; /* D, and up to a multiple of 32 */
   int64_t inner, heads, head;
   float scale;
-  Linear<Word> projection; /* columns 0: there is none */
+  Linear<Word> projection; /* if it has one */
   Layer<Word>* layers;
   FirstRow<Word> first;
-  bool has_projection;
 
+  bool has_projection() const { return spec.projection.weight != nullptr; }
   /* What is added to the scores of a query, from key 0 on; NULL: nothing. */
   const float* relative_to(int64_t h, int64_t query) const {
     return spec.relative ? spec.relative + h * (2 * spec.positions - 1) + spec.positions - 1 - query
@@ -107,7 +107,7 @@ struct Packer {
   }
   void take_all(Model<Word>* model) {
     const ec_encoder_spec& spec = model->spec;
-    if (model->has_projection) model->projection = take_linear(spec.projection, spec.dim, spec.width);
+    if (model->has_projection()) model->projection = take_linear(spec.projection, spec.dim, spec.width);
     model->layers = arena.take<Layer<Word>>(spec.layers);
     for (int64_t i = 0; i < spec.layers; ++i) {
       const ec_layer& from = spec.layer[i];
@@ -135,7 +135,6 @@ static Model<Word>* model_create(const ec_encoder_spec& spec) {
   model.heads = spec.heads;
   model.head = spec.dim / spec.heads;
   model.scale = 1.0f / sqrtf((float)model.head);
-  model.has_projection = spec.projection.weight != nullptr;
   Packer<Word> counting = {};
   counting.arena.template take<Model<Word>>(1);
   counting.take_all(&model);

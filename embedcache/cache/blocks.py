@@ -77,11 +77,17 @@ def digest(cache: Cache, path: str, block: int, salt: bytes | None = None) -> by
     For vectors it also binds the hashes of their texts and the truncation flags, so that vectors never count for
     other texts, and the salt is the fingerprint of encoder, pooling and layer. Else the salt is the dataset's name.
     """
-    state = blake2b(cache.salt(path) if salt is None else salt, digest_size=lay.DIGEST_BYTES)
     parts = [lay.HASH, lay.TRUNCATED, path] if lay.is_embedding(path) else [path]
-    for part in parts:
-        span = lay.block_span(part, block, cache.rows, lambda group: cache.array(f"{group}/offsets"))
-        state.update(cache.array(part)[span].data)
+    spans = [lay.block_span(part, block, cache.rows, lambda group: cache.array(f"{group}/offsets")) for part in parts]
+    arrays = [cache.array(part)[span] for part, span in zip(parts, spans, strict=True)]
+    return digest_of(cache.salt(path) if salt is None else salt, *arrays)
+
+
+def digest_of(salt: bytes, *arrays: np.ndarray) -> bytes:
+    """BLAKE2b of a salt and the bytes of contiguous arrays: of vectors, their texts' hashes and flags come first."""
+    state = blake2b(salt, digest_size=lay.DIGEST_BYTES)
+    for array in arrays:
+        state.update(array.data)
     return state.digest()
 
 

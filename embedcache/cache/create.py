@@ -181,6 +181,23 @@ def _no_space(path: Path, needed: int, free: int) -> EmbedcacheError:
     )
 
 
+def write_at(handle: int, path: Path, offset: int, data: np.ndarray) -> None:
+    """All of a contiguous array, from byte ``offset`` on, to the open file ``path``.
+
+    Raises:
+        EmbedcacheError: it cannot be written.
+    """
+    view = data.data
+    try:
+        while view:
+            written = os.pwrite(handle, view[:CHUNK], offset)
+            view, offset = view[written:], offset + written
+    except OSError as error:
+        raise EmbedcacheError(
+            f"cannot write {path}: {error.strerror}; what is written stays, run extract again to go on"
+        ) from None
+
+
 class Writer:
     """Writes data into an existing file, in place, by offset. The caller holds the lock.
 
@@ -250,15 +267,7 @@ class Writer:
         os.fsync(self._handle)
 
     def _write(self, offset: int, data: np.ndarray) -> None:
-        view = data.data
-        try:
-            while view:
-                written = os.pwrite(self._handle, view[:CHUNK], offset)
-                view, offset = view[written:], offset + written
-        except OSError as error:
-            raise EmbedcacheError(
-                f"cannot write {self.path}: {error.strerror}; what is written stays, run extract again to go on"
-            ) from None
+        write_at(self._handle, self.path, offset, data)
 
     def close(self) -> None:
         os.close(self._handle)

@@ -264,7 +264,7 @@ class FractalHeap:
     """Where a group with many links, or an object with large attributes, keeps their messages."""
 
     def __init__(self, file: Hdf5, address: int) -> None:
-        self._file, self._address = file, address
+        self._file = file
         head = Bytes(file.block(address, 146, b"FRHP\0")[5:])
         self.id_bytes, filters, flags = head.number(2), head.number(2), head.number(1)
         largest = head.number(4)

@@ -12,16 +12,16 @@ import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
 
 from embedcache.cache import layout as lay
+from embedcache.cache.blocks import digest_of
+from embedcache.cache.create import write_at
 from embedcache.cache.file import Cache
 from embedcache.cache.fill import Filler, Window
 from embedcache.cache.layout import BLOCK_ROWS, DIGEST_BYTES, Output
-from embedcache.errors import EmbedcacheError
 
 
 @dataclass(frozen=True)
@@ -88,23 +88,11 @@ class Helper:
         salt, digests = self.cache.salt(path), []
         for start in range(0, len(rows), BLOCK_ROWS):
             part, first = vectors[start : start + BLOCK_ROWS], int(rows[start])
-            state = blake2b(salt, digest_size=DIGEST_BYTES)
-            state.update(self.cache.hashes[first : first + len(part)].data)
-            state.update(flags[start : start + BLOCK_ROWS].data)
-            state.update(part.data)
-            digests.append(state.digest())
-            self._put(self.cache.offset(path) + first * part[0].nbytes, part.reshape(-1).view(np.uint8).data)
+            hashes = self.cache.hashes[first : first + len(part)]
+            digests.append(digest_of(salt, hashes, flags[start : start + BLOCK_ROWS], part))
+            offset = self.cache.offset(path) + first * part[0].nbytes
+            write_at(self._handle, self.cache.path, offset, part.reshape(-1).view(np.uint8))
         return np.frombuffer(b"".join(digests), np.uint8).reshape(-1, DIGEST_BYTES)
-
-    def _put(self, offset: int, view: memoryview) -> None:
-        try:
-            while view:
-                written = os.pwrite(self._handle, view, offset)
-                view, offset = view[written:], offset + written
-        except OSError as error:
-            raise EmbedcacheError(
-                f"cannot write {self.cache.path}: {error.strerror}; what is written stays, run extract again to go on"
-            ) from None
 
     def close(self) -> None:
         os.close(self._handle)

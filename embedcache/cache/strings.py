@@ -18,10 +18,6 @@ HASH_BYTES = 16
 PART_ROWS = 1 << 20
 
 
-def to_utf8(texts: Sequence[str]) -> list[bytes]:
-    return [text.encode() for text in texts]
-
-
 def slices(text: Text) -> list[memoryview]:
     """Each text's bytes; nothing is copied."""
     data, offsets = text[0].data, text[1].tolist()
