@@ -20,7 +20,7 @@ _HOME = {
     "head_grid": "embedcache.heads.spec",
     "train_heads": "embedcache.heads.train",
     "Classifier": "embedcache.predict",
-    "SearchIndex": "embedcache.search",
+    "SearchIndex": "embedcache.index",
     "export_run": "embedcache.export",
     "ExportReport": "embedcache.export",
 }

@@ -1,0 +1,131 @@
+"""extract, merge, info, verify: the commands that make a cache and look at it."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from embedcache import show
+from embedcache.commands.common import COUNT, NAMES, POOLINGS, emit, json_option, sigterm_as_ctrl_c, trust_option
+from embedcache.errors import EmbedcacheError
+from embedcache.options import CommaList, Number, Part
+from embedcache.progress import progress_bar
+
+LAYERS = CommaList(Number(int, -1000))
+
+
+@click.command(short_help="Embed every text once, into CACHE.")
+@click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
+@click.option("-o", "--output", "cache", required=True, metavar="CACHE", help="The HDF5 file to make or go on with.")
+@click.option("--model", default="bert-base-uncased", show_default=True, help="A name on the hub, or a folder.")
+@click.option("--text", default="text", show_default=True, help="The column of texts.")
+@click.option("--label", "labels", type=NAMES, help="Label columns.  [default: label, where there is one]")
+@click.option("--id", "id", help="A column that names each row.")
+@click.option("--keep", type=NAMES, default=(), help="Other columns to keep, for --where, --group and search.")
+@click.option("--max-length", type=COUNT, default=250, show_default=True, help="Tokens per text; longer ones are cut.")
+@click.option(
+    "--pooling", type=CommaList(choices=POOLINGS), default="cls", show_default=True, help="cls, mean or both."
+)
+@click.option("--layers", type=LAYERS, default="-1", show_default=True, help="Layers to store; -1 is the last.")
+@click.option(
+    "--dtype",
+    type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
+    default="auto",
+    show_default=True,
+)
+@click.option("--store", type=click.Choice(["float16", "float32"]), default="float16", show_default=True)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda[:N], cuda:0,cuda:1 or cuda:all.")
+@click.option("--workers", type=COUNT, help="Encode in so many processes, by Ray (here, if --ray is not given).")
+@click.option("--ray", metavar="ADDRESS|local", help="Encode on a Ray cluster, or on this machine's cores or GPUs.")
+@click.option("--batch-tokens", type=COUNT, help="Tokens in a batch, padding counted.  [default: by device]")
+@click.option("--shard", type=Part(), help="Only part I of N of the rows, into a CACHE of its own; see merge.")
+@click.option("--encoding", default="utf-8", show_default=True, help="Of text files.")
+@click.option("--overwrite", is_flag=True, help="Replace a CACHE of another encoder or of other texts.")
+@trust_option
+@json_option
+def extract(as_json: bool, inputs: tuple[str, ...], cache: str, **options: Any) -> None:
+    """Run the frozen encoder over every text once and keep the vectors.
+
+    INPUT is a .csv, .tsv, .jsonl, .parquet or .txt file (also .gz, .zst, .bz2); several are read one after another.
+    A stopped run goes on where it was; texts that CACHE already holds are not encoded again.
+
+    \b
+      embedcache extract reviews.csv -o reviews.h5 --keep movie --pooling cls,mean
+      ... --device cuda:all                  every GPU of this machine
+      ... --ray local --workers 4            four processes on this machine
+      ... --ray 10.0.0.1:6379                every GPU, or every core, of a Ray cluster
+      ... --shard 3/8                        one of eight jobs of a batch scheduler; then merge
+    """
+    from embedcache.extract import extract as run
+
+    try:
+        with sigterm_as_ctrl_c(), progress_bar("encoding") as progress:
+            report = run(inputs, cache, progress=progress, **options)
+    except KeyboardInterrupt:
+        click.echo(show.interrupted_extract(cache), err=True)
+        sys.exit(1)
+    if as_json:
+        emit(report.to_dict())
+    else:
+        show.extract(report)
+
+
+@click.command(short_help="Join the caches of all shards.")
+@click.argument("shards", nargs=-1, required=True, metavar="SHARD...")
+@click.option("-o", "--output", "cache", required=True, metavar="CACHE", help="The HDF5 file to make.")
+@click.option("--overwrite", is_flag=True, help="Replace a CACHE of something else.")
+@json_option
+def merge(as_json: bool, shards: tuple[str, ...], cache: str, overwrite: bool) -> None:
+    """Join what `extract --shard I/N` made into the one CACHE that extract without a shard makes.
+
+    \b
+      embedcache extract reviews.csv -o part-1.h5 --shard 1/3        three jobs of a batch scheduler
+      embedcache extract reviews.csv -o part-2.h5 --shard 2/3
+      embedcache extract reviews.csv -o part-3.h5 --shard 3/3
+      embedcache merge part-*.h5 -o reviews.h5
+
+    Nothing is encoded. Where shards are not finished, CACHE has what there is, and the exit code is 1: run their
+    extract again, then merge again.
+    """
+    from embedcache.merging import merge as run
+
+    report = run(shards, cache, overwrite=overwrite)
+    if as_json:
+        emit(report.to_dict())
+    elif report.complete:
+        show.merge(report)
+    if not report.complete:
+        raise EmbedcacheError(show.incomplete_merge(report))
+
+
+@click.command()
+@click.argument("cache")
+@json_option
+def info(as_json: bool, cache: str) -> None:
+    """What CACHE holds."""
+    from embedcache.cache import open_cache
+
+    with open_cache(cache) as opened:
+        document = opened.info()
+    if as_json:
+        emit(document)
+    else:
+        show.info(document)
+
+
+@click.command()
+@click.argument("cache")
+@json_option
+def verify(as_json: bool, cache: str) -> None:
+    """Check every byte of CACHE against its checksums."""
+    from embedcache.cache import verify as run
+
+    report = run(cache)
+    if as_json:
+        emit(report.to_dict())
+    else:
+        show.verify(cache, report)
+    if report.damaged:
+        raise EmbedcacheError(show.damage(cache, report))

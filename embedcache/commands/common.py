@@ -1,0 +1,80 @@
+"""What all commands share: how they fail, how they print JSON, the options that several of them have."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+from embedcache.errors import EmbedcacheError
+from embedcache.options import CommaList, Number
+from embedcache.screen import one_line
+
+COUNT = Number(int, 1)
+NAMES = CommaList()
+POOLINGS = ("cls", "mean")
+
+
+class Commands(click.Group):
+    """Turns every failure into one line on stderr: exit 1 for failed work, 2 for wrong usage, no traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except KeyboardInterrupt as stop:
+            default = "Interrupted: nothing is half written; the same command starts again."
+            click.echo(one_line(str(stop)) or default, err=True)
+            ctx.exit(1)
+        except BrokenPipeError:
+            raise
+        except Exception as error:
+            if os.environ.get("EMBEDCACHE_DEBUG"):
+                raise
+            click.echo(f"Error: {_one_line(error)}", err=True)
+            ctx.exit(1)
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, EmbedcacheError):
+        return one_line(str(error))
+    if isinstance(error, MemoryError):
+        return "out of memory; use fewer --threads or a smaller batch"
+    if isinstance(error, OSError) and error.strerror:
+        where = f" {one_line(str(error.filename))}" if error.filename else ""
+        return f"{error.strerror}:{where}; check that the path exists, is yours to use and has space"
+    text = one_line(str(error)) or "no message"
+    return f"{type(error).__name__}: {text} (unexpected: EMBEDCACHE_DEBUG=1 shows where)"
+
+
+def json_option(command: Any) -> Any:
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")(command)
+
+
+def emit(document: Any) -> None:
+    click.echo(json.dumps(document, ensure_ascii=False, allow_nan=False))
+
+
+@contextmanager
+def sigterm_as_ctrl_c() -> Iterator[None]:
+    """What Ctrl-C saves is saved, too, where a batch system ends the work."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda[:N].")
+pooling_option = click.option("--pooling", type=click.Choice(POOLINGS), help="[default: cls, or the only one stored]")
+trust_option = click.option(
+    "--trust-remote-code",
+    is_flag=True,
+    help="Run Python code that comes with the model. Only for models you trust.",
+)

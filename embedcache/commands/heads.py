@@ -1,0 +1,170 @@
+"""train-head, predict, export: the commands that make a run and use it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from embedcache import show, show_heads
+from embedcache.commands.common import (
+    COUNT,
+    NAMES,
+    device_option,
+    emit,
+    json_option,
+    pooling_option,
+    sigterm_as_ctrl_c,
+    trust_option,
+)
+from embedcache.heads.spec import SCHEDULES
+from embedcache.heads.sweep import Range
+from embedcache.options import CommaList, Number, SweepList
+from embedcache.progress import progress_bar
+
+FRACTION = Number(float, 0, 1)
+RATE = Number(float, 0, above=True)
+
+
+@click.command("train-head", short_help="Train a bank of heads on CACHE, into RUN.")
+@click.argument("cache")
+@click.option("-o", "--output", "run", required=True, metavar="RUN", help="The folder to make.")
+@click.option(
+    "--label", type=NAMES, help="Label columns, each with heads of its own.  [default: label, or the only one]"
+)
+@click.option(
+    "--task",
+    type=click.Choice(["auto", "classification", "multilabel", "regression"]),
+    default="auto",
+    show_default=True,
+    help="auto: multilabel where a label column holds lists, else classification.",
+)
+@click.option("--recipe", type=click.Choice(["default", "article"]), default="default", show_default=True)
+@click.option("--hidden", type=SweepList(Number(int, 0, 65537)), help="Hidden units; 0 is a linear probe.")
+@click.option("--lr", type=SweepList(RATE), help="Learning rates.")
+@click.option("--dropout", type=SweepList(FRACTION))
+@click.option("--weight-decay", type=SweepList(Number(float, 0)))
+@click.option("--label-smoothing", type=SweepList(FRACTION), help="Share of a label that is spread over all of them.")
+@click.option(
+    "--schedule", type=CommaList(choices=SCHEDULES), help="Of the learning rate: constant, linear or cosine, down to 0."
+)
+@click.option("--warmup", type=SweepList(FRACTION), help="Share of the steps in which the rate rises from 0.")
+@click.option(
+    "--class-weight",
+    type=CommaList(choices=("none", "balanced")),
+    help="Of the training loss. Heads are chosen by one validation loss: weighted if all are balanced, else plain.",
+)
+@click.option("--seed", type=CommaList(Number(int, 0, 2**63)))
+@click.option("--random", type=COUNT, metavar="N", help="Draw N combinations, each with every --seed, in place of all.")
+@click.option("--batch-size", type=COUNT)
+@click.option("--epochs", type=COUNT)
+@click.option("--val", type=FRACTION, help="Share of the rows to validate on.")
+@click.option("--test", type=FRACTION, help="Share of the rows to score the chosen head on, once.")
+@click.option(
+    "--folds", type=Number(int, 2), metavar="K", help="K folds in place of --val; the best is trained again on all."
+)
+@click.option("--group", help="Rows with the same value in this column stay on one side of the split.")
+@click.option("--standardize/--no-standardize", default=None, help="Zero mean, unit variance for every feature.")
+@click.option("--early-stop", type=Number(int, 0), metavar="N", help="Stop a head after N epochs without gain.")
+@pooling_option
+@click.option("--layers", "layer", type=Number(int, -1000), default=-1, show_default=True)
+@click.option("--engine", type=click.Choice(["auto", "native", "torch"]), default="auto", show_default=True)
+@device_option
+@click.option(
+    "--compute", type=click.Choice(["auto", "float32", "bfloat16", "tf32"]), default="auto", show_default=True
+)
+@click.option("--threads", type=COUNT, help="[default: every core that this process may use]")
+@click.option("--resume", is_flag=True, help="Keep the heads that RUN or an interrupted training of it has already.")
+@json_option
+def train_head(as_json: bool, cache: str, run: str, **options: Any) -> None:
+    """Train a head for every combination of the comma lists, all at once.
+
+    What is not named comes from the recipe.
+
+    \b
+      embedcache train-head C.h5 -o RUN --lr 1e-4,1e-3 --seed 0,1,2      six heads
+      ... --lr 1e-5:1e-2 --hidden 32:1024 --dropout 0,0.3 --random 50    fifty drawn from ranges and lists
+      ... --schedule cosine,linear --warmup 0.1 --label-smoothing 0,0.1 --class-weight none,balanced
+      ... --label genre,stars                                            heads for both columns, in one bank
+      ... --label stars --task regression                                numbers, not classes
+      ... --resume                                                       after Ctrl-C, or with more settings
+    """
+    from embedcache.heads.job import train_head as train
+
+    ranges = [name for name, value in options.items() if isinstance(value, Range)]
+    if ranges and not options["random"]:
+        name = ranges[0].replace("_", "-")
+        raise click.UsageError(f"--{name} {options[ranges[0]]} is a range: draw from it with --random N")
+    with sigterm_as_ctrl_c(), progress_bar("training", "head-rows", steps="head-epochs") as progress:
+        report = train(
+            cache, run, progress=progress, tell=lambda line: click.echo(f"Note: {line}", err=True), **options
+        )
+    if as_json:
+        emit(report.to_dict())
+    else:
+        show_heads.train_head(report)
+
+
+@click.command()
+@click.argument("run")
+@click.argument("texts", nargs=-1, metavar="[TEXT]...")
+@click.option("--input", "input", help="A table to label instead of TEXT.")
+@click.option("-o", "--output", help="Where the labelled table goes (.csv); with --input.")
+@click.option("--text", default="text", show_default=True, help="The column of texts in --input.")
+@click.option("--encoding", default="utf-8", show_default=True, help="Of a text file in --input.")
+@click.option("--model", help="The encoder's folder, where it has moved.")
+@click.option("--calibrated", is_flag=True, help="Divide the logits by the temperature fitted on the validation rows.")
+@device_option
+@trust_option
+@json_option
+def predict(as_json: bool, run: str, texts: tuple[str, ...], **options: Any) -> None:
+    """Label texts with the best head of RUN, or of each of its label columns."""
+    from embedcache.predict import Classifier, predict_file
+
+    load = {name: options.pop(name) for name in ("device", "model", "trust_remote_code", "calibrated")}
+    source, output = options["input"], options["output"]
+    if bool(texts) == bool(source):
+        raise click.UsageError("give texts, or --input FILE with -o OUT.csv (one of the two)")
+    if bool(source) != bool(output):
+        raise click.UsageError("--input FILE and -o OUT.csv go together")
+    classifier = Classifier.load(run, **load)
+    if source:
+        with progress_bar("labelling") as progress:
+            report = predict_file(classifier, progress=progress, **options)
+        if as_json:
+            emit(report.to_dict())
+        else:
+            show.predicted_file(report)
+        return
+    predictions = classifier.predict(texts)
+    if as_json:
+        emit([prediction.to_dict() for prediction in predictions])
+    else:
+        show.predictions(predictions)
+
+
+@click.command(short_help="Write RUN's encoder and best head as one model.")
+@click.argument("run")
+@click.option("--to", required=True, type=click.Choice(["torch", "onnx", "sentence-transformers"]))
+@click.option("-o", "--output", required=True, metavar="OUT", help="The folder to make.")
+@click.option("--model", help="The encoder's folder, where it has moved.")
+@click.option("--overwrite", is_flag=True, help="Replace an export that is at OUT.")
+@trust_option
+@json_option
+def export(as_json: bool, run: str, **options: Any) -> None:
+    """Write the encoder and the best head of RUN as one model, that needs no embedcache.
+
+    \b
+      torch                   model.pt2, for torch.export.load
+      onnx                    model.onnx, for ONNX Runtime and others
+      sentence-transformers   a folder that SentenceTransformer(OUT) opens
+
+    What is written is opened again and compared; OUT/README.md has the few lines that use it.
+    """
+    from embedcache.export import export_run
+
+    report = export_run(run, **options)
+    if as_json:
+        emit(report.to_dict())
+    else:
+        show.export(report)
