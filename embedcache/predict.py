@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import secrets
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from embedcache.errors import EmbedcacheError
+from embedcache.files import whole_file
 from embedcache.heads.calibration import probabilities
 from embedcache.heads.run import INFO, Run, load_run
 
@@ -257,7 +255,7 @@ def predict_file(
         if progress is not None:
             progress(done, total, rows_done)
 
-    with _whole_file(output) as file:
+    with whole_file(output) as file:
         writer = csv.writer(file)
         several = [name for column in columns for name in (column, f"{column}_probability")]
         writer.writerow(["text", *(several if len(columns) > 1 else ["label", "probability"])])
@@ -274,20 +272,3 @@ def predict_file(
     labels = {column: dict(count) for column, count in counts.items()}
     first = next(iter(labels.values()))
     return FileReport(str(input), str(output), rows, truncated, first, labels, time.perf_counter() - start)
-
-
-@contextmanager
-def _whole_file(path: Path) -> Iterator[TextIO]:
-    """A new text file that takes its name only once everything is in it."""
-    part = path.with_name(f".{path.name}.partial-{secrets.token_hex(4)}")
-    try:
-        with part.open("x", encoding="utf-8", newline="") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except OSError as error:
-        raise EmbedcacheError(f"cannot write {path}: {error.strerror or error}; name another place with -o") from None
-    finally:
-        with suppress(OSError):
-            part.unlink()

@@ -1,22 +1,48 @@
-"""The rows of a cache that are most like a text or another row."""
+"""The rows of a cache that are most like texts or other rows, and unlike others."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from embedcache.cache import Cache, open_cache
 from embedcache.cache.labels import label_of
 from embedcache.errors import EmbedcacheError
-from embedcache.formats import FORMATS
-from embedcache.index import SearchIndex
+from embedcache.index import SearchIndex, default_path
 from embedcache.index.search_index import load_encoder
-from embedcache.table import Columns, read_lines, read_rows
+from embedcache.near_identical import NearIdentical
 from embedcache.where import not_blank, rows_where
+
+if TYPE_CHECKING:
+    from embedcache.encoder import Encoder
+
+MOST_FILTERS = 64  # of --where that a Searcher remembers
+
+
+@dataclass(frozen=True)
+class Query:
+    """What to look for: texts (str) and rows of the cache (int) that it should be like, and unlike.
+
+    The vector looked for is that of the example. Of several, with p and n the means of the likes' and the unlikes'
+    vectors, it is p + (p - n), as in Qdrant's "average vector" recommendations: away from the unlikes as far as they
+    are from the likes. The rows named are not found.
+    """
+
+    like: tuple[str | int, ...]
+    unlike: tuple[str | int, ...] = ()
+
+    @property
+    def rows(self) -> set[int]:
+        return {one for one in (*self.like, *self.unlike) if not isinstance(one, str)}
+
+    @property
+    def texts(self) -> list[str]:
+        return [one for one in (*self.like, *self.unlike) if isinstance(one, str)]
 
 
 @dataclass(frozen=True)
@@ -36,81 +62,231 @@ class Found:
 
 @dataclass(frozen=True)
 class Answer:
-    """What was found for one query; ``row`` is set where the query is a row of the cache."""
+    """What was found for one query; ``query`` describes it, ``row`` is set where it is one row of the cache alone."""
 
     query: str
     row: int | None
     results: list[Found]
 
 
-@dataclass(frozen=True)
-class SearchReport:
-    """All answers. ``k`` were asked, ``candidates`` rows could be found; ``many``: the queries came from a file."""
+class Searcher:
+    """An open cache and its index, for any number of searches, from several threads too. Make one with ``open``.
 
-    answers: list[Answer]
-    k: int
-    candidates: int
-    many: bool
-
-    def to_dict(self) -> dict[str, Any]:
-        """The JSON document: query and results, or for a file a list of these as ``queries``."""
-        answers = [{"query": a.query, "results": [asdict(found) for found in a.results]} for a in self.answers]
-        return {"queries": answers} if self.many else answers[0]
-
-
-def search_cache(
-    cache_path: str | Path,
-    *,
-    query: str | None = None,
-    row: int | None = None,
-    file: str | Path | None = None,
-    k: int = 10,
-    where: str | Sequence[str] | None = None,
-    pooling: str | None = None,
-    layer: int | None = None,
-    device: str = "auto",
-    trust_remote_code: bool = False,
-    text: str = "text",
-    encoding: str = "utf-8",
-) -> SearchReport:
-    """The rows of a cache that are most like a text, one of its rows (itself left out), or each text of a file.
-
-    Rows with a blank text are never found: to an encoder they are much like any short text. Rows with the same text
-    as the query are.
-
-    Args:
-        file: a table, or any other file, of which each line is a query (a blank one finds nothing).
-        text: the table's column of queries. encoding: of the file.
-        where: conditions "column=value" or "column!=value" on label or kept columns, several in a list or separated by
-            commas; see ``rows_where``.
-        pooling, layer: which of the cache's vectors; None means cls of the last layer, or the only ones stored.
-
-    Raises:
-        EmbedcacheError: not exactly one of query, row and file; nothing to search; no such row, column, value or
-            vectors; an encoder that cannot be had, or is not the one that made the cache.
+    Attributes:
+        cache, index: what is searched.
     """
-    if sum(given is not None for given in (query, row, file)) != 1:
-        raise EmbedcacheError("give one query: a text, a row or a file")
-    with open_cache(cache_path) as cache:
-        index = SearchIndex.build(cache, *_stored_output(cache, pooling, layer))
-        among = not_blank(cache.texts)
-        if where:
-            among &= rows_where(cache, [where] if isinstance(where, str) else where)
-        if row is not None:
-            _check_row(cache, index, row)
-            among[row] = False
-            texts, asked = [cache.texts[row]], [0]
-            found = index.search(index.vector(row), k, among=among)
-        else:
-            texts = _query_texts(query, file, text, encoding)
-            asked = [i for i, text in enumerate(texts) if not text.isspace() and text]
-            index.use(load_encoder(cache.encoder, str(cache.path), device, trust_remote_code))
-            found = index.search([texts[i] for i in asked], k, among=among)
-        results: list[list[Found]] = [[] for _ in texts]
-        for i, rows, scores in zip(asked, found.rows, found.scores, strict=True):
-            results[i] = _describe(cache, rows, scores)
-        answers = [Answer(text, row, result) for text, result in zip(texts, results, strict=True)]
-        return SearchReport(answers, k, int(np.count_nonzero(among)), many=file is not None)
+
+    def __init__(self, cache: Cache, index: SearchIndex, load: Callable[[], Encoder]) -> None:
+        self.cache, self.index = cache, index
+        self._load, self._lock = load, threading.Lock()
+        self._loaded: Encoder | None = None
+        self._with_text = not_blank(cache.texts)
+        self._filters: dict[tuple[str, ...], np.ndarray] = {}
+        self._labels = {name: cache.labels(name) for name in cache.labels_names}
+
+    @classmethod
+    def open(
+        cls,
+        cache_path: str | Path,
+        *,
+        index: str | Path | None = None,
+        pooling: str | None = None,
+        layer: int | None = None,
+        center: bool | None = None,
+        device: str = "auto",
+        trust_remote_code: bool = False,
+    ) -> Searcher:
+        """Open a cache and an index of it; without one the vectors themselves are searched.
+
+        Args:
+            index: what ``embedcache index`` wrote; None means that of the cache's own name, where there is one of
+                the vectors that are asked for.
+            pooling, layer: which of the cache's vectors; None means cls of the last layer, or the only ones stored.
+            center: whether the mean of all rows is taken off first; None means as the index has it, or not.
+
+        Raises:
+            EmbedcacheError: a cache or an index that cannot be opened, do not belong together or hold no such vectors.
+        """
+        cache = open_cache(cache_path)
+        try:
+            found = _open_index(cache, index, pooling, layer, center)
+        except BaseException:
+            cache.close()
+            raise
+        return cls(cache, found, lambda: load_encoder(cache.encoder, str(cache.path), device, trust_remote_code))
+
+    @property
+    def encoder(self) -> Encoder:
+        """The encoder that made the vectors, loaded when it is first asked for."""
+        with self._lock:
+            if self._loaded is None:
+                self._loaded = self._load()
+            return self._loaded
+
+    def close(self) -> None:
+        self.cache.close()
+
+    def __enter__(self) -> Searcher:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def search(
+        self,
+        queries: Sequence[Query],
+        k: int = 10,
+        *,
+        where: str | Sequence[str] | None = None,
+        dedupe: bool = False,
+    ) -> list[Answer]:
+        """The k rows most like each query, fewer only where there are fewer.
+
+        Rows with a blank text are never found: to an encoder they are much like any short text. Rows with the same
+        text as the query are.
+
+        Args:
+            where: conditions, see ``rows_where``.
+            dedupe: leave out what is near-identical to a row that is found, or looked for; see ``NearIdentical``.
+
+        Raises:
+            EmbedcacheError: a blank text; no such row, column or value; an encoder that cannot be had.
+        """
+        among = self.among(where)
+        for query in queries:
+            self._check(query)
+        vectors = self._vectors(queries)
+        rows, scores = self._find(queries, vectors, k, among, dedupe)
+        return [
+            Answer(self._describe(query), _only_row(query), self._results(some, of))
+            for query, some, of in zip(queries, rows, scores, strict=True)
+        ]
+
+    def among(self, where: str | Sequence[str] | None) -> np.ndarray:
+        """bool [N]: the rows that may be found under the conditions."""
+        key = tuple([where] if isinstance(where, str) else where or ())
+        if not key:
+            return self._with_text
+        found = self._filters.get(key)
+        if found is None:
+            found = self._with_text & rows_where(self.cache, key)
+            if len(self._filters) >= MOST_FILTERS:
+                self._filters.clear()
+            self._filters[key] = found
+        return found
+
+    def _find(
+        self, queries: Sequence[Query], vectors: np.ndarray, k: int, among: np.ndarray, dedupe: bool
+    ) -> tuple[list[list[int]], list[list[float]]]:
+        """Rows and scores of each query; more and more are looked at until k of them stay."""
+        every = int(np.count_nonzero(among))
+        rows: list[list[int]] = [[] for _ in queries]
+        scores: list[list[float]] = [[] for _ in queries]
+        open_ones = list(range(len(queries)))
+        width = k + max((len(query.rows) for query in queries), default=0)
+        while open_ones:
+            width = min(width * 2, every) if dedupe else min(width, every)
+            found = self.index.search(vectors[open_ones], width, among=among)
+            short = []
+            for place, some, of in zip(open_ones, found.rows.tolist(), found.scores.tolist(), strict=True):
+                kept = self._kept(queries[place], some, k, dedupe)
+                rows[place], scores[place] = [some[i] for i in kept], [of[i] for i in kept]
+                if len(kept) < k and width < every:
+                    short.append(place)
+            open_ones = short
+            width = max(width, 1) * 2
+        return rows, scores
+
+    def _kept(self, query: Query, rows: list[int], k: int, dedupe: bool) -> list[int]:
+        """Places of the first k rows that may be shown."""
+        places = (i for i, row in enumerate(rows) if row >= 0 and row not in query.rows)
+        if not dedupe:
+            return [i for i, _ in zip(places, range(k), strict=False)]
+        seen = NearIdentical(self.cache.texts[row] for row in sorted(query.rows))
+        kept: list[int] = []
+        for i in places:
+            if len(kept) == k:
+                break
+            if seen.is_new(self.cache.texts[rows[i]]):
+                kept.append(i)
+        return kept
+
+    def _vectors(self, queries: Sequence[Query]) -> np.ndarray:
+        """float32 [q, D]; all texts are encoded together."""
+        texts = list(dict.fromkeys(text for query in queries for text in query.texts))
+        output = (self.index.pooling, self.index.layer)
+        encoded = self.encoder.encode_texts(texts, [output])[0] if texts else np.empty((0, self.index.dim), np.float32)
+        known: dict[str | int, np.ndarray] = dict(zip(texts, encoded, strict=True))
+        stored = self.cache.embeddings(*output)
+        for row in {row for query in queries for row in query.rows}:
+            known[row] = stored[row].astype(np.float32)
+        vectors = np.empty((len(queries), self.index.dim), np.float32)
+        for vector, query in zip(vectors, queries, strict=True):
+            vector[:] = np.mean([known[one] for one in query.like], axis=0)
+            if query.unlike:
+                vector += vector - np.mean([known[one] for one in query.unlike], axis=0)
+        return vectors
+
+    def _check(self, query: Query) -> None:
+        path, rows = self.cache.path, self.cache.rows
+        if not query.like:
+            raise EmbedcacheError("nothing to be like: give a text or a row beside what the results should be unlike")
+        if any(not text.strip() for text in query.texts):
+            raise EmbedcacheError("the query is blank: write what to look for")
+        for row in query.rows:
+            if not 0 <= row < rows:
+                raise EmbedcacheError(f"{path} has no row {row}: it has {rows}, counted from 0 to {rows - 1}")
+            if not self._with_text[row]:
+                raise EmbedcacheError(f"row {row} of {path} has a blank text: choose another row")
+            vector = self.cache.embeddings(self.index.pooling, self.index.layer)[row]
+            if not np.isfinite(vector).all() or not vector.any():
+                raise EmbedcacheError(f"row {row} of {path} has no usable vector (zero or NaN): choose another row")
+
+    def _describe(self, query: Query) -> str:
+        if len(query.like) == 1 and not query.unlike:
+            (one,) = query.like
+            return one if isinstance(one, str) else self.cache.texts[one]
+        named = [
+            ", ".join(f'"{one}"' if isinstance(one, str) else f"row {one}" for one in some)
+            for some in (query.like, query.unlike)
+        ]
+        return named[0] + (f"; unlike {named[1]}" if named[1] else "")
+
+    def _results(self, rows: Sequence[int], scores: Sequence[float]) -> list[Found]:
+        cache = self.cache
+        return [
+            Found(
+                rank=rank,
+                row=row,
+                score=score,
+                text=cache.texts[row],
+                labels={name: label_of(codes[row], classes) for name, (codes, classes) in self._labels.items()},
+                id=None if cache.ids is None else cache.ids[row],
+            )
+            for rank, (row, score) in enumerate(zip(rows, scores, strict=True), 1)
+        ]
+
+
+def _only_row(query: Query) -> int | None:
+    (one, *more) = query.like
+    return None if more or query.unlike or isinstance(one, str) else one
+
+
+def _open_index(
+    cache: Cache, index: str | Path | None, pooling: str | None, layer: int | None, center: bool | None
+) -> SearchIndex:
+    if index is not None or default_path(cache.path).exists():
+        found = SearchIndex.load(index or default_path(cache.path), cache)
+        asked: dict[str, Any] = {"pooling": pooling, "layer": layer, "center": center}
+        differs = [name for name, value in asked.items() if value not in (None, getattr(found, name))]
+        if not differs:
+            return found
+        if index is not None:
+            raise EmbedcacheError(
+                f"{index} has another {' and '.join(differs)} than asked: build one with embedcache index, or leave "
+                "out --index"
+            )
+    return SearchIndex.build(cache, *_stored_output(cache, pooling, layer), kind="exact", center=bool(center))
 
 
 def _stored_output(cache: Cache, pooling: str | None, layer: int | None) -> tuple[str, int]:
@@ -118,38 +294,3 @@ def _stored_output(cache: Cache, pooling: str | None, layer: int | None) -> tupl
     fits = [(p, n) for p, n in cache.outputs if pooling in (None, p) and layer in (None, n)]
     fits.sort(key=lambda output: (output[0] != "cls", output[1] != -1))
     return fits[0] if fits else (pooling or "cls", -1 if layer is None else layer)
-
-
-def _check_row(cache: Cache, index: SearchIndex, row: int) -> None:
-    if not 0 <= row < cache.rows:
-        raise EmbedcacheError(f"{cache.path} has no row {row}: it has {cache.rows}, counted from 0 to {cache.rows - 1}")
-    if not cache.texts[row].strip():
-        raise EmbedcacheError(f"row {row} of {cache.path} has a blank text: choose another row")
-    if not index.vector(row).any():
-        raise EmbedcacheError(f"row {row} of {cache.path} has no usable vector (zero or NaN): choose another row")
-
-
-def _query_texts(query: str | None, file: str | Path | None, text: str, encoding: str) -> list[str]:
-    if query is not None:
-        if not query.strip():
-            raise EmbedcacheError("the query is blank: write what to look for")
-        return [query]
-    assert file is not None
-    if any(suffix.lower() in FORMATS for suffix in Path(file).suffixes[-2:]):
-        return [one for rows in read_rows([file], Columns(text), encoding=encoding) for one in rows.texts.to_pylist()]
-    return read_lines(file, encoding=encoding)
-
-
-def _describe(cache: Cache, rows: np.ndarray, scores: np.ndarray) -> list[Found]:
-    labels = {name: cache.labels(name) for name in cache.labels_names}
-    return [
-        Found(
-            rank=rank,
-            row=int(row),
-            score=float(score),
-            text=cache.texts[int(row)],
-            labels={name: label_of(codes[row], classes) for name, (codes, classes) in labels.items()},
-            id=None if cache.ids is None else cache.ids[int(row)],
-        )
-        for rank, (row, score) in enumerate(zip(rows, scores, strict=True), 1)
-    ]

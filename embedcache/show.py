@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from embedcache.extract import ExtractReport
     from embedcache.merging import MergeReport
     from embedcache.predict import FileReport, Prediction
-    from embedcache.search import SearchReport
+    from embedcache.searching import SearchFileReport, SearchReport
 
 
 def extract(report: ExtractReport) -> None:
@@ -161,3 +161,10 @@ def search(report: SearchReport) -> None:
         print_tables(cell(f"{what}{answer.query}", 300), table)
         if len(answer.results) < report.k:
             click.echo(f"{plural(len(answer.results), 'row')}: no more can be found ({report.k} were asked for).")
+
+
+def searched_file(report: SearchFileReport) -> None:
+    found = f"{plural(report.found, 'row')} found for {plural(report.queries, 'query')}".replace("querys", "queries")
+    click.echo(f"{report.output}: {found} in {report.seconds:.1f} s")
+    if report.blank:
+        click.echo(f"  {report.blank:,} blank, without an answer")

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import difflib
+import math
+import operator
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from contextlib import suppress
+from datetime import date
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from embedcache.cache.labels import unlabelled
 from embedcache.cache.strings import blank_rows
+from embedcache.conditions import All, AnyOf, Condition, Not, Tree, parse
 from embedcache.errors import EmbedcacheError
 
 if TYPE_CHECKING:
@@ -21,52 +26,102 @@ CHUNK_ROWS = 8192  # rows whose bytes are compared at once
 
 
 def rows_where(cache: Cache, conditions: Iterable[str]) -> np.ndarray:
-    """bool [N]: the rows that meet all conditions.
+    """bool [N]: the rows that meet all conditions, each written as in ``conditions``, on label and kept columns.
 
-    Each is "column=value" or "column!=value" on a label or a kept column, or several of these with commas between. On
-    a label column of lists they mean: has the label, has it not; [] is the empty list. Rows without a label meet no
-    condition on it. Several values of one column mean any of them, but with != none of them; several columns mean all.
+    On a label column of lists = and != mean: has the label, has it not; [] is the empty list. Rows without a label
+    meet no condition on it. < <= > >= compare numbers, or ISO dates where the value is one; rows that hold no such
+    thing meet none. Of several conditions, or several with commas between, that ask for values of one column with =,
+    one must be met.
 
     Raises:
-        EmbedcacheError: no condition in the text; no such column or value; no row meets them all.
+        EmbedcacheError: what is no condition; no such column or value; no row meets them all.
     """
     columns = list(dict.fromkeys([*cache.labels_names, *cache.column_names]))
-    wanted: dict[str, list[str]] = {}
     among = np.ones(cache.rows, dtype=bool)
-    for condition in conditions:
-        for column, unequal, value in _split(condition, columns):
-            if column not in columns:
-                raise EmbedcacheError(
-                    f"{cache.path} has no column '{column}' to filter by; it has: {', '.join(columns) or 'none'}; "
-                    "extract with --keep adds one"
-                )
-            if not unequal:
-                wanted.setdefault(column, []).append(value)
-                continue
-            among &= ~_equals(cache, column, value)
-            if column in cache.labels_names:
-                among &= ~unlabelled(cache.labels(column)[0])
-    for column, values in wanted.items():
-        among &= np.logical_or.reduce([_equals(cache, column, value) for value in values])
+    either: dict[str, np.ndarray] = {}
+    for tree in (tree for condition in conditions for tree in parse(condition, columns)):
+        mask = _meets(cache, tree)
+        if isinstance(tree, Condition) and tree.operator == "=":
+            either[tree.column] = either[tree.column] | mask if tree.column in either else mask
+        else:
+            among &= mask
+    for mask in either.values():
+        among &= mask
     if not among.any():
         raise EmbedcacheError(f"no row of {cache.path} meets all of --where: leave one condition out")
     return among
 
 
-def _split(condition: str, columns: list[str]) -> Iterator[tuple[str, bool, str]]:
-    """(column, whether it is !=, value) of each condition.
+def _meets(cache: Cache, tree: Tree) -> np.ndarray:
+    """bool [N]: the rows that meet it."""
+    if isinstance(tree, All):
+        return np.logical_and.reduce([_meets(cache, part) for part in tree.parts])
+    if isinstance(tree, AnyOf):
+        return np.logical_or.reduce([_meets(cache, part) for part in tree.parts])
+    if isinstance(tree, Not):
+        return ~_meets(cache, tree.part) & _labelled(cache, tree.part)
+    if tree.column not in cache.labels_names and tree.column not in cache.column_names:
+        known = ", ".join(dict.fromkeys([*cache.labels_names, *cache.column_names])) or "none"
+        raise EmbedcacheError(
+            f"{cache.path} has no column '{tree.column}' to filter by; it has: {known}; extract with --keep adds one"
+        )
+    if tree.operator == "=":
+        return _equals(cache, tree)
+    if tree.operator == "!=":
+        return ~_equals(cache, tree) & _labelled(cache, tree)
+    return _compares(cache, tree)
 
-    A comma separates them where a column and = or != follow: names and values may hold commas and = themselves.
-    """
-    names = "|".join(map(re.escape, sorted(columns, key=len, reverse=True)))
-    for part in re.split(rf",(?=\s*(?:{names})\s*!?=)", condition):
-        known = re.fullmatch(rf"\s*({names})\s*(!?)=(.*)", part, re.DOTALL)
-        known = known or re.fullmatch(r"\s*([^=]*?)\s*(!?)=(.*)", part, re.DOTALL)
-        if not known:
-            raise EmbedcacheError(
-                f'--where "{part}" is no condition: write COLUMN=VALUE or COLUMN!=VALUE, as in "label=positive"'
-            )
-        yield known[1], known[2] == "!", known[3]
+
+def _labelled(cache: Cache, tree: Tree) -> np.ndarray:
+    """bool [N]: the rows that have a label in every label column that the tree asks for."""
+    if not isinstance(tree, Condition):
+        parts = (tree.part,) if isinstance(tree, Not) else tree.parts
+        return np.logical_and.reduce([_labelled(cache, part) for part in parts])
+    if tree.column not in cache.labels_names:
+        return np.ones(cache.rows, dtype=bool)
+    return ~unlabelled(cache.labels(tree.column)[0])
+
+
+def _compares(cache: Cache, condition: Condition) -> np.ndarray:
+    """bool [N] for < <= > >=."""
+    column, value = condition.column, condition.value.strip()
+    asked = _measure(value)
+    if asked is None:
+        raise EmbedcacheError(
+            f"--where {column}{condition.operator}{value}: {value!r} is neither a number nor a date such as 2010-12-31"
+        )
+    compare = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}[condition.operator]
+
+    def holds(text: str) -> bool:
+        found = _measure(text)
+        return type(found) is type(asked) and compare(found, asked)
+
+    if column not in cache.labels_names:
+        codes, values = _coded(cache.column(column))
+        return np.fromiter(map(holds, values), dtype=bool, count=len(values))[codes]
+    if cache.label_kind(column) == "multilabel":
+        raise EmbedcacheError(f"--where {column}{condition.operator}{value}: {column} holds lists; use = or !=")
+    codes, values = cache.labels(column)
+    return np.append(np.fromiter(map(holds, values), dtype=bool, count=len(values)), False)[codes]  # -1: the last
+
+
+def _measure(text: str) -> float | date | None:
+    """A number or an ISO date."""
+    with suppress(ValueError):
+        number = float(text)
+        return None if math.isnan(number) else number
+    with suppress(ValueError):
+        return date.fromisoformat(text.strip()[:10])
+    return None
+
+
+def _coded(strings: Strings) -> tuple[np.ndarray, list[str]]:
+    """Codes int32 [N] and the values that they number."""
+    import pyarrow as pa
+
+    buffers = [None, pa.py_buffer(strings.offsets), pa.py_buffer(strings.data)]
+    coded = pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(strings), buffers).dictionary_encode()
+    return coded.indices.to_numpy(), [value.decode(errors="replace") for value in coded.dictionary.to_pylist()]
 
 
 def not_blank(texts: Strings) -> np.ndarray:
@@ -74,10 +129,15 @@ def not_blank(texts: Strings) -> np.ndarray:
     return ~blank_rows((texts.data, texts.offsets))
 
 
-def _equals(cache: Cache, column: str, value: str) -> np.ndarray:
-    """bool [N]: rows whose label or kept value is ``value``, or whose list has it; if need be without blanks around."""
+def _equals(cache: Cache, condition: Condition) -> np.ndarray:
+    """bool [N]: rows whose label or kept value is the one asked, or whose list has it.
+
+    A value without quotes may have blanks around it, or be written after == in place of =.
+    """
+    column, value = condition.column, condition.value
     is_label = column in cache.labels_names
-    for asked in (value, value.strip()):
+    bare = [] if condition.quoted else [value.strip(), value.removeprefix("=").strip()]
+    for asked in dict.fromkeys([value, *bare]):
         same = _same_label(cache, column, asked) if is_label else _same_bytes(cache.column(column), asked)
         if same.any():
             return same
@@ -86,7 +146,7 @@ def _equals(cache: Cache, column: str, value: str) -> np.ndarray:
             f"--where {column}={value.strip()}: {column} holds lists, a condition asks for one label of them: write "
             f"{column}=LABEL (several of these mean any of them), or {column}=[] for the rows without any"
         )
-    known = cache.labels(column)[1] if is_label else list(dict.fromkeys(cache.column(column)))
+    known = cache.labels(column)[1] if is_label else _coded(cache.column(column))[1]
     raise _no_value(column, value.strip(), known)
 
 
@@ -116,6 +176,8 @@ def _no_value(column: str, value: str, known: list[str]) -> EmbedcacheError:
     close = difflib.get_close_matches(value, known[:10_000], n=1)
     meant = f" (did you mean '{close[0]}'?)" if close else ""
     shown = ", ".join(known[:10]) + (f", ... ({len(known)} in all)" if len(known) > 10 else "")
-    other = re.search(r",\s*([^,=]+?)\s*!?=", value)  # a second condition, on a column that is not there?
+    other = re.search(
+        r"(?:,|\band\b|\bor\b)\s*([^,=<>]+?)\s*(?:!?=|[<>])", value
+    )  # a second condition, on a column that is not there?
     also = f"; there is no column '{other[1]}'" if other else ""
     return EmbedcacheError(f"no row has {column}={value}{meant}; values of {column}: {shown}{also}")

@@ -14,11 +14,22 @@ PACKAGE = ROOT / "embedcache"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # Rooms by floor: a module may import from its own room and from lower floors only.
-FLOOR = {"errors": 0, "formats": 1, "readers": 2, "encoder": 2, "cache": 2, "ops": 2, "table": 3, "pipeline": 3}
-FLOOR |= {"where": 4, "index": 4, "heads": 4, "collect": 4, "predict": 5, "search": 5, "export": 5, "encoding": 5}
-FLOOR |= {"shards": 5, "cluster": 5, "merging": 6, "workers": 6, "encoding_pass": 7, "extract": 8, "options": 6}
-FLOOR |= {"progress": 6, "screen": 6, "show": 9, "show_heads": 9, "commands": 10, "cli": 11, "__main__": 12}
-FLOOR |= {"__init__": 12}
+FLOORS = [
+    "errors",
+    "conditions files formats near_identical",
+    "readers encoder cache ops",
+    "table pipeline",
+    "where index heads collect",
+    "predict search export encoding shards cluster",
+    "searching merging workers options progress screen",
+    "encoding_pass",
+    "extract",
+    "show show_heads",
+    "commands",
+    "cli",
+    "__main__ __init__",
+]
+FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms.split()}
 HEAVY = {"torch", "transformers", "numpy", "h5py", "pyarrow", "sklearn", "faiss", "rich"}
 
 

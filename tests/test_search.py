@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from embedcache.cli import main
 from embedcache.errors import EmbedcacheError
 from embedcache.index import SearchIndex
-from embedcache.search import search_cache
+from embedcache.searching import search_cache
 from tests.conftest import make_cache, make_reviews
 
 REVIEWS = make_reviews(60)

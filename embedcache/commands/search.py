@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
@@ -10,32 +9,69 @@ import click
 from embedcache import show
 from embedcache.commands.common import COUNT, device_option, emit, json_option, pooling_option, trust_option
 from embedcache.options import Number
+from embedcache.progress import progress_bar
+
+ROW = Number(int, 0)
 
 
-@click.command()
+@click.command(short_help="Find the rows of CACHE that are most like a text.")
 @click.argument("cache")
 @click.argument("query", required=False)
-@click.option("--row", type=Number(int, 0), help="Neighbours of this row of CACHE.")
-@click.option("--file", "file", help="A table, or lines, of queries instead of one.")
+@click.option("--row", type=ROW, multiple=True, help="Like this row of CACHE; may be repeated.")
+@click.option("--like", multiple=True, metavar="TEXT", help="Like this text, too; may be repeated.")
+@click.option("--unlike", multiple=True, metavar="TEXT", help="Not like this text; may be repeated.")
+@click.option("--unlike-row", type=ROW, multiple=True, help="Not like this row of CACHE; may be repeated.")
+@click.option("--file", "file", help="A table, or lines, of queries in place of one.")
+@click.option("-o", "--output", metavar="OUT", help="Where the answers to --file go: a .csv or .jsonl.")
 @click.option("--text", default="text", show_default=True, help="The column of queries in --file.")
 @click.option("--encoding", default="utf-8", show_default=True, help="Of a text file in --file.")
 @click.option("-k", type=COUNT, default=10, show_default=True, help="How many neighbours.")
-@click.option("--where", multiple=True, help='Only rows with "label=positive", or "label!=positive"; may be repeated.')
+@click.option("--where", multiple=True, help="Only rows that meet a condition; may be repeated.")
+@click.option("--dedupe", is_flag=True, help="Leave out texts that are near-identical to a better result.")
+@click.option("--index", metavar="INDEX", help="What embedcache index wrote.  [default: that of CACHE, if any]")
 @pooling_option
+@click.option("--layers", "layer", type=Number(int, -1000), help="[default: -1, or that of INDEX]")
+@click.option("--center/--no-center", default=None, help="Take the mean of all rows off first.")
 @device_option
 @trust_option
 @json_option
-def search(as_json: bool, cache: str, query: str | None, row: int | None, file: str | None, **options: Any) -> None:
-    """Find the rows of CACHE that are most like a text.
+def search(as_json: bool, cache: str, output: str | None, **options: Any) -> None:
+    """Find the rows of CACHE that are most like a text, by cosine.
 
-    Exact, by cosine. With --row N: the neighbours of a row of CACHE, without itself.
+    With --row N: the neighbours of a row of CACHE, without itself; this needs no encoder. Rows with a blank text are
+    never found. Without an index of CACHE (embedcache index) every row is compared.
+
+    \b
+      embedcache search reviews.h5 "the battery died after a week"
+      embedcache search reviews.h5 --row 7 -k 20 --dedupe
+      ... --where "label=positive and year>=2010"      conditions with and, or, not, ( )
+      ... --where "genre=war or stars<3"               = != < <= > >= on label and kept columns
+      ... --like "too slow" --unlike "too long"        several examples
+      ... --file questions.csv -o answers.csv          many queries, a line for each row found
     """
-    from embedcache.search import search_cache
+    from embedcache.searching import search_cache, search_file
 
-    if sum(given is not None for given in (query, row, file)) != 1:
-        raise click.UsageError("give one of QUERY, --row N, --file F")
-    report = search_cache(Path(cache), query=query, row=row, file=file, **options)
+    named = [name for name in ("query", "row", "file") if options[name] not in (None, ())]
+    if len(named) > 1:
+        raise click.UsageError("give one of QUERY, --row N, --file F; more examples go into --like TEXT")
+    if not named and not options["like"]:
+        raise click.UsageError("give one of QUERY, --row N, --like TEXT, --file F")
+    if options["file"] is not None and any(options[name] for name in ("like", "unlike", "unlike_row")):
+        raise click.UsageError("--file F goes without --like and --unlike")
+    if output is None:
+        report = search_cache(cache, **options)
+        if as_json:
+            emit(report.to_dict())
+        else:
+            show.search(report)
+        return
+    if options["file"] is None:
+        raise click.UsageError("-o OUT goes with --file F")
+    for name in ("query", "row", "like", "unlike", "unlike_row"):
+        del options[name]
+    with progress_bar("searching", "queries") as progress:
+        written = search_file(cache, options.pop("file"), output, progress=progress, **options)
     if as_json:
-        emit(report.to_dict())
+        emit(written.to_dict())
     else:
-        show.search(report)
+        show.searched_file(written)

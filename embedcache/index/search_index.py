@@ -44,6 +44,7 @@ class SearchIndex:
         self._index = index
         self.encoder, self.pooling, self.layer = encoder, pooling, layer
         self._loaded: Encoder | None = None
+        self.center = False
 
     @property
     def rows(self) -> int:
@@ -54,7 +55,9 @@ class SearchIndex:
         return int(self._index.d)
 
     @classmethod
-    def build(cls, cache: Cache | str | Path, pooling: str = "cls", layer: int = -1) -> SearchIndex:
+    def build(
+        cls, cache: Cache | str | Path, pooling: str = "cls", layer: int = -1, kind: str = "auto", center: bool = False
+    ) -> SearchIndex:
         """Index a cache's vectors.
 
         Raises:
@@ -126,7 +129,7 @@ class SearchIndex:
             raise EmbedcacheError(f"cannot write the index {path}: {error}: check the folder and the disk") from error
 
     @classmethod
-    def load(cls, path: str | Path) -> SearchIndex:
+    def load(cls, path: str | Path, cache: Cache | None = None) -> SearchIndex:
         """Read what ``save`` wrote.
 
         Raises:
@@ -213,3 +216,7 @@ def load_encoder(
     return load_again(
         description["source"], description["identity"], owner, device=device, trust_remote_code=trust_remote_code
     )
+
+
+def default_path(p: str | Path) -> Path:
+    return Path(p).with_suffix(".index")

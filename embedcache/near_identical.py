@@ -1,0 +1,48 @@
+"""Texts that differ in next to nothing: case, punctuation, blanks, a word in a long one."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable
+
+SHINGLE = 5  # characters
+RESEMBLANCE = 0.8
+
+
+class NearIdentical:
+    """Of texts in an order, those that are like none before them.
+
+    Two are near-identical where they are the same but for case, punctuation and blanks, or where the sets of their
+    runs of 5 characters have a Jaccard similarity of 0.8 (the resemblance of Broder, "On the resemblance and
+    containment of documents", 1997).
+    """
+
+    def __init__(self, texts: Iterable[str] = ()) -> None:
+        self._kept: list[tuple[str, frozenset[str]]] = []
+        for text in texts:
+            self.is_new(text)
+
+    def is_new(self, text: str) -> bool:
+        """Whether it is like none that was new before; then it is remembered."""
+        plain = normalised(text)
+        shingles = frozenset(plain[i : i + SHINGLE] for i in range(len(plain) - SHINGLE + 1))
+        if any(plain == other or _resemble(shingles, others) for other, others in self._kept):
+            return False
+        self._kept.append((plain, shingles))
+        return True
+
+
+def normalised(text: str) -> str:
+    """Letters and digits of any script in lower case, single blanks between; a text without any stays as it is."""
+    words = re.sub(r"[\W_]+", " ", unicodedata.normalize("NFKC", text).casefold()).strip()
+    return words or text.strip()
+
+
+def _resemble(one: frozenset[str], other: frozenset[str]) -> bool:
+    # The smaller set over the larger bounds their similarity: most pairs need no intersection.
+    small, large = sorted((len(one), len(other)))
+    if not small or small < RESEMBLANCE * large:
+        return False
+    shared = len(one & other)
+    return shared >= RESEMBLANCE * (small + large - shared)
