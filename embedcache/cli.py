@@ -7,7 +7,7 @@ import os
 import click
 
 from embedcache import __version__
-from embedcache.commands import caches, heads, search
+from embedcache.commands import audit, caches, heads, search
 from embedcache.commands.common import Commands
 
 
@@ -28,6 +28,7 @@ for command in (
     heads.predict,
     heads.export,
     search.search,
+    audit.audit,
 ):
     main.add_command(command)
 

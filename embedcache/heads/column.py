@@ -211,7 +211,7 @@ class Column:
 
     def about(self, report: ColumnReport) -> dict[str, Any]:
         """What run.json says of this column."""
-        digests = {side: _digest(getattr(self.split, side)) for side in ("train", "val", "test")}
+        digests = {side: rows_digest(getattr(self.split, side)) for side in ("train", "val", "test")}
         return {
             "dim": self.data.x.shape[1],
             "dtype": str(self.data.x.dtype),
@@ -229,6 +229,6 @@ class Column:
         }
 
 
-def _digest(rows: np.ndarray) -> str:
+def rows_digest(rows: np.ndarray) -> str:
     """Of a set of row numbers: the same rows of the same cache, the same digest."""
     return hashlib.blake2b(np.sort(rows).astype("<i8").tobytes(), digest_size=16).hexdigest()

@@ -281,7 +281,7 @@ def _parts(rows: np.ndarray, data: _Labelled, parts: int, seed: int) -> np.ndarr
 
     y, number = data.y[rows], np.unique(data.unit[rows], return_inverse=True)[1]
     number = np.random.default_rng(seed).permutation(number.max() + 1)[number]
-    too_few = parts < 2 or (np.bincount(y).max() if data.stratify else number.max() + 1) < parts
+    too_few = parts < 2 or number.max() + 1 < parts or (data.stratify and np.bincount(y).max() < parts)
     if number.max() >= MOST_STRATIFIED or too_few:
         return (number + 1) % parts  # so many units are alike without help; one unit alone trains
     part = np.empty(len(rows), np.int64)

@@ -35,6 +35,16 @@ def assert_apart(split: Split, values: np.ndarray) -> None:
     assert len(np.unique(everything)) == len(everything)
 
 
+def test_one_text_of_many_rows_is_in_one_fold() -> None:
+    codes = np.arange(130) % 2
+    texts = hash_texts([str(min(i, 100)) for i in range(130)])
+    for stratify in (True, False):
+        folds = make_folds(codes, texts, folds=5, stratify=stratify)
+        assert sum(100 in side.val for side in folds) == 1
+        for side in folds:
+            assert_apart(side, texts)
+
+
 def test_sizes_and_shares_are_exact_without_duplicates() -> None:
     codes = np.random.default_rng(0).choice(3, size=1003, p=[0.7, 0.2, 0.1]).astype(np.int32)
     codes[::50] = -1

@@ -1,0 +1,264 @@
+"""The job of audit: a cache in, a report out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from embedcache.audit.duplicates import DuplicateGroup, duplicate_groups
+from embedcache.audit.experts import Expert, Heads, Neighbours, Words, fold_of
+from embedcache.audit.labels import Judged, judge
+from embedcache.audit.mixture import Mixture
+from embedcache.audit.neighbours import Nearest, nearest_rows, unit_vectors
+from embedcache.audit.outliers import far_out, outlier_scores
+from embedcache.audit.report import AuditReport, AuditRow, Duplicates, LabelIssue, Outlier, check_output, write_report
+from embedcache.audit.sides import Sides, column_sides, run_sides
+from embedcache.cache import Cache, open_cache
+from embedcache.cache.strings import first_rows
+from embedcache.errors import EmbedcacheError
+from embedcache.heads.data import Data, load_data
+from embedcache.heads.split import SEED, make_folds
+from embedcache.index import SearchIndex
+from embedcache.where import not_blank
+
+Progress = Callable[..., AbstractContextManager[Callable[[int, int, int], None] | None]]
+
+
+def audit_cache(
+    cache: str | Path,
+    *,
+    label: str | None = None,
+    output: str | Path | None = None,
+    folds: int = 5,
+    seed: Sequence[int] = (0,),
+    group: str | None = None,
+    split: str | None = None,
+    run: str | Path | None = None,
+    neighbours: int = 20,
+    near: float = 0.9,
+    top: int | None = None,
+    pooling: str | None = None,
+    layer: int = -1,
+    engine: str = "auto",
+    device: str = "auto",
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> AuditReport:
+    """Rows of a cache whose label is likely wrong, texts that stand in it more than once, and texts like no others.
+
+    ``label``: the column that is audited (None: "label", or the only one), one class a row. ``folds``, ``seed``: heads
+    are trained once for each; what they say of a row comes from those that have not seen it. ``group``: rows with one
+    value of this column are never on both sides of a fold, and are no neighbours of each other. ``split``: a column
+    with the sides of a split (train, test), or ``run``: a run of train-head; then duplicates that cross it are
+    told apart. ``neighbours``: k. ``near``: the cosine from which texts can be near-duplicates. ``top``: at most so
+    many of each kind. ``output``: a .csv to write, a .json beside it. ``pooling``: None is mean where it is stored,
+    else cls. ``progress(title, unit)``: a context manager as progress.progress_bar.
+
+    Raises:
+        EmbedcacheError: a cache, column, run or place that cannot do; too few rows or classes to learn from.
+    """
+    start = time.perf_counter()
+    target = None if output is None else check_output(output)
+    if split is not None and run is not None:
+        raise EmbedcacheError("--split and --run: give one of them")
+    with open_cache(cache) as opened:
+        if pooling is None and ("mean", layer) in opened.outputs:
+            pooling = "mean"
+        sides = column_sides(opened, split) if split else run_sides(opened, run, label) if run else None
+        table = _Table(opened, label, pooling, layer, group, folds, sides)
+        k = min(neighbours, max(1, int(np.count_nonzero(table.found)) - 1))
+        bar = progress or (lambda *_: nullcontext(None))
+        with bar("comparing", "rows") as tell:
+            nearest = _nearest(table, k, tell)
+        with bar("training", "head-rows") as tell:
+            opinions = _Opinions(table, nearest, seed, tell, engine=engine, device=device, threads=threads)
+        groups = duplicate_groups(
+            opened.texts, table.first, table.found, nearest, near, table.all_y, sides.codes if sides else None
+        )
+        report = _report(table, opinions, groups, outlier_scores(nearest), top)
+        report.neighbours, report.near, report.split = k, near, split or (str(run) if run else None)
+        report.seconds = time.perf_counter() - start
+    if target is not None:
+        write_report(report, target)
+    return report
+
+
+class _Table:
+    """The rows, and which of them are looked at.
+
+    first: int64 [N], the row that stands for each row's text. found: bool [N], rows with a text and a vector.
+    data.y: class codes, -1 for rows that are not judged; all_y: as they are in the cache.
+    """
+
+    def __init__(
+        self,
+        cache: Cache,
+        label: str | None,
+        pooling: str | None,
+        layer: int,
+        group: str | None,
+        folds: int,
+        sides: Sides | None,
+    ) -> None:
+        data = load_data(cache, label, pooling, layer, group)
+        if data.kind != "classification":
+            raise EmbedcacheError(
+                f"column {data.label!r} of {cache.path} holds lists: audit looks at columns with one label a row; "
+                "extract such a column, or name another with --label"
+            )
+        self.cache, self.sides, self.folds, self.group = cache, sides, folds, group
+        self.classes, self.all_y = data.classes, data.y
+        self.first = first_rows(cache.hashes)
+        filled, usable = not_blank(cache.texts), unit_vectors(data.x)
+        self.found = filled & usable
+        y = np.where(self.found, data.y, -1).astype(np.int32)
+        counts = np.bincount(y[y >= 0], minlength=len(data.classes))
+        self.rare = np.flatnonzero(counts < folds)
+        if len(counts) - len(self.rare) < 2:
+            raise EmbedcacheError(
+                f"column {data.label!r} of {cache.path} has {len(counts) - len(self.rare)} classes with {folds} rows "
+                "or more, and an audit needs 2: label more rows, or ask for fewer --folds"
+            )
+        is_rare = np.isin(y, self.rare)
+        self.not_judged = {
+            "without a label": int((data.y < 0).sum()),
+            "with a blank text": int((~filled & (data.y >= 0)).sum()),
+            "without a usable vector": int((filled & ~usable & (data.y >= 0)).sum()),
+            f"of a class with fewer than {folds} rows": int(is_rare.sum()),
+        }
+        renumber = np.cumsum(~np.isin(np.arange(len(counts)), self.rare)) - 1
+        self.kept = np.flatnonzero(counts >= folds)  # class numbers, in the order of the judged classes
+        y = np.where((y < 0) | is_rare, -1, renumber[y]).astype(np.int32)
+        self.data: Data = replace(data, y=y, classes=[data.classes[c] for c in self.kept])
+
+    @property
+    def unit(self) -> np.ndarray:
+        """int64 [N], equal for rows of one text or group."""
+        groups = self.data.groups
+        return self.first if groups is None else np.where(groups >= 0, groups + len(self.first), self.first)
+
+    def row(self, row: int) -> dict[str, Any]:
+        """The values of an AuditRow."""
+        cache, code = self.cache, int(self.all_y[row])
+        return {
+            "row": row,
+            "id": None if cache.ids is None else cache.ids[row],
+            "text": cache.texts[row],
+            "label": self.classes[code] if code >= 0 else None,
+            "split": self.sides.name(row) if self.sides else None,
+        }
+
+
+def _nearest(table: _Table, k: int, tell: Callable[[int, int, int], None] | None) -> Nearest:
+    data = table.data
+    index = SearchIndex.build(table.cache, data.pooling, data.layer)
+    progress = None if tell is None else lambda done, total: tell(done, total, done)
+    return nearest_rows(index, data.x, table.first, table.found, k, progress)
+
+
+class _Opinions:
+    """What heads, neighbours and words say of every judged row, and the three together."""
+
+    def __init__(
+        self,
+        table: _Table,
+        nearest: Nearest,
+        seeds: Sequence[int],
+        tell: Callable[[int, int, int], None] | None,
+        **engine: Any,
+    ) -> None:
+        data, classes = table.data, len(table.data.classes)
+        sides = {
+            seed: make_folds(data.y, table.cache.hashes, data.groups, folds=table.folds, seed=SEED + seed)
+            for seed in dict.fromkeys(seeds)
+        }
+        progress = None if tell is None else lambda done, total: tell(done, total, done)
+        self.heads = Heads(data, sides, progress, **engine)
+        self.experts: list[Expert] = [self.heads, Neighbours(nearest, data.y, classes, table.unit)]
+        self.notes: list[str] = []
+        try:
+            self.experts.append(Words(table.cache.texts, data.y, next(iter(sides.values()))))
+        except ValueError:  # an empty vocabulary
+            self.notes.append("the texts have no words in common: heads and neighbours alone judge the labels")
+        judged = np.all([fold_of(folds, len(data.y)) >= 0 for folds in sides.values()], axis=0)
+        rows = np.flatnonzero(judged)
+        self.seeds, self.left_out = list(sides), int(((data.y >= 0) & ~judged).sum())
+        self.mixture = Mixture(self.experts, data.y, rows, classes)
+        self.judged: Judged = judge(self.mixture, data.y, rows, classes)
+
+
+def _report(
+    table: _Table, opinions: _Opinions, groups: Sequence[DuplicateGroup], distances: np.ndarray, top: int | None
+) -> AuditReport:
+    judged, data = opinions.judged, table.data
+    wrong = np.flatnonzero(judged.disagree)
+    wrong = wrong[np.argsort(-judged.score[wrong], kind="stable")]
+    limit = far_out(distances)
+    far = np.flatnonzero(distances > limit)  # NaN is not
+    far = far[np.argsort(-distances[far], kind="stable")]
+    left_out = {"in two groups, on two sides of a fold": opinions.left_out}
+    not_judged = {why: rows for why, rows in {**table.not_judged, **left_out}.items() if rows}
+    return AuditReport(
+        cache=str(table.cache.path),
+        label=data.label,
+        classes=table.classes,
+        rows=table.cache.rows,
+        judged=len(judged.rows),
+        not_judged=not_judged,
+        pooling=data.pooling,
+        layer=data.layer,
+        group=table.group,
+        split=None,
+        folds=table.folds,
+        seeds=opinions.seeds,
+        neighbours=0,
+        near=0.0,
+        outlier_score=float(limit) if np.isfinite(limit) else None,
+        weights=opinions.mixture.weights,
+        agreement=1 - len(wrong) / len(judged.rows),
+        engine=opinions.heads.engine,
+        seconds=0.0,
+        found={
+            "label": len(wrong),
+            "duplicate": len(groups),
+            "across": sum(group.across for group in groups),
+            "conflict": sum(group.conflict for group in groups),
+            "outlier": len(far),
+        },
+        labels=[_label_issue(table, opinions, i) for i in wrong[:top].tolist()],
+        duplicates=[_duplicates(table, group) for group in groups[:top]],
+        outliers=[Outlier(**table.row(row), score=float(distances[row])) for row in far[:top].tolist()],
+        notes=[*_notes(table), *opinions.notes],
+    )
+
+
+def _label_issue(table: _Table, opinions: _Opinions, i: int) -> LabelIssue:
+    judged = opinions.judged
+    said = dict(zip(("heads", "neighbours", "words"), judged.experts[:, i].tolist(), strict=False))
+    return LabelIssue(
+        **table.row(int(judged.rows[i])),
+        suggested=table.data.classes[int(judged.suggested[i])],
+        score=float(judged.score[i]),
+        probability=float(1 - judged.score[i]),
+        suggested_probability=float(judged.probability[i]),
+        **{"words": None, **said},
+    )
+
+
+def _duplicates(table: _Table, group: DuplicateGroup) -> Duplicates:
+    rows = [AuditRow(**table.row(row)) for row in group.rows]
+    return Duplicates(group.kind, group.similarity, group.conflict, group.across, rows)
+
+
+def _notes(table: _Table) -> list[str]:
+    if not len(table.rare):
+        return []
+    names = ", ".join(table.classes[c] for c in table.rare[:5])
+    more = f" and {len(table.rare) - 5:,} more" if len(table.rare) > 5 else ""
+    return [f"classes with fewer than {table.folds} rows are not judged: {names}{more}"]

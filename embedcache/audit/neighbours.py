@@ -1,0 +1,72 @@
+"""The texts most like each text, found once: for the neighbours' vote, for near-duplicates and for outliers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from embedcache.index import SearchIndex
+
+CHUNK_ROWS = 4096  # queries at a time: their scores are what takes memory
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """Of N rows: ``rows`` int32 [N, k], -1 where there is none, and ``scores`` float32 [N, k] (cosine), best first.
+
+    Texts that stand in several rows are found by one of them, and never by themselves.
+    """
+
+    rows: np.ndarray
+    scores: np.ndarray
+
+
+def nearest_rows(
+    index: SearchIndex,
+    x: np.ndarray,
+    first: np.ndarray,
+    among: np.ndarray,
+    k: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> Nearest:
+    """The k nearest other texts of each row.
+
+    index: of the vectors x [N, D]. first: int [N], the row that stands for each row's text. among: bool [N], the rows
+    that have neighbours; those of them that stand for a text can be one. ``progress(done, total)`` counts texts.
+    """
+    rows = np.full((len(x), k), -1, np.int32)
+    scores = np.full((len(x), k), -1, np.float32)
+    own = first == np.arange(len(x))
+    asked = np.flatnonzero(among & own)
+    some = None if (among & own).all() else among & own
+    for start in range(0, len(asked), CHUNK_ROWS):
+        chunk = asked[start : start + CHUNK_ROWS]
+        found = index.search(x[chunk], k + 1, among=some)
+        found_rows, found_scores = _without(found.rows, found.scores, chunk)
+        width = found_rows.shape[1]
+        rows[chunk, :width], scores[chunk, :width] = found_rows, found_scores
+        if progress is not None:
+            progress(start + len(chunk), len(asked))
+    copies = np.flatnonzero(among & ~own)
+    rows[copies], scores[copies] = rows[first[copies]], scores[first[copies]]
+    return Nearest(rows, scores)
+
+
+def _without(rows: np.ndarray, scores: np.ndarray, own: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Without each query's own row; where that was not found (other rows have its very vector), without the last."""
+    same = rows == own[:, None]
+    place = np.where(same.any(axis=1), same.argmax(axis=1), rows.shape[1] - 1)
+    kept = np.arange(rows.shape[1]) != place[:, None]
+    shape = len(rows), rows.shape[1] - 1
+    return rows[kept].reshape(shape), scores[kept].reshape(shape)
+
+
+def unit_vectors(x: np.ndarray) -> np.ndarray:
+    """bool [N]: the rows of x [N, D] that have a direction: not zero, no NaN, not infinite."""
+    usable = np.empty(len(x), bool)
+    for start in range(0, len(x), CHUNK_ROWS):
+        part = x[start : start + CHUNK_ROWS]
+        usable[start : start + CHUNK_ROWS] = np.isfinite(part).all(axis=1) & part.any(axis=1)
+    return usable

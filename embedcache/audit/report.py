@@ -1,0 +1,142 @@
+"""What an audit has found: as data, as JSON, as a CSV."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from embedcache.errors import EmbedcacheError
+from embedcache.files import whole_file
+
+FIELDS = (
+    "issue", "rank", "row", "id", "text", "label", "suggested", "score", "probability", "suggested_probability",
+    "heads", "neighbours", "words", "group", "kind", "similarity", "split"
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class AuditRow:
+    """A row of the cache as it is shown; ``split``: its side, None where no split was named."""
+
+    row: int
+    id: str | None
+    text: str
+    label: str | None
+    split: str | None
+
+
+@dataclass(frozen=True)
+class LabelIssue(AuditRow):
+    """A row whose label is likely wrong.
+
+    ``score`` is 1 - ``probability``, that of its own label; ``suggested`` is the likeliest label. ``heads``,
+    ``neighbours`` and ``words``: what each of them by itself makes of its own label (None: not asked).
+    """
+
+    suggested: str
+    score: float
+    probability: float
+    suggested_probability: float
+    heads: float
+    neighbours: float
+    words: float | None
+
+
+@dataclass(frozen=True)
+class Duplicates:
+    """Rows with much the same text: duplicates.DuplicateGroup, with the rows written out."""
+
+    kind: str
+    similarity: float
+    conflict: bool
+    across: bool
+    rows: list[AuditRow]
+
+
+@dataclass(frozen=True)
+class Outlier(AuditRow):
+    """A row that is like no others; ``score``: mean cosine distance to its nearest neighbours, 0 to 2."""
+
+    score: float
+
+
+@dataclass
+class AuditReport:
+    """What audit_cache found. Lists are worst first; ``found`` counts them before --top cuts them."""
+
+    cache: str
+    label: str
+    classes: list[str]
+    rows: int
+    judged: int  # rows whose label was looked at
+    not_judged: dict[str, int]  # why -> rows
+    pooling: str
+    layer: int
+    group: str | None
+    split: str | None
+    folds: int
+    seeds: list[int]
+    neighbours: int
+    near: float
+    outlier_score: float | None  # above it a row is an outlier
+    weights: dict[str, float]  # of the heads', the neighbours' and the words' opinion
+    agreement: float  # share of the judged rows whose own label is the likeliest
+    engine: str
+    seconds: float
+    found: dict[str, int]  # label, duplicate, across, conflict, outlier -> how many
+    labels: list[LabelIssue]
+    duplicates: list[Duplicates]
+    outliers: list[Outlier]
+    notes: list[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON types."""
+        return asdict(self)
+
+    def records(self) -> list[dict[str, Any]]:
+        """A record for every line of the CSV, with the keys FIELDS; None where there is nothing to say."""
+        lines: list[dict[str, Any]] = []
+        for rank, one in enumerate(self.labels, 1):
+            lines.append({"issue": "label", "rank": rank, **asdict(one)})
+        for group, many in enumerate(self.duplicates, 1):
+            about = {"group": group, "kind": many.kind, "similarity": many.similarity}
+            lines += [{"issue": "duplicate", "rank": group, **asdict(one), **about} for one in many.rows]
+        for rank, outlier in enumerate(self.outliers, 1):
+            lines.append({"issue": "outlier", "rank": rank, **asdict(outlier)})
+        return [{field: line.get(field) for field in FIELDS} for line in lines]
+
+
+def write_report(report: AuditReport, path: Path) -> None:
+    """The CSV, and beside it the whole report as .json. Raises EmbedcacheError where they cannot be written."""
+    with whole_file(path) as file:
+        writer = csv.DictWriter(file, FIELDS)
+        writer.writeheader()
+        writer.writerows({name: _cell(value) for name, value in line.items()} for line in report.records())
+    with whole_file(path.with_suffix(".json")) as file:
+        json.dump(report.to_dict(), file, ensure_ascii=False, indent=1, allow_nan=False)
+
+
+def check_output(path: str | Path) -> Path:
+    """Raises EmbedcacheError unless a CSV may be written there; before the work begins."""
+    path = Path(path)
+    if path.suffix.lower() != ".csv":
+        raise EmbedcacheError(f"-o {path}: name a .csv; a .json is written beside it")
+    for target in (path, path.with_suffix(".json")):
+        if target.is_dir():
+            raise EmbedcacheError(f"{target} is a folder: name another -o OUT.csv")
+    if not path.absolute().parent.is_dir():
+        raise EmbedcacheError(f"cannot write {path}: there is no folder {path.parent}; make it, or name another place")
+    probe = path.with_name(f".{path.name}.probe")
+    try:
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise EmbedcacheError(f"cannot write {path}: {error.strerror}; name another place with -o") from None
+    return path
+
+
+def _cell(value: Any) -> Any:
+    return f"{value:.6g}" if isinstance(value, float) else value

@@ -1,0 +1,85 @@
+"""The sides of a split that duplicates should not cross: a column's values, or those of a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from embedcache.cache import Cache
+from embedcache.errors import EmbedcacheError
+from embedcache.heads.column import rows_digest
+from embedcache.heads.data import load_data
+from embedcache.heads.run import load_run
+from embedcache.heads.split import article_split, make_split
+
+SIDES = ("train", "val", "test")
+MOST_SIDES = 20
+
+
+@dataclass(frozen=True)
+class Sides:
+    """``codes`` int64 [N], -1 for a row on no side, and the ``names`` that they number."""
+
+    codes: np.ndarray
+    names: list[str]
+
+    def name(self, row: int) -> str | None:
+        code = int(self.codes[row])
+        return self.names[code] if code >= 0 else None
+
+
+def column_sides(cache: Cache, column: str) -> Sides:
+    """Of a label column or a kept one, such as one with the values train and test; blank is no side.
+
+    Raises EmbedcacheError where there is no such column, or its values are no sides of a split.
+    """
+    if column in cache.labels_names and cache.label_kind(column) == "classification":
+        codes, names = cache.labels(column)
+        codes = codes.astype(np.int64)
+    elif column in cache.column_names:
+        number: dict[str, int] = {"": -1}
+        codes = np.array([number.setdefault(v.strip(), len(number) - 1) for v in cache.column(column)], np.int64)
+        names = list(number)[1:]
+    else:
+        known = ", ".join([*cache.labels_names, *cache.column_names])
+        raise EmbedcacheError(
+            f"--split {column}: {cache.path} has no such column; it has {known or 'none'}; extract with --keep adds one"
+        )
+    used = len(np.unique(codes[codes >= 0]))
+    if not 2 <= used <= MOST_SIDES:
+        raise EmbedcacheError(
+            f"--split {column}: that column has {used:,} different values; name one with the sides of a split, such "
+            f"as train and test ({MOST_SIDES} at most)"
+        )
+    return Sides(codes, list(names))
+
+
+def run_sides(cache: Cache, path: str | Path, label: str | None) -> Sides:
+    """The rows that a run of train-head on this cache trained, validated and tested on.
+
+    Raises EmbedcacheError where there is no such run or column in it, or where the cache has other rows than then.
+    """
+    run = load_run(path)
+    name = label if label is not None else next(iter(run.columns))
+    if name not in run.columns:
+        raise EmbedcacheError(f"--run {path}: it has no heads for {name!r}, but for {', '.join(run.columns)}")
+    info = run.columns[name].info
+    settings, wanted, group = info["settings"], info["split"]["digests"], info["split"]["group"]
+    data = load_data(cache, name, None, cache.outputs[0][1], group, info["kind"])
+    stratify = info["kind"] == "classification"
+    shares = {"val": settings["val"], "test": settings["test"]}
+    made = [lambda: make_split(data.codes, cache.hashes, data.groups, **shares, stratify=stratify)]
+    if info["recipe"] == "article" and stratify:
+        made.append(lambda: article_split(data.codes, cache.hashes))
+    for make in made:
+        split = make()
+        if all(rows_digest(getattr(split, side)) == wanted[side] for side in SIDES):
+            codes = np.full(cache.rows, -1, np.int64)
+            for i, side in enumerate(SIDES):
+                codes[getattr(split, side)] = i
+            return Sides(codes, list(SIDES))
+    raise EmbedcacheError(
+        f"--run {path} was trained on other rows than {cache.path} has now: train it again, or leave --run out"
+    )

@@ -1,0 +1,66 @@
+"""audit: the command that looks for what is wrong with the rows themselves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from embedcache import show_audit
+from embedcache.commands.common import COUNT, POOLINGS, device_option, emit, json_option
+from embedcache.options import CommaList, Number
+from embedcache.progress import progress_bar
+
+
+@click.command(short_help="List CACHE's likely label errors, duplicates and outliers.")
+@click.argument("cache")
+@click.option("-o", "--output", metavar="OUT", help="A .csv to write; the whole report is beside it as .json.")
+@click.option("--label", help="The label column.  [default: label, or the only one]")
+@click.option("--folds", type=Number(int, 2, 101), default=5, show_default=True, help="Of the heads.")
+@click.option(
+    "--seed",
+    type=CommaList(Number(int, 0, 2**31)),
+    default="0",
+    show_default=True,
+    help="Of heads and folds; several are averaged.",
+)
+@click.option("--group", help="Rows with the same value in this column say nothing of each other's labels.")
+@click.option("--split", help="A column with the sides of a split, such as train and test.")
+@click.option("--run", help="A RUN of train-head, whose sides are the split.")
+@click.option("-k", "--neighbours", type=Number(int, 1, 1001), default=20, show_default=True)
+@click.option(
+    "--near",
+    type=Number(float, 0, 1.0001),
+    default=0.9,
+    show_default=True,
+    help="The cosine from which texts that share half of their wording are near-duplicates.",
+)
+@click.option("--top", type=COUNT, metavar="N", help="At most N of each kind.  [default: all; 10 on the screen]")
+@click.option("--pooling", type=click.Choice(POOLINGS), help="[default: mean where it is stored, else cls]")
+@click.option("--layers", "layer", type=Number(int, -1000), default=-1, show_default=True)
+@click.option("--engine", type=click.Choice(["auto", "native", "torch"]), default="auto", show_default=True)
+@device_option
+@click.option("--threads", type=COUNT, help="[default: every core that this process may use]")
+@json_option
+def audit(as_json: bool, cache: str, **options: Any) -> None:
+    """List rows of CACHE with a likely wrong label, texts that stand in it more than once, and texts like no others.
+
+    What is said of a row's label comes from heads, neighbours and words that have not seen it, nor its copies.
+
+    \b
+      embedcache audit reviews.h5
+      embedcache audit reviews.h5 -o audit.csv          every row found, to work through
+      ... --label genre --group movie                   another column; films do not vouch for themselves
+      ... --seed 0,1,2                                  three times the heads, steadier
+      ... --split part                                  duplicates across train and test, by a kept column
+      ... --run RUN                                     or across the sides of a run of train-head
+    """
+    from embedcache.audit import audit_cache
+
+    if options["split"] is not None and options["run"] is not None:
+        raise click.UsageError("--split and --run: give one of them")
+    report = audit_cache(cache, progress=progress_bar, **options)
+    if as_json:
+        emit(report.to_dict())
+    else:
+        show_audit.audit(report, options["output"])

@@ -1,0 +1,98 @@
+"""What people read on the screen after audit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from embedcache.screen import cell, make_table, plural, print_tables
+
+if TYPE_CHECKING:
+    from embedcache.audit import AuditReport
+    from embedcache.audit.report import AuditRow, Duplicates
+
+SHOWN = 10
+SHOWN_COPIES = 3
+TEXT = 120
+
+
+def audit(report: AuditReport, output: str | None) -> None:
+    """The first of each kind."""
+    click.echo(
+        f"{report.cache}: {report.judged:,} of {plural(report.rows, 'row')} judged by {cell(report.label, 40)} "
+        f"({len(report.classes):,} classes; {report.folds} folds, {report.neighbours} neighbours); "
+        f"{report.seconds:.1f} s"
+    )
+    for why, rows in report.not_judged.items():
+        click.echo(f"  {rows:,} {why}: not judged")
+    _labels(report)
+    _duplicates(report)
+    _outliers(report)
+    click.echo("")
+    for note in report.notes:
+        click.echo(f"Note: {cell(note)}")
+    if output is None:
+        click.echo("-o audit.csv writes all of it into a file.")
+    else:
+        click.echo(f"{output} has all of it, {Path(output).with_suffix('.json')} the whole report.")
+
+
+def _labels(report: AuditReport) -> None:
+    click.echo(f"\nLikely label errors: {report.found['label']:,} rows for which another label is likelier")
+    if not report.labels:
+        return
+    sure = ["p", "heads", "neighb", "words"]
+    table = make_table("row", "label", "suggested", *sure, "text", right=["row", *sure])
+    for one in report.labels[:SHOWN]:
+        said = (one.probability, one.heads, one.neighbours, one.words)
+        table.add_row(
+            str(one.row),
+            cell(one.label or "", 30),
+            cell(one.suggested, 30),
+            *("-" if p is None else f"{p:.3f}" for p in said),
+            cell(one.text, TEXT),
+        )
+    print_tables(table)
+    click.echo("p: of the row's own label; then what heads, neighbours and words each make of it.")
+
+
+def _duplicates(report: AuditReport) -> None:
+    found = report.found
+    across = f"; {found['across']:,} across {cell(report.split, 40)}" if report.split else ""
+    click.echo(f"\nDuplicates: {plural(found['duplicate'], 'group')}; {found['conflict']:,} with unlike labels{across}")
+    if not report.duplicates:
+        return
+    table = make_table("group", "kind", "row", "label", *(["side"] if report.split else []), "text", right=["group"])
+    for number, group in enumerate(report.duplicates[:SHOWN], 1):
+        for i, one in enumerate(_differing_first(group)[:SHOWN_COPIES]):
+            name = (str(number), group.kind) if not i else ("", "")
+            side = [cell(one.split or "", 20)] if report.split else []
+            table.add_row(*name, str(one.row), cell(one.label or "", 30), *side, cell(one.text, TEXT))
+        if len(group.rows) > SHOWN_COPIES:
+            rest = f"and {plural(len(group.rows) - SHOWN_COPIES, 'row')} more"
+            table.add_row("", "", "", "", *([""] if report.split else []), rest)
+    print_tables(table)
+
+
+def _differing_first(group: Duplicates) -> list[AuditRow]:
+    """The rows, one of each side and label before the others."""
+    seen: set[tuple[str | None, str | None]] = set()
+    first: list[AuditRow] = []
+    rest: list[AuditRow] = []
+    for one in group.rows:
+        (rest if (one.split, one.label) in seen else first).append(one)
+        seen.add((one.split, one.label))
+    return [*first, *rest]
+
+
+def _outliers(report: AuditReport) -> None:
+    limit = "" if report.outlier_score is None else f" further than {report.outlier_score:.2f} from their neighbours"
+    click.echo(f"\nOutliers: {report.found['outlier']:,} rows{limit}")
+    if not report.outliers:
+        return
+    table = make_table("row", "distance", "label", "text", right=["row", "distance"])
+    for one in report.outliers[:SHOWN]:
+        table.add_row(str(one.row), f"{one.score:.3f}", cell(one.label or "", 30), cell(one.text, TEXT))
+    print_tables(table)

@@ -1,0 +1,161 @@
+"""audit_cache: flipped labels come first, copies vouch for nothing, what cannot be judged is counted."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import embedcache as ec
+from embedcache.audit.report import FIELDS
+from tests.audit.rows import flip, make_rows
+from tests.conftest import make_cache
+
+
+def test_flipped_labels_come_first(noisy: tuple[Path, np.ndarray]) -> None:
+    path, flipped = noisy
+    report = ec.audit_cache(path)
+    first = [one.row for one in report.labels[: flipped.sum()]]
+    assert flipped[first].mean() > 0.8
+    assert [one.score for one in report.labels] == sorted((one.score for one in report.labels), reverse=True)
+    assert report.judged == report.rows == 400 and report.not_judged == {}
+    for one in report.labels:
+        assert one.suggested != one.label and one.suggested_probability > one.probability
+        assert one.score == pytest.approx(1 - one.probability)
+    assert report.agreement == pytest.approx(1 - len(report.labels) / 400)
+    assert set(report.weights) == {"heads", "neighbours", "words"} and min(report.weights.values()) >= 0
+
+
+def test_the_same_command_finds_the_same(noisy: tuple[Path, np.ndarray]) -> None:
+    one, two = (ec.audit_cache(noisy[0], seed=(3, 4)).to_dict() for _ in range(2))
+    assert one["seeds"] == [3, 4]
+    del one["seconds"], two["seconds"]
+    assert one == two
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+def test_mean_vectors_are_taken_where_they_are_stored(tmp_path: Path, pooling: str) -> None:
+    texts, x, labels = make_rows(100)
+    path = make_cache(tmp_path / "c.h5", texts, {"cls": x, "mean": x + 1}, {"label": labels})
+    assert ec.audit_cache(path).pooling == "mean"
+    assert ec.audit_cache(path, pooling=pooling).pooling == pooling
+
+
+def test_copies_of_a_text_vouch_for_nothing(tmp_path: Path) -> None:
+    texts, x, labels = make_rows(200)
+    wrong = "bad" if labels[0] == "good" else "good"
+    texts += [texts[0]] * 30
+    x = np.concatenate([x, np.repeat(x[:1], 30, axis=0)])
+    labels = [wrong, *labels[1:], *[wrong] * 30]  # all 31 copies are labelled wrongly
+    report = ec.audit_cache(make_cache(tmp_path / "c.h5", texts, x, {"label": labels}))
+    assert {0, *range(200, 230)} <= {one.row for one in report.labels}
+
+
+def test_a_group_does_not_vouch_for_itself(tmp_path: Path) -> None:
+    texts, x, labels = make_rows(200)
+    rng = np.random.default_rng(5)
+    mine = np.flatnonzero(np.array(labels) == "good")[:12]
+    x[mine] = x[mine[0]] + 0.01 * rng.standard_normal((12, 16))  # a film's reviews, all alike, all labelled wrongly
+    labels = ["bad" if i in mine else label for i, label in enumerate(labels)]
+    columns = {"film": ["one" if i in mine else f"film {i // 10}" for i in range(200)]}
+    path = make_cache(tmp_path / "c.h5", texts, x, {"label": labels}, columns=columns)
+    assert not set(mine) <= {one.row for one in ec.audit_cache(path).labels}
+    assert set(mine) <= {one.row for one in ec.audit_cache(path, group="film").labels}
+
+
+def test_what_is_not_judged_is_counted(tmp_path: Path) -> None:
+    texts, x, labels = make_rows(120)
+    texts[3], texts[4] = "  ", ""
+    x[7] = np.nan
+    given = [None if i in (10, 11, 12) else label for i, label in enumerate(labels)]
+    given[20] = given[21] = "rare"
+    report = ec.audit_cache(make_cache(tmp_path / "c.h5", texts, x, {"label": given}))
+    assert report.not_judged == {
+        "without a label": 3,
+        "with a blank text": 2,
+        "without a usable vector": 1,
+        "of a class with fewer than 5 rows": 2,
+    }
+    assert report.judged == 120 - 8
+    assert not {3, 4, 7, 10, 11, 12, 20, 21} & {one.row for one in report.labels}
+    assert all(one.suggested in ("good", "bad") for one in report.labels)
+    assert "rare" in report.notes[0] and report.classes == ["bad", "good", "rare"]
+
+
+def test_many_classes(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    codes = np.repeat(np.arange(40), [5 + 2 * c for c in range(40)])
+    x = (rng.standard_normal((40, 24))[codes] + 0.3 * rng.standard_normal((len(codes), 24))).astype(np.float16)
+    texts = [f"word{c} and {i}" for i, c in enumerate(codes)]
+    labels, flipped = flip([f"class {c}" for c in codes])
+    report = ec.audit_cache(make_cache(tmp_path / "c.h5", texts, x, {"label": labels}))
+    first = [one.row for one in report.labels[: flipped.sum()]]
+    assert flipped[first].mean() > 0.8
+
+
+def test_texts_without_common_words(tmp_path: Path) -> None:
+    _, x, labels = make_rows(100)
+    report = ec.audit_cache(make_cache(tmp_path / "c.h5", [f"w{i}" for i in range(100)], x, {"label": labels}))
+    assert set(report.weights) == {"heads", "neighbours"} and "no words in common" in report.notes[0]
+    assert all(one.words is None for one in report.labels)
+
+
+def test_the_csv_and_the_json(noisy: tuple[Path, np.ndarray], tmp_path: Path) -> None:
+    out = tmp_path / "audit.csv"
+    report = ec.audit_cache(noisy[0], output=out, split="part", top=4)
+    with out.open(encoding="utf-8", newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert tuple(lines[0]) == FIELDS
+    labels = [line for line in lines if line["issue"] == "label"]
+    assert [int(line["row"]) for line in labels] == [one.row for one in report.labels] and len(labels) == 4
+    assert report.found["label"] > 4
+    with ec.open_cache(noisy[0]) as cache:
+        codes, classes = cache.labels("label")
+        for line in lines:
+            row = int(line["row"])
+            assert (line["text"], line["label"]) == (cache.texts[row], classes[codes[row]])
+            assert line["split"] == cache.column("part")[row]
+    assert json.loads((tmp_path / "audit.json").read_text("utf-8")) == report.to_dict()
+
+
+def test_duplicates_across_the_sides_of_a_run(tmp_path: Path) -> None:
+    texts, x, labels = make_rows(300)
+    path = make_cache(tmp_path / "c.h5", texts, x, {"label": labels})
+    from embedcache.heads.job import train_head
+
+    train_head(path, tmp_path / "run", epochs=1, hidden=[0])
+    sides = ec.audit_cache(path, run=tmp_path / "run", top=300).labels
+    assert {one.split for one in sides} <= {"train", "val", "test"}
+    from embedcache.audit.sides import run_sides
+
+    with ec.open_cache(path) as cache:
+        found = run_sides(cache, tmp_path / "run", None)
+    split = json.loads((tmp_path / "run" / "run.json").read_text("utf-8"))["split"]
+    assert np.bincount(found.codes).tolist() == [split[side] for side in ("train", "val", "test")]
+
+
+def test_a_run_of_other_rows_is_refused(tmp_path: Path) -> None:
+    from embedcache.heads.job import train_head
+
+    texts, x, labels = make_rows(120)
+    path = make_cache(tmp_path / "c.h5", texts, x, {"label": labels})
+    train_head(path, tmp_path / "run", epochs=1, hidden=[0])
+    other = make_cache(tmp_path / "d.h5", texts[:100], x[:100], {"label": labels[:100]})
+    with pytest.raises(ec.EmbedcacheError, match="other rows"):
+        ec.audit_cache(other, run=tmp_path / "run")
+
+
+@pytest.mark.parametrize("n", [50, 51, 64])
+def test_few_rows(tmp_path: Path, n: int) -> None:
+    texts, x, labels = make_rows(n)
+    report = ec.audit_cache(make_cache(tmp_path / "c.h5", texts, x, {"label": labels}), neighbours=1000)
+    assert report.judged == n and report.neighbours == n - 1
+
+
+def test_nothing_is_left_in_the_folder(noisy: tuple[Path, np.ndarray], tmp_path: Path) -> None:
+    before = set(noisy[0].parent.iterdir())
+    ec.audit_cache(noisy[0], output=tmp_path / "a.csv")
+    assert set(noisy[0].parent.iterdir()) - before == {tmp_path / "a.csv", tmp_path / "a.json"}
