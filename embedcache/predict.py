@@ -143,7 +143,8 @@ class Classifier:
         Raises EmbedcacheError where the run lacks files or is damaged or has no temperature, or the encoder is gone or
         is another one.
         """
-        from embedcache.encoder.model import load_again, resolve_device
+        from embedcache.encoder.folder import resolve_device
+        from embedcache.encoder.model import load_again
 
         loaded = load_run(run)
         device = resolve_device(device)  # here, where no --model would help

@@ -38,6 +38,7 @@ def write_tokenizer(folder: Path, max_length: int = 512) -> int:
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", ids["[CLS]"]), ("[SEP]", ids["[SEP]"])]
     )
+    tokenizer.add_special_tokens(vocab[:5])
     tokenizer.save(str(folder / "tokenizer.json"))
     special = {
         "pad_token": "[PAD]",
@@ -102,16 +103,18 @@ def tiny_models(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> di
         folders[name] = tmp_path_factory.mktemp(f"tiny-{name}")
         config.vocab_size = write_tokenizer(folders[name])
         if config.pad_token_id == 1:  # RoBERTa's and MPNet's positions are counted by the pad id, which is 1 there
-            _swap_first_two_tokens(folders[name] / "tokenizer.json")
+            swap_first_two_tokens(folders[name] / "tokenizer.json")
         torch.manual_seed(1)
         model(config).eval().save_pretrained(folders[name])
     return folders
 
 
-def _swap_first_two_tokens(path: Path) -> None:
+def swap_first_two_tokens(path: Path) -> None:
     tokenizer = json.loads(path.read_text(encoding="utf-8"))
     vocab = tokenizer["model"]["vocab"]
     vocab["[PAD]"], vocab["[UNK]"] = vocab["[UNK]"], vocab["[PAD]"]
+    for token in tokenizer["added_tokens"]:
+        token["id"] = vocab[token["content"]]
     path.write_text(json.dumps(tokenizer), encoding="utf-8")
 
 

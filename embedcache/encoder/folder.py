@@ -5,6 +5,7 @@ Nothing here imports torch or transformers: an extract that finds nothing new to
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import json
 import re
@@ -87,6 +88,8 @@ def resolve_device(device: str) -> str:
         return device
     if not re.fullmatch(r"auto|cuda(:\d+)?", device):
         raise EmbedcacheError(f"unknown device '{device}': use auto, cpu, cuda or cuda:N")
+    if device == "auto" and not _has_cuda_driver():
+        return "cpu"
     import torch
 
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -96,6 +99,17 @@ def resolve_device(device: str) -> str:
         found = f"{count} CUDA device{'s' * (count != 1)}" if count else "no CUDA device"
         raise EmbedcacheError(f"device '{device}' asked, but PyTorch finds {found}: use --device cpu, or auto")
     return device
+
+
+def _has_cuda_driver() -> bool:
+    """Whether it is worth it to import torch and ask."""
+    if "torch" in sys.modules:
+        return True
+    try:
+        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return False
+    return True
 
 
 def resolve_dtype(dtype: str, device: str, folder: Path) -> str:

@@ -1,18 +1,21 @@
-"""The encoder itself: load, tokenize, encode. Frozen: eval mode, inference mode, no dropout, no gradients."""
+"""The encoder itself: tokenize, encode. Frozen: eval mode, inference mode, no dropout, no gradients.
+
+Nothing here imports torch or transformers, unless the encoder needs them (see ``direct`` and ``loading``).
+"""
 
 from __future__ import annotations
 
-import warnings
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from embedcache.encoder.batching import default_batch_tokens, plan_batches
+from embedcache.encoder.direct import Direct, load_direct
 from embedcache.encoder.folder import (
     check_max_length,
     find_folder,
@@ -20,10 +23,14 @@ from embedcache.encoder.folder import (
     resolve_device,
     resolve_dtype,
 )
-from embedcache.encoder.plain import POOLINGS, Plain
-from embedcache.encoder.runners import choose_runner, count_threads, weights_dtype
-from embedcache.encoder.tokenizing import TextTokenizer, Tokens
+from embedcache.encoder.native import may_be_native, native_threads
+from embedcache.encoder.tokenizing import Tokens
 from embedcache.errors import EmbedcacheError
+
+if TYPE_CHECKING:
+    from embedcache.encoder.loading import Loaded
+
+POOLINGS = ("cls", "mean")
 
 
 class Encoder:
@@ -40,29 +47,18 @@ class Encoder:
     """
 
     def __init__(
-        self,
-        model: Any,
-        tokenizer: Any,
-        identity: dict[str, Any],
-        source: str,
-        device: str,
-        kernel: str | None = None,
+        self, identity: dict[str, Any], source: str, device: str, direct: Direct | None, load: Callable[[], Loaded]
     ) -> None:
-        self.model, self.tokenizer = model, tokenizer
         self.identity, self.source, self.device = identity, source, device
         self.max_length: int = identity["max_length"]
         self.compute_dtype: str = identity["compute_dtype"]
-        self.dim: int = model.config.hidden_size
-        self.layers: int = model.config.num_hidden_layers
-        self._tokenize = TextTokenizer(tokenizer, self.max_length)
-        # The model's pad id, not the tokenizer's: RoBERTa and MPNet count positions by it.
-        pad = model.config.pad_token_id if model.config.pad_token_id is not None else tokenizer.pad_token_id
-        self._plain = Plain(model, int(pad or 0), device)
-        self._runner, self._uncounted = choose_runner(
-            model, self._plain, self.max_length, device, kernel, self.compute_dtype
-        )
+        self._direct, self._load, self._lock = direct, load, threading.Lock()
+        self._loaded: Loaded | None = None
+        parts: Direct | Loaded = direct or self._all
+        self.dim, self.layers, self._runner = parts.dim, parts.layers, parts.runner
+        self._tokenize, self._uncounted = parts.tokenize, parts.uncounted
         self.kernel, self.invariant = self._runner.kernel, self._runner.invariant
-        self.threads = count_threads(self._runner, device)
+        self.threads = native_threads() if isinstance(parts, Direct) else parts.threads
         self.batch_tokens = default_batch_tokens("native" if self.kernel == "native" else device)
 
     @classmethod
@@ -93,19 +89,50 @@ class Encoder:
         identity = folder_identity(folder, max_length, compute_dtype, trust_remote_code)
         if check is not None:
             check(identity)
-        with quiet():
-            model, tokenizer = _load(folder, name, weights_dtype(compute_dtype, device, kernel), trust_remote_code)
-        _check_tokenizer(model, tokenizer, name)
-        if (positions := _positions(model)) is not None and max_length > positions:
-            raise EmbedcacheError(
-                f"max_length {max_length} is more than the {positions} positions of {name}: "
-                f"use --max-length {positions} or less"
-            )
-        return cls(model.to(device), tokenizer, identity, name, device, kernel)
+
+        def load() -> Loaded:
+            from embedcache.encoder.loading import load
+
+            settings: dict[str, Any] = {"max_length": max_length, "compute_dtype": compute_dtype, "device": device}
+            return load(folder, name, kernel=kernel, trust_remote_code=trust_remote_code, **settings)
+
+        native = may_be_native(compute_dtype, device, kernel) and not trust_remote_code
+        direct = load_direct(folder, max_length, compute_dtype) if native else None
+        return cls(identity, name, device, direct, load)
+
+    @property
+    def _all(self) -> Loaded:
+        """What transformers makes of it, loaded when it is first asked for."""
+        with self._lock:
+            if self._loaded is None:
+                self._loaded = self._load()
+            return self._loaded
+
+    @property
+    def model(self) -> Any:
+        """The transformers model."""
+        return self._all.model
+
+    @property
+    def tokenizer(self) -> Any:
+        """The transformers tokenizer."""
+        return self._all.tokenizer
 
     def tokenize(self, texts: Sequence[str]) -> Tokens:
         """Token ids of each text, cut to max_length as the model's own tokenizer cuts (special tokens stay)."""
-        return self._tokenize(texts)
+        if self._direct is None:
+            return self._tokenize(texts)
+        odd = [i for i, text in enumerate(texts) if not self._direct.certain(text)]
+        if not odd:
+            return self._tokenize(texts)
+        ids, truncated = [[0]] * len(texts), np.zeros(len(texts), dtype=np.bool_)
+        plain = sorted(set(range(len(texts))) - set(odd))
+        for places, tokenize in ((odd, self._all.tokenize), (plain, self._tokenize)):
+            tokens = tokenize([texts[i] for i in places])
+            truncated[places] = tokens.truncated
+            for i, row in zip(places, tokens.ids, strict=True):
+                ids[i] = row
+        return Tokens(ids, truncated)
 
     def encode(self, ids: Sequence[Sequence[int]], outputs: Sequence[tuple[str, int]]) -> list[np.ndarray]:
         """Vectors of one batch, in one forward pass (halved and tried again where a GPU's memory does not suffice).
@@ -129,19 +156,7 @@ class Encoder:
                 raise EmbedcacheError(f"unknown pooling '{pooling}': use {' or '.join(POOLINGS)}")
         if len(ids) == 0:
             return [np.empty((0, self.dim), dtype=np.float32) for _ in outputs]
-        try:
-            return self._forward(ids, outputs)
-        except torch.cuda.OutOfMemoryError as error:
-            if len(ids) == 1:
-                raise EmbedcacheError(
-                    f"one row of {len(ids[0])} tokens does not fit into the memory of {self.device}: use a smaller "
-                    "--max-length, --dtype bfloat16 or --device cpu"
-                ) from error
-        # Outside of the handler, which would keep the failed pass's tensors alive.
-        torch.cuda.empty_cache()
-        half = len(ids) // 2
-        parts = self.encode(ids[:half], outputs), self.encode(ids[half:], outputs)
-        return [np.concatenate(pair) for pair in zip(*parts, strict=True)]
+        return self._forward(ids, outputs) if self.device == "cpu" else self._forward_or_half(ids, outputs)
 
     def encode_texts(self, texts: Sequence[str], outputs: Sequence[tuple[str, int]]) -> list[np.ndarray]:
         """Vectors of any number of texts, in their order: tokenize, plan batches, encode each."""
@@ -173,112 +188,44 @@ class Encoder:
                     tell(batch)
         return vectors
 
+    def _forward_or_half(self, ids: Sequence[Sequence[int]], outputs: Sequence[tuple[str, int]]) -> list[np.ndarray]:
+        import torch
+
+        try:
+            return self._forward(ids, outputs)
+        except torch.cuda.OutOfMemoryError as error:
+            if len(ids) == 1:
+                raise EmbedcacheError(
+                    f"one row of {len(ids[0])} tokens does not fit into the memory of {self.device}: use a smaller "
+                    "--max-length, --dtype bfloat16 or --device cpu"
+                ) from error
+        # Outside of the handler, which would keep the failed pass's tensors alive.
+        torch.cuda.empty_cache()
+        half = len(ids) // 2
+        parts = self.encode(ids[:half], outputs), self.encode(ids[half:], outputs)
+        return [np.concatenate(pair) for pair in zip(*parts, strict=True)]
+
     def _forward(self, ids: Sequence[Sequence[int]], outputs: Sequence[tuple[str, int]]) -> list[np.ndarray]:
         resolved = [(pooling, self.layer_number(layer)) for pooling, layer in outputs]
         odd = [] if self._uncounted is None else [i for i, row in enumerate(ids) if self._uncounted in row]
         if not odd:
             return self._runner.run(ids, resolved)
         # A text with a literal "<pad>": one by one, so that such a row does not depend on its batch either.
-        alone = [self._plain.run([ids[i]], resolved) for i in odd]
+        alone = [self._all.plain.run([ids[i]], resolved) for i in odd]
         rest = sorted(set(range(len(ids))) - set(odd))
         parts = [self._runner.run([ids[i] for i in rest], resolved)] if rest else []
         back = np.argsort(rest + odd)
         return [np.concatenate(pieces)[back] for pieces in zip(*parts, *alone, strict=True)]
 
-    def pad(self, ids: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-        """(input_ids, attention_mask) of rows of token ids: int64 [n, longest] on the encoder's device."""
-        return self._plain.pad(ids)
+    def pad(self, ids: Sequence[Sequence[int]]) -> tuple[Any, Any]:
+        """(input_ids, attention_mask) of rows of token ids: int64 tensors [n, longest] on the encoder's device."""
+        return self._all.plain.pad(ids)
 
     def layer_number(self, layer: int) -> int:
         """The layer counted from the embeddings, 0, to the last, ``layers``. Raises EmbedcacheError for no such one."""
         if not -self.layers - 1 <= layer <= self.layers:
             raise EmbedcacheError(f"no layer {layer}: {self.source} has {self.layers}, and -1 is the last")
         return layer if layer >= 0 else self.layers + 1 + layer
-
-
-def _load(folder: Path, name: str, weights: str, trust_remote_code: bool) -> tuple[Any, Any]:
-    """(model, tokenizer) from a complete folder; refuses what has no CLS vector before it loads any weights."""
-    import transformers
-    from transformers import AutoConfig, AutoModel, AutoTokenizer
-
-    # Its own code may live in another repository, which only then may be fetched.
-    options = {"trust_remote_code": trust_remote_code, "local_files_only": not trust_remote_code}
-    version = tuple(int(part) for part in transformers.__version__.split(".")[:2])
-    dtype_option = {"dtype" if version >= (4, 56) else "torch_dtype": getattr(torch, weights)}
-    try:
-        config = AutoConfig.from_pretrained(folder, **options)
-        _check_architecture(config, name)
-        tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=True, **options)
-        model, report = AutoModel.from_pretrained(
-            folder, config=config, use_safetensors=True, output_loading_info=True, **dtype_option, **options
-        )
-    except EmbedcacheError:
-        raise
-    except Exception as error:  # what a broken folder makes transformers raise is anything
-        reason = " ".join(str(error).split())[:200]
-        if not trust_remote_code and "trust_remote_code" in str(error):
-            raise EmbedcacheError(
-                f"{name} needs Python code of its own: read it, and if you trust it pass --trust-remote-code"
-            ) from error
-        raise EmbedcacheError(
-            f"{name} cannot be loaded ({type(error).__name__}: {reason}): check or copy the model again"
-        ) from error
-    # The pooler is not used; any other weight that is not in the file would be a random one.
-    missing = sorted(key for key in report["missing_keys"] if "pooler" not in key)
-    if missing:
-        raise EmbedcacheError(
-            f"{name}: the weights lack {missing[0]}"
-            + (f" and {len(missing) - 1} more" if missing[1:] else "")
-            + ", which "
-            f"a {config.model_type} model has: config.json and weights do not belong together; copy the model again"
-        )
-    return model.eval().requires_grad_(False), tokenizer
-
-
-def _check_architecture(config: Any, name: str) -> None:
-    from transformers.models.auto.modeling_auto import (
-        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
-        MODEL_FOR_MASKED_LM_MAPPING_NAMES,
-    )
-
-    kind = config.model_type
-    causal = kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and kind not in MODEL_FOR_MASKED_LM_MAPPING_NAMES
-    if config.is_encoder_decoder or causal or getattr(config, "is_decoder", False):
-        what = "an encoder-decoder" if config.is_encoder_decoder else "a decoder"
-        raise EmbedcacheError(
-            f"{name} ({kind}) is {what}, without a first token that has seen the whole text: use an encoder such as "
-            "BERT, RoBERTa, MPNet or MiniLM"
-        )
-    if not all(isinstance(getattr(config, key, None), int) for key in ("hidden_size", "num_hidden_layers")):
-        raise EmbedcacheError(f"{name} ({kind}) is not a plain text encoder: use one such as BERT, RoBERTa or MPNet")
-
-
-def _check_tokenizer(model: Any, tokenizer: Any, name: str) -> None:
-    if not getattr(tokenizer, "is_fast", False):
-        raise EmbedcacheError(f"{name}: its tokenizer has no fast version: add a tokenizer.json to the folder")
-    try:
-        special = tokenizer.backend_tokenizer.encode("a").special_tokens_mask
-    except BaseException as error:  # the panic of a Rust library is no Exception
-        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
-            raise
-        raise EmbedcacheError(f"{name}: its tokenizer is broken ({error}): copy tokenizer.json again") from error
-    if not special or not special[0]:
-        raise EmbedcacheError(f"{name}: its tokenizer puts no CLS token before the text: use an encoder such as BERT")
-    known = model.get_input_embeddings().num_embeddings
-    if max(tokenizer.get_vocab().values(), default=0) >= known:
-        raise EmbedcacheError(
-            f"{name}: the tokenizer has ids up to {max(tokenizer.get_vocab().values())}, the weights only {known} "
-            "embeddings: they do not belong together; copy the model again"
-        )
-
-
-def _positions(model: Any) -> int | None:
-    """How many tokens a row may have, or None where there is no limit."""
-    for name, module in model.named_modules():
-        if name.endswith("position_embeddings") and isinstance(module, torch.nn.Embedding):
-            # RoBERTa's and MPNet's tables count from behind the pad id.
-            return module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
-    return getattr(model.config, "max_position_embeddings", None)
 
 
 @contextmanager
@@ -292,24 +239,6 @@ def _mapper(threads: int) -> Iterator[Callable[..., Any]]:
         yield pool.map
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep transformers' bars, reports and advice off the screen while a model loads; then all as it was."""
-    from transformers.utils import logging
-
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
 
 
 def load_again(

@@ -6,6 +6,7 @@ A row's vectors depend on its token ids alone, to the bit, so batches can be mad
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 from collections.abc import Sequence
 from ctypes import POINTER, Structure, c_char_p, c_float, c_int32, c_int64, c_void_p
@@ -15,12 +16,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from embedcache.encoder.folder import cpu_flags
 from embedcache.errors import EmbedcacheError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from embedcache.encoder.blueprint import Affine, Blueprint
+    from embedcache.encoder.architecture import Affine, Blueprint
 
 ABI_VERSION = 1
 ACTIVATIONS = {"gelu": 0, "gelu_tanh": 1, "relu": 2}
@@ -80,6 +82,24 @@ def backend(compute_dtype: str) -> str:
     if library is None or compute_dtype not in COMPUTE:
         return ""
     return str(library.ec_encoder_backend(COMPUTE[compute_dtype]).decode())
+
+
+def may_be_native(compute_dtype: str, device: str, kernel: str | None) -> bool:
+    """Whether the native encoder computes it: by AVX-512 in bfloat16, unless there is AMX (several times as fast),
+    which torch uses. ``kernel`` is the one asked for."""
+    better = compute_dtype == "bfloat16" and "amx_bf16" in cpu_flags()
+    asked = kernel == "native" or (kernel is None and not better)
+    return device == "cpu" and asked and bool(backend(compute_dtype))
+
+
+def native_threads() -> int:
+    """How many batches to compute at once: a thread for every core that this process may use, or fewer if torch or
+    OMP_NUM_THREADS say so."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if torch := sys.modules.get("torch"):
+        return min(usable, int(torch.get_num_threads()))
+    asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
+    return min(usable, int(asked)) if asked.isdecimal() and int(asked) else usable
 
 
 class NativeEncoder:
@@ -159,15 +179,15 @@ class NativeEncoder:
             self._handle = None
 
 
-def _pointer(tensor: Tensor | None, alive: list[np.ndarray], positions: int | None = None) -> int | None:
+def _pointer(tensor: Tensor | np.ndarray | None, alive: list[np.ndarray], positions: int | None = None) -> int | None:
     """Address of the numbers as float32, which ``alive`` keeps; of ``relative`` those up to so many positions."""
     if tensor is None:
         return None
-    numbers = tensor.detach().float().cpu().numpy()
+    numbers = tensor if isinstance(tensor, np.ndarray) else tensor.detach().float().cpu().numpy()
     if positions is not None:  # [heads, 2 M - 1], the distance 0 in the middle
         middle = numbers.shape[1] // 2
         numbers = numbers[:, middle - positions + 1 : middle + positions]
-    alive.append(np.ascontiguousarray(numbers))
+    alive.append(np.ascontiguousarray(numbers, dtype=np.float32))
     return alive[-1].ctypes.data
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Protocol
@@ -11,8 +10,7 @@ import numpy as np
 import torch
 
 from embedcache.encoder.blueprint import read_blueprint
-from embedcache.encoder.folder import cpu_flags
-from embedcache.encoder.native import NativeEncoder, backend
+from embedcache.encoder.native import NativeEncoder, may_be_native, native_threads
 from embedcache.encoder.packed import Packed
 from embedcache.encoder.plain import Plain
 from embedcache.errors import EmbedcacheError
@@ -39,7 +37,7 @@ class Runner(Protocol):
 
 def weights_dtype(compute_dtype: str, device: str, kernel: str | None) -> str:
     """What to load the weights in: float32 where the native runner may round the operands of its products itself."""
-    return "float32" if _may_be_native(compute_dtype, device, kernel) else compute_dtype
+    return "float32" if may_be_native(compute_dtype, device, kernel) else compute_dtype
 
 
 def choose_runner(
@@ -58,7 +56,7 @@ def choose_runner(
     if kernel not in (None, *KERNELS):
         raise EmbedcacheError(f"unknown kernel '{kernel}': use {', '.join(KERNELS)}")
     blueprint = None if kernel == "plain" else read_blueprint(model, max_length)
-    if blueprint and _may_be_native(compute_dtype, device, kernel):
+    if blueprint and may_be_native(compute_dtype, device, kernel):
         with suppress(EmbedcacheError):  # sizes that it does not do
             return NativeEncoder(blueprint, max_length, compute_dtype), blueprint.uncounted
     model.to(getattr(torch, compute_dtype))
@@ -70,13 +68,6 @@ def choose_runner(
     raise EmbedcacheError(f"the kernel '{kernel}' cannot run this {model.config.model_type} encoder on {device}")
 
 
-def _may_be_native(compute_dtype: str, device: str, kernel: str | None) -> bool:
-    """The native runner multiplies bfloat16 by AVX-512; AMX, which torch uses, is several times as fast."""
-    better = compute_dtype == "bfloat16" and "amx_bf16" in cpu_flags()
-    asked = kernel == "native" or (kernel is None and not better)
-    return device == "cpu" and asked and bool(backend(compute_dtype))
-
-
 def count_threads(runner: Runner, device: str) -> int:
     """How many batches to compute at once.
 
@@ -85,7 +76,4 @@ def count_threads(runner: Runner, device: str) -> int:
     """
     if device != "cpu":
         return 2 if runner.kernel == "packed" else 1
-    if runner.kernel != "native":
-        return 1
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(usable, torch.get_num_threads())
+    return native_threads() if runner.kernel == "native" else 1

@@ -36,16 +36,16 @@ class Tokens:
 
 
 class TextTokenizer:
-    """The Rust part of a transformers tokenizer, without truncation: it then tells whether a text is too long."""
+    """A tokenizers.Tokenizer, without truncation: it then tells whether a text is too long."""
 
-    def __init__(self, tokenizer: Any, max_length: int) -> None:
-        self._max_length, self._backend = max_length, tokenizer.backend_tokenizer
+    def __init__(self, backend: Any, max_length: int, truncation_side: str = "right") -> None:
+        self._max_length, self._backend = max_length, backend
         self._backend.no_truncation()
         self._backend.no_padding()
         special = self._backend.encode("a").special_tokens_mask
         self._prefix = special.index(0) if 0 in special else len(special)
         self._suffix = special[::-1].index(0) if 0 in special else 0
-        self._left = tokenizer.truncation_side == "left"
+        self._left = truncation_side == "left"
         self._starts = not self._left and splits_at_spaces(self._backend)
 
     def __call__(self, texts: Sequence[str]) -> Tokens:

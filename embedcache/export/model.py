@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from embedcache.encoder.model import quiet
+from embedcache.encoder.loading import quiet
 from embedcache.encoder.plain import pool
 from embedcache.errors import EmbedcacheError
 

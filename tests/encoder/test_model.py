@@ -173,6 +173,7 @@ def test_a_batch_that_does_not_fit_is_halved(tiny_bert: Path, monkeypatch: pytes
         return forward(ids, outputs)
 
     monkeypatch.setattr(encoder, "_forward", small)
+    monkeypatch.setattr(encoder, "device", "cuda")
     for got, want in zip(encoder.encode(tokens.ids, [("cls", -1), ("mean", 1)]), expected, strict=True):
         assert cosine(got, want).min() > 0.99999
     assert sizes[0] == len(TEXTS)

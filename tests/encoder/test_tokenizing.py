@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -54,7 +53,7 @@ def backends(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
 
 
 def make(backend: Any, max_length: int, side: str = "right") -> TextTokenizer:
-    return TextTokenizer(SimpleNamespace(backend_tokenizer=backend, truncation_side=side), max_length)
+    return TextTokenizer(backend, max_length, side)
 
 
 @settings(deadline=None, max_examples=400)

@@ -1,0 +1,224 @@
+"""An encoder read straight from its files, without torch and transformers, which take seconds to import.
+
+Only what is certain to become, to the bit, what transformers makes of the same folder: a known family with nothing
+unusual in its configuration, float32 or float16 weights, and a WordPiece tokenizer whose files agree with each other.
+All else is left to ``loading``; so are texts that may hold a special token written out, such as "[MASK]".
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from embedcache.encoder.architecture import Affine, Blueprint, assemble, plain_config
+from embedcache.encoder.folder import read_json, weight_files
+from embedcache.encoder.native import NativeEncoder
+from embedcache.encoder.tokenizing import TextTokenizer
+
+DISTILBERT = {
+    "hidden_size": "dim", "num_hidden_layers": "n_layers", "num_attention_heads": "n_heads", "hidden_act": "activation",
+}  # fmt: skip
+TOKENIZERS = {
+    "bert": ("BertTokenizer", "BertTokenizerFast", "PreTrainedTokenizerFast"),
+    "distilbert": ("DistilBertTokenizer", "DistilBertTokenizerFast", "BertTokenizer", "BertTokenizerFast",
+                   "PreTrainedTokenizerFast"),
+    "electra": ("ElectraTokenizer", "ElectraTokenizerFast", "PreTrainedTokenizerFast"),
+    "mpnet": ("MPNetTokenizer", "MPNetTokenizerFast", "PreTrainedTokenizerFast"),
+}  # fmt: skip
+# Settings of a tokenizer that do not change the tokens of one text.
+HARMLESS = frozenset(
+    "name_or_path special_tokens_map_file model_max_length tokenizer_class added_tokens_decoder max_length "
+    "clean_up_tokenization_spaces tokenizer_file is_local backend stride truncation_strategy padding padding_side "
+    "pad_to_multiple_of pad_token_type_id model_input_names".split()
+)
+TEMPLATE = ["SpecialToken", "Sequence", "SpecialToken"]
+NAMED_TOKENS = frozenset(f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
+DEFAULTS = {
+    "do_lower_case": True, "tokenize_chinese_chars": True, "strip_accents": None, "do_basic_tokenize": True,
+    "never_split": None, "truncation_side": "right", "additional_special_tokens": None, "extra_special_tokens": None,
+}  # fmt: skip
+
+
+class Direct:
+    """A native encoder and its tokenizer.
+
+    Attributes:
+        runner: computes. tokenize: texts to ids. dim: D. layers: how many.
+        uncounted: the token id that only ``loading`` can compute, see ``Blueprint``.
+    """
+
+    def __init__(self, blueprint: Blueprint, backend: Any, max_length: int, compute_dtype: str) -> None:
+        self.runner = NativeEncoder(blueprint, max_length, compute_dtype)
+        self.tokenize = TextTokenizer(backend, max_length)
+        self.dim, self.layers = len(blueprint.layers[0].query[1]), len(blueprint.layers)
+        self.uncounted = blueprint.uncounted
+        self._marks = {token.content[0] for token in backend.get_added_tokens_decoder().values()}
+
+    def certain(self, text: Any) -> bool:
+        """Whether its tokens are those that transformers makes: it holds nothing that a special token begins with."""
+        return isinstance(text, str) and not any(mark in text for mark in self._marks)
+
+
+def load_direct(folder: Path, max_length: int, compute_dtype: str) -> Direct | None:
+    """The encoder in a folder; None where transformers must load it (or say what is wrong with it)."""
+    with suppress(Exception):  # of what a spoilt folder raises here, transformers has more to say
+        config = read_json(folder / "config.json")
+        kind = config["model_type"]
+        if kind not in TOKENIZERS or "auto_map" in config or config.get("quantization_config"):
+            return None
+        backend = _read_tokenizer(folder, TOKENIZERS[kind])
+        blueprint = backend and _read_blueprint(folder, config, kind, max_length)
+        if blueprint and max(backend.get_vocab().values()) < len(blueprint.word):
+            return Direct(blueprint, backend, max_length, compute_dtype)
+    return None
+
+
+def _read_blueprint(folder: Path, config: dict[str, Any], kind: str, max_length: int) -> Blueprint | None:
+    def setting(name: str) -> Any:
+        return config[DISTILBERT.get(name, name) if kind == "distilbert" else name]
+
+    if not plain_config(config.get) or config.get("pruned_heads"):
+        return None
+    with _Weights(folder, kind) as weights:
+        blueprint = assemble(
+            kind,
+            setting("num_hidden_layers"),
+            weights.has,
+            weights.table,
+            weights.affine,
+            heads=setting("num_attention_heads"),
+            epsilon=1e-12 if kind == "distilbert" else setting("layer_norm_eps"),
+            activation=setting("hidden_act"),
+            uncounted=1 if kind == "mpnet" else None,
+            relative=lambda weight: _relative(weight, max_length),
+        )
+    width, first = setting("hidden_size"), blueprint.layers[0]
+    fits = first.query[0].shape == (width, width) and width % blueprint.heads == 0
+    return blueprint if fits and len(blueprint.position) >= max_length else None
+
+
+class _Weights:
+    """The tensors of a folder as float32 arrays, by the names of their modules."""
+
+    def __init__(self, folder: Path, prefix: str) -> None:
+        from safetensors import safe_open
+
+        self._files = [safe_open(path, framework="numpy") for path in weight_files(folder)]
+        self._place = {self._plain(name, prefix): (file, name) for file in self._files for name in file.keys()}  # noqa: SIM118
+
+    @staticmethod
+    def _plain(name: str, prefix: str) -> str:
+        name = name.removeprefix(f"{prefix}.")
+        for old, new in ((".gamma", ".weight"), (".beta", ".bias")):  # LayerNorm's in checkpoints of old
+            name = name.removesuffix(old) + new if name.endswith(f"LayerNorm{old}") else name
+        return name
+
+    def has(self, module: str) -> bool:
+        return f"{module}.weight" in self._place
+
+    def table(self, module: str) -> np.ndarray:
+        return self._read(f"{module}.weight")
+
+    def affine(self, module: str) -> Affine:
+        return self._read(f"{module}.weight"), self._read(f"{module}.bias")
+
+    def _read(self, name: str) -> np.ndarray:
+        file, stored = self._place[name]
+        array = file.get_tensor(stored)
+        if array.dtype not in (np.float32, np.float16):
+            raise TypeError(f"{name} is {array.dtype}")
+        return np.asarray(array, dtype=np.float32)
+
+    def __enter__(self) -> _Weights:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._files.clear()
+        self._place.clear()
+
+
+def _relative(weight: np.ndarray, max_length: int) -> np.ndarray:
+    """MPNet's bias by distance, float32 [heads, 2 * max_length - 1]; buckets as in T5 (Raffel et al., 2020)."""
+    if len(weight) != 32:
+        raise ValueError("not 32 buckets")
+    distance = np.arange(1 - max_length, max_length)
+    near, far = (
+        8,
+        np.abs(distance),
+    )  # of 16 buckets to each side, 8 for a distance each, 8 on a logarithmic scale to 128
+    with np.errstate(divide="ignore"):
+        scaled = np.log(far.astype(np.float32) / np.float32(near)) / np.float32(math.log(128 / near)) * np.float32(8)
+    logarithmic = np.minimum(near + np.where(far < near, 0, scaled).astype(np.int64), 15)
+    bucket = np.where(distance > 0, 16, 0) + np.where(far < near, far, logarithmic)
+    return np.ascontiguousarray(weight[bucket].T)
+
+
+def _read_tokenizer(folder: Path, classes: tuple[str, ...]) -> Any:
+    """tokenizer.json as it is, where the other files ask for nothing else; else None."""
+    from tokenizers import Tokenizer
+
+    config = read_json(folder / "tokenizer_config.json")
+    content = (folder / "tokenizer.json").read_text(encoding="utf-8")
+    pipeline = json.loads(content)
+    known = HARMLESS | NAMED_TOKENS | DEFAULTS.keys()
+    if config["tokenizer_class"] not in classes or config.keys() - known or (folder / "added_tokens.json").exists():
+        return None
+    wanted = {name: value if config.get(name) is None else config[name] for name, value in DEFAULTS.items()}
+    normalizer, model = pipeline["normalizer"], pipeline["model"]
+    by_class = config["tokenizer_class"] == "PreTrainedTokenizerFast" or (
+        normalizer["lowercase"] == wanted["do_lower_case"]
+        and normalizer["strip_accents"] == wanted["strip_accents"]
+        and normalizer["handle_chinese_chars"] == wanted["tokenize_chinese_chars"]
+    )
+    same = by_class and (
+        (normalizer["type"], normalizer["clean_text"]) == ("BertNormalizer", True)
+        and pipeline["pre_tokenizer"] == {"type": "BertPreTokenizer"}
+        and (model["type"], model["continuing_subword_prefix"]) == ("WordPiece", "##")
+        and model["max_input_chars_per_word"] == 100
+        and all(not wanted[name] for name in ("never_split", "additional_special_tokens", "extra_special_tokens"))
+        and wanted["do_basic_tokenize"] is True
+        and wanted["truncation_side"] == "right"
+    )
+    if not same or not _same_special_tokens(folder, config, pipeline) or not _same_vocabulary(folder, model["vocab"]):
+        return None
+    return Tokenizer.from_str(content)
+
+
+def _same_special_tokens(folder: Path, config: dict[str, Any], pipeline: dict[str, Any]) -> bool:
+    """Whether the tokens that the settings name are those of the pipeline, and CLS and SEP stand where it puts them."""
+    added = {token["content"]: token for token in pipeline["added_tokens"]}
+    path = folder / "special_tokens_map.json"
+    named = [config, read_json(path)] if path.exists() else [config]
+    tokens = {(name, _content(one[name])) for one in named for name in NAMED_TOKENS & one.keys() if one[name]}
+    numbers = {token["id"]: content for content, token in added.items()}
+    listed = {int(number): token["content"] for number, token in (config.get("added_tokens_decoder") or {}).items()}
+    if not all(content in added and added[content]["special"] for _, content in tokens):
+        return False
+    if not listed.items() <= numbers.items():
+        return False
+    special, post = dict(tokens), pipeline["post_processor"]
+    if post["type"] in ("RobertaProcessing", "BertProcessing"):
+        ends = (post["cls"][0], post["sep"][0])
+    else:
+        if post["type"] != "TemplateProcessing" or [next(iter(part)) for part in post["single"]] != TEMPLATE:
+            return False
+        ends = (post["single"][0]["SpecialToken"]["id"], post["single"][2]["SpecialToken"]["id"])
+    # One name, one token: two files that disagree make the dict shorter than the set.
+    return len(special) == len(tokens) and ends == (special["cls_token"], special["sep_token"]) and all(added)
+
+
+def _same_vocabulary(folder: Path, vocabulary: dict[str, int]) -> bool:
+    path = folder / "vocab.txt"
+    if not path.exists():
+        return True
+    lines = path.read_text(encoding="utf-8").split("\n")
+    return {line.rstrip("\r"): i for i, line in enumerate(lines) if line or i + 1 < len(lines)} == vocabulary
+
+
+def _content(token: Any) -> str:
+    return str(token["content"] if isinstance(token, dict) else token)
