@@ -7,7 +7,7 @@ import os
 import click
 
 from embedcache import __version__
-from embedcache.commands import audit, caches, heads, search
+from embedcache.commands import audit, caches, heads, report, search
 from embedcache.commands.common import Commands
 
 
@@ -27,6 +27,7 @@ for command in (
     heads.train_head,
     heads.predict,
     heads.export,
+    report.report,
     search.search,
     audit.audit,
 ):

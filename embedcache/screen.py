@@ -7,6 +7,8 @@ import sys
 from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any
 
+from embedcache.html import one_line
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -59,14 +61,6 @@ def make_score_table(*columns: Any, left: Sequence[str] = (), wraps: str | None 
         side: Any = "left" if column in left else "right"
         table.add_column(column, justify=side, overflow="fold", no_wrap=column != wraps)
     return table
-
-
-def one_line(text: str) -> str:
-    """Without line breaks, and with control characters (a terminal would obey them) made visible."""
-    return "".join(
-        char if char.isprintable() or char in "\u200c\u200d" else "\N{REPLACEMENT CHARACTER}"
-        for char in " ".join(text.split())
-    )
 
 
 def cell(text: str, length: int = 1000) -> Any:

@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from embedcache.screen import cell, fits, make_score_table, number, plural, print_tables
+from embedcache.report.settings import BASELINES, SETTINGS, in_words, same_in_all, setting, swept
+from embedcache.screen import (
+    cell,
+    fits,
+    label_text,
+    make_score_table,
+    make_table,
+    number,
+    one_line,
+    plural,
+    print_tables,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,21 +27,9 @@ if TYPE_CHECKING:
 
     from embedcache.heads.column import ColumnReport
     from embedcache.heads.job import HeadReport
+    from embedcache.report import ReportFile
+    from embedcache.report.contents import ColumnContents
 
-SETTINGS = {
-    "hidden": "hidden",
-    "lr": "lr",
-    "dropout": "dropout",
-    "weight_decay": "decay",
-    "label_smoothing": "smoothing",
-    "schedule": "schedule",
-    "warmup": "warm-up",
-    "class_weight": "weights",
-    "eps": "eps",
-    "seed": "seed",
-}
-# Values that go without saying.
-UNSAID = {"label_smoothing": 0, "schedule": "constant", "warmup": 0, "class_weight": "none", "eps": 1e-8}
 SCORES = {
     "val_loss": "val\nloss",
     "val_accuracy": "val\nacc",
@@ -38,18 +37,14 @@ SCORES = {
     "val_rmse": "val\nrmse",
     "val_macro_f1": "val\nF1",
 }
-BASELINES = {
-    "majority": "majority class",
-    "mean": "mean",
-    "tfidf_logreg": "TF-IDF + logreg",
-    "tfidf_ridge": "TF-IDF + ridge",
-}
 MANY_CLASSES = 20  # above it the report shows the best and the worst five only
 MATRIX_CLASSES = 10  # of the largest confusion matrix that is shown
 SPREADS = 5
+MISTAKES = 10
+TEXT = 120  # characters of a mistake's text
 
 
-def train_head(report: HeadReport) -> None:
+def train_head(report: HeadReport, documents: Sequence[str] = ()) -> None:
     """The whole report: for every label column the chosen head, the first ten, the spread, the classes, calibration."""
     rate = f"{report.head_rows_per_second:,.0f} head-rows/s, {report.engine}"
     kept = f"; {report.kept:,} needed no training" if report.kept else ""
@@ -57,6 +52,47 @@ def train_head(report: HeadReport) -> None:
     for column in report.columns.values():
         _column(column, titled=len(report.columns) > 1)
     click.echo(f"{Path(report.run) / ('*' if len(report.columns) > 1 else '') / 'leaderboard.csv'} has every head.")
+    if documents:
+        click.echo(f"{documents[0]} is the whole report, {Path(documents[-1]).name} beside it the model card.")
+
+
+def report(written: ReportFile, tables: bool) -> None:
+    """Where the page is; with tables, what it says: train-head's, then the mistakes with their texts, and the times."""
+    contents = written.contents
+    if tables:
+        click.echo(f"{contents.path}: {plural(contents.heads, 'head')}, trained {contents.info.get('created', '-')}")
+        for column in contents.columns.values():
+            _column(column.report, titled=len(contents.columns) > 1)
+            _mistakes(column)
+        print_tables("", _times(contents.info))
+    if contents.texts:
+        click.echo(f"Note: {one_line(contents.texts)}")
+    click.echo(f"{written.report}: {written.bytes / 1000:,.0f} kB")
+
+
+def _mistakes(column: ColumnContents) -> None:
+    """The wrong rows of which the chosen head was surest; of a regression, the largest errors."""
+    side = "test" if column.mistakes.get("test") else "val"
+    mistakes = column.mistakes.get(side, [])[:MISTAKES]
+    if not mistakes:
+        return
+    regression = column.report.kind == "regression"
+    last = "error" if regression else "probability"
+    table = make_table("row", "label", "predicted", last, "text", right=("row", last))
+    for one in mistakes:
+        label, predicted = (label_text(one[key]) for key in ("label", "predicted"))
+        number = f"{one['predicted'] - one['label']:+.4g}" if regression else f"{one['probability']:.3f}"
+        text = "(not in the cache any more)" if one["text"] is None else one["text"]
+        table.add_row(f"{one['row']:,}", cell(label, 24), cell(predicted, 24), number, cell(text, TEXT))
+    which = "Largest errors" if regression else "Most confident mistakes"
+    print_tables("", f"{which} on the {'test' if side == 'test' else 'validation'} rows:", table)
+
+
+def _times(info: dict[str, Any]) -> Table:
+    table = make_score_table("phase", "seconds", left=["phase"])
+    for name, seconds in {**info.get("times", {}), "everything": info.get("seconds")}.items():
+        table.add_row(cell(name, 40), number(seconds, ".1f"))
+    return table
 
 
 def _column(report: ColumnReport, titled: bool) -> None:
@@ -102,14 +138,14 @@ def _score(scores: dict[str, Any], key: str) -> str:
 def _first_ten(report: ColumnReport) -> list[Table | str]:
     """The top of the leaderboard: the settings in which its heads differ, and the scores."""
     rows = report.leaderboard
-    swept, same = _swept(rows)
     scores = [key for key in SCORES if any(row.get(key) is not None for row in rows)]
     before = [(str(row["rank"]), row["name"]) for row in rows]
     epochs = ["-" if row["status"] != "ok" else f"{row['best_epoch'] + 1:.3g}" for row in rows]
     after = [(epoch, *(number(row[key]) for key in scores)) for epoch, row in zip(epochs, rows, strict=True)]
-    table = _with_settings(("rank", "head"), before, rows, swept, ("epoch", *(SCORES[key] for key in scores)), after)
-    one = next((row for row in rows if row["hidden"]), rows[0])  # a probe has no dropout
-    shared = ", ".join(f"{SETTINGS[key]} {_setting(key, one)}" for key in same if _worth_saying(key, one))
+    table = _with_settings(
+        ("rank", "head"), before, rows, swept(rows)[0], ("epoch", *(SCORES[key] for key in scores)), after
+    )
+    shared = same_in_all(rows)
     return [table, f"The same in all of these: {shared}."] if shared else [table]
 
 
@@ -123,46 +159,26 @@ def _spreads(report: ColumnReport) -> list[Table | str]:
         (str(len(one["heads"])), *(number(one[key]) for key in ("mean", "std", "min", "max"))) for one in spreads
     ]
     titles = ("seeds", "mean", "std", "lowest", "highest")
-    table = _with_settings((), [()] * len(rows), rows, _swept(rows)[0], titles, numbers)
+    table = _with_settings((), [()] * len(rows), rows, swept(rows)[0], titles, numbers)
     more = f"; the first {SPREADS} of {len(report.spread)} settings" if len(report.spread) > SPREADS else ""
     return ["", f"What the seed alone changes (validation {spreads[0]['score']}{more}):", table]
-
-
-def _swept(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[str]]:
-    """The settings in which rows differ, and the others."""
-    known = [key for key in SETTINGS if key in rows[0]]
-    swept = [key for key in known if len({str(row[key]) for row in rows}) > 1]
-    return swept, [key for key in known if key not in swept]
 
 
 def _with_settings(
     first: Sequence[str],
     before: Sequence[Sequence[str]],
     rows: Sequence[dict[str, Any]],
-    swept: Sequence[str],
+    keys: Sequence[str],
     last: Sequence[str],
     after: Sequence[Sequence[str]],
 ) -> Table:
     """A table with a column for every setting; where the screen is too narrow, with one that holds all of them."""
-    table = make_score_table(*first, *(SETTINGS[key] for key in swept), *last, left=["head"])
+    table = make_score_table(*first, *(SETTINGS[key] for key in keys), *last, left=["head"])
     narrow = make_score_table(*first, "settings", *last, left=["head", "settings"], wraps="settings")
     for some, row, others in zip(before, rows, after, strict=True):
-        values = {key: _setting(key, row) for key in swept}
-        table.add_row(*some, *values.values(), *others)
-        said = [f"{SETTINGS[key]} {value}" for key, value in values.items() if _worth_saying(key, row)]
-        narrow.add_row(*some, ", ".join(said), *others)
+        table.add_row(*some, *(setting(key, row) for key in keys), *others)
+        narrow.add_row(*some, in_words(row, keys), *others)
     return table if fits(table) else narrow
-
-
-def _worth_saying(key: str, row: dict[str, Any]) -> bool:
-    return row[key] is not None and row[key] != UNSAID.get(key)
-
-
-def _setting(key: str, row: dict[str, Any]) -> str:
-    if key == "dropout" and not row["hidden"]:
-        return "-"  # a linear probe has no place for it
-    value = row[key]
-    return f"{value:g}" if isinstance(value, (int, float)) else str(value)
 
 
 def _per_class(evaluation: dict[str, Any], side: str) -> list[Table | str]:

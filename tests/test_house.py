@@ -16,12 +16,12 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # Rooms by floor: a module may import from its own room and from lower floors only.
 FLOORS = [
     "errors",
-    "conditions files formats near_identical",
+    "conditions files formats html near_identical",
     "readers encoder cache ops",
     "table pipeline",
     "where index heads collect",
-    "predict search export encoding shards cluster audit",
-    "searching merging workers options progress screen",
+    "predict search card encoding shards cluster audit",
+    "searching merging workers options progress screen export report",
     "encoding_pass",
     "extract",
     "show show_heads show_audit",
@@ -30,7 +30,7 @@ FLOORS = [
     "__main__ __init__",
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms.split()}
-HEAVY = {"torch", "transformers", "numpy", "h5py", "pyarrow", "sklearn", "faiss", "rich"}
+HEAVY = {"torch", "transformers", "numpy", "h5py", "pyarrow", "sklearn", "faiss", "rich", "matplotlib", "jinja2"}
 
 
 def room(path: Path) -> str:

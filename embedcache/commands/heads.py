@@ -21,6 +21,7 @@ from embedcache.heads.spec import SCHEDULES
 from embedcache.heads.sweep import Range
 from embedcache.options import CommaList, Number, SweepList
 from embedcache.progress import progress_bar
+from embedcache.screen import one_line
 
 FRACTION = Number(float, 0, 1)
 RATE = Number(float, 0, above=True)
@@ -99,10 +100,25 @@ def train_head(as_json: bool, cache: str, run: str, **options: Any) -> None:
         report = train(
             cache, run, progress=progress, tell=lambda line: click.echo(f"Note: {line}", err=True), **options
         )
+    written = _write_documents(run)
     if as_json:
-        emit(report.to_dict())
+        emit({**report.to_dict(), "documents": written})
     else:
-        show_heads.train_head(report)
+        show_heads.train_head(report, written)
+
+
+def _write_documents(run: str) -> list[str]:
+    """The report and the model card beside a run that is finished and safe whatever happens here."""
+    from embedcache.report import write_documents
+
+    try:
+        return write_documents(run)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"Interrupted: {run} is finished; embedcache report {run} writes its report.") from None
+    except Exception as error:
+        reason = one_line(str(error)) or type(error).__name__
+        click.echo(f"Note: {run} is finished, but not its report and model card: {reason}", err=True)
+        return []
 
 
 @click.command()

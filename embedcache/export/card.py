@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from embedcache import __version__
+from embedcache.card import SCORES, code_span, encoder_name, label_list
 from embedcache.encoder.folder import read_json
 from embedcache.export.place import ABOUT, FORMAT, write_json
 from embedcache.heads.run import Run
@@ -19,9 +20,6 @@ PROBLEM = {
     "multilabel": "multi_label_classification",
     "regression": "regression",
 }
-SCORES = {"test_accuracy": "accuracy", "test_macro_f1": "macro F1", "test_r2": "R²"}
-
-LABELS_SHOWN = 20
 
 CARD = """---
 pipeline_tag: text-classification
@@ -116,14 +114,12 @@ def write_card(folder: Path, run: Run, to: str, layer: int, checked: dict[str, A
     if any(folder.glob("*.py")):
         logits = logits.replace('(".")', '(".", trust_remote_code=True)')
     outputs, said = OUTPUTS[run.best.kind]
-    labels = [f"`{_one_line(label)}`" for label in about["labels"][:LABELS_SHOWN]]
-    hidden = len(about["labels"]) - len(labels)
     scores = ", ".join(f"{SCORES[name]} {value:.4f}" for name, value in about["scores"].items())
     temperature = about["temperature"]
     fields = {
         **about,
-        "title": f"{_one_line(about['label'])} of a text",
-        "labels": ", ".join(labels) + (f" and {hidden:,} more" if hidden > 0 else ""),
+        "title": f"{code_span(about['label'])} of a text",
+        "labels": label_list(about["labels"]),
         "outputs": outputs,
         "packages": packages.format(**about["versions"]),
         "code": CODE.format(imports=imports, logits=logits, said=said),
@@ -138,7 +134,6 @@ def write_card(folder: Path, run: Run, to: str, layer: int, checked: dict[str, A
 
 
 def _describe(run: Run, to: str, layer: int, checked: dict[str, Any]) -> dict[str, Any]:
-    source = Path(run.info["encoder"]["source"])
     best = run.info.get("best", {})
     return {
         "format": FORMAT,
@@ -149,9 +144,7 @@ def _describe(run: Run, to: str, layer: int, checked: dict[str, Any]) -> dict[st
         "label": run.info.get("label") or "label",
         "labels": run.classes,
         "activation": ACTIVATION[run.best.kind],
-        "encoder": source.name
-        if source.is_absolute()
-        else str(source),  # a folder of this machine tells others nothing
+        "encoder": encoder_name(run.info["encoder"]["source"]),
         "identity": run.info["encoder"]["identity"],
         "pooling": run.info["pooling"],
         "layer": layer,
@@ -161,7 +154,3 @@ def _describe(run: Run, to: str, layer: int, checked: dict[str, Any]) -> dict[st
         "checked": checked,
         "versions": {name: metadata.version(name).split("+")[0] for name in ("torch", "transformers")},
     }
-
-
-def _one_line(text: str) -> str:
-    return " ".join(str(text).replace("`", "'").split())

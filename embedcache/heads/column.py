@@ -14,12 +14,14 @@ from embedcache.errors import EmbedcacheError
 from embedcache.heads.bank import Task
 from embedcache.heads.baselines import run_baselines
 from embedcache.heads.data import load_data, make_task
+from embedcache.heads.examples import Judged, describe_targets, find_mistakes, find_thresholds, value_pairs
 from embedcache.heads.leaderboard import Entry, make_leaderboard, predict_rows, seed_spread
 from embedcache.heads.metrics import Evaluation, evaluate, main_score, number
 from embedcache.heads.recipes import Recipe
 from embedcache.heads.resume import task_digest
 from embedcache.heads.spec import HeadSpec
 from embedcache.heads.split import SEED, Split, article_split, make_folds, make_split, split_notes
+from embedcache.heads.times import Times
 from embedcache.heads.trained import TrainedHead
 
 TOP = 10  # rows of the leaderboard in a report; leaderboard.csv has all
@@ -122,11 +124,14 @@ class Column:
             )
         return entries
 
-    def report(self, entries: Sequence[Entry], best: TrainedHead) -> ColumnReport:
+    def report(self, entries: Sequence[Entry], best: TrainedHead, times: Times) -> ColumnReport:
         """Score the best head, the baselines beside it."""
         data, split, winner = self.data, self.split, entries[0]
         val = winner.evaluation
-        test = self._test(best, val.temperature if val else None)
+        with times.of("evaluation"):
+            test = self._test(best, val.temperature if val else None)
+        with times.of("baselines"):
+            baselines = run_baselines(self.cache.texts, data.y, split, data.kind)
         report = ColumnReport(
             label=data.label,
             kind=self.kind,
@@ -134,7 +139,7 @@ class Column:
             split=self._split_report(),
             best=self._best_report(winner, best, val, test),
             evaluation={"val": val.to_dict() if val else None, "test": test.to_dict() if test else None},
-            baselines=run_baselines(self.cache.texts, data.y, split, data.kind),
+            baselines=baselines,
             leaderboard=[entry.row(i + 1) for i, entry in enumerate(entries[:TOP])],
             spread=[asdict(one) for one in seed_spread(entries)],
             notes=[],
@@ -149,6 +154,36 @@ class Column:
             return None
         (outputs,) = predict_rows([best], data.x, rows)
         return evaluate(data.y[rows], outputs, data.classes, data.kind, temperature=temperature, interval=True)
+
+    def examples(self, winner: Entry, best: TrainedHead) -> dict[str, Any]:
+        """What run.json keeps of single rows, of "test" and "val" (folds: by the head that did not learn from the row).
+
+        targets: examples.describe_targets of each side; mistakes; a regression's pairs; the labels' thresholds.
+        """
+        data, judged = self.data, self._judged(winner, best)
+        sides = {side: data.y[getattr(self.split, side)] for side in ("train", "val", "test")}
+        found: dict[str, Any] = {"targets": {side: describe_targets(y, data.kind) for side, y in sides.items()}}
+        found["mistakes"] = {
+            side: find_mistakes(one, data.classes, data.kind, self.cache.hashes) for side, one in judged.items()
+        }
+        if data.kind == "regression":
+            found["pairs"] = {side: value_pairs(one) for side, one in judged.items()}
+        if data.kind == "multilabel" and "val" in judged:
+            found["thresholds"] = find_thresholds(judged["val"], judged.get("test"), data.classes)
+        return found
+
+    def _judged(self, winner: Entry, best: TrainedHead) -> dict[str, Judged]:
+        """The sides that have rows."""
+        x, y, test = self.data.x, self.data.y, self.split.test
+        parts = [(head, side.val) for head, side in zip(winner.heads, self.sides, strict=True) if len(side.val)]
+        judged = {}
+        if parts:
+            rows = np.concatenate([rows for _, rows in parts])
+            outputs = np.concatenate([predict_rows([head], x, rows)[0] for head, rows in parts])
+            judged["val"] = Judged(rows, y[rows], outputs)
+        if len(test):
+            judged["test"] = Judged(test, y[test], predict_rows([best], x, test)[0])
+        return judged
 
     def _split_report(self) -> dict[str, Any]:
         split = self.split

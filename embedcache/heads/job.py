@@ -21,6 +21,7 @@ from embedcache.heads.resume import unfinished_path
 from embedcache.heads.run import Contents, check_target, write_columns, write_run
 from embedcache.heads.split import check_shares
 from embedcache.heads.sweep import Range
+from embedcache.heads.times import Times
 from embedcache.heads.trained import TrainedHead
 from embedcache.heads.training import Bank, InterruptedTraining, Options, Progress, Trainer
 
@@ -105,7 +106,7 @@ def train_head(
     is finished and raises InterruptedTraining. Raises EmbedcacheError for data, settings or folders that cannot do;
     then ``run`` is as it was.
     """
-    start = time.perf_counter()
+    start, times = time.perf_counter(), Times()
     sweep = {
         "hidden": hidden, "lr": lr, "dropout": dropout, "weight_decay": weight_decay,
         "label_smoothing": label_smoothing, "schedule": schedule, "warmup": warmup, "class_weight": class_weight,
@@ -121,10 +122,11 @@ def train_head(
     options = Options(early_stop or 0, engine, device, compute, threads)
     with open_cache(cache) as opened:
         columns: list[Column] = []
-        for name in _labels(opened, label, run):
-            columns.append(Column(opened, name, plan, columns[0].data.x if columns else None))
+        with times.of("reading"):
+            for name in _labels(opened, label, run):
+                columns.append(Column(opened, name, plan, columns[0].data.x if columns else None))
         trainer = Trainer(columns, plan, options, Path(run), tell or (lambda line: None))
-        return Job(opened, trainer, Path(run)).execute(resume, progress, start)
+        return Job(opened, trainer, Path(run), times).execute(resume, progress, start)
 
 
 def _check_settings(settings: Recipe, task: str, folds: int | None, val: float | None, early_stop: int | None) -> None:
@@ -158,10 +160,12 @@ class Job:
     cache: Cache
     trainer: Trainer
     run: Path
+    times: Times
 
     def execute(self, resume: bool, progress: Progress | None, start: float) -> HeadReport:
         """Train, rank, test, compare with the baselines, write."""
-        bank = self.trainer.train(resume, progress)
+        with self.times.of("training"):
+            bank = self.trainer.train(resume, progress)
         try:
             results = [self._result(column, bank) for column in self.trainer.columns]
             report = self._report(results, bank, start)
@@ -173,9 +177,14 @@ class Job:
 
     def _result(self, column: Column, bank: Bank) -> Result:
         """The ranked heads, the best one (trained again after folds) and the report."""
-        entries = column.rank(bank.heads[column.label])
-        best = self.trainer.train_again(column, entries[0]) if column.plan.folds else entries[0].heads[0]
-        return Result(column, entries, best, column.report(entries, best))
+        times = self.times
+        with times.of("evaluation"):
+            entries = column.rank(bank.heads[column.label])
+        with times.of("training"):
+            best = self.trainer.train_again(column, entries[0]) if column.plan.folds else entries[0].heads[0]
+        report = column.report(entries, best, times)
+        with times.of("evaluation"):
+            return Result(column, entries, best, report, column.examples(entries[0], best))
 
     def _report(self, results: Sequence[Result], bank: Bank, start: float) -> HeadReport:
         first, plan = results[0], self.trainer.plan
@@ -208,6 +217,9 @@ class Job:
             "engine": bank.engine,
             "train_seconds": bank.seconds,
             "seconds": report.seconds,
+            "times": self.times.seconds,
+            "head_rows_per_second": report.head_rows_per_second,
+            "kept": bank.kept,
             "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in PACKAGES}},
         }
         contents = {result.column.label: _contents(result, bank, info) for result in results}
@@ -225,6 +237,7 @@ class Result:
     entries: list[Entry]
     best: TrainedHead
     report: ColumnReport
+    examples: dict[str, Any]
 
 
 def _contents(result: Result, bank: Bank, info: dict[str, Any]) -> Contents:
@@ -239,6 +252,7 @@ def _contents(result: Result, bank: Bank, info: dict[str, Any]) -> Contents:
     about = {
         **info,
         **column.about(result.report),
+        **result.examples,
         "identities": dict(zip(heads, bank.identities[column.label], strict=True)),
     }
     leaderboard = [entry.row(i + 1) for i, entry in enumerate(result.entries)]

@@ -33,6 +33,8 @@ BEST, HEADS, INFO = "best.safetensors", "heads.safetensors", "run.json"
 LEADERBOARD, HISTORY, EVALUATIONS = "leaderboard.csv", "history.csv", "evaluations.json"
 FILES = (BEST, HEADS, LEADERBOARD, HISTORY, EVALUATIONS, INFO)
 LATER = (HISTORY, EVALUATIONS)  # the first runs had none
+REPORT, CARD = "report.html", "README.md"  # written of a run, into its folder; they go when another takes its place
+SIGNATURE = "\n<!-- embedcache {} -->\n"  # their end: the SHA-256 of what stands before, so that an edited one is kept
 LONGEST_NAME = 150  # bytes of a column's folder; file systems take 255
 
 
@@ -317,12 +319,28 @@ def _carry_over(old: Path, new: Path) -> None:
     for folder in folders:
         if (old / folder).is_dir():
             _carry_over(old / folder, new / folder)
-    for name in FILES:
+    for name in (*FILES, *(name for name in (REPORT, CARD) if is_signed(old / name))):
         (old / name).unlink(missing_ok=True)
     for entry in list(old.iterdir()):
         new.mkdir(exist_ok=True)
         entry.rename(new / entry.name)
     old.rmdir()
+
+
+def sign(text: str) -> str:
+    """A document as it is written beside a run, in UTF-8."""
+    text = text.encode("utf-8", "replace").decode()
+    return text + SIGNATURE.format(hashlib.sha256(text.encode()).hexdigest())
+
+
+def is_signed(path: Path) -> bool:
+    """Whether a file is such a document and nobody has changed it since."""
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return False
+    text = data[: -len(SIGNATURE.format("0" * 64))]
+    return data.endswith(SIGNATURE.format(hashlib.sha256(text).hexdigest()).encode())
 
 
 def _save_heads(path: Path, heads: dict[str, TrainedHead]) -> None:

@@ -1,0 +1,33 @@
+"""report: what a run came to, as one page, and on the screen."""
+
+from __future__ import annotations
+
+import click
+
+from embedcache import show_heads
+from embedcache.commands.common import emit, json_option
+
+
+@click.command(short_help="Write RUN's report: one page with everything about its heads.")
+@click.argument("run")
+@click.option("-o", "--output", metavar="FILE", help="The page to write.  [default: RUN/report.html]")
+@click.option("--cache", help="Where the run's cache is now, if it has moved; the mistakes' texts come from it.")
+@json_option
+def report(as_json: bool, run: str, output: str | None, cache: str | None) -> None:
+    """Write one HTML page that needs no network: scores, leaderboard, learning curves, mistakes with their texts.
+
+    Without -o the same is shown here, as tables.
+
+    \b
+      embedcache report RUN                        RUN/report.html, and tables on the screen
+      embedcache report RUN -o report.html         the page alone
+      embedcache report RUN --cache moved.h5       the cache is no longer where the run found it
+      embedcache report RUN --json                 what the page tells, as data
+    """
+    from embedcache.report import write_report
+
+    written = write_report(run, output, cache=cache)
+    if as_json:
+        emit(written.to_dict())
+    else:
+        show_heads.report(written, tables=output is None)

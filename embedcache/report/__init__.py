@@ -1,0 +1,88 @@
+"""The report of a run: one HTML file that needs no network, and what it says as data. Importing this loads nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from embedcache.errors import EmbedcacheError
+from embedcache.files import whole_file
+
+if TYPE_CHECKING:
+    from embedcache.report.contents import Contents
+
+__all__ = ["ReportFile", "write_documents", "write_report"]
+
+
+@dataclass
+class ReportFile:
+    """A report that was written: its place, its size, and what it tells."""
+
+    report: str
+    bytes: int
+    contents: Contents
+
+    def to_dict(self) -> dict[str, Any]:
+        """What --json prints: JSON types."""
+        contents = self.contents
+        return {
+            "report": self.report,
+            "bytes": self.bytes,
+            "run": str(contents.path),
+            "heads": contents.heads,
+            "texts": contents.texts or "all there",
+            **{name: contents.info.get(name) for name in ("engine", "train_seconds", "seconds", "times")},
+            "columns": {name: column.to_dict() for name, column in contents.columns.items()},
+        }
+
+
+def write_report(run: str | Path, output: str | Path | None = None, *, cache: str | Path | None = None) -> ReportFile:
+    """Write the report of a run into one file, RUN/report.html or ``output``, whole or not at all.
+
+    ``cache``: where the run's cache is now, from which the texts of the mistakes come; without it, where the run found
+    it, and a report without those texts if it is gone. Raises EmbedcacheError where there is no whole run, or nothing
+    can be written there.
+    """
+    from embedcache.heads.run import REPORT, sign
+    from embedcache.report.contents import read_contents
+    from embedcache.report.page import make_page
+
+    path = Path(run) / REPORT if output is None else Path(output)
+    contents = read_contents(run, cache)
+    if path.is_dir():
+        raise EmbedcacheError(f"{path} is a folder: name a file for the report with -o, such as {path / REPORT}")
+    if output is None:
+        check_own(path)
+    with whole_file(path) as file:
+        file.write(sign(make_page(contents)))
+    return ReportFile(str(path), path.stat().st_size, contents)
+
+
+def write_documents(run: str | Path) -> list[str]:
+    """Write a run's report and model cards into its folder; returns where.
+
+    Raises EmbedcacheError as write_report, and where one is there that is someone else's, or was edited by hand.
+    """
+    from embedcache.card import make_cards
+    from embedcache.heads.run import INFO, load_run, sign
+
+    loaded = load_run(run)
+    try:
+        cards = make_cards(loaded)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise EmbedcacheError(f"{loaded.path / INFO} is damaged: no model card can be made ({error!r})") from None
+    report = write_report(run).report
+    for path, text in cards:
+        check_own(path)
+        with whole_file(path) as file:
+            file.write(sign(text))
+    return [report, *(str(path) for path, _ in cards)]
+
+
+def check_own(path: Path) -> None:
+    """Raises EmbedcacheError where a file stands that embedcache did not write, or that was changed since."""
+    from embedcache.heads.run import is_signed
+
+    if path.exists() and not is_signed(path):
+        raise EmbedcacheError(f"{path} is not embedcache's, or was edited: it is left alone; move it away first")

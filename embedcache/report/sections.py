@@ -1,0 +1,347 @@
+"""The sections of a label column: data, baselines, leaderboard, curves, mistakes; scores.py has those in between."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from embedcache.heads.metrics import main_score
+from embedcache.report import plots
+from embedcache.report.blocks import (
+    Cards,
+    Facts,
+    Figure,
+    Mistakes,
+    Notes,
+    Part,
+    Row,
+    Section,
+    Table,
+    Words,
+    count,
+    score,
+    seconds,
+)
+from embedcache.report.contents import ColumnContents, Contents
+from embedcache.report.scores import evaluation_sections
+from embedcache.report.settings import BASELINES, SETTINGS, same_in_all, setting, swept
+
+TOP = 20  # heads of the leaderboard
+SPREADS = 12
+MISTAKES = 20  # of a side
+COUNTED = 40  # classes whose rows are counted
+DRAWN = 8  # heads from which on their scores are drawn
+EPOCHS = 30  # rows of the table behind the learning curves
+SCORES = {
+    "val_loss": "val loss",
+    "val_accuracy": "val accuracy",
+    "val_r2": "val R²",
+    "val_macro_f1": "val macro F1",
+    "val_rmse": "val RMSE",
+    "val_ece": "val ECE",
+}
+NAMES = {"accuracy": "accuracy", "macro_f1": "macro F1", "r2": "R²", "rmse": "RMSE", "loss": "loss"}
+
+
+def name_of(key: str) -> str:
+    """test_macro_f1 -> test macro F1."""
+    side, _, rest = key.partition("_")
+    return f"{side} {NAMES.get(rest, rest)}"
+
+
+def make_parts(contents: Contents) -> list[Part]:
+    """One part for each label column."""
+    several = len(contents.columns) > 1
+    parts = []
+    for number, column in enumerate(contents.columns.values(), 1):
+        make = _Column(column, contents, f"c{number}-" if several else "")
+        parts.append(Part(f"Label {column.report.label}" if several else None, f"c{number}", make.sections()))
+    return parts
+
+
+class _Column:
+    """Makes the sections of one label column; prefix: of the ids."""
+
+    def __init__(self, column: ColumnContents, contents: Contents, prefix: str) -> None:
+        self.column, self.contents, self.prefix = column, contents, prefix
+        self.report, self.info = column.report, column.info
+        self.main = main_score(self.report.kind)
+        self.folds = self.report.split.get("folds")
+        self.side = "test" if self.report.evaluation["test"] else "val"
+        self.rows = {"test": "test rows", "val": "rows out of fold" if self.folds else "validation rows"}
+
+    def sections(self) -> list[Section]:
+        made = [
+            Section("At a glance", "glance", self.glance()),
+            Section("Data", "data", self.data()),
+            Section("Beside the baselines", "baselines", self.baselines()),
+            Section("Leaderboard", "leaderboard", self.leaderboard()),
+            Section("Learning curves", "curves", self.curves()),
+            *evaluation_sections(self.report, self.info, self.rows, self.prefix),
+            Section("Most confident mistakes" if self.main != "r2" else "Largest errors", "mistakes", self.mistakes()),
+        ]
+        for section in made:
+            section.id = self.prefix + section.id
+        return [section for section in made if section.blocks]
+
+    def glance(self) -> list[Any]:
+        best, key = self.report.best, f"{self.side}_{self.main}"
+        interval = best.get(f"{key}_interval")
+        rows = (self.report.evaluation[self.side] or {}).get("rows")
+        on = f"{count(rows)} {self.rows[self.side]}" if rows else self.rows[self.side]
+        between = f"95% interval {interval[0]:.3f} to {interval[1]:.3f}; {on}" if interval else on
+        cards = [(f"{name_of(key).capitalize()}, {best['name']}", score(best.get(key), ".3f"), between)]
+        for name, scores in self.report.baselines.items():
+            what = BASELINES.get(name, name)
+            cards.append(
+                (what[0].upper() + what[1:], score(scores.get(key), ".3f"), f"the same {self.rows[self.side]}")
+            )
+        heads = len(self.column.leaderboard)
+        cards.append(("Heads trained", count(heads), f"in {seconds(self.info.get('train_seconds'))}"))
+        notes = [Notes(self.report.notes)] if self.report.notes else []
+        return [Cards(cards), Words(self._verdict(key, interval)), *notes]
+
+    def _verdict(self, key: str, interval: list[float] | None) -> str:
+        """Whether the head beats what it must beat, and whether these rows can tell."""
+        ours = self.report.best.get(key)
+        second = next((name for name in self.report.baselines if name.startswith("tfidf")), None)
+        theirs = None if second is None else self.report.baselines[second].get(key)
+        if ours is None:
+            return "There are no rows on which the head could be scored: neither validation nor test rows."
+        seen = "" if self.side == "test" else " These rows also chose the head, so the number flatters it."
+        if self.side == "val" and self.folds:
+            seen = " Each row is scored by the head that did not train on it; they also chose the settings."
+        if theirs is None:
+            return f"There is no TF-IDF baseline to compare with.{seen}"
+        than = "better than" if ours > theirs else "worse than" if ours < theirs else "just as good as"
+        name, what = BASELINES[str(second)], NAMES[self.main]
+        by = f"{abs(ours - theirs):.3f} " if ours != theirs else ""
+        said = f"By {what}, the chosen head is {by}{than} {name} on the very same rows"
+        if interval and interval[0] <= theirs <= interval[1]:
+            said += ". That is within the 95% interval: these rows cannot tell the two apart"
+        return f"{said}.{seen}"
+
+    def data(self) -> list[Any]:
+        split, info, report = self.report.split, self.info, self.report
+        what = {"classification": "classes", "multilabel": "labels"}.get(report.kind)
+        pairs = [("Label column", report.label), ("Task", report.kind)]
+        pairs += [(what.capitalize(), count(len(report.classes)))] if what else []
+        pairs += [
+            ("Vectors", f"{info['pooling']} pooling, layer {info['layer']}, {info['dim']:,} wide, {info['dtype']}")
+        ]
+        pairs += [("Split", f"{self._split()}; seed {split.get('seed', '-')}")]
+        special = {
+            "duplicates": "Duplicates, kept on one side",
+            "conflicts": "Texts with more than one label",
+            "unlabelled": "Left out, without a label",
+            "left_out": "Left out, text also in a group on another side",
+        }
+        pairs += [(text, count(split[key])) for key, text in special.items() if split.get(key) or key == "duplicates"]
+        return [Facts(pairs), *self._targets()]
+
+    def _split(self) -> str:
+        split = self.report.split
+        names = {"train": "training", "val": "validation", "test": "test"}
+        sides = ", ".join(f"{split[side]:,} {name}" for side, name in names.items() if split.get(side))
+        folds = f", the training rows in {len(self.folds)} folds" if self.folds else ""
+        group = f", groups by {split['group']} kept together" if split.get("group") else ""
+        return f"{sides} rows{folds}{group}"
+
+    def _targets(self) -> list[Any]:
+        """Rows of each class and side."""
+        targets = {side: one for side, one in self.info.get("targets", {}).items() if one.get("rows")}
+        if not targets:
+            return []
+        if self.report.kind == "regression":
+            keys = ("rows", "mean", "std", "min", "median", "max")
+            rows = [
+                [side, count(one["rows"]), *(f"{one[key]:.6g}" for key in keys[1:])] for side, one in targets.items()
+            ]
+            return [Table("The values", ("side", *keys), rows)]
+        classes = self.report.classes
+        counts = {side: [*one["counts"], *[0] * (len(classes) - len(one["counts"]))] for side, one in targets.items()}
+        order = sorted(range(len(classes)), key=lambda c: -counts["train"][c])[:COUNTED]
+        total = max(1, targets["train"]["rows"])
+        rows = [
+            [classes[c], *(count(counts[side][c]) for side in targets), f"{counts['train'][c] / total:.1%}"]
+            for c in order
+        ]
+        which = f"; the {COUNTED} commonest of {len(classes):,}" if len(classes) > COUNTED else ""
+        title = "label" if self.report.kind == "multilabel" else "class"
+        return [Table(f"Rows of each {title}{which}", (title, *targets, "share of train"), rows)]
+
+    def baselines(self) -> list[Any]:
+        second = "rmse" if self.main == "r2" else "macro_f1"
+        keys = [f"{side}_{name}" for side in ("val", "test") for name in (self.main, second)]
+        scored = {f"{self.report.best['name']}, chosen": self.report.best}
+        scored |= {BASELINES.get(name, name): scores for name, scores in self.report.baselines.items()}
+        keys = [key for key in keys if any(one.get(key) is not None for one in scored.values())]
+        if not keys:
+            return []
+        rows = [[name, *(score(one.get(key)) for key in keys)] for name, one in scored.items()]
+        key = f"{self.side}_{self.main}"
+        drawn = [
+            (name if i else "chosen head", one[key], one.get(f"{key}_interval"))
+            for i, (name, one) in enumerate(scored.items())
+            if one.get(key) is not None
+        ]
+        table = Table("The chosen head and the baselines, on the same rows", ("", *map(name_of, keys)), rows)
+        if not drawn:
+            return [table]
+        said = ", ".join(f"{name} {value:.3f}" for name, value, _ in drawn)
+        svg = plots.compared(f"{self.prefix}compared", name_of(key), drawn)
+        return [Figure(svg, f"{name_of(key)}: {said}", "The band is the 95% interval of the head's score."), table]
+
+    def leaderboard(self) -> list[Any]:
+        board = self.column.leaderboard
+        blocks: list[Any] = []
+        values = np.array([row[f"val_{self.main}"] for row in board if row.get(f"val_{self.main}") is not None], float)
+        if len(values) >= DRAWN:
+            blocks.append(self._distribution(values))
+        rows = board[:TOP]
+        keys, scores = swept(board)[0], [key for key in SCORES if any(row.get(key) is not None for row in rows)]
+        body = [
+            [row["rank"], row["name"], *(setting(key, row) for key in keys),
+             "-" if row["status"] != "ok" else f"{row['best_epoch'] + 1:.3g}", *(score(row.get(key)) for key in scores)]
+            for row in rows
+        ]  # fmt: skip
+        titles = ("rank", "head", *(SETTINGS[key] for key in keys), "epoch", *(SCORES[key] for key in scores))
+        which = f"The first {TOP} of {len(board):,} heads" if len(board) > TOP else "Every head"
+        blocks.append(Table(f"{which}, by validation loss", titles, body, words=(1,)))
+        shared = same_in_all(board)
+        if shared:
+            blocks.append(Words(f"The same in all of these: {shared}."))
+        return [*blocks, *self._spread(), *self._fold_scores()]
+
+    def _distribution(self, values: np.ndarray) -> Figure:
+        key = f"val_{self.main}"
+        marks = {"chosen": self.report.best[key]}
+        marks |= {
+            BASELINES.get(name, name): one.get(key) for name, one in self.report.baselines.items() if "tfidf" in name
+        }
+        marks = {name: float(value) for name, value in marks.items() if value is not None}
+        low, middle, high = np.quantile(values, [0, 0.5, 1])
+        said = f"{name_of(key)} of {len(values):,} heads: from {low:.3f} to {high:.3f}, median {middle:.3f}"
+        svg = plots.distribution(f"{self.prefix}distribution", name_of(key), values, marks)
+        return Figure(svg, said, f"{said}.")
+
+    def _spread(self) -> list[Any]:
+        """What the seed alone changes."""
+        spreads = self.report.spread[:SPREADS]
+        if not spreads:
+            return []
+        settings = [one["settings"] for one in spreads]
+        keys = swept(settings)[0]
+        numbers = ("mean", "std", "min", "max")
+        rows = [
+            [
+                i,
+                *(setting(key, one["settings"]) for key in keys),
+                len(one["heads"]),
+                *(score(one[name]) for name in numbers),
+            ]
+            for i, one in enumerate(spreads, 1)
+        ]
+        titles = ("setting", *(SETTINGS[key] for key in keys), "seeds", "mean", "std", "lowest", "highest")
+        which = (
+            f"; the first {SPREADS} of {len(self.report.spread):,} settings"
+            if len(self.report.spread) > SPREADS
+            else ""
+        )
+        caption = f"What the seed alone changes: validation {NAMES[spreads[0]['score']]}{which}"
+        name = f"validation {NAMES[spreads[0]['score']]}"
+        svg = plots.spread(f"{self.prefix}spread", name, [(one["min"], one["mean"], one["max"]) for one in spreads])
+        said = "; ".join(f"setting {i}: {one['min']:.3f} to {one['max']:.3f}" for i, one in enumerate(spreads, 1))
+        figure = Figure(svg, f"Spread over the seeds. {said}", "From the worst seed to the best; the dot is the mean.")
+        return [figure, Table(caption, titles, rows, words=())]
+
+    def _fold_scores(self) -> list[Any]:
+        """The chosen settings, fold by fold."""
+        if not self.folds:
+            return []
+        rows = []
+        for fold, sides in enumerate(self.folds):
+            head = self.info["heads"][f"{self.report.best['name']}/fold-{fold}"]
+            kept, history = head["best_epoch"], head["history"]
+            scores = [history[key][kept] if kept >= 0 else None for key in ("val_loss", f"val_{self.main}")]
+            rows.append([fold + 1, *(count(sides[side]) for side in ("train", "val")), kept + 1, *map(score, scores)])
+        titles = ("fold", "training rows", "validation rows", "epoch", "val loss", f"val {NAMES[self.main]}")
+        return [Table(f"The settings of {self.report.best['name']}, fold by fold", titles, rows, words=())]
+
+    def curves(self) -> list[Any]:
+        curves = self.column.curves
+        if not curves or not curves["train_loss"].shape[1]:
+            return []
+        loss = {"train": curves["train_loss"][0], "validation": curves["val_loss"][0]}
+        loss = {name: values for name, values in loss.items() if np.isfinite(values).any()}
+        shown = "val_loss" if "validation" in loss else "train_loss"
+        pictures = [self._curve("loss", loss, curves[shown][1:], "validation" if shown == "val_loss" else "training")]
+        key = f"val_{self.main}"
+        scored = np.isfinite(curves[key][0]).any()
+        if scored:
+            line = {"validation": curves[key][0]}
+            pictures.append(self._curve(NAMES[self.main], line, curves[key][1:], "validation"))
+        columns = {"train loss": "train_loss", "val loss": "val_loss", name_of(key): key}
+        epochs = np.flatnonzero(np.isfinite(curves["train_loss"][0]))
+        step = -(-len(epochs) // EPOCHS)
+        rows = [
+            [int(epoch) + 1, *(score(_finite(curves[name][0, epoch])) for name in columns.values())]
+            for epoch in epochs[::step]
+        ]
+        caption = f"{self.report.best['name']}, epoch by epoch" + (f", every {step} epochs" if step > 1 else "")
+        return [Row(pictures), Table(caption, ("epoch", *columns), rows, words=(), folded=True)]
+
+    def _curve(self, what: str, lines: dict[str, np.ndarray], others: np.ndarray, side: str) -> Figure:
+        name = self.report.best["name"]
+        last = np.flatnonzero(np.isfinite(lines["train" if "train" in lines else "validation"])).max(initial=0)
+        epochs = np.arange(1, lines[next(iter(lines))].shape[0] + 1)
+        svg = plots.learning_curves(f"{self.prefix}{what}", what, epochs, {f"{k}": v for k, v in lines.items()}, others)
+        ends = ", ".join(f"{k} {v[0]:.3f} at first, {v[last]:.3f} at last" for k, v in lines.items())
+        rest = f"; grey: the {side} {what} of the other {len(others):,} heads" if len(others) else ""
+        folds = ", mean over the folds" if self.folds else ""
+        return Figure(svg, f"{what} over {last + 1} epochs, {name}: {ends}", f"{name}{folds}: {what} by epoch{rest}.")
+
+    def mistakes(self) -> list[Any]:
+        kept = self.column.mistakes
+        if "mistakes" not in self.info:
+            return [
+                Words("This run did not keep its mistakes: an older embedcache made it. Train it again to see them.")
+            ]
+        blocks: list[Any] = []
+        for side in ["test", "val"] if self.folds else [self.side]:
+            items = kept.get(side, [])[:MISTAKES]
+            if side in kept:
+                blocks.append(Words(self._mistakes_are(side, len(items))))
+            if items:
+                blocks.append(Mistakes([self._mistake(one) for one in items]))
+        if self.contents.texts and any(kept.values()):
+            blocks.insert(0, Notes([self.contents.texts + "; row numbers stand for the texts that are not here"]))
+        return blocks
+
+    def _mistakes_are(self, side: str, n: int) -> str:
+        if not n:
+            return f"Not one of the {self.rows[side]} is wrong."
+        if self.report.kind == "regression":
+            return f"The {n} largest errors among the {self.rows[side]}, each text once:"
+        how = "the head that did not train on it" if side == "val" and self.folds else "the chosen head"
+        return (
+            f"The {n} wrong {self.rows[side]} of which {how} was surest, each text once. Some may be wrongly labelled."
+        )
+
+    def _mistake(self, one: dict[str, Any]) -> tuple[str, str, str | None]:
+        where = f"row {one['row']:,}" + (f", id {one['id']}" if one["id"] is not None else "")
+        if self.report.kind == "regression":
+            error = one["predicted"] - one["label"]
+            return f"{one['label']:.6g}, predicted {one['predicted']:.6g} ({error:+.4g})", where, one["text"]
+        if self.report.kind == "multilabel":
+            said = "has it" if one["about"] in one["label"] else "has it not"
+            line = f"{one['about']}: {said}, probability {one['probability']:.3f}"
+            both = (", ".join(one[key]) or "none" for key in ("label", "predicted"))
+            return line, "{}; labels: {}; predicted: {}".format(where, *both), one["text"]
+        line = f"{one['label']}, taken for {one['predicted']} with probability {one['probability']:.3f}"
+        return line, f"{where}; probability of the right class {one['label_probability']:.3f}", one["text"]
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
