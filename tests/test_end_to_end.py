@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import embedcache as ec
-from embedcache.heads.run import FILES
+from embedcache.heads.run import CARD, FILES, REPORT
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "demo"))
 import fetch
@@ -89,7 +89,7 @@ def test_train_predict_search(cache: Path, tmp_path: Path) -> None:
         "a dull and lifeless mess that bores to tears",
     )
     assert (good["label"], bad["label"]) == ("fresh", "rotten")
-    assert sorted(file.name for file in run.iterdir()) == sorted(FILES)
+    assert sorted(file.name for file in run.iterdir()) == sorted([*FILES, REPORT, CARD])
     found = embedcache("search", cache, "a scary horror film", "-k", "5", "--pooling", "mean")["results"]
     assert [one["rank"] for one in found] == [1, 2, 3, 4, 5]
     assert any(
