@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from click.testing import CliRunner
 from embedcache.cli import main
 from embedcache.errors import EmbedcacheError
 from embedcache.index import SearchIndex
+from embedcache.search import Query, Searcher
 from embedcache.searching import search_cache
 from tests.conftest import make_cache, make_reviews
 
@@ -323,3 +325,112 @@ def test_an_encoder_that_changed(tmp_path: Path, bert_copy: Path) -> None:
     with pytest.raises(EmbedcacheError, match="no such folder"):
         search_cache(path, query=TEXTS[2], device="cpu")
     assert search_cache(path, row=2).answers[0].results
+
+
+# ---- conditions on numbers and dates, several examples, what is shown once ----
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Path:
+    """Ten rows with years, dates and classes that are numbers; the vectors are corners of a cube, more or less."""
+    X = np.random.default_rng(8).normal(size=(10, 8)).astype(np.float32)
+    years = ["1990", "2010", "2010.5", " 2020 ", "unknown", "", "nan", "1e3", "-5", "2009"]
+    dates = [f"2010-0{1 + i % 9}-15" for i in range(9)] + ["2011-01-01T10:00"]
+    stars: list[str | None] = ["1", "2", "3", "4", "5", None, "1", "2", "10", "4"]
+    texts = [f"text {chr(97 + i) * 9}" for i in range(10)]
+    return make_cache(tmp_path / "kept.h5", texts, X, {"stars": stars}, columns={"year": years, "day": dates})
+
+
+@pytest.mark.parametrize(
+    ("where", "rows"),
+    [
+        ("year>=2010", [1, 2, 3]),
+        ("year<2010", [0, 7, 8, 9]),
+        ("year > 2010 and year<=2020", [2, 3]),
+        ("not year>=2010", [0, 4, 5, 6, 7, 8, 9]),
+        ("day>=2010-09-01", [8, 9]),
+        ("day<2010-02-01", [0]),
+        ("stars>3", [3, 4, 8, 9]),
+        ("not stars>3", [0, 1, 2, 6, 7]),
+        ("stars=1 or year==2010", [0, 1, 6]),
+        ("(stars=1 or stars=2) and not (year<2000 or year=nan)", [1]),
+        ("stars=1,stars=2,year<2010", [0, 7]),
+        ('year=" 2020 "', [3]),
+    ],
+)
+def test_conditions(kept: Path, where: str, rows: list[int]) -> None:
+    with Searcher.open(kept) as searcher:
+        assert np.flatnonzero(searcher.among(where)).tolist() == rows
+        found = searcher.search([Query((5,))], 10, where=where)[0].results
+        assert sorted(one.row for one in found) == [row for row in rows if row != 5]
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        ("year>new", "'new' is neither a number nor a date"),
+        ("year>", "'' is neither a number nor a date"),
+        ("stars=1 and yeer>3", "no column 'yeer'"),
+        ("yeer>3", "no column 'yeer' to filter by; it has: stars, day, year"),
+        ("year>2030", "no row of .* meets all"),
+        ("stars=1 and (year=2010", "is no condition"),
+    ],
+)
+def test_conditions_that_fail(kept: Path, where: str, message: str) -> None:
+    with Searcher.open(kept) as searcher, pytest.raises(EmbedcacheError, match=message) as error:
+        searcher.among(where)
+    assert "\n" not in str(error.value)
+
+
+def test_several_examples_and_unlike_ones(kept: Path) -> None:
+    with Searcher.open(kept) as searcher:
+        X = searcher.cache.embeddings("cls").astype(np.float64)
+        (answer,) = searcher.search([Query((1, 2), (3, 4))], 10)
+        p, n = X[[1, 2]].mean(axis=0), X[[3, 4]].mean(axis=0)
+        wanted = cosines((2 * p - n)[None], X)[0]
+        order = [int(row) for row in np.argsort(-wanted) if row not in (1, 2, 3, 4)]
+        assert [found.row for found in answer.results] == order
+        np.testing.assert_allclose([found.score for found in answer.results], wanted[order], atol=1e-6)
+        assert (answer.query, answer.row) == ("row 1, row 2; unlike row 3, row 4", None)
+        many = searcher.search([Query((1, 2), (3, 4)), Query((7,))], 10)
+        assert many[0] == answer and many[1] == searcher.search([Query((7,))], 10)[0]
+        with pytest.raises(EmbedcacheError, match="nothing to be like"):
+            searcher.search([Query((), (3,))])
+        with pytest.raises(EmbedcacheError, match="blank"):
+            searcher.search([Query((3, " "))])
+        with pytest.raises(EmbedcacheError, match="no row 10"):
+            searcher.search([Query((3,), (10,))])
+
+
+def test_texts_among_the_examples(cache: Path) -> None:
+    with Searcher.open(cache, device="cpu") as searcher:
+        by_text = searcher.search([Query((TEXTS[3],), (TEXTS[4],))], 60)[0]
+        by_row = searcher.search([Query((3,), (4,))], 60)[0]
+        scores = {found.row: found.score for found in by_text.results}
+        assert {found.row for found in by_row.results} == scores.keys() - {3, 4}
+        assert all(abs(scores[found.row] - found.score) < 1e-3 for found in by_row.results)
+        assert by_text.query == f'"{TEXTS[3]}"; unlike "{TEXTS[4]}"'
+
+
+def test_dedupe_shows_near_identical_texts_once_and_finds_k(tmp_path: Path) -> None:
+    texts = [f"a long enough review number {'abcdefghij'[i // 50] * 12}" + "!" * (i % 50) for i in range(500)]
+    X = np.random.default_rng(9).normal(size=(10, 8))[np.arange(500) // 50]
+    X = (X + 0.01 * np.random.default_rng(10).normal(size=X.shape)).astype(np.float32)
+    path = make_cache(tmp_path / "c.h5", texts, X)
+    with Searcher.open(path) as searcher:
+        (answer,) = searcher.search([Query((0,))], 5, dedupe=True)
+        assert [found.rank for found in answer.results] == [1, 2, 3, 4, 5]
+        assert len({texts[found.row].rstrip("!") for found in answer.results}) == 5
+        assert not any(texts[found.row].startswith(texts[0]) for found in answer.results)
+        assert len(searcher.search([Query((0,))], 50, dedupe=True)[0].results) == 9
+        best = [found.row for found in searcher.search([Query((0,))], 500)[0].results]
+        assert [found.row for found in answer.results] == sorted((f.row for f in answer.results), key=best.index)
+        assert answer.results[0].row == next(row for row in best if row >= 50)
+
+
+def test_many_threads_get_the_same(cache: Path) -> None:
+    with Searcher.open(cache) as searcher:
+        wanted = {row: searcher.search([Query((row,))], 5) for row in range(60)}
+        with ThreadPoolExecutor(8) as pool:
+            found = pool.map(lambda row: searcher.search([Query((row % 60,))], 5), range(240))
+            assert all(answer == wanted[i % 60] for i, answer in enumerate(found))
