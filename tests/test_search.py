@@ -1,10 +1,9 @@
-"""Search against brute force in float64; filters, files of queries, and what must be refused."""
+"""Search in a whole cache: filters, files of queries, and what must be refused. Of the index: tests/index/."""
 
 from __future__ import annotations
 
 import json
 import shutil
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -18,128 +17,13 @@ from embedcache.errors import EmbedcacheError
 from embedcache.index import SearchIndex
 from embedcache.search import Query, Searcher
 from embedcache.searching import search_cache
+from tests.brute_force import cosines
 from tests.conftest import make_cache, make_reviews
 
 REVIEWS = make_reviews(60)
 TEXTS = [text for text, _ in REVIEWS]
 LABELS = [None if i % 10 == 9 else label for i, (_, label) in enumerate(REVIEWS)]
 MOVIES = [["Alien", "Me, Myself & Irene", "七人の侍", ""][i % 4] for i in range(60)]
-
-
-def cosines(Q: np.ndarray, X: np.ndarray) -> np.ndarray:
-    Q, X = Q.astype(np.float64), X.astype(np.float64)
-    scale = np.linalg.norm(Q, axis=1)[:, None] * np.linalg.norm(X, axis=1)
-    return np.divide(Q @ X.T, scale, out=np.zeros_like(scale), where=scale > 0)
-
-
-def assert_exact(found: Any, expected: np.ndarray) -> None:
-    """Scores are the k best of ``expected`` [q, N]; each row has the score that is given (ties may swap)."""
-    k = found.rows.shape[1]
-    best = -np.sort(-expected, axis=1)[:, :k]
-    np.testing.assert_allclose(found.scores, best, atol=2e-6)
-    np.testing.assert_allclose(np.take_along_axis(expected, found.rows, axis=1), found.scores, atol=2e-6)
-    assert all(len(set(rows)) == k for rows in found.rows.tolist())
-
-
-@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
-@pytest.mark.parametrize("k", [1, 10, 5000])
-def test_equals_brute_force(dtype: Any, k: int) -> None:
-    rng = np.random.default_rng(0)
-    X = (rng.normal(size=(1000, 32)) + 0.5).astype(dtype)
-    X[7], X[8] = 0, X[9]
-    Q = rng.normal(size=(30, 32)) * 100
-    found = SearchIndex.from_vectors(X).search(Q, k=k)
-    assert found.rows.shape == found.scores.shape == (30, min(k, 1000))
-    assert (found.rows.dtype, found.scores.dtype) == (np.int64, np.float32)
-    assert_exact(found, cosines(Q, X))
-
-
-def test_a_filter_is_exact() -> None:
-    rng = np.random.default_rng(1)
-    X, Q = rng.normal(size=(1003, 16)), rng.normal(size=(5, 16))
-    index = SearchIndex.from_vectors(X)
-    for share in (0.5, 0.01, 0.0):
-        among = rng.random(1003) < share
-        found = index.search(Q, k=20, among=among)
-        assert found.rows.shape == (5, min(20, among.sum()))
-        assert among[found.rows].all()
-        if among.any():
-            assert_exact(found, np.where(among, cosines(Q, X), -2))
-
-
-def test_rows_without_a_direction_are_safe() -> None:
-    X = np.random.default_rng(2).normal(size=(50, 8))
-    X[0], X[1, 3], X[2, 0], X[3] = 0, np.nan, np.inf, 1e200
-    index = SearchIndex.from_vectors(X)
-    found = index.search(X[10], k=50)
-    assert sorted(found.rows[0]) == list(range(50))
-    assert np.isfinite(found.scores).all()
-    assert found.rows[0, 0] == 10
-    assert (found.scores[0][np.isin(found.rows[0], [0, 1, 2])] == 0).all()
-    assert (index.search(np.zeros(8), k=3).scores == 0).all()
-    with pytest.raises(EmbedcacheError, match="NaN"):
-        index.search(np.full(8, np.nan))
-
-
-def test_torch_tensors_and_single_vectors() -> None:
-    import torch
-
-    X = torch.randn(20, 8, dtype=torch.bfloat16, generator=torch.Generator().manual_seed(0))
-    assert SearchIndex.from_vectors(X).search(X[3], k=1).rows.tolist() == [[3]]
-
-
-@pytest.mark.parametrize("X", [np.zeros((3, 0)), np.array([["a"]]), np.zeros((2, 2, 2))])
-def test_what_is_no_matrix_of_vectors(X: np.ndarray) -> None:
-    with pytest.raises(EmbedcacheError, match="vectors must be numbers"):
-        SearchIndex.from_vectors(X)
-
-
-def test_vectors_of_another_width() -> None:
-    with pytest.raises(EmbedcacheError, match="7 wide, the index 8"):
-        SearchIndex.from_vectors(np.eye(8)).search(np.zeros((2, 7)))
-    with pytest.raises(EmbedcacheError, match="from vectors alone"):
-        SearchIndex.from_vectors(np.eye(8)).search(["text"])
-
-
-def test_save_and_load(tmp_path: Path) -> None:
-    X = np.random.default_rng(3).normal(size=(40, 8))
-    index, path = SearchIndex.from_vectors(X), tmp_path / "reviews.index"
-    index.save(path)
-    again = SearchIndex.load(path)
-    assert (again.rows, again.dim, again.encoder, again.pooling) == (40, 8, None, "cls")
-    np.testing.assert_array_equal(again.search(X).rows, index.search(X).rows)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["reviews.index", "reviews.index.json"]
-    with pytest.raises(EmbedcacheError, match="cannot write the index"):
-        index.save(tmp_path / "none" / "reviews.index")
-
-
-@pytest.mark.parametrize("spoil", ["cut", "other", "about", "list", "version", "missing"])
-def test_a_damaged_index(tmp_path: Path, spoil: str) -> None:
-    path = tmp_path / "reviews.index"
-    SearchIndex.from_vectors(np.eye(8)).save(path)
-    about = tmp_path / "reviews.index.json"
-    if spoil == "cut":
-        path.write_bytes(path.read_bytes()[:60])
-    elif spoil == "other":
-        SearchIndex.from_vectors(np.eye(9)).save(tmp_path / "b")
-        shutil.copy(tmp_path / "b", path)
-    elif spoil == "about":
-        about.write_text("{")
-    elif spoil == "list":
-        about.write_text("[]")
-    elif spoil == "version":
-        about.write_text(json.dumps({**json.loads(about.read_text()), "format_version": 2}))
-    else:
-        about.unlink()
-    with pytest.raises(EmbedcacheError, match=r"reviews\.index") as error:
-        SearchIndex.load(path)
-    assert "\n" not in str(error.value)
-
-
-def test_without_faiss(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "faiss", None)
-    with pytest.raises(EmbedcacheError, match=r"pip install 'embedcache\[cpu\]', or 'embedcache\[gpu\]'"):
-        SearchIndex.from_vectors(np.eye(8))
 
 
 # A whole cache, with the tiny BERT that made it.

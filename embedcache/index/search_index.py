@@ -1,8 +1,9 @@
-"""An index of vectors by cosine. Exact, with FAISS."""
+"""An index of vectors by cosine: built from a cache, searched by texts or vectors, kept in a file."""
 
 from __future__ import annotations
 
-import json
+import os
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,12 +12,12 @@ import numpy as np
 
 from embedcache.cache import Cache, open_cache
 from embedcache.errors import EmbedcacheError
+from embedcache.index import files
+from embedcache.index.exact import Exact, Rows, mean_of, unit_length
+from embedcache.index.files import About, SpoiltError
 
 if TYPE_CHECKING:
     from embedcache.encoder.model import Encoder
-
-CHUNK_ROWS = 8192  # rows that are converted to float32 at once
-INDEX_FORMAT = {"format": "embedcache-index", "format_version": 1, "kind": "exact"}
 
 
 @dataclass(frozen=True)
@@ -28,58 +29,102 @@ class Neighbours:
 
 
 class SearchIndex:
-    """All rows' vectors at unit length, searched exactly by inner product.
+    """All rows' vectors at unit length, searched by inner product. Any number of threads may search at once.
 
     A row that is zero or holds NaN or infinity has no direction: its score is 0 for every query.
 
     Attributes:
-        rows: N. dim: D.
+        about: what it is: kind, rows, dim, recall asked and measured, parameters, what it was made from.
         encoder: the cache's description of its encoder, with which texts are encoded; None from bare vectors.
-        pooling, layer: which of the encoder's vectors these are.
     """
 
-    def __init__(
-        self, index: Any, encoder: dict[str, Any] | None = None, pooling: str = "cls", layer: int = -1
-    ) -> None:
-        self._index = index
-        self.encoder, self.pooling, self.layer = encoder, pooling, layer
+    def __init__(self, about: About, rows: Rows, engine: Any, *, own_vectors: bool) -> None:
+        self.about, self._rows, self._engine = about, rows, engine
+        self._own_vectors = own_vectors
         self._loaded: Encoder | None = None
-        self.center = False
 
     @property
     def rows(self) -> int:
-        return int(self._index.ntotal)
+        """N."""
+        return self.about.rows
 
     @property
     def dim(self) -> int:
-        return int(self._index.d)
+        """D."""
+        return self.about.dim
+
+    @property
+    def kind(self) -> str:
+        return self.about.kind
+
+    @property
+    def encoder(self) -> dict[str, Any] | None:
+        return self.about.encoder
+
+    @property
+    def pooling(self) -> str:
+        """Which of the encoder's vectors these are, with ``layer``."""
+        return self.about.pooling
+
+    @property
+    def layer(self) -> int:
+        return self.about.layer
+
+    @property
+    def center(self) -> bool:
+        """Whether the mean of all rows was taken off, of queries too."""
+        return self.about.center
+
+    @property
+    def recall(self) -> float:
+        """recall@10 as measured against exact; 1 for exact."""
+        return self.about.measured
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        return self.about.parameters
 
     @classmethod
     def build(
-        cls, cache: Cache | str | Path, pooling: str = "cls", layer: int = -1, kind: str = "auto", center: bool = False
+        cls,
+        cache: Cache | str | Path,
+        pooling: str = "cls",
+        layer: int = -1,
+        *,
+        kind: str = "auto",
+        recall: float = 0.99,
+        center: bool = False,
     ) -> SearchIndex:
         """Index a cache's vectors.
+
+        Args:
+            center: take the mean of all rows off before they are brought to unit length, and off queries.
 
         Raises:
             EmbedcacheError: it cannot be opened, has no such vectors, is not complete or has no rows; no FAISS.
         """
         if not isinstance(cache, Cache):
             with open_cache(cache) as opened:
-                return cls.build(opened, pooling, layer)
+                return cls.build(opened, pooling, layer, kind=kind, recall=recall, center=center)
         if not cache.rows:
             raise EmbedcacheError(f"{cache.path} has no rows to search: extract some texts into it first")
-        index = cls.from_vectors(cache.embeddings(pooling, layer))
-        index.encoder, index.pooling, index.layer = cache.encoder, pooling, layer
+        index = cls._of(cache.embeddings(pooling, layer), kind, recall, center, own_vectors=False)
+        about = index.about
+        about.pooling, about.layer, about.encoder = pooling, layer, cache.encoder
+        about.cache, about.fingerprint = str(cache.path), cache.fingerprint
+        about.digest = files.rows_digest(cache, pooling, layer, cache.rows)
         return index
 
     @classmethod
-    def from_vectors(cls, X: Any) -> SearchIndex:
-        """Index [N, D] vectors: a NumPy array (float16, memory-mapped, ...) or a torch tensor; copied as float32."""
-        X = _as_array(X)
-        index = _faiss().IndexFlatIP(X.shape[1])
-        for start in range(0, len(X), CHUNK_ROWS):
-            index.add(unit_length(X[start : start + CHUNK_ROWS]))
-        return cls(index)
+    def from_vectors(cls, X: Any, *, kind: str = "auto", recall: float = 0.99, center: bool = False) -> SearchIndex:
+        """Index [N, D] vectors: a NumPy array (float16, memory-mapped, ...) or a torch tensor; not copied if float."""
+        return cls._of(np.atleast_2d(_as_array(X)), kind, recall, center, own_vectors=True)
+
+    @classmethod
+    def _of(cls, X: np.ndarray, kind: str, recall: float, center: bool, *, own_vectors: bool) -> SearchIndex:
+        rows = Rows(X, mean_of(X) if center else None)
+        about = About("exact", len(X), X.shape[1], center=center, trained_rows=len(X))
+        return cls(about, rows, Exact(rows), own_vectors=own_vectors)
 
     def search(self, queries: Any, k: int = 10, *, among: np.ndarray | None = None) -> Neighbours:
         """The k rows most like each query.
@@ -91,66 +136,77 @@ class SearchIndex:
 
         Raises:
             EmbedcacheError: vectors of another width or with NaN; texts, but the index came from bare vectors, or the
-                encoder cannot be had or is no longer the one that made the vectors.
+                encoder cannot be had or is no longer the one that made the vectors; ``among`` of another length.
         """
-        Q = unit_length(self._query_vectors(queries))
-        k = min(k, self.rows if among is None else int(np.count_nonzero(among)))
-        if k < 1:
-            return Neighbours(np.empty((len(Q), 0), dtype=np.int64), np.empty((len(Q), 0), dtype=np.float32))
-        faiss, options = _faiss(), {}
+        Q = unit_length(self._query_vectors(queries), self._rows.mean)
         if among is not None:
-            bits = np.packbits(among, bitorder="little")
-            options["params"] = faiss.SearchParameters(sel=faiss.IDSelectorBitmap(bits))
-        scores, rows = self._index.search(Q, k, **options)
+            among = np.asarray(among, dtype=bool)
+            if among.shape != (self.rows,):
+                raise EmbedcacheError(f"among is {list(among.shape)}, not one bool for each of {self.rows} rows")
+            if among.all():
+                among = None
+        k = min(k, self.rows if among is None else int(np.count_nonzero(among)))
+        if k < 1 or not len(Q):
+            k = max(k, 0)
+            return Neighbours(np.empty((len(Q), k), dtype=np.int64), np.empty((len(Q), k), dtype=np.float32))
+        scores, rows = self._engine.search(Q, k, among)
         return Neighbours(rows, np.clip(scores, -1, 1))
 
-    def vector(self, row: int) -> np.ndarray:
-        """Row ``row`` at unit length, float32 [D]."""
-        return np.asarray(self._index.reconstruct(row))
+    def vectors(self, rows: Any) -> np.ndarray:
+        """float32 [n, D]: rows as the index sees them, at unit length, centred if it is."""
+        return self._rows.unit(np.asarray(rows, dtype=np.int64))
+
+    def prepare(self) -> None:
+        """Do now what the first searches would have to wait for. Worth it in a server."""
+        self._engine.prepare()
 
     def use(self, encoder: Encoder) -> None:
         """Encode query texts with this encoder from now on."""
         self._loaded = encoder
 
-    def save(self, path: str | Path) -> None:
-        """Write the FAISS file ``path`` and beside it ``path``.json, which says what it holds."""
-        path = Path(path)
-        about = {**INDEX_FORMAT, "rows": self.rows, "dim": self.dim, "encoder": self.encoder}
-        about |= {"pooling": self.pooling, "layer": self.layer}
-        partial, described = (path.with_name(path.name + end) for end in (".tmp", ".json.tmp"))
-        try:
-            _faiss().write_index(self._index, str(partial))
-            described.write_text(json.dumps(about, indent=2), encoding="utf-8")
-            partial.replace(path)
-            described.replace(_about(path))
-        except (OSError, RuntimeError) as error:
-            for leftover in (partial, described):
-                leftover.unlink(missing_ok=True)
-            raise EmbedcacheError(f"cannot write the index {path}: {error}: check the folder and the disk") from error
+    def save(self, path: str | Path) -> int:
+        """Write the index file; returns its bytes. Vectors of a cache stay there; bare vectors are written too.
+
+        Raises:
+            EmbedcacheError: it cannot be written there.
+        """
+        path, about = Path(path), self.about
+        sections = dict(self._engine.sections()) if hasattr(self._engine, "sections") else {}
+        if self._rows.mean is not None:
+            sections["mean"] = files.put_array(self._rows.mean)
+        if self._own_vectors:
+            stored = self._rows.stored
+            stored = stored if stored.dtype in (np.float16, np.float32) else stored.astype(np.float32)
+            sections["vectors_" + stored.dtype.name] = files.put_array(stored)
+        if about.cache is not None:
+            about = About(**{**vars(about), "cache": _relative(about.cache, path)})
+        return files.write(path, about, sections)
 
     @classmethod
     def load(cls, path: str | Path, cache: Cache | None = None) -> SearchIndex:
         """Read what ``save`` wrote.
 
+        Args:
+            cache: where the vectors are; None opens the one that the index was made from.
+
         Raises:
-            EmbedcacheError: a file is missing, is no such index, or the two do not belong together.
+            EmbedcacheError: a file is missing, is no such index or damaged, or the cache is another or has changed.
         """
-        path, faiss = Path(path), _faiss()
-        for file in (path, _about(path)):
-            if not file.is_file():
-                raise EmbedcacheError(f"{file}: no such file: an index is two files, {path.name} and {path.name}.json")
+        path = Path(path)
         try:
-            about = json.loads(_about(path).read_text(encoding="utf-8"))
-            index = faiss.read_index(str(path))
-            right = about.items() >= INDEX_FORMAT.items() and isinstance(index, faiss.IndexFlat)
-            if not right or (index.ntotal, index.d) != (about["rows"], about["dim"]):
-                raise ValueError("not what its .json says")
-            return cls(index, about["encoder"], about["pooling"], about["layer"])
-        except (OSError, RuntimeError, ValueError, KeyError, AttributeError, MemoryError) as error:
-            reason = " ".join(str(error).split())[:120]
-            raise EmbedcacheError(
-                f"{path} is no index of this version, or damaged ({reason}): build it again"
-            ) from error
+            about, sections = files.read(path)
+            mean = files.take_array(sections["mean"], np.float32, about.dim) if about.center else None
+            stored = _own_vectors(about, sections)
+            own = stored is not None
+            if stored is None:
+                if cache is None:
+                    cache = open_cache(path.parent / str(about.cache))
+                stored = _vectors_of(cache, about, path)
+            rows = Rows(stored, mean)
+            return cls(about, rows, Exact(rows), own_vectors=own)
+        except (SpoiltError, KeyError) as error:
+            again = "build it again" if cache is None else _again(cache, path)
+            raise EmbedcacheError(f"{path} is no index of this version, or damaged ({error}): {again}") from None
 
     def _query_vectors(self, queries: Any) -> np.ndarray:
         if isinstance(queries, str):
@@ -174,14 +230,51 @@ class SearchIndex:
         return self._loaded.encode_texts(texts, [(self.pooling, self.layer)])[0]
 
 
-def unit_length(X: np.ndarray) -> np.ndarray:
-    """[n, D] to float32 rows of length 1; a row that has no direction (zero, NaN, infinite) becomes zero."""
-    X = np.asarray(X, dtype=np.float64)
-    with np.errstate(over="ignore", invalid="ignore"):
-        norms = np.sqrt(np.einsum("ij,ij->i", X, X))
-        usable = np.isfinite(norms) & (norms > 0)
-        scaled = X / np.where(usable, norms, 1)[:, None]
-    return np.ascontiguousarray(np.where(usable[:, None], scaled, 0), dtype=np.float32)
+def _own_vectors(about: About, sections: dict[str, np.ndarray]) -> np.ndarray | None:
+    for dtype in ("float16", "float32"):
+        if "vectors_" + dtype in sections:
+            return files.take_array(sections["vectors_" + dtype], dtype, about.rows, about.dim)
+    return None
+
+
+def _vectors_of(cache: Cache, about: About, path: Path) -> np.ndarray:
+    """The cache's vectors, if they are those that the index was made from."""
+    output = (about.pooling, about.layer)
+    again = _again(cache, path, about)
+    if cache.fingerprint != about.fingerprint or output not in cache.outputs:
+        raise EmbedcacheError(f"{path} is not an index of {cache.path}, but of other vectors: {again}")
+    stored = cache.embeddings(*output)
+    changed = cache.rows < about.rows or files.rows_digest(cache, *output, about.rows) != about.digest
+    if changed or stored.shape[1] != about.dim:
+        raise EmbedcacheError(f"{path} is out of date, rows of {cache.path} have changed since: {again}")
+    if cache.rows > about.rows:
+        more = f"{cache.rows - about.rows:,} rows were added to {cache.path} since"
+        raise EmbedcacheError(f"{path} is out of date, {more}: {again}")
+    return stored
+
+
+def _again(cache: Cache, path: Path, about: About | None = None) -> str:
+    """The command that makes the index anew."""
+    command = ["embedcache", "index", _shown(cache.path)]
+    if path.absolute() != default_path(cache.path):
+        command += ["-o", str(path)]
+    if about is not None and (about.pooling, about.layer) in cache.outputs:
+        command += ["--pooling", about.pooling] if about.pooling != "cls" else []
+        command += ["--layers", str(about.layer)] if about.layer != -1 else []
+        command += ["--center"] if about.center else []
+    return "run " + shlex.join(command)
+
+
+def _shown(path: Path) -> str:
+    """Relative to where one is, if it is below."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def _relative(cache: str, path: Path) -> str:
+    try:
+        return os.path.relpath(cache, path.absolute().parent)
+    except ValueError:  # another drive
+        return cache
 
 
 def _as_array(X: Any) -> np.ndarray:
@@ -191,20 +284,6 @@ def _as_array(X: Any) -> np.ndarray:
     if X.ndim not in (1, 2) or X.dtype.kind not in "fiu" or X.shape[-1] == 0:
         raise EmbedcacheError(f"vectors must be numbers [n, D], not {X.dtype} {list(X.shape)}")
     return X
-
-
-def _faiss() -> Any:
-    try:
-        import faiss
-    except ImportError as error:
-        raise EmbedcacheError(
-            "search needs FAISS, which is not installed: pip install 'embedcache[cpu]', or 'embedcache[gpu]' (not both)"
-        ) from error
-    return faiss
-
-
-def _about(path: Path) -> Path:
-    return path.with_name(path.name + ".json")
 
 
 def load_encoder(
@@ -219,4 +298,5 @@ def load_encoder(
 
 
 def default_path(p: str | Path) -> Path:
+    """Where the index of a cache is by default: reviews.h5 -> reviews.index."""
     return Path(p).with_suffix(".index")
