@@ -83,10 +83,13 @@ class Matrix:
 
 @dataclass
 class Mistakes:
-    """Texts with what was said of them: (head line, small print, text or None)."""
+    """Texts with what was said of them: (head line, small print, text or None).
+
+    The head line in parts, by turns a name from the data and words of ours, so that no name can rearrange the line.
+    """
 
     kind: ClassVar[str] = "mistakes"
-    items: list[tuple[str, str, str | None]]
+    items: list[tuple[list[str], str, str | None]]
 
 
 @dataclass
@@ -116,7 +119,13 @@ def count(value: int | None) -> str:
     return "-" if value is None else f"{value:,}"
 
 
+def plural(number: int, word: str) -> str:
+    return f"{number:,} {word}" + ("" if number == 1 else "s")
+
+
 def seconds(value: float | None) -> str:
     if value is None:
         return "-"
-    return f"{value:.1f} s" if value < 120 else f"{value / 60:.1f} min"
+    if value < 120:
+        return f"{value:.2f} s" if value < 1 else f"{value:.1f} s"
+    return f"{value / 60:.1f} min"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from embedcache.report.blocks import Facts, Section, Table, Words, count, seconds
+from embedcache.report.blocks import Facts, Section, Table, Words, count, plural, seconds
 from embedcache.report.contents import Contents
 
 
@@ -23,7 +23,7 @@ def make_ending(contents: Contents) -> list[Section]:
         rows = [["training the heads", seconds(info["train_seconds"])]]
     rows += [["everything", seconds(total)]] if total is not None else []
     rate = info.get("head_rows_per_second")
-    speed = f"{contents.heads:,} heads in {seconds(info.get('train_seconds'))}"
+    speed = f"{plural(contents.heads, 'head')} in {seconds(info.get('train_seconds'))}"
     speed += f", {rate:,.0f} training rows a second summed over the heads" if rate else ""
     times = [Words(f"{speed}, with {info.get('engine', '-')}."), Table("Wall-clock time", ("", "time"), rows)]
     return [
@@ -40,7 +40,7 @@ def _recipe(info: dict[str, Any]) -> list[tuple[str, str]]:
     pairs = [("Recipe", str(info.get("recipe", "-")))]
     pairs += [(str(name).replace("_", " "), said(value)) for name, value in info.get("settings", {}).items()]
     pairs += [(str(name).replace("_", " "), said(value)) for name, value in info.get("options", {}).items()]
-    return pairs
+    return [pair for pair in pairs if pair[1] != "-"]
 
 
 def _made_with(info: dict[str, Any]) -> list[tuple[str, str]]:

@@ -13,7 +13,7 @@ from embedcache.report.sections import make_parts
 
 # No script, nothing from elsewhere; the pictures in pictures (heat maps) are data: addresses.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
-LONGEST = 200  # characters of a cell
+LONGEST = 100  # characters of a cell
 
 
 def make_page(contents: Contents) -> str:

@@ -63,7 +63,7 @@ def _axes(xlabel: str, ylabel: str, height: float = HEIGHT, left: float = 0.62) 
     from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(WIDTH, height))
-    margins = {"left": left / WIDTH, "right": 1 - 0.12 / WIDTH, "bottom": 0.5 / height, "top": 1 - 0.14 / height}
+    margins = {"left": left / WIDTH, "right": 1 - 0.2 / WIDTH, "bottom": 0.5 / height, "top": 1 - 0.14 / height}
     figure.subplots_adjust(**margins)
     axes = figure.add_subplot()
     axes.set_xlabel(xlabel)
@@ -100,7 +100,9 @@ def learning_curves(name: str, score: str, epochs: np.ndarray, lines: dict[str, 
     axes = _axes("epoch", score)
     count = np.isfinite(others).sum(axis=0)
     there = count > 0
-    if len(others) and there.any():
+    if len(others) == 1 and there.any():
+        axes.plot(epochs, others[0], color=MUTED, lw=1, ls=(0, (4, 2)), label="the other head")
+    elif len(others) and there.any():
         low, middle, high = np.nanpercentile(others[:, there], [10, 50, 90], axis=0)
         axes.fill_between(epochs[there], low, high, color=MUTED, alpha=0.22, lw=0, label="others, 10% to 90%")
         axes.plot(epochs[there], middle, color=MUTED, lw=1, ls=(0, (4, 2)), label="others, median")

@@ -26,7 +26,10 @@ def evaluation_sections(report: ColumnReport, info: dict[str, Any], rows: dict[s
         return [Section("Predicted and true", "values", _values(report, info, rows, prefix))]
     first = sides[0]
     which = {"multilabel": ("Labels", "labels"), "classification": ("Classes", "classes")}[report.kind]
-    blocks = [*_per_class(report, first, rows), *_confusion(report, first, rows, prefix), *_thresholds(info, rows)]
+    blocks: list[Any] = []
+    for side in sides if report.split.get("folds") else [first]:  # out of fold there are more rows than in the test
+        blocks += [*_per_class(report, side, rows), *_confusion(report, side, rows, f"{prefix}{side}-")]
+    blocks += _thresholds(info, rows)
     return [Section(*which, blocks), Section("Calibration", "calibration", _calibration(report, first, rows, prefix))]
 
 
@@ -46,9 +49,9 @@ def _per_class(report: ColumnReport, side: str, rows: dict[str, str]) -> list[An
         [i, one["label"], *(score(one[key]) for key in ("precision", "recall", "f1")), count(one["support"])]
         for i, one in numbered
     ]
-    overall = [f"accuracy {score(evaluation['accuracy'])}", f"macro F1 {score(evaluation['macro_f1'])}"]
+    overall = [f"{rows[side]}: accuracy {score(evaluation['accuracy'])}", f"macro F1 {score(evaluation['macro_f1'])}"]
     if report.kind == "multilabel":
-        overall[0] = f"rows with every label right {score(evaluation['accuracy'])}"
+        overall[0] = f"{rows[side]}: rows with every label right {score(evaluation['accuracy'])}"
         overall.append(f"micro F1 {score(evaluation.get('micro_f1'))}")
     caption = f"The chosen head on {evaluation['rows']:,} {rows[side]}{which}"
     return [
@@ -97,7 +100,7 @@ def _thresholds(info: dict[str, Any], rows: dict[str, str]) -> list[Any]:
     sides = [side for side in ("val", "test") if f"{side}_f1" in found[0]]
     keys = [f"{side}_{name}" for side in sides for name in ("f1_at_half", "f1")]
     body = [[one["label"], f"{one['threshold']:.3f}", *(score(one[key]) for key in keys)] for one in found]
-    titles = ("label", "threshold", *(f"{side} F1 {at}" for side in sides for at in ("at 1/2", "there")))
+    titles = ("label", "threshold", *(f"{side} F1 {at}" for side in sides for at in ("at 1/2", "at the threshold")))
     said = "A label is predicted where its probability is above 1/2. The threshold of the best F1 on the "
     said += f"{rows['val']} would be another; what it is worth shows on rows that did not choose it."
     return [Words(said), Table("Thresholds", titles, body)]

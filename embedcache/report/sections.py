@@ -20,6 +20,7 @@ from embedcache.report.blocks import (
     Table,
     Words,
     count,
+    plural,
     score,
     seconds,
 )
@@ -56,7 +57,7 @@ def make_parts(contents: Contents) -> list[Part]:
     parts = []
     for number, column in enumerate(contents.columns.values(), 1):
         make = _Column(column, contents, f"c{number}-" if several else "")
-        parts.append(Part(f"Label {column.report.label}" if several else None, f"c{number}", make.sections()))
+        parts.append(Part(f"Column {column.report.label}" if several else None, f"c{number}", make.sections()))
     return parts
 
 
@@ -254,7 +255,8 @@ class _Column:
         svg = plots.spread(f"{self.prefix}spread", name, [(one["min"], one["mean"], one["max"]) for one in spreads])
         said = "; ".join(f"setting {i}: {one['min']:.3f} to {one['max']:.3f}" for i, one in enumerate(spreads, 1))
         figure = Figure(svg, f"Spread over the seeds. {said}", "From the worst seed to the best; the dot is the mean.")
-        return [figure, Table(caption, titles, rows, words=())]
+        table = Table(caption, titles, rows, words=())
+        return [figure, table] if len(rows) > 1 else [table]
 
     def _fold_scores(self) -> list[Any]:
         """The chosen settings, fold by fold."""
@@ -283,6 +285,7 @@ class _Column:
             line = {"validation": curves[key][0]}
             pictures.append(self._curve(NAMES[self.main], line, curves[key][1:], "validation"))
         columns = {"train loss": "train_loss", "val loss": "val_loss", name_of(key): key}
+        columns = {name: one for name, one in columns.items() if np.isfinite(curves[one][0]).any()}
         epochs = np.flatnonzero(np.isfinite(curves["train_loss"][0]))
         step = -(-len(epochs) // EPOCHS)
         rows = [
@@ -298,7 +301,7 @@ class _Column:
         epochs = np.arange(1, lines[next(iter(lines))].shape[0] + 1)
         svg = plots.learning_curves(f"{self.prefix}{what}", what, epochs, {f"{k}": v for k, v in lines.items()}, others)
         ends = ", ".join(f"{k} {v[0]:.3f} at first, {v[last]:.3f} at last" for k, v in lines.items())
-        rest = f"; grey: the {side} {what} of the other {len(others):,} heads" if len(others) else ""
+        rest = f"; grey: the {side} {what} of {plural(len(others), 'other head')}" if len(others) else ""
         folds = ", mean over the folds" if self.folds else ""
         return Figure(svg, f"{what} over {last + 1} epochs, {name}: {ends}", f"{name}{folds}: {what} by epoch{rest}.")
 
@@ -329,17 +332,17 @@ class _Column:
             f"The {n} wrong {self.rows[side]} of which {how} was surest, each text once. Some may be wrongly labelled."
         )
 
-    def _mistake(self, one: dict[str, Any]) -> tuple[str, str, str | None]:
+    def _mistake(self, one: dict[str, Any]) -> tuple[list[str], str, str | None]:
         where = f"row {one['row']:,}" + (f", id {one['id']}" if one["id"] is not None else "")
         if self.report.kind == "regression":
             error = one["predicted"] - one["label"]
-            return f"{one['label']:.6g}, predicted {one['predicted']:.6g} ({error:+.4g})", where, one["text"]
+            return ["", f"{one['label']:.6g}, predicted {one['predicted']:.6g} ({error:+.4g})"], where, one["text"]
         if self.report.kind == "multilabel":
             said = "has it" if one["about"] in one["label"] else "has it not"
-            line = f"{one['about']}: {said}, probability {one['probability']:.3f}"
+            line = [one["about"], f": {said}, probability {one['probability']:.3f}"]
             both = (", ".join(one[key]) or "none" for key in ("label", "predicted"))
             return line, "{}; labels: {}; predicted: {}".format(where, *both), one["text"]
-        line = f"{one['label']}, taken for {one['predicted']} with probability {one['probability']:.3f}"
+        line = [one["label"], ", taken for ", one["predicted"], f" with probability {one['probability']:.3f}"]
         return line, f"{where}; probability of the right class {one['label_probability']:.3f}", one["text"]
 
 
