@@ -182,6 +182,21 @@ def merge(parts: list[tuple[np.ndarray, np.ndarray]], k: int) -> tuple[np.ndarra
     return values, np.take_along_axis(rows, places, axis=1)
 
 
+def scores_of(rows: Rows, Q: np.ndarray, found: np.ndarray) -> np.ndarray:
+    """float32 [q, k]: cosines of Q [q, D] with the rows found [q, k], the same whatever else is asked for."""
+    scores = np.empty(found.shape, np.float32)
+    step = max(1, CHUNK_BYTES // (4 * rows.dim * max(1, found.shape[1])))
+    parts = (slice(start, start + step) for start in range(0, len(Q), step))
+
+    def fill(part: slice) -> None:
+        U = rows.unit(found[part].ravel()).reshape(*found[part].shape, -1)
+        np.einsum("qd,qkd->qk", Q[part], U, out=scores[part])
+
+    for _ in _in_threads(fill, parts, several=True):
+        pass
+    return scores
+
+
 class HalfScan:
     """float16 copies of unit vectors in FAISS, a part for each core; exact by comparing again in float32.
 
@@ -207,8 +222,7 @@ class HalfScan:
         width = min(count, 2 * k + 16)
         while True:
             rough, found = self._scan(Q, width, bits)
-            scores = np.einsum("qd,qkd->qk", Q, self.rows.unit(found.ravel()).reshape(*found.shape, -1))
-            values, places = top(scores, k)
+            values, places = top(scores_of(self.rows, Q, found), k)
             enough = values[:, -1] >= rough[:, -1] + HALF_ERROR
             if width == count or enough.all():
                 return values, np.take_along_axis(found, places, axis=1)

@@ -13,7 +13,7 @@ import numpy as np
 from embedcache.cache import Cache, open_cache
 from embedcache.errors import EmbedcacheError
 from embedcache.index import files
-from embedcache.index.exact import Exact, Rows, mean_of, unit_length
+from embedcache.index.exact import Exact, Rows, mean_of, scores_of, top, unit_length
 from embedcache.index.files import About, SpoiltError
 
 if TYPE_CHECKING:
@@ -149,8 +149,9 @@ class SearchIndex:
         if k < 1 or not len(Q):
             k = max(k, 0)
             return Neighbours(np.empty((len(Q), k), dtype=np.int64), np.empty((len(Q), k), dtype=np.float32))
-        scores, rows = self._engine.search(Q, k, among)
-        return Neighbours(rows, np.clip(scores, -1, 1))
+        _, found = self._engine.search(Q, k, among)
+        scores, places = top(scores_of(self._rows, Q, found), k)  # equal to the last bit, alone or among others
+        return Neighbours(np.take_along_axis(found, places, axis=1), np.clip(scores, -1, 1))
 
     def vectors(self, rows: Any) -> np.ndarray:
         """float32 [n, D]: rows as the index sees them, at unit length, centred if it is."""
