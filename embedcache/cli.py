@@ -7,7 +7,7 @@ import os
 import click
 
 from embedcache import __version__
-from embedcache.commands import audit, caches, heads, report, search
+from embedcache.commands import audit, caches, doctor, heads, report, search
 from embedcache.commands.common import Commands
 
 
@@ -30,6 +30,7 @@ for command in (
     report.report,
     search.search,
     audit.audit,
+    doctor.doctor,
 ):
     main.add_command(command)
 

@@ -24,7 +24,7 @@ FLOORS = [
     "searching merging workers options progress screen export report",
     "encoding_pass",
     "extract",
-    "show show_heads show_audit",
+    "show show_heads show_audit doctor",
     "commands",
     "cli",
     "__main__ __init__",

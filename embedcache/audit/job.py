@@ -71,13 +71,13 @@ def audit_cache(
         if pooling is None and ("mean", layer) in opened.outputs:
             pooling = "mean"
         sides = column_sides(opened, split) if split else run_sides(opened, run, label) if run else None
-        table = _Table(opened, label, pooling, layer, group, folds, sides)
+        table = Table(opened, label, pooling, layer, group, folds, sides)
         k = min(neighbours, max(1, int(np.count_nonzero(table.found)) - 1))
         bar = progress or (lambda *_: nullcontext(None))
         with bar("comparing", "rows") as tell:
-            nearest = _nearest(table, k, tell)
+            nearest = find_nearest(table, k, tell)
         with bar("training", "head-rows") as tell:
-            opinions = _Opinions(table, nearest, seed, tell, engine=engine, device=device, threads=threads)
+            opinions = Opinions(table, nearest, seed, tell, engine=engine, device=device, threads=threads)
         groups = duplicate_groups(
             opened.texts, table.first, table.found, nearest, near, table.all_y, sides.codes if sides else None
         )
@@ -89,7 +89,7 @@ def audit_cache(
     return report
 
 
-class _Table:
+class Table:
     """The rows, and which of them are looked at.
 
     first: int64 [N], the row that stands for each row's text. found: bool [N], rows with a text and a vector.
@@ -155,19 +155,19 @@ class _Table:
         }
 
 
-def _nearest(table: _Table, k: int, tell: Callable[[int, int, int], None] | None) -> Nearest:
+def find_nearest(table: Table, k: int, tell: Callable[[int, int, int], None] | None) -> Nearest:
     data = table.data
     index = SearchIndex.build(table.cache, data.pooling, data.layer)
     progress = None if tell is None else lambda done, total: tell(done, total, done)
     return nearest_rows(index, data.x, table.first, table.found, k, progress)
 
 
-class _Opinions:
+class Opinions:
     """What heads, neighbours and words say of every judged row, and the three together."""
 
     def __init__(
         self,
-        table: _Table,
+        table: Table,
         nearest: Nearest,
         seeds: Sequence[int],
         tell: Callable[[int, int, int], None] | None,
@@ -194,7 +194,7 @@ class _Opinions:
 
 
 def _report(
-    table: _Table, opinions: _Opinions, groups: Sequence[DuplicateGroup], distances: np.ndarray, top: int | None
+    table: Table, opinions: Opinions, groups: Sequence[DuplicateGroup], distances: np.ndarray, top: int | None
 ) -> AuditReport:
     judged, data = opinions.judged, table.data
     wrong = np.flatnonzero(judged.disagree)
@@ -238,7 +238,7 @@ def _report(
     )
 
 
-def _label_issue(table: _Table, opinions: _Opinions, i: int) -> LabelIssue:
+def _label_issue(table: Table, opinions: Opinions, i: int) -> LabelIssue:
     judged = opinions.judged
     said = dict(zip(("heads", "neighbours", "words"), judged.experts[:, i].tolist(), strict=False))
     return LabelIssue(
@@ -251,12 +251,12 @@ def _label_issue(table: _Table, opinions: _Opinions, i: int) -> LabelIssue:
     )
 
 
-def _duplicates(table: _Table, group: DuplicateGroup) -> Duplicates:
+def _duplicates(table: Table, group: DuplicateGroup) -> Duplicates:
     rows = [AuditRow(**table.row(row)) for row in group.rows]
     return Duplicates(group.kind, group.similarity, group.conflict, group.across, rows)
 
 
-def _notes(table: _Table) -> list[str]:
+def _notes(table: Table) -> list[str]:
     if not len(table.rare):
         return []
     names = ", ".join(table.classes[c] for c in table.rare[:5])
