@@ -79,7 +79,7 @@ def _faiss() -> Iterator[Check]:
     try:
         import faiss
     except ImportError as error:
-        advice = "pip install 'embedcache[cpu]', or 'embedcache[gpu]' (not both); search and audit need it"
+        advice = "pip install 'embedcache[cpu]', or 'embedcache[gpu]' (not both): large indexes need it"
         yield Check("FAISS", MISSING, str(error), advice)
         return
     level = faiss.SIMDConfig.get_level_name() if hasattr(faiss, "SIMDConfig") else _compiled(faiss)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from embedcache.doctor.checks import FAILED, MISSING, OK, Check
+from embedcache.doctor.checks import FAILED, OK, Check
 from embedcache.errors import EmbedcacheError
 
 NEUTRAL = "a film with plot and cast that moves us in one scene after another of its hours".split()
@@ -31,10 +31,8 @@ def self_test() -> list[Check]:
             try:
                 found, status, advice = step(), OK, ""
             except Exception as error:
-                optional = isinstance(error, EmbedcacheError) and "FAISS" in str(error)
-                status = MISSING if optional else FAILED
+                status, advice = FAILED, "reinstall embedcache and its packages"
                 found = str(error) if isinstance(error, EmbedcacheError) else f"{type(error).__name__}: {error}"
-                advice = "" if optional else "reinstall embedcache and its packages"
             seconds = time.perf_counter() - start
             checks.append(Check(f"self-test: {step.__name__}", status, f"{found}; {seconds:.2f} s", advice))
             if status == FAILED:
