@@ -35,6 +35,7 @@ from embedcache.collect import Collected, collect
 from embedcache.encoder.folder import DTYPES
 from embedcache.encoding_pass import EncodingPass, Place
 from embedcache.errors import EmbedcacheError
+from embedcache.html import html_table
 from embedcache.shards import Part, Shard, take_part
 from embedcache.table import Columns, column_names, read_rows
 
@@ -72,6 +73,11 @@ class ExtractReport:
     rows_per_second: float
     encoder: dict[str, Any]
     shard: str | None = None
+
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        names = ("rows", "encoded", "reused", "duplicates", "truncated", "tokens", "seconds", "rows_per_second")
+        return html_table(f"{self.cache}", names, [[getattr(self, name) for name in names]])
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

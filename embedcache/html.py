@@ -24,7 +24,7 @@ def one_line(text: str) -> str:
 
 def shorten(text: str, length: int = LENGTH) -> str:
     """One line of at most ``length`` characters; a cut one ends in an ellipsis."""
-    line = one_line(str(text)[: 4 * length])
+    line = one_line(text[: 4 * length])
     return line if len(line) <= length else line[: length - 1].rstrip() + "…"
 
 
@@ -39,7 +39,9 @@ def html_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]
         said.append(f"the first {ROWS} rows")
     head = "".join(f'<th scope="col">{_text(name)}</th>' for name in columns)
     lines = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in body[:ROWS])
-    caption = f'<caption style="caption-side: top; text-align: left"><b>{_text(title)}</b></caption>'
+    caption = (
+        f'<caption style="caption-side: top; text-align: start; white-space: nowrap"><b>{_text(title)}</b></caption>'
+    )
     under = f"<p>{_text('; '.join(said))}</p>" if said else ""
     thead = f"<thead><tr>{head}</tr></thead>" if head else ""
     return f"<div><table>{caption}{thead}<tbody>{lines}</tbody></table>{under}</div>"
@@ -53,4 +55,4 @@ def _cell(value: Any) -> str:
 
 
 def _text(value: Any) -> str:
-    return escape(shorten(value))
+    return escape(shorten(", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)))

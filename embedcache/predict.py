@@ -126,6 +126,12 @@ class Classifier:
         self._outputs = [(run.info["pooling"], run.info["layer"])]
         self._dtype = np.dtype(run.info["dtype"])
 
+    def __repr__(self) -> str:
+        return f"Classifier({self.run!r}, encoder {Path(self.run.info['encoder']['source']).name!r})"
+
+    def _repr_html_(self) -> str:
+        return self.run._repr_html_()
+
     @classmethod
     def load(
         cls,

@@ -13,6 +13,7 @@ import numpy as np
 from embedcache.cache import Cache, open_cache
 from embedcache.cache.labels import label_of
 from embedcache.errors import EmbedcacheError
+from embedcache.html import html_table
 from embedcache.index import SearchIndex, default_path
 from embedcache.index.search_index import load_encoder
 from embedcache.near_identical import NearIdentical
@@ -67,6 +68,19 @@ class Answer:
     query: str
     row: int | None
     results: list[Found]
+
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        columns = list(self.results[0].labels) if self.results else []
+        rows = ((one.rank, one.row, one.score, *one.labels.values(), one.text) for one in self.results)
+        return html_table(f"Most like {self.query}", ("rank", "row", "score", *columns, "text"), rows)
+
+    def to_pandas(self) -> Any:
+        """A DataFrame of rank, row, score, text, id and every label column; needs pandas."""
+        import pandas as pd
+
+        names = ("rank", "row", "score", "text", "id")
+        return pd.DataFrame([{**{name: getattr(one, name) for name in names}, **one.labels} for one in self.results])
 
 
 class Searcher:

@@ -17,6 +17,7 @@ from embedcache.files import whole_file
 from embedcache.formats import FORMATS
 from embedcache.search import Answer, Query, Searcher
 
+SHOWN = 3  # answers in a notebook
 FILE_QUERIES = 1024  # that are encoded and searched together
 OUTPUTS = (".csv", ".jsonl")
 
@@ -29,6 +30,10 @@ class SearchReport:
     k: int
     candidates: int
     many: bool
+
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        return "".join(answer._repr_html_() for answer in self.answers[:SHOWN])
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON document: query and results, or for a file a list of these as ``queries``."""

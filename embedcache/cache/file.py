@@ -17,7 +17,7 @@ import numpy as np
 from embedcache.cache import layout as lay
 from embedcache.cache.fingerprint import fingerprint, output_fingerprint
 from embedcache.cache.hdf5 import SIGNATURE, Hdf5, InvalidError
-from embedcache.cache.labels import label_counts, unlabelled, valid_codes
+from embedcache.cache.labels import label_counts, label_of, unlabelled, valid_codes
 from embedcache.cache.layout import Layout, Output, block_path, quote, unquote
 from embedcache.cache.strings import Strings
 from embedcache.cache.structure import (
@@ -29,6 +29,7 @@ from embedcache.cache.structure import (
     read_structure,
 )
 from embedcache.errors import EmbedcacheError
+from embedcache.html import html_table
 
 SCAN = 1 << 20  # elements looked at together when a whole dataset is checked
 
@@ -70,6 +71,26 @@ class Cache:
         self.fingerprint = fingerprint(self.encoder)
         found = [path for path in self.layout.datasets if lay.is_embedding(path)]
         self.output_paths: dict[Output, str] = {parse_output(path): path for path in found}
+
+    def __repr__(self) -> str:
+        labels = ", ".join(map(repr, self.labels_names)) or "none"
+        kept = f"{self.rows:,} rows x {self.dim}, {'+'.join(self.poolings)}, labels {labels}"
+        return f"Cache({str(self.path)!r}, {kept}{'' if self._map.size else ', closed'})"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the first rows."""
+        title = f"{self.path.name}: {self.rows:,} rows x {self.dim}, {', '.join(map(lay.output_name, self.outputs))}"
+        title += f"; encoder {Path(self.encoder['source']).name}"
+        if not self._map.size:
+            return html_table(title, (), [], "closed")
+        coded = {name: self.labels(name) for name in self.labels_names}
+        rows = (
+            (i, self.texts[i], *(label_of(codes[i], names) for codes, names in coded.values()))
+            for i in range(self.rows)
+        )
+        return html_table(
+            title, ("row", "text", *coded), rows, f"kept columns: {', '.join(self.column_names) or 'none'}"
+        )
 
     @property
     def rows(self) -> int:

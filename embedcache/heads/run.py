@@ -51,6 +51,16 @@ class Run:
     best: TrainedHead
     columns: dict[str, Run] = field(default_factory=dict, repr=False)
 
+    def __repr__(self) -> str:
+        from embedcache.heads.notebook import describe_run
+
+        return describe_run(self)
+
+    def _repr_html_(self) -> str:
+        from embedcache.heads.notebook import run_html
+
+        return run_html(self)
+
     @property
     def classes(self) -> list[str]:
         """The label of each class."""

@@ -76,6 +76,16 @@ class BankResult:
     seconds: float
     engine: str
 
+    def __repr__(self) -> str:
+        from embedcache.heads.notebook import describe_bank
+
+        return describe_bank(self)
+
+    def _repr_html_(self) -> str:
+        from embedcache.heads.notebook import bank_html
+
+        return bank_html(self)
+
     @property
     def best(self) -> TrainedHead:
         """The head with the lowest validation loss, or last training loss where nothing was validated."""

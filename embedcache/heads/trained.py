@@ -40,6 +40,16 @@ class TrainedHead:
     kind: str = "classification"
     history: dict[str, list[float]] = field(default_factory=dict, repr=False)
 
+    def __repr__(self) -> str:
+        from embedcache.heads.notebook import describe_head
+
+        return describe_head(self)
+
+    def _repr_html_(self) -> str:
+        from embedcache.heads.notebook import head_html
+
+        return head_html(self)
+
     @property
     def dim(self) -> int:
         return int(self.weights["w1" if self.spec.hidden else "w2"].shape[1])

@@ -12,6 +12,7 @@ import numpy as np
 
 from embedcache.cache import Cache, open_cache
 from embedcache.errors import EmbedcacheError
+from embedcache.html import html_table
 from embedcache.index import files
 from embedcache.index.exact import Exact, Rows, mean_of, scores_of, top, unit_length
 from embedcache.index.files import About, SpoiltError
@@ -26,6 +27,16 @@ class Neighbours:
 
     rows: np.ndarray
     scores: np.ndarray
+
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        found = (
+            (q, rank + 1, int(row), float(score))
+            for q in range(len(self.rows))
+            for rank, (row, score) in enumerate(zip(self.rows[q], self.scores[q], strict=True))
+        )
+        title = f"Neighbours of {len(self.rows):,} queries"
+        return html_table(title, ("query", "rank", "row", "score"), found)
 
 
 class SearchIndex:
@@ -42,6 +53,10 @@ class SearchIndex:
         self.about, self._rows, self._engine = about, rows, engine
         self._own_vectors = own_vectors
         self._loaded: Encoder | None = None
+
+    def __repr__(self) -> str:
+        centred = ", centred" if self.center else ""
+        return f"SearchIndex({self.kind}, {self.rows:,} rows x {self.dim}, {self.pooling}{centred})"
 
     @property
     def rows(self) -> int:

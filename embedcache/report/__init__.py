@@ -44,18 +44,24 @@ def write_report(run: str | Path, output: str | Path | None = None, *, cache: st
     it, and a report without those texts if it is gone. Raises EmbedcacheError where there is no whole run, or nothing
     can be written there.
     """
-    from embedcache.heads.run import REPORT, sign
+    from embedcache.heads.run import INFO, REPORT, load_run, sign
     from embedcache.report.contents import read_contents
     from embedcache.report.page import make_page
 
     path = Path(run) / REPORT if output is None else Path(output)
-    contents = read_contents(run, cache)
+    loaded = load_run(run)
     if path.is_dir():
         raise EmbedcacheError(f"{path} is a folder: name a file for the report with -o, such as {path / REPORT}")
     if output is None:
         check_own(path)
+    try:
+        contents = read_contents(loaded, cache)
+        page = make_page(contents)
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise EmbedcacheError(f"{loaded.path / INFO} is damaged or not ours ({reason}); train it again") from error
     with whole_file(path) as file:
-        file.write(sign(make_page(contents)))
+        file.write(sign(page))
     return ReportFile(str(path), path.stat().st_size, contents)
 
 

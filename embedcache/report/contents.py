@@ -14,7 +14,7 @@ import numpy as np
 from embedcache.cache import Cache, open_cache
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.column import TOP, ColumnReport
-from embedcache.heads.run import INFO, LEADERBOARD, Run, load_run
+from embedcache.heads.run import INFO, LEADERBOARD, Run
 
 WORDS = ("name", "status", "schedule", "class_weight")  # columns of leaderboard.csv that hold no numbers
 LONGEST_TEXT = 1000  # characters of a mistake's text
@@ -55,21 +55,16 @@ class Contents:
         return sum(len(column.leaderboard) for column in self.columns.values())
 
 
-def read_contents(run: str | Path, cache: str | Path | None = None) -> Contents:
-    """Read a run and look up its mistakes' texts in its cache, or in the one named.
+def read_contents(run: Run, cache: str | Path | None = None) -> Contents:
+    """Read what a run keeps and look up its mistakes' texts in its cache, or in the one named.
 
-    A cache that is gone or lacks texts is no error, unless it was named. Raises EmbedcacheError where there is no whole
-    run, or a damaged one.
+    A cache that is gone or lacks texts is no error, unless it was named. Raises EmbedcacheError for a leaderboard that
+    is damaged; KeyError, TypeError, ValueError, IndexError or AttributeError where run.json is.
     """
-    loaded = load_run(run)
-    try:
-        columns = {name: _read_column(one) for name, one in loaded.columns.items()}
-        contents = Contents(Path(run), loaded.info, columns)
-        where = loaded.info["cache"]["path"] if cache is None else cache
-        contents.texts = _add_texts(columns.values(), Path(where), named=cache is not None)
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise EmbedcacheError(f"{loaded.path / INFO} is damaged or not ours ({reason}); train it again") from None
+    columns = {name: _read_column(one) for name, one in run.columns.items()}
+    contents = Contents(run.path, run.info, columns)
+    where = run.info["cache"]["path"] if cache is None else cache
+    contents.texts = _add_texts(columns.values(), Path(where), named=cache is not None)
     return contents
 
 
