@@ -1,13 +1,12 @@
 """An encoder read straight from its files, without torch and transformers, which take seconds to import.
 
 Only what is certain to become, to the bit, what transformers makes of the same folder: a known family with nothing
-unusual in its configuration, float32 or float16 weights, and a WordPiece tokenizer whose files agree with each other.
-All else is left to ``loading``; so are texts that may hold a special token written out, such as "[MASK]".
+unusual in its configuration, float32 or float16 weights, a tokenizer as in ``direct_tokenizer``. All else is left to
+``loading``; so are texts that may hold a special token written out, such as "[MASK]".
 """
 
 from __future__ import annotations
 
-import json
 import math
 from contextlib import suppress
 from pathlib import Path
@@ -16,31 +15,13 @@ from typing import Any
 import numpy as np
 
 from embedcache.encoder.architecture import Affine, Blueprint, assemble, plain_config
+from embedcache.encoder.direct_tokenizer import FAMILIES, read_tokenizer
 from embedcache.encoder.folder import read_json, weight_files
 from embedcache.encoder.native import NativeEncoder
 from embedcache.encoder.tokenizing import TextTokenizer
 
 DISTILBERT = {
     "hidden_size": "dim", "num_hidden_layers": "n_layers", "num_attention_heads": "n_heads", "hidden_act": "activation",
-}  # fmt: skip
-TOKENIZERS = {
-    "bert": ("BertTokenizer", "BertTokenizerFast", "PreTrainedTokenizerFast"),
-    "distilbert": ("DistilBertTokenizer", "DistilBertTokenizerFast", "BertTokenizer", "BertTokenizerFast",
-                   "PreTrainedTokenizerFast"),
-    "electra": ("ElectraTokenizer", "ElectraTokenizerFast", "PreTrainedTokenizerFast"),
-    "mpnet": ("MPNetTokenizer", "MPNetTokenizerFast", "PreTrainedTokenizerFast"),
-}  # fmt: skip
-# Settings of a tokenizer that do not change the tokens of one text.
-HARMLESS = frozenset(
-    "name_or_path special_tokens_map_file model_max_length tokenizer_class added_tokens_decoder max_length "
-    "clean_up_tokenization_spaces tokenizer_file is_local backend stride truncation_strategy padding padding_side "
-    "pad_to_multiple_of pad_token_type_id model_input_names".split()
-)
-TEMPLATE = ["SpecialToken", "Sequence", "SpecialToken"]
-NAMED_TOKENS = frozenset(f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
-DEFAULTS = {
-    "do_lower_case": True, "tokenize_chinese_chars": True, "strip_accents": None, "do_basic_tokenize": True,
-    "never_split": None, "truncation_side": "right", "additional_special_tokens": None, "extra_special_tokens": None,
 }  # fmt: skip
 
 
@@ -69,9 +50,9 @@ def load_direct(folder: Path, max_length: int, compute_dtype: str) -> Direct | N
     with suppress(Exception):  # of what a spoilt folder raises here, transformers has more to say
         config = read_json(folder / "config.json")
         kind = config["model_type"]
-        if kind not in TOKENIZERS or "auto_map" in config or config.get("quantization_config"):
+        if kind not in FAMILIES or "auto_map" in config or config.get("quantization_config"):
             return None
-        backend = _read_tokenizer(folder, TOKENIZERS[kind])
+        backend = read_tokenizer(folder, FAMILIES[kind])
         blueprint = backend and _read_blueprint(folder, config, kind, max_length)
         if blueprint and max(backend.get_vocab().values()) < len(blueprint.word):
             return Direct(blueprint, backend, max_length, compute_dtype)
@@ -94,7 +75,7 @@ def _read_blueprint(folder: Path, config: dict[str, Any], kind: str, max_length:
             heads=setting("num_attention_heads"),
             epsilon=1e-12 if kind == "distilbert" else setting("layer_norm_eps"),
             activation=setting("hidden_act"),
-            uncounted=1 if kind == "mpnet" else None,
+            uncounted=1 if kind == "mpnet" else config["pad_token_id"] if kind == "roberta" else None,
             relative=lambda weight: _relative(weight, max_length),
         )
     width, first = setting("hidden_size"), blueprint.layers[0]
@@ -156,69 +137,3 @@ def _relative(weight: np.ndarray, max_length: int) -> np.ndarray:
     logarithmic = np.minimum(near + np.where(far < near, 0, scaled).astype(np.int64), 15)
     bucket = np.where(distance > 0, 16, 0) + np.where(far < near, far, logarithmic)
     return np.ascontiguousarray(weight[bucket].T)
-
-
-def _read_tokenizer(folder: Path, classes: tuple[str, ...]) -> Any:
-    """tokenizer.json as it is, where the other files ask for nothing else; else None."""
-    from tokenizers import Tokenizer
-
-    config = read_json(folder / "tokenizer_config.json")
-    content = (folder / "tokenizer.json").read_text(encoding="utf-8")
-    pipeline = json.loads(content)
-    known = HARMLESS | NAMED_TOKENS | DEFAULTS.keys()
-    if config["tokenizer_class"] not in classes or config.keys() - known or (folder / "added_tokens.json").exists():
-        return None
-    wanted = {name: value if config.get(name) is None else config[name] for name, value in DEFAULTS.items()}
-    normalizer, model = pipeline["normalizer"], pipeline["model"]
-    by_class = config["tokenizer_class"] == "PreTrainedTokenizerFast" or (
-        normalizer["lowercase"] == wanted["do_lower_case"]
-        and normalizer["strip_accents"] == wanted["strip_accents"]
-        and normalizer["handle_chinese_chars"] == wanted["tokenize_chinese_chars"]
-    )
-    same = by_class and (
-        (normalizer["type"], normalizer["clean_text"]) == ("BertNormalizer", True)
-        and pipeline["pre_tokenizer"] == {"type": "BertPreTokenizer"}
-        and (model["type"], model["continuing_subword_prefix"]) == ("WordPiece", "##")
-        and model["max_input_chars_per_word"] == 100
-        and all(not wanted[name] for name in ("never_split", "additional_special_tokens", "extra_special_tokens"))
-        and wanted["do_basic_tokenize"] is True
-        and wanted["truncation_side"] == "right"
-    )
-    if not same or not _same_special_tokens(folder, config, pipeline) or not _same_vocabulary(folder, model["vocab"]):
-        return None
-    return Tokenizer.from_str(content)
-
-
-def _same_special_tokens(folder: Path, config: dict[str, Any], pipeline: dict[str, Any]) -> bool:
-    """Whether the tokens that the settings name are those of the pipeline, and CLS and SEP stand where it puts them."""
-    added = {token["content"]: token for token in pipeline["added_tokens"]}
-    path = folder / "special_tokens_map.json"
-    named = [config, read_json(path)] if path.exists() else [config]
-    tokens = {(name, _content(one[name])) for one in named for name in NAMED_TOKENS & one.keys() if one[name]}
-    numbers = {token["id"]: content for content, token in added.items()}
-    listed = {int(number): token["content"] for number, token in (config.get("added_tokens_decoder") or {}).items()}
-    if not all(content in added and added[content]["special"] for _, content in tokens):
-        return False
-    if not listed.items() <= numbers.items():
-        return False
-    special, post = dict(tokens), pipeline["post_processor"]
-    if post["type"] in ("RobertaProcessing", "BertProcessing"):
-        ends = (post["cls"][0], post["sep"][0])
-    else:
-        if post["type"] != "TemplateProcessing" or [next(iter(part)) for part in post["single"]] != TEMPLATE:
-            return False
-        ends = (post["single"][0]["SpecialToken"]["id"], post["single"][2]["SpecialToken"]["id"])
-    # One name, one token: two files that disagree make the dict shorter than the set.
-    return len(special) == len(tokens) and ends == (special["cls_token"], special["sep_token"]) and all(added)
-
-
-def _same_vocabulary(folder: Path, vocabulary: dict[str, int]) -> bool:
-    path = folder / "vocab.txt"
-    if not path.exists():
-        return True
-    lines = path.read_text(encoding="utf-8").split("\n")
-    return {line.rstrip("\r"): i for i, line in enumerate(lines) if line or i + 1 < len(lines)} == vocabulary
-
-
-def _content(token: Any) -> str:
-    return str(token["content"] if isinstance(token, dict) else token)

@@ -20,7 +20,7 @@ from embedcache.encoder.direct import _read_blueprint, load_direct
 from embedcache.encoder.native import backend
 from tests.conftest import POLYGLOT, make_reviews, swap_first_two_tokens, write_tokenizer
 
-FAMILIES = ["bert", "mpnet", "distilbert", "electra"]
+FAMILIES = ["bert", "mpnet", "distilbert", "electra", "roberta"]
 TEXTS = [text for text, _ in make_reviews(20)] + [*POLYGLOT, "", " ", "Ünïcödé CAFÉ naïve", "x" * 300, "long " * 200]
 OLD = {"weight": "gamma", "bias": "beta"}
 needs_native = pytest.mark.skipif(not backend("float32"), reason="this processor has no AVX2")
@@ -34,11 +34,48 @@ def folder(request: pytest.FixtureRequest, make_model: Callable[..., Any], tmp_p
 
 
 def save(make_model: Callable[..., Any], family: str, folder: Path) -> None:
-    special = {"mpnet": {"pad_token_id": 1}, "electra": {"embedding_size": 24}}.get(family, {})
-    model = make_model(family, vocab_size=write_tokenizer(folder), **special)
-    model.save_pretrained(folder)
+    special = {"mpnet": {"pad_token_id": 1}, "roberta": {"pad_token_id": 1}, "electra": {"embedding_size": 24}}
+    size = write_byte_level(folder) if family == "roberta" else write_tokenizer(folder)
+    make_model(family, vocab_size=size, **special.get(family, {})).save_pretrained(folder)
     if family == "mpnet":
         swap_first_two_tokens(folder / "tokenizer.json")
+
+
+def write_byte_level(folder: Path) -> int:
+    """RoBERTa's own kind of tokenizer, as its class saves it; returns the size of the vocabulary."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+    from transformers import RobertaTokenizerFast
+
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=500,
+        special_tokens=["<s>", "<pad>", "</s>", "<unk>", "<mask>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    backend.train_from_iterator([text for text, _ in make_reviews(200)], trainer)
+    model = json.loads(backend.to_str())["model"]
+    merges = [tuple(pair) if isinstance(pair, list) else tuple(pair.split(" ")) for pair in model["merges"]]
+    RobertaTokenizerFast(vocab=model["vocab"], merges=merges).save_pretrained(folder)
+    return len(model["vocab"])
+
+
+@pytest.mark.parametrize("family", ["bert", "distilbert", "electra", "roberta"])
+def test_tokenizers_as_their_classes_save_them(make_model: Callable[..., Any], tmp_path: Path, family: str) -> None:
+    from transformers import AutoTokenizer
+
+    save(make_model, family, tmp_path)
+    if family != "roberta":
+        edit(tmp_path / "tokenizer_config.json", lambda c: c.update(tokenizer_class=None, pad_token=None))
+        edit(tmp_path / "tokenizer_config.json", lambda c: c.pop("cls_token"))
+    direct = load_direct(tmp_path, 60, "float32")
+    assert direct is not None or not backend("float32")
+    if direct is not None:
+        theirs = AutoTokenizer.from_pretrained(tmp_path)
+        assert direct.tokenize(TEXTS).ids == [
+            theirs(text, truncation=True, max_length=60)["input_ids"] for text in TEXTS
+        ]
 
 
 def arrays(blueprint: Any) -> list[Any]:
