@@ -7,7 +7,7 @@ import os
 import click
 
 from embedcache import __version__
-from embedcache.commands import audit, caches, doctor, heads, report, search
+from embedcache.commands import audit, caches, doctor, heads, report, search, serve
 from embedcache.commands.common import Commands
 
 
@@ -31,6 +31,7 @@ for command in (
     search.search,
     audit.audit,
     doctor.doctor,
+    serve.serve,
 ):
     main.add_command(command)
 

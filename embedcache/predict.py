@@ -169,7 +169,11 @@ class Classifier:
     def predict(self, texts: Sequence[str]) -> list[Prediction]:
         """The label of each text. Long texts are cut to the encoder's max_length, as in extract."""
         texts = [texts] if isinstance(texts, str) else list(texts)
-        answers = self.answers(self.encode(texts))
+        return self.label(texts, self.encode(texts))
+
+    def label(self, texts: Sequence[str], vectors: np.ndarray) -> list[Prediction]:
+        """The label of each text of which the vectors [n, D] are known, such as rows of the cache."""
+        answers = self.answers(vectors)
         first, several = next(iter(answers.values())), answers if len(answers) > 1 else {}
         return [
             Prediction(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -153,6 +153,7 @@ class Searcher:
         *,
         where: str | Sequence[str] | None = None,
         dedupe: bool = False,
+        encoded: Mapping[str, np.ndarray] | None = None,
     ) -> list[Answer]:
         """The k rows most like each query, fewer only where there are fewer.
 
@@ -162,6 +163,7 @@ class Searcher:
         Args:
             where: conditions, see ``rows_where``.
             dedupe: leave out what is near-identical to a row that is found, or looked for; see ``NearIdentical``.
+            encoded: vectors [D] of texts that need no encoding any more.
 
         Raises:
             EmbedcacheError: a blank text; no such row, column or value; an encoder that cannot be had.
@@ -169,7 +171,7 @@ class Searcher:
         among = self.among(where)
         for query in queries:
             self._check(query)
-        vectors = self._vectors(queries)
+        vectors = self._vectors(queries, encoded or {})
         rows, scores = self._find(queries, vectors, k, among, dedupe)
         return [
             Answer(self._describe(query), _only_row(query), self._results(some, of))
@@ -225,12 +227,13 @@ class Searcher:
                 kept.append(i)
         return kept
 
-    def _vectors(self, queries: Sequence[Query]) -> np.ndarray:
+    def _vectors(self, queries: Sequence[Query], encoded: Mapping[str, np.ndarray]) -> np.ndarray:
         """float32 [q, D]; all texts are encoded together."""
-        texts = list(dict.fromkeys(text for query in queries for text in query.texts))
+        known: dict[str | int, np.ndarray] = dict(encoded.items())
+        texts = [text for text in dict.fromkeys(text for query in queries for text in query.texts) if text not in known]
         output = (self.index.pooling, self.index.layer)
-        encoded = self.encoder.encode_texts(texts, [output])[0] if texts else np.empty((0, self.index.dim), np.float32)
-        known: dict[str | int, np.ndarray] = dict(zip(texts, encoded, strict=True))
+        if texts:
+            known.update(zip(texts, self.encoder.encode_texts(texts, [output])[0], strict=True))
         stored = self.cache.embeddings(*output)
         for row in {row for query in queries for row in query.rows}:
             known[row] = stored[row].astype(np.float32)

@@ -20,8 +20,8 @@ FLOORS = [
     "readers encoder cache ops",
     "table pipeline",
     "where index heads collect",
-    "predict search card encoding shards cluster audit",
-    "searching merging workers options progress screen export report",
+    "predict search projection card encoding shards cluster audit",
+    "searching serve merging workers options progress screen export report",
     "encoding_pass",
     "extract",
     "show show_heads show_audit doctor",
@@ -30,7 +30,10 @@ FLOORS = [
     "__main__ __init__",
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms.split()}
-HEAVY = {"torch", "transformers", "numpy", "h5py", "pyarrow", "sklearn", "faiss", "rich", "matplotlib", "jinja2"}
+HEAVY = {
+    "torch", "transformers", "numpy", "h5py", "pyarrow", "sklearn", "faiss", "rich", "matplotlib", "jinja2", "fastapi",
+    "uvicorn",
+}  # fmt: skip
 
 
 def room(path: Path) -> str:

@@ -1,0 +1,82 @@
+"""serve: the command that shows a cache and a run in the browser."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from embedcache.commands.common import device_option, emit, json_option, pooling_option, trust_option
+from embedcache.options import Number
+
+
+@click.command(short_help="Search CACHE and label texts in the browser, and over HTTP.")
+@click.argument("cache")
+@click.option("--run", metavar="RUN", help="A run of CACHE: its best head labels texts.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option(
+    "--port", type=Number(int, 0, 65536), default=8000, show_default=True, help="The port; 0: any that is free."
+)
+@click.option(
+    "--token",
+    envvar="EMBEDCACHE_TOKEN",
+    show_envvar=True,
+    help="Ask for this token; needed to listen beyond this machine.",
+)
+@click.option("--index", metavar="INDEX", help="What embedcache index wrote.  [default: that of CACHE, if any]")
+@pooling_option
+@click.option("--layers", "layer", type=Number(int, -1000), help="[default: -1, or that of INDEX]")
+@click.option("--model", help="The encoder's folder, where it has moved.")
+@device_option
+@trust_option
+@click.option("--verbose", is_flag=True, help="A line on stderr for each request; never its texts.")
+@json_option
+def serve(
+    as_json: bool, cache: str, run: str | None, host: str, port: int, token: str | None, verbose: bool, **options: Any
+) -> None:
+    """Search CACHE and label texts in the browser, and over HTTP. Ctrl-C stops it.
+
+    The page finds similar texts, shows their labels and the map, and walks from text to text. /docs describes the JSON
+    API, /metrics is for Prometheus. Only this machine can reach it; with --token others can, too (use a proxy with
+    TLS). --json prints one line once it listens.
+
+    \b
+      embedcache serve reviews.h5 --run heads
+      embedcache serve reviews.h5 --port 8080 --pooling mean
+      EMBEDCACHE_TOKEN=... embedcache serve reviews.h5 --host 0.0.0.0
+      curl -s localhost:8000/search -H "Content-Type: application/json" -d '{"query": "too long", "k": 3}'
+    """
+    _check_token(host, token)
+    from embedcache.serve.main import serve_cache
+
+    def listening(url: str, rows: int) -> None:
+        if as_json:
+            emit({"url": url, "cache": cache, "run": run, "rows": rows, "token": token is not None})
+        else:
+            click.echo(f"{url} shows {cache}{f' and {run}' if run else ''}. Ctrl-C stops it.")
+            if token is not None:
+                click.echo("The page asks for the token.")
+
+    serve_cache(
+        cache,
+        run,
+        host=host,
+        port=port,
+        token=token,
+        verbose=verbose,
+        listening=listening,
+        tell=lambda line: click.echo(line, err=True),
+        **options,
+    )
+    click.echo("Stopped.", err=True)
+
+
+def _check_token(host: str, token: str | None) -> None:
+    from embedcache.serve.security import is_loopback
+
+    if token is None and not is_loopback(host):
+        raise click.UsageError(
+            f"--host {host} lets others in: give --token TOKEN (or EMBEDCACHE_TOKEN), or keep to 127.0.0.1"
+        )
+    if token is not None and not (token.isascii() and token.isprintable() and token and " " not in token):
+        raise click.UsageError("--token must be printable ASCII characters without blanks, at least one")

@@ -1,0 +1,275 @@
+"""The routes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from fastapi import FastAPI, HTTPException, Response
+from fastapi import Path as PathParameter
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, JSONResponse
+from fastapi.staticfiles import StaticFiles
+from prometheus_client import generate_latest
+from starlette.exceptions import HTTPException as StarletteHTTPException
+
+from embedcache import __version__
+from embedcache.errors import EmbedcacheError
+from embedcache.search import Query
+from embedcache.serve import limits as lim
+from embedcache.serve import models as m
+from embedcache.serve.batching import BusyError
+from embedcache.serve.limits import LimitRequests
+from embedcache.serve.map import colour_groups
+from embedcache.serve.metrics import Metrics, Record
+from embedcache.serve.security import Guard, SecureHeaders
+from embedcache.serve.service import NoEncoderError, Search, Service
+
+STATIC = Path(__file__).with_name("static")
+SHOWN_FAULTS = 3  # of a body that breaks several rules
+BUSY_SECONDS = 1
+BYTES = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+MEANING = {
+    400: "Not a request of this machine (Host), or not HTTP as it should be.",
+    401: "A token is needed.",
+    403: "Another web site's page sent it.",
+    404: "No such row, column or path.",
+    408: "The body came too slowly.",
+    413: "The body is too large.",
+    422: "What is asked cannot be: detail says why.",
+    429: "Too much is waiting: try again after Retry-After seconds.",
+    503: "Not there yet, or not on this server.",
+    504: "Not done in time.",
+}
+
+
+def _errors(*codes: int) -> dict[int | str, dict[str, Any]]:
+    return {code: {"model": m.ErrorAnswer, "description": MEANING[code]} for code in sorted({400, 401, 504, *codes})}
+
+
+ASKED = _errors(403, 408, 413, 422, 429, 503)
+
+
+def log_to_stderr(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def create_app(
+    service: Service,
+    *,
+    token: str | None = None,
+    verbose: bool = False,
+    log: Callable[[str], None] = log_to_stderr,
+) -> FastAPI:
+    """The application of a service. ``token``: what Authorization: Bearer must say; None where nobody needs one."""
+    app = FastAPI(
+        title="embedcache",
+        version=__version__,
+        summary="The rows of a cache by meaning, and what the run's best head says of texts.",
+        docs_url=None,  # FastAPI's own load scripts from elsewhere; /docs is a page of ours
+        redoc_url=None,
+        separate_input_output_schemas=False,
+    )
+    app.state.service = service
+    metrics = Metrics(service)
+    _add_errors(app)
+    _add_pages(app, metrics)
+    _add_questions(app, service)
+    _add_rows(app, service)
+    _add_map(app, service)
+    # The last one added is the first that a request meets.
+    app.add_middleware(LimitRequests, limits=service.limits)
+    app.add_middleware(Guard, token=token)
+    app.add_middleware(Record, metrics=metrics, log=log, verbose=verbose)
+    app.add_middleware(SecureHeaders)
+    if token is not None:
+        _describe_token(app)
+    return app
+
+
+def _add_errors(app: FastAPI) -> None:
+    def answer(status: int, detail: str, headers: Any = None) -> JSONResponse:
+        return JSONResponse({"detail": detail}, status, headers)
+
+    @app.exception_handler(StarletteHTTPException)
+    async def _http(request: Any, error: StarletteHTTPException) -> JSONResponse:
+        return answer(error.status_code, str(error.detail), error.headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def _invalid(request: Any, error: RequestValidationError) -> JSONResponse:
+        return answer(422, _faults(error.errors()))
+
+    @app.exception_handler(EmbedcacheError)
+    async def _cannot(request: Any, error: EmbedcacheError) -> JSONResponse:
+        return answer(503 if isinstance(error, NoEncoderError) else 422, str(error))
+
+    @app.exception_handler(BusyError)
+    async def _busy(request: Any, error: BusyError) -> JSONResponse:
+        return answer(429, "too much is waiting: try again in a moment", {"Retry-After": str(BUSY_SECONDS)})
+
+
+def _faults(errors: Sequence[Any]) -> str:
+    """What is wrong and where, without what was sent."""
+    lines = []
+    for error in errors[:SHOWN_FAULTS]:
+        place = ".".join(str(part) for part in error["loc"][1:])
+        message = error["msg"].removeprefix("Value error, ")
+        lines.append(f"{place}: {message}" if place else message)
+    more = len(errors) - SHOWN_FAULTS
+    return "; ".join(lines) + (f"; and {more} more" if more > 0 else "")
+
+
+def _add_pages(app: FastAPI, metrics: Metrics) -> None:
+    app.mount("/static", StaticFiles(directory=STATIC), name="static")
+
+    @app.get("/", include_in_schema=False)
+    async def page() -> FileResponse:
+        return FileResponse(STATIC / "index.html", media_type="text/html; charset=utf-8")
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> FileResponse:
+        return FileResponse(STATIC / "docs.html", media_type="text/html; charset=utf-8")
+
+    @app.get("/healthz", tags=["server"], summary="Whether the server is up", responses=_errors())
+    async def healthz() -> m.HealthAnswer:
+        return m.HealthAnswer(status="ok")
+
+    @app.get(
+        "/metrics",
+        tags=["server"],
+        summary="Metrics for Prometheus",
+        response_class=Response,
+        responses={**_errors(), 200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+    )
+    async def read_metrics() -> Response:
+        return Response(generate_latest(metrics.registry), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def _add_questions(app: FastAPI, service: Service) -> None:
+    @app.post("/predict", tags=["questions"], summary="Label texts", responses=ASKED, response_model_exclude_none=True)
+    async def predict(asked: m.PredictRequest) -> list[m.PredictionAnswer]:
+        return [m.PredictionAnswer(**one.to_dict()) for one in await service.predict(asked.texts)]
+
+    @app.post("/search", tags=["questions"], summary="Find similar rows", responses=ASKED)
+    async def search(asked: m.SearchRequest) -> m.SearchAnswer:
+        first = [one for one in (asked.query, asked.row) if one is not None]
+        where = (asked.where,) if isinstance(asked.where, str) else tuple(asked.where or ())
+        query = Query((*first, *asked.like), tuple(asked.unlike))
+        answer = await service.search(Search(query, asked.k, where, asked.dedupe))
+        return m.SearchAnswer(query=answer.query, results=[m.FoundAnswer(**vars(one)) for one in answer.results])
+
+
+def _add_rows(app: FastAPI, service: Service) -> None:
+    cache = service.cache
+
+    @app.get("/rows/{id}", tags=["cache"], summary="One row of the cache", responses=_errors(404, 422, 429))
+    async def row(
+        id: Annotated[int, PathParameter(ge=0, le=2**62, description="The row's number, counted from 0.")],
+    ) -> m.RowAnswer:
+        if id >= cache.rows:
+            raise HTTPException(404, f"there is no row {id}: the cache has {cache.rows:,}, counted from 0")
+        prediction = await service.predict_row(id)
+        return m.RowAnswer(
+            row=id,
+            text=cache.texts[id],
+            labels=service.row_labels(id),
+            id=None if cache.ids is None else cache.ids[id],
+            columns={name: cache.column(name)[id] for name in cache.column_names},
+            prediction=None if prediction is None else m.PredictionAnswer(**prediction.to_dict()),
+        )
+
+    info = _info(service)
+
+    @app.get("/info", tags=["cache"], summary="What is served", responses=_errors())
+    async def read_info() -> m.InfoAnswer:
+        return info
+
+    board = m.LeaderboardAnswer(columns={name: m.BoardAnswer(**one) for name, one in service.board.items()})
+
+    @app.get("/leaderboard", tags=["run"], summary="The run's heads and learning curves", responses=_errors())
+    async def leaderboard() -> m.LeaderboardAnswer:
+        return board
+
+
+def _add_map(app: FastAPI, service: Service) -> None:
+    cache = service.cache
+    colours = {column: colour_groups(cache, column) for column in cache.labels_names}
+    groups = {name: [m.GroupAnswer(**asdict(group)) for group in found] for name, (found, _) in colours.items()}
+
+    @app.get("/map", tags=["map"], summary="Whether the map is there, and its colours", responses=_errors())
+    async def read_map() -> m.MapAnswer:
+        return m.MapAnswer(status=service.map.status, problem=service.map.problem, rows=cache.rows, groups=groups)
+
+    @app.get(
+        "/map/points",
+        tags=["map"],
+        summary="Where each row lies: x and y, float32, little-endian, within -1 and 1",
+        response_class=Response,
+        responses={**_errors(503), 200: {"content": BYTES}},
+    )
+    async def points() -> Response:
+        if service.map.points is None:
+            raise HTTPException(503, service.map.problem or "the map is being computed", {"Retry-After": "2"})
+        return Response(service.map.points.astype("<f4").tobytes(), media_type="application/octet-stream")
+
+    @app.get(
+        "/map/groups/{column}",
+        tags=["map"],
+        summary="The group of each row by a label column, one byte each",
+        response_class=Response,
+        responses={**_errors(404, 422), 200: {"content": BYTES}},
+    )
+    async def read_groups(column: str) -> Response:
+        if column not in colours:
+            raise HTTPException(404, "there is no such label column")
+        return Response(colours[column][1].astype(np.uint8).tobytes(), media_type="application/octet-stream")
+
+
+def _info(service: Service) -> m.InfoAnswer:
+    about, index, run = service.cache.info(), service.searcher.index, service.run
+    return m.InfoAnswer(
+        **{name: about[name] for name in ("rows", "dim", "poolings", "labels", "columns", "id_column", "fingerprint")},
+        version=__version__,
+        cache=service.cache.path.name,
+        encoder=Path(service.cache.encoder["source"]).name,
+        texts=service.encoder is not None,
+        why_no_texts=service.no_encoder,
+        index=m.IndexAnswer(
+            kind=getattr(index, "kind", "exact"),
+            recall=getattr(index, "recall", None),
+            pooling=index.pooling,
+            layer=index.layer,
+        ),
+        run=None
+        if run is None
+        else m.RunAnswer(
+            name=run.path.name,
+            columns={name: one.best.kind for name, one in run.columns.items()},
+            pooling=run.info["pooling"],
+            layer=run.info["layer"],
+        ),
+        limits={
+            "body_bytes": service.limits.body,
+            "texts": lim.MAX_TEXTS,
+            "characters": lim.MAX_CHARACTERS,
+            "k": lim.MAX_K,
+        },
+    )
+
+
+def _describe_token(app: FastAPI) -> None:
+    """Say in the OpenAPI document that a token is needed."""
+    make = app.openapi
+
+    def with_token() -> dict[str, Any]:
+        document = make()
+        document.setdefault("components", {})["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+        document["security"] = [{"token": []}]
+        document["paths"]["/healthz"]["get"]["security"] = []
+        return document
+
+    app.openapi = with_token  # type: ignore[method-assign]

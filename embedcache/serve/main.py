@@ -1,0 +1,58 @@
+"""The verb of `embedcache serve`: open everything, listen, stop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from embedcache.errors import EmbedcacheError
+
+
+def serve_cache(
+    cache: str | Path,
+    run: str | Path | None = None,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    token: str | None = None,
+    verbose: bool = False,
+    listening: Callable[[str, int], None] = lambda url, rows: None,
+    tell: Callable[[str], None] = lambda line: None,
+    **options: Any,
+) -> None:
+    """Serve until SIGINT or SIGTERM.
+
+    Args:
+        listening: hears the URL and the rows of the cache. tell: hears notes, and a line for each request if verbose.
+        options: of ``Service.open``.
+
+    Raises:
+        EmbedcacheError: the extra is not installed; the address cannot be had; see also ``Service.open``.
+    """
+    try:
+        from embedcache.serve.app import create_app
+        from embedcache.serve.server import bind, run_server, url_of
+    except ImportError as error:
+        if (error.name or "").split(".")[0] not in ("fastapi", "starlette", "uvicorn", "prometheus_client", "pydantic"):
+            raise
+        raise EmbedcacheError(
+            f"serve needs {error.name}, which is not installed: pip install 'embedcache[serve]'"
+        ) from None
+    from embedcache.serve.service import Service
+
+    bound = bind(host, port)  # before the encoder is loaded: a port that is taken shows at once
+    try:
+        service = Service.open(cache, run, **options)
+    except BaseException:
+        bound.close()
+        raise
+    try:
+        if service.no_encoder:
+            tell(f"Note: only rows can be searched: {service.no_encoder}")
+        app = create_app(service, token=token, verbose=verbose, log=tell)
+        service.map.start(lambda problem: tell(f"Note: {problem}"))
+        run_server(app, bound, lambda: listening(url_of(bound, host), service.cache.rows))
+    finally:
+        service.close()
+        bound.close()

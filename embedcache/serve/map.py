@@ -1,0 +1,185 @@
+"""The map while the server runs: read, or computed by another process meanwhile; and the colours of its points."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import tempfile
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from embedcache.cache import Cache, open_cache
+from embedcache.cache.labels import unlabelled
+from embedcache.errors import EmbedcacheError
+from embedcache.projection import default_map_path, load_map, make_map, save_map
+
+MOST_GROUPS = 8  # that have a colour each; the rest share one
+SCALE_BINS = 7  # of a column of numbers
+NICE = 10  # of the process that computes: questions come first
+
+
+@dataclass(frozen=True)
+class Group:
+    """Points of one colour. ``role``: "class", "bin" (of numbers, in order), "several", "other" or "none"."""
+
+    name: str
+    rows: int
+    role: str
+
+
+class LiveMap:
+    """The points of a map: from the file beside the cache, else computed once and kept there.
+
+    Attributes:
+        status: "computing", "ready" or "failed". points: float32 [N, 2] once it is ready. problem: why it failed.
+    """
+
+    def __init__(self, cache: Cache, pooling: str, layer: int) -> None:
+        self.cache, self.output = cache, (pooling, layer)
+        self.status: Literal["computing", "ready", "failed"] = "computing"
+        self.problem = ""
+        self.points: np.ndarray | None = None
+        self._process: Any = None
+        self._thread: threading.Thread | None = None
+        self._closed = False
+
+    def start(self, tell: Callable[[str], None]) -> None:
+        """Read it, or begin to compute it. ``tell`` hears of trouble, in another thread."""
+        path = default_map_path(self.cache.path)
+        points = load_map(path, self.cache, *self.output)
+        if points is not None:
+            self._finish(points)
+            return
+        self._thread = threading.Thread(target=self._compute, args=(path, tell), name="map", daemon=True)
+        self._thread.start()
+
+    def wait(self) -> None:
+        """Until it is ready, or has failed."""
+        if self._thread is not None:
+            self._thread.join()
+
+    def close(self) -> None:
+        """What is not computed by now is given up."""
+        self._closed = True
+        if self._process is not None:
+            self._process.terminate()
+        self.wait()
+
+    def _finish(self, points: np.ndarray) -> None:
+        self.points, self.status = points, "ready"
+
+    def _compute(self, path: Path, tell: Callable[[str], None]) -> None:
+        try:
+            with tempfile.TemporaryDirectory(prefix="embedcache-") as folder:
+                made = Path(folder) / path.name
+                self._run(made)
+                points = load_map(made, self.cache, *self.output)
+                if points is None and not self._closed:
+                    raise EmbedcacheError(_problem(made) or "its process ended without a word; too little memory?")
+            if points is None:
+                return
+            self._finish(points)
+            try:
+                save_map(path, points, self.cache, *self.output)
+            except EmbedcacheError as error:  # it is shown all the same
+                tell(f"{error}; it is computed again next time")
+        except Exception as error:
+            self.status, self.problem = "failed", str(error)
+            tell(f"no map: {error}")
+
+    def _run(self, made: Path) -> None:
+        """Another process: it neither takes turns with this one's threads nor outlives it."""
+        context = multiprocessing.get_context("spawn")
+        arguments = (str(self.cache.path), *self.output, str(made))
+        self._process = context.Process(target=_make, args=arguments, name="map", daemon=True)
+        self._process.start()
+        if self._closed:
+            self._process.terminate()
+        self._process.join()
+
+
+def _make(cache_path: str, pooling: str, layer: int, made: str) -> None:
+    """In the other process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the server's, which then ends this one
+    with suppress(OSError):
+        os.nice(NICE)
+    try:
+        with open_cache(cache_path) as cache:
+            save_map(made, make_map(cache, pooling, layer), cache, pooling, layer)
+    except Exception as error:
+        _problem_path(Path(made)).write_text(f"{error}" or type(error).__name__, encoding="utf-8")
+
+
+def _problem_path(made: Path) -> Path:
+    return made.with_suffix(".txt")
+
+
+def _problem(made: Path) -> str:
+    with suppress(OSError):
+        return _problem_path(made).read_text(encoding="utf-8")
+    return ""
+
+
+def colour_groups(cache: Cache, column: str) -> tuple[list[Group], np.ndarray]:
+    """The groups of a label column, and which of them each row is in, uint8 [N].
+
+    Its most frequent classes, then "other" and "no label"; of many numbers, bins of about equally many rows.
+    """
+    codes, classes = cache.labels(column)
+    missing = unlabelled(codes)
+    if codes.ndim == 2:
+        names, places, roles = _of_lists(codes, classes)
+    elif len(classes) > MOST_GROUPS and (values := _numbers(classes)) is not None:
+        names, places, roles = _of_numbers(codes, values)
+    else:
+        names, places, roles = _of_classes(codes, classes)
+    places = np.where(missing, len(names), places).astype(np.uint8)
+    counts = np.bincount(places, minlength=len(names) + 1).tolist()
+    groups = [Group(*one) for one in zip(names, counts, roles, strict=False)]
+    return groups + ([Group("no label", counts[-1], "none")] if counts[-1] else []), places
+
+
+def _of_classes(codes: np.ndarray, classes: list[str]) -> tuple[list[str], np.ndarray, list[str]]:
+    counts = np.bincount(codes[codes >= 0], minlength=len(classes))
+    shown = np.sort(np.argsort(-counts, kind="stable")[:MOST_GROUPS])
+    place = np.full(len(classes) + 1, len(shown))  # the rest; -1, no label, is the last
+    place[shown] = np.arange(len(shown))
+    names, roles = [classes[c] for c in shown], ["class"] * len(shown)
+    if len(classes) > len(shown):
+        names, roles = [*names, f"{len(classes) - len(shown)} others"], [*roles, "other"]
+    return names, place[codes], roles
+
+
+def _of_lists(codes: np.ndarray, classes: list[str]) -> tuple[list[str], np.ndarray, list[str]]:
+    """A row with one label is of its class; with several or none, of groups of their own."""
+    count = (codes > 0).sum(axis=1)
+    only = np.where(count == 1, codes.argmax(axis=1), -1).astype(np.int64)
+    names, places, roles = _of_classes(only, classes)
+    extra = len(names)
+    places = np.where(count > 1, extra, np.where(count == 0, extra + 1, places))
+    return [*names, "several labels", "empty list"], places, [*roles, "several", "other"]
+
+
+def _of_numbers(codes: np.ndarray, values: np.ndarray) -> tuple[list[str], np.ndarray, list[str]]:
+    of_rows = values[codes[codes >= 0]]
+    edges = np.unique(np.quantile(of_rows, np.linspace(0, 1, SCALE_BINS + 1))) if len(of_rows) else np.zeros(1)
+    inner = edges[1:-1]
+    names = [f"{low:g} to {high:g}" for low, high in pairwise(edges)] or [f"{edges[0]:g}"]
+    place = np.append(np.searchsorted(inner, values, side="right"), 0)
+    return names, place[codes], ["bin"] * len(names)
+
+
+def _numbers(classes: list[str]) -> np.ndarray | None:
+    try:
+        values = np.array([float(name) for name in classes])
+    except ValueError:
+        return None
+    return values if np.isfinite(values).all() else None

@@ -1,0 +1,198 @@
+"""Requests and answers of the JSON API, as its OpenAPI document describes them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, StringConstraints, model_validator
+
+from embedcache.serve import limits
+
+Text = Annotated[StrictStr, StringConstraints(max_length=limits.MAX_CHARACTERS)]
+Condition = Annotated[StrictStr, StringConstraints(min_length=1, max_length=limits.MAX_CONDITION)]
+RowNumber = Annotated[StrictInt, Field(ge=0, le=2**62, description="A row of the cache, counted from 0.")]
+Example = Text | RowNumber
+Examples = Annotated[list[Example], Field(max_length=limits.MAX_EXAMPLES)]
+Label = str | list[str] | float
+
+
+class Asked(BaseModel):
+    """What is not known is refused: a slip would go unseen."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class PredictRequest(Asked):
+    """Texts to label."""
+
+    texts: Annotated[list[Text], Field(max_length=limits.MAX_TEXTS)]
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"texts": ["A tender, funny film."]}]})
+
+
+class SearchRequest(Asked):
+    """What the results should be like: a text, a row, or several of them, at least one; and what they should not."""
+
+    query: Text | None = Field(None, description="A text; it may not be blank.")
+    row: RowNumber | None = None
+    like: Examples = Field([], description="More examples: texts and rows.")
+    unlike: Examples = Field([], description="Texts and rows that the results should not be like.")
+    k: Annotated[StrictInt, Field(ge=1, le=limits.MAX_K)] = 10
+    where: Condition | Annotated[list[Condition], Field(max_length=limits.MAX_WHERE)] | None = Field(
+        None, description='Only rows that meet conditions on label and kept columns, such as "label=positive".'
+    )
+    dedupe: bool = Field(False, description="Leave out texts that are near-identical to a better result.")
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"query": "too long", "k": 5}, {"row": 7}]})
+
+    @model_validator(mode="after")
+    def _something_to_be_like(self) -> SearchRequest:
+        if self.query is None and self.row is None and not self.like:
+            raise ValueError("give at least one of query, row and like")
+        return self
+
+
+class ErrorAnswer(BaseModel):
+    """Every error: one line for people."""
+
+    detail: str
+
+
+class ColumnPrediction(BaseModel):
+    """What one label column's head says."""
+
+    label: Label
+    probabilities: dict[str, float]
+
+
+class PredictionAnswer(BaseModel):
+    """What the run's best head says of one text.
+
+    A class; the labels above 1/2 of a column of lists; the value of a regression, whose probabilities are empty. Of
+    several label columns ``columns`` has each, and label and probabilities are those of the first.
+    """
+
+    text: str
+    label: Label
+    probabilities: dict[str, float]
+    columns: dict[str, ColumnPrediction] | None = None
+
+
+class FoundAnswer(BaseModel):
+    """One row that was found: rank from 1, row from 0, cosine, and what the cache knows of it."""
+
+    rank: int
+    row: int
+    score: float
+    text: str
+    labels: dict[str, str | list[str] | None]
+    id: str | None
+
+
+class SearchAnswer(BaseModel):
+    """The rows found, best first, and the query in words."""
+
+    query: str
+    results: list[FoundAnswer]
+
+
+class RowAnswer(BaseModel):
+    """One row of the cache, and what the run's best head says of it (null without a run)."""
+
+    row: int
+    text: str
+    labels: dict[str, str | list[str] | None]
+    id: str | None
+    columns: dict[str, str]
+    prediction: PredictionAnswer | None
+
+
+class HealthAnswer(BaseModel):
+    """The server is up."""
+
+    status: Literal["ok"]
+
+
+class LabelColumn(BaseModel):
+    """A label column: "classification" or "multilabel" (lists), rows without a label, rows of each class."""
+
+    kind: str
+    missing: int
+    classes: dict[str, int]
+
+
+class IndexAnswer(BaseModel):
+    """What is searched: kind of index, recall@10 where it is not exact, and the vectors it holds."""
+
+    kind: str
+    recall: float | None
+    pooling: str
+    layer: int
+
+
+class RunAnswer(BaseModel):
+    """The run that predicts."""
+
+    name: str
+    columns: dict[str, str] = Field(description="Label column -> classification, multilabel or regression.")
+    pooling: str
+    layer: int
+
+
+class InfoAnswer(BaseModel):
+    """What is served, and what one request may ask for."""
+
+    version: str
+    cache: str
+    rows: int
+    dim: int
+    poolings: list[str]
+    labels: dict[str, LabelColumn]
+    columns: list[str]
+    id_column: str | None
+    fingerprint: str
+    encoder: str
+    texts: bool = Field(description="Whether texts can be encoded; if not, why_no_texts says why.")
+    why_no_texts: str
+    index: IndexAnswer
+    run: RunAnswer | None
+    limits: dict[str, int]
+
+
+class GroupAnswer(BaseModel):
+    """Points of one colour. Role: class, bin (of numbers, in order), several, other, none (no label)."""
+
+    name: str
+    rows: int
+    role: str
+
+
+class MapAnswer(BaseModel):
+    """Whether the map is there, and the groups of each label column by which points are coloured.
+
+    /map/points has the places, /map/groups/{column} the number of each row's group in the list given here.
+    """
+
+    status: Literal["computing", "ready", "failed"]
+    problem: str
+    rows: int
+    groups: dict[str, list[GroupAnswer]]
+
+
+class BoardAnswer(BaseModel):
+    """A label column's heads, best first, with their settings and scores, and their learning curves by epoch."""
+
+    kind: str
+    score: str
+    count: int
+    settings: list[str]
+    heads: list[dict[str, int | float | str | None]]
+    test: dict[str, Any]
+    baselines: dict[str, Any]
+    curves: dict[str, dict[str, list[float | None]]]
+
+
+class LeaderboardAnswer(BaseModel):
+    """By label column; empty without a run."""
+
+    columns: dict[str, BoardAnswer]

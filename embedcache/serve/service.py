@@ -1,0 +1,254 @@
+"""What is served: a searched cache, the encoder, the best heads of a run, the map and the leaderboard."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from embedcache.cache import open_cache
+from embedcache.cache.fingerprint import differences
+from embedcache.cache.labels import label_of
+from embedcache.errors import EmbedcacheError
+from embedcache.heads.run import Run, load_run
+from embedcache.index import default_path
+from embedcache.predict import Classifier, Prediction
+from embedcache.search import Answer, Query, Searcher
+from embedcache.serve.batching import Batcher
+from embedcache.serve.board import read_board
+from embedcache.serve.limits import Limits
+from embedcache.serve.map import LiveMap
+
+if TYPE_CHECKING:
+    from embedcache.cache import Cache
+    from embedcache.encoder import Encoder
+
+BATCH_CHARACTERS = 16_384  # of texts that are encoded together: some 4,000 tokens, a tenth of a second on two cores
+TEXT_COST = 32  # characters that the shortest text counts as
+BATCH_SEARCHES = 64
+Vectors = dict[str, np.ndarray]  # text -> float32 [outputs, D]
+
+
+class NoEncoderError(EmbedcacheError):
+    """Texts cannot be encoded here."""
+
+
+@dataclass(frozen=True)
+class Search:
+    """One /search: ``encoded`` has the vectors of the query's texts."""
+
+    query: Query
+    k: int
+    where: tuple[str, ...] = ()
+    dedupe: bool = False
+    encoded: Vectors | None = None
+
+
+class Service:
+    """Everything that the routes need. Make one with ``open``; ``close`` finishes what was begun.
+
+    Attributes:
+        cache, searcher: what is searched. run, classifier: None without a run. map: the 2-D projection.
+        board: the run's leaderboard and learning curves as JSON types, by column; {} without a run.
+        no_encoder: why texts cannot be encoded; "" where they can.
+    """
+
+    def __init__(
+        self,
+        searcher: Searcher,
+        *,
+        encoder: Encoder | None = None,
+        no_encoder: str = "",
+        run: Run | None = None,
+        limits: Limits | None = None,
+        tell_batch: Callable[[str, int], None] = lambda kind, jobs: None,
+    ) -> None:
+        limits = limits or Limits()
+        self.searcher, self.cache, self.run = searcher, searcher.cache, run
+        self.limits, self.no_encoder = limits, no_encoder
+        self.encoder = encoder
+        self.classifier = None if run is None else Classifier(run, encoder)  # type: ignore[arg-type]
+        self.board = {} if run is None else read_board(run)
+        self.map = LiveMap(searcher.cache, searcher.index.pooling, searcher.index.layer)
+        self.tell_batch = tell_batch
+        self._search_output = (searcher.index.pooling, searcher.index.layer)
+        self._head_output = self._search_output if run is None else (run.info["pooling"], run.info["layer"])
+        self._outputs = list(dict.fromkeys([self._search_output, self._head_output]))
+        self._encoding = Batcher(
+            "encoding",
+            self._encode,
+            cost=lambda texts: sum(max(TEXT_COST, len(text)) for text in texts),
+            budget=BATCH_CHARACTERS,
+            most_waiting=limits.waiting_characters,
+            tell=lambda jobs: self.tell_batch("encoding", jobs),
+        )
+        self._searching = Batcher(
+            "searching",
+            self._search,
+            budget=BATCH_SEARCHES,
+            most_waiting=limits.waiting_searches,
+            tell=lambda jobs: self.tell_batch("searching", jobs),
+        )
+
+    @classmethod
+    def open(
+        cls,
+        cache: str | Path,
+        run: str | Path | None = None,
+        *,
+        index: str | Path | None = None,
+        pooling: str | None = None,
+        layer: int | None = None,
+        model: str | Path | None = None,
+        device: str = "auto",
+        trust_remote_code: bool = False,
+        limits: Limits | None = None,
+    ) -> Service:
+        """Open all of it, the encoder too, and answer a first question, so that nobody waits for the first one.
+
+        Without the encoder rows can still be searched: the service then says why in ``no_encoder``.
+
+        Raises:
+            EmbedcacheError: a cache, an index or a run that cannot be opened or do not belong together; a model that
+                was asked for and is not the cache's.
+        """
+        from embedcache.encoder.folder import resolve_device
+
+        device = resolve_device(device)
+        loaded = None if run is None else load_run(run)
+        if loaded is not None and pooling is None and layer is None and index is None:
+            pooling, layer = _output_of_run(loaded, cache)
+        searcher = Searcher.open(cache, index=index, pooling=pooling, layer=layer)
+        try:
+            if loaded is not None:
+                _check_run(loaded, searcher.cache)
+            encoder, no_encoder = _load_encoder(searcher.cache, model, device, trust_remote_code)
+            service = cls(searcher, encoder=encoder, no_encoder=no_encoder, run=loaded, limits=limits)
+        except BaseException:
+            searcher.close()
+            raise
+        service.warm()
+        return service
+
+    def warm(self) -> None:
+        """Whatever is loaded or compiled with the first question."""
+        encoded = self._encode([("good",)])[0] if self.encoder is not None else None
+        query = Query(("good",)) if encoded else Query((0,))
+        try:
+            self._search([Search(query, 1, encoded=encoded)])
+        except EmbedcacheError:
+            if encoded:
+                raise
+            # row 0 may be one that cannot be searched
+
+    def close(self) -> None:
+        self.map.close()
+        self._encoding.close()
+        self._searching.close()
+        self.searcher.close()
+
+    @property
+    def waiting(self) -> dict[str, int]:
+        """Jobs that nobody has begun."""
+        return {"encoding": self._encoding.waiting, "searching": self._searching.waiting}
+
+    async def search(self, search: Search) -> Answer:
+        """Raises EmbedcacheError: no such row, column or value; texts without an encoder."""
+        if texts := search.query.texts:
+            search = replace(search, encoded=await self._vectors(texts))
+        return await self._searching.do(search)
+
+    async def predict(self, texts: Sequence[str]) -> list[Prediction]:
+        """Raises EmbedcacheError: no run, no encoder."""
+        if self.classifier is None:
+            raise EmbedcacheError("no run is served, so nothing can be predicted: start with --run RUN")
+        if not texts:
+            return []
+        encoded = await self._vectors(texts)
+        place = self._outputs.index(self._head_output)
+        return self._labelled(list(texts), np.stack([encoded[text][place] for text in texts]))
+
+    async def predict_row(self, row: int) -> Prediction | None:
+        """Of a row, from its stored vector where there is one; None where nothing can be said."""
+        if self.classifier is None:
+            return None
+        text = self.cache.texts[row]
+        if self._head_output in self.cache.outputs:
+            return self._labelled([text], self.cache.embeddings(*self._head_output)[row : row + 1])[0]
+        return (await self.predict([text]))[0] if self.encoder is not None else None
+
+    def row_labels(self, row: int) -> dict[str, str | list[str] | None]:
+        named = {name: self.cache.labels(name) for name in self.cache.labels_names}
+        return {name: label_of(codes[row], classes) for name, (codes, classes) in named.items()}
+
+    def _labelled(self, texts: list[str], vectors: np.ndarray) -> list[Prediction]:
+        assert self.classifier is not None and self.run is not None
+        return self.classifier.label(texts, vectors.astype(np.dtype(self.run.info["dtype"]), copy=False))
+
+    async def _vectors(self, texts: Sequence[str]) -> Vectors:
+        if self.encoder is None:
+            raise NoEncoderError(self.no_encoder)
+        return await self._encoding.do(tuple(dict.fromkeys(texts)))
+
+    def _encode(self, jobs: list[tuple[str, ...]]) -> list[Vectors]:
+        """All texts of all jobs in one pass, every output that anybody needs."""
+        assert self.encoder is not None
+        texts = list(dict.fromkeys(text for job in jobs for text in job))
+        vectors = np.stack(self.encoder.encode_texts(texts, self._outputs), axis=1)
+        known = dict(zip(texts, vectors, strict=True))
+        return [{text: known[text] for text in job} for job in jobs]
+
+    def _search(self, jobs: list[Search]) -> list[Answer]:
+        """Together what is searched among the same rows."""
+        groups: dict[tuple[Any, ...], list[int]] = {}
+        for i, job in enumerate(jobs):
+            groups.setdefault((job.where, job.dedupe), []).append(i)
+        answers: dict[int, Answer] = {}
+        place = self._outputs.index(self._search_output)
+        for (where, dedupe), members in groups.items():
+            encoded = {text: both[place] for i in members for text, both in (jobs[i].encoded or {}).items()}
+            k = max(jobs[i].k for i in members)
+            queries = [jobs[i].query for i in members]
+            found = self.searcher.search(queries, k, where=where or None, dedupe=dedupe, encoded=encoded)
+            for i, answer in zip(members, found, strict=True):
+                answers[i] = replace(answer, results=answer.results[: jobs[i].k])
+        return [answers[i] for i in range(len(jobs))]
+
+
+def _output_of_run(run: Run, path: str | Path) -> tuple[str | None, int | None]:
+    """The vectors that the heads read, where the cache holds them and there is no index of others."""
+    output = run.info["pooling"], run.info["layer"]
+    with open_cache(path) as cache:
+        return output if output in cache.outputs and not default_path(path).exists() else (None, None)
+
+
+def _check_run(run: Run, cache: Cache) -> None:
+    """The run's encoder must be the cache's: one encoder answers for both."""
+    for one in run.columns.values():
+        about = {"identity": one.info["encoder"]["identity"], "store": cache.encoder["store"]}
+        if differs := differences(cache.encoder, about):
+            raise EmbedcacheError(
+                f"{run.path} was trained on vectors of another encoder than that of {cache.path} ({differs}): serve it "
+                "with the cache that it was trained on"
+            )
+        if one.info["dim"] != cache.dim:
+            raise EmbedcacheError(f"{run.path} reads vectors {one.info['dim']} wide, {cache.path} has {cache.dim}")
+
+
+def _load_encoder(
+    cache: Cache, model: str | Path | None, device: str, trust_remote_code: bool
+) -> tuple[Encoder | None, str]:
+    """(the encoder, "") or (None, why not)."""
+    from embedcache.encoder.model import load_again
+
+    source, identity = cache.encoder["source"], cache.encoder["identity"]
+    options: dict[str, Any] = {"device": device, "trust_remote_code": trust_remote_code}
+    try:
+        return load_again(str(model or source), identity, str(cache.path), **options), ""
+    except EmbedcacheError as error:
+        if model is not None:
+            raise
+        return None, f"{error}; --model FOLDER says where the encoder of {cache.path.name} is"

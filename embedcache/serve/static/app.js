@@ -1,0 +1,227 @@
+// What is shown follows the URL's fragment: every change of it is a step that Back undoes.
+
+import { call, Problem, setToken } from "./api.js";
+import { showBoards } from "./board.js";
+import { colourOf, setUpColours } from "./colours.js";
+import { $, el, plural, show } from "./dom.js";
+import { MapView } from "./map.js";
+import { askedRow, askedText, found } from "./results.js";
+import { go, read, takeToken, where } from "./state.js";
+
+const MORE = 20;
+let info = null;
+let map = null;
+let boards = null;
+let asking = null; // what is on its way, to be dropped when something else is asked
+let shown = ""; // what the results belong to
+
+async function start() {
+  const given = takeToken();
+  if (given !== null) setToken(given);
+  try {
+    info = await call("info");
+  } catch (problem) {
+    if (problem.status !== 401) return complain(problem);
+    askForToken();
+    return undefined;
+  }
+  show($("token-form"), false);
+  setUp();
+  window.addEventListener("hashchange", render);
+  render();
+  const colours = await call("map").catch(complain);
+  if (colours) {
+    setUpColours(colours.groups);
+    map = new MapView(colours, { open: (row) => go({ row, query: "", k: 10 }), textOf });
+    shown = "";
+    render();
+  }
+  return undefined;
+}
+
+function askForToken() {
+  show($("token-form"));
+  document.body.classList.add("locked");
+  $("token").focus();
+  $("token-form").onsubmit = async (event) => {
+    event.preventDefault();
+    setToken($("token").value);
+    try {
+      await call("info");
+      document.body.classList.remove("locked");
+      await start();
+    } catch (problem) {
+      $("token-note").textContent = problem.status === 401 ? "That is not the token." : problem.message;
+    }
+  };
+}
+
+function setUp() {
+  const run = info.run ? `, run ${info.run.name}` : "";
+  $("about").textContent = `${info.cache}${run}: ${plural(info.rows, "text")}`;
+  $("version").textContent = `embedcache ${info.version}`;
+  document.title = `${info.cache} – embedcache`;
+  show(document.querySelector("[data-view=board]"), Boolean(info.run));
+  if (!info.texts) {
+    $("query").disabled = $("send").disabled = true;
+    $("ask-note").textContent = `Texts cannot be searched here: ${info.why_no_texts}. Walk from text to text: on the map, or from the first row.`;
+    show($("ask-note"));
+  } else $("send").textContent = info.run ? "Label and search" : "Search";
+  for (const [column, { kind, classes }] of Object.entries(info.labels)) {
+    const names = Object.keys(classes);
+    if (names.length > 500) continue;
+    const id = `filter-${column}`;
+    const select = el("select", { id, "data-column": column },
+      el("option", { value: "" }, "any"), names.map((name) => el("option", { value: `=${name}` }, name)),
+      kind === "multilabel" ? el("option", { value: "=[]" }, "none of them") : null);
+    select.addEventListener("change", () => {
+      const filters = { ...read().filters };
+      if (select.value) filters[column] = select.value.slice(1);
+      else delete filters[column];
+      go({ filters, k: 10 });
+    });
+    $("filters").append(el("label", { for: id }, column), select);
+  }
+  const box = el("input", { type: "checkbox", id: "dedupe" });
+  box.addEventListener("change", () => go({ dedupe: box.checked }));
+  $("filters").append(el("label", { class: "check" }, box, "hide near-identical texts"));
+  $("ask").addEventListener("submit", (event) => {
+    event.preventDefault();
+    ask();
+  });
+  $("query").addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
+      event.preventDefault();
+      ask();
+    }
+  });
+  $("more").addEventListener("click", () => go({ k: Math.min(info.limits.k, read().k + MORE) }));
+  $("results").addEventListener("keydown", walkList);
+  $("results").addEventListener("pointerover", (event) => map?.point(rowOf(event.target)));
+  $("results").addEventListener("focusin", (event) => map?.point(rowOf(event.target)));
+  $("results").addEventListener("pointerleave", () => map?.point(null));
+  if (!info.texts) $("ask-note").append(" ", el("a", { href: "#row=0" }, "First row"));
+}
+
+const rowOf = (node) => {
+  const item = node.closest("li");
+  return item ? Number(item.dataset.row) : null;
+};
+
+function ask() {
+  const query = $("query").value.trim();
+  if (query) go({ view: "search", query, row: null, k: 10 });
+  else $("query").focus();
+}
+
+// Up and down arrows walk the list as they do a menu; Tab does too.
+function walkList(event) {
+  if (event.key !== "ArrowDown" && event.key !== "ArrowUp") return;
+  const links = [...$("results").querySelectorAll("a.found")];
+  const next = links[links.indexOf(document.activeElement) + (event.key === "ArrowDown" ? 1 : -1)];
+  if (next) {
+    event.preventDefault();
+    next.focus();
+  }
+}
+
+function complain(problem) {
+  if (problem.name === "AbortError") return;
+  if (!(problem instanceof Problem)) throw problem;
+  $("problem").textContent = problem.message;
+  show($("problem"));
+  $("status").textContent = "";
+}
+
+async function render() {
+  const state = read();
+  document.body.dataset.view = state.view;
+  for (const link of document.querySelectorAll("nav a")) {
+    const here = link.dataset.view === state.view;
+    if (here) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
+    const target = new URLSearchParams(location.hash.slice(1));
+    target.set("view", link.dataset.view);
+    link.href = `#${target}`;
+  }
+  for (const select of $("filters").querySelectorAll("select")) {
+    const value = state.filters[select.dataset.column];
+    select.value = value === undefined ? "" : `=${value}`;
+  }
+  $("dedupe").checked = state.dedupe;
+  if (state.view === "board" && info.run) {
+    boards ??= call("leaderboard");
+    await boards.then((all) => showBoards($("boards"), all.columns), complain);
+  }
+  map?.show();
+  await renderAnswer(state).catch(complain);
+}
+
+async function renderAnswer(state) {
+  const { query, row, filters, dedupe, k } = state;
+  const key = JSON.stringify([query, row, filters, dedupe, k]);
+  if (key === shown) return;
+  const before = shown && JSON.parse(shown);
+  const moved = !before || before[0] !== query || before[1] !== row;
+  shown = key;
+  asking?.abort();
+  show($("problem"), false);
+  if (row === null && !query) return clear();
+  asking = new AbortController();
+  const { signal } = asking;
+  $("status").textContent = "Searching…";
+  if (row === null) $("query").value = query;
+  try {
+    const asked = row === null ? { query } : { row };
+    const [about, answer] = await Promise.all([
+      row === null ? info.run && call("predict", { body: { texts: [query] }, signal }) : call(`rows/${row}`, { signal }),
+      call("search", { body: { ...asked, k, where: where(filters), dedupe }, signal }),
+    ]);
+    if (signal.aborted) return undefined;
+    $("asked").replaceChildren(row === null ? askedText(query, about && about[0]) : askedRow(about, colourOf));
+    $("results").replaceChildren(...answer.results.map((one) => found(one, colourOf)));
+    show($("results-title"), answer.results.length > 0);
+    show($("more"), answer.results.length === k && k < info.limits.k);
+    $("status").textContent = `${plural(answer.results.length, "similar text")} found.`;
+    map?.mark(row, answer.results.map((one) => one.row));
+    if (moved && before && document.body.dataset.view === "search") {
+      $("results-title").focus({ preventScroll: true });
+      $("search").scrollIntoView({ block: "start" });
+    }
+  } catch (problem) {
+    if (problem.name === "AbortError") return undefined;
+    $("asked").replaceChildren();
+    clearResults();
+    throw problem;
+  }
+  return undefined;
+}
+
+function clear() {
+  $("asked").replaceChildren();
+  $("query").value = "";
+  $("status").textContent = "";
+  clearResults();
+}
+
+function clearResults() {
+  $("results").replaceChildren();
+  show($("results-title"), false);
+  show($("more"), false);
+  map?.mark(null, []);
+}
+
+const texts = new Map();
+
+async function textOf(row) {
+  if (!texts.has(row)) {
+    if (texts.size > 5000) texts.clear();
+    texts.set(row, call(`rows/${row}`).catch((problem) => {
+      texts.delete(row);
+      throw problem;
+    }));
+  }
+  return texts.get(row);
+}
+
+start().catch(complain);

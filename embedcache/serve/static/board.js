@@ -1,0 +1,114 @@
+// The leaderboard of each label column and its heads' learning curves, drawn as SVG.
+
+import { el, number, plural, svg } from "./dom.js";
+
+const NAMES = {
+  val_loss: "validation loss", val_accuracy: "validation accuracy", val_macro_f1: "validation macro F1", val_r2: "validation R²",
+  train_loss: "training loss", val_ece: "calibration error", val_rmse: "RMSE", val_mae: "MAE", weight_decay: "weight decay",
+  class_weight: "class weight", label_smoothing: "label smoothing", lr: "learning rate", best_epoch: "best epoch",
+  majority: "most frequent label", tfidf_logreg: "TF-IDF and logistic regression", mean: "the mean", tfidf_ridge: "TF-IDF and ridge regression",
+};
+const SCORES = ["val_accuracy", "val_macro_f1", "val_r2", "val_loss", "val_rmse", "val_mae", "val_ece"];
+const SHOWN = 25;
+const SIZE = { wide: 640, tall: 280, left: 52, bottom: 34, top: 12, right: 12 };
+const named = (name) => NAMES[name] || name.replaceAll("_", " ");
+
+export function showBoards(place, columns) {
+  if (place.childElementCount) return;
+  place.replaceChildren(...Object.entries(columns).map(([column, board]) => makeBoard(column, board)));
+}
+
+function makeBoard(column, board) {
+  const chart = el("div", { class: "chart" });
+  const scores = ["val_loss", "val_accuracy", "val_macro_f1", "val_r2", "train_loss"].filter((one) =>
+    Object.values(board.curves).some((curves) => curves[one]));
+  const id = `score-${column}`;
+  const select = el("select", { id }, scores.map((one) => el("option", { value: one }, named(one))));
+  const state = { chosen: new Set(board.heads.slice(0, 3).map((head) => head.name)) };
+  const redraw = () => chart.replaceChildren(curves(board, select.value, state.chosen));
+  select.addEventListener("change", redraw);
+  const table = makeTable(board, state.chosen, redraw);
+  if (scores.length) redraw();
+  return el("section", { class: "panel" },
+    el("h3", {}, column, el("span", { class: "note" }, ` ${board.kind}, ${plural(board.count, "head")}`)),
+    summary(board),
+    scores.length ? el("div", { class: "line" }, el("label", { for: id }, "Learning curves:"), select) : null,
+    scores.length ? chart : null, table);
+}
+
+function summary(board) {
+  const score = board.score.replace("val_", "test_");
+  const rows = Object.entries(board.baselines).map(([name, one]) => [named(name), one[board.score], one[score]]);
+  const best = board.heads[0];
+  if (best) rows.unshift(["best head", best[board.score], board.test[score]]);
+  if (!rows.length) return null;
+  const what = named(board.score).replace("validation ", "");
+  return el("table", { class: "summary" },
+    el("thead", {}, el("tr", {}, ["", `${what}, validation`, "test"].map((one) => el("th", { scope: "col" }, one)))),
+    el("tbody", {}, rows.map(([name, val, test]) => el("tr", {}, el("th", { scope: "row" }, name), el("td", {}, number(val)), el("td", {}, number(test))))));
+}
+
+function makeTable(board, chosen, redraw) {
+  const scores = SCORES.filter((one) => board.heads.some((head) => head[one] !== null && head[one] !== undefined));
+  const columns = [...board.settings, ...scores, "best_epoch"];
+  const head = el("thead", {}, el("tr", {}, ["curve", "rank", "name", ...columns].map((one) => el("th", { scope: "col" }, named(one)))));
+  const rows = board.heads.map((one, i) => {
+    const box = el("input", { type: "checkbox", "aria-label": `curve of ${one.name}`, disabled: !board.curves[one.name] });
+    box.checked = chosen.has(one.name);
+    box.addEventListener("change", () => {
+      if (box.checked) chosen.add(one.name);
+      else chosen.delete(one.name);
+      redraw();
+    });
+    return el("tr", { class: i === 0 ? "best" : null, hidden: i >= SHOWN }, el("td", {}, box), el("td", {}, one.rank), el("th", { scope: "row" }, one.name),
+      columns.map((name) => el("td", {}, number(name === "best_epoch" && typeof one[name] === "number" ? one[name] + 1 : one[name], 4))));
+  });
+  const all = rows.length > SHOWN ? el("button", { type: "button", onclick: (event) => {
+    for (const row of rows) row.hidden = false;
+    event.target.remove();
+  } }, `Show all ${rows.length}`) : null;
+  return el("div", {}, el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Heads, best first" },
+    el("table", { class: "heads" }, head, el("tbody", {}, rows))), all);
+}
+
+function curves(board, score, chosen) {
+  const lines = Object.entries(board.curves).filter(([, one]) => one[score]).map(([name, one]) => [name, one[score]]);
+  const values = lines.flatMap(([, one]) => one).filter((one) => one !== null);
+  const epochs = Math.max(1, ...lines.map(([, one]) => one.length));
+  let [low, high] = values.length ? range(values) : [0, 1];
+  if (high === low) [low, high] = [low - 0.5, high + 0.5];
+  const x = (epoch) => SIZE.left + ((SIZE.wide - SIZE.left - SIZE.right) * (epochs > 1 ? epoch / (epochs - 1) : 0.5));
+  const y = (value) => SIZE.top + (SIZE.tall - SIZE.top - SIZE.bottom) * (1 - (Math.min(high, Math.max(low, value)) - low) / (high - low));
+  const path = (one) => one.map((value, i) => (value === null ? "" : `${i && one[i - 1] !== null ? "L" : "M"}${x(i).toFixed(1)} ${y(value).toFixed(1)}`)).join("");
+  const draw = ([name, one], kind) => svg("g", { class: kind },
+    svg("title", {}, name),
+    one.length > 1 ? svg("path", { d: path(one) }) : svg("circle", { cx: x(0), cy: y(one[0] ?? low), r: 3 }));
+  const picked = lines.filter(([name]) => chosen.has(name));
+  const legend = el("ul", { class: "curves-legend" }, picked.map(([name], i) => el("li", {}, el("span", { class: `line-${i % 6}`, "aria-hidden": "true" }), name)));
+  return el("figure", {},
+    svg("svg", { viewBox: `0 0 ${SIZE.wide} ${SIZE.tall}`, role: "img", "aria-label": `${named(score)} by epoch of ${plural(lines.length, "head")}` },
+      ticks(low, high).map((value) => svg("g", { class: "tick" },
+        svg("line", { x1: SIZE.left, x2: SIZE.wide - SIZE.right, y1: y(value), y2: y(value) }),
+        svg("text", { x: SIZE.left - 6, y: y(value) + 4, "text-anchor": "end" }, number(value)))),
+      ticks(1, epochs).filter(Number.isInteger).map((epoch) => svg("text", { class: "tick", x: x(epoch - 1), y: SIZE.tall - 16, "text-anchor": "middle" }, epoch)),
+      svg("text", { class: "tick", x: SIZE.wide - SIZE.right, y: SIZE.tall - 2, "text-anchor": "end" }, "epoch"),
+      lines.filter(([name]) => !chosen.has(name)).map((one) => draw(one, "other")),
+      picked.map((one, i) => draw(one, `picked line-${i % 6}`))),
+    el("figcaption", {}, legend));
+}
+
+// Nearly all values: one head that diverged shall not flatten the others.
+function range(values) {
+  const sorted = values.toSorted((a, b) => a - b);
+  const at = (part) => sorted[Math.min(sorted.length - 1, Math.floor(part * sorted.length))];
+  return [sorted[0], Math.max(at(0.98), sorted[0])];
+}
+
+function ticks(low, high) {
+  const rough = (high - low) / 4 || 1;
+  const power = 10 ** Math.floor(Math.log10(rough));
+  const step = [1, 2, 5, 10].map((one) => one * power).find((one) => one >= rough);
+  const found = [];
+  for (let value = Math.ceil(low / step - 1e-9) * step; value <= high + 1e-9 * step; value += step) found.push(Number(value.toPrecision(12)));
+  return found;
+}

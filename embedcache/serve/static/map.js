@@ -1,0 +1,297 @@
+// The map: pan, zoom, hover, tap, keyboard, legend. Points are drawn by points.js, rings of what is found above them.
+
+import { call } from "./api.js";
+import { onTheme, palette, plain } from "./colours.js";
+import { $, el, labelText, show } from "./dom.js";
+import { makePoints, Nearest, rgb } from "./points.js";
+
+const POLL = 1500; // milliseconds
+const REACH = 14; // pixels from a point at which it is meant
+const WAIT = 70; // milliseconds of hovering before the text is asked for
+const LONGEST = 280; // characters of a tip
+
+export class MapView {
+  constructor(about, { open, textOf }) {
+    Object.assign(this, { about, open, textOf, view: { x: 0, y: 0, scale: 1 }, hidden: new Set(), marked: [], asked: null });
+    Object.assign(this, { pointed: null, hovered: null, pointers: new Map(), moved: 0, frame: 0, fitted: false });
+    this.stage = $("stage");
+    this.load().catch((problem) => this.say(problem.message));
+  }
+
+  say(text) {
+    $("map-note").textContent = text;
+  }
+
+  async load() {
+    while (this.about.status === "computing") {
+      this.say("The map is being computed. That happens once.");
+      await new Promise((done) => setTimeout(done, POLL));
+      this.about = await call("map");
+    }
+    if (this.about.status === "failed") {
+      this.say(`There is no map: ${this.about.problem}`);
+      return;
+    }
+    this.places = new Float32Array(await call("map/points", { bytes: true }));
+    this.nearest = new Nearest(this.places);
+    this.points = makePoints($("points"), this.places);
+    this.points.redraw = () => this.show();
+    this.setUpColumns();
+    await this.colour($("colour").value);
+    this.listen();
+    this.say("");
+    this.stage.dataset.ready = "true";
+    new ResizeObserver(() => this.show()).observe(this.stage);
+    onTheme(() => this.paint());
+    this.show();
+  }
+
+  setUpColumns() {
+    const columns = Object.keys(this.about.groups);
+    $("colour").replaceChildren(...columns.map((name) => el("option", { value: name }, name)));
+    show($("colour"), columns.length > 1);
+    show($("colour-label"), columns.length > 1);
+    $("colour").addEventListener("change", () => this.colour($("colour").value).catch((problem) => this.say(problem.message)));
+  }
+
+  async colour(column) {
+    this.column = column;
+    this.hidden.clear();
+    const bytes = column ? await call(`map/groups/${encodeURIComponent(column)}`, { bytes: true }) : this.places.length / 2;
+    if (column !== this.column) return;
+    this.groups = new Uint8Array(bytes);
+    this.points.setGroups(this.groups);
+    this.paint();
+  }
+
+  paint() {
+    const groups = this.about.groups[this.column] || [];
+    const colours = this.column ? palette(this.column) : [plain()];
+    const dense = this.places.length > 40_000;
+    this.points.setColours(colours.map((one, i) => [...rgb(one), this.hidden.has(i) ? 0 : dense ? 0.6 : 0.8]));
+    $("legend").replaceChildren(...groups.map((group, i) => group.rows > 0 && el("button",
+      { type: "button", "aria-pressed": String(!this.hidden.has(i)), onclick: () => this.toggle(i) },
+      el("span", { class: "dot", "aria-hidden": "true", style: { background: colours[i] } }),
+      el("span", {}, group.name), el("span", { class: "note" }, group.rows.toLocaleString("en")))).filter(Boolean));
+    this.show();
+  }
+
+  toggle(group) {
+    if (!this.hidden.delete(group)) this.hidden.add(group);
+    const at = [...$("legend").children].indexOf(document.activeElement);
+    this.paint();
+    $("legend").children[at]?.focus();
+  }
+
+  // ---- drawing ----
+
+  show() {
+    if (!this.points || this.frame) return;
+    this.frame = requestAnimationFrame(() => {
+      this.frame = 0;
+      this.draw();
+    });
+  }
+
+  draw() {
+    const box = this.stage.getBoundingClientRect();
+    if (!box.width || !box.height) return;
+    const ratio = window.devicePixelRatio || 1;
+    const [width, height] = [Math.round(box.width * ratio), Math.round(box.height * ratio)];
+    for (const canvas of [this.points.canvas, $("marks")]) {
+      if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
+    }
+    this.width = box.width;
+    this.height = box.height;
+    if (!this.fitted) this.fit();
+    const count = this.places.length / 2;
+    const zoomed = Math.sqrt(this.view.scale / this.least);
+    const size = Math.max(1.5, Math.min(9, (count > 40_000 ? 2 : count > 5000 ? 3 : 4.5) * zoomed));
+    this.points.draw({ ...this.view, scale: this.view.scale * ratio }, size * ratio);
+    this.drawMarks(ratio, Math.max(5, size));
+    this.stage.dataset.drawn = String(Number(this.stage.dataset.drawn || 0) + 1);
+  }
+
+  drawMarks(ratio, size) {
+    const context = $("marks").getContext("2d");
+    context.setTransform(ratio, 0, 0, ratio, 0, 0);
+    context.clearRect(0, 0, this.width, this.height);
+    const style = getComputedStyle(document.documentElement);
+    const ring = (row, radius, width, colour) => {
+      const [x, y] = this.screen(row);
+      context.beginPath();
+      context.arc(x, y, radius, 0, 2 * Math.PI);
+      context.lineWidth = width;
+      context.strokeStyle = style.getPropertyValue(colour);
+      context.stroke();
+    };
+    for (const row of this.marked) {
+      ring(row, size + 2, 4, "--surface");
+      ring(row, size + 2, 2, "--ink");
+    }
+    for (const row of [this.asked, this.pointed, this.hovered].filter((one) => one !== null)) {
+      ring(row, size + 5, 6, "--surface");
+      ring(row, size + 5, 3, "--accent");
+    }
+    if (document.activeElement === this.points.canvas && this.keys) {
+      context.fillStyle = style.getPropertyValue("--ink");
+      context.fillRect(this.width / 2 - 8, this.height / 2 - 0.5, 16, 1);
+      context.fillRect(this.width / 2 - 0.5, this.height / 2 - 8, 1, 16);
+    }
+  }
+
+  fit() {
+    let [wide, tall] = [0.01, 0.01];
+    for (let i = 0; i < this.places.length; i += 2) {
+      wide = Math.max(wide, Math.abs(this.places[i]));
+      tall = Math.max(tall, Math.abs(this.places[i + 1]));
+    }
+    this.least = 0.94 * Math.min(this.width / (2 * wide), this.height / (2 * tall));
+    this.view = { x: 0, y: 0, scale: this.least };
+    this.fitted = true;
+  }
+
+  screen(row) {
+    const { x, y, scale } = this.view;
+    return [(this.places[2 * row] - x) * scale + this.width / 2, (y - this.places[2 * row + 1]) * scale + this.height / 2];
+  }
+
+  place(x, y) {
+    return [(x - this.width / 2) / this.view.scale + this.view.x, this.view.y - (y - this.height / 2) / this.view.scale];
+  }
+
+  at(x, y, reach = REACH) {
+    const seen = (row) => !this.hidden.has(this.groups[row]);
+    return this.nearest.find(...this.place(x, y), reach / this.view.scale, seen);
+  }
+
+  pan(dx, dy) {
+    const inside = (value) => Math.max(-1.2, Math.min(1.2, value));
+    this.view.x = inside(this.view.x - dx / this.view.scale);
+    this.view.y = inside(this.view.y + dy / this.view.scale);
+    this.show();
+  }
+
+  // The place under (x, y) stays where it is.
+  zoom(factor, x = this.width / 2, y = this.height / 2) {
+    const scale = Math.max(this.least * 0.8, Math.min(this.least * 400, this.view.scale * factor));
+    const [px, py] = this.place(x, y);
+    this.view = { scale, x: px - (x - this.width / 2) / scale, y: py + (y - this.height / 2) / scale };
+    this.show();
+  }
+
+  // ---- what others show ----
+
+  mark(asked, rows) {
+    this.asked = asked;
+    this.marked = rows;
+    this.pointed = null;
+    this.show();
+  }
+
+  point(row) {
+    if (row === this.pointed) return;
+    this.pointed = row;
+    this.show();
+  }
+
+  // ---- pointer and keyboard ----
+
+  listen() {
+    const { canvas } = this.points;
+    canvas.addEventListener("wheel", (event) => {
+      event.preventDefault();
+      this.zoom(Math.exp(-event.deltaY * (event.ctrlKey ? 0.01 : 0.0015)), event.offsetX, event.offsetY);
+    }, { passive: false });
+    canvas.addEventListener("pointerdown", (event) => this.down(event));
+    canvas.addEventListener("pointermove", (event) => this.move(event));
+    canvas.addEventListener("pointerup", (event) => this.up(event));
+    canvas.addEventListener("pointercancel", (event) => this.pointers.delete(event.pointerId));
+    canvas.addEventListener("pointerleave", () => this.hover(null));
+    canvas.addEventListener("keydown", (event) => this.key(event));
+    canvas.addEventListener("blur", () => this.hover(null));
+    $("zoom-in").onclick = () => this.zoom(1.6);
+    $("zoom-out").onclick = () => this.zoom(1 / 1.6);
+    $("zoom-all").onclick = () => this.all();
+  }
+
+  all() {
+    this.fitted = false;
+    this.show();
+  }
+
+  down(event) {
+    this.points.canvas.setPointerCapture(event.pointerId);
+    this.pointers.set(event.pointerId, [event.offsetX, event.offsetY]);
+    if (this.pointers.size === 1) this.moved = 0;
+    this.keys = false;
+  }
+
+  move(event) {
+    const last = this.pointers.get(event.pointerId);
+    const now = [event.offsetX, event.offsetY];
+    if (!last) {
+      this.hover(this.at(...now));
+      return;
+    }
+    const others = [...this.pointers].filter(([id]) => id !== event.pointerId).map(([, at]) => at);
+    this.pointers.set(event.pointerId, now);
+    this.moved += Math.hypot(now[0] - last[0], now[1] - last[1]);
+    if (others.length) {
+      const apart = (one) => Math.max(10, Math.hypot(one[0] - others[0][0], one[1] - others[0][1]));
+      this.zoom(apart(now) / apart(last), (now[0] + others[0][0]) / 2, (now[1] + others[0][1]) / 2);
+    } else if (this.moved > 4) {
+      this.hover(null);
+      this.pan(now[0] - last[0], now[1] - last[1]);
+    }
+  }
+
+  up(event) {
+    const single = this.pointers.size === 1;
+    this.pointers.delete(event.pointerId);
+    if (!single || this.moved > 4) return;
+    const touch = event.pointerType !== "mouse";
+    const row = this.at(event.offsetX, event.offsetY, touch ? 2 * REACH : REACH);
+    // A finger cannot hover: its first tap shows the text, the second one opens it.
+    if (touch && row !== this.hovered) this.hover(row);
+    else if (row !== null) this.open(row);
+  }
+
+  key(event) {
+    const step = 60;
+    const moves = { ArrowLeft: [step, 0], ArrowRight: [-step, 0], ArrowUp: [0, step], ArrowDown: [0, -step] };
+    if (moves[event.key]) this.pan(...moves[event.key]);
+    else if (event.key === "+" || event.key === "=") this.zoom(1.4);
+    else if (event.key === "-") this.zoom(1 / 1.4);
+    else if (event.key === "0") this.all();
+    else if (event.key === "Enter" && this.hovered !== null) this.open(this.hovered);
+    else if (event.key === "Escape") this.hover(null);
+    else if (event.key !== "Enter" && event.key !== " ") return;
+    event.preventDefault();
+    this.keys = true;
+    if (event.key !== "Escape") requestAnimationFrame(() => this.hover(this.at(this.width / 2, this.height / 2, 1000)));
+  }
+
+  hover(row) {
+    if (row === this.hovered) return;
+    this.hovered = row;
+    this.points.canvas.classList.toggle("over", row !== null);
+    this.show();
+    clearTimeout(this.waiting);
+    if (row === null) show($("tip"), false);
+    else this.waiting = setTimeout(() => this.tip(row).catch(() => show($("tip"), false)), WAIT);
+  }
+
+  async tip(row) {
+    const about = await this.textOf(row);
+    if (row !== this.hovered) return;
+    const text = about.text.length > LONGEST ? `${about.text.slice(0, LONGEST)}…` : about.text;
+    const labels = Object.values(about.labels).map(labelText).join("; ");
+    $("tip").replaceChildren(el("span", { class: "text" }, text || "(no text)"), el("span", { class: "note" }, labels));
+    show($("tip"));
+    const [x, y] = this.screen(row);
+    const { offsetWidth: wide, offsetHeight: tall } = $("tip");
+    $("tip").style.left = `${Math.max(4, Math.min(this.width - wide - 4, x - wide / 2))}px`;
+    $("tip").style.top = `${y + 18 + tall < this.height ? y + 18 : Math.max(4, y - tall - 18)}px`;
+  }
+}

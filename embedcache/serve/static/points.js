@@ -1,0 +1,169 @@
+// Draws many points: with WebGL, or on a 2-D canvas where there is none. Both have the same three methods.
+
+const VERTEX = `
+attribute vec2 place; attribute float group;
+uniform vec2 centre, zoom; uniform float size; uniform vec4 colours[16];
+varying vec4 colour;
+void main() {
+  colour = colours[int(group + 0.5)];
+  gl_Position = colour.a == 0.0 ? vec4(9.0, 9.0, 9.0, 1.0) : vec4((place - centre) * zoom, 0.0, 1.0);
+  gl_PointSize = size;
+}`;
+const FRAGMENT = `
+precision mediump float; varying vec4 colour;
+void main() {
+  float edge = 1.0 - smoothstep(0.35, 0.5, length(gl_PointCoord - 0.5));
+  if (edge == 0.0) discard;
+  gl_FragColor = vec4(colour.rgb, 1.0) * colour.a * edge;
+}`;
+
+export const rgb = (hex) => [1, 3, 5].map((at) => Number.parseInt(hex.slice(at, at + 2), 16) / 255);
+
+class GlPoints {
+  constructor(canvas, gl, places) {
+    Object.assign(this, { canvas, gl, places, groups: new Uint8Array(places.length / 2), colours: new Float32Array(64) });
+    canvas.addEventListener("webglcontextlost", (event) => event.preventDefault());
+    canvas.addEventListener("webglcontextrestored", () => {
+      this.build();
+      this.setGroups(this.groups);
+      this.redraw?.();
+    });
+    this.build();
+  }
+
+  build() {
+    const { gl } = this;
+    const program = gl.createProgram();
+    for (const [kind, source] of [[gl.VERTEX_SHADER, VERTEX], [gl.FRAGMENT_SHADER, FRAGMENT]]) {
+      const shader = gl.createShader(kind);
+      gl.shaderSource(shader, source);
+      gl.compileShader(shader);
+      gl.attachShader(program, shader);
+    }
+    gl.linkProgram(program);
+    if (!gl.getProgramParameter(program, gl.LINK_STATUS)) throw new Error("the shaders do not link");
+    gl.useProgram(program);
+    this.at = Object.fromEntries(["centre", "zoom", "size", "colours"].map((name) => [name, gl.getUniformLocation(program, name)]));
+    this.attribute(program, "place", this.places, 2, gl.FLOAT);
+    this.groupBuffer = this.attribute(program, "group", this.groups, 1, gl.UNSIGNED_BYTE);
+    gl.enable(gl.BLEND);
+    gl.blendFunc(gl.ONE, gl.ONE_MINUS_SRC_ALPHA);
+  }
+
+  attribute(program, name, data, width, kind) {
+    const { gl } = this;
+    const buffer = gl.createBuffer();
+    gl.bindBuffer(gl.ARRAY_BUFFER, buffer);
+    gl.bufferData(gl.ARRAY_BUFFER, data, gl.STATIC_DRAW);
+    const place = gl.getAttribLocation(program, name);
+    gl.enableVertexAttribArray(place);
+    gl.vertexAttribPointer(place, width, kind, false, 0, 0);
+    return buffer;
+  }
+
+  setGroups(groups) {
+    this.groups = groups;
+    this.gl.bindBuffer(this.gl.ARRAY_BUFFER, this.groupBuffer);
+    this.gl.bufferData(this.gl.ARRAY_BUFFER, groups, this.gl.STATIC_DRAW);
+  }
+
+  // colours: [red, green, blue, alpha] from 0 to 1 of each group; alpha 0 hides it.
+  setColours(colours) {
+    this.colours.fill(0);
+    colours.forEach((one, i) => this.colours.set(one, 4 * i));
+  }
+
+  // view: centre x, y and pixels per unit; size: of a point, in pixels.
+  draw(view, size) {
+    const { gl, canvas, at } = this;
+    gl.viewport(0, 0, canvas.width, canvas.height);
+    gl.clearColor(0, 0, 0, 0);
+    gl.clear(gl.COLOR_BUFFER_BIT);
+    gl.uniform2f(at.centre, view.x, view.y);
+    gl.uniform2f(at.zoom, (2 * view.scale) / canvas.width, (2 * view.scale) / canvas.height);
+    gl.uniform1f(at.size, size);
+    gl.uniform4fv(at.colours, this.colours);
+    gl.drawArrays(gl.POINTS, 0, this.places.length / 2);
+  }
+}
+
+class FlatPoints {
+  constructor(canvas, places) {
+    Object.assign(this, { canvas, places, groups: new Uint8Array(places.length / 2), colours: [] });
+    this.context = canvas.getContext("2d");
+  }
+
+  setGroups(groups) {
+    this.groups = groups;
+  }
+
+  setColours(colours) {
+    this.colours = colours;
+  }
+
+  draw(view, size) {
+    const { canvas, context, places, groups, colours } = this;
+    context.clearRect(0, 0, canvas.width, canvas.height);
+    const [left, top] = [canvas.width / 2 - view.x * view.scale, canvas.height / 2 + view.y * view.scale];
+    colours.forEach(([red, green, blue, alpha], group) => {
+      if (!alpha) return;
+      context.fillStyle = `rgba(${255 * red}, ${255 * green}, ${255 * blue}, ${alpha})`;
+      for (let i = 0; i < groups.length; i++) {
+        if (groups[i] !== group) continue;
+        const x = left + places[2 * i] * view.scale;
+        const y = top - places[2 * i + 1] * view.scale;
+        if (x > -size && y > -size && x < canvas.width + size && y < canvas.height + size) context.fillRect(x - size / 2, y - size / 2, size, size);
+      }
+    });
+  }
+}
+
+export function makePoints(canvas, places) {
+  try {
+    const gl = canvas.getContext("webgl", { antialias: false, premultipliedAlpha: true });
+    if (gl) return new GlPoints(canvas, gl, places);
+  } catch { /* a driver that cannot: the 2-D canvas can */ }
+  if (canvas.getContext("2d")) return new FlatPoints(canvas, places);
+  const other = canvas.cloneNode(false); // a canvas has one kind of context for ever
+  canvas.replaceWith(other);
+  return new FlatPoints(other, places);
+}
+
+// Which point is nearest: points sorted into square cells.
+export class Nearest {
+  constructor(places) {
+    const count = places.length / 2;
+    this.places = places;
+    this.side = Math.max(1, Math.min(1024, Math.ceil(Math.sqrt(count / 3))));
+    const cells = new Int32Array(count);
+    this.start = new Int32Array(this.side * this.side + 1);
+    for (let i = 0; i < count; i++) {
+      cells[i] = this.cell(places[2 * i + 1]) * this.side + this.cell(places[2 * i]);
+      this.start[cells[i] + 1]++;
+    }
+    for (let c = 0; c < this.side * this.side; c++) this.start[c + 1] += this.start[c];
+    const next = this.start.slice();
+    this.rows = new Int32Array(count);
+    for (let i = 0; i < count; i++) this.rows[next[cells[i]]++] = i;
+  }
+
+  cell(value) {
+    return Math.max(0, Math.min(this.side - 1, Math.floor(((value + 1) / 2) * this.side)));
+  }
+
+  // The row nearest to (x, y) within a radius that may be seen; null where there is none.
+  find(x, y, radius, seen) {
+    let [best, least] = [null, radius * radius];
+    for (let row = this.cell(y - radius); row <= this.cell(y + radius); row++) {
+      for (let column = this.cell(x - radius); column <= this.cell(x + radius); column++) {
+        const cell = row * this.side + column;
+        for (let i = this.start[cell]; i < this.start[cell + 1]; i++) {
+          const one = this.rows[i];
+          const distance = (this.places[2 * one] - x) ** 2 + (this.places[2 * one + 1] - y) ** 2;
+          if (distance <= least && seen(one)) [best, least] = [one, distance];
+        }
+      }
+    }
+    return best;
+  }
+}
