@@ -23,6 +23,7 @@ PERPLEXITY = 15  # rows that count as near
 EARLY, ITERATIONS = 150, 300  # of the gradient descent, exaggerated and not
 PLACE_NEAREST = 5  # fitted rows between which another one is placed
 FEWEST = 30  # rows that have a neighbourhood worth fitting
+FFT_ROWS = 1000  # of fewer the grid costs more than the tree
 CHUNK_ROWS = 8192
 
 Tell = Callable[[str], None]
@@ -146,8 +147,9 @@ def _fit(X: np.ndarray, seed: int) -> np.ndarray:
     near = PrecomputedNeighbors(rows, distances)
     affinities = PerplexityBasedNN(perplexity=perplexity, knn_index=near, n_jobs=1, random_state=seed)
     # One thread: the order of sums would differ from run to run, and with it the whole map.
+    gradient = "fft" if len(X) > FFT_ROWS else "bh"
     embedding: Any = TSNEEmbedding(
-        start / start[:, 0].std() * 1e-4, affinities, negative_gradient_method="fft", n_jobs=1, random_state=seed
+        start / start[:, 0].std() * 1e-4, affinities, negative_gradient_method=gradient, n_jobs=1, random_state=seed
     )
     embedding.optimize(n_iter=EARLY, exaggeration=12, momentum=0.5, inplace=True)
     embedding.optimize(n_iter=ITERATIONS, momentum=0.8, inplace=True)
@@ -156,11 +158,11 @@ def _fit(X: np.ndarray, seed: int) -> np.ndarray:
 
 def _principal_components(X: np.ndarray) -> np.ndarray:
     """float64 [n, 2]: the first two; of one-dimensional vectors the second is zero."""
-    from sklearn.decomposition import PCA
-
-    count = min(2, *X.shape)
-    found = PCA(count, svd_solver="covariance_eigh" if X.shape[1] <= 4096 else "randomized", random_state=0)
-    return np.pad(found.fit_transform(X.astype(np.float64)), ((0, 0), (0, 2 - count)))
+    centred = X - X.mean(axis=0, dtype=np.float64)
+    _, directions = np.linalg.eigh(centred.T @ centred)  # the largest eigenvalue comes last
+    found = centred @ directions[:, ::-1][:, :2]
+    found *= np.where(found[np.abs(found).argmax(axis=0), range(found.shape[1])] < 0, -1, 1)  # a sign is arbitrary
+    return np.pad(found, ((0, 0), (0, 2 - found.shape[1])))
 
 
 def _nearest(X: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

@@ -77,10 +77,10 @@ def create_app(
     app.state.service = service
     metrics = Metrics(service)
     _add_errors(app)
-    _add_pages(app, metrics)
     _add_questions(app, service)
     _add_rows(app, service)
     _add_map(app, service)
+    _add_pages(app, metrics)
     # The last one added is the first that a request meets.
     app.add_middleware(LimitRequests, limits=service.limits)
     app.add_middleware(Guard, token=token)

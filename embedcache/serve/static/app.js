@@ -184,10 +184,7 @@ async function renderAnswer(state) {
     show($("more"), answer.results.length === k && k < info.limits.k);
     $("status").textContent = `${plural(answer.results.length, "similar text")} found.`;
     map?.mark(row, answer.results.map((one) => one.row));
-    if (moved && before && document.body.dataset.view === "search") {
-      $("results-title").focus({ preventScroll: true });
-      $("search").scrollIntoView({ block: "start" });
-    }
+    if (moved) showTop();
   } catch (problem) {
     if (problem.name === "AbortError") return undefined;
     $("asked").replaceChildren();
@@ -195,6 +192,12 @@ async function renderAnswer(state) {
     throw problem;
   }
   return undefined;
+}
+
+// The link that was followed is gone: the keyboard goes on from the new list, and the eye from its top.
+function showTop() {
+  if (document.activeElement === document.body) $("results-title").focus({ preventScroll: true });
+  if ($("search").getBoundingClientRect().top < 0) $("search").scrollIntoView({ block: "start" });
 }
 
 function clear() {

@@ -1,6 +1,6 @@
 // The text that is asked about with what the head says of it, and the list of similar ones.
 
-import { el, labelText, number } from "./dom.js";
+import { el, labelText } from "./dom.js";
 import { hash, read } from "./state.js";
 
 const MOST_BARS = 12;
@@ -48,7 +48,7 @@ export function found(one, colourOf) {
     el("a", { href: target, class: "found" },
       el("span", { class: "text" }, one.text),
       el("span", { class: "meta" },
-        el("span", { class: "score", title: "cosine similarity" }, number(one.score)),
+        el("span", { class: "score", title: "cosine similarity" }, one.score.toFixed(3)),
         labelled(one.labels, colourOf),
         el("span", { class: "note" }, one.id === null ? `row ${one.row}` : one.id))));
 }

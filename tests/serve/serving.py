@@ -1,0 +1,40 @@
+"""Ways to reach a service: as an application in this thread, and on a socket."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+HOSTILE = [
+    '<img src=x onerror="window.stolen = 1">',
+    "<script>window.stolen = 1</script> a good film",
+    '"><svg onload=window.stolen=1> & &amp; a bad film',
+]
+
+
+def make_client(service: Any, **options: Any) -> Any:
+    from fastapi.testclient import TestClient
+
+    from embedcache.serve.app import create_app
+
+    return TestClient(create_app(service, **options), base_url="http://127.0.0.1", raise_server_exceptions=False)
+
+
+@contextmanager
+def listening(service: Any, **options: Any) -> Iterator[str]:
+    """The application on a free port, until the block ends."""
+    from embedcache.serve.app import create_app
+    from embedcache.serve.server import Server, bind, url_of
+
+    bound, ready = bind("127.0.0.1", 0), threading.Event()
+    server = Server(create_app(service, **options), ready.set)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
+    thread.start()
+    assert ready.wait(20)
+    try:
+        yield url_of(bound, "127.0.0.1")
+    finally:
+        server.should_exit = True
+        thread.join()

@@ -1,0 +1,361 @@
+"""Each endpoint: what it answers, and how it refuses."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from embedcache.cache import open_cache
+from embedcache.errors import EmbedcacheError
+from embedcache.predict import Classifier
+from embedcache.search import Query, Searcher
+from embedcache.serve.limits import MAX_CHARACTERS, MAX_TEXTS, Limits
+from tests.conftest import document, make_cache, make_reviews, write_csv
+from tests.serve.serving import make_client
+
+TEXT = "a wonderful film with a superb story"
+
+
+def detail(answer: Any, status: int) -> str:
+    """The one line of an error, which has this shape and no other."""
+    assert answer.status_code == status, answer.text
+    assert list(answer.json()) == ["detail"]
+    line = answer.json()["detail"]
+    assert isinstance(line, str) and line and "\n" not in line and "Traceback" not in line
+    return str(line)
+
+
+# ---- what it answers ----
+
+
+def test_info_says_what_is_served(client: Any) -> None:
+    info = client.get("/info").json()
+    assert (info["cache"], info["rows"], info["dim"], info["run"]["name"]) == ("reviews.h5", 162, 32, "run")
+    assert info["run"]["columns"] == {"label": "classification"}
+    assert info["labels"]["label"]["classes"] == {"<b>odd</b>": 12, "negative": 75, "positive": 75}
+    assert info["texts"] is True and info["limits"]["texts"] == MAX_TEXTS
+
+
+def test_health_and_metrics(client: Any) -> None:
+    assert client.get("/healthz").json() == {"status": "ok"}
+    client.get("/rows/3")
+    client.get("/no/such/path")
+    lines = client.get("/metrics").text.splitlines()
+    assert "embedcache_cache_rows 162.0" in lines
+    assert any(line.startswith('embedcache_requests_total{route="/rows/{id}",status="200"}') for line in lines)
+    assert any(line.startswith('embedcache_requests_total{route="other",status="404"}') for line in lines)
+    assert not any("/rows/3" in line or "/no/such" in line for line in lines), "a path may hold anything"
+
+
+def test_predictions_are_those_of_the_command(client: Any, shown: Path) -> None:
+    texts = [TEXT, "", "a dull, boring mess", TEXT]
+    asked = client.post("/predict", json={"texts": texts}).json()
+    expected = Classifier.load(shown / "run", "cpu").predict(texts)
+    assert [one["text"] for one in asked] == texts
+    assert [one["label"] for one in asked] == [one.label for one in expected]
+    for one, other in zip(asked, expected, strict=True):
+        assert one["probabilities"] == pytest.approx(other.probabilities, abs=1e-5)
+    assert client.post("/predict", json={"texts": []}).json() == []
+
+
+@pytest.mark.parametrize(
+    ("asked", "query", "options"),
+    [
+        ({"query": TEXT, "k": 3}, Query((TEXT,)), {"k": 3}),
+        ({"row": 7, "k": 5, "where": "label=positive"}, Query((7,)), {"k": 5, "where": "label=positive"}),
+        ({"row": 0, "where": ["label=positive", "id!=id 3"]}, Query((0,)), {"where": ["label=positive", "id!=id 3"]}),
+        ({"like": [3, TEXT], "unlike": [4, "dull"]}, Query((3, TEXT), (4, "dull")), {}),
+        ({"row": 151, "dedupe": True}, Query((151,)), {"dedupe": True}),
+    ],
+)  # fmt: skip
+def test_searches_are_those_of_the_command(
+    client: Any, shown: Path, asked: dict[str, Any], query: Query, options: dict[str, Any]
+) -> None:
+    answer = client.post("/search", json=asked).json()
+    with Searcher.open(shown / "reviews.h5", device="cpu") as searcher:
+        (expected,) = searcher.search([query], **options)
+    assert answer["query"] == expected.query
+    assert [one["row"] for one in answer["results"]] == [one.row for one in expected.results]
+    for one, other in zip(answer["results"], expected.results, strict=True):
+        assert one["score"] == pytest.approx(other.score, abs=1e-5)
+        assert (one["text"], one["labels"], one["id"], one["rank"]) == (other.text, other.labels, other.id, other.rank)
+
+
+def test_a_row_is_shown_with_its_prediction(client: Any, shown: Path) -> None:
+    row = client.get("/rows/3").json()
+    with open_cache(shown / "reviews.h5") as cache:
+        expected = Classifier.load(shown / "run", "cpu").answers(cache.embeddings()[3:4])["label"].label(0)
+        assert row["text"] == cache.texts[3]
+    assert (row["row"], row["id"], row["labels"], row["columns"]) == (3, "id 3", {"label": "positive"}, {"id": "id 3"})
+    assert row["prediction"]["label"] == expected
+
+
+def test_the_leaderboard_has_heads_and_curves(client: Any) -> None:
+    board = client.get("/leaderboard").json()["columns"]["label"]
+    assert board["count"] == 4 and [head["rank"] for head in board["heads"]] == [1, 2, 3, 4]
+    assert set(board["settings"]) == {"hidden", "lr"}
+    best = board["heads"][0]
+    losses = board["curves"][best["name"]]["val_loss"]
+    assert len(losses) == best["epochs_run"]
+    assert losses[best["best_epoch"]] == pytest.approx(best["val_loss"])
+    assert {"majority", "tfidf_logreg"} <= set(board["baselines"])
+
+
+def test_the_openapi_document_describes_every_answer(client: Any) -> None:
+    paths = client.get("/openapi.json").json()["paths"]
+    assert {"/search", "/predict", "/rows/{id}", "/info", "/healthz", "/metrics", "/map", "/leaderboard"} <= set(paths)
+    for methods in paths.values():
+        for about in methods.values():
+            for status, answer in about["responses"].items():
+                schemas = [content["schema"] for content in answer["content"].values()]
+                assert schemas and all(schemas), (about["summary"], status)
+
+
+def test_the_pages_and_their_files_name_nothing_outside(client: Any) -> None:
+    static = Path(__file__).parents[2] / "embedcache" / "serve" / "static"
+    for path in ["/", "/docs", *(f"/static/{file.name}" for file in static.iterdir())]:
+        answer = client.get(path)
+        assert answer.status_code == 200
+        outside = answer.text.replace("http://www.w3.org/2000/svg", "")  # the name of a format, not an address
+        assert "http:" not in outside and "https:" not in outside and "//cdn" not in outside, path
+        assert "innerHTML" not in outside and "insertAdjacentHTML" not in outside and "eval(" not in outside, path
+
+
+# ---- how it refuses ----
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "says"),
+    [
+        ("/search", {}, "at least one of query, row and like"),
+        ("/search", {"query": "   "}, "blank"),
+        ("/search", {"query": 3}, "query: "),
+        ("/search", {"query": "x" * (MAX_CHARACTERS + 1)}, "at most 20000 characters"),
+        ("/search", {"row": "7"}, "row: "),
+        ("/search", {"row": True}, "row: "),
+        ("/search", {"row": -1}, "greater than or equal to 0"),
+        ("/search", {"row": 5000}, "no row 5000"),
+        ("/search", {"row": 10**30}, "row: "),
+        ("/search", {"row": 1, "k": 0}, "k: "),
+        ("/search", {"row": 1, "k": 10**6}, "k: "),
+        ("/search", {"row": 1, "where": "nonsense"}, "no condition"),
+        ("/search", {"row": 1, "where": "label=nonsense"}, "no row has label=nonsense"),
+        ("/search", {"row": 1, "where": "x=1"}, "no column 'x'"),
+        ("/search", {"row": 1, "where": ["label=positive"] * 9}, "where"),
+        ("/search", {"row": 1, "like": list(range(20))}, "like"),
+        ("/search", {"row": 1, "wehre": "label=positive"}, "wehre: Extra inputs"),
+        ("/search", [1], "dictionary"),
+        ("/predict", {}, "texts: Field required"),
+        ("/predict", {"texts": "a text"}, "texts: "),
+        ("/predict", {"texts": [None]}, "texts.0: "),
+        ("/predict", {"texts": ["x"] * (MAX_TEXTS + 1)}, "at most 256 items"),
+    ],
+)
+def test_what_cannot_be_asked(client: Any, path: str, body: Any, says: str) -> None:
+    assert says in detail(client.post(path, json=body), 422)
+
+
+def test_a_body_that_is_no_json(client: Any) -> None:
+    for content in (b"", b"{", b"\xff\xfe", b'{"texts": ["\\ud800"]}', b"[" * 100_000, b'{"row": NaN}'):
+        for path in ("/predict", "/search"):
+            answer = client.post(path, content=content, headers={"Content-Type": "application/json"})
+            detail(answer, 400 if answer.status_code == 400 else 422)
+    detail(client.post("/predict", content=b'{"texts": []}', headers={"Content-Type": "text/plain"}), 422)
+
+
+def test_nothing_of_what_was_sent_comes_back_in_an_error(client: Any) -> None:
+    line = detail(client.post("/search", json={"query": {"secret text": 1}, "also secret": 2}), 422)
+    assert "secret text" not in line
+
+
+def test_paths_that_are_not_there(client: Any) -> None:
+    assert "no row 162" in detail(client.get("/rows/162"), 404)
+    detail(client.get("/rows/seven"), 422)
+    detail(client.get("/rows/-1"), 422)
+    detail(client.get("/nothing"), 404)
+    detail(client.get("/map/groups/nothing"), 404)
+    detail(client.get("/static/nothing.js"), 404)
+    detail(client.get("/static/../app.py"), 404)
+    detail(client.get("/static/%2e%2e/app.py"), 404)
+    detail(client.get("/search"), 405)
+    detail(client.post("/info"), 405)
+
+
+def test_a_body_that_is_too_large(service: Any) -> None:
+    limits, service.limits = service.limits, Limits(body=1000)
+    try:
+        small = make_client(service)
+    finally:
+        service.limits = limits
+    with small:
+        assert "1,000 bytes" in detail(small.post("/predict", json={"texts": ["x" * 1000]}), 413)
+        assert small.post("/predict", json={"texts": ["x" * 900]}).status_code == 200
+
+
+def test_work_that_takes_too_long(service: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    free = threading.Event()
+    limits, service.limits = service.limits, Limits(seconds=0.2)
+    try:
+        hasty = make_client(service)
+    finally:
+        service.limits = limits
+    search = service.searcher.search
+
+    def slow_search(*arguments: Any, **options: Any) -> Any:
+        free.wait(20)
+        return search(*arguments, **options)
+
+    monkeypatch.setattr(service.searcher, "search", slow_search)
+    try:
+        assert "0.2 seconds" in detail(hasty.post("/search", json={"row": 1}), 504)
+    finally:
+        free.set()
+
+
+def test_more_than_may_wait_is_turned_away(
+    shown: Path, open_service: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = open_service(shown / "reviews.h5", limits=Limits(waiting_searches=2))
+    client, free, begun = make_client(service), threading.Event(), threading.Event()
+    search = service.searcher.search
+
+    def slow_search(*arguments: Any, **options: Any) -> Any:
+        begun.set()
+        free.wait(20)
+        return search(*arguments, **options)
+
+    monkeypatch.setattr(service.searcher, "search", slow_search)
+    answers: list[Any] = []
+    with client:
+        threads = [
+            threading.Thread(target=lambda: answers.append(client.post("/search", json={"row": 1}))) for _ in range(6)
+        ]
+        threads[0].start()
+        assert begun.wait(20)
+        for thread in threads[1:]:
+            thread.start()
+        while sum(not thread.is_alive() for thread in threads) < 3:
+            threads[-1].join(0.01)
+        free.set()
+        for thread in threads:
+            thread.join()
+    assert sorted(answer.status_code for answer in answers) == [200] * 3 + [429] * 3
+    busy = next(answer for answer in answers if answer.status_code == 429)
+    assert busy.headers["Retry-After"] == "1" and "try again" in detail(busy, 429)
+
+
+def test_what_nobody_expected_is_no_stack_trace(service: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any, **__: Any) -> Any:
+        raise RuntimeError(f"something about {TEXT}")
+
+    lines: list[str] = []
+    monkeypatch.setattr(service.searcher, "search", broken)
+    client = make_client(service, log=lines.append)
+    line = detail(client.post("/search", json={"row": 3}), 500)
+    assert "RuntimeError" not in line
+    assert len(lines) == 1 and "RuntimeError" in lines[0] and "POST /search" in lines[0]
+    assert TEXT not in lines[0], "no text in the log"
+
+
+def test_the_log_has_no_texts(service: Any) -> None:
+    lines: list[str] = []
+    client = make_client(service, log=lines.append, verbose=True)
+    client.post("/search", json={"query": "a secret text"})
+    client.get("/rows/3?also=secret")
+    client.get("/secret")
+    assert [line.split()[:3] for line in lines] == [
+        ["POST", "/search", "200"], ["GET", "/rows/{id}", "200"], ["GET", "other", "404"],
+    ]  # fmt: skip
+    assert "secret" not in " ".join(lines)
+
+
+# ---- other caches and runs ----
+
+
+def test_without_a_run_texts_are_searched_but_not_labelled(shown: Path, open_service: Callable[..., Any]) -> None:
+    client = make_client(open_service(shown / "reviews.h5"))
+    assert client.get("/info").json()["run"] is None
+    assert client.get("/leaderboard").json() == {"columns": {}}
+    assert client.get("/rows/1").json()["prediction"] is None
+    assert "--run RUN" in detail(client.post("/predict", json={"texts": ["good"]}), 422)
+    assert len(client.post("/search", json={"query": "good"}).json()["results"]) == 10
+
+
+def test_without_an_encoder_and_labels_rows_are_searched(tmp_path: Path, open_service: Callable[..., Any]) -> None:
+    vectors = np.random.default_rng(0).normal(size=(40, 8)).astype(np.float32)
+    cache = make_cache(tmp_path / "made.h5", [f"text {i}" for i in range(40)], vectors)
+    client = make_client(open_service(cache))
+    info = client.get("/info").json()
+    assert info["texts"] is False and "--model FOLDER" in info["why_no_texts"]
+    assert len(client.post("/search", json={"row": 0}).json()["results"]) == 10
+    assert "--model FOLDER" in detail(client.post("/search", json={"query": "good"}), 503)
+    assert client.get("/map").json()["groups"] == {}
+
+
+def test_several_columns_lists_and_numbers(tmp_path: Path, tiny_bert: Path, open_service: Callable[..., Any]) -> None:
+    rows = [
+        {"text": text, "mood": mood, "topics": [["a"], ["a", "b"], []][i % 3], "stars": str(i % 11)}
+        for i, (text, mood) in enumerate(make_reviews(80))
+    ]
+    source = tmp_path / "rows.jsonl"
+    source.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    cache = tmp_path / "rows.h5"
+    document("extract", source, "-o", cache, "--model", tiny_bert, "--label", "mood,topics,stars")
+    document("train-head", cache, "-o", tmp_path / "both", "--label", "mood,topics", "--epochs", "2")
+    document("train-head", cache, "-o", tmp_path / "stars", "--label", "stars", "--epochs", "2", "--task", "regression")
+
+    both = make_client(open_service(cache, tmp_path / "both"))
+    (one,) = both.post("/predict", json={"texts": [TEXT]}).json()
+    assert isinstance(one["columns"]["mood"]["label"], str) and isinstance(one["columns"]["topics"]["label"], list)
+    assert one["label"] == one["columns"]["mood"]["label"]
+    assert both.get("/rows/1").json()["labels"] == {"mood": "positive", "topics": ["a", "b"], "stars": "1"}
+    assert set(both.get("/leaderboard").json()["columns"]) == {"mood", "topics"}
+    groups = both.get("/map").json()["groups"]
+    assert [group["role"] for group in groups["topics"]] == ["class", "class", "several", "other"]
+    assert {group["role"] for group in groups["stars"]} == {"bin"}
+
+    stars = make_client(open_service(cache, tmp_path / "stars"))
+    (one,) = stars.post("/predict", json={"texts": [TEXT]}).json()
+    assert isinstance(one["label"], float) and one["probabilities"] == {}
+    assert stars.get("/leaderboard").json()["columns"]["stars"]["score"] == "val_r2"
+
+
+def test_another_pooling_of_the_same_encoder_serves_both(made: Path, open_service: Callable[..., Any]) -> None:
+    service = open_service(made / "reviews.h5", made / "run", pooling="mean")
+    (one,) = make_client(service).post("/predict", json={"texts": [TEXT]}).json()
+    (expected,) = Classifier.load(made / "run", "cpu").predict([TEXT])
+    # Two poolings in one pass are computed another way than one: they agree as bfloat16 does.
+    assert one["probabilities"] == pytest.approx(expected.probabilities, abs=5e-3)
+    assert make_client(service).get("/info").json()["index"]["pooling"] == "mean"
+
+
+def test_the_vectors_that_the_heads_read_are_searched(
+    made: Path, tmp_path: Path, open_service: Callable[..., Any]
+) -> None:
+    document("train-head", made / "reviews.h5", "-o", tmp_path / "run", "--pooling", "mean", "--epochs", "1")
+    info = make_client(open_service(made / "reviews.h5", tmp_path / "run")).get("/info").json()
+    assert info["index"]["pooling"] == info["run"]["pooling"] == "mean"
+
+
+def test_a_run_of_another_encoder_is_refused(
+    shown: Path, tmp_path: Path, tiny_bert: Path, open_service: Callable[..., Any]
+) -> None:
+    write_csv(tmp_path / "reviews.csv", make_reviews(60))
+    document(
+        "extract", tmp_path / "reviews.csv", "-o", tmp_path / "other.h5", "--model", tiny_bert, "--max-length", "9"
+    )
+    with pytest.raises(EmbedcacheError, match=r"another encoder than that of .*other\.h5"):
+        open_service(tmp_path / "other.h5", shown / "run")
+
+
+def test_a_model_that_is_not_the_caches(
+    shown: Path, tiny_models: dict[str, Path], open_service: Callable[..., Any]
+) -> None:
+    with pytest.raises(EmbedcacheError, match="is not the one that made"):
+        open_service(shown / "reviews.h5", model=tiny_models["distilbert"])
