@@ -63,6 +63,9 @@ if "w1" in weights:
     vectors = torch.relu(vectors @ weights["w1"].T + weights["b1"])
 logits = vectors @ weights["w2"].T + weights["b2"]
 {ending}"""
+ROUNDING = """
+The vectors of the training were computed in {}, these are computed in float32: probabilities differ in the last digits.
+"""
 CALIBRATED = """
 Logits divided by {:.4f}, the temperature that was fitted on the validation rows, give calibrated probabilities
 (`Classifier.load(".", calibrated=True)`).
@@ -127,6 +130,7 @@ def make_card(run: Run) -> str:
         evaluation=_evaluation(info, kind),
         limitations="\n".join(f"- {line}" for line in _limitations(info, kind, identity["max_length"])),
         code=_code(run, name, identity["max_length"]),
+        rounding=ROUNDING.format(dtype) if (dtype := identity.get("compute_dtype", "float32")) != "float32" else "",
         temperature=CALIBRATED.format(temperature) if temperature else "",
     )
 
