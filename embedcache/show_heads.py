@@ -85,7 +85,8 @@ def _mistakes(column: ColumnContents) -> None:
         text = "(not in the cache any more)" if one["text"] is None else one["text"]
         table.add_row(f"{one['row']:,}", cell(label, 24), cell(predicted, 24), number, cell(text, TEXT))
     which = "Largest errors" if regression else "Most confident mistakes"
-    print_tables("", f"{which} on the {'test' if side == 'test' else 'validation'} rows:", table)
+    rows = "test rows" if side == "test" else "rows out of fold" if column.report.split["folds"] else "validation rows"
+    print_tables("", f"{which} on the {rows}:", table)
 
 
 def _times(info: dict[str, Any]) -> Table:

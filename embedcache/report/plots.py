@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from embedcache.errors import EmbedcacheError
+
 # What matplotlib draws in these colours the page's style sheet colours: name of the variable -> stand-in.
 COLOURS = {"ink": "#010101", "muted": "#020202", "one": "#030303", "two": "#040404", "three": "#050505"}
 INK, MUTED, ONE, TWO, THREE = COLOURS.values()
@@ -45,17 +47,24 @@ STYLE = {
 @contextmanager
 def drawing() -> Iterator[None]:
     """matplotlib as it comes, whatever this machine's settings are, and silent (its font cache, say)."""
-    from matplotlib import style
-
     log = logging.getLogger("matplotlib")
     level = log.level
     log.setLevel(logging.CRITICAL)
     try:
+        style = _style()
         with style.context(["default", STYLE]), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
         log.setLevel(level)
+
+
+def _style() -> Any:
+    try:
+        from matplotlib import style
+    except Exception as error:  # not there, or MPLBACKEND and the like are of no use to it
+        raise EmbedcacheError(f"matplotlib, which draws the report, cannot be loaded: {error}") from None
+    return style
 
 
 def _axes(xlabel: str, ylabel: str, height: float = HEIGHT, left: float = 0.62) -> Any:
