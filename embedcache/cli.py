@@ -7,13 +7,22 @@ import os
 import click
 
 from embedcache import __version__
-from embedcache.commands import audit, caches, doctor, heads, report, search, serve
-from embedcache.commands.common import Commands
+from embedcache.commands import audit, caches, completion, doctor, heads, report, search, serve
+from embedcache.commands.config import ConfiguredCommands
+
+SETTINGS = {
+    "help_option_names": ["-h", "--help"],
+    "max_content_width": 110,
+    "auto_envvar_prefix": "EMBEDCACHE",
+}
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(cls=ConfiguredCommands, context_settings=SETTINGS)
+@click.option(
+    "--config", type=completion.Files(), metavar="FILE", help="Defaults for options.  [default: embedcache.toml here]"
+)
 @click.version_option(__version__, prog_name="embedcache")
-def main() -> None:
+def main(config: str | None) -> None:
     """Embed labelled texts once, train hundreds of heads in seconds, search the neighbours."""
     # Read when torch loads. Waiting threads that spin cost PyTorch most of its speed where others use the cores too.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -32,7 +41,9 @@ for command in (
     audit.audit,
     doctor.doctor,
     serve.serve,
+    completion.completion,
 ):
+    completion.add_completion(command)
     main.add_command(command)
 
 

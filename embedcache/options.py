@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.sweep import Range, check_range
@@ -75,6 +76,16 @@ class CommaList(click.ParamType):
             if one in items[:i]:
                 self.fail(f"{one!r} is given twice", param, ctx)
         return tuple(items)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        return complete_list(self.choices or (), incomplete)
+
+
+def complete_list(choices: tuple[str, ...], incomplete: str) -> list[CompletionItem]:
+    """What the last item of a comma list may become."""
+    before, comma, last = incomplete.rpartition(",")
+    given = before.split(",") if comma else []
+    return [CompletionItem(before + comma + one) for one in choices if one.startswith(last) and one not in given]
 
 
 class SweepList(CommaList):
