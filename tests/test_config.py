@@ -122,6 +122,8 @@ def test_the_help_shows_what_holds(folder: Path) -> None:
         ("[audit\nfolds = 3", ["no TOML", "line 1"]),
         ("[extract]\ntrust-remote-code = true", ["trust-remote-code", "not taken from a file"]),
         ("[predict]\ntrust_remote_code = false", ["trust_remote_code", "not taken from a file"]),
+        ("[serve]\ntoken = 'x'", ["token", "EMBEDCACHE_TOKEN"]),
+        ("[serve]\nhost = '0.0.0.0'", ["host", "not taken from a file", "--config"]),
         ("[extract]\nray = '10.0.0.1:6379'", ["ray", "not taken from a file", "--config"]),
     ],
 )

@@ -23,7 +23,10 @@ from embedcache.commands.common import Commands
 FILE = "embedcache.toml"
 # A file that merely lies in the folder may be another person's: it must not run code that comes with a model, join a
 # cluster (whose members run what they are sent), or open a server to the network.
-NEVER = {"trust_remote_code": "it runs code that comes with a model: give --trust-remote-code on the command line"}
+NEVER = {
+    "trust_remote_code": "it runs code that comes with a model: give --trust-remote-code on the command line",
+    "token": "a secret belongs in EMBEDCACHE_TOKEN",
+}
 NAMED_ONLY = {
     "ray": "a cluster runs what it is sent: name this file with --config, or give --ray",
     "host": "it may open the server to the network: name this file with --config, or give --host",
