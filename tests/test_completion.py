@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from embedcache.cli import main
 from tests.audit.rows import make_rows
-from tests.conftest import invoke, make_cache
+from tests.conftest import document, invoke, make_cache
 
 
 @pytest.fixture
@@ -100,6 +100,11 @@ def test_the_scripts(shell: str) -> None:
     if shutil.which(shell):
         done = subprocess.run([shell, "-n"], input=result.stdout, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
+
+
+def test_the_script_as_json() -> None:
+    found = document("completion", "fish")
+    assert found["shell"] == "fish" and "complete" in found["script"]
 
 
 def test_wrong_usage() -> None:

@@ -49,11 +49,11 @@ def audit(as_json: bool, cache: str, **options: Any) -> None:
 
     \b
       embedcache audit reviews.h5
-      embedcache audit reviews.h5 -o audit.csv          every row found, to work through
-      ... --label genre --group movie                   another column; films do not vouch for themselves
-      ... --seed 0,1,2                                  three times the heads, steadier
-      ... --split part                                  duplicates across train and test, by a kept column
-      ... --run RUN                                     or across the sides of a run of train-head
+      embedcache audit reviews.h5 -o audit.csv     all that is found, as a table
+      ... --label genre --group movie    films do not vouch for themselves
+      ... --seed 0,1,2                   three times the heads, steadier
+      ... --split part                   duplicates across train and test
+      ... --run RUN                      or across the sides of that run
     """
     from embedcache.audit import audit_cache
 

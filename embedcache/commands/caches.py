@@ -53,10 +53,10 @@ def extract(as_json: bool, inputs: tuple[str, ...], cache: str, **options: Any) 
 
     \b
       embedcache extract reviews.csv -o reviews.h5 --keep movie --pooling cls,mean
-      ... --device cuda:all                  every GPU of this machine
-      ... --ray local --workers 4            four processes on this machine
-      ... --ray 10.0.0.1:6379                every GPU, or every core, of a Ray cluster
-      ... --shard 3/8                        one of eight jobs of a batch scheduler; then merge
+      ... --device cuda:all          every GPU of this machine
+      ... --ray local --workers 4    four processes on this machine
+      ... --ray 10.0.0.1:6379        every GPU, or every core, of a Ray cluster
+      ... --shard 3/8                one of eight jobs; then merge
     """
     from embedcache.extract import extract as run
 
@@ -81,7 +81,7 @@ def merge(as_json: bool, shards: tuple[str, ...], cache: str, overwrite: bool) -
     """Join what `extract --shard I/N` made into the one CACHE that extract without a shard makes.
 
     \b
-      embedcache extract reviews.csv -o part-1.h5 --shard 1/3        three jobs of a batch scheduler
+      embedcache extract reviews.csv -o part-1.h5 --shard 1/3    three jobs
       embedcache extract reviews.csv -o part-2.h5 --shard 2/3
       embedcache extract reviews.csv -o part-3.h5 --shard 3/3
       embedcache merge part-*.h5 -o reviews.h5
@@ -100,11 +100,16 @@ def merge(as_json: bool, shards: tuple[str, ...], cache: str, overwrite: bool) -
         raise EmbedcacheError(show.incomplete_merge(report))
 
 
-@click.command()
+@click.command(short_help="Say what CACHE holds.")
 @click.argument("cache")
 @json_option
 def info(as_json: bool, cache: str) -> None:
-    """What CACHE holds."""
+    """What CACHE holds: rows, vectors, labels, columns, and the encoder that made it.
+
+    \b
+      embedcache info reviews.h5
+      embedcache info reviews.h5 --json
+    """
     from embedcache.cache import open_cache
 
     with open_cache(cache) as opened:
@@ -115,11 +120,18 @@ def info(as_json: bool, cache: str) -> None:
         show.info(document)
 
 
-@click.command()
+@click.command(short_help="Check every byte of CACHE.")
 @click.argument("cache")
 @json_option
 def verify(as_json: bool, cache: str) -> None:
-    """Check every byte of CACHE against its checksums."""
+    """Check every byte of CACHE against its checksums.
+
+    Exit code 1 where something differs; the extract that made CACHE makes it again.
+
+    \b
+      embedcache verify reviews.h5
+      embedcache verify reviews.h5 --json
+    """
     from embedcache.cache import verify as run
 
     report = run(cache)

@@ -8,6 +8,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
+from embedcache.commands.common import emit, json_option
 from embedcache.options import CommaList, complete_list
 
 INSTALL = {
@@ -19,21 +20,26 @@ INSTALL = {
 
 @click.command(short_help="Print what makes a shell complete commands.")
 @click.argument("shell", type=click.Choice(list(INSTALL)))
+@json_option
 @click.pass_context
-def completion(ctx: click.Context, shell: str) -> None:
+def completion(ctx: click.Context, as_json: bool, shell: str) -> None:
     """Print the script that makes SHELL complete commands, options, choices, files, and the columns of a cache.
 
     \b
-      bash    add to ~/.bashrc:    eval "$(embedcache completion bash)"
-      zsh     add to ~/.zshrc:     eval "$(embedcache completion zsh)"
-      fish    embedcache completion fish > ~/.config/fish/completions/embedcache.fish
+      eval "$(embedcache completion bash)"      in ~/.bashrc
+      eval "$(embedcache completion zsh)"       in ~/.zshrc
+      embedcache completion fish > ~/.config/fish/completions/embedcache.fish
     """
     from click.shell_completion import get_completion_class
 
     found = get_completion_class(shell)
     assert found is not None
     script = found(ctx.find_root().command, {}, "embedcache", "_EMBEDCACHE_COMPLETE").source()
-    click.echo(f"# {INSTALL[shell]}\n{script.strip()}")
+    script = f"# {INSTALL[shell]}\n{script.strip()}"
+    if as_json:
+        emit({"shell": shell, "script": script})
+    else:
+        click.echo(script)
 
 
 class Files(click.types.StringParamType):

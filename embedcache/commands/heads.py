@@ -83,12 +83,12 @@ def train_head(as_json: bool, cache: str, run: str, **options: Any) -> None:
     What is not named comes from the recipe.
 
     \b
-      embedcache train-head C.h5 -o RUN --lr 1e-4,1e-3 --seed 0,1,2      six heads
-      ... --lr 1e-5:1e-2 --hidden 32:1024 --dropout 0,0.3 --random 50    fifty drawn from ranges and lists
-      ... --schedule cosine,linear --warmup 0.1 --label-smoothing 0,0.1 --class-weight none,balanced
-      ... --label genre,stars                                            heads for both columns, in one bank
-      ... --label stars --task regression                                numbers, not classes
-      ... --resume                                                       after Ctrl-C, or with more settings
+      embedcache train-head C.h5 -o RUN --lr 1e-4,1e-3 --seed 0,1,2   six heads
+      ... --lr 1e-5:1e-2 --dropout 0,0.3 --random 50   drawn from range and list
+      ... --schedule cosine,linear --warmup 0.1 --label-smoothing 0,0.1
+      ... --label genre,stars                          both columns, in one bank
+      ... --label stars --task regression              numbers, not classes
+      ... --resume                                     after Ctrl-C, or for more
     """
     from embedcache.heads.job import train_head as train
 
@@ -121,7 +121,7 @@ def _write_documents(run: str) -> list[str]:
         return []
 
 
-@click.command()
+@click.command(short_help="Label texts with the best head of RUN.")
 @click.argument("run")
 @click.argument("texts", nargs=-1, metavar="[TEXT]...")
 @click.option("--input", "input", help="A table to label instead of TEXT.")
@@ -134,7 +134,14 @@ def _write_documents(run: str) -> list[str]:
 @trust_option
 @json_option
 def predict(as_json: bool, run: str, texts: tuple[str, ...], **options: Any) -> None:
-    """Label texts with the best head of RUN, or of each of its label columns."""
+    """Label texts with the best head of RUN, or of each of its label columns.
+
+    \b
+      embedcache predict RUN "a warm and funny film" "dull"
+      embedcache predict RUN --input new.csv -o labelled.csv
+      ... --calibrated       probabilities that can be taken at their word
+      ... --model DIR        the encoder's folder has moved
+    """
     from embedcache.predict import Classifier, predict_file
 
     load = {name: options.pop(name) for name in ("device", "model", "trust_remote_code", "calibrated")}
@@ -176,6 +183,10 @@ def export(as_json: bool, run: str, **options: Any) -> None:
       sentence-transformers   a folder that SentenceTransformer(OUT) opens
 
     What is written is opened again and compared; OUT/README.md has the few lines that use it.
+
+    \b
+      embedcache export RUN --to onnx -o classifier
+      embedcache export RUN --to sentence-transformers -o classifier
     """
     from embedcache.export import export_run
 

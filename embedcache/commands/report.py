@@ -19,10 +19,10 @@ def report(as_json: bool, run: str, output: str | None, cache: str | None) -> No
     Without -o the same is shown here, as tables.
 
     \b
-      embedcache report RUN                        RUN/report.html, and tables on the screen
-      embedcache report RUN -o report.html         the page alone
-      embedcache report RUN --cache moved.h5       the cache is no longer where the run found it
-      embedcache report RUN --json                 what the page tells, as data
+      embedcache report RUN                    RUN/report.html, and tables
+      embedcache report RUN -o report.html     the page alone
+      embedcache report RUN --cache moved.h5   where the cache is now
+      embedcache report RUN --json             what the page tells, as data
     """
     from embedcache.report import write_report
 

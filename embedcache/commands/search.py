@@ -44,10 +44,10 @@ def search(as_json: bool, cache: str, output: str | None, **options: Any) -> Non
     \b
       embedcache search reviews.h5 "the battery died after a week"
       embedcache search reviews.h5 --row 7 -k 20 --dedupe
-      ... --where "label=positive and year>=2010"      conditions with and, or, not, ( )
-      ... --where "genre=war or stars<3"               = != < <= > >= on label and kept columns
-      ... --like "too slow" --unlike "too long"        several examples
-      ... --file questions.csv -o answers.csv          many queries, a line for each row found
+      ... --where "label=positive and year>=2010"    and, or, not, ( )
+      ... --where "genre=war or stars<3"             = != < <= > >= on columns
+      ... --like "too slow" --unlike "too long"      several examples
+      ... --file questions.csv -o answers.csv        many queries at once
     """
     from embedcache.searching import search_cache, search_file
 

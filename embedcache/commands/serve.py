@@ -44,7 +44,7 @@ def serve(
       embedcache serve reviews.h5 --run heads
       embedcache serve reviews.h5 --port 8080 --pooling mean
       EMBEDCACHE_TOKEN=... embedcache serve reviews.h5 --host 0.0.0.0
-      curl -s localhost:8000/search -H "Content-Type: application/json" -d '{"query": "too long", "k": 3}'
+      curl -s localhost:8000/search --json '{"query": "too long", "k": 3}'
     """
     _check_token(host, token)
     from embedcache.serve.main import serve_cache
