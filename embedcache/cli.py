@@ -7,7 +7,7 @@ import os
 import click
 
 from embedcache import __version__
-from embedcache.commands import audit, caches, completion, doctor, heads, report, search, serve
+from embedcache.commands import audit, caches, completion, doctor, heads, index, report, search, serve
 from embedcache.commands.config import ConfiguredCommands
 
 SETTINGS = {
@@ -37,6 +37,7 @@ for command in (
     heads.predict,
     heads.export,
     report.report,
+    index.index,
     search.search,
     audit.audit,
     doctor.doctor,

@@ -24,7 +24,7 @@ FLOORS = [
     "searching serve merging workers options progress screen export report",
     "encoding_pass",
     "extract",
-    "show show_heads show_audit doctor",
+    "show show_index show_heads show_audit doctor",
     "commands",
     "cli",
     "__main__ __init__",

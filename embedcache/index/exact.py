@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections.abc import Iterator
@@ -102,8 +103,9 @@ class Exact:
 
     kind = "exact"
 
-    def __init__(self, rows: Rows) -> None:
+    def __init__(self, rows: Rows, memory: float = math.inf) -> None:
         self.rows = rows
+        self._fits = 2 * len(rows) * rows.dim <= memory  # else every search reads the stored vectors
         self._calls, self._lock = 0, threading.Lock()
         self._scan: HalfScan | None = None
 
@@ -120,7 +122,7 @@ class Exact:
     def prepare(self) -> None:
         """Make the float16 copies now."""
         with self._lock:
-            if self._scan is None:
+            if self._scan is None and self._fits:
                 self._scan = HalfScan(self.rows)
 
     def _prepared(self) -> bool:

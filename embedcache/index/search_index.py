@@ -14,7 +14,9 @@ from embedcache.cache import Cache, open_cache
 from embedcache.errors import EmbedcacheError
 from embedcache.html import html_table
 from embedcache.index import files
-from embedcache.index.exact import Exact, Rows, mean_of, scores_of, top, unit_length
+from embedcache.index.building import Progress, Tell, restored
+from embedcache.index.building import build as build_engine
+from embedcache.index.exact import Rows, mean_of, scores_of, top, unit_length
 from embedcache.index.files import About, SpoiltError
 
 if TYPE_CHECKING:
@@ -109,10 +111,17 @@ class SearchIndex:
         kind: str = "auto",
         recall: float = 0.99,
         center: bool = False,
+        device: str = "auto",
+        progress: Progress | None = None,
+        tell: Tell | None = None,
     ) -> SearchIndex:
         """Index a cache's vectors.
 
         Args:
+            kind: auto, exact, hnsw, ivf or ivfpq; see ``choose``.
+            recall: the recall@10 to be reached, as measured on 1,000 of the rows.
+            device: auto (a GPU if FAISS finds one), cpu or cuda.
+            progress: called with (done, all, rows done). tell: called with the ``Plan`` before anything is built.
             center: take the mean of all rows off before they are brought to unit length, and off queries.
 
         Raises:
@@ -120,10 +129,13 @@ class SearchIndex:
         """
         if not isinstance(cache, Cache):
             with open_cache(cache) as opened:
-                return cls.build(opened, pooling, layer, kind=kind, recall=recall, center=center)
+                options: dict[str, Any] = {"device": device, "progress": progress, "tell": tell}
+                return cls.build(opened, pooling, layer, kind=kind, recall=recall, center=center, **options)
         if not cache.rows:
             raise EmbedcacheError(f"{cache.path} has no rows to search: extract some texts into it first")
-        index = cls._of(cache.embeddings(pooling, layer), kind, recall, center, own_vectors=False)
+        X = cache.embeddings(pooling, layer)
+        options = {"kind": kind, "recall": recall, "device": device, "progress": progress, "tell": tell}
+        index = cls._of(X, center, own_vectors=False, **options)
         about = index.about
         about.pooling, about.layer, about.encoder = pooling, layer, cache.encoder
         about.cache, about.fingerprint = str(cache.path), cache.fingerprint
@@ -131,15 +143,29 @@ class SearchIndex:
         return index
 
     @classmethod
-    def from_vectors(cls, X: Any, *, kind: str = "auto", recall: float = 0.99, center: bool = False) -> SearchIndex:
-        """Index [N, D] vectors: a NumPy array (float16, memory-mapped, ...) or a torch tensor; not copied if float."""
-        return cls._of(np.atleast_2d(_as_array(X)), kind, recall, center, own_vectors=True)
+    def from_vectors(
+        cls,
+        X: Any,
+        *,
+        kind: str = "auto",
+        recall: float = 0.99,
+        center: bool = False,
+        device: str = "auto",
+        progress: Progress | None = None,
+        tell: Tell | None = None,
+    ) -> SearchIndex:
+        """Index [N, D] vectors: a NumPy array (float16, memory-mapped, ...) or a torch tensor; see ``build``."""
+        options = {"kind": kind, "recall": recall, "device": device, "progress": progress, "tell": tell}
+        return cls._of(np.atleast_2d(_as_array(X)), center, own_vectors=True, **options)
 
     @classmethod
-    def _of(cls, X: np.ndarray, kind: str, recall: float, center: bool, *, own_vectors: bool) -> SearchIndex:
+    def _of(cls, X: np.ndarray, center: bool, *, own_vectors: bool, **options: Any) -> SearchIndex:
+        if not len(X):
+            raise EmbedcacheError("there are no vectors to search: give at least one")
         rows = Rows(X, mean_of(X) if center else None)
-        about = About("exact", len(X), X.shape[1], center=center, trained_rows=len(X))
-        return cls(about, rows, Exact(rows), own_vectors=own_vectors)
+        engine, found = build_engine(rows, **options)
+        about = About(rows=len(X), dim=X.shape[1], center=center, **found)
+        return cls(about, rows, engine, own_vectors=own_vectors)
 
     def search(self, queries: Any, k: int = 10, *, among: np.ndarray | None = None) -> Neighbours:
         """The k rows most like each query.
@@ -199,7 +225,7 @@ class SearchIndex:
         return files.write(path, about, sections)
 
     @classmethod
-    def load(cls, path: str | Path, cache: Cache | None = None) -> SearchIndex:
+    def load(cls, path: str | Path, cache: Cache | None = None, *, device: str = "auto") -> SearchIndex:
         """Read what ``save`` wrote.
 
         Args:
@@ -219,8 +245,8 @@ class SearchIndex:
                     cache = open_cache(path.parent / str(about.cache))
                 stored = _vectors_of(cache, about, path)
             rows = Rows(stored, mean)
-            return cls(about, rows, Exact(rows), own_vectors=own)
-        except (SpoiltError, KeyError) as error:
+            return cls(about, rows, restored(about, rows, sections, device), own_vectors=own)
+        except (SpoiltError, KeyError, TypeError, ValueError) as error:
             again = "build it again" if cache is None else _again(cache, path)
             raise EmbedcacheError(f"{path} is no index of this version, or damaged ({error}): {again}") from None
 
@@ -278,6 +304,7 @@ def _again(cache: Cache, path: Path, about: About | None = None) -> str:
         command += ["--pooling", about.pooling] if about.pooling != "cls" else []
         command += ["--layers", str(about.layer)] if about.layer != -1 else []
         command += ["--center"] if about.center else []
+        command += ["--recall", str(about.asked)] if about.asked != 0.99 else []
     return "run " + shlex.join(command)
 
 
@@ -311,6 +338,13 @@ def load_encoder(
     return load_again(
         description["source"], description["identity"], owner, device=device, trust_remote_code=trust_remote_code
     )
+
+
+def stored_output(cache: Cache, pooling: str | None, layer: int | None) -> tuple[str, int]:
+    """The vectors to search: the asked ones, preferably cls, preferably of the last layer."""
+    fits = [(p, n) for p, n in cache.outputs if pooling in (None, p) and layer in (None, n)]
+    fits.sort(key=lambda output: (output[0] != "cls", output[1] != -1))
+    return fits[0] if fits else (pooling or "cls", -1 if layer is None else layer)
 
 
 def default_path(p: str | Path) -> Path:

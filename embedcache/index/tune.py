@@ -1,0 +1,129 @@
+"""recall@10 of an index, measured on held-out rows of its own, and the least effort that reaches what was asked.
+
+recall@k is the share of the true k nearest rows that are among the k found (as ann-benchmarks counts it, ties
+included). What is asked counts as reached when the mean less 1.64 standard errors, the lower end of a 90% interval, is
+no less: queries that were not measured then reach it, too, nineteen times in twenty.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from embedcache.index.approximate import Approximate
+from embedcache.index.choose import HELD_OUT
+from embedcache.index.exact import Rows, search_all
+
+K = 10
+SURE = 1.64  # standard errors
+FACTORS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)  # times k rows that are re-ranked
+TIES = 1e-6  # of a score: float32 tells no more apart
+SEED = 1
+
+
+@dataclass(frozen=True)
+class Truth:
+    """Held-out queries Q [q, D], their own rows [q], and the K-th best true score of each [q], the own row left out."""
+
+    Q: np.ndarray
+    own: np.ndarray
+    worst: np.ndarray
+
+
+def held_out(rows: Rows, first: int = 0, count: int = HELD_OUT) -> np.ndarray:
+    """int64, ascending: rows from ``first`` on, chosen at random among those that have a direction."""
+    random = np.random.default_rng(SEED)
+    chosen = np.sort(first + random.permutation(len(rows) - first)[: 2 * count])
+    usable = chosen[rows.unit(chosen).any(axis=1)]
+    return np.sort(random.permutation(usable)[:count])
+
+
+def truth_of(rows: Rows, own: np.ndarray, present: np.ndarray | None) -> Truth:
+    """What exact search finds for the rows ``own``, among those ``present`` (int64; None: all)."""
+    Q = rows.unit(own)
+    count = len(rows) if present is None else len(present)
+    scores, found = search_all(rows, Q, min(K + 1, count), present)
+    return Truth(Q, own, _without_own(scores, found, own)[:, -1])
+
+
+def _without_own(scores: np.ndarray, found: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """float [q, K]: the best scores, that of the row itself left out (or the last, where it is not among them)."""
+    drop = found == own[:, None]
+    drop[~drop.any(axis=1), -1] = True
+    return scores[~drop].reshape(len(scores), -1)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """recall: mean over the queries; error: its standard error; seconds: that answering all of them took."""
+
+    recall: float
+    error: float
+    seconds: float
+
+    def reaches(self, asked: float) -> bool:
+        return self.recall - SURE * self.error >= asked
+
+
+def measure(engine: Approximate, truth: Truth, effort: int, factor: int) -> Measured:
+    """Of one setting; a row counts as found when its score is no less than the K-th best."""
+    start = time.perf_counter()
+    _, found = engine.candidates(truth.Q, K + 1, effort, factor)
+    seconds = time.perf_counter() - start
+    hits = np.zeros(len(truth.Q))
+    wanted = min(K, len(engine.rows) - 1)
+    for i in range(0, len(truth.Q), 100):
+        part = slice(i, i + 100)
+        U = engine.rows.unit(np.maximum(found[part], 0).ravel()).reshape(*found[part].shape, -1)
+        scores = np.einsum("qd,qkd->qk", truth.Q[part], U)
+        right = (scores >= truth.worst[part, None] - TIES) & (found[part] >= 0)
+        right &= found[part] != truth.own[part, None]
+        hits[part] = np.minimum(right.sum(axis=1), wanted) / max(wanted, 1)
+    return Measured(float(hits.mean()), float(hits.std() / max(len(hits), 1) ** 0.5), seconds)
+
+
+def tune(engine: Approximate, truth: Truth, asked: float, tick: Callable[[float], None]) -> Measured:
+    """Set the effort and factor that reach ``asked`` in the least time; else the highest, which come nearest.
+
+    Recall grows with each of the two. For one factor after another the least effort that reaches it is found by
+    bisection; more re-ranking needs less effort, and the search ends where it no longer pays.
+    """
+    highest, factors = engine.most_effort, FACTORS if engine.kind == "ivfpq" else (1,)
+    best: tuple[float, int, int, Measured] | None = None
+    for i, factor in enumerate(factors):
+        tick(i / len(factors))
+        effort = _least_effort(engine, truth, asked, factor, highest)
+        if effort is None:
+            continue
+        highest = effort  # of less effort only, from here on
+        trials = [measure(engine, truth, effort, factor) for _ in range(3)]
+        seconds = sorted(trial.seconds for trial in trials)[1]
+        if best is not None and seconds > best[0]:
+            break
+        best = seconds, effort, factor, trials[0]
+    tick(1.0)
+    if best is not None:
+        _, engine.effort, engine.factor, measured = best
+        return measured
+    engine.effort, engine.factor = engine.most_effort, factors[-1]
+    return measure(engine, truth, engine.effort, engine.factor)
+
+
+def _least_effort(engine: Approximate, truth: Truth, asked: float, factor: int, highest: int) -> int | None:
+    """By bisection over steps of about a tenth; None where the highest does not reach it."""
+    low, high = 0, 1  # low does not reach it
+    while not measure(engine, truth, min(high, highest), factor).reaches(asked):
+        if high >= highest:
+            return None
+        low, high = high, high * 2
+    high = min(high, highest)
+    while high - low > max(1, high // 12):
+        middle = (low + high) // 2
+        if measure(engine, truth, middle, factor).reaches(asked):
+            high = middle
+        else:
+            low = middle
+    return high
