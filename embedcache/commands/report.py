@@ -12,8 +12,9 @@ from embedcache.commands.common import emit, json_option
 @click.argument("run")
 @click.option("-o", "--output", metavar="FILE", help="The page to write.  [default: RUN/report.html]")
 @click.option("--cache", help="Where the run's cache is now, if it has moved; the mistakes' texts come from it.")
+@click.option("--audit", metavar="FILE", help="What audit -o wrote, to be told too.  [default: RUN/audit.json, if any]")
 @json_option
-def report(as_json: bool, run: str, output: str | None, cache: str | None) -> None:
+def report(as_json: bool, run: str, output: str | None, cache: str | None, audit: str | None) -> None:
     """Write one HTML page that needs no network: scores, leaderboard, learning curves, mistakes with their texts.
 
     Without -o the same is shown here, as tables.
@@ -22,11 +23,12 @@ def report(as_json: bool, run: str, output: str | None, cache: str | None) -> No
       embedcache report RUN                    RUN/report.html, and tables
       embedcache report RUN -o report.html     the page alone
       embedcache report RUN --cache moved.h5   where the cache is now
+      embedcache report RUN --audit audit.csv  what audit found, too
       embedcache report RUN --json             what the page tells, as data
     """
     from embedcache.report import write_report
 
-    written = write_report(run, output, cache=cache)
+    written = write_report(run, output, cache=cache, audit=audit)
     if as_json:
         emit(written.to_dict())
     else:

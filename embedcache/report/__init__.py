@@ -33,18 +33,27 @@ class ReportFile:
             "heads": contents.heads,
             "texts": contents.texts or "all there",
             **{name: contents.info.get(name) for name in ("engine", "train_seconds", "seconds", "times")},
+            "audit": None if contents.audit is None else contents.audit["found"],
             "columns": {name: column.to_dict() for name, column in contents.columns.items()},
         }
 
 
-def write_report(run: str | Path, output: str | Path | None = None, *, cache: str | Path | None = None) -> ReportFile:
+def write_report(
+    run: str | Path,
+    output: str | Path | None = None,
+    *,
+    cache: str | Path | None = None,
+    audit: str | Path | None = None,
+) -> ReportFile:
     """Write the report of a run into one file, RUN/report.html or ``output``, whole or not at all.
 
     ``cache``: where the run's cache is now, from which the texts of the mistakes come; without it, where the run found
-    it, and a report without those texts if it is gone. Raises EmbedcacheError where there is no whole run, or nothing
+    it, and a report without those texts if it is gone. ``audit``: what `embedcache audit -o` wrote, to be told too;
+    without it RUN/audit.json, if there is one. Raises EmbedcacheError where there is no whole run, or nothing
     can be written there.
     """
     from embedcache.heads.run import INFO, REPORT, load_run, sign
+    from embedcache.report.audited import FILE, read_audit
     from embedcache.report.contents import read_contents
     from embedcache.report.page import make_page
 
@@ -54,8 +63,11 @@ def write_report(run: str | Path, output: str | Path | None = None, *, cache: st
         raise EmbedcacheError(f"{path} is a folder: name a file for the report with -o, such as {path / REPORT}")
     if output is None:
         check_own(path)
+    audited = Path(audit) if audit is not None else Path(run) / FILE
+    about = read_audit(audited) if audit is not None or audited.is_file() else None
     try:
         contents = read_contents(loaded, cache)
+        contents.audit = about
         page = make_page(contents)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         reason = f"{type(error).__name__}: {error}"

@@ -43,12 +43,16 @@ class ColumnContents:
 
 @dataclass
 class Contents:
-    """Of a run. info: what the columns share. texts: None, or why (some) texts of the mistakes are not here."""
+    """Of a run. info: what the columns share. texts: None, or why (some) texts of the mistakes are not here.
+
+    audit: what audited.read_audit gives, or None.
+    """
 
     path: Path
     info: dict[str, Any]
     columns: dict[str, ColumnContents]
     texts: str | None = None
+    audit: dict[str, Any] | None = None
 
     @property
     def heads(self) -> int:

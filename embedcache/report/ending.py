@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from embedcache.report.audited import audit_section
 from embedcache.report.blocks import Facts, Section, Table, Words, count, plural, seconds
 from embedcache.report.contents import Contents
 
@@ -26,7 +27,10 @@ def make_ending(contents: Contents) -> list[Section]:
     speed = f"{plural(contents.heads, 'head')} in {seconds(info.get('train_seconds'))}"
     speed += f", {rate:,.0f} training rows a second summed over the heads" if rate else ""
     times = [Words(f"{speed}, with {info.get('engine', '-')}."), Table("Wall-clock time", ("", "time"), rows)]
+    audit = contents.audit
+    apart = [audit] if audit is not None and audit["label"] not in contents.columns else []
     return [
+        *(audit_section(one, "") for one in apart),
         Section("Time", "time", times),
         Section("Recipe", "recipe", [Facts(_recipe(info))]),
         Section("Made with", "versions", [Facts(_made_with(info))]),

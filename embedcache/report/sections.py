@@ -8,6 +8,7 @@ import numpy as np
 
 from embedcache.heads.metrics import main_score
 from embedcache.report import plots
+from embedcache.report.audited import audit_section
 from embedcache.report.blocks import (
     Cards,
     Facts,
@@ -57,7 +58,10 @@ def make_parts(contents: Contents) -> list[Part]:
     parts = []
     for number, column in enumerate(contents.columns.values(), 1):
         make = _Column(column, contents, f"c{number}-" if several else "")
-        parts.append(Part(f"Column {column.report.label}" if several else None, f"c{number}", make.sections()))
+        sections = make.sections()
+        if contents.audit is not None and contents.audit["label"] == column.report.label:
+            sections.append(audit_section(contents.audit, make.prefix))
+        parts.append(Part(f"Column {column.report.label}" if several else None, f"c{number}", sections))
     return parts
 
 

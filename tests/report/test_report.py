@@ -243,6 +243,42 @@ def test_the_texts_are_found_by_content_or_said_to_be_gone(runs: Any, tmp_path: 
     fails("report", moved, "--cache", tmp_path / "nowhere.h5")
 
 
+def test_an_audit_has_a_section(runs: Any, tmp_path: Path) -> None:
+    run = runs("noise")
+    cache = info(run)["cache"]["path"]
+    audit = document("audit", cache, "-o", tmp_path / "audit.csv", "--label", "stars", "--folds", "2", "--run", run)
+    said = document("report", run, "-o", tmp_path / "report.html", "--audit", tmp_path / "audit.csv")
+    page = Page.read(tmp_path / "report.html")
+    assert_self_contained(page)
+    section = page.section("Audit of the data, column stars")
+    assert said["audit"] == audit["found"]
+    for item, one in zip(section.all("li"), audit["labels"], strict=False):
+        assert (
+            item.all("blockquote")[0].text == one["text"]
+            and f"{one['label']}, likelier {one['suggested']}" in item.text
+        )
+        assert f"row {one['row']:,}" in item.text and f"heads {one['heads']:.2f}" in item.text
+    assert len(section.all("li")) == min(20, len(audit["labels"])) > 0
+    shutil.copytree(run, tmp_path / "run")
+    shutil.copy(tmp_path / "audit.json", tmp_path / "run")
+    assert document("report", tmp_path / "run")["audit"] == audit["found"], "found in the run's folder"
+    assert "Audit of the data, column stars" in Page.read(write_report(runs("plain"), tmp_path / "other.html",
+        audit=tmp_path / "audit.json").report).sections()  # fmt: skip
+    for wrong in (tmp_path / "nowhere.csv", Path(cache), run / "run.json"):
+        assert str(wrong.with_suffix(".json").stem) in fails("report", run, "--audit", wrong)
+    (tmp_path / "run" / "audit.json").write_text(json.dumps({**audit, "labels": [{"row": 1}]}), "utf-8")
+    assert "damaged" in fails("report", tmp_path / "run")
+
+
+def test_an_audit_of_hostile_names(hostile: Path, tmp_path: Path) -> None:
+    cache = info(hostile)["cache"]["path"]
+    document("audit", cache, "-o", tmp_path / "audit.csv", "--folds", "2")
+    page = Page.read(write_report(hostile, tmp_path / "report.html", audit=tmp_path / "audit.csv").report)
+    assert_self_contained(page)
+    assert "Audit of the data, column <b>label" in page.sections() and "<img" not in page.source
+    assert not re.search("[\u202a-\u202e\u2066-\u2069\x00-\x08]", page.source)
+
+
 def test_runs_of_before_have_a_report(runs: Any, tmp_path: Path) -> None:
     """The first ones kept neither mistakes, spread nor evaluation."""
     old = Path(shutil.copytree(runs("plain"), tmp_path / "old"))

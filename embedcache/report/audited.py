@@ -1,0 +1,90 @@
+"""The section on the data themselves: what `embedcache audit` found and wrote as JSON beside its CSV."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from embedcache.errors import EmbedcacheError
+from embedcache.report.blocks import Facts, Mistakes, Section, Table, Words, count, plural, score
+
+FILE = "audit.json"  # in a run's folder it is taken without being named
+LABELS, GROUPS, ROWS, OUTLIERS = 20, 10, 4, 10  # that are shown; rows of a group
+LISTS = ("labels", "duplicates", "outliers")
+
+
+def read_audit(path: Path) -> dict[str, Any]:
+    """AuditReport.to_dict() from the .json, or from that beside a .csv. Raises EmbedcacheError for anything else."""
+    path = path.with_suffix(".json") if path.suffix.lower() == ".csv" else path
+    again = "embedcache audit CACHE -o audit.csv writes one"
+    try:
+        audit: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        lists = all(isinstance(audit[name], list) for name in LISTS)
+        if not lists or not isinstance(audit["found"], dict) or not isinstance(audit["label"], str):
+            raise ValueError("no audit's report")
+        audit_section(audit, "")  # whether all is there
+    except OSError as error:
+        raise EmbedcacheError(f"cannot read {path}: {error.strerror}; {again}") from None
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise EmbedcacheError(f"{path} is no report of an audit, or damaged ({error}); {again}") from None
+    return audit
+
+
+def audit_section(audit: dict[str, Any], prefix: str) -> Section:
+    """prefix: of its id."""
+    found = audit["found"]
+    sides = f", {count(found['across'])} of them on several sides of the split" if audit["split"] else ""
+    facts = [
+        ("Cache", f"{audit['cache']}, {count(audit['rows'])} rows, {count(audit['judged'])} of them judged"),
+        ("Likely label errors", count(found["label"])),
+        ("Texts there more than once", f"{plural(found['duplicate'], 'group')}{sides}"),
+        ("Unlike all others", plural(found["outlier"], "row")),
+        ("Judged by", ", ".join(f"{name} {weight:.2f}" for name, weight in audit["weights"].items())),
+    ]
+    said = (
+        "Rows on which heads, neighbours and words that have not seen them disagree with the label. Some are wrongly "
+    )
+    said += "labelled, some are merely hard: look before you change them."
+    blocks: list[Any] = [Words(said), Facts(facts), *_labels(audit), *_duplicates(audit), *_outliers(audit)]
+    return Section(f"Audit of the data, column {audit['label']}", f"{prefix}audit", blocks)
+
+
+def _labels(audit: dict[str, Any]) -> list[Any]:
+    items: list[tuple[list[str], str, str | None]] = []
+    for one in audit["labels"][:LABELS]:
+        head = [
+            str(one["label"]),
+            ", likelier ",
+            str(one["suggested"]),
+            f": {score(one['suggested_probability'], '.3f')}",
+        ]
+        asked = [
+            f"{name} {score(one[name], '.2f')}" for name in ("heads", "neighbours", "words") if one[name] is not None
+        ]
+        items.append((head, f"{_where(one)}; its own label: {', '.join(asked)}", str(one["text"])))
+    which = f"The first {len(items)} of {count(audit['found']['label'])} likely label errors:"
+    return [Words(which), Mistakes(items)] if items else []
+
+
+def _duplicates(audit: dict[str, Any]) -> list[Any]:
+    rows = [
+        [group, many["kind"], count(one["row"]), one["label"] or "-", one["split"] or "-", one["text"]]
+        for group, many in enumerate(audit["duplicates"][:GROUPS], 1)
+        for one in many["rows"][:ROWS]
+    ]
+    title = f"Texts that are there more than once: {min(GROUPS, len(audit['duplicates']))} of "
+    title += plural(audit["found"]["duplicate"], "group")
+    return [Table(title, ("group", "how", "row", "label", "side", "text"), rows, words=(1, 3, 4, 5))] if rows else []
+
+
+def _outliers(audit: dict[str, Any]) -> list[Any]:
+    rows = [[count(one["row"]), score(one["score"]), one["label"] or "-", one["text"]] for one in audit["outliers"]]
+    title = f"Unlike all others: {min(OUTLIERS, len(rows))} of {plural(audit['found']['outlier'], 'row')}"
+    columns = ("row", "distance", "label", "text")
+    return [Table(title, columns, rows[:OUTLIERS], words=(2, 3))] if rows else []
+
+
+def _where(one: dict[str, Any]) -> str:
+    named = f", id {one['id']}" if one["id"] is not None else ""
+    return f"row {count(one['row'])}{named}" + (f", {one['split']}" if one["split"] else "")
