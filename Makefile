@@ -8,7 +8,7 @@ BIN := .venv/bin
 SOURCES := setup.py pyproject.toml constraints.txt $(wildcard csrc/*.h csrc/*/*)
 CXX_SOURCES := $(wildcard csrc/*.h csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu csrc/*/*.cuh)
 
-.PHONY: demo test test-all test-faults fuzz sanitize lint format bench clean
+.PHONY: demo test test-all test-faults fuzz sanitize lint format bench docs clean
 
 demo: .venv/installed
 	@$(BIN)/python demo/run.py
@@ -50,8 +50,12 @@ bench: .venv/installed
 	$(BIN)/python benchmarks/fused_head.py --json benchmarks/results/fused-head-cpu.json
 	$(BIN)/python benchmarks/tables.py
 
+# The pages of docs/ as a site of plain files: site/index.html.
+docs: .venv/installed
+	$(BIN)/python -m mkdocs build --strict --quiet
+
 clean:
-	rm -rf .venv build demo/data demo/out *.egg-info embedcache/*/*.so
+	rm -rf .venv build site demo/data demo/out *.egg-info embedcache/*/*.so
 
 .venv/installed: $(SOURCES)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \

@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tables_audit import audit_table
 from tables_extract import full_tables, rates_table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -67,6 +68,7 @@ TABLES = {  # page: name of the mark and of the JSON files, table
     ROOT / "README.md": {"heads": short_table, "extract": rates_table},
     ROOT / "docs" / "engine.md": {"heads": heads_table},
     ROOT / "docs" / "extraction.md": {"extract": full_tables},
+    ROOT / "docs" / "audit.md": {"audit": audit_table},
 }
 
 

@@ -1,0 +1,71 @@
+"""The docs as a site (mkdocs) and the notebook."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+NOTEBOOK = DOCS / "notebook.ipynb"
+OUTSIDE = re.compile(r"""(?:src|href|url)\s*[=(]\s*["']?(?:https?:)?//[^"'\s)>]+""")
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The site, built as `make docs` does; a warning is an error."""
+    import subprocess
+
+    place = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(place)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and not done.stdout + done.stderr, done.stdout + done.stderr
+    return place
+
+
+def test_every_page_is_in_the_navigation(site: Path) -> None:
+    named = set(re.findall(r"[\w-]+\.md", (ROOT / "mkdocs.yml").read_text(encoding="utf-8")))
+    assert named == {page.name for page in DOCS.glob("*.md")}
+    assert all((site / page).with_suffix(".html").is_file() for page in named)
+    assert (site / "notebook.ipynb").is_file() and not (site / "site.py").exists()
+
+
+def test_nothing_is_loaded_from_elsewhere(site: Path) -> None:
+    for page in site.glob("*.html"):
+        html = page.read_text(encoding="utf-8")
+        loaded = re.findall(r"<(?:script|link|img|iframe|source)\b[^>]*>", html)
+        assert loaded and not [tag for tag in loaded if OUTSIDE.search(tag)]
+    for sheet in site.rglob("*.css"):
+        assert not OUTSIDE.search(sheet.read_text(encoding="utf-8")), sheet
+
+
+def test_links_out_of_the_docs_are_text(site: Path) -> None:
+    for page in site.glob("*.html"):
+        assert not re.search(r"""href=["']\.\./""", page.read_text(encoding="utf-8")), page
+
+
+def read_notebook() -> Any:
+    nbformat = pytest.importorskip("nbformat")
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    nbformat.validate(notebook)
+    return notebook
+
+
+def test_the_notebook_is_stored_without_outputs() -> None:
+    cells = [cell for cell in read_notebook().cells if cell.cell_type == "code"]
+    assert len(cells) >= 8
+    assert all(not cell.outputs and cell.execution_count is None for cell in cells)
+
+
+def test_the_notebook_runs() -> None:
+    """In a kernel of its own; the reviews and the encoder are fetched where they are not there yet."""
+    nbclient = pytest.importorskip("nbclient")
+    notebook = read_notebook()
+    nbclient.NotebookClient(notebook, timeout=240, resources={"metadata": {"path": str(DOCS)}}).execute()
+    text = "\n".join(str(output) for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs)
+    assert "800" in text and "12 heads in" in text and "fresh" in text and "rotten" in text
+    assert "stderr" not in text or "Traceback" not in text
