@@ -118,8 +118,17 @@ def learning_curves(name: str, score: str, epochs: np.ndarray, lines: dict[str, 
     for (label, values), colour in zip(lines.items(), (ONE, TWO), strict=False):
         axes.plot(epochs, values, color=colour, marker="o" if len(epochs) < 30 else None, ms=3, label=label)
     _whole_ticks(axes, epochs)
+    _keep_near(axes, np.concatenate([values[np.isfinite(values)] for values in lines.values()]))
     axes.legend(loc="best")
     return _svg(axes, name)
+
+
+def _keep_near(axes: Any, values: np.ndarray) -> None:
+    """The chosen head's curve stays readable where others went astray: their band may leave the picture."""
+    low, high = values.min(), values.max()
+    room = 3 * (high - low) or 1.0
+    bottom, top = axes.get_ylim()
+    axes.set_ylim(max(bottom, low - room), min(top, high + room))
 
 
 def _whole_ticks(axes: Any, epochs: np.ndarray) -> None:

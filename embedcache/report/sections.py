@@ -34,6 +34,7 @@ SPREADS = 12
 MISTAKES = 20  # of a side
 COUNTED = 40  # classes whose rows are counted
 DRAWN = 8  # heads from which on their scores are drawn
+FAR = 10  # times the middle half of the scores: what is further below them is not drawn
 EPOCHS = 30  # rows of the table behind the learning curves
 SCORES = {
     "val_loss": "val loss",
@@ -195,8 +196,11 @@ class _Column:
         if not drawn:
             return [table]
         said = ", ".join(f"{name} {value:.3f}" for name, value, _ in drawn)
+        band = (
+            "The band is the 95% interval of the head's score." if drawn[0][2] else "The chosen head and the baselines."
+        )
         svg = plots.compared(f"{self.prefix}compared", name_of(key), drawn)
-        return [Figure(svg, f"{name_of(key)}: {said}", "The band is the 95% interval of the head's score."), table]
+        return [Figure(svg, f"{name_of(key)}: {said}", band), table]
 
     def leaderboard(self) -> list[Any]:
         board = self.column.leaderboard
@@ -206,11 +210,11 @@ class _Column:
             blocks.append(self._distribution(values))
         rows = board[:TOP]
         keys, scores = swept(board)[0], [key for key in SCORES if any(row.get(key) is not None for row in rows)]
-        body = [
-            [row["rank"], row["name"], *(setting(key, row) for key in keys),
-             "-" if row["status"] != "ok" else f"{row['best_epoch'] + 1:.3g}", *(score(row.get(key)) for key in scores)]
-            for row in rows
-        ]  # fmt: skip
+        body = []
+        for row in rows:
+            epoch = f"{row['best_epoch'] + 1:.3g}" if row["status"] == "ok" else row["status"]
+            settings = (setting(key, row) for key in keys)
+            body.append([row["rank"], row["name"], *settings, epoch, *(score(row.get(key)) for key in scores)])
         titles = ("rank", "head", *(SETTINGS[key] for key in keys), "epoch", *(SCORES[key] for key in scores))
         which = f"The first {TOP} of {len(board):,} heads" if len(board) > TOP else "Every head"
         blocks.append(Table(f"{which}, by validation loss", titles, body, words=(1,)))
@@ -228,7 +232,11 @@ class _Column:
         marks = {name: float(value) for name, value in marks.items() if value is not None}
         low, middle, high = np.quantile(values, [0, 0.5, 1])
         said = f"{name_of(key)} of {len(values):,} heads: from {low:.3f} to {high:.3f}, median {middle:.3f}"
-        svg = plots.distribution(f"{self.prefix}distribution", name_of(key), values, marks)
+        low, high = np.quantile(values, [0.25, 0.75])
+        drawn = values[values >= low - FAR * (high - low)]
+        if len(drawn) < len(values):  # one head of an R² of -1,000 would leave no room for the others
+            said += f" ({plural(len(values) - len(drawn), 'head')} far below the others not drawn)"
+        svg = plots.distribution(f"{self.prefix}distribution", name_of(key), drawn, marks)
         return Figure(svg, said, f"{said}.")
 
     def _spread(self) -> list[Any]:
@@ -300,7 +308,7 @@ class _Column:
         return [Row(pictures), Table(caption, ("epoch", *columns), rows, words=(), folded=True)]
 
     def _curve(self, what: str, lines: dict[str, np.ndarray], others: np.ndarray, side: str) -> Figure:
-        name = self.report.best["name"]
+        name, others = self.report.best["name"], others[np.isfinite(others).any(axis=1)]
         last = np.flatnonzero(np.isfinite(lines["train" if "train" in lines else "validation"])).max(initial=0)
         epochs = np.arange(1, lines[next(iter(lines))].shape[0] + 1)
         svg = plots.learning_curves(f"{self.prefix}{what}", what, epochs, {f"{k}": v for k, v in lines.items()}, others)
