@@ -121,7 +121,7 @@ def _calibration(report: ColumnReport, side: str, rows: dict[str, str], prefix: 
     said = (
         "Whether a probability can be taken at its word: ECE is the mean distance of confidence and the share that is "
     )
-    said += "right, 0 is perfect."
+    said += "right, 0 is perfect; on a few hundred rows chance alone makes some hundredths."
     if after:
         seen = ", the same rows, so the number after it flatters" if side == "val" else ""
         said += f" The temperature was fitted on the {rows['val']}{seen}; it changes no label."
