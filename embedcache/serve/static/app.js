@@ -32,7 +32,7 @@ async function start() {
   const colours = await call("map").catch(complain);
   if (colours) {
     setUpColours(colours.groups);
-    map = new MapView(colours, { open: (row) => go({ row, query: "", k: 10 }), textOf });
+    map = new MapView(colours, { open: openRow, textOf });
     shown = "";
     render();
   }
@@ -102,6 +102,9 @@ function setUp() {
   $("results").addEventListener("pointerleave", () => map?.point(null));
   if (!info.texts) $("ask-note").append(" ", el("a", { href: "#row=0" }, "First row"));
 }
+
+// From the map; where it fills a narrow screen, the text takes its place.
+const openRow = (row) => go({ row, query: "", k: 10, view: matchMedia("(min-width: 1000px)").matches ? read().view : "search" });
 
 const rowOf = (node) => {
   const item = node.closest("li");
