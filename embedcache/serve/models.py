@@ -43,7 +43,12 @@ class SearchRequest(Asked):
     )
     dedupe: bool = Field(False, description="Leave out texts that are near-identical to a better result.")
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"query": "too long", "k": 5}, {"row": 7}]})
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"query": "too long", "k": 5}, {"row": 7}],
+            "anyOf": [{"required": [name]} for name in ("query", "row", "like")],
+        }
+    )
 
     @model_validator(mode="after")
     def _something_to_be_like(self) -> SearchRequest:

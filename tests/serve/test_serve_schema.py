@@ -1,0 +1,73 @@
+"""The OpenAPI document against the server: whatever it allows is answered as it says, whatever it forbids is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import schemathesis
+from hypothesis import HealthCheck, Phase, settings
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    negative_data_rejection,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from embedcache.projection import default_map_path, make_map, save_map
+from embedcache.serve.app import create_app
+
+CHECKS = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_schema_conformance,
+    negative_data_rejection,
+]
+HOST = {"Host": "127.0.0.1"}
+EXAMPLES = 25  # of each operation
+
+
+def test_every_operation_keeps_to_the_document(copy: Path, open_service: Callable[..., Any]) -> None:
+    service = open_service(copy / "reviews.h5", copy / "run")
+    save_map(default_map_path(copy / "reviews.h5"), make_map(service.cache), service.cache)
+    service.map.start(print)
+    lines: list[str] = []
+    schema = schemathesis.openapi.from_asgi("/openapi.json", create_app(service, log=lines.append), headers=HOST)
+    seen: dict[str, set[int]] = {}
+    for result in schema.get_all_operations():
+        operation = result.ok()
+
+        @settings(
+            max_examples=EXAMPLES,
+            deadline=None,
+            derandomize=True,
+            database=None,
+            phases=[Phase.explicit, Phase.generate],
+            suppress_health_check=list(HealthCheck),
+        )
+        @_given(operation)
+        def check(case: Any) -> None:
+            answer = case.call(headers=HOST)
+            seen.setdefault(case.operation.label, set()).add(answer.status_code)
+            case.validate_response(answer, checks=CHECKS)
+
+        check()
+    assert 422 in seen["POST /search"] and {200, 422} <= seen["POST /predict"]
+    search = schema["/search"]["POST"]
+    for body in ({"query": "a film"}, {"row": 3, "where": "label=positive"}, {"like": ["good", 5], "unlike": [6]}):
+        answer = search.Case(body=body, media_type="application/json").call_and_validate(headers=HOST)
+        assert answer.status_code == 200, "few random bodies name a column that there is"
+    assert len(seen) >= 9 and lines == [], "nothing unexpected was logged"
+
+
+def _given(operation: Any) -> Any:
+    """Cases that the document allows, and some that it forbids."""
+    from hypothesis import given, strategies
+    from schemathesis import GenerationMode
+
+    both = [operation.as_strategy(generation_mode=mode) for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE)]
+    allowed, forbidden = both
+    return given(case=strategies.one_of(allowed, forbidden) if operation.body or operation.path_parameters else allowed)
