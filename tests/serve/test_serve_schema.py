@@ -1,4 +1,4 @@
-"""The OpenAPI document against the server: whatever it allows is answered as it says, whatever it forbids is refused."""
+"""The OpenAPI document against the server: what it allows is answered as it says, what it forbids is refused."""
 
 from __future__ import annotations
 
