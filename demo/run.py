@@ -44,12 +44,16 @@ def main() -> None:
 That took {time.perf_counter() - start:.0f} s. What was made, in demo/out:
   reviews.h5  the cache: 4,000 reviews and their vectors, one ordinary HDF5 file (embedcache info {cache})
   heads/      48 trained heads: best.safetensors, heads.safetensors, run.json, and what is known of each of them in
-              leaderboard.csv, history.csv (every epoch) and evaluations.json (classes, mistakes, calibration)
+              report.html (open it: curves, mistakes with their texts), README.md, leaderboard.csv, history.csv
 
 Try next, with . .venv/bin/activate:
   embedcache extract {reviews} -o {cache} --model {model} --keep movie --pooling cls,mean
       again: nothing is encoded twice
-  embedcache search {cache} --row 7 --where label=fresh --pooling mean
+  embedcache search {cache} --row 7 --where "label=fresh and not movie=i_spy" --pooling mean
+  embedcache audit {cache} -o demo/out/audit.csv
+      which labels are likely wrong, which texts stand there twice
+  embedcache serve {cache} --run {heads} --pooling mean
+      the same in the browser (first: .venv/bin/pip install -e '.[serve]')
   embedcache extract YOUR.csv -o yours.h5 --text TEXT_COLUMN --label LABEL_COLUMN --model bert-base-uncased
   embedcache train-head yours.h5 -o yours --lr 1e-4,1e-3 --seed 0,1,2
   docs/tutorial.md goes through it step by step"""
