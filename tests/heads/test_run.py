@@ -14,13 +14,17 @@ import pytest
 from embedcache.errors import EmbedcacheError
 from embedcache.heads import run as run_module
 from embedcache.heads.run import (
+    CARD,
     FILES,
     LATER,
+    REPORT,
     Contents,
     check_target,
     column_folders,
+    is_signed,
     load_heads,
     load_run,
+    sign,
     write_columns,
     write_run,
 )
@@ -85,6 +89,17 @@ def test_a_run_is_replaced_and_other_files_in_it_stay(tmp_path: Path) -> None:
     assert load_run(tmp_path / "run").info["note"] == "second"
     assert (tmp_path / "run" / "report.html").read_text() == "mine"
     assert sorted(file.name for file in tmp_path.iterdir()) == ["link", "run"]
+
+
+def test_documents_of_the_old_run_go_unless_someone_edited_them(tmp_path: Path) -> None:
+    write(tmp_path / "run", note="first")
+    (tmp_path / "run" / REPORT).write_text(sign("<p>of the first"), "utf-8")
+    (tmp_path / "run" / CARD).write_text(sign("of the first") + "and a word of mine", "utf-8")
+    assert is_signed(tmp_path / "run" / REPORT) and not is_signed(tmp_path / "run" / CARD)
+    write(tmp_path / "run", note="second")
+    assert not (tmp_path / "run" / REPORT).exists()
+    assert (tmp_path / "run" / CARD).read_text("utf-8").endswith("and a word of mine")
+    assert not is_signed(tmp_path / "run") and not is_signed(tmp_path / "nowhere")
 
 
 def test_what_a_killed_write_left_is_removed(tmp_path: Path) -> None:
