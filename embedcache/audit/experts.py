@@ -136,7 +136,10 @@ class Words:
     def _fit(self, y: np.ndarray, rows: np.ndarray) -> Any:
         from sklearn.naive_bayes import ComplementNB
 
-        return ComplementNB(alpha=SMOOTHING).fit(self._features[rows], y[rows])
+        model = ComplementNB(alpha=SMOOTHING).fit(self._features[rows], y[rows])
+        model.feature_log_prob_ = model.feature_log_prob_.astype(np.float32)  # all that a prediction needs
+        del model.feature_count_
+        return model
 
     def log_proba(self, rows: np.ndarray) -> np.ndarray:
         out = np.full((len(rows), self._classes), -np.inf, np.float32)

@@ -81,7 +81,7 @@ def audit_cache(
         groups = duplicate_groups(
             opened.texts, table.first, table.found, nearest, near, table.all_y, sides.codes if sides else None
         )
-        report = _report(table, opinions, groups, outlier_scores(nearest), top)
+        report = make_report(table, opinions, groups, outlier_scores(nearest), top)
         report.neighbours, report.near, report.split = k, near, split or (str(run) if run else None)
         report.seconds = time.perf_counter() - start
     if target is not None:
@@ -193,9 +193,10 @@ class Opinions:
         self.judged: Judged = judge(self.mixture, data.y, rows, classes)
 
 
-def _report(
+def make_report(
     table: Table, opinions: Opinions, groups: Sequence[DuplicateGroup], distances: np.ndarray, top: int | None
 ) -> AuditReport:
+    """distances: float32 [N], outlier scores. What audit_cache alone knows is not in it yet."""
     judged, data = opinions.judged, table.data
     wrong = np.flatnonzero(judged.disagree)
     wrong = wrong[np.argsort(-judged.score[wrong], kind="stable")]

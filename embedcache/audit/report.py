@@ -10,6 +10,7 @@ from typing import Any
 
 from embedcache.errors import EmbedcacheError
 from embedcache.files import whole_file
+from embedcache.html import html_table
 
 FIELDS = (
     "issue", "rank", "row", "id", "text", "label", "suggested", "score", "probability", "suggested_probability",
@@ -95,6 +96,20 @@ class AuditReport:
     def to_dict(self) -> dict[str, Any]:
         """JSON types."""
         return asdict(self)
+
+    def to_pandas(self) -> Any:
+        """A DataFrame of the CSV's lines; needs pandas."""
+        import pandas as pd
+
+        return pd.DataFrame(self.records(), columns=list(FIELDS))
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the likeliest label errors; the rest is counted."""
+        found = self.found
+        title = f"{found['label']:,} likely label errors among {self.judged:,} rows of {self.label}; "
+        title += f"{found['duplicate']:,} groups of duplicates, {found['outlier']:,} outliers"
+        rows = ((one.row, one.label, one.suggested, one.score, one.text) for one in self.labels)
+        return html_table(title, ("row", "label", "suggested", "score", "text"), rows)
 
     def records(self) -> list[dict[str, Any]]:
         """A record for every line of the CSV, with the keys FIELDS; None where there is nothing to say."""

@@ -159,3 +159,14 @@ def test_nothing_is_left_in_the_folder(noisy: tuple[Path, np.ndarray], tmp_path:
     before = set(noisy[0].parent.iterdir())
     ec.audit_cache(noisy[0], output=tmp_path / "a.csv")
     assert set(noisy[0].parent.iterdir()) - before == {tmp_path / "a.csv", tmp_path / "a.json"}
+
+
+def test_as_a_data_frame_and_in_a_notebook(tmp_path: Path) -> None:
+    texts, x, labels = make_rows(60)
+    texts[0] = "<script>alert(1)</script>"
+    labels[0] = "bad" if labels[0] == "good" else "good"
+    report = ec.audit_cache(make_cache(tmp_path / "c.h5", texts, x, {"label": labels}))
+    frame = report.to_pandas()
+    assert tuple(frame.columns) == FIELDS and len(frame) == len(report.records())
+    html = report._repr_html_()
+    assert report.labels[0].row == 0 and "&lt;script&gt;" in html and "<script" not in html
