@@ -10,7 +10,7 @@ const NAMES = {
 };
 const SCORES = ["val_accuracy", "val_macro_f1", "val_r2", "val_loss", "val_rmse", "val_mae", "val_ece"];
 const SHOWN = 25;
-const SIZE = { wide: 640, tall: 280, left: 52, bottom: 34, top: 12, right: 12 };
+const SIZE = { wide: 640, tall: 280, left: 60, bottom: 48, top: 14, right: 22 };
 const named = (name) => NAMES[name] || name.replaceAll("_", " ");
 
 export function showBoards(place, columns) {
@@ -90,8 +90,8 @@ function curves(board, score, chosen) {
       ticks(low, high).map((value) => svg("g", { class: "tick" },
         svg("line", { x1: SIZE.left, x2: SIZE.wide - SIZE.right, y1: y(value), y2: y(value) }),
         svg("text", { x: SIZE.left - 6, y: y(value) + 4, "text-anchor": "end" }, number(value)))),
-      ticks(1, epochs).filter(Number.isInteger).map((epoch) => svg("text", { class: "tick", x: x(epoch - 1), y: SIZE.tall - 16, "text-anchor": "middle" }, epoch)),
-      svg("text", { class: "tick", x: SIZE.wide - SIZE.right, y: SIZE.tall - 2, "text-anchor": "end" }, "epoch"),
+      ticks(1, epochs).filter(Number.isInteger).map((epoch) => svg("text", { class: "tick", x: x(epoch - 1), y: SIZE.tall - 28, "text-anchor": "middle" }, epoch)),
+      svg("text", { class: "tick", x: (SIZE.left + SIZE.wide - SIZE.right) / 2, y: SIZE.tall - 6, "text-anchor": "middle" }, "epoch"),
       lines.filter(([name]) => !chosen.has(name)).map((one) => draw(one, "other")),
       picked.map((one, i) => draw(one, `picked line-${i % 6}`))),
     el("figcaption", {}, legend));

@@ -8,12 +8,17 @@ import { makePoints, Nearest, rgb } from "./points.js";
 const POLL = 1500; // milliseconds
 const REACH = 14; // pixels from a point at which it is meant
 const WAIT = 70; // milliseconds of hovering before the text is asked for
+const REST = 160; // milliseconds without a movement, after which all points are drawn
+const SLOW = 40; // milliseconds of a frame; then fewer points are drawn while the map moves
+const FAST = 24;
+const FEWEST = 2000; // points
 const LONGEST = 280; // characters of a tip
 
 export class MapView {
   constructor(about, { open, textOf }) {
     Object.assign(this, { about, open, textOf, view: { x: 0, y: 0, scale: 1 }, hidden: new Set(), marked: [], asked: null });
     Object.assign(this, { pointed: null, hovered: null, pointers: new Map(), moved: 0, frame: 0, fitted: false });
+    Object.assign(this, { moving: false, share: 1, last: 0 });
     this.stage = $("stage");
     this.load().catch((problem) => this.say(problem.message));
   }
@@ -87,10 +92,30 @@ export class MapView {
 
   show() {
     if (!this.points || this.frame) return;
-    this.frame = requestAnimationFrame(() => {
+    this.frame = requestAnimationFrame((now) => {
       this.frame = 0;
+      this.pace(now);
       this.draw();
     });
+  }
+
+  // The map has moved: where the machine draws too slowly, only a sample is drawn until it rests.
+  move() {
+    this.moving = true;
+    clearTimeout(this.resting);
+    this.resting = setTimeout(() => {
+      this.moving = false;
+      this.show();
+    }, REST);
+    this.show();
+  }
+
+  pace(now) {
+    const took = now - this.last;
+    this.last = now;
+    if (!this.moving || took > 4 * REST) return;
+    if (took > SLOW) this.share = Math.max(this.share * 0.6, 0.01);
+    else if (took < FAST) this.share = Math.min(this.share * 1.2, 1);
   }
 
   draw() {
@@ -107,7 +132,8 @@ export class MapView {
     const count = this.places.length / 2;
     const zoomed = Math.sqrt(this.view.scale / this.least);
     const size = Math.max(1.5, Math.min(9, (count > 40_000 ? 2 : count > 5000 ? 3 : 4.5) * zoomed));
-    this.points.draw({ ...this.view, scale: this.view.scale * ratio }, size * ratio);
+    const drawn = this.moving ? Math.max(Math.min(FEWEST, count), Math.round(count * this.share)) : count;
+    this.points.draw({ ...this.view, scale: this.view.scale * ratio }, size * ratio, drawn);
     this.drawMarks(ratio, Math.max(5, size));
     this.stage.dataset.drawn = String(Number(this.stage.dataset.drawn || 0) + 1);
   }
@@ -169,7 +195,7 @@ export class MapView {
     const inside = (value) => Math.max(-1.2, Math.min(1.2, value));
     this.view.x = inside(this.view.x - dx / this.view.scale);
     this.view.y = inside(this.view.y + dy / this.view.scale);
-    this.show();
+    this.move();
   }
 
   // The place under (x, y) stays where it is.
@@ -177,7 +203,7 @@ export class MapView {
     const scale = Math.max(this.least * 0.8, Math.min(this.least * 400, this.view.scale * factor));
     const [px, py] = this.place(x, y);
     this.view = { scale, x: px - (x - this.width / 2) / scale, y: py + (y - this.height / 2) / scale };
-    this.show();
+    this.move();
   }
 
   // ---- what others show ----
@@ -204,7 +230,7 @@ export class MapView {
       this.zoom(Math.exp(-event.deltaY * (event.ctrlKey ? 0.01 : 0.0015)), event.offsetX, event.offsetY);
     }, { passive: false });
     canvas.addEventListener("pointerdown", (event) => this.down(event));
-    canvas.addEventListener("pointermove", (event) => this.move(event));
+    canvas.addEventListener("pointermove", (event) => this.drag(event));
     canvas.addEventListener("pointerup", (event) => this.up(event));
     canvas.addEventListener("pointercancel", (event) => this.pointers.delete(event.pointerId));
     canvas.addEventListener("pointerleave", (event) => event.pointerType === "mouse" && this.hover(null));
@@ -227,10 +253,11 @@ export class MapView {
     this.keys = false;
   }
 
-  move(event) {
+  drag(event) {
     const last = this.pointers.get(event.pointerId);
     const now = [event.offsetX, event.offsetY];
     if (!last) {
+      this.touched = false;
       this.hover(this.at(...now));
       return;
     }
@@ -251,6 +278,7 @@ export class MapView {
     this.pointers.delete(event.pointerId);
     if (!single || this.moved > 4) return;
     const touch = event.pointerType !== "mouse";
+    this.touched = touch;
     const row = this.at(event.offsetX, event.offsetY, touch ? 2 * REACH : REACH);
     // A finger cannot hover: its first tap shows the text, the second one opens it.
     if (touch && row !== this.hovered) this.hover(row);
@@ -269,6 +297,7 @@ export class MapView {
     else if (event.key !== "Enter" && event.key !== " ") return;
     event.preventDefault();
     this.keys = true;
+    this.touched = false;
     if (event.key !== "Escape") requestAnimationFrame(() => this.hover(this.at(this.width / 2, this.height / 2, 1000)));
   }
 
@@ -287,7 +316,8 @@ export class MapView {
     if (row !== this.hovered) return;
     const text = about.text.length > LONGEST ? `${about.text.slice(0, LONGEST)}…` : about.text;
     const labels = Object.values(about.labels).map(labelText).join("; ");
-    $("tip").replaceChildren(el("span", { class: "text" }, text || "(no text)"), el("span", { class: "note" }, labels));
+    const notes = this.touched ? [labels, "Tap again to walk there."] : [labels];
+    $("tip").replaceChildren(el("span", { class: "text" }, text || "(no text)"), ...notes.map((note) => el("span", { class: "note" }, note)));
     show($("tip"));
     const [x, y] = this.screen(row);
     const { offsetWidth: wide, offsetHeight: tall } = $("tip");

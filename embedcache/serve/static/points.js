@@ -1,4 +1,5 @@
-// Draws many points: with WebGL, or on a 2-D canvas where there is none. Both have the same three methods.
+// Draws many points: with WebGL, or on a 2-D canvas where there is none. Both have the same methods.
+// The points are shuffled first: no group lies above all others, and any first part of them is a fair sample.
 
 const VERTEX = `
 attribute vec2 place; attribute float group;
@@ -19,13 +20,34 @@ void main() {
 
 export const rgb = (hex) => [1, 3, 5].map((at) => Number.parseInt(hex.slice(at, at + 2), 16) / 255);
 
-class GlPoints {
+class Shuffled {
+  constructor(canvas, places) {
+    const count = places.length / 2;
+    this.canvas = canvas;
+    this.order = Uint32Array.from({ length: count }, (_, i) => i);
+    for (let i = count - 1, seed = 1; i > 0; i--) {
+      seed = (Math.imul(seed, 1664525) + 1013904223) >>> 0;
+      const other = seed % (i + 1);
+      [this.order[i], this.order[other]] = [this.order[other], this.order[i]];
+    }
+    this.places = new Float32Array(2 * count);
+    this.order.forEach((row, i) => this.places.set(places.subarray(2 * row, 2 * row + 2), 2 * i));
+    this.groups = new Uint8Array(count);
+  }
+
+  // groups: one byte of each row.
+  setGroups(groups) {
+    this.order.forEach((row, i) => (this.groups[i] = groups[row]));
+  }
+}
+
+class GlPoints extends Shuffled {
   constructor(canvas, gl, places) {
-    Object.assign(this, { canvas, gl, places, groups: new Uint8Array(places.length / 2), colours: new Float32Array(64) });
+    super(canvas, places);
+    Object.assign(this, { gl, colours: new Float32Array(64) });
     canvas.addEventListener("webglcontextlost", (event) => event.preventDefault());
     canvas.addEventListener("webglcontextrestored", () => {
       this.build();
-      this.setGroups(this.groups);
       this.redraw?.();
     });
     this.build();
@@ -62,9 +84,9 @@ class GlPoints {
   }
 
   setGroups(groups) {
-    this.groups = groups;
+    super.setGroups(groups);
     this.gl.bindBuffer(this.gl.ARRAY_BUFFER, this.groupBuffer);
-    this.gl.bufferData(this.gl.ARRAY_BUFFER, groups, this.gl.STATIC_DRAW);
+    this.gl.bufferData(this.gl.ARRAY_BUFFER, this.groups, this.gl.STATIC_DRAW);
   }
 
   // colours: [red, green, blue, alpha] from 0 to 1 of each group; alpha 0 hides it.
@@ -73,8 +95,8 @@ class GlPoints {
     colours.forEach((one, i) => this.colours.set(one, 4 * i));
   }
 
-  // view: centre x, y and pixels per unit; size: of a point, in pixels.
-  draw(view, size) {
+  // view: centre x, y and pixels per unit; size: of a point, in pixels; count: how many of them.
+  draw(view, size, count) {
     const { gl, canvas, at } = this;
     gl.viewport(0, 0, canvas.width, canvas.height);
     gl.clearColor(0, 0, 0, 0);
@@ -83,32 +105,28 @@ class GlPoints {
     gl.uniform2f(at.zoom, (2 * view.scale) / canvas.width, (2 * view.scale) / canvas.height);
     gl.uniform1f(at.size, size);
     gl.uniform4fv(at.colours, this.colours);
-    gl.drawArrays(gl.POINTS, 0, this.places.length / 2);
+    gl.drawArrays(gl.POINTS, 0, count);
   }
 }
 
-class FlatPoints {
+class FlatPoints extends Shuffled {
   constructor(canvas, places) {
-    Object.assign(this, { canvas, places, groups: new Uint8Array(places.length / 2), colours: [] });
-    this.context = canvas.getContext("2d");
-  }
-
-  setGroups(groups) {
-    this.groups = groups;
+    super(canvas, places);
+    Object.assign(this, { colours: [], context: canvas.getContext("2d") });
   }
 
   setColours(colours) {
     this.colours = colours;
   }
 
-  draw(view, size) {
+  draw(view, size, count) {
     const { canvas, context, places, groups, colours } = this;
     context.clearRect(0, 0, canvas.width, canvas.height);
     const [left, top] = [canvas.width / 2 - view.x * view.scale, canvas.height / 2 + view.y * view.scale];
     colours.forEach(([red, green, blue, alpha], group) => {
       if (!alpha) return;
       context.fillStyle = `rgba(${255 * red}, ${255 * green}, ${255 * blue}, ${alpha})`;
-      for (let i = 0; i < groups.length; i++) {
+      for (let i = 0; i < count; i++) {
         if (groups[i] !== group) continue;
         const x = left + places[2 * i] * view.scale;
         const y = top - places[2 * i + 1] * view.scale;
