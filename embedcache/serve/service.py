@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 BATCH_CHARACTERS = 16_384  # of texts that are encoded together: some 4,000 tokens, a tenth of a second on two cores
 TEXT_COST = 32  # characters that the shortest text counts as
+TOKEN_COST = 8  # characters of a token, at the most: what is longer than max_length tokens is cut
 BATCH_SEARCHES = 64
 Vectors = dict[str, np.ndarray]  # text -> float32 [outputs, D]
 
@@ -80,7 +81,7 @@ class Service:
         self._encoding = Batcher(
             "encoding",
             self._encode,
-            cost=lambda texts: sum(max(TEXT_COST, len(text)) for text in texts),
+            cost=lambda texts: sum(map(self._text_cost, texts)),
             budget=BATCH_CHARACTERS,
             most_waiting=limits.waiting_characters,
             tell=lambda jobs: self.tell_batch("encoding", jobs),
@@ -177,7 +178,8 @@ class Service:
             return None
         text = self.cache.texts[row]
         if self._head_output in self.cache.outputs:
-            return self._labelled([text], self.cache.embeddings(*self._head_output)[row : row + 1])[0]
+            vectors = self.cache.embeddings(*self._head_output)[row : row + 1]
+            return self._labelled([text], vectors)[0] if np.isfinite(vectors).all() else None
         return (await self.predict([text]))[0] if self.encoder is not None else None
 
     def row_labels(self, row: int) -> dict[str, str | list[str] | None]:
@@ -189,9 +191,23 @@ class Service:
         return self.classifier.label(texts, vectors.astype(np.dtype(self.run.info["dtype"]), copy=False))
 
     async def _vectors(self, texts: Sequence[str]) -> Vectors:
+        """Many texts come as several jobs, one after another, so that others' texts are encoded between them."""
         if self.encoder is None:
             raise NoEncoderError(self.no_encoder)
-        return await self._encoding.do(tuple(dict.fromkeys(texts)))
+        found: Vectors = {}
+        part: list[str] = []
+        cost = 0
+        for text in dict.fromkeys(texts):
+            if part and cost + self._text_cost(text) > BATCH_CHARACTERS:
+                found |= await self._encoding.do(tuple(part))
+                part, cost = [], 0
+            part.append(text)
+            cost += self._text_cost(text)
+        return found | await self._encoding.do(tuple(part))
+
+    def _text_cost(self, text: str) -> int:
+        longest = TOKEN_COST * self.encoder.max_length if self.encoder is not None else len(text)
+        return max(TEXT_COST, min(len(text), longest))
 
     def _encode(self, jobs: list[tuple[str, ...]]) -> list[Vectors]:
         """All texts of all jobs in one pass, every output that anybody needs."""

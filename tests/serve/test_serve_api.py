@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ from embedcache.predict import Classifier
 from embedcache.search import Query, Searcher
 from embedcache.serve.limits import MAX_CHARACTERS, MAX_TEXTS, Limits
 from tests.conftest import document, make_cache, make_reviews, write_csv
-from tests.serve.serving import make_client
+from tests.serve.serving import listening, make_client
 
 TEXT = "a wonderful film with a superb story"
 
@@ -216,6 +217,44 @@ def test_work_that_takes_too_long(service: Any, monkeypatch: pytest.MonkeyPatch)
         assert "0.2 seconds" in detail(hasty.post("/search", json={"row": 1}), 504)
     finally:
         free.set()
+
+
+def test_a_body_that_does_not_come(service: Any) -> None:
+    limits, service.limits = service.limits, Limits(seconds=0.3)
+    try:
+        with listening(service) as url, socket.create_connection(url.split("//")[1].rstrip("/").split(":")) as one:
+            one.sendall(b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\n\r\n{")
+            answer = ""
+            while not answer.endswith("}"):
+                answer += one.recv(65536).decode()
+    finally:
+        service.limits = limits
+    assert answer.startswith("HTTP/1.1 408") and '"detail"' in answer
+
+
+def test_many_long_texts_leave_room_for_others(service: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    encode = service.encoder.encode_texts
+    monkeypatch.setattr(
+        service.encoder, "encode_texts", lambda texts, outputs: sizes.append(len(texts)) or encode(texts, outputs)
+    )
+    texts = [f"{i} " + "good " * 300 for i in range(40)]
+    found = make_client(service).post("/predict", json={"texts": texts}).json()
+    assert [one["text"] for one in found] == texts
+    assert len(sizes) >= 3 and sum(sizes) == 40, "in parts"
+
+
+def test_a_row_without_a_usable_vector(made: Path, tmp_path: Path, open_service: Callable[..., Any]) -> None:
+    with open_cache(made / "reviews.h5") as cache:
+        vectors, encoder = np.array(cache.embeddings()), cache.encoder
+        vectors[1], vectors[2] = np.nan, 0
+        odd = make_cache(tmp_path / "odd.h5", list(cache.texts), vectors, encoder=encoder)
+    client = make_client(open_service(odd, made / "run"))
+    assert client.get("/rows/1").json()["prediction"] is None
+    assert client.get("/rows/2").json()["prediction"]["label"] in ("negative", "positive")
+    for row in (1, 2):
+        assert "no usable vector" in detail(client.post("/search", json={"row": row}), 422)
+    assert client.post("/search", json={"row": 0}).status_code == 200
 
 
 def test_more_than_may_wait_is_turned_away(

@@ -9,6 +9,8 @@ export class Problem extends Error {
   }
 }
 
+export const hasToken = () => Boolean(token);
+
 export function setToken(value) {
   token = value;
   sessionStorage.setItem("embedcache-token", value);

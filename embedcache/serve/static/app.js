@@ -1,6 +1,6 @@
 // What is shown follows the URL's fragment: every change of it is a step that Back undoes.
 
-import { call, Problem, setToken } from "./api.js";
+import { call, hasToken, Problem, setToken } from "./api.js";
 import { showBoards } from "./board.js";
 import { colourOf, setUpColours } from "./colours.js";
 import { $, el, plural, show } from "./dom.js";
@@ -59,6 +59,7 @@ function askForToken() {
 function setUp() {
   const run = info.run ? `, run ${info.run.name}` : "";
   $("about").textContent = `${info.cache}${run}: ${plural(info.rows, "text")}`;
+  show($("metrics-link"), !hasToken()); // a link cannot send it
   $("version").textContent = `embedcache ${info.version}`;
   document.title = `${info.cache} – embedcache`;
   show(document.querySelector("[data-view=board]"), Boolean(info.run));
