@@ -15,7 +15,6 @@ import argparse
 import csv
 import json
 import sys
-import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -79,15 +78,13 @@ def measure(path: Path, seed: int, pooling: str) -> dict[str, float]:
     name = f"flip {seed}"
     with ec.open_cache(path) as cache:
         wrong = cache.labels(name)[0] != _in_codes(cache, name)
-        start = time.perf_counter()
         table = Table(cache, name, pooling, -1, None, 5, None)
         opinions = Opinions(table, find_nearest(table, 20, None), [0], None, engine="auto")
         report = make_report(table, opinions, [], np.full(cache.rows, np.nan), None)
-        seconds = time.perf_counter() - start
         rows, given = opinions.judged.rows, table.data.y[opinions.judged.rows]
         n, listed = int(wrong.sum()), [one.row for one in report.labels]
         results: dict[str, Any] = {"audit": float(wrong[listed[:n]].mean())}
-        results |= {"rows": len(rows), "flipped": n, "listed": len(listed), "seconds": seconds}
+        results |= {"rows": len(rows), "flipped": n, "listed": len(listed)}
         heads = np.exp(opinions.heads.log_proba(rows).astype(np.float64))
         heads /= heads.sum(axis=1, keepdims=True)
         pool = np.concatenate([opinions.mixture.proba(part)[0] for part in np.array_split(rows, 50)])

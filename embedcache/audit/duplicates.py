@@ -87,25 +87,30 @@ def _near_pairs(
     texts: Sequence[str], nearest: Nearest, near: float, words: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Pairs of rows with other words, and their cosines."""
-    left, place = np.nonzero((nearest.scores >= near) & (nearest.rows >= 0))
-    right, cosine = nearest.rows[left, place].astype(np.int64), nearest.scores[left, place].astype(np.float64)
-    once = (words[left] != words[right]) & (left < right)
-    # The other way round too, where only the later row has found the earlier one.
-    pairs = {(i, j): s for i, j, s in zip(right.tolist(), left.tolist(), cosine.tolist(), strict=True) if i < j}
-    pairs |= dict(zip(zip(left[once].tolist(), right[once].tolist(), strict=True), cosine[once].tolist(), strict=True))
-    kept = [(i, j, s) for (i, j), s in pairs.items() if words[i] != words[j] and _shared(texts[i], texts[j]) >= SHARED]
-    i, j, s = zip(*kept, strict=True) if kept else ((), (), ())
-    return np.array(i, np.int64), np.array(j, np.int64), np.array(s)
-
-
-def _shared(a: str, b: str) -> float:
-    """Jaccard similarity of the texts' runs of characters."""
-    one, other = _shingles(normalised(a)), _shingles(normalised(b))
-    return len(one & other) / len(one | other)
+    found, place = np.nonzero((nearest.scores >= near) & (nearest.rows >= 0))
+    other, n = nearest.rows[found, place].astype(np.int64), len(words)
+    differ = words[found] != words[other]
+    found, other, cosine = found[differ], other[differ], nearest.scores[found, place][differ].astype(np.float64)
+    # A pair is found from either side, or from both.
+    keys, first = np.unique(np.minimum(found, other) * n + np.maximum(found, other), return_index=True)
+    left, right, cosine = keys // n, keys % n, cosine[first]
+    kept = np.zeros(len(keys), bool)
+    last, shingles = -1, set[str]()
+    for pair, (i, j) in enumerate(zip(left.tolist(), right.tolist(), strict=True)):
+        if i != last:
+            last, shingles = i, _shingles(normalised(texts[i]))
+        kept[pair] = _alike(shingles, _shingles(normalised(texts[j])))
+    return left[kept], right[kept], cosine[kept]
 
 
 def _shingles(text: str) -> set[str]:
     return {text[i : i + SHINGLE] for i in range(max(1, len(text) - SHINGLE + 1))}
+
+
+def _alike(one: set[str], other: set[str]) -> bool:
+    """Whether the Jaccard similarity is SHARED or more; most pairs are told by their sizes."""
+    small, large = sorted((len(one), len(other)))
+    return small >= SHARED * large and len(one & other) >= SHARED * len(one | other)
 
 
 def _differ(values: np.ndarray) -> bool:

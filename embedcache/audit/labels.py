@@ -8,7 +8,7 @@ import numpy as np
 
 from embedcache.audit.mixture import Mixture
 
-CHUNK_NUMBERS = 4_000_000  # rows x classes whose probabilities are held at a time
+CHUNK_NUMBERS = 1_000_000  # rows x classes whose probabilities are held at a time
 
 
 @dataclass(frozen=True)
