@@ -6,7 +6,8 @@ fewer than k are found, the rows allowed are compared one by one (exact.py), so 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -18,6 +19,7 @@ from embedcache.index.exact import Rows, import_faiss, scores_of, search_all, to
 FEW_ROWS = 4096  # allowed by a filter: so many are compared one by one
 WIDEST = 8  # times more lists, or a longer queue, for a filter; beyond it the rows allowed are compared
 SEED = 0
+FEWEST_FOR_CODES = 16  # codewords of 4 bits; where there are fewer rows they are repeated
 
 Tick = Callable[[float], None]  # told the share of the building that is done
 
@@ -207,7 +209,9 @@ class IvfPq(Ivf):
         self._quantizer.add(train_centroids(sample, lists, lambda share: tick(share * 0.8)))
         codes = plan.parameters["code_bits"] // 4
         self.index = faiss.IndexIVFPQFastScan(self._quantizer, self.rows.dim, lists, codes, 4, faiss.METRIC_L2)
-        self.index.train(sample)
+        learnt = np.resize(sample, (max(len(sample), FEWEST_FOR_CODES), self.rows.dim))
+        with one_thread():
+            self.index.train(learnt)
         self._refined(plan)
 
     def _refined(self, plan: Plan) -> None:
@@ -253,6 +257,18 @@ class IvfPq(Ivf):
 def selector(among: np.ndarray | None) -> dict[str, Any]:
     """FAISS's filter for bool [N]; its bits stay alive as long as it does."""
     return {} if among is None else {"sel": import_faiss().IDSelectorBitmap(np.packbits(among, bitorder="little"))}
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """For many short works, whose threads would mostly wait for each other, and on a busy machine for the processor."""
+    faiss = import_faiss()
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)
 
 
 def train_centroids(sample: np.ndarray, lists: int, tick: Tick) -> np.ndarray:

@@ -82,6 +82,8 @@ def index_cache(
     choose(1, 1, kind=kind, recall=recall)  # what is wrong with these is said first
     with open_cache(cache_path) as cache:
         path = Path(default_path(cache.path) if output is None else output)
+        if not path.parent.is_dir():
+            raise EmbedcacheError(f"cannot write the index {path}: there is no folder {path.parent}: make it first")
         before = _before(path)
         asked: dict[str, Any] = {"kind": kind, "recall": recall, "device": device, "progress": progress}
         index = action = None

@@ -46,7 +46,8 @@ def truth_of(rows: Rows, own: np.ndarray, present: np.ndarray | None) -> Truth:
     Q = rows.unit(own)
     count = len(rows) if present is None else len(present)
     scores, found = search_all(rows, Q, min(K + 1, count), present)
-    return Truth(Q, own, _without_own(scores, found, own)[:, -1])
+    kept = _without_own(scores, found, own)
+    return Truth(Q, own, kept[:, -1] if kept.shape[1] else np.full(len(Q), np.inf, np.float32))
 
 
 def _without_own(scores: np.ndarray, found: np.ndarray, own: np.ndarray) -> np.ndarray:
@@ -81,7 +82,7 @@ def measure(engine: Approximate, truth: Truth, effort: int, factor: int) -> Meas
         scores = np.einsum("qd,qkd->qk", truth.Q[part], U)
         right = (scores >= truth.worst[part, None] - TIES) & (found[part] >= 0)
         right &= found[part] != truth.own[part, None]
-        hits[part] = np.minimum(right.sum(axis=1), wanted) / max(wanted, 1)
+        hits[part] = np.minimum(right.sum(axis=1), wanted) / wanted if wanted else 1
     return Measured(float(hits.mean()), float(hits.std() / max(len(hits), 1) ** 0.5), seconds)
 
 
