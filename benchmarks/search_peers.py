@@ -156,7 +156,7 @@ def autofaiss_python() -> Path:
     python = folder / "bin" / "python"
     if not (folder / "done").exists():
         venv.create(folder, with_pip=True, clear=True)
-        packages = [AUTOFAISS, "numpy<2", "faiss-cpu==1.15.1"]
+        packages = [AUTOFAISS, "numpy<2", "pyarrow<21", "faiss-cpu==1.15.1"]
         subprocess.run([str(python), "-m", "pip", "install", "--quiet", *packages], check=True, stdout=sys.stderr)
         (folder / "done").touch()
     return python

@@ -16,6 +16,8 @@ from typing import Any
 
 from tables_audit import audit_table
 from tables_extract import full_tables, rates_table
+from tables_search import full_tables as search_tables
+from tables_search import short_table as search_short
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -65,10 +67,11 @@ def short_table(report: dict[str, Any]) -> str:
 
 
 TABLES = {  # page: name of the mark and of the JSON files, table
-    ROOT / "README.md": {"heads": short_table, "extract": rates_table},
+    ROOT / "README.md": {"heads": short_table, "extract": rates_table, "search": search_short},
     ROOT / "docs" / "engine.md": {"heads": heads_table},
     ROOT / "docs" / "extraction.md": {"extract": full_tables},
     ROOT / "docs" / "audit.md": {"audit": audit_table},
+    ROOT / "docs" / "search.md": {"search": search_tables},
 }
 
 

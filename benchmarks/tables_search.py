@@ -1,6 +1,6 @@
 """The tables and the picture of benchmarks/search.py's JSON; tables.py writes the tables into the pages.
 
-    python benchmarks/tables_search.py      docs/images/search-glove.png, search-reviews.png
+python benchmarks/tables_search.py      docs/images/search-glove.png, search-reviews.png
 """
 
 from __future__ import annotations
