@@ -20,6 +20,7 @@ from embedcache.index.exact import Rows, search_all
 K = 10
 SURE = 1.64  # standard errors
 FACTORS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)  # times k rows that are re-ranked
+USUAL = 8  # the factor that is tried first
 TIES = 1e-6  # of a score: float32 tells no more apart
 SEED = 1
 
@@ -89,38 +90,46 @@ def measure(engine: Approximate, truth: Truth, effort: int, factor: int) -> Meas
 def tune(engine: Approximate, truth: Truth, asked: float, tick: Callable[[float], None]) -> Measured:
     """Set the effort and factor that reach ``asked`` in the least time; else the highest, which come nearest.
 
-    Recall grows with each of the two. For one factor after another the least effort that reaches it is found by
-    bisection; more re-ranking needs less effort, and the search ends where it no longer pays.
+    Recall grows with each of the two. The least effort that reaches it is found by bisection, first for the factor
+    USUAL; fewer rows re-ranked need more effort, and smaller factors are tried until that no longer pays.
     """
-    highest, factors = engine.most_effort, FACTORS if engine.kind == "ivfpq" else (1,)
+    factors = FACTORS if engine.kind == "ivfpq" else (1,)
+    first = next((i for i, factor in enumerate(factors) if factor >= USUAL), len(factors) - 1)
+    start = max(1, engine.most_effort // 64)
+    while (effort := _least_effort(engine, truth, asked, factors[first], 0, start)) is None:
+        if first == len(factors) - 1:
+            engine.effort, engine.factor = engine.most_effort, factors[-1]
+            return measure(engine, truth, engine.effort, engine.factor)
+        first, start = first + 1, engine.most_effort
     best: tuple[float, int, int, Measured] | None = None
-    for i, factor in enumerate(factors):
-        tick(i / len(factors))
-        effort = _least_effort(engine, truth, asked, factor, highest)
-        if effort is None:
-            continue
-        highest = effort  # of less effort only, from here on
+    for done, factor in enumerate(reversed(factors[: first + 1])):
+        tick(done / (first + 1))
+        if done:
+            more = _least_effort(engine, truth, asked, factor, effort - 1, 2 * effort, 2 * effort)
+            if more is None:
+                break
+            effort = more
         trials = [measure(engine, truth, effort, factor) for _ in range(3)]
         seconds = sorted(trial.seconds for trial in trials)[1]
         if best is not None and seconds > best[0]:
             break
         best = seconds, effort, factor, trials[0]
     tick(1.0)
-    if best is not None:
-        _, engine.effort, engine.factor, measured = best
-        return measured
-    engine.effort, engine.factor = engine.most_effort, factors[-1]
-    return measure(engine, truth, engine.effort, engine.factor)
+    assert best is not None
+    _, engine.effort, engine.factor, measured = best
+    return measured
 
 
-def _least_effort(engine: Approximate, truth: Truth, asked: float, factor: int, highest: int) -> int | None:
-    """By bisection over steps of about a tenth; None where the highest does not reach it."""
-    low, high = 0, 1  # low does not reach it
-    while not measure(engine, truth, min(high, highest), factor).reaches(asked):
-        if high >= highest:
+def _least_effort(
+    engine: Approximate, truth: Truth, asked: float, factor: int, low: int, high: int, most: int | None = None
+) -> int | None:
+    """Above ``low``: from ``high`` on by doubling, then by bisection in steps of a twelfth; None where most is less."""
+    most = min(most or engine.most_effort, engine.most_effort)
+    high = min(high, most)
+    while not measure(engine, truth, high, factor).reaches(asked):
+        if high >= most:
             return None
-        low, high = high, high * 2
-    high = min(high, highest)
+        low, high = high, min(2 * high, most)
     while high - low > max(1, high // 12):
         middle = (low + high) // 2
         if measure(engine, truth, middle, factor).reaches(asked):
