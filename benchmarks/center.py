@@ -1,7 +1,7 @@
 """What --center does to neighbours: how often the nearest rows have the same label, and are of the same film.
 
     embedcache extract demo/data/reviews-all.csv -o minilm.h5 --model demo/data/minilm --keep movie --pooling cls,mean
-    python benchmarks/center.py minilm.h5 [mpnet.h5 ...] --group movie --json benchmarks/results/center.json
+    python benchmarks/center.py minilm.h5 [mpnet.h5 ...] --group movie --json benchmarks/results/center-reviews.json
 
 Neighbours are exact. Agreement is the share of the k nearest rows, the row itself left out, with the row's label; in
 other groups: the same among rows of other films, since a film's reviews share more than their judgement.

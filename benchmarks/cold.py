@@ -1,6 +1,6 @@
 """A first question, from a cold start of the program: a row of 100,000 x 384, a text among real reviews, a prediction.
 
-    python benchmarks/cold.py --json benchmarks/results/cold.json
+    python benchmarks/cold.py --json benchmarks/results/cold-minilm.json
 
 Beside it what one writes without embedcache: sentence-transformers loads the same encoder, compares the query with the
 same saved vectors. Whole processes, from exec to exit, in turns; files are in the page cache.

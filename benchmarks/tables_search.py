@@ -6,6 +6,7 @@ python benchmarks/tables_search.py      docs/images/search-glove.png, search-rev
 from __future__ import annotations
 
 import json
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,26 @@ def _curves(case: dict[str, Any]) -> str:
     for name, result in case["results"].items():
         points = [f"{point['recall']:.3f} -> {point['queries_per_second']:,.0f}" for point in result["curve"]]
         lines.append(f"| {name} ({result['settings']}) | {'; '.join(points)} |")
+    return "\n".join(lines) + "\n"
+
+
+def center_table(report: dict[str, Any]) -> str:
+    """benchmarks/center.py: with and without centring, a line for each cache's pooling."""
+    heads = "| vectors | median cosine | same label | the same, centred | other films | centred | same film | centred |"
+    lines = [heads, "| --- |" + " ---: |" * 7]
+    for plain, centred in zip(report["cases"][::2], report["cases"][1::2], strict=True):
+        keys = ("label_agreement", "label_agreement_other_groups", "same_group")
+        pairs = [f"{one[key]:.1%}" for key in keys for one in (plain, centred)]
+        name = f"{plain['cache'].removesuffix('.h5')}, {plain['pooling']}"
+        lines.append(f"| {name} | {plain['median_cosine']:.2f} | {' | '.join(pairs)} |")
+    return "\n".join(lines) + "\n"
+
+
+def cold_table(report: dict[str, Any]) -> str:
+    """benchmarks/cold.py: seconds of whole processes."""
+    lines = ["| from exec to exit | median s | worst s |", "| --- | ---: | ---: |"]
+    for name, seconds in report["seconds"].items():
+        lines.append(f"| {name} | {statistics.median(seconds):.2f} | {max(seconds):.2f} |")
     return "\n".join(lines) + "\n"
 
 
