@@ -21,6 +21,8 @@ _HOME = {
     "train_heads": "embedcache.heads.train",
     "Classifier": "embedcache.predict",
     "SearchIndex": "embedcache.index",
+    "Query": "embedcache.search",
+    "Searcher": "embedcache.search",
     "audit_cache": "embedcache.audit",
     "AuditReport": "embedcache.audit",
     "export_run": "embedcache.export",
