@@ -202,7 +202,7 @@ class Usearch(Contender):
         return int(self.index.serialized_length)
 
 
-HNSW_KNOBS = (16, 32, 64, 96, 128, 192, 256, 384, 512, 768)
+HNSW_KNOBS = (16, 32, 64, 96, 128, 192, 256, 384, 512, 768, 1536, 3072)
 IVF_KNOBS = (8, 16, 32, 64, 96, 128, 192, 256, 384, 512)
 
 
