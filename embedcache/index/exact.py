@@ -15,6 +15,7 @@ from embedcache.errors import EmbedcacheError
 
 CHUNK_BYTES = 8 << 20  # of float32, that are made at once: they stay in a core's share of the cache
 FEW_QUERIES = 8  # are compared row by row; more are a matrix product
+FLOAT16_END = 65536.0  # above every number in float16
 SAFE = 1e-30, 1e30  # squared lengths that float32 holds without loss
 HALF_ERROR = 2.0**-11 + 1e-5  # of a score, by rounding to float16, and float32
 
@@ -27,10 +28,11 @@ def unit_length(X: Any, mean: np.ndarray | None = None) -> np.ndarray:
     X = np.asarray(X)
     if X.dtype not in (np.float16, np.float32):
         return _unit_length_slowly(X, mean)
-    U = np.array(X, dtype=np.float32, order="C")
+    U = _widened(X) if X.dtype == np.float16 else np.array(X, dtype=np.float32, order="C")
+    largest = FLOAT16_END**2 if X.dtype == np.float16 else SAFE[1]
     with np.errstate(over="ignore", invalid="ignore"):
         squares = np.einsum("ij,ij->i", U, U)
-        safe = (squares > SAFE[0]) & (squares < SAFE[1])
+        safe = (squares > SAFE[0]) & (squares < largest)
         if mean is not None:
             U -= mean
             squares = np.einsum("ij,ij->i", U, U)
@@ -38,6 +40,20 @@ def unit_length(X: Any, mean: np.ndarray | None = None) -> np.ndarray:
         U *= (1 / np.sqrt(np.where(safe, squares, 1)))[:, None]
     if not safe.all():
         U[~safe] = _unit_length_slowly(X[~safe], mean)
+    return U
+
+
+def _widened(X: np.ndarray) -> np.ndarray:
+    """float16 to float32 by moving bits, several times as fast as NumPy's cast.
+
+    Sign, exponent and fraction go to their places, the exponent's other bias is a factor. Infinity and NaN become
+    numbers of FLOAT16_END and more.
+    """
+    bits = X.view(np.int16).astype(np.int32)
+    bits <<= 13
+    bits &= np.int32(-0x70002000)  # the sign, five bits of exponent, ten of fraction
+    U = np.ascontiguousarray(bits.view(np.float32))
+    U *= np.float32(2.0**112)
     return U
 
 

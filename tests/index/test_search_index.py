@@ -15,7 +15,7 @@ import pytest
 from embedcache.cache import open_cache
 from embedcache.errors import EmbedcacheError
 from embedcache.index import SearchIndex
-from embedcache.index.exact import Exact, Rows
+from embedcache.index.exact import Exact, Rows, _widened, unit_length
 from tests.brute_force import assert_exact, cosines
 from tests.conftest import make_cache
 
@@ -183,6 +183,16 @@ def test_a_damaged_file(tmp_path: Path, spoil: str) -> None:
     with pytest.raises(EmbedcacheError, match=r"reviews\.index") as error:
         SearchIndex.load(path)
     assert "\n" not in str(error.value)
+
+
+def test_every_float16_number() -> None:
+    X = np.arange(1 << 16, dtype=np.uint16).view(np.float16).reshape(-1, 1)
+    finite = np.isfinite(X[:, 0])
+    np.testing.assert_array_equal(_widened(X)[finite], X[finite].astype(np.float32))
+    signs = np.sign(np.where(finite, X[:, 0], 0)).astype(np.float64)
+    np.testing.assert_allclose(unit_length(X)[:, 0], signs, rtol=1e-6)
+    wide = unit_length(np.repeat(X, 300, axis=1))
+    np.testing.assert_allclose(wide.sum(axis=1), signs * 300**0.5, rtol=1e-5)
 
 
 def test_many_threads_and_the_float16_scan() -> None:
