@@ -46,6 +46,8 @@ bench: .venv/installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable '.[bench]'
 	$(BIN)/python benchmarks/heads.py
 	$(BIN)/python benchmarks/extract.py
+	$(BIN)/python benchmarks/search.py
+	$(BIN)/python benchmarks/tables_search.py
 	$(BIN)/python benchmarks/cold.py --json benchmarks/results/cold-minilm.json
 	$(BIN)/python benchmarks/serve.py --json benchmarks/results/serve-100000.json
 	$(BIN)/python benchmarks/startup.py --json benchmarks/results/startup.json

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import statistics
 import sys
 import time
@@ -133,17 +134,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="glove,reviews")
     parser.add_argument("--turns", type=int, default=5)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=Path, help="default: benchmarks/results/search-<data>-<cpu>.json for each")
     asked = parser.parse_args()
     about = machine(*PACKAGES)
-    report: dict[str, Any] = {"machine": about, "recall": RECALL, "k": 10, "turns": asked.turns}
-    report["load_average_at_start"] = os.getloadavg()[0]
-    report["cases"] = [compare(name, asked.turns, about["cores"]) for name in asked.data.split(",")]
-    report["load_average_at_end"] = os.getloadavg()[0]
-    if asked.json:
-        asked.json.write_text(json.dumps(report, indent=1) + "\n")
-    else:
-        print(json.dumps(report, indent=1))
+    slug = re.sub(r"[^a-z0-9]+", "-", about["cpu"].lower()).strip("-")
+    for data in asked.data.split(","):
+        report: dict[str, Any] = {"machine": about, "recall": RECALL, "k": 10, "turns": asked.turns}
+        report["load_average_at_start"] = os.getloadavg()[0]
+        report["cases"] = [compare(data, asked.turns, about["cores"])]
+        report["load_average_at_end"] = os.getloadavg()[0]
+        path = asked.json or Path(__file__).parent / "results" / f"search-{data}-{slug}.json"
+        path.write_text(json.dumps(report, indent=1) + "\n")
 
 
 if __name__ == "__main__":

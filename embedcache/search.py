@@ -14,7 +14,7 @@ from embedcache.cache import Cache, open_cache
 from embedcache.cache.labels import label_of
 from embedcache.errors import EmbedcacheError
 from embedcache.html import html_table
-from embedcache.index import SearchIndex, default_path
+from embedcache.index import SearchIndex, default_path, stored_output
 from embedcache.index.search_index import load_encoder
 from embedcache.near_identical import NearIdentical
 from embedcache.where import not_blank, rows_where
@@ -303,11 +303,4 @@ def _open_index(
                 f"{index} has another {' and '.join(differs)} than asked: build one with embedcache index, or leave "
                 "out --index"
             )
-    return SearchIndex.build(cache, *_stored_output(cache, pooling, layer), kind="exact", center=bool(center))
-
-
-def _stored_output(cache: Cache, pooling: str | None, layer: int | None) -> tuple[str, int]:
-    """The vectors to search: the asked ones, preferably of the last layer, preferably cls."""
-    fits = [(p, n) for p, n in cache.outputs if pooling in (None, p) and layer in (None, n)]
-    fits.sort(key=lambda output: (output[0] != "cls", output[1] != -1))
-    return fits[0] if fits else (pooling or "cls", -1 if layer is None else layer)
+    return SearchIndex.build(cache, *stored_output(cache, pooling, layer), kind="exact", center=bool(center))

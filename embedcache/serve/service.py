@@ -136,6 +136,7 @@ class Service:
 
     def warm(self) -> None:
         """Whatever is loaded or compiled with the first question."""
+        self.searcher.index.prepare()
         encoded = self._encode([("good",)])[0] if self.encoder is not None else None
         query = Query(("good",)) if encoded else Query((0,))
         try:
