@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import statistics
 import sys
 import time
@@ -26,7 +25,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from machine import machine
+from machine import machine, slug
 from peers import DIM, DROPOUT, LR, Case, peers
 from threadpoolctl import threadpool_limits
 
@@ -176,8 +175,7 @@ def main() -> None:
         "load_average_at_end": os.getloadavg()[0],
         "cases": cases,
     }
-    slug = re.sub(r"[^a-z0-9]+", "-", about["cpu"].lower()).strip("-")
-    path = options.json or Path(__file__).parent / "results" / f"heads-{slug}.json"
+    path = options.json or Path(__file__).parent / "results" / f"heads-{slug(about['cpu'])}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(report, indent=2) + "\n")
     print(f"\nwritten: {path}")

@@ -19,7 +19,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import statistics
 import sys
 import time
@@ -31,7 +30,7 @@ from typing import Any
 import numpy as np
 import peers_cuda
 import torch
-from machine import machine
+from machine import machine, slug
 from peers import CLASSES, DIM, DROPOUT, LR, Case
 
 from embedcache.heads.spec import head_grid
@@ -195,8 +194,7 @@ def main() -> None:
     gpu = torch.cuda.get_device_name(options.device) if options.device.startswith("cuda") else "none"
     about = {**machine("numpy", "torch"), "gpu": gpu, "cuda": torch.version.cuda}
     folder = Path(os.environ.get("OUT") or Path(__file__).parent / "results")
-    slug = re.sub(r"[^a-z0-9]+", "-", gpu.lower()).strip("-")
-    path = options.json or folder / f"cuda-heads-{slug}.json"
+    path = options.json or folder / f"cuda-heads-{slug(gpu)}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     cases = []
     for case in CASES:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,11 @@ def cpu_name() -> str:
     fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
     name = fields.get("model name", platform.machine())
     return f"{name} (family {fields.get('cpu family')}, model {fields.get('model')})"
+
+
+def slug(name: str) -> str:
+    """For the name of a file."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
 def machine(*packages: str) -> dict[str, Any]:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import statistics
 import sys
 import time
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from machine import machine
+from machine import machine, slug
 from search_data import split
 from search_peers import Contender, Ours, contenders
 
@@ -137,13 +136,12 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="default: benchmarks/results/search-<data>-<cpu>.json for each")
     asked = parser.parse_args()
     about = machine(*PACKAGES)
-    slug = re.sub(r"[^a-z0-9]+", "-", about["cpu"].lower()).strip("-")
     for data in asked.data.split(","):
         report: dict[str, Any] = {"machine": about, "recall": RECALL, "k": 10, "turns": asked.turns}
         report["load_average_at_start"] = os.getloadavg()[0]
         report["cases"] = [compare(data, asked.turns, about["cores"])]
         report["load_average_at_end"] = os.getloadavg()[0]
-        path = asked.json or Path(__file__).parent / "results" / f"search-{data}-{slug}.json"
+        path = asked.json or Path(__file__).parent / "results" / f"search-{data}-{slug(about['cpu'])}.json"
         path.write_text(json.dumps(report, indent=1) + "\n")
 
 

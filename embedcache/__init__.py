@@ -19,7 +19,7 @@ _HOME = {
     "HeadSpec": "embedcache.heads.spec",
     "head_grid": "embedcache.heads.spec",
     "train_heads": "embedcache.heads.train",
-    "Classifier": "embedcache.predict",
+    "Classifier": "embedcache.classifier",
     "SearchIndex": "embedcache.index",
     "Query": "embedcache.search",
     "Searcher": "embedcache.search",

@@ -26,10 +26,10 @@ class NearIdentical:
     def is_new(self, text: str) -> bool:
         """Whether it is like none that was new before; then it is remembered."""
         plain = normalised(text)
-        shingles = frozenset(plain[i : i + SHINGLE] for i in range(len(plain) - SHINGLE + 1))
-        if any(plain == other or _resemble(shingles, others) for other, others in self._kept):
+        pieces = shingles(plain)
+        if any(plain == other or resemble(pieces, others, RESEMBLANCE) for other, others in self._kept):
             return False
-        self._kept.append((plain, shingles))
+        self._kept.append((plain, pieces))
         return True
 
 
@@ -39,10 +39,16 @@ def normalised(text: str) -> str:
     return words or text.strip()
 
 
-def _resemble(one: frozenset[str], other: frozenset[str]) -> bool:
+def shingles(text: str) -> frozenset[str]:
+    """Its runs of 5 characters; of a shorter text the whole."""
+    return frozenset(text[i : i + SHINGLE] for i in range(max(1, len(text) - SHINGLE + 1)))
+
+
+def resemble(one: frozenset[str], other: frozenset[str], least: float) -> bool:
+    """Whether the Jaccard similarity of two sets of shingles is ``least`` or more."""
     # The smaller set over the larger bounds their similarity: most pairs need no intersection.
     small, large = sorted((len(one), len(other)))
-    if not small or small < RESEMBLANCE * large:
+    if small < least * large:
         return False
     shared = len(one & other)
-    return shared >= RESEMBLANCE * (small + large - shared)
+    return shared >= least * (small + large - shared)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Callable
 from contextlib import suppress
 from hashlib import blake2b
@@ -15,6 +14,7 @@ import numpy as np
 from embedcache.cache import Cache
 from embedcache.cache.fingerprint import output_fingerprint
 from embedcache.errors import EmbedcacheError
+from embedcache.files import beside
 from embedcache.index.search_index import unit_length
 
 FORMAT = {"format": "embedcache-map", "format_version": "1"}
@@ -77,17 +77,13 @@ def save_map(path: str | Path, points: np.ndarray, cache: Cache, pooling: str = 
     from safetensors.numpy import save_file
 
     path = Path(path)
-    part = path.with_name(f".{path.name}.partial-{secrets.token_hex(4)}")
     try:
-        save_file({"points": np.ascontiguousarray(points)}, str(part), _about(cache, pooling, layer))
-        with suppress(OSError):
-            part.chmod(0o666 & ~_umask())  # safetensors gives its files to their owner alone
-        part.replace(path)
+        with beside(path) as part:
+            save_file({"points": np.ascontiguousarray(points)}, str(part), _about(cache, pooling, layer))
+            with suppress(OSError):
+                part.chmod(0o666 & ~_umask())  # safetensors gives its files to their owner alone
     except Exception as error:  # safetensors has its own kind for a disk that is full
         raise EmbedcacheError(f"cannot write the map {path}: {error}") from None
-    finally:
-        with suppress(OSError):
-            part.unlink()
 
 
 def load_map(path: str | Path, cache: Cache, pooling: str = "cls", layer: int = -1) -> np.ndarray | None:

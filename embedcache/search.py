@@ -97,6 +97,7 @@ class Searcher:
         self._with_text = not_blank(cache.texts)
         self._filters: dict[tuple[str, ...], np.ndarray] = {}
         self._labels = {name: cache.labels(name) for name in cache.labels_names}
+        self._stored = cache.embeddings(index.pooling, index.layer)
 
     @classmethod
     def open(
@@ -191,6 +192,10 @@ class Searcher:
             self._filters[key] = found
         return found
 
+    def labels(self, row: int) -> dict[str, str | list[str] | None]:
+        """A row's, as in ``Found``."""
+        return {name: label_of(codes[row], classes) for name, (codes, classes) in self._labels.items()}
+
     def _find(
         self, queries: Sequence[Query], vectors: np.ndarray, k: int, among: np.ndarray, dedupe: bool
     ) -> tuple[list[list[int]], list[list[float]]]:
@@ -231,12 +236,11 @@ class Searcher:
         """float32 [q, D]; all texts are encoded together."""
         known: dict[str | int, np.ndarray] = dict(encoded.items())
         texts = [text for text in dict.fromkeys(text for query in queries for text in query.texts) if text not in known]
-        output = (self.index.pooling, self.index.layer)
         if texts:
+            output = (self.index.pooling, self.index.layer)
             known.update(zip(texts, self.encoder.encode_texts(texts, [output])[0], strict=True))
-        stored = self.cache.embeddings(*output)
         for row in {row for query in queries for row in query.rows}:
-            known[row] = stored[row].astype(np.float32)
+            known[row] = self._stored[row].astype(np.float32)
         vectors = np.empty((len(queries), self.index.dim), np.float32)
         for vector, query in zip(vectors, queries, strict=True):
             vector[:] = np.mean([known[one] for one in query.like], axis=0)
@@ -255,7 +259,7 @@ class Searcher:
                 raise EmbedcacheError(f"{path} has no row {row}: it has {rows}, counted from 0 to {rows - 1}")
             if not self._with_text[row]:
                 raise EmbedcacheError(f"row {row} of {path} has a blank text: choose another row")
-            vector = self.cache.embeddings(self.index.pooling, self.index.layer)[row]
+            vector = self._stored[row]
             if not np.isfinite(vector).all() or not vector.any():
                 raise EmbedcacheError(f"row {row} of {path} has no usable vector (zero or NaN): choose another row")
 
@@ -277,7 +281,7 @@ class Searcher:
                 row=row,
                 score=score,
                 text=cache.texts[row],
-                labels={name: label_of(codes[row], classes) for name, (codes, classes) in self._labels.items()},
+                labels=self.labels(row),
                 id=None if cache.ids is None else cache.ids[row],
             )
             for rank, (row, score) in enumerate(zip(rows, scores, strict=True), 1)

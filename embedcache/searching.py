@@ -13,7 +13,7 @@ from typing import Any, TextIO
 import numpy as np
 
 from embedcache.errors import EmbedcacheError
-from embedcache.files import whole_file
+from embedcache.files import check_output, whole_file
 from embedcache.formats import FORMATS
 from embedcache.search import Answer, Query, Searcher
 
@@ -127,8 +127,7 @@ def search_file(
     start, output = time.perf_counter(), Path(output)
     if output.suffix.lower() not in OUTPUTS:
         raise EmbedcacheError(f"{output} is neither .csv nor .jsonl: name the output by what it should be")
-    if output.is_dir() or (output.exists() and output.samefile(file)):
-        raise EmbedcacheError(f"{output} is {'a folder' if output.is_dir() else 'the input'}: name another -o OUT")
+    check_output(output, file, "-o OUT")
     total = sum(len(part) for part in _query_texts(file, text, encoding))
     queries = blank = found = 0
     with Searcher.open(cache_path, **options) as searcher, whole_file(output) as out:

@@ -13,10 +13,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from embedcache.cache import VerifyReport
+    from embedcache.classifier import Prediction
     from embedcache.export import ExportReport
     from embedcache.extract import ExtractReport
     from embedcache.merging import MergeReport
-    from embedcache.predict import FileReport, Prediction
+    from embedcache.predict import FileReport
     from embedcache.searching import SearchFileReport, SearchReport
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from embedcache.audit.neighbours import Nearest
 from embedcache.cache.strings import first_rows, hash_texts
-from embedcache.near_identical import SHINGLE, normalised
+from embedcache.near_identical import normalised, resemble, shingles
 
 KINDS = ("exact", "same words", "near")  # from the closest
 SHARED = 0.5  # Jaccard similarity of two texts' runs of 5 characters: what near-duplicates have in common at least
@@ -95,22 +95,12 @@ def _near_pairs(
     keys, first = np.unique(np.minimum(found, other) * n + np.maximum(found, other), return_index=True)
     left, right, cosine = keys // n, keys % n, cosine[first]
     kept = np.zeros(len(keys), bool)
-    last, shingles = -1, set[str]()
+    last, pieces = -1, frozenset[str]()
     for pair, (i, j) in enumerate(zip(left.tolist(), right.tolist(), strict=True)):
         if i != last:
-            last, shingles = i, _shingles(normalised(texts[i]))
-        kept[pair] = _alike(shingles, _shingles(normalised(texts[j])))
+            last, pieces = i, shingles(normalised(texts[i]))
+        kept[pair] = resemble(pieces, shingles(normalised(texts[j])), SHARED)
     return left[kept], right[kept], cosine[kept]
-
-
-def _shingles(text: str) -> set[str]:
-    return {text[i : i + SHINGLE] for i in range(max(1, len(text) - SHINGLE + 1))}
-
-
-def _alike(one: set[str], other: set[str]) -> bool:
-    """Whether the Jaccard similarity is SHARED or more; most pairs are told by their sizes."""
-    small, large = sorted((len(one), len(other)))
-    return small >= SHARED * large and len(one & other) >= SHARED * len(one | other)
 
 
 def _differ(values: np.ndarray) -> bool:

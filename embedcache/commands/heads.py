@@ -142,7 +142,8 @@ def predict(as_json: bool, run: str, texts: tuple[str, ...], **options: Any) -> 
       ... --calibrated       probabilities that can be taken at their word
       ... --model DIR        the encoder's folder has moved
     """
-    from embedcache.predict import Classifier, predict_file
+    from embedcache.classifier import Classifier
+    from embedcache.predict import predict_file
 
     load = {name: options.pop(name) for name in ("device", "model", "trust_remote_code", "calibrated")}
     source, output = options["input"], options["output"]

@@ -17,7 +17,7 @@ import numpy as np
 from embedcache.encoder.architecture import Affine, Blueprint, assemble, plain_config
 from embedcache.encoder.direct_tokenizer import FAMILIES, read_tokenizer
 from embedcache.encoder.folder import read_json, weight_files
-from embedcache.encoder.native import NativeEncoder
+from embedcache.encoder.native import NativeEncoder, native_threads
 from embedcache.encoder.tokenizing import TextTokenizer
 
 DISTILBERT = {
@@ -29,7 +29,7 @@ class Direct:
     """A native encoder and its tokenizer.
 
     Attributes:
-        runner: computes. tokenize: texts to ids. dim: D. layers: how many.
+        runner: computes. tokenize: texts to ids. dim: D. layers: how many. threads: batches to compute at once.
         uncounted: the token id that only ``loading`` can compute, see ``Blueprint``.
     """
 
@@ -37,7 +37,7 @@ class Direct:
         self.runner = NativeEncoder(blueprint, max_length, compute_dtype)
         self.tokenize = TextTokenizer(backend, max_length)
         self.dim, self.layers = len(blueprint.layers[0].query[1]), len(blueprint.layers)
-        self.uncounted = blueprint.uncounted
+        self.uncounted, self.threads = blueprint.uncounted, native_threads()
         self._marks = {token.content[0] for token in backend.get_added_tokens_decoder().values()}
 
     def certain(self, text: Any) -> bool:

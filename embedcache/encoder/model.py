@@ -23,7 +23,7 @@ from embedcache.encoder.folder import (
     resolve_device,
     resolve_dtype,
 )
-from embedcache.encoder.native import may_be_native, native_threads
+from embedcache.encoder.native import may_be_native
 from embedcache.encoder.tokenizing import Tokens
 from embedcache.errors import EmbedcacheError
 
@@ -58,7 +58,7 @@ class Encoder:
         self.dim, self.layers, self._runner = parts.dim, parts.layers, parts.runner
         self._tokenize, self._uncounted = parts.tokenize, parts.uncounted
         self.kernel, self.invariant = self._runner.kernel, self._runner.invariant
-        self.threads = native_threads() if isinstance(parts, Direct) else parts.threads
+        self.threads = parts.threads
         self.batch_tokens = default_batch_tokens("native" if self.kernel == "native" else device)
 
     @classmethod

@@ -6,6 +6,7 @@ fewer than k are found, the rows allowed are compared one by one (exact.py), so 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO
@@ -24,7 +25,7 @@ FEWEST_FOR_CODES = 16  # codewords of 4 bits; where there are fewer rows they ar
 Tick = Callable[[float], None]  # told the share of the building that is done
 
 
-class Approximate:
+class Approximate(ABC):
     """What the three kinds share. ``effort`` is nprobe of IVF, efSearch of HNSW; ``factor`` times k rows re-ranked."""
 
     kind = ""
@@ -34,13 +35,13 @@ class Approximate:
         self.rows, self.effort, self.factor = rows, effort, factor
 
     @property
+    @abstractmethod
     def most_effort(self) -> int:
         """The highest that makes sense."""
-        raise NotImplementedError
 
+    @abstractmethod
     def train(self, plan: Plan, tick: Tick) -> None:
         """Make an index without rows that fits them."""
-        raise NotImplementedError
 
     def add(self, which: np.ndarray, tick: Tick) -> None:
         """Add rows (int64, ascending); all kinds but HNSW take them in the order of the file only."""
@@ -58,15 +59,15 @@ class Approximate:
         U[~U.any(axis=1), 0] = 3
         return U
 
+    @abstractmethod
     def sections(self) -> dict[str, Callable[[BinaryIO], None]]:
         """What a file needs besides the cache's vectors."""
-        raise NotImplementedError
 
+    @abstractmethod
     def restore(self, sections: dict[str, np.ndarray], plan: Plan) -> None:
         """What ``sections`` gave."""
-        raise NotImplementedError
 
-    def prepare(self) -> None:
+    def prepare(self) -> None:  # noqa: B027
         """Nothing: it is all there."""
 
     def search(self, Q: np.ndarray, k: int, among: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from hashlib import blake2b
 from pathlib import Path
@@ -22,6 +20,7 @@ import numpy as np
 from embedcache.cache import Cache
 from embedcache.cache.layout import BLOCK_ROWS
 from embedcache.errors import EmbedcacheError
+from embedcache.files import beside
 
 MAGIC = b"embedcache index\n"
 FORMAT_VERSION = 2  # 1 was a bare FAISS file with a .json beside it
@@ -84,9 +83,8 @@ def write(path: Path, about: About, sections: dict[str, Callable[[BinaryIO], Non
     Raises:
         EmbedcacheError: it cannot be written there.
     """
-    part = path.with_name(f".{path.name}.partial-{secrets.token_hex(4)}")
     try:
-        with part.open("xb") as file:
+        with beside(path) as part, part.open("xb") as file:
             hashed = _Hashed(file)
             hashed.write(MAGIC)
             places = {}
@@ -100,14 +98,10 @@ def write(path: Path, about: About, sections: dict[str, Callable[[BinaryIO], Non
             file.write(footer + len(footer).to_bytes(8, "little") + digest)
             file.flush()
             os.fsync(file.fileno())
-        part.replace(path)
         return path.stat().st_size
     except (OSError, RuntimeError) as error:
         reason = error.strerror or error if isinstance(error, OSError) else error
         raise EmbedcacheError(f"cannot write the index {path}: {reason}: check the folder and the disk") from None
-    finally:
-        with suppress(OSError):
-            part.unlink()
 
 
 class _Hashed:

@@ -84,16 +84,15 @@ def index_cache(
         path = Path(default_path(cache.path) if output is None else output)
         if not path.parent.is_dir():
             raise EmbedcacheError(f"cannot write the index {path}: there is no folder {path.parent}: make it first")
-        before = _before(path)
+        before, vectors = _before(path), stored_output(cache, pooling, layer)
         asked: dict[str, Any] = {"kind": kind, "recall": recall, "device": device, "progress": progress}
         index = action = None
         if before is not None:
             center = before[0].center if center is None else center
-            action, index = _up_to_date(cache, before, stored_output(cache, pooling, layer), bool(center), **asked)
+            action, index = _up_to_date(cache, before, vectors, bool(center), **asked)
         if index is None:
             action, before = "built", None
-            output_of = stored_output(cache, pooling, layer)
-            index = SearchIndex.build(cache, *output_of, center=bool(center), tell=tell, **asked)
+            index = SearchIndex.build(cache, *vectors, center=bool(center), tell=tell, **asked)
         size = path.stat().st_size if action == "kept" else index.save(path)
         about, added = index.about, index.rows - (before[0].rows if before else 0)
         return IndexReport(

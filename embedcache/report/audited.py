@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from embedcache.errors import EmbedcacheError
-from embedcache.report.blocks import Facts, Mistakes, Section, Table, Words, count, plural, score
+from embedcache.report.blocks import Facts, Mistakes, Section, Table, Words, count
+from embedcache.screen import number, plural
 
 FILE = "audit.json"  # in a run's folder it is taken without being named
 LABELS, GROUPS, ROWS, OUTLIERS = 20, 10, 4, 10  # that are shown; rows of a group
@@ -57,10 +58,10 @@ def _labels(audit: dict[str, Any]) -> list[Any]:
             str(one["label"]),
             ", likelier ",
             str(one["suggested"]),
-            f": {score(one['suggested_probability'], '.3f')}",
+            f": {number(one['suggested_probability'], '.3f')}",
         ]
         asked = [
-            f"{name} {score(one[name], '.2f')}" for name in ("heads", "neighbours", "words") if one[name] is not None
+            f"{name} {number(one[name], '.2f')}" for name in ("heads", "neighbours", "words") if one[name] is not None
         ]
         items.append((head, f"{_where(one)}; its own label: {', '.join(asked)}", str(one["text"])))
     which = f"The first {len(items)} of {count(audit['found']['label'])} likely label errors:"
@@ -79,7 +80,7 @@ def _duplicates(audit: dict[str, Any]) -> list[Any]:
 
 
 def _outliers(audit: dict[str, Any]) -> list[Any]:
-    rows = [[count(one["row"]), score(one["score"]), one["label"] or "-", one["text"]] for one in audit["outliers"]]
+    rows = [[count(one["row"]), number(one["score"]), one["label"] or "-", one["text"]] for one in audit["outliers"]]
     title = f"Unlike all others: {min(OUTLIERS, len(rows))} of {plural(audit['found']['outlier'], 'row')}"
     columns = ("row", "distance", "label", "text")
     return [Table(title, columns, rows[:OUTLIERS], words=(2, 3))] if rows else []

@@ -110,17 +110,8 @@ class Part:
     sections: list[Section]
 
 
-def score(value: float | None, form: str = ".4f") -> str:
-    """A number, "-" for none."""
-    return "-" if value is None else format(value, form)
-
-
 def count(value: int | None) -> str:
     return "-" if value is None else f"{value:,}"
-
-
-def plural(number: int, word: str) -> str:
-    return f"{number:,} {word}" + ("" if number == 1 else "s")
 
 
 def seconds(value: float | None) -> str:

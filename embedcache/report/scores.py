@@ -8,7 +8,8 @@ import numpy as np
 
 from embedcache.heads.column import ColumnReport
 from embedcache.report import plots
-from embedcache.report.blocks import Figure, Matrix, Row, Section, Table, Words, count, score
+from embedcache.report.blocks import Figure, Matrix, Row, Section, Table, Words, count
+from embedcache.screen import number
 
 TABLED = 20  # classes up to which the confusion matrix is a table; above, a picture
 NAMED = 6  # classes whose names stand above the columns; above, their numbers
@@ -46,13 +47,13 @@ def _per_class(report: ColumnReport, side: str, rows: dict[str, str]) -> list[An
             there = [*there[: LISTED // 2], *there[-LISTED // 2 :]]
         numbered = there
     body = [
-        [i, one["label"], *(score(one[key]) for key in ("precision", "recall", "f1")), count(one["support"])]
+        [i, one["label"], *(number(one[key]) for key in ("precision", "recall", "f1")), count(one["support"])]
         for i, one in numbered
     ]
-    overall = [f"{rows[side]}: accuracy {score(evaluation['accuracy'])}", f"macro F1 {score(evaluation['macro_f1'])}"]
+    overall = [f"{rows[side]}: accuracy {number(evaluation['accuracy'])}", f"macro F1 {number(evaluation['macro_f1'])}"]
     if report.kind == "multilabel":
-        overall[0] = f"{rows[side]}: rows with every label right {score(evaluation['accuracy'])}"
-        overall.append(f"micro F1 {score(evaluation.get('micro_f1'))}")
+        overall[0] = f"{rows[side]}: rows with every label right {number(evaluation['accuracy'])}"
+        overall.append(f"micro F1 {number(evaluation.get('micro_f1'))}")
     caption = f"The chosen head on {evaluation['rows']:,} {rows[side]}{which}"
     return [
         Words(f"{', '.join(overall)[0].upper()}{', '.join(overall)[1:]}."),
@@ -99,7 +100,7 @@ def _thresholds(info: dict[str, Any], rows: dict[str, str]) -> list[Any]:
         return []
     sides = [side for side in ("val", "test") if f"{side}_f1" in found[0]]
     keys = [f"{side}_{name}" for side in sides for name in ("f1_at_half", "f1")]
-    body = [[one["label"], f"{one['threshold']:.3f}", *(score(one[key]) for key in keys)] for one in found]
+    body = [[one["label"], f"{one['threshold']:.3f}", *(number(one[key]) for key in keys)] for one in found]
     titles = ("label", "threshold", *(f"{side} F1 {at}" for side in sides for at in ("at 1/2", "at the threshold")))
     said = "A label is predicted where its probability is above 1/2. The threshold of the best F1 on the "
     said += f"{rows['val']} would be another; what it is worth shows on rows that did not choose it."
@@ -116,7 +117,7 @@ def _calibration(report: ColumnReport, side: str, rows: dict[str, str], prefix: 
     if after:
         lines[f"with temperature {temperature:.2f}"] = after
     keys = {"ece": "ECE", "ece_adaptive": "adaptive ECE", "brier": "Brier score", "loss": "log loss"}
-    body = [[name, *(score(one.get(key)) for key in keys)] for name, one in lines.items()]
+    body = [[name, *(number(one.get(key)) for key in keys)] for name, one in lines.items()]
     blocks: list[Any] = [Table(f"Calibration on the {rows[side]}", ("", *keys.values()), body)]
     said = (
         "Whether a probability can be taken at its word: ECE is the mean distance of confidence and the share that is "
@@ -143,8 +144,8 @@ def _calibration(report: ColumnReport, side: str, rows: dict[str, str], prefix: 
             name,
             f"{one['low']:.2f} to {one['high']:.2f}",
             count(one["rows"]),
-            score(one["confidence"]),
-            score(one["accuracy"]),
+            number(one["confidence"]),
+            number(one["accuracy"]),
         ]
         for name, some in bins.items()
         for one in some
@@ -161,7 +162,7 @@ def _values(report: ColumnReport, info: dict[str, Any], rows: dict[str, str], pr
         evaluation = report.evaluation[side] or {}
         interval = evaluation.get("r2_interval")
         between = f"{interval[0]:.3f} to {interval[1]:.3f}" if interval else "-"
-        body.append([rows[side], count(evaluation["rows"]), *(score(evaluation.get(key)) for key in keys), between])
+        body.append([rows[side], count(evaluation["rows"]), *(number(evaluation.get(key)) for key in keys), between])
     blocks: list[Any] = [Table("Errors of the chosen head", ("", "rows", *keys.values(), "95% interval of R²"), body)]
     side = sides[-1]
     pairs = np.array(info.get("pairs", {}).get(side, []), np.float64)

@@ -21,13 +21,12 @@ from embedcache.report.blocks import (
     Table,
     Words,
     count,
-    plural,
-    score,
     seconds,
 )
 from embedcache.report.contents import ColumnContents, Contents
 from embedcache.report.scores import evaluation_sections
 from embedcache.report.settings import BASELINES, SETTINGS, same_in_all, setting, swept
+from embedcache.screen import number, plural
 
 TOP = 20  # heads of the leaderboard
 SPREADS = 12
@@ -57,12 +56,12 @@ def make_parts(contents: Contents) -> list[Part]:
     """One part for each label column."""
     several = len(contents.columns) > 1
     parts = []
-    for number, column in enumerate(contents.columns.values(), 1):
-        make = _Column(column, contents, f"c{number}-" if several else "")
+    for place, column in enumerate(contents.columns.values(), 1):
+        make = _Column(column, contents, f"c{place}-" if several else "")
         sections = make.sections()
         if contents.audit is not None and contents.audit["label"] == column.report.label:
             sections.append(audit_section(contents.audit, make.prefix))
-        parts.append(Part(f"Column {column.report.label}" if several else None, f"c{number}", sections))
+        parts.append(Part(f"Column {column.report.label}" if several else None, f"c{place}", sections))
     return parts
 
 
@@ -97,11 +96,11 @@ class _Column:
         rows = (self.report.evaluation[self.side] or {}).get("rows")
         on = f"{count(rows)} {self.rows[self.side]}" if rows else self.rows[self.side]
         between = f"95% interval {interval[0]:.3f} to {interval[1]:.3f}; {on}" if interval else on
-        cards = [(f"{name_of(key).capitalize()}, {best['name']}", score(best.get(key), ".3f"), between)]
+        cards = [(f"{name_of(key).capitalize()}, {best['name']}", number(best.get(key), ".3f"), between)]
         for name, scores in self.report.baselines.items():
             what = BASELINES.get(name, name)
             cards.append(
-                (what[0].upper() + what[1:], score(scores.get(key), ".3f"), f"the same {self.rows[self.side]}")
+                (what[0].upper() + what[1:], number(scores.get(key), ".3f"), f"the same {self.rows[self.side]}")
             )
         heads = len(self.column.leaderboard)
         cards.append(("Heads trained", count(heads), f"in {seconds(self.info.get('train_seconds'))}"))
@@ -185,7 +184,7 @@ class _Column:
         keys = [key for key in keys if any(one.get(key) is not None for one in scored.values())]
         if not keys:
             return []
-        rows = [[name, *(score(one.get(key)) for key in keys)] for name, one in scored.items()]
+        rows = [[name, *(number(one.get(key)) for key in keys)] for name, one in scored.items()]
         key = f"{self.side}_{self.main}"
         drawn = [
             (name if i else "chosen head", one[key], one.get(f"{key}_interval"))
@@ -214,7 +213,7 @@ class _Column:
         for row in rows:
             epoch = f"{row['best_epoch'] + 1:.3g}" if row["status"] == "ok" else row["status"]
             settings = (setting(key, row) for key in keys)
-            body.append([row["rank"], row["name"], *settings, epoch, *(score(row.get(key)) for key in scores)])
+            body.append([row["rank"], row["name"], *settings, epoch, *(number(row.get(key)) for key in scores)])
         titles = ("rank", "head", *(SETTINGS[key] for key in keys), "epoch", *(SCORES[key] for key in scores))
         which = f"The first {TOP} of {len(board):,} heads" if len(board) > TOP else "Every head"
         blocks.append(Table(f"{which}, by validation loss", titles, body, words=(1,)))
@@ -252,7 +251,7 @@ class _Column:
                 i,
                 *(setting(key, one["settings"]) for key in keys),
                 len(one["heads"]),
-                *(score(one[name]) for name in numbers),
+                *(number(one[name]) for name in numbers),
             ]
             for i, one in enumerate(spreads, 1)
         ]
@@ -279,7 +278,7 @@ class _Column:
             head = self.info["heads"][f"{self.report.best['name']}/fold-{fold}"]
             kept, history = head["best_epoch"], head["history"]
             scores = [history[key][kept] if kept >= 0 else None for key in ("val_loss", f"val_{self.main}")]
-            rows.append([fold + 1, *(count(sides[side]) for side in ("train", "val")), kept + 1, *map(score, scores)])
+            rows.append([fold + 1, *(count(sides[side]) for side in ("train", "val")), kept + 1, *map(number, scores)])
         titles = ("fold", "training rows", "validation rows", "epoch", "val loss", f"val {NAMES[self.main]}")
         return [Table(f"The settings of {self.report.best['name']}, fold by fold", titles, rows, words=())]
 
@@ -301,7 +300,7 @@ class _Column:
         epochs = np.flatnonzero(np.isfinite(curves["train_loss"][0]))
         step = -(-len(epochs) // EPOCHS)
         rows = [
-            [int(epoch) + 1, *(score(_finite(curves[name][0, epoch])) for name in columns.values())]
+            [int(epoch) + 1, *(number(_finite(curves[name][0, epoch])) for name in columns.values())]
             for epoch in epochs[::step]
         ]
         caption = f"{self.report.best['name']}, epoch by epoch" + (f", every {step} epochs" if step > 1 else "")

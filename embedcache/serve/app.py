@@ -176,7 +176,7 @@ def _add_rows(app: FastAPI, service: Service) -> None:
         return m.RowAnswer(
             row=id,
             text=cache.texts[id],
-            labels=service.row_labels(id),
+            labels=service.searcher.labels(id),
             id=None if cache.ids is None else cache.ids[id],
             columns={name: cache.column(name)[id] for name in cache.column_names},
             prediction=None if prediction is None else m.PredictionAnswer(**prediction.to_dict()),

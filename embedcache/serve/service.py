@@ -11,11 +11,10 @@ import numpy as np
 
 from embedcache.cache import open_cache
 from embedcache.cache.fingerprint import differences
-from embedcache.cache.labels import label_of
+from embedcache.classifier import Classifier, Prediction
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.run import Run, load_run
 from embedcache.index import default_path
-from embedcache.predict import Classifier, Prediction
 from embedcache.search import Answer, Query, Searcher
 from embedcache.serve.batching import Batcher
 from embedcache.serve.board import read_board
@@ -182,10 +181,6 @@ class Service:
             vectors = self.cache.embeddings(*self._head_output)[row : row + 1]
             return self._labelled([text], vectors)[0] if np.isfinite(vectors).all() else None
         return (await self.predict([text]))[0] if self.encoder is not None else None
-
-    def row_labels(self, row: int) -> dict[str, str | list[str] | None]:
-        named = {name: self.cache.labels(name) for name in self.cache.labels_names}
-        return {name: label_of(codes[row], classes) for name, (codes, classes) in named.items()}
 
     def _labelled(self, texts: list[str], vectors: np.ndarray) -> list[Prediction]:
         assert self.classifier is not None and self.run is not None
