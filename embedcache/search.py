@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +51,7 @@ class Found:
     """One row that was found. ``rank`` counts from 1, ``row`` from 0.
 
     ``labels`` is column -> class, or a list of labels where the column holds lists; None where there is no label.
+    ``columns`` is kept column -> value, without the id column.
     """
 
     rank: int
@@ -59,6 +60,7 @@ class Found:
     text: str
     labels: dict[str, str | list[str] | None]
     id: str | None
+    columns: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,7 @@ class Searcher:
         self._with_text = not_blank(cache.texts)
         self._filters: dict[tuple[str, ...], np.ndarray] = {}
         self._labels = {name: cache.labels(name) for name in cache.labels_names}
+        self._kept = {name: cache.column(name) for name in cache.column_names if name != cache.id_column}
         self._stored = cache.embeddings(index.pooling, index.layer)
 
     @classmethod
@@ -196,6 +199,10 @@ class Searcher:
         """A row's, as in ``Found``."""
         return {name: label_of(codes[row], classes) for name, (codes, classes) in self._labels.items()}
 
+    def columns(self, row: int) -> dict[str, str]:
+        """A row's kept columns, as in ``Found``."""
+        return {name: values[row] for name, values in self._kept.items()}
+
     def _find(
         self, queries: Sequence[Query], vectors: np.ndarray, k: int, among: np.ndarray, dedupe: bool
     ) -> tuple[list[list[int]], list[list[float]]]:
@@ -210,7 +217,7 @@ class Searcher:
             found = self.index.search(vectors[open_ones], width, among=among)
             short = []
             for place, some, of in zip(open_ones, found.rows.tolist(), found.scores.tolist(), strict=True):
-                kept = self._kept(queries[place], some, k, dedupe)
+                kept = self._places(queries[place], some, k, dedupe)
                 rows[place], scores[place] = [some[i] for i in kept], [of[i] for i in kept]
                 if len(kept) < k and width < every:
                     short.append(place)
@@ -218,7 +225,7 @@ class Searcher:
             width = max(width, 1) * 2
         return rows, scores
 
-    def _kept(self, query: Query, rows: list[int], k: int, dedupe: bool) -> list[int]:
+    def _places(self, query: Query, rows: list[int], k: int, dedupe: bool) -> list[int]:
         """Places of the first k rows that may be shown."""
         places = (i for i, row in enumerate(rows) if row >= 0 and row not in query.rows)
         if not dedupe:
@@ -283,6 +290,7 @@ class Searcher:
                 text=cache.texts[row],
                 labels=self.labels(row),
                 id=None if cache.ids is None else cache.ids[row],
+                columns=self.columns(row),
             )
             for rank, (row, score) in enumerate(zip(rows, scores, strict=True), 1)
         ]

@@ -55,7 +55,8 @@ def test_a_text_finds_itself(cache: Path, pooling: str | None) -> None:
     assert (report.k, report.candidates) == (3, 60)
     first = document["results"][0]
     assert first.pop("score") == pytest.approx(1, abs=1e-5)
-    assert first == {"rank": 1, "row": 12, "text": TEXTS[12], "labels": {"label": "negative"}, "id": "r12"}
+    about = {"labels": {"label": "negative"}, "id": "r12", "columns": {"movie": "Alien"}}
+    assert first == {"rank": 1, "row": 12, "text": TEXTS[12], **about}
     assert [found["rank"] for found in document["results"]] == [1, 2, 3]
 
 

@@ -92,6 +92,7 @@ class FoundAnswer(BaseModel):
     text: str
     labels: dict[str, str | list[str] | None]
     id: str | None
+    columns: dict[str, str]
 
 
 class SearchAnswer(BaseModel):
