@@ -14,8 +14,8 @@ import numpy as np
 
 from embedcache.errors import EmbedcacheError
 from embedcache.files import check_output, whole_file
-from embedcache.formats import FORMATS
 from embedcache.search import Answer, Query, Searcher
+from embedcache.tables.formats import FORMATS
 
 SHOWN = 3  # answers in a notebook
 FILE_QUERIES = 1024  # that are encoded and searched together

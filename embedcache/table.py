@@ -1,33 +1,24 @@
-"""Input files to rows: CSV, TSV, JSONL, Parquet and plain text, gzip, bzip2 or zstd around them.
+"""Input files to rows, whatever their format: texts, labels, ids and kept columns, checked.
 
-Files are streamed, a batch of rows at a time. ``readers.py`` has the readers of the single formats, ``formats.py`` says
-what is wrong with a file.
+Files are streamed, a batch of rows at a time. ``tables/`` has the formats.
 """
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 
 from embedcache.errors import EmbedcacheError
-from embedcache.formats import (
-    Source,
-    existing_file,
-    explain,
-    explained,
-    known_encoding,
-    open_source,
-    place,
-)
-from embedcache.readers import json_rows, read_batches
+from embedcache.tables.formats.plain_text import PlainText
+from embedcache.tables.read import columns_of, open_source, read_batches
+from embedcache.tables.source import Source, existing_file, known_encoding
 
 Label = str | tuple[str, ...] | None  # one label, several (or none of them), not labelled
 
@@ -75,20 +66,27 @@ class Rows:
 
 
 def read_rows(
-    paths: Sequence[str | Path], columns: Columns, *, encoding: str = "utf-8", batch_rows: int = 8192
+    paths: Sequence[str | Path],
+    columns: Columns,
+    *,
+    encoding: str = "utf-8",
+    separator: str | None = None,
+    sheet: str | None = None,
+    batch_rows: int = 8192,
 ) -> Iterator[Rows]:
     """Stream the rows of one or several files, in order, in batches of at most ``batch_rows``.
 
-    Values stay as written; JSON's and Parquet's numbers and booleans become what ``json.dumps`` writes. Labels that
-    are empty, null or one of ``MISSING_LABELS`` become None; a null text becomes "". In JSONL a row may lack a label
-    (missing) or a kept column (""), never the text or the id. Kept lists and objects become JSON. A label column may
-    hold lists, in CSV and TSV as JSON: in every row that is labelled, or in none.
+    Values stay as written; numbers and booleans, where a format has such, become what ``json.dumps`` writes. Labels
+    that are empty, null or one of ``MISSING_LABELS`` become None; a null text becomes "". In JSON a row may lack a
+    label (missing) or a kept column (""), never the text or the id. Kept lists and objects become JSON. A label column
+    may hold lists, in CSV, TSV and workbooks as JSON: in every row that is labelled, or in none. How a file was
+    understood, where that was not certain, is an ``InputNote``.
 
     Raises:
         EmbedcacheError: a file is missing, empty, broken, of an unknown kind or not in ``encoding``, lacks one
             of the columns, or has labels that are none. Paths are checked at the call, contents when rows are read.
     """
-    sources = [open_source(Path(path), encoding) for path in paths]
+    sources = [open_source(Path(path), encoding=encoding, separator=separator, sheet=sheet) for path in paths]
     if not sources:
         raise EmbedcacheError("no input file: name at least one")
     kinds: dict[str, type] = {}
@@ -97,24 +95,15 @@ def read_rows(
 
 def read_lines(path: str | Path, *, encoding: str = "utf-8") -> list[str]:
     """All lines of a text file, whatever its name, blank ones too, without their line ends."""
-    source = Source(existing_file(Path(path)), ".txt", "", known_encoding(encoding))
+    source = Source(existing_file(Path(path)), PlainText(), "", known_encoding(encoding))
     return [text for rows in _read_file(source, Columns(), 8192, {}) for text in rows.texts.to_pylist()]
 
 
-def column_names(path: str | Path, *, encoding: str = "utf-8") -> list[str]:
-    """The columns of a file: its header, its schema, or for JSONL the keys of its first 8,192 rows."""
-    source = open_source(Path(path), encoding)
-    if source.format == ".parquet":
-        return list(source.parquet().schema_arrow.names)
-    if source.format == ".txt":
-        return ["text"]
-    with explained(source), source.text() as file:
-        if not source.delimited:
-            return list(dict.fromkeys(key for row in json_rows(source, list(islice(file, 8192))) for key in row))
-        try:
-            return next(filter(None, source.csv_reader(file)), [])
-        except csv.Error:
-            explain(source)
+def column_names(
+    path: str | Path, *, encoding: str = "utf-8", separator: str | None = None, sheet: str | None = None
+) -> list[str]:
+    """The columns of a file: its header, its schema, or of JSON the keys of its first 8,192 rows."""
+    return columns_of(open_source(Path(path), encoding=encoding, separator=separator, sheet=sheet))
 
 
 def _read_file(source: Source, columns: Columns, batch_rows: int, kinds: dict[str, type]) -> Iterator[Rows]:
@@ -125,9 +114,7 @@ def _read_file(source: Source, columns: Columns, batch_rows: int, kinds: dict[st
             yield _to_rows(source, columns, values, first, kinds)
             first += len(values[0])
     if not first:
-        has_header = source.format == ".parquet" or bool(
-            source.delimited and column_names(source.path, encoding=source.encoding)
-        )
+        has_header = source.format.has_header and bool(columns_of(source))
         what = "has a header but no rows" if has_header else "is empty"
         raise EmbedcacheError(f"{source.path} {what}: there is nothing to embed; check that it is the right file")
 
@@ -187,7 +174,7 @@ def _as_text(value: Any, nested: bool) -> str:
 def _refuse_nested(source: Source, name: str, option: str, column: list[Any], first: int) -> NoReturn:
     row, value = next((i, v) for i, v in enumerate(column) if isinstance(v, (list, dict, bytes)))
     raise EmbedcacheError(
-        f"{source.path} {place(source, first + row)}: column '{name}' ({option}) holds {_kind(value)}: "
+        f"{source.path} {source.format.place(source, first + row)}: column '{name}' ({option}) holds {_kind(value)}: "
         "a text is needed; make it a string"
     )
 
@@ -200,9 +187,9 @@ def _as_labels(source: Source, name: str, column: Any, first: int) -> list[Label
     values = column if isinstance(column, list) else column.to_pylist()
     try:
         if set(map(type, values)) <= {str, type(None)}:
-            known = {value: _as_label(value, source.delimited) for value in set(values)}
+            known = {value: _as_label(value, source.format.lists_as_json) for value in set(values)}
             return [known[value] for value in values]
-        return [_as_label(value, source.delimited) for value in values]
+        return [_as_label(value, source.format.lists_as_json) for value in values]
     except ValueError:
         _refuse_label(source, name, values, first)
 
@@ -210,16 +197,16 @@ def _as_labels(source: Source, name: str, column: Any, first: int) -> list[Label
 def _refuse_label(source: Source, name: str, values: list[Any], first: int) -> NoReturn:
     for row, value in enumerate(values):
         try:
-            _as_label(value, source.delimited)
+            _as_label(value, source.format.lists_as_json)
         except ValueError as error:
-            where = f"{source.path} {place(source, first + row)}: column '{name}' (--label)"
+            where = f"{source.path} {source.format.place(source, first + row)}: column '{name}' (--label)"
             raise EmbedcacheError(f"{where} holds {error}") from None
     raise AssertionError("called without reason")
 
 
-def _as_label(value: Any, delimited: bool) -> Label:
+def _as_label(value: Any, as_json: bool) -> Label:
     """A cell's label or labels, each once. Raises ValueError with what it holds that cannot be one."""
-    if delimited and value.lstrip().startswith("["):
+    if as_json and isinstance(value, str) and value.lstrip().startswith("["):
         value = _json_list(value)
     if isinstance(value, list):
         return tuple(dict.fromkeys(map(_list_item, value)))
@@ -257,8 +244,9 @@ def _check_kind(source: Source, name: str, labels: list[Label], first: int, kind
     row = next(i for i, label in enumerate(labels) if label is not None and type(label) is not kinds[name])
     here = "a list" if isinstance(labels[row], tuple) else f"{str(labels[row])[:40]!r}, which is no list"
     before = "lists" if kinds[name] is tuple else "single labels"
+    where = f"{source.path} {source.format.place(source, first + row)}"
     raise EmbedcacheError(
-        f"{source.path} {place(source, first + row)}: column '{name}' (--label) holds {here}, but {before} in earlier "
+        f"{where}: column '{name}' (--label) holds {here}, but {before} in earlier "
         "rows: write a list in every row that is labelled (a blank one is not labelled), or in none"
     )
 
@@ -276,7 +264,7 @@ def _refuse_characters(source: Source, name: str, values: list[str], first: int)
     what = "half a surrogate pair, which is no character: remove it"
     if "\0" in value:
         what = "a NUL character: remove it, or pass --encoding utf-16 if that is what the file is in"
-    raise EmbedcacheError(f"{source.path} {place(source, first + row)}: column '{name}' holds {what}")
+    raise EmbedcacheError(f"{source.path} {source.format.place(source, first + row)}: column '{name}' holds {what}")
 
 
 def _encodable(text: str) -> bool:

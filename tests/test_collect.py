@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from embedcache import readers
 from embedcache.collect import collect
 from embedcache.table import Columns, read_rows
+from embedcache.tables.formats import blocks
 
 COLUMNS = Columns(labels=("label",), id="id")
 TEXT = "a text of three hundred characters " * 9
@@ -33,7 +33,7 @@ def write_table(path: Path, rows: int) -> Path:
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_readers_hold_a_few_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: str) -> None:
-    monkeypatch.setattr(readers, "BLOCK", 1 << 18)
+    monkeypatch.setattr(blocks, "BLOCK", 1 << 18)
     path = write_table(tmp_path / f"x.{format}", 40_000)
     before, peak, rows = pa.total_allocated_bytes(), 0, 0
     for batch in read_rows([path], COLUMNS, batch_rows=500):
@@ -43,7 +43,7 @@ def test_readers_hold_a_few_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_bytes_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: str) -> None:
-    monkeypatch.setattr(readers, "BLOCK", 1 << 18)
+    monkeypatch.setattr(blocks, "BLOCK", 1 << 18)
     peaks = []
     for rows in (10_000, 40_000):
         path = write_table(tmp_path / f"{rows}.{format}", rows)

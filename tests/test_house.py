@@ -16,8 +16,8 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # Rooms by floor: a module may import from its own room and from lower floors only.
 FLOORS = [
     "errors",
-    "conditions files formats html near_identical",
-    "readers encoder cache ops",
+    "conditions files html near_identical tables",
+    "encoder cache ops",
     "table pipeline",
     "where index heads collect",
     "classifier search screen projection card encoding shards cluster audit",

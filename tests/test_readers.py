@@ -13,9 +13,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from embedcache import readers
 from embedcache.errors import EmbedcacheError
 from embedcache.table import Columns, read_rows
+from embedcache.tables.formats import blocks, delimited, json_lines
 
 COLUMNS = Columns(labels=("label",), id="id")
 
@@ -29,10 +29,10 @@ def read(path: Path, columns: Columns = COLUMNS, block: int = 1 << 22, plain: bo
     """(rows, what is wrong), read in blocks of so many bytes, by Python's parsers alone where ``plain`` is False."""
     rows = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(readers, "BLOCK", block)
+        patch.setattr(blocks, "BLOCK", block)
         if not plain:
-            patch.setattr(readers, "_parse_plain_csv", lambda *_: None)
-            patch.setattr(readers, "_parse_plain_json", lambda *_: None)
+            patch.setattr(delimited, "_parse_plain", lambda *_: None)
+            patch.setattr(json_lines, "_parse_plain", lambda *_: None)
         try:
             for batch in read_rows([path], columns):
                 ids = batch.ids.to_pylist() if batch.ids is not None else [None] * len(batch)
@@ -55,8 +55,8 @@ def by_arrow(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
 
         return and_note
 
-    monkeypatch.setattr(readers, "_parse_plain_csv", noted(readers._parse_plain_csv))
-    monkeypatch.setattr(readers, "_parse_plain_json", noted(readers._parse_plain_json))
+    for module in (delimited, json_lines):
+        monkeypatch.setattr(module, "_parse_plain", noted(module._parse_plain))
     return taken
 
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from embedcache import readers
 from embedcache.errors import EmbedcacheError
 from embedcache.table import Columns, Rows, column_names, read_lines, read_rows
+from embedcache.tables.formats import blocks
 
 TEXTS = ["plain", 'with "quotes", and a comma', "two\nlines", "", "   ", "日本語のレビュー", "🎬👍🏽", "مراجعة فيلم"]
 LABELS = ["good", "bad", "good", "bad", "", "bad", "nan", "bad"]
@@ -210,14 +210,15 @@ BAD = [
     ("x.jsonl", b"\n \n", r"is empty"),
     ("x.txt", b"", r"is empty"),
     ("x.csv", b"texts,label\na,b\n", r"no column 'text' \(did you mean 'texts'\?\); it has: texts, label; .*--text"),
-    ("x.csv", b"text;label\na;b\n", r"separated by ';'"),
+    ("x.csv", b"text;label\na;b\nc\n", r"line 3: 1 fields where the header has 2"),
+    ("x.csv", b"text^label\na^b\n", r"no column 'text'; it has: text\^label; choose with --text"),
     ("x.csv", b"text,label,text\na,b,c\n", r"2 columns named 'text'"),
     ("x.csv", b'text,label\na,b\n"a"x,b\n', r"line 3: broken quoting"),
     ("x.csv", b'text,label\na,b\n"a\n\n,b\nc,d\n', r"line 3: broken quoting"),
     ("x.csv", b'text,label\n"a\nb",c\n\nd\n', r"line 5: 1 fields where the header has 2"),
     ("x.csv", b"text,label\na,b\na,b,c\n", r"line 3: 3 fields where the header has 2"),
     ("x.csv", b"text,label\nok,a\n\xe9t\xe9,b\n", r"not UTF-8: byte 16 \(line 3\) is 0xe9: .*--encoding cp1252"),
-    ("x.csv", "text,label\na,b\n".encode("utf-16"), r"byte 0 \(line 1\) is 0xff: .*--encoding utf-16"),
+    ("x.csv", "text,label\na,b\n".encode("utf-16")[:-1], r"not utf-16: byte 30 \(line 3\) is 0x0a: is it cut off"),
     ("x.csv", b"text,label\na\0b,c\n", r"NUL"),
     ("x.jsonl", b'{"text": "a", "label": "b"}\n{"text": \n', r"line 2: not JSON"),
     ("x.jsonl", b"[" * 100_000, r"line 1: not JSON"),
@@ -245,7 +246,31 @@ BAD = [
     ("x.csv.gz", b"text,label\na,b\n", r"cannot be read .*\.gz"),
     ("x.csv.zst", b"text,label\na,b\n", r"cannot be read .*\.zst"),
     ("x.csv.bz2", b"text,label\na,b\n", r"cannot be read .*\.bz2"),
-    ("x.json", b"[]", r"unknown kind of file '\.json': .*\.jsonl"),
+    ("x.json", b"", r"is empty"),
+    ("x.json", b" [ ] \n", r"is empty"),
+    ("x.json", b'"text"', r"line 1: not a JSON array of objects \(neither an array nor an object\)"),
+    ("x.json", b'[{"text": "a", "label": "b"}\n', r"line 2: .*it ends too early"),
+    ("x.json", b'[\n{"text": "a", "label": "b"},\n{"text": "a\n"}]', r"line 3: .*Invalid control character"),
+    ("x.json", b'[\n{"text": "a", "label": "b"} {"text": "a"}]', r"line 2: .*',' or '\]' is missing here"),
+    ("x.json", b'[\n{"text": "a", "label": "b"},\n]', r"line 3: .*Expecting value"),
+    ("x.json", b'[\n{"text": "a", "label": "b"}\n]\n[]', r"line 4: .*something follows"),
+    ("x.json", b'[\n{"text": "a", "label": "b"},\n{"text": "c", "la', r"line 3: .*it ends too early"),
+    ("x.json", b'[{"text": "a", "label": "b"},\n\n["a"]]', r"line 3: not a JSON object"),
+    ("x.json", b'[{"text": "a", "label": "b"},\n{"label": "b"}]', r"line 2: no 'text' in this row, .*: label"),
+    ("x.json", b'[\n{"text": "a", "label": "b"},\n{"text": ["a"], "label": "b"}]', r"line 3: column 'text' .* a list"),
+    ("x.json", b"[" * 100_000, r"line 1: .*nested too deeply"),
+    ("x.json", b'{\n"text": ["a", "b"]}', r"is one JSON object, not a table: .*orient=\"records\""),
+    ("x.json", b'{"text": {"0": "a"}, "label": {"0": "b"}}', r"is one JSON object, not a table: .*orient=\"records\""),
+    ("x.json", b'{"version": 1, "data": []}', r"no column 'text'; it has: version, data; a table is an array of obj"),
+    ("x.json", b'{"text": "a", "label": "b"}\n{"text": \n', r"line 2: not JSON"),
+    ("x.json.gz", b"[]", r"cannot be read .*\.gz"),
+    ("x.arrow", b"not one, in spite of its name", r"not an Arrow file or stream, or a damaged one"),
+    ("x.feather", b"", r"not an Arrow file or stream, or a damaged one"),
+    ("x.feather", b"FEA1 and more", r"Feather file of version 1: write it again"),
+    ("x.xlsx", b"not one", r"not a workbook, or a damaged one"),
+    ("x.xls", b"", r"unknown kind of file '\.xls': save it as \.xlsx or \.csv"),
+    ("x.pkl", b"", r"unknown kind of file '\.pkl': it may hold any code"),
+    ("x.arrow.gz", b"", r"unknown kind of file '\.arrow\.gz'"),
     ("x", b"text\na", r"unknown kind of file ''"),
     ("x.parquet.gz", b"", r"unknown kind of file '\.parquet\.gz'"),
 ]
@@ -256,7 +281,7 @@ BAD = [
 def test_bad_files_get_one_clear_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, content: bytes, message: str, block: int
 ) -> None:
-    monkeypatch.setattr(readers, "BLOCK", block)
+    monkeypatch.setattr(blocks, "BLOCK", block)
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(EmbedcacheError, match=message) as error:

@@ -1,0 +1,1 @@
+"""Files of rows: what they hold, how they are packed, what is wrong with them. ``embedcache.table`` checks the rows."""

@@ -1,0 +1,81 @@
+""".arrow and .feather: Arrow's own files, and its streams, as Hugging Face's datasets keep them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from embedcache.errors import EmbedcacheError
+from embedcache.tables.formats.arrow_values import arrow_strings, not_utf8
+from embedcache.tables.formats.base import Format
+from embedcache.tables.source import Source, check_columns, one_line
+
+FILE, OLD = b"ARROW1", b"FEA1"  # how a file begins; a stream has no such mark
+
+
+class ArrowIpc(Format):
+    """Record batch by record batch, of a file only the columns that are wanted."""
+
+    suffixes = (".arrow", ".feather", ".ipc")
+    is_text = False
+    has_header = True
+
+    def columns(self, source: Source) -> list[str]:
+        with _opened(source) as (reader, _):
+            return list(reader.schema.names)
+
+    def batches(
+        self, source: Source, wanted: Mapping[str, str], required: set[str], batch_rows: int
+    ) -> Iterator[list[Any]]:
+        import pyarrow as pa
+
+        check_columns(source, wanted, self.columns(source))
+        with _opened(source, list(wanted)) as (_, batches):
+            for batch in batches:
+                columns = [batch.column(batch.schema.get_field_index(name)) for name in wanted]
+                try:
+                    for column in columns:
+                        column.validate(full=True)  # a file may state offsets that point anywhere
+                except pa.ArrowInvalid as error:
+                    raise (not_utf8 if "UTF8" in str(error) else _damaged)(source, error) from error
+                for start in range(0, len(batch), batch_rows):
+                    yield [arrow_strings(source, column.slice(start, batch_rows)) for column in columns]
+
+    def place(self, source: Source, row: int) -> str:
+        return f"row {row + 1}"
+
+
+@contextmanager
+def _opened(source: Source, columns: list[str] | None = None) -> Iterator[tuple[Any, Iterator[Any]]]:
+    """A reader with a schema, and the record batches, of a file with ``columns`` alone."""
+    import pyarrow as pa
+
+    with source.binary() as file:
+        start = file.read(len(FILE))
+    if start.startswith(OLD):
+        raise EmbedcacheError(
+            f"{source.path}: a Feather file of version 1: write it again with pyarrow.feather.write_feather"
+        )
+    try:
+        with pa.OSFile(str(source.path)) as file:
+            if start == FILE:
+                reader = pa.ipc.open_file(file)
+                if columns is not None:
+                    places = [reader.schema.get_field_index(name) for name in columns]
+                    reader = pa.ipc.open_file(file, options=pa.ipc.IpcReadOptions(included_fields=places))
+                batches = map(reader.get_batch, range(reader.num_record_batches))
+            else:
+                reader = pa.ipc.open_stream(file)
+                batches = iter(reader)
+            yield reader, batches
+    except UnicodeDecodeError as error:
+        raise not_utf8(source, error) from error
+    except (pa.ArrowException, OSError) as error:
+        raise _damaged(source, error) from error
+
+
+def _damaged(source: Source, error: Exception) -> EmbedcacheError:
+    return EmbedcacheError(
+        f"{source.path}: not an Arrow file or stream, or a damaged one ({one_line(error)}): copy or write it again"
+    )

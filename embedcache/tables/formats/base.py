@@ -1,0 +1,61 @@
+"""What every format of table can do."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from embedcache.tables.source import Source
+
+
+class Format(ABC):
+    """One format, without state of its own: all of it is the Source's.
+
+    Attributes:
+        suffixes: of its files' names.
+        is_text: characters in some encoding, which a compressed file may hold too.
+        has_header: the columns are named apart from the rows, so that a file may have columns and no rows.
+        lists_as_json: a cell cannot be a list, so that a list of labels is written as JSON.
+    """
+
+    suffixes: tuple[str, ...] = ()
+    is_text = True
+    has_header = False
+    lists_as_json = False
+
+    @abstractmethod
+    def columns(self, source: Source) -> list[str]:
+        """The names of the columns, [] of an empty file."""
+
+    @abstractmethod
+    def batches(
+        self, source: Source, wanted: Mapping[str, str], required: set[str], batch_rows: int
+    ) -> Iterator[list[Any]]:
+        """The columns ``wanted`` (column -> the option that asked for it) of at most ``batch_rows`` rows at a time.
+
+        A column is an Arrow array of large strings (whose bytes go into the cache as they are), or where the format
+        does not give that, a list of values as it gives them. Columns in ``required`` must be in every row, where
+        rows can lack one.
+        """
+
+    @abstractmethod
+    def place(self, source: Source, row: int) -> str:
+        """Where the file's row (counted from 0) is, in words."""
+
+    def advice(self, source: Source, names: Sequence[str]) -> str:
+        """What may be the matter where a column is not there, or ""."""
+        return ""
+
+
+class Records(Format):
+    """A format whose records can be read one by one, slowly, to find where something is."""
+
+    @abstractmethod
+    def records(self, source: Source) -> Iterator[tuple[int, Any]]:
+        """(the line in which it begins, record) of every record; raises the error of the first that is broken."""
+
+    def place(self, source: Source, row: int) -> str:
+        return f"line {next(islice(self.records(source), row, None))[0]}"

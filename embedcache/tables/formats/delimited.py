@@ -1,0 +1,214 @@
+""".csv and .tsv: records of cells between separators."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from io import StringIO, TextIOWrapper
+from itertools import chain, islice
+from operator import itemgetter
+from typing import Any, NoReturn
+
+import numpy as np
+
+from embedcache.errors import EmbedcacheError
+from embedcache.tables.formats.base import Records
+from embedcache.tables.formats.blocks import NEWLINE, QUOTE, is_utf8, read_block
+from embedcache.tables.source import Source, changed, check_columns, note
+
+SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+SAMPLE = 1 << 16  # characters that are looked at to find the separator
+SAMPLE_RECORDS = 30
+
+
+class Delimited(Records):
+    """Values that are separated by ``usual``, unless the file shows that it is another one."""
+
+    has_header = True
+    lists_as_json = True
+    usual = ","
+
+    def columns(self, source: Source) -> list[str]:
+        separator = self.separator(source)
+        with source.text(newline="") as file:
+            try:
+                return next(filter(None, _reader(file, separator)), [])
+            except csv.Error:
+                self._explain(source)
+
+    def separator(self, source: Source) -> str:
+        """What was asked for, or what the header and the first rows show."""
+        if source.separator is not None:
+            return source.separator
+        with source.text(newline="") as file:
+            sample = file.read(SAMPLE)
+        found = detect_separator(sample, len(sample) < SAMPLE, self.usual)
+        if found != self.usual:
+            note(f"{source.path} is separated by {SEPARATORS[found]} (--separator says otherwise)")
+        return found
+
+    def batches(
+        self, source: Source, wanted: Mapping[str, str], required: set[str], batch_rows: int
+    ) -> Iterator[list[Any]]:
+        """Arrow's parser for blocks that all parsers read alike, for the header and all others Python's strict one."""
+        separator = self.separator(source)
+        with source.binary() as file:
+            header: list[str] = []
+            block, encoding = b"", source.encoding
+            if encoding == "utf-8-sig":
+                header, block = yield from _read_plain(source, file, separator, wanted, batch_rows)
+                encoding = "utf-8"
+            first = StringIO(block.decode(encoding) if block else "", newline="")
+            with TextIOWrapper(file, encoding, newline="") as rest:
+                reader = _reader(chain(first, rest), separator)
+                try:
+                    if not header:
+                        header = next(filter(None, reader), [])
+                        if not header:
+                            return
+                        check_columns(source, wanted, header)
+                    getters = [itemgetter(header.index(name)) for name in wanted]
+                    while rows := list(islice(filter(None, reader), batch_rows)):  # blank lines are no rows
+                        if set(map(len, rows)) != {len(header)}:
+                            self._explain(source)
+                        yield [list(map(get, rows)) for get in getters]
+                except csv.Error:
+                    self._explain(source)
+
+    def records(self, source: Source) -> Iterator[tuple[int, Any]]:
+        separator = self.separator(source)
+        with source.text(newline="") as file:
+            reader, line = _reader(file, separator), 1
+            try:
+                for record in reader:
+                    if record:
+                        yield line, record
+                    line = reader.line_num + 1
+            except csv.Error as error:
+                raise EmbedcacheError(
+                    f"{source.path} line {line}: broken quoting in the row that starts here ({error}): "
+                    'close its quotes, and write a " inside a quoted cell as ""'
+                ) from error
+
+    def place(self, source: Source, row: int) -> str:
+        return super().place(source, row + 1)  # after the header
+
+    def _explain(self, source: Source) -> NoReturn:
+        """Find the first record that is wrong and say why."""
+        width = None
+        for line, record in self.records(source):
+            width = width or len(record)
+            if len(record) != width:
+                raise EmbedcacheError(
+                    f"{source.path} line {line}: {len(record)} fields where the header has {width}: fill every column, "
+                    "and put a text that holds the separator or a line break in double quotes"
+                )
+        raise changed(source)
+
+
+class Csv(Delimited):
+    suffixes = (".csv",)
+
+
+class Tsv(Delimited):
+    suffixes = (".tsv",)
+    usual = "\t"
+
+
+def detect_separator(sample: str, whole: bool, usual: str) -> str:
+    """The separator that splits the header, and the records after it into as many cells.
+
+    ``usual`` is kept where no other splits more of the records so, and where fewer than half of them are.
+
+    Args:
+        sample: the beginning of a file, ``whole`` where that is all of it.
+    """
+    agreeing = {mark: _agreeing(sample, whole, mark) for mark in (usual, *SEPARATORS)}
+    best = max(agreeing, key=lambda mark: agreeing[mark])  # the usual one comes first
+    return best if agreeing[best] >= 0.5 else usual
+
+
+def _agreeing(sample: str, whole: bool, separator: str) -> float:
+    """The share of records with as many cells as the header; 0 where that has one cell, as it has by a wrong mark."""
+    if separator not in sample:
+        return 0.0
+    widths: list[int] = []
+    broken = 0
+    try:
+        records = filter(None, _reader(StringIO(sample, newline=""), separator))
+        widths.extend(len(record) for record in islice(records, SAMPLE_RECORDS))
+    except csv.Error:
+        broken = int(whole)  # or else the sample ends within quotes
+    header, *rows = widths or [0]
+    if not whole and len(widths) < SAMPLE_RECORDS:
+        rows = rows[:-1]  # cut
+    if header < 2:
+        return 0.0
+    return rows.count(header) / (len(rows) + broken) if rows or broken else 1.0
+
+
+def _reader(lines: Iterable[str], separator: str) -> Any:
+    csv.field_size_limit(2**31 - 1)  # the default refuses a text of over 131,072 characters
+    return csv.reader(lines, delimiter=separator, strict=True)
+
+
+def _read_plain(
+    source: Source, file: Any, separator: str, wanted: Mapping[str, str], batch_rows: int
+) -> Generator[list[Any], None, tuple[list[str], bytes]]:
+    """Yield batches as long as blocks are plain; return the header and the first block that is not, up to a line's end.
+
+    The header is empty where not even that could be read; the block is empty at the end of the file.
+    """
+    block = read_block(file).removeprefix(codecs.BOM_UTF8)
+    lines = StringIO(block.decode(), newline="")
+    try:
+        header: list[str] = next(filter(None, _reader(lines, separator)), [])
+    except csv.Error:
+        return [], block
+    if not header:
+        return [], block
+    check_columns(source, wanted, header)
+    places = [str(header.index(name)) for name in wanted]
+    block = lines.read().encode()
+    while block:
+        table = _parse_plain(block, separator, len(header), places)
+        if table is None:
+            break
+        for batch in table.to_batches(batch_rows):
+            yield batch.columns
+        block = read_block(file)
+    return header, block
+
+
+def _parse_plain(block: bytes, separator: str, width: int, places: list[str]) -> Any:
+    """An Arrow table of the columns numbered ``places``, or None where a block is not plain.
+
+    Plain are whole lines of UTF-8 with as many cells as the header has, in which every quote opens or closes a cell
+    or belongs to a pair within one. On these Arrow and Python's csv agree, which is not so for any others.
+    """
+    import pyarrow as pa
+    from pyarrow import csv as arrow_csv
+
+    if len(separator.encode()) > 1:
+        return None
+    raw = np.frombuffer(block, np.uint8)
+    quotes = np.flatnonzero(raw == QUOTE)
+    edge = np.zeros(256, bool)
+    edge[list(b'\r\n"' + separator.encode())] = True
+    if raw[-1] != NEWLINE or len(quotes) % 2 or block.startswith(codecs.BOM_UTF8):  # a text may begin so, too
+        return None
+    if not (edge[raw[quotes[::2] - 1]].all() and edge[raw[quotes[1::2] + 1]].all()) or not is_utf8(block):
+        return None
+    names = list(map(str, range(width)))
+    try:
+        return arrow_csv.read_csv(
+            pa.BufferReader(block),
+            read_options=arrow_csv.ReadOptions(column_names=names, block_size=len(block) + 1),
+            parse_options=arrow_csv.ParseOptions(delimiter=separator, newlines_in_values=True),
+            convert_options=arrow_csv.ConvertOptions(
+                include_columns=places, column_types=dict.fromkeys(places, pa.large_string()), check_utf8=False
+            ),
+        )
+    except pa.ArrowException:
+        return None

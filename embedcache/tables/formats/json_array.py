@@ -1,0 +1,154 @@
+""".json: an array of objects."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+from embedcache.errors import EmbedcacheError
+from embedcache.tables.formats import blocks
+from embedcache.tables.formats.base import Records
+from embedcache.tables.formats.json_lines import FIRST_ROWS, JsonLines, explain, keys, values_of
+from embedcache.tables.source import Source, check_columns
+
+LARGEST = 1 << 27  # characters of one object; more are not a row of a table
+LITERAL = 16  # a number, a word or an escape that is cut off may be found wrong this far from the end
+CUT = "it ends too early"
+DECODER = json.JSONDecoder()
+SPACE = re.compile(r"[ \t\r\n]*")
+WRITE = 'a table is an array of objects, [{"text": "..."}, ...] (in pandas: to_json(path, orient="records"))'
+
+
+class JsonArray(Records):
+    """One object after the other is taken from the array, so that memory holds a few of them.
+
+    A file that begins with an object in place of an array is read as .jsonl is: many are, whatever their name.
+    """
+
+    suffixes = (".json",)
+
+    def columns(self, source: Source) -> list[str]:
+        if _has_lines(source):
+            return JsonLines().columns(source)
+        return keys(self._rows(source, FIRST_ROWS))
+
+    def batches(
+        self, source: Source, wanted: Mapping[str, str], required: set[str], batch_rows: int
+    ) -> Iterator[list[Any]]:
+        if _has_lines(source):
+            yield from JsonLines().batches(source, wanted, required, batch_rows)
+            return
+        objects, checked = (record for _, record in self.records(source)), False
+        while rows := list(islice(objects, batch_rows)):
+            if not all(type(row) is dict for row in rows):
+                explain(source)
+            if not checked:
+                check_columns(source, wanted, keys(rows))
+                checked = True
+            values = values_of(rows, wanted, required)
+            if values is None:
+                explain(source, required)
+            yield values
+
+    def records(self, source: Source) -> Iterator[tuple[int, Any]]:
+        if _has_lines(source):
+            yield from JsonLines().records(source)
+        else:
+            with source.text() as file:
+                yield from _Array(source, file)
+
+    def advice(self, source: Source, names: Sequence[str]) -> str:
+        return f"{WRITE}; " if _has_lines(source) else ""
+
+    def _rows(self, source: Source, count: int) -> list[dict[str, Any]]:
+        rows = [record for _, record in islice(self.records(source), count)]
+        if not all(type(row) is dict for row in rows):
+            explain(source)
+        return rows
+
+
+def _has_lines(source: Source) -> bool:
+    """Whether it begins with an object that ends on its line, as .jsonl does. Raises EmbedcacheError for any other."""
+    with source.text() as file:
+        line = next((line for line in iter(lambda: file.readline(LARGEST), "") if not line.isspace()), "")
+    if not line.lstrip().startswith("{"):
+        return False
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict) or (value and all(isinstance(one, (dict, list)) and one for one in value.values())):
+        raise EmbedcacheError(f"{source.path} is one JSON object, not a table: {WRITE}")
+    return True
+
+
+class _Array:
+    """The elements of an array and the lines in which they begin; what is read and not yet used is in memory."""
+
+    def __init__(self, source: Source, file: Any) -> None:
+        self.source, self.file = source, file
+        self.text, self.at, self.line, self.ended = "", 0, 1, False
+
+    def __iter__(self) -> Iterator[tuple[int, Any]]:
+        if (first := self._next()) != "[":
+            if first:
+                raise self._wrong("neither an array nor an object", WRITE)
+            return
+        between = "["
+        while True:
+            self.at += 1
+            if self._next() == "]" and between == "[":
+                break
+            value, end = self._value()
+            yield self.line, value
+            self._go_to(end)
+            if (between := self._next()) not in ("]", ","):
+                raise self._wrong("',' or ']' is missing here" if between else CUT, "write it again")
+            if between == "]":
+                break
+        self.at += 1
+        if self._next():
+            raise self._wrong("something follows after the array's end", "a file holds one array")
+
+    def _value(self) -> tuple[Any, int]:
+        """The element that begins here, and where it ends."""
+        while True:
+            try:
+                return DECODER.raw_decode(self.text, self.at)
+            except RecursionError:
+                raise self._wrong("nested too deeply", WRITE) from None
+            except json.JSONDecodeError as error:
+                cut = error.pos > len(self.text) - LITERAL or error.msg.startswith("Unterminated string")
+                if cut and len(self.text) - self.at > LARGEST:
+                    raise self._wrong(f"an element of more than {LARGEST >> 20} million characters", WRITE) from None
+                if cut and not self.ended:
+                    self._more()
+                    continue
+                ended = error.pos >= len(self.text.rstrip()) or error.msg.startswith("Unterminated string")
+                self._go_to(error.pos)
+                raise self._wrong(CUT if ended else error.msg, "write it again") from None
+
+    def _next(self) -> str:
+        """The character that follows white space, "" at the end."""
+        while True:
+            found = SPACE.match(self.text, self.at)
+            assert found is not None
+            self._go_to(found.end())
+            if self.at < len(self.text) or self.ended:
+                return self.text[self.at : self.at + 1]
+            self._more()
+
+    def _go_to(self, end: int) -> None:
+        self.line += self.text.count("\n", self.at, end)
+        self.at = end
+
+    def _more(self) -> None:
+        """Read on, and at least as much again as is not used yet."""
+        part = self.file.read(max(blocks.BLOCK, len(self.text) - self.at))
+        self.text, self.at, self.ended = self.text[self.at :] + part, 0, not part
+
+    def _wrong(self, what: str, advice: str) -> EmbedcacheError:
+        return EmbedcacheError(f"{self.source.path} line {self.line}: not a JSON array of objects ({what}): {advice}")

@@ -1,0 +1,31 @@
+""".txt: a text a line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from typing import Any
+
+from embedcache.tables.formats.base import Records
+from embedcache.tables.source import Source, check_columns
+
+
+class PlainText(Records):
+    """One column, ``text``; blank lines are rows."""
+
+    suffixes = (".txt",)
+
+    def columns(self, source: Source) -> list[str]:
+        return ["text"]
+
+    def batches(
+        self, source: Source, wanted: Mapping[str, str], required: set[str], batch_rows: int
+    ) -> Iterator[list[Any]]:
+        with source.text() as file:
+            while lines := [line.rstrip("\n") for line in islice(file, batch_rows)]:
+                check_columns(source, wanted, ["text"])
+                yield [lines]
+
+    def records(self, source: Source) -> Iterator[tuple[int, Any]]:
+        with source.text() as file:
+            yield from enumerate(file, 1)

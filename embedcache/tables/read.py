@@ -1,0 +1,69 @@
+"""The door: from a path to the columns that are in the file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from embedcache.errors import EmbedcacheError
+from embedcache.tables.formats import FORMATS
+from embedcache.tables.source import COMPRESSIONS, Source, existing_file, explained, known_encoding
+
+OTHERS = {
+    ".xls": "save it as .xlsx or .csv",
+    ".ods": "save it as .xlsx or .csv",
+    ".pkl": "it may hold any code and is never opened; write Parquet, as with df.to_parquet",
+    ".pickle": "it may hold any code and is never opened; write Parquet, as with df.to_parquet",
+}
+
+
+def open_source(
+    path: Path, *, encoding: str = "utf-8", separator: str | None = None, sheet: str | None = None
+) -> Source:
+    """Look at the path alone: is it there, and what do its last extensions say that it is.
+
+    Args:
+        encoding: of text; a byte order mark goes before UTF-8.
+        separator: of .csv and .tsv, a character or "tab"; None means as the file shows.
+        sheet: of a workbook; None means the first.
+    """
+    existing_file(path)
+    compression, suffix = suffixes(path)
+    format = FORMATS.get(suffix)
+    if format is None or (compression and not format.is_text):
+        advice = OTHERS.get(suffix, "rename or convert it")
+        packed = [suffix for suffix, format in FORMATS.items() if format.is_text]
+        raise EmbedcacheError(
+            f"{path}: unknown kind of file '{suffix + compression}': {advice}; known are {', '.join(FORMATS)}, and "
+            f"with {', '.join(COMPRESSIONS)} after it each of {', '.join(packed)}"
+        )
+    return Source(path, format, compression, known_encoding(encoding), known_separator(separator), sheet)
+
+
+def suffixes(path: Path) -> tuple[str, str]:
+    """(.gz or the like, or "", and the suffix before it) of a file's name, in small letters."""
+    compression = path.suffix.lower() if path.suffix.lower() in COMPRESSIONS else ""
+    return compression, Path(path.stem).suffix.lower() if compression else path.suffix.lower()
+
+
+def known_separator(separator: str | None) -> str | None:
+    """One character. Raises EmbedcacheError for any other, and for what cells may begin and end with."""
+    found = {"tab": "\t", "\\t": "\t"}.get(separator or "", separator)
+    if found is not None and (len(found) != 1 or found in '"\r\n\0 '):
+        raise EmbedcacheError(f"--separator {separator!r} is not one character such as ; or |, or the word tab")
+    return found
+
+
+def columns_of(source: Source) -> list[str]:
+    """The columns of a file: its header, its schema, or of JSON the keys of its first 8,192 rows."""
+    with explained(source):
+        return source.format.columns(source)
+
+
+def read_batches(
+    source: Source, wanted: Mapping[str, str], required: set[str], batch_rows: int
+) -> Iterator[list[list[Any] | Any]]:
+    """What ``Format.batches`` gives, its errors in one line."""
+    with explained(source):
+        yield from source.format.batches(source, wanted, required, batch_rows)
