@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ import numpy as np
 
 from embedcache.cache import Cache, open_cache
 from embedcache.cache.labels import label_of
+from embedcache.common.frames import Tabular, arrow_table, free_names, label_column
 from embedcache.errors import EmbedcacheError
 from embedcache.html import html_table
 from embedcache.index import SearchIndex, default_path, stored_output
@@ -20,6 +21,8 @@ from embedcache.near_identical import NearIdentical
 from embedcache.where import not_blank, rows_where
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from embedcache.encoder import Encoder
 
 MOST_FILTERS = 64  # of --where that a Searcher remembers
@@ -64,7 +67,7 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Answer:
+class Answer(Tabular):
     """What was found for one query; ``query`` describes it, ``row`` is set where it is one row of the cache alone."""
 
     query: str
@@ -77,12 +80,29 @@ class Answer:
         rows = ((one.rank, one.row, one.score, *one.labels.values(), one.text) for one in self.results)
         return html_table(f"Most like {self.query}", ("rank", "row", "score", *columns, "text"), rows)
 
-    def to_pandas(self) -> Any:
-        """A DataFrame of rank, row, score, text, id and every label column; needs pandas."""
-        import pandas as pd
+    def __len__(self) -> int:
+        return len(self.results)
 
-        names = ("rank", "row", "score", "text", "id")
-        return pd.DataFrame([{**{name: getattr(one, name) for name in names}, **one.labels} for one in self.results])
+    def to_arrow(self) -> pa.Table:
+        """A line for each row found: rank, row, score, text, id, every label column, every kept column."""
+        return arrow_table(found_columns(self.results))
+
+
+def found_columns(results: Sequence[Found], before: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Arrow columns of rows that were found, behind those of ``before``; a column whose name is taken gets _2."""
+    import pyarrow as pa
+
+    types = {"rank": pa.int64(), "row": pa.int64(), "score": pa.float64(), "text": pa.string(), "id": pa.string()}
+    columns = dict(before or {})
+    columns |= {name: pa.array([getattr(one, name) for one in results], kind) for name, kind in types.items()}
+    labels = list(results[0].labels) if results else []
+    kept = [name for name in (results[0].columns if results else ()) if name not in labels]
+    names = free_names(columns, [*labels, *kept])
+    for name in labels:
+        columns[names[name]] = label_column([one.labels[name] for one in results])
+    for name in kept:
+        columns[names[name]] = pa.array([one.columns[name] for one in results], pa.string())
+    return columns
 
 
 class Searcher:
@@ -152,19 +172,20 @@ class Searcher:
 
     def search(
         self,
-        queries: Sequence[Query],
+        queries: str | Query | Sequence[str | Query],
         k: int = 10,
         *,
         where: str | Sequence[str] | None = None,
         dedupe: bool = False,
         encoded: Mapping[str, np.ndarray] | None = None,
     ) -> list[Answer]:
-        """The k rows most like each query, fewer only where there are fewer.
+        """The k rows most like each query, fewer only where there are fewer; one answer a query.
 
         Rows with a blank text are never found: to an encoder they are much like any short text. Rows with the same
         text as the query are.
 
         Args:
+            queries: one or several: a text, or a ``Query`` where rows and examples of what not to find come in.
             where: conditions, see ``rows_where``.
             dedupe: leave out what is near-identical to a row that is found, or looked for; see ``NearIdentical``.
             encoded: vectors [D] of texts that need no encoding any more.
@@ -173,13 +194,14 @@ class Searcher:
             EmbedcacheError: a blank text; no such row, column or value; an encoder that cannot be had.
         """
         among = self.among(where)
-        for query in queries:
+        asked = _queries(queries)
+        for query in asked:
             self._check(query)
-        vectors = self._vectors(queries, encoded or {})
-        rows, scores = self._find(queries, vectors, k, among, dedupe)
+        vectors = self._vectors(asked, encoded or {})
+        rows, scores = self._find(asked, vectors, k, among, dedupe)
         return [
             Answer(self._describe(query), _only_row(query), self._results(some, of))
-            for query, some, of in zip(queries, rows, scores, strict=True)
+            for query, some, of in zip(asked, rows, scores, strict=True)
         ]
 
     def among(self, where: str | Sequence[str] | None) -> np.ndarray:
@@ -294,6 +316,21 @@ class Searcher:
             )
             for rank, (row, score) in enumerate(zip(rows, scores, strict=True), 1)
         ]
+
+
+def _queries(queries: str | Query | Sequence[str | Query]) -> list[Query]:
+    """Raises EmbedcacheError: something else than texts and queries, with its place."""
+    if isinstance(queries, (str, Query)):
+        queries = [queries]
+    if not isinstance(queries, Iterable) or hasattr(queries, "columns"):
+        raise EmbedcacheError(f"search takes a text, a Query or a list of them, not {type(queries).__name__}")
+    asked = []
+    for place, one in enumerate(queries):
+        if not isinstance(one, (str, Query)):
+            also = f"; row {one} of the cache is Query(({one},))" if isinstance(one, int) else ""
+            raise EmbedcacheError(f"query {place} is neither a text nor a Query but {one!r}{also}")
+        asked.append(Query((one,)) if isinstance(one, str) else one)
+    return asked
 
 
 def _only_row(query: Query) -> int | None:

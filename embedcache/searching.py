@@ -8,14 +8,18 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
+from embedcache.common.frames import Tabular, arrow_table
 from embedcache.errors import EmbedcacheError
 from embedcache.files import check_output, whole_file
-from embedcache.search import Answer, Query, Searcher
+from embedcache.search import Answer, Query, Searcher, found_columns
 from embedcache.tables.formats import FORMATS
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 SHOWN = 3  # answers in a notebook
 FILE_QUERIES = 1024  # that are encoded and searched together
@@ -23,7 +27,7 @@ OUTPUTS = (".csv", ".jsonl")
 
 
 @dataclass(frozen=True)
-class SearchReport:
+class SearchReport(Tabular):
     """All answers. ``k`` were asked, ``candidates`` rows could be found; ``many``: the queries came from a file."""
 
     answers: list[Answer]
@@ -34,6 +38,19 @@ class SearchReport:
     def _repr_html_(self) -> str:
         """For notebooks."""
         return "".join(answer._repr_html_() for answer in self.answers[:SHOWN])
+
+    def __len__(self) -> int:
+        return len(self.answers)
+
+    def to_arrow(self) -> pa.Table:
+        """A line for each row found, as in ``Answer``, behind query_row (the query's number, from 0) and query."""
+        import pyarrow as pa
+
+        counts = [len(answer) for answer in self.answers]
+        queries = [answer.query for answer, count in zip(self.answers, counts, strict=True) for _ in range(count)]
+        numbers = np.repeat(np.arange(len(counts)), counts)
+        before = {"query_row": pa.array(numbers, pa.int64()), "query": pa.array(queries, pa.string())}
+        return arrow_table(found_columns([found for answer in self.answers for found in answer.results], before))
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON document: query and results, or for a file a list of these as ``queries``."""

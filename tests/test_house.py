@@ -16,7 +16,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # Rooms by floor: a module may import from its own room and from lower floors only.
 FLOORS = [
     "errors",
-    "conditions files html near_identical tables",
+    "common conditions files html near_identical tables",
     "encoder cache ops",
     "table pipeline",
     "where index heads collect",

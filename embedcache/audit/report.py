@@ -6,11 +6,15 @@ import csv
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from embedcache.common.frames import Tabular
 from embedcache.errors import EmbedcacheError
 from embedcache.files import whole_file
 from embedcache.html import html_table
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 FIELDS = (
     "issue", "rank", "row", "id", "text", "label", "suggested", "score", "probability", "suggested_probability",
@@ -65,7 +69,7 @@ class Outlier(AuditRow):
 
 
 @dataclass
-class AuditReport:
+class AuditReport(Tabular):
     """What audit_cache found. Lists are worst first; ``found`` counts them before --top cuts them."""
 
     cache: str
@@ -97,11 +101,16 @@ class AuditReport:
         """JSON types."""
         return asdict(self)
 
-    def to_pandas(self) -> Any:
-        """A DataFrame of the CSV's lines; needs pandas."""
-        import pandas as pd
+    def to_arrow(self) -> pa.Table:
+        """A line for each of the CSV's, with the columns FIELDS; null where there is nothing to say."""
+        import pyarrow as pa
 
-        return pd.DataFrame(self.records(), columns=list(FIELDS))
+        numbers = {"rank", "row", "group"}
+        texts = {"issue", "id", "text", "label", "suggested", "kind", "split"}
+        types = {
+            name: pa.int64() if name in numbers else pa.string() if name in texts else pa.float64() for name in FIELDS
+        }
+        return pa.Table.from_pylist(self.records(), pa.schema(types))
 
     def _repr_html_(self) -> str:
         """For notebooks: the likeliest label errors; the rest is counted."""

@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from embedcache.cache import frames
 from embedcache.cache import layout as lay
 from embedcache.cache.fingerprint import fingerprint, output_fingerprint
 from embedcache.cache.hdf5 import SIGNATURE, Hdf5, InvalidError
@@ -28,8 +29,13 @@ from embedcache.cache.structure import (
     parse_output,
     read_structure,
 )
+from embedcache.common.frames import Tabular
 from embedcache.errors import EmbedcacheError
 from embedcache.html import html_table
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
 
 SCAN = 1 << 20  # elements looked at together when a whole dataset is checked
 
@@ -48,7 +54,7 @@ def open_cache(path: str | os.PathLike[str]) -> Cache:
     return cache
 
 
-class Cache:
+class Cache(Tabular):
     """An open cache of N rows. Use ``open_cache``; close it, or use it as a context manager.
 
     The constructor alone only makes sure that the structure can be mapped; writers and ``verify`` start from there.
@@ -91,6 +97,34 @@ class Cache:
         return html_table(
             title, ("row", "text", *coded), rows, f"kept columns: {', '.join(self.column_names) or 'none'}"
         )
+
+    def __len__(self) -> int:
+        return self.rows
+
+    def __bool__(self) -> bool:
+        return True  # also without rows: it is there
+
+    def to_arrow(self, rows: frames.Rows = None, *, vectors: str | Sequence[str] = (), layer: int = -1) -> pa.Table:
+        """The rows as a pyarrow.Table: the id column, text, label columns, kept columns, and vectors if asked for.
+
+        Texts, codes of labels and vectors are not copied where ``rows`` is a slice; they stay valid after ``close``.
+        Labels are names (dictionary-encoded, or lists of names), null where a row has none. Vectors are fixed-size
+        lists named by their pooling. A column whose name is taken already gets _2.
+
+        Args:
+            rows: a slice, row numbers, or booleans [N]; None is all.
+            vectors: poolings, "cls" or ["cls", "mean"], of ``layer``.
+
+        Raises:
+            EmbedcacheError: no such row or vectors, vectors that are still missing, a damaged text.
+        """
+        return frames.cache_table(self, rows, vectors, layer)
+
+    def to_pandas(
+        self, rows: frames.Rows = None, *, vectors: str | Sequence[str] = (), layer: int = -1
+    ) -> pd.DataFrame:
+        """The same as a pandas.DataFrame, whose index has the row numbers."""
+        return frames.cache_frame(self, rows, vectors, layer)
 
     @property
     def rows(self) -> int:

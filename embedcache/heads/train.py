@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from embedcache.common.frames import Tabular
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.bank import (
     Options,
@@ -27,6 +29,9 @@ from embedcache.heads.bank import (
 from embedcache.heads.spec import HeadSpec, head_grid
 from embedcache.heads.targets import class_weights, read_targets
 from embedcache.heads.trained import TrainedHead
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 __all__ = [
     "BankResult",
@@ -62,7 +67,7 @@ class Engine(Protocol):
 
 
 @dataclass
-class BankResult:
+class BankResult(Tabular):
     """A trained bank.
 
     ``heads`` in the order given; ``history``: float64 arrays [heads, epochs] train_loss, val_loss, val_accuracy,
@@ -75,6 +80,33 @@ class BankResult:
     history: dict[str, np.ndarray]
     seconds: float
     engine: str
+
+    def __len__(self) -> int:
+        return len(self.heads)
+
+    def to_arrow(self) -> pa.Table:
+        """A line for each head: its number, its settings, status, epoch (the best, from 1), epochs_run, its scores.
+
+        Scores are those of its best epoch, null where they make no sense or nothing was validated.
+        """
+        import pyarrow as pa
+
+        whole, text = ("head", "hidden", "epoch", "epochs_run"), ("class_weight", "schedule", "status")
+        settings = [name for name in HeadSpec().to_dict() if name != "seed"]
+        names = ["head", *settings, "seed", "status", "epoch", "epochs_run", *HISTORY]
+        types = {name: pa.int64() if name in whole else pa.string() if name in text else pa.float64() for name in names}
+        types |= {"seed": pa.uint64(), "betas": pa.list_(pa.float64())}
+        lines: list[dict[str, Any]] = []
+        for number, head in enumerate(self.heads):
+            scores = {name: self.history[name][number, head.best_epoch] for name in HISTORY}
+            known = {name: float(s) if head.best_epoch >= 0 and np.isfinite(s) else None for name, s in scores.items()}
+            weight, epoch = head.spec.class_weight, head.best_epoch + 1
+            about = {"head": number, **head.spec.to_dict()}
+            about["class_weight"] = weight if weight is None or isinstance(weight, str) else json.dumps(weight)
+            lines.append(
+                {**about, "status": head.status, "epoch": epoch or None, "epochs_run": head.epochs_run, **known}
+            )
+        return pa.Table.from_pylist(lines, pa.schema(types))
 
     def __repr__(self) -> str:
         from embedcache.heads.notebook import describe_bank

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from embedcache.cache import Cache, open_cache
+from embedcache.common.frames import Tabular, arrow_table
 from embedcache.errors import EmbedcacheError
 from embedcache.html import html_table
 from embedcache.index import files
@@ -20,15 +21,27 @@ from embedcache.index.exact import Rows, mean_of, scores_of, top, unit_length
 from embedcache.index.files import About, SpoiltError
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from embedcache.encoder.model import Encoder
 
 
 @dataclass(frozen=True)
-class Neighbours:
+class Neighbours(Tabular):
     """Of q queries: ``rows`` int64 [q, k] and ``scores`` float32 [q, k] (cosine, -1 to 1), best first."""
 
     rows: np.ndarray
     scores: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def to_arrow(self) -> pa.Table:
+        """A line for each row found: query (its number, from 0), rank (from 1), row, score."""
+        query, rank = (np.ravel(place) for place in np.indices(self.rows.shape))
+        there = np.flatnonzero(self.rows.ravel() >= 0)  # -1: fewer than k were there
+        columns = {"query": query, "rank": rank + 1, "row": self.rows.ravel(), "score": self.scores.ravel()}
+        return arrow_table({name: values[there] for name, values in columns.items()})
 
     def _repr_html_(self) -> str:
         """For notebooks."""
