@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from embedcache.classifier import Classifier
-from embedcache.files import check_output, whole_file
+from embedcache.common.whole_file import check_output, whole_file
 
 FILE_ROWS = 2048  # rows of a table that are read, encoded in batches of like length, and written at a time
 
@@ -67,7 +67,7 @@ def predict_file(
     output = Path(output)
     parts = read_rows([input], Columns(text), encoding=encoding)
     total = sum(len(one) for part in parts for one in part.texts.to_pylist())
-    check_output(output, input, "-o OUT.csv")
+    check_output(output, input)
     done = rows_done = rows = truncated = 0
     columns = classifier.run.columns
     counts: dict[str, Counter[str]] = {column: Counter() for column in columns}

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -13,8 +11,8 @@ import numpy as np
 
 from embedcache.cache import Cache
 from embedcache.cache.fingerprint import output_fingerprint
+from embedcache.common.whole_file import whole_binary
 from embedcache.errors import EmbedcacheError
-from embedcache.files import beside
 from embedcache.index.search_index import unit_length
 
 FORMAT = {"format": "embedcache-map", "format_version": "1"}
@@ -74,16 +72,11 @@ def make_map(cache: Cache, pooling: str = "cls", layer: int = -1) -> np.ndarray:
 
 def save_map(path: str | Path, points: np.ndarray, cache: Cache, pooling: str = "cls", layer: int = -1) -> None:
     """Write a map as safetensors, with what it belongs to, whole or not at all. Raises EmbedcacheError."""
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
-    path = Path(path)
-    try:
-        with beside(path) as part:
-            save_file({"points": np.ascontiguousarray(points)}, str(part), _about(cache, pooling, layer))
-            with suppress(OSError):
-                part.chmod(0o666 & ~_umask())  # safetensors gives its files to their owner alone
-    except Exception as error:  # safetensors has its own kind for a disk that is full
-        raise EmbedcacheError(f"cannot write the map {path}: {error}") from None
+    data = save({"points": np.ascontiguousarray(points)}, _about(cache, pooling, layer))
+    with whole_binary(path, "check the folder and the disk") as file:
+        file.write(data)
 
 
 def load_map(path: str | Path, cache: Cache, pooling: str = "cls", layer: int = -1) -> np.ndarray | None:
@@ -107,12 +100,6 @@ def _about(cache: Cache, pooling: str, layer: int) -> dict[str, str]:
     for start in range(0, cache.rows, 1 << 20):
         digest.update(cache.hashes[start : start + (1 << 20)].tobytes())
     return {**FORMAT, "rows": str(cache.rows), "digest": digest.hexdigest()}
-
-
-def _umask() -> int:
-    umask = os.umask(0)
-    os.umask(umask)
-    return umask
 
 
 def _mean(X: np.ndarray) -> np.ndarray:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 import numpy as np
 
 from embedcache.common.frames import Tabular, arrow_table
+from embedcache.common.whole_file import check_output, whole_file
 from embedcache.errors import EmbedcacheError
-from embedcache.files import check_output, whole_file
 from embedcache.search import Answer, Query, Searcher, found_columns
 from embedcache.tables.formats import FORMATS
 
@@ -144,7 +144,7 @@ def search_file(
     start, output = time.perf_counter(), Path(output)
     if output.suffix.lower() not in OUTPUTS:
         raise EmbedcacheError(f"{output} is neither .csv nor .jsonl: name the output by what it should be")
-    check_output(output, file, "-o OUT")
+    check_output(output, file)
     total = sum(len(part) for part in _query_texts(file, text, encoding))
     queries = blank = found = 0
     with Searcher.open(cache_path, **options) as searcher, whole_file(output) as out:

@@ -16,7 +16,8 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # Rooms by floor: a module may import from its own room and from lower floors only.
 FLOORS = [
     "errors",
-    "common conditions files html near_identical tables",
+    "common",
+    "conditions html near_identical tables",
     "encoder cache ops",
     "table pipeline",
     "where index heads collect",

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from embedcache.common.frames import Tabular
+from embedcache.common.whole_file import whole_file
 from embedcache.errors import EmbedcacheError
-from embedcache.files import whole_file
 from embedcache.html import html_table
 
 if TYPE_CHECKING:

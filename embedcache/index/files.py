@@ -8,7 +8,6 @@ Nothing is handed to FAISS before its checksum was found right, since FAISS trus
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from hashlib import blake2b
@@ -19,8 +18,8 @@ import numpy as np
 
 from embedcache.cache import Cache
 from embedcache.cache.layout import BLOCK_ROWS
+from embedcache.common.whole_file import Output, whole_binary
 from embedcache.errors import EmbedcacheError
-from embedcache.files import beside
 
 MAGIC = b"embedcache index\n"
 FORMAT_VERSION = 2  # 1 was a bare FAISS file with a .json beside it
@@ -77,31 +76,29 @@ def rows_digest(cache: Cache, pooling: str, layer: int, rows: int) -> str:
     return state.hexdigest()
 
 
-def write(path: Path, about: About, sections: dict[str, Callable[[BinaryIO], None]]) -> int:
+def write(place: str | Path | Output, about: About, sections: dict[str, Callable[[BinaryIO], None]]) -> int:
     """Write a new file and give it its name only once it is whole; returns its bytes.
 
     Raises:
         EmbedcacheError: it cannot be written there.
     """
     try:
-        with beside(path) as part, part.open("xb") as file:
+        with whole_binary(place) as file:
             hashed = _Hashed(file)
             hashed.write(MAGIC)
             places = {}
-            for name, put in sections.items():
+            for section, put in sections.items():
                 start = hashed.begin()
                 put(hashed)  # type: ignore[arg-type]
-                places[name] = [start, hashed.position - start, hashed.state.hexdigest()]
+                places[section] = [start, hashed.position - start, hashed.state.hexdigest()]
             head = {"format": "embedcache-index", "format_version": FORMAT_VERSION}
             footer = json.dumps({**head, **asdict(about), "sections": places}).encode()
             digest = blake2b(footer, digest_size=16).digest()
             file.write(footer + len(footer).to_bytes(8, "little") + digest)
-            file.flush()
-            os.fsync(file.fileno())
-        return path.stat().st_size
-    except (OSError, RuntimeError) as error:
-        reason = error.strerror or error if isinstance(error, OSError) else error
-        raise EmbedcacheError(f"cannot write the index {path}: {reason}: check the folder and the disk") from None
+            return hashed.position + len(footer) + TAIL
+    except RuntimeError as error:  # FAISS's, for what its writer raised
+        name = place.name if isinstance(place, Output) else str(place)
+        raise EmbedcacheError(f"cannot write the index {name}: {error}: check the folder and the disk") from None
 
 
 class _Hashed:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from contextlib import suppress
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from embedcache.cache import Cache, open_cache
+from embedcache.common.whole_file import Output, open_output
 from embedcache.errors import EmbedcacheError
 from embedcache.index import files
 from embedcache.index.building import Progress, Tell, can_extend, extend, gpu_of, on_device, restored
@@ -80,20 +82,28 @@ def index_cache(
     """
     start = time.perf_counter()
     choose(1, 1, kind=kind, recall=recall)  # what is wrong with these is said first
-    with open_cache(cache_path) as cache:
+    with open_cache(cache_path) as cache, ExitStack() as ends:
         path = Path(default_path(cache.path) if output is None else output)
         if not path.parent.is_dir():
             raise EmbedcacheError(f"cannot write the index {path}: there is no folder {path.parent}: make it first")
+        place: list[Output] = []
+
+        def claim() -> None:
+            """Before the long work, so that two do not do it at once; an index that is up to date needs none."""
+            place.append(ends.enter_context(open_output(path)))
+
         before, vectors = _before(path), stored_output(cache, pooling, layer)
         asked: dict[str, Any] = {"kind": kind, "recall": recall, "device": device, "progress": progress}
         index = action = None
         if before is not None:
             center = before[0].center if center is None else center
-            action, index = _up_to_date(cache, before, vectors, bool(center), **asked)
+            action, index = _up_to_date(cache, before, vectors, bool(center), claim, **asked)
         if index is None:
             action, before = "built", None
+            if not place:
+                claim()
             index = SearchIndex.build(cache, *vectors, center=bool(center), tell=tell, **asked)
-        size = path.stat().st_size if action == "kept" else index.save(path)
+        size = path.stat().st_size if action == "kept" else index.save(place[0])
         about, added = index.about, index.rows - (before[0].rows if before else 0)
         return IndexReport(
             index=str(path),
@@ -139,6 +149,7 @@ def _up_to_date(
     before: tuple[About, dict[str, Any]],
     output: tuple[str, int],
     center: bool,
+    claim: Callable[[], None],
     *,
     kind: str,
     recall: float,
@@ -167,6 +178,7 @@ def _up_to_date(
     rows = Rows(X, mean)
     if about.rows == cache.rows:
         return "kept", SearchIndex(about, rows, engine, own_vectors=False)
+    claim()
     if about.kind == "exact":
         changed: dict[str, Any] = {"rows": len(rows), "asked": recall}
         engine = restored(About(**{**vars(about), **changed}), rows, sections, device)

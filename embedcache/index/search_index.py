@@ -12,6 +12,7 @@ import numpy as np
 
 from embedcache.cache import Cache, open_cache
 from embedcache.common.frames import Tabular, arrow_table
+from embedcache.common.whole_file import Output
 from embedcache.errors import EmbedcacheError
 from embedcache.html import html_table
 from embedcache.index import files
@@ -219,13 +220,14 @@ class SearchIndex:
         """Encode query texts with this encoder from now on."""
         self._loaded = encoder
 
-    def save(self, path: str | Path) -> int:
+    def save(self, place: str | Path | Output) -> int:
         """Write the index file; returns its bytes. Vectors of a cache stay there; bare vectors are written too.
 
         Raises:
             EmbedcacheError: it cannot be written there.
         """
-        path, about = Path(path), self.about
+        about = self.about
+        path = Path(place.target or place.name) if isinstance(place, Output) else Path(place)
         sections = dict(self._engine.sections()) if hasattr(self._engine, "sections") else {}
         if self._rows.mean is not None:
             sections["mean"] = files.put_array(self._rows.mean)
@@ -235,7 +237,7 @@ class SearchIndex:
             sections["vectors_" + stored.dtype.name] = files.put_array(stored)
         if about.cache is not None:
             about = About(**{**vars(about), "cache": _relative(about.cache, path)})
-        return files.write(path, about, sections)
+        return files.write(place, about, sections)
 
     @classmethod
     def load(cls, path: str | Path, cache: Cache | None = None, *, device: str = "auto") -> SearchIndex:

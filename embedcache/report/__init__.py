@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from embedcache.common.whole_file import whole_file
 from embedcache.errors import EmbedcacheError
-from embedcache.files import whole_file
 
 if TYPE_CHECKING:
     from embedcache.report.contents import Contents

@@ -8,7 +8,6 @@ import faiss
 import numpy as np
 import pytest
 
-from embedcache.index import files
 from tests.conftest import document, fails, invoke, make_cache
 
 
@@ -122,7 +121,7 @@ def test_a_crash_leaves_the_old_index(tmp_path: Path, monkeypatch: pytest.Monkey
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(files.os, "fsync", full)
+    monkeypatch.setattr("os.fsync", full)
     assert "No space left" in fails("index", cache)
     assert (tmp_path / "reviews.index").read_bytes() == before
     assert len(list(tmp_path.iterdir())) == 2

@@ -1,0 +1,118 @@
+"""One writer at a time: an advisory lock on a hidden file. Readers never look at it, a killed holder blocks nobody."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from embedcache.errors import EmbedcacheError
+
+REFUSED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
+
+
+class BusyError(EmbedcacheError):
+    """Another process holds the lock."""
+
+
+class NoLocksError(EmbedcacheError):
+    """The file system refuses locks, or only pretends to lock."""
+
+
+@dataclass
+class Lock:
+    """A lock that is held: ``handle`` is the open file, ``keep`` says whether it stays when the lock is given back."""
+
+    path: Path
+    handle: int
+    keep: bool = False
+
+
+@contextmanager
+def locked(path: Path, busy: Callable[[str], str]) -> Iterator[Lock]:
+    """Hold the lock of the hidden file ``path``; the kernel gives it back however this process ends.
+
+    Args:
+        path: the file, such as ``.RUN.lock`` beside RUN; made here, and removed at the end unless ``Lock.keep`` is set.
+        busy: makes the line for a user of who holds it, "process 4711" (or "another process" where the system does not
+            tell): ``lambda who: f"{who} is writing {run}; wait until it ends"``.
+
+    Raises:
+        BusyError: another process holds it.
+        NoLocksError: the file system refuses locks.
+        EmbedcacheError: the folder is missing or cannot be written.
+    """
+    lock, owner = Lock(path, _acquire(path, busy)), os.getpid()
+    try:
+        yield lock
+    finally:
+        if os.getpid() == owner:  # not in a fork that ends early, while its parent goes on writing
+            if not lock.keep:
+                # Removed while it is still held: who waits to open this name finds another inode afterwards.
+                with suppress(OSError):
+                    path.unlink()
+            os.close(lock.handle)
+
+
+def _acquire(path: Path, busy: Callable[[str], str]) -> int:
+    import fcntl  # POSIX only; reading needs none of this
+
+    while True:
+        try:
+            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        except FileNotFoundError:
+            raise EmbedcacheError(f"no such folder: {path.parent}; make it, or name another output") from None
+        except OSError as error:
+            reason = error.strerror or error
+            raise EmbedcacheError(f"cannot write in {path.parent}: {reason}; name an output elsewhere") from None
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _same_file(handle, path):
+                _check_exclusive(path)
+                return handle
+        except FileNotFoundError:
+            pass  # the last holder removed it between our open and our lock
+        except BlockingIOError:
+            holder = _holder(handle)
+            os.close(handle)
+            raise BusyError(busy(holder)) from None
+        except OSError as error:
+            os.close(handle)
+            if error.errno not in REFUSED:
+                raise
+            raise NoLocksError(f"the file system of {path.parent} refuses locks ({error.strerror})") from None
+        os.close(handle)
+
+
+def _same_file(handle: int, path: Path) -> bool:
+    mine, there = os.fstat(handle), path.stat()
+    return (mine.st_dev, mine.st_ino) == (there.st_dev, there.st_ino)
+
+
+def _check_exclusive(path: Path) -> None:
+    """Raise OSError where the file system only says that it locks: it would give the same lock twice."""
+    import fcntl
+
+    handle = os.open(path, os.O_RDWR)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return
+    finally:
+        os.close(handle)
+    raise OSError(errno.ENOLCK, "it gives one lock twice")
+
+
+def _holder(handle: int) -> str:
+    """Who holds the lock of an open file, by Linux's list of all locks."""
+    about = os.fstat(handle)
+    wanted = f"{os.major(about.st_dev):02x}:{os.minor(about.st_dev):02x}:{about.st_ino}"
+    with suppress(OSError, ValueError, IndexError):
+        for line in Path("/proc/locks").read_text("ascii").splitlines():
+            fields = line.split()  # 1: FLOCK ADVISORY WRITE 4711 fe:00:1234 0 EOF
+            if fields[1] == "FLOCK" and fields[5] == wanted and int(fields[4]) > 0:
+                return f"process {int(fields[4])}"
+    return "another process"
