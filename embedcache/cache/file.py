@@ -18,7 +18,7 @@ from embedcache.cache import frames
 from embedcache.cache import layout as lay
 from embedcache.cache.fingerprint import fingerprint, output_fingerprint
 from embedcache.cache.hdf5 import SIGNATURE, Hdf5, InvalidError
-from embedcache.cache.labels import label_counts, label_of, unlabelled, valid_codes
+from embedcache.cache.labels import Codes, Labels, label_counts, label_of, unlabelled, valid_codes
 from embedcache.cache.layout import Layout, Output, block_path, quote, unquote
 from embedcache.cache.strings import Strings
 from embedcache.cache.structure import (
@@ -216,14 +216,16 @@ class Cache(Tabular):
         """Whether every row has all its vectors."""
         return not any(self.missing_rows(*output) for output in self.outputs)
 
-    def labels(self, column: str) -> tuple[np.ndarray, list[str]]:
-        """Codes and the class names that they number.
+    def labels(self, column: str) -> Labels:
+        """Codes and the class names that they number, a pair: ``codes, classes = cache.labels("label")``.
 
         Codes are int32 [N] (-1: no label). Where the column holds lists they are int8 [N, C]: 1 where the row has the
-        label, else 0, all -1 where the row is not labelled.
+        label, else 0, all -1 where the row is not labelled. ``train_heads`` knows the codes, and parts of them, and
+        leaves the rows without a label out.
         """
         self._check_label(column)
-        return self.array(f"{lay.LABELS}/{quote(column)}"), list(self.layout.classes[column])
+        codes = self.array(f"{lay.LABELS}/{quote(column)}").view(Codes)
+        return Labels(codes, list(self.layout.classes[column]))
 
     def label_kind(self, column: str) -> str:
         """ "classification" (one label a row) or "multilabel" (lists)."""

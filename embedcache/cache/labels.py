@@ -14,6 +14,9 @@ from typing import cast
 import numpy as np
 
 from embedcache.cache.unnamed import UnnamedFile
+from embedcache.common.labels import Codes, Labels, label_of, unlabelled
+
+__all__ = ["Codes", "LabelCoder", "Labels", "chunks", "label_counts", "label_of", "unlabelled", "valid_codes"]
 
 CHUNK_BYTES = 1 << 24  # of a matrix that is made or looked at together
 
@@ -73,19 +76,6 @@ class LabelCoder:
             part[np.repeat(np.arange(stop - start), counts), flat[end - counts.sum() : end]] = 1
             part[lengths[start:stop] < 0] = -1
             yield part
-
-
-def unlabelled(codes: np.ndarray) -> np.ndarray:
-    """bool [N] of codes as LabelCoder gives them: the rows without a label (an empty list is one)."""
-    return np.asarray(codes < 0 if codes.ndim == 1 else (codes[:, :1] < 0).any(axis=1))
-
-
-def label_of(code: np.ndarray | int, classes: Sequence[str]) -> str | list[str] | None:
-    """Of one row's code, or of its row [C] of a matrix."""
-    if np.ndim(code):
-        row = np.asarray(code)
-        return None if (row < 0).any() else [classes[c] for c in np.flatnonzero(row).tolist()]
-    return classes[int(code)] if code >= 0 else None
 
 
 def label_counts(codes: np.ndarray, classes: int) -> np.ndarray:

@@ -14,6 +14,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import check_is_fitted, column_or_1d
 
+from embedcache.common.labels import Codes, Labels, unlabelled
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.bank import Task, View, standardize_stats
 from embedcache.heads.spec import HeadSpec
@@ -44,7 +45,19 @@ class FusedHead(BaseEstimator):
 
     def _read(self, X: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
         """X float32 or float16, in place where it is that already, and y, both checked; the features are noted."""
-        X, y = _validate(self, X, y, multi_output=True, y_numeric=is_regressor(self), dtype=[np.float32, np.float16])
+        if isinstance(y, (Labels, Codes)) and unlabelled(codes := y.codes if isinstance(y, Labels) else y).any():
+            raise ValueError(
+                f"{np.count_nonzero(unlabelled(codes)):,} of {len(codes):,} rows have no label (-1): leave them out, "
+                "known = cache.labels(COLUMN).known, and fit(X[known], y[known])"
+            )
+        X, y = _validate(
+            self,
+            X,
+            y.codes if isinstance(y, Labels) else y,
+            multi_output=True,
+            y_numeric=is_regressor(self),
+            dtype=[np.float32, np.float16],
+        )
         return X, self._check_y(y.toarray() if hasattr(y, "toarray") else y)
 
     def _seed(self) -> int:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from embedcache.common.labels import Codes, Labels, LabelWarning, unlabelled
 from embedcache.errors import EmbedcacheError
-from embedcache.heads.bank import KINDS, balanced_weight
+from embedcache.heads.bank import KINDS, View, balanced_weight
 from embedcache.heads.spec import LARGEST
 from embedcache.heads.trained import to_numpy
 
@@ -74,7 +76,52 @@ def read_targets(y: Any, n: int, task: str = "auto") -> Targets:
     classes, codes = np.unique(labels, return_inverse=True)
     if len(classes) < 2:
         raise EmbedcacheError(f"y holds one class only ({classes[0].item()!r}): a head needs at least two")
+    _check_minus_one(classes, codes)
     return Targets(kind, codes.astype(np.int32), classes, len(classes))
+
+
+def known_labels(y: Any, n: int) -> tuple[Any, np.ndarray]:
+    """(y of the rows that have a label, their numbers int64 [k]) of what a cache says of n rows.
+
+    ``Codes``, a part of a cache's codes too, say by -1 that a row has no label; of ``Labels`` the names are learnt. All
+    else is as it was given, all rows of it. Raises EmbedcacheError where no row has a label.
+    """
+    labels = y if isinstance(y, Labels) else None
+    codes = y.codes if isinstance(y, Labels) else y
+    if not isinstance(codes, Codes) or codes.shape[:1] != (n,):
+        return codes, np.arange(n)
+    rows = np.flatnonzero(~unlabelled(codes))
+    if n and not len(rows):
+        raise EmbedcacheError(f"none of the {n:,} rows has a label: label some, or take another column")
+    known: Any = np.asarray(codes)[rows]
+    if labels is not None:
+        names = np.array(labels.classes, dtype=str)
+        known = names[known] if known.ndim == 1 else [names[row > 0].tolist() for row in known]
+    return known, rows
+
+
+def tell_left_out(train: View, val: View | None) -> None:
+    """Warns of rows without a label, which ``known_labels`` left out."""
+    said = [
+        f"{len(side.x) - len(side.rows):,} of {len(side.x):,} {what}"
+        for side, what in ((train, "rows"), (val, "validation rows"))
+        if side is not None and len(side.rows) < len(side.x)
+    ]
+    if said:
+        warnings.warn(f"left out, because they have no label: {' and '.join(said)}", LabelWarning, stacklevel=3)
+
+
+def _check_minus_one(classes: np.ndarray, codes: np.ndarray) -> None:
+    """Warns where -1 stands beside codes from 0 on: as numbers they are labels like any, from a cache they are not."""
+    if classes.dtype.kind != "i" or classes[0] != -1 or not np.array_equal(classes, np.arange(len(classes)) - 1):
+        return
+    warnings.warn(
+        f"y holds -1 in {np.count_nonzero(codes == 0):,} of {len(codes):,} rows, and it is learnt as a class beside 0 "
+        f"to {classes[-1]}; if it means that there is no label, give cache.labels(COLUMN) or a part of its codes as "
+        "they are, or leave these rows out",
+        LabelWarning,
+        stacklevel=4,
+    )
 
 
 def class_weights(

@@ -27,7 +27,7 @@ from embedcache.heads.bank import (
     standardize_stats,
 )
 from embedcache.heads.spec import HeadSpec, head_grid
-from embedcache.heads.targets import class_weights, read_targets
+from embedcache.heads.targets import class_weights, known_labels, read_targets, tell_left_out
 from embedcache.heads.trained import TrainedHead
 
 if TYPE_CHECKING:
@@ -268,26 +268,30 @@ def train_heads(
     ``X``: NumPy (float16 and float32 are read in place, memory-mapped too; other numbers are converted) or a torch
     tensor. ``task``: "classification": y integers, strings or booleans, the classes are its sorted values;
     "multilabel": y a 0/1 matrix [n, C] or a list of lists of labels; "regression": y numbers [n] or [n, C]; "auto":
-    one of the first two. ``validation``: (Xv, yv), by which each head's best epoch is chosen; without it the last
-    epoch's weights stay. ``standardize``: train on columns of mean 0 and spread 1, folded into the returned weights.
+    one of the first two. Of a y from a cache, ``cache.labels(COLUMN)`` or a part of its codes, rows without a label are
+    left out, and a LabelWarning says how many. ``validation``: (Xv, yv), by which each head's best epoch is chosen;
+    without it the last epoch's weights stay. ``standardize``: train on columns of mean 0 and spread 1, folded into the
+    returned weights.
     ``class_weight``, of heads that have none of their own: None, "balanced", a dict label -> weight, or one weight per
     class (see HeadSpec); it weighs the validation loss too. Regression trains on y of mean 0 and spread 1, also folded
     into the weights: losses are in those units, where 1 is what the mean alone reaches. Raises EmbedcacheError.
     """
     specs = _specs(grid)
     x = as_matrix(X)
-    targets = read_targets(y, len(x), task)
-    train = View(x, targets.y, np.arange(len(x)))
-    val = None
+    known, rows = known_labels(y, len(x))
+    targets = read_targets(known, len(rows), task)
+    train, val = _view(x, targets.y, rows), None
     if validation is not None:
         if not isinstance(validation, (tuple, list)) or len(validation) != 2:
             raise EmbedcacheError("validation must be a pair: (X, y)")
         xv = as_matrix(validation[0], "the validation X")
         if not len(xv):
             raise EmbedcacheError("the validation X has no rows: leave validation out, or give it some")
-        val = View(xv, targets.more(validation[1], len(xv)), np.arange(len(xv)))
+        known, val_rows = known_labels(validation[1], len(xv))
+        val = _view(xv, targets.more(known, len(val_rows)), val_rows)
     elif early_stop:
         raise EmbedcacheError("early_stop needs validation rows: give validation=(X, y)")
+    tell_left_out(train, val)
     names = range(targets.outputs) if targets.classes is None else targets.classes
     weight = class_weights(class_weight, targets.y, names, targets.kind)
     what = Task(train, val, targets.outputs, class_weight=weight, kind=targets.kind)
@@ -310,6 +314,14 @@ def train_heads(
         if targets.classes is not None:
             head.classes = targets.classes.tolist()
     return result
+
+
+def _view(x: np.ndarray, y: np.ndarray, rows: np.ndarray) -> View:
+    """``rows`` of x, read where they lie; y has theirs alone."""
+    if len(rows) < len(x):
+        of_rows, y = y, np.zeros((len(x), *y.shape[1:]), y.dtype)
+        y[rows] = of_rows
+    return View(x, y, rows)
 
 
 def _specs(grid: Any) -> list[HeadSpec]:
