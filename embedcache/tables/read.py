@@ -8,6 +8,7 @@ from typing import Any
 
 from embedcache.errors import EmbedcacheError
 from embedcache.tables.formats import FORMATS
+from embedcache.tables.formats.base import Whole
 from embedcache.tables.source import COMPRESSIONS, Source, existing_file, explained, known_encoding
 
 OTHERS = {
@@ -67,3 +68,9 @@ def read_batches(
     """What ``Format.batches`` gives, its errors in one line."""
     with explained(source):
         yield from source.format.batches(source, wanted, required, batch_rows)
+
+
+def read_whole(source: Source, batch_rows: int) -> Iterator[Whole]:
+    """What ``Format.whole`` gives, its errors in one line."""
+    with explained(source):
+        yield from source.format.whole(source, batch_rows)

@@ -8,7 +8,7 @@ from typing import Any
 
 from embedcache.errors import EmbedcacheError
 from embedcache.tables.formats.arrow_values import arrow_strings, not_utf8
-from embedcache.tables.formats.base import Format
+from embedcache.tables.formats.base import Format, Whole
 from embedcache.tables.source import Source, check_columns, one_line
 
 FILE, OLD = b"ARROW1", b"FEA1"  # how a file begins; a stream has no such mark
@@ -28,22 +28,35 @@ class ArrowIpc(Format):
     def batches(
         self, source: Source, wanted: Mapping[str, str], required: set[str], batch_rows: int
     ) -> Iterator[list[Any]]:
-        import pyarrow as pa
-
         check_columns(source, wanted, self.columns(source))
         with _opened(source, list(wanted)) as (_, batches):
             for batch in batches:
                 columns = [batch.column(batch.schema.get_field_index(name)) for name in wanted]
-                try:
-                    for column in columns:
-                        column.validate(full=True)  # a file may state offsets that point anywhere
-                except pa.ArrowInvalid as error:
-                    raise (not_utf8 if "UTF8" in str(error) else _damaged)(source, error) from error
+                _validate(source, columns)
                 for start in range(0, len(batch), batch_rows):
                     yield [arrow_strings(source, column.slice(start, batch_rows)) for column in columns]
 
+    def whole(self, source: Source, batch_rows: int) -> Iterator[Whole]:
+        with _opened(source) as (_, batches):
+            for batch in batches:
+                _validate(source, batch.columns)
+                for start in range(0, len(batch), batch_rows):
+                    part = batch.slice(start, batch_rows)
+                    yield Whole(part.schema.names, part.columns, part.schema.metadata)
+
     def place(self, source: Source, row: int) -> str:
         return f"row {row + 1}"
+
+
+def _validate(source: Source, columns: list[Any]) -> None:
+    """A file may state offsets that point anywhere."""
+    import pyarrow as pa
+
+    try:
+        for column in columns:
+            column.validate(full=True)
+    except pa.ArrowInvalid as error:
+        raise (not_utf8 if "UTF8" in str(error) else _damaged)(source, error) from error
 
 
 @contextmanager

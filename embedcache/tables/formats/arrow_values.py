@@ -15,7 +15,7 @@ def arrow_strings(source: Source, column: Any) -> Any:
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     if str(column.type) not in ("string", "large_string", "string_view"):
-        return _python_values(column)
+        return python_values(column)
     try:
         column.validate(full=True)
     except pa.ArrowInvalid as error:
@@ -27,7 +27,7 @@ def not_utf8(source: Source, error: Exception) -> EmbedcacheError:
     return EmbedcacheError(f"{source.path}: holds strings that are not UTF-8 ({one_line(error)}): write it again")
 
 
-def _python_values(column: Any) -> list[Any]:
+def python_values(column: Any) -> list[Any]:
     """A column as Python values; times that Python does not have (nanoseconds, the year 10000) as text."""
     import pyarrow as pa
 

@@ -4,11 +4,40 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from embedcache.tables.source import Source
+
+
+class _Absent:
+    """What a JSON object has in place of a key that it lacks; null is another thing."""
+
+    def __repr__(self) -> str:
+        return "ABSENT"
+
+
+ABSENT = _Absent()
+
+
+@dataclass
+class Whole:
+    """Some rows with everything that is in them.
+
+    Attributes:
+        names: of the columns, in the order of the file; a CSV may have one name twice.
+        columns: of each name an Arrow array, or a list of values as the format has them (ABSENT: JSON lacks the key).
+        metadata: of an Arrow schema.
+    """
+
+    names: list[str]
+    columns: list[Any]
+    metadata: dict[bytes, bytes] | None = None
+
+    def __len__(self) -> int:
+        return len(self.columns[0]) if self.columns else 0
 
 
 class Format(ABC):
@@ -19,12 +48,14 @@ class Format(ABC):
         is_text: characters in some encoding, which a compressed file may hold too.
         has_header: the columns are named apart from the rows, so that a file may have columns and no rows.
         lists_as_json: a cell cannot be a list, so that a list of labels is written as JSON.
+        is_free: which columns there are, and of which types, is known only from all rows.
     """
 
     suffixes: tuple[str, ...] = ()
     is_text = True
     has_header = False
     lists_as_json = False
+    is_free = False
 
     @abstractmethod
     def columns(self, source: Source) -> list[str]:
@@ -39,6 +70,13 @@ class Format(ABC):
         A column is an Arrow array of large strings (whose bytes go into the cache as they are), or where the format
         does not give that, a list of values as it gives them. Columns in ``required`` must be in every row, where
         rows can lack one.
+        """
+
+    @abstractmethod
+    def whole(self, source: Source, batch_rows: int) -> Iterator[Whole]:
+        """All columns of at most ``batch_rows`` rows at a time, with the types that the format gives them.
+
+        Of JSON each batch has the columns that its own rows have.
         """
 
     @abstractmethod

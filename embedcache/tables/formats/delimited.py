@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from embedcache.errors import EmbedcacheError
-from embedcache.tables.formats.base import Records
+from embedcache.tables.formats.base import Records, Whole
 from embedcache.tables.formats.blocks import NEWLINE, QUOTE, is_utf8, read_block
 from embedcache.tables.source import Source, changed, check_columns, note
 
@@ -51,7 +51,17 @@ class Delimited(Records):
     def batches(
         self, source: Source, wanted: Mapping[str, str], required: set[str], batch_rows: int
     ) -> Iterator[list[Any]]:
-        """Arrow's parser for blocks that all parsers read alike, for the header and all others Python's strict one."""
+        for part in self._read(source, wanted, batch_rows):
+            yield part.columns
+
+    def whole(self, source: Source, batch_rows: int) -> Iterator[Whole]:
+        return self._read(source, None, batch_rows)
+
+    def _read(self, source: Source, wanted: Mapping[str, str] | None, batch_rows: int) -> Iterator[Whole]:
+        """The columns ``wanted``, or all of them.
+
+        By Arrow's parser for blocks that all parsers read alike, for the header and all others by Python's strict one.
+        """
         separator = self.separator(source)
         with source.binary() as file:
             header: list[str] = []
@@ -67,12 +77,12 @@ class Delimited(Records):
                         header = next(filter(None, reader), [])
                         if not header:
                             return
-                        check_columns(source, wanted, header)
-                    getters = [itemgetter(header.index(name)) for name in wanted]
+                    places = _places(source, wanted, header)
+                    names, getters = [header[place] for place in places], list(map(itemgetter, places))
                     while rows := list(islice(filter(None, reader), batch_rows)):  # blank lines are no rows
                         if set(map(len, rows)) != {len(header)}:
                             self._explain(source)
-                        yield [list(map(get, rows)) for get in getters]
+                        yield Whole(names, [list(map(get, rows)) for get in getters])
                 except csv.Error:
                     self._explain(source)
 
@@ -153,9 +163,17 @@ def _reader(lines: Iterable[str], separator: str) -> Any:
     return csv.reader(lines, delimiter=separator, strict=True)
 
 
+def _places(source: Source, wanted: Mapping[str, str] | None, header: list[str]) -> list[int]:
+    """Of the columns wanted (None: of all) in a record. Raises EmbedcacheError where one is missing."""
+    if wanted is None:
+        return list(range(len(header)))
+    check_columns(source, wanted, header)
+    return [header.index(name) for name in wanted]
+
+
 def _read_plain(
-    source: Source, file: Any, separator: str, wanted: Mapping[str, str], batch_rows: int
-) -> Generator[list[Any], None, tuple[list[str], bytes]]:
+    source: Source, file: Any, separator: str, wanted: Mapping[str, str] | None, batch_rows: int
+) -> Generator[Whole, None, tuple[list[str], bytes]]:
     """Yield batches as long as blocks are plain; return the header and the first block that is not, up to a line's end.
 
     The header is empty where not even that could be read; the block is empty at the end of the file.
@@ -168,15 +186,15 @@ def _read_plain(
         return [], block
     if not header:
         return [], block
-    check_columns(source, wanted, header)
-    places = [str(header.index(name)) for name in wanted]
+    places = _places(source, wanted, header)
+    names = [header[place] for place in places]
     block = lines.read().encode()
     while block:
-        table = _parse_plain(block, separator, len(header), places)
+        table = _parse_plain(block, separator, len(header), list(map(str, places)))
         if table is None:
             break
         for batch in table.to_batches(batch_rows):
-            yield batch.columns
+            yield Whole(names, batch.columns)
         block = read_block(file)
     return header, block
 

@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Any
 
 from embedcache.errors import EmbedcacheError
-from embedcache.tables.formats.base import Format
+from embedcache.tables.formats.base import Format, Whole
 from embedcache.tables.source import Source, check_columns, note, one_line
 
 MOST_ROWS = 1 << 20  # of a sheet, by Excel's own limit
@@ -25,6 +25,7 @@ class Excel(Format):
     """
 
     suffixes = (".xlsx", ".xlsm")
+    is_free = True
     is_text = False
     has_header = True
     lists_as_json = True
@@ -36,14 +37,26 @@ class Excel(Format):
     def batches(
         self, source: Source, wanted: Mapping[str, str], required: set[str], batch_rows: int
     ) -> Iterator[list[Any]]:
+        for part in self._read(source, wanted, batch_rows):
+            yield part.columns
+
+    def whole(self, source: Source, batch_rows: int) -> Iterator[Whole]:
+        return self._read(source, None, batch_rows)
+
+    def _read(self, source: Source, wanted: Mapping[str, str] | None, batch_rows: int) -> Iterator[Whole]:
+        """The columns ``wanted``, or all."""
         with closing(_rows(source)) as rows:
             header = _header(next(rows, (0, ()))[1])
             if not header:
                 return
-            check_columns(source, wanted, header)
-            places = [header.index(name) for name in wanted]
+            places = list(range(len(header)))
+            if wanted is not None:
+                check_columns(source, wanted, header)
+                places = [header.index(name) for name in wanted]
+            names = [header[place] for place in places]
             while batch := [row for _, row in islice(rows, batch_rows)]:
-                yield [[_value(row[place]) if place < len(row) else None for row in batch] for place in places]
+                cells = [[_value(row[place]) if place < len(row) else None for row in batch] for place in places]
+                yield Whole(names, cells)
 
     def place(self, source: Source, row: int) -> str:
         with closing(_rows(source)) as rows:

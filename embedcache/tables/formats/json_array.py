@@ -10,8 +10,8 @@ from typing import Any
 
 from embedcache.errors import EmbedcacheError
 from embedcache.tables.formats import blocks
-from embedcache.tables.formats.base import Records
-from embedcache.tables.formats.json_lines import FIRST_ROWS, JsonLines, explain, keys, values_of
+from embedcache.tables.formats.base import Records, Whole
+from embedcache.tables.formats.json_lines import FIRST_ROWS, JsonLines, explain, keys, values_of, whole_of
 from embedcache.tables.source import Source, check_columns
 
 LARGEST = 1 << 27  # characters of one object; more are not a row of a table
@@ -29,6 +29,7 @@ class JsonArray(Records):
     """
 
     suffixes = (".json",)
+    is_free = True
 
     def columns(self, source: Source) -> list[str]:
         if _has_lines(source):
@@ -52,6 +53,16 @@ class JsonArray(Records):
             if values is None:
                 explain(source, required)
             yield values
+
+    def whole(self, source: Source, batch_rows: int) -> Iterator[Whole]:
+        if _has_lines(source):
+            yield from JsonLines().whole(source, batch_rows)
+            return
+        objects = (record for _, record in self.records(source))
+        while rows := list(islice(objects, batch_rows)):
+            if not all(type(row) is dict for row in rows):
+                explain(source)
+            yield whole_of(rows)
 
     def records(self, source: Source) -> Iterator[tuple[int, Any]]:
         if _has_lines(source):

@@ -14,7 +14,7 @@ import numpy as np
 from embedcache.errors import EmbedcacheError
 from embedcache.tables.formats import blocks
 from embedcache.tables.formats.arrow_values import arrow_strings
-from embedcache.tables.formats.base import Records
+from embedcache.tables.formats.base import ABSENT, Records, Whole
 from embedcache.tables.source import Source, changed, check_columns, one_line
 
 FIRST_ROWS = 8192  # whose keys are the columns
@@ -22,6 +22,7 @@ FIRST_ROWS = 8192  # whose keys are the columns
 
 class JsonLines(Records):
     suffixes = (".jsonl", ".ndjson")
+    is_free = True
 
     def columns(self, source: Source) -> list[str]:
         with source.text() as file:
@@ -55,6 +56,11 @@ class JsonLines(Records):
                 if utf8 and schema is None:
                     schema = _schema(wanted, values)
 
+    def whole(self, source: Source, batch_rows: int) -> Iterator[Whole]:
+        with source.text() as file:
+            while lines := list(islice(file, batch_rows)):
+                yield whole_of(_rows(source, lines))
+
     def records(self, source: Source) -> Iterator[tuple[int, Any]]:
         with source.text() as file:
             for line, text in enumerate(file, 1):
@@ -65,6 +71,12 @@ class JsonLines(Records):
 def keys(rows: Iterable[Mapping[str, Any]]) -> list[str]:
     """The columns. A label may be absent from some rows, but not from all of the first batch."""
     return list(dict.fromkeys(key for row in rows for key in row))
+
+
+def whole_of(rows: Sequence[Mapping[str, Any]]) -> Whole:
+    """Objects as the columns that any of them has."""
+    names = keys(rows)
+    return Whole(names, [[row.get(name, ABSENT) for row in rows] for name in names])
 
 
 def values_of(rows: Sequence[Mapping[str, Any]], wanted: Iterable[str], required: set[str]) -> list[list[Any]] | None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any
 
-from embedcache.tables.formats.base import Records
+from embedcache.tables.formats.base import Records, Whole
 from embedcache.tables.source import Source, check_columns
 
 
@@ -25,6 +25,10 @@ class PlainText(Records):
             while lines := [line.rstrip("\n") for line in islice(file, batch_rows)]:
                 check_columns(source, wanted, ["text"])
                 yield [lines]
+
+    def whole(self, source: Source, batch_rows: int) -> Iterator[Whole]:
+        for columns in self.batches(source, {"text": ""}, {"text"}, batch_rows):
+            yield Whole(["text"], columns)
 
     def records(self, source: Source) -> Iterator[tuple[int, Any]]:
         with source.text() as file:
