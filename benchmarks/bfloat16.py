@@ -36,7 +36,7 @@ def measure(path: str, label: str | None, group: str | None, seeds: int) -> dict
                 of = accuracy[f"{pooling}: {name}"] = {mode: [] for mode in MODES}
                 for seed in range(seeds):
                     recipe = make_recipe(name, seed=seed)
-                    split = make_split(data.y, cache.hashes, data.groups, seed=seed, val=recipe.val, test=recipe.test)
+                    split = make_split(data.y, cache.hashes, data.keys, seed=seed, val=recipe.val, test=recipe.test)
                     task = make_task(data, split, recipe.standardize, "none")
                     heads = [(spec, 0) for spec in recipe.specs()]
                     for mode in MODES:

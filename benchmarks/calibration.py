@@ -33,7 +33,7 @@ HEADS: dict[str, tuple[dict[str, Any], bool]] = {
 def measure(cache: Cache, arguments: argparse.Namespace, seed: int) -> dict[str, dict[str, float]]:
     """Of every head on one split, 80/10/10: the temperature, ECE and loss on the test rows without and with it."""
     data = load_data(cache, arguments.label, arguments.pooling, -1, arguments.group)
-    split = make_split(data.y, cache.hashes, data.groups, seed=seed)
+    split = make_split(data.y, cache.hashes, data.keys, seed=seed)
     results = {}
     for name, (changes, last) in HEADS.items():
         settings = make_recipe("default", seed=seed, **changes)

@@ -30,7 +30,7 @@ def measure(cache: Cache, label: str | None, group: str | None, rows: int, seed:
     left_out = np.random.default_rng(seed).permutation(cache.rows)[rows:]
     y = first.y.copy()
     y[left_out] = -1
-    split = make_split(y, cache.hashes, first.groups, seed=seed)
+    split = make_split(y, cache.hashes, first.keys, seed=seed)
     results = {name: scores["test_accuracy"] for name, scores in run_baselines(cache.texts, y, split).items()}
     for pooling, one in data.items():
         one.y = y

@@ -175,7 +175,7 @@ class Opinions:
     ) -> None:
         data, classes = table.data, len(table.data.classes)
         sides = {
-            seed: make_folds(data.y, table.cache.hashes, data.groups, folds=table.folds, seed=SEED + seed)
+            seed: make_folds(data.y, table.cache.hashes, data.keys, folds=table.folds, seed=SEED + seed)
             for seed in dict.fromkeys(seeds)
         }
         progress = None if tell is None else lambda done, total: tell(done, total, done)

@@ -9,12 +9,10 @@ import numpy as np
 
 from embedcache.cache import Cache
 from embedcache.errors import EmbedcacheError
-from embedcache.heads.column import rows_digest
-from embedcache.heads.data import load_data
 from embedcache.heads.run import load_run
-from embedcache.heads.split import article_split, make_split
+from embedcache.heads.sides import stored_sides
+from embedcache.heads.split import SIDES
 
-SIDES = ("train", "val", "test")
 MOST_SIDES = 20
 
 
@@ -59,27 +57,12 @@ def column_sides(cache: Cache, column: str) -> Sides:
 def run_sides(cache: Cache, path: str | Path, label: str | None) -> Sides:
     """The rows that a run of train-head on this cache trained, validated and tested on.
 
-    Raises EmbedcacheError where there is no such run or column in it, or where the cache has other rows than then.
+    Rows that are new since then are on no side. Raises EmbedcacheError where there is no such run or column in it, or
+    where the run does not hold its sides and the cache has other rows than then.
     """
     run = load_run(path)
     name = label if label is not None else next(iter(run.columns))
     if name not in run.columns:
         raise EmbedcacheError(f"--run {path}: it has no heads for {name!r}, but for {', '.join(run.columns)}")
-    info = run.columns[name].info
-    settings, wanted, group = info["settings"], info["split"]["digests"], info["split"]["group"]
-    data = load_data(cache, name, None, cache.outputs[0][1], group, info["kind"])
-    stratify = info["kind"] == "classification"
-    shares = {"val": settings["val"], "test": settings["test"]}
-    made = [lambda: make_split(data.codes, cache.hashes, data.groups, **shares, stratify=stratify)]
-    if info["recipe"] == "article" and stratify:
-        made.append(lambda: article_split(data.codes, cache.hashes))
-    for make in made:
-        split = make()
-        if all(rows_digest(getattr(split, side)) == wanted[side] for side in SIDES):
-            codes = np.full(cache.rows, -1, np.int64)
-            for i, side in enumerate(SIDES):
-                codes[getattr(split, side)] = i
-            return Sides(codes, list(SIDES))
-    raise EmbedcacheError(
-        f"--run {path} was trained on other rows than {cache.path} has now: train it again, or leave --run out"
-    )
+    codes = stored_sides(cache, run.columns[name], f"--run {path}")
+    return Sides(codes.astype(np.int64), list(SIDES))

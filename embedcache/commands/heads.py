@@ -65,6 +65,9 @@ RATE = Number(float, 0, above=True)
     "--folds", type=Number(int, 2), metavar="K", help="K folds in place of --val; the best is trained again on all."
 )
 @click.option("--group", help="Rows with the same value in this column stay on one side of the split.")
+@click.option("--split", type=Number(int, 0, 2**63), metavar="SEED", help="Deals texts to the sides.  [default: 42]")
+@click.option("--split-column", metavar="COL", help="The column that says train, val or test.")
+@click.option("--same-split", metavar="RUN", help="Sides as in RUN; texts that it does not know are dealt as it did.")
 @click.option("--standardize/--no-standardize", default=None, help="Zero mean, unit variance for every feature.")
 @click.option("--early-stop", type=Number(int, 0), metavar="N", help="Stop a head after N epochs without gain.")
 @pooling_option
@@ -88,10 +91,17 @@ def train_head(as_json: bool, cache: str, run: str, **options: Any) -> None:
       ... --schedule cosine,linear --warmup 0.1 --label-smoothing 0,0.1
       ... --label genre,stars                          both columns, in one bank
       ... --label stars --task regression              numbers, not classes
+      ... --split-column part                          of train, val, test
       ... --resume                                     after Ctrl-C, or for more
     """
     from embedcache.heads.job import train_head as train
 
+    chosen = [name for name in ("split", "split_column", "same_split") if options[name] is not None]
+    if len(chosen) > 1:
+        both = " and ".join(f"--{name.replace('_', '-')}" for name in chosen)
+        raise click.UsageError(f"{both}: give one of them")
+    if options["test"] is not None and chosen and chosen[0] != "split":
+        raise click.UsageError(f"--test and --{chosen[0].replace('_', '-')}: give one of them")
     ranges = [name for name, value in options.items() if isinstance(value, Range)]
     if ranges and not options["random"]:
         name = ranges[0].replace("_", "-")

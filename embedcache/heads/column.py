@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -17,10 +16,12 @@ from embedcache.heads.data import load_data, make_task
 from embedcache.heads.examples import Judged, describe_targets, find_mistakes, find_thresholds, value_pairs
 from embedcache.heads.leaderboard import Entry, make_leaderboard, predict_rows, seed_spread
 from embedcache.heads.metrics import Evaluation, evaluate, main_score, number
+from embedcache.heads.predictions import Predictions
 from embedcache.heads.recipes import Recipe
 from embedcache.heads.resume import task_digest
+from embedcache.heads.sides import Dealing, deal
 from embedcache.heads.spec import HeadSpec
-from embedcache.heads.split import SEED, Split, article_split, make_folds, make_split, split_notes
+from embedcache.heads.split import SIDES, Split, make_folds, rows_digest, split_notes
 from embedcache.heads.times import Times
 from embedcache.heads.trained import TrainedHead
 
@@ -39,7 +40,7 @@ class Plan:
     layer: int
     group: str | None
     folds: int | None
-    article: bool  # the split is the article's own
+    dealing: Dealing
 
     @property
     def class_weight(self) -> str:
@@ -54,7 +55,7 @@ class ColumnReport:
     label: str
     kind: str  # classification, multilabel or regression
     classes: list[str]
-    split: dict[str, Any]  # rows of train, val, test; unlabelled, duplicates, conflicts, left_out; group, folds
+    split: dict[str, Any]  # rows of each side, what was special, how it was dealt: see docs/splits.md
     best: dict[str, Any]  # name, hyperparameters, epochs, scores on val and test
     evaluation: dict[str, dict[str, Any] | None]  # of the best head on val and test: metrics.Evaluation
     baselines: dict[str, dict[str, Any]]
@@ -74,7 +75,8 @@ class Column:
         self.data = load_data(cache, label, plan.pooling, plan.layer, plan.group, plan.task)
         if x is not None:
             self.data.x = x  # one matrix for all columns
-        self.split = self._split()
+        settings = plan.settings
+        self.split, self._dealt = deal(cache, self.data, plan.dealing, settings.val, settings.test)
         self.sides = self._folds() if plan.folds else [self.split]
         self.tasks = [self.task(side) for side in self.sides]
 
@@ -89,17 +91,10 @@ class Column:
     def task(self, side: Split) -> Task:
         return make_task(self.data, side, self.plan.settings.standardize, self.plan.class_weight)
 
-    def _split(self) -> Split:
-        data, settings, hashes = self.data, self.plan.settings, self.cache.hashes
-        classes = self.kind == "classification"  # others cannot be stratified
-        if self.plan.article and classes:
-            return article_split(data.codes, hashes)
-        return make_split(data.codes, hashes, data.groups, val=settings.val, test=settings.test, stratify=classes)
-
     def _folds(self) -> list[Split]:
-        codes, classes = self.data.codes.copy(), self.kind == "classification"
-        codes[self.split.test] = -1
-        return make_folds(codes, self.cache.hashes, self.data.groups, folds=self.plan.folds or 0, stratify=classes)
+        codes, classes = np.full_like(self.data.codes, -1), self.kind == "classification"
+        codes[self.split.train] = self.data.codes[self.split.train]
+        return make_folds(codes, self.cache.hashes, self.data.keys, folds=self.plan.folds or 0, stratify=classes)
 
     def digests(self) -> list[str]:
         """What each task is known by when heads are looked for that need no second training."""
@@ -155,13 +150,13 @@ class Column:
         (outputs,) = predict_rows([best], data.x, rows)
         return evaluate(data.y[rows], outputs, data.classes, data.kind, temperature=temperature, interval=True)
 
-    def examples(self, winner: Entry, best: TrainedHead) -> dict[str, Any]:
+    def examples(self, judged: dict[str, Judged]) -> dict[str, Any]:
         """What run.json keeps of single rows, of "test" and "val" (folds: by the head that did not learn from the row).
 
         targets: examples.describe_targets of each side; mistakes; a regression's pairs; the labels' thresholds.
         """
-        data, judged = self.data, self._judged(winner, best)
-        sides = {side: data.y[getattr(self.split, side)] for side in ("train", "val", "test")}
+        data = self.data
+        sides = {side: data.y[getattr(self.split, side)] for side in SIDES}
         found: dict[str, Any] = {"targets": {side: describe_targets(y, data.kind) for side, y in sides.items()}}
         found["mistakes"] = {
             side: find_mistakes(one, data.classes, data.kind, self.cache.hashes) for side, one in judged.items()
@@ -172,7 +167,7 @@ class Column:
             found["thresholds"] = find_thresholds(judged["val"], judged.get("test"), data.classes)
         return found
 
-    def _judged(self, winner: Entry, best: TrainedHead) -> dict[str, Judged]:
+    def judged(self, winner: Entry, best: TrainedHead) -> dict[str, Judged]:
         """The sides that have rows."""
         x, y, test = self.data.x, self.data.y, self.split.test
         parts = [(head, side.val) for head, side in zip(winner.heads, self.sides, strict=True) if len(side.val)]
@@ -185,13 +180,26 @@ class Column:
             judged["test"] = Judged(test, y[test], predict_rows([best], x, test)[0])
         return judged
 
+    def predictions(self, judged: dict[str, Judged]) -> Predictions:
+        """What predictions.parquet holds."""
+        data, classes = self.data, len(self.data.classes)
+        rows = [np.zeros(0, np.int64), *(one.rows for one in judged.values())]
+        outputs = [np.zeros((0, classes), np.float32), *(one.outputs for one in judged.values())]
+        fold = np.full(sum(map(len, rows)), -1)
+        if self.plan.folds and "val" in judged:  # the first in judged
+            fold[: len(judged["val"].rows)] = np.repeat(np.arange(len(self.sides)), [len(s.val) for s in self.sides])
+        side = self.split.codes(self.cache.rows)
+        ids, hashes = self.cache.ids, self.cache.hashes
+        every = (data.kind, data.classes, side, hashes, ids, data.y, np.concatenate(rows), np.concatenate(outputs))
+        return Predictions(*every, fold)
+
     def _split_report(self) -> dict[str, Any]:
         split = self.split
-        counts = ("unlabelled", "duplicates", "conflicts", "left_out")
-        report = {side: len(getattr(split, side)) for side in ("train", "val", "test")}
+        counts = ("unlabelled", "duplicates", "conflicts", "left_out", "unsided")
+        report: dict[str, Any] = {side: len(getattr(split, side)) for side in SIDES}
         report |= {count: getattr(split, count) for count in counts}
         folds = [{"train": len(side.train), "val": len(side.val)} for side in self.sides] if self.plan.folds else None
-        return {**report, "group": self.plan.group, "folds": folds}
+        return {**report, "group": self.plan.group, "folds": folds, **self._dealt}
 
     def _best_report(
         self, winner: Entry, best: TrainedHead, val: Evaluation | None, test: Evaluation | None
@@ -246,7 +254,7 @@ class Column:
 
     def about(self, report: ColumnReport) -> dict[str, Any]:
         """What run.json says of this column."""
-        digests = {side: rows_digest(getattr(self.split, side)) for side in ("train", "val", "test")}
+        digests = {side: rows_digest(getattr(self.split, side)) for side in SIDES}
         return {
             "dim": self.data.x.shape[1],
             "dtype": str(self.data.x.dtype),
@@ -255,15 +263,10 @@ class Column:
             "label": self.data.label,
             "kind": self.kind,
             "classes": self.data.classes,
-            "split": {**report.split, "seed": SEED, "digests": digests},
+            "split": {**report.split, "digests": digests},
             "best": report.best,
             "evaluation": report.evaluation,
             "baselines": report.baselines,
             "spread": report.spread,
             "notes": report.notes,
         }
-
-
-def rows_digest(rows: np.ndarray) -> str:
-    """Of a set of row numbers: the same rows of the same cache, the same digest."""
-    return hashlib.blake2b(np.sort(rows).astype("<i8").tobytes(), digest_size=16).hexdigest()

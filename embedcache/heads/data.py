@@ -31,6 +31,8 @@ class Data:
             the label, else 0, all -1 without labels. regression: float32 [N, 1], NaN without a value.
         classes: the name of each output: classes, labels, or for a regression the column itself.
         groups: int64 [N], -1 without a group; or None.
+        keys: uint8 [N, 16], equal for rows that stay on one side of a split: the hash of the group, of the text where
+            there is no group; None without a group column.
     """
 
     x: np.ndarray
@@ -41,6 +43,7 @@ class Data:
     pooling: str
     layer: int
     kind: str = "classification"
+    keys: np.ndarray | None = None
 
     @property
     def labelled(self) -> np.ndarray:
@@ -72,8 +75,12 @@ def load_data(
     label = _target_column(cache, label, task)
     y, classes, kind = _targets(cache, label, task)
     pooling = pooling or ("cls" if "cls" in cache.poolings else cache.poolings[0])
-    groups = None if group is None else _group_codes(cache, group, label)
-    return Data(cache.embeddings(pooling, layer), y, classes, groups, label, pooling, layer, kind)
+    groups = keys = None
+    if group is not None:
+        groups, names = _group_codes(cache, group, label)
+        values = hash_texts([name.encode("utf-8", "surrogatepass") for name in [*names, ""]])  # the last is code -1's
+        keys = np.where(groups[:, None] >= 0, values[groups], cache.hashes)
+    return Data(cache.embeddings(pooling, layer), y, classes, groups, label, pooling, layer, kind, keys)
 
 
 def make_task(data: Data, side: Split, standardize: bool, class_weight: str) -> Task:
@@ -237,18 +244,19 @@ def _others(cache: Cache, label: str) -> str:
     return f"--label names another: {', '.join(others)}" if others else "extract with another --label column"
 
 
-def _group_codes(cache: Cache, group: str, label: str) -> np.ndarray:
-    """int64 [N], one number per value of the column; -1 where it is blank."""
+def _group_codes(cache: Cache, group: str, label: str) -> tuple[np.ndarray, list[str]]:
+    """(int64 [N], one number per value of the column, -1 where it is blank; the values)."""
     if group == label:
         raise EmbedcacheError(f"--group {group}: that is the label itself; group by a column such as author or film")
     if group in cache.labels_names:
-        codes = cache.labels(group)[0]
+        codes, names = cache.labels(group)
         if codes.ndim == 2:
             raise EmbedcacheError(f"--group {group}: that column holds lists; group by one with a single value a row")
-        return codes.astype(np.int64)
+        return codes.astype(np.int64), list(names)
     if group not in cache.column_names:
         known: Sequence[str] = [*cache.column_names, *(name for name in cache.labels_names if name != label)]
         there = f"it has {', '.join(known)}" if known else f"run extract again with --keep {group}"
         raise EmbedcacheError(f"--group {group}: {cache.path} keeps no such column; {there}")
     number: dict[str, int] = {"": -1}
-    return np.array([number.setdefault(value.strip(), len(number)) for value in cache.column(group)], np.int64)
+    codes = np.array([number.setdefault(v.strip(), len(number) - 1) for v in cache.column(group)], np.int64)
+    return codes, list(number)[1:]

@@ -16,9 +16,11 @@ from embedcache.cache import Cache, open_cache
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.column import Column, ColumnReport, Plan
 from embedcache.heads.leaderboard import Entry, evaluations, history_rows
+from embedcache.heads.predictions import Predictions
 from embedcache.heads.recipes import Recipe, make_recipe
 from embedcache.heads.resume import unfinished_path
 from embedcache.heads.run import Contents, check_target, write_columns, write_run
+from embedcache.heads.sides import Dealing, check_dealing
 from embedcache.heads.split import check_shares
 from embedcache.heads.sweep import Range
 from embedcache.heads.times import Times
@@ -76,6 +78,9 @@ def train_head(
     test: float | None = None,
     folds: int | None = None,
     group: str | None = None,
+    split: int | None = None,
+    split_column: str | None = None,
+    same_split: str | Path | None = None,
     standardize: bool | None = None,
     early_stop: int | None = None,
     pooling: str | None = None,
@@ -98,7 +103,9 @@ def train_head(
     the same for all heads: weighted by class only where every head is trained with class_weight "balanced". ``folds``:
     K folds of all rows but the test's in place of ``val``: every combination is trained K times, the lowest mean loss
     wins, and one head with its settings is trained on all K folds together. ``group``: a kept or label column; rows
-    with one value stay on one side. ``progress(done, total, rows)`` hears of head-epochs, and of training rows summed
+    with one value stay on one side. ``split``: the seed by which texts (or groups) are dealt to the sides, 42 for None;
+    or ``split_column``: a kept or label column with the values train, val and test; or ``same_split``: a run whose
+    sides are taken over, by text. ``progress(done, total, rows)`` hears of head-epochs, and of training rows summed
     over heads; ``tell`` of what is good to know before the training begins.
 
     ``run`` may be a run already: it is replaced, at the very end. ``resume``: heads that it holds, or that an
@@ -116,9 +123,12 @@ def train_head(
     settings = make_recipe(recipe, **sweep, **common, val=0.0 if folds else val, test=test)
     specs = settings.specs()  # an unusable value is said before anything is read
     _check_settings(settings, task, folds, val, early_stop)
+    dealing = Dealing(split, split_column, None if same_split is None else str(same_split))
+    check_dealing(dealing, val, test)
     check_target(run)
-    article = recipe == "article" and val is None and test is None and group is None and not folds
-    plan = Plan(recipe, settings, specs, task, pooling, layer, group, folds, article)
+    if recipe == "article" and dealing == Dealing() and val is None and test is None and group is None and not folds:
+        dealing = Dealing(article=True)
+    plan = Plan(recipe, settings, specs, task, pooling, layer, group, folds, dealing)
     options = Options(early_stop or 0, engine, device, compute, threads)
     with open_cache(cache) as opened:
         columns: list[Column] = []
@@ -184,7 +194,8 @@ class Job:
             best = self.trainer.train_again(column, entries[0]) if column.plan.folds else entries[0].heads[0]
         report = column.report(entries, best, times)
         with times.of("evaluation"):
-            return Result(column, entries, best, report, column.examples(entries[0], best))
+            judged = column.judged(entries[0], best)
+            return Result(column, entries, best, report, column.examples(judged), column.predictions(judged))
 
     def _report(self, results: Sequence[Result], bank: Bank, start: float) -> HeadReport:
         first, plan = results[0], self.trainer.plan
@@ -213,7 +224,7 @@ class Job:
             "encoder": self.cache.encoder,
             "recipe": report.recipe,
             "settings": self.trainer.plan.settings.to_dict(),
-            "options": {"task": self.trainer.plan.task, **asdict(self.trainer.options)},
+            "options": {"task": self.trainer.plan.task, **_dealt(self.trainer.plan), **asdict(self.trainer.options)},
             "engine": bank.engine,
             "train_seconds": bank.seconds,
             "seconds": report.seconds,
@@ -238,6 +249,7 @@ class Result:
     best: TrainedHead
     report: ColumnReport
     examples: dict[str, Any]
+    predictions: Predictions
 
 
 def _contents(result: Result, bank: Bank, info: dict[str, Any]) -> Contents:
@@ -256,7 +268,14 @@ def _contents(result: Result, bank: Bank, info: dict[str, Any]) -> Contents:
         "identities": dict(zip(heads, bank.identities[column.label], strict=True)),
     }
     leaderboard = [entry.row(i + 1) for i, entry in enumerate(result.entries)]
-    return Contents(about, result.best, heads, leaderboard, list(history_rows(ordered)), evaluations(result.entries))
+    history, found = list(history_rows(ordered)), evaluations(result.entries)
+    return Contents(about, result.best, heads, leaderboard, history, found, result.predictions)
+
+
+def _dealt(plan: Plan) -> dict[str, Any]:
+    """The options that chose the split."""
+    dealing = plan.dealing
+    return {"split": dealing.seed, "split_column": dealing.column, "same_split": dealing.run}
 
 
 def _draw_notes(plan: Plan) -> list[str]:

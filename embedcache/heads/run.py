@@ -25,14 +25,16 @@ import numpy as np
 
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.bank import weight_shapes
+from embedcache.heads.predictions import FILE as PREDICTIONS
+from embedcache.heads.predictions import Predictions
 from embedcache.heads.trained import TrainedHead
 
 FORMAT = "embedcache-run"
 VERSION = 1
 BEST, HEADS, INFO = "best.safetensors", "heads.safetensors", "run.json"
 LEADERBOARD, HISTORY, EVALUATIONS = "leaderboard.csv", "history.csv", "evaluations.json"
-FILES = (BEST, HEADS, LEADERBOARD, HISTORY, EVALUATIONS, INFO)
-LATER = (HISTORY, EVALUATIONS)  # the first runs had none
+FILES = (BEST, HEADS, LEADERBOARD, HISTORY, EVALUATIONS, PREDICTIONS, INFO)
+LATER = (HISTORY, EVALUATIONS, PREDICTIONS)  # the first runs had none
 REPORT, CARD = "report.html", "README.md"  # written of a run, into its folder; they go when another takes its place
 SIGNATURE = "\n<!-- embedcache {} -->\n"  # their end: the SHA-256 of what stands before, so that an edited one is kept
 LONGEST_NAME = 150  # bytes of a column's folder; file systems take 255
@@ -82,6 +84,7 @@ class Contents:
     leaderboard: Sequence[dict[str, Any]]
     history: Sequence[dict[str, Any]] = ()
     evaluations: Mapping[str, Any] = field(default_factory=dict)
+    predictions: Predictions | None = None
 
 
 def column_folders(columns: Sequence[str]) -> dict[str, str]:
@@ -173,11 +176,13 @@ def _write_contents(folder: Path, contents: Contents) -> None:
     _save_table(folder / LEADERBOARD, contents.leaderboard)
     _save_table(folder / HISTORY, contents.history)
     _save_json(folder / EVALUATIONS, contents.evaluations, indent=None)
-    files = {name: _sha256(folder / name) for name in FILES if name != INFO}
+    if contents.predictions is not None:
+        contents.predictions.save(folder / PREDICTIONS)
+    files = {name: _sha256(folder / name) for name in FILES if (folder / name).exists()}
     about = {name: {**head.metadata(), "classes": None} for name, head in contents.heads.items()}  # info has them
     _write_info(folder, {**contents.info, "heads": about, "files": files})
     mode = (folder / INFO).stat().st_mode  # safetensors gives its files to their owner alone
-    for name in FILES:
+    for name in (*files, INFO):
         (folder / name).chmod(mode)
         _sync(folder / name)
 

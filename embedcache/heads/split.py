@@ -1,19 +1,20 @@
 """Which rows train, which choose the best epoch and head, which test: equal texts never stand on two sides.
 
-Rows move in *units* that must stay together: all rows of one text, or all rows of one group (a film, an author).
-Units of several rows are divided by ``StratifiedGroupKFold`` into PARTS parts, of which each side takes its share. Then
-single rows fill the sides to the count by the stratified ``train_test_split`` (the test rows first, then val from the
-rest, random_state 42): without duplicates and groups, anyone gets the same rows with two lines of scikit-learn.
+A row's side is *dealt*: a keyed hash of its text (or of its group: a film, an author) and the seed is a number from 0
+to 1, and its place says the side. So a side depends on nothing else: when rows are appended, deleted, sorted or
+relabelled, every other row stays where it was. The price: sizes are those of a draw, and luck spreads the classes.
 
-Rows with several labels or with a number are not stratified: scikit-learn can do so by one class a row only. Then
-``GroupKFold``, ``KFold`` and a plain ``train_test_split`` take the places of the stratified ones.
+Folds only choose settings. They are stratified by scikit-learn: rows move in *units* (all rows of one text or group),
+single rows by ``StratifiedKFold``, units of several by ``StratifiedGroupKFold``; rows with several labels or with a
+number, which scikit-learn cannot stratify, by ``KFold`` and ``GroupKFold``.
 """
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -21,7 +22,8 @@ from embedcache.cache.strings import first_rows
 from embedcache.errors import EmbedcacheError
 
 SEED = 42  # of every split, whatever the heads' seeds: heads of different seeds must be compared on the same rows
-PARTS = 20  # units of several rows are dealt out in twentieths
+SIDES = ("train", "val", "test")
+FEW = 2  # rows of a class, up to which it is named
 MOST_STRATIFIED = 20_000  # StratifiedGroupKFold visits units one by one: with more of them, chance divides as well
 
 
@@ -36,10 +38,19 @@ class Split:
     duplicates: int = 0  # labelled rows whose text an earlier labelled row has; they stand on that row's side
     conflicts: int = 0  # texts that carry more than one label (or list of labels, or number)
     left_out: int = 0  # labelled rows in no side: their group is on one side, their very text on another
+    unsided: int = 0  # labelled rows in no side, because a column or a run puts them on none
+    notes: list[str] = field(default_factory=list)  # how it came about, where that is out of the ordinary
+
+    def codes(self, rows: int) -> np.ndarray:
+        """int8 [rows]: each row's place in SIDES, -1 for none."""
+        codes = np.full(rows, -1, np.int8)
+        for i, side in enumerate(SIDES):
+            codes[getattr(self, side)] = i
+        return codes
 
 
 @dataclass
-class _Labelled:
+class Labelled:
     """The labelled rows: all arrays are [n] and parallel."""
 
     rows: np.ndarray  # row numbers
@@ -50,7 +61,7 @@ class _Labelled:
     stratify: bool  # by y
 
     def split(self, side: np.ndarray) -> Split:
-        """From each row's side (0 train, 1 val, 2 test); a text that groups put on two stays on the lower."""
+        """From each row's side (0 train, 1 val, 2 test, 3 none); a text that is on two stays on the lower."""
         lowest = np.full(self.text.max() + 1, 3)
         np.minimum.at(lowest, self.text, side)
         keep = side == lowest[self.text]
@@ -60,47 +71,89 @@ class _Labelled:
         split = Split(sides[0], sides[1], sides[2], self.unlabelled)
         split.duplicates = len(self.rows) - len(texts)
         split.conflicts = len(conflicts)
-        split.left_out = int((~keep).sum())
+        split.unsided = int((side == 3).sum())
+        split.left_out = int((~keep & (side < 3)).sum())
         return split
 
 
 def make_split(
     codes: np.ndarray,
     hashes: np.ndarray,
-    groups: np.ndarray | None = None,
+    keys: np.ndarray | None = None,
     *,
     val: float = 0.1,
     test: float = 0.1,
     stratify: bool = True,
     seed: int = SEED,
 ) -> Split:
-    """Divide the labelled rows into train, val and test, stratified by class.
+    """Deal the labelled rows to train, val and test.
 
     codes: int [N], -1 for a row without a label; the classes, or with ``stratify=False`` just a number for each
-    different target. hashes: uint8 [N, 16], equal for equal texts. groups: int
-    [N] or None; rows of one group stay on one side (-1: a row without a group). val and test are shares of
-    the labelled rows; 0 leaves that side empty. A class's only row (or only group) trains. Raises
-    EmbedcacheError where the shares cannot be had: fewer than two classes, or too few different texts or
-    groups.
+    different target. hashes: uint8 [N, 16], equal for equal texts. keys: uint8 [N, 16] or None, equal for rows of one
+    group, which stay on one side; None deals by text. val and test are shares of the different texts or groups; 0
+    leaves that side empty. Where chance leaves a side empty that should not be, the text or group that came nearest to
+    it goes there, and a note says so. Raises EmbedcacheError where the shares cannot be had: fewer than two classes in
+    all or on the train side, or too few different texts or groups.
     """
     check_shares(val, test)
-    data = _labelled(codes, hashes, groups, stratify)
-    split = data.split(_assign(data, val, test, seed))
-    what = "different texts" if groups is None else "groups"
+    data = labelled_rows(codes, hashes, keys, stratify)
+    place = places((hashes if keys is None else keys)[data.rows], seed)
+    side = sides_at(place, val, test)
+    what = "text" if keys is None else "group"
+    notes = _fill(side, place, data.unit, {2: test, 1: val}, what)
+    split = data.split(side)
+    split.notes = notes
     for name, share, rows in (("--val", val, split.val), ("--test", test, split.test)):
         if share and not len(rows):
             raise EmbedcacheError(
-                f"{len(data.rows):,} labelled rows with {data.unit.max() + 1:,} {what} are too few for "
+                f"{len(data.rows):,} labelled rows with {data.unit.max() + 1:,} different {what}s are too few for "
                 f"{name} {share:g}: add labelled rows, or leave that side out with {name} 0"
             )
-    _check_train(split, codes, stratify)
+    check_train(split, codes, stratify)
     return split
+
+
+def places(keys: np.ndarray, seed: int = SEED) -> np.ndarray:
+    """float64 [n], from 0 to below 1: where the seed puts each key, uint8 [n, 16] (the hash of a text or of a group).
+
+    It is ``int.from_bytes(blake2b(key, digest_size=8, key=seed as 8 bytes), "little") / 2**64``, little-endian.
+    """
+    first = first_rows(keys)
+    salt = int(seed).to_bytes(8, "little")
+    place = np.zeros(len(keys))
+    for i in np.unique(first).tolist():
+        digest = hashlib.blake2b(keys[i].tobytes(), digest_size=8, key=salt).digest()
+        place[i] = (int.from_bytes(digest, "little") >> 11) / 2**53  # the bits that a float64 holds: never 1.0
+    return place[first]
+
+
+def sides_at(place: np.ndarray, val: float, test: float) -> np.ndarray:
+    """int64 [n], 0 train, 1 val, 2 test: the lowest places test, the next ones validate."""
+    return np.where(place < test, 2, np.where(place < test + val, 1, 0)).astype(np.int64)
+
+
+def _fill(side: np.ndarray, place: np.ndarray, unit: np.ndarray, shares: dict[int, float], what: str) -> list[str]:
+    """Give an empty side, in place, the unit that came nearest to it; the last unit of the train side stays."""
+    notes = []
+    for s, share in shares.items():
+        if not share or (side == s).any():
+            continue
+        free = np.flatnonzero(side < s)
+        if len(np.unique(unit[free])) < 2:
+            continue
+        nearest = unit[free[np.argmin(place[free])]]
+        side[unit == nearest] = s
+        notes.append(
+            f"no {what} falls to the {SIDES[s]} rows by its hash, so the nearest one was taken: it goes back when "
+            "others are added; for sides that last, label more rows"
+        )
+    return notes
 
 
 def make_folds(
     codes: np.ndarray,
     hashes: np.ndarray,
-    groups: np.ndarray | None = None,
+    keys: np.ndarray | None = None,
     *,
     folds: int,
     stratify: bool = True,
@@ -112,9 +165,9 @@ def make_folds(
     """
     if folds < 2:
         raise EmbedcacheError(f"--folds {folds}: give 2 or more")
-    data = _labelled(codes, hashes, groups, stratify)
+    data = labelled_rows(codes, hashes, keys, stratify)
     if data.unit.max() + 1 < folds:
-        what = "different texts" if groups is None else "groups"
+        what = "different texts" if keys is None else "groups"
         raise EmbedcacheError(
             f"{folds} folds need as many {what} or more; the labelled rows have {data.unit.max() + 1}: "
             "ask for fewer folds"
@@ -122,7 +175,7 @@ def make_folds(
     fold = _folds(data, folds, seed)
     splits = [data.split((fold == k).astype(np.int64)) for k in range(folds)]
     for split in splits:
-        _check_train(split, codes, stratify)
+        check_train(split, codes, stratify)
     return splits
 
 
@@ -135,7 +188,7 @@ def article_split(codes: np.ndarray, hashes: np.ndarray) -> Split:
     """
     from sklearn.model_selection import train_test_split
 
-    data = _labelled(codes, hashes, None, stratify=True)
+    data = labelled_rows(codes, hashes, None, stratify=True)
     alone = np.bincount(data.y)[data.y] == 1
     try:
         _, chosen = train_test_split(np.flatnonzero(~alone), test_size=0.2, random_state=42, stratify=data.y[~alone])
@@ -145,8 +198,13 @@ def article_split(codes: np.ndarray, hashes: np.ndarray) -> Split:
     side[chosen] = 1
     in_val = np.bincount(data.text, side) > np.bincount(data.text) / 2
     split = data.split(in_val[data.text].astype(np.int64))
-    _check_train(split, codes, stratify=True)
+    check_train(split, codes, stratify=True)
     return split
+
+
+def rows_digest(rows: np.ndarray) -> str:
+    """Of a set of row numbers: the same rows of the same cache, the same digest."""
+    return hashlib.blake2b(np.sort(rows).astype("<i8").tobytes(), digest_size=16).hexdigest()
 
 
 def check_shares(val: float, test: float) -> None:
@@ -163,18 +221,19 @@ def split_notes(split: Split, y: np.ndarray, classes: Sequence[str]) -> list[str
 
     y: class codes int [N], or float [N, C], 1 where a row has the label; classes: their names, [] for a regression.
     """
-    notes = []
+    notes = list(split.notes)
     if classes:
         rows, seen = _class_rows(y, len(classes)), _class_rows(y[split.train], len(classes))
-        if y.ndim == 1 and (rows == 1).any():
-            notes.append(f"classes with a single row: {_names(classes, rows == 1)}; it trains, no score covers them")
+        few = (rows > 0) & (rows <= FEW)
+        if y.ndim == 1 and few.any():
+            notes.append(f"classes with one or two rows: {_names(classes, few)}; no score says much about them")
         if ((rows > 0) & (seen == 0)).any():
             never = _names(classes, (rows > 0) & (seen == 0))
             notes.append(f"classes without a training row, never predicted: {never}")
     if split.conflicts:
         notes.append(f"texts with more than one label: {split.conflicts:,}; kept, all rows of a text on one side")
     if split.left_out:
-        notes.append(f"rows left out, because their text is also in a group on another side: {split.left_out:,}")
+        notes.append(f"rows left out, because their text is also on another side: {split.left_out:,}")
     return notes
 
 
@@ -189,7 +248,8 @@ def _names(classes: Sequence[str], which: np.ndarray) -> str:
     return ", ".join(classes[c] for c in chosen[:5]) + more
 
 
-def _labelled(codes: np.ndarray, hashes: np.ndarray, groups: np.ndarray | None, stratify: bool) -> _Labelled:
+def labelled_rows(codes: np.ndarray, hashes: np.ndarray, keys: np.ndarray | None, stratify: bool) -> Labelled:
+    """Arguments as make_split's. Raises EmbedcacheError where no row has a label, or all have the same class."""
     rows = np.flatnonzero(codes >= 0)
     if not len(rows):
         raise EmbedcacheError("no row has a label: there is nothing to learn from; name the label column with --label")
@@ -197,12 +257,8 @@ def _labelled(codes: np.ndarray, hashes: np.ndarray, groups: np.ndarray | None, 
     if stratify and y.min() == y.max():
         raise EmbedcacheError(f"all {len(rows):,} labelled rows are of one class: a head needs two or more")
     text = _number(hashes[rows])
-    unit = text
-    if groups is not None:  # a row without a group goes by its text
-        grouped = groups[rows] >= 0
-        pairs = np.column_stack([grouped, np.where(grouped, groups[rows], text)]).astype(np.int64)
-        unit = _number(pairs.view(np.uint8))
-    return _Labelled(rows, y, text, unit, len(codes) - len(rows), stratify)
+    unit = text if keys is None else _number(keys[rows])
+    return Labelled(rows, y, text, unit, len(codes) - len(rows), stratify)
 
 
 def _number(keys: np.ndarray) -> np.ndarray:
@@ -210,50 +266,7 @@ def _number(keys: np.ndarray) -> np.ndarray:
     return np.unique(first_rows(keys), return_inverse=True)[1]
 
 
-def _assign(data: _Labelled, val: float, test: float, seed: int) -> np.ndarray:
-    """The side of every row [n]: 0 train, 1 val, 2 test."""
-    unit = data.unit
-    side = np.zeros(len(unit), np.int64)
-    alone = np.bincount(unit)[unit] == 1
-    _deal_units(side, np.flatnonzero(~alone), data, val, test, seed)
-    for s, share in ((2, test), (1, val)):  # rows that are free to move then fill the sides to the count
-        rest = np.flatnonzero(alone & (side == 0))
-        count = max(1, round(share * len(unit))) - np.count_nonzero(side == s) if share else 0
-        side[_draw(rest, data, count, seed)] = s
-    return side
-
-
-def _deal_units(side: np.ndarray, rows: np.ndarray, data: _Labelled, val: float, test: float, seed: int) -> None:
-    """Rows whose units have several: so many of PARTS alike parts to test and to val."""
-    if not len(rows):
-        return
-    parts = min(PARTS, len(np.unique(data.unit[rows])))
-    part = _parts(rows, data, parts, seed)
-    least = int(len(rows) == len(data.unit))  # without single rows, who else should fill a side
-    tests = max(round(test * parts), least) if test else 0
-    vals = min(max(round(val * parts), least) if val else 0, max(parts - 1 - tests, 0))
-    side[rows[part < tests]] = 2
-    side[rows[(part >= tests) & (part < tests + vals)]] = 1
-
-
-def _draw(rows: np.ndarray, data: _Labelled, count: int, seed: int) -> np.ndarray:
-    """count of the rows, stratified; a class's only row stays. Fewer where every class would lose its last row."""
-    from sklearn.model_selection import train_test_split
-
-    y = data.y[rows] if data.stratify else np.zeros(len(rows), np.int64)
-    movable = np.bincount(y)[y] > 1 if len(y) else np.zeros(0, bool)
-    if count <= 0 or not movable.any():
-        return rows[:0]
-    strata = y[movable] if data.stratify else None
-    try:
-        return train_test_split(rows[movable], test_size=count, random_state=seed, stratify=strata)[1]
-    except ValueError:  # fewer rows than classes on one side: then any row but the first of its class
-        first = np.unique(y, return_index=True)[1]
-        spare = np.random.default_rng(seed).permutation(np.delete(rows, first))
-        return spare[:count]
-
-
-def _folds(data: _Labelled, folds: int, seed: int) -> np.ndarray:
+def _folds(data: Labelled, folds: int, seed: int) -> np.ndarray:
     """The fold of every row [n]."""
     from sklearn.model_selection import KFold, StratifiedKFold
 
@@ -271,11 +284,11 @@ def _folds(data: _Labelled, folds: int, seed: int) -> np.ndarray:
         fold[rows] = np.random.default_rng(seed).permutation(len(rows)) % folds
     rows = np.flatnonzero(~alone)
     if len(rows):
-        fold[rows] = _parts(rows, data, folds, seed)
+        fold[rows] = stratified_parts(rows, data, folds, seed)
     return fold
 
 
-def _parts(rows: np.ndarray, data: _Labelled, parts: int, seed: int) -> np.ndarray:
+def stratified_parts(rows: np.ndarray, data: Labelled, parts: int, seed: int) -> np.ndarray:
     """Parts of like size and like classes, 0..parts-1 for each of the rows; a unit is in one part."""
     from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 
@@ -294,11 +307,11 @@ def _parts(rows: np.ndarray, data: _Labelled, parts: int, seed: int) -> np.ndarr
     return part
 
 
-def _check_train(split: Split, codes: np.ndarray, stratify: bool) -> None:
+def check_train(split: Split, codes: np.ndarray, stratify: bool) -> None:
     if not stratify and not len(split.train):
         raise EmbedcacheError("no rows are left to train on: add labelled rows, or lower --val and --test")
     if stratify and len(np.unique(codes[split.train])) < 2:
         raise EmbedcacheError(
             f"only one class is left among the {len(split.train):,} training rows: a head needs two or more; "
-            "add labelled rows, or lower --val and --test"
+            "add labelled rows, lower --val and --test, or deal the rows anew with --split SEED"
         )

@@ -143,9 +143,28 @@ def test_a_run_of_other_rows_is_refused(tmp_path: Path) -> None:
     texts, x, labels = make_rows(120)
     path = make_cache(tmp_path / "c.h5", texts, x, {"label": labels})
     train_head(path, tmp_path / "run", epochs=1, hidden=[0])
-    other = make_cache(tmp_path / "d.h5", texts[:100], x[:100], {"label": labels[:100]})
-    with pytest.raises(ec.EmbedcacheError, match="other rows"):
+    other = make_cache(tmp_path / "d.h5", [f"another {i}" for i in range(120)], x, {"label": labels})
+    with pytest.raises(ec.EmbedcacheError, match="other texts"):
         ec.audit_cache(other, run=tmp_path / "run")
+
+
+def test_the_sides_of_a_run_are_known_when_rows_came_and_went(tmp_path: Path) -> None:
+    from embedcache.audit.sides import run_sides
+    from embedcache.heads.job import train_head
+
+    texts, x, labels = make_rows(140)
+    path = make_cache(tmp_path / "c.h5", texts[:120], x[:120], {"label": labels[:120]})
+    train_head(path, tmp_path / "run", epochs=1, hidden=[0])
+    with ec.open_cache(path) as cache:
+        before = dict(zip(texts, run_sides(cache, tmp_path / "run", None).codes.tolist(), strict=False))
+    order = np.random.default_rng(0).permutation(140)[:130]
+    changed = [labels[(i + 1) % 140] for i in order]
+    other = make_cache(tmp_path / "d.h5", [texts[i] for i in order], x[order], {"label": changed})
+    with ec.open_cache(other) as cache:
+        codes = run_sides(cache, tmp_path / "run", None).codes
+    assert len(set(codes)) == 4
+    for i, code in zip(order, codes.tolist(), strict=True):
+        assert code == before.get(texts[i], -1)
 
 
 @pytest.mark.parametrize("n", [50, 51, 64])

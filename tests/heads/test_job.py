@@ -42,7 +42,7 @@ def test_report_has_the_pinned_fields(sweep: HeadReport) -> None:
     best = document["best"]
     assert {"name", "hyperparameters", "val_accuracy", "val_loss", "test_accuracy"} <= set(best)
     assert document["heads"] == 8 and document["engine"] and document["head_rows_per_second"] > 0
-    assert {side: document["split"][side] for side in ("train", "val", "test")} == {"train": 315, "val": 39, "test": 39}
+    assert {side: document["split"][side] for side in ("train", "val", "test")} == {"train": 316, "val": 36, "test": 41}
     assert document["split"]["unlabelled"] == 7
     low, high = best["test_accuracy_interval"]
     assert 0.8 < low < best["test_accuracy"] <= high
@@ -145,7 +145,7 @@ def test_article_recipe(cache: Path, tmp_path: Path) -> None:
     assert (report.split["train"], report.split["val"], report.split["test"]) == (len(train), len(val), 0)
     assert report.best["test_accuracy"] is None and report.baselines["majority"]["test_accuracy"] is None
     assert any("no test rows" in note for note in report.notes)
-    assert train_head(cache, tmp_path / "run", recipe="article", test=0.1, epochs=1).split["test"] == 39
+    assert train_head(cache, tmp_path / "run", recipe="article", test=0.1, epochs=1).split["test"] == 41
 
 
 def test_groups_and_folds(cache: Path, tmp_path: Path) -> None:
@@ -190,7 +190,7 @@ def test_a_diverged_head_is_marked_and_never_chosen(cache: Path, tmp_path: Path)
 def test_progress_reaches_the_end(cache: Path, tmp_path: Path) -> None:
     seen: list[tuple[int, int, int]] = []
     train_head(cache, tmp_path / "run", hidden=[0, 4], epochs=2, progress=lambda *at: seen.append(at))
-    assert seen[-1] == (2 * 2, 2 * 2, 2 * 2 * 315)  # head-epochs, and rows
+    assert seen[-1] == (2 * 2, 2 * 2, 2 * 2 * 316)  # head-epochs, and rows
 
 
 def test_a_class_with_one_row_is_named(tmp_path: Path) -> None:
@@ -198,7 +198,7 @@ def test_a_class_with_one_row_is_named(tmp_path: Path) -> None:
     path = make_cache(tmp_path / "c.h5", texts, x, {"label": ["mixed", *labels[1:]]})
     report = train_head(path, tmp_path / "run", epochs=1)
     assert report.classes == ["mixed", "negative", "positive"]
-    assert any("single row: mixed" in note for note in report.notes)
+    assert any("one or two rows: mixed" in note for note in report.notes)
 
 
 def test_a_class_without_rows_is_no_class() -> None:
@@ -286,7 +286,7 @@ def test_a_column_of_lists_is_learnt_label_by_label(cache: Path, tmp_path: Path)
     best, run = report.best, load_run(report.run)
     assert best["test_accuracy"] > 0.85 > report.baselines["majority"]["test_accuracy"] + 0.3, "both labels right"
     low, high = best["test_accuracy_interval"]
-    assert low < best["test_accuracy"] < high and best["test_macro_f1"] > 0.9 and best["val_loss"] < 0.4
+    assert low < best["test_accuracy"] <= high and best["test_macro_f1"] > 0.9 and best["val_loss"] < 0.4
     with open_cache(cache) as opened:
         x, (y, _) = opened.embeddings(), opened.labels("tags")
     assert np.mean([row == ["good", "high"] for row in run.best.predict(x[(y == 1).all(axis=1)])]) > 0.8
@@ -347,7 +347,7 @@ def test_kinds_share_a_bank(cache: Path, tmp_path: Path) -> None:
         ({"layer": 3}, "3"),
         ({"group": "author"}, "--group author.* film"),
         ({"group": "label"}, "the label itself"),
-        ({"group": "same"}, "1 groups"),
+        ({"group": "same"}, "1 different groups"),
         ({"val": 1.5}, "--val 1.5"),
         ({"val": 0.5, "test": 0.5}, "no rows to train on"),
         ({"folds": 1}, "--folds 1"),

@@ -13,6 +13,7 @@ import pytest
 
 from embedcache.errors import EmbedcacheError
 from embedcache.heads import run as run_module
+from embedcache.heads.predictions import Predictions
 from embedcache.heads.run import (
     CARD,
     FILES,
@@ -45,7 +46,18 @@ def make_head(hidden: int, seed: int = 0) -> TrainedHead:
 def make_contents(**more: Any) -> Contents:
     heads = {"head-000": make_head(5), "head-001": make_head(0, seed=1)}
     rows = [{"rank": i + 1, "name": name, "val_loss": 0.5} for i, name in enumerate(heads)]
-    return Contents({**INFO, **more}, heads["head-000"], heads, rows)
+    predictions = Predictions(
+        "classification",
+        INFO["classes"],
+        side=np.array([0, 2], np.int8),
+        hashes=np.zeros((2, 16), np.uint8),
+        ids=None,
+        y=np.array([0, 1]),
+        rows=np.array([1]),
+        outputs=np.zeros((1, 3), np.float32),
+        fold=np.array([-1]),
+    )
+    return Contents({**INFO, **more}, heads["head-000"], heads, rows, predictions=predictions)
 
 
 def write(path: Path, **more: Any) -> dict[str, TrainedHead]:
