@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import click
 
 from embedcache import __version__
@@ -24,8 +22,6 @@ SETTINGS = {
 @click.version_option(__version__, prog_name="embedcache")
 def main(config: str | None) -> None:
     """Embed labelled texts once, train hundreds of heads in seconds, search the neighbours."""
-    # Read when torch loads. Waiting threads that spin cost PyTorch most of its speed where others use the cores too.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 for command in (

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
+from embedcache.common.machine import usable_cores
 from embedcache.errors import EmbedcacheError
 
 CORES = 16  # of one actor on a CPU, at most, unless --workers says otherwise
@@ -35,7 +36,7 @@ class Cluster:
         self._mine = not self.ray.is_initialized()
         if self._mine:
             before = signal.getsignal(signal.SIGTERM)
-            self._connect(address, max(os.cpu_count() or 1, workers or 1) if local else None)
+            self._connect(address, max(usable_cores(), workers or 1) if local else None)
             if threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGTERM, before)  # Ray has put its own there, which would end without a word
             _silence()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import sys
-from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any
 
 from embedcache.html import one_line
@@ -27,8 +26,6 @@ def make_console() -> Console:
 
 def print_tables(*tables: Table | str) -> None:
     """Text from files is printed as it is: never as markup, links or emoji codes."""
-    if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a terminal that is not UTF-8 gets question marks
     console = make_console()
     for table in tables:
         console.print(table)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import click
 
+from embedcache.commands.process import prepare_command, prepare_process, prepare_streams
 from embedcache.errors import EmbedcacheError
 from embedcache.options import CommaList, Number
 from embedcache.screen import one_line
@@ -22,6 +24,16 @@ POOLINGS = ("cls", "mean")
 
 class Commands(click.Group):
     """Turns every failure into one line on stderr: exit 1 for failed work, 2 for wrong usage, no traceback."""
+
+    def main(self, args: Sequence[str] | None = None, *more: Any, **options: Any) -> Any:
+        prepare_streams()
+        if args is None:  # the command line, not a program that calls a command
+            prepare_process()
+        return super().main(args, *more, **options)
+
+    def add_command(self, cmd: click.Command, name: str | None = None) -> None:
+        prepare_command(cmd)
+        super().add_command(cmd, name)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -58,7 +70,12 @@ def json_option(command: Any) -> Any:
 
 
 def emit(document: Any) -> None:
-    click.echo(json.dumps(document, ensure_ascii=False, allow_nan=False))
+    text = json.dumps(document, ensure_ascii=False, allow_nan=False)
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:  # a pipe that is not UTF-8, or half a surrogate pair: JSON can spell both
+        text = json.dumps(document, allow_nan=False)
+    click.echo(text)
 
 
 @contextmanager

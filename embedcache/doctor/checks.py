@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from embedcache import __version__
+from embedcache.common.machine import cpu_quota, memory_free, memory_limit
 from embedcache.encoder.folder import cpu_flags
 from embedcache.errors import EmbedcacheError
 
@@ -148,29 +149,6 @@ def _processor() -> Iterator[Check]:
     yield Check("threads", OK, f"{allowed} of {cores} cores may be used{limit}", advice)
 
 
-def cpu_quota(root: Path = Path("/sys/fs/cgroup")) -> float | None:
-    """How many cores' time the cgroup allows (v2 or v1); None without a limit."""
-    try:
-        limit, period = (root / "cpu.max").read_text().split()
-    except (OSError, ValueError):
-        try:
-            limit, period = ((root / "cpu" / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
-        except OSError:
-            return None
-    return None if limit.strip() in ("max", "-1") else int(limit) / int(period)
-
-
-def memory_limit(root: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """Bytes that the cgroup allows (v2 or v1); None without a limit."""
-    for path in (root / "memory.max", root / "memory" / "memory.limit_in_bytes"):
-        try:
-            text = path.read_text().strip()
-        except OSError:
-            continue
-        return None if text == "max" or int(text) >= 1 << 60 else int(text)
-    return None
-
-
 def _memory() -> Iterator[Check]:
     try:
         lines = Path("/proc/meminfo").read_text("utf-8").splitlines()
@@ -180,7 +158,7 @@ def _memory() -> Iterator[Check]:
     sizes = {line.partition(":")[0]: int(line.split()[1]) * 1024 for line in lines}
     limit = memory_limit()
     within = "" if limit is None or limit >= sizes["MemTotal"] else f", limited to {limit / GIGABYTE:.1f} by its cgroup"
-    total, free = sizes["MemTotal"] / GIGABYTE, sizes["MemAvailable"] / GIGABYTE
+    total, free = sizes["MemTotal"] / GIGABYTE, memory_free() / GIGABYTE
     yield Check("memory", OK, f"{free:.1f} of {total:.1f} GB available{within}")
 
 

@@ -10,10 +10,15 @@ from typing import Any
 
 import torch
 
+from embedcache.common.docstrings import keep_docstrings
+from embedcache.common.machine import cap_loaded_threads
 from embedcache.encoder.plain import Plain
 from embedcache.encoder.runners import choose_runner, count_threads, weights_dtype
 from embedcache.encoder.tokenizing import TextTokenizer
 from embedcache.errors import EmbedcacheError
+
+keep_docstrings()
+cap_loaded_threads()  # torch's
 
 
 class Loaded:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from embedcache.common.machine import usable_cores
 from embedcache.encoder.folder import cpu_flags
 from embedcache.errors import EmbedcacheError
 
@@ -95,7 +96,7 @@ def may_be_native(compute_dtype: str, device: str, kernel: str | None) -> bool:
 def native_threads() -> int:
     """How many batches to compute at once: a thread for every core that this process may use, or fewer if torch or
     OMP_NUM_THREADS say so."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    usable = usable_cores()
     if torch := sys.modules.get("torch"):
         return min(usable, int(torch.get_num_threads()))
     asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]

@@ -95,7 +95,7 @@ def _fit(features: Any, y: np.ndarray, kind: str, strength: float, sides: dict[s
     """What the model predicts for each side, in the form of y."""
     from sklearn.linear_model import LogisticRegression, Ridge
     from sklearn.multiclass import OneVsRestClassifier
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+    from threadpoolctl import threadpool_limits
 
     logistic = LogisticRegression(C=strength, max_iter=1000)
     models = {"classification": logistic, "multilabel": OneVsRestClassifier(logistic), "regression": Ridge(strength)}

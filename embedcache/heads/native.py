@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import threading
 import warnings
 from collections.abc import Callable, Sequence
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from embedcache.common.machine import usable_cores
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.bank import Options, Outcome, Progress, Task, View, empty_outcome, training_weight
 from embedcache.heads.spec import SCHEDULES, HeadSpec
@@ -243,10 +243,6 @@ class NativeEngine:
             outcome.best_epoch, outcome.epochs_run = result.best_epoch, result.epochs_run
             outcome.status = STATUS[result.status]
         return outcomes
-
-
-def usable_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _run(work: Callable[[], None], cancel: c_int32, done: c_int64, total: int, progress: Progress | None) -> None:

@@ -210,6 +210,7 @@ class IvfPq(Ivf):
         self._quantizer.add(train_centroids(sample, lists, lambda share: tick(share * 0.8)))
         codes = plan.parameters["code_bits"] // 4
         self.index = faiss.IndexIVFPQFastScan(self._quantizer, self.rows.dim, lists, codes, 4, faiss.METRIC_L2)
+        self.index.pq.cp.min_points_per_centroid = 1  # else FAISS itself warns on the screen where rows are few
         learnt = np.resize(sample, (max(len(sample), FEWEST_FOR_CODES), self.rows.dim))
         with one_thread():
             self.index.train(learnt)

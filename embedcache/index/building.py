@@ -6,12 +6,12 @@ import os
 import re
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from embedcache.common.machine import memory_free
 from embedcache.errors import EmbedcacheError
 from embedcache.index.approximate import ENGINES, Approximate
 from embedcache.index.choose import MEMORY_SHARE, SPEED, Plan, choose
@@ -150,24 +150,6 @@ def gpu_of(device: str) -> int | None:
 def may_have_gpu() -> bool:
     """Whether there is a driver's file: asking FAISS would cost importing it."""
     return os.name != "posix" or any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/dxg").exists()
-
-
-def memory_free() -> float:
-    """Bytes that can be had without swapping; infinite where the system does not say."""
-    with suppress(OSError, ValueError):
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                free = 1024.0 * int(line.split()[1])
-                return min(free, _cgroup_free())
-    return float("inf")
-
-
-def _cgroup_free() -> float:
-    """What a container may still take."""
-    with suppress(OSError, ValueError):
-        folder = Path("/sys/fs/cgroup")
-        return float(int((folder / "memory.max").read_text()) - int((folder / "memory.current").read_text()))
-    return float("inf")
 
 
 def measured_speed() -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from embedcache.common.machine import cap_loaded_threads, usable_cores
 from embedcache.errors import EmbedcacheError
 
 CHUNK_BYTES = 8 << 20  # of float32, that are made at once: they stay in a core's share of the cache
@@ -174,7 +175,7 @@ def search_all(rows: Rows, Q: np.ndarray, k: int, allowed: np.ndarray | None) ->
 def _in_threads(work: Any, parts: Iterator[slice], several: bool) -> Iterator[Any]:
     """Threads of its own only where the work itself uses one."""
     listed = list(parts)
-    cores = cores_here()
+    cores = usable_cores()
     if not several or cores == 1 or len(listed) == 1:
         yield from map(work, listed)
         return
@@ -224,7 +225,7 @@ class HalfScan:
 
     def __init__(self, rows: Rows) -> None:
         self.rows, faiss = rows, import_faiss()
-        cores = min(cores_here(), max(1, len(rows) // 4096))
+        cores = min(usable_cores(), max(1, len(rows) // 4096))
         step = -(-len(rows) // cores // 64) * 64  # a filter's bits are cut at bytes
         self.parts = []
         for start in range(0, len(rows), step):
@@ -265,16 +266,14 @@ class HalfScan:
         return merge(found, width)
 
 
-def cores_here() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def import_faiss() -> Any:
+    first = "faiss" not in sys.modules
     try:
         import faiss
     except ImportError as error:
         raise EmbedcacheError(
             "search needs FAISS, which is not installed: pip install 'embedcache[cpu]', or 'embedcache[gpu]' (not both)"
         ) from error
+    if first:
+        cap_loaded_threads()
     return faiss
