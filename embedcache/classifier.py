@@ -2,93 +2,40 @@
 
 from __future__ import annotations
 
+import copy
+import hashlib
 import json
-from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from embedcache.common.texts import as_texts
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.calibration import probabilities
 from embedcache.heads.run import INFO, Run, load_run
+from embedcache.heads.trained import to_numpy
+from embedcache.predictions import Answers, Prediction, Predictions
 
 if TYPE_CHECKING:
     from embedcache.encoder import Encoder
 
-Label = str | list[str] | float  # a class; several labels, or none of them; the value of a regression
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What the best head says of one text.
-
-    Attributes:
-        label: the likeliest class; of a multi-label head every label whose probability is above 1/2; of a regression
-            the value.
-        probabilities: of every class (they add up to 1) or label (each by itself); of a regression {}.
-        columns: for a run of several label columns, column -> {"label", "probabilities"}, else empty. ``label`` and
-            ``probabilities`` are then those of the first.
-    """
-
-    text: str
-    label: Label
-    probabilities: dict[str, float]
-    columns: dict[str, dict[str, Any]] = field(default_factory=dict)
-
-    def to_dict(self) -> dict[str, Any]:
-        """What --json prints."""
-        document = asdict(self)
-        if not self.columns:
-            del document["columns"]
-        return document
-
-
-@dataclass(frozen=True)
-class Answers:
-    """What one column's head says of n texts: probabilities float64 [n, classes], or values float32 [n, 1]."""
-
-    kind: str
-    classes: list[str]
-    outputs: np.ndarray
-
-    def label(self, i: int) -> Label:
-        """Of one text, as in a Prediction."""
-        if self.kind == "regression":
-            return float(str(self.outputs[i, 0]))  # 0.1, not 0.10000000149011612
-        named = [self.classes[c] for c in self._chosen(i)]
-        return named if self.kind == "multilabel" else named[0]
-
-    def probabilities(self, i: int) -> dict[str, float]:
-        return {} if self.kind == "regression" else dict(zip(self.classes, self.outputs[i].tolist(), strict=True))
-
-    def cells(self, i: int) -> tuple[str, str]:
-        """Label and probability of one text in a CSV: lists as JSON, a value with a blank."""
-        label = self.label(i)
-        if isinstance(label, float):
-            return str(label), ""
-        chances = [f"{self.outputs[i, c]:.6f}" for c in self._chosen(i)]
-        if isinstance(label, str):
-            return label, chances[0]
-        return json.dumps(label, ensure_ascii=False), f"[{', '.join(chances)}]"
-
-    def count(self) -> dict[str, int]:
-        """How many texts have each label."""
-        rows = Counter(self.classes[c] for i in range(len(self.outputs)) for c in self._chosen(i))
-        return {} if self.kind == "regression" else {name: rows[name] for name in self.classes}
-
-    def _chosen(self, i: int) -> list[int]:
-        row = self.outputs[i]
-        return np.flatnonzero(row > 0.5).tolist() if self.kind == "multilabel" else [int(row.argmax())]
+__all__ = ["Answers", "Classifier", "Prediction", "Predictions"]
 
 
 class Classifier:
-    """A frozen encoder and a trained head, or one for each label column. Make one with Classifier.load."""
+    """A frozen encoder and a trained head, or one for each label column. Make one with Classifier.load.
+
+    It may be pickled, and so given to joblib or to another process: what is kept is where run and encoder are, and a
+    digest of the run; both are loaded again, and another run at that place is refused. A deep copy shares the encoder,
+    which nothing changes.
+    """
 
     def __init__(self, run: Run, encoder: Encoder, calibrated: bool = False) -> None:
-        self.run, self.encoder = run, encoder
+        self.run, self.encoder, self.calibrated = run, encoder, calibrated
+        self._again: dict[str, Any] = {"device": encoder.device} if encoder is not None else {}
+        self._digest = _content(run)
         self._temperatures = {column: _temperature(one) if calibrated else 1.0 for column, one in run.columns.items()}
         self.classes = run.classes
         self._outputs = [(run.info["pooling"], run.info["layer"])]
@@ -99,6 +46,26 @@ class Classifier:
 
     def _repr_html_(self) -> str:
         return self.run._repr_html_()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        path, source = str(self.run.path.absolute()), self.encoder.source
+        return _load_again, (
+            type(self),
+            path,
+            self._digest,
+            {"calibrated": self.calibrated, "model": source, **self._again},
+        )
+
+    def __copy__(self) -> Classifier:
+        new = object.__new__(type(self))
+        new.__dict__.update(self.__dict__)
+        return new
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Classifier:
+        new = self.__copy__()
+        memo[id(self)] = new
+        new.run = copy.deepcopy(self.run, memo)
+        return new
 
     @classmethod
     def load(
@@ -120,7 +87,7 @@ class Classifier:
         from embedcache.encoder.folder import resolve_device
         from embedcache.encoder.model import load_again
 
-        loaded = load_run(run)
+        loaded, asked = load_run(run), device
         device = resolve_device(device)  # here, where no --model would help
         for one in loaded.columns.values() if calibrated else ():
             _temperature(one)
@@ -128,30 +95,69 @@ class Classifier:
             about = loaded.info["encoder"]
             source, identity = str(model or about["source"]), about["identity"]
             encoder = load_again(source, identity, str(run), device=device, trust_remote_code=trust_remote_code)
-            return cls(loaded, encoder, calibrated)
+            classifier = cls(loaded, encoder, calibrated)
+            classifier._again = {"device": asked, "trust_remote_code": trust_remote_code}
+            return classifier
         except EmbedcacheError as error:
             raise EmbedcacheError(f"{error}; --model FOLDER says where the encoder of {run} is") from None
         except (KeyError, TypeError) as error:
             raise EmbedcacheError(f"{loaded.path / INFO} is damaged: it lacks {error}; train it again") from None
 
-    def predict(self, texts: Sequence[str]) -> list[Prediction]:
-        """The label of each text. Long texts are cut to the encoder's max_length, as in extract."""
-        texts = [texts] if isinstance(texts, str) else list(texts)
-        return self.label(texts, self.encode(texts))
+    def predict(self, texts: Any = None, *, vectors: Any = None, text: str | None = None) -> Predictions:
+        """What the best heads say of each text, or of each vector.
 
-    def label(self, texts: Sequence[str], vectors: np.ndarray) -> list[Prediction]:
+        Long texts are cut to the encoder's max_length, as in extract.
+
+        Args:
+            texts: a text, or any number of them: a list, a column of pandas, polars or Arrow, an array; or a table, of
+                which ``text`` names the column. An array of two dimensions is taken for ``vectors``.
+            vectors: [n, D] instead of texts, such as rows of the cache: ``cache.embeddings("cls")[:5]``.
+
+        Raises:
+            EmbedcacheError: a table without the name of a column; something missing among the texts, or what is none,
+                with its place; vectors of another width, or that are not finite.
+        """
+        known, vectors = self._read(texts, vectors, text)
+        return Predictions(known, self.answers(vectors))
+
+    def predict_proba(
+        self, texts: Any = None, *, vectors: Any = None, text: str | None = None, column: str | None = None
+    ) -> np.ndarray:
+        """Probabilities float64 [n, C] of texts or vectors, given as to ``predict``; columns as in ``classes``.
+
+        ``column``: the label column, where the run has several; None is the first, whose ``classes`` these are.
+
+        Raises:
+            EmbedcacheError: a regression, which has none; see also ``predict``.
+        """
+        names = list(self.run.columns)
+        column = names[0] if column is None else column
+        if column not in names:
+            raise EmbedcacheError(f"{self.run.path} has no label column {column!r}; it has {', '.join(names)}")
+        if self.run.columns[column].best.kind == "regression":
+            raise EmbedcacheError(f"{self.run.path} holds a regression, which has no probabilities: use predict")
+        return self._answer(column, self._read(texts, vectors, text)[1])
+
+    def label(self, texts: Sequence[str], vectors: np.ndarray) -> Predictions:
         """The label of each text of which the vectors [n, D] are known, such as rows of the cache."""
-        answers = self.answers(vectors)
-        first, several = next(iter(answers.values())), answers if len(answers) > 1 else {}
-        return [
-            Prediction(
-                text,
-                first.label(i),
-                first.probabilities(i),
-                {name: {"label": one.label(i), "probabilities": one.probabilities(i)} for name, one in several.items()},
-            )
-            for i, text in enumerate(texts)
-        ]
+        return Predictions(texts, self.answers(vectors))
+
+    def _read(self, texts: Any, vectors: Any, column: str | None) -> tuple[list[str] | None, np.ndarray]:
+        """(texts or None, vectors [n, D])."""
+        if (texts is None) == (vectors is None):
+            raise EmbedcacheError("give texts, or vectors=X [n, D]: one of the two")
+        if vectors is None and not (getattr(texts, "ndim", 0) == 2 and hasattr(texts, "dtype")):
+            known = as_texts(texts, column)
+            return known, self.encode(known)
+        found = to_numpy(texts if vectors is None else vectors)
+        head = self.run.best
+        if found.ndim != 2 or found.shape[1] != head.dim or found.dtype.kind not in "fiu":
+            shape = f"{found.dtype} {list(found.shape)}"
+            raise EmbedcacheError(f"vectors must be numbers [n, {head.dim}], such as this run's cache has, not {shape}")
+        wrong = ~np.isfinite(found).all(axis=1)
+        if wrong.any():
+            raise EmbedcacheError(f"vector {int(wrong.argmax())} holds NaN or infinity: leave it out")
+        return None, found
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """Vectors [n, D] of texts, of the pooling, layer and dtype of the cache that the head was trained on."""
@@ -172,15 +178,6 @@ class Classifier:
             for column, run in self.run.columns.items()
         }
 
-    def predict_proba(self, vectors: np.ndarray) -> np.ndarray:
-        """Probabilities float64 [n, C] of vectors [n, D], by the first column's head; columns as in ``classes``.
-
-        Raises EmbedcacheError for a regression, which has none.
-        """
-        if self.run.best.kind == "regression":
-            raise EmbedcacheError(f"{self.run.path} holds a regression, which has no probabilities: use predict")
-        return self._answer(next(iter(self.run.columns)), vectors)
-
     def _answer(self, column: str, vectors: np.ndarray) -> np.ndarray:
         """Probabilities float64 [n, C], or the values of a regression, float32 [n, 1]."""
         head = self.run.columns[column].best
@@ -199,3 +196,19 @@ def _temperature(run: Run) -> float:
             "leave out --calibrated"
         )
     return float(temperature or 1.0)
+
+
+def _content(run: Run) -> str:
+    """SHA-256 of what run.json says of every column, the checksums of its files among it."""
+    said = {column: one.info for column, one in run.columns.items()}
+    return hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _load_again(kind: type[Classifier], run: str, digest: str, options: dict[str, Any]) -> Classifier:
+    """What a pickle of a classifier is: the run at its place, if it is the same still."""
+    if _content(load_run(run)) != digest:
+        raise EmbedcacheError(
+            f"the run at {run} is not the one that this classifier was made of: it was trained again since; load it "
+            "with Classifier.load"
+        )
+    return kind.load(run, **options)

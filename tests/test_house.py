@@ -21,6 +21,7 @@ FLOORS = [
     "encoder cache ops",
     "table pipeline",
     "where index heads collect",
+    "predictions",
     "classifier search screen projection card encoding shards cluster audit",
     "predict searching serve merging workers options progress export report",
     "encoding_pass",

@@ -162,7 +162,7 @@ class Service:
             search = replace(search, encoded=await self._vectors(texts))
         return await self._searching.do(search)
 
-    async def predict(self, texts: Sequence[str]) -> list[Prediction]:
+    async def predict(self, texts: Sequence[str]) -> Sequence[Prediction]:
         """Raises EmbedcacheError: no run, no encoder."""
         if self.classifier is None:
             raise EmbedcacheError("no run is served, so nothing can be predicted: start with --run RUN")
@@ -182,7 +182,7 @@ class Service:
             return self._labelled([text], vectors)[0] if np.isfinite(vectors).all() else None
         return (await self.predict([text]))[0] if self.encoder is not None else None
 
-    def _labelled(self, texts: list[str], vectors: np.ndarray) -> list[Prediction]:
+    def _labelled(self, texts: list[str], vectors: np.ndarray) -> Sequence[Prediction]:
         assert self.classifier is not None and self.run is not None
         return self.classifier.label(texts, vectors.astype(np.dtype(self.run.info["dtype"]), copy=False))
 
