@@ -85,7 +85,8 @@ inline std::string check(const ec_task* tasks, int32_t n_tasks, const ec_head* h
                          const ec_result* results, int32_t n_heads, const ec_options* options) {
   if (!tasks || !heads || !results || !options || n_tasks <= 0 || n_heads <= 0)
     return "a null pointer, or nothing";
-  if (options->batch_size <= 0 || options->epochs <= 0 || options->early_stop < 0 || options->threads < 0)
+  if (options->batch_size <= 0 || options->epochs <= 0 || options->early_stop < 0 || options->threads < 0 ||
+      options->choose < EC_CHOOSE_LOSS || options->choose > EC_CHOOSE_F1)
     return "an option out of range";
   for (int32_t t = 0; t < n_tasks; ++t) {
     const std::string wrong = check_task(tasks[t]);

@@ -12,12 +12,13 @@
 extern "C" {
 #endif
 
-#define EC_ABI_VERSION 2
+#define EC_ABI_VERSION 3
 
 enum { EC_FLOAT16 = 0, EC_FLOAT32 = 1 };                                       /* ec_matrix.dtype */
 enum { EC_COMPUTE_FLOAT32 = 0, EC_COMPUTE_BFLOAT16 = 1, EC_COMPUTE_TF32 = 2 }; /* ec_options.compute */
 enum { EC_LOSS_NLL = 0, EC_LOSS_BCE = 1, EC_LOSS_MSE = 2 };                    /* ec_task.loss */
 enum { EC_SCHEDULE_CONSTANT = 0, EC_SCHEDULE_LINEAR = 1, EC_SCHEDULE_COSINE = 2 };
+enum { EC_CHOOSE_LOSS = 0, EC_CHOOSE_ACCURACY = 1, EC_CHOOSE_F1 = 2 };  /* ec_options.choose */
 enum { EC_HEAD_OK = 0, EC_HEAD_DIVERGED = 1, EC_HEAD_CANCELLED = 2 }; /* ec_result.status */
 enum { EC_OK = 0, EC_ERROR_ARGUMENT = 1, EC_ERROR_MEMORY = 2, EC_ERROR_DEVICE = 3, EC_ERROR_UNSUPPORTED = 4 };
 
@@ -59,7 +60,7 @@ typedef struct {
  * The validation loss is the same over all validation rows, with the task's weights and without smoothing. */
 typedef struct {
   int32_t task;     /* index into tasks */
-  int32_t hidden;   /* 0: a linear probe, logits = x w2' + b2, without dropout */
+  int32_t hidden;   /* 0: a linear probe, logits = x w2' + b2, without dropout; it starts at zero */
   int32_t schedule; /* of the learning rate, over epochs * steps, after a warm-up from 0 (numerics.h) */
   int32_t reserved;
   double lr, beta1, beta2, eps, weight_decay, dropout; /* eps > 0; dropout in [0, 1) */
@@ -69,8 +70,8 @@ typedef struct {
   uint64_t seed;
 } ec_head;
 
-/* Filled by the engine. Weights are those of the best epoch (lowest validation loss, the first of equals),
- * and act on the standardised x. A head that has no finite epoch has best_epoch -1 and weights of zeros. */
+/* Filled by the engine. Weights are those of the best epoch (ec_options.choose), and act on the standardised
+ * x. Epochs count from 0. A head that has no finite epoch has best_epoch -1 and weights of zeros. */
 typedef struct {
   float* w1;          /* [hidden, dim], NULL when hidden is 0 */
   float* b1;          /* [hidden], NULL when hidden is 0 */
@@ -89,7 +90,9 @@ typedef struct {
 
 typedef struct {
   int32_t batch_size, epochs;
-  int32_t early_stop; /* stop a head after this many epochs without a better validation loss; 0: never */
+  int32_t early_stop; /* stop a head after this many epochs without a better one; 0: never */
+  int32_t choose;     /* which epoch is the best on the validation rows: lowest loss, highest accuracy or macro
+                         F1; equal scores: lowest loss, then the first. EC_LOSS_MSE: always the loss */
   int32_t threads;    /* CPU only; 0: one per core that this process may use */
   int32_t compute;
   int32_t device;                 /* CUDA only: the device's number */

@@ -62,7 +62,10 @@ EC_FN ec_words ec_philox(uint64_t seed, uint32_t c0, uint32_t c1, uint32_t c2, u
   return words;
 }
 
-/* ---- Initial weights: U(-bound, bound) with bound = 1 / sqrt(fan_in), as torch.nn.Linear ---- */
+/* ---- Initial weights: U(-bound, bound) with bound = 1 / sqrt(fan_in), as torch.nn.Linear ----
+ *
+ * Of heads with a hidden layer, whose units must differ. A linear probe's loss is convex: it starts at zero,
+ * so that what it has not learnt is nothing, rather than noise. */
 
 EC_FN float ec_init_bound(int64_t fan_in) { return (float)(1.0 / sqrt((double)fan_in)); }
 
@@ -187,6 +190,20 @@ EC_FN double ec_bce_gradient(double z, double t, double w) {
 /* F1 of a class: rows of it, rows predicted as it, and both at once. A class in neither has none. */
 EC_FN double ec_f1(int64_t actual, int64_t predicted, int64_t both) {
   return 2.0 * (double)both / (double)(actual + predicted);
+}
+
+/* ---- Which epoch of a head is kept: ec_options.choose ----
+ *
+ * A score that does not exist (NaN: regression, no label anywhere) is below every other, so that the loss
+ * decides. A loss that is not finite is never better. */
+
+EC_FN double ec_chosen_score(int32_t choose, double accuracy, double f1) {
+  const double score = choose == EC_CHOOSE_ACCURACY ? accuracy : choose == EC_CHOOSE_F1 ? f1 : 0.0;
+  return score >= 0.0 ? score : -1.0;
+}
+
+EC_FN int ec_is_better(double score, double loss, double best_score, double best_loss) {
+  return loss < INFINITY && (score > best_score || (score == best_score && loss < best_loss));
 }
 
 /* ---- IEEE half precision to float, for machines without an instruction for it ----

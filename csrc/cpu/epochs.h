@@ -19,21 +19,20 @@ struct Scores { /* of the validation rows */
 
 constexpr Scores kNoScores = {NAN, NAN, NAN};
 
-/* counts: [members][3][classes], or members 0 where nobody asks for the F1. */
+/* counts: [members][3][classes]. */
 static Scores scores_of(const Loss& l, const Validation& sum, int64_t rows, const int64_t* counts,
                         int members) {
   if (l.kind == EC_LOSS_MSE) return {sum.loss / sum.weight, NAN, NAN};
-  const double f1 = members ? macro_f1(l, counts, members) : NAN;
-  return {sum.loss / sum.weight, (double)sum.right / (double)rows, f1};
+  return {sum.loss / sum.weight, (double)sum.right / (double)rows, macro_f1(l, counts, members)};
 }
 
 struct Course {
-  double best_loss;
+  double best_loss, best_score; /* numerics.h */
   int32_t best, epochs, status;
   bool over;
 };
 
-static Course new_course() { return {INFINITY, -1, 0, EC_HEAD_OK, false}; }
+static Course new_course() { return {INFINITY, -INFINITY, -1, 0, EC_HEAD_OK, false}; }
 
 /* An epoch that did not come to its end: `status` says why. */
 static void break_off(Course& c, int32_t status) {
@@ -42,16 +41,18 @@ static void break_off(Course& c, int32_t status) {
 }
 
 /* Takes in an epoch; returns whether its weights are the best so far. */
-static bool end_epoch(Course& c, const ec_options& options, bool validated, double val_loss) {
-  const bool best = !validated || val_loss < c.best_loss;
+static bool end_epoch(Course& c, const ec_options& options, bool validated, const Scores& val) {
+  const double score = ec_chosen_score(options.choose, val.accuracy, val.f1);
+  const bool best = !validated || ec_is_better(score, val.loss, c.best_score, c.best_loss);
   if (best) {
     c.best = c.epochs;
-    c.best_loss = val_loss;
+    c.best_loss = val.loss;
+    c.best_score = score;
   } else if (options.early_stop > 0 && c.epochs - c.best >= options.early_stop) {
     c.over = true;
   }
   ++c.epochs;
-  if (validated && !isfinite(val_loss)) break_off(c, EC_HEAD_DIVERGED);
+  if (validated && !isfinite(val.loss)) break_off(c, EC_HEAD_DIVERGED);
   if (c.epochs == options.epochs) c.over = true;
   return best;
 }

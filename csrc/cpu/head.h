@@ -204,7 +204,7 @@ static Scores validate(Head& h, const Member& me) {
     sum.weight += h.validation[chunk].weight;
     sum.right += h.validation[chunk].right;
   }
-  return scores_of(h.val_loss, sum, h.task.val.n, h.counts, me.number == 0 ? ec::team_size(h.team) : 0);
+  return scores_of(h.val_loss, sum, h.task.val.n, h.counts, ec::team_size(h.team));
 }
 
 static void train_head(ec::Head* base, int number);
@@ -233,7 +233,7 @@ static void train_head(ec::Head* base, int number) {
     }
     const Scores val = validated ? validate(h, me) : kNoScores;
     if (number == 0) write_epoch(*h.result, course, loss, val);
-    if (end_epoch(course, h.options, validated, val.loss)) copy_weights(h, me);
+    if (end_epoch(course, h.options, validated, val)) copy_weights(h, me);
   }
   if (number == 0) write_course(*h.result, course);
 }

@@ -1,5 +1,5 @@
-/* A group of linear probes of one task and one seed, hence of one row order, from their initial weights to
- * their best epochs: x is gathered once for all of them.
+/* A group of linear probes of one task and one seed, hence of one row order, from zero weights to their best
+ * epochs: x is gathered once for all of them.
  *
  * Each member of the team owns some of the outputs, in eights, and does for them what a step does: the update
  * with batch i and the forward product of batch i + 1. Between that and the next step the members share out
@@ -210,7 +210,6 @@ static void train_probes(ec::Head* base, int number) {
   Probes& h = *static_cast<Probes*>(base);
   const ProbeMember me = probe_member_of(h, number);
   const bool validated = h.task.val.n > 0;
-  init_probes(h, me);
   for (int64_t epoch = 0; left_over(h, me) > 0; ++epoch) {
     const bool cancelled = !train_epoch_of_probes(h, me, epoch);
     if (validated && !cancelled && left_over(h, me) > 0) validate_probes(h, me);
@@ -223,7 +222,7 @@ static void train_probes(ec::Head* base, int number) {
       }
       const Scores val = validated ? h.scores[p] : kNoScores;
       if (number == 0) write_epoch(*h.results[p], course, me.sum[p] / (double)h.task.train.n, val);
-      if (end_epoch(course, h.options, validated, val.loss)) copy_probe(h, me, p);
+      if (end_epoch(course, h.options, validated, val)) copy_probe(h, me, p);
     }
   }
   for (int64_t p = 0; number == 0 && p < h.n; ++p) write_course(*h.results[p], me.course[p]);

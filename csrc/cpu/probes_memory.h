@@ -1,8 +1,7 @@
-/* The memory of a group of probes in one piece, their initial weights, and the best ones' way back to
- * row-major.
+/* The memory of a group of probes in one piece, and the best weights' way back to row-major.
  *
- * Included by probes.h. The state is 12 bytes a weight; beside it lie two or three batches of x and the
- * logits.
+ * Included by probes.h. The memory comes zeroed, and so do the weights. The state is 12 bytes a weight; beside
+ * it lie two or three batches of x and the logits.
  */
 #ifndef EMBEDCACHE_CPU_PROBES_MEMORY_H
 #define EMBEDCACHE_CPU_PROBES_MEMORY_H
@@ -82,18 +81,6 @@ static ProbeMember probe_member_of(const Probes& h, int number) {
   me.last = last < h.outputs ? last : h.outputs;
   for (int64_t p = 0; p < h.n; ++p) me.course[p] = new_course();
   return me;
-}
-
-/* Each member sets the outputs that it owns. */
-static void init_probes(const Probes& h, const ProbeMember& me) {
-  const int64_t dim = h.task.train.x.dim;
-  const float bound = ec_init_bound(dim);
-  for (int64_t o = me.first; o < me.last; ++o) {
-    float* w = weights_of(h, o).w;
-    init_elements(h.seed, EC_TENSOR_W2, o % h.classes * dim, dim, bound,
-                  [&](int64_t k) { return w + k / kBlock * kStep + k % kBlock; });
-    init_elements(h.seed, EC_TENSOR_B2, o % h.classes, 1, bound, [&](int64_t) { return h.b.w + o; });
-  }
 }
 
 /* The member's part of a probe's weights, as they are now, into its result. */

@@ -3,7 +3,6 @@
 #define EMBEDCACHE_CUDA_GROUP_CUH
 
 #include <cmath>
-#include <limits>
 #include <set>
 
 #include "cluster.cuh"
@@ -303,14 +302,22 @@ class Group {
             macro_f1(&host_counts_[(size_t)(heads_[i].counts - counts_.get())], task(i).outputs);
       }
     }
-    const double best = r.best_epoch < 0 ? std::numeric_limits<double>::infinity() : r.val_loss[r.best_epoch];
-    if (task(i).val.n == 0 || val_loss < best) {
+    if (task(i).val.n == 0 || is_better(r, epoch)) {
       r.best_epoch = epoch;
       device_.copy(heads_[i].state + 3 * heads_[i].stride, heads_[i].state,
                    4 * parameter_count(heads_[i].shape));
     }
     const int patience = call_.options.early_stop;
     return r.status == EC_HEAD_OK && (patience == 0 || epoch - r.best_epoch < patience);
+  }
+
+  bool is_better(const ec_result& r, int epoch) const {
+    const auto score = [&](int e) {
+      return ec_chosen_score(call_.options.choose, r.val_accuracy[e], r.val_f1[e]);
+    };
+    const int best = r.best_epoch;
+    return best < 0 ? ec_is_better(score(epoch), r.val_loss[epoch], -INFINITY, INFINITY)
+                    : ec_is_better(score(epoch), r.val_loss[epoch], score(best), r.val_loss[best]);
   }
 
   /* The best weights, which are zeros until there is a first epoch, into the caller's memory. */

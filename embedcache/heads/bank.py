@@ -14,6 +14,7 @@ from embedcache.heads.trained import to_numpy
 
 Progress = Callable[[int, int], None]  # training rows done, and in all
 KINDS = ("classification", "multilabel", "regression")
+CHOICES = ("loss", "accuracy", "macro_f1")  # what may decide which epoch of a head is kept
 CHUNK_ROWS = 8192  # rows looked at at a time where a whole matrix is read
 
 
@@ -57,7 +58,12 @@ class Task:
 
 @dataclass(frozen=True)
 class Options:
-    """How a bank is trained: the same for all its heads. ``threads=0``: one per core that the process may use."""
+    """How a bank is trained: the same for all its heads. ``threads=0``: one per core that the process may use.
+
+    ``choose``: the epoch that a head keeps, and that early stopping waits for, has the lowest validation "loss", or the
+    highest "accuracy" or "macro_f1"; of equal scores the lowest loss decides. A regression goes by its loss, whose
+    order is that of R2.
+    """
 
     batch_size: int = 32
     epochs: int = 5
@@ -65,11 +71,14 @@ class Options:
     compute: str = "float32"
     threads: int = 0
     device: str = "cpu"
+    choose: str = "loss"
 
     def __post_init__(self) -> None:
         for name, low in (("batch_size", 1), ("epochs", 1), ("early_stop", 0), ("threads", 0)):
             value = whole_number(name, getattr(self, name), low, 2**31 - 1)
             object.__setattr__(self, name, value)  # frozen: only here
+        if self.choose not in CHOICES:
+            raise EmbedcacheError(f"choose must be {', '.join(CHOICES[:-1])} or {CHOICES[-1]}, not {self.choose!r}")
 
 
 @dataclass

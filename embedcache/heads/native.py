@@ -13,10 +13,10 @@ import numpy as np
 
 from embedcache.common.machine import usable_cores
 from embedcache.errors import EmbedcacheError
-from embedcache.heads.bank import Options, Outcome, Progress, Task, View, empty_outcome, training_weight
+from embedcache.heads.bank import CHOICES, Options, Outcome, Progress, Task, View, empty_outcome, training_weight
 from embedcache.heads.spec import SCHEDULES, HeadSpec
 
-ABI_VERSION = 2
+ABI_VERSION = 3
 POLL_SECONDS = 0.1  # how often progress is told and Ctrl-C is heard
 STATUS = ("ok", "diverged", "cancelled")
 COMPUTE = {"float32": 0, "bfloat16": 1, "tf32": 2}
@@ -88,6 +88,7 @@ class _Options(Structure):
         ("batch_size", c_int32),
         ("epochs", c_int32),
         ("early_stop", c_int32),
+        ("choose", c_int32),
         ("threads", c_int32),
         ("compute", c_int32),
         ("device", c_int32),
@@ -221,6 +222,7 @@ class NativeEngine:
             options.batch_size,
             options.epochs,
             options.early_stop,
+            CHOICES.index(options.choose),
             options.threads or usable_cores(),
             COMPUTE[options.compute],
             self._number,

@@ -22,7 +22,12 @@ def philox(seed: int, c0: np.ndarray, c1: np.ndarray | int, c2: np.ndarray | int
 
 
 def initial_weights(seed: int, shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
-    """float32 arrays of the given shapes (bank.weight_shapes), U(-1, 1) / sqrt(fan_in) as torch.nn.Linear."""
+    """float32 arrays of the given shapes (bank.weight_shapes), U(-1, 1) / sqrt(fan_in) as torch.nn.Linear.
+
+    Those of a linear probe (without w1) are zeros: what a convex loss does not change should say nothing.
+    """
+    if "w1" not in shapes:
+        return {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
     weights = {}
     for name, shape in shapes.items():
         fan_in = shapes["w" + name[1]][1]

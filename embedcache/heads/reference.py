@@ -92,7 +92,7 @@ class _Run:
         s = self.spec
         adamw = torch.optim.AdamW(w.values(), lr=s.lr, betas=s.betas, eps=s.eps, weight_decay=s.weight_decay)
         out = self.outcome
-        best_loss = math.inf
+        best_score, best_loss = -math.inf, math.inf
         for epoch in range(self.options.epochs):
             loss = self._epoch(w, adamw, epoch, add)
             if not math.isfinite(loss):
@@ -101,8 +101,9 @@ class _Run:
             val_loss, out.val_accuracy[epoch], out.val_macro_f1[epoch] = self._validate(w)
             out.epochs_run = epoch + 1
             out.train_loss[epoch], out.val_loss[epoch] = loss, val_loss
-            if self.task.val is None or val_loss < best_loss:
-                best_loss, out.best_epoch = val_loss, epoch
+            score = self._chosen_score(epoch)
+            if self.task.val is None or (val_loss < math.inf and (score, -val_loss) > (best_score, -best_loss)):
+                best_score, best_loss, out.best_epoch = score, val_loss, epoch
                 out.weights = {name: value.detach().cpu().numpy().copy() for name, value in w.items()}
             elif not math.isfinite(val_loss):
                 out.status = "diverged"
@@ -110,6 +111,12 @@ class _Run:
             elif self.options.early_stop and epoch - out.best_epoch >= self.options.early_stop:
                 break
         out.status = "ok"
+
+    def _chosen_score(self, epoch: int) -> float:
+        """What decides before the loss does, as csrc/numerics.h has it; -1 where there is no such score."""
+        scores = {"accuracy": self.outcome.val_accuracy, "macro_f1": self.outcome.val_macro_f1}
+        score = float(scores[self.options.choose][epoch]) if self.options.choose in scores else 0.0
+        return -1.0 if math.isnan(score) else score
 
     def _epoch(
         self,

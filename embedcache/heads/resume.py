@@ -52,6 +52,8 @@ def task_digest(task: Task, hashes: np.ndarray, about: Mapping[str, Any]) -> str
 def identity(spec: HeadSpec, task: str, training: Mapping[str, Any]) -> str:
     """Of one head. task: a task_digest; training (JSON types): batch size, epochs, engine and the like."""
     made_by = {"spec": spec.to_dict(), "task": task, "training": dict(training), "embedcache": __version__}
+    if not spec.hidden:
+        made_by["start"] = "zero"  # linear probes once started at random
     return hashlib.blake2b(json.dumps(made_by, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 

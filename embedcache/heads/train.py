@@ -148,11 +148,13 @@ def train_bank(
     device: str = "auto",
     compute: str = "auto",
     threads: int | None = None,
+    choose: str = "loss",
     progress: Progress | None = None,
 ) -> BankResult:
     """Train heads, each a (settings, number of its task), in one call of an engine.
 
-    ``early_stop``: stop a head after so many epochs without a better validation loss (0: never). ``engine``: "auto",
+    ``choose``: which epoch a head keeps: that of the lowest validation "loss", or of the highest "accuracy" or
+    "macro_f1". ``early_stop``: stop a head after so many epochs without a better one (0: never). ``engine``: "auto",
     "native" or "torch"; ``device``: "auto", "cpu", "cuda" or "cuda:N"; ``compute``: "float32" (which is "auto"),
     "bfloat16" (CPU) or "tf32" (CUDA): the products' operands, while weights and sums stay float32.
     ``threads``: CPU threads (None: one per core). ``progress(done, total)`` hears of training rows, summed over
@@ -160,7 +162,7 @@ def train_bank(
     loss explodes is marked "diverged" and touches no other. Raises EmbedcacheError for data or settings that
     cannot be trained.
     """
-    options = Options(batch_size, epochs, early_stop, _compute(compute), 0 if threads is None else threads)
+    options = Options(batch_size, epochs, early_stop, _compute(compute), threads or 0, choose=choose)
     tasks = check_bank(tasks, heads)
     chosen, options = choose_engine(engine, device, options)
     start = time.perf_counter()
@@ -261,6 +263,7 @@ def train_heads(
     device: str = "auto",
     compute: str = "auto",
     threads: int | None = None,
+    choose: str = "loss",
     progress: Progress | None = None,
 ) -> BankResult:
     """Train every head of a grid on X [n, D] and its labels y [n]; see train_bank for the other options.
@@ -308,6 +311,7 @@ def train_heads(
         device=device,
         compute=compute,
         threads=threads,
+        choose=choose,
         progress=progress,
     )
     for head in result.heads:

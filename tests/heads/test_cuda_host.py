@@ -33,7 +33,7 @@ from cuda_emulation import (
 
 from embedcache.errors import EmbedcacheError
 from embedcache.heads import native
-from embedcache.heads.bank import Options
+from embedcache.heads.bank import CHOICES, KINDS, Options
 from embedcache.heads.native import NativeEngine
 from embedcache.heads.train import EngineWarning
 
@@ -163,6 +163,29 @@ def test_early_stop(cuda: NativeEngine) -> None:
     assert np.isnan(hot.train_loss[best + 3 :]).all() and not np.isnan(hot.val_loss[: best + 3]).any()
     assert reference.distance(hot.weights, expected.of_epoch[best], expected.initial) < 1e-3
     assert cold.epochs_run == 30
+
+
+@pytest.mark.parametrize("hidden", [0, 37])
+@pytest.mark.parametrize("kind", KINDS)
+def test_choose(cuda: NativeEngine, kind: str, hidden: int) -> None:
+    """The epoch that is kept, and waited for, is the first by the head's own scores; its weights are float64's."""
+    task = make_task(n=60, val=24) if kind == "classification" else of_kind(kind, make_task(n=60, val=24))
+    task = replace(task, train=replace(task.train, y=task.train.y.copy()))
+    spec = replace(SPEC, hidden=hidden, lr=2e-2)
+    expected, kept = reference.train(task, spec, 16, 25), []
+    for choose in CHOICES:
+        (head,) = cuda.train([task], [(spec, 0)], Options(batch_size=16, epochs=25, choose=choose), None)
+        scores = {"accuracy": head.val_accuracy, "macro_f1": head.val_macro_f1}.get(choose, np.zeros(25))
+        scores = np.zeros(25) if kind == "regression" else scores
+        order = sorted(range(25), key=lambda epoch: (-scores[epoch], head.val_loss[epoch]))
+        assert head.best_epoch == order[0]
+        assert reference.distance(head.weights, expected.of_epoch[order[0]], expected.initial) < 1e-3
+        kept.append(head.best_epoch)
+        options = Options(batch_size=16, epochs=25, choose=choose, early_stop=3)
+        (stopped,) = cuda.train([task], [(spec, 0)], options, None)
+        assert stopped.epochs_run == min(25, stopped.best_epoch + 4)
+        assert stopped.best_epoch == min(range(stopped.epochs_run), key=lambda e: (-scores[e], head.val_loss[e]))
+    assert (len(set(kept)) == 1) == (kind == "regression"), kept
 
 
 def test_a_head_that_diverges_touches_no_other(cuda: NativeEngine) -> None:

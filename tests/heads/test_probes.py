@@ -56,7 +56,7 @@ class TestSameBits:
 
     def test_some_stop_early(self, engine: Engine) -> None:
         task = make_task(120, 60, 3, n_val=100, noise=5.0)
-        heads = [(spec, 0) for spec in head_grid(hidden=[0], lr=np.geomspace(1e-3, 1.0, 9).tolist())]
+        heads = [(spec, 0) for spec in head_grid(hidden=[0], lr=np.geomspace(1e-4, 1.0, 9).tolist())]
         group = engine.train([task], heads, epochs=25, early_stop=2)
         assert len({head.epochs_run for head in group.heads}) > 3
         for i, head in enumerate(heads):
