@@ -79,9 +79,9 @@ class TestSameBits:
 
 
 @parametrize(native_cpu_engines)
-@pytest.mark.parametrize("lr, rtol", [(1e-3, 1e-5), (1.0, 1e-5), (30.0, 0.01)])
+@pytest.mark.parametrize("lr, rtol", [(1e-3, 1e-5), (1.0, 1e-5), (10.0, 2e-3)])
 def test_losses_from_small_to_huge(engine: Engine, lr: float, rtol: float) -> None:
-    """With lr 30 probabilities go down to nothing and up to 1, and float32's own rounding shows, in torch as here."""
+    """With lr 10 probabilities go down to nothing and up to 1, and float32's own rounding shows, in torch as here."""
     task = make_task(300, 50, 7, n_val=100)
     specs = [HeadSpec(hidden=0, lr=lr, label_smoothing=smoothing) for smoothing in (0.0, 0.3)]
     bank = engine.train([task], [(spec, 0) for spec in specs], epochs=3)
