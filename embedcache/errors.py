@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 
 class EmbedcacheError(Exception):
     """The work cannot be done: one line that says what is wrong, where, and what to do about it.
@@ -9,3 +11,12 @@ class EmbedcacheError(Exception):
     The command line prints it as ``Error: ...`` and exits with 1. Raise it for everything that the user's
     files, disk or settings can cause; leave programming mistakes to the built-in exceptions.
     """
+
+
+class InputNote(UserWarning):
+    """How an input was understood, where that was not certain. A command prints each once, as a note."""
+
+
+def note(message: str) -> None:
+    """Say it by an ``InputNote``."""
+    warnings.warn(message, InputNote, stacklevel=2)

@@ -102,6 +102,8 @@ def extract(
     ray: str | None = None,
     batch_tokens: int | None = None,
     encoding: str = "utf-8",
+    separator: str | None = None,
+    sheet: str | None = None,
     shard: str | Sequence[int] | None = None,
     overwrite: bool = False,
     trust_remote_code: bool = False,
@@ -122,6 +124,7 @@ def extract(
         workers: processes that encode, by Ray; by default one for each of its GPUs, or for 16 cores.
         ray: "local", or the address of a Ray cluster; with workers alone it is "local".
         batch_tokens: padded tokens in one forward pass; by default what suits the device.
+        encoding: of text files. separator: of .csv and .tsv, sheet: of workbooks; None means as each file shows.
         shard: "I/N" or (I, N): only part I of N of the rows; ``merge`` joins the caches of all parts.
         overwrite: replace a cache of another encoder or other texts. Vectors that still hold are not computed again.
         progress: called as ``progress(done_tokens, total_tokens, done_texts)`` while encoding, the total an estimate.
@@ -133,8 +136,9 @@ def extract(
     target = Path(os.path.realpath(cache))
     paths = [Path(path) for path in ([inputs] if isinstance(inputs, (str, os.PathLike)) else inputs)]
     kept = (keep,) if isinstance(keep, str) else tuple(keep)
-    columns = Columns(text, _label_columns(paths, labels, text, id, encoding), id, kept)
-    rows = read_rows(paths, columns, encoding=encoding)
+    reading: dict[str, Any] = {"encoding": encoding, "separator": separator, "sheet": sheet}
+    columns = Columns(text, _label_columns(paths, labels, text, id, reading), id, kept)
+    rows = read_rows(paths, columns, **reading)
     asked = _asked(pooling, layers, store)
     wanted = None if shard is None else Shard.parse(shard)
     settings = {"max_length": max_length, "dtype": dtype, "trust_remote_code": trust_remote_code}
@@ -199,13 +203,13 @@ def _asked(pooling: str | Sequence[str], layers: int | Sequence[int], store: str
 
 
 def _label_columns(
-    paths: Sequence[Path], labels: str | Sequence[str] | None, text: str, id: str | None, encoding: str
+    paths: Sequence[Path], labels: str | Sequence[str] | None, text: str, id: str | None, reading: dict[str, Any]
 ) -> tuple[str, ...]:
     if labels is not None:
         return (labels,) if isinstance(labels, str) else tuple(labels)
     if not paths or "label" in (text, id):
         return ()
-    return ("label",) if "label" in column_names(paths[0], encoding=encoding) else ()
+    return ("label",) if "label" in column_names(paths[0], **reading) else ()
 
 
 def _open_old(target: Path, overwrite: bool) -> Cache | None:

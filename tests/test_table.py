@@ -6,6 +6,7 @@ import bz2
 import csv
 import gzip
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,33 @@ def write_parquet(path: Path, **columns: Any) -> Path:
     return path
 
 
+def write_array(path: Path) -> Path:
+    rows = [{"id": i, "text": t, "label": x} for i, (t, x) in enumerate(zip(TEXTS, LABELS, strict=True))]
+    path.write_text(json.dumps(rows, indent=2, ensure_ascii=False), encoding="utf-8")
+    return path
+
+
+def write_arrow(path: Path, **columns: Any) -> Path:
+    """A file, or where its name says .arrow a stream, as datasets has it; of batches of three rows."""
+    import pyarrow as pa
+
+    table = pa.table(columns or {"id": range(len(TEXTS)), "text": TEXTS, "label": LABELS})
+    new = pa.ipc.new_stream if path.suffix == ".arrow" else pa.ipc.new_file
+    with new(str(path), table.schema) as writer:
+        writer.write_table(table, max_chunksize=3)
+    return path
+
+
+def write_sheet(path: Path, rows: Any = None) -> Path:
+    import openpyxl
+
+    book = openpyxl.Workbook()
+    for row in rows or [("id", "text", "label"), *zip(range(len(TEXTS)), TEXTS, LABELS, strict=True)]:
+        book.active.append(row)
+    book.save(path)
+    return path
+
+
 def packed(path: Path, how: str) -> Path:
     import pyarrow as pa
 
@@ -64,18 +92,25 @@ def packed(path: Path, how: str) -> Path:
     return out
 
 
+WRITE: dict[str, Callable[[Path], Path]] = {
+    "csv": lambda path: write_delimited(path, ","),
+    "tsv": lambda path: write_delimited(path, "\t"),
+    "jsonl": write_jsonl,
+    "json": write_array,
+    "parquet": write_parquet,
+    "feather": write_arrow,
+    "arrow": write_arrow,
+    "xlsx": write_sheet,
+}
+
+
 @pytest.mark.parametrize("packing", ["", ".gz", ".bz2", ".zst"])
-@pytest.mark.parametrize("format", ["csv", "tsv", "jsonl", "parquet"])
+@pytest.mark.parametrize("format", WRITE)
 @pytest.mark.parametrize("batch_rows", [3, 8192])
 def test_every_format_gives_the_same_rows(tmp_path: Path, format: str, packing: str, batch_rows: int) -> None:
-    path = tmp_path / f"reviews.{format}"
-    if format == "parquet":
-        write_parquet(path)
+    path = WRITE[format](tmp_path / f"reviews.{format}")
+    if format in ("parquet", "feather", "arrow", "xlsx"):
         packing = ""
-    elif format == "jsonl":
-        write_jsonl(path)
-    else:
-        write_delimited(path, "," if format == "csv" else "\t")
     rows = read(packed(path, packing), Columns(labels=("label",), id="id"), batch_rows=batch_rows)
     assert rows.texts == TEXTS
     assert rows.labels["label"] == ["good", "bad", "good", "bad", None, "bad", None, "bad"]
@@ -104,9 +139,25 @@ def test_byte_order_mark_and_other_encodings(tmp_path: Path) -> None:
     path = tmp_path / "x.csv"
     path.write_bytes("\ufefftext,label\nété,a\n".encode())
     assert read(path).texts == ["été"]
-    for encoding in ("cp1252", "utf-16"):
+    for encoding in ("cp1252", "utf-16", "utf-16-le"):
         path.write_bytes("text,label\nété,a\n".encode(encoding))
         assert read(path, encoding=encoding).texts == ["été"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-be", "utf-32", "utf-32-be"])
+@pytest.mark.parametrize("format", ["csv", "tsv", "jsonl", "json", "txt"])
+def test_a_byte_order_mark_says_the_encoding(tmp_path: Path, format: str, encoding: str) -> None:
+    path = tmp_path / f"x.{format}"
+    write = {"csv": WRITE["csv"], "tsv": WRITE["tsv"], "jsonl": write_jsonl, "json": write_array}
+    if format == "txt":
+        path.write_text("日本語のレビュー\n")
+    else:
+        write[format](path)
+    mark = "\ufeff" if encoding.endswith("-be") else ""  # the others write one themselves
+    path.write_bytes((mark + path.read_bytes().decode()).encode(encoding))
+    texts = ["日本語のレビュー"] if format == "txt" else TEXTS
+    assert read(path, Columns()).texts == texts
+    assert read(packed(path, ".gz"), Columns()).texts == texts
 
 
 def test_values_are_strings_in_json_and_parquet(tmp_path: Path) -> None:
@@ -147,11 +198,16 @@ EXPECTED = [("b", "a"), None, (), ("日本", "1"), None, ("a",)]
 
 
 @pytest.mark.parametrize("batch_rows", [1, 8192])
-@pytest.mark.parametrize("format", ["csv", "tsv", "jsonl", "parquet"])
+@pytest.mark.parametrize("format", WRITE)
 def test_a_label_column_of_lists(tmp_path: Path, format: str, batch_rows: int) -> None:
     path = tmp_path / f"x.{format}"
-    if format == "parquet":
-        write_parquet(path, text=list("abcdef"), label=LISTS)
+    if format in ("parquet", "feather", "arrow"):
+        (write_parquet if format == "parquet" else write_arrow)(path, text=list("abcdef"), label=LISTS)
+    elif format == "json":
+        path.write_text(json.dumps([{"text": t, "label": x} for t, x in zip("abcdef", LISTS, strict=True)]))
+    elif format == "xlsx":
+        cells = [None if x is None else json.dumps(x, ensure_ascii=False) for x in LISTS]
+        write_sheet(path, [("text", "label"), *zip("abcdef", cells, strict=True)])
     elif format == "jsonl":
         path.write_text("\n".join(json.dumps({"text": t, "label": x}) for t, x in zip("abcdef", LISTS, strict=True)))
     else:
@@ -198,6 +254,10 @@ def test_column_names(tmp_path: Path) -> None:
     assert column_names(write_delimited(tmp_path / "a.tsv", "\t")) == ["id", "text", "label"]
     assert column_names(packed(write_jsonl(tmp_path / "b.ndjson"), ".gz")) == ["id", "text", "label"]
     assert column_names(write_parquet(tmp_path / "c.parquet")) == ["id", "text", "label"]
+    assert column_names(write_array(tmp_path / "c.json")) == ["id", "text", "label"]
+    assert column_names(write_arrow(tmp_path / "c.feather")) == ["id", "text", "label"]
+    assert column_names(write_arrow(tmp_path / "c.arrow")) == ["id", "text", "label"]
+    assert column_names(write_sheet(tmp_path / "c.xlsx")) == ["id", "text", "label"]
     (tmp_path / "d.txt").write_text("x")
     assert column_names(tmp_path / "d.txt") == ["text"]
     (tmp_path / "e.csv").write_text("")

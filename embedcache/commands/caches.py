@@ -8,7 +8,16 @@ from typing import Any
 import click
 
 from embedcache import show
-from embedcache.commands.common import COUNT, NAMES, POOLINGS, emit, json_option, sigterm_as_ctrl_c, trust_option
+from embedcache.commands.common import (
+    COUNT,
+    NAMES,
+    POOLINGS,
+    emit,
+    json_option,
+    reading_options,
+    sigterm_as_ctrl_c,
+    trust_option,
+)
 from embedcache.errors import EmbedcacheError
 from embedcache.options import CommaList, Number, Part
 from embedcache.progress import progress_bar
@@ -41,14 +50,15 @@ LAYERS = CommaList(Number(int, -1000))
 @click.option("--ray", metavar="ADDRESS|local", help="Encode on a Ray cluster, or on this machine's cores or GPUs.")
 @click.option("--batch-tokens", type=COUNT, help="Tokens in a batch, padding counted.  [default: by device]")
 @click.option("--shard", type=Part(), help="Only part I of N of the rows, into a CACHE of its own; see merge.")
-@click.option("--encoding", default="utf-8", show_default=True, help="Of text files.")
+@reading_options("in INPUT")
 @click.option("--overwrite", is_flag=True, help="Replace a CACHE of another encoder or of other texts.")
 @trust_option
 @json_option
 def extract(as_json: bool, inputs: tuple[str, ...], cache: str, **options: Any) -> None:
     """Run the frozen encoder over every text once and keep the vectors.
 
-    INPUT is a .csv, .tsv, .jsonl, .parquet or .txt file (also .gz, .zst, .bz2); several are read one after another.
+    INPUT is a .csv, .tsv, .jsonl, .json or .txt file (also .gz, .zst, .bz2), or .parquet, .arrow, .feather or .xlsx;
+    several are read one after another.
     A stopped run goes on where it was; texts that CACHE already holds are not encoded again.
 
     \b

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import click
 
 from embedcache.commands.process import prepare_command, prepare_process, prepare_streams
-from embedcache.errors import EmbedcacheError
+from embedcache.errors import EmbedcacheError, InputNote
 from embedcache.options import CommaList, Number
 from embedcache.screen import one_line
 
@@ -37,7 +38,8 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with notes_on_stderr():
+                return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except KeyboardInterrupt as stop:
@@ -51,6 +53,25 @@ class Commands(click.Group):
                 raise
             click.echo(f"Error: {_one_line(error)}", err=True)
             ctx.exit(1)
+
+
+@contextmanager
+def notes_on_stderr() -> Iterator[None]:
+    """Each note on how an input was understood is printed once."""
+    told: set[str] = set()
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", InputNote)
+        show = warnings.showwarning
+
+        def tell(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+            if not issubclass(category, InputNote):
+                show(message, category, *where, **more)
+            elif str(message) not in told:
+                told.add(str(message))
+                click.echo(f"Note: {one_line(str(message))}", err=True)
+
+        warnings.showwarning = tell
+        yield
 
 
 def _one_line(error: Exception) -> str:
@@ -86,6 +107,20 @@ def sigterm_as_ctrl_c() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def reading_options(of: str) -> Any:
+    """--encoding, --separator and --sheet ``of`` the files that a command reads."""
+
+    def add(command: Any) -> Any:
+        for name, what in (
+            ("--sheet", f"Of a workbook {of}.  [default: the first]"),
+            ("--separator", f"Between cells of a .csv {of}: ; or | or tab.  [default: as it shows]"),
+        ):
+            command = click.option(name, help=what)(command)
+        return click.option("--encoding", default="utf-8", show_default=True, help=f"Of a text file {of}.")(command)
+
+    return add
 
 
 device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda[:N].")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 import difflib
-import warnings
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,14 +26,6 @@ MARKS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-
-
-class InputNote(UserWarning):
-    """How an input was understood, where that was not certain. A command prints each once, as a note."""
-
-
-def note(message: str) -> None:
-    warnings.warn(message, InputNote, stacklevel=2)
 
 
 @dataclass(frozen=True)

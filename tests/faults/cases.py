@@ -7,6 +7,7 @@ import gzip
 import json
 import random
 import shutil
+import zipfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -25,6 +26,7 @@ OPTIONS: dict[str, Any] = {"device": "cpu", "labels": ["label", "topics"], "id":
 
 def load() -> None:
     """Import, before memory is limited and counted, what the cases use."""
+    import openpyxl  # noqa: F401
     import pyarrow.parquet  # noqa: F401
 
     import embedcache.extract  # noqa: F401
@@ -68,12 +70,33 @@ def prepare(base: Path) -> None:
     (base / "small.jsonl.bz2").write_bytes(bz2.compress((base / "small.jsonl").read_bytes()))
     with pa.output_stream(str(base / "small.csv.zst"), compression="zstd") as stream:
         stream.write((base / "small.csv").read_bytes())
+    (base / "small.json").write_text(json.dumps(small, indent=1, ensure_ascii=False), encoding="utf-8")
+    (base / "small.ndjson").write_text("".join(json.dumps(row) + "\n" for row in small), encoding="utf-16")
+    (base / "small.csv.bz2").write_bytes(bz2.compress((base / "small.tsv").read_bytes()))
+    table = pa.Table.from_pylist(small)
+    for name, new in (("small.feather", pa.ipc.new_file), ("small.arrow", pa.ipc.new_stream)):
+        with new(str(base / name), table.schema) as writer:
+            writer.write_table(table, max_chunksize=20)
+    write_workbook(base, [list(rows[0]), *cells])
     for name, how in (("small", {}), ("plain", {"compression": "none", "use_dictionary": False})):
         pq.write_table(pa.Table.from_pylist(small), base / f"{name}.parquet", **how)
     extract(base / "table.jsonl", base / "c.h5", model=base / "model", pooling=("cls", "mean"), **OPTIONS)
     texts, many = [str(i) for i in range(5000)], [f"class {i} " + "x" * (i % 50) for i in range(5000)]
     kept = {f"column {i}": texts for i in range(40)}  # groups and attributes too large for one object header
     make_cache(base / "many.h5", texts, np.ones((5000, 2), np.float16), {"label": many}, columns=kept)
+
+
+def write_workbook(base: Path, rows: list[list[str]]) -> None:
+    """One as it is saved, and one that is not compressed, so that spoilt bytes reach the parser of XML."""
+    import openpyxl
+
+    book = openpyxl.Workbook()
+    for row in rows:
+        book.active.append(row)
+    book.save(base / "small.xlsx")
+    with zipfile.ZipFile(base / "small.xlsx") as packed, zipfile.ZipFile(base / "small.xlsm", "w") as plain:
+        for name in packed.namelist():
+            plain.writestr(name, packed.read(name))
 
 
 @cache

@@ -12,10 +12,10 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from embedcache.errors import EmbedcacheError
+from embedcache.errors import EmbedcacheError, note
 from embedcache.tables.formats.base import Records, Whole
 from embedcache.tables.formats.blocks import NEWLINE, QUOTE, is_utf8, read_block
-from embedcache.tables.source import Source, changed, check_columns, note
+from embedcache.tables.source import Source, changed, check_columns
 
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 SAMPLE = 1 << 16  # characters that are looked at to find the separator

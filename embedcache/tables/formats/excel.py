@@ -9,9 +9,9 @@ from datetime import datetime, time
 from itertools import islice
 from typing import Any
 
-from embedcache.errors import EmbedcacheError
+from embedcache.errors import EmbedcacheError, note
 from embedcache.tables.formats.base import Format, Whole
-from embedcache.tables.source import Source, check_columns, note, one_line
+from embedcache.tables.source import Source, check_columns, one_line
 
 MOST_ROWS = 1 << 20  # of a sheet, by Excel's own limit
 LARGEST = 1 << 30  # bytes that a workbook may unpack to: all its different texts are in memory
@@ -96,8 +96,9 @@ def _rows(source: Source) -> Generator[tuple[int, tuple[Any, ...]], None, None]:
     except EmbedcacheError:
         raise
     except Exception as error:  # of a damaged file openpyxl and zipfile raise nearly every kind
+        why = one_line(error.__cause__ or error)
         raise EmbedcacheError(
-            f"{source.path}: not a workbook, or a damaged one ({one_line(error)}): save it again, or as .csv"
+            f"{source.path}: not a workbook, or a damaged one ({why}): save it again, or as .csv"
         ) from error
     finally:
         if book is not None:

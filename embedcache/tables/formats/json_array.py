@@ -84,9 +84,10 @@ class JsonArray(Records):
 def _has_lines(source: Source) -> bool:
     """Whether it begins with an object that ends on its line, as .jsonl does. Raises EmbedcacheError for any other."""
     with source.text() as file:
-        line = next((line for line in iter(lambda: file.readline(LARGEST), "") if not line.isspace()), "")
-    if not line.lstrip().startswith("{"):
-        return False
+        start = next((part for part in iter(lambda: file.readline(80), "") if not part.isspace()), "")
+        if not start.lstrip().startswith("{"):
+            return False
+        line = start if start.endswith("\n") else start + file.readline(LARGEST)
     try:
         value = json.loads(line)
     except (ValueError, RecursionError):
