@@ -17,7 +17,7 @@ from embedcache.index.building import Progress, Tell, can_extend, extend, gpu_of
 from embedcache.index.choose import EXACT_ROWS, choose
 from embedcache.index.exact import Rows
 from embedcache.index.files import About, SpoiltError
-from embedcache.index.search_index import SearchIndex, default_path, stored_output
+from embedcache.index.search_index import SearchIndex, default_path, other_cache, stored_output
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,10 @@ def index_cache(
 
         def claim() -> None:
             """Before the long work, so that two do not do it at once; an index that is up to date needs none."""
+            if before is not None and (other := other_cache(before[0], path, cache)):
+                raise EmbedcacheError(
+                    f"{path} is the index of another cache, {other}: name another file with -o, or remove it"
+                )
             place.append(ends.enter_context(open_output(path)))
 
         before, vectors = _before(path), stored_output(cache, pooling, layer)
@@ -99,9 +103,9 @@ def index_cache(
             center = before[0].center if center is None else center
             action, index = _up_to_date(cache, before, vectors, bool(center), claim, **asked)
         if index is None:
-            action, before = "built", None
             if not place:
                 claim()
+            action, before = "built", None
             index = SearchIndex.build(cache, *vectors, center=bool(center), tell=tell, **asked)
         size = path.stat().st_size if action == "kept" else index.save(place[0])
         about, added = index.about, index.rows - (before[0].rows if before else 0)

@@ -96,6 +96,19 @@ def test_what_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "reviews.index").exists()
 
 
+def test_the_index_of_another_cache_is_not_written_over(tmp_path: Path) -> None:
+    mine, theirs = cache_of(tmp_path, X[:900], "mine.h5"), cache_of(tmp_path, X, "theirs.h5")
+    document("index", theirs)
+    path = tmp_path / "theirs.index"
+    before = path.read_bytes()
+    line = fails("search", mine, "--row", 1, "--index", path)
+    assert f"{path} belongs to another cache, {theirs}, not to {mine}: run embedcache index {mine}, leave" in line
+    line = fails("index", mine, "-o", path)
+    assert f"{path} is the index of another cache, {theirs}: name another file with -o, or remove it" in line
+    assert path.read_bytes() == before
+    assert document("index", mine)["rows"] == 900
+
+
 def test_no_rows_and_a_cache_that_is_not_complete(tmp_path: Path) -> None:
     empty = make_cache(tmp_path / "empty.h5", [], np.empty((0, 4), np.float32))
     assert "has no rows to search" in fails("index", empty)

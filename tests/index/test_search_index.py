@@ -136,6 +136,7 @@ def test_stale_and_foreign(tmp_path: Path) -> None:
     path = tmp_path / "my reviews.index"
     with open_cache(made) as cache:
         SearchIndex.build(cache).save(path)
+    made.rename(tmp_path / "0.h5")  # and then it changes
     changed = X.copy()
     changed[2080] += 1
     cases = {
@@ -150,6 +151,29 @@ def test_stale_and_foreign(tmp_path: Path) -> None:
                 SearchIndex.load(path, other)
             assert f"run embedcache index {other.path} -o '{path}'" in str(error.value)
             assert "\n" not in str(error.value)
+
+
+def test_of_another_cache(tmp_path: Path) -> None:
+    """No command is named that would write over it."""
+    X = np.random.default_rng(6).normal(size=(50, 8)).astype(np.float32)
+    mine, theirs = cache_of(tmp_path, X[:40] + 1, "mine.h5"), cache_of(tmp_path, X, "theirs.h5")
+    path, same = tmp_path / "theirs.index", {"encoder": {"identity": {"weights": {}}}}
+    with open_cache(theirs) as cache:
+        SearchIndex.build(cache).save(path)
+    for vectors, more in ((X[:40] + 1, {}), (np.concatenate([X, X]), {}), (X, same)):
+        with open_cache(cache_of(tmp_path, vectors, "mine.h5", **more)) as cache:
+            with pytest.raises(EmbedcacheError, match=rf"belongs to another cache, {theirs}, not to {mine}") as error:
+                SearchIndex.load(path, cache)
+            assert f"run embedcache index {mine}, leave out --index" in str(error.value)
+            (tmp_path / "mine.index").write_bytes(path.read_bytes())  # put where its own would be
+            with pytest.raises(EmbedcacheError, match="belongs to another cache") as error:
+                SearchIndex.load(tmp_path / "mine.index", cache)
+            assert f"-o {tmp_path / 'mine-own.index'} and search with --index" in str(error.value)
+            with pytest.raises(EmbedcacheError, match=r"leave out --index, .*mine\.index is there"):
+                SearchIndex.load(path, cache)
+            (tmp_path / "mine.index").unlink()
+    with open_cache(cache_of(tmp_path, X, "copy.h5")) as cache:
+        assert SearchIndex.load(path, cache).rows == 50
 
 
 @pytest.mark.parametrize(
