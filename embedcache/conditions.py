@@ -2,7 +2,8 @@
 
     list       one or more of expression, with commas between
     expression conditions with not, and, or (which bind in this order) and parentheses
-    condition  COLUMN OP VALUE, OP being = != < <= > >=
+    condition  COLUMN OP VALUE, OP being = != < <= > >= or [not] contains, [not] starts with
+               COLUMN [not] in (VALUE, VALUE, ...)
 
 A value needs no quotes: it goes on until something follows that can only be the next condition, so that names and
 values may hold commas, = and words such as "and" themselves. Quotes, "..." or '...', are for those that would not come
@@ -19,12 +20,14 @@ from typing import Any
 from embedcache.errors import EmbedcacheError
 
 OPERATORS = "!=|<=|>=|=|<|>"
+WORDS = r"(?i:(?:not\s+)?(?:contains|starts\s+with)(?=[\s\"']|$))"
+IN = r"(?i:(?:not\s+)?in(?=\s*\())"
 LONGEST = 10_000  # characters: a condition may come from a stranger
 
 
 @dataclass(frozen=True)
 class Condition:
-    """``operator`` is one of = != < <= > >=; ``quoted``: the value was written with quotes around."""
+    """``operator`` is one of = != < <= > >= contains "starts with"; ``quoted``: the value stood in quotes."""
 
     column: str
     operator: str
@@ -66,8 +69,9 @@ def parse(text: str, columns: Sequence[str]) -> list[Tree]:
         rest = text[error.loc :].strip()
         near = f' (from "{rest[:40]}" on)' if rest and rest != text.strip() else ""
         raise EmbedcacheError(
-            f'--where "{text[:200]}" is no condition{near}: write COLUMN=VALUE or COLUMN!=VALUE, as in '
-            '"label=positive and year>=2010"; a VALUE with parentheses or quotes goes into "quotes"'
+            f'--where "{text[:200]}" is no condition{near}: write COLUMN=VALUE, as in '
+            '"label=positive and year>=2010", or COLUMN contains WORD, starts with WORD, in (VALUE, VALUE); what has '
+            'parentheses or quotes goes into "quotes"'
         ) from None
     except RecursionError:
         raise EmbedcacheError("--where has too many parentheses: write it simpler") from None
@@ -77,18 +81,24 @@ def _grammar(columns: Sequence[str]) -> Any:
     import pyparsing as pp
 
     known = "|".join(map(re.escape, sorted(columns, key=len, reverse=True))) or r"(?!)"
-    begins = rf"(?:not\s+|\(\s*)*(?:{known})\s*(?:{OPERATORS})"  # a condition on a known column, certainly
+    operator = rf"(?:\s*(?:{OPERATORS})|\s+(?:{WORDS}|{IN}))"
+    begins = rf"(?:not\s+|\(\s*)*(?:{known}){operator}"  # a condition on a known column, certainly
     ends = rf"\s+(?:and|or)\s+{begins}|,\s*{begins}"
     flags = re.IGNORECASE | re.DOTALL
-    known_column = pp.Regex(rf"(?:{known})(?=\s*(?:{OPERATORS}))", re.DOTALL)
-    other_column = pp.Regex(rf"[^=<>!(),]+(?=(?:{OPERATORS}))")
+    known_column = pp.Regex(rf"(?:{known})(?={operator})", re.DOTALL)
+    other_column = pp.Regex(rf"[^=<>!(),]+(?=(?:{OPERATORS}))|[^=<>!(),\s]+(?=\s+(?:{WORDS}|{IN}))")
     quoted = (pp.QuotedString('"', esc_char="\\") | pp.QuotedString("'", esc_char="\\")).set_parse_action(
         lambda found: [(found[0], True)]
     )
     follows = pp.Regex(rf"\s*(?:$|\)|{ends})", flags).leave_whitespace()
     bare = pp.Opt(pp.Regex(rf"(?:(?!{ends})(?:\([^()]*\)|[^)]))+", flags).leave_whitespace(), default="")
-    value = pp.Regex(OPERATORS) + (quoted + pp.FollowedBy(follows) | bare.leave_whitespace())
-    condition, stranger = ((column + value).set_parse_action(_condition) for column in (known_column, other_column))
+    value = quoted + pp.FollowedBy(follows) | bare.leave_whitespace()
+    item = quoted + pp.FollowedBy(pp.one_of(", )")) | pp.Regex(r"[^,()]+").set_parse_action(
+        lambda found: found[0].strip()
+    )
+    several = pp.Suppress("(") + pp.Group(pp.DelimitedList(item)) + pp.Suppress(")")
+    test = pp.Regex(IN) + several | pp.Regex(WORDS) + value | pp.Regex(OPERATORS) + value
+    condition, stranger = ((column + test).set_parse_action(_condition) for column in (known_column, other_column))
     expression, factor = pp.Forward(), pp.Forward()
     inside = pp.Suppress("(") + expression + pp.Suppress(")")
     negated = (pp.Suppress(pp.CaselessKeyword("not")) + factor).set_parse_action(lambda found: Not(found[0]))
@@ -100,7 +110,12 @@ def _grammar(columns: Sequence[str]) -> Any:
     return pp.DelimitedList(expression, ",").parse_with_tabs()
 
 
-def _condition(found: Any) -> Condition:
-    column, operator, value = found
-    text, quoted = value if isinstance(value, tuple) else (value, False)
-    return Condition(column.strip(), operator, text, quoted)
+def _condition(found: Any) -> Tree:
+    column, operator, value = found[0].strip(), " ".join(found[1].lower().split()), found[2]
+    positive = operator.removeprefix("not ")
+    values = [one if isinstance(one, tuple) else (one, False) for one in (value if positive == "in" else [value])]
+    if positive in ("contains", "starts with"):
+        values = [(one if quoted else one.strip(), quoted) for one, quoted in values]
+    conditions = tuple(Condition(column, "=" if positive == "in" else positive, *one) for one in values)
+    tree: Tree = AnyOf(conditions) if positive == "in" else conditions[0]
+    return tree if positive == operator else Not(tree)

@@ -17,8 +17,11 @@ from embedcache.cache.labels import unlabelled
 from embedcache.cache.strings import blank_rows
 from embedcache.conditions import All, AnyOf, Condition, Not, Tree, parse
 from embedcache.errors import EmbedcacheError
+from embedcache.tables.decimals import has_decimal_commas, point
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from embedcache.cache import Cache
     from embedcache.cache.strings import Strings
 
@@ -26,17 +29,19 @@ CHUNK_ROWS = 8192  # rows whose bytes are compared at once
 
 
 def rows_where(cache: Cache, conditions: Iterable[str]) -> np.ndarray:
-    """bool [N]: the rows that meet all conditions, each written as in ``conditions``, on label and kept columns.
+    """bool [N]: the rows that meet all conditions, each written as in ``conditions``.
 
-    On a label column of lists = and != mean: has the label, has it not; [] is the empty list. Rows without a label
-    meet no condition on it. < <= > >= compare numbers, or ISO dates where the value is one; rows that hold no such
-    thing meet none. Of several conditions, or several with commas between, that ask for values of one column with =,
-    one must be met.
+    Columns are those of labels and the kept ones, and where none has the name, ``text`` and ``id``. On a label column
+    of lists = and != mean: has the label, has it not; [] is the empty list; contains and starts with are met by one of
+    the labels. Rows without a label meet no condition on it. = and in compare letter by letter, contains and starts
+    with take capital and small letters as the same. < <= > >= compare numbers (see ``has_decimal_commas``), or ISO
+    dates where the value is one; rows that hold no such thing meet none. Of several conditions, or several with commas
+    between, that ask for values of one column with =, one must be met.
 
     Raises:
         EmbedcacheError: what is no condition; no such column or value; no row meets them all.
     """
-    columns = list(dict.fromkeys([*cache.labels_names, *cache.column_names]))
+    columns = _columns(cache)
     among = np.ones(cache.rows, dtype=bool)
     either: dict[str, np.ndarray] = {}
     for tree in (tree for condition in conditions for tree in parse(condition, columns)):
@@ -60,8 +65,8 @@ def _meets(cache: Cache, tree: Tree) -> np.ndarray:
         return np.logical_or.reduce([_meets(cache, part) for part in tree.parts])
     if isinstance(tree, Not):
         return ~_meets(cache, tree.part) & _labelled(cache, tree.part)
-    if tree.column not in cache.labels_names and tree.column not in cache.column_names:
-        known = ", ".join(dict.fromkeys([*cache.labels_names, *cache.column_names])) or "none"
+    if tree.column not in _columns(cache):
+        known = ", ".join(_columns(cache))
         raise EmbedcacheError(
             f"{cache.path} has no column '{tree.column}' to filter by; it has: {known}; extract with --keep adds one"
         )
@@ -69,7 +74,57 @@ def _meets(cache: Cache, tree: Tree) -> np.ndarray:
         return _equals(cache, tree)
     if tree.operator == "!=":
         return ~_equals(cache, tree) & _labelled(cache, tree)
+    if tree.operator in WITHIN:
+        return _within(cache, tree)
     return _compares(cache, tree)
+
+
+def _columns(cache: Cache) -> list[str]:
+    """The names of what can be asked for."""
+    ids = [] if cache.ids is None else ["id"]
+    return list(dict.fromkeys([*cache.labels_names, *cache.column_names, "text", *ids]))
+
+
+def _strings(cache: Cache, column: str) -> Strings:
+    """A column that is not one of labels."""
+    if column in cache.column_names:
+        return cache.column(column)
+    if column == "text":
+        return cache.texts
+    assert cache.ids is not None
+    return cache.ids
+
+
+WITHIN = {"contains": "match_substring", "starts with": "starts_with"}  # of pyarrow.compute
+
+
+def _within(cache: Cache, condition: Condition) -> np.ndarray:
+    """bool [N] for contains and starts with."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    column, value = condition.column, condition.value
+    if not value:
+        raise EmbedcacheError(f"--where {column} {condition.operator}: nothing follows: write a word, or a part of one")
+
+    def meets(strings: pa.Array) -> np.ndarray:
+        return np.asarray(getattr(pc, WITHIN[condition.operator])(strings, value, ignore_case=True))
+
+    if column not in cache.labels_names:
+        return meets(_arrow(_strings(cache, column), pa.large_string()))
+    codes, classes = cache.labels(column)
+    found = meets(pa.array(classes, pa.large_string()))
+    if codes.ndim == 2:
+        return np.asarray((codes[:, found] == 1).any(axis=1))
+    return np.append(found, False)[codes]  # -1: the last
+
+
+def _arrow(strings: Strings, kind: pa.DataType) -> pa.Array:
+    """A view of them."""
+    import pyarrow as pa
+
+    buffers = [None, pa.py_buffer(strings.offsets), pa.py_buffer(strings.data)]
+    return pa.Array.from_buffers(kind, len(strings), buffers)
 
 
 def _labelled(cache: Cache, tree: Tree) -> np.ndarray:
@@ -85,30 +140,31 @@ def _labelled(cache: Cache, tree: Tree) -> np.ndarray:
 def _compares(cache: Cache, condition: Condition) -> np.ndarray:
     """bool [N] for < <= > >=."""
     column, value = condition.column, condition.value.strip()
-    asked = _measure(value)
+    if column not in cache.labels_names:
+        codes, values = _coded(_strings(cache, column))
+    elif cache.label_kind(column) == "multilabel":
+        raise EmbedcacheError(f"--where {column}{condition.operator}{value}: {column} holds lists; use = or !=")
+    else:
+        codes, values = cache.labels(column)
+    commas = has_decimal_commas(values, column)
+    asked = _measure(value, commas)
     if asked is None:
         raise EmbedcacheError(
-            f"--where {column}{condition.operator}{value}: {value!r} is neither a number nor a date such as 2010-12-31"
+            f"--where {column}{condition.operator}{value}: {value!r} is neither a number (12.5) nor a date (2010-12-31)"
         )
     compare = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}[condition.operator]
 
     def holds(text: str) -> bool:
-        found = _measure(text)
+        found = _measure(text, commas)
         return type(found) is type(asked) and compare(found, asked)
 
-    if column not in cache.labels_names:
-        codes, values = _coded(cache.column(column))
-        return np.fromiter(map(holds, values), dtype=bool, count=len(values))[codes]
-    if cache.label_kind(column) == "multilabel":
-        raise EmbedcacheError(f"--where {column}{condition.operator}{value}: {column} holds lists; use = or !=")
-    codes, values = cache.labels(column)
     return np.append(np.fromiter(map(holds, values), dtype=bool, count=len(values)), False)[codes]  # -1: the last
 
 
-def _measure(text: str) -> float | date | None:
-    """A number or an ISO date."""
+def _measure(text: str, commas: bool) -> float | date | None:
+    """A number, which may have a decimal comma, or an ISO date."""
     with suppress(ValueError):
-        number = float(text)
+        number = float(point(text) if commas and "," in text else text)
         return None if math.isnan(number) else number
     with suppress(ValueError):
         return date.fromisoformat(text.strip()[:10])
@@ -119,8 +175,7 @@ def _coded(strings: Strings) -> tuple[np.ndarray, list[str]]:
     """Codes int32 [N] and the values that they number."""
     import pyarrow as pa
 
-    buffers = [None, pa.py_buffer(strings.offsets), pa.py_buffer(strings.data)]
-    coded = pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(strings), buffers).dictionary_encode()
+    coded = _arrow(strings, pa.large_binary()).dictionary_encode()
     return coded.indices.to_numpy(), [value.decode(errors="replace") for value in coded.dictionary.to_pylist()]
 
 
@@ -138,7 +193,7 @@ def _equals(cache: Cache, condition: Condition) -> np.ndarray:
     is_label = column in cache.labels_names
     bare = [] if condition.quoted else [value.strip(), value.removeprefix("=").strip()]
     for asked in dict.fromkeys([value, *bare]):
-        same = _same_label(cache, column, asked) if is_label else _same_bytes(cache.column(column), asked)
+        same = _same_label(cache, column, asked) if is_label else _same_bytes(_strings(cache, column), asked)
         if same.any():
             return same
     if is_label and cache.label_kind(column) == "multilabel" and value.strip().startswith("["):
@@ -146,7 +201,7 @@ def _equals(cache: Cache, condition: Condition) -> np.ndarray:
             f"--where {column}={value.strip()}: {column} holds lists, a condition asks for one label of them: write "
             f"{column}=LABEL (several of these mean any of them), or {column}=[] for the rows without any"
         )
-    known = cache.labels(column)[1] if is_label else _coded(cache.column(column))[1]
+    known = cache.labels(column)[1] if is_label else _coded(_strings(cache, column))[1]
     raise _no_value(column, value.strip(), known)
 
 

@@ -49,6 +49,23 @@ A, B, C = is_("label", "a"), is_("label", "b"), is_("year", "3", "<")
         ("not so=3", is_("not so", "3")),
         ("stars=5 and label=a", All((is_("stars", "5"), A))),
         ("label=a and", is_("label", "a and")),
+        ("movie contains alien", is_("movie", "alien", "contains")),
+        ("movie CONTAINS alien and year<3", All((is_("movie", "alien", "contains"), C))),
+        ("label=a and movie contains the end and so on", All((A, is_("movie", "the end and so on", "contains")))),
+        ('movie starts  with "The " or label=a', AnyOf((is_("movie", "The ", "starts with", True), A))),
+        ("movie not contains (1979)", Not(is_("movie", "(1979)", "contains"))),
+        ("not movie starts with The", Not(is_("movie", "The", "starts with"))),
+        ("label in (a, b)", AnyOf((A, B))),
+        ("label not in(a,b) and year<3", All((Not(AnyOf((A, B))), C))),
+        ('movie in ("a, b", it\'s, "so" it goes)', AnyOf((is_("movie", "a, b", quoted=True), is_("movie", "it's"),
+                                                         is_("movie", '"so" it goes')))),
+        ("(label in (a) or x,y in (1)) and not so contains 2",
+         All((AnyOf((AnyOf((A,)), AnyOf((is_("x,y", "1"),)))), is_("not so", "2", "contains")))),
+        ("movie=Men in (Black) and label=a", All((is_("movie", "Men in (Black)"), A))),
+        ("movie=it contains multitudes", is_("movie", "it contains multitudes")),
+        ("genre contains x", is_("genre", "x", "contains")),
+        ("genre in (x)", AnyOf((is_("genre", "x"),))),
+        ("movie contains", is_("movie", "", "contains")),
     ],
 )  # fmt: skip
 def test_trees(text: str, tree: object) -> None:
@@ -65,7 +82,27 @@ def test_lists_and_names_with_signs() -> None:
     assert parse("label=a", []) == [A]
 
 
-@pytest.mark.parametrize("text", ["", "positive", "label", "label=a)", "(label=a", "and", "=a", ")", "not"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "positive",
+        "label",
+        "label=a)",
+        "(label=a",
+        "and",
+        "=a",
+        ")",
+        "not",
+        "label in",
+        "label in ()",
+        "label in a, b",
+        "label in (a",
+        "label in (a,)",
+        "in (a)",
+        "label starts a",
+    ],
+)
 def test_what_is_no_condition(text: str) -> None:
     with pytest.raises(EmbedcacheError, match="is no condition") as error:
         parse(text, COLUMNS)
@@ -74,7 +111,9 @@ def test_what_is_no_condition(text: str) -> None:
 
 @pytest.mark.parametrize(
     "text", ["(" * 5000, "(" * 900 + "label=a" + ")" * 900, "not " * 2000 + "label=a", "label=" + "( " * 4000,
-             "label=" + " and" * 2400, "label=a and " * 800 + "label=b", "label=a," * 1200, "x" * (LONGEST + 1)]
+             "label=" + " and" * 2400, "label=a and " * 800 + "label=b", "label=a," * 1200, "x" * (LONGEST + 1),
+             "label in (" + "a," * 4000 + "a)", "label contains " * 600, "label in (" * 900,
+             "label contains a and " * 450 + "label=b", "label not " * 900]
 )  # fmt: skip
 def test_hostile_conditions_end_soon(text: str) -> None:
     start = time.monotonic()

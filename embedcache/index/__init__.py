@@ -1,5 +1,6 @@
 """Indexes of vectors: what kind, built, measured, searched, kept in a file."""
 
-from embedcache.index.search_index import Neighbours, SearchIndex, default_path, stored_output
+from embedcache.index.ownership import default_path
+from embedcache.index.search_index import Neighbours, SearchIndex, stored_output
 
 __all__ = ["Neighbours", "SearchIndex", "default_path", "stored_output"]

@@ -17,7 +17,8 @@ from embedcache.index.building import Progress, Tell, can_extend, extend, gpu_of
 from embedcache.index.choose import EXACT_ROWS, choose
 from embedcache.index.exact import Rows
 from embedcache.index.files import About, SpoiltError
-from embedcache.index.search_index import SearchIndex, default_path, other_cache, stored_output
+from embedcache.index.ownership import default_path, other_cache
+from embedcache.index.search_index import SearchIndex, stored_output
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,7 @@ from embedcache.index.building import Progress, Tell, restored
 from embedcache.index.building import build as build_engine
 from embedcache.index.exact import Rows, mean_of, scores_of, top, unit_length
 from embedcache.index.files import About, SpoiltError
+from embedcache.index.ownership import make_again, vectors_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -258,11 +258,11 @@ class SearchIndex:
             if stored is None:
                 if cache is None:
                     cache = open_cache(path.parent / str(about.cache))
-                stored = _vectors_of(cache, about, path)
+                stored = vectors_of(cache, about, path)
             rows = Rows(stored, mean)
             return cls(about, rows, restored(about, rows, sections, device), own_vectors=own)
         except (SpoiltError, KeyError, TypeError, ValueError) as error:
-            again = "build it again" if cache is None else _again(cache, path)
+            again = "build it again" if cache is None else make_again(cache, path)
             raise EmbedcacheError(f"{path} is no index of this version, or damaged ({error}): {again}") from None
 
     def _query_vectors(self, queries: Any) -> np.ndarray:
@@ -292,84 +292,6 @@ def _own_vectors(about: About, sections: dict[str, np.ndarray]) -> np.ndarray | 
         if "vectors_" + dtype in sections:
             return files.take_array(sections["vectors_" + dtype], dtype, about.rows, about.dim)
     return None
-
-
-def _vectors_of(cache: Cache, about: About, path: Path) -> np.ndarray:
-    """The cache's vectors, if they are those that the index was made from."""
-    output = (about.pooling, about.layer)
-    copied = cache.rows == about.rows and _holds(cache, about)
-    if not copied and (other := other_cache(about, path, cache)):
-        raise EmbedcacheError(
-            f"{path} belongs to another cache, {_shown(other)}, not to {_shown(cache.path)}: {_own(cache, path)}"
-        )
-    again = _again(cache, path, about)
-    if cache.fingerprint != about.fingerprint or output not in cache.outputs:
-        raise EmbedcacheError(f"{path} is not an index of {cache.path}, but of other vectors: {again}")
-    stored = cache.embeddings(*output)
-    if not _holds(cache, about) or stored.shape[1] != about.dim:
-        raise EmbedcacheError(
-            f"{path} is out of date, rows of {cache.path} have changed since{_moved(about, path)}: {again}"
-        )
-    if cache.rows > about.rows:
-        more = f"{cache.rows - about.rows:,} rows were added to {cache.path} since"
-        raise EmbedcacheError(f"{path} is out of date, {more}: {again}")
-    return stored
-
-
-def _holds(cache: Cache, about: About) -> bool:
-    """Whether the cache begins with the rows that the index was made from."""
-    output = (about.pooling, about.layer)
-    there = cache.fingerprint == about.fingerprint and output in cache.outputs and cache.rows >= about.rows
-    return there and files.rows_digest(cache, *output, about.rows) == about.digest
-
-
-def other_cache(about: About, path: Path, cache: Cache) -> Path | None:
-    """The cache that the index at ``path`` was made from, where that is there and is not ``cache``."""
-    named = _made_from(about, path)
-    return named if named is not None and named.is_file() and not named.samefile(cache.path) else None
-
-
-def _made_from(about: About, path: Path) -> Path | None:
-    return None if about.cache is None else Path(os.path.normpath(path.absolute().parent / about.cache))
-
-
-def _moved(about: About, path: Path) -> str:
-    """Of an index whose cache is not where it was: it may be this one, or another."""
-    named = _made_from(about, path)
-    return "" if named is None or named.exists() else f", or it belongs to another ({_shown(named)}, not there now)"
-
-
-def _own(cache: Cache, path: Path) -> str:
-    """How to get an index of this cache beside one at ``path`` that is another's."""
-    command = ["embedcache", "index", _shown(cache.path)]
-    if path.absolute() == default_path(cache.path).absolute():
-        place = path.with_name(f"{path.stem}-own{path.suffix}")
-        command += ["-o", _shown(place)]
-        return f"move it away, or run {shlex.join(command)} and search with --index {place}"
-    own = default_path(cache.path)
-    return (
-        f"leave out --index, {_shown(own)} is there"
-        if own.exists()
-        else f"run {shlex.join(command)}, leave out --index"
-    )
-
-
-def _again(cache: Cache, path: Path, about: About | None = None) -> str:
-    """The command that makes the index anew."""
-    command = ["embedcache", "index", _shown(cache.path)]
-    if path.absolute() != default_path(cache.path):
-        command += ["-o", str(path)]
-    if about is not None and (about.pooling, about.layer) in cache.outputs:
-        command += ["--pooling", about.pooling] if about.pooling != "cls" else []
-        command += ["--layers", str(about.layer)] if about.layer != -1 else []
-        command += ["--center"] if about.center else []
-        command += ["--recall", str(about.asked)] if about.asked != 0.99 else []
-    return "run " + shlex.join(command)
-
-
-def _shown(path: Path) -> str:
-    """Relative to where one is, if it is below."""
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 def _relative(cache: str, path: Path) -> str:
@@ -404,8 +326,3 @@ def stored_output(cache: Cache, pooling: str | None, layer: int | None) -> tuple
     fits = [(p, n) for p, n in cache.outputs if pooling in (None, p) and layer in (None, n)]
     fits.sort(key=lambda output: (output[0] != "cls", output[1] != -1))
     return fits[0] if fits else (pooling or "cls", -1 if layer is None else layer)
-
-
-def default_path(p: str | Path) -> Path:
-    """Where the index of a cache is by default: reviews.h5 -> reviews.index."""
-    return Path(p).with_suffix(".index")
