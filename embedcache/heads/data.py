@@ -16,6 +16,7 @@ from embedcache.heads.bank import KINDS, Task, View, standardize_stats
 from embedcache.heads.split import Split
 from embedcache.heads.targets import class_weights
 from embedcache.table import MISSING_LABELS
+from embedcache.tables.decimals import has_decimal_commas, point
 
 MAX_CLASSES = 5000
 LARGEST = float(np.finfo(np.float32).max)
@@ -198,11 +199,14 @@ def _label_matrix(cache: Cache, label: str) -> tuple[np.ndarray, list[str]]:
 
 def _values(cache: Cache, label: str) -> np.ndarray:
     """float32 [N, 1], NaN where a cell is blank."""
-    numbers = [np.nan if text.strip() in MISSING_LABELS else _number(text) for text in _cells(cache, label)]
-    values = np.array(numbers, np.float64)
+    cells = _cells(cache, label)
+    values = _numbers(cells)
+    given_cells = (text for text in cells if text.strip() not in MISSING_LABELS)
+    if np.isinf(values).any() and has_decimal_commas(given_cells, label):
+        values = _numbers([point(text) for text in cells])
     if np.isinf(values).any():
         row = int(np.isinf(values).argmax())
-        cell = _cells(cache, label)[row]
+        cell = cells[row]
         raise EmbedcacheError(
             f"--task regression: row {row:,} of {cache.path}, counted from 0, has {cell[:40]!r} in column {label!r}, "
             "which is no finite number: correct it, or leave it blank"
@@ -216,6 +220,11 @@ def _values(cache: Cache, label: str) -> np.ndarray:
             "there is nothing to predict"
         )
     return values.astype(np.float32)[:, None]
+
+
+def _numbers(cells: Sequence[str]) -> np.ndarray:
+    """float64, NaN where a cell is blank, infinity where it is no number."""
+    return np.array([np.nan if text.strip() in MISSING_LABELS else _number(text) for text in cells], np.float64)
 
 
 def _cells(cache: Cache, label: str) -> Sequence[str]:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from embedcache.cache import open_cache
-from embedcache.errors import EmbedcacheError
+from embedcache.errors import EmbedcacheError, InputNote
 from embedcache.heads.data import Data, load_data, make_task
 from embedcache.heads.split import Split
 from tests.conftest import make_cache
@@ -75,6 +75,23 @@ def test_numbers_of_label_and_kept_columns(path: Path, label: str, values: list[
     for i in np.flatnonzero(data.labelled):
         assert (data.codes == data.codes[i]).tolist() == same[i]
     assert (data.codes[~data.labelled] == -1).all()
+
+
+def test_numbers_with_a_decimal_comma(tmp_path: Path) -> None:
+    X, texts = np.eye(4, dtype=np.float32), list("abcd")
+    cells = {
+        "price": ["3,5", " -1.234,25", "NA", "2"],
+        "odd": ["1,234", "2", "", "9,000"],
+        "both": ["3,5", "3.5", "1", ""],
+    }
+    path = make_cache(tmp_path / "commas.h5", texts, X, columns=cells)
+    with pytest.warns(InputNote, match=r"column 'price' is read with decimal commas: 3,5 is 3\.5"):
+        data = load(path, "price", "regression")
+    np.testing.assert_array_equal(data.y[:, 0], np.array([3.5, -1234.25, np.nan, 2], np.float32))
+    with pytest.raises(EmbedcacheError, match=r"'1,234', which may be 1\.234 or 1234"):
+        load(path, "odd", "regression")
+    with pytest.raises(EmbedcacheError, match=r"has '3,5' in column 'both', which is no finite number"):
+        load(path, "both", "regression")
 
 
 def test_numbers_are_learnt_at_mean_0_and_spread_1_of_the_training_rows(path: Path) -> None:
