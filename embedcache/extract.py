@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 import time
-import types
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -32,6 +30,7 @@ from embedcache.cache.reuse import count_unknown, proves_encoder
 from embedcache.cache.strings import first_rows
 from embedcache.cache.structure import DamagedCacheError
 from embedcache.collect import Collected, collect
+from embedcache.common.callable_module import make_callable
 from embedcache.encoder.folder import DTYPES
 from embedcache.encoding_pass import EncodingPass, Place
 from embedcache.errors import EmbedcacheError
@@ -309,14 +308,4 @@ def _build(
     return filler, repaired + filler.damaged, truncated
 
 
-class _CallableModule(types.ModuleType):
-    """`ec.extract(...)` is a pinned name, and so is this module's: importing the module hides the function.
-
-    So the module can be called, and both `ec.extract(...)` and `from embedcache.extract import extract` work.
-    """
-
-    def __call__(self, *args: Any, **kwargs: Any) -> ExtractReport:
-        return extract(*args, **kwargs)
-
-
-sys.modules[__name__].__class__ = _CallableModule
+make_callable(__name__, __name__, "extract")

@@ -12,6 +12,7 @@ import numpy as np
 
 from embedcache.cache import Cache, open_cache
 from embedcache.cache.labels import label_of
+from embedcache.common.callable_module import make_callable
 from embedcache.common.frames import Tabular, arrow_table, free_names, label_column
 from embedcache.errors import EmbedcacheError
 from embedcache.html import html_table
@@ -353,3 +354,6 @@ def _open_index(
                 "out --index"
             )
     return SearchIndex.build(cache, *stored_output(cache, pooling, layer), kind="exact", center=bool(center))
+
+
+make_callable(__name__, "embedcache.searching", "search_cache")

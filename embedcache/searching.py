@@ -77,8 +77,8 @@ class SearchFileReport:
 
 def search_cache(
     cache_path: str | Path,
-    *,
     query: str | None = None,
+    *,
     row: int | Sequence[int] | None = None,
     like: Sequence[str] = (),
     unlike: Sequence[str] = (),
@@ -89,7 +89,12 @@ def search_cache(
     dedupe: bool = False,
     text: str = "text",
     encoding: str = "utf-8",
-    **options: Any,
+    index: str | Path | None = None,
+    pooling: str | None = None,
+    layer: int | None = None,
+    center: bool | None = None,
+    device: str = "auto",
+    trust_remote_code: bool = False,
 ) -> SearchReport:
     """The rows of a cache that are most like texts or rows of it (themselves left out), or each text of a file.
 
@@ -97,7 +102,7 @@ def search_cache(
         query, row, like: examples of what to look for, at least one. unlike, unlike_row: of what not; see ``Query``.
         file: in place of examples, a table, or any other file, of which each line is a query (a blank one finds
             nothing). text: the table's column of queries. encoding: of the file.
-        where, dedupe: see ``Searcher.search``. options: of ``Searcher.open``.
+        k, where, dedupe: see ``Searcher.search``. index, pooling, layer, center, device: see ``Searcher.open``.
 
     Raises:
         EmbedcacheError: nothing to look for, or examples and a file; see also ``Searcher``.
@@ -108,7 +113,16 @@ def search_cache(
         raise EmbedcacheError("give at least one query: a text, a row or a file")
     if file is not None and (likes or unlikes):
         raise EmbedcacheError("give a file of queries, or one query, not both")
-    with Searcher.open(cache_path, **options) as searcher:
+    opened = Searcher.open(
+        cache_path,
+        index=index,
+        pooling=pooling,
+        layer=layer,
+        center=center,
+        device=device,
+        trust_remote_code=trust_remote_code,
+    )
+    with opened as searcher:
         candidates = int(np.count_nonzero(searcher.among(where)))
         if file is None:
             asked = Query(tuple(likes), tuple(unlikes))

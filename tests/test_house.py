@@ -25,7 +25,7 @@ FLOORS = [
     "classifier search screen projection card encoding shards cluster audit",
     "predict searching serve merging workers options progress export report",
     "encoding_pass",
-    "extract",
+    "extract training_run",
     "show show_index show_heads show_audit doctor",
     "commands",
     "cli",

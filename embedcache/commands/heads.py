@@ -21,7 +21,6 @@ from embedcache.heads.spec import SCHEDULES
 from embedcache.heads.sweep import Range
 from embedcache.options import CommaList, Number, SweepList
 from embedcache.progress import progress_bar
-from embedcache.screen import one_line
 
 FRACTION = Number(float, 0, 1)
 RATE = Number(float, 0, above=True)
@@ -95,6 +94,7 @@ def train_head(as_json: bool, cache: str, run: str, **options: Any) -> None:
       ... --resume                                     after Ctrl-C, or for more
     """
     from embedcache.heads.job import train_head as train
+    from embedcache.training_run import write_documents
 
     chosen = [name for name in ("split", "split_column", "same_split") if options[name] is not None]
     if len(chosen) > 1:
@@ -106,29 +106,17 @@ def train_head(as_json: bool, cache: str, run: str, **options: Any) -> None:
     if ranges and not options["random"]:
         name = ranges[0].replace("_", "-")
         raise click.UsageError(f"--{name} {options[ranges[0]]} is a range: draw from it with --random N")
+
+    def tell(line: str) -> None:
+        click.echo(f"Note: {line}", err=True)
+
     with sigterm_as_ctrl_c(), progress_bar("training", "head-rows", steps="head-epochs") as progress:
-        report = train(
-            cache, run, progress=progress, tell=lambda line: click.echo(f"Note: {line}", err=True), **options
-        )
-    written = _write_documents(run)
+        report = train(cache, run, progress=progress, tell=tell, **options)
+    written = write_documents(run, tell)
     if as_json:
         emit({**report.to_dict(), "documents": written})
     else:
         show_heads.train_head(report, written)
-
-
-def _write_documents(run: str) -> list[str]:
-    """The report and the model card beside a run that is finished and safe whatever happens here."""
-    from embedcache.report import write_documents
-
-    try:
-        return write_documents(run)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"Interrupted: {run} is finished; embedcache report {run} writes its report.") from None
-    except Exception as error:
-        reason = one_line(str(error)) or type(error).__name__
-        click.echo(f"Note: {run} is finished, but not its report and model card: {reason}", err=True)
-        return []
 
 
 @click.command(short_help="Label texts with the best head of RUN.")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from embedcache.common.callable_module import make_callable
 from embedcache.common.whole_file import whole_file
 from embedcache.errors import EmbedcacheError
 
@@ -104,3 +105,6 @@ def check_own(path: Path) -> None:
 
     if path.exists() and not is_signed(path):
         raise EmbedcacheError(f"{path} is not embedcache's, or was edited: it is left alone; move it away first")
+
+
+make_callable(__name__, "embedcache.report", "write_report")

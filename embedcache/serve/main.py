@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from embedcache.errors import EmbedcacheError
 
@@ -17,15 +16,21 @@ def serve_cache(
     port: int = 8000,
     token: str | None = None,
     verbose: bool = False,
+    index: str | Path | None = None,
+    pooling: str | None = None,
+    layer: int | None = None,
+    model: str | Path | None = None,
+    device: str = "auto",
+    trust_remote_code: bool = False,
     listening: Callable[[str, int], None] = lambda url, rows: None,
     tell: Callable[[str], None] = lambda line: None,
-    **options: Any,
 ) -> None:
     """Serve until SIGINT or SIGTERM.
 
     Args:
-        listening: hears the URL and the rows of the cache. tell: hears notes, and a line for each request if verbose.
-        options: of ``Service.open``.
+        token: what requests must bring, if it is set. verbose: a line for each request.
+        index, pooling, layer, model, device: see ``Service.open``.
+        listening: hears the URL and the rows of the cache. tell: hears notes, and those lines.
 
     Raises:
         EmbedcacheError: the extra is not installed; the address cannot be had; see also ``Service.open``.
@@ -43,7 +48,16 @@ def serve_cache(
 
     bound = bind(host, port)  # before the encoder is loaded: a port that is taken shows at once
     try:
-        service = Service.open(cache, run, **options)
+        service = Service.open(
+            cache,
+            run,
+            index=index,
+            pooling=pooling,
+            layer=layer,
+            model=model,
+            device=device,
+            trust_remote_code=trust_remote_code,
+        )
     except BaseException:
         bound.close()
         raise
