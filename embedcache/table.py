@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, NoReturn
@@ -17,6 +17,7 @@ import numpy as np
 
 from embedcache.errors import EmbedcacheError
 from embedcache.tables.formats.plain_text import PlainText
+from embedcache.tables.limits import UNLIMITED, too_long
 from embedcache.tables.read import columns_of, open_source, read_batches
 from embedcache.tables.source import Source, existing_file, known_encoding
 
@@ -131,6 +132,11 @@ def _to_rows(source: Source, columns: Columns, values: list[Any], first: int, ki
             labels[name] = _as_labels(source, name, column, first)
             _check_kind(source, name, labels[name], first, kinds)
             together = "".join(chain.from_iterable(label or () for label in set(labels[name])))
+            if len(together) > source.most:
+                lengths = (sum(map(len, label or ())) for label in labels[name])
+                row = next((row for row, length in enumerate(lengths) if length > source.most), None)
+                if row is not None:
+                    _refuse_long(source, name, first + row)
             if "\0" in together or not _encodable(together):
                 _refuse_characters(source, name, ["".join(label or ()) for label in labels[name]], first)
     return Rows(
@@ -156,9 +162,22 @@ def _as_strings(source: Source, name: str, option: str, column: Any, first: int,
             _refuse_characters(source, name, values, first)
     if column.null_count:
         column = column.fill_null("")
-    if not utf8(column)[0].all():
+    data, ends = utf8(column)
+    if not data.all():
         _refuse_characters(source, name, column.to_pylist(), first)
+    long = np.flatnonzero(np.diff(ends) > source.most)
+    if len(long):
+        _refuse_long(source, name, first + int(long[0]))
     return column
+
+
+def _place(source: Source, row: int) -> str:
+    """Where a row is, of a file that has been read before: now no line is too long."""
+    return source.format.place(replace(source, most=UNLIMITED), row)
+
+
+def _refuse_long(source: Source, name: str, row: int) -> NoReturn:
+    raise too_long(f"{source.path} {_place(source, row)}: column '{name}'", source.most, "cut it")
 
 
 def _as_text(value: Any, nested: bool) -> str:
@@ -174,7 +193,7 @@ def _as_text(value: Any, nested: bool) -> str:
 def _refuse_nested(source: Source, name: str, option: str, column: list[Any], first: int) -> NoReturn:
     row, value = next((i, v) for i, v in enumerate(column) if isinstance(v, (list, dict, bytes)))
     raise EmbedcacheError(
-        f"{source.path} {source.format.place(source, first + row)}: column '{name}' ({option}) holds {_kind(value)}: "
+        f"{source.path} {_place(source, first + row)}: column '{name}' ({option}) holds {_kind(value)}: "
         "a text is needed; make it a string"
     )
 
@@ -199,7 +218,7 @@ def _refuse_label(source: Source, name: str, values: list[Any], first: int) -> N
         try:
             _as_label(value, source.format.lists_as_json)
         except ValueError as error:
-            where = f"{source.path} {source.format.place(source, first + row)}: column '{name}' (--label)"
+            where = f"{source.path} {_place(source, first + row)}: column '{name}' (--label)"
             raise EmbedcacheError(f"{where} holds {error}") from None
     raise AssertionError("called without reason")
 
@@ -244,7 +263,7 @@ def _check_kind(source: Source, name: str, labels: list[Label], first: int, kind
     row = next(i for i, label in enumerate(labels) if label is not None and type(label) is not kinds[name])
     here = "a list" if isinstance(labels[row], tuple) else f"{str(labels[row])[:40]!r}, which is no list"
     before = "lists" if kinds[name] is tuple else "single labels"
-    where = f"{source.path} {source.format.place(source, first + row)}"
+    where = f"{source.path} {_place(source, first + row)}"
     raise EmbedcacheError(
         f"{where}: column '{name}' (--label) holds {here}, but {before} in earlier "
         "rows: write a list in every row that is labelled (a blank one is not labelled), or in none"
@@ -264,7 +283,7 @@ def _refuse_characters(source: Source, name: str, values: list[str], first: int)
     what = "half a surrogate pair, which is no character: remove it"
     if "\0" in value:
         what = "a NUL character: remove it, or pass --encoding utf-16 if that is what the file is in"
-    raise EmbedcacheError(f"{source.path} {source.format.place(source, first + row)}: column '{name}' holds {what}")
+    raise EmbedcacheError(f"{source.path} {_place(source, first + row)}: column '{name}' holds {what}")
 
 
 def _encodable(text: str) -> bool:

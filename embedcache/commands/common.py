@@ -17,6 +17,7 @@ from embedcache.commands.process import prepare_command, prepare_process, prepar
 from embedcache.errors import EmbedcacheError, InputNote
 from embedcache.options import CommaList, Number
 from embedcache.screen import one_line
+from embedcache.tables.limits import TEXT_MB, text_limit
 
 COUNT = Number(int, 1)
 NAMES = CommaList()
@@ -109,10 +110,22 @@ def sigterm_as_ctrl_c() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+def _limit_texts(ctx: click.Context, _: click.Parameter, megabytes: float | None) -> None:
+    if megabytes is not None:
+        ctx.with_resource(text_limit(megabytes))
+
+
 def reading_options(of: str) -> Any:
-    """--encoding, --separator and --sheet ``of`` the files that a command reads."""
+    """--encoding, --separator, --sheet and --max-text-mb ``of`` the files that a command reads."""
 
     def add(command: Any) -> Any:
+        command = click.option(
+            "--max-text-mb",
+            type=Number(float, 0, above=True),
+            expose_value=False,
+            callback=_limit_texts,
+            help=f"Refuse a longer text or line {of}.  [default: {TEXT_MB}]",
+        )(command)
         for name, what in (
             ("--sheet", f"Of a workbook {of}.  [default: the first]"),
             ("--separator", f"Between cells of a .csv {of}: ; or | or tab.  [default: as it shows]"),

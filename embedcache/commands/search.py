@@ -7,7 +7,14 @@ from typing import Any
 import click
 
 from embedcache import show
-from embedcache.commands.common import COUNT, device_option, emit, json_option, pooling_option, trust_option
+from embedcache.commands.common import (
+    COUNT,
+    device_option,
+    emit,
+    json_option,
+    pooling_option,
+    trust_option,
+)
 from embedcache.options import Number
 from embedcache.progress import progress_bar
 

@@ -7,13 +7,14 @@ import difflib
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from io import BufferedReader, TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from embedcache.errors import EmbedcacheError
+from embedcache.tables.limits import TooLongError, bounded, most_bytes, too_long
 
 if TYPE_CHECKING:
     from embedcache.tables.formats.base import Format
@@ -37,6 +38,7 @@ class Source:
         asked: the encoding of text that was asked for.
         separator: between the cells of a CSV; None means as the file shows.
         sheet: of a workbook; None means the first.
+        most: bytes that one text may have.
     """
 
     path: Path
@@ -45,6 +47,7 @@ class Source:
     asked: str = "utf-8-sig"
     separator: str | None = None
     sheet: str | None = None
+    most: int = field(default_factory=most_bytes)
 
     @cached_property
     def encoding(self) -> str:
@@ -56,7 +59,12 @@ class Source:
         return next((encoding for mark, encoding in MARKS.items() if start.startswith(mark)), self.asked)
 
     def binary(self) -> Any:
-        """The uncompressed bytes, as a binary file."""
+        """The uncompressed bytes, as a binary file; reading a line that is too long raises TooLongError."""
+        file = self.unpacked()
+        return bounded(file, self.most) if self.format.by_lines else file
+
+    def unpacked(self) -> Any:
+        """The same, whatever its lines."""
         if self.compression == ".gz":
             import gzip
 
@@ -108,11 +116,25 @@ def explained(source: Source) -> Iterator[None]:
             if not source.format.is_text:
                 raise EmbedcacheError(f"{source.path}: holds text that is not UTF-8: write it again") from error
             bad_byte(source)  # reads it again, and may find what is wrong with the packing
+    except TooLongError as error:
+        raise too_long(
+            f"{source.path} line {_line_at(source, error.offset)}", source.most, "cut it, check its line ends"
+        ) from None
     except (EOFError, zlib.error, OSError) as error:
         packed = f": a damaged or cut off {source.compression} file? Copy or pack it again"
         raise EmbedcacheError(
             f"{source.path}: cannot be read ({one_line(error)}){packed if source.compression else ''}"
         ) from error
+
+
+def _line_at(source: Source, offset: int) -> int:
+    """The number of the line that begins at that byte of the unpacked file."""
+    line = 1
+    with source.unpacked() as file:
+        while offset > 0 and (part := file.read(min(offset, 1 << 20))):
+            line += part.count(b"\n") or part.count(b"\r")
+            offset -= len(part)
+    return line
 
 
 def one_line(error: BaseException) -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,9 +28,11 @@ class Command(subprocess.Popen):
         *arguments: Any,
         script: Path | None = None,
         environment: dict[str, str] | None = None,
+        within: Sequence[str] = (),
         **options: Any,
     ) -> None:
-        line = [sys.executable, *([str(script)] if script else ["-m", "embedcache"]), *map(str, arguments)]
+        """``within``: what goes before the command on the line."""
+        line = [*within, sys.executable, *([str(script)] if script else ["-m", "embedcache"]), *map(str, arguments)]
         variables = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **(environment or {})}
         super().__init__(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=variables, **options)
 
@@ -68,3 +72,37 @@ def mounted(folder: Path, *options: str) -> Iterator[Path]:
 @pytest.fixture
 def tmpfs(tmp_path: Path) -> Callable[..., AbstractContextManager[Path]]:
     return lambda *options: mounted(tmp_path / "mounted", *options)
+
+
+@contextmanager
+def control_group(limit: int) -> Iterator[list[str]]:
+    """The beginning of a command line that runs the rest in a memory control group of ``limit`` bytes, without swap.
+
+    The test is skipped where none can be made (it takes Linux, and root).
+    """
+    name = f"embedcache-test-{os.getpid()}-{secrets.token_hex(4)}"
+    kinds = (
+        (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes"),
+        (Path("/sys/fs/cgroup"), "memory.max"),
+        (Path("/sys/fs/cgroup/unified"), "memory.max"),
+    )
+    for root, file in kinds:
+        group = root / name
+        try:
+            group.mkdir()
+            (group / file).write_text(str(limit), encoding="utf-8")
+        except OSError:
+            if group.exists():
+                group.rmdir()
+            continue
+        try:
+            yield ["sh", "-c", f'echo $$ > {group}/cgroup.procs && exec "$@"', "sh"]
+        finally:
+            for _ in range(100):
+                try:
+                    group.rmdir()
+                    break
+                except OSError:  # the kernel is still letting go of a process that has ended
+                    time.sleep(0.05)
+        return
+    pytest.skip("no right to make a memory control group")

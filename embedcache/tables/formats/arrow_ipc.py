@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from embedcache.errors import EmbedcacheError
-from embedcache.tables.formats.arrow_values import arrow_strings, not_utf8
+from embedcache.tables.formats.arrow_values import arrow_strings, not_utf8, parts_of
 from embedcache.tables.formats.base import Format, Whole
 from embedcache.tables.source import Source, check_columns, one_line
 
@@ -31,17 +31,16 @@ class ArrowIpc(Format):
         check_columns(source, wanted, self.columns(source))
         with _opened(source, list(wanted)) as (_, batches):
             for batch in batches:
-                columns = [batch.column(batch.schema.get_field_index(name)) for name in wanted]
-                _validate(source, columns)
-                for start in range(0, len(batch), batch_rows):
-                    yield [arrow_strings(source, column.slice(start, batch_rows)) for column in columns]
+                picked = batch.select(list(wanted))
+                _validate(source, picked.columns)
+                for part in parts_of(picked, batch_rows=batch_rows):
+                    yield [arrow_strings(source, column) for column in part.columns]
 
     def whole(self, source: Source, batch_rows: int) -> Iterator[Whole]:
         with _opened(source) as (_, batches):
             for batch in batches:
                 _validate(source, batch.columns)
-                for start in range(0, len(batch), batch_rows):
-                    part = batch.slice(start, batch_rows)
+                for part in parts_of(batch, batch_rows=batch_rows):
                     yield Whole(part.schema.names, part.columns, part.schema.metadata)
 
     def place(self, source: Source, row: int) -> str:

@@ -46,6 +46,7 @@ class Format(ABC):
     Attributes:
         suffixes: of its files' names.
         is_text: characters in some encoding, which a compressed file may hold too.
+        by_lines: a line is never more than one row.
         has_header: the columns are named apart from the rows, so that a file may have columns and no rows.
         lists_as_json: a cell cannot be a list, so that a list of labels is written as JSON.
         is_free: which columns there are, and of which types, is known only from all rows.
@@ -53,6 +54,7 @@ class Format(ABC):
 
     suffixes: tuple[str, ...] = ()
     is_text = True
+    by_lines = False
     has_header = False
     lists_as_json = False
     is_free = False

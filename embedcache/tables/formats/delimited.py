@@ -15,6 +15,7 @@ import numpy as np
 from embedcache.errors import EmbedcacheError, note
 from embedcache.tables.formats.base import Records, Whole
 from embedcache.tables.formats.blocks import NEWLINE, QUOTE, is_utf8, read_block
+from embedcache.tables.limits import batches_of, too_long
 from embedcache.tables.source import Source, changed, check_columns
 
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
@@ -25,6 +26,7 @@ SAMPLE_RECORDS = 30
 class Delimited(Records):
     """Values that are separated by ``usual``, unless the file shows that it is another one."""
 
+    by_lines = True
     has_header = True
     lists_as_json = True
     usual = ","
@@ -33,7 +35,7 @@ class Delimited(Records):
         separator = self.separator(source)
         with source.text(newline="") as file:
             try:
-                return next(filter(None, _reader(file, separator)), [])
+                return next(filter(None, _reader(file, separator, source.most)), [])
             except csv.Error:
                 self._explain(source)
 
@@ -71,7 +73,7 @@ class Delimited(Records):
                 encoding = "utf-8"
             first = StringIO(block.decode(encoding) if block else "", newline="")
             with TextIOWrapper(file, encoding, newline="") as rest:
-                reader = _reader(chain(first, rest), separator)
+                reader = _reader(chain(first, rest), separator, source.most)
                 try:
                     if not header:
                         header = next(filter(None, reader), [])
@@ -79,7 +81,7 @@ class Delimited(Records):
                             return
                     places = _places(source, wanted, header)
                     names, getters = [header[place] for place in places], list(map(itemgetter, places))
-                    while rows := list(islice(filter(None, reader), batch_rows)):  # blank lines are no rows
+                    for rows in batches_of(filter(None, reader), batch_rows, _length):  # blank lines are no rows
                         if set(map(len, rows)) != {len(header)}:
                             self._explain(source)
                         yield Whole(names, [list(map(get, rows)) for get in getters])
@@ -89,13 +91,16 @@ class Delimited(Records):
     def records(self, source: Source) -> Iterator[tuple[int, Any]]:
         separator = self.separator(source)
         with source.text(newline="") as file:
-            reader, line = _reader(file, separator), 1
+            reader, line = _reader(file, separator, source.most), 1
             try:
                 for record in reader:
                     if record:
                         yield line, record
                     line = reader.line_num + 1
             except csv.Error as error:
+                if "field limit" in str(error):
+                    what = f"{source.path} line {line}: a cell of the row that starts here"
+                    raise too_long(what, source.most, "cut it, or close its quotes") from None
                 raise EmbedcacheError(
                     f"{source.path} line {line}: broken quoting in the row that starts here ({error}): "
                     'close its quotes, and write a " inside a quoted cell as ""'
@@ -158,8 +163,13 @@ def _agreeing(sample: str, whole: bool, separator: str) -> float:
     return rows.count(header) / (len(rows) + broken) if rows or broken else 1.0
 
 
-def _reader(lines: Iterable[str], separator: str) -> Any:
-    csv.field_size_limit(2**31 - 1)  # the default refuses a text of over 131,072 characters
+def _length(record: list[str]) -> int:
+    return sum(map(len, record))
+
+
+def _reader(lines: Iterable[str], separator: str, most: int = 2**31 - 1) -> Any:
+    """``most``: characters of a cell. It is a setting of the whole process, made anew for each reader."""
+    csv.field_size_limit(most)  # the default refuses a text of over 131,072 characters
     return csv.reader(lines, delimiter=separator, strict=True)
 
 
@@ -181,7 +191,7 @@ def _read_plain(
     block = read_block(file).removeprefix(codecs.BOM_UTF8)
     lines = StringIO(block.decode(), newline="")
     try:
-        header: list[str] = next(filter(None, _reader(lines, separator)), [])
+        header: list[str] = next(filter(None, _reader(lines, separator, source.most)), [])
     except csv.Error:
         return [], block
     if not header:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -12,9 +13,9 @@ from embedcache.errors import EmbedcacheError
 from embedcache.tables.formats import blocks
 from embedcache.tables.formats.base import Records, Whole
 from embedcache.tables.formats.json_lines import FIRST_ROWS, JsonLines, explain, keys, values_of, whole_of
+from embedcache.tables.limits import batches_of, too_long
 from embedcache.tables.source import Source, check_columns
 
-LARGEST = 1 << 27  # characters of one object; more are not a row of a table
 LITERAL = 16  # a number, a word or an escape that is cut off may be found wrong this far from the end
 CUT = "it ends too early"
 DECODER = json.JSONDecoder()
@@ -33,17 +34,17 @@ class JsonArray(Records):
 
     def columns(self, source: Source) -> list[str]:
         if _has_lines(source):
-            return JsonLines().columns(source)
+            return JsonLines().columns(_lines_of(source))
         return keys(self._rows(source, FIRST_ROWS))
 
     def batches(
         self, source: Source, wanted: Mapping[str, str], required: set[str], batch_rows: int
     ) -> Iterator[list[Any]]:
         if _has_lines(source):
-            yield from JsonLines().batches(source, wanted, required, batch_rows)
+            yield from JsonLines().batches(_lines_of(source), wanted, required, batch_rows)
             return
         objects, checked = (record for _, record in self.records(source)), False
-        while rows := list(islice(objects, batch_rows)):
+        for rows in batches_of(objects, batch_rows, _length):
             if not all(type(row) is dict for row in rows):
                 explain(source)
             if not checked:
@@ -56,23 +57,20 @@ class JsonArray(Records):
 
     def whole(self, source: Source, batch_rows: int) -> Iterator[Whole]:
         if _has_lines(source):
-            yield from JsonLines().whole(source, batch_rows)
+            yield from JsonLines().whole(_lines_of(source), batch_rows)
             return
         objects = (record for _, record in self.records(source))
-        while rows := list(islice(objects, batch_rows)):
+        for rows in batches_of(objects, batch_rows, _length):
             if not all(type(row) is dict for row in rows):
                 explain(source)
             yield whole_of(rows)
 
     def records(self, source: Source) -> Iterator[tuple[int, Any]]:
         if _has_lines(source):
-            yield from JsonLines().records(source)
+            yield from JsonLines().records(_lines_of(source))
         else:
             with source.text() as file:
                 yield from _Array(source, file)
-
-    def advice(self, source: Source, names: Sequence[str]) -> str:
-        return f"{WRITE}; " if _has_lines(source) else ""
 
     def _rows(self, source: Source, count: int) -> list[dict[str, Any]]:
         rows = [record for _, record in islice(self.records(source), count)]
@@ -81,13 +79,18 @@ class JsonArray(Records):
         return rows
 
 
+def _lines_of(source: Source) -> Source:
+    """The file as .jsonl, whose lines must not be too long."""
+    return replace(source, format=_Lines())
+
+
 def _has_lines(source: Source) -> bool:
     """Whether it begins with an object that ends on its line, as .jsonl does. Raises EmbedcacheError for any other."""
     with source.text() as file:
         start = next((part for part in iter(lambda: file.readline(80), "") if not part.isspace()), "")
         if not start.lstrip().startswith("{"):
             return False
-        line = start if start.endswith("\n") else start + file.readline(LARGEST)
+        line = start if start.endswith("\n") else start + file.readline(source.most)
     try:
         value = json.loads(line)
     except (ValueError, RecursionError):
@@ -95,6 +98,11 @@ def _has_lines(source: Source) -> bool:
     if not isinstance(value, dict) or (value and all(isinstance(one, (dict, list)) and one for one in value.values())):
         raise EmbedcacheError(f"{source.path} is one JSON object, not a table: {WRITE}")
     return True
+
+
+class _Lines(JsonLines):
+    def advice(self, source: Source, names: Sequence[str]) -> str:
+        return f"{WRITE}; "
 
 
 class _Array:
@@ -134,8 +142,9 @@ class _Array:
                 raise self._wrong("nested too deeply", WRITE) from None
             except json.JSONDecodeError as error:
                 cut = error.pos > len(self.text) - LITERAL or error.msg.startswith("Unterminated string")
-                if cut and len(self.text) - self.at > LARGEST:
-                    raise self._wrong(f"an element of more than {LARGEST >> 20} million characters", WRITE) from None
+                if cut and len(self.text) - self.at > self.source.most:
+                    what = f"{self.source.path} line {self.line}: the object that begins here"
+                    raise too_long(what, self.source.most, "cut it, or close its quotes and brackets") from None
                 if cut and not self.ended:
                     self._more()
                     continue
@@ -164,3 +173,7 @@ class _Array:
 
     def _wrong(self, what: str, advice: str) -> EmbedcacheError:
         return EmbedcacheError(f"{self.source.path} line {self.line}: not a JSON array of objects ({what}): {advice}")
+
+
+def _length(record: Any) -> int:
+    return sum(len(value) for value in record.values() if isinstance(value, str)) if isinstance(record, dict) else 0

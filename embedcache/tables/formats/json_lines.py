@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from io import StringIO
-from itertools import islice, repeat
+from itertools import repeat
 from operator import itemgetter
 from typing import Any, NoReturn
 
@@ -15,6 +15,7 @@ from embedcache.errors import EmbedcacheError
 from embedcache.tables.formats import blocks
 from embedcache.tables.formats.arrow_values import arrow_strings
 from embedcache.tables.formats.base import ABSENT, Records, Whole
+from embedcache.tables.limits import batches_of
 from embedcache.tables.source import Source, changed, check_columns, one_line
 
 FIRST_ROWS = 8192  # whose keys are the columns
@@ -22,11 +23,12 @@ FIRST_ROWS = 8192  # whose keys are the columns
 
 class JsonLines(Records):
     suffixes = (".jsonl", ".ndjson")
+    by_lines = True
     is_free = True
 
     def columns(self, source: Source) -> list[str]:
         with source.text() as file:
-            return keys(_rows(source, list(islice(file, FIRST_ROWS))))
+            return keys(_rows(source, next(batches_of(file, FIRST_ROWS), [])))
 
     def batches(
         self, source: Source, wanted: Mapping[str, str], required: set[str], batch_rows: int
@@ -58,7 +60,7 @@ class JsonLines(Records):
 
     def whole(self, source: Source, batch_rows: int) -> Iterator[Whole]:
         with source.text() as file:
-            while lines := list(islice(file, batch_rows)):
+            for lines in batches_of(file, batch_rows):
                 yield whole_of(_rows(source, lines))
 
     def records(self, source: Source) -> Iterator[tuple[int, Any]]:

@@ -5,10 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from embedcache.common.machine import check_memory, size
 from embedcache.errors import EmbedcacheError
-from embedcache.tables.formats.arrow_values import arrow_strings, not_utf8
+from embedcache.tables.formats.arrow_values import arrow_strings, not_utf8, parts_of, together
 from embedcache.tables.formats.base import Format, Whole
+from embedcache.tables.limits import BATCH_BYTES
 from embedcache.tables.source import Source, check_columns, one_line
+
+FEW_ROWS = 256  # that are decoded together, before anything is known of their length
+PAGE_ROWS = 1024  # of a page at most, as pyarrow writes them, where rows are long
+DICTIONARY = 4 << 20  # bytes; writers give it one or two MB
 
 
 class Parquet(Format):
@@ -22,27 +28,43 @@ class Parquet(Format):
     def batches(
         self, source: Source, wanted: Mapping[str, str], required: set[str], batch_rows: int
     ) -> Iterator[list[Any]]:
-        file = _open(source)
-        check_columns(source, wanted, list(file.schema_arrow.names))
-        for batch in _record_batches(source, file, list(wanted), batch_rows):
+        check_columns(source, wanted, self.columns(source))
+        for batch in _record_batches(source, list(wanted), batch_rows):
             yield [arrow_strings(source, batch.column(name)) for name in wanted]
 
     def whole(self, source: Source, batch_rows: int) -> Iterator[Whole]:
-        file = _open(source)
-        for batch in _record_batches(source, file, None, batch_rows):
+        for batch in _record_batches(source, None, batch_rows):
             yield Whole(batch.schema.names, batch.columns, batch.schema.metadata)
 
     def place(self, source: Source, row: int) -> str:
         return f"row {row + 1}"
 
 
-def _record_batches(source: Source, file: Any, columns: list[str] | None, batch_rows: int) -> Iterator[Any]:
-    """Of the columns named, or of all."""
+def _record_batches(source: Source, columns: list[str] | None, batch_rows: int) -> Iterator[Any]:
+    """Of the columns named, or of all, as many rows as fit BATCH_BYTES.
+
+    How long rows are is known only once they are read: they come a few at a time, and are put together. A text that
+    stands in many rows may be in the file once, as a dictionary has it; it is kept so until its rows are counted.
+    """
     import pyarrow as pa
 
+    file = _open(source)
+    coded = _coded(file.metadata, file.schema_arrow)
+    if coded:
+        file = _open(source, coded)
+    groups = [file.metadata.row_group(group) for group in range(file.num_row_groups)]
+    for pages, rows, length in sorted((_sizes(group, columns) for group in groups), reverse=True)[:1]:
+        _check_pages(source, pages, rows, length)
     try:
         for group in range(file.num_row_groups):  # asked for all at once, Arrow keeps them all in memory
-            for batch in file.iter_batches(batch_rows, row_groups=[group], columns=columns):
+            _, _, length = _sizes(groups[group], columns)
+            rows = max(1, min(batch_rows, FEW_ROWS, int(BATCH_BYTES / max(length, 1))))
+            parts = (
+                part
+                for batch in file.iter_batches(rows, row_groups=[group], columns=columns)
+                for part in parts_of(batch, coded)
+            )
+            for batch in together(parts, batch_rows):
                 if columns is None:  # strings that are picked are validated where they are used
                     batch.validate(full=True)
                 yield batch
@@ -55,12 +77,53 @@ def _record_batches(source: Source, file: Any, columns: list[str] | None, batch_
         ) from error
 
 
-def _open(source: Source) -> Any:
+def _coded(metadata: Any, schema: Any) -> list[str]:
+    """Columns of strings that some row group holds as little more than a dictionary and numbers of four bytes."""
+    import pyarrow as pa
+
+    found = []
+    for i in range(metadata.num_columns):
+        path = metadata.schema.column(i).path
+        if path not in schema.names or schema.field(path).type not in (pa.string(), pa.large_string()):
+            continue
+        chunks = [metadata.row_group(group).column(i) for group in range(metadata.num_row_groups)]
+        if any(
+            "RLE_DICTIONARY" in chunk.encodings and chunk.total_uncompressed_size <= 4 * chunk.num_values + DICTIONARY
+            for chunk in chunks
+        ):
+            found.append(path)
+    return found
+
+
+def _sizes(group: Any, columns: list[str] | None) -> tuple[float, int, float]:
+    """Of a row group: bytes of the largest pages, rows in them, bytes of a row on average, as they are unpacked."""
+    rows, total = max(group.num_rows, 1), 0
+    for i in range(group.num_columns):
+        chunk = group.column(i)
+        if columns is None or chunk.path_in_schema.split(".")[0] in columns:
+            total += chunk.total_uncompressed_size
+    together = min(rows, PAGE_ROWS)
+    return total * together / rows, together, total / rows
+
+
+def _check_pages(source: Source, pages: float, rows: int, length: float) -> None:
+    """Parquet unpacks a whole page at a time. Raises EmbedcacheError where one does not fit the memory."""
+    if pages > BATCH_BYTES:
+        check_memory(
+            1.2 * pages,
+            f"{source.path}: pages of {rows:,} rows of {size(length)}",
+            "write it again with smaller row groups (row_group_size=100), or use a machine with more memory",
+        )
+
+
+def _open(source: Source, coded: list[str] | None = None) -> Any:
+    """``coded``: columns to keep as dictionaries."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        file = pq.ParquetFile(source.path, buffer_size=1 << 20)  # or else a whole column of a row group is read
+        # Without a buffer's size a whole column of a row group is read.
+        file = pq.ParquetFile(source.path, buffer_size=1 << 20, read_dictionary=coded)
         _ = file.schema_arrow.names  # which may be what is broken
         return file
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from itertools import islice
 from typing import Any
 
 from embedcache.tables.formats.base import Records, Whole
+from embedcache.tables.limits import batches_of
 from embedcache.tables.source import Source, check_columns
 
 
@@ -14,6 +14,7 @@ class PlainText(Records):
     """One column, ``text``; blank lines are rows."""
 
     suffixes = (".txt",)
+    by_lines = True
 
     def columns(self, source: Source) -> list[str]:
         return ["text"]
@@ -22,9 +23,9 @@ class PlainText(Records):
         self, source: Source, wanted: Mapping[str, str], required: set[str], batch_rows: int
     ) -> Iterator[list[Any]]:
         with source.text() as file:
-            while lines := [line.rstrip("\n") for line in islice(file, batch_rows)]:
+            for lines in batches_of(file, batch_rows):
                 check_columns(source, wanted, ["text"])
-                yield [lines]
+                yield [[line.rstrip("\n") for line in lines]]
 
     def whole(self, source: Source, batch_rows: int) -> Iterator[Whole]:
         for columns in self.batches(source, {"text": ""}, {"text"}, batch_rows):
