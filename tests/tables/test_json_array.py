@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from embedcache.errors import EmbedcacheError
 from embedcache.table import Columns, column_names, read_rows
 from embedcache.tables.formats import blocks
+from embedcache.tables.limits import text_limit
 
 COLUMNS = Columns(labels=("label",), keep=("more",))
 TEXTS = st.text(st.sampled_from('ab"\\\n{}[],: \t日🎬'), max_size=8)
@@ -109,11 +110,8 @@ def test_one_object_longer_than_blocks(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_an_endless_string_is_not_read_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from embedcache.tables.formats import json_array
-
     monkeypatch.setattr(blocks, "BLOCK", 1000)
-    monkeypatch.setattr(json_array, "LARGEST", 10_000)
     path = tmp_path / "x.json"
     path.write_text('[\n{"text": "' + "a" * 1_000_000)
-    with pytest.raises(EmbedcacheError, match=r"line 2: .*an element of more than"):
+    with text_limit(0.01), pytest.raises(EmbedcacheError, match=r"line 2: the object that begins here has more than"):
         list(read_rows([path], Columns()))
