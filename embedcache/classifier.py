@@ -14,7 +14,7 @@ import numpy as np
 from embedcache.common.texts import as_texts
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.calibration import probabilities
-from embedcache.heads.run import INFO, Run, load_run
+from embedcache.heads.run import Run, load_run, require_keys
 from embedcache.heads.trained import to_numpy
 from embedcache.predictions import Answers, Prediction, Predictions
 
@@ -88,6 +88,7 @@ class Classifier:
         from embedcache.encoder.model import load_again
 
         loaded, asked = load_run(run), device
+        require_keys(loaded, "encoder", "pooling", "layer", "dtype")
         device = resolve_device(device)  # here, where no --model would help
         for one in loaded.columns.values() if calibrated else ():
             _temperature(one)
@@ -100,8 +101,6 @@ class Classifier:
             return classifier
         except EmbedcacheError as error:
             raise EmbedcacheError(f"{error}; --model FOLDER says where the encoder of {run} is") from None
-        except (KeyError, TypeError) as error:
-            raise EmbedcacheError(f"{loaded.path / INFO} is damaged: it lacks {error}; train it again") from None
 
     def predict(self, texts: Any = None, *, vectors: Any = None, text: str | None = None) -> Predictions:
         """What the best heads say of each text, or of each vector.
@@ -182,6 +181,12 @@ class Classifier:
         """Probabilities float64 [n, C], or the values of a regression, float32 [n, 1]."""
         head = self.run.columns[column].best
         outputs = head.logits(vectors)
+        if not np.isfinite(outputs).all():
+            row = int(np.argmin(np.isfinite(outputs).all(axis=1)))
+            raise EmbedcacheError(
+                f"{self.run.path} gives no number for text {row + 1}: its vector is not finite, or the weights of the "
+                "head are far too large; train it again"
+            )
         if head.kind == "regression":
             return outputs
         return probabilities(outputs.astype(np.float64), head.kind, self._temperatures[column])

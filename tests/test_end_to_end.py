@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 import embedcache as ec
-from embedcache.heads.run import CARD, FILES, REPORT
+from embedcache.common.signed import CARD, REPORT
+from embedcache.heads.run import FILES
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "demo"))
 import fetch

@@ -34,6 +34,7 @@ def make_contents(tiny_bert: Path, kind: str, classes: list[str], **best: Any) -
     vectors = encoder.encode_texts([text for text, _ in make_reviews(60)], [("mean", -1)])[0]
     weights["b2"] -= np.median(head.logits(vectors), axis=0)  # so that the texts differ in their labels
     info = {"encoder": {"source": encoder.source, "identity": encoder.identity}, "classes": classes, "dim": 32}
+    best = {"name": "head-000", "hyperparameters": head.spec.to_dict(), "best_epoch": 0, "epochs_run": 1, **best}
     info |= {"pooling": "mean", "layer": -1, "dtype": "float16", "kind": kind, "best": best}
     return Contents(info, head, {"head-000": head}, [{"rank": 1, "name": "head-000"}])
 
@@ -224,5 +225,5 @@ def test_a_run_json_that_lacks_something(run: Path, tmp_path: Path, key: str) ->
     info = json.loads((copy / "run.json").read_text())
     del info[key]
     (copy / "run.json").write_text(json.dumps(info))
-    with pytest.raises(EmbedcacheError, match=rf"run\.json is damaged: it lacks '{key}'"):
+    with pytest.raises(EmbedcacheError, match=rf"run\.json is damaged: {key} is missing"):
         Classifier.load(copy, "cpu")

@@ -20,12 +20,12 @@ from embedcache.cache.fingerprint import fingerprint, output_fingerprint
 from embedcache.cache.hdf5 import SIGNATURE, Hdf5, InvalidError
 from embedcache.cache.labels import Codes, Labels, label_counts, label_of, unlabelled, valid_codes
 from embedcache.cache.layout import Layout, Output, block_path, quote, unquote
+from embedcache.cache.schema import parse_encoder
 from embedcache.cache.strings import Strings
 from embedcache.cache.structure import (
     DamagedCacheError,
     NotACacheError,
     check_format,
-    parse_encoder,
     parse_output,
     read_structure,
 )

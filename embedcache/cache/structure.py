@@ -6,11 +6,9 @@ by hard links. Everything else in the file is ignored.
 
 from __future__ import annotations
 
-import json
 import math
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -109,16 +107,6 @@ def _check_whole(layout: Layout, offsets: dict[str, int]) -> None:
     )
     if any(stop > start for (_, stop), (start, _) in pairwise(extents)):
         raise InvalidError("datasets overlap")
-
-
-def parse_encoder(text: str) -> dict[str, Any] | None:
-    """The encoder description, if that is what the text holds."""
-    try:
-        encoder = json.loads(text)
-        sound = isinstance(encoder["identity"], dict) and isinstance(encoder["source"], str)
-        return encoder if sound and encoder["store"] in ("float16", "float32") else None
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return None
 
 
 def nbytes(kind: str, shape: Shape) -> int:

@@ -94,6 +94,7 @@ def train_head(as_json: bool, cache: str, run: str, **options: Any) -> None:
       ... --resume                                     after Ctrl-C, or for more
     """
     from embedcache.heads.job import train_head as train
+    from embedcache.heads.run import run_lock
     from embedcache.training_run import write_documents
 
     chosen = [name for name in ("split", "split_column", "same_split") if options[name] is not None]
@@ -110,9 +111,10 @@ def train_head(as_json: bool, cache: str, run: str, **options: Any) -> None:
     def tell(line: str) -> None:
         click.echo(f"Note: {line}", err=True)
 
-    with sigterm_as_ctrl_c(), progress_bar("training", "head-rows", steps="head-epochs") as progress:
-        report = train(cache, run, progress=progress, tell=tell, **options)
-    written = write_documents(run, tell)
+    with run_lock(run):  # the documents are of this run, whoever waits for its place
+        with sigterm_as_ctrl_c(), progress_bar("training", "head-rows", steps="head-epochs") as progress:
+            report = train(cache, run, progress=progress, tell=tell, **options)
+        written = write_documents(run, tell)
     if as_json:
         emit({**report.to_dict(), "documents": written})
     else:

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from embedcache.common.whole_folder import folder_lock
 from embedcache.errors import EmbedcacheError
 from embedcache.export import card, place
 from embedcache.heads.calibration import probabilities
-from embedcache.heads.run import INFO, Run, load_run
+from embedcache.heads.run import Run, load_run, require_keys
 
 if TYPE_CHECKING:
     from embedcache.encoder import Encoder
@@ -100,12 +101,14 @@ def export_run(
             raise EmbedcacheError(f'--to {to} needs {package}, which is not here: pip install "embedcache[export]"')
     output = Path(output)
     place.check_target(output, overwrite)
-    loaded = _load_one_column(run)
-    encoder = _load_encoder(loaded, model, trust_remote_code)
-    with place.staged(output) as part:
-        checked = _write(part, loaded, encoder, to, trust_remote_code)
-        card.write_card(part, loaded, to, encoder.layer_number(loaded.info["layer"]), checked)
-        files = place.list_files(part)
+    with folder_lock(output):
+        loaded = _load_one_column(run)
+        encoder = _load_encoder(loaded, model, trust_remote_code)
+        with place.staged(output) as part:
+            place.check_space(part, output, sum(array.nbytes for array in encoder.model.state_dict().values()))
+            checked = _write(part, loaded, encoder, to, trust_remote_code)
+            card.write_card(part, loaded, to, encoder.layer_number(loaded.info["layer"]), checked)
+            files = place.list_files(part)
     size = sum((output / name).stat().st_size for name in files)
     return ExportReport(str(run), to, str(output), files, size, checked, time.perf_counter() - start)
 
@@ -122,12 +125,9 @@ def _load_encoder(run: Run, model: str | Path | None, trust_remote_code: bool) -
     """The run's encoder, checked by content as predict does, but in float32 whatever it computed in."""
     from embedcache.encoder.model import load_again
 
-    try:
-        about = run.info["encoder"]
-        source, identity = str(model or about["source"]), {**about["identity"], "compute_dtype": "float32"}
-        run.info["pooling"], run.info["layer"], run.info["dtype"]
-    except (KeyError, TypeError) as error:
-        raise EmbedcacheError(f"{run.path / INFO} is damaged: it lacks {error}; train it again") from None
+    require_keys(run, "encoder", "pooling", "layer", "dtype")
+    about = run.info["encoder"]
+    source, identity = str(model or about["source"]), {**about["identity"], "compute_dtype": "float32"}
     try:
         return load_again(source, identity, str(run.path), device="cpu", trust_remote_code=trust_remote_code)
     except EmbedcacheError as error:

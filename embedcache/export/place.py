@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import glob
 import json
-import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from embedcache.common.checked import SchemaError, read_json
+from embedcache.common.whole_folder import is_full, whole_folder
 from embedcache.errors import EmbedcacheError
 
 FORMAT = "embedcache-export"
@@ -33,33 +33,37 @@ def check_target(output: Path, overwrite: bool) -> None:
 
 @contextmanager
 def staged(output: Path) -> Iterator[Path]:
-    """A new folder that takes the name ``output`` once it is full."""
+    """A new folder that takes the name ``output`` once it is full. Raises EmbedcacheError, too, where the disk is full.
+
+    torch and others hide what the disk said behind errors of their own; a disk without space is said all the same.
+    """
     output = output.resolve()
-    part, old = _beside(output, "partial"), _beside(output, "old")
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        for killed in output.parent.glob(f".{glob.escape(output.name)}.partial-*"):
-            shutil.rmtree(killed, ignore_errors=True)
-        part.mkdir()
-        yield part
+    with whole_folder(output, _discard) as part:
+        try:
+            yield part
+        except Exception as error:
+            if isinstance(error, MemoryError) or not is_full(part):
+                raise
+            raise _no_space(output) from error
         _same_mode(part)
-        _replace(output, part, old)
-    except OSError as error:
-        raise EmbedcacheError(f"cannot write {output}: {error.strerror or error}; nothing was changed") from None
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
-def _replace(output: Path, part: Path, old: Path) -> None:
-    if not output.exists():
-        part.rename(output)
-        return
-    output.rename(old)
-    try:
-        part.rename(output)
-    except OSError:
-        old.rename(output)
-        raise
+def check_space(part: Path, output: Path, needed: int) -> None:
+    """Raises EmbedcacheError where so many bytes do not fit, before anything is written."""
+    free = shutil.disk_usage(part).free
+    if free < needed:
+        raise _no_space(output, f": {needed / 1e6:,.1f} MB are needed, {free / 1e6:,.1f} MB are free")
+
+
+def _no_space(output: Path, why: str = "") -> EmbedcacheError:
+    return EmbedcacheError(
+        f"cannot write {output}: no space left on its disk{why}; nothing was changed: make room, or name another place "
+        "with -o"
+    )
+
+
+def _discard(old: Path, new: Path) -> None:
+    """An export has no other files: what is replaced goes as a whole."""
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -74,13 +78,10 @@ def list_files(folder: Path) -> list[str]:
 
 def _is_export(folder: Path) -> bool:
     try:
-        return bool(json.loads((folder / ABOUT).read_text("utf-8"))["format"] == FORMAT)
-    except (OSError, ValueError, KeyError, TypeError):
+        about = read_json(folder / ABOUT)
+    except (OSError, SchemaError):
         return False
-
-
-def _beside(path: Path, what: str) -> Path:
-    return path.parent / f".{path.name}.{what}-{secrets.token_hex(4)}"
+    return isinstance(about, dict) and about.get("format") == FORMAT
 
 
 def _same_mode(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -57,7 +58,9 @@ def read_logits(to: str, folder: Path, texts: list[str], trust_remote_code: bool
 
 def _write_torch(part: Path, model: TextModel, encoder: Encoder, texts: Sequence[str]) -> None:
     encoder.model.config.to_json_file(part / "config.json")
-    torch.export.save(make_program(model, encoder, texts)[0], part / "model.pt2")
+    written = io.BytesIO()  # torch's own writer ends the process where a disk is full
+    torch.export.save(make_program(model, encoder, texts)[0], written)
+    (part / "model.pt2").write_bytes(written.getbuffer())
 
 
 def _write_onnx(part: Path, model: TextModel, encoder: Encoder, texts: Sequence[str]) -> None:

@@ -19,7 +19,7 @@ from embedcache.heads.leaderboard import Entry, evaluations, history_rows
 from embedcache.heads.predictions import Predictions
 from embedcache.heads.recipes import Recipe, make_recipe
 from embedcache.heads.resume import unfinished_path
-from embedcache.heads.run import Contents, check_target, write_columns, write_run
+from embedcache.heads.run import Contents, check_target, run_lock, write_columns, write_run
 from embedcache.heads.sides import Dealing, check_dealing
 from embedcache.heads.split import check_shares
 from embedcache.heads.sweep import Range
@@ -110,8 +110,8 @@ def train_head(
 
     ``run`` may be a run already: it is replaced, at the very end. ``resume``: heads that it holds, or that an
     interrupted training left beside it, are kept where they are exactly what would be trained again. Ctrl-C saves what
-    is finished and raises InterruptedTraining. Raises EmbedcacheError for data, settings or folders that cannot do;
-    then ``run`` is as it was.
+    is finished and raises InterruptedTraining. Raises EmbedcacheError for data, settings or folders that cannot be
+    used, and where another process writes ``run``; then ``run`` is as it was.
     """
     start, times = time.perf_counter(), Times()
     sweep = {
@@ -130,7 +130,7 @@ def train_head(
         dealing = Dealing(article=True)
     plan = Plan(recipe, settings, specs, task, pooling, layer, group, folds, dealing)
     options = Options(early_stop or 0, engine, device, compute, threads)
-    with open_cache(cache) as opened:
+    with run_lock(run), open_cache(cache) as opened:  # two trainings of one run: the second is told at once
         columns: list[Column] = []
         with times.of("reading"):
             for name in _labels(opened, label, run):

@@ -16,9 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from embedcache import __version__
+from embedcache.common.checked import SchemaError, conform, parse_json
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.bank import CHUNK_ROWS, Task
 from embedcache.heads.run import load_heads, load_run
@@ -27,6 +29,13 @@ from embedcache.heads.trained import TrainedHead
 
 FORMAT = "embedcache-unfinished"
 VERSION = 1
+
+
+class Header(msgspec.Struct):
+    """Of the file; each head is checked on its own."""
+
+    version: int
+    heads: dict[str, dict[str, Any]]
 
 
 def task_digest(task: Task, hashes: np.ndarray, about: Mapping[str, Any]) -> str:
@@ -119,8 +128,8 @@ def _from_run(run: Path, wanted: Collection[str]) -> dict[str, TrainedHead]:
         return {}
     found: dict[str, TrainedHead] = {}
     for one in load_run(run).columns.values():
-        identities = one.info.get("identities")  # the first runs had none
-        names = {name: key for name, key in identities.items() if key in wanted} if identities else {}
+        identities = one.info.get("identities", {})  # the first runs had none
+        names = {name: key for name, key in identities.items() if key in wanted and name in one.info["heads"]}
         if names:
             found |= {names[name]: head for name, head in load_heads(one.path, names).items()}
     return found
@@ -133,23 +142,28 @@ def _load_unfinished(path: Path, wanted: Callable[[str], bool]) -> dict[str, Tra
     heads = {}
     try:
         with safe_open(str(path), framework="numpy") as file:
-            header = json.loads((file.metadata() or {})[FORMAT])
-            if header["version"] != VERSION:
-                raise ValueError(f"version {header['version']!r}")
-            for key, about in header["heads"].items():
+            header = conform(parse_json((file.metadata() or {})[FORMAT]), Header)
+            if header.version != VERSION:
+                raise SchemaError(f"version {header.version}")
+            for key, about in header.heads.items():
                 if not wanted(key):
                     continue
                 names = ("w1", "b1", "w2", "b2") if about["spec"]["hidden"] else ("w2", "b2")
                 weights = {name: file.get_tensor(f"{key}/{name}") for name in names}
                 if _digest_of(weights) != about["digest"]:
                     continue
-                history = {name: file.get_tensor(f"{key}/history/{name}").tolist() for name in about["history"]}
+                history = {name: _numbers(file.get_tensor(f"{key}/history/{name}")) for name in about["history"]}
                 heads[key] = TrainedHead.from_metadata({**about, "history": history}, weights)
     except FileNotFoundError:
         return {}
     except (SafetensorError, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         raise EmbedcacheError(f"{path} is damaged or of another version ({error}); remove it") from None
     return heads
+
+
+def _numbers(values: np.ndarray) -> list[float | None]:
+    """As JSON has them."""
+    return [value if np.isfinite(value) else None for value in values.tolist()]
 
 
 def _history_arrays(head: TrainedHead) -> dict[str, np.ndarray]:

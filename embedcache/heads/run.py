@@ -8,26 +8,29 @@ stands there is replaced, with other files in it kept; a folder that is no run i
 from __future__ import annotations
 
 import csv
-import glob
 import hashlib
 import json
 import os
-import secrets
-import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import numpy as np
 
+from embedcache.common.checked import SchemaError, conform, read_json
+from embedcache.common.signed import CARD, REPORT, is_signed
+from embedcache.common.whole_folder import beside, folder_lock, others, read_whole, recover, whole_folder
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.bank import weight_shapes
 from embedcache.heads.predictions import FILE as PREDICTIONS
 from embedcache.heads.predictions import Predictions
+from embedcache.heads.schema import Columns, check_info, damaged
 from embedcache.heads.trained import TrainedHead
+
+T = TypeVar("T")
 
 FORMAT = "embedcache-run"
 VERSION = 1
@@ -35,8 +38,6 @@ BEST, HEADS, INFO = "best.safetensors", "heads.safetensors", "run.json"
 LEADERBOARD, HISTORY, EVALUATIONS = "leaderboard.csv", "history.csv", "evaluations.json"
 FILES = (BEST, HEADS, LEADERBOARD, HISTORY, EVALUATIONS, PREDICTIONS, INFO)
 LATER = (HISTORY, EVALUATIONS, PREDICTIONS)  # the first runs had none
-REPORT, CARD = "report.html", "README.md"  # written of a run, into its folder; they go when another takes its place
-SIGNATURE = "\n<!-- embedcache {} -->\n"  # their end: the SHA-256 of what stands before, so that an edited one is kept
 LONGEST_NAME = 150  # bytes of a column's folder; file systems take 255
 
 
@@ -104,8 +105,9 @@ def check_target(path: str | Path, columns: Sequence[str] = ()) -> bool:
     columns: the label columns, where there are several. A run that a kill left without its name gets it back.
     """
     path = Path(path)
-    with suppress(OSError):  # said below, where it matters
-        _recover(path.resolve())
+    if others(path.resolve(), "old"):
+        with suppress(OSError), run_lock(path):
+            recover(path.resolve(), _carry_over)
     is_run = _is_run(path)
     if not is_run and (path.is_symlink() or path.exists()):
         if not path.is_dir():
@@ -124,7 +126,7 @@ def _check_writable(path: Path) -> None:
     parent = path.absolute().parent
     while not (parent.exists() or parent.is_symlink()):
         parent = parent.parent
-    probe = _beside(parent / path.name, "probe")
+    probe = beside(parent / path.name, "probe")
     try:
         probe.mkdir()
         probe.rmdir()
@@ -148,26 +150,28 @@ def write_columns(path: str | Path, info: dict[str, Any], columns: Mapping[str, 
         for column, contents in columns.items():
             (part / folders[column]).mkdir()
             _write_contents(part / folders[column], contents)
-        _write_info(part, {**info, "columns": folders})
+        files = {f"{folder}/{INFO}": _sha256(part / folder / INFO) for folder in folders.values()}
+        _write_info(part, {**info, "columns": folders, "files": files})
 
 
 @contextmanager
 def _staged(path: str | Path, columns: Sequence[str]) -> Iterator[Path]:
     """A new folder that takes the name path once it is full."""
+    with run_lock(path):
+        check_target(path, columns)
+        with whole_folder(path, _carry_over) as part:
+            yield part
+
+
+@contextmanager
+def run_lock(path: str | Path) -> Iterator[None]:
+    """Be the only one who writes a run, or into its folder; of a column's folder: into the whole run.
+
+    Raises EmbedcacheError where another process does.
+    """
     path = Path(path).resolve()
-    check_target(path, columns)
-    part = _beside(path, "partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        for killed in _others(path, "partial"):
-            shutil.rmtree(killed, ignore_errors=True)
-        part.mkdir()
-        yield part
-        _move_into_place(part, path)
-    except OSError as error:
-        raise EmbedcacheError(f"cannot write {path}: {error.strerror or error}; nothing was changed") from None
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+    with folder_lock(path.parent if path.name in _folders(path.parent) else path):
+        yield
 
 
 def _write_contents(folder: Path, contents: Contents) -> None:
@@ -199,14 +203,32 @@ def _save_json(path: Path, document: Mapping[str, Any], indent: int | None = 1) 
 
 def load_run(path: str | Path) -> Run:
     """Read run.json and the best head of every column, checked. Raises EmbedcacheError: what is missing or damaged."""
-    path = Path(path)
+    return with_run(path, lambda run: run)
+
+
+def with_run(path: str | Path, use: Callable[[Run], T]) -> T:
+    """What ``use`` makes of a run and its files: all of one run, although another may take its place meanwhile.
+
+    ``use`` is called again where that happened. Raises EmbedcacheError as load_run.
+    """
+    return read_whole(path, lambda: use(_load(Path(path))), _carry_over)
+
+
+def _load(path: Path) -> Run:
     info = _read_info(path)
     if "columns" not in info:
         return _load_column(path, info)
+    try:
+        columns = conform(info, Columns)
+    except SchemaError as error:
+        raise damaged(path / INFO, error) from None
     folders = _folders(path)
-    if not folders or len(folders) != len(info["columns"]):
-        raise EmbedcacheError(f"{path / INFO} is damaged: its columns are no folders; train it again")
-    runs = {name: _load_column(path / folder, _read_info(path / folder)) for name, folder in info["columns"].items()}
+    if len(folders) != len(columns.columns):
+        raise damaged(path / INFO, SchemaError("its columns are no folders"))
+    for file, digest in columns.files.items() if isinstance(columns.files, dict) else ():  # the first runs had none
+        if (path / file).is_file() and _sha256(path / file) != digest:
+            raise damaged(path / file, SchemaError(f"its checksum is not the one in {path / INFO}"))
+    runs = {name: _load_column(path / one, _read_info(path / one)) for name, one in columns.columns.items()}
     first = next(iter(runs.values()))
     return Run(path, first.info, first.best, runs)
 
@@ -217,14 +239,14 @@ def _read_info(path: Path) -> dict[str, Any]:
         raise EmbedcacheError(f"no run at {path}: embedcache train-head CACHE -o {path} makes one")
     missing = [name for name in FILES if name not in LATER and not (path / name).is_file()]
     if INFO in missing or (missing and not _folders(path)):
-        raise EmbedcacheError(f"{path} is no whole run: it lacks {', '.join(missing)}; train it again with train-head")
+        raise EmbedcacheError(f"{path} is incomplete: {', '.join(missing)} is missing; train it again with train-head")
     try:
-        info: dict[str, Any] = json.loads((path / INFO).read_text("utf-8"))
-        if info["format"] != FORMAT:
-            raise ValueError(f"format {info['format']!r}")
-        version = int(info["format_version"])
-    except (ValueError, KeyError, TypeError, OSError) as error:
-        raise EmbedcacheError(f"{path / INFO} is damaged or not ours ({error}); train it again") from None
+        info: dict[str, Any] = read_json(path / INFO)
+        if not isinstance(info, dict) or info.get("format") != FORMAT:
+            raise SchemaError("it is not an embedcache run")
+        version = conform(info.get("format_version"), int, "format_version")
+    except (SchemaError, OSError) as error:
+        raise damaged(path / INFO, error) from None
     if version > VERSION:
         raise EmbedcacheError(f"{path} has run format {version}, newer than this embedcache reads: upgrade embedcache")
     return info
@@ -232,16 +254,41 @@ def _read_info(path: Path) -> dict[str, Any]:
 
 def _load_column(path: Path, info: dict[str, Any]) -> Run:
     try:
-        outputs, dim, digest = len(info["classes"]), int(info["dim"]), info["files"][BEST]
-    except (ValueError, KeyError, TypeError) as error:
-        raise EmbedcacheError(f"{path / INFO} is damaged or not ours ({error}); train it again") from None
-    if _sha256(path / BEST) != digest:
-        raise EmbedcacheError(f"{path / BEST} is damaged: its checksum is not the one in {INFO}; train it again")
+        check_info(info)
+    except SchemaError as error:
+        raise damaged(path / INFO, error) from None
+    if _sha256(path / BEST) != info["files"].get(BEST):
+        raise damaged(path / BEST, SchemaError(f"its checksum is not the one in {INFO}"))
     best = TrainedHead.load(path / BEST)
-    _check_shapes(path / BEST, best, dim, outputs)
+    _check_head(path / BEST, best, info)
     run = Run(path, info, best)
     run.columns = {str(info.get("label", "label")): run}
     return run
+
+
+def read_file(run: Run, name: str) -> bytes:
+    """A file of one column's run, as its training wrote it; b"" for one that the run never had.
+
+    Raises EmbedcacheError where it is missing or changed.
+    """
+    path, digest = run.path / name, run.info["files"].get(name)
+    if digest is None and name in LATER:
+        return b""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise EmbedcacheError(f"cannot read {path}: {error.strerror}; train it again") from None
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise damaged(path, SchemaError(f"its checksum is not the one in {INFO}"))
+    return data
+
+
+def require_keys(run: Run, *names: str) -> None:
+    """Raises EmbedcacheError where run.json of a column lacks one of these."""
+    for one in run.columns.values():
+        for name in names:
+            if name not in one.info:
+                raise damaged(one.path / INFO, SchemaError(f"{name} is missing"))
 
 
 def load_heads(path: str | Path, names: Iterable[str] | None = None) -> dict[str, TrainedHead]:
@@ -249,12 +296,14 @@ def load_heads(path: str | Path, names: Iterable[str] | None = None) -> dict[str
 
     Of a run of several columns: "column/name" -> head, always all. Raises EmbedcacheError as load_run.
     """
-    run = load_run(path)
-    if len(run.columns) > 1:
-        return {
-            f"{column}/{name}": head for column, one in run.columns.items() for name, head in _read_heads(one).items()
-        }
-    return _read_heads(run, names)
+
+    def read(run: Run) -> dict[str, TrainedHead]:
+        if len(run.columns) == 1:
+            return _read_heads(run, names)
+        heads = ((column, *one) for column, run in run.columns.items() for one in _read_heads(run).items())
+        return {f"{column}/{name}": head for column, name, head in heads}
+
+    return with_run(path, read)
 
 
 def _read_heads(run: Run, names: Iterable[str] | None = None) -> dict[str, TrainedHead]:
@@ -263,69 +312,36 @@ def _read_heads(run: Run, names: Iterable[str] | None = None) -> dict[str, Train
     file_path = run.path / HEADS
     heads = {}
     try:
-        if _sha256(file_path) != run.info["files"][HEADS]:
-            raise ValueError(f"its checksum is not the one in {INFO}")
+        if _sha256(file_path) != run.info["files"].get(HEADS):
+            raise SchemaError(f"its checksum is not the one in {INFO}")
         with safe_open(str(file_path), framework="numpy") as file:
             for name in run.info["heads"] if names is None else names:
                 about = run.info["heads"][name]
                 keys = ("w1", "b1", "w2", "b2") if about["spec"]["hidden"] else ("w2", "b2")
                 weights = {weight: file.get_tensor(f"{name}/{weight}") for weight in keys}
                 heads[name] = TrainedHead.from_metadata({**about, "classes": run.classes}, weights)
+                _check_head(file_path, heads[name], run.info)
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise EmbedcacheError(f"{file_path} is damaged ({error}); train it again") from None
+        raise damaged(file_path, error) from None
     return heads
 
 
 def _is_run(path: Path) -> bool:
     try:
-        return json.loads((path / INFO).read_text("utf-8"))["format"] == FORMAT
-    except (OSError, ValueError, KeyError, TypeError):
+        info = read_json(path / INFO)
+    except (OSError, SchemaError):
         return False
+    return isinstance(info, dict) and info.get("format") == FORMAT
 
 
 def _folders(path: Path) -> list[str]:
     """The folders of a run of several columns; none for any other. Only plain names: nothing outside is touched."""
     if not _is_run(path):
         return []
-    columns = json.loads((path / INFO).read_text("utf-8")).get("columns")
+    columns = read_json(path / INFO).get("columns")
     names = columns.values() if isinstance(columns, dict) else ()
     fit = [name for name in names if isinstance(name, str) and name not in ("", "..") and Path(name).name == name]
     return [name for name in fit if not (path / name).is_symlink()]
-
-
-def _beside(path: Path, what: str) -> Path:
-    """A new hidden name in the same folder, so that a rename moves it."""
-    path = path.absolute()
-    return path.parent / f".{path.name}.{what}-{secrets.token_hex(4)}"
-
-
-def _others(path: Path, what: str) -> list[Path]:
-    """Such names that killed writers left."""
-    return sorted(path.parent.glob(f".{glob.escape(path.name)}.{what}-*"))
-
-
-def _move_into_place(part: Path, path: Path) -> None:
-    """Rename part to path. The run that stood there goes; what else its folder held stays."""
-    if not path.exists():
-        part.rename(path)
-        return
-    old = _beside(path, "old")
-    path.rename(old)
-    try:
-        part.rename(path)
-    except OSError:
-        old.rename(path)
-        raise
-    _carry_over(old, path)
-
-
-def _recover(path: Path) -> None:
-    """End what a kill between two renames left: the old run gets its name back, or its other files go to the new."""
-    for old in _others(path, "old"):
-        if not path.exists():
-            old.rename(path)
-        elif _is_run(path):
-            _carry_over(old, path)
 
 
 def _carry_over(old: Path, new: Path) -> None:
@@ -340,22 +356,6 @@ def _carry_over(old: Path, new: Path) -> None:
         new.mkdir(exist_ok=True)
         entry.rename(new / entry.name)
     old.rmdir()
-
-
-def sign(text: str) -> str:
-    """A document as it is written beside a run, in UTF-8."""
-    text = text.encode("utf-8", "replace").decode()
-    return text + SIGNATURE.format(hashlib.sha256(text.encode()).hexdigest())
-
-
-def is_signed(path: Path) -> bool:
-    """Whether a file is such a document and nobody has changed it since."""
-    try:
-        data = path.read_bytes()
-    except OSError:
-        return False
-    text = data[: -len(SIGNATURE.format("0" * 64))]
-    return data.endswith(SIGNATURE.format(hashlib.sha256(text).hexdigest()).encode())
 
 
 def _save_heads(path: Path, heads: dict[str, TrainedHead]) -> None:
@@ -373,12 +373,13 @@ def _save_table(path: Path, rows: Sequence[dict[str, Any]]) -> None:
         writer.writerows(rows)
 
 
-def _check_shapes(path: Path, head: TrainedHead, dim: int, classes: int) -> None:
-    for name, shape in weight_shapes(head.spec, dim, classes).items():
+def _check_head(path: Path, head: TrainedHead, info: Mapping[str, Any]) -> None:
+    if head.kind != info.get("kind", head.kind):
+        raise damaged(path, SchemaError(f"it is a head of the kind {head.kind}, {INFO} has {info['kind']}"))
+    for name, shape in weight_shapes(head.spec, info["dim"], len(info["classes"])).items():
         array = head.weights[name]
         if array.shape != shape or array.dtype != np.float32:
-            found = f"{name} is {array.dtype} {list(array.shape)}, not float32 {list(shape)}"
-            raise EmbedcacheError(f"{path} is damaged: {found}; train it again")
+            raise damaged(path, SchemaError(f"{name} is {array.dtype} {list(array.shape)}, not float32 {list(shape)}"))
 
 
 def _sha256(path: Path) -> str:

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from embedcache.common.checked import SchemaError, conform, parse_json
 from embedcache.errors import EmbedcacheError
+from embedcache.heads.schema import Head, check_head
 from embedcache.heads.spec import HeadSpec
 
 if TYPE_CHECKING:
@@ -145,7 +147,8 @@ class TrainedHead:
 
     @classmethod
     def from_metadata(cls, metadata: dict[str, Any], weights: dict[str, np.ndarray]) -> TrainedHead:
-        """The inverse of ``metadata()``. Raises KeyError, TypeError or EmbedcacheError where it doesn't fit."""
+        """The inverse of ``metadata()``. Raises SchemaError, KeyError or EmbedcacheError where it doesn't fit."""
+        check_head(conform(metadata, Head, "head"), "head")
         names = ("w1", "b1", "w2", "b2") if metadata["spec"]["hidden"] else ("w2", "b2")
         head = cls(HeadSpec.from_dict(metadata["spec"]), {name: weights[name] for name in names})
         for name in ("classes", "best_epoch", "epochs_run", "status", "task"):
@@ -153,6 +156,7 @@ class TrainedHead:
         head.kind = metadata.get("kind", "classification")  # files of version 0.1 have none
         head.val_loss, head.val_accuracy = _number(metadata["val_loss"]), _number(metadata["val_accuracy"])
         head.history = {name: [_number(v) for v in values] for name, values in metadata["history"].items()}
+        _check_weights(head)
         return head
 
     @classmethod
@@ -162,12 +166,30 @@ class TrainedHead:
 
         try:
             with safe_open(str(path), framework="numpy") as file:
-                metadata = json.loads((file.metadata() or {})[FORMAT])
+                metadata = parse_json((file.metadata() or {})[FORMAT])
                 return cls.from_metadata(metadata, {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
         except FileNotFoundError:
             raise EmbedcacheError(f"no such file: {path}") from None
         except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
-            raise EmbedcacheError(f"{path} is no saved head, or a damaged one ({error})") from None
+            raise EmbedcacheError(f"{path} is not a saved head, or is damaged ({error}); train it again") from None
+
+
+def _check_weights(head: TrainedHead) -> None:
+    """Raises SchemaError for weights with which no text could be judged: not finite, or far too large."""
+    largest = {}
+    for name, array in head.weights.items():
+        if array.dtype != np.float32:
+            raise SchemaError(f"{name} is {array.dtype}, not float32")
+        largest[name] = float(max(array.max(initial=0), -array.min(initial=0)))  # NaN stays NaN
+        if not np.isfinite(largest[name]):
+            raise SchemaError(f"{name} holds NaN or infinity")
+    if head.kind == "regression":
+        return  # its outputs have the label's unit, however large
+    inputs = 1.0
+    if head.spec.hidden:
+        inputs = head.weights["w1"].shape[-1] * largest["w1"] + largest["b1"]
+    if head.weights["w2"].shape[-1] * largest["w2"] * inputs + largest["b2"] > np.finfo(np.float32).max:
+        raise SchemaError("its weights are so large that its outputs are not finite")
 
 
 def to_numpy(x: Any) -> np.ndarray:

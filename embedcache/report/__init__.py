@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from embedcache.common.whole_file import whole_file
 from embedcache.errors import EmbedcacheError
 
 if TYPE_CHECKING:
+    from embedcache.heads.run import Run
     from embedcache.report.contents import Contents
 
 __all__ = ["ReportFile", "write_documents", "write_report"]
@@ -53,29 +55,38 @@ def write_report(
     without it RUN/audit.json, if there is one. Raises EmbedcacheError where there is no whole run, or nothing
     can be written there.
     """
-    from embedcache.heads.run import INFO, REPORT, load_run, sign
+    from embedcache.common.signed import REPORT, sign
+    from embedcache.heads.run import run_lock, with_run
     from embedcache.report.audited import FILE, read_audit
+
+    path = Path(run) / REPORT if output is None else Path(output)
+    if path.is_dir():
+        raise EmbedcacheError(f"{path} is a folder: name a file for the report with -o, such as {path / REPORT}")
+    mine = output is None and Path(run).is_dir()
+    with run_lock(run) if mine else nullcontext():
+        if mine:
+            check_own(path)
+        audited = Path(audit) if audit is not None else Path(run) / FILE
+        about = read_audit(audited) if audit is not None or audited.is_file() else None
+        contents, page = with_run(run, lambda loaded: _make(loaded, cache, about))
+        with whole_file(path) as file:
+            file.write(sign(page))
+    return ReportFile(str(path), path.stat().st_size, contents)
+
+
+def _make(run: Run, cache: str | Path | None, audit: dict[str, Any] | None) -> tuple[Contents, str]:
+    """What a report tells, and the page."""
+    from embedcache.heads.run import INFO
     from embedcache.report.contents import read_contents
     from embedcache.report.page import make_page
 
-    path = Path(run) / REPORT if output is None else Path(output)
-    loaded = load_run(run)
-    if path.is_dir():
-        raise EmbedcacheError(f"{path} is a folder: name a file for the report with -o, such as {path / REPORT}")
-    if output is None:
-        check_own(path)
-    audited = Path(audit) if audit is not None else Path(run) / FILE
-    about = read_audit(audited) if audit is not None or audited.is_file() else None
     try:
-        contents = read_contents(loaded, cache)
-        contents.audit = about
-        page = make_page(contents)
+        contents = read_contents(run, cache)
+        contents.audit = audit
+        return contents, make_page(contents)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         reason = f"{type(error).__name__}: {error}"
-        raise EmbedcacheError(f"{loaded.path / INFO} is damaged or not ours ({reason}); train it again") from error
-    with whole_file(path) as file:
-        file.write(sign(page))
-    return ReportFile(str(path), path.stat().st_size, contents)
+        raise EmbedcacheError(f"{run.path / INFO} is damaged or not ours ({reason}); train it again") from error
 
 
 def write_documents(run: str | Path) -> list[str]:
@@ -84,24 +95,28 @@ def write_documents(run: str | Path) -> list[str]:
     Raises EmbedcacheError as write_report, and where one is there that is someone else's, or was edited by hand.
     """
     from embedcache.card import make_cards
-    from embedcache.heads.run import INFO, load_run, sign
+    from embedcache.common.signed import sign
+    from embedcache.heads.run import INFO, run_lock, with_run
 
-    loaded = load_run(run)
-    try:
-        cards = make_cards(loaded)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise EmbedcacheError(f"{loaded.path / INFO} is damaged: no model card can be made ({error!r})") from None
-    report = write_report(run).report
-    for path, text in cards:
-        check_own(path)
-        with whole_file(path) as file:
-            file.write(sign(text))
-    return [report, *(str(path) for path, _ in cards)]
+    def cards(loaded: Run) -> list[tuple[Path, str]]:
+        try:
+            return make_cards(loaded)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise EmbedcacheError(f"{loaded.path / INFO} is damaged: no model card can be made ({error!r})") from None
+
+    made = with_run(run, cards)
+    with run_lock(run):
+        report = write_report(run).report
+        for path, text in made:
+            check_own(path)
+            with whole_file(path) as file:
+                file.write(sign(text))
+    return [report, *(str(path) for path, _ in made)]
 
 
 def check_own(path: Path) -> None:
     """Raises EmbedcacheError where a file stands that embedcache did not write, or that was changed since."""
-    from embedcache.heads.run import is_signed
+    from embedcache.common.signed import is_signed
 
     if path.exists() and not is_signed(path):
         raise EmbedcacheError(f"{path} is not embedcache's, or was edited: it is left alone; move it away first")

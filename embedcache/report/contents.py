@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -12,11 +11,13 @@ from typing import Any
 import numpy as np
 
 from embedcache.cache import Cache, open_cache
+from embedcache.common.checked import SchemaError
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.column import TOP, ColumnReport
-from embedcache.heads.run import INFO, LEADERBOARD, Run
+from embedcache.heads.run import LEADERBOARD, Run, read_file, require_keys
+from embedcache.heads.schema import damaged, read_leaderboard
 
-WORDS = ("name", "status", "schedule", "class_weight")  # columns of leaderboard.csv that hold no numbers
+NEEDED = ("label", "kind", "split", "best", "baselines", "cache", "pooling", "layer", "dtype")  # of run.json
 LONGEST_TEXT = 1000  # characters of a mistake's text
 
 
@@ -74,6 +75,7 @@ def read_contents(run: Run, cache: str | Path | None = None) -> Contents:
 
 def _read_column(run: Run) -> ColumnContents:
     info = run.info
+    require_keys(run, *NEEDED)
     leaderboard = _read_leaderboard(run)
     report = ColumnReport(
         label=str(info["label"]),
@@ -92,22 +94,10 @@ def _read_column(run: Run) -> ColumnContents:
 
 
 def _read_leaderboard(run: Run) -> list[dict[str, Any]]:
-    path = run.path / LEADERBOARD
     try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise EmbedcacheError(f"cannot read {path}: {error.strerror}; train it again with train-head") from None
-    if hashlib.sha256(data).hexdigest() != run.info["files"][LEADERBOARD]:
-        raise EmbedcacheError(f"{path} is damaged: its checksum is not the one in {INFO}; train it again")
-    rows = csv.DictReader(data.decode("utf-8").splitlines())
-    return [{name: _value(name, text) for name, text in row.items()} for row in rows]
-
-
-def _value(name: str, text: str) -> Any:
-    if name in WORDS or text == "":
-        return text or None
-    number = float(text)
-    return int(text) if text.lstrip("-").isdigit() else number
+        return read_leaderboard(read_file(run, LEADERBOARD), run.info)
+    except SchemaError as error:
+        raise damaged(run.path / LEADERBOARD, error) from None
 
 
 def _read_curves(info: dict[str, Any], leaderboard: list[dict[str, Any]]) -> dict[str, np.ndarray]:

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from embedcache.cache import open_cache
-from embedcache.heads.run import load_run, sign
+from embedcache.common.signed import sign
+from embedcache.heads.run import load_run
 from embedcache.report import write_report
 from tests.conftest import document, fails, invoke, make_cache
 from tests.heads.caches import make_labelled_cache
@@ -328,7 +329,7 @@ def test_what_cannot_be_reported(runs: Any, tmp_path: Path) -> None:
         (bad / "run.json").write_text(json.dumps({**about, **wrong}))
         assert "run.json is damaged" in fails("report", bad), wrong
     (cut / "best.safetensors").unlink()
-    assert "lacks best.safetensors" in fails("report", cut)
+    assert "best.safetensors is missing" in fails("report", cut)
     before = (run / "report.html").read_bytes()
     assert "is a folder" in fails("report", run, "-o", tmp_path)
     assert "cannot write" in fails("report", run, "-o", tmp_path / "none" / "report.html")

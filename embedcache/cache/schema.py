@@ -1,0 +1,36 @@
+"""What the JSON in a cache's attributes may hold; a run names its encoder in the same words."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from embedcache.common.checked import SchemaError, conform, parse_json
+
+
+class Identity(msgspec.Struct):
+    """All that changes a vector; what is not named here is only compared."""
+
+    max_length: Annotated[int, Meta(ge=1, le=2**31)] | UnsetType = UNSET
+    compute_dtype: Literal["float32", "bfloat16", "float16"] | UnsetType = UNSET
+    architecture: str | UnsetType = UNSET
+
+
+class Encoder(msgspec.Struct):
+    """Where the encoder was, what it was, and as what its vectors are stored."""
+
+    source: str
+    identity: Identity
+    store: Literal["float16", "float32"]
+
+
+def parse_encoder(text: str) -> dict[str, Any] | None:
+    """The encoder description, if that is what the text holds."""
+    try:
+        encoder: dict[str, Any] = parse_json(text)
+        conform(encoder, Encoder)
+    except SchemaError:
+        return None
+    return encoder

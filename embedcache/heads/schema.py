@@ -1,0 +1,386 @@
+"""What may stand in a run's files and in a saved head: every value that a reader uses, with its type and its bounds.
+
+A reader that uses a new value of run.json names it here. What is optional is checked where it is there;
+run.require_keys asks for what a use cannot do without.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from embedcache.cache.schema import Identity
+from embedcache.common.checked import (
+    Count,
+    Digest,
+    Interval,
+    Number,
+    Positive,
+    SchemaError,
+    Share,
+    conform,
+    read_table,
+)
+from embedcache.errors import EmbedcacheError
+
+Kind = Literal["classification", "multilabel", "regression"]
+Score = Number | None
+Width = Annotated[int, Meta(ge=1, le=2**24)]
+Text = Annotated[str, Meta(min_length=1)]
+Plain = str | int | float | bool | None
+Optional = UnsetType  # of a key that may be missing
+SCORE: Any = Score
+INTERVAL: Any = Interval | None
+
+
+class Spec(msgspec.Struct):
+    """spec.HeadSpec checks the ranges; here are the types."""
+
+    hidden: Count
+    lr: Number
+    dropout: Number
+    weight_decay: Number
+    seed: Annotated[int, Meta(ge=0)]
+    betas: tuple[Number, Number] = (0.9, 0.999)
+    eps: Number = 1e-8
+    label_smoothing: Number = 0.0
+    class_weight: str | list[Number] | None = None
+    schedule: str = "constant"
+    warmup: Number = 0.0
+
+
+class Head(msgspec.Struct):
+    """TrainedHead.metadata()."""
+
+    spec: Spec
+    classes: list[str | int | float | bool] | None
+    best_epoch: Annotated[int, Meta(ge=-1, le=2**53)]
+    epochs_run: Count
+    status: Literal["ok", "diverged", "cancelled"]
+    val_loss: Score
+    val_accuracy: Score
+    task: Count
+    history: dict[str, list[Score]]
+    kind: Kind = "classification"  # files of version 0.1 have none
+
+
+class Bin(msgspec.Struct):
+    low: Share
+    high: Share
+    rows: Count
+    confidence: Share
+    accuracy: Share
+
+
+class Calibration(msgspec.Struct):
+    loss: Score
+    ece: Number
+    ece_adaptive: Number
+    brier: Number
+    bins: list[Bin] | Optional = UNSET
+
+
+class ClassScores(msgspec.Struct):
+    label: str
+    precision: Number
+    recall: Number
+    f1: Number
+    support: Count
+
+
+class Confusion(msgspec.Struct):
+    label: str
+    predicted: str
+    rows: Count
+
+
+class Evaluation(msgspec.Struct):
+    """metrics.Evaluation.to_dict(); its other scores are numbers, too: see ``_scores``."""
+
+    kind: Kind
+    rows: Annotated[int, Meta(ge=1)]
+    per_class: list[ClassScores] | Optional = UNSET
+    confusion_matrix: list[list[Count]] | Optional | None = UNSET
+    confusions: list[Confusion] | Optional = UNSET
+    calibration: Calibration | Optional | None = UNSET
+    temperature: Positive | Optional | None = UNSET
+    calibration_scaled: Calibration | Optional | None = UNSET
+
+
+class Evaluations(msgspec.Struct):
+    val: Evaluation | None
+    test: Evaluation | None
+
+
+class Best(msgspec.Struct):
+    """Scores are ``val_*`` and ``test_*``: see ``_scores``."""
+
+    name: str
+    hyperparameters: Spec
+    best_epoch: Annotated[int, Meta(ge=-1, le=2**53)]
+    epochs_run: Count
+    temperature: Positive | None = None
+
+
+class Fold(msgspec.Struct):
+    train: Count
+    val: Count
+
+
+class Split(msgspec.Struct):
+    train: Count
+    val: Count
+    test: Count
+    unlabelled: Count = 0
+    duplicates: Count = 0
+    conflicts: Count = 0
+    left_out: Count = 0
+    group: str | None = None
+    folds: list[Fold] | None = None
+    seed: str | int | None = None
+    digests: dict[str, Digest] | Optional = UNSET
+
+
+class Spread(msgspec.Struct):
+    settings: dict[str, Plain | list[float]]
+    heads: list[str]
+    score: Literal["accuracy", "macro_f1", "r2", "rmse", "loss"]
+    mean: Number
+    std: Number
+    min: Number
+    max: Number
+
+
+class Targets(msgspec.Struct):
+    rows: Count
+    counts: list[Count] | Optional = UNSET
+    mean: Number | Optional = UNSET
+    std: Number | Optional = UNSET
+    min: Number | Optional = UNSET
+    max: Number | Optional = UNSET
+    median: Number | Optional = UNSET
+
+
+class Mistake(msgspec.Struct):
+    row: Count
+    hash: Digest
+
+
+class ClassMistake(Mistake):
+    label: str
+    predicted: str
+    probability: Number
+    label_probability: Number
+
+
+class LabelMistake(Mistake):
+    label: list[str]
+    predicted: list[str]
+    about: str
+    probability: Number
+
+
+class ValueMistake(Mistake):
+    label: Number
+    predicted: Number
+
+
+MISTAKES: dict[str, type[Mistake]] = {
+    "classification": ClassMistake,
+    "multilabel": LabelMistake,
+    "regression": ValueMistake,
+}
+
+
+class Threshold(msgspec.Struct):
+    label: str
+    threshold: Number
+    val_f1: Score | Optional = UNSET
+    val_f1_at_half: Score | Optional = UNSET
+    test_f1: Score | Optional = UNSET
+    test_f1_at_half: Score | Optional = UNSET
+
+
+class Encoder(msgspec.Struct):
+    source: str
+    identity: Identity
+    store: Literal["float16", "float32"] | Optional = UNSET
+
+
+class CacheOf(msgspec.Struct):
+    path: str
+    fingerprint: str
+    rows: Count
+
+
+class Settings(msgspec.Struct):
+    batch_size: Annotated[int, Meta(ge=1)]
+    epochs: Annotated[int, Meta(ge=1)]
+    val: Share
+    test: Share
+    standardize: bool = False
+
+
+class Info(msgspec.Struct):
+    """run.json of one label column."""
+
+    classes: Annotated[list[str], Meta(min_length=1)]
+    dim: Width
+    files: dict[str, Digest]
+    heads: dict[str, Head]
+    kind: Kind | Optional = UNSET
+    label: str | Optional = UNSET
+    dtype: Literal["float16", "float32"] | Optional = UNSET
+    pooling: Text | Optional = UNSET
+    layer: Annotated[int, Meta(ge=-10_000, le=10_000)] | Optional = UNSET
+    encoder: Encoder | Optional = UNSET
+    cache: CacheOf | Optional = UNSET
+    embedcache: str | Optional = UNSET
+    created: str | Optional = UNSET
+    recipe: str | Optional = UNSET
+    settings: Settings | Optional = UNSET
+    options: dict[str, Plain | list[Plain]] | Optional = UNSET
+    engine: str | Optional = UNSET
+    train_seconds: Number | Optional = UNSET
+    seconds: Number | Optional = UNSET
+    times: dict[str, Number] | Optional = UNSET
+    head_rows_per_second: Number | Optional = UNSET
+    kept: Count | Optional = UNSET
+    versions: dict[str, str] | Optional = UNSET
+    split: Split | Optional = UNSET
+    best: Best | Optional = UNSET
+    evaluation: Evaluations | Optional | None = UNSET
+    baselines: dict[str, dict[str, Any]] | Optional | None = UNSET
+    spread: list[Spread] | Optional = UNSET
+    notes: list[str] | Optional = UNSET
+    targets: dict[str, Targets] | Optional = UNSET
+    pairs: dict[str, list[tuple[Number, Number]]] | Optional = UNSET
+    thresholds: list[Threshold] | Optional = UNSET
+    identities: dict[str, str] | Optional = UNSET
+
+
+class Columns(msgspec.Struct):
+    """run.json of several label columns: column -> folder. Where ``files`` is there, it has each folder's run.json."""
+
+    columns: Annotated[dict[str, str], Meta(min_length=1)]
+    files: dict[str, Digest] | Optional = UNSET
+
+
+def check_info(info: Mapping[str, Any]) -> None:
+    """Raises SchemaError unless run.json of one label column is one."""
+    found = conform(info, Info)
+    if len(set(found.classes)) < len(found.classes):
+        raise SchemaError("classes holds one class twice")
+    scores = [set(head.history) for head in found.heads.values()]
+    for (name, head), names in zip(found.heads.items(), scores, strict=True):
+        check_head(head, f"heads[{name!r}]")
+        if names != scores[0]:
+            raise SchemaError(f"heads[{name!r}].history has other scores than the first head's")
+    if found.best is not UNSET:
+        _scores(info["best"], "best", "val_", "test_")
+    for name, scores in (info.get("baselines") or {}).items():
+        _scores(scores, f"baselines.{name}", "val_", "test_")
+    for side, one in (info.get("evaluation") or {}).items():
+        if isinstance(one, dict):
+            _check_evaluation(one, found.classes, f"evaluation.{side}")
+    _check_mistakes(info, found)
+    _check_folds(info, found)
+    if found.targets is not UNSET:
+        for side, about in found.targets.items():
+            if isinstance(about.counts, list) and len(about.counts) > len(found.classes):
+                raise SchemaError(f"targets.{side}.counts has more classes than there are")
+
+
+def check_head(head: Head, where: str) -> None:
+    """Raises SchemaError unless a head's history fits its epochs."""
+    lengths = {len(values) for values in head.history.values()}
+    if lengths - {head.epochs_run}:
+        raise SchemaError(f"{where}.history has not one value for each of {head.epochs_run} epochs")
+    if head.best_epoch >= max(head.epochs_run, 1):
+        raise SchemaError(f"{where}.best_epoch is {head.best_epoch} of {head.epochs_run} epochs")
+
+
+def _scores(scores: Mapping[str, Any], where: str, *sides: str) -> None:
+    """``val_accuracy`` and the like are numbers or null, ``test_accuracy_interval`` and the like two of them."""
+    for name, value in scores.items():
+        if name.startswith(sides):
+            conform(value, INTERVAL if name.endswith("_interval") else SCORE, f"{where}.{name}")
+
+
+def _check_evaluation(one: dict[str, Any], classes: list[str], where: str) -> None:
+    found = conform(one, Evaluation, where)
+    for name in ("loss", "accuracy", "macro_f1", "micro_f1", "r2", "rmse", "mae", "spearman"):
+        conform(one.get(name), SCORE, f"{where}.{name}")
+    for name in (name for name in one if name.endswith("_interval")):
+        conform(one[name], INTERVAL, f"{where}.{name}")
+    if found.kind == "regression":
+        return
+    if found.per_class is UNSET or found.calibration is UNSET or found.calibration is None:
+        raise SchemaError(f"{where} lacks per_class or calibration")
+    if len(found.per_class) != len(classes):
+        raise SchemaError(f"{where}.per_class has {len(found.per_class)} classes, not {len(classes)}")
+    matrix: Any = found.confusion_matrix
+    if isinstance(matrix, list) and matrix and any(len(row) != len(classes) for row in [matrix, *matrix]):
+        raise SchemaError(f"{where}.confusion_matrix is not {len(classes)} x {len(classes)}")
+
+
+def _check_mistakes(info: Mapping[str, Any], found: Info) -> None:
+    mistakes = conform(info.get("mistakes", {}), dict[str, list[dict[str, Any]]], "mistakes")
+    if mistakes:
+        if found.kind is UNSET:
+            raise SchemaError("kind is missing")
+        kind = MISTAKES[found.kind]
+        for side, some in mistakes.items():
+            conform(some, list[kind], f"mistakes.{side}")  # type: ignore[valid-type]
+
+
+def _check_folds(info: Mapping[str, Any], found: Info) -> None:
+    """The chosen head is among the heads: as such, or in each fold."""
+    if found.best is UNSET:
+        return
+    folds = None if found.split is UNSET else found.split.folds
+    names = [found.best.name] if not folds else [f"{found.best.name}/fold-{i}" for i in range(len(folds))]
+    for name in names:
+        if name not in found.heads:
+            raise SchemaError(f"best.name is {found.best.name!r}, but heads has no {name!r}")
+        main = "val_r2" if found.kind == "regression" else "val_accuracy"
+        history = found.heads[name].history
+        if (history or folds) and {"train_loss", "val_loss", main} - set(history):
+            raise SchemaError(f"heads[{name!r}].history lacks train_loss, val_loss or {main}")
+
+
+# ---- tables ----
+
+TEXTS = frozenset({"name", "status", "schedule", "class_weight"})  # columns of leaderboard.csv that hold no numbers
+BOARD = ("rank", "name", "status", "hidden", "best_epoch")
+
+
+def read_leaderboard(data: bytes, info: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The rows of leaderboard.csv, best first, numbers as numbers. Raises SchemaError."""
+    rows = read_table(data, TEXTS)
+    entries = {name.split("/fold-")[0] for name in info["heads"]}
+    for row in rows:
+        for name in BOARD:
+            if row.get(name) is None:
+                raise SchemaError(f"{name} is missing")
+        if row["name"] not in entries:
+            raise SchemaError(f"run.json has no head {row['name']!r}")
+    if not rows:
+        raise SchemaError("it has no rows")
+    return rows
+
+
+def read_history(data: bytes) -> list[dict[str, Any]]:
+    """The rows of history.csv. Raises SchemaError."""
+    rows = read_table(data, frozenset({"head"}))
+    for row in rows:
+        conform(row.get("epoch"), Count, "epoch")
+    return rows
+
+
+def damaged(path: Any, error: Exception) -> EmbedcacheError:
+    """The one line about a file of a run."""
+    return EmbedcacheError(f"{path} is damaged: {error}; train it again")
