@@ -28,11 +28,13 @@ if TYPE_CHECKING:
     from embedcache.index.making import IndexReport
     from embedcache.index.making import index_cache as index
     from embedcache.merging import MergeReport, merge
+    from embedcache.predict import FileReport, predict_file
     from embedcache.report import ReportFile
     from embedcache.report import write_report as report
     from embedcache.search import Answer, Found, Query, Searcher
-    from embedcache.searching import SearchFileReport, SearchReport, search_file
+    from embedcache.searching import SearchReport
     from embedcache.searching import search_cache as search
+    from embedcache.searching_file import SearchFileReport, search_file
     from embedcache.serve.main import serve_cache as serve
     from embedcache.training_run import RunReport, train_run
 
@@ -47,6 +49,7 @@ _HOME = {
     "EngineWarning": "embedcache.heads.train",
     "ExportReport": "embedcache.export",
     "ExtractReport": "embedcache.extract",
+    "FileReport": "embedcache.predict",
     "Found": "embedcache.search",
     "FusedHeadClassifier": "embedcache.heads.sklearn",
     "FusedHeadRegressor": "embedcache.heads.sklearn",
@@ -63,7 +66,7 @@ _HOME = {
     "ReportFile": "embedcache.report",
     "Run": "embedcache.heads.run",
     "RunReport": "embedcache.training_run",
-    "SearchFileReport": "embedcache.searching",
+    "SearchFileReport": "embedcache.searching_file",
     "SearchIndex": "embedcache.index",
     "SearchReport": "embedcache.searching",
     "Searcher": "embedcache.search",
@@ -79,9 +82,10 @@ _HOME = {
     "merge": "embedcache.merging",
     "open_cache": "embedcache.cache",
     "ops": "embedcache.ops",  # a module that needs torch
+    "predict_file": "embedcache.predict",
     "report": "embedcache.report",
     "search": "embedcache.search",
-    "search_file": "embedcache.searching",
+    "search_file": "embedcache.searching_file",
     "serve": "embedcache.serve",
     "train_heads": "embedcache.heads.train",
     "train_run": "embedcache.training_run",
@@ -98,6 +102,7 @@ __all__ = [
     "EngineWarning",
     "ExportReport",
     "ExtractReport",
+    "FileReport",
     "Found",
     "FusedHeadClassifier",
     "FusedHeadRegressor",
@@ -131,6 +136,7 @@ __all__ = [
     "merge",
     "open_cache",
     "ops",
+    "predict_file",
     "report",
     "search",
     "search_file",

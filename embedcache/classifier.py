@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from embedcache.cache.fingerprint import differences
 from embedcache.common.texts import as_texts
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.calibration import probabilities
@@ -19,6 +20,7 @@ from embedcache.heads.trained import to_numpy
 from embedcache.predictions import Answers, Prediction, Predictions
 
 if TYPE_CHECKING:
+    from embedcache.cache import Cache
     from embedcache.encoder import Encoder
 
 __all__ = ["Answers", "Classifier", "Prediction", "Predictions"]
@@ -30,12 +32,16 @@ class Classifier:
     It may be pickled, and so given to joblib or to another process: what is kept is where run and encoder are, and a
     digest of the run; both are loaded again, and another run at that place is refused. A deep copy shares the encoder,
     which nothing changes.
+
+    Attributes:
+        encoder: None where it was loaded to label vectors alone.
+        digest: of the run's content.
     """
 
-    def __init__(self, run: Run, encoder: Encoder, calibrated: bool = False) -> None:
+    def __init__(self, run: Run, encoder: Encoder | None, calibrated: bool = False) -> None:
         self.run, self.encoder, self.calibrated = run, encoder, calibrated
         self._again: dict[str, Any] = {"device": encoder.device} if encoder is not None else {}
-        self._digest = _content(run)
+        self.digest = _content(run)
         self._temperatures = {column: _temperature(one) if calibrated else 1.0 for column, one in run.columns.items()}
         self.classes = run.classes
         self._outputs = [(run.info["pooling"], run.info["layer"])]
@@ -48,12 +54,12 @@ class Classifier:
         return self.run._repr_html_()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        path, source = str(self.run.path.absolute()), self.encoder.source
+        path, source = str(self.run.path.absolute()), None if self.encoder is None else self.encoder.source
         return _load_again, (
             type(self),
             path,
-            self._digest,
-            {"calibrated": self.calibrated, "model": source, **self._again},
+            self.digest,
+            {"calibrated": self.calibrated, "model": source, "encode": self.encoder is not None, **self._again},
         )
 
     def __copy__(self) -> Classifier:
@@ -76,11 +82,13 @@ class Classifier:
         model: str | Path | None = None,
         trust_remote_code: bool = False,
         calibrated: bool = False,
+        encode: bool = True,
     ) -> Classifier:
         """Load a run directory and the encoder that its cache was made with.
 
         ``model``: the encoder's folder or name, where it is no longer where the cache found it. ``calibrated``: divide
         the logits by the temperature that was fitted on the validation rows; it changes probabilities, never a label.
+        ``encode``: without it no encoder is loaded, and vectors alone can be labelled, such as those of a cache.
         Raises EmbedcacheError where the run lacks files or is damaged or has no temperature, or the encoder is gone or
         is another one.
         """
@@ -95,6 +103,8 @@ class Classifier:
         try:
             about = loaded.info["encoder"]
             source, identity = str(model or about["source"]), about["identity"]
+            if not encode:
+                return cls(loaded, None, calibrated)
             encoder = load_again(source, identity, str(run), device=device, trust_remote_code=trust_remote_code)
             classifier = cls(loaded, encoder, calibrated)
             classifier._again = {"device": asked, "trust_remote_code": trust_remote_code}
@@ -166,6 +176,8 @@ class Classifier:
         self, texts: Sequence[str], tell: Callable[[np.ndarray], None] | None = None
     ) -> tuple[np.ndarray, int]:
         """(vectors [n, D], how many texts were cut); tell hears which rows each batch finished."""
+        if self.encoder is None:
+            raise EmbedcacheError(f"the classifier of {self.run.path} was loaded without its encoder: load it again")
         tokens = self.encoder.tokenize(texts)
         (vectors,) = self.encoder.encode_tokens(tokens, self._outputs, tell=tell)
         return vectors.astype(self._dtype, copy=False), int(tokens.truncated.sum())
@@ -190,6 +202,19 @@ class Classifier:
         if head.kind == "regression":
             return outputs
         return probabilities(outputs.astype(np.float64), head.kind, self._temperatures[column])
+
+
+def check_same_encoder(run: Run, cache: Cache) -> None:
+    """Raises EmbedcacheError where a cache's vectors are not of the encoder that the run was trained on."""
+    for one in run.columns.values():
+        about = {"identity": one.info["encoder"]["identity"], "store": cache.encoder["store"]}
+        if differs := differences(cache.encoder, about):
+            raise EmbedcacheError(
+                f"{run.path} was trained on vectors of another encoder than that of {cache.path} ({differs}): use the "
+                "cache that it was trained on, or one of the same encoder"
+            )
+        if one.info["dim"] != cache.dim:
+            raise EmbedcacheError(f"{run.path} reads vectors {one.info['dim']} wide, {cache.path} has {cache.dim}")
 
 
 def _temperature(run: Run) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from embedcache import __version__
-from embedcache.commands import audit, caches, completion, doctor, heads, index, report, search, serve
+from embedcache.commands import audit, caches, completion, doctor, heads, index, predict, report, search, serve
 from embedcache.commands.config import ConfiguredCommands
 
 SETTINGS = {
@@ -30,7 +30,7 @@ for command in (
     caches.info,
     caches.verify,
     heads.train_head,
-    heads.predict,
+    predict.predict,
     heads.export,
     report.report,
     index.index,

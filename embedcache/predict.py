@@ -1,21 +1,32 @@
-"""Label a table with the best heads of a run, into another table."""
+"""Label a table, or the rows of a cache, with the best heads of a run, into another table."""
 
 from __future__ import annotations
 
-import csv
+import json
 import time
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from embedcache.classifier import Classifier
-from embedcache.common.whole_file import check_output, whole_file
+from embedcache.common.resume import all_parts
+from embedcache.common.whole_file import Output, check_output, open_output
+from embedcache.errors import EmbedcacheError
+from embedcache.heads.run import Run
+from embedcache.predict_rows import VERSION, CacheRows, Part, Parts, RowSource, TableRows, is_cache
+from embedcache.tables.stream import stored
+from embedcache.tables.values import json_value, listed
+from embedcache.tables.write import Kind, Layout, kind_of
 
-FILE_ROWS = 2048  # rows of a table that are read, encoded in batches of like length, and written at a time
+COLUMN = "predicted"
+SHOWN = 10  # first rows in a report
+
+Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -23,75 +34,212 @@ class FileReport:
     """What predict_file did.
 
     Attributes:
+        input: the table or cache. output: the table that was written; None: nothing was.
         truncated: texts of more tokens than the encoder reads.
         labels: rows per label; of a regression {}. Of several columns, those of the first.
         columns: label column -> its rows per label.
+        predicted: the names of the new columns.
+        resumed: rows of ``rows`` that an earlier, interrupted command had labelled.
+        first: where nothing was written, the first ten rows, with the columns of the input and the new ones.
     """
 
     input: str
-    output: str
+    output: str | None
     rows: int
     truncated: int
     labels: dict[str, int]
     columns: dict[str, dict[str, int]]
     seconds: float
+    predicted: list[str] = field(default_factory=list)
+    resumed: int = 0
+    first: list[dict[str, Any]] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """What --json prints."""
         document = asdict(self)
         if len(self.columns) < 2:
             del document["columns"]
+        if self.output is not None:
+            del document["first"]
         return document
 
 
 def predict_file(
-    classifier: Classifier,
+    run: str | Path | Classifier,
     input: str | Path,
-    output: str | Path,
+    output: str | Path | None = None,
     *,
+    column: str = COLUMN,
+    where: str | Sequence[str] = (),
     text: str = "text",
     encoding: str = "utf-8",
+    separator: str | None = None,
+    sheet: str | None = None,
+    device: str = "auto",
+    model: str | Path | None = None,
+    trust_remote_code: bool = False,
+    calibrated: bool = False,
     progress: Callable[[int, int, int], None] | None = None,
+    tell: Tell | None = None,
 ) -> FileReport:
-    """Label a table of any kind that extract reads into a CSV of text, label and probability (of that label).
+    """Label every row of a table of any kind that extract reads, or of a cache, of which nothing is encoded.
 
-    A list of labels is JSON, and so is that of their probabilities; a regression's value has none. A run of several
-    label columns gives COLUMN and COLUMN_probability for each. ``text`` names the column of texts. The input is
-    streamed; it is read to its end once before the work begins, so a broken row is found at once. The output is UTF-8,
-    appears whole or not at all, and replaces a file of that name. ``progress(done, total, rows)`` counts characters,
-    and rows. Raises EmbedcacheError for what cannot be read or written.
+    The output has all columns of the input, in their order and with their types, and behind them ``predicted`` and
+    ``predicted_probability`` (a regression has the first alone; of several label columns each has its own, such as
+    ``predicted_genre``). Lists of labels are lists, in a CSV as JSON. Of a cache the columns are ``row`` (its number),
+    the id, text, labels and kept columns.
+
+    A long work can be interrupted: what is finished is kept beside the output (in ``.OUT.partial``), and the same call
+    goes on after it. The output itself appears whole or not at all, and replaces a file of that name.
+
+    Args:
+        run: a run's folder, or a Classifier.
+        input: the table, or a cache made by the run's encoder; "-" is standard input, JSON lines.
+        output: its suffix says the format; "-" is standard output, JSON lines. None: nothing is written, and the
+            report has the first rows.
+        column: the name of the new columns, or what their names begin with. It must be free.
+        where: conditions on the rows of a cache, as in a search.
+        text: the column of texts. encoding, separator, sheet: of the table, see ``read_rows``.
+        device, model, trust_remote_code, calibrated: see ``Classifier.load``; not for a Classifier, which has them.
+        progress: ``progress(done, total, rows)`` counts characters (of a cache rows), and rows.
+        tell: hears what a user should know, a line each.
+
+    Raises:
+        EmbedcacheError: what cannot be read, labelled or written; a column of that name is there.
     """
-    from embedcache.table import Columns, read_rows
-
     start = time.perf_counter()
-    output = Path(output)
-    parts = read_rows([input], Columns(text), encoding=encoding)
-    total = sum(len(one) for part in parts for one in part.texts.to_pylist())
-    check_output(output, input)
-    done = rows_done = rows = truncated = 0
-    columns = classifier.run.columns
-    counts: dict[str, Counter[str]] = {column: Counter() for column in columns}
+    kind = None if output is None else kind_of(output)
+    with ExitStack() as ends:
+        rows: RowSource
+        if is_cache(input):
+            rows = ends.enter_context(CacheRows(input, [where] if isinstance(where, str) else list(where)))
+        elif where:
+            raise EmbedcacheError(f"{input} is no cache: --where chooses rows of a cache alone")
+        else:
+            table = ends.enter_context(stored(input))
+            if output is not None:
+                check_output(output, input)
+            rows = TableRows(table, text, encoding=encoding, separator=separator, sheet=sheet)
+        if not isinstance(run, Classifier):
+            options: dict[str, Any] = {"model": model, "trust_remote_code": trust_remote_code, "calibrated": calibrated}
+            run = Classifier.load(run, device, encode=rows.are_encoded, **options)
+        rows.check(run)
+        names = new_names(run, column)
+        if taken := [name for name in names if name in rows.layout.names]:
+            raise EmbedcacheError(f"{rows.name} has a column '{taken[0]}' already: choose another name with --as NAME")
+        place = None if output is None else ends.enter_context(open_output(output))
+        say = tell or (lambda _: None)
+        if kind is not None and kind.writer.has_types:
+            for name in rows.mixed:
+                say(f"column '{name}' holds values of several types: strings, and JSON of what is none")
+        job = _Job(run, rows, names, progress or (lambda *_: None), say)
+        first: list[dict[str, Any]] = []
+        if place is None or kind is None:
+            first = job.show()
+        else:
+            job.write(place, kind)
+    labels = job.counts
+    return FileReport(
+        input=rows.name,
+        output=None if place is None else place.name,
+        rows=rows.rows,
+        truncated=job.truncated,
+        labels=next(iter(labels.values())),
+        columns=labels,
+        seconds=time.perf_counter() - start,
+        predicted=names,
+        resumed=job.resumed,
+        first=first,
+    )
 
-    def tell(batch: np.ndarray) -> None:
-        nonlocal done, rows_done
-        done, rows_done = done + sum(len(texts[i]) for i in batch), rows_done + len(batch)
-        if progress is not None:
-            progress(done, total, rows_done)
 
-    with whole_file(output) as file:
-        writer = csv.writer(file)
-        several = [name for column in columns for name in (column, f"{column}_probability")]
-        writer.writerow(["text", *(several if len(columns) > 1 else ["label", "probability"])])
-        for part in read_rows([input], Columns(text), encoding=encoding, batch_rows=FILE_ROWS):
-            texts = part.texts.to_pylist()
-            vectors, cut = classifier.encode_counted(texts, tell)
-            answers = classifier.answers(vectors)
-            writer.writerows(
-                [one, *(cell for answer in answers.values() for cell in answer.cells(i))] for i, one in enumerate(texts)
-            )
-            for column, answer in answers.items():
-                counts[column].update(answer.count())
-            rows, truncated = rows + len(texts), truncated + cut
-    labels = {column: dict(count) for column, count in counts.items()}
-    first = next(iter(labels.values()))
-    return FileReport(str(input), str(output), rows, truncated, first, labels, time.perf_counter() - start)
+def new_names(classifier: Classifier, column: str = COLUMN) -> list[str]:
+    """The columns that a prediction is written into."""
+    names = []
+    for label, run in classifier.run.columns.items():
+        name = f"{column}_{label}" if len(classifier.run.columns) > 1 else column
+        names += [name] if _is_number(run) else [name, f"{name}_probability"]
+    return names
+
+
+class _Job:
+    """The work of one call: counts, truncated and resumed as in the report."""
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        rows: RowSource,
+        names: list[str],
+        progress: Callable[[int, int, int], None],
+        tell: Tell,
+    ) -> None:
+        self.classifier, self.rows, self.names, self.progress, self.tell = classifier, rows, names, progress, tell
+        self.truncated = self.resumed = 0
+        columns = classifier.run.columns
+        self._classes = {label: [] if _is_number(run) else run.classes for label, run in columns.items()}
+        places = np.cumsum([0, *(1 if _is_number(run) else 2 for run in columns.values())]).tolist()
+        self._places = dict(zip(columns, places, strict=False))  # of each label column's labels in a Part
+        self._found: dict[str, Counter[str]] = {label: Counter() for label in columns}
+
+    @property
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Label column -> class -> rows."""
+        return {label: {name: self._found[label][name] for name in names} for label, names in self._classes.items()}
+
+    def show(self) -> list[dict[str, Any]]:
+        """Label all rows and return the first."""
+        found: list[dict[str, Any]] = []
+        names = [*self.rows.layout.names, *self.names]
+        for columns in self._columns(Parts(self._made(0))):
+            if wanted := SHOWN - len(found):
+                cells = [map(json_value, listed(one[:wanted])) for one in columns]
+                found += [dict(zip(names, row, strict=True)) for row in zip(*cells, strict=True)]
+        return found
+
+    def write(self, place: Output, kind: Kind) -> None:
+        """Label all rows into ``place``."""
+        layout, vector = self.rows.layout, np.zeros((1, self.classifier.run.best.dim), np.float32)
+        types = [*(layout.types or ()), *(one.type for one in Part.of(self.classifier, vector).columns)]
+        parts, self.resumed = all_parts(
+            place,
+            self._made,
+            Part.from_bytes,
+            key=self._key,
+            total=self.rows.rows,
+            what="rows are labelled",
+            tell=self.tell,
+        )
+        with kind.open(place, Layout([*layout.names, *self.names], types, layout.metadata)) as writer:
+            for columns in self._columns(Parts(parts)):
+                writer.write(columns)
+
+    def _columns(self, parts: Parts) -> Iterator[list[Any]]:
+        """All columns of all rows, the new ones last."""
+        for columns in self.rows.whole():
+            new = parts.take(len(columns[0]))
+            self._count(new)
+            yield [*columns, *new]
+        self.truncated = parts.truncated
+
+    def _made(self, skip: int) -> Iterator[Part]:
+        return self.rows.parts(self.classifier, skip, self.progress)
+
+    def _count(self, new: list[Any]) -> None:
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        for label, place in self._places.items():
+            if self._classes[label]:
+                labels = new[place]
+                flat = pc.list_flatten(labels) if pa.types.is_list(labels.type) else labels
+                for one in pc.value_counts(flat).to_pylist():
+                    self._found[label][one["values"]] += one["counts"]
+
+    def _key(self) -> str:
+        """Says what decides the predictions."""
+        one = self.classifier
+        return self.rows.key() + json.dumps([VERSION, one.digest, one.calibrated, getattr(one.encoder, "device", None)])
+
+
+def _is_number(run: Run) -> bool:
+    return run.best.kind == "regression"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, overload
@@ -63,16 +62,6 @@ class Answers:
     def probabilities(self, i: int) -> dict[str, float]:
         return {} if self.kind == "regression" else dict(zip(self.classes, self.outputs[i].tolist(), strict=True))
 
-    def cells(self, i: int) -> tuple[str, str]:
-        """Label and probability of one text in a CSV: lists as JSON, a value with a blank."""
-        label = self.label(i)
-        if isinstance(label, float):
-            return str(label), ""
-        chances = [f"{self.outputs[i, c]:.6f}" for c in self._chosen(i)]
-        if isinstance(label, str):
-            return label, chances[0]
-        return json.dumps(label, ensure_ascii=False), f"[{', '.join(chances)}]"
-
     def part(self, rows: slice) -> Answers:
         """Of some of the texts."""
         return Answers(self.kind, self.classes, self.outputs[rows])
@@ -83,7 +72,7 @@ class Answers:
 
         outputs = self.outputs
         if self.kind == "regression":
-            return {name: pa.array(outputs[:, 0].astype(np.float64))}
+            return {name: pa.array(outputs[:, 0]).cast(pa.string()).cast(pa.float64())}  # 0.1, as in ``label``
         if self.kind == "classification":
             best = outputs.argmax(axis=1)
             labels: Any = pa.array(self.classes, pa.string()).take(pa.array(best))

@@ -194,16 +194,28 @@ class Searcher:
         Raises:
             EmbedcacheError: a blank text; no such row, column or value; an encoder that cannot be had.
         """
-        among = self.among(where)
         asked = _queries(queries)
-        for query in asked:
+        hits = self.find(asked, k, where=where, dedupe=dedupe, encoded=encoded)
+        return [self.answer(query, *hit) for query, hit in zip(asked, hits, strict=True)]
+
+    def find(
+        self,
+        queries: Sequence[Query],
+        k: int,
+        *,
+        where: str | Sequence[str] | None = None,
+        dedupe: bool = False,
+        encoded: Mapping[str, np.ndarray] | None = None,
+    ) -> list[tuple[list[int], list[float]]]:
+        """Rows and scores alone of what ``search`` finds."""
+        for query in queries:
             self._check(query)
-        vectors = self._vectors(asked, encoded or {})
-        rows, scores = self._find(asked, vectors, k, among, dedupe)
-        return [
-            Answer(self._describe(query), _only_row(query), self._results(some, of))
-            for query, some, of in zip(asked, rows, scores, strict=True)
-        ]
+        rows, scores = self._find(queries, self._vectors(queries, encoded or {}), k, self.among(where), dedupe)
+        return list(zip(rows, scores, strict=True))
+
+    def answer(self, query: Query, rows: Sequence[int], scores: Sequence[float]) -> Answer:
+        """What ``find`` found, with all that is known of the rows."""
+        return Answer(self._describe(query), _only_row(query), self._results(rows, scores))
 
     def among(self, where: str | Sequence[str] | None) -> np.ndarray:
         """bool [N]: the rows that may be found under the conditions."""

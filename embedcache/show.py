@@ -10,15 +10,12 @@ import click
 from embedcache.screen import cell, label_text, make_table, plural, print_tables
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from embedcache.cache import VerifyReport
-    from embedcache.classifier import Prediction
     from embedcache.export import ExportReport
     from embedcache.extract import ExtractReport
     from embedcache.merging import MergeReport
-    from embedcache.predict import FileReport
-    from embedcache.searching import SearchFileReport, SearchReport
+    from embedcache.searching import SearchReport
+    from embedcache.searching_file import SearchFileReport
 
 
 def extract(report: ExtractReport) -> None:
@@ -110,34 +107,6 @@ def damage(cache: str, report: VerifyReport) -> str:
     spans = [f"{span.dataset} rows {span.start:,} to {span.stop - 1:,}" for span in report.damaged]
     shown = "; ".join(spans[:20]) + (f"; and {len(spans) - 20:,} more" if len(spans) > 20 else "")
     return f"{cache} is damaged: {shown}; run the same extract again, it makes these anew"
-
-
-def predictions(predicted: Sequence[Prediction]) -> None:
-    """A table; of several label columns, one label column each."""
-    columns = list(predicted[0].columns) if predicted else []
-    if columns:
-        table = make_table(*columns, "text")
-        for one in predicted:
-            shown = [label_text(one.columns[column]["label"]) for column in columns]
-            table.add_row(*(cell(label, 40) for label in shown), cell(one.text, 300))
-        print_tables(table)
-        return
-    table = make_table("label", "probability", "text", right=["probability"])
-    for one in predicted:
-        of = [one.label] if isinstance(one.label, str) else one.label if isinstance(one.label, list) else []
-        chances = ", ".join(f"{one.probabilities[label]:.3f}" for label in of) or "-"
-        table.add_row(cell(label_text(one.label)), chances, cell(one.text, 300))
-    print_tables(table)
-
-
-def predicted_file(report: FileReport) -> None:
-    click.echo(f"{report.output}: {plural(report.rows, 'row')} labelled in {report.seconds:.1f} s")
-    for column, labels in report.columns.items():
-        counts = ", ".join(f"{cell(label, 40)} {count:,}" for label, count in labels.items() if count)
-        if counts:
-            click.echo(f"  {cell(column)}: {counts}")
-    if report.truncated:
-        click.echo(f"  {report.truncated:,} truncated")
 
 
 def export(report: ExportReport) -> None:

@@ -20,6 +20,7 @@ from embedcache.tables.formats.plain_text import PlainText
 from embedcache.tables.limits import UNLIMITED, too_long
 from embedcache.tables.read import columns_of, open_source, read_batches
 from embedcache.tables.source import Source, existing_file, known_encoding
+from embedcache.tables.stream import Table
 
 Label = str | tuple[str, ...] | None  # one label, several (or none of them), not labelled
 
@@ -67,7 +68,7 @@ class Rows:
 
 
 def read_rows(
-    paths: Sequence[str | Path],
+    paths: Sequence[Table],
     columns: Columns,
     *,
     encoding: str = "utf-8",
@@ -87,7 +88,7 @@ def read_rows(
         EmbedcacheError: a file is missing, empty, broken, of an unknown kind or not in ``encoding``, lacks one
             of the columns, or has labels that are none. Paths are checked at the call, contents when rows are read.
     """
-    sources = [open_source(Path(path), encoding=encoding, separator=separator, sheet=sheet) for path in paths]
+    sources = [open_source(path, encoding=encoding, separator=separator, sheet=sheet) for path in paths]
     if not sources:
         raise EmbedcacheError("no input file: name at least one")
     kinds: dict[str, type] = {}
@@ -101,10 +102,10 @@ def read_lines(path: str | Path, *, encoding: str = "utf-8") -> list[str]:
 
 
 def column_names(
-    path: str | Path, *, encoding: str = "utf-8", separator: str | None = None, sheet: str | None = None
+    path: Table, *, encoding: str = "utf-8", separator: str | None = None, sheet: str | None = None
 ) -> list[str]:
     """The columns of a file: its header, its schema, or of JSON the keys of its first 8,192 rows."""
-    return columns_of(open_source(Path(path), encoding=encoding, separator=separator, sheet=sheet))
+    return columns_of(open_source(path, encoding=encoding, separator=separator, sheet=sheet))
 
 
 def _read_file(source: Source, columns: Columns, batch_rows: int, kinds: dict[str, type]) -> Iterator[Rows]:

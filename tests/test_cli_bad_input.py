@@ -256,7 +256,7 @@ def test_tables_on_a_terminal_that_is_not_utf8(made: Path) -> None:
         ["extract", "t.csv", "-o", "c.h5", "--no-such-option"],
         ["predict", "run"],
         ["predict", "run", "text", "--input", "t.csv", "-o", "out.csv"],
-        ["predict", "run", "--input", "t.csv"],
+        ["predict", "run", "text", "-o", "out.csv"],
         ["search", "c.h5"],
         ["search", "c.h5", "query", "--row", "1"],
         ["search", "c.h5", "query", "-k", "0"],

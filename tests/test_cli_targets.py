@@ -66,15 +66,15 @@ def test_lists_are_predicted(folder: Path, tmp_path: Path) -> None:
     table = write_csv(tmp_path / "in.csv", [[text] for text in texts], ["text"])
     report = document("predict", folder / "topics", "--input", table, "-o", tmp_path / "out.csv")
     rows = list(csv.DictReader((tmp_path / "out.csv").open(encoding="utf-8", newline="")))
-    said = [json.loads(row["label"]) for row in rows]
+    said = [json.loads(row["predicted"]) for row in rows]
     assert report["labels"] == {word: sum(word in labels for labels in said) for word in sorted(WORDS)}
     pairs = [(topics_of(text), labels) for text, labels in zip(texts, said, strict=True)]
     right = np.mean([(word in topics) == (word in labels) for topics, labels in pairs for word in WORDS])
     assert right > 0.75
     # What predict writes, extract reads: as lists again.
     model = document("info", folder / "cache.h5")["encoder"]["source"]
-    again = document("extract", tmp_path / "out.csv", "-o", tmp_path / "c.h5", "--model", model)
-    assert again["rows"] == 300 and document("info", tmp_path / "c.h5")["labels"]["label"]["kind"] == "multilabel"
+    again = document("extract", tmp_path / "out.csv", "-o", tmp_path / "c.h5", "--model", model, "--label", "predicted")
+    assert again["rows"] == 300 and document("info", tmp_path / "c.h5")["labels"]["predicted"]["kind"] == "multilabel"
     shown = invoke("predict", folder / "topics", *texts[:20])
     assert shown.exit_code == 0 and "none" in shown.stdout
 
@@ -98,7 +98,8 @@ def test_several_columns_are_predicted(folder: Path, tmp_path: Path) -> None:
     table = write_csv(tmp_path / "in.csv", [["a great plot"], ["dull"]], ["text"])
     document("predict", folder / "both", "--input", table, "-o", tmp_path / "out.csv")
     header = (tmp_path / "out.csv").read_text().splitlines()[0]
-    assert header == "text,topics,topics_probability,label,label_probability"
+    names = ["topics", "topics_probability", "label", "label_probability"]
+    assert header == ",".join(["text", *(f"predicted_{name}" for name in names)])
     shown = invoke("predict", folder / "both", "a great plot")
     assert "topics" in shown.stdout and "label" in shown.stdout
 

@@ -82,10 +82,10 @@ def test_a_table_is_labelled(classifier: Classifier, tmp_path: Path) -> None:
     with (tmp_path / "out.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     expected = classifier.predict(texts)
-    assert [row["text"] for row in rows] == texts
-    assert [row["label"] for row in rows] == [one.label for one in expected]
+    assert [row["review"] for row in rows] == texts
+    assert [row["predicted"] for row in rows] == [one.label for one in expected]
     for row, one in zip(rows, expected, strict=True):
-        assert float(row["probability"]) == pytest.approx(one.probabilities[str(one.label)], abs=1e-3)
+        assert float(row["predicted_probability"]) == pytest.approx(one.probabilities[str(one.label)], abs=1e-3)
     assert report.to_dict().keys() >= {"input", "output", "rows", "truncated", "labels", "seconds"}
     assert (report.rows, report.truncated, sum(report.labels.values())) == (64, 1, 64)
     assert seen[-1][0] == seen[-1][1] == sum(map(len, texts)) and seen[-1][2] == 64
@@ -127,12 +127,12 @@ def test_lists_of_labels(several: Path, tmp_path: Path) -> None:
         assert list(one.probabilities.values()) == pytest.approx(1 / (1 + np.exp(-row.astype(float))))
         assert "columns" not in one.to_dict() and json.dumps(one.to_dict(), allow_nan=False)
     report, rows = label_file(classifier, tmp_path, texts)
-    assert list(rows[0]) == ["text", "label", "probability"]
+    assert list(rows[0]) == ["text", "predicted", "predicted_probability"]
     for row, one in zip(rows, predictions, strict=True):
-        assert json.loads(row["label"]) == one.label
+        assert json.loads(row["predicted"]) == one.label
         expected = [one.probabilities[label] for label in one.label] if isinstance(one.label, list) else None
-        assert json.loads(row["probability"]) == pytest.approx(expected, abs=2e-3)
-    assert report.labels == {name: sum(name in json.loads(row["label"]) for row in rows) for name in TOPICS}
+        assert json.loads(row["predicted_probability"]) == pytest.approx(expected, abs=2e-3)
+    assert report.labels == {name: sum(name in json.loads(row["predicted"]) for row in rows) for name in TOPICS}
     assert "columns" not in report.to_dict()
 
 
@@ -144,8 +144,8 @@ def test_values(several: Path, tmp_path: Path) -> None:
     assert np.array([one.label for one in predictions], np.float32).tolist() == values.tolist()
     assert all(one.probabilities == {} and len(repr(one.label)) < 12 for one in predictions)
     report, rows = label_file(classifier, tmp_path, texts)
-    assert [float(row["label"]) for row in rows] == pytest.approx([one.label for one in predictions], abs=2e-2)
-    assert {row["probability"] for row in rows} == {""} and report.labels == {}
+    assert [float(row["predicted"]) for row in rows] == pytest.approx([one.label for one in predictions], abs=2e-2)
+    assert list(rows[0]) == ["text", "predicted"] and report.labels == {}
     with pytest.raises(EmbedcacheError, match="no probabilities"):
         classifier.predict_proba(classifier.encode(texts))
 
@@ -160,8 +160,9 @@ def test_a_run_of_several_columns(several: Path, tmp_path: Path) -> None:
     assert all(one.label == one.columns["topics"]["label"] for one in predictions)
     report, rows = label_file(classifier, tmp_path, TEXTS)
     names = [name for column in ("topics", "price", "label") for name in (column, f"{column}_probability")]
-    assert list(rows[0]) == ["text", *names]
-    assert [row["label"] for row in rows] == [one.columns["label"]["label"] for one in predictions]
+    names = [f"predicted_{name}" for name in names if name != "price_probability"]
+    assert list(rows[0]) == ["text", *names] and report.predicted == names
+    assert [row["predicted_label"] for row in rows] == [one.columns["label"]["label"] for one in predictions]
     assert list(report.columns) == ["topics", "price", "label"] and report.labels == report.columns["topics"]
     assert sum(report.columns["label"].values()) == len(TEXTS) and report.columns["price"] == {}
 

@@ -77,7 +77,7 @@ SAME: dict[str, list[Callable[..., Any]]] = {
     "index": [ec.index.function],
     "info": [ec.open_cache],
     "merge": [ec.merge],
-    "predict": [ec.Classifier.load, ec.Classifier.predict],
+    "predict": [ec.predict_file, ec.Classifier.predict],
     "report": [ec.report.function],
     "search": [ec.search.function, ec.search_file],
     "serve": [ec.serve.function],
@@ -88,10 +88,7 @@ COMMAND_LINE_ALONE = {"completion": "for shells", "doctor": "prints what it find
 ANOTHER_NAME = {"cache": {"cache_path", "path"}, "text": {"text", "texts"}}
 # What one of the two has, or has otherwise, and why. (command, parameter) -> reason.
 DIFFERENT: dict[tuple[str, str], str] = {
-    ("predict", "input"): "predict_file has it",
-    ("predict", "output"): "predict_file has it",
-    ("predict", "encoding"): "predict_file has it",
-    ("predict", "text"): "a column of a table in memory has no usual name: predict asks for it",
+    ("predict", "input"): "the command also takes texts instead",
 }
 
 

@@ -8,12 +8,13 @@ import signal
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from typing import Any
 
 import click
 
 from embedcache.commands.process import prepare_command, prepare_process, prepare_streams
+from embedcache.common.whole_file import is_standard_output
 from embedcache.errors import EmbedcacheError, InputNote
 from embedcache.options import CommaList, Number
 from embedcache.screen import one_line
@@ -134,6 +135,24 @@ def reading_options(of: str) -> Any:
         return click.option("--encoding", default="utf-8", show_default=True, help=f"Of a text file {of}.")(command)
 
     return add
+
+
+def tell(line: str) -> None:
+    """What a user should know beside the result."""
+    click.echo(f"Note: {one_line(line)}.", err=True)
+
+
+def check_json(as_json: bool, output: str | None) -> None:
+    """Raises UsageError where a table and the JSON document would both go to standard output."""
+    if as_json and output is not None and is_standard_output(output):
+        raise click.UsageError(f"--json and -o {output} both go to standard output: leave one out")
+
+
+@contextmanager
+def unless_written_to(output: str | None) -> Iterator[None]:
+    """What is printed here goes to stderr where ``output`` is standard output."""
+    with redirect_stdout(sys.stderr) if output is not None and is_standard_output(output) else nullcontext():
+        yield
 
 
 device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda[:N].")

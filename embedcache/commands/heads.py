@@ -121,52 +121,6 @@ def train_head(as_json: bool, cache: str, run: str, **options: Any) -> None:
         show_heads.train_head(report, written)
 
 
-@click.command(short_help="Label texts with the best head of RUN.")
-@click.argument("run")
-@click.argument("texts", nargs=-1, metavar="[TEXT]...")
-@click.option("--input", "input", help="A table to label instead of TEXT.")
-@click.option("-o", "--output", help="Where the labelled table goes (.csv); with --input.")
-@click.option("--text", default="text", show_default=True, help="The column of texts in --input.")
-@click.option("--encoding", default="utf-8", show_default=True, help="Of a text file in --input.")
-@click.option("--model", help="The encoder's folder, where it has moved.")
-@click.option("--calibrated", is_flag=True, help="Divide the logits by the temperature fitted on the validation rows.")
-@device_option
-@trust_option
-@json_option
-def predict(as_json: bool, run: str, texts: tuple[str, ...], **options: Any) -> None:
-    """Label texts with the best head of RUN, or of each of its label columns.
-
-    \b
-      embedcache predict RUN "a warm and funny film" "dull"
-      embedcache predict RUN --input new.csv -o labelled.csv
-      ... --calibrated       probabilities that can be taken at their word
-      ... --model DIR        the encoder's folder has moved
-    """
-    from embedcache.classifier import Classifier
-    from embedcache.predict import predict_file
-
-    load = {name: options.pop(name) for name in ("device", "model", "trust_remote_code", "calibrated")}
-    source, output = options["input"], options["output"]
-    if bool(texts) == bool(source):
-        raise click.UsageError("give texts, or --input FILE with -o OUT.csv (one of the two)")
-    if bool(source) != bool(output):
-        raise click.UsageError("--input FILE and -o OUT.csv go together")
-    classifier = Classifier.load(run, **load)
-    if source:
-        with progress_bar("labelling") as progress:
-            report = predict_file(classifier, progress=progress, **options)
-        if as_json:
-            emit(report.to_dict())
-        else:
-            show.predicted_file(report)
-        return
-    predictions = classifier.predict(texts)
-    if as_json:
-        emit([prediction.to_dict() for prediction in predictions])
-    else:
-        show.predictions(predictions)
-
-
 @click.command(short_help="Write RUN's encoder and best head as one model.")
 @click.argument("run")
 @click.option("--to", required=True, type=click.Choice(["torch", "onnx", "sentence-transformers"]))

@@ -9,11 +9,16 @@ import click
 from embedcache import show
 from embedcache.commands.common import (
     COUNT,
+    check_json,
     device_option,
     emit,
     json_option,
     pooling_option,
+    reading_options,
+    sigterm_as_ctrl_c,
+    tell,
     trust_option,
+    unless_written_to,
 )
 from embedcache.options import Number
 from embedcache.progress import progress_bar
@@ -28,10 +33,10 @@ ROW = Number(int, 0)
 @click.option("--like", multiple=True, metavar="TEXT", help="Like this text, too; may be repeated.")
 @click.option("--unlike", multiple=True, metavar="TEXT", help="Not like this text; may be repeated.")
 @click.option("--unlike-row", type=ROW, multiple=True, help="Not like this row of CACHE; may be repeated.")
-@click.option("--file", "file", help="A table, or lines, of queries in place of one.")
-@click.option("-o", "--output", metavar="OUT", help="Where the answers to --file go: a .csv or .jsonl.")
+@click.option("--file", "file", help="A table, or lines, of queries in place of one; - for standard input.")
+@click.option("-o", "--output", metavar="OUT", help="The table for the answers to --file, - for standard output.")
 @click.option("--text", default="text", show_default=True, help="The column of queries in --file.")
-@click.option("--encoding", default="utf-8", show_default=True, help="Of a text file in --file.")
+@reading_options("in --file")
 @click.option("-k", type=COUNT, default=10, show_default=True, help="How many neighbours.")
 @click.option("--where", multiple=True, help="Only rows that meet a condition; may be repeated.")
 @click.option("--dedupe", is_flag=True, help="Leave out texts that are near-identical to a better result.")
@@ -56,8 +61,10 @@ def search(as_json: bool, cache: str, output: str | None, **options: Any) -> Non
       ... --like "too slow" --unlike "too long"      several examples
       ... --file questions.csv -o answers.csv        many queries at once
     """
-    from embedcache.searching import search_cache, search_file
+    from embedcache.searching import search_cache
+    from embedcache.searching_file import search_file
 
+    check_json(as_json, output)
     named = [name for name in ("query", "row", "file") if options[name] not in (None, ())]
     if len(named) > 1:
         raise click.UsageError("give one of QUERY, --row N, --file F; more examples go into --like TEXT")
@@ -76,9 +83,10 @@ def search(as_json: bool, cache: str, output: str | None, **options: Any) -> Non
         raise click.UsageError("-o OUT goes with --file F")
     for name in ("query", "row", "like", "unlike", "unlike_row"):
         del options[name]
-    with progress_bar("searching", "queries") as progress:
-        written = search_file(cache, options.pop("file"), output, progress=progress, **options)
-    if as_json:
-        emit(written.to_dict())
-    else:
-        show.searched_file(written)
+    with sigterm_as_ctrl_c(), progress_bar("searching", "queries") as progress:
+        written = search_file(cache, options.pop("file"), output, progress=progress, tell=tell, **options)
+    with unless_written_to(output):
+        if as_json:
+            emit(written.to_dict())
+        else:
+            show.searched_file(written)

@@ -142,7 +142,7 @@ def output_target(path: str | Path, advice: str = ADVICE) -> Path | None:
 
     Raises EmbedcacheError where it is neither.
     """
-    if str(path) == STANDARD or _own_handle(str(path)) is not None:
+    if str(path) == STANDARD or own_handle(path) is not None:
         return None
     try:
         target = Path(os.path.realpath(path))
@@ -164,7 +164,12 @@ def check_output(output: str | Path, source: str | Path) -> None:
             raise EmbedcacheError(f"{output} is the input: name another file with -o")
 
 
-def _own_handle(path: str) -> int | None:
+def is_standard_output(path: str | Path) -> bool:
+    """Whether an output is what the process prints to: - or /dev/stdout."""
+    return str(path) == STANDARD or own_handle(path) == 1
+
+
+def own_handle(path: str | Path) -> int | None:
     """The number of this process's open file that a path means: 1 for /dev/stdout, whatever stands behind it."""
     step = Path(path)
     for _ in range(40):  # a symlink at a time: resolved at once, it would be the file behind the handle
@@ -180,7 +185,7 @@ def _own_handle(path: str) -> int | None:
 
 def _open_stream(path: str, name: str, advice: str) -> int:
     """A handle of one's own, so that closing it leaves standard output open."""
-    own = 1 if path == STANDARD else _own_handle(path)
+    own = 1 if path == STANDARD else own_handle(path)
     try:
         if own == 1:
             sys.stdout.flush()

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from embedcache.cache import open_cache
-from embedcache.cache.fingerprint import differences
-from embedcache.classifier import Classifier, Prediction
+from embedcache.classifier import Classifier, Prediction, check_same_encoder
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.run import Run, load_run
 from embedcache.index import default_path
@@ -70,7 +69,7 @@ class Service:
         self.searcher, self.cache, self.run = searcher, searcher.cache, run
         self.limits, self.no_encoder = limits, no_encoder
         self.encoder = encoder
-        self.classifier = None if run is None else Classifier(run, encoder)  # type: ignore[arg-type]
+        self.classifier = None if run is None else Classifier(run, encoder)
         self.board = {} if run is None else read_board(run)
         self.map = LiveMap(searcher.cache, searcher.index.pooling, searcher.index.layer)
         self.tell_batch = tell_batch
@@ -124,7 +123,7 @@ class Service:
         searcher = Searcher.open(cache, index=index, pooling=pooling, layer=layer)
         try:
             if loaded is not None:
-                _check_run(loaded, searcher.cache)
+                check_same_encoder(loaded, searcher.cache)
             encoder, no_encoder = _load_encoder(searcher.cache, model, device, trust_remote_code)
             service = cls(searcher, encoder=encoder, no_encoder=no_encoder, run=loaded, limits=limits)
         except BaseException:
@@ -235,19 +234,6 @@ def _output_of_run(run: Run, path: str | Path) -> tuple[str | None, int | None]:
     output = run.info["pooling"], run.info["layer"]
     with open_cache(path) as cache:
         return output if output in cache.outputs and not default_path(path).exists() else (None, None)
-
-
-def _check_run(run: Run, cache: Cache) -> None:
-    """The run's encoder must be the cache's: one encoder answers for both."""
-    for one in run.columns.values():
-        about = {"identity": one.info["encoder"]["identity"], "store": cache.encoder["store"]}
-        if differs := differences(cache.encoder, about):
-            raise EmbedcacheError(
-                f"{run.path} was trained on vectors of another encoder than that of {cache.path} ({differs}): serve it "
-                "with the cache that it was trained on"
-            )
-        if one.info["dim"] != cache.dim:
-            raise EmbedcacheError(f"{run.path} reads vectors {one.info['dim']} wide, {cache.path} has {cache.dim}")
 
 
 def _load_encoder(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from embedcache.errors import EmbedcacheError
 from embedcache.tables.formats import FORMATS
 from embedcache.tables.formats.base import Whole
 from embedcache.tables.source import COMPRESSIONS, Source, existing_file, explained, known_encoding
+from embedcache.tables.stream import STREAM, Stored, Table
 
 OTHERS = {
     ".xls": "save it as .xlsx or .csv",
@@ -20,7 +22,7 @@ OTHERS = {
 
 
 def open_source(
-    path: Path, *, encoding: str = "utf-8", separator: str | None = None, sheet: str | None = None
+    path: Table, *, encoding: str = "utf-8", separator: str | None = None, sheet: str | None = None
 ) -> Source:
     """Look at the path alone: is it there, and what do its last extensions say that it is.
 
@@ -29,8 +31,13 @@ def open_source(
         separator: of .csv and .tsv, a character or "tab"; None means as the file shows.
         sheet: of a workbook; None means the first.
     """
-    existing_file(path)
+    copy = path.file if isinstance(path, Stored) else None
+    path = Path(path.name if isinstance(path, Stored) else path)
     compression, suffix = suffixes(path)
+    if copy is None:
+        existing_file(path)
+    elif suffix not in FORMATS:
+        suffix = STREAM
     format = FORMATS.get(suffix)
     if format is None or (compression and not format.is_text):
         advice = OTHERS.get(suffix, "rename or convert it")
@@ -39,7 +46,16 @@ def open_source(
             f"{path}: unknown kind of file '{suffix + compression}': {advice}; known are {', '.join(FORMATS)}, and "
             f"with {', '.join(COMPRESSIONS)} after it each of {', '.join(packed)}"
         )
-    return Source(path, format, compression, known_encoding(encoding), known_separator(separator), sheet)
+    return Source(path, format, compression, known_encoding(encoding), known_separator(separator), sheet, copy)
+
+
+def content_digest(file: Path) -> str:
+    """Hex digest of a file's bytes."""
+    digest = blake2b(digest_size=32)
+    with file.open("rb") as stream:
+        while data := stream.read(1 << 22):
+            digest.update(data)
+    return digest.hexdigest()
 
 
 def suffixes(path: Path) -> tuple[str, str]:

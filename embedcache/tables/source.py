@@ -39,6 +39,7 @@ class Source:
         separator: between the cells of a CSV; None means as the file shows.
         sheet: of a workbook; None means the first.
         most: bytes that one text may have.
+        copy: where the bytes are of what came through a stream; ``path`` is then its name.
     """
 
     path: Path
@@ -48,6 +49,12 @@ class Source:
     separator: str | None = None
     sheet: str | None = None
     most: int = field(default_factory=most_bytes)
+    copy: Path | None = None
+
+    @property
+    def file(self) -> Path:
+        """What is to be opened."""
+        return self.copy or self.path
 
     @cached_property
     def encoding(self) -> str:
@@ -68,16 +75,16 @@ class Source:
         if self.compression == ".gz":
             import gzip
 
-            return gzip.open(self.path, "rb")
+            return gzip.open(self.file, "rb")
         if self.compression == ".bz2":
             import bz2
 
-            return bz2.open(self.path, "rb")
+            return bz2.open(self.file, "rb")
         if self.compression == ".zst":
             import pyarrow as pa
 
-            return BufferedReader(pa.input_stream(str(self.path), compression="zstd"))
-        return self.path.open("rb")
+            return BufferedReader(pa.input_stream(str(self.file), compression="zstd"))
+        return self.file.open("rb")
 
     def text(self, newline: str | None = None) -> TextIOWrapper:
         """The decoded text; ``newline`` as in ``open``: "" leaves line ends as they are."""

@@ -46,6 +46,11 @@ def json_text(value: Any) -> str:
     return text if text.isascii() or _is_encodable(text) else json.dumps(_finite(value), default=_plain)
 
 
+def json_value(value: Any) -> Any:
+    """A value with JSON types alone; None where there is none."""
+    return None if value is ABSENT else json.loads(json_text(value))
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, bytes):
         return base64.b64encode(value).decode()

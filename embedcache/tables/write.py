@@ -7,15 +7,17 @@ import io
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar
 
+from embedcache.common.frames import free_names
 from embedcache.common.whole_file import Output, output_target
 from embedcache.errors import EmbedcacheError
 from embedcache.tables.formats.base import ABSENT
 from embedcache.tables.read import suffixes
 from embedcache.tables.source import COMPRESSIONS
+from embedcache.tables.stream import STREAM
 from embedcache.tables.values import arrow_column, cell, json_text, listed
 
 if TYPE_CHECKING:
@@ -45,12 +47,14 @@ class TableWriter(ABC):
         is_text: it may also be compressed.
         has_types: it needs ``Layout.types``.
         nests: a cell may be an object or a list of any kind.
+        may_repeat: two columns may have one name.
     """
 
     suffixes: ClassVar[tuple[str, ...]] = ()
     is_text = True
     has_types = False
     nests = False
+    may_repeat = False
 
     def __init__(self, file: BinaryIO, layout: Layout) -> None:
         self.file, self.layout = file, layout
@@ -71,6 +75,7 @@ class Csv(TableWriter):
 
     suffixes: ClassVar[tuple[str, ...]] = (".csv",)
     separator = ","
+    may_repeat = True
 
     def __init__(self, file: BinaryIO, layout: Layout) -> None:
         super().__init__(file, layout)
@@ -204,7 +209,6 @@ WRITERS: dict[str, type[TableWriter]] = {
     for writer in (Csv, Tsv, JsonLines, JsonArray, Parquet, ArrowFile, Feather)
     for suffix in writer.suffixes
 }
-STREAM = ".jsonl"  # what a stream is whose name does not say it
 
 
 @dataclass(frozen=True)
@@ -221,13 +225,21 @@ class Kind:
             file = ends.enter_context(output.binary())
             if self.compression:
                 file = ends.enter_context(_packed(file, self.compression))
-            writer = self.writer(file, layout)
+            writer = self.writer(file, layout if self.writer.may_repeat else _different(layout))
             try:
                 yield writer
             except BaseException:
                 writer.abandon()
                 raise
             writer.close()
+
+
+def _different(layout: Layout) -> Layout:
+    """With names that are all different: of those that are alike, the second gets _2."""
+    names: list[str] = []
+    for name in layout.names:
+        names.append(free_names(names, [name])[name])
+    return replace(layout, names=names)
 
 
 def kind_of(path: str | Path) -> Kind:

@@ -70,7 +70,7 @@ def _opened(source: Source, columns: list[str] | None = None) -> Iterator[tuple[
             f"{source.path}: a Feather file of version 1: write it again with pyarrow.feather.write_feather"
         )
     try:
-        with pa.OSFile(str(source.path)) as file:
+        with pa.OSFile(str(source.file)) as file:
             if start == FILE:
                 reader = pa.ipc.open_file(file)
                 if columns is not None:

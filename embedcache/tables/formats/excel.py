@@ -85,7 +85,7 @@ def _rows(source: Source) -> Generator[tuple[int, tuple[Any, ...]], None, None]:
     book: Any = None
     try:
         _check_size(source)
-        book = openpyxl.load_workbook(source.path, read_only=True, data_only=True)
+        book = openpyxl.load_workbook(source.file, read_only=True, data_only=True)
         sheet = _sheet(source, book)
         sheet.reset_dimensions()  # the file may state others than it has
         for number, cells in enumerate(sheet.iter_rows(values_only=True), 1):
@@ -119,7 +119,7 @@ def _sheet(source: Source, book: Any) -> Any:
 
 
 def _check_size(source: Source) -> None:
-    with zipfile.ZipFile(source.path) as file:
+    with zipfile.ZipFile(source.file) as file:
         packed = sum(part.compress_size for part in file.infolist())
         unpacked = sum(part.file_size for part in file.infolist())
     if unpacked > LARGEST or (unpacked > SMALL and unpacked > RATIO * packed):

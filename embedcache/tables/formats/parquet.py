@@ -123,7 +123,7 @@ def _open(source: Source, coded: list[str] | None = None) -> Any:
 
     try:
         # Without a buffer's size a whole column of a row group is read.
-        file = pq.ParquetFile(source.path, buffer_size=1 << 20, read_dictionary=coded)
+        file = pq.ParquetFile(source.file, buffer_size=1 << 20, read_dictionary=coded)
         _ = file.schema_arrow.names  # which may be what is broken
         return file
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:

@@ -1,0 +1,98 @@
+"""predict: the command that labels texts, tables and caches."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from embedcache import show_predict
+from embedcache.commands.common import (
+    check_json,
+    device_option,
+    emit,
+    json_option,
+    reading_options,
+    sigterm_as_ctrl_c,
+    tell,
+    trust_option,
+    unless_written_to,
+)
+from embedcache.progress import progress_bar
+
+
+@click.command(short_help="Label texts, a table or a cache with the best head of RUN.")
+@click.argument("run")
+@click.argument("texts", nargs=-1, metavar="[TEXT]... | CACHE")
+@click.option("--input", "input", help="A table to label, - for standard input.")
+@click.option("-o", "--output", metavar="OUT", help="The table to write, - for standard output.")
+@click.option("--as", "column", default="predicted", show_default=True, metavar="NAME", help="Name of the new columns.")
+@click.option("--where", multiple=True, help="Only rows of CACHE that meet a condition; may be repeated.")
+@click.option("--text", default="text", show_default=True, help="The column of texts in --input.")
+@reading_options("in --input")
+@click.option("--model", help="The encoder's folder, where it has moved.")
+@click.option("--calibrated", is_flag=True, help="Divide the logits by the temperature fitted on the validation rows.")
+@device_option
+@trust_option
+@json_option
+def predict(as_json: bool, run: str, texts: tuple[str, ...], **options: Any) -> None:
+    """Label texts with the best head of RUN, or of each of its label columns.
+
+    Of --input or CACHE every row is labelled: all its columns are kept, and behind them come "predicted" and
+    "predicted_probability". Of a CACHE, made by the encoder of RUN, nothing is encoded. OUT is a .csv, .tsv, .jsonl,
+    .json (also .gz, .zst, .bz2), .parquet, .arrow or .feather; a stream is JSON lines. Without -o the first rows are
+    shown. A stopped command goes on where it was.
+
+    \b
+      embedcache predict RUN "a warm and funny film" "dull"
+      embedcache predict RUN --input new.csv -o labelled.csv
+      embedcache predict RUN reviews.h5 -o labelled.parquet
+      ... --where "label=positive"   only these rows of the cache
+      ... --as sentiment     columns sentiment and sentiment_probability
+      ... --calibrated       probabilities that can be taken at their word
+      cat new.jsonl | embedcache predict RUN --input - -o - | head
+    """
+    from embedcache.classifier import Classifier
+    from embedcache.predict import predict_file
+    from embedcache.predict_rows import is_cache
+
+    check_json(as_json, options["output"])
+    if bool(texts) == bool(options["input"]):
+        raise click.UsageError("give texts, a CACHE or --input TABLE (one of them)")
+    if len(texts) == 1 and (is_cache(texts[0]) or _means_a_cache(texts[0])):
+        options["input"] = texts[0]
+    if options["input"]:
+        with sigterm_as_ctrl_c(), progress_bar("labelling") as progress:
+            report = predict_file(run, progress=progress, tell=tell, **options)
+        with unless_written_to(options["output"]):
+            if as_json:
+                emit(report.to_dict())
+            else:
+                show_predict.predicted_file(report)
+        return
+    _check_texts(texts, options)
+    load = {name: options[name] for name in ("device", "model", "trust_remote_code", "calibrated")}
+    predictions = Classifier.load(run, **load).predict(list(texts))
+    if as_json:
+        emit([prediction.to_dict() for prediction in predictions])
+    else:
+        show_predict.predictions(predictions)
+
+
+def _means_a_cache(text: str) -> bool:
+    """A path that is wrong shall not be labelled as if it were a text."""
+    return text.lower().endswith((".h5", ".hdf5"))
+
+
+def _check_texts(texts: tuple[str, ...], options: dict[str, Any]) -> None:
+    from embedcache.tables.read import suffixes
+    from embedcache.tables.write import WRITERS
+
+    if options["output"] is not None:
+        raise click.UsageError("-o OUT goes with --input TABLE or a CACHE")
+    if options["where"]:
+        raise click.UsageError("--where goes with a CACHE")
+    for text in texts:
+        if len(text) < 4096 and suffixes(Path(text))[1] in WRITERS and Path(text).is_file():
+            raise click.UsageError(f"{text} is a file: --input {text} labels its rows")
