@@ -92,12 +92,13 @@ DIFFERENT: dict[tuple[str, str], str] = {
 }
 
 
+# An option whose value the command does not see sets something for the whole process.
 def commands() -> list[tuple[str, click.Parameter]]:
     return [
         (name, param)
         for name, command in sorted(main.commands.items())
         for param in command.params
-        if name not in COMMAND_LINE_ALONE and param.name not in ("as_json", "help")
+        if name not in COMMAND_LINE_ALONE and param.name not in ("as_json", "help") and param.expose_value
     ]
 
 

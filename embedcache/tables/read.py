@@ -46,7 +46,7 @@ def open_source(
             f"{path}: unknown kind of file '{suffix + compression}': {advice}; known are {', '.join(FORMATS)}, and "
             f"with {', '.join(COMPRESSIONS)} after it each of {', '.join(packed)}"
         )
-    return Source(path, format, compression, known_encoding(encoding), known_separator(separator), sheet, copy)
+    return Source(path, format, compression, known_encoding(encoding), known_separator(separator), sheet, copy=copy)
 
 
 def content_digest(file: Path) -> str:
