@@ -14,19 +14,16 @@ from typing import Any
 
 from embedcache.heads.metrics import main_score
 from embedcache.heads.run import Run
+from embedcache.heads.wording import BASELINES as BASELINE_NAMES
+from embedcache.heads.wording import SCORES as NAMES
+from embedcache.heads.wording import in_words, worth_saying
 from embedcache.html import shorten
 
 SCORES = {"test_accuracy": "accuracy", "test_macro_f1": "macro F1", "test_r2": "R²"}
 LABELS_SHOWN = 20
 SHARED, TAGS = {"library_name": "embedcache", "pipeline_tag": "text-classification"}, ["embedcache", "frozen-encoder"]
 METRICS = {"accuracy": "accuracy", "macro_f1": "f1", "r2": "r_squared", "rmse": "rmse"}  # as the Hub calls them
-NAMES = {"accuracy": "accuracy", "macro_f1": "macro F1", "r2": "R²", "rmse": "RMSE"}
-BASELINES = {
-    "majority": "majority class",
-    "mean": "mean of the training values",
-    "tfidf_logreg": "TF-IDF + logistic regression",
-    "tfidf_ridge": "TF-IDF + ridge regression",
-}
+BASELINES = {name: long for name, (_, long) in BASELINE_NAMES.items()}
 PURPOSE = {
     "classification": "choose one of {n:,} classes for a text",
     "multilabel": "say which of {n:,} labels belong to a text",
@@ -194,9 +191,15 @@ def _training(info: dict[str, Any]) -> str:
     said = f"{trained:,} heads were trained in {info['train_seconds']:.1f} s with {info['engine']}"
     said += f" (recipe {info['recipe']}, batches of {settings['batch_size']}, up to {settings['epochs']} epochs"
     said += ", features standardised). " if settings.get("standardize") else "). "
-    loss = "mean validation loss over the folds" if info["split"].get("folds") else "validation loss"
+    by = best.get("chosen_by", "loss")
+    score = f"validation {NAMES.get(by, by)}"
+    best_score = (
+        f"{'lowest' if by == 'loss' else 'highest'} {score}"
+        if not info["split"].get("folds")
+        else (f"{'lowest' if by == 'loss' else 'highest'} mean {score} over the folds")
+    )
     chosen = (
-        f"The lowest {loss} chose this one" if best.get("val_loss") is not None else "The lowest training loss chose it"
+        f"The {best_score} chose this one" if best.get("val_loss") is not None else "The lowest training loss chose it"
     )
     again = "; then it was trained again on all folds" if info["split"].get("folds") else ""
     return f"{said}{chosen}{again}: {made}. Its weights are those of epoch {best['best_epoch'] + 1}."
@@ -219,8 +222,13 @@ def _evaluation(info: dict[str, Any], kind: str) -> str:
     said = ""
     if interval:
         rows = (evaluation.get("test") or {}).get("rows")
-        of = f" ({rows:,} rows)" if rows else ""
-        said = f"\n\nThe 95% interval of the test {NAMES[main]}{of} is {interval[0]:.3f} to {interval[1]:.3f}."
+        groups = f" of {best['test_groups']:,} groups" if best.get("test_groups") else ""
+        of = f" ({rows:,} rows{groups})" if rows else ""
+        said = f"\n\nThe 95% interval of the test {NAMES[main]}{of} is {interval[0]:.3f} to {interval[1]:.3f}"
+        f1 = best.get("test_macro_f1_interval")
+        said += f", of the macro F1 {f1[0]:.3f} to {f1[1]:.3f}." if f1 else "."
+    for one in worth_saying(best, info.get("comparisons", [])):
+        said += f" It is {in_words(one, long=True)}."
     found = evaluation.get("test") or evaluation.get("val")
     if not found or kind == "regression":
         return _table(titles, lines) + said

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from embedcache.heads.wording import in_words as comparison
+from embedcache.heads.wording import worth_saying
 from embedcache.report.settings import BASELINES, SETTINGS, in_words, same_in_all, setting, swept
 from embedcache.screen import (
     cell,
@@ -99,13 +101,15 @@ def _times(info: dict[str, Any]) -> Table:
 def _column(report: ColumnReport, titled: bool) -> None:
     split = report.split
     sides = ", ".join(f"{split[side]:,} {side}" for side in ("train", "val", "test") if split[side])
+    tested = report.best.get("test_groups")
     grouped = f", grouped by {split['group']}" if split["group"] else ""
+    grouped += f" ({plural(tested, 'group')} of it test)" if tested else ""
     folds = f", {len(split['folds'])} folds of the training rows" if split["folds"] else ""
     title = f"\nLabel {cell(report.label, 40)}: {report.kind}" if titled else report.kind.capitalize()
     outputs = {"classification": "classes", "multilabel": "labels"}.get(report.kind)
     count = f", {len(report.classes):,} {outputs}" if outputs else ""
     click.echo(f"{title}{count}; {sides} rows{grouped}{folds}")
-    print_tables("", _against_baselines(report), "", *_first_ten(report), *_spreads(report))
+    print_tables("", _against_baselines(report), *_compared(report), "", *_first_ten(report), *_spreads(report))
     evaluation = report.evaluation["test"] or report.evaluation["val"]
     if evaluation and report.kind != "regression":
         side = "test" if report.evaluation["test"] else "validation"
@@ -116,17 +120,27 @@ def _column(report: ColumnReport, titled: bool) -> None:
 
 
 def _against_baselines(report: ColumnReport) -> Table:
-    """The chosen head, scored on the test rows once, above what it must beat."""
+    """The chosen head, scored on the test rows once, above what it must beat; the second interval where it fits."""
     main, beside = ("r2", "rmse") if report.kind == "regression" else ("accuracy", "macro_f1")
+    keys = [f"val_{main}", f"test_{main}", f"test_{main}_interval", f"test_{beside}", f"test_{beside}_interval"]
+    table = _scores(report, keys)
+    return table if fits(table) else _scores(report, keys[:-1])
+
+
+def _scores(report: ColumnReport, keys: Sequence[str]) -> Table:
     scored = {report.best["name"] + ", chosen": report.best}
     scored |= {BASELINES.get(name, name): scores for name, scores in report.baselines.items()}
-    keys = [f"val_{main}", f"test_{main}", f"test_{main}_interval", f"test_{beside}"]
     keys = [key for key in keys if any(scores.get(key) is not None for scores in scored.values())]
-    titles = ["95% interval" if "interval" in key else key.replace("_", " ").replace("f1", "F1") for key in keys]
+    titles = ["95%\ninterval" if "interval" in key else key.replace("_", "\n", 1).replace("_f1", " F1") for key in keys]
     table = make_score_table("", *titles, left=[""])
     for name, scores in scored.items():
         table.add_row(name, *(_score(scores, key) for key in keys))
     return table
+
+
+def _compared(report: ColumnReport) -> list[str]:
+    """The chosen head and each baseline that learns, by the metric that chooses."""
+    return [f"{report.best['name']} is {comparison(one)}." for one in worth_saying(report.best, report.comparisons)]
 
 
 def _score(scores: dict[str, Any], key: str) -> str:

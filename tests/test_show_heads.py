@@ -57,9 +57,13 @@ def make_column(classes: list[str], kind: str = "classification", swept: int = 2
         "kind": kind,
         "classes": classes,
         "split": split,
-        "best": best | {f"test_{main}_interval": list(evaluation.interval or ())},
+        "best": best | {f"test_{main}_interval": list(evaluation.intervals[main] or ()), "compared_by": main},
         "evaluation": {"val": evaluation.to_dict(), "test": evaluation.to_dict()},
         "baselines": {"majority": {f"val_{main}": 0.5, f"test_{main}": 0.501}},
+        "comparisons": [
+            {"with": name, "metric": main, "difference": 0.02, "interval": [-0.01, 0.05], "within_noise": True}
+            for name in ("majority", "tfidf_logreg")
+        ],
         "leaderboard": rows,
         "spread": spread,
         "notes": ["something to know"],
@@ -100,6 +104,8 @@ def test_two_classes(shown: Any) -> None:
     assert re.search(r"rank +head +hidden +lr +seed +epoch +loss +acc", text)
     assert re.search(r" +1 +head-000 +8 +0\.000123 +0 +1 +0\.4000 +0\.8000", text)
     assert re.search(r" +10 +head-009 +512 +0\.001 +9 +10 +0\.4900 +0\.7100", text)
+    compared = "head-000 is better than TF-IDF + logreg by 0.020 accuracy (95% interval -0.010 to 0.050: within noise)."
+    assert compared in lines and "than majority" not in text
     assert "The same in all of these: dropout 0.1, decay 0.01." in lines
     assert re.search(r"hidden +lr +seeds +mean +std +lowest +highest", text)
     assert re.search(r"512 +0\.001 +5 +0\.7000 +0\.0120 +0\.6500 +0\.7500", text)
@@ -154,7 +160,7 @@ def test_regression(shown: Any) -> None:
     lines = shown(make_column([], "regression"))
     text = "\n".join(lines)
     assert tables_fit(lines) and "Regression; 1,000 train" in text
-    assert re.search(r"val r2 +test r2 +95% interval", text) and "Calibration" not in text
+    assert re.search(r"r2 +r2 +interval", text) and "Calibration" not in text
     assert "(validation r2)" in text
 
 
@@ -162,6 +168,7 @@ def test_without_test_rows_and_without_any(shown: Any) -> None:
     column = make_column(["a", "b"])
     column.evaluation["test"] = None
     column.best["test_accuracy"] = column.best["test_accuracy_interval"] = None
+    column.comparisons = []
     column.baselines["majority"]["test_accuracy"] = None
     text = "\n".join(shown(column))
     assert "on the 300 validation rows:" in text and "test accuracy" not in text and "interval" not in text
@@ -187,3 +194,15 @@ def test_a_block_for_every_label_column(shown: Any) -> None:
 def test_names_are_never_obeyed(shown: Any) -> None:
     text = "\n".join(shown(make_column(["[bold]x[/bold]", "bell\x07 :smile:"])))
     assert "[bold]x[/bold]" in text and "\x07" not in text and ":smile:" in text
+
+
+@pytest.mark.parametrize("wide", [False, True])
+def test_both_intervals_where_they_fit(shown: Any, wide: bool) -> None:
+    column = make_column(["negative", "positive"])
+    name = "a long name of a chosen head" if wide else "head-000"
+    column.best |= {"name": name, "test_macro_f1": 0.81, "test_macro_f1_interval": [0.7, 0.9], "test_groups": 44}
+    column.split["group"] = "movie"
+    lines = shown(column)
+    assert tables_fit(lines) and any("0.8100" in line for line in lines)
+    assert any("0.700 to 0.900" in line for line in lines) != wide
+    assert any("grouped by movie (44 groups of it test)" in line for line in lines)

@@ -67,6 +67,13 @@ RATE = Number(float, 0, above=True)
 @click.option("--split", type=Number(int, 0, 2**63), metavar="SEED", help="Deals texts to the sides.  [default: 42]")
 @click.option("--split-column", metavar="COL", help="The column that says train, val or test.")
 @click.option("--same-split", metavar="RUN", help="Sides as in RUN; texts that it does not know are dealt as it did.")
+@click.option(
+    "--choose",
+    type=click.Choice(["loss", "accuracy", "macro-f1", "r2"]),
+    default="loss",
+    show_default=True,
+    help="The validation score by which epoch and head are chosen.",
+)
 @click.option("--standardize/--no-standardize", default=None, help="Zero mean, unit variance for every feature.")
 @click.option("--early-stop", type=Number(int, 0), metavar="N", help="Stop a head after N epochs without gain.")
 @pooling_option

@@ -9,22 +9,26 @@ from typing import Any
 import numpy as np
 
 from embedcache.cache import Cache
+from embedcache.cache.strings import first_rows
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.bank import Task
-from embedcache.heads.baselines import run_baselines
+from embedcache.heads.baselines import Baseline, Rows, run_baselines
+from embedcache.heads.comparisons import compare, compared_by
 from embedcache.heads.data import load_data, make_task
 from embedcache.heads.examples import Judged, describe_targets, find_mistakes, find_thresholds, value_pairs
 from embedcache.heads.leaderboard import Entry, make_leaderboard, predict_rows, seed_spread
-from embedcache.heads.metrics import Evaluation, evaluate, main_score, number
+from embedcache.heads.metrics import MEASURED, Evaluation, decide, evaluate, main_score, number
+from embedcache.heads.notes import column_notes
 from embedcache.heads.predictions import Predictions
 from embedcache.heads.recipes import Recipe
 from embedcache.heads.resume import task_digest
 from embedcache.heads.sides import Dealing, deal
 from embedcache.heads.spec import HeadSpec
-from embedcache.heads.split import SIDES, Split, make_folds, rows_digest, split_notes
+from embedcache.heads.split import SIDES, Split, make_folds, rows_digest
 from embedcache.heads.times import Times
 from embedcache.heads.trained import TrainedHead
 
+CHOICES = ("loss", "accuracy", "macro_f1", "r2")
 TOP = 10  # rows of the leaderboard in a report; leaderboard.csv has all
 
 
@@ -41,6 +45,7 @@ class Plan:
     group: str | None
     folds: int | None
     dealing: Dealing
+    choose: str  # loss, accuracy, macro_f1 or r2
 
     @property
     def class_weight(self) -> str:
@@ -59,6 +64,7 @@ class ColumnReport:
     best: dict[str, Any]  # name, hyperparameters, epochs, scores on val and test
     evaluation: dict[str, dict[str, Any] | None]  # of the best head on val and test: metrics.Evaluation
     baselines: dict[str, dict[str, Any]]
+    comparisons: list[dict[str, Any]]  # the best head less each baseline: comparisons.compare
     leaderboard: list[dict[str, Any]]  # the first ten
     spread: list[dict[str, Any]]  # what the seed alone changes: leaderboard.Spread
     notes: list[str]
@@ -88,6 +94,16 @@ class Column:
     def kind(self) -> str:
         return self.data.kind
 
+    @property
+    def choose(self) -> str:
+        """What chooses among this column's heads: the loss where the choice is for columns of another kind."""
+        return self.plan.choose if self.plan.choose in MEASURED[self.kind] else "loss"
+
+    @property
+    def compared_by(self) -> str:
+        """The metric in which a head must beat the baselines."""
+        return compared_by(self.kind, self.choose, self.plan.class_weight == "balanced")
+
     def task(self, side: Split) -> Task:
         return make_task(self.data, side, self.plan.settings.standardize, self.plan.class_weight)
 
@@ -112,21 +128,25 @@ class Column:
         """The trained heads, one for every combination and task, best first. Raises EmbedcacheError without any."""
         for head in heads:
             head.classes = self.data.classes
-        entries = make_leaderboard(heads, self.tasks)
+        entries = make_leaderboard(heads, self.tasks, self.choose)
         if entries[0].status != "ok":
             raise EmbedcacheError(
                 f"every head of {self.label!r} diverged (the loss exploded), {len(entries):,} in all: give a lower --lr"
             )
         return entries
 
-    def report(self, entries: Sequence[Entry], best: TrainedHead, times: Times) -> ColumnReport:
-        """Score the best head, the baselines beside it."""
-        data, split, winner = self.data, self.split, entries[0]
+    def report(
+        self, entries: Sequence[Entry], best: TrainedHead, judged: dict[str, Judged], times: Times
+    ) -> ColumnReport:
+        """Score the best head, the baselines beside it. judged: of this column's."""
+        data, winner = self.data, entries[0]
         val = winner.evaluation
         with times.of("evaluation"):
-            test = self._test(best, val.temperature if val else None)
+            test = self._test(judged, val.temperature if val else None)
         with times.of("baselines"):
-            baselines = run_baselines(self.cache.texts, data.y, split, data.kind)
+            baselines = run_baselines(self._rows())
+        with times.of("evaluation"):
+            comparisons = self._compare(judged, baselines)
         report = ColumnReport(
             label=data.label,
             kind=self.kind,
@@ -134,21 +154,44 @@ class Column:
             split=self._split_report(),
             best=self._best_report(winner, best, val, test),
             evaluation={"val": val.to_dict() if val else None, "test": test.to_dict() if test else None},
-            baselines=baselines,
+            baselines={name: one.scores for name, one in baselines.items()},
+            comparisons=comparisons,
             leaderboard=[entry.row(i + 1) for i, entry in enumerate(entries[:TOP])],
             spread=[asdict(one) for one in seed_spread(entries)],
             notes=[],
         )
-        report.notes = self._notes(entries, report)
+        report.notes = column_notes(self, entries, report, judged)
         return report
 
-    def _test(self, best: TrainedHead, temperature: float | None) -> Evaluation | None:
+    def _rows(self) -> Rows:
+        """What the baselines learn from: what the heads learn from."""
+        data, plan = self.data, self.plan
+        folds = self.sides if plan.folds else ()
+        balanced = plan.class_weight == "balanced"
+        every = (self.cache.texts, data.x, data.y, self.split, self.kind, folds, balanced, self.choose)
+        return Rows(*every, standardize=plan.settings.standardize)
+
+    def _compare(self, judged: dict[str, Judged], baselines: dict[str, Baseline]) -> list[dict[str, Any]]:
+        """On the test rows, where there are any, else on the validation rows."""
+        side = "test" if "test" in judged else "val"
+        if side not in judged:
+            return []
+        one = judged[side]
+        return compare(side, one.y, decide(one.outputs, self.kind), baselines, self.kind, self._groups(one.rows))
+
+    def _groups(self, rows: np.ndarray) -> np.ndarray | None:
+        """int64 [n]: equal for rows of one group; None without --group."""
+        return None if self.data.keys is None else first_rows(np.ascontiguousarray(self.data.keys[rows]))
+
+    def _test(self, judged: dict[str, Judged], temperature: float | None) -> Evaluation | None:
         """Of the best head, the one time that the test rows are looked at."""
-        data, rows = self.data, self.split.test
-        if not len(rows):
+        if "test" not in judged:
             return None
-        (outputs,) = predict_rows([best], data.x, rows)
-        return evaluate(data.y[rows], outputs, data.classes, data.kind, temperature=temperature, interval=True)
+        data, one = self.data, judged["test"]
+        groups = self._groups(one.rows)
+        return evaluate(
+            one.y, one.outputs, data.classes, data.kind, temperature=temperature, interval=True, groups=groups
+        )
 
     def examples(self, judged: dict[str, Judged]) -> dict[str, Any]:
         """What run.json keeps of single rows, of "test" and "val" (folds: by the head that did not learn from the row).
@@ -208,7 +251,11 @@ class Column:
         scores: dict[str, Any] = dict.fromkeys(("val_loss", "val_accuracy", "val_macro_f1", "test_accuracy"))
         scores |= {"val_loss": number(winner.scores["val_loss"]), f"val_{main}": number(winner.scores[f"val_{main}"])}
         scores |= {f"test_{main}": test and number(test.scores[main])}
-        scores[f"test_{main}_interval"] = list(test.interval) if test and test.interval else None
+        for name in MEASURED[self.kind]:
+            interval = test.intervals[name] if test else None
+            scores[f"test_{name}_interval"] = None if interval is None else list(interval)
+        groups = self._groups(self.split.test)
+        scores["test_groups"] = None if groups is None else len(np.unique(groups))
         if self.kind == "regression":
             scores |= {"val_rmse": val and val.scores["rmse"], "test_rmse": test and test.scores["rmse"]}
         else:
@@ -219,38 +266,11 @@ class Column:
             "hyperparameters": best.spec.to_dict(),
             "best_epoch": best.best_epoch,
             "epochs_run": best.epochs_run,
+            "chosen_by": self.choose,
+            "compared_by": self.compared_by,
             **scores,
             "temperature": val and val.temperature,
         }
-
-    def _notes(self, entries: Sequence[Entry], report: ColumnReport) -> list[str]:
-        """What a person should know before trusting the numbers, one line each."""
-        split, best, notes = self.split, report.best, []
-        if split.unlabelled:
-            what = "number" if self.kind == "regression" else "label"
-            notes.append(f"rows left out, because they have no {what} in {self.label!r}: {split.unlabelled:,}")
-        notes += split_notes(split, self.data.y, [] if self.kind == "regression" else self.data.classes)
-        if diverged := sum(entry.status != "ok" for entry in entries):
-            notes.append(f"heads that diverged, and are never chosen: {diverged:,} of {len(entries):,}; lower --lr")
-        evaluated = sum(entry.evaluation is not None for entry in entries)
-        if evaluated and evaluated < len(entries) - diverged:
-            notes.append(f"to save time, only the first {evaluated:,} heads have a calibration in leaderboard.csv")
-        if best["val_loss"] is None:
-            notes.append("no validation rows: the last epoch is kept, and the lowest training loss chose the head")
-        elif not self.plan.folds and best["best_epoch"] + 1 == self.plan.settings.epochs:
-            notes.append("the best epoch was the last one: more --epochs or a higher --lr may do better")
-        if not len(split.test) and best["val_loss"] is not None:
-            notes.append("no test rows: the validation scores also chose the head, so they flatter it (--test 0.1)")
-        main = main_score(self.kind)
-        name, model = ("ridge", "ridge") if self.kind == "regression" else ("logreg", "logistic")
-        baseline = report.baselines[f"tfidf_{name}"]
-        side = f"test_{main}" if len(split.test) else f"val_{main}"
-        if baseline[side] is not None and best[side] is not None and baseline[side] > best[side]:
-            other = "another model" if self.data.pooling == "mean" else "--pooling mean or another model"
-            notes.append(f"TF-IDF + {model} regression does better on these rows: try {other}")
-        if "note" in baseline:
-            notes.append(f"TF-IDF baseline: {baseline['note']}")
-        return notes
 
     def about(self, report: ColumnReport) -> dict[str, Any]:
         """What run.json says of this column."""
@@ -267,6 +287,7 @@ class Column:
             "best": report.best,
             "evaluation": report.evaluation,
             "baselines": report.baselines,
+            "comparisons": report.comparisons,
             "spread": report.spread,
             "notes": report.notes,
         }

@@ -22,6 +22,7 @@ METRICS = ("accuracy", "macro_f1", "r2")
 DENSE = 2_000_000  # values at a time
 MOST_VALUES = 50_000_000  # units x classes: above it, units are put together at random
 BLOCKS = 1_000  # of them then
+FEWEST = 10  # rows of an r2's interval
 SMALL = 1e-12
 
 
@@ -54,15 +55,16 @@ class Difference:
 def score_interval(
     metric: str, y: np.ndarray, predicted: np.ndarray, groups: np.ndarray | None = None
 ) -> tuple[float, float] | None:
-    """95% interval of "accuracy", "macro_f1" or "r2"; None for fewer than two rows or groups, or a constant y (r2).
+    """95% interval of "accuracy", "macro_f1" or "r2"; None for fewer than two rows or groups; of r2 also
+    for fewer than ten rows, or a constant y.
 
     y, predicted: class codes int [n]; of several labels 0/1 [n, C] (accuracy: every label right); of numbers float [n]
     or [n, T]. groups: [n], equal for rows that belong together, or None. The same at every call.
     """
     if metric == "accuracy" and groups is None and len(y):
-        from embedcache.heads.metrics import accuracy_interval
-
         return accuracy_interval(float(_right(y, predicted).mean()), len(y))
+    if metric == "r2" and len(y) < FEWEST:
+        return None
     value, spread, count, free = _jackknife(metric, y, [predicted], groups)
     if spread is None or not math.isfinite(value + spread):
         return None
@@ -72,6 +74,14 @@ def score_interval(
     most = len(y) if spread > SMALL else count  # rows that say nothing of their spread: no more than their groups
     independent = min(most, value * (1 - value) / max(spread, SMALL) ** 2) if 0 < value < 1 else most
     return _wilson(value, independent, quantile)
+
+
+def accuracy_interval(accuracy: float, n: int) -> tuple[float, float]:
+    """Wilson's 95% interval of an accuracy that was measured on n > 0 rows."""
+    from scipy.stats import binomtest
+
+    interval = binomtest(round(accuracy * n), n).proportion_ci(confidence_level=0.95, method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def score_difference(
@@ -131,7 +141,7 @@ def _jackknife(
     score = {"accuracy": _accuracies, "macro_f1": _macro_f1s, "r2": _r2s}[metric]
     values, without = zip(*(score(y, one, unit, weight, classes) for one in models), strict=True)
     value = values[0] - values[1] if len(models) == 2 else values[0]
-    if count < 2:
+    if count < 2 or not math.isfinite(value):
         return value, None, count, free
     left = without[0] - without[1] if len(models) == 2 else without[0]
     n = weight.sum()

@@ -14,7 +14,7 @@ from typing import Any
 from embedcache import __version__
 from embedcache.cache import Cache, open_cache
 from embedcache.errors import EmbedcacheError
-from embedcache.heads.column import Column, ColumnReport, Plan
+from embedcache.heads.column import CHOICES, Column, ColumnReport, Plan
 from embedcache.heads.leaderboard import Entry, evaluations, history_rows
 from embedcache.heads.predictions import Predictions
 from embedcache.heads.recipes import Recipe, make_recipe
@@ -81,6 +81,7 @@ def train_head(
     split: int | None = None,
     split_column: str | None = None,
     same_split: str | Path | None = None,
+    choose: str = "loss",
     standardize: bool | None = None,
     early_stop: int | None = None,
     pooling: str | None = None,
@@ -105,8 +106,9 @@ def train_head(
     wins, and one head with its settings is trained on all K folds together. ``group``: a kept or label column; rows
     with one value stay on one side. ``split``: the seed by which texts (or groups) are dealt to the sides, 42 for None;
     or ``split_column``: a kept or label column with the values train, val and test; or ``same_split``: a run whose
-    sides are taken over, by text. ``progress(done, total, rows)`` hears of head-epochs, and of training rows summed
-    over heads; ``tell`` of what is good to know before the training begins.
+    sides are taken over, by text. ``choose``: what chooses the epoch and the head on the validation rows, "loss" (the
+    lowest), "accuracy", "macro-f1" or for numbers "r2" (the highest). ``progress(done, total, rows)`` hears of
+    head-epochs, and of training rows summed over heads; ``tell`` of what is good to know before the training begins.
 
     ``run`` may be a run already: it is replaced, at the very end. ``resume``: heads that it holds, or that an
     interrupted training left beside it, are kept where they are exactly what would be trained again. Ctrl-C saves what
@@ -125,16 +127,20 @@ def train_head(
     _check_settings(settings, task, folds, val, early_stop)
     dealing = Dealing(split, split_column, None if same_split is None else str(same_split))
     check_dealing(dealing, val, test)
+    chosen = choose.replace("-", "_")
+    if chosen not in CHOICES:
+        raise EmbedcacheError(f"--choose {choose}: use loss, accuracy, macro-f1, or for numbers r2")
     check_target(run)
     if recipe == "article" and dealing == Dealing() and val is None and test is None and group is None and not folds:
         dealing = Dealing(article=True)
-    plan = Plan(recipe, settings, specs, task, pooling, layer, group, folds, dealing)
+    plan = Plan(recipe, settings, specs, task, pooling, layer, group, folds, dealing, chosen)
     options = Options(early_stop or 0, engine, device, compute, threads)
     with run_lock(run), open_cache(cache) as opened:  # two trainings of one run: the second is told at once
         columns: list[Column] = []
         with times.of("reading"):
             for name in _labels(opened, label, run):
                 columns.append(Column(opened, name, plan, columns[0].data.x if columns else None))
+            _check_choice(columns, choose, chosen)
         trainer = Trainer(columns, plan, options, Path(run), tell or (lambda line: None))
         return Job(opened, trainer, Path(run), times).execute(resume, progress, start)
 
@@ -149,6 +155,14 @@ def _check_settings(settings: Recipe, task: str, folds: int | None, val: float |
     for name, nothing in (("class_weight", ("none",)), ("label_smoothing", (0.0,))):
         if task == "regression" and getattr(settings, name) != nothing:
             raise EmbedcacheError(f"--{name.replace('_', '-')} is for classes: leave it out with --task regression")
+
+
+def _check_choice(columns: Sequence[Column], choose: str, chosen: str) -> None:
+    """What chooses must be a score of one column; the loss chooses for others."""
+    if all(column.choose != chosen for column in columns):
+        what = "a regression" if columns[0].kind == "regression" else "classes"
+        use = "loss or r2" if columns[0].kind == "regression" else "loss, accuracy or macro-f1"
+        raise EmbedcacheError(f"--choose {choose}: column {columns[0].label!r} is {what}; use {use}")
 
 
 def _labels(cache: Cache, label: str | Sequence[str] | None, run: str | Path) -> list[str | None]:
@@ -192,9 +206,10 @@ class Job:
             entries = column.rank(bank.heads[column.label])
         with times.of("training"):
             best = self.trainer.train_again(column, entries[0]) if column.plan.folds else entries[0].heads[0]
-        report = column.report(entries, best, times)
         with times.of("evaluation"):
             judged = column.judged(entries[0], best)
+        report = column.report(entries, best, judged, times)
+        with times.of("evaluation"):
             return Result(column, entries, best, report, column.examples(judged), column.predictions(judged))
 
     def _report(self, results: Sequence[Result], bank: Bank, start: float) -> HeadReport:
@@ -273,9 +288,9 @@ def _contents(result: Result, bank: Bank, info: dict[str, Any]) -> Contents:
 
 
 def _dealt(plan: Plan) -> dict[str, Any]:
-    """The options that chose the split."""
+    """The options that chose the split and the head."""
     dealing = plan.dealing
-    return {"split": dealing.seed, "split_column": dealing.column, "same_split": dealing.run}
+    return {"choose": plan.choose, "split": dealing.seed, "split_column": dealing.column, "same_split": dealing.run}
 
 
 def _draw_notes(plan: Plan) -> list[str]:

@@ -88,17 +88,17 @@ class Spread:
         return asdict(self)
 
 
-def make_leaderboard(heads: Sequence[TrainedHead], tasks: Sequence[Task]) -> list[Entry]:
+def make_leaderboard(heads: Sequence[TrainedHead], tasks: Sequence[Task], choose: str = "loss") -> list[Entry]:
     """Entries, best first. heads: for every combination, one per task (tasks that are not folds: rank them apart).
 
-    The lowest validation loss wins, not the highest accuracy: it is what chose each head's epoch, and it counts by how
-    much, not only how often, so it is less of a lottery on few validation rows. Without validation rows, the lowest
-    last training loss. Heads that diverged come last.
+    ``choose``: "loss", the lowest on the validation rows wins: it counts by how much a head is wrong, not only how
+    often, so it is less of a lottery on few rows; or "accuracy", "macro_f1" or "r2", the highest wins, of equal ones
+    the lowest loss. Without validation rows, the lowest last training loss. Heads that diverged come last.
     """
     folds = len(tasks)
     digits = max(3, len(str(len(heads) // folds - 1)))
     entries = [_entry(f"head-{i:0{digits}d}", heads[i * folds : (i + 1) * folds]) for i in range(len(heads) // folds)]
-    entries.sort(key=_rank)
+    entries.sort(key=lambda entry: _rank(entry, choose))
     _evaluate(entries, tasks)
     return entries
 
@@ -187,11 +187,13 @@ def _mean(values: Sequence[float]) -> float:
     return values[0] if len(values) == 1 else float(np.mean(values))
 
 
-def _rank(entry: Entry) -> tuple[bool, float, float]:
+def _rank(entry: Entry, choose: str) -> tuple[bool, float, float, float]:
     loss = entry.scores["val_loss"] if np.isfinite(entry.scores["val_loss"]) else entry.scores["train_loss"]
     if entry.status != "ok" or not np.isfinite(loss):
-        return (True, 0.0, 0.0)
-    return (False, loss, -entry.main_score if np.isfinite(entry.main_score) else 0.0)
+        return (True, 0.0, 0.0, 0.0)
+    score = 0.0 if choose == "loss" else entry.scores[f"val_{choose}"]
+    score = score if np.isfinite(score) else 0.0
+    return (False, -score, loss, -entry.main_score if np.isfinite(entry.main_score) else 0.0)
 
 
 def _without_seed(spec: HeadSpec) -> dict[str, Any]:

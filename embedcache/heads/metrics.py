@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 
 from embedcache.heads.calibration import Calibration, measure_calibration
+from embedcache.heads.intervals import score_interval
 
 MAX_MATRIX = 100  # classes up to which there is a confusion matrix
 CONFUSIONS = 20  # pairs of classes that are mixed up most
-RESAMPLES = 2000  # of the bootstrap
-RESAMPLED_VALUES = 4_000_000  # drawn at a time
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class Evaluation:
 
     ``scores``: classification and multilabel have loss (nats, unweighted), accuracy (multilabel: rows with every label
     right), macro_f1 and, multilabel, micro_f1; regression has r2, rmse, mae (in the label's unit) and spearman.
-    ``interval``: 95% of the accuracy (Wilson) or of r2 (bootstrap over the rows), where it was asked for.
+    ``intervals``: 95% of accuracy and macro_f1, or of r2, where they were asked for: intervals.score_interval.
     ``confusion_matrix``: int64 [C, C] of a classification of up to 100 classes; row: the class it is, column: the
     class predicted. ``confusions``: the most frequent first. ``scaled``: the calibration at ``temperature``.
     """
@@ -50,7 +49,7 @@ class Evaluation:
     kind: str
     rows: int
     scores: dict[str, float]
-    interval: tuple[float, float] | None = None
+    intervals: dict[str, tuple[float, float] | None] = field(default_factory=dict)
     per_class: list[ClassScores] = field(default_factory=list)
     confusion_matrix: np.ndarray | None = None
     confusions: list[Confusion] = field(default_factory=list)
@@ -62,7 +61,9 @@ class Evaluation:
         """JSON types. ``bins``: with those of the calibration, for a reliability diagram."""
         document: dict[str, Any] = {"kind": self.kind, "rows": self.rows}
         document |= {name: number(value) for name, value in self.scores.items()}
-        document[f"{main_score(self.kind)}_interval"] = None if self.interval is None else list(self.interval)
+        for name in MEASURED[self.kind]:
+            interval = self.intervals.get(name)
+            document[f"{name}_interval"] = None if interval is None else list(interval)
         if self.calibration is None:
             return document
         document["per_class"] = [asdict(one) for one in self.per_class]
@@ -73,6 +74,10 @@ class Evaluation:
         document["temperature"] = self.temperature
         document["calibration_scaled"] = None if self.scaled is None else self.scaled.to_dict(bins)
         return document
+
+
+# The scores that have an interval, and by which two models are compared.
+MEASURED = {"classification": ("accuracy", "macro_f1"), "multilabel": ("accuracy", "macro_f1"), "regression": ("r2",)}
 
 
 def main_score(kind: str) -> str:
@@ -88,16 +93,20 @@ def evaluate(
     *,
     temperature: float | None = None,
     interval: bool = False,
+    groups: np.ndarray | None = None,
 ) -> Evaluation:
     """Everything about a head's outputs on n > 0 rows.
 
     classification: y class codes int [n], outputs logits or log-probabilities float [n, C]. multilabel: y 0/1 [n, C],
     outputs logits. regression: y and outputs [n] or [n, T] in one unit; the scores are means over the T.
     ``classes``: the label of each column. ``temperature``: by calibration.fit_temperature, on validation rows.
+    ``groups``: int [n], of rows that belong together, for the intervals; None where rows stand for themselves.
     """
+    predicted = decide(outputs, kind)
+    names = MEASURED[kind] if interval else ()
+    intervals = {name: score_interval(name, y, predicted, groups) for name in names}
     if kind == "regression":
-        return Evaluation(kind, len(y), regression_scores(y, outputs), r2_interval(y, outputs) if interval else None)
-    predicted = outputs > 0 if kind == "multilabel" else outputs.argmax(axis=1)
+        return Evaluation(kind, len(y), regression_scores(y, outputs), intervals)
     calibration = measure_calibration(y, outputs, kind)
     per_class, f1 = _class_scores(predicted, y, classes)
     accuracy = float((predicted == y).reshape(len(y), -1).all(axis=1).mean())
@@ -106,7 +115,7 @@ def evaluate(
         kind=kind,
         rows=len(y),
         scores={"loss": calibration.loss, "accuracy": accuracy, **f1},
-        interval=accuracy_interval(accuracy, len(y)) if interval else None,
+        intervals=intervals,
         per_class=per_class,
         confusion_matrix=matrix,
         confusions=confusions,
@@ -114,6 +123,13 @@ def evaluate(
         temperature=temperature,
         scaled=None if temperature is None else measure_calibration(y, outputs, kind, temperature),
     )
+
+
+def decide(outputs: np.ndarray, kind: str) -> np.ndarray:
+    """What a head's outputs say, in the form of y: class codes [n], bool [n, C], or the values themselves."""
+    if kind == "regression":
+        return outputs
+    return outputs > 0 if kind == "multilabel" else outputs.argmax(axis=1)
 
 
 def score_labels(predicted: np.ndarray, y: np.ndarray) -> tuple[float, float]:
@@ -148,45 +164,6 @@ def regression_scores(y: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
     rmse = np.sqrt(((y - predicted) ** 2).mean(axis=0)).mean()
     scores = {"r2": r2, "rmse": rmse, "mae": mean_absolute_error(y, predicted), "spearman": spearman}
     return {name: float(value) for name, value in scores.items()}
-
-
-def accuracy_interval(accuracy: float, n: int) -> tuple[float, float]:
-    """Wilson's 95% interval of an accuracy that was measured on n > 0 rows."""
-    from scipy.stats import binomtest
-
-    interval = binomtest(round(accuracy * n), n).proportion_ci(confidence_level=0.95, method="wilson")
-    return float(interval.low), float(interval.high)
-
-
-def r2_interval(y: np.ndarray, predicted: np.ndarray) -> tuple[float, float] | None:
-    """95% interval of r2 by the bootstrap over rows (percentiles of 2,000 samples), the same at every call.
-
-    Of [n] or [n, T]. None for fewer than ten rows or a constant y: the samples would say nothing.
-    """
-    from scipy.stats import bootstrap
-
-    y, predicted = (np.asarray(one, np.float64).reshape(len(y), -1) for one in (y, predicted))
-    if len(y) < 10 or not y.std(axis=0).all():
-        return None
-
-    def r2(rows: np.ndarray, axis: int = -1) -> np.ndarray:
-        """Of samples of row numbers [..., n]."""
-        truth = y[rows]  # [..., n, T]
-        with np.errstate(divide="ignore", invalid="ignore"):  # a sample of one value only
-            return (1 - ((truth - predicted[rows]) ** 2).mean(axis=-2) / truth.var(axis=-2)).mean(axis=-1)
-
-    batch = max(1, RESAMPLED_VALUES // y.size)
-    found = bootstrap(
-        (np.arange(len(y)),),
-        r2,
-        vectorized=True,
-        n_resamples=RESAMPLES,
-        batch=batch,
-        method="percentile",
-        random_state=np.random.default_rng(0),
-    )
-    low, high = found.confidence_interval
-    return float(low), float(high)
 
 
 def number(value: float) -> float | None:

@@ -226,9 +226,9 @@ def split_notes(split: Split, y: np.ndarray, classes: Sequence[str]) -> list[str
         rows, seen = _class_rows(y, len(classes)), _class_rows(y[split.train], len(classes))
         few = (rows > 0) & (rows <= FEW)
         if y.ndim == 1 and few.any():
-            notes.append(f"classes with one or two rows: {_names(classes, few)}; no score says much about them")
+            notes.append(f"classes with one or two rows: {named(classes, few)}; no score says much about them")
         if ((rows > 0) & (seen == 0)).any():
-            never = _names(classes, (rows > 0) & (seen == 0))
+            never = named(classes, (rows > 0) & (seen == 0))
             notes.append(f"classes without a training row, never predicted: {never}")
     if split.conflicts:
         notes.append(f"texts with more than one label: {split.conflicts:,}; kept, all rows of a text on one side")
@@ -242,7 +242,8 @@ def _class_rows(y: np.ndarray, classes: int) -> np.ndarray:
     return np.bincount(y[y >= 0], minlength=classes) if y.ndim == 1 else (y > 0).sum(axis=0)
 
 
-def _names(classes: Sequence[str], which: np.ndarray) -> str:
+def named(classes: Sequence[str], which: np.ndarray) -> str:
+    """The first five of the classes that are chosen, bool [C], and how many more."""
     chosen = np.flatnonzero(which)
     more = f" and {len(chosen) - 5:,} more" if len(chosen) > 5 else ""
     return ", ".join(classes[c] for c in chosen[:5]) + more

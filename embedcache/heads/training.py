@@ -120,8 +120,15 @@ class Trainer:
             "compute": self.options.computed,
             "engine": engine,
         }
+        if self._choose != "loss":
+            training["choose"] = self._choose
         digests = [digest for column in self.columns for digest in column.digests()]
         return [identity(spec, digests[task], training) for spec, task in heads]
+
+    @property
+    def _choose(self) -> str:
+        """By which score a head keeps an epoch; the lowest loss is the highest r2."""
+        return "loss" if self.plan.choose == "r2" else self.plan.choose
 
     def _kept(self, identities: set[str], resume: bool) -> dict[str, TrainedHead]:
         """Heads that need no training, and a word about them."""
@@ -144,7 +151,7 @@ class Trainer:
         options = self.options
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", EngineWarning)
-            bank = BankOptions(compute=options.computed, threads=options.threads or 0)
+            bank = BankOptions(compute=options.computed, threads=options.threads or 0, choose=self._choose)
             engine, _ = choose_engine(options.engine, options.device, bank)
         return engine.name, _messages(caught)
 
@@ -168,6 +175,7 @@ class Trainer:
                 epochs=epochs,
                 early_stop=self.options.early_stop if early_stop is None else early_stop,
                 progress=tell,
+                choose=self._choose,
                 **self.options.bank(),
             )
         return result, _messages(caught)

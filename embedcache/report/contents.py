@@ -85,6 +85,7 @@ def _read_column(run: Run) -> ColumnContents:
         best=info["best"],
         evaluation=info.get("evaluation") or {"val": None, "test": None},  # the first runs had none
         baselines=info["baselines"],
+        comparisons=info.get("comparisons", []),  # the first runs had none
         leaderboard=leaderboard[:TOP],
         spread=info.get("spread", []),
         notes=list(info.get("notes", [])),

@@ -7,6 +7,9 @@ from typing import Any
 import numpy as np
 
 from embedcache.heads.metrics import main_score
+from embedcache.heads.wording import CONSTANT, worth_saying
+from embedcache.heads.wording import SCORES as NAMES
+from embedcache.heads.wording import in_words as comparison
 from embedcache.report import plots
 from embedcache.report.audited import audit_section
 from embedcache.report.blocks import (
@@ -43,7 +46,6 @@ SCORES = {
     "val_rmse": "val RMSE",
     "val_ece": "val ECE",
 }
-NAMES = {"accuracy": "accuracy", "macro_f1": "macro F1", "r2": "R²", "rmse": "RMSE", "loss": "loss"}
 
 
 def name_of(key: str) -> str:
@@ -95,8 +97,15 @@ class _Column:
         interval = best.get(f"{key}_interval")
         rows = (self.report.evaluation[self.side] or {}).get("rows")
         on = f"{count(rows)} {self.rows[self.side]}" if rows else self.rows[self.side]
+        if best.get("test_groups") and self.side == "test":
+            on += f" of {plural(best['test_groups'], 'group')}"
         between = f"95% interval {interval[0]:.3f} to {interval[1]:.3f}; {on}" if interval else on
         cards = [(f"{name_of(key).capitalize()}, {best['name']}", number(best.get(key), ".3f"), between)]
+        f1 = best.get(f"{self.side}_macro_f1_interval")
+        if f1:
+            between = f"95% interval {f1[0]:.3f} to {f1[1]:.3f}"
+            name = name_of(f"{self.side}_macro_f1")
+            cards.append((name[0].upper() + name[1:], number(best[f"{self.side}_macro_f1"], ".3f"), between))
         for name, scores in self.report.baselines.items():
             what = BASELINES.get(name, name)
             cards.append(
@@ -109,23 +118,32 @@ class _Column:
 
     def _verdict(self, key: str, interval: list[float] | None) -> str:
         """Whether the head beats what it must beat, and whether these rows can tell."""
-        ours = self.report.best.get(key)
-        second = next((name for name in self.report.baselines if name.startswith("tfidf")), None)
-        theirs = None if second is None else self.report.baselines[second].get(key)
-        if ours is None:
+        if self.report.best.get(key) is None:
             return "There are no rows on which the head could be scored: neither validation nor test rows."
         seen = "" if self.side == "test" else " These rows also chose the head, so the number flatters it."
         if self.side == "val" and self.folds:
             seen = " Each row is scored by the head that did not train on it; they also chose the settings."
+        ones = worth_saying(self.report.best, self.report.comparisons)
+        if self.report.best.get("compared_by") is None:
+            return f"{self._before(key, interval)}.{seen}"
+        if not ones:
+            return f"There is no baseline to compare with.{seen}"
+        said = "; it is ".join(comparison(one) for one in ones)
+        return f"On the very same rows, the chosen head is {said}.{seen}"
+
+    def _before(self, key: str, interval: list[float] | None) -> str:
+        """Of a run that did not compare its rows in pairs."""
+        ours = self.report.best[key]
+        second = next((name for name in self.report.baselines if name.startswith("tfidf")), None)
+        theirs = None if second is None else self.report.baselines[second].get(key)
         if theirs is None:
-            return f"There is no TF-IDF baseline to compare with.{seen}"
+            return "There is no TF-IDF baseline to compare with"
         than = "better than" if ours > theirs else "worse than" if ours < theirs else "just as good as"
-        name, what = BASELINES[str(second)], NAMES[self.main]
         by = f"{abs(ours - theirs):.3f} " if ours != theirs else ""
-        said = f"By {what}, the chosen head is {by}{than} {name} on the very same rows"
+        said = f"By {NAMES[self.main]}, the chosen head is {by}{than} {BASELINES[str(second)]} on the very same rows"
         if interval and interval[0] <= theirs <= interval[1]:
             said += ". That is within the 95% interval: these rows cannot tell the two apart"
-        return f"{said}.{seen}"
+        return said
 
     def data(self) -> list[Any]:
         split, info, report = self.report.split, self.info, self.report
@@ -191,15 +209,26 @@ class _Column:
             for i, (name, one) in enumerate(scored.items())
             if one.get(key) is not None
         ]
-        table = Table("The chosen head and the baselines, on the same rows", ("", *map(name_of, keys)), rows)
+        tables = [Table("The chosen head and the baselines, on the same rows", ("", *map(name_of, keys)), rows)]
+        if self.report.comparisons:
+            body = [self._compared(one) for one in self.report.comparisons]
+            titles = ("less", "score", "difference", "95% interval", "p", "")
+            tables.append(Table(f"The chosen head less each baseline, {self.rows[self.side]} in pairs", titles, body))
         if not drawn:
-            return [table]
+            return [*tables]
         said = ", ".join(f"{name} {value:.3f}" for name, value, _ in drawn)
         band = (
             "The band is the 95% interval of the head's score." if drawn[0][2] else "The chosen head and the baselines."
         )
         svg = plots.compared(f"{self.prefix}compared", name_of(key), drawn)
-        return [Figure(svg, f"{name_of(key)}: {said}", band), table]
+        return [Figure(svg, f"{name_of(key)}: {said}", band), *tables]
+
+    def _compared(self, one: dict[str, Any]) -> list[Any]:
+        low, high = one["interval"] or (None, None)
+        between = "-" if low is None else f"{low:+.3f} to {high:+.3f}"
+        p = "-" if one["p"] is None else "< 0.001" if one["p"] < 0.001 else f"{one['p']:.3f}"
+        noise = "within noise" if one["within_noise"] else ""
+        return [BASELINES[one["with"]], NAMES[one["metric"]], f"{one['difference']:+.3f}", between, p, noise]
 
     def leaderboard(self) -> list[Any]:
         board = self.column.leaderboard
@@ -216,7 +245,8 @@ class _Column:
             body.append([row["rank"], row["name"], *settings, epoch, *(number(row.get(key)) for key in scores)])
         titles = ("rank", "head", *(SETTINGS[key] for key in keys), "epoch", *(SCORES[key] for key in scores))
         which = f"The first {TOP} of {len(board):,} heads" if len(board) > TOP else "Every head"
-        blocks.append(Table(f"{which}, by validation loss", titles, body, words=(1,)))
+        by = NAMES.get(self.report.best.get("chosen_by", "loss"), "loss")
+        blocks.append(Table(f"{which}, by validation {by}", titles, body, words=(1,)))
         shared = same_in_all(board)
         if shared:
             blocks.append(Words(f"The same in all of these: {shared}."))
@@ -226,7 +256,9 @@ class _Column:
         key = f"val_{self.main}"
         marks = {"chosen": self.report.best[key]}
         marks |= {
-            BASELINES.get(name, name): one.get(key) for name, one in self.report.baselines.items() if "tfidf" in name
+            BASELINES.get(name, name): one.get(key)
+            for name, one in self.report.baselines.items()
+            if name not in CONSTANT
         }
         marks = {name: float(value) for name, value in marks.items() if value is not None}
         low, middle, high = np.quantile(values, [0, 0.5, 1])

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from embedcache.heads.wording import BASELINES as BASELINE_NAMES
+
 SETTINGS = {
     "hidden": "hidden",
     "lr": "lr",
@@ -19,12 +21,7 @@ SETTINGS = {
 }
 # Values that go without saying.
 UNSAID = {"label_smoothing": 0, "schedule": "constant", "warmup": 0, "class_weight": "none", "eps": 1e-8}
-BASELINES = {
-    "majority": "majority class",
-    "mean": "mean",
-    "tfidf_logreg": "TF-IDF + logreg",
-    "tfidf_ridge": "TF-IDF + ridge",
-}
+BASELINES = {name: short for name, (short, _) in BASELINE_NAMES.items()}
 
 
 def swept(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[str]]:

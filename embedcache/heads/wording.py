@@ -1,0 +1,38 @@
+"""What scores and baselines are called, and what a comparison says: the one list, for screen, page, card and notes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+# What they are called: in a table, and in a sentence for those who meet them for the first time.
+BASELINES = {
+    "majority": ("majority class", "majority class"),
+    "mean": ("mean", "mean of the training values"),
+    "tfidf_logreg": ("TF-IDF + logreg", "TF-IDF + logistic regression"),
+    "tfidf_ridge": ("TF-IDF + ridge", "TF-IDF + ridge regression"),
+    "vectors_logreg": ("vectors + logreg", "logistic regression on the same vectors"),
+    "vectors_ridge": ("vectors + ridge", "ridge regression on the same vectors"),
+}
+CONSTANT = ("majority", "mean")  # those that learn nothing
+SCORES = {"accuracy": "accuracy", "macro_f1": "macro F1", "r2": "R²", "rmse": "RMSE", "loss": "loss"}
+
+
+def in_words(one: Mapping[str, Any], long: bool = False) -> str:
+    """better than TF-IDF + logreg by 0.020 accuracy (95% interval -0.010 to 0.050: within noise)."""
+    name, what, difference = BASELINES[one["with"]][long], SCORES[one["metric"]], one["difference"]
+    if difference == 0:
+        return f"just as good as {name} by {what}"
+    than = "better" if difference > 0 else "worse"
+    said = f"{than} than {name} by {abs(difference):.3f} {what}"
+    if one["interval"] is None:
+        return f"{said} (too few rows or groups for an interval)"
+    low, high = one["interval"]
+    noise = ": within noise" if one["within_noise"] else ""
+    return f"{said} (95% interval {low:.3f} to {high:.3f}{noise})"
+
+
+def worth_saying(best: Mapping[str, Any], comparisons: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Of comparisons: those with baselines that learn, by the metric of best["compared_by"]."""
+    metric = best.get("compared_by")
+    return [one for one in comparisons if one["metric"] == metric and one["with"] not in CONSTANT]
