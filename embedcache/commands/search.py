@@ -9,6 +9,7 @@ import click
 from embedcache import show
 from embedcache.commands.common import (
     COUNT,
+    NAMES,
     check_json,
     device_option,
     emit,
@@ -39,6 +40,7 @@ ROW = Number(int, 0)
 @reading_options("in --file")
 @click.option("-k", type=COUNT, default=10, show_default=True, help="How many neighbours.")
 @click.option("--where", multiple=True, help="Only rows that meet a condition; may be repeated.")
+@click.option("--show", "columns", type=NAMES, help="Columns on the screen.  [default: labels, and what fits]")
 @click.option("--dedupe", is_flag=True, help="Leave out texts that are near-identical to a better result.")
 @click.option("--index", metavar="INDEX", help="What embedcache index wrote.  [default: that of CACHE, if any]")
 @pooling_option
@@ -47,7 +49,7 @@ ROW = Number(int, 0)
 @device_option
 @trust_option
 @json_option
-def search(as_json: bool, cache: str, output: str | None, **options: Any) -> None:
+def search(as_json: bool, cache: str, output: str | None, columns: tuple[str, ...] | None, **options: Any) -> None:
     """Find the rows of CACHE that are most like a text, by cosine.
 
     With --row N: the neighbours of a row of CACHE, without itself; this needs no encoder. Rows with a blank text are
@@ -58,6 +60,8 @@ def search(as_json: bool, cache: str, output: str | None, **options: Any) -> Non
       embedcache search reviews.h5 --row 7 -k 20 --dedupe
       ... --where "label=positive and year>=2010"    and, or, not, ( )
       ... --where "genre=war or stars<3"             = != < <= > >= on columns
+      ... --where 'text contains "the end"'          starts with, in (a, b)
+      ... --show genre,stars                         kept columns beside texts
       ... --like "too slow" --unlike "too long"      several examples
       ... --file questions.csv -o answers.csv        many queries at once
     """
@@ -77,7 +81,7 @@ def search(as_json: bool, cache: str, output: str | None, **options: Any) -> Non
         if as_json:
             emit(report.to_dict())
         else:
-            show.search(report)
+            show.search(report, columns)
         return
     if options["file"] is None:
         raise click.UsageError("-o OUT goes with --file F")
