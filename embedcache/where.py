@@ -141,7 +141,7 @@ def _compares(cache: Cache, condition: Condition) -> np.ndarray:
     """bool [N] for < <= > >=."""
     column, value = condition.column, condition.value.strip()
     if column not in cache.labels_names:
-        codes, values = _coded(_strings(cache, column))
+        codes, values = coded(_strings(cache, column))
     elif cache.label_kind(column) == "multilabel":
         raise EmbedcacheError(f"--where {column}{condition.operator}{value}: {column} holds lists; use = or !=")
     else:
@@ -171,7 +171,7 @@ def _measure(text: str, commas: bool) -> float | date | None:
     return None
 
 
-def _coded(strings: Strings) -> tuple[np.ndarray, list[str]]:
+def coded(strings: Strings) -> tuple[np.ndarray, list[str]]:
     """Codes int32 [N] and the values that they number."""
     import pyarrow as pa
 
@@ -201,7 +201,7 @@ def _equals(cache: Cache, condition: Condition) -> np.ndarray:
             f"--where {column}={value.strip()}: {column} holds lists, a condition asks for one label of them: write "
             f"{column}=LABEL (several of these mean any of them), or {column}=[] for the rows without any"
         )
-    known = cache.labels(column)[1] if is_label else _coded(_strings(cache, column))[1]
+    known = cache.labels(column)[1] if is_label else coded(_strings(cache, column))[1]
     raise _no_value(column, value.strip(), known)
 
 

@@ -18,6 +18,7 @@ from prometheus_client import generate_latest
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from embedcache import __version__
+from embedcache.classifier import Prediction
 from embedcache.errors import EmbedcacheError
 from embedcache.search import Query
 from embedcache.serve import limits as lim
@@ -28,6 +29,7 @@ from embedcache.serve.map import colour_groups
 from embedcache.serve.metrics import Metrics, Record
 from embedcache.serve.security import Guard, SecureHeaders
 from embedcache.serve.service import NoEncoderError, Search, Service
+from embedcache.where import rows_where
 
 STATIC = Path(__file__).with_name("static")
 SHOWN_FAULTS = 3  # of a body that breaks several rules
@@ -152,7 +154,7 @@ def _add_pages(app: FastAPI, metrics: Metrics) -> None:
 def _add_questions(app: FastAPI, service: Service) -> None:
     @app.post("/predict", tags=["questions"], summary="Label texts", responses=ASKED, response_model_exclude_none=True)
     async def predict(asked: m.PredictRequest) -> list[m.PredictionAnswer]:
-        return [m.PredictionAnswer(**one.to_dict()) for one in await service.predict(asked.texts)]
+        return [_predicted(service, one) for one in await service.predict(asked.texts)]
 
     @app.post("/search", tags=["questions"], summary="Find similar rows", responses=ASKED)
     async def search(asked: m.SearchRequest) -> m.SearchAnswer:
@@ -161,6 +163,15 @@ def _add_questions(app: FastAPI, service: Service) -> None:
         query = Query((*first, *asked.like), tuple(asked.unlike))
         answer = await service.search(Search(query, asked.k, where, asked.dedupe))
         return m.SearchAnswer(query=answer.query, results=[m.FoundAnswer(**vars(one)) for one in answer.results])
+
+
+def _predicted(service: Service, prediction: Prediction) -> m.PredictionAnswer:
+    """With the sides of the split that the text was on."""
+    sides: dict[str, Any] = service.sides_of(prediction.text)
+    document = prediction.to_dict()
+    for name, one in document.get("columns", {}).items():
+        one["side"] = sides[name]
+    return m.PredictionAnswer(**document, side=next(iter(sides.values())))
 
 
 def _add_rows(app: FastAPI, service: Service) -> None:
@@ -179,7 +190,7 @@ def _add_rows(app: FastAPI, service: Service) -> None:
             labels=service.searcher.labels(id),
             id=None if cache.ids is None else cache.ids[id],
             columns={name: cache.column(name)[id] for name in cache.column_names},
-            prediction=None if prediction is None else m.PredictionAnswer(**prediction.to_dict()),
+            prediction=None if prediction is None else _predicted(service, prediction),
         )
 
     info = _info(service)
@@ -198,6 +209,7 @@ def _add_rows(app: FastAPI, service: Service) -> None:
 def _add_map(app: FastAPI, service: Service) -> None:
     cache = service.cache
     colours = {column: colour_groups(cache, column) for column in cache.labels_names}
+    colours |= {name: colour_groups(cache, name, kept) for name, kept in service.kept.items() if kept.groups_rows}
     groups = {name: [m.GroupAnswer(**asdict(group)) for group in found] for name, (found, _) in colours.items()}
 
     @app.get("/map", tags=["map"], summary="Whether the map is there, and its colours", responses=_errors())
@@ -219,20 +231,35 @@ def _add_map(app: FastAPI, service: Service) -> None:
     @app.get(
         "/map/groups/{column}",
         tags=["map"],
-        summary="The group of each row by a label column, one byte each",
+        summary="The group of each row by a label or kept column, one byte each",
         response_class=Response,
         responses={**_errors(404, 422), 200: {"content": BYTES}},
     )
     async def read_groups(column: str) -> Response:
         if column not in colours:
-            raise HTTPException(404, "there is no such label column")
+            raise HTTPException(404, "there is no such column to colour by")
         return Response(colours[column][1].astype(np.uint8).tobytes(), media_type="application/octet-stream")
+
+    @app.post(
+        "/map/among",
+        tags=["map"],
+        summary="Which rows meet conditions, one byte each: 1 or 0",
+        response_class=Response,
+        responses={**ASKED, 200: {"content": BYTES}},
+    )
+    def among(asked: m.AmongRequest) -> Response:
+        found = rows_where(cache, asked.where) if asked.where else np.ones(cache.rows, bool)
+        return Response(found.astype(np.uint8).tobytes(), media_type="application/octet-stream")
 
 
 def _info(service: Service) -> m.InfoAnswer:
     about, index, run = service.cache.info(), service.searcher.index, service.run
     return m.InfoAnswer(
         **{name: about[name] for name in ("rows", "dim", "poolings", "labels", "columns", "id_column", "fingerprint")},
+        kept={
+            name: m.KeptColumn(kind=one.kind, values=one.values, low=one.low, high=one.high)
+            for name, one in service.kept.items()
+        },
         version=__version__,
         cache=service.cache.path.name,
         encoder=Path(service.cache.encoder["source"]).name,

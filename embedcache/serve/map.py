@@ -20,6 +20,7 @@ from embedcache.cache import Cache, open_cache
 from embedcache.cache.labels import unlabelled
 from embedcache.errors import EmbedcacheError
 from embedcache.projection import default_map_path, load_map, make_map, save_map
+from embedcache.serve.kept import Kept, numbers_in
 
 MOST_GROUPS = 8  # that have a colour each; the rest share one
 SCALE_BINS = 7  # of a column of numbers
@@ -128,23 +129,24 @@ def _problem(made: Path) -> str:
     return ""
 
 
-def colour_groups(cache: Cache, column: str) -> tuple[list[Group], np.ndarray]:
-    """The groups of a label column, and which of them each row is in, uint8 [N].
+def colour_groups(cache: Cache, column: str, kept: Kept | None = None) -> tuple[list[Group], np.ndarray]:
+    """The groups of a label column, or of a kept one, and which of them each row is in, uint8 [N].
 
     Its most frequent classes, then "other" and "no label"; of many numbers, bins of about equally many rows.
     """
-    codes, classes = cache.labels(column)
+    none = "no label" if kept is None else "blank"
+    codes, classes = cache.labels(column) if kept is None else (kept.codes, kept.names)
     missing = unlabelled(codes)
     if codes.ndim == 2:
         names, places, roles = _of_lists(codes, classes)
-    elif len(classes) > MOST_GROUPS and (values := _numbers(classes)) is not None:
+    elif len(classes) > MOST_GROUPS and (values := numbers_in(classes)) is not None:
         names, places, roles = _of_numbers(codes, values)
     else:
         names, places, roles = _of_classes(codes, classes)
     places = np.where(missing, len(names), places).astype(np.uint8)
     counts = np.bincount(places, minlength=len(names) + 1).tolist()
     groups = [Group(*one) for one in zip(names, counts, roles, strict=False)]
-    return groups + ([Group("no label", counts[-1], "none")] if counts[-1] else []), places
+    return groups + ([Group(none, counts[-1], "none")] if counts[-1] else []), places
 
 
 def _of_classes(codes: np.ndarray, classes: list[str]) -> tuple[list[str], np.ndarray, list[str]]:
@@ -175,11 +177,3 @@ def _of_numbers(codes: np.ndarray, values: np.ndarray) -> tuple[list[str], np.nd
     names = [f"{low:g} to {high:g}" for low, high in pairwise(edges)] or [f"{edges[0]:g}"]
     place = np.append(np.searchsorted(inner, values, side="right"), 0)
     return names, place[codes], ["bin"] * len(names)
-
-
-def _numbers(classes: list[str]) -> np.ndarray | None:
-    try:
-        values = np.array([float(name) for name in classes])
-    except ValueError:
-        return None
-    return values if np.isfinite(values).all() else None

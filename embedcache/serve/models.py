@@ -14,6 +14,10 @@ RowNumber = Annotated[StrictInt, Field(ge=0, le=2**62, description="A row of the
 Example = Text | RowNumber
 Examples = Annotated[list[Example], Field(max_length=limits.MAX_EXAMPLES)]
 Label = str | list[str] | float
+Side = Annotated[
+    Literal["train", "val", "test"] | None,
+    Field(description="Where this very text was when the run was made: what is said of a text of train is no test."),
+]
 
 
 class Asked(BaseModel):
@@ -68,18 +72,20 @@ class ColumnPrediction(BaseModel):
 
     label: Label
     probabilities: dict[str, float]
+    side: Side = None
 
 
 class PredictionAnswer(BaseModel):
     """What the run's best head says of one text.
 
     A class; the labels above 1/2 of a column of lists; the value of a regression, whose probabilities are empty. Of
-    several label columns ``columns`` has each, and label and probabilities are those of the first.
+    several label columns ``columns`` has each, and label, probabilities and side are those of the first.
     """
 
     text: str
     label: Label
     probabilities: dict[str, float]
+    side: Side = None
     columns: dict[str, ColumnPrediction] | None = None
 
 
@@ -127,6 +133,15 @@ class LabelColumn(BaseModel):
     classes: dict[str, int]
 
 
+class KeptColumn(BaseModel):
+    """A kept column: "classes" (few different values and their rows), "number" (from low to high) or "text"."""
+
+    kind: Literal["classes", "number", "text"]
+    values: dict[str, int]
+    low: float | None
+    high: float | None
+
+
 class IndexAnswer(BaseModel):
     """What is searched: kind of index, recall@10 where it is not exact, and the vectors it holds."""
 
@@ -155,6 +170,7 @@ class InfoAnswer(BaseModel):
     poolings: list[str]
     labels: dict[str, LabelColumn]
     columns: list[str]
+    kept: dict[str, KeptColumn] = Field(description="What the first kept columns hold.")
     id_column: str | None
     fingerprint: str
     encoder: str
@@ -174,7 +190,7 @@ class GroupAnswer(BaseModel):
 
 
 class MapAnswer(BaseModel):
-    """Whether the map is there, and the groups of each label column by which points are coloured.
+    """Whether the map is there, and the groups of each label and kept column by which points are coloured.
 
     /map/points has the places, /map/groups/{column} the number of each row's group in the list given here.
     """
@@ -183,6 +199,12 @@ class MapAnswer(BaseModel):
     problem: str
     rows: int
     groups: dict[str, list[GroupAnswer]]
+
+
+class AmongRequest(Asked):
+    """Conditions, as in a search."""
+
+    where: Annotated[list[Condition], Field(max_length=limits.MAX_WHERE)]
 
 
 class BoardAnswer(BaseModel):

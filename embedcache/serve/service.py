@@ -17,8 +17,10 @@ from embedcache.index import default_path
 from embedcache.search import Answer, Query, Searcher
 from embedcache.serve.batching import Batcher
 from embedcache.serve.board import read_board
+from embedcache.serve.kept import kept_columns
 from embedcache.serve.limits import Limits
 from embedcache.serve.map import LiveMap
+from embedcache.serve.sides import TextSides
 
 if TYPE_CHECKING:
     from embedcache.cache import Cache
@@ -51,6 +53,7 @@ class Service:
 
     Attributes:
         cache, searcher: what is searched. run, classifier: None without a run. map: the 2-D projection.
+        kept: what the kept columns hold.
         board: the run's leaderboard and learning curves as JSON types, by column; {} without a run.
         no_encoder: why texts cannot be encoded; "" where they can.
     """
@@ -71,6 +74,8 @@ class Service:
         self.encoder = encoder
         self.classifier = None if run is None else Classifier(run, encoder)
         self.board = {} if run is None else read_board(run)
+        self.kept = kept_columns(self.cache)
+        self._sides = None if run is None else TextSides(run, self.cache)
         self.map = LiveMap(searcher.cache, searcher.index.pooling, searcher.index.layer)
         self.tell_batch = tell_batch
         self._search_output = (searcher.index.pooling, searcher.index.layer)
@@ -180,6 +185,11 @@ class Service:
             vectors = self.cache.embeddings(*self._head_output)[row : row + 1]
             return self._labelled([text], vectors)[0] if np.isfinite(vectors).all() else None
         return (await self.predict([text]))[0] if self.encoder is not None else None
+
+    def sides_of(self, text: str) -> dict[str, str | None]:
+        """Label column of the run -> the side of its split that this very text was on."""
+        assert self._sides is not None
+        return self._sides.of(text)
 
     def _labelled(self, texts: list[str], vectors: np.ndarray) -> Sequence[Prediction]:
         assert self.classifier is not None and self.run is not None

@@ -4,8 +4,9 @@ import { call, hasToken, Problem, setToken } from "./api.js";
 import { showBoards } from "./board.js";
 import { colourOf, setUpColours } from "./colours.js";
 import { $, el, plural, show } from "./dom.js";
+import { setUpFilters, showFilters } from "./filters.js";
 import { MapView } from "./map.js";
-import { askedRow, askedText, found } from "./results.js";
+import { askedRow, askedText, found, showColoured } from "./results.js";
 import { go, read, takeToken, where } from "./state.js";
 
 const MORE = 20;
@@ -68,24 +69,7 @@ function setUp() {
     $("ask-note").textContent = `Texts cannot be searched here: ${info.why_no_texts}. Walk from text to text: on the map, or from the first row.`;
     show($("ask-note"));
   } else $("send").textContent = info.run ? "Label and search" : "Search";
-  for (const [column, { kind, classes }] of Object.entries(info.labels)) {
-    const names = Object.keys(classes);
-    if (names.length > 500) continue;
-    const id = `filter-${column}`;
-    const select = el("select", { id, "data-column": column },
-      el("option", { value: "" }, "any"), names.map((name) => el("option", { value: `=${name}` }, name)),
-      kind === "multilabel" ? el("option", { value: "=[]" }, "none of them") : null);
-    select.addEventListener("change", () => {
-      const filters = { ...read().filters };
-      if (select.value) filters[column] = select.value.slice(1);
-      else delete filters[column];
-      go({ filters, k: 10 });
-    });
-    $("filters").append(el("label", { for: id }, column), select);
-  }
-  const box = el("input", { type: "checkbox", id: "dedupe" });
-  box.addEventListener("change", () => go({ dedupe: box.checked }));
-  $("filters").append(el("label", { class: "check" }, box, "hide near-identical texts"));
+  setUpFilters(info);
   $("ask").addEventListener("submit", (event) => {
     event.preventDefault();
     ask();
@@ -96,6 +80,7 @@ function setUp() {
       ask();
     }
   });
+  $("colour").addEventListener("change", () => showColoured($("colour").value));
   $("more").addEventListener("click", () => go({ k: Math.min(info.limits.k, read().k + MORE) }));
   $("results").addEventListener("keydown", walkList);
   $("results").addEventListener("pointerover", (event) => map?.point(rowOf(event.target)));
@@ -148,16 +133,13 @@ async function render() {
     target.set("view", link.dataset.view);
     link.href = `#${target}`;
   }
-  for (const select of $("filters").querySelectorAll("select")) {
-    const value = state.filters[select.dataset.column];
-    select.value = value === undefined ? "" : `=${value}`;
-  }
-  $("dedupe").checked = state.dedupe;
+  showFilters(state);
   if (state.view === "board" && info.run) {
     boards ??= call("leaderboard");
     await boards.then((all) => showBoards($("boards"), all.columns), complain);
   }
   map?.show();
+  map?.filter(where(state.filters)).catch(complain);
   await renderAnswer(state).catch(complain);
 }
 

@@ -67,7 +67,7 @@ function makeTable(board, chosen, redraw) {
     for (const row of rows) row.hidden = false;
     event.target.remove();
   } }, `Show all ${rows.length}`) : null;
-  return el("div", {}, el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Heads, best first" },
+  return el("div", {}, el("p", { class: "note scroll-hint", "aria-hidden": "true" }, "Swipe the table for more columns →"), el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Heads, best first" },
     el("table", { class: "heads" }, head, el("tbody", {}, rows))), all);
 }
 

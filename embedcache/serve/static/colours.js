@@ -33,9 +33,10 @@ export function palette(column) {
 
 export const plain = () => CLASSES[dark.matches ? "dark" : "light"][0];
 
-// Of one label, as the map has it.
-export function colourOf(column, label) {
-  const all = groups[column] || [];
+// Of one label or kept value, as the map has it; ``none`` where the map has no such column.
+export function colourOf(column, label, none = REST[dark.matches ? "dark" : "light"]) {
+  if (!(column in groups)) return none;
+  const all = groups[column];
   const name = Array.isArray(label) ? (label.length === 1 ? label[0] : null) : label;
   let place = all.findIndex((group) => group.role === "class" && group.name === name);
   if (place < 0 && Array.isArray(label) && label.length > 1) place = all.findIndex((group) => group.role === "several");

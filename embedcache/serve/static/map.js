@@ -2,7 +2,7 @@
 
 import { call } from "./api.js";
 import { onTheme, palette, plain } from "./colours.js";
-import { $, el, labelText, show } from "./dom.js";
+import { $, el, labelText, plural, show } from "./dom.js";
 import { makePoints, Nearest, rgb } from "./points.js";
 
 const POLL = 1500; // milliseconds
@@ -13,11 +13,13 @@ const SLOW = 40; // milliseconds of a frame; then fewer points are drawn while t
 const FAST = 24;
 const FEWEST = 2000; // points
 const LONGEST = 280; // characters of a tip
+const LEFT_OUT = 15; // the group of points that filters leave out; colours have places for 16
 
 export class MapView {
   constructor(about, { open, textOf }) {
     Object.assign(this, { about, open, textOf, view: { x: 0, y: 0, scale: 1 }, hidden: new Set(), marked: [], asked: null });
     Object.assign(this, { pointed: null, hovered: null, pointers: new Map(), moved: 0, frame: 0, fitted: false });
+    Object.assign(this, { every: null, among: null, filtered: "[]" });
     Object.assign(this, { moving: false, share: 1, last: 0 });
     this.stage = $("stage");
     this.load().catch((problem) => this.say(problem.message));
@@ -64,9 +66,29 @@ export class MapView {
     this.hidden.clear();
     const bytes = column ? await call(`map/groups/${encodeURIComponent(column)}`, { bytes: true }) : this.places.length / 2;
     if (column !== this.column) return;
-    this.groups = new Uint8Array(bytes);
-    this.points.setGroups(this.groups);
+    this.every = new Uint8Array(bytes);
+    this.regroup();
     this.paint();
+  }
+
+  // Points that the filters leave out are in a group that has no colour.
+  regroup() {
+    const { every: all, among } = this;
+    this.groups = among ? all.map((group, row) => (among[row] ? group : LEFT_OUT)) : all;
+    this.points.setGroups(this.groups);
+    const seen = among ? among.reduce((sum, one) => sum + one, 0) : all.length;
+    $("map-count").textContent = among ? `${seen.toLocaleString("en")} of ${plural(all.length, "text")}` : "";
+    this.show();
+  }
+
+  async filter(conditions) {
+    const key = JSON.stringify(conditions);
+    if (key === this.filtered) return;
+    this.filtered = key;
+    const among = conditions.length ? new Uint8Array(await call("map/among", { body: { where: conditions }, bytes: true })) : null;
+    if (key !== this.filtered) return;
+    this.among = among;
+    if (this.every) this.regroup();
   }
 
   paint() {
@@ -315,7 +337,8 @@ export class MapView {
     const about = await this.textOf(row);
     if (row !== this.hovered) return;
     const text = about.text.length > LONGEST ? `${about.text.slice(0, LONGEST)}…` : about.text;
-    const labels = Object.values(about.labels).map(labelText).join("; ");
+    const kept = this.column in about.columns ? [`${this.column}: ${about.columns[this.column] || "blank"}`] : [];
+    const labels = [...Object.values(about.labels).map(labelText), ...kept].join("; ");
     const notes = this.touched ? [labels, "Tap again to walk there."] : [labels];
     $("tip").replaceChildren(el("span", { class: "text" }, text || "(no text)"), ...notes.map((note) => el("span", { class: "note" }, note)));
     show($("tip"));

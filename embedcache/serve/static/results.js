@@ -1,6 +1,6 @@
 // The text that is asked about with what the head says of it, and the list of similar ones.
 
-import { el, labelText } from "./dom.js";
+import { $, el, labelText } from "./dom.js";
 import { hash, read } from "./state.js";
 
 const MOST_BARS = 12;
@@ -16,18 +16,46 @@ function bars(probabilities, kind) {
   return el("div", { class: "bars", "data-kind": kind }, rows, rest > 0 ? el("p", { class: "note" }, `and ${rest} less likely`) : null);
 }
 
+// A prediction for a text that the run had is no test of it.
+const SIDES = {
+  train: "The head was trained on this text and its label: this is no test of it.",
+  val: "This text was among those that chose the head.",
+  test: "This text was in the run's test set: the head did not learn from it.",
+};
+
 function prediction(found) {
   const columns = found.columns ? Object.entries(found.columns) : [[null, found]];
   return el("div", { class: "prediction" }, columns.map(([name, one]) =>
     el("div", {},
       el("p", { class: "says" }, name === null ? "Predicted " : `Predicted ${name} `, el("strong", { class: "label" }, labelText(one.label))),
-      Object.keys(one.probabilities).length ? bars(one.probabilities) : null)));
+      Object.keys(one.probabilities).length ? bars(one.probabilities) : null,
+      one.side ? el("p", { class: `note side side-${one.side}` }, SIDES[one.side]) : null)));
 }
 
 const labelled = (labels, colourOf) => Object.entries(labels).map(([column, label]) =>
   el("span", { class: "chip", title: column },
     el("span", { class: "dot", "aria-hidden": "true", style: { background: colourOf(column, label) } }),
     el("span", {}, Object.keys(labels).length > 1 ? `${column}: ${labelText(label)}` : labelText(label))));
+
+// Kept columns; the one that colours the map has its colours.
+const MOST_KEPT = 6;
+const LONGEST = 80; // characters of a value
+
+function keptValues({ columns, labels, id }, colourOf, most) {
+  const given = Object.entries(columns).filter(([name, value]) => value && !(name in labels) && value !== id).slice(0, most);
+  return given.map(([name, value]) => {
+    const colour = colourOf(name, value, null);
+    return el("span", { class: "chip kept", title: name, "data-column": name },
+      colour ? el("span", { class: "dot", "aria-hidden": "true", hidden: name !== $("colour").value, style: { background: colour } }) : null,
+      el("span", { class: "note" }, `${name}: ${value.length > LONGEST ? `${value.slice(0, LONGEST)}…` : value}`));
+  });
+}
+
+export function showColoured(column) {
+  for (const chip of document.querySelectorAll(".kept")) {
+    for (const dot of chip.querySelectorAll(".dot")) dot.hidden = chip.dataset.column !== column;
+  }
+}
 
 export function askedText(text, found) {
   return el("article", { class: "panel asked" }, el("p", { class: "text" }, text), found ? prediction(found) : null);
@@ -38,7 +66,7 @@ export function askedRow(row, colourOf) {
   return el("article", { class: "panel asked" },
     el("p", { class: "meta" }, el("span", {}, row.id === null ? `Row ${row.row}` : `Row ${row.row}, ${row.id}`), labelled(row.labels, colourOf)),
     el("p", { class: "text" }, row.text || "(no text)"),
-    columns.length ? el("p", { class: "note columns" }, columns.map(([name, value]) => el("span", {}, `${name}: ${value}`))) : null,
+    columns.length ? el("p", { class: "columns" }, keptValues(row, colourOf, columns.length)) : null,
     row.prediction ? prediction(row.prediction) : null);
 }
 
@@ -50,5 +78,6 @@ export function found(one, colourOf) {
       el("span", { class: "meta" },
         el("span", { class: "score", title: "cosine similarity" }, one.score.toFixed(3)),
         labelled(one.labels, colourOf),
+        keptValues(one, colourOf, MOST_KEPT),
         el("span", { class: "note" }, one.id === null ? `row ${one.row}` : one.id))));
 }

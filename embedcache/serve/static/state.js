@@ -1,12 +1,12 @@
 // What is shown, kept in the URL's fragment, which is never sent: it can be bookmarked, and Back walks back.
 
-const FILTER = "is.";
+const FILTER = /^(?:is|has|from|to)\../; // and after the dot the column
 
 export function read() {
   const given = new URLSearchParams(location.hash.slice(1));
   const row = given.get("row");
   const filters = {};
-  for (const [name, value] of given) if (name.startsWith(FILTER)) filters[name.slice(FILTER.length)] = value;
+  for (const [name, value] of given) if (FILTER.test(name)) filters[name] = value;
   return {
     view: ["search", "map", "board"].includes(given.get("view")) ? given.get("view") : "search",
     query: given.get("q") || "",
@@ -22,7 +22,7 @@ export function hash(state) {
   if (state.view !== "search") parts.set("view", state.view);
   if (state.row !== null) parts.set("row", state.row);
   else if (state.query) parts.set("q", state.query);
-  for (const [name, value] of Object.entries(state.filters)) parts.set(FILTER + name, value);
+  for (const [name, value] of Object.entries(state.filters)) parts.set(name, value);
   if (state.dedupe) parts.set("dedupe", "1");
   if (state.k !== 10) parts.set("k", state.k);
   return `#${parts}`;
@@ -45,5 +45,11 @@ export function takeToken() {
 }
 
 // Conditions as the server reads them: quoted, so that a value may hold anything.
-export const where = (filters) =>
-  Object.entries(filters).map(([column, value]) => (value === "[]" ? `${column}=[]` : `${column}="${value.replace(/[\\"]/g, "\\$&")}"`));
+const OPERATORS = { is: "=", has: " contains ", from: ">=", to: "<=" };
+const quoted = (value) => `"${value.replace(/[\\"]/g, "\\$&")}"`;
+
+export const where = (filters) => Object.entries(filters).map(([key, value]) => {
+  const dot = key.indexOf(".");
+  const [operator, column] = [OPERATORS[key.slice(0, dot)], key.slice(dot + 1)];
+  return column + operator + (operator === "=" && value === "[]" ? value : quoted(value));
+});

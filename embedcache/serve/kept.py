@@ -1,0 +1,75 @@
+"""Kept columns as the page filters and colours by them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from embedcache.cache import Cache
+from embedcache.cache.strings import Strings
+from embedcache.where import coded
+
+MOST_VALUES = 200  # that a list to choose from may have
+MOST_COLUMNS = 30  # that are looked at
+LONG = 64  # bytes a value, on average: from there on they are texts, which are not compared
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What a kept column holds.
+
+    Attributes:
+        kind: "classes", few different ``values`` (-> rows); "number", all of them between ``low`` and ``high``;
+            "text", anything else.
+        codes: int32 [N], the place of each row's value among ``names``; -1 where it is blank.
+    """
+
+    kind: Literal["classes", "number", "text"]
+    codes: np.ndarray
+    names: list[str]
+    values: dict[str, int] = field(default_factory=dict)
+    low: float | None = None
+    high: float | None = None
+
+    @property
+    def groups_rows(self) -> bool:
+        """Whether colours say something: where nearly every row has a value of its own they do not."""
+        return self.kind == "number" or 0 < 2 * len(self.names) <= len(self.codes)
+
+
+def kept_columns(cache: Cache) -> dict[str, Kept]:
+    """The first kept columns that are neither the ids nor named as a label column."""
+    others = (cache.id_column, *cache.labels_names)
+    names = [name for name in cache.column_names if name not in others]
+    return {name: _look_at(cache.column(name)) for name in names[:MOST_COLUMNS]}
+
+
+def _look_at(strings: Strings) -> Kept:
+    if len(strings.data) > LONG * len(strings):
+        return Kept("text", np.full(len(strings), -1, np.int32), [])
+    return _kept(*coded(strings))
+
+
+def _kept(codes: np.ndarray, names: list[str]) -> Kept:
+    blank = np.array([not name.strip() for name in names], bool)
+    place = np.where(blank, -1, np.cumsum(~blank) - 1).astype(np.int32)
+    codes, names = place[codes], [name for name in names if name.strip()]
+    numbers = numbers_in(names)
+    if numbers is not None and len(names) > 10:
+        return Kept("number", codes, names, low=float(numbers.min()), high=float(numbers.max()))
+    if not names or len(names) > MOST_VALUES:
+        return Kept("text", codes, names)
+    counts = np.bincount(codes[codes >= 0], minlength=len(names))
+    order = np.argsort(-counts, kind="stable")
+    return Kept("classes", codes, names, {names[i]: int(counts[i]) for i in order})
+
+
+def numbers_in(names: list[str]) -> np.ndarray | None:
+    """All of them as numbers, or None."""
+    try:
+        values = np.array([float(name) for name in names])
+    except ValueError:
+        return None
+    return values if len(values) and np.isfinite(values).all() else None
