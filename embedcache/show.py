@@ -11,6 +11,8 @@ from embedcache.errors import EmbedcacheError
 from embedcache.screen import cell, label_text, make_console, make_table, plural, print_tables
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from embedcache.cache import VerifyReport
     from embedcache.export import ExportReport
     from embedcache.extract import ExtractReport
