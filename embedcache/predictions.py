@@ -148,6 +148,12 @@ class Predictions(Sequence[Prediction], Tabular):
         return html_table(f"{len(self):,} predictions", table.column_names, rows)
 
     @property
+    def labels(self) -> list[Label]:
+        """What is predicted of each text, by the first column's head: a new column of the table that they are from."""
+        first = next(iter(self.answers.values()))
+        return [first.label(i) for i in range(len(self))]
+
+    @property
     def counts(self) -> dict[str, int]:
         """Label -> how many texts have it, of the first label column; of a regression {}."""
         return next(iter(self.answers.values())).count()
