@@ -1,7 +1,7 @@
 """Of mkdocs: what the pages need that Markdown has not.
 
-Links from a page to files outside docs/ are for GitHub; on the site they are their text alone. ``::: ec.NAME`` on a page
-is the documentation of a public name, which mkdocstrings makes of its docstrings.
+Links from a page to files outside docs/ are for GitHub; on the site they are their text alone. ``::: ec.NAME`` is the
+documentation of a public name, which mkdocstrings makes of its docstrings.
 """
 
 from __future__ import annotations

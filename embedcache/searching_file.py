@@ -89,9 +89,14 @@ def search_file(
     encoding: str = "utf-8",
     separator: str | None = None,
     sheet: str | None = None,
+    index: str | Path | None = None,
+    pooling: str | None = None,
+    layer: int | None = None,
+    center: bool | None = None,
+    device: str = "auto",
+    trust_remote_code: bool = False,
     progress: Callable[[int, int, int], None] | None = None,
     tell: Callable[[str], None] | None = None,
-    **options: Any,
 ) -> SearchFileReport:
     """Answer each text of ``file`` into ``output``: a line for each row found, or in JSON an object for each query.
 
@@ -107,7 +112,9 @@ def search_file(
     kind = kind_of(output)
     check_output(output, file)
     how = {"encoding": encoding, "separator": separator, "sheet": sheet}
-    with stored(file) as table, Searcher.open(cache_path, **options) as searcher:
+    vectors: dict[str, Any] = {"index": index, "pooling": pooling, "layer": layer, "center": center}
+    vectors |= {"device": device, "trust_remote_code": trust_remote_code}
+    with stored(file) as table, Searcher.open(cache_path, **vectors) as searcher:
         job = _Job(searcher, table, text, how, k, where, dedupe)
         blank = found = 0
         with open_output(output) as place:

@@ -85,15 +85,15 @@ SAME: dict[str, list[Callable[..., Any]]] = {
     "verify": [ec.verify],
 }
 COMMAND_LINE_ALONE = {"completion": "for shells", "doctor": "prints what it finds"}
-ANOTHER_NAME = {"cache": {"cache_path", "path"}, "text": {"text", "texts"}}
+ANOTHER_NAME = {"cache": {"cache_path", "path"}}
 # What one of the two has, or has otherwise, and why. (command, parameter) -> reason.
 DIFFERENT: dict[tuple[str, str], str] = {
     ("predict", "input"): "the command also takes texts instead",
 }
 
 
-# An option whose value the command does not see sets something for the whole process.
 def commands() -> list[tuple[str, click.Parameter]]:
+    """All options but those of the whole process, whose value the command does not see."""
     return [
         (name, param)
         for name, command in sorted(main.commands.items())
@@ -140,7 +140,7 @@ def plain(value: Any) -> Any:
 
 @pytest.mark.parametrize("command", sorted(SAME))
 def test_python_has_no_options_of_its_own(command: str) -> None:
-    heard = {"progress", "tell", "listening", "vectors", "self", "texts", "options"}
+    heard = {"progress", "tell", "listening", "vectors", "self", "texts"}
     own = [str(param.name) for one, param in commands() if one == command]
     known = {name for one in own for name in (one, *ANOTHER_NAME.get(one, ()))}
     assert not set(parameters(command)) - known - heard - {name for one, name in DIFFERENT if one == command}

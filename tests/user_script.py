@@ -24,7 +24,8 @@ def from_table_to_labels(folder: Path) -> list[str]:
     some: ec.Predictions = predictions[:1]
     assert len(some) == 1 and isinstance(first.label, str)
     print(first.probabilities["good"].as_integer_ratio(), classifier.predict_proba("a text").sum(axis=1))
-    print(predictions.to_pandas(), predictions.to_arrow(probabilities=True))
+    written: ec.FileReport = ec.predict_file(classifier, "new.csv", "labelled.parquet", column="guess")
+    print(written.rows, predictions.labels, predictions.to_pandas(), predictions.to_arrow(probabilities=True))
     return [text for one in predictions if isinstance(one.label, str) for text in (one.label.upper(), one.text.lower())]
 
 
