@@ -1,8 +1,9 @@
 """Builds the native engines: plain shared libraries for ctypes, without Python.h, torch or a GPU.
 
-embedcache/heads/_heads_cpu.so and embedcache/encoder/_encoder_cpu.so: always, with the C++ compiler (CXX, else c++, g++
-or clang++); EMBEDCACHE_CPU=0 does without. embedcache/heads/_heads_cuda.so: where nvcc is on the path or under
-CUDA_HOME; EMBEDCACHE_CUDA=0 does without; if it cannot be built, the installation says why and goes on.
+embedcache/heads/_heads_cpu.so, embedcache/encoder/_encoder_cpu.so, embedcache/common/_guard_cpu.so: always, with the
+C++ compiler (CXX, else c++, g++ or clang++); EMBEDCACHE_CPU=0 does without. embedcache/heads/_heads_cuda.so: where nvcc
+is on the path or under CUDA_HOME; EMBEDCACHE_CUDA=0 does without; if it cannot be built, the installation says why and
+goes on.
 Everything else about the package is in pyproject.toml.
 """
 
@@ -152,6 +153,8 @@ def extensions() -> list[Extension]:
     ]
     cpu = {"embedcache.heads._heads_cpu": cpu_sources("csrc/cpu/*.cpp")}
     cpu["embedcache.encoder._encoder_cpu"] = cpu_sources("csrc/encoder/*.cpp", "csrc/cpu/memory.cpp")
+    if os.name == "posix":
+        cpu["embedcache.common._guard_cpu"] = cpu_sources("csrc/guard/*.cpp")
     cuda = [str(path) for path in sorted(Path("csrc/cuda").glob("*.cu"))]
     found = []
     if os.environ.get("EMBEDCACHE_CPU") != "0":

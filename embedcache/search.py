@@ -211,6 +211,7 @@ class Searcher:
         for query in queries:
             self._check(query)
         rows, scores = self._find(queries, self._vectors(queries, encoded or {}), k, self.among(where), dedupe)
+        self.cache.check_whole()
         return list(zip(rows, scores, strict=True))
 
     def answer(self, query: Query, rows: Sequence[int], scores: Sequence[float]) -> Answer:

@@ -82,6 +82,7 @@ def audit_cache(
             opened.texts, table.first, table.found, nearest, near, table.all_y, sides.codes if sides else None
         )
         report = make_report(table, opinions, groups, outlier_scores(nearest), top)
+        opened.check_whole()
         report.neighbours, report.near, report.split = k, near, split or (str(run) if run else None)
         report.seconds = time.perf_counter() - start
     if target is not None:

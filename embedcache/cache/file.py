@@ -21,7 +21,7 @@ from embedcache.cache.hdf5 import SIGNATURE, Hdf5, InvalidError
 from embedcache.cache.labels import Codes, Labels, label_counts, label_of, unlabelled, valid_codes
 from embedcache.cache.layout import Layout, Output, block_path, quote, unquote
 from embedcache.cache.schema import parse_encoder
-from embedcache.cache.strings import Strings
+from embedcache.cache.strings import Strings, valid_offsets
 from embedcache.cache.structure import (
     DamagedCacheError,
     NotACacheError,
@@ -36,8 +36,6 @@ from embedcache.html import html_table
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
-
-SCAN = 1 << 20  # elements looked at together when a whole dataset is checked
 
 
 def open_cache(path: str | os.PathLike[str]) -> Cache:
@@ -297,6 +295,17 @@ class Cache(Tabular):
             "bytes": self._map.size,
         }
 
+    def check_whole(self) -> None:
+        """Raise EmbedcacheError where the file has been cut short since it was opened.
+
+        The system fills what is missing of the last page with zeros, without a word; pages after it end the process
+        (a command says so: common/guard.py). A file that a writer has put in its place does no harm.
+        """
+        with suppress(OSError):
+            status = self.path.stat()
+            if (status.st_dev, status.st_ino) == self.inode and status.st_size < self._map.size:
+                raise _lost(self.path, "it was cut short while it was read")
+
     def close(self) -> None:
         """Let go of the map; arrays that were handed out stay valid."""
         self._map = np.empty(0, np.uint8)
@@ -327,17 +336,11 @@ class Cache(Tabular):
         for path in self.layout.datasets:
             if path.startswith((lay.TEXT, lay.COLUMNS)) and path.endswith("/offsets"):
                 end = self.layout.datasets[path.removesuffix("offsets") + "bytes"][1][0]
-                if not _valid_offsets(self.array(path), end):
+                if not valid_offsets(self.array(path), end):
                     raise _damaged(self.path, f"{path} is not in order")
         for column, classes in self.layout.classes.items():
             if not valid_codes(self.array(f"{lay.LABELS}/{quote(column)}"), len(classes)):
                 raise _damaged(self.path, f"codes of label {column!r} are out of range")
-
-
-def _valid_offsets(offsets: np.ndarray, end: int) -> bool:
-    """From 0 to ``end`` without a step back."""
-    ordered = all((np.diff(offsets[i : i + SCAN + 1]) >= 0).all() for i in range(0, len(offsets), SCAN))
-    return bool(offsets[0] == 0 and offsets[-1] == end and ordered)
 
 
 def _known(names: Sequence[str]) -> str:

@@ -72,6 +72,9 @@ def _first_places(high: np.ndarray, low: np.ndarray) -> np.ndarray:
     return first
 
 
+SCAN = 1 << 20  # elements that are looked at together
+
+
 class Spool:
     """Collects texts in unnamed files, so that memory holds none of it; they vanish with the process."""
 
@@ -125,3 +128,9 @@ class Strings(Sequence[str]):
         except UnicodeDecodeError:
             where = f"{self.name} of row {row}"
             raise EmbedcacheError(f"{where} is damaged: not UTF-8; run extract again to repair the cache") from None
+
+
+def valid_offsets(offsets: np.ndarray, end: int) -> bool:
+    """From 0 to ``end`` without a step back."""
+    ordered = all((np.diff(offsets[i : i + SCAN + 1]) >= 0).all() for i in range(0, len(offsets), SCAN))
+    return bool(offsets[0] == 0 and offsets[-1] == end and ordered)

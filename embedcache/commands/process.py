@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from embedcache.common import guard
 from embedcache.common.machine import cap_threads
 from embedcache.errors import EmbedcacheError
 from embedcache.options import CommaList
@@ -30,6 +31,7 @@ def prepare_process() -> None:
     # Read when torch loads. Waiting threads that spin cost PyTorch most of its speed where others use the cores too.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("JOBLIB_MULTIPROCESSING", "0")  # joblib warns where /dev/shm is missing; we use no processes
+    guard.install()
     for note in cap_threads():
         click.echo(f"Note: {note}.", err=True)
 

@@ -193,6 +193,7 @@ class Job:
         try:
             results = [self._result(column, bank) for column in self.trainer.columns]
             report = self._report(results, bank, start)
+            self.cache.check_whole()
             self._write(results, report, bank)
         except KeyboardInterrupt:
             raise self.trainer.interrupted(bank.by_identity(), len(bank.by_identity())) from None
