@@ -132,6 +132,11 @@ def extract(
         EmbedcacheError: bad input, another encoder's cache, no space, another writer; what existed stays as it was.
     """
     started = time.perf_counter()
+    if hasattr(inputs, "columns"):
+        raise EmbedcacheError(
+            f"extract reads files, not a {type(inputs).__name__}: write it first, frame.to_parquet('texts.parquet'), and "
+            "name that file"
+        )
     target = Path(os.path.realpath(cache))
     paths = [Path(path) for path in ([inputs] if isinstance(inputs, (str, os.PathLike)) else inputs)]
     kept = (keep,) if isinstance(keep, str) else tuple(keep)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,17 +30,21 @@ if TYPE_CHECKING:
 MOST_FILTERS = 64  # of --where that a Searcher remembers
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Query:
-    """What to look for: texts (str) and rows of the cache (int) that it should be like, and unlike.
+    """What to look for: texts (str) and rows of the cache (int) that it should be like, and unlike; one or several.
 
     The vector looked for is that of the example. Of several, with p and n the means of the likes' and the unlikes'
     vectors, it is p + (p - n), as in Qdrant's "average vector" recommendations: away from the unlikes as far as they
-    are from the likes. The rows named are not found.
+    are from the likes. The rows named are not found. Raises EmbedcacheError for what is neither text nor row.
     """
 
     like: tuple[str | int, ...]
-    unlike: tuple[str | int, ...] = ()
+    unlike: tuple[str | int, ...]
+
+    def __init__(self, like: str | int | Iterable[str | int], unlike: str | int | Iterable[str | int] = ()) -> None:
+        object.__setattr__(self, "like", _examples(like))  # frozen: only here
+        object.__setattr__(self, "unlike", _examples(unlike))
 
     @property
     def rows(self) -> set[int]:
@@ -332,6 +337,16 @@ class Searcher:
         ]
 
 
+def _examples(given: str | int | Iterable[str | int]) -> tuple[str | int, ...]:
+    """Texts and row numbers; a text alone is one, not its letters."""
+    several = given if isinstance(given, Iterable) and not isinstance(given, str) else (given,)
+    try:
+        return tuple(str(one) if isinstance(one, str) else operator.index(one) for one in several)
+    except TypeError:
+        wrong = next(one for one in several if not isinstance(one, (str, int)))
+        raise EmbedcacheError(f"an example is a text or the number of a row, not {wrong!r}") from None
+
+
 def _queries(queries: str | Query | Sequence[str | Query]) -> list[Query]:
     """Raises EmbedcacheError: something else than texts and queries, with its place."""
     if isinstance(queries, (str, Query)):
@@ -341,9 +356,9 @@ def _queries(queries: str | Query | Sequence[str | Query]) -> list[Query]:
     asked = []
     for place, one in enumerate(queries):
         if not isinstance(one, (str, Query)):
-            also = f"; row {one} of the cache is Query(({one},))" if isinstance(one, int) else ""
+            also = f"; row {one} of the cache is Query({one})" if isinstance(one, int) else ""
             raise EmbedcacheError(f"query {place} is neither a text nor a Query but {one!r}{also}")
-        asked.append(Query((one,)) if isinstance(one, str) else one)
+        asked.append(Query(one) if isinstance(one, str) else one)
     return asked
 
 

@@ -103,7 +103,7 @@ def test_names_that_are_taken() -> None:
     ("queries", "message"),
     [
         (3, "takes a text, a Query or a list of them, not int"),
-        (["a", 3], r"query 1 is neither a text nor a Query but 3; row 3 of the cache is Query\(\(3,\)\)"),
+        (["a", 3], r"query 1 is neither a text nor a Query but 3; row 3 of the cache is Query\(3\)"),
         ([None], "query 0 is neither a text nor a Query but None"),
         (pd.DataFrame({"text": ["a"]}), "not DataFrame"),
     ],
@@ -200,3 +200,19 @@ def test_a_damaged_text_is_named(cache: Path, tmp_path: Path) -> None:
 def test_an_empty_cache_is_true(tmp_path: Path) -> None:
     with ec.open_cache(make_cache(tmp_path / "c.h5", [], np.zeros((0, 4), np.float16), {"label": []})) as opened:
         assert opened and len(opened) == 0 and opened.to_pandas(vectors="cls").empty
+
+
+def test_an_example_is_no_row_of_letters(cache: Path) -> None:
+    assert ec.Query("dull") == ec.Query(("dull",)) == ec.Query(["dull"], unlike=[]) and ec.Query("dull").texts == [
+        "dull"
+    ]
+    assert ec.Query(np.int64(7), unlike="too long").rows == {7}
+    assert ec.Query(("a", 7), unlike=np.array([12, 13])).unlike == (12, 13)
+    for wrong in (3.5, None, ["a", 2.0]):
+        with pytest.raises(EmbedcacheError, match="an example is a text or the number of a row, not"):
+            ec.Query(wrong)  # type: ignore[arg-type]
+
+
+def test_extract_says_how_a_frame_is_read(tmp_path: Path) -> None:
+    with pytest.raises(EmbedcacheError, match="reads files, not a DataFrame: write it first"):
+        ec.extract(pd.DataFrame({"text": ["a"]}), tmp_path / "c.h5")  # type: ignore[arg-type]

@@ -91,15 +91,19 @@ def _refuse(values: list[Any]) -> NoReturn:
     raise EmbedcacheError(f"text {place} is {kind}: {values[place]!r:.40}{others}; {what}")
 
 
+def is_missing(value: Any) -> bool:
+    """None, NaN, and what pandas has for it."""
+    return value is None or type(value).__name__ in ("NAType", "NaTType") or (value != value) is True
+
+
 def _kind(value: Any) -> str:
-    name = type(value).__name__
-    if value is None or name in ("NAType", "NaTType") or (isinstance(value, float) and value != value):
+    if is_missing(value):
         return "missing"
     if isinstance(value, (int, float)) or hasattr(value, "dtype"):
         return "a number"
     if isinstance(value, (list, tuple)):
         return "a list"
-    return "bytes" if isinstance(value, (bytes, bytearray)) else f"of type {name}"
+    return "bytes" if isinstance(value, (bytes, bytearray)) else f"of type {type(value).__name__}"
 
 
 def _encodable(text: str) -> bool:

@@ -6,11 +6,12 @@ import contextlib
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
 from embedcache.common.labels import Codes, Labels, LabelWarning, unlabelled
+from embedcache.common.texts import is_missing
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.bank import KINDS, View, balanced_weight
 from embedcache.heads.spec import LARGEST
@@ -237,12 +238,35 @@ def _labels(y: Any, n: int) -> np.ndarray:
     # One by one: NumPy would make "nan" of a NaN beside strings.
     labels = np.fromiter(y, object, len(y)) if isinstance(y, (list, tuple)) else to_numpy(y)
     if labels.dtype == object:
-        if len({isinstance(label, str) for label in labels.flat}) > 1 or any(label is None for label in labels.flat):
-            raise EmbedcacheError("y must be all integers or all strings, without missing values")
+        _check_alike(labels.ravel().tolist())
         with contextlib.suppress(ValueError):  # lists of several lengths stay objects
             labels = np.array(labels.tolist())
     if labels.shape != (n,):
         raise EmbedcacheError(f"X has {n} rows, but y has shape {list(labels.shape)}")
+    if labels.dtype.kind == "f" and np.isnan(labels).any():
+        _refuse_missing(int(np.isnan(labels).argmax()), int(np.isnan(labels).sum()), n)
     if labels.dtype.kind not in "iubU":
-        raise EmbedcacheError(f"y must hold integers or strings, not {labels.dtype}")
+        raise EmbedcacheError(
+            f"y must hold integers or strings, not {labels.dtype}: y.astype(int), or task='regression' for numbers"
+        )
     return labels
+
+
+def _check_alike(labels: Sequence[Any]) -> None:
+    """Raises EmbedcacheError for missing labels, or strings beside others."""
+    missing = [i for i, label in enumerate(labels) if is_missing(label)]
+    if missing:
+        _refuse_missing(missing[0], len(missing), len(labels))
+    kinds = [isinstance(label, str) for label in labels]
+    if len(set(kinds)) > 1:
+        i = kinds.index(not kinds[0])
+        raise EmbedcacheError(
+            f"y must be all integers or all strings, but {labels[i]!r} at place {i} is not what {labels[0]!r} is"
+        )
+
+
+def _refuse_missing(first: int, count: int, n: int) -> NoReturn:
+    raise EmbedcacheError(
+        f"y must be without missing values, but {count:,} of {n:,} are missing, the first at place {first}: leave such "
+        "rows out of X and y"
+    )

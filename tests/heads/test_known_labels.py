@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.model_selection import cross_val_score
 
@@ -129,3 +130,18 @@ def test_torch_reads_the_codes(cache: Path) -> None:
 
     codes = open_labels(cache)[1].codes
     assert torch.tensor(codes.copy()).tolist() == codes.tolist()
+
+
+@pytest.mark.parametrize(
+    ("y", "message"),
+    [
+        (pd.Series(["a", "b", None, "a", pd.NA, "b"]), "2 of 6 are missing, the first at place 2: leave such rows out"),
+        ([1, None, 2, 1, 2, 1], "1 of 6 are missing, the first at place 1"),
+        (np.array([1, 0, np.nan, 1, 1, 1]), "1 of 6 are missing, the first at place 2"),
+        ([1, 2, "a", 1, 2, 1], "all integers or all strings, but 'a' at place 2 is not what 1 is"),
+        (np.array([1.5, 0, 1, 1, 1, 1]), r"not float64: y\.astype\(int\), or task='regression'"),
+    ],
+)
+def test_gaps_in_labels_of_ones_own(y: Any, message: str) -> None:
+    with pytest.raises(EmbedcacheError, match=message):
+        ec.train_heads(np.eye(6, dtype=np.float32), y, GRID)
