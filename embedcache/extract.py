@@ -134,8 +134,8 @@ def extract(
     started = time.perf_counter()
     if hasattr(inputs, "columns"):
         raise EmbedcacheError(
-            f"extract reads files, not a {type(inputs).__name__}: write it first, frame.to_parquet('texts.parquet'), and "
-            "name that file"
+            f"extract reads files, not a {type(inputs).__name__}: write it first, frame.to_parquet('texts.parquet'), "
+            "and name that file"
         )
     target = Path(os.path.realpath(cache))
     paths = [Path(path) for path in ([inputs] if isinstance(inputs, (str, os.PathLike)) else inputs)]

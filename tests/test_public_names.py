@@ -89,6 +89,7 @@ ANOTHER_NAME = {"cache": {"cache_path", "path"}}
 # What one of the two has, or has otherwise, and why. (command, parameter) -> reason.
 DIFFERENT: dict[tuple[str, str], str] = {
     ("predict", "input"): "the command also takes texts instead",
+    ("search", "columns"): "which kept columns the screen shows: Found has them all",
 }
 
 

@@ -223,7 +223,7 @@ def test_damaged_files_are_said_so(tmp_path) -> None:
     with pytest.raises(EmbedcacheError, match="no such file"):
         TrainedHead.load(tmp_path / "none.safetensors")
     (tmp_path / "text").write_text("hello")
-    with pytest.raises(EmbedcacheError, match="no saved head"):
+    with pytest.raises(EmbedcacheError, match="not a saved head"):
         TrainedHead.load(tmp_path / "text")
     from safetensors.numpy import save_file
 
