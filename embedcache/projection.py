@@ -88,7 +88,7 @@ def load_map(path: str | Path, cache: Cache, pooling: str = "cls", layer: int = 
             if file.metadata() != _about(cache, pooling, layer):
                 return None
             points: np.ndarray = file.get_tensor("points")
-    except (OSError, SafetensorError):
+    except (OSError, SafetensorError, ValueError, TypeError, AttributeError):  # a type of numbers that NumPy lacks
         return None
     right = points.shape == (cache.rows, 2) and points.dtype == np.float32 and np.isfinite(points).all()
     return points if right else None

@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from transformers import BertConfig, BertModel
 
+import embedcache as ec
 from embedcache.audit import audit_cache
 from embedcache.cache import open_cache
-from embedcache.classifier import Classifier
 from embedcache.extract import extract
 from embedcache.heads.job import train_head
 from embedcache.index.making import index_cache
@@ -80,7 +80,7 @@ def write_encoder(folder: Path) -> None:
 
 def answers(run: Path) -> list[dict]:
     """What the run says of TEXTS."""
-    return [one.to_dict() for one in Classifier.load(run, device="cpu").predict(TEXTS)]
+    return [one.to_dict() for one in ec.Classifier.load(run, device="cpu").predict(TEXTS)]
 
 
 if __name__ == "__main__":

@@ -119,7 +119,7 @@ def test_the_help_shows_what_holds(folder: Path) -> None:
         ("[audit]\npooling = 'max'", ["[audit] pooling:", "max"]),
         ("[audit]\njson = 1", ["[audit] json = 1", "true or false"]),
         ("[extract]\nmax-length = 0", ["[extract] max-length:"]),
-        ("[audit\nfolds = 3", ["no TOML", "line 1"]),
+        ("[audit\nfolds = 3", ["not TOML", "line 1"]),
         ("[extract]\ntrust-remote-code = true", ["trust-remote-code", "not taken from a file"]),
         ("[predict]\ntrust_remote_code = false", ["trust_remote_code", "not taken from a file"]),
         ("[serve]\ntoken = 'x'", ["token", "EMBEDCACHE_TOKEN"]),
@@ -142,7 +142,7 @@ def test_files_that_cannot_be_read(folder: Path) -> None:
         result = run("--config", name, "info", "c.h5")
         assert result.exit_code == 2 and f"cannot read {name}" in result.stderr
     (folder / "bytes.toml").write_bytes(b"\xff\xfe\x00")
-    assert "no TOML" in run("--config", "bytes.toml", "info", "c.h5").stderr
+    assert "not TOML" in run("--config", "bytes.toml", "info", "c.h5").stderr
     result = run("--config", "none.toml", "--version")
     assert result.exit_code == 0
 

@@ -21,6 +21,7 @@ import click
 from embedcache.commands.common import Commands
 
 FILE = "embedcache.toml"
+MOST_BYTES = 1 << 20
 # A file that merely lies in the folder may be another person's: it must not run code that comes with a model, join a
 # cluster (whose members run what they are sent), or open a server to the network.
 NEVER = {
@@ -96,9 +97,14 @@ def _read(path: Path) -> dict[str, Any]:
         import tomli as tomllib  # type: ignore[import-not-found, unused-ignore]
     try:
         with path.open("rb") as file:
-            return tomllib.load(file)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise click.UsageError(f"{path} is no TOML: {' '.join(str(error).split())}") from None
+            data = file.read(MOST_BYTES + 1)
+        if len(data) > MOST_BYTES:
+            raise click.UsageError(f"{path} is larger than {MOST_BYTES >> 20} MB: it holds a few lines of defaults")
+        return tomllib.loads(data.decode("utf-8"))
+    except RecursionError:
+        raise click.UsageError(f"{path} is not TOML that can be read: it is nested too deeply") from None
+    except ValueError as error:  # TOMLDecodeError, UnicodeDecodeError, a number of thousands of digits
+        raise click.UsageError(f"{path} is not TOML: {' '.join(str(error).split())[:200]}") from None
     except OSError as error:
         raise click.UsageError(f"cannot read {path}: {error.strerror or error}; --config names the file") from None
 

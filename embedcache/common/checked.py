@@ -62,7 +62,7 @@ def parse_json(data: bytes | str) -> Any:
     except RecursionError:
         raise SchemaError(f"it is nested deeper than {MOST_DEPTH} levels") from None
     except ValueError as error:
-        raise SchemaError(f"it is not JSON ({error})") from None
+        raise SchemaError(f"it is not JSON ({str(error).removeprefix('JSON is malformed: ')})") from None
     level = [document]
     for _ in range(MOST_DEPTH + 2):
         level = [one for one in level if isinstance(one, (dict, list))]

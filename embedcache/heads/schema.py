@@ -22,7 +22,6 @@ from embedcache.common.checked import (
     SchemaError,
     Share,
     conform,
-    read_table,
 )
 from embedcache.errors import EmbedcacheError
 
@@ -130,6 +129,12 @@ class Fold(msgspec.Struct):
     val: Count
 
 
+class Digests(msgspec.Struct):
+    train: Digest
+    val: Digest
+    test: Digest
+
+
 class Split(msgspec.Struct):
     train: Count
     val: Count
@@ -141,7 +146,7 @@ class Split(msgspec.Struct):
     group: str | None = None
     folds: list[Fold] | None = None
     seed: str | int | None = None
-    digests: dict[str, Digest] | Optional = UNSET
+    digests: Digests | Optional = UNSET
 
 
 class Spread(msgspec.Struct):
@@ -288,10 +293,7 @@ def check_info(info: Mapping[str, Any]) -> None:
             _check_evaluation(one, found.classes, f"evaluation.{side}")
     _check_mistakes(info, found)
     _check_folds(info, found)
-    if found.targets is not UNSET:
-        for side, about in found.targets.items():
-            if isinstance(about.counts, list) and len(about.counts) > len(found.classes):
-                raise SchemaError(f"targets.{side}.counts has more classes than there are")
+    _check_targets(found)
 
 
 def check_head(head: Head, where: str) -> None:
@@ -337,6 +339,20 @@ def _check_mistakes(info: Mapping[str, Any], found: Info) -> None:
             conform(some, list[kind], f"mistakes.{side}")  # type: ignore[valid-type]
 
 
+def _check_targets(found: Info) -> None:
+    """Of each side with rows: how many of each class, or how the values are spread."""
+    if not isinstance(found.targets, dict) or not found.targets:
+        return
+    values = ("mean", "std", "min", "max", "median") if found.kind == "regression" else ("counts",)
+    if "train" not in found.targets or not found.targets["train"].rows:
+        raise SchemaError("targets has no training rows")
+    for side, about in found.targets.items():
+        if about.rows and UNSET in [getattr(about, name) for name in values]:
+            raise SchemaError(f"targets.{side} lacks {' or '.join(values)}")
+        if isinstance(about.counts, list) and len(about.counts) > len(found.classes):
+            raise SchemaError(f"targets.{side}.counts has more classes than there are")
+
+
 def _check_folds(info: Mapping[str, Any], found: Info) -> None:
     """The chosen head is among the heads: as such, or in each fold."""
     if found.best is UNSET:
@@ -350,35 +366,6 @@ def _check_folds(info: Mapping[str, Any], found: Info) -> None:
         history = found.heads[name].history
         if (history or folds) and {"train_loss", "val_loss", main} - set(history):
             raise SchemaError(f"heads[{name!r}].history lacks train_loss, val_loss or {main}")
-
-
-# ---- tables ----
-
-TEXTS = frozenset({"name", "status", "schedule", "class_weight"})  # columns of leaderboard.csv that hold no numbers
-BOARD = ("rank", "name", "status", "hidden", "best_epoch")
-
-
-def read_leaderboard(data: bytes, info: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The rows of leaderboard.csv, best first, numbers as numbers. Raises SchemaError."""
-    rows = read_table(data, TEXTS)
-    entries = {name.split("/fold-")[0] for name in info["heads"]}
-    for row in rows:
-        for name in BOARD:
-            if row.get(name) is None:
-                raise SchemaError(f"{name} is missing")
-        if row["name"] not in entries:
-            raise SchemaError(f"run.json has no head {row['name']!r}")
-    if not rows:
-        raise SchemaError("it has no rows")
-    return rows
-
-
-def read_history(data: bytes) -> list[dict[str, Any]]:
-    """The rows of history.csv. Raises SchemaError."""
-    rows = read_table(data, frozenset({"head"}))
-    for row in rows:
-        conform(row.get("epoch"), Count, "epoch")
-    return rows
 
 
 def damaged(path: Any, error: Exception) -> EmbedcacheError:

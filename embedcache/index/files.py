@@ -18,8 +18,10 @@ import numpy as np
 
 from embedcache.cache import Cache
 from embedcache.cache.layout import BLOCK_ROWS
+from embedcache.common.checked import SchemaError, conform, parse_json
 from embedcache.common.whole_file import Output, whole_binary
 from embedcache.errors import EmbedcacheError
+from embedcache.index.schema import Footer
 
 MAGIC = b"embedcache index\n"
 FORMAT_VERSION = 2  # 1 was a bare FAISS file with a .json beside it
@@ -135,14 +137,9 @@ def read(path: Path) -> tuple[About, dict[str, np.ndarray]]:
     try:
         places = footer.pop("sections")
         about = About(**{one.name: footer[one.name] for one in fields(About)})
-        sections = {str(name): _section(data, *place) for name, place in places.items()}
-        numbers = (about.rows, about.dim, about.trained_rows, about.layer)
-        texts = (about.kind, about.pooling)
-        right = all(type(one) is int for one in numbers) and all(type(one) is str for one in texts)
-        if not right or about.rows < 1 or about.dim < 1 or not isinstance(about.parameters, dict):
-            raise ValueError("its footer makes no sense")
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise SpoiltError(str(error) or "its footer makes no sense") from None
+        sections = {name: _section(data, *place) for name, place in places.items()}
+    except ValueError as error:
+        raise SpoiltError(str(error)) from None
     return about, sections
 
 
@@ -156,12 +153,14 @@ def _footer(data: np.ndarray) -> dict[str, Any]:
     if blake2b(text, digest_size=16).digest() != bytes(data[-16:]):
         raise SpoiltError("its footer does not have its checksum")
     try:
-        footer = json.loads(text)
-        if footer["format_version"] != FORMAT_VERSION:
-            raise SpoiltError(f"it is of format {footer['format_version']}, not {FORMAT_VERSION}")
-        return dict(footer)
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        footer: dict[str, Any] = parse_json(text)
+        version = conform(footer.get("format_version") if isinstance(footer, dict) else None, int, "format_version")
+        if version != FORMAT_VERSION:
+            raise SpoiltError(f"it is of format {version}, not {FORMAT_VERSION}")
+        conform(footer, Footer)
+    except SchemaError as error:
         raise SpoiltError(f"its footer makes no sense: {error}") from None
+    return footer
 
 
 def _section(data: np.ndarray, start: int, size: int, digest: str) -> np.ndarray:

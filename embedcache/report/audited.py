@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
+from embedcache.common.checked import SchemaError, conform, read_json
 from embedcache.errors import EmbedcacheError
+from embedcache.report.audit_schema import Audit
 from embedcache.report.blocks import Facts, Mistakes, Section, Table, Words, count
 from embedcache.screen import number, plural
 
 FILE = "audit.json"  # in a run's folder it is taken without being named
 LABELS, GROUPS, ROWS, OUTLIERS = 20, 10, 4, 10  # that are shown; rows of a group
-LISTS = ("labels", "duplicates", "outliers")
 
 
 def read_audit(path: Path) -> dict[str, Any]:
@@ -20,15 +20,12 @@ def read_audit(path: Path) -> dict[str, Any]:
     path = path.with_suffix(".json") if path.suffix.lower() == ".csv" else path
     again = "embedcache audit CACHE -o audit.csv writes one"
     try:
-        audit: dict[str, Any] = json.loads(path.read_text("utf-8"))
-        lists = all(isinstance(audit[name], list) for name in LISTS)
-        if not lists or not isinstance(audit["found"], dict) or not isinstance(audit["label"], str):
-            raise ValueError("no audit's report")
-        audit_section(audit, "")  # whether all is there
+        audit: dict[str, Any] = read_json(path)
+        conform(audit, Audit)
     except OSError as error:
         raise EmbedcacheError(f"cannot read {path}: {error.strerror}; {again}") from None
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-        raise EmbedcacheError(f"{path} is no report of an audit, or damaged ({error}); {again}") from None
+    except SchemaError as error:
+        raise EmbedcacheError(f"{path} is not the report of an audit, or is damaged ({error}); {again}") from None
     return audit
 
 

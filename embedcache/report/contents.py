@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 
 from embedcache.cache import Cache, open_cache
-from embedcache.common.checked import SchemaError
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.column import TOP, ColumnReport
-from embedcache.heads.run import LEADERBOARD, Run, read_file, require_keys
-from embedcache.heads.schema import damaged, read_leaderboard
+from embedcache.heads.run import Run, require_keys
+from embedcache.heads.run_tables import read_leaderboard
 
 NEEDED = ("label", "kind", "split", "best", "baselines", "cache", "pooling", "layer", "dtype")  # of run.json
 LONGEST_TEXT = 1000  # characters of a mistake's text
@@ -76,7 +75,7 @@ def read_contents(run: Run, cache: str | Path | None = None) -> Contents:
 def _read_column(run: Run) -> ColumnContents:
     info = run.info
     require_keys(run, *NEEDED)
-    leaderboard = _read_leaderboard(run)
+    leaderboard = read_leaderboard(run)
     report = ColumnReport(
         label=str(info["label"]),
         kind=run.best.kind,
@@ -92,13 +91,6 @@ def _read_column(run: Run) -> ColumnContents:
     )
     mistakes = {side: [dict(one) for one in some] for side, some in info.get("mistakes", {}).items()}
     return ColumnContents(report, leaderboard, _read_curves(info, leaderboard), mistakes, info)
-
-
-def _read_leaderboard(run: Run) -> list[dict[str, Any]]:
-    try:
-        return read_leaderboard(read_file(run, LEADERBOARD), run.info)
-    except SchemaError as error:
-        raise damaged(run.path / LEADERBOARD, error) from None
 
 
 def _read_curves(info: dict[str, Any], leaderboard: list[dict[str, Any]]) -> dict[str, np.ndarray]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-from pathlib import Path
 from typing import Any
 
 from embedcache.heads.metrics import main_score
-from embedcache.heads.run import HISTORY, LEADERBOARD, Run
+from embedcache.heads.run import Run
+from embedcache.heads.run_tables import read_history, read_leaderboard
 
 MOST_HEADS = 200  # that are listed
 MOST_CURVES = 50  # heads, the best ones
@@ -17,14 +16,14 @@ CURVES = ("train_loss", "val_loss", "val_accuracy", "val_macro_f1", "val_r2")
 
 
 def read_board(run: Run) -> dict[str, dict[str, Any]]:
-    """Label column -> kind, score, baselines, heads (best first) and curves. Of a file that is not there: none."""
+    """Label column -> kind, score, baselines, heads (best first), curves. Raises EmbedcacheError for a damaged file."""
     return {column: _column(one) for column, one in run.columns.items()}
 
 
 def _column(run: Run) -> dict[str, Any]:
     info, kind = run.info, run.best.kind
-    rows = _read(run.path / LEADERBOARD)
-    heads = [{name: _value(text) for name, text in row.items()} for row in rows[:MOST_HEADS]]
+    rows = read_leaderboard(run)
+    heads = rows[:MOST_HEADS]
     best = info.get("best", {})
     return {
         "kind": kind,
@@ -34,21 +33,20 @@ def _column(run: Run) -> dict[str, Any]:
         "heads": heads,
         "test": {name: value for name, value in best.items() if name.startswith("test_")},
         "baselines": info.get("baselines") or {},
-        "curves": _curves(run.path / HISTORY, [str(head["name"]) for head in heads[:MOST_CURVES]]),
+        "curves": _curves(run, [str(head["name"]) for head in heads[:MOST_CURVES]]),
     }
 
 
-def _curves(path: Path, names: list[str]) -> dict[str, dict[str, list[float | None]]]:
+def _curves(run: Run, names: list[str]) -> dict[str, dict[str, list[float | None]]]:
     """Head -> score -> its value in each epoch; of folds, their mean."""
     sums: dict[str, dict[str, dict[int, list[float]]]] = {name: {} for name in names}
-    for row in _read(path):
-        head = sums.get(row.get("head", ""))
+    for row in read_history(run):
+        head = sums.get(row.get("head") or "")
         if head is None:
             continue
         for score in CURVES:
-            value = _value(row.get(score, ""))
-            if isinstance(value, (int, float)):
-                head.setdefault(score, {}).setdefault(int(row["epoch"]), []).append(float(value))
+            if row.get(score) is not None:
+                head.setdefault(score, {}).setdefault(row["epoch"], []).append(float(row[score]))
     return {
         name: {score: _series(epochs) for score, epochs in scores.items()} for name, scores in sums.items() if scores
     }
@@ -59,25 +57,5 @@ def _series(epochs: dict[int, list[float]]) -> list[float | None]:
     return [sum(epochs[i]) / len(epochs[i]) if i in epochs else None for i in range(length)]
 
 
-def _read(path: Path) -> list[dict[str, str]]:
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            return list(csv.DictReader(file))
-    except FileNotFoundError:
-        return []
-
-
-def _differ(rows: list[dict[str, str]], name: str) -> bool:
+def _differ(rows: list[dict[str, Any]], name: str) -> bool:
     return len({row.get(name) for row in rows}) > 1
-
-
-def _value(text: str | None) -> int | float | str | None:
-    """A cell of a CSV as JSON has it; what is not finite is None."""
-    if not text or text.lower() in ("nan", "inf", "-inf", "none"):
-        return None if not text or text.lower() != "none" else "none"
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text

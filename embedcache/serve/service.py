@@ -12,7 +12,7 @@ import numpy as np
 from embedcache.cache import open_cache
 from embedcache.classifier import Classifier, Prediction, check_same_encoder
 from embedcache.errors import EmbedcacheError
-from embedcache.heads.run import Run, load_run
+from embedcache.heads.run import Run, require_keys, with_run
 from embedcache.index import default_path
 from embedcache.search import Answer, Query, Searcher
 from embedcache.serve.batching import Batcher
@@ -65,6 +65,7 @@ class Service:
         encoder: Encoder | None = None,
         no_encoder: str = "",
         run: Run | None = None,
+        board: dict[str, dict[str, Any]] | None = None,
         limits: Limits | None = None,
         tell_batch: Callable[[str, int], None] = lambda kind, jobs: None,
     ) -> None:
@@ -73,7 +74,7 @@ class Service:
         self.limits, self.no_encoder = limits, no_encoder
         self.encoder = encoder
         self.classifier = None if run is None else Classifier(run, encoder)
-        self.board = {} if run is None else read_board(run)
+        self.board = board or {}
         self.kept = kept_columns(self.cache)
         self._sides = None if run is None else TextSides(run, self.cache)
         self.map = LiveMap(searcher.cache, searcher.index.pooling, searcher.index.layer)
@@ -122,7 +123,9 @@ class Service:
         from embedcache.encoder.folder import resolve_device
 
         device = resolve_device(device)
-        loaded = None if run is None else load_run(run)
+        loaded, board = (None, {}) if run is None else with_run(run, lambda one: (one, read_board(one)))
+        if loaded is not None:
+            require_keys(loaded, "encoder", "pooling", "layer", "dtype")
         if loaded is not None and pooling is None and layer is None and index is None:
             pooling, layer = _output_of_run(loaded, cache)
         searcher = Searcher.open(cache, index=index, pooling=pooling, layer=layer)
@@ -130,17 +133,23 @@ class Service:
             if loaded is not None:
                 check_same_encoder(loaded, searcher.cache)
             encoder, no_encoder = _load_encoder(searcher.cache, model, device, trust_remote_code)
-            service = cls(searcher, encoder=encoder, no_encoder=no_encoder, run=loaded, limits=limits)
+            service = cls(searcher, encoder=encoder, no_encoder=no_encoder, run=loaded, board=board, limits=limits)
         except BaseException:
             searcher.close()
             raise
-        service.warm()
+        try:
+            service.warm()
+        except BaseException:
+            service.close()
+            raise
         return service
 
     def warm(self) -> None:
         """Whatever is loaded or compiled with the first question."""
         self.searcher.index.prepare()
         encoded = self._encode([("good",)])[0] if self.encoder is not None else None
+        if self.classifier is not None and encoded:  # weights that give no numbers show at once
+            self._labelled(["good"], encoded["good"][[self._outputs.index(self._head_output)]])
         query = Query(("good",)) if encoded else Query((0,))
         try:
             self._search([Search(query, 1, encoded=encoded)])

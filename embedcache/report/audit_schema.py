@@ -1,0 +1,52 @@
+"""What the report of a run reads of an audit's JSON."""
+
+from __future__ import annotations
+
+import msgspec
+
+from embedcache.common.checked import Count, Number
+
+
+class Row(msgspec.Struct):
+    row: Count
+    id: str | None
+    text: str
+    label: str | None
+    split: str | None
+
+
+class LabelIssue(Row):
+    suggested: str
+    suggested_probability: Number
+    heads: Number | None
+    neighbours: Number | None
+    words: Number | None
+
+
+class Duplicates(msgspec.Struct):
+    kind: str
+    rows: list[Row]
+
+
+class Outlier(Row):
+    score: Number
+
+
+class Found(msgspec.Struct):
+    label: Count
+    duplicate: Count
+    across: Count
+    outlier: Count
+
+
+class Audit(msgspec.Struct):
+    cache: str
+    label: str
+    rows: Count
+    judged: Count
+    split: str | None
+    weights: dict[str, Number]
+    found: Found
+    labels: list[LabelIssue]
+    duplicates: list[Duplicates]
+    outliers: list[Outlier]
