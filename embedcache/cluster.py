@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from embedcache.common.machine import usable_cores
+from embedcache.common.reaper import Reaper
 from embedcache.errors import EmbedcacheError
 
 CORES = 16  # of one actor on a CPU, at most, unless --workers says otherwise
@@ -18,6 +19,8 @@ CORES = 16  # of one actor on a CPU, at most, unless --workers says otherwise
 
 class Cluster:
     """A connection to Ray, that ends with ``close`` unless it was there before.
+
+    Processes that are started here end with this one, even where it is killed: Ray itself leaves some of them behind.
 
     Raises:
         EmbedcacheError: Ray is not installed, or nothing answers at the address.
@@ -34,9 +37,15 @@ class Cluster:
         except ImportError:
             raise EmbedcacheError("--ray and --workers need Ray: pip install 'embedcache[ray]'") from None
         self._mine = not self.ray.is_initialized()
+        self._reaper: Reaper | None = None
         if self._mine:
             before = signal.getsignal(signal.SIGTERM)
-            self._connect(address, max(usable_cores(), workers or 1) if local else None)
+            if local:
+                self._reaper = Reaper()
+                with self._reaper:
+                    self._connect(address, max(usable_cores(), workers or 1))
+            else:
+                self._connect(address, None)
             if threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGTERM, before)  # Ray has put its own there, which would end without a word
             _silence()
@@ -61,6 +70,8 @@ class Cluster:
     def close(self) -> None:
         if self._mine:
             self.ray.shutdown()
+        if self._reaper is not None:
+            self._reaper.close()
 
 
 def _check_address(address: str) -> None:
