@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from embedcache.classifier import Classifier, Prediction, Predictions
     from embedcache.common.labels import Labels, LabelWarning
     from embedcache.errors import EmbedcacheError
+    from embedcache.evaluation import EvaluationReport, evaluate
     from embedcache.export import ExportReport, export_run
     from embedcache.extract import ExtractReport, extract
     from embedcache.heads.run import Run, load_heads, load_run
@@ -47,6 +48,7 @@ _HOME = {
     "Classifier": "embedcache.classifier",
     "EmbedcacheError": "embedcache.errors",
     "EngineWarning": "embedcache.heads.train",
+    "EvaluationReport": "embedcache.evaluation",
     "ExportReport": "embedcache.export",
     "ExtractReport": "embedcache.extract",
     "FileReport": "embedcache.predict",
@@ -73,6 +75,7 @@ _HOME = {
     "TrainedHead": "embedcache.heads.trained",
     "VerifyReport": "embedcache.cache",
     "audit_cache": "embedcache.audit",
+    "evaluate": "embedcache.evaluation",
     "export_run": "embedcache.export",
     "extract": "embedcache.extract",
     "head_grid": "embedcache.heads.spec",
@@ -100,6 +103,7 @@ __all__ = [
     "Classifier",
     "EmbedcacheError",
     "EngineWarning",
+    "EvaluationReport",
     "ExportReport",
     "ExtractReport",
     "FileReport",
@@ -127,6 +131,7 @@ __all__ = [
     "VerifyReport",
     "__version__",
     "audit_cache",
+    "evaluate",
     "export_run",
     "extract",
     "head_grid",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from embedcache import __version__
-from embedcache.commands import audit, caches, completion, doctor, heads, index, predict, report, search, serve
+from embedcache.commands import audit, caches, completion, doctor, evaluate, heads, index, predict, report, search, serve
 from embedcache.commands.config import ConfiguredCommands
 
 SETTINGS = {
@@ -31,6 +31,7 @@ for command in (
     caches.verify,
     heads.train_head,
     predict.predict,
+    evaluate.evaluate,
     heads.export,
     report.report,
     index.index,

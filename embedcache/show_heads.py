@@ -113,7 +113,7 @@ def _column(report: ColumnReport, titled: bool) -> None:
     evaluation = report.evaluation["test"] or report.evaluation["val"]
     if evaluation and report.kind != "regression":
         side = "test" if report.evaluation["test"] else "validation"
-        print_tables("", *_per_class(evaluation, side), *_confusion(evaluation, report.classes))
+        print_tables("", *class_table(evaluation, f"{side} rows"), *confusion_table(evaluation, report.classes))
         click.echo(_calibration(report.evaluation))
     for note in report.notes:
         click.echo(f"Note: {cell(note)}")
@@ -196,7 +196,7 @@ def _with_settings(
     return table if fits(table) else narrow
 
 
-def _per_class(evaluation: dict[str, Any], side: str) -> list[Table | str]:
+def class_table(evaluation: dict[str, Any], rows: str) -> list[Table | str]:
     """Precision, recall and F1 of each class; of many classes the five of the best and of the worst F1."""
     classes, which = evaluation["per_class"], ""
     if len(classes) > MANY_CLASSES:
@@ -208,10 +208,10 @@ def _per_class(evaluation: dict[str, Any], side: str) -> list[Table | str]:
     for i, one in enumerate(classes):
         scores = (number(one[key]) for key in ("precision", "recall", "f1"))
         table.add_row(cell(one["label"], 40), *scores, f"{one['support']:,}", end_section=bool(which) and i == 4)
-    return [f"The chosen head on the {evaluation['rows']:,} {side} rows{which}:", table]
+    return [f"The chosen head on the {evaluation['rows']:,} {rows}{which}:", table]
 
 
-def _confusion(evaluation: dict[str, Any], classes: list[str]) -> list[Table | str]:
+def confusion_table(evaluation: dict[str, Any], classes: list[str]) -> list[Table | str]:
     """The matrix where it is small enough for the screen, else the pairs that are mixed up most."""
     matrix = evaluation.get("confusion_matrix")
     if matrix and len(classes) <= MATRIX_CLASSES:

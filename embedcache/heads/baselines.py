@@ -112,6 +112,23 @@ def run_baselines(rows: Rows) -> dict[str, Baseline]:
     }
 
 
+def predict_baselines(rows: Rows, strengths: Mapping[str, float]) -> dict[str, Baseline]:
+    """The baselines of a run again, on other test rows. strengths: name -> the penalty that was chosen then.
+
+    Trained on split.train; split.val and the folds are not looked at. Those without a strength are left out.
+    """
+    model = "ridge" if rows.kind == "regression" else "logreg"
+    makers: dict[str, tuple[Any, Any]] = {
+        f"tfidf_{model}": (TfidfFeatures, _training_texts),
+        f"vectors_{model}": (VectorFeatures, _training_vectors),
+    }
+    found = {"mean" if rows.kind == "regression" else "majority": _constant(rows)}
+    for name, (features, sample) in makers.items():
+        if name in strengths:
+            found[name] = _linear(rows, features, {rows.option: (strengths[name],)}, sample)
+    return found
+
+
 def _constant(rows: Rows) -> Baseline:
     def always(train: np.ndarray) -> Any:
         y = rows.y[train]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import resources
 from typing import Any
 
 from embedcache.html import one_line
 from embedcache.report import plots
+from embedcache.report.blocks import Part, Section
 from embedcache.report.contents import Contents
 from embedcache.report.ending import make_ending
 from embedcache.report.sections import make_parts
@@ -18,6 +20,15 @@ LONGEST = 100  # characters of a cell
 
 def make_page(contents: Contents) -> str:
     """The HTML document; the same run and texts give the same bytes."""
+    with plots.drawing():
+        parts, ending = make_parts(contents), make_ending(contents)
+    name = contents.path.resolve().name
+    created = contents.info.get("created", "")
+    return render("embedcache report", name, "report of the heads", f"Trained {created}", parts, ending)
+
+
+def render(kind: str, heading: str, what: str, line: str, parts: Sequence[Part], ending: Sequence[Section]) -> str:
+    """A page of sections. kind, line: above and under the heading. what: in the title, behind the heading."""
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
@@ -27,11 +38,11 @@ def make_page(contents: Contents) -> str:
     environment.filters["line"] = _line
     environment.filters["words"] = one_line
     environment.filters["svg"] = Markup  # of plots.py, which draws no text from the data
-    with plots.drawing():
-        parts, ending = make_parts(contents), make_ending(contents)
     return environment.from_string(page).render(
-        run=contents.path.resolve().name,
-        created=contents.info.get("created", ""),
+        kind=kind,
+        heading=heading,
+        what=what,
+        line=line,
         policy=POLICY,
         style=Markup(style),
         parts=parts,

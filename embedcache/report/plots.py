@@ -205,6 +205,26 @@ def confidence_rows(name: str, bins: list[dict[str, Any]]) -> str:
     return _svg(axes, name)
 
 
+def kept_rows(name: str, points: Sequence[dict[str, float]]) -> str:
+    """Accuracy over the share of rows that are kept, the least sure ones left out first."""
+    axes = _axes("rows kept", "accuracy")
+    axes.plot([one["kept"] for one in points], [one["accuracy"] for one in points], color=ONE)
+    axes.set_xlim(0, 1)
+    return _svg(axes, name)
+
+
+def thresholds(name: str, points: Sequence[dict[str, float]]) -> str:
+    """Precision, recall and F1 of one class over the threshold of its probability."""
+    axes = _axes("threshold", "score")
+    at = [one["threshold"] for one in points]
+    for key, label, colour in (("precision", "precision", ONE), ("recall", "recall", TWO), ("f1", "F1", THREE)):
+        axes.plot(at, [one[key] for one in points], color=colour, label=label)
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1.02)
+    axes.legend(loc="lower left")
+    return _svg(axes, name)
+
+
 def heat_map(name: str, matrix: np.ndarray) -> str:
     """A confusion matrix of many classes: the darker, the larger the share of the row's class. Numbers from 1."""
     from matplotlib.ticker import MaxNLocator

@@ -1,0 +1,101 @@
+"""What a run must beat on new rows: its baselines, trained again on the run's own training rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from embedcache.cache import open_cache
+from embedcache.errors import EmbedcacheError
+from embedcache.evaluation.targets import Aligned
+from embedcache.heads.baselines import Rows, predict_baselines
+from embedcache.heads.data import load_data
+from embedcache.heads.metrics import regression_scores, score_labels
+from embedcache.heads.run import Run
+from embedcache.heads.sides import stored_sides
+from embedcache.heads.split import SIDES, Split
+
+OPTIONS = {"regression": "alpha"}  # of the penalty; else C
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What a baseline says of n rows, in the form of y; or a note why it says nothing, or how it was trained."""
+
+    predicted: np.ndarray | None
+    note: str | None = None
+
+    def scores(self, aligned: Aligned) -> dict[str, float]:
+        """The scores that need no probability."""
+        assert self.predicted is not None
+        if aligned.kind == "regression":
+            return regression_scores(aligned.y, self.predicted)
+        accuracy, macro_f1 = score_labels(self.predicted, aligned.y.astype(np.int64))
+        return {"accuracy": accuracy, "macro_f1": macro_f1}
+
+
+def baselines_of(run: Run, texts: Sequence[str], vectors: np.ndarray, aligned: Aligned) -> dict[str, Predicted]:
+    """The run's baselines on rows with these texts and vectors [n, D], as run.json names them.
+
+    They learn from the rows of the run's cache that the run trained on. Where that cache is gone or has changed, or
+    the run is too old to say which rows these are, each has a note in place of predictions.
+    """
+    names = [name for name in run.info.get("baselines", {}) if name in _known(run)]
+    try:
+        found = _train(run, texts, vectors)
+    except EmbedcacheError as error:
+        return {name: Predicted(None, f"not scored: {error}") for name in names}
+    return {
+        name: Predicted(_spread(one.predicted["test"], aligned), one.scores.get("note"))
+        if "test" in one.predicted
+        else Predicted(None, one.scores.get("note"))
+        for name, one in found.items()
+    }
+
+
+def _known(run: Run) -> tuple[str, ...]:
+    model = "ridge" if run.best.kind == "regression" else "logreg"
+    return ("mean", "majority", f"tfidf_{model}", f"vectors_{model}")
+
+
+def _train(run: Run, texts: Sequence[str], vectors: np.ndarray) -> dict[str, Any]:
+    info = run.info
+    with open_cache(info["cache"]["path"]) as cache:
+        data = load_data(cache, str(info["label"]), info["pooling"], info["layer"], None, info["kind"])
+        if data.classes != run.classes:
+            raise EmbedcacheError(f"{cache.path} has other labels now than {run.path} was trained on")
+        sides = stored_sides(cache, run, str(run.path))
+        train = np.flatnonzero((sides == SIDES.index("train")) & data.labelled)
+        if not len(train):
+            raise EmbedcacheError(f"{cache.path} has no training row of {run.path} any more")
+        known = cache.texts
+        documents = [*(known[i] for i in train.tolist()), *texts]
+        x = np.concatenate([data.x[train], vectors.astype(data.x.dtype, copy=False)])
+        y = data.y[train]
+        unknown = np.zeros((len(texts), *y.shape[1:]), y.dtype)  # never looked at
+        n = len(train)
+        split = Split(np.arange(n), np.arange(0), np.arange(n, n + len(texts)))
+        option = OPTIONS.get(info["kind"], "C")
+        strengths = {name: float(one[option]) for name, one in info["baselines"].items() if one.get(option) is not None}
+        settings = info.get("settings", {})
+        rows = Rows(
+            documents,
+            x,
+            np.concatenate([y, unknown]),
+            split,
+            info["kind"],
+            balanced=set(settings.get("class_weight", ())) == {"balanced"},
+            standardize=bool(settings.get("standardize", True)),
+        )
+        return predict_baselines(rows, strengths)
+
+
+def _spread(predicted: np.ndarray, aligned: Aligned) -> np.ndarray:
+    """Predictions with a column for labels that no training row has."""
+    if aligned.kind != "multilabel":
+        return predicted
+    more = aligned.y.shape[1] - predicted.shape[1]
+    return np.pad(predicted.astype(np.int64), ((0, 0), (0, more)))

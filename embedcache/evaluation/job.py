@@ -1,0 +1,298 @@
+"""The job of evaluate: runs and rows with gold labels in, scores with intervals out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from embedcache.classifier import Classifier
+from embedcache.errors import EmbedcacheError
+from embedcache.evaluation.baselines import Predicted, baselines_of
+from embedcache.evaluation.curves import class_curves, confidence_curve
+from embedcache.evaluation.gold import Gold, is_cache, read_cache, read_table
+from embedcache.evaluation.report import BaselineScores, EvaluationReport, RunScores, Score
+from embedcache.evaluation.targets import Aligned, align
+from embedcache.evaluation.trained import trained_texts
+from embedcache.heads.calibration import probabilities
+from embedcache.heads.examples import Judged, find_mistakes
+from embedcache.heads.intervals import score_difference, score_interval
+from embedcache.heads.metrics import evaluate as measure
+from embedcache.heads.metrics import number
+from embedcache.heads.run import Run, load_run
+
+COMPARED = {"classification": ("accuracy", "macro_f1"), "multilabel": ("accuracy", "macro_f1"), "regression": ("r2",)}
+NAMED = 5  # labels in a note
+Progress = Callable[..., AbstractContextManager[Callable[[int, int, int], None] | None]]
+
+
+def evaluate(
+    runs: str | Path | Sequence[str | Path],
+    data: str | Path,
+    *,
+    label: str | None = None,
+    output: str | Path | None = None,
+    text: str = "text",
+    group: str | None = None,
+    where: str | Sequence[str] = (),
+    unseen: bool = False,
+    encoding: str = "utf-8",
+    baselines: bool = True,
+    model: str | Path | None = None,
+    device: str = "auto",
+    trust_remote_code: bool = False,
+    progress: Progress | None = None,
+) -> EvaluationReport:
+    """Score runs on rows whose labels are known: a table, which is encoded, or a cache, which is not.
+
+    Args:
+        runs: one run folder or several, which are then compared on the same rows.
+        data: a table of any kind that extract reads, or a cache of the runs' encoder.
+        label: the column of gold labels. None: that of the first run's own label column. A run of several label columns
+            is scored by its column of that name.
+        output: an HTML page to write.
+        text: the table's column of texts. group: a column; rows with one value are one observation for the intervals.
+        where: of a cache, only rows that meet these conditions, as in search.
+        unseen: leave out the rows whose text a run has learnt from.
+        encoding: of a text file. baselines: also train TF-IDF on each run's training rows (its cache must be there).
+        model: the encoder's folder, where it has moved. device, trust_remote_code: as in extract.
+        progress: a context manager as ``progress.progress_bar``.
+
+    Raises:
+        EmbedcacheError: no such run, column or data; gold labels of another kind than a run predicts; vectors of
+            another encoder; nothing left to score.
+    """
+    start = time.perf_counter()
+    named = [runs] if isinstance(runs, (str, Path)) else list(runs)
+    loaded = {str(path): load_run(path) for path in named}
+    if len(loaded) < len(named) or not named:
+        raise EmbedcacheError("name at least one run" if not named else "a run is named twice: name each once")
+    label = label if label is not None else next(iter(next(iter(loaded.values())).columns))
+    columns = {path: _column(run, path, label) for path, run in loaded.items()}
+    made: dict[str, Classifier] = {}
+
+    def classifier(run: Run) -> Classifier:
+        path = next(path for path, column in columns.items() if column is run)
+        if path not in made:
+            made[path] = Classifier.load(path, device, model=model, trust_remote_code=trust_remote_code)
+        return made[path]
+
+    bar = progress or (lambda *_: nullcontext(None))
+    conditions = [where] if isinstance(where, str) else list(where)
+    with bar("encoding", "rows") as tell:
+        if is_cache(data):
+            gold = read_cache(data, label, group, conditions)
+        else:
+            if conditions:
+                raise EmbedcacheError("--where is for a cache; a table is scored whole")
+            gold = read_table(data, label, group, text, encoding, classifier, tell)
+        seen = {path: trained_texts(run, gold.hashes) for path, run in columns.items()}
+        gold, seen, left_out = _unseen(gold, seen) if unseen else (gold, seen, 0)
+        scored = [_Scored(path, run, gold, seen[path], label, baselines) for path, run in columns.items()]
+    report = EvaluationReport(
+        source=gold.source,
+        label=label,
+        group=group,
+        rows=len(gold.labels),
+        unlabelled=gold.unlabelled,
+        left_out=left_out,
+        groups=None if gold.units is None else len(np.unique(gold.units)),
+        runs=[one.scores() for one in scored],
+        comparisons=[line for one in scored for line in one.against_baselines()],
+        notes=[],
+    )
+    for first, second in combinations(scored, 2):
+        report.comparisons += _compare(first, second)
+    report.notes = _notes(report, scored)
+    report.seconds = time.perf_counter() - start
+    if output is not None:
+        from embedcache.evaluation.page import write_page
+
+        report.output = str(output)
+        write_page(report, Path(output))
+    return report
+
+
+def _column(run: Run, path: str, label: str) -> Run:
+    """The column of a run that predicts ``label``; the only one, whatever it is called."""
+    if label in run.columns:
+        return run.columns[label]
+    if len(run.columns) == 1:
+        return next(iter(run.columns.values()))
+    raise EmbedcacheError(f"{path} has no label column {label!r}: name one that it has, {', '.join(run.columns)}")
+
+
+def _unseen(gold: Gold, seen: dict[str, np.ndarray | None]) -> tuple[Gold, dict[str, np.ndarray | None], int]:
+    """The rows that no run has learnt from, and how many were left out."""
+    for path, rows in seen.items():
+        if rows is None:
+            raise EmbedcacheError(f"--unseen: {path} does not say which rows it was trained on: train it again")
+    learnt = np.any([rows for rows in seen.values() if rows is not None], axis=0)
+    if learnt.all():
+        raise EmbedcacheError(f"--unseen leaves nothing of {gold.source}: every text in it was learnt from")
+    return gold.keep(~learnt), {path: np.zeros(int((~learnt).sum()), bool) for path in seen}, int(learnt.sum())
+
+
+class _Scored:
+    """One run on the rows."""
+
+    def __init__(
+        self, path: str, run: Run, gold: Gold, trained: np.ndarray | None, label: str, baselines: bool
+    ) -> None:
+        self.path, self.run, self.gold, self.trained = path, run, gold, trained
+        vectors = gold.vectors(run)
+        self.aligned: Aligned = align(gold.labels, run.best.logits(vectors), run, gold.source, label)
+        self.baselines: dict[str, Predicted] = {}
+        if baselines:
+            self.baselines = baselines_of(run, gold.texts, vectors, self.aligned)
+
+    @property
+    def kind(self) -> str:
+        return self.aligned.kind
+
+    def scores(self) -> RunScores:
+        """Everything about this run."""
+        aligned, info = self.aligned, self.run.info
+        temperature = info.get("best", {}).get("temperature")
+        found = measure(aligned.y, aligned.outputs, aligned.names, aligned.kind, temperature=temperature)
+        evaluation = found.to_dict()
+        if aligned.unknown:  # a label that is never predicted has no probability to be judged by
+            evaluation |= dict.fromkeys(("loss", "calibration", "calibration_scaled"))
+        scores = RunScores(
+            run=self.path,
+            column=str(info.get("label", "label")),
+            kind=aligned.kind,
+            classes=self.run.classes,
+            rows=len(aligned.y),
+            trained=None if self.trained is None else int(self.trained.sum()),
+            unknown=aligned.unknown,
+            scores=self._with_intervals(found.scores, aligned.predicted),
+            evaluation=evaluation,
+            mistakes=self._mistakes(),
+        )
+        for name, one in self.baselines.items():
+            known = {} if one.predicted is None else self._with_intervals(one.scores(aligned), one.predicted)
+            scores.baselines[name] = BaselineScores(known, one.note)
+        if aligned.kind != "regression":
+            self._add_curves(scores)
+        return scores
+
+    def _with_intervals(self, values: dict[str, float], predicted: np.ndarray) -> dict[str, Score]:
+        scores = {}
+        for name, value in values.items():
+            if name == "loss" and self.aligned.unknown:
+                continue
+            interval = None
+            if name in COMPARED[self.kind]:
+                interval = score_interval(name, self.aligned.y, predicted, self.gold.units)
+            scores[name] = Score(number(value), interval)
+        return scores
+
+    def _add_curves(self, scores: RunScores) -> None:
+        aligned = self.aligned
+        proba = probabilities(aligned.outputs.astype(np.float64), aligned.kind)
+        truth = aligned.y > 0
+        if aligned.kind == "classification":
+            scores.confidence = confidence_curve(aligned.predicted == aligned.y, proba.max(axis=1))
+            truth = aligned.y[:, None] == np.arange(len(aligned.names))
+        known = len(self.run.classes)
+        scores.curves = class_curves(truth[:, :known], proba[:, :known], self.run.classes)
+
+    def _mistakes(self) -> list[dict[str, Any]]:
+        aligned, gold = self.aligned, self.gold
+        judged = Judged(np.arange(len(aligned.y)), aligned.y, aligned.outputs)
+        found = find_mistakes(judged, aligned.names, aligned.kind, gold.hashes)
+        return [{**one, "row": int(gold.places[one["row"]]), "text": gold.texts[one["row"]]} for one in found]
+
+    def against_baselines(self) -> list[dict[str, Any]]:
+        """The differences to every baseline."""
+        return [
+            line
+            for name, one in self.baselines.items()
+            if one.predicted is not None
+            for line in self._differences(self.aligned.predicted, one.predicted, name)
+        ]
+
+    def _differences(self, first: np.ndarray, second: np.ndarray, name: str) -> list[dict[str, Any]]:
+        return [
+            {
+                "first": self.path,
+                "second": name,
+                **score_difference(metric, self.aligned.y, first, second, self.gold.units).to_dict(),
+            }
+            for metric in COMPARED[self.kind]
+        ]
+
+
+def _compare(first: _Scored, second: _Scored) -> list[dict[str, Any]]:
+    """Two runs on the same rows; nothing where they predict different kinds of things."""
+    if first.kind != second.kind:
+        return []
+    predicted = second.aligned.predicted
+    if first.kind != "regression":  # the second's codes in those of the first
+        names = [*first.aligned.names, *(name for name in second.aligned.names if name not in first.aligned.names)]
+        place = np.array([names.index(name) for name in second.aligned.names])
+        if first.kind == "classification":
+            predicted = place[predicted]
+        else:
+            spread = np.zeros((len(predicted), len(names)), predicted.dtype)
+            spread[:, place] = predicted
+            predicted = spread
+    y, mine = first.aligned.y, first.aligned.predicted
+    if y.ndim == 2 and predicted.shape[1] > y.shape[1]:
+        more = ((0, 0), (0, predicted.shape[1] - y.shape[1]))
+        y, mine = np.pad(y, more), np.pad(mine, more)
+    return [
+        {
+            "first": first.path,
+            "second": second.path,
+            **score_difference(metric, y, mine, predicted, first.gold.units).to_dict(),
+        }
+        for metric in COMPARED[first.kind]
+    ]
+
+
+def _notes(report: EvaluationReport, scored: Sequence[_Scored]) -> list[str]:
+    """What a person should know before trusting the numbers, one line each."""
+    notes = []
+    if report.unlabelled:
+        notes.append(f"rows left out, because they have no label in {report.label!r}: {report.unlabelled:,}")
+    if report.left_out:
+        notes.append(f"rows left out, because a run learnt from their text: {report.left_out:,}")
+    for one, run in zip(scored, report.runs, strict=True):
+        if run.trained:
+            notes.append(
+                f"{run.run} learnt from the texts of {run.trained:,} of these {run.rows:,} rows, so its scores flatter "
+                "it: --unseen leaves such rows out"
+            )
+        elif run.trained is None:
+            notes.append(f"{run.run} does not say which texts it learnt from: make sure that these rows are not theirs")
+        if run.unknown:
+            rows = sum(run.unknown.values())
+            listed = ", ".join(repr(name) for name in list(run.unknown)[:NAMED])
+            more = f" and {len(run.unknown) - NAMED:,} more" if len(run.unknown) > NAMED else ""
+            notes.append(f"labels that {run.run} has not learnt, so that their {rows:,} rows are wrong: {listed}{more}")
+        if one.kind == "classification" and (never := _never(run)):
+            notes.append(f"{run.run} never predicts {never} here")
+        scaled, plain = (run.evaluation.get(name) for name in ("calibration_scaled", "calibration"))
+        if scaled and plain and scaled["ece"] > plain["ece"]:
+            notes.append(
+                f"{run.run}: its temperature makes the calibration error larger on these rows, {plain['ece']:.3f} to "
+                f"{scaled['ece']:.3f}: leave --calibrated out"
+            )
+    return notes
+
+
+def _never(run: RunScores) -> str:
+    """Classes with rows that are never predicted."""
+    if run.confusion is None:
+        return ""
+    matrix = np.array(run.confusion["matrix"])
+    there = (matrix.sum(axis=1) > 0) & (matrix.sum(axis=0) == 0)
+    names = [name for name, gone in zip(run.confusion["labels"], there, strict=True) if gone]
+    return ", ".join(repr(name) for name in names if name not in run.unknown)
