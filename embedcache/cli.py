@@ -5,7 +5,19 @@ from __future__ import annotations
 import click
 
 from embedcache import __version__
-from embedcache.commands import audit, caches, completion, doctor, evaluate, heads, index, predict, report, search, serve
+from embedcache.commands import (
+    audit,
+    caches,
+    completion,
+    doctor,
+    evaluate,
+    heads,
+    index,
+    predict,
+    report,
+    search,
+    serve,
+)
 from embedcache.commands.config import ConfiguredCommands
 
 SETTINGS = {

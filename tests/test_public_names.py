@@ -72,6 +72,7 @@ def test_an_unknown_name() -> None:
 # Command -> the functions that together have its options.
 SAME: dict[str, list[Callable[..., Any]]] = {
     "audit": [ec.audit_cache],
+    "evaluate": [ec.evaluate],
     "export": [ec.export_run],
     "extract": [ec.extract.function],
     "index": [ec.index.function],

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from embedcache import show_evaluation
-from embedcache.commands.common import device_option, emit, json_option, trust_option
+from embedcache.commands.common import device_option, emit, json_option, reading_options, trust_option
 from embedcache.progress import progress_bar
 
 
@@ -22,7 +22,7 @@ from embedcache.progress import progress_bar
 @click.option(
     "--baselines/--no-baselines", default=True, show_default=True, help="Also train TF-IDF on the run's training rows."
 )
-@click.option("--encoding", default="utf-8", show_default=True, help="Encoding of a text file.")
+@reading_options("in TABLE")
 @click.option("--model", help="The encoder's folder, where it has moved.")
 @device_option
 @trust_option

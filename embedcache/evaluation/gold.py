@@ -10,14 +10,13 @@ from typing import Any
 import numpy as np
 
 from embedcache.cache import Cache, open_cache
-from embedcache.cache.fingerprint import differences
-from embedcache.cache.hdf5 import SIGNATURE
 from embedcache.cache.labels import unlabelled
 from embedcache.cache.strings import first_rows, hash_texts
-from embedcache.classifier import Classifier
+from embedcache.classifier import Classifier, check_same_encoder
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.run import Run
 from embedcache.table import Columns, Label, read_rows
+from embedcache.tables.stream import Table
 from embedcache.where import rows_where
 
 ENCODED_ROWS = 4096  # of a table, encoded at a time
@@ -71,15 +70,6 @@ class Gold:
         )
 
 
-def is_cache(path: str | Path) -> bool:
-    """Whether an HDF5 file is at ``path``."""
-    try:
-        with Path(path).open("rb") as file:
-            return file.read(len(SIGNATURE)) == SIGNATURE
-    except OSError:
-        return False
-
-
 def read_cache(path: str | Path, label: str, group: str | None, where: Sequence[str]) -> Gold:
     """The labelled rows of a cache, whose vectors need no encoder.
 
@@ -94,11 +84,7 @@ def read_cache(path: str | Path, label: str, group: str | None, where: Sequence[
     groups = None if group is None else _numbers(_cache_strings(cache, group, "--group"))[rows]
 
     def vectors(run: Run) -> np.ndarray:
-        if differs := differences(run.info["encoder"], cache.encoder):
-            raise EmbedcacheError(
-                f"{path} holds vectors of another encoder than {run.path} was trained on ({differs}): evaluate on the "
-                "table, which is then encoded, or extract it again with the run's encoder"
-            )
+        check_same_encoder(run, cache)
         return cache.embeddings(run.info["pooling"], run.info["layer"])[rows]
 
     texts = cache.texts
@@ -116,20 +102,23 @@ def read_cache(path: str | Path, label: str, group: str | None, where: Sequence[
 
 
 def read_table(
-    path: str | Path,
+    path: Table,
     label: str,
     group: str | None,
     text: str,
-    encoding: str,
     classifiers: Callable[[Run], Classifier],
     tell: Tell | None,
+    **reading: Any,
 ) -> Gold:
-    """The labelled rows of a table, encoded when their vectors are asked for: once for all runs of one encoder."""
+    """The labelled rows of a table, encoded when their vectors are asked for: once for all runs of one encoder.
+
+    reading: as ``read_rows`` takes it.
+    """
     texts: list[str] = []
     labels: list[Label] = []
     groups: list[str] = []
     columns = Columns(text, labels=(label,), keep=() if group is None else (group,))
-    for part in read_rows([path], columns, encoding=encoding):
+    for part in read_rows([path], columns, **reading):
         texts += part.texts.to_pylist()
         labels += part.labels[label]
         groups += part.keep[group].to_pylist() if group is not None else []
@@ -165,7 +154,7 @@ def read_table(
     )
 
 
-def _check_rows(path: str | Path, label: str, rows: np.ndarray) -> None:
+def _check_rows(path: Table, label: str, rows: np.ndarray) -> None:
     if not len(rows):
         raise EmbedcacheError(f"no row of {path} has a label in column {label!r}: there is nothing to score")
 

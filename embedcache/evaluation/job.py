@@ -15,7 +15,7 @@ from embedcache.classifier import Classifier
 from embedcache.errors import EmbedcacheError
 from embedcache.evaluation.baselines import Predicted, baselines_of
 from embedcache.evaluation.curves import class_curves, confidence_curve
-from embedcache.evaluation.gold import Gold, is_cache, read_cache, read_table
+from embedcache.evaluation.gold import Gold, read_cache, read_table
 from embedcache.evaluation.report import BaselineScores, EvaluationReport, RunScores, Score
 from embedcache.evaluation.targets import Aligned, align
 from embedcache.evaluation.trained import trained_texts
@@ -25,6 +25,8 @@ from embedcache.heads.intervals import score_difference, score_interval
 from embedcache.heads.metrics import evaluate as measure
 from embedcache.heads.metrics import number
 from embedcache.heads.run import Run, load_run
+from embedcache.predict_rows import is_cache
+from embedcache.tables.stream import stored
 
 COMPARED = {"classification": ("accuracy", "macro_f1"), "multilabel": ("accuracy", "macro_f1"), "regression": ("r2",)}
 NAMED = 5  # labels in a note
@@ -42,6 +44,8 @@ def evaluate(
     where: str | Sequence[str] = (),
     unseen: bool = False,
     encoding: str = "utf-8",
+    separator: str | None = None,
+    sheet: str | None = None,
     baselines: bool = True,
     model: str | Path | None = None,
     device: str = "auto",
@@ -59,7 +63,8 @@ def evaluate(
         text: the table's column of texts. group: a column; rows with one value are one observation for the intervals.
         where: of a cache, only rows that meet these conditions, as in search.
         unseen: leave out the rows whose text a run has learnt from.
-        encoding: of a text file. baselines: also train TF-IDF on each run's training rows (its cache must be there).
+        encoding, separator, sheet: of the table, as in extract.
+        baselines: also train TF-IDF and a linear model on each run's training rows (its cache must be there).
         model: the encoder's folder, where it has moved. device, trust_remote_code: as in extract.
         progress: a context manager as ``progress.progress_bar``.
 
@@ -82,6 +87,7 @@ def evaluate(
             made[path] = Classifier.load(path, device, model=model, trust_remote_code=trust_remote_code)
         return made[path]
 
+    reading: dict[str, Any] = {"encoding": encoding, "separator": separator, "sheet": sheet}
     bar = progress or (lambda *_: nullcontext(None))
     conditions = [where] if isinstance(where, str) else list(where)
     with bar("encoding", "rows") as tell:
@@ -90,7 +96,8 @@ def evaluate(
         else:
             if conditions:
                 raise EmbedcacheError("--where is for a cache; a table is scored whole")
-            gold = read_table(data, label, group, text, encoding, classifier, tell)
+            with stored(data) as table:
+                gold = read_table(table, label, group, text, classifier, tell, **reading)
         seen = {path: trained_texts(run, gold.hashes) for path, run in columns.items()}
         gold, seen, left_out = _unseen(gold, seen) if unseen else (gold, seen, 0)
         scored = [_Scored(path, run, gold, seen[path], label, baselines) for path, run in columns.items()]
