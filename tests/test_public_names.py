@@ -89,6 +89,7 @@ COMMAND_LINE_ALONE = {"completion": "for shells", "doctor": "prints what it find
 ANOTHER_NAME = {"cache": {"cache_path", "path"}}
 # What one of the two has, or has otherwise, and why. (command, parameter) -> reason.
 DIFFERENT: dict[tuple[str, str], str] = {
+    ("evaluate", "data"): "the command's last argument behind the runs",
     ("predict", "input"): "the command also takes texts instead",
     ("search", "columns"): "which kept columns the screen shows: Found has them all",
 }
