@@ -86,10 +86,9 @@ SAME: dict[str, list[Callable[..., Any]]] = {
     "verify": [ec.verify],
 }
 COMMAND_LINE_ALONE = {"completion": "for shells", "doctor": "prints what it finds"}
-ANOTHER_NAME = {"cache": {"cache_path", "path"}}
+ANOTHER_NAME = {"cache": {"cache_path", "path"}, "runs": {"data"}}  # RUN... TABLE is one argument
 # What one of the two has, or has otherwise, and why. (command, parameter) -> reason.
 DIFFERENT: dict[tuple[str, str], str] = {
-    ("evaluate", "data"): "the command's last argument behind the runs",
     ("predict", "input"): "the command also takes texts instead",
     ("search", "columns"): "which kept columns the screen shows: Found has them all",
 }
