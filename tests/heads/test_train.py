@@ -228,7 +228,7 @@ def test_damaged_files_are_said_so(tmp_path) -> None:
     from safetensors.numpy import save_file
 
     save_file({"w2": np.zeros((2, 2), np.float32)}, tmp_path / "other")
-    with pytest.raises(EmbedcacheError, match="no saved head"):
+    with pytest.raises(EmbedcacheError, match="not a saved head"):
         TrainedHead.load(tmp_path / "other")
 
 
