@@ -228,3 +228,38 @@ def test_a_run_json_that_lacks_something(run: Path, tmp_path: Path, key: str) ->
     (copy / "run.json").write_text(json.dumps(info))
     with pytest.raises(EmbedcacheError, match=rf"run\.json is damaged: {key} is missing"):
         Classifier.load(copy, "cpu")
+
+
+def test_predictions_of_several_columns_are_a_table(several: Path) -> None:
+    texts = [text for text, _ in make_reviews(40)]
+    predictions = Classifier.load(several, "cpu").predict(texts)
+    assert predictions.labels == [one.label for one in predictions] and predictions[3].columns.keys() == {
+        "topics", "price", "label"
+    }  # fmt: skip
+    table = predictions.to_arrow(probabilities=True)
+    chances = [f"predicted_label_probability_{name}" for name in CLASSES]
+    assert table.column_names == [
+        "text", "predicted_topics", "predicted_topics_probability",
+        *(f"predicted_topics_probability_{name}" for name in TOPICS),
+        "predicted_price", "predicted_label", "predicted_label_probability", *chances,
+    ]  # fmt: skip
+    for line, one in zip(table.to_pylist(), predictions, strict=True):
+        for column in ("topics", "price", "label"):
+            assert line[f"predicted_{column}"] == pytest.approx(one.columns[column]["label"])
+        said = one.columns["topics"]
+        assert line["predicted_topics_probability"] == [said["probabilities"][name] for name in said["label"]]
+        assert [line[name] for name in chances] == list(one.columns["label"]["probabilities"].values())
+    assert any(not one.label for one in predictions) and any(one.label for one in predictions)
+    assert len(predictions.to_pandas()) == 40 and predictions._repr_html_().count("<tr>") == 11
+    assert predictions.counts == {name: sum(name in one for one in predictions.labels) for name in TOPICS}
+
+
+def test_probabilities_of_one_of_several_columns(several: Path) -> None:
+    classifier = Classifier.load(several, "cpu")
+    found = classifier.predict_proba(["a superb film"], column="label")
+    assert found.tolist() == [list(classifier.predict("a superb film")[0].columns["label"]["probabilities"].values())]
+    assert classifier.predict_proba("a superb film").shape == (1, len(TOPICS))
+    with pytest.raises(EmbedcacheError, match="no label column 'genre'; it has topics, price, label"):
+        classifier.predict_proba("a superb film", column="genre")
+    with pytest.raises(EmbedcacheError, match="a regression, which has no probabilities"):
+        classifier.predict_proba("a superb film", column="price")
