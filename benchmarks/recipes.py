@@ -13,7 +13,7 @@ import numpy as np
 from machine import machine
 
 from embedcache.cache import Cache, open_cache
-from embedcache.heads.baselines import run_baselines
+from embedcache.heads.baselines import Rows, run_baselines
 from embedcache.heads.data import load_data, make_task
 from embedcache.heads.leaderboard import predict_rows
 from embedcache.heads.recipes import make_recipe
@@ -31,7 +31,8 @@ def measure(cache: Cache, label: str | None, group: str | None, rows: int, seed:
     y = first.y.copy()
     y[left_out] = -1
     split = make_split(y, cache.hashes, first.keys, seed=seed)
-    results = {name: scores["test_accuracy"] for name, scores in run_baselines(cache.texts, y, split).items()}
+    rows = Rows(cache.texts, first.x, y, split)
+    results = {name: one.scores["test_accuracy"] for name, one in run_baselines(rows).items()}
     for pooling, one in data.items():
         one.y = y
         for name, (recipe, changes) in HEADS.items():

@@ -17,6 +17,7 @@ from embedcache.errors import EmbedcacheError
 from embedcache.heads.calibration import probabilities
 from embedcache.heads.run import Run, load_run, require_keys
 from embedcache.heads.trained import to_numpy
+from embedcache.heads.wording import temperature_note
 from embedcache.predictions import Answers, Prediction, Predictions
 
 if TYPE_CHECKING:
@@ -46,6 +47,17 @@ class Classifier:
         self.classes = run.classes
         self._outputs = [(run.info["pooling"], run.info["layer"])]
         self._dtype = np.dtype(run.info["dtype"])
+
+    @property
+    def notes(self) -> list[str]:
+        """What to know of its probabilities: where calibration makes those of the test rows worse, by label column."""
+        if not self.calibrated:
+            return []
+        found = {
+            name: temperature_note((one.info.get("evaluation") or {}).get("test"))
+            for name, one in self.run.columns.items()
+        }
+        return [f"column {name!r}: {said}" if len(found) > 1 else said for name, said in found.items() if said]
 
     def __repr__(self) -> str:
         return f"Classifier({self.run!r}, encoder {Path(self.run.info['encoder']['source']).name!r})"

@@ -129,6 +129,8 @@ def predict_file(
             raise EmbedcacheError(f"{rows.name} has a column '{taken[0]}' already: choose another name with --as NAME")
         place = None if output is None else ends.enter_context(open_output(output))
         say = tell or (lambda _: None)
+        for note in run.notes:
+            say(note)
         if kind is not None and kind.writer.has_types:
             for name in rows.mixed:
                 say(f"column '{name}' holds values of several types: strings, and JSON of what is none")

@@ -181,6 +181,20 @@ def test_calibrated_probabilities(several: Path, run: Path, classifier: Classifi
         Classifier.load(run, "cpu", calibrated=True)
 
 
+def test_a_temperature_that_does_harm_is_said(tiny_bert: Path, tmp_path: Path) -> None:
+    contents = make_contents(tiny_bert, "classification", CLASSES, temperature=2.0)
+    per_class = [{"label": name, "precision": 1, "recall": 1, "f1": 1, "support": 1} for name in CLASSES]
+    calibration = {"ece": 0.05, "ece_adaptive": 0.05, "brier": 0.2, "loss": 0.5}
+    for after, said in ((0.133, True), (0.052, False)):
+        test = {"kind": "classification", "rows": 3, "per_class": per_class, "calibration": calibration}
+        test |= {"calibration_scaled": {**calibration, "ece": after}}
+        contents.info["evaluation"] = {"val": None, "test": test}
+        write_run(tmp_path / "run", contents)
+        assert Classifier.load(tmp_path / "run", "cpu").notes == []
+        notes = Classifier.load(tmp_path / "run", "cpu", calibrated=True).notes
+        assert bool(notes) == said and all("ECE 0.050, 0.133 with it" in note for note in notes)
+
+
 def test_output_is_whole_or_absent(classifier: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = tmp_path / "in.csv"
     source.write_text("text\nfine\n")

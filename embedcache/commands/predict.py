@@ -73,7 +73,10 @@ def predict(as_json: bool, run: str, texts: tuple[str, ...], **options: Any) -> 
         return
     _check_texts(texts, options)
     load = {name: options[name] for name in ("device", "model", "trust_remote_code", "calibrated")}
-    predictions = Classifier.load(run, **load).predict(list(texts))
+    classifier = Classifier.load(run, **load)
+    for note in classifier.notes:
+        tell(note)
+    predictions = classifier.predict(list(texts))
     if as_json:
         emit([prediction.to_dict() for prediction in predictions])
     else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,12 +11,10 @@ from embedcache.heads.examples import Judged
 from embedcache.heads.leaderboard import Entry
 from embedcache.heads.metrics import decide
 from embedcache.heads.split import named, split_notes
-from embedcache.heads.wording import SCORES, in_words, worth_saying
+from embedcache.heads.wording import SCORES, in_words, temperature_note, worth_saying
 
 if TYPE_CHECKING:
     from embedcache.heads.column import Column, ColumnReport
-
-WORSE = 0.005  # of a calibration error; less is not worth a word
 
 
 def column_notes(
@@ -33,7 +31,8 @@ def column_notes(
     notes += _heads(column, entries, report)
     if classes:
         notes += _never_predicted(judged, classes, column.kind)
-    notes += _calibration(report)
+    if (said := temperature_note(report.evaluation["test"])) is not None:
+        notes.append(said)
     notes += _baselines(column, report)
     return notes
 
@@ -85,17 +84,6 @@ def _never_predicted(judged: dict[str, Judged], classes: Sequence[str], kind: st
         yield (
             f"classes that the chosen head never predicts on the {on} rows: {named(classes, never)}; "
             "--choose macro-f1 or --class-weight balanced gives them more weight"
-        )
-
-
-def _calibration(report: ColumnReport) -> Iterator[str]:
-    """A temperature that makes the test rows' calibration error larger."""
-    test: dict[str, Any] = report.evaluation["test"] or {}
-    scaled = test.get("calibration_scaled")
-    if scaled and scaled["ece"] > test["calibration"]["ece"] + WORSE:
-        yield (
-            f"the temperature makes the calibration on the test rows worse (ECE {test['calibration']['ece']:.3f}, "
-            f"{scaled['ece']:.3f} with it): predict without --calibrated"
         )
 
 

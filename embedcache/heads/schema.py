@@ -24,6 +24,7 @@ from embedcache.common.checked import (
     conform,
 )
 from embedcache.errors import EmbedcacheError
+from embedcache.heads.schema_split import Comparison, Metric, Split
 
 Kind = Literal["classification", "multilabel", "regression"]
 Score = Number | None
@@ -122,31 +123,9 @@ class Best(msgspec.Struct):
     best_epoch: Annotated[int, Meta(ge=-1, le=2**53)]
     epochs_run: Count
     temperature: Positive | None = None
-
-
-class Fold(msgspec.Struct):
-    train: Count
-    val: Count
-
-
-class Digests(msgspec.Struct):
-    train: Digest
-    val: Digest
-    test: Digest
-
-
-class Split(msgspec.Struct):
-    train: Count
-    val: Count
-    test: Count
-    unlabelled: Count = 0
-    duplicates: Count = 0
-    conflicts: Count = 0
-    left_out: Count = 0
-    group: str | None = None
-    folds: list[Fold] | None = None
-    seed: str | int | None = None
-    digests: Digests | Optional = UNSET
+    test_groups: Count | None = None
+    chosen_by: Literal["loss", "accuracy", "macro_f1", "r2"] | None = None
+    compared_by: Metric | None = None
 
 
 class Spread(msgspec.Struct):
@@ -259,6 +238,7 @@ class Info(msgspec.Struct):
     best: Best | Optional = UNSET
     evaluation: Evaluations | Optional | None = UNSET
     baselines: dict[str, dict[str, Any]] | Optional | None = UNSET
+    comparisons: list[Comparison] | Optional = UNSET
     spread: list[Spread] | Optional = UNSET
     notes: list[str] | Optional = UNSET
     targets: dict[str, Targets] | Optional = UNSET

@@ -116,7 +116,7 @@ def _by_run(cache: Cache, data: Data, path: str, val: float) -> tuple[Split, dic
     labelled = _labelled(cache, data)
     settings = one.info["settings"]
     about: dict[str, Any] = one.info["split"]
-    seed = int(about.get("seed", SEED))
+    seed = SEED if about.get("seed") is None else int(about["seed"])
     shares = about.get("shares") or {"val": settings["val"], "test": settings["test"]}
     dealt = sides_at(places(_keys(cache, data)[labelled.rows], seed), val or 0.0, shares["test"])
     side, new = known[labelled.rows].astype(np.int64), known[labelled.rows] == -2

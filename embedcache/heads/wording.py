@@ -15,12 +15,17 @@ BASELINES = {
     "vectors_ridge": ("vectors + ridge", "ridge regression on the same vectors"),
 }
 CONSTANT = ("majority", "mean")  # those that learn nothing
+WORSE = 0.005  # of a calibration error; less is not worth a word
 SCORES = {"accuracy": "accuracy", "macro_f1": "macro F1", "r2": "R²", "rmse": "RMSE", "loss": "loss"}
 
 
 def in_words(one: Mapping[str, Any], long: bool = False) -> str:
     """better than TF-IDF + logreg by 0.020 accuracy (95% interval -0.010 to 0.050: within noise)."""
-    name, what, difference = BASELINES[one["with"]][long], SCORES[one["metric"]], one["difference"]
+    name, what, difference = (
+        BASELINES.get(one["with"], (one["with"],) * 2)[long],
+        SCORES[one["metric"]],
+        one["difference"],
+    )
     if difference == 0:
         return f"just as good as {name} by {what}"
     than = "better" if difference > 0 else "worse"
@@ -36,3 +41,14 @@ def worth_saying(best: Mapping[str, Any], comparisons: Sequence[Mapping[str, Any
     """Of comparisons: those with baselines that learn, by the metric of best["compared_by"]."""
     metric = best.get("compared_by")
     return [one for one in comparisons if one["metric"] == metric and one["with"] not in CONSTANT]
+
+
+def temperature_note(evaluation: Mapping[str, Any] | None) -> str | None:
+    """Of the evaluation on the test rows: a word where the temperature makes their calibration error larger."""
+    before, after = ((evaluation or {}).get(key) for key in ("calibration", "calibration_scaled"))
+    if not before or not after or after["ece"] <= before["ece"] + WORSE:
+        return None
+    return (
+        f"the temperature makes the calibration on the test rows worse (ECE {before['ece']:.3f}, {after['ece']:.3f} "
+        "with it): predict without --calibrated"
+    )

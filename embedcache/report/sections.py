@@ -228,7 +228,14 @@ class _Column:
         between = "-" if low is None else f"{low:+.3f} to {high:+.3f}"
         p = "-" if one["p"] is None else "< 0.001" if one["p"] < 0.001 else f"{one['p']:.3f}"
         noise = "within noise" if one["within_noise"] else ""
-        return [BASELINES[one["with"]], NAMES[one["metric"]], f"{one['difference']:+.3f}", between, p, noise]
+        return [
+            BASELINES.get(one["with"], one["with"]),
+            NAMES[one["metric"]],
+            f"{one['difference']:+.3f}",
+            between,
+            p,
+            noise,
+        ]
 
     def leaderboard(self) -> list[Any]:
         board = self.column.leaderboard

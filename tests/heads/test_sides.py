@@ -162,3 +162,26 @@ def test_a_run_that_does_not_hold_its_sides(cache: Path, tmp_path: Path, group: 
     fewer = make(tmp_path / "fewer.h5", range(N - 1))
     with pytest.raises(EmbedcacheError, match="does not hold its sides"):
         train_head(fewer, tmp_path / "other", same_split=run, **SETTINGS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--split", "3", "--split-column", "part"], ["--split and --split-column: give one of them"]),
+        (["--same-split", "r", "--split-column", "part"], ["--split-column and --same-split: give one of them"]),
+        (["--split-column", "part", "--test", "0.2"], ["--test and --split-column: give one of them"]),
+        (["--same-split", "r", "--test", "0.2"], ["--test and --same-split: give one of them"]),
+        (["--split", "-1"], ["--split"]),
+        (["--choose", "f1"], ["--choose"]),
+    ],
+    ids=" ".join,
+)
+def test_options_that_exclude_each_other_are_wrong_usage(cache: Path, arguments: list[str], words: list[str]) -> None:
+    from click.testing import CliRunner
+
+    from embedcache.cli import main
+
+    result = CliRunner().invoke(main, ["train-head", str(cache), "-o", str(cache.parent / "no"), *arguments])
+    assert result.exit_code == 2 and not (cache.parent / "no").exists()
+    for word in words:
+        assert word in result.output
