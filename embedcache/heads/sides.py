@@ -12,7 +12,7 @@ from embedcache.cache import Cache
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.data import Data
 from embedcache.heads.predictions import StoredSides, read_sides
-from embedcache.heads.run import PREDICTIONS, Run, load_run
+from embedcache.heads.run import PREDICTIONS, Run, load_run, require_keys
 from embedcache.heads.split import (
     SEED,
     Labelled,
@@ -112,6 +112,7 @@ def _by_run(cache: Cache, data: Data, path: str, val: float) -> tuple[Split, dic
     """As a run has them, by text; rows that are new to it, by its seed and shares."""
     run = load_run(path)
     one = run.columns.get(data.label) or next(iter(run.columns.values()))
+    require_keys(one, "settings", "split")
     known = _stored(cache, one, f"--same-split {path}")
     labelled = _labelled(cache, data)
     settings = one.info["settings"]
@@ -160,6 +161,7 @@ def _stored(cache: Cache, run: Run, option: str) -> np.ndarray:
         if (found == -2).all():
             raise EmbedcacheError(f"{option} was trained on other texts: it knows none of {cache.path}")
         return found
+    require_keys(run, "label", "kind", "recipe", "settings", "split")
     before = sides_before(cache, run, str(run.info["label"]))
     if before is None:
         raise EmbedcacheError(

@@ -34,7 +34,8 @@ def sides_before(cache: Cache, run: Run, label: str) -> np.ndarray | None:
     None where the cache has other rows, labels or groups than then.
     """
     info: dict[str, Any] = run.info
-    settings, wanted, group = info["settings"], info["split"]["digests"], info["split"]["group"]
+    settings, group = info["settings"], info["split"].get("group")
+    wanted: dict[str, str] = info["split"].get("digests") or {}
     data = load_data(cache, label, None, cache.outputs[0][1], group, info["kind"])
     stratify = info["kind"] == "classification"
     shares = {"val": settings["val"], "test": settings["test"], "stratify": stratify}
@@ -43,7 +44,7 @@ def sides_before(cache: Cache, run: Run, label: str) -> np.ndarray | None:
         made.append(lambda: article_split(data.codes, cache.hashes))
     for make in made:
         split = make()
-        if all(rows_digest(getattr(split, side)) == wanted[side] for side in SIDES):
+        if all(rows_digest(getattr(split, side)) == wanted.get(side) for side in SIDES):
             return split.codes(cache.rows)
     return None
 
