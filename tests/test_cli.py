@@ -10,11 +10,13 @@ import pty
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from embedcache.cli import main
 from tests.conftest import POLYGLOT, document, invoke, make_reviews, write_csv
 
 
@@ -83,12 +85,30 @@ def test_ctrl_c_saves_and_resume_goes_on(made: Path, tmp_path: Path, monkeypatch
     with monkeypatch.context() as patch:
         patch.setattr("embedcache.heads.column.run_baselines", stop)
         stopped = invoke(*train)
-    assert stopped.exit_code == 1 and stopped.stdout == ""
+    assert stopped.exit_code == 130 and stopped.stdout == ""
     assert "2 of 2 heads are saved" in stopped.stderr and "--resume" in stopped.stderr
     assert stopped.stderr.count("\n") == 1
     resumed = invoke(*train, "--resume", "--json")
     assert resumed.exit_code == 0 and json.loads(resumed.stdout)["kept"] == 2, "stdout is JSON and nothing else"
     assert "2 of 2 heads are there already" in resumed.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+@pytest.mark.parametrize("name", sorted(main.commands))
+def test_every_command_ends_as_a_shell_expects(name: str, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """130 after Ctrl-C, 143 after SIGTERM, and one line."""
+
+    def stop(**options: Any) -> None:
+        os.kill(os.getpid(), number)
+        time.sleep(10)
+
+    handler = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(main.commands[name], "callback", stop)
+    monkeypatch.setattr(main.commands[name], "params", [])
+    result = invoke(name)
+    assert result.exit_code == 128 + number, result.output
+    assert result.stderr == "Interrupted: nothing is half written; the same command starts again.\n"
+    assert result.stdout == "" and signal.getsignal(signal.SIGTERM) is handler
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
@@ -106,7 +126,7 @@ def test_a_signal_in_a_process_of_its_own(made: Path, tmp_path: Path, number: in
     with contextlib.suppress(OSError):  # the end of a terminal
         while part := os.read(terminal, 1000):
             seen += part
-    assert process.wait() == 1
+    assert process.wait() == 128 + number
     assert "heads are saved in" in " ".join(seen.decode().split())
     assert [path.name for path in tmp_path.iterdir()] == [".run.unfinished.safetensors"]
 

@@ -260,7 +260,7 @@ def test_a_signal_saves_and_ends_everything(made, tiny_bert, tmp_path, number):
         time.sleep(0.1)
     os.killpg(process.pid, number)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 1 and b"rows are saved in" in err, err
+    assert process.returncode == 128 + number and b"rows are saved in" in err, err
     assert not actors(process.pid) and sorted(path.name for path in tmp_path.iterdir()) == ["c.h5", "table.csv"]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import click
@@ -15,7 +14,6 @@ from embedcache.commands.common import (
     emit,
     json_option,
     reading_options,
-    sigterm_as_ctrl_c,
     trust_option,
 )
 from embedcache.errors import EmbedcacheError
@@ -71,11 +69,10 @@ def extract(as_json: bool, inputs: tuple[str, ...], cache: str, **options: Any) 
     from embedcache.extract import extract as run
 
     try:
-        with sigterm_as_ctrl_c(), progress_bar("encoding") as progress:
+        with progress_bar("encoding") as progress:
             report = run(inputs, cache, progress=progress, **options)
     except KeyboardInterrupt:
-        click.echo(show.interrupted_extract(cache), err=True)
-        sys.exit(1)
+        raise KeyboardInterrupt(show.interrupted_extract(cache)) from None
     if as_json:
         emit(report.to_dict())
     else:

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
@@ -26,7 +27,10 @@ POOLINGS = ("cls", "mean")
 
 
 class Commands(click.Group):
-    """Turns every failure into one line on stderr: exit 1 for failed work, 2 for wrong usage, no traceback."""
+    """Turns every failure into one line on stderr: exit 1 for failed work, 2 for wrong usage, no traceback.
+
+    130 after Ctrl-C, 143 after SIGTERM; both save what can be saved.
+    """
 
     def main(self, args: Sequence[str] | None = None, *more: Any, **options: Any) -> Any:
         prepare_streams()
@@ -38,16 +42,20 @@ class Commands(click.Group):
         prepare_command(cmd)
         super().add_command(cmd, name)
 
+    def before(self, ctx: click.Context) -> None:
+        """What is done first, whichever command runs."""
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            with notes_on_stderr():
+            with notes_on_stderr(), sigterm_as_ctrl_c():
+                self.before(ctx)
                 return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except KeyboardInterrupt as stop:
             default = "Interrupted: nothing is half written; the same command starts again."
             click.echo(one_line(str(stop)) or default, err=True)
-            ctx.exit(1)
+            ctx.exit(128 + stopped_by.number)  # what a shell has for a command that a signal ended
         except BrokenPipeError:
             raise
         except Exception as error:
@@ -101,10 +109,28 @@ def emit(document: Any) -> None:
     click.echo(text)
 
 
+class StoppedBy(threading.local):
+    """The signal that ended the work, if one did."""
+
+    number: int = signal.SIGINT
+
+
+stopped_by = StoppedBy()
+
+
 @contextmanager
 def sigterm_as_ctrl_c() -> Iterator[None]:
     """What Ctrl-C saves is saved, too, where a batch system ends the work."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    stopped_by.number = signal.SIGINT
+    if threading.current_thread() is not threading.main_thread():  # only the main one hears signals
+        yield
+        return
+
+    def stop(number: int, frame: Any) -> None:
+        stopped_by.number = number
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
     try:
         yield
     finally:

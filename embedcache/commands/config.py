@@ -37,9 +37,8 @@ NAMED_ONLY = {
 class ConfiguredCommands(Commands):
     """A group with an option --config, whose commands show the defaults of that file in place of their own."""
 
-    def invoke(self, ctx: click.Context) -> Any:
+    def before(self, ctx: click.Context) -> None:
         load_config(ctx, ctx.params.get("config"))
-        return super().invoke(ctx)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         command = super().get_command(ctx, cmd_name)

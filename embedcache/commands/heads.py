@@ -14,7 +14,6 @@ from embedcache.commands.common import (
     emit,
     json_option,
     pooling_option,
-    sigterm_as_ctrl_c,
     trust_option,
 )
 from embedcache.heads.spec import SCHEDULES
@@ -119,7 +118,7 @@ def train_head(as_json: bool, cache: str, run: str, **options: Any) -> None:
         click.echo(f"Note: {line}", err=True)
 
     with run_lock(run):  # the documents are of this run, whoever waits for its place
-        with sigterm_as_ctrl_c(), progress_bar("training", "head-rows", steps="head-epochs") as progress:
+        with progress_bar("training", "head-rows", steps="head-epochs") as progress:
             report = train(cache, run, progress=progress, tell=tell, **options)
         written = write_documents(run, tell)
     if as_json:

@@ -14,7 +14,6 @@ from embedcache.commands.common import (
     emit,
     json_option,
     reading_options,
-    sigterm_as_ctrl_c,
     tell,
     trust_option,
     unless_written_to,
@@ -63,7 +62,7 @@ def predict(as_json: bool, run: str, texts: tuple[str, ...], **options: Any) -> 
     if len(texts) == 1 and (is_cache(texts[0]) or _means_a_cache(texts[0])):
         options["input"] = texts[0]
     if options["input"]:
-        with sigterm_as_ctrl_c(), progress_bar("labelling") as progress:
+        with progress_bar("labelling") as progress:
             report = predict_file(run, progress=progress, tell=tell, **options)
         with unless_written_to(options["output"]):
             if as_json:

@@ -16,7 +16,6 @@ from embedcache.commands.common import (
     json_option,
     pooling_option,
     reading_options,
-    sigterm_as_ctrl_c,
     tell,
     trust_option,
     unless_written_to,
@@ -87,7 +86,7 @@ def search(as_json: bool, cache: str, output: str | None, columns: tuple[str, ..
         raise click.UsageError("-o OUT goes with --file F")
     for name in ("query", "row", "like", "unlike", "unlike_row"):
         del options[name]
-    with sigterm_as_ctrl_c(), progress_bar("searching", "queries") as progress:
+    with progress_bar("searching", "queries") as progress:
         written = search_file(cache, options.pop("file"), output, progress=progress, tell=tell, **options)
     with unless_written_to(output):
         if as_json:
