@@ -18,7 +18,7 @@ from embedcache.heads.column import CHOICES, Column, ColumnReport, Plan
 from embedcache.heads.leaderboard import Entry, evaluations, history_rows
 from embedcache.heads.predictions import Predictions
 from embedcache.heads.recipes import Recipe, make_recipe
-from embedcache.heads.resume import unfinished_path
+from embedcache.heads.resume import remove_unfinished, save_unfinished
 from embedcache.heads.run import Contents, check_target, run_lock, write_columns, write_run
 from embedcache.heads.sides import Dealing, check_dealing
 from embedcache.heads.split import check_shares
@@ -194,10 +194,10 @@ class Job:
             results = [self._result(column, bank) for column in self.trainer.columns]
             report = self._report(results, bank, start)
             self.cache.check_whole()
-            self._write(results, report, bank)
+            self._write_or_keep(results, report, bank)
         except KeyboardInterrupt:
             raise self.trainer.interrupted(bank.by_identity(), len(bank.by_identity())) from None
-        unfinished_path(self.run).unlink(missing_ok=True)
+        remove_unfinished(self.run)
         return report
 
     def _result(self, column: Column, bank: Bank) -> Result:
@@ -230,6 +230,18 @@ class Job:
             seconds=time.perf_counter() - start,
             columns={result.column.label: result.report for result in results},
         )
+
+    def _write_or_keep(self, results: Sequence[Result], report: HeadReport, bank: Bank) -> None:
+        """Where the run cannot be written, what was trained is kept for --resume."""
+        try:
+            self._write(results, report, bank)
+        except EmbedcacheError as error:
+            heads = bank.by_identity()
+            path = save_unfinished(self.run, heads)
+            raise EmbedcacheError(
+                f"{error}; the {len(heads):,} trained heads are kept in {path}: make room, then the same command with "
+                "--resume writes the run"
+            ) from error
 
     def _write(self, results: Sequence[Result], report: HeadReport, bank: Bank) -> None:
         """The run directory. run.json holds what is needed to do it all again."""

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import secrets
+import tempfile
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,7 @@ import numpy as np
 
 from embedcache import __version__
 from embedcache.common.checked import SchemaError, conform, parse_json
+from embedcache.common.tensors import save_tensors
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.bank import CHUNK_ROWS, Task
 from embedcache.heads.run import load_heads, load_run
@@ -66,10 +70,21 @@ def identity(spec: HeadSpec, task: str, training: Mapping[str, Any]) -> str:
     return hashlib.blake2b(json.dumps(made_by, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
-def unfinished_path(run: str | Path) -> Path:
-    """Where the heads of an interrupted run are kept."""
+def unfinished_paths(run: str | Path) -> list[Path]:
+    """Where the heads of an interrupted run are kept: beside it, or, where its disk is full, among temporary files."""
     path = Path(run).resolve()
-    return path.parent / f".{path.name}.unfinished.safetensors"
+    name = hashlib.blake2b(os.fsencode(path), digest_size=8).hexdigest()
+    return [
+        path.parent / f".{path.name}.unfinished.safetensors",
+        Path(tempfile.gettempdir()) / f"embedcache-{name}.unfinished.safetensors",
+    ]
+
+
+def remove_unfinished(run: str | Path) -> None:
+    """Once the run is written."""
+    for path in unfinished_paths(run):
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
 
 
 def save_unfinished(run: str | Path, heads: Mapping[str, TrainedHead]) -> Path:
@@ -77,9 +92,16 @@ def save_unfinished(run: str | Path, heads: Mapping[str, TrainedHead]) -> Path:
 
     The file takes its name once it is whole; until then the old one stands.
     """
-    from safetensors.numpy import save_file
+    reasons = []
+    for path in unfinished_paths(run):
+        try:
+            return _save_unfinished(path, heads)
+        except OSError as error:
+            reasons.append(f"cannot write {path}: {error.strerror or error}")
+    raise EmbedcacheError(f"{'; '.join(reasons)}; the trained heads are lost")
 
-    path = unfinished_path(run)
+
+def _save_unfinished(path: Path, heads: Mapping[str, TrainedHead]) -> Path:
     with suppress(EmbedcacheError):  # a damaged file has nothing to lose
         heads = {**_load_unfinished(path, lambda key: key not in heads), **heads}
     tensors, about = {}, {}
@@ -92,12 +114,11 @@ def save_unfinished(run: str | Path, heads: Mapping[str, TrainedHead]) -> Path:
     header = {"format": FORMAT, "version": VERSION, "heads": about}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, str(part), metadata={FORMAT: json.dumps(header, allow_nan=False)})
+        save_tensors(part, tensors, {FORMAT: json.dumps(header, allow_nan=False)})
         part.replace(path)
-    except Exception as error:  # safetensors has an error of its own for a full disk
-        raise EmbedcacheError(f"cannot write {path}: {error}; the trained heads are lost") from None
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
     return path
 
 
@@ -112,10 +133,9 @@ class Kept:
 def find_heads(run: str | Path, wanted: Collection[str]) -> Kept:
     """The wanted heads, by identity, in what an interrupted training of ``run`` left and in ``run`` itself."""
     kept = Kept()
-    for read in (
-        lambda: _from_run(Path(run), wanted),
-        lambda: _load_unfinished(unfinished_path(run), wanted.__contains__),
-    ):
+    reads: list[Callable[[], dict[str, TrainedHead]]] = [partial(_from_run, Path(run), wanted)]
+    reads += [partial(_load_unfinished, path, wanted.__contains__) for path in unfinished_paths(run)]
+    for read in reads:
         try:
             kept.heads |= read()
         except EmbedcacheError as error:
@@ -141,6 +161,8 @@ def _load_unfinished(path: Path, wanted: Callable[[str], bool]) -> dict[str, Tra
 
     heads = {}
     try:
+        if path.stat().st_uid != os.getuid():
+            raise SchemaError("it belongs to somebody else")
         with safe_open(str(path), framework="numpy") as file:
             header = conform(parse_json((file.metadata() or {})[FORMAT]), Header)
             if header.version != VERSION:

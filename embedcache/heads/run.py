@@ -22,6 +22,7 @@ import numpy as np
 
 from embedcache.common.checked import SchemaError, conform, read_json
 from embedcache.common.signed import CARD, REPORT, is_signed
+from embedcache.common.tensors import save_tensors
 from embedcache.common.whole_folder import beside, folder_lock, others, read_whole, recover, whole_folder
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.bank import weight_shapes
@@ -360,10 +361,8 @@ def _carry_over(old: Path, new: Path) -> None:
 
 def _save_heads(path: Path, heads: dict[str, TrainedHead]) -> None:
     """One file of tensors "head-003/w1"; their settings and histories are in run.json."""
-    from safetensors.numpy import save_file
-
     tensors = {f"{name}/{weight}": array for name, head in heads.items() for weight, array in head.weights.items()}
-    save_file(tensors, str(path))
+    save_tensors(path, tensors)
 
 
 def _save_table(path: Path, rows: Sequence[dict[str, Any]]) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from embedcache.common.checked import SchemaError, conform, parse_json
+from embedcache.common.tensors import save_tensors
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.schema import Head, check_head
 from embedcache.heads.spec import HeadSpec
@@ -126,9 +127,7 @@ class TrainedHead:
 
     def save(self, path: str | Path) -> None:
         """Write a safetensors file: the weights, and everything else as JSON in its header."""
-        from safetensors.numpy import save_file
-
-        save_file(self.weights, str(path), metadata={FORMAT: json.dumps(self.metadata())})
+        save_tensors(Path(path), self.weights, {FORMAT: json.dumps(self.metadata())})
 
     def metadata(self) -> dict[str, Any]:
         """Everything but the weights, as JSON types."""

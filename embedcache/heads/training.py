@@ -14,7 +14,7 @@ from embedcache.heads.bank import Options as BankOptions
 from embedcache.heads.bank import Task
 from embedcache.heads.column import Column, Plan
 from embedcache.heads.leaderboard import Entry
-from embedcache.heads.resume import find_heads, identity, save_unfinished, unfinished_path
+from embedcache.heads.resume import find_heads, identity, save_unfinished, unfinished_paths
 from embedcache.heads.spec import HeadSpec
 from embedcache.heads.train import BankResult, EngineWarning, choose_engine, train_bank
 from embedcache.heads.trained import TrainedHead
@@ -132,9 +132,9 @@ class Trainer:
 
     def _kept(self, identities: set[str], resume: bool) -> dict[str, TrainedHead]:
         """Heads that need no training, and a word about them."""
-        left = unfinished_path(self.run)
+        left = next((path for path in unfinished_paths(self.run) if path.exists()), None)
         if not resume:
-            if left.exists():
+            if left is not None:
                 self.tell(f"heads of an interrupted run are in {left}; they are not used: --resume goes on with them")
             return {}
         kept = find_heads(self.run, identities)

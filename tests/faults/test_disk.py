@@ -6,13 +6,14 @@ import os
 import resource
 import shutil
 import subprocess
+import tempfile
 
 import pytest
 
 from embedcache.cache import open_cache, verify
 from embedcache.errors import EmbedcacheError
 from embedcache.extract import extract
-from tests.conftest import make_reviews, write_csv
+from tests.conftest import document, fails, make_reviews, write_csv
 
 
 @pytest.fixture
@@ -107,3 +108,53 @@ def test_the_file_goes_away_while_it_is_written(extract_command, tmp_path, how):
     assert code == 1 and "removed or replaced while it was written" in stderr and stderr.count("\n") == 1, stderr
     if how == "replaced":
         assert path.read_text() == "somebody else's" and len(list(path.parent.iterdir())) == 1
+
+
+def kept_heads(folder):
+    return sorted(folder.glob("embedcache-*.unfinished.safetensors"))
+
+
+def test_heads_that_a_full_disk_does_not_take_are_kept(made, tmp_path, tmpfs, monkeypatch):
+    """Among temporary files; with room, --resume writes the run without training again."""
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    train = ["train-head", made / "reviews.h5", "--hidden", 512, "--seed", "0,1,2,3", "--epochs", 2]
+    with tmpfs("size=100k") as disk:
+        line = fails(*train, "-o", disk / "run")
+        assert "No space left on device; nothing was changed; the 4 trained heads are kept in" in line
+        assert "--resume writes the run" in line and list(disk.iterdir()) == []
+        (path,) = kept_heads(tmp_path / "tmp")
+        assert str(path) in line
+        subprocess.run(["mount", "-o", "remount,size=8m", str(disk)], check=True)
+        report = document(*train, "-o", disk / "run", "--resume")
+        assert report["kept"] == 4 and [one.name for one in disk.iterdir()] == ["run"]
+        assert kept_heads(tmp_path / "tmp") == []
+
+
+def test_heads_that_fit_beside_the_run_are_kept_there(made, tmp_path, tmpfs):
+    """The run itself has every head twice over, and tables."""
+    train = ["train-head", made / "reviews.h5", "--hidden", 512, "--seed", "0,1,2,3", "--epochs", 2]
+    with tmpfs("size=330k") as disk:
+        line = fails(*train, "-o", disk / "run")
+        assert str(disk / ".run.unfinished.safetensors") in line
+        subprocess.run(["mount", "-o", "remount,size=8m", str(disk)], check=True)
+        assert document(*train, "-o", disk / "run", "--resume")["kept"] == 4
+        assert [one.name for one in disk.iterdir()] == ["run"]
+
+
+def test_no_place_at_all_for_the_heads(made, tmp_path, tmpfs, monkeypatch):
+    with tmpfs("size=100k") as disk:
+        monkeypatch.setattr(tempfile, "tempdir", str(disk))
+        line = fails("train-head", made / "reviews.h5", "--hidden", 512, "--seed", "0,1,2,3", "-o", disk / "run")
+        assert line.count("No space left on device") == 2 and "the trained heads are lost" in line
+        assert list(disk.iterdir()) == []
+
+
+@pytest.mark.parametrize("size", [8, 40, 80])
+@pytest.mark.parametrize("to", ["torch", "onnx", "sentence-transformers"])
+def test_an_export_says_that_the_disk_is_full(made, tmpfs, to, size):
+    """Not torch, whose writer would end the process; before or while it writes."""
+    with tmpfs(f"size={size}k") as disk:
+        line = fails("export", made / "run", "--to", to, "-o", disk / "out")
+        assert f"cannot write {disk / 'out'}: no space left on its disk" in line and "make room" in line
+        assert list(disk.iterdir()) == []

@@ -14,7 +14,7 @@ import pytest
 from embedcache.errors import EmbedcacheError
 from embedcache.heads import training
 from embedcache.heads.job import HeadReport, InterruptedTraining, train_head
-from embedcache.heads.resume import find_heads, save_unfinished, unfinished_path
+from embedcache.heads.resume import find_heads, save_unfinished, unfinished_paths
 from embedcache.heads.run import load_run
 from embedcache.heads.spec import HeadSpec
 from embedcache.heads.trained import TrainedHead
@@ -85,7 +85,7 @@ def test_an_interrupted_run_ends_like_an_undisturbed_one(
     report = train_head(cache, tmp_path / "run", **sweep, resume=True, tell=said.append)
     assert trained[0] == total // 2 and report.kept == (total + 1) // 2 and report.heads == whole.heads
     assert said == [f"--resume: {(total + 1) // 2} of {total} heads are there already"]
-    assert not unfinished_path(tmp_path / "run").exists()
+    assert not unfinished_paths(tmp_path / "run")[0].exists()
     for column in whole.columns if len(whole.columns) > 1 else ("",):
         assert_same_run(tmp_path / "run" / column, tmp_path / "whole" / column)
 
