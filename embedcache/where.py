@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from embedcache.cache import Cache
     from embedcache.cache.strings import Strings
 
+MOST_COMPLETED = 1 << 24  # bytes of a column whose values are offered to a shell
 CHUNK_ROWS = 8192  # rows whose bytes are compared at once
 
 
@@ -41,7 +42,7 @@ def rows_where(cache: Cache, conditions: Iterable[str]) -> np.ndarray:
     Raises:
         EmbedcacheError: what is no condition; no such column or value; no row meets them all.
     """
-    columns = _columns(cache)
+    columns = condition_columns(cache)
     among = np.ones(cache.rows, dtype=bool)
     either: dict[str, np.ndarray] = {}
     for tree in (tree for condition in conditions for tree in parse(condition, columns)):
@@ -65,8 +66,8 @@ def _meets(cache: Cache, tree: Tree) -> np.ndarray:
         return np.logical_or.reduce([_meets(cache, part) for part in tree.parts])
     if isinstance(tree, Not):
         return ~_meets(cache, tree.part) & _labelled(cache, tree.part)
-    if tree.column not in _columns(cache):
-        known = ", ".join(_columns(cache))
+    if tree.column not in condition_columns(cache):
+        known = ", ".join(condition_columns(cache))
         raise EmbedcacheError(
             f"{cache.path} has no column '{tree.column}' to filter by; it has: {known}; extract with --keep adds one"
         )
@@ -79,10 +80,20 @@ def _meets(cache: Cache, tree: Tree) -> np.ndarray:
     return _compares(cache, tree)
 
 
-def _columns(cache: Cache) -> list[str]:
+def condition_columns(cache: Cache) -> list[str]:
     """The names of what can be asked for."""
     ids = [] if cache.ids is None else ["id"]
     return list(dict.fromkeys([*cache.labels_names, *cache.column_names, "text", *ids]))
+
+
+def column_values(cache: Cache, column: str, most: int) -> list[str]:
+    """The different values of a column, [] where there are more than ``most``, or too much to look through."""
+    if column in cache.labels_names:
+        names = cache.labels(column)[1]
+    else:
+        strings = _strings(cache, column)
+        names = coded(strings)[1] if len(strings.data) <= MOST_COMPLETED else []
+    return names if len(names) <= most else []
 
 
 def _strings(cache: Cache, column: str) -> Strings:

@@ -8,9 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import openpyxl
 import pytest
 from click.testing import CliRunner
 
+from embedcache.cache import open_cache
 from embedcache.cli import main
 from tests.audit.rows import make_rows
 from tests.conftest import document, invoke, make_cache
@@ -23,6 +25,11 @@ def folder(tmp_path: Path) -> Path:
     columns = {"movie": texts, "year": texts}
     make_cache(tmp_path / "reviews.h5", texts, x, {"label": labels, "stars": labels}, columns=columns)
     (tmp_path / "run-1").mkdir()
+    (tmp_path / "table.csv").write_text("id;text;class;year\n1;a;b;2\n")
+    (tmp_path / "table.jsonl").write_text('{"question": "a", "text": "b"}\n')
+    book = openpyxl.Workbook()
+    book.active.append(["text", "year"])
+    book.save(tmp_path / "table.xlsx")
     (tmp_path / "bin").mkdir()
     command = tmp_path / "bin" / "embedcache"
     command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m embedcache "$@"\n')
@@ -62,6 +69,16 @@ def in_bash(folder: Path, line: str) -> list[str]:
         ("embedcache audit reviews.h5 --group m", ["movie"]),
         ("embedcache train-head reviews.h5 --label label,", ["label,stars", "label,movie", "label,year"]),
         ("embedcache completion z", ["zsh"]),
+        ("embedcache extract table.csv -o c.h5 --label ", ["id", "text", "class", "year"]),
+        ("embedcache extract table.csv --label class,", ["class,id", "class,text", "class,year"]),
+        ("embedcache extract -o c.h5 table.csv table.jsonl --text t", ["text"]),
+        ("embedcache extract table.xlsx --keep y", ["year"]),
+        ("embedcache predict run-1 --input table.jsonl --text q", ["question"]),
+        ("embedcache search reviews.h5 --file table.jsonl --text ", ["question", "text"]),
+        ("embedcache search reviews.h5 word --show m", ["movie"]),
+        ("embedcache search reviews.h5 word --where mo", ["movie"]),
+        ("embedcache predict run-1 reviews.h5 --where ye", ["year"]),
+        ("embedcache train-head reviews.h5 -o r --split-column ye", ["year"]),
     ],
 )
 def test_bash(folder: Path, line: str, offered: list[str]) -> None:
@@ -88,6 +105,19 @@ def test_files_and_folders_are_left_to_the_shell(folder: Path, monkeypatch: pyte
     assert answers(folder, "audit", "none.h5", "--label", "l") == []
     (folder / "broken.h5").write_bytes(b"no cache")
     assert answers(folder, "audit", "broken.h5", "--label", "l") == []
+    (folder / "broken.parquet").write_bytes(b"no table")
+    assert answers(folder, "extract", "broken.parquet", "--label", "l") == []
+
+
+def test_conditions(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """zsh and fish ask for what stands after =, too; bash takes that for another word."""
+    monkeypatch.chdir(folder)
+    with open_cache("reviews.h5") as cache:
+        classes = cache.labels("label")[1]
+    where = ["search", "reviews.h5", "word", "--where"]
+    assert answers(folder, *where, "''") == ["plain,label", "plain,stars", "plain,movie", "plain,year", "plain,text"]
+    assert answers(folder, *where, "label=") == [f"plain,label={name}" for name in classes]
+    assert answers(folder, *where, f"'stars={classes[0]} and mov'") == ["plain,stars=" + classes[0], "and", "movie"]
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
