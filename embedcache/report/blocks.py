@@ -90,6 +90,16 @@ class Mistakes:
 
     kind: ClassVar[str] = "mistakes"
     items: list[tuple[list[str], str, str | None]]
+    start: int = 1  # the number of the first
+
+
+@dataclass
+class Folded:
+    """Blocks behind a line that opens them."""
+
+    kind: ClassVar[str] = "folded"
+    summary: str
+    blocks: list[Any]
 
 
 @dataclass

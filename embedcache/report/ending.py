@@ -27,7 +27,10 @@ def make_ending(contents: Contents) -> list[Section]:
     rate = info.get("head_rows_per_second")
     speed = f"{plural(contents.heads, 'head')} in {seconds(info.get('train_seconds'))}"
     speed += f", {rate:,.0f} training rows a second summed over the heads" if rate else ""
-    times = [Words(f"{speed}, with {info.get('engine', '-')}."), Table("Wall-clock time", ("", "time"), rows)]
+    times = [
+        Words(f"{speed}, with {info.get('engine', '-')}."),
+        Table("Wall-clock time", ("", "time"), rows, folded=True),
+    ]
     audit = contents.audit
     apart = [audit] if audit is not None and audit["label"] not in contents.columns else []
     return [

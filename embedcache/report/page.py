@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib import resources
 from typing import Any
 
@@ -11,6 +12,7 @@ from embedcache.report import plots
 from embedcache.report.blocks import Part, Section
 from embedcache.report.contents import Contents
 from embedcache.report.ending import make_ending
+from embedcache.report.folding import fold
 from embedcache.report.sections import make_parts
 
 # No script, nothing from elsewhere; the pictures in pictures (heat maps) are data: addresses.
@@ -45,8 +47,8 @@ def render(kind: str, heading: str, what: str, line: str, parts: Sequence[Part],
         line=line,
         policy=POLICY,
         style=Markup(style),
-        parts=parts,
-        ending=ending,
+        parts=[replace(part, sections=fold(part.sections)) for part in parts],
+        ending=fold(ending),
     )
 
 

@@ -119,8 +119,21 @@ def learning_curves(name: str, score: str, epochs: np.ndarray, lines: dict[str, 
         axes.plot(epochs, values, color=colour, marker="o" if len(epochs) < 30 else None, ms=3, label=label)
     _whole_ticks(axes, epochs)
     _keep_near(axes, np.concatenate([values[np.isfinite(values)] for values in lines.values()]))
-    axes.legend(loc="best")
+    _legend(axes)
     return _svg(axes, name)
+
+
+def _legend(axes: Any) -> None:
+    """Above the picture, in two columns: never on a curve."""
+    rows = -(-len(axes.get_legend_handles_labels()[1]) // 2)
+    figure, extra = axes.figure, 0.08 + 0.19 * rows  # inches
+    (left, bottom, wide, tall), height = axes.get_position().bounds, figure.get_figheight()
+    figure.set_figheight(height + extra)
+    scale = height / (height + extra)
+    axes.set_position((left, bottom * scale, wide, tall * scale))
+    axes.legend(
+        loc="lower left", bbox_to_anchor=(0, 1.01), ncols=2, borderaxespad=0, handlelength=1.6, columnspacing=1.2
+    )
 
 
 def _keep_near(axes: Any, values: np.ndarray) -> None:
@@ -149,8 +162,7 @@ def distribution(name: str, score: str, values: np.ndarray, marks: dict[str, flo
         axes.axvline(value, color=colour, ls=line, label=label)
     pad = 0.04 * (max(span) - min(span) or 1)
     axes.set_xlim(min(span) - pad, max(span) + pad)
-    axes.set_ylim(0, axes.get_ylim()[1] * 1.45)  # the words above
-    axes.legend(loc="upper left")
+    _legend(axes)
     return _svg(axes, name)
 
 
@@ -191,7 +203,7 @@ def reliability(name: str, lines: dict[str, list[dict[str, Any]]]) -> str:
     low = min((one["confidence"] for bins in lines.values() for one in bins), default=0)
     axes.set_xlim(max(0.0, low - 0.05), 1.01)
     axes.set_ylim(0, 1.03)
-    axes.legend(loc="best")
+    _legend(axes)
     return _svg(axes, name)
 
 
@@ -247,7 +259,7 @@ def predicted_values(name: str, pairs: np.ndarray) -> str:
     span = [pairs.min(), pairs.max()]
     axes.plot(span, span, color=MUTED, lw=1, ls=(0, (4, 2)), label="perfect")
     axes.plot(pairs[:, 0], pairs[:, 1], ".", color=ONE, ms=4, alpha=0.5, mew=0)
-    axes.legend(loc="upper left")
+    _legend(axes)
     return _svg(axes, name)
 
 

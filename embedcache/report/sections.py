@@ -213,7 +213,8 @@ class _Column:
         if self.report.comparisons:
             body = [self._compared(one) for one in self.report.comparisons]
             titles = ("less", "score", "difference", "95% interval", "p", "")
-            tables.append(Table(f"The chosen head less each baseline, {self.rows[self.side]} in pairs", titles, body))
+            caption = f"The chosen head less each baseline, {self.rows[self.side]} in pairs"
+            tables.append(Table(caption, titles, body, folded=True))
         if not drawn:
             return [*tables]
         said = ", ".join(f"{name} {value:.3f}" for name, value, _ in drawn)
@@ -305,7 +306,7 @@ class _Column:
         svg = plots.spread(f"{self.prefix}spread", name, [(one["min"], one["mean"], one["max"]) for one in spreads])
         said = "; ".join(f"setting {i}: {one['min']:.3f} to {one['max']:.3f}" for i, one in enumerate(spreads, 1))
         figure = Figure(svg, f"Spread over the seeds. {said}", "From the worst seed to the best; the dot is the mean.")
-        table = Table(caption, titles, rows, words=())
+        table = Table(caption, titles, rows, words=(), folded=len(rows) > 1)
         return [figure, table] if len(rows) > 1 else [table]
 
     def _fold_scores(self) -> list[Any]:
@@ -319,7 +320,8 @@ class _Column:
             scores = [history[key][kept] if kept >= 0 else None for key in ("val_loss", f"val_{self.main}")]
             rows.append([fold + 1, *(count(sides[side]) for side in ("train", "val")), kept + 1, *map(number, scores)])
         titles = ("fold", "training rows", "validation rows", "epoch", "val loss", f"val {NAMES[self.main]}")
-        return [Table(f"The settings of {self.report.best['name']}, fold by fold", titles, rows, words=())]
+        caption = f"The settings of {self.report.best['name']}, fold by fold"
+        return [Table(caption, titles, rows, words=(), folded=True)]
 
     def curves(self) -> list[Any]:
         curves = self.column.curves
