@@ -26,7 +26,7 @@ def _section(section: Section) -> list[Any]:
 
 def _block(block: Any) -> list[Any]:
     if isinstance(block, Table) and not block.folded and len(block.rows) > LONG_TABLE:
-        rest = replace(block, rows=block.rows[FIRST_ROWS:])
+        rest = replace(block, rows=block.rows[FIRST_ROWS:], caption=f"{block.caption}, from row {FIRST_ROWS + 1} on")
         return [replace(block, rows=block.rows[:FIRST_ROWS]), Folded(f"{len(rest.rows)} more rows", [rest])]
     if isinstance(block, Mistakes) and len(block.items) > FIRST_MISTAKES + 1:
         rest_of = replace(block, items=block.items[FIRST_MISTAKES:], start=FIRST_MISTAKES + 1)
