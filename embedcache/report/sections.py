@@ -211,10 +211,9 @@ class _Column:
         ]
         tables = [Table("The chosen head and the baselines, on the same rows", ("", *map(name_of, keys)), rows)]
         if self.report.comparisons:
-            body = [self._compared(one) for one in self.report.comparisons]
             titles = ("less", "score", "difference", "95% interval", "p", "")
-            caption = f"The chosen head less each baseline, {self.rows[self.side]} in pairs"
-            tables.append(Table(caption, titles, body, folded=True))
+            which = f"The chosen head less each baseline, {self.rows[self.side]} in pairs"
+            tables.append(Table(which, titles, list(map(self._compared, self.report.comparisons)), folded=True))
         if not drawn:
             return [*tables]
         said = ", ".join(f"{name} {value:.3f}" for name, value, _ in drawn)
@@ -320,8 +319,7 @@ class _Column:
             scores = [history[key][kept] if kept >= 0 else None for key in ("val_loss", f"val_{self.main}")]
             rows.append([fold + 1, *(count(sides[side]) for side in ("train", "val")), kept + 1, *map(number, scores)])
         titles = ("fold", "training rows", "validation rows", "epoch", "val loss", f"val {NAMES[self.main]}")
-        caption = f"The settings of {self.report.best['name']}, fold by fold"
-        return [Table(caption, titles, rows, words=(), folded=True)]
+        return [Table(f"The settings of {self.report.best['name']}, fold by fold", titles, rows, (), folded=True)]
 
     def curves(self) -> list[Any]:
         curves = self.column.curves
