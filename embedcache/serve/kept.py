@@ -13,6 +13,7 @@ from embedcache.where import coded
 
 MOST_VALUES = 200  # that a list to choose from may have
 MOST_COLUMNS = 30  # that are looked at
+SAMPLE = 20_000  # rows that tell whether nearly every row has a value of its own
 LONG = 64  # bytes a value, on average: from there on they are texts, which are not compared
 
 
@@ -47,7 +48,9 @@ def kept_columns(cache: Cache) -> dict[str, Kept]:
 
 
 def _look_at(strings: Strings) -> Kept:
-    if len(strings.data) > LONG * len(strings):
+    first = coded(Strings(strings.data, strings.offsets[: SAMPLE + 1]))[1]
+    each_its_own = 2 * len(first) > min(SAMPLE, len(strings)) > MOST_VALUES and numbers_in(first) is None
+    if len(strings.data) > LONG * len(strings) or each_its_own:
         return Kept("text", np.full(len(strings), -1, np.int32), [])
     return _kept(*coded(strings))
 
