@@ -1,7 +1,7 @@
 /* The memory of a group of probes in one piece, and the best weights' way back to row-major.
  *
- * Included by probes.h. The memory comes zeroed, and so do the weights. The state is 12 bytes a weight; beside
- * it lie two or three batches of x and the logits.
+ * Included by probes.h. The memory comes zeroed, and so do the weights. The state is 12 bytes a weight;
+ * beside it lie two or three batches of x and the logits.
  */
 #ifndef EMBEDCACHE_CPU_PROBES_MEMORY_H
 #define EMBEDCACHE_CPU_PROBES_MEMORY_H
