@@ -97,7 +97,9 @@ vectors = SentenceTransformer(modules=list(model)[:2]).encode(texts)
 
 
 def label_config(folder: Path, kind: str, labels: list[str]) -> None:
-    """Labels into config.json, as transformers writes them."""
+    """Labels into config.json, as transformers writes them; where there is one."""
+    if not (folder / "config.json").exists():
+        return  # its labels are in embedcache.json alone
     config = read_json(folder / "config.json")
     config |= {"id2label": {str(i): label for i, label in enumerate(labels)}, "problem_type": PROBLEM[kind]}
     config |= {"label2id": {label: i for i, label in enumerate(labels)}}
@@ -111,7 +113,7 @@ def write_card(folder: Path, run: Run, to: str, layer: int, checked: dict[str, A
     about = _describe(run, to, layer, checked)
     write_json(folder / ABOUT, about)
     packages, imports, logits = USE[to]
-    if any(folder.glob("*.py")):
+    if any(folder.rglob("*.py")):
         logits = logits.replace('(".")', '(".", trust_remote_code=True)')
     outputs, said = OUTPUTS[run.best.kind]
     scores = ", ".join(f"{SCORES[name]} {value:.4f}" for name, value in about["scores"].items())

@@ -22,15 +22,27 @@ from embedcache.export.place import write_json
 if TYPE_CHECKING:
     from embedcache.encoder import Encoder
 
+NAMES = ("0_Transformer", "1_Pooling")  # of the first modules' folders
 ONE_FILE_BYTES = 1_900_000_000  # protobuf ends at 2 GiB; weights beyond go to a file of their own
 
 
 def write_target(to: str, part: Path, model: TextModel, encoder: Encoder, texts: Sequence[str]) -> None:
     """Tokenizer, configuration and model. ``texts``: a few, to trace the model with."""
-    _write_tokenizer(part, encoder)
+    _write_tokenizer(encoder_folder(to, part), encoder)
     {"torch": _write_torch, "onnx": _write_onnx, "sentence-transformers": _write_modules}[to](
         part, model, encoder, texts
     )
+
+
+def encoder_folder(to: str, part: Path) -> Path:
+    """Where the encoder's configuration and the tokenizer go, made where it is missing.
+
+    In a folder of its own for sentence-transformers: beside modules.json transformers' pipelines would take it for a
+    whole classifier, and answer with a head of random weights.
+    """
+    folder = part / NAMES[0] if to == "sentence-transformers" else part
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 def read_logits(to: str, folder: Path, texts: list[str], trust_remote_code: bool = False) -> np.ndarray:
@@ -83,19 +95,20 @@ def _write_modules(part: Path, model: TextModel, encoder: Encoder, texts: Sequen
             f"{encoder.identity['architecture']} encoders cannot be cut after layer {model.layer} of {encoder.layers}, "
             "which this head reads, and sentence-transformers takes the last: use --to torch or --to onnx"
         )
-    model.encoder.save_pretrained(part, safe_serialization=True)
+    inner = part / NAMES[0]
+    model.encoder.save_pretrained(inner, safe_serialization=True)
     if "code" in encoder.identity:
         for path in find_folder(encoder.source, True)[0].glob("*.py"):
-            shutil.copy(path, part)
+            shutil.copy(path, part)  # where transformers looks for it, although the configuration is further inside
     linear = [module for module in model.head if isinstance(module, nn.Linear)]
-    names = ["", "1_Pooling", *(f"{i}_Dense" for i in range(2, 2 + len(linear)))]
+    names = [*NAMES, *(f"{i}_Dense" for i in range(2, 2 + len(linear)))]
     kinds = ["Transformer", "Pooling", *(["Dense"] * len(linear))]
     modules = [
         {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
         for i, (path, kind) in enumerate(zip(names, kinds, strict=True))
     ]
     write_json(part / "modules.json", modules)
-    write_json(part / "sentence_bert_config.json", {"max_seq_length": encoder.max_length, "do_lower_case": False})
+    write_json(inner / "sentence_bert_config.json", {"max_seq_length": encoder.max_length, "do_lower_case": False})
     (part / names[1]).mkdir()
     modes = {f"pooling_mode_{mode}": mode.startswith(model.pooling) for mode in ("cls_token", "mean_tokens")}
     write_json(part / names[1] / "config.json", {"word_embedding_dimension": encoder.dim, **modes})

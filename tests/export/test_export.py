@@ -104,8 +104,9 @@ def test_every_family_to_every_target(to: str, family: str, pooling: str, make_r
     assert report.checked["max_difference"] < 1e-5
     about = json.loads((tmp_path / "out" / "embedcache.json").read_text("utf-8"))
     assert (about["labels"], about["pooling"], about["max_length"]) == (["negative", "positive"], pooling, 64)
-    config = json.loads((tmp_path / "out" / "config.json").read_text("utf-8"))
-    assert config["id2label"] == {"0": "negative", "1": "positive"}
+    if to != "sentence-transformers":  # which has the encoder's alone, and no place for labels
+        config = json.loads((tmp_path / "out" / "config.json").read_text("utf-8"))
+        assert config["id2label"] == {"0": "negative", "1": "positive"}
     assert str(tmp_path.parent) not in json.dumps(about), "no path of this machine"
 
 
@@ -165,7 +166,7 @@ def test_an_inner_layer_is_the_end(
     else:
         from safetensors import safe_open
 
-        with safe_open(tmp_path / "out" / "model.safetensors", "np") as file:
+        with safe_open(tmp_path / "out" / "0_Transformer" / "model.safetensors", "np") as file:
             names = list(file.keys())
     assert {int(found[1]) for name in names if (found := re.search(r"layer\.(\d+)", name))} == set(range(layer))
 
@@ -225,6 +226,20 @@ def test_an_encoder_with_code_of_its_own(bert_copy: Path, tmp_path: Path) -> Non
     document("export", run, "--to", "torch", "-o", out, trust, "--overwrite")
     assert not list(out.glob("*.py")) and "auto_map" not in (out / "config.json").read_text("utf-8")
     assert given("torch", out, TEXTS).shape == (len(TEXTS), 2)
+
+
+@pytest.mark.parametrize("to", ["torch", "sentence-transformers"])
+def test_transformers_pipeline_does_not_make_a_random_classifier_of_it(
+    to: str, make_run: MakeRun, tmp_path: Path
+) -> None:
+    """It refuses the folder; the encoder inside knows nothing of the run's labels."""
+    from transformers import pipeline
+
+    export_run(make_run("bert"), tmp_path / "out", to)
+    with pytest.raises((ValueError, OSError)):
+        pipeline("text-classification", model=str(tmp_path / "out"))
+    for path in (tmp_path / "out").glob("0_Transformer/*.json"):
+        assert "positive" not in json.loads(path.read_text("utf-8")).get("id2label", {}).values()
 
 
 def test_a_linear_probe_is_one_dense(make_run: MakeRun, tmp_path: Path) -> None:
