@@ -20,7 +20,6 @@ from embedcache.cache.fingerprint import fingerprint, output_fingerprint
 from embedcache.cache.hdf5 import SIGNATURE, Hdf5, InvalidError
 from embedcache.cache.labels import Codes, Labels, label_counts, label_of, unlabelled, valid_codes
 from embedcache.cache.layout import Layout, Output, block_path, quote, unquote
-from embedcache.cache.schema import parse_encoder
 from embedcache.cache.strings import Strings, valid_offsets
 from embedcache.cache.structure import (
     DamagedCacheError,
@@ -29,6 +28,7 @@ from embedcache.cache.structure import (
     parse_output,
     read_structure,
 )
+from embedcache.common.encoder_schema import parse_encoder
 from embedcache.common.frames import Tabular
 from embedcache.errors import EmbedcacheError
 from embedcache.html import html_table

@@ -12,7 +12,6 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from embedcache.cache.schema import Identity
 from embedcache.common.checked import (
     Count,
     Digest,
@@ -23,6 +22,7 @@ from embedcache.common.checked import (
     Share,
     conform,
 )
+from embedcache.common.encoder_schema import Identity
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.schema_split import Comparison, Metric, Split
 

@@ -18,7 +18,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from embedcache.cache.strings import first_rows
 from embedcache.errors import EmbedcacheError
 
 SEED = 42  # of every split, whatever the heads' seeds: heads of different seeds must be compared on the same rows
@@ -118,6 +117,8 @@ def places(keys: np.ndarray, seed: int = SEED) -> np.ndarray:
 
     It is ``int.from_bytes(blake2b(key, digest_size=8, key=seed as 8 bytes), "little") / 2**64``, little-endian.
     """
+    from embedcache.cache.strings import first_rows  # a run is read without the cache's code
+
     first = first_rows(keys)
     salt = int(seed).to_bytes(8, "little")
     place = np.zeros(len(keys))
@@ -264,6 +265,8 @@ def labelled_rows(codes: np.ndarray, hashes: np.ndarray, keys: np.ndarray | None
 
 def _number(keys: np.ndarray) -> np.ndarray:
     """Numbers 0, 1, ... for the different keys, uint8 [n, 16], counted by first appearance."""
+    from embedcache.cache.strings import first_rows
+
     return np.unique(first_rows(keys), return_inverse=True)[1]
 
 

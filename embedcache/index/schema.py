@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from embedcache.cache.schema import Encoder
 from embedcache.common.checked import Count, Number, Share
+from embedcache.common.encoder_schema import Encoder
 
 Rows = Annotated[int, Meta(ge=1, le=2**48)]
 Parameter = Annotated[int, Meta(ge=0, le=2**31)] | Annotated[float, Meta(ge=0, le=2**31)] | str | bool | None

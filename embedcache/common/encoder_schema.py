@@ -1,4 +1,4 @@
-"""What the JSON in a cache's attributes may hold; a run names its encoder in the same words."""
+"""What the JSON on an encoder may hold: in a cache's attributes, a run, an index."""
 
 from __future__ import annotations
 
