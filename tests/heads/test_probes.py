@@ -79,7 +79,7 @@ class TestSameBits:
 
 
 @parametrize(native_cpu_engines)
-@pytest.mark.parametrize("lr, rtol", [(1e-3, 1e-5), (1.0, 1e-5), (10.0, 2e-3)])
+@pytest.mark.parametrize("lr, rtol", [(1e-3, 1e-5), (1.0, 1e-5), (10.0, 0.01)])
 def test_losses_from_small_to_huge(engine: Engine, lr: float, rtol: float) -> None:
     """With lr 10 probabilities go down to nothing and up to 1, and float32's own rounding shows, in torch as here."""
     task = make_task(300, 50, 7, n_val=100)
