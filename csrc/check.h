@@ -78,6 +78,8 @@ inline std::string check_head(const ec_head& head, const ec_result& result, cons
   if (!result.w2 || !result.b2) return "no place for w2 or b2";
   if (!result.train_loss || !result.val_loss || !result.val_accuracy || !result.val_f1)
     return "no place for losses";
+  for (int32_t c = 0; head.start && c < task.outputs; ++c)
+    if (!std::isfinite(head.start[c])) return "a start that is not finite";
   return check_weight(head.class_weight, task);
 }
 

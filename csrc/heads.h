@@ -12,7 +12,7 @@
 extern "C" {
 #endif
 
-#define EC_ABI_VERSION 3
+#define EC_ABI_VERSION 4
 
 enum { EC_FLOAT16 = 0, EC_FLOAT32 = 1 };                                       /* ec_matrix.dtype */
 enum { EC_COMPUTE_FLOAT32 = 0, EC_COMPUTE_BFLOAT16 = 1, EC_COMPUTE_TF32 = 2 }; /* ec_options.compute */
@@ -60,13 +60,14 @@ typedef struct {
  * The validation loss is the same over all validation rows, with the task's weights and without smoothing. */
 typedef struct {
   int32_t task;     /* index into tasks */
-  int32_t hidden;   /* 0: a linear probe, logits = x w2' + b2, without dropout; it starts at zero */
+  int32_t hidden;   /* 0: a linear probe, logits = x w2' + b2, without dropout; w2 starts at zero */
   int32_t schedule; /* of the learning rate, over epochs * steps, after a warm-up from 0 (numerics.h) */
   int32_t reserved;
   double lr, beta1, beta2, eps, weight_decay, dropout; /* eps > 0; dropout in [0, 1) */
   double label_smoothing;                              /* in [0, 1) */
   double warmup;                                       /* share of all steps, in [0, 1) */
   const float* class_weight;                           /* [outputs] or NULL: weights of the training loss */
+  const float* start; /* [outputs] or NULL: where the b2 of a linear probe starts; NULL: at zero */
   uint64_t seed;
 } ec_head;
 

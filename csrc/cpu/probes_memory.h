@@ -64,6 +64,7 @@ static Probes* probes_create(const ec_task& task, const ec_head* const* specs, e
     h.specs[p] = *specs[p];
     h.results[p] = results[p];
     h.train_loss[p] = make_loss(task, specs[p]->class_weight, specs[p]->label_smoothing);
+    if (specs[p]->start) memcpy(h.b.w + p * h.classes, specs[p]->start, h.classes * sizeof(float));
   }
   Probes* made = reinterpret_cast<Probes*>(arena.memory);
   *made = h;

@@ -108,20 +108,24 @@ class Group {
     }
     counts_ = Buffer<int64_t>(3 * needs_.outputs, "counts of the classes");
     class_weights_ = Buffer<float>(needs_.outputs, "class weights");
+    starts_ = Buffer<float>(needs_.outputs, "the probes' start");
     float* state = state_.get();
     int64_t* counts = counts_.get();
     float* class_weights = class_weights_.get();
+    float* starts = starts_.get();
     for (int i = 0; i < size_; ++i) {
       const Shape shape = call_.shape(first_ + i);
       const ec_head& spec = call_.heads[first_ + i];
       order_of_.push_back(number[{spec.seed, (uint32_t)task(i).train.n}]);
       if (spec.class_weight) device_.copy(class_weights, spec.class_weight, 4 * (int64_t)shape.outputs);
+      if (spec.start) device_.copy(starts, spec.start, 4 * (int64_t)shape.outputs);
       const int64_t stride = Needs::stride_of(shape, paths_[i]);
       heads_.push_back({spec, shape, state, stride, orders_[order_of_[i]].positions,
-                        spec.class_weight ? class_weights : nullptr, counts});
+                        spec.class_weight ? class_weights : nullptr, counts, spec.start ? starts : nullptr});
       state += 4 * stride;
       counts += 3 * (int64_t)shape.outputs;
       class_weights += shape.outputs;
+      starts += shape.outputs;
     }
     tallies_.resize(size_);
     host_counts_.resize((size_t)(3 * needs_.outputs));
@@ -350,6 +354,7 @@ class Group {
   Buffer<uint32_t> positions_;
   Buffer<int64_t> counts_;
   Buffer<float> class_weights_;
+  Buffer<float> starts_;
   Buffer<char> scratch_;
   Buffer<Head> heads_on_device_;
   Buffer<Order> orders_on_device_;

@@ -64,6 +64,7 @@ struct Head {
   const uint32_t* order; /* the epoch's training positions in order, shared by heads of equal seed and n */
   const float* class_weight; /* [outputs] or NULL: of the training loss; spec has the host's pointer */
   int64_t* counts;           /* [3][outputs] of the validation rows: see count_rows() */
+  const float* start;        /* [outputs] or NULL: where a probe's b2 starts; spec has the host's pointer */
 };
 
 /* What a head's launches tell the host. */

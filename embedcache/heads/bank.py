@@ -211,6 +211,25 @@ def training_weight(spec: HeadSpec, task: Task) -> np.ndarray | None:
     return _vector("class_weight", np.asarray(spec.class_weight), task.classes)
 
 
+def start_bias(spec: HeadSpec, task: Task) -> np.ndarray:
+    """float32 [classes]: where the biases of a linear probe start, so that it says what is known without looking at x.
+
+    Classification: the logarithm of each class's share of the training loss's weight. Multilabel: the logit of each
+    label's. Regression: 0. A class without rows counts as half a row. Inputs have a hundred times the bias's number,
+    and AdamW moves each as fast: from 0, unequal classes are learnt by the inputs first, which early stopping keeps.
+    """
+    if task.kind == "regression":
+        return np.zeros(task.classes, np.float32)
+    y, weight = task.train.y[task.train.rows], training_weight(spec, task)
+    weight = np.ones(task.classes) if weight is None else weight.astype(np.float64)
+    if task.kind == "multilabel":
+        there = np.clip(y.sum(axis=0, dtype=np.float64), 0.5, max(0.5, len(y) - 0.5))
+        return np.log(weight * there / np.maximum(len(y) - there, 0.5)).astype(np.float32)
+    known = y[(y >= 0) & (y < task.classes)]  # of others the library says where they are
+    rows = weight * np.maximum(np.bincount(known, minlength=task.classes), 0.5)
+    return np.log(rows / rows.sum()).astype(np.float32)
+
+
 def balanced_weight(y: np.ndarray, classes: int, kind: str) -> np.ndarray:
     """float32 [classes] of targets as a View has them.
 

@@ -13,10 +13,20 @@ import numpy as np
 
 from embedcache.common.machine import usable_cores
 from embedcache.errors import EmbedcacheError
-from embedcache.heads.bank import CHOICES, Options, Outcome, Progress, Task, View, empty_outcome, training_weight
+from embedcache.heads.bank import (
+    CHOICES,
+    Options,
+    Outcome,
+    Progress,
+    Task,
+    View,
+    empty_outcome,
+    start_bias,
+    training_weight,
+)
 from embedcache.heads.spec import SCHEDULES, HeadSpec
 
-ABI_VERSION = 3
+ABI_VERSION = 4
 POLL_SECONDS = 0.1  # how often progress is told and Ctrl-C is heard
 STATUS = ("ok", "diverged", "cancelled")
 COMPUTE = {"float32": 0, "bfloat16": 1, "tf32": 2}
@@ -63,6 +73,7 @@ class _Head(Structure):
         ("label_smoothing", c_double),
         ("warmup", c_double),
         ("class_weight", c_void_p),
+        ("start", c_void_p),
         ("seed", c_uint64),
     ]
 
@@ -211,11 +222,15 @@ class NativeEngine:
         """Train the bank; on KeyboardInterrupt stop between two steps and return what there is."""
         outcomes = [empty_outcome(spec, tasks[task], options.epochs) for spec, task in heads]
         c_tasks = (_Task * len(tasks))(*(_task(task) for task in tasks))
-        weights = {}  # balanced ones count all labels: once for each task, not for each head
+        weights, starts = {}, {}  # both count all labels: once for each task, not for each head
         for spec, task in heads:
-            if (spec.class_weight, task) not in weights:
-                weights[spec.class_weight, task] = training_weight(spec, tasks[task])
-        c_heads = (_Head * len(heads))(*(_head(spec, task, weights[spec.class_weight, task]) for spec, task in heads))
+            key = spec.class_weight, task
+            if key not in weights:
+                weights[key] = training_weight(spec, tasks[task])
+            if not spec.hidden and key not in starts:
+                starts[key] = start_bias(spec, tasks[task])
+        known = [(spec, task, (spec.class_weight, task)) for spec, task in heads]
+        c_heads = (_Head * len(heads))(*(_head(spec, task, weights[key], starts.get(key)) for spec, task, key in known))
         c_results = (_Result * len(heads))(*(_result(outcome) for outcome in outcomes))
         cancel, done = c_int32(0), c_int64(0)
         c_options = _Options(
@@ -231,7 +246,14 @@ class NativeEngine:
             ctypes.pointer(done),
         )
         total = sum(len(tasks[task].train.rows) for _, task in heads) * options.epochs
-        alive = (tasks, weights, outcomes, cancel, done)  # what the library points to, whatever becomes of this frame
+        alive = (
+            tasks,
+            weights,
+            starts,
+            outcomes,
+            cancel,
+            done,
+        )  # what the library points to, whatever becomes of this frame
 
         notes: list[str] = []
 
@@ -299,10 +321,11 @@ def _task(task: Task) -> _Task:
     return _Task(_view(task.train), _view(task.val), task.classes, LOSS[task.kind], *pointers)
 
 
-def _head(spec: HeadSpec, task: int, class_weight: np.ndarray | None) -> _Head:
+def _head(spec: HeadSpec, task: int, class_weight: np.ndarray | None, start: np.ndarray | None) -> _Head:
     numbers = (spec.lr, *spec.betas, spec.eps, spec.weight_decay, spec.dropout, spec.label_smoothing, spec.warmup)
     schedule = SCHEDULES.index(spec.schedule)
-    return _Head(task, spec.hidden, schedule, 0, *numbers, _pointer(class_weight), spec.seed)
+    begin = None if spec.hidden else _pointer(start)  # heads that share the key may have a hidden layer
+    return _Head(task, spec.hidden, schedule, 0, *numbers, _pointer(class_weight), begin, spec.seed)
 
 
 def _result(outcome: Outcome) -> _Result:

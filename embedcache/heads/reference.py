@@ -17,7 +17,17 @@ from torch.nn import functional
 
 from embedcache.errors import EmbedcacheError
 from embedcache.heads import philox
-from embedcache.heads.bank import Options, Outcome, Progress, Task, View, empty_outcome, training_weight, weight_shapes
+from embedcache.heads.bank import (
+    Options,
+    Outcome,
+    Progress,
+    Task,
+    View,
+    empty_outcome,
+    start_bias,
+    training_weight,
+    weight_shapes,
+)
 from embedcache.heads.spec import HeadSpec
 
 VAL_ROWS = 4096
@@ -88,6 +98,8 @@ class _Run:
 
     def train(self, add: Callable[[int], None]) -> None:
         initial = philox.initial_weights(self.spec.seed, self.shapes)
+        if not self.spec.hidden:
+            initial["b2"] = start_bias(self.spec, self.task)
         w = {name: nn.Parameter(torch.from_numpy(array).to(self.device)) for name, array in initial.items()}
         s = self.spec
         adamw = torch.optim.AdamW(w.values(), lr=s.lr, betas=s.betas, eps=s.eps, weight_decay=s.weight_decay)

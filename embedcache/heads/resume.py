@@ -66,7 +66,7 @@ def identity(spec: HeadSpec, task: str, training: Mapping[str, Any]) -> str:
     """Of one head. task: a task_digest; training (JSON types): batch size, epochs, engine and the like."""
     made_by = {"spec": spec.to_dict(), "task": task, "training": dict(training), "embedcache": __version__}
     if not spec.hidden:
-        made_by["start"] = "zero"  # linear probes once started at random
+        made_by["start"] = "shares"  # linear probes once started at random
     return hashlib.blake2b(json.dumps(made_by, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 

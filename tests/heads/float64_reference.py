@@ -120,6 +120,25 @@ def training_weight(task: Task, spec: HeadSpec) -> np.ndarray | None:
     return (len(y) / (task.classes * counts)).astype(np.float32)
 
 
+def start(task: Task, spec: HeadSpec) -> dict[str, np.ndarray]:
+    """The first weights, float32: of a probe zeros, and the biases of a model that has seen the targets alone."""
+    shapes = weight_shapes(spec, task.train.x.shape[1], task.classes)
+    w = philox.initial_weights(spec.seed, shapes)
+    if spec.hidden or task.kind == "regression":
+        return w
+    y, weight = task.train.y[task.train.rows], training_weight(task, spec)
+    weight = np.ones(task.classes) if weight is None else weight.astype(np.float64)
+    if task.kind == "multilabel":
+        for c in range(task.classes):
+            there = min(max(float((y[:, c] > 0).sum()), 0.5), max(len(y) - 0.5, 0.5))
+            rate = weight[c] * there / (weight[c] * there + max(len(y) - there, 0.5))
+            w["b2"][c] = math.log(rate / (1.0 - rate))
+    else:
+        rows = np.array([max(float((y == c).sum()), 0.5) for c in range(task.classes)]) * weight
+        w["b2"][:] = np.log(rows / rows.sum())
+    return w
+
+
 # ---- The head ----
 
 
@@ -173,8 +192,7 @@ def data_of(task: Task, view: View) -> tuple[np.ndarray, np.ndarray]:
 
 
 def train(task: Task, spec: HeadSpec, batch_size: int, epochs: int, compute: str = "float32") -> Trained:
-    shapes = weight_shapes(spec, task.train.x.shape[1], task.classes)
-    w = {name: array.astype(np.float64) for name, array in philox.initial_weights(spec.seed, shapes).items()}
+    w = {name: array.astype(np.float64) for name, array in start(task, spec).items()}
     out = Trained({name: array.copy() for name, array in w.items()}, w)
     m, v = ({name: np.zeros_like(array) for name, array in w.items()} for _ in range(2))
     (x, y), loss_of = data_of(task, task.train), LOSSES[task.kind]

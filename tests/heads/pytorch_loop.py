@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
-from float64_reference import batches, standardised
+from float64_reference import batches, standardised, start
 
 from embedcache.heads import philox
-from embedcache.heads.bank import Task, training_weight, weight_shapes
+from embedcache.heads.bank import Task, training_weight
 from embedcache.heads.spec import HeadSpec
 
 
@@ -36,11 +36,7 @@ def pytorch_train(
     task: Task, spec: HeadSpec, batch_size: int, epochs: int, dtype: torch.dtype
 ) -> dict[str, np.ndarray]:
     """The weights after the last epoch."""
-    shapes = weight_shapes(spec, task.train.x.shape[1], task.classes)
-    w = {
-        name: torch.nn.Parameter(torch.tensor(array, dtype=dtype))
-        for name, array in philox.initial_weights(spec.seed, shapes).items()
-    }
+    w = {name: torch.nn.Parameter(torch.tensor(array, dtype=dtype)) for name, array in start(task, spec).items()}
     x = torch.tensor(standardised(task, task.train.x[task.train.rows]), dtype=dtype)
     y = torch.tensor(task.train.y[task.train.rows])
     y = y.long() if task.kind == "classification" else y.to(dtype)

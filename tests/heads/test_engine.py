@@ -274,13 +274,38 @@ class TestEngine:
         by_loss, by_f1 = (engine.train([task], heads, epochs=1, choose=choose) for choose in ("loss", "macro_f1"))
         assert same_heads(by_loss, by_f1)
 
-    def test_probes_start_at_zero(self, engine: Engine) -> None:
-        """A rate so low that nothing is learnt leaves nothing, whatever the seed; a seed is an order of the rows."""
-        for kind in KINDS:
-            task = make_task(60, 20, 3, n_val=20, kind=kind)
-            heads = [(HeadSpec(hidden=0, lr=1e-9, seed=s), 0) for s in (0, 1)]
-            for head in engine.train([task], heads, epochs=1).heads:
-                assert max(np.abs(array).max() for array in head.weights.values()) < 1e-7
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_probes_start_at_nothing_but_the_shares(self, engine: Engine, kind: str) -> None:
+        """With a rate so low that nothing is learnt, whatever the seed: it is only the order of the rows."""
+        task = make_task(60, 20, 3, n_val=20, kind=kind)
+        y = task.train.y[task.train.rows]
+        heads = [(HeadSpec(hidden=0, lr=1e-9, seed=s), 0) for s in (0, 1)]
+        if kind != "regression":
+            heads.append((HeadSpec(hidden=0, lr=1e-9, class_weight="balanced"), 0))
+        for head in engine.train([task], heads, epochs=1).heads:
+            assert np.abs(head.weights["w2"]).max() < 1e-7
+            p = np.exp(head.predict_log_proba(np.zeros((1, 20))))[0] if kind != "regression" else None
+            if head.spec.class_weight:
+                np.testing.assert_allclose(p, 1 / 3 if kind == "classification" else 1 / 2, rtol=1e-5)
+            elif kind == "classification":
+                np.testing.assert_allclose(p, np.bincount(y) / 60, rtol=1e-5)
+            elif kind == "multilabel":
+                np.testing.assert_allclose(p, y.mean(axis=0), rtol=1e-5)
+            else:
+                assert np.abs(head.weights["b2"]).max() < 1e-7
+
+    def test_probes_learn_unequal_classes_of_few_rows(self, engine: Engine) -> None:
+        """From a random start, or from zero, early stopping kept a loss above that of the shares alone."""
+        task = make_task(60, 300, 3, n_val=200, noise=4.0, standardize=True)
+        for view in (task.train, task.val):
+            rng = np.random.default_rng(len(view.rows))
+            view.y = view.y.copy()
+            view.y[view.rows] = rng.choice(3, len(view.rows), p=(0.7, 0.2, 0.1)).astype(np.int32)
+        y, val = (view.y[view.rows] for view in (task.train, task.val))
+        shares = -np.log(np.bincount(y, minlength=3)[val] / len(y)).mean()
+        heads = [(HeadSpec(hidden=0, lr=lr), 0) for lr in (1e-4, 1e-3)]
+        for head in engine.train([task], heads, epochs=10).heads:
+            assert head.val_loss < 1.06 * shares
 
     def test_a_schedule_runs_over_all_epochs_early_stop_or_not(self, engine: Engine) -> None:
         task = make_task(120, 60, 2, n_val=100, noise=5.0)
