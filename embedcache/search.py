@@ -15,6 +15,7 @@ from embedcache.cache import Cache, open_cache
 from embedcache.cache.labels import label_of
 from embedcache.common.callable_module import make_callable
 from embedcache.common.frames import Tabular, arrow_table, free_names, label_column
+from embedcache.common.machine import check_memory
 from embedcache.errors import EmbedcacheError
 from embedcache.html import html_table
 from embedcache.index import SearchIndex, default_path, stored_output
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
     from embedcache.encoder import Encoder
 
+MANY_HITS = 1_000_000  # rows that are looked for together
+HIT_BYTES = 1000  # of a row that is found, with its text and all that is known of it
 MOST_FILTERS = 64  # of --where that a Searcher remembers
 
 
@@ -200,6 +203,13 @@ class Searcher:
             EmbedcacheError: a blank text; no such row, column or value; an encoder that cannot be had.
         """
         asked = _queries(queries)
+        width = min(k, self.cache.rows)
+        if len(asked) * width > MANY_HITS:
+            check_memory(
+                len(asked) * width * HIT_BYTES,
+                f"{len(asked):,} answers of {width:,} rows",
+                "ask for fewer with -k, or write the answers to a file of queries with -o",
+            )
         hits = self.find(asked, k, where=where, dedupe=dedupe, encoded=encoded)
         return [self.answer(query, *hit) for query, hit in zip(asked, hits, strict=True)]
 
@@ -215,9 +225,15 @@ class Searcher:
         """Rows and scores alone of what ``search`` finds."""
         for query in queries:
             self._check(query)
-        rows, scores = self._find(queries, self._vectors(queries, encoded or {}), k, self.among(where), dedupe)
+        vectors, among = self._vectors(queries, encoded or {}), self.among(where)
+        together = max(1, MANY_HITS // max(1, min(k, self.cache.rows)))  # what looks for them needs memory, too
+        hits: list[tuple[list[int], list[float]]] = []
+        for start in range(0, len(queries), together):
+            part = slice(start, start + together)
+            rows, scores = self._find(queries[part], vectors[part], k, among, dedupe)
+            hits += zip(rows, scores, strict=True)
         self.cache.check_whole()
-        return list(zip(rows, scores, strict=True))
+        return hits
 
     def answer(self, query: Query, rows: Sequence[int], scores: Sequence[float]) -> Answer:
         """What ``find`` found, with all that is known of the rows."""

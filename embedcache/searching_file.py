@@ -22,7 +22,8 @@ from embedcache.tables.read import content_digest
 from embedcache.tables.stream import Stored, Table, stored
 from embedcache.tables.write import Layout, kind_of
 
-FILE_QUERIES = 1024  # that are encoded, searched and saved together
+FILE_QUERIES = 1024  # that are encoded, searched and saved together, or fewer that find
+HITS_TOGETHER = 100_000  # rows in all, some 100 MB with all that is known of them
 VERSION = 1  # of what Hits are saved as
 
 
@@ -162,14 +163,16 @@ class _Job:
     ) -> None:
         self.searcher, self.table, self.text, self.how = searcher, table, text, how
         self.k, self.where, self.dedupe = k, where, dedupe
+        # Not by the memory that is free: what is resumed must be cut as it was.
+        self.together = max(1, min(FILE_QUERIES, HITS_TOGETHER // max(1, min(k, searcher.cache.rows))))
         self.total = sum(map(len, self.texts()))
         self.among = searcher.among(where)
 
     def texts(self) -> Iterator[list[str]]:
         """Of the queries, so many as are answered together."""
         for part in query_texts(self.table, self.text, **self.how):
-            for first in range(0, len(part), FILE_QUERIES):
-                yield part[first : first + FILE_QUERIES]
+            for first in range(0, len(part), self.together):
+                yield part[first : first + self.together]
 
     def make(self, skip: int, progress: Callable[[int, int, int], None]) -> Iterator[Hits]:
         """The hits of the queries after the first ``skip``; a blank one has none."""
@@ -197,7 +200,7 @@ class _Job:
         rows = rows_digest(cache, index.pooling, index.layer, cache.rows)
         among = blake2b(np.packbits(self.among).data, digest_size=16).hexdigest()
         file = self.table.file if isinstance(self.table, Stored) else Path(self.table)
-        queries = [content_digest(file), file.suffix, self.text, self.how, FILE_QUERIES]
+        queries = [content_digest(file), file.suffix, self.text, self.how, self.together]
         return json.dumps([VERSION, rows, among, asdict(index.about), queries, self.k, self.dedupe])
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from embedcache.errors import EmbedcacheError
+from embedcache.heads.room import WeightRoom, fitting_threads
 from embedcache.heads.spec import HeadSpec, whole_number
 from embedcache.heads.trained import to_numpy
 
@@ -72,6 +75,7 @@ class Options:
     threads: int = 0
     device: str = "cpu"
     choose: str = "loss"
+    room: WeightRoom | None = None  # for the heads' weights; None: in memory
 
     def __post_init__(self) -> None:
         for name, low in (("batch_size", 1), ("epochs", 1), ("early_stop", 0), ("threads", 0)):
@@ -98,11 +102,27 @@ class Outcome:
     status: str
 
 
-def empty_outcome(spec: HeadSpec, task: Task, epochs: int) -> Outcome:
+def with_room(
+    options: Options, tasks: Sequence[Task], heads: Sequence[tuple[HeadSpec, int]], folder: Path | None
+) -> Options:
+    """The options, with room for the weights of all heads (in a file of ``folder`` if it must be) and for the work.
+
+    Raises:
+        EmbedcacheError: not even one head fits the memory, or all of them the disk.
+    """
+    shapes = (weight_shapes(spec, tasks[task].train.x.shape[1], tasks[task].classes) for spec, task in heads)
+    sizes = [sum(math.prod(shape) for shape in one.values()) for one in shapes]
+    if options.device == "cpu":
+        options = replace(options, threads=fitting_threads(options.threads, max(sizes, default=0)))
+    return replace(options, room=WeightRoom(4 * sum(sizes), len(heads), folder))
+
+
+def empty_outcome(spec: HeadSpec, task: Task, options: Options) -> Outcome:
     """What there is of a head before its first epoch ends."""
     shapes = weight_shapes(spec, task.train.x.shape[1], task.classes)
-    weights = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
-    train_loss, val_loss, val_accuracy, val_macro_f1 = (np.full(epochs, np.nan) for _ in range(4))
+    room = options.room
+    weights = room.zeros(shapes) if room else {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+    train_loss, val_loss, val_accuracy, val_macro_f1 = (np.full(options.epochs, np.nan) for _ in range(4))
     return Outcome(weights, train_loss, val_loss, val_accuracy, val_macro_f1, -1, 0, "cancelled")
 
 

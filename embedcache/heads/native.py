@@ -220,7 +220,7 @@ class NativeEngine:
         progress: Progress | None,
     ) -> list[Outcome]:
         """Train the bank; on KeyboardInterrupt stop between two steps and return what there is."""
-        outcomes = [empty_outcome(spec, tasks[task], options.epochs) for spec, task in heads]
+        outcomes = [empty_outcome(spec, tasks[task], options) for spec, task in heads]
         c_tasks = (_Task * len(tasks))(*(_task(task) for task in tasks))
         weights, starts = {}, {}  # both count all labels: once for each task, not for each head
         for spec, task in heads:

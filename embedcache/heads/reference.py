@@ -94,7 +94,7 @@ class _Run:
             for vector in (task.mean, task.inv_std, training_weight(spec, task), task.class_weight)
         )
         self.steps = -(-len(task.train.rows) // options.batch_size)  # of an epoch
-        self.outcome = empty_outcome(spec, task, options.epochs)
+        self.outcome = empty_outcome(spec, task, options)
 
     def train(self, add: Callable[[int], None]) -> None:
         initial = philox.initial_weights(self.spec.seed, self.shapes)
@@ -116,7 +116,8 @@ class _Run:
             score = self._chosen_score(epoch)
             if self.task.val is None or (val_loss < math.inf and (score, -val_loss) > (best_score, -best_loss)):
                 best_score, best_loss, out.best_epoch = score, val_loss, epoch
-                out.weights = {name: value.detach().cpu().numpy().copy() for name, value in w.items()}
+                for name, value in w.items():
+                    np.copyto(out.weights[name], value.detach().cpu().numpy())
             elif not math.isfinite(val_loss):
                 out.status = "diverged"
                 return

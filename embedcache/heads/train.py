@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -25,6 +26,7 @@ from embedcache.heads.bank import (
     fold_standardization,
     fold_target_scale,
     standardize_stats,
+    with_room,
 )
 from embedcache.heads.spec import HeadSpec, head_grid
 from embedcache.heads.targets import class_weights, known_labels, read_targets, tell_left_out
@@ -150,6 +152,7 @@ def train_bank(
     threads: int | None = None,
     choose: str = "loss",
     progress: Progress | None = None,
+    folder: Path | None = None,
 ) -> BankResult:
     """Train heads, each a (settings, number of its task), in one call of an engine.
 
@@ -159,12 +162,16 @@ def train_bank(
     "bfloat16" (CPU) or "tf32" (CUDA): the products' operands, while weights and sums stay float32.
     ``threads``: CPU threads (None: one per core). ``progress(done, total)`` hears of training rows, summed over
     heads, a few times a second. On Ctrl-C what is finished is returned, and ``cancelled`` is true. A head whose
-    loss explodes is marked "diverged" and touches no other. Raises EmbedcacheError for data or settings that
-    cannot be trained.
+    loss explodes is marked "diverged" and touches no other. Where memory does not hold the weights of all heads, a file
+    without a name in ``folder`` does (None: the system's for temporary files), and an EngineWarning says so. Raises
+    EmbedcacheError for data or settings that cannot be trained.
     """
     options = Options(batch_size, epochs, early_stop, _compute(compute), threads or 0, choose=choose)
     tasks = check_bank(tasks, heads)
     chosen, options = choose_engine(engine, device, options)
+    options = with_room(options, tasks, heads, folder)
+    if options.room is not None and options.room.note:
+        warnings.warn(options.room.note, EngineWarning, stacklevel=2)
     start = time.perf_counter()
     outcomes = chosen.train(tasks, heads, options, progress)
     seconds = time.perf_counter() - start
@@ -189,12 +196,17 @@ def _history(task: Task, outcome: Outcome) -> dict[str, np.ndarray]:
 
 def _trained(spec: HeadSpec, number: int, task: Task, outcome: Outcome, history: dict[str, np.ndarray]) -> TrainedHead:
     if not all(np.isfinite(array).all() for array in outcome.weights.values()):  # the very last step overflowed
-        outcome.weights = {name: np.zeros_like(array) for name, array in outcome.weights.items()}
+        for array in outcome.weights.values():
+            array.fill(0)
         outcome.status, outcome.best_epoch = "diverged", -1
     best, run = outcome.best_epoch, outcome.epochs_run
-    weights, outcome.weights = fold_standardization(outcome.weights, task), {}  # never two copies of a whole bank
+    weights, outcome.weights = outcome.weights, {}
+    folded = fold_standardization(weights, task)
     if best >= 0:  # else they are zeros
-        weights = fold_target_scale(weights, task)
+        folded = fold_target_scale(folded, task)
+    for name, array in folded.items():  # into their place: never two copies of a whole bank
+        if array is not weights[name]:
+            np.copyto(weights[name], array)
     return TrainedHead(
         spec,
         weights,

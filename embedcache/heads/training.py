@@ -176,6 +176,7 @@ class Trainer:
                 early_stop=self.options.early_stop if early_stop is None else early_stop,
                 progress=tell,
                 choose=self._choose,
+                folder=next(folder for folder in self.run.absolute().parents if folder.is_dir()),
                 **self.options.bank(),
             )
         return result, _messages(caught)
