@@ -205,11 +205,8 @@ class Searcher:
         asked = _queries(queries)
         width = min(k, self.cache.rows)
         if len(asked) * width > MANY_HITS:
-            check_memory(
-                len(asked) * width * HIT_BYTES,
-                f"{len(asked):,} answers of {width:,} rows",
-                "ask for fewer with -k, or write the answers to a file of queries with -o",
-            )
+            advice = "ask for fewer with -k, or write the answers to a file of queries with -o"
+            check_memory(len(asked) * width * HIT_BYTES, f"{len(asked):,} answers of {width:,} rows", advice)
         hits = self.find(asked, k, where=where, dedupe=dedupe, encoded=encoded)
         return [self.answer(query, *hit) for query, hit in zip(asked, hits, strict=True)]
 
@@ -227,13 +224,10 @@ class Searcher:
             self._check(query)
         vectors, among = self._vectors(queries, encoded or {}), self.among(where)
         together = max(1, MANY_HITS // max(1, min(k, self.cache.rows)))  # what looks for them needs memory, too
-        hits: list[tuple[list[int], list[float]]] = []
-        for start in range(0, len(queries), together):
-            part = slice(start, start + together)
-            rows, scores = self._find(queries[part], vectors[part], k, among, dedupe)
-            hits += zip(rows, scores, strict=True)
+        parts = (slice(start, start + together) for start in range(0, len(queries), together))
+        found = [self._find(queries[part], vectors[part], k, among, dedupe) for part in parts]
         self.cache.check_whole()
-        return hits
+        return [hit for rows, scores in found for hit in zip(rows, scores, strict=True)]
 
     def answer(self, query: Query, rows: Sequence[int], scores: Sequence[float]) -> Answer:
         """What ``find`` found, with all that is known of the rows."""
