@@ -31,6 +31,7 @@ from embedcache.cache.strings import first_rows
 from embedcache.cache.structure import DamagedCacheError
 from embedcache.collect import Collected, collect
 from embedcache.common.callable_module import make_callable
+from embedcache.common.whole_file import refuse_stream
 from embedcache.encoder.folder import DTYPES
 from embedcache.encoding_pass import EncodingPass, Place
 from embedcache.errors import EmbedcacheError
@@ -137,6 +138,7 @@ def extract(
             f"extract reads files, not a {type(inputs).__name__}: write it first, frame.to_parquet('texts.parquet'), "
             "and name that file"
         )
+    refuse_stream(os.fspath(cache), "a cache", "file")
     target = Path(os.path.realpath(cache))
     paths = [Path(path) for path in ([inputs] if isinstance(inputs, (str, os.PathLike)) else inputs)]
     kept = (keep,) if isinstance(keep, str) else tuple(keep)

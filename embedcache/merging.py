@@ -21,6 +21,7 @@ from embedcache.cache.lock import writer_lock
 from embedcache.cache.reuse import Donors, sound_blocks
 from embedcache.cache.strings import Strings, Text, first_rows
 from embedcache.cache.unnamed import UnnamedFile
+from embedcache.common.whole_file import refuse_stream
 from embedcache.errors import EmbedcacheError
 from embedcache.shards import Part, stripe_rows, table_digest
 
@@ -60,6 +61,7 @@ def merge(
             is something else at ``cache``, and no ``overwrite``.
     """
     started, target = time.perf_counter(), Path(os.path.realpath(cache))
+    refuse_stream(os.fspath(cache), "a cache", "file")
     if not shards:
         raise EmbedcacheError("no shards to merge: name the caches that extract --shard I/N made")
     parts = [_open(Path(path)) for path in shards]

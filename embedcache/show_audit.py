@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -36,7 +35,11 @@ def audit(report: AuditReport, output: str | None) -> None:
     if output is None:
         click.echo("-o audit.csv writes all of it into a file.")
     else:
-        click.echo(f"{output} has all of it, {Path(output).with_suffix('.json')} the whole report.")
+        from embedcache.audit.report import beside_table
+        from embedcache.common.whole_file import output_target
+
+        whole = "" if output_target(output) is None else f", {beside_table(output)} the whole report"
+        click.echo(f"{output} has all of it{whole}.")
 
 
 def _labels(report: AuditReport) -> None:

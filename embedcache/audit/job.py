@@ -17,7 +17,7 @@ from embedcache.audit.labels import Judged, judge
 from embedcache.audit.mixture import Mixture
 from embedcache.audit.neighbours import Nearest, nearest_rows, unit_vectors
 from embedcache.audit.outliers import far_out, outlier_scores
-from embedcache.audit.report import AuditReport, AuditRow, Duplicates, LabelIssue, Outlier, check_output, write_report
+from embedcache.audit.report import AuditReport, AuditRow, Duplicates, LabelIssue, Outlier, open_place, write_report
 from embedcache.audit.sides import Sides, column_sides, run_sides
 from embedcache.cache import Cache, open_cache
 from embedcache.cache.strings import first_rows
@@ -57,17 +57,17 @@ def audit_cache(
     value of this column are never on both sides of a fold, and are no neighbours of each other. ``split``: a column
     with the sides of a split (train, test), or ``run``: a run of train-head; then duplicates that cross it are
     told apart. ``neighbours``: k. ``near``: the cosine from which texts can be near-duplicates. ``top``: at most so
-    many of each kind. ``output``: a .csv to write, a .json beside it. ``pooling``: None is mean where it is stored,
-    else cls. ``progress(title, unit)``: a context manager as progress.progress_bar.
+    many of each kind. ``output``: a table to write, such as a .csv, a .json beside it; "-": standard output.
+    ``pooling``: None is mean where it is stored, else cls. ``progress(title, unit)``: a context manager as
+    progress.progress_bar.
 
     Raises:
         EmbedcacheError: a cache, column, run or place that cannot do; too few rows or classes to learn from.
     """
     start = time.perf_counter()
-    target = None if output is None else check_output(output)
     if split is not None and run is not None:
         raise EmbedcacheError("--split and --run: give one of them")
-    with open_cache(cache) as opened:
+    with open_cache(cache) as opened, nullcontext() if output is None else open_place(output) as place:
         if pooling is None and ("mean", layer) in opened.outputs:
             pooling = "mean"
         sides = column_sides(opened, split) if split else run_sides(opened, run, label) if run else None
@@ -85,8 +85,8 @@ def audit_cache(
         opened.check_whole()
         report.neighbours, report.near, report.split = k, near, split or (str(run) if run else None)
         report.seconds = time.perf_counter() - start
-    if target is not None:
-        write_report(report, target)
+        if place is not None:
+            write_report(report, place)
     return report
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import csv
 import json
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from embedcache.common.frames import Tabular
-from embedcache.common.whole_file import whole_file
+from embedcache.common.whole_file import Output, open_output
 from embedcache.errors import EmbedcacheError
 from embedcache.html import html_table
+from embedcache.tables.read import suffixes
+from embedcache.tables.write import Kind, Layout, kind_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -133,34 +136,50 @@ class AuditReport(Tabular):
         return [{field: line.get(field) for field in FIELDS} for line in lines]
 
 
-def write_report(report: AuditReport, path: Path) -> None:
-    """The CSV, and beside it the whole report as .json. Raises EmbedcacheError where they cannot be written."""
-    with whole_file(path) as file:
-        writer = csv.DictWriter(file, FIELDS)
-        writer.writeheader()
-        writer.writerows({name: _cell(value) for name, value in line.items()} for line in report.records())
-    with whole_file(path.with_suffix(".json")) as file:
-        json.dump(report.to_dict(), file, ensure_ascii=False, indent=1, allow_nan=False)
+@dataclass(frozen=True)
+class Place:
+    """Where an audit goes: a table, and beside it (not beside a stream) the whole report as JSON."""
+
+    kind: Kind
+    table: Output
+    document: Output | None
 
 
-def check_output(path: str | Path) -> Path:
-    """Raises EmbedcacheError unless a CSV may be written there; before the work begins."""
+@contextmanager
+def open_place(path: str | Path) -> Iterator[Place]:
+    """Before the work begins. Raises EmbedcacheError unless a table and the JSON beside it may be written there."""
+    kind, document = kind_of(path), beside_table(path)
+    with ExitStack() as ends:
+        table = ends.enter_context(open_output(path))
+        if table.is_stream:
+            yield Place(kind, table, None)
+            return
+        if document.name == Path(path).name:
+            raise EmbedcacheError(f"-o {path}: name a table such as a .csv; the whole report is a .json beside it")
+        yield Place(kind, table, ends.enter_context(open_output(document)))
+
+
+def beside_table(path: str | Path) -> Path:
+    """audit.csv, audit.csv.gz -> audit.json"""
     path = Path(path)
-    if path.suffix.lower() != ".csv":
-        raise EmbedcacheError(f"-o {path}: name a .csv; a .json is written beside it")
-    for target in (path, path.with_suffix(".json")):
-        if target.is_dir():
-            raise EmbedcacheError(f"{target} is a folder: name another -o OUT.csv")
-    if not path.absolute().parent.is_dir():
-        raise EmbedcacheError(f"cannot write {path}: there is no folder {path.parent}; make it, or name another place")
-    probe = path.with_name(f".{path.name}.probe")
-    try:
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise EmbedcacheError(f"cannot write {path}: {error.strerror}; name another place with -o") from None
-    return path
+    ends = sum(map(len, suffixes(path)))
+    return path.with_name(path.name[: len(path.name) - ends] + ".json")
 
 
-def _cell(value: Any) -> Any:
-    return f"{value:.6g}" if isinstance(value, float) else value
+def write_report(report: AuditReport, place: Place) -> None:
+    """The lines as a table, and the whole report as JSON. Raises EmbedcacheError where they cannot be written."""
+    table = report.to_arrow()
+    with place.kind.open(place.table, Layout(table.schema.names, list(table.schema.types))) as writer:
+        writer.write([_short(column) for column in table.columns])
+    if place.document is not None:
+        with place.document.text() as file:
+            json.dump(report.to_dict(), file, ensure_ascii=False, indent=1, allow_nan=False)
+
+
+def _short(column: Any) -> Any:
+    """Scores to six digits; all else as it is."""
+    import pyarrow as pa
+
+    if not pa.types.is_floating(column.type):
+        return column
+    return [None if value is None else float(f"{value:.6g}") for value in column.to_pylist()]

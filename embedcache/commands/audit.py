@@ -7,14 +7,27 @@ from typing import Any
 import click
 
 from embedcache import show_audit
-from embedcache.commands.common import COUNT, POOLINGS, device_option, emit, json_option
+from embedcache.commands.common import (
+    COUNT,
+    POOLINGS,
+    check_json,
+    device_option,
+    emit,
+    json_option,
+    unless_written_to,
+)
 from embedcache.options import CommaList, Number
 from embedcache.progress import progress_bar
 
 
 @click.command(short_help="List CACHE's likely label errors, duplicates and outliers.")
 @click.argument("cache")
-@click.option("-o", "--output", metavar="OUT", help="A .csv to write; the whole report is beside it as .json.")
+@click.option(
+    "-o",
+    "--output",
+    metavar="OUT",
+    help="A table to write (.csv, .parquet ...; - for standard output), beside it a .json with the whole report.",
+)
 @click.option("--label", help="The label column.  [default: label, or the only one]")
 @click.option("--folds", type=Number(int, 2, 101), default=5, show_default=True, help="Of the heads.")
 @click.option(
@@ -59,8 +72,10 @@ def audit(as_json: bool, cache: str, **options: Any) -> None:
 
     if options["split"] is not None and options["run"] is not None:
         raise click.UsageError("--split and --run: give one of them")
+    check_json(as_json, options["output"])
     report = audit_cache(cache, progress=progress_bar, **options)
-    if as_json:
-        emit(report.to_dict())
-    else:
-        show_audit.audit(report, options["output"])
+    with unless_written_to(options["output"]):
+        if as_json:
+            emit(report.to_dict())
+        else:
+            show_audit.audit(report, options["output"])

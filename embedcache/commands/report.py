@@ -5,12 +5,14 @@ from __future__ import annotations
 import click
 
 from embedcache import show_heads
-from embedcache.commands.common import emit, json_option
+from embedcache.commands.common import check_json, emit, json_option, unless_written_to
 
 
 @click.command(short_help="Write RUN's report: one page with everything about its heads.")
 @click.argument("run")
-@click.option("-o", "--output", metavar="FILE", help="The page to write.  [default: RUN/report.html]")
+@click.option(
+    "-o", "--output", metavar="FILE", help="The page to write, - for standard output.  [default: RUN/report.html]"
+)
 @click.option("--cache", help="Where the run's cache is now, if it has moved; the mistakes' texts come from it.")
 @click.option("--audit", metavar="FILE", help="What audit -o wrote, to be told too.  [default: RUN/audit.json, if any]")
 @json_option
@@ -28,8 +30,10 @@ def report(as_json: bool, run: str, output: str | None, cache: str | None, audit
     """
     from embedcache.report import write_report
 
+    check_json(as_json, output)
     written = write_report(run, output, cache=cache, audit=audit)
-    if as_json:
-        emit(written.to_dict())
-    else:
-        show_heads.report(written, tables=output is None)
+    with unless_written_to(output):
+        if as_json:
+            emit(written.to_dict())
+        else:
+            show_heads.report(written, tables=output is None)

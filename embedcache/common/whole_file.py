@@ -164,6 +164,13 @@ def check_output(output: str | Path, source: str | Path) -> None:
             raise EmbedcacheError(f"{output} is the input: name another file with -o")
 
 
+def refuse_stream(path: str | Path, what: str, place: str) -> None:
+    """Raises EmbedcacheError where ``path`` is a stream, such as -; ``what`` is to be made there, a ``place``."""
+    if output_target(path) is None:
+        name = "standard output" if is_standard_output(path) else f"{path} (a pipe or device)"
+        raise EmbedcacheError(f"{name} cannot hold {what}: name a {place} with -o")
+
+
 def is_standard_output(path: str | Path) -> bool:
     """Whether an output is what the process prints to: - or /dev/stdout."""
     return str(path) == STANDARD or own_handle(path) == 1

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from embedcache.common.checked import SchemaError, read_json
+from embedcache.common.whole_file import refuse_stream
 from embedcache.common.whole_folder import is_full, whole_folder
 from embedcache.errors import EmbedcacheError
 
@@ -19,6 +20,8 @@ ABOUT = "embedcache.json"
 
 def check_target(output: Path, overwrite: bool) -> None:
     """Raises EmbedcacheError unless an export may be written there."""
+    if not output.is_dir():
+        refuse_stream(output, "an export", "folder")
     if not output.exists() and not output.is_symlink():
         return
     if not output.is_dir():

@@ -23,6 +23,7 @@ import numpy as np
 from embedcache.common.checked import SchemaError, conform, read_json
 from embedcache.common.signed import CARD, REPORT, is_signed
 from embedcache.common.tensors import save_tensors
+from embedcache.common.whole_file import refuse_stream
 from embedcache.common.whole_folder import beside, folder_lock, others, read_whole, recover, whole_folder
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.bank import weight_shapes
@@ -106,6 +107,8 @@ def check_target(path: str | Path, columns: Sequence[str] = ()) -> bool:
     columns: the label columns, where there are several. A run that a kill left without its name gets it back.
     """
     path = Path(path)
+    if not path.is_dir():
+        refuse_stream(path, "a run", "folder")
     if others(path.resolve(), "old"):
         with suppress(OSError), run_lock(path):
             recover(path.resolve(), _carry_over)

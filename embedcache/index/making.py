@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from embedcache.cache import Cache, open_cache
-from embedcache.common.whole_file import Output, open_output
+from embedcache.common.whole_file import Output, open_output, refuse_stream
 from embedcache.errors import EmbedcacheError
 from embedcache.index import files
 from embedcache.index.building import Progress, Tell, can_extend, extend, gpu_of, on_device, restored
@@ -85,6 +85,7 @@ def index_cache(
     choose(1, 1, kind=kind, recall=recall)  # what is wrong with these is said first
     with open_cache(cache_path) as cache, ExitStack() as ends:
         path = Path(default_path(cache.path) if output is None else output)
+        refuse_stream(path, "an index", "file")
         if not path.parent.is_dir():
             raise EmbedcacheError(f"cannot write the index {path}: there is no folder {path.parent}: make it first")
         place: list[Output] = []

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from embedcache.common.callable_module import make_callable
-from embedcache.common.whole_file import whole_file
+from embedcache.common.whole_file import open_output, whole_file
 from embedcache.errors import EmbedcacheError
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def write_report(
     ``cache``: where the run's cache is now, from which the texts of the mistakes come; without it, where the run found
     it, and a report without those texts if it is gone. ``audit``: what `embedcache audit -o` wrote, to be told too;
     without it RUN/audit.json, if there is one. Raises EmbedcacheError where there is no whole run, or nothing
-    can be written there.
+    can be written there. An ``output`` "-" is standard output.
     """
     from embedcache.common.signed import REPORT, sign
     from embedcache.heads.run import run_lock, with_run
@@ -69,9 +69,10 @@ def write_report(
         audited = Path(audit) if audit is not None else Path(run) / FILE
         about = read_audit(audited) if audit is not None or audited.is_file() else None
         contents, page = with_run(run, lambda loaded: _make(loaded, cache, about))
-        with whole_file(path) as file:
-            file.write(sign(page))
-    return ReportFile(str(path), path.stat().st_size, contents)
+        data = sign(page).encode()
+        with open_output(path) as place, place.binary() as file:
+            file.write(data)
+    return ReportFile(place.name, len(data), contents)
 
 
 def _make(run: Run, cache: str | Path | None, audit: dict[str, Any] | None) -> tuple[Contents, str]:

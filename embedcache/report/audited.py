@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from embedcache.audit.report import beside_table
 from embedcache.common.checked import SchemaError, conform, read_json
 from embedcache.errors import EmbedcacheError
 from embedcache.report.audit_schema import Audit
@@ -16,8 +17,8 @@ LABELS, GROUPS, ROWS, OUTLIERS = 20, 10, 4, 10  # that are shown; rows of a grou
 
 
 def read_audit(path: Path) -> dict[str, Any]:
-    """AuditReport.to_dict() from the .json, or from that beside a .csv. Raises EmbedcacheError for anything else."""
-    path = path.with_suffix(".json") if path.suffix.lower() == ".csv" else path
+    """AuditReport.to_dict() from the .json, or from that beside a table. Raises EmbedcacheError for anything else."""
+    path = path if path.suffix.lower() == ".json" else beside_table(path)
     again = "embedcache audit CACHE -o audit.csv writes one"
     try:
         audit: dict[str, Any] = read_json(path)

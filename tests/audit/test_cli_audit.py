@@ -56,7 +56,8 @@ def test_texts_are_not_obeyed(tmp_path: Path) -> None:
         (["--pooling", "mean"], "holds no mean vectors"),
         (["--layers", "3"], "layer"),
         (["--folds", "100", "--group", "film"], "100 folds need as many groups"),
-        (["-o", "audit.txt"], "name a .csv"),
+        (["-o", "audit.txt"], "name one of .csv"),
+        (["-o", "audit.json"], "name a table such as a .csv"),
         (["-o", "nowhere/audit.csv"], "there is no folder nowhere"),
     ],
 )
