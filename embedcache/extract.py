@@ -38,6 +38,7 @@ from embedcache.errors import EmbedcacheError
 from embedcache.html import html_table
 from embedcache.shards import Part, Shard, take_part
 from embedcache.table import Columns, column_names, read_rows
+from embedcache.tables.stream import Table, stored
 
 
 @dataclass
@@ -114,7 +115,7 @@ def extract(
     The cache afterwards mirrors the input: same rows, same order. Poolings and layers that it already has stay.
 
     Args:
-        inputs: one or several tables, read one after another.
+        inputs: one or several tables, read one after another; "-" is standard input, JSON lines.
         labels: label columns; None means the column ``label`` where there is one.
         id: a column that names the rows. keep: other columns to store.
         pooling: "cls", "mean" or both. layers: -1 is the last; every pooling is stored for every layer.
@@ -140,7 +141,9 @@ def extract(
         )
     refuse_stream(os.fspath(cache), "a cache", "file")
     target = Path(os.path.realpath(cache))
-    paths = [Path(path) for path in ([inputs] if isinstance(inputs, (str, os.PathLike)) else inputs)]
+    given = [inputs] if isinstance(inputs, (str, os.PathLike)) else inputs
+    copies = ExitStack()  # of what comes through a stream; files without a name, which go in any case
+    paths = [copies.enter_context(stored(os.fspath(path))) for path in given]
     kept = (keep,) if isinstance(keep, str) else tuple(keep)
     reading: dict[str, Any] = {"encoding": encoding, "separator": separator, "sheet": sheet}
     columns = Columns(text, _label_columns(paths, labels, text, id, reading), id, kept)
@@ -148,7 +151,7 @@ def extract(
     asked = _asked(pooling, layers, store)
     wanted = None if shard is None else Shard.parse(shard)
     settings = {"max_length": max_length, "dtype": dtype, "trust_remote_code": trust_remote_code}
-    with writer_lock(target), ExitStack() as ends:
+    with copies, writer_lock(target), ExitStack() as ends:
         _clear(target)
         old = _open_old(target, overwrite)
         if old and dtype == "auto" and not overwrite:
@@ -209,7 +212,7 @@ def _asked(pooling: str | Sequence[str], layers: int | Sequence[int], store: str
 
 
 def _label_columns(
-    paths: Sequence[Path], labels: str | Sequence[str] | None, text: str, id: str | None, reading: dict[str, Any]
+    paths: Sequence[Table], labels: str | Sequence[str] | None, text: str, id: str | None, reading: dict[str, Any]
 ) -> tuple[str, ...]:
     if labels is not None:
         return (labels,) if isinstance(labels, str) else tuple(labels)

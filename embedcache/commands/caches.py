@@ -56,7 +56,7 @@ def extract(as_json: bool, inputs: tuple[str, ...], cache: str, **options: Any) 
     """Run the frozen encoder over every text once and keep the vectors.
 
     INPUT is a .csv, .tsv, .jsonl, .json or .txt file (also .gz, .zst, .bz2), or .parquet, .arrow, .feather or .xlsx;
-    several are read one after another.
+    - is standard input (JSON lines). Several are read one after another.
     A stopped run goes on where it was; texts that CACHE already holds are not encoded again.
 
     \b
