@@ -58,7 +58,7 @@ def test_texts_are_not_obeyed(tmp_path: Path) -> None:
         (["--folds", "100", "--group", "film"], "100 folds need as many groups"),
         (["-o", "audit.txt"], "name one of .csv"),
         (["-o", "audit.json"], "name a table such as a .csv"),
-        (["-o", "nowhere/audit.csv"], "there is no folder nowhere"),
+        (["-o", "nowhere/audit.csv"], "cannot write nowhere/audit.csv: there is no folder"),
     ],
 )
 def test_bad_options(noisy: tuple[Path, np.ndarray], options: list[str], words: str) -> None:

@@ -85,7 +85,7 @@ def test_what_is_refused(tmp_path: Path) -> None:
     assert "is no index" in fails("index", cache, "-o", text)
     assert text.read_text() == "mine"
     assert "is no index" in fails("index", cache, "-o", cache)
-    assert "is no index" in fails("index", cache, "-o", tmp_path)
+    assert "is a folder" in fails("index", cache, "-o", tmp_path)
     assert "not an HDF5 file" in fails("index", text)
     assert "cannot write the index" in fails("index", cache, "-o", tmp_path / "none" / "x.index")
     assert "holds no mean vectors" in fails("index", cache, "--pooling", "mean")
