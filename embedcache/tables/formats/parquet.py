@@ -12,7 +12,7 @@ from embedcache.tables.formats.base import Format, Whole
 from embedcache.tables.limits import BATCH_BYTES
 from embedcache.tables.source import Source, check_columns, one_line
 
-FEW_ROWS = 256  # that are decoded together, before anything is known of their length
+FEW_ROWS = 1024  # that are decoded together where a dictionary may hold texts of any length
 PAGE_ROWS = 1024  # of a page at most, as pyarrow writes them, where rows are long
 DICTIONARY = 4 << 20  # bytes; writers give it one or two MB
 
