@@ -12,6 +12,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from embedcache.common.label_names import visible
+from embedcache.common.reading import percent
 from embedcache.heads.metrics import main_score
 from embedcache.heads.run import Run
 from embedcache.heads.wording import BASELINES as BASELINE_NAMES
@@ -89,7 +91,7 @@ def label_list(labels: Sequence[Any]) -> str:
     """The first twenty as code, and how many more."""
     hidden = len(labels) - LABELS_SHOWN
     more = f" and {hidden:,} more" if hidden > 0 else ""
-    return ", ".join(code_span(label) for label in labels[:LABELS_SHOWN]) + more
+    return ", ".join(code_span(visible(label)) for label in labels[:LABELS_SHOWN]) + more
 
 
 def make_cards(run: Run) -> list[tuple[Path, str]]:
@@ -180,7 +182,7 @@ def _data(info: dict[str, Any], kind: str) -> str:
     classes = info["classes"]
     order = sorted(range(len(counts)), key=lambda c: -counts[c])[:LABELS_SHOWN]
     which = f" (the {LABELS_SHOWN} commonest of {len(classes):,})" if len(classes) > LABELS_SHOWN else ""
-    lines = [[code_span(classes[c]), f"{counts[c]:,}"] for c in order]
+    lines = [[code_span(visible(classes[c])), f"{counts[c]:,}"] for c in order]
     return f"{said.strip()}\n\nTraining rows of each{which}:\n\n{_table(('', 'rows'), lines)}"
 
 
@@ -238,14 +240,18 @@ def _evaluation(info: dict[str, Any], kind: str) -> str:
     said += f", {scaled['ece']:.3f} with the temperature." if scaled else "."
     some = sorted(found["per_class"], key=lambda one: -one["support"])[:LABELS_SHOWN]
     per_class = [
-        [code_span(one["label"]), *(f"{one[key]:.3f}" for key in ("precision", "recall", "f1")), str(one["support"])]
+        [
+            code_span(visible(one["label"])),
+            *(f"{one[key]:.3f}" for key in ("precision", "recall", "f1")),
+            str(one["support"]),
+        ]
         for one in some
     ]
     return f"{_table(titles, lines)}{said}\n\n{_table(('', 'precision', 'recall', 'F1', 'rows'), per_class)}"
 
 
 def _limitations(info: dict[str, Any], kind: str, max_length: int) -> Iterable[str]:
-    yield f"Texts are cut to {max_length:,} tokens; what stands after them is not read."
+    yield f"Texts are cut to {max_length:,} tokens; what stands after them is not read{_lost(info.get('reading'))}."
     if kind == "classification":
         yield "Every text gets one of the classes, also a text that belongs to none of them."
     if not info["split"].get("test"):
@@ -254,6 +260,16 @@ def _limitations(info: dict[str, Any], kind: str, max_length: int) -> Iterable[s
     yield "What the encoder's licence and its own card say holds here too."
     for note in info.get("notes", []):
         yield f"{shorten(str(note), 400).replace('<', '&lt;').replace('`', chr(39))}."
+
+
+def _lost(reading: dict[str, Any] | None) -> str:
+    """How much that was of the cache's texts; runs of older versions do not say."""
+    if not reading or not reading["counted"]:
+        return ""
+    if not reading["truncated"]:
+        return " (no text of the cache was longer)"
+    cut = f"{reading['truncated']:,} of the {reading['texts']:,} texts of the cache were longer"
+    return f" ({cut}, which lost {percent(reading['lost_share'])} of all tokens)"
 
 
 def _code(run: Run, encoder: str, max_length: int) -> str:

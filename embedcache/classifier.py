@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from embedcache.cache.fingerprint import differences
+from embedcache.common.reading import Reading
 from embedcache.common.texts import as_texts
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.calibration import probabilities
@@ -186,13 +187,13 @@ class Classifier:
 
     def encode_counted(
         self, texts: Sequence[str], tell: Callable[[np.ndarray], None] | None = None
-    ) -> tuple[np.ndarray, int]:
-        """(vectors [n, D], how many texts were cut); tell hears which rows each batch finished."""
+    ) -> tuple[np.ndarray, Reading]:
+        """(vectors [n, D], what the encoder reads of the texts); tell hears which rows each batch finished."""
         if self.encoder is None:
             raise EmbedcacheError(f"the classifier of {self.run.path} was loaded without its encoder: load it again")
         tokens = self.encoder.tokenize(texts)
         (vectors,) = self.encoder.encode_tokens(tokens, self._outputs, tell=tell)
-        return vectors.astype(self._dtype, copy=False), int(tokens.truncated.sum())
+        return vectors.astype(self._dtype, copy=False), self.encoder.reading(texts, tokens)
 
     def answers(self, vectors: np.ndarray) -> dict[str, Answers]:
         """Label column -> what its head says of vectors [n, D], such as rows of the cache."""

@@ -20,10 +20,12 @@ CORES_PER_BLOCK = 4
 
 
 class Encoded(NamedTuple):
-    """Vectors of the texts of one window, [n, D] for each output, and bool [n], whether the text was cut."""
+    """Vectors of the texts of one window, [n, D] for each output; bool [n], whether the text was cut; int32 [n, 2],
+    its tokens as ``Tokens.counts`` has them."""
 
     vectors: list[np.ndarray]
     truncated: np.ndarray
+    counts: np.ndarray
 
 
 Batches = list[tuple[np.ndarray, "Tokens"]]  # texts that may share batches, by their indices
@@ -40,17 +42,18 @@ def encode(
 ) -> Encoded:
     """The vectors of a window; ``tell`` hears of each batch how many tokens, and which texts by their indices."""
     n = sum(len(group) for group, _ in batches)
-    found = Encoded([np.empty((n, encoder.dim), np.float32) for _ in outputs], np.empty(n, bool))
+    vectors = [np.empty((n, encoder.dim), np.float32) for _ in outputs]
+    found = Encoded(vectors, np.empty(n, bool), np.empty((n, 2), np.int32))
     for group, tokens in batches:
         lengths = tokens.lengths
 
         def told(batch: np.ndarray, group: np.ndarray = group, lengths: np.ndarray = lengths) -> None:
             tell(int(lengths[batch].sum()), group[batch])
 
-        vectors = encoder.encode_tokens(tokens, outputs, batch_tokens=batch_tokens, tell=told)
-        for whole, part in zip(found.vectors, vectors, strict=True):
+        parts = encoder.encode_tokens(tokens, outputs, batch_tokens=batch_tokens, tell=told)
+        for whole, part in zip(found.vectors, parts, strict=True):
             whole[group] = part
-        found.truncated[group] = tokens.truncated
+        found.truncated[group], found.counts[group] = tokens.truncated, tokens.counts
     return found
 
 

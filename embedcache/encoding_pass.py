@@ -15,6 +15,7 @@ from embedcache.cache.fill import Filler
 from embedcache.cache.layout import Output
 from embedcache.cluster import Cluster
 from embedcache.encoder import identify
+from embedcache.encoder.folder import find_folder, positions_of
 from embedcache.encoding import LocalEncoders
 from embedcache.errors import EmbedcacheError
 from embedcache.workers import RayEncoders
@@ -59,7 +60,8 @@ class EncodingPass:
     """The encoder's side of one extract: what it is, and the encoding itself.
 
     Attributes:
-        encoder: the description that the cache keeps. tokens, seconds: spent so far.
+        encoder: the description that the cache keeps. positions: how many tokens of a text the model can read.
+        tokens, seconds: spent so far.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class EncodingPass:
         self._settings = self._settle({**settings, "device": place.device})
         identity, source = identify(model, **self._settings)
         self.encoder: dict[str, Any] = {"source": source, "identity": identity, "store": store}
+        self.positions = positions_of(find_folder(source, self._settings["trust_remote_code"])[0])
         self._settings["dtype"] = identity["compute_dtype"]
         self.tokens, self.seconds = 0, 0.0
 

@@ -12,7 +12,7 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,22 +23,26 @@ from embedcache.cache.create import Writer, create, make_contents, matches, publ
 from embedcache.cache.file import Cache, file_id
 from embedcache.cache.fill import Filler
 from embedcache.cache.fingerprint import differences, fingerprint
-from embedcache.cache.labels import unlabelled
+from embedcache.cache.labels import label_counts, unlabelled
 from embedcache.cache.layout import Output, sibling
 from embedcache.cache.lock import writer_lock
 from embedcache.cache.reuse import count_unknown, proves_encoder
 from embedcache.cache.strings import first_rows
 from embedcache.cache.structure import DamagedCacheError
+from embedcache.cache.tokens import reading_of
 from embedcache.collect import Collected, collect
+from embedcache.columns import Asked, choose_columns
 from embedcache.common.callable_module import make_callable
+from embedcache.common.label_names import label_notes
+from embedcache.common.reading import Reading
 from embedcache.common.whole_file import refuse_stream
 from embedcache.encoder.folder import DTYPES
 from embedcache.encoding_pass import EncodingPass, Place
 from embedcache.errors import EmbedcacheError
 from embedcache.html import html_table
 from embedcache.shards import Part, Shard, take_part
-from embedcache.table import Columns, column_names, read_rows
-from embedcache.tables.stream import Table, stored
+from embedcache.table import read_rows
+from embedcache.tables.stream import stored
 
 
 @dataclass
@@ -57,6 +61,8 @@ class ExtractReport:
         rows_per_second: encoded texts over the seconds spent encoding, 0 where nothing was.
         encoder: source, identity and store dtype, as in the cache.
         shard: "I/N" where only part I of N was asked for; ``rows`` and all others count that part alone.
+        reading: of all rows, tokens lost to max_length and tokens unknown to the model, see ``common.reading.Reading``.
+        notes: what of it the user should know, in words.
     """
 
     cache: str
@@ -74,6 +80,8 @@ class ExtractReport:
     rows_per_second: float
     encoder: dict[str, Any]
     shard: str | None = None
+    reading: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     def _repr_html_(self) -> str:
         """For notebooks."""
@@ -105,6 +113,7 @@ def extract(
     encoding: str = "utf-8",
     separator: str | None = None,
     sheet: str | None = None,
+    na: Sequence[str] | None = None,
     shard: str | Sequence[int] | None = None,
     overwrite: bool = False,
     trust_remote_code: bool = False,
@@ -117,7 +126,10 @@ def extract(
     Args:
         inputs: one or several tables, read one after another; "-" is standard input, JSON lines.
         labels: label columns; None means the column ``label`` where there is one.
-        id: a column that names the rows. keep: other columns to store.
+        id: a column that names the rows. keep: other columns to store. Columns that the cache has stay, as far as the
+            input has them.
+        na: label cells that say "not labelled", beside an empty one: these alone, or with "default" among them these
+            and those of ``table.MISSING_LABELS``; None means these last alone.
         pooling: "cls", "mean" or both. layers: -1 is the last; every pooling is stored for every layer.
         dtype: what the encoder computes in; "auto" is what the cache was made with, else what suits the device.
         store: "float16" or "float32", the type of the stored vectors.
@@ -144,9 +156,9 @@ def extract(
     given = [inputs] if isinstance(inputs, (str, os.PathLike)) else inputs
     copies = ExitStack()  # of what comes through a stream; files without a name, which go in any case
     paths = [copies.enter_context(stored(os.fspath(path))) for path in given]
-    kept = (keep,) if isinstance(keep, str) else tuple(keep)
     reading: dict[str, Any] = {"encoding": encoding, "separator": separator, "sheet": sheet}
-    columns = Columns(text, _label_columns(paths, labels, text, id, reading), id, kept)
+    asked_for = Asked(text, labels, id, (keep,) if isinstance(keep, str) else tuple(keep))
+    columns, column_notes = choose_columns(paths, asked_for, None if overwrite else target, na, reading)
     rows = read_rows(paths, columns, **reading)
     asked = _asked(pooling, layers, store)
     wanted = None if shard is None else Shard.parse(shard)
@@ -169,7 +181,7 @@ def extract(
             table, part, guests = take_part(table, wanted, target.parent)
         dropped = _count_dropped(old, table, overwrite)
         outputs = asked if overwrite or not same else list(dict.fromkeys([*same.outputs, *asked]))
-        filler, repaired, truncated = _build(target, same, table, outputs, encoding_pass, part, guests)
+        filler, repaired, read = _build(target, same, table, outputs, encoding_pass, part, guests)
     texts = int(np.count_nonzero(filler.first == np.arange(len(filler.first))))
     encoded = int(np.count_nonzero(filler.lacking))
     return ExtractReport(
@@ -178,7 +190,7 @@ def extract(
         encoded=encoded,
         reused=texts - encoded,
         duplicates=len(table.hashes) - texts,
-        truncated=truncated,
+        truncated=read.truncated,
         blank=table.blank,
         missing_labels={name: int(unlabelled(codes).sum()) for name, (codes, _) in table.labels.items()},
         dropped=dropped,
@@ -188,6 +200,8 @@ def extract(
         rows_per_second=encoded / encoding_pass.seconds if encoding_pass.seconds else 0.0,
         encoder=encoding_pass.encoder,
         shard=str(wanted) if wanted else None,
+        reading=read.to_dict(),
+        notes=[*column_notes, *_label_notes(table), *read.notes()],
     )
 
 
@@ -211,14 +225,13 @@ def _asked(pooling: str | Sequence[str], layers: int | Sequence[int], store: str
     return list(dict.fromkeys((name, layer) for name in poolings for layer in numbers))
 
 
-def _label_columns(
-    paths: Sequence[Table], labels: str | Sequence[str] | None, text: str, id: str | None, reading: dict[str, Any]
-) -> tuple[str, ...]:
-    if labels is not None:
-        return (labels,) if isinstance(labels, str) else tuple(labels)
-    if not paths or "label" in (text, id):
-        return ()
-    return ("label",) if "label" in column_names(paths[0], **reading) else ()
+def _label_notes(table: Collected) -> list[str]:
+    """Of every label column, what is odd about its classes."""
+    return [
+        note
+        for name, (codes, classes) in table.labels.items()
+        for note in label_notes(name, classes, label_counts(codes, len(classes)).tolist())
+    ]
 
 
 def _open_old(target: Path, overwrite: bool) -> Cache | None:
@@ -276,15 +289,16 @@ def _build(
     encoding_pass: EncodingPass,
     part: Part | None,
     guests: np.ndarray | None,
-) -> tuple[Filler, int, int]:
+) -> tuple[Filler, int, Reading]:
     """Go on in the target, in what a killed run left beside it, or in a new file; fill it, give it its name.
 
-    Returns the filler, how many damaged blocks were made again, how many texts are truncated.
+    Returns the filler, how many damaged blocks were made again, what is read of the texts.
     """
     encoding_pass.check_layers(output for output in outputs if not same or output not in same.outputs)
     contents = make_contents(
         table.hashes, table.texts, table.labels, table.columns, encoding_pass.encoder, outputs,
         same.dim if same else encoding_pass.encoders.dim, table.id_column,
+        counted=True, positions=encoding_pass.positions,
     )  # fmt: skip
     if part:
         contents.layout.attrs.update(part.attributes())
@@ -309,13 +323,13 @@ def _build(
             raise
         writer.sync()
         writer.check()
-        truncated = int(np.count_nonzero(writer.cache.truncated))
+        reading = reading_of(writer.cache)
         if work != target and file_id(target) not in (inode, None):
             raise EmbedcacheError(f"{target} was replaced while this ran; run the same extract again, nothing is lost")
     if work != target:
         publish(work, target)
     beside.unlink(missing_ok=True)
-    return filler, repaired + filler.damaged, truncated
+    return filler, repaired + filler.damaged, reading
 
 
 make_callable(__name__, __name__, "extract")

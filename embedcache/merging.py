@@ -16,7 +16,7 @@ from embedcache.cache.create import Contents, Writer, create, make_contents, mat
 from embedcache.cache.file import Cache, open_cache
 from embedcache.cache.fill import Filler
 from embedcache.cache.fingerprint import differences
-from embedcache.cache.layout import BLOCK_ROWS, is_embedding, sibling
+from embedcache.cache.layout import BLOCK_ROWS, comes_with_vectors, sibling
 from embedcache.cache.lock import writer_lock
 from embedcache.cache.reuse import Donors, sound_blocks
 from embedcache.cache.strings import Strings, Text, first_rows
@@ -100,7 +100,7 @@ def _open(path: Path) -> tuple[Part, Cache]:
     cache = open_cache(path)
     part = Part.of(cache)
     for dataset in cache.layout.checked:
-        if not is_embedding(dataset) and not valid_blocks(cache, dataset).all():
+        if not comes_with_vectors(dataset) and not valid_blocks(cache, dataset).all():
             raise EmbedcacheError(f"{path} is damaged in {dataset}; run its extract again to repair it")
     return part, cache
 
@@ -159,6 +159,8 @@ def _join(parts: Sequence[tuple[Part, Cache]], folder: Path) -> Contents:
         one.outputs,
         one.dim,
         one.id_column,
+        counted=all(cache.layout.counted for cache in caches),
+        positions=one.layout.positions,
     )
     return contents
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from embedcache.classifier import Classifier
+from embedcache.common.reading import Reading
 from embedcache.common.resume import all_parts
 from embedcache.common.whole_file import Output, check_output, open_output
 from embedcache.errors import EmbedcacheError
@@ -38,6 +39,8 @@ class FileReport:
         truncated: texts of more tokens than the encoder reads.
         labels: rows per label; of a regression {}. Of several columns, those of the first.
         columns: label column -> its rows per label.
+        reading: tokens that were not read, or not known, see ``common.reading.Reading``; {} where nothing was encoded.
+        notes: what of it matters, in words.
         predicted: the names of the new columns.
         resumed: rows of ``rows`` that an earlier, interrupted command had labelled.
         first: where nothing was written, the first ten rows, with the columns of the input and the new ones.
@@ -53,6 +56,8 @@ class FileReport:
     predicted: list[str] = field(default_factory=list)
     resumed: int = 0
     first: list[dict[str, Any]] = field(default_factory=list)
+    reading: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """What --json prints."""
@@ -140,18 +145,20 @@ def predict_file(
             first = job.show()
         else:
             job.write(place, kind)
-    labels = job.counts
+    labels, read = job.counts, job.reading
     return FileReport(
         input=rows.name,
         output=None if place is None else place.name,
         rows=rows.rows,
-        truncated=job.truncated,
+        truncated=read.truncated if read else 0,
         labels=next(iter(labels.values())),
         columns=labels,
         seconds=time.perf_counter() - start,
         predicted=names,
         resumed=job.resumed,
         first=first,
+        reading=read.to_dict() if read else {},
+        notes=read.notes(advise=False) if read else [],
     )
 
 
@@ -165,7 +172,7 @@ def new_names(classifier: Classifier, column: str = COLUMN) -> list[str]:
 
 
 class _Job:
-    """The work of one call: counts, truncated and resumed as in the report."""
+    """The work of one call: counts and resumed as in the report, reading of the texts that were encoded."""
 
     def __init__(
         self,
@@ -176,7 +183,8 @@ class _Job:
         tell: Tell,
     ) -> None:
         self.classifier, self.rows, self.names, self.progress, self.tell = classifier, rows, names, progress, tell
-        self.truncated = self.resumed = 0
+        self.resumed = 0
+        self.reading: Reading | None = None
         columns = classifier.run.columns
         self._classes = {label: [] if _is_number(run) else run.classes for label, run in columns.items()}
         places = np.cumsum([0, *(1 if _is_number(run) else 2 for run in columns.values())]).tolist()
@@ -221,7 +229,7 @@ class _Job:
             new = parts.take(len(columns[0]))
             self._count(new)
             yield [*columns, *new]
-        self.truncated = parts.truncated
+        self.reading = parts.reading
 
     def _made(self, skip: int) -> Iterator[Part]:
         return self.rows.parts(self.classifier, skip, self.progress)

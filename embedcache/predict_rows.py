@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from hashlib import blake2b
 from pathlib import Path
 from types import TracebackType
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from embedcache.classifier import Classifier, check_same_encoder
+from embedcache.common.reading import Reading
 from embedcache.table import Columns, read_rows
 from embedcache.tables.read import content_digest, open_source
 from embedcache.tables.stream import Table
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 FILE_ROWS = 2048  # rows of a table that are encoded, in batches of like length, and saved at a time
 CACHE_ROWS = 8192  # of a cache
 HDF5 = b"\x89HDF\r\n\x1a\n"  # how a cache begins
-VERSION = 1  # of what a Part is saved as
+VERSION = 2  # of what a Part is saved as
 
 Progress = Callable[[int, int, int], None]
 
@@ -38,30 +39,30 @@ class Part:
     Attributes:
         columns: Arrow arrays; of each label column the labels, and unless it is a regression their probabilities to
             six decimals. Lists of labels have lists of probabilities.
-        truncated: texts that were cut.
+        reading: what the encoder read of their texts; None where nothing was encoded.
     """
 
     columns: list[pa.Array]
-    truncated: int = 0
+    reading: Reading | None = None
 
     def __len__(self) -> int:
         return len(self.columns[0]) if self.columns else 0
 
     @classmethod
-    def of(cls, classifier: Classifier, vectors: np.ndarray, truncated: int = 0) -> Part:
+    def of(cls, classifier: Classifier, vectors: np.ndarray, reading: Reading | None = None) -> Part:
         """vectors: [n, D]."""
         found = []
         for answer in classifier.answers(vectors).values():
             labels, *chances = answer.columns("label", probabilities=False).values()
             found += [labels, *map(_rounded, chances)]
-        return cls(found, truncated)
+        return cls(found, reading)
 
     def to_bytes(self) -> bytes:
         """As an Arrow stream."""
         import pyarrow as pa
 
         batch = pa.RecordBatch.from_arrays(self.columns, names=list(map(str, range(len(self.columns)))))
-        batch = batch.replace_schema_metadata({"truncated": str(self.truncated)})
+        batch = batch.replace_schema_metadata({"reading": json.dumps(self.reading and asdict(self.reading))})
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, batch.schema) as writer:
             writer.write_batch(batch)
@@ -73,7 +74,8 @@ class Part:
         import pyarrow as pa
 
         batch = pa.ipc.open_stream(data).read_next_batch()
-        return cls(batch.columns, int(batch.schema.metadata[b"truncated"]))
+        read = json.loads(batch.schema.metadata[b"reading"])
+        return cls(batch.columns, read and Reading(**{**read, "scripts": tuple(read["scripts"])}))
 
 
 def _rounded(chances: Any) -> Any:
@@ -86,10 +88,11 @@ def _rounded(chances: Any) -> Any:
 
 
 class Parts:
-    """Parts one after another, taken by so many rows as are asked for; ``truncated`` counts texts of those taken."""
+    """Parts one after another, taken by so many rows as are asked for; ``reading``: what was read of those taken."""
 
     def __init__(self, parts: Iterator[Part]) -> None:
-        self._parts, self._left, self.truncated = parts, Part([]), 0
+        self._parts, self._left = parts, Part([])
+        self.reading: Reading | None = None
 
     def take(self, rows: int) -> list[pa.Array]:
         """The columns of the next rows."""
@@ -99,7 +102,8 @@ class Parts:
         while rows:
             if not len(self._left):
                 self._left = next(self._parts)
-                self.truncated += self._left.truncated
+                if (read := self._left.reading) is not None:
+                    self.reading = read if self.reading is None else self.reading + read
             found.append([one[:rows] for one in self._left.columns])
             self._left = Part([one[rows:] for one in self._left.columns])
             rows -= len(found[-1][0])

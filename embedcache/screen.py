@@ -6,6 +6,7 @@ import shutil
 import sys
 from typing import TYPE_CHECKING, Any
 
+from embedcache.common.label_names import visible
 from embedcache.html import one_line
 
 if TYPE_CHECKING:
@@ -74,10 +75,10 @@ def number(value: float | None, form: str = ".4f") -> str:
 
 
 def label_text(label: str | list[str] | float | None) -> str:
-    """A label, several of one row, or a value."""
+    """A label, several of one row, or a value; a label in quotes where it would look like another."""
     if label is None or isinstance(label, str):
-        return "-" if label is None else label
-    return f"{label:.6g}" if isinstance(label, float) else ", ".join(label) or "none"
+        return "-" if label is None else visible(label)
+    return f"{label:.6g}" if isinstance(label, float) else ", ".join(map(visible, label)) or "none"
 
 
 def plural(count: int, word: str) -> str:

@@ -16,6 +16,7 @@ from embedcache.cache.labels import label_of
 from embedcache.common.callable_module import make_callable
 from embedcache.common.frames import Tabular, arrow_table, free_names, label_column
 from embedcache.common.machine import check_memory
+from embedcache.common.reading import Reading
 from embedcache.errors import EmbedcacheError
 from embedcache.html import html_table
 from embedcache.index import SearchIndex, default_path, stored_output
@@ -119,12 +120,14 @@ class Searcher:
 
     Attributes:
         cache, index: what is searched.
+        reading: what the encoder has read of the texts that were looked for, None before the first.
     """
 
     def __init__(self, cache: Cache, index: SearchIndex, load: Callable[[], Encoder]) -> None:
         self.cache, self.index = cache, index
         self._load, self._lock = load, threading.Lock()
         self._loaded: Encoder | None = None
+        self.reading: Reading | None = None
         self._with_text = not_blank(cache.texts)
         self._filters: dict[tuple[str, ...], np.ndarray] = {}
         self._labels = {name: cache.labels(name) for name in cache.labels_names}
@@ -233,6 +236,11 @@ class Searcher:
         """What ``find`` found, with all that is known of the rows."""
         return Answer(self._describe(query), _only_row(query), self._results(rows, scores))
 
+    @property
+    def notes(self) -> list[str]:
+        """What the encoder did not read of the texts that were looked for, or does not know."""
+        return [] if self.reading is None else self.reading.notes(advise=False)
+
     def among(self, where: str | Sequence[str] | None) -> np.ndarray:
         """bool [N]: the rows that may be found under the conditions."""
         key = tuple([where] if isinstance(where, str) else where or ())
@@ -296,7 +304,10 @@ class Searcher:
         texts = [text for text in dict.fromkeys(text for query in queries for text in query.texts) if text not in known]
         if texts:
             output = (self.index.pooling, self.index.layer)
-            known.update(zip(texts, self.encoder.encode_texts(texts, [output])[0], strict=True))
+            tokens = self.encoder.tokenize(texts)
+            known.update(zip(texts, self.encoder.encode_tokens(tokens, [output])[0], strict=True))
+            read = self.encoder.reading(texts, tokens)
+            self.reading = read if self.reading is None else self.reading + read
         for row in {row for query in queries for row in query.rows}:
             known[row] = self._stored[row].astype(np.float32)
         vectors = np.empty((len(queries), self.index.dim), np.float32)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,12 +23,16 @@ SHOWN = 3  # answers in a notebook
 
 @dataclass(frozen=True)
 class SearchReport(Tabular):
-    """All answers. ``k`` were asked, ``candidates`` rows could be found; ``many``: the queries came from a file."""
+    """All answers. ``k`` were asked, ``candidates`` rows could be found; ``many``: the queries came from a file.
+
+    notes: what the encoder did not read of the queries, or does not know.
+    """
 
     answers: list[Answer]
     k: int
     candidates: int
     many: bool
+    notes: list[str] = field(default_factory=list)
 
     def _repr_html_(self) -> str:
         """For notebooks."""
@@ -108,12 +112,12 @@ def search_cache(
         if file is None:
             asked = Query(tuple(likes), tuple(unlikes))
             answers = searcher.search([asked], k, where=where, dedupe=dedupe)
-            return SearchReport(answers, k, candidates - len(asked.rows), many=False)
+            return SearchReport(answers, k, candidates - len(asked.rows), False, searcher.notes)
         with stored(file) as table:
             how = {"encoding": encoding, "separator": separator, "sheet": sheet}
             texts = [one for part in query_texts(table, text, **how) for one in part]
         answers = _answers(searcher, texts, k, where, dedupe)
-        return SearchReport(answers, k, candidates, many=True)
+        return SearchReport(answers, k, candidates, True, searcher.notes)
 
 
 def _answers(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,8 @@ VERSION = 1  # of what Hits are saved as
 class SearchFileReport:
     """What search_file wrote: ``found`` rows for ``queries`` queries, ``blank`` of which were no text.
 
-    ``resumed``: queries of them that an earlier, interrupted command had answered.
+    ``resumed``: queries of them that an earlier, interrupted command had answered. ``notes``: what the encoder did not
+    read of the others, or does not know.
     """
 
     output: str
@@ -42,6 +43,7 @@ class SearchFileReport:
     candidates: int
     seconds: float
     resumed: int = 0
+    notes: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """What --json prints."""
@@ -145,6 +147,7 @@ def search_file(
         candidates=int(np.count_nonzero(job.among)),
         seconds=time.perf_counter() - start,
         resumed=resumed,
+        notes=searcher.notes,
     )
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from embedcache.common.label_names import visible
 from embedcache.errors import EmbedcacheError
 from embedcache.screen import cell, label_text, make_console, make_table, plural, print_tables
 
@@ -31,9 +32,7 @@ def extract(report: ExtractReport) -> None:
     parts += [f"{report.reused:,} reused"] if report.reused else []
     parts += [plural(report.duplicates, "duplicate")] if report.duplicates else []
     click.echo(f"{name}: {plural(report.rows, 'row')}; {', '.join(parts)}; {report.seconds:.1f} s in all")
-    length = report.encoder["identity"]["max_length"]
     notes = {
-        f"{report.truncated:,} truncated at {length} tokens (--max-length)": report.truncated,
         f"{report.blank:,} with a blank text": report.blank,
         f"{report.dropped:,} of the old cache dropped: no longer in the input": report.dropped,
         f"{plural(report.repaired, 'damaged block')} made again": report.repaired,
@@ -42,6 +41,8 @@ def extract(report: ExtractReport) -> None:
     for note, count in notes.items():
         if count:
             click.echo(f"  {note}")
+    for line in report.notes:
+        click.echo(f"Note: {cell(line)}")
 
 
 def interrupted_extract(cache: str) -> str:
@@ -92,11 +93,13 @@ def info(document: dict[str, Any]) -> None:
         click.echo(f"{name:10}{cell(line)}")
     for name, label in document["labels"].items():
         largest = sorted(label["classes"].items(), key=lambda item: -item[1])
-        shown = ", ".join(f"{cell(text, 40)} {count:,}" for text, count in largest[:8])
+        shown = ", ".join(f"{cell(visible(text), 40)} {count:,}" for text, count in largest[:8])
         more = f", and {len(largest) - 8:,} more" if len(largest) > 8 else ""
         none = f"; {label['missing']:,} without" if label["missing"] else ""
         kind = " (lists)" if label["kind"] == "multilabel" else ""
         click.echo(f"{'label':10}{cell(name)}{kind}: {shown}{more}{none}")
+    for line in document["notes"]:
+        click.echo(f"Note: {cell(line)}")
 
 
 def verify(cache: str, report: VerifyReport) -> None:
@@ -135,6 +138,8 @@ def search(report: SearchReport, columns: Sequence[str] | None = None) -> None:
         hidden = [name for name in _kept(answer.results) if name not in values]
         if hidden and columns is None:
             click.echo(f"Not shown: {cell(', '.join(hidden), 200)} (--show names columns).")
+    for line in report.notes:
+        click.echo(f"Note: {cell(line)}")
 
 
 WIDEST_CELL, NARROWEST_TEXT, GAP = 40, 40, 3  # characters
@@ -184,3 +189,5 @@ def searched_file(report: SearchFileReport) -> None:
     click.echo(f"{report.output}: {found} in {report.seconds:.1f} s")
     if report.blank:
         click.echo(f"  {report.blank:,} blank, without an answer")
+    for line in report.notes:
+        click.echo(f"Note: {cell(line)}")

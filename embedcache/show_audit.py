@@ -6,10 +6,16 @@ from typing import TYPE_CHECKING
 
 import click
 
+from embedcache.common.label_names import visible
 from embedcache.screen import cell, make_table, plural, print_tables
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.table import Table
+
     from embedcache.audit import AuditReport
+    from embedcache.audit.count import ClassCount
     from embedcache.audit.report import AuditRow, Duplicates
 
 SHOWN = 10
@@ -43,22 +49,47 @@ def audit(report: AuditReport, output: str | None) -> None:
 
 
 def _labels(report: AuditReport) -> None:
-    click.echo(f"\nLikely label errors: {report.found['label']:,} rows for which another label is likelier")
+    errors = report.errors
+    low, high = errors.interval
+    click.echo(
+        f"\nLabel errors: about {errors.estimate:,} of {report.judged:,} rows (95% interval {low:,} to {high:,})"
+    )
     if not report.labels:
         return
-    sure = ["p", "heads", "neighb", "words"]
+    print_tables(_per_class(errors.per_class))
+    click.echo(_how_far(report))
+    sure = ["wrong", "p", "heads", "neighb", "words"]
     table = make_table("row", "label", "suggested", *sure, "text", right=["row", *sure])
     for one in report.labels[:SHOWN]:
-        said = (one.probability, one.heads, one.neighbours, one.words)
+        said = (one.wrong, one.probability, one.heads, one.neighbours, one.words)
         table.add_row(
             str(one.row),
-            cell(one.label or "", 30),
-            cell(one.suggested, 30),
+            cell(visible(one.label or ""), 30),
+            cell(visible(one.suggested), 30),
             *("-" if p is None else f"{p:.3f}" for p in said),
             cell(one.text, TEXT),
         )
     print_tables(table)
-    click.echo("p: of the row's own label; then what heads, neighbours and words each make of it.")
+    click.echo("wrong: the chance that the label is an error. p: of the row's own label; then what heads, neighbours")
+    click.echo("and words each make of it. Hard texts have a low p without being wrong.")
+
+
+def _per_class(classes: Sequence[ClassCount]) -> Table:
+    """Of the classes with the most errors."""
+    table = make_table("labelled", "rows", "errors", "interval", right=["rows", "errors", "interval"])
+    for one in sorted(classes, key=lambda one: -one.estimate)[:SHOWN]:
+        low, high = one.interval
+        table.add_row(cell(visible(one.label), 30), f"{one.rows:,}", f"{one.estimate:,}", f"{low:,} to {high:,}")
+    return table
+
+
+def _how_far(report: AuditReport) -> str:
+    errors = report.errors
+    if not errors.read:
+        return "None is to be expected: the rows below are the hardest ones."
+    found = f"about {errors.expected:,.0f} errors are expected among them"
+    first = f" ({errors.expected_first:,.0f} among the first {errors.estimate:,})" if errors.estimate else ""
+    return f"Worst first; read the first {errors.read:,}: {found}{first}. {report.found['label']:,} rows are listed."
 
 
 def _duplicates(report: AuditReport) -> None:
@@ -72,7 +103,7 @@ def _duplicates(report: AuditReport) -> None:
         for i, one in enumerate(_differing_first(group)[:SHOWN_COPIES]):
             name = (str(number), group.kind) if not i else ("", "")
             side = [cell(one.split or "", 20)] if report.split else []
-            table.add_row(*name, str(one.row), cell(one.label or "", 30), *side, cell(one.text, TEXT))
+            table.add_row(*name, str(one.row), cell(visible(one.label or ""), 30), *side, cell(one.text, TEXT))
         if len(group.rows) > SHOWN_COPIES:
             rest = f"and {plural(len(group.rows) - SHOWN_COPIES, 'row')} more"
             table.add_row("", "", "", "", *([""] if report.split else []), rest)
@@ -97,5 +128,5 @@ def _outliers(report: AuditReport) -> None:
         return
     table = make_table("row", "distance", "label", "text", right=["row", "distance"])
     for one in report.outliers[:SHOWN]:
-        table.add_row(str(one.row), f"{one.score:.3f}", cell(one.label or "", 30), cell(one.text, TEXT))
+        table.add_row(str(one.row), f"{one.score:.3f}", cell(visible(one.label or ""), 30), cell(one.text, TEXT))
     print_tables(table)

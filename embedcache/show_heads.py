@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from embedcache.common.label_names import visible
 from embedcache.heads.wording import in_words as comparison
 from embedcache.heads.wording import worth_saying
 from embedcache.report.settings import BASELINES, SETTINGS, in_words, same_in_all, setting, swept
@@ -207,7 +208,9 @@ def class_table(evaluation: dict[str, Any], rows: str) -> list[Table | str]:
     table = make_score_table(title, "precision", "recall", "F1", "rows", left=[title])
     for i, one in enumerate(classes):
         scores = (number(one[key]) for key in ("precision", "recall", "f1"))
-        table.add_row(cell(one["label"], 40), *scores, f"{one['support']:,}", end_section=bool(which) and i == 4)
+        table.add_row(
+            cell(visible(one["label"]), 40), *scores, f"{one['support']:,}", end_section=bool(which) and i == 4
+        )
     return [f"The chosen head on the {evaluation['rows']:,} {rows}{which}:", table]
 
 
@@ -215,7 +218,7 @@ def confusion_table(evaluation: dict[str, Any], classes: list[str]) -> list[Tabl
     """The matrix where it is small enough for the screen, else the pairs that are mixed up most."""
     matrix = evaluation.get("confusion_matrix")
     if matrix and len(classes) <= MATRIX_CLASSES:
-        names = [cell(name, 16) for name in classes]
+        names = [cell(visible(name), 16) for name in classes]
         numbers = [str(i + 1) for i in range(len(classes))]
         numbered = [f"{i} {name}" for i, name in zip(numbers, names, strict=True)]
         for titles, labels in ((names, names), (numbers, numbered)):
@@ -225,7 +228,9 @@ def confusion_table(evaluation: dict[str, Any], classes: list[str]) -> list[Tabl
             if fits(table):
                 return ["", table]
     mixed = evaluation.get("confusions", [])[:5]
-    pairs = (f"{cell(one['label'], 40)} as {cell(one['predicted'], 40)} ({one['rows']:,})" for one in mixed)
+    pairs = (
+        f"{cell(visible(one['label']), 40)} as {cell(visible(one['predicted']), 40)} ({one['rows']:,})" for one in mixed
+    )
     return [f"Mixed up most (rows): {', '.join(pairs)}."] if mixed else []
 
 

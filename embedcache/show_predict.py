@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from embedcache.common.label_names import visible
 from embedcache.screen import cell, label_text, make_table, plural, print_tables
 
 if TYPE_CHECKING:
@@ -40,11 +41,11 @@ def predicted_file(report: FileReport) -> None:
     else:
         click.echo(f"{report.output}: {rows}, into {', '.join(report.predicted)}")
     for column, labels in report.columns.items():
-        counts = ", ".join(f"{cell(label, 40)} {count:,}" for label, count in labels.items() if count)
+        counts = ", ".join(f"{cell(visible(label), 40)} {count:,}" for label, count in labels.items() if count)
         if counts:
             click.echo(f"  {cell(column)}: {counts}")
-    if report.truncated:
-        click.echo(f"  {report.truncated:,} truncated")
+    for line in report.notes:
+        click.echo(f"Note: {cell(line)}")
 
 
 def _first_rows(report: FileReport) -> None:

@@ -26,6 +26,15 @@ Label = str | tuple[str, ...] | None  # one label, several (or none of them), no
 
 # Label cells that say "not labelled", after stripping blanks. "None" is not among them: it may be a class.
 MISSING_LABELS = frozenset(["", "nan", "NaN", "NAN", "NA", "N/A", "n/a", "#N/A", "<NA>", "null", "NULL", "Null"])
+DEFAULT = "default"  # in a list of such values: all of these
+
+
+def missing_labels(values: Sequence[str] | None) -> frozenset[str]:
+    """The label cells that say "not labelled": as given, with "default" for MISSING_LABELS; an empty cell always."""
+    if values is None:
+        return MISSING_LABELS
+    given = {value.strip() for value in ([values] if isinstance(values, str) else values)}
+    return frozenset(given - {DEFAULT} | {""} | (MISSING_LABELS if DEFAULT in given else set()))
 
 
 @dataclass(frozen=True)
@@ -36,6 +45,7 @@ class Columns:
     labels: tuple[str, ...] = ()
     id: str | None = None
     keep: tuple[str, ...] = ()
+    missing: frozenset[str] = MISSING_LABELS  # label cells that say "not labelled"
 
     @property
     def wanted(self) -> dict[str, str]:
@@ -79,7 +89,7 @@ def read_rows(
     """Stream the rows of one or several files, in order, in batches of at most ``batch_rows``.
 
     Values stay as written; numbers and booleans, where a format has such, become what ``json.dumps`` writes. Labels
-    that are empty, null or one of ``MISSING_LABELS`` become None; a null text becomes "". In JSON a row may lack a
+    that are empty, null or one of ``columns.missing`` become None; a null text becomes "". In JSON a row may lack a
     label (missing) or a kept column (""), never the text or the id. Kept lists and objects become JSON. A label column
     may hold lists, in CSV, TSV and workbooks as JSON: in every row that is labelled, or in none. How a file was
     understood, where that was not certain, is an ``InputNote``.
@@ -130,7 +140,7 @@ def _to_rows(source: Source, columns: Columns, values: list[Any], first: int, ki
             one_text = name in (columns.text, columns.id)
             strings[name] = _as_strings(source, name, option, column, first, one_text)
         if name in columns.labels:
-            labels[name] = _as_labels(source, name, column, first)
+            labels[name] = _as_labels(source, name, column, first, columns.missing)
             _check_kind(source, name, labels[name], first, kinds)
             together = "".join(chain.from_iterable(label or () for label in set(labels[name])))
             if len(together) > source.most:
@@ -203,37 +213,37 @@ def _kind(value: Any) -> str:
     return "an object" if isinstance(value, dict) else "bytes" if isinstance(value, bytes) else "a list"
 
 
-def _as_labels(source: Source, name: str, column: Any, first: int) -> list[Label]:
+def _as_labels(source: Source, name: str, column: Any, first: int, missing: frozenset[str]) -> list[Label]:
     values = column if isinstance(column, list) else column.to_pylist()
     try:
         if set(map(type, values)) <= {str, type(None)}:
-            known = {value: _as_label(value, source.format.lists_as_json) for value in set(values)}
+            known = {value: _as_label(value, source.format.lists_as_json, missing) for value in set(values)}
             return [known[value] for value in values]
-        return [_as_label(value, source.format.lists_as_json) for value in values]
+        return [_as_label(value, source.format.lists_as_json, missing) for value in values]
     except ValueError:
-        _refuse_label(source, name, values, first)
+        _refuse_label(source, name, values, first, missing)
 
 
-def _refuse_label(source: Source, name: str, values: list[Any], first: int) -> NoReturn:
+def _refuse_label(source: Source, name: str, values: list[Any], first: int, missing: frozenset[str]) -> NoReturn:
     for row, value in enumerate(values):
         try:
-            _as_label(value, source.format.lists_as_json)
+            _as_label(value, source.format.lists_as_json, missing)
         except ValueError as error:
             where = f"{source.path} {_place(source, first + row)}: column '{name}' (--label)"
             raise EmbedcacheError(f"{where} holds {error}") from None
     raise AssertionError("called without reason")
 
 
-def _as_label(value: Any, as_json: bool) -> Label:
+def _as_label(value: Any, as_json: bool, missing: frozenset[str]) -> Label:
     """A cell's label or labels, each once. Raises ValueError with what it holds that cannot be one."""
     if as_json and isinstance(value, str) and value.lstrip().startswith("["):
         value = _json_list(value)
     if isinstance(value, list):
-        return tuple(dict.fromkeys(map(_list_item, value)))
+        return tuple(dict.fromkeys(_list_item(one, missing) for one in value))
     if isinstance(value, (dict, bytes)):
         raise ValueError(f"{_kind(value)}: a label or a list of labels is needed; make it a string")
     text = value if type(value) is str else _as_text(value, False)
-    return None if text.strip() in MISSING_LABELS else text
+    return None if text.strip() in missing else text
 
 
 def _json_list(cell: str) -> Any:
@@ -246,11 +256,11 @@ def _json_list(cell: str) -> Any:
         return cell
 
 
-def _list_item(value: Any) -> str:
+def _list_item(value: Any, missing: frozenset[str]) -> str:
     if isinstance(value, (list, tuple, dict, bytes)):
         raise ValueError(f"a list that holds {_kind(value)}: labels are strings, numbers or booleans")
     text = _as_text(value, False)
-    if text.strip() in MISSING_LABELS:
+    if text.strip() in missing:
         what = repr(value) if isinstance(value, str) else "null"
         raise ValueError(f"a list that holds {what}, which is no label: leave it out (an empty list: no label fits)")
     return text

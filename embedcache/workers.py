@@ -117,7 +117,7 @@ class Actor:
         if order is None:
             return Found(found, tokens)
         assert self._helper is not None
-        return Found(self._helper.write(order, found.vectors, found.truncated), tokens)
+        return Found(self._helper.write(order, found.vectors, found.truncated, found.counts), tokens)
 
 
 class RayEncoders:

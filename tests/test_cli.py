@@ -185,4 +185,4 @@ def test_a_text_of_two_megabytes(extract: Any, tmp_path: Path) -> None:
 def test_long_texts_are_reported_as_truncated(extract: Any, tmp_path: Path) -> None:
     rows = [*make_reviews(10), ("film " * 300, "positive")]
     result = invoke(*extract(write_csv(tmp_path / "t.csv", rows), "--max-length", "64"))
-    assert result.exit_code == 0 and "1 truncated" in result.output.replace("\n", " ")
+    assert result.exit_code == 0 and "1 of 11 texts are longer than 64 tokens" in result.output.replace("\n", " ")

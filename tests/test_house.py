@@ -25,7 +25,7 @@ FLOORS = [
     "classifier search screen projection card encoding shards cluster audit",
     "predict_rows searching",
     "predict searching_file serve merging workers options progress export report",
-    "encoding_pass",
+    "encoding_pass columns",
     "extract training_run evaluation",
     "show show_predict show_index show_heads show_audit doctor",
     "show_evaluation",

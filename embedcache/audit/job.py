@@ -17,7 +17,16 @@ from embedcache.audit.labels import Judged, judge
 from embedcache.audit.mixture import Mixture
 from embedcache.audit.neighbours import Nearest, nearest_rows, unit_vectors
 from embedcache.audit.outliers import far_out, outlier_scores
-from embedcache.audit.report import AuditReport, AuditRow, Duplicates, LabelIssue, Outlier, open_place, write_report
+from embedcache.audit.report import (
+    READ,
+    AuditReport,
+    AuditRow,
+    Duplicates,
+    LabelIssue,
+    Outlier,
+    open_place,
+    write_report,
+)
 from embedcache.audit.sides import Sides, column_sides, run_sides
 from embedcache.cache import Cache, open_cache
 from embedcache.cache.strings import first_rows
@@ -191,7 +200,7 @@ class Opinions:
         rows = np.flatnonzero(judged)
         self.seeds, self.left_out = list(sides), int(((data.y >= 0) & ~judged).sum())
         self.mixture = Mixture(self.experts, data.y, rows, classes)
-        self.judged: Judged = judge(self.mixture, data.y, rows, classes)
+        self.judged: Judged = judge(self.mixture, data.y, rows, data.classes)
 
 
 def make_report(
@@ -199,8 +208,10 @@ def make_report(
 ) -> AuditReport:
     """distances: float32 [N], outlier scores. What audit_cache alone knows is not in it yet."""
     judged, data = opinions.judged, table.data
-    wrong = np.flatnonzero(judged.disagree)
-    wrong = wrong[np.argsort(-judged.score[wrong], kind="stable")]
+    # Every row for which another label is likelier, and as many of the worst as there may be wrong ones.
+    place = np.empty(len(judged.rows), np.int64)
+    place[judged.order] = np.arange(len(judged.rows))
+    listed = judged.order[(judged.disagree | (place < judged.count.read))[judged.order]]
     limit = far_out(distances)
     far = np.flatnonzero(distances > limit)  # NaN is not
     far = far[np.argsort(-distances[far], kind="stable")]
@@ -223,25 +234,28 @@ def make_report(
         near=0.0,
         outlier_score=float(limit) if np.isfinite(limit) else None,
         weights=opinions.mixture.weights,
-        agreement=1 - len(wrong) / len(judged.rows),
+        agreement=1 - float(judged.disagree.mean()),
+        errors=judged.count,
         engine=opinions.heads.engine,
         seconds=0.0,
         found={
-            "label": len(wrong),
+            "label": len(listed),
             "duplicate": len(groups),
             "across": sum(group.across for group in groups),
             "conflict": sum(group.conflict for group in groups),
             "outlier": len(far),
         },
-        labels=[_label_issue(table, opinions, i) for i in wrong[:top].tolist()],
+        labels=[_label_issue(table, opinions, i, int(place[i])) for i in listed[:top].tolist()],
         duplicates=[_duplicates(table, group) for group in groups[:top]],
         outliers=[Outlier(**table.row(row), score=float(distances[row])) for row in far[:top].tolist()],
         notes=[*_notes(table), *opinions.notes],
     )
 
 
-def _label_issue(table: Table, opinions: Opinions, i: int) -> LabelIssue:
+def _label_issue(table: Table, opinions: Opinions, i: int, place: int) -> LabelIssue:
+    """place: in the ranking of all rows, from 0."""
     judged = opinions.judged
+    count = judged.count
     said = dict(zip(("heads", "neighbours", "words"), judged.experts[:, i].tolist(), strict=False))
     return LabelIssue(
         **table.row(int(judged.rows[i])),
@@ -249,6 +263,8 @@ def _label_issue(table: Table, opinions: Opinions, i: int) -> LabelIssue:
         score=float(judged.score[i]),
         probability=float(1 - judged.score[i]),
         suggested_probability=float(judged.probability[i]),
+        wrong=float(judged.wrong[i]),
+        read=READ[0] if place < count.estimate else READ[1] if place < count.read else READ[2],
         **{"words": None, **said},
     )
 

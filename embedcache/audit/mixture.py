@@ -24,6 +24,7 @@ class Mixture:
     def __init__(self, experts: Sequence[Expert], y: np.ndarray, rows: np.ndarray, classes: int, seed: int = 0) -> None:
         """y: int [N], class codes. rows: those that are judged, of which a random sample fits the weights."""
         from scipy.optimize import minimize
+        from threadpoolctl import threadpool_limits
 
         self.experts = list(experts)
         counts = np.bincount(y[rows], minlength=classes)
@@ -44,19 +45,24 @@ class Mixture:
         start = np.full(len(parts), 1 / len(self.experts))
         start[-1] = 0.0
         bounds = [(0.0, None)] * len(self.experts) + [(None, None)]
-        self._weights = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds).x
+        with threadpool_limits(1):  # as in count.py
+            self._weights = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds).x
 
     @property
     def weights(self) -> dict[str, float]:
         return {expert.name: float(w) for expert, w in zip(self.experts, self._weights, strict=False)}
 
     def proba(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Probabilities float64 [n, C] of the pool, and those [experts, n, C] of each expert."""
+        """Probabilities float64 [n, C] of the pool, and the log-probabilities [experts, n, C] of each expert."""
         parts = self._parts(rows)
         z = np.tensordot(self._weights, parts, 1)
         z -= z.max(axis=1, keepdims=True)
         p = np.exp(z)
-        return p / p.sum(axis=1, keepdims=True), np.exp(parts[:-1])
+        return p / p.sum(axis=1, keepdims=True), parts[:-1]
+
+    def said(self, rows: np.ndarray) -> np.ndarray:
+        """float64 [experts, n, C]: the experts' log-probabilities."""
+        return self._parts(rows)[:-1]
 
     def _parts(self, rows: np.ndarray) -> np.ndarray:
         """float64 [experts + 1, n, C]: the experts' log-probabilities, and the classes'."""

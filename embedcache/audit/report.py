@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from embedcache.audit.count import ErrorCount
 from embedcache.common.frames import Tabular
 from embedcache.common.whole_file import Output, open_output
 from embedcache.errors import EmbedcacheError
@@ -21,8 +22,9 @@ if TYPE_CHECKING:
 
 FIELDS = (
     "issue", "rank", "row", "id", "text", "label", "suggested", "score", "probability", "suggested_probability",
-    "heads", "neighbours", "words", "group", "kind", "similarity", "split"
+    "wrong", "read", "heads", "neighbours", "words", "group", "kind", "similarity", "split"
 )  # fmt: skip
+READ = ("first", "then", "beyond")  # up to the estimate, up to the interval's end, after it
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,8 @@ class AuditRow:
 class LabelIssue(AuditRow):
     """A row whose label is likely wrong.
 
-    ``score`` is 1 - ``probability``, that of its own label; ``suggested`` is the likeliest label. ``heads``,
+    ``score`` is 1 - ``probability``, that of its own label; ``suggested`` is the likeliest other label. ``wrong``: how
+    likely the label is a wrong one, which is less where the text is merely hard. ``read``: one of READ. ``heads``,
     ``neighbours`` and ``words``: what each of them by itself makes of its own label (None: not asked).
     """
 
@@ -48,6 +51,8 @@ class LabelIssue(AuditRow):
     score: float
     probability: float
     suggested_probability: float
+    wrong: float
+    read: str
     heads: float
     neighbours: float
     words: float | None
@@ -92,6 +97,7 @@ class AuditReport(Tabular):
     outlier_score: float | None  # above it a row is an outlier
     weights: dict[str, float]  # of the heads', the neighbours' and the words' opinion
     agreement: float  # share of the judged rows whose own label is the likeliest
+    errors: ErrorCount  # how many labels are wrong, and how far down ``labels`` to read
     engine: str
     seconds: float
     found: dict[str, int]  # label, duplicate, across, conflict, outlier -> how many
@@ -102,14 +108,14 @@ class AuditReport(Tabular):
 
     def to_dict(self) -> dict[str, Any]:
         """JSON types."""
-        return asdict(self)
+        return asdict(self) | {"errors": self.errors.to_dict()}
 
     def to_arrow(self) -> pa.Table:
         """A line for each of the CSV's, with the columns FIELDS; null where there is nothing to say."""
         import pyarrow as pa
 
         numbers = {"rank", "row", "group"}
-        texts = {"issue", "id", "text", "label", "suggested", "kind", "split"}
+        texts = {"issue", "id", "text", "label", "suggested", "read", "kind", "split"}
         types = {
             name: pa.int64() if name in numbers else pa.string() if name in texts else pa.float64() for name in FIELDS
         }
@@ -118,7 +124,9 @@ class AuditReport(Tabular):
     def _repr_html_(self) -> str:
         """For notebooks: the likeliest label errors; the rest is counted."""
         found = self.found
-        title = f"{found['label']:,} likely label errors among {self.judged:,} rows of {self.label}; "
+        low, high = self.errors.interval
+        title = f"about {self.errors.estimate:,} label errors ({low:,} to {high:,}) among {self.judged:,} rows "
+        title += f"of {self.label}; "
         title += f"{found['duplicate']:,} groups of duplicates, {found['outlier']:,} outliers"
         rows = ((one.row, one.label, one.suggested, one.score, one.text) for one in self.labels)
         return html_table(title, ("row", "label", "suggested", "score", "text"), rows)

@@ -64,9 +64,9 @@ def verify(path: str | os.PathLike[str]) -> VerifyReport:
         for dataset in cache.layout.checked:
             # Looked at first: what is committed while this runs was not there. All but the vectors is written before
             # the file gets its name, so there absent means damaged.
-            absent = cache.absent_blocks(dataset) & lay.is_embedding(dataset)
+            absent = cache.absent_blocks(dataset) & lay.comes_with_vectors(dataset)
             invalid = np.logical_not(valid_blocks(cache, dataset))
-            report.incomplete += _spans(cache, dataset, absent)
+            report.incomplete += _spans(cache, dataset, absent) if lay.is_embedding(dataset) else []
             report.damaged += _spans(cache, dataset, invalid & ~absent)
     return report
 

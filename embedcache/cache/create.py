@@ -47,10 +47,14 @@ def make_contents(
     outputs: Sequence[Output],
     dim: int,
     id_column: str | None = None,
+    *,
+    counted: bool = False,
+    positions: int | None = None,
 ) -> Contents:
     """Put the parts in their places; ``encoder["store"]`` is the type of the vectors to come.
 
     labels: codes and classes as LabelCoder gives them, codes [N] of single labels or a matrix [N, C] of lists.
+    counted: with room for the tokens of each text, of which the encoder reads ``positions`` at most.
     """
     attrs: dict[str, str | int] = {
         "format": lay.FORMAT,
@@ -69,18 +73,24 @@ def make_contents(
         arrays[f"{group}/bytes"], arrays[f"{group}/offsets"] = data, offsets.astype("<i8", copy=False)
     datasets = {path: (array.dtype.str, tuple(map(int, array.shape))) for path, array in arrays.items()}
     datasets[lay.TRUNCATED] = ("|u1", (len(hashes),))
+    if counted:
+        datasets[lay.TOKENS] = ("<i4", (len(hashes), 2))
     kind = np.dtype(encoder["store"]).newbyteorder("<").str
     datasets |= {path: (kind, (len(hashes), dim)) for path in lay.output_paths(outputs).values()}
     classes = {name: list(names) for name, (_, names) in labels.items()}
     kinds = {name: lay.MULTILABEL for name, (codes, _) in labels.items() if codes.ndim == 2}
-    return Contents(Layout(attrs, classes, datasets, kinds), arrays)
+    return Contents(Layout(attrs, classes, datasets, kinds, positions), arrays)
 
 
 def matches(cache: Cache, contents: Contents) -> bool:
-    """Whether the file holds these contents, undamaged, so that only vectors can be missing."""
+    """Whether the file holds these contents, undamaged, so that only vectors can be missing.
+
+    A file that keeps no token counts is not made anew for them.
+    """
+    wanted = contents.layout if cache.layout.counted else contents.layout.uncounted()
     return (
         cache.sealed
-        and cache.layout == contents.layout
+        and cache.layout == wanted
         and all(_equal(cache.array(path), array) for path, array in contents.arrays.items())
         and all(valid_blocks(cache, path).all() for path in contents.arrays)
     )
@@ -145,6 +155,8 @@ def _write_structure(path: Path, layout: Layout) -> None:
             file.attrs[name] = value
         for name, (kind, shape) in layout.with_checksums().items():
             _write_dataset(file, name, kind, shape)
+        if layout.counted and layout.positions is not None:
+            file[lay.TOKENS].attrs["positions"] = layout.positions
         for column, classes in layout.classes.items():
             names = np.array(classes, dtype=object)
             dataset = file[f"{lay.LABELS}/{quote(column)}"]

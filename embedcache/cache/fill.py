@@ -12,10 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from embedcache.cache import layout as lay
+from embedcache.cache.blocks import valid_blocks
 from embedcache.cache.create import Writer
 from embedcache.cache.file import Cache
 from embedcache.cache.layout import BLOCK_ROWS, Output
 from embedcache.cache.reuse import Donors, find_donors, sound_blocks
+from embedcache.cache.tokens import counts_of
 from embedcache.errors import EmbedcacheError
 
 
@@ -62,9 +64,14 @@ class Filler:
         self._guests = np.zeros(len(first), bool) if guests is None else guests
         cache = writer.cache
         self.outputs = cache.outputs
-        self.valid = {output: sound_blocks(cache, output) for output in self.outputs}
+        vectors = {output: valid_blocks(cache, path) for output, path in cache.output_paths.items()}
         absent = {output: cache.absent_blocks(path) for output, path in cache.output_paths.items()}
-        self.damaged = sum(int((~self.valid[output] & ~absent[output]).sum()) for output in self.outputs)
+        self.damaged = sum(int((~vectors[output] & ~absent[output]).sum()) for output in self.outputs)
+        counted = np.ones(cache.layout.blocks, bool)
+        if cache.layout.counted:
+            counted = valid_blocks(cache, lay.TOKENS)
+            self.damaged += int((~counted & ~cache.absent_blocks(lay.TOKENS)).sum())
+        self.valid = {output: valid & counted for output, valid in vectors.items()}
         self.donors = donors or self._find_donors([cache, *others])
         self.lacking = np.zeros(len(first), bool)
         for output, valid in self.valid.items():
@@ -99,14 +106,20 @@ class Filler:
             for output, texts in ((output, self.first[rows]) for output, rows in window.missing.items())
         )
 
-    def finish(self, window: Window, found: Sequence[np.ndarray] = (), cut: np.ndarray | None = None) -> None:
+    def finish(
+        self,
+        window: Window,
+        found: Sequence[np.ndarray] = (),
+        cut: np.ndarray | None = None,
+        counts: np.ndarray | None = None,
+    ) -> None:
         """Write a window and commit it: bytes first, then the checksums of all its blocks in one write.
 
         Windows are finished in order: a text may have its vector from an earlier one.
 
         Args:
             found: for each output the vectors of ``window.new``, [n, D], as ``to_store`` gives them; none for none.
-            cut: bool [n], which of them were truncated.
+            cut: bool [n], which of them were truncated. counts: int32 [n, 2], their tokens, as ``Tokens.counts``.
 
         Raises:
             EmbedcacheError: no space; the file was replaced.
@@ -116,7 +129,9 @@ class Filler:
         cut = np.empty(0, bool) if cut is None else cut
         for output, vectors in zip(self.outputs, found, strict=True):
             self._write(output, window, vectors.astype(cache.encoder["store"], copy=False), cut)
+        self.write_counts(window, counts)
         self.writer.check()
+        self.commit_counts(window)
         for output, rows in window.missing.items():
             if len(rows):
                 self.writer.commit(cache.output_paths[output], window.start, window.stop)
@@ -130,6 +145,33 @@ class Filler:
             part = slice(start, start + BLOCK_ROWS)
             self.writer.put(self.writer.cache.output_paths[output], int(rows[start]), vectors[part])
             self.writer.put(lay.TRUNCATED, int(rows[start]), truncated[part])
+
+    def write_counts(self, window: Window, counts: np.ndarray | None) -> None:
+        """The tokens of the texts in all missing blocks: new ones, or as the file or a donor has them."""
+        cache = self.writer.cache
+        if not cache.layout.counted:
+            return
+        rows = np.unique(np.concatenate([*window.missing.values()]))
+        same_text = self.first[rows]
+        known = counts_of(cache, same_text)
+        known[np.isin(same_text, rows)] = -1  # what the missing blocks hold is not sound
+        for donors in self.donors.values():
+            source = np.where(known[:, 0] < 0, donors.source[same_text], -1)
+            for k in np.unique(source[source >= 0]):
+                if isinstance(donor := donors.caches[k], Cache):
+                    here = source == k
+                    known[here] = counts_of(donor, donors.row[same_text[here]])
+        if counts is not None and len(window.new):
+            place = np.minimum(np.searchsorted(window.new, same_text), len(window.new) - 1)
+            new = window.new[place] == same_text
+            known[new] = counts[place[new]]
+        for run in np.split(np.arange(len(rows)), np.flatnonzero(np.diff(rows) != 1) + 1):
+            self.writer.put(lay.TOKENS, int(rows[run[0]]), known[run])
+
+    def commit_counts(self, window: Window) -> None:
+        """Before the vectors' checksums: a block of vectors that counts has its counts."""
+        if self.writer.cache.layout.counted:
+            self.writer.commit(lay.TOKENS, window.start, window.stop)
 
     def assemble(
         self, output: Output, window: Window, found: np.ndarray, cut: np.ndarray

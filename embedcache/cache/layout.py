@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ BLOCK_ROWS = 1024
 DIGEST_BYTES = 16
 ALIGNMENT = 4096
 
-TEXT, HASH, TRUNCATED = "text", "rows/hash", "rows/truncated"
+TEXT, HASH, TRUNCATED, TOKENS = "text", "rows/hash", "rows/truncated", "rows/tokens"
 EMBEDDINGS, LABELS, COLUMNS, BLOCKS = "embeddings", "labels", "columns", "blocks"
 
 Output = tuple[str, int]  # (pooling, layer), layer -1 is the last
@@ -37,12 +37,23 @@ class Layout:
         classes: class names of every label column, in the order of their codes.
         datasets: path -> (NumPy type string, shape), checksums under ``blocks/`` left out.
         kinds: MULTILABEL for every label column that holds lists; the others are not in it.
+        positions: how many tokens the encoder can read at most; None where that is not known.
     """
 
     attrs: dict[str, str | int]
     classes: dict[str, list[str]] = field(default_factory=dict)
     datasets: dict[str, tuple[str, Shape]] = field(default_factory=dict)
     kinds: dict[str, str] = field(default_factory=dict)
+    positions: int | None = field(default=None, compare=False)
+
+    @property
+    def counted(self) -> bool:
+        """Whether the tokens of each text are kept; files of the first versions do not have them."""
+        return TOKENS in self.datasets
+
+    def uncounted(self) -> Layout:
+        """The same without them."""
+        return replace(self, datasets={path: what for path, what in self.datasets.items() if path != TOKENS})
 
     @property
     def rows(self) -> int:
@@ -54,8 +65,12 @@ class Layout:
         return -(-self.rows // BLOCK_ROWS)
 
     def seal(self, created: str) -> str:
-        """Digest of all names, types, shapes and attributes: HDF5 itself does not checksum long attributes."""
-        parts = [self.attrs, self.classes, {k: [t, list(s)] for k, (t, s) in self.datasets.items()}, created]
+        """Digest of all names, types, shapes and attributes: HDF5 itself does not checksum long attributes.
+
+        Token counts are left out, so that versions that do not know them read the file too.
+        """
+        datasets = self.uncounted().datasets
+        parts = [self.attrs, self.classes, {k: [t, list(s)] for k, (t, s) in datasets.items()}, created]
         parts += [self.kinds] if self.kinds else []  # as it was before there were any
         return blake2b(canonical_json(parts).encode(), digest_size=DIGEST_BYTES).hexdigest()
 
@@ -86,6 +101,11 @@ def block_path(path: str) -> str:
 
 def is_embedding(path: str) -> bool:
     return path.startswith(EMBEDDINGS + "/")
+
+
+def comes_with_vectors(path: str) -> bool:
+    """Whether a dataset is filled block by block with the vectors, rather than before the file gets its name."""
+    return is_embedding(path) or path == TOKENS
 
 
 def output_paths(outputs: Sequence[Output]) -> dict[Output, str]:

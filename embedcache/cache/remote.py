@@ -51,12 +51,16 @@ class Order:
 
 @dataclass(frozen=True)
 class Written:
-    """What a helper wrote: for each output flags [n] and checksums [blocks, 16]; and the vectors that are wanted."""
+    """What a helper wrote: for each output flags [n] and checksums [blocks, 16]; and the vectors that are wanted.
+
+    counts: int32 [n, 2], the tokens of the encoded texts, which the owner writes.
+    """
 
     flags: dict[Output, np.ndarray]
     digests: dict[Output, np.ndarray]
     wanted: list[np.ndarray]
     wanted_flags: np.ndarray
+    counts: np.ndarray
 
 
 class Helper:
@@ -66,8 +70,10 @@ class Helper:
         self.cache = cache
         self._handle = os.open(cache.path, os.O_RDWR)
 
-    def write(self, order: Order, found: Sequence[np.ndarray], cut: np.ndarray) -> Written:
+    def write(self, order: Order, found: Sequence[np.ndarray], cut: np.ndarray, counts: np.ndarray) -> Written:
         """Vectors of the encoded texts, [n, D] for each output in the type of the file, to their rows, and to disk.
+
+        cut: bool [n], which were truncated. counts: int32 [n, 2], their tokens.
 
         Raises:
             EmbedcacheError: the file cannot be written.
@@ -81,7 +87,7 @@ class Helper:
             flags[output][blocks.fresh] = cut[blocks.place]
             digests[output] = self._write(output, blocks.rows, rows, flags[output])
         os.fsync(self._handle)
-        return Written(flags, digests, [one[order.wanted] for one in found], cut[order.wanted])
+        return Written(flags, digests, [one[order.wanted] for one in found], cut[order.wanted], counts)
 
     def _write(self, output: Output, rows: np.ndarray, vectors: np.ndarray, flags: np.ndarray) -> np.ndarray:
         path = self.cache.output_paths[output]
@@ -133,7 +139,9 @@ class Helpers:
         for output, blocks in order.blocks.items():
             for start in range(0, len(blocks.rows), BLOCK_ROWS):
                 writer.put(lay.TRUNCATED, int(blocks.rows[start]), written.flags[output][start : start + BLOCK_ROWS])
+        filler.write_counts(window, written.counts)
         writer.check()
+        filler.commit_counts(window)
         rows = window.new[order.wanted]
         places = np.searchsorted(self._wanted, rows)
         self._kept.put(places, dict(zip(order.blocks, written.wanted, strict=True)), written.wanted_flags)

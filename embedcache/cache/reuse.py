@@ -72,9 +72,15 @@ def proves_encoder(cache: Cache, encoder: dict[str, Any]) -> bool:
 
 
 def sound_blocks(cache: Cache, output: Output) -> np.ndarray:
-    """bool [blocks]: vectors that are there and agree with their checksum; none where the output is not stored."""
+    """bool [blocks]: vectors that are there and agree with their checksum; none where the output is not stored.
+
+    The token counts of a block, where they are kept, are a part of it.
+    """
     path = cache.output_paths.get(output)
-    return np.zeros(cache.layout.blocks, bool) if path is None else valid_blocks(cache, path)
+    if path is None:
+        return np.zeros(cache.layout.blocks, bool)
+    sound = valid_blocks(cache, path)
+    return sound & valid_blocks(cache, lay.TOKENS) if cache.layout.counted else sound
 
 
 def count_unknown(hashes: np.ndarray, others: np.ndarray) -> int:

@@ -7,6 +7,7 @@ by hard links. Everything else in the file is ignored.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -84,6 +85,10 @@ def read_structure(file: Hdf5, size: int) -> tuple[Layout, dict[str, int], str, 
     for group in [lay.TEXT, *(f"{lay.COLUMNS}/{link}" for link in tree.links(lay.COLUMNS))]:
         add(f"{group}/bytes", ("|u1",), (None,))
         add(f"{group}/offsets", ("<i8",), (rows + 1,))
+    if "tokens" in tree.links("rows"):
+        add(lay.TOKENS, ("<i4",), (rows, 2))
+        if "positions" in tree.node(lay.TOKENS).attributes:
+            layout = replace(layout, positions=_integer(tree.node(lay.TOKENS), "positions"))
     for path in layout.checked:
         expected = (layout.blocks, lay.DIGEST_BYTES)
         where = block_path(path)

@@ -48,6 +48,7 @@ LAYERS = CommaList(Number(int, -1000))
 @click.option("--ray", metavar="ADDRESS|local", help="Encode on a Ray cluster, or on this machine's cores or GPUs.")
 @click.option("--batch-tokens", type=COUNT, help="Tokens in a batch, padding counted.  [default: by device]")
 @click.option("--shard", type=Part(), help="Only part I of N of the rows, into a CACHE of its own; see merge.")
+@click.option("--na", type=NAMES, help='Labels that mean "not labelled"; "default" adds to the usual ones.')
 @reading_options("in INPUT")
 @click.option("--overwrite", is_flag=True, help="Replace a CACHE of another encoder or of other texts.")
 @trust_option
@@ -61,6 +62,7 @@ def extract(as_json: bool, inputs: tuple[str, ...], cache: str, **options: Any) 
 
     \b
       embedcache extract reviews.csv -o reviews.h5 --keep movie --pooling cls,mean
+      ... --na default,None,-        None and - are no labels, beside NA, null ...
       ... --device cuda:all          every GPU of this machine
       ... --ray local --workers 4    four processes on this machine
       ... --ray 10.0.0.1:6379        every GPU, or every core, of a Ray cluster
@@ -118,9 +120,18 @@ def info(as_json: bool, cache: str) -> None:
       embedcache info reviews.h5 --json
     """
     from embedcache.cache import open_cache
+    from embedcache.cache.tokens import reading_of
+    from embedcache.common.label_names import label_notes
 
     with open_cache(cache) as opened:
-        document = opened.info()
+        reading = reading_of(opened)
+        document = opened.info() | {"reading": reading.to_dict()}
+    notes = [
+        note
+        for name, label in document["labels"].items()
+        for note in label_notes(name, list(label["classes"]), list(label["classes"].values()))
+    ]
+    document["notes"] = [*notes, *reading.notes()]
     if as_json:
         emit(document)
     else:

@@ -73,9 +73,10 @@ def predict(as_json: bool, run: str, texts: tuple[str, ...], **options: Any) -> 
     _check_texts(texts, options)
     load = {name: options[name] for name in ("device", "model", "trust_remote_code", "calibrated")}
     classifier = Classifier.load(run, **load)
-    for note in classifier.notes:
+    vectors, read = classifier.encode_counted(list(texts))
+    predictions = classifier.label(list(texts), vectors)
+    for note in [*classifier.notes, *read.notes(advise=False)]:
         tell(note)
-    predictions = classifier.predict(list(texts))
     if as_json:
         emit([prediction.to_dict() for prediction in predictions])
     else:

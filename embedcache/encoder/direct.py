@@ -35,7 +35,8 @@ class Direct:
 
     def __init__(self, blueprint: Blueprint, backend: Any, max_length: int, compute_dtype: str) -> None:
         self.runner = NativeEncoder(blueprint, max_length, compute_dtype)
-        self.tokenize = TextTokenizer(backend, max_length)
+        unknown = getattr(backend.model, "unk_token", None)
+        self.tokenize = TextTokenizer(backend, max_length, unknown=unknown and backend.token_to_id(unknown))
         self.dim, self.layers = len(blueprint.layers[0].query[1]), len(blueprint.layers)
         self.uncounted, self.threads = blueprint.uncounted, native_threads()
         self._marks = {token.content[0] for token in backend.get_added_tokens_decoder().values()}

@@ -20,6 +20,8 @@ DTYPES = ("float32", "bfloat16", "float16")
 # What the native and the packed runner compute: between matrix products their rows stay float32 on a CPU. MPNet is left
 # out: of 640 texts that all-mpnet-base-v2 encoded, 3 came out with a cosine to float32 below 0.9999 (the worst 0.9993).
 BFLOAT16_FAMILIES = frozenset(("bert", "camembert", "distilbert", "electra", "roberta", "xlm-roberta"))
+# Families whose table of positions begins behind the pad token.
+BEHIND_PAD = frozenset("camembert data2vec-text ibert longformer mpnet roberta xlm-roberta xlm-roberta-xl xmod".split())
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -58,6 +60,19 @@ def identify(
     """
     folder, name = find_folder(source, trust_remote_code)
     return folder_identity(folder, max_length, resolve_dtype(dtype, device, folder), trust_remote_code), name
+
+
+def positions_of(folder: Path) -> int | None:
+    """How many tokens of a text the model can read, special ones included, by its configuration; None: no limit there.
+
+    RoBERTa's and MPNet's tables of positions begin behind the pad token.
+    """
+    config = read_json(folder / "config.json")
+    positions, pad = config.get("max_position_embeddings"), config.get("pad_token_id", 1)
+    if not isinstance(positions, int):
+        return None
+    behind_pad = config.get("model_type") in BEHIND_PAD and isinstance(pad, int)
+    return positions - pad - 1 if behind_pad else positions
 
 
 def folder_identity(folder: Path, max_length: int, compute_dtype: str, trust_remote_code: bool) -> dict[str, Any]:

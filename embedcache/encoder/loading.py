@@ -34,7 +34,9 @@ class Loaded:
         self, model: Any, tokenizer: Any, max_length: int, compute_dtype: str, device: str, kernel: str | None
     ) -> None:
         self.model, self.tokenizer = model, tokenizer
-        self.tokenize = TextTokenizer(tokenizer.backend_tokenizer, max_length, tokenizer.truncation_side)
+        self.tokenize = TextTokenizer(
+            tokenizer.backend_tokenizer, max_length, tokenizer.truncation_side, tokenizer.unk_token_id
+        )
         self.dim: int = model.config.hidden_size
         self.layers: int = model.config.num_hidden_layers
         # The model's pad id, not the tokenizer's: RoBERTa and MPNet count positions by it.

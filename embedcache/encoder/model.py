@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from embedcache.common.reading import Reading, most_unknown, read_of
 from embedcache.encoder.batching import default_batch_tokens, plan_batches
 from embedcache.encoder.direct import Direct, load_direct
 from embedcache.encoder.folder import (
@@ -126,13 +127,20 @@ class Encoder:
         if not odd:
             return self._tokenize(texts)
         ids, truncated = [[0]] * len(texts), np.zeros(len(texts), dtype=np.bool_)
+        whole, unknown = np.zeros(len(texts), np.int64), np.zeros(len(texts), np.int64)
         plain = sorted(set(range(len(texts))) - set(odd))
         for places, tokenize in ((odd, self._all.tokenize), (plain, self._tokenize)):
             tokens = tokenize([texts[i] for i in places])
-            truncated[places] = tokens.truncated
+            truncated[places], whole[places], unknown[places] = tokens.truncated, tokens.whole, tokens.unknown
             for i, row in zip(places, tokens.ids, strict=True):
                 ids[i] = row
-        return Tokens(ids, truncated)
+        return Tokens(ids, truncated, whole, unknown)
+
+    def reading(self, texts: Sequence[str], tokens: Tokens) -> Reading:
+        """What is read of texts with these tokens, and what is not."""
+        counts = tokens.counts
+        some = (texts[i] for i in most_unknown(counts).tolist())
+        return read_of(counts, int(tokens.truncated.sum()), self.max_length, texts=some)
 
     def encode(self, ids: Sequence[Sequence[int]], outputs: Sequence[tuple[str, int]]) -> list[np.ndarray]:
         """Vectors of one batch, in one forward pass (halved and tried again where a GPU's memory does not suffice).

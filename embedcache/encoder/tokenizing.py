@@ -24,22 +24,38 @@ CHARACTERS_PER_TOKEN = 8  # of a start that is tried; English has less than 5
 
 @dataclass(frozen=True)
 class Tokens:
-    """Token ids of n texts, special tokens included, none longer than max_length; which rows were cut to fit."""
+    """Token ids of n texts, special tokens included, none longer than max_length; which rows were cut to fit.
+
+    ``whole``: the tokens of each whole text, cut or not. Of a text of which only the start was read it is estimated
+    from that start, by characters. ``unknown``: how many of ``ids`` are the tokenizer's "unknown" token.
+    """
 
     ids: list[list[int]]
     truncated: np.ndarray  # bool [n]
+    whole: np.ndarray  # int64 [n]
+    unknown: np.ndarray  # int64 [n]
 
     @property
     def lengths(self) -> np.ndarray:
         """int64 [n], tokens of each row after truncation."""
         return np.fromiter(map(len, self.ids), dtype=np.int64, count=len(self.ids))
 
+    @property
+    def counts(self) -> np.ndarray:
+        """int32 [n, 2]: ``whole`` and ``unknown``, as a cache keeps them."""
+        return np.stack([self.whole, self.unknown], axis=1).astype(np.int32)
+
 
 class TextTokenizer:
-    """A tokenizers.Tokenizer, without truncation: it then tells whether a text is too long."""
+    """A tokenizers.Tokenizer, without truncation: it then tells whether a text is too long.
 
-    def __init__(self, backend: Any, max_length: int, truncation_side: str = "right") -> None:
-        self._max_length, self._backend = max_length, backend
+    ``unknown``: the id of the token that stands for what the vocabulary does not have; None where there is none.
+    """
+
+    def __init__(
+        self, backend: Any, max_length: int, truncation_side: str = "right", unknown: int | None = None
+    ) -> None:
+        self._max_length, self._backend, self._unknown = max_length, backend, unknown
         self._backend.no_truncation()
         self._backend.no_padding()
         special = self._backend.encode("a").special_tokens_mask
@@ -51,23 +67,34 @@ class TextTokenizer:
     def __call__(self, texts: Sequence[str]) -> Tokens:
         """Token ids of each text. Raises EmbedcacheError for what is no valid string."""
         ids: list[list[int]] = []
+        whole: list[int] = []
         for start in range(0, len(texts), TOKENIZE_ROWS):
-            ids += self._tokenize(list(texts[start : start + TOKENIZE_ROWS]))
+            some, lengths = self._tokenize(list(texts[start : start + TOKENIZE_ROWS]))
+            ids += some
+            whole += lengths
         truncated = np.fromiter((len(row) > self._max_length for row in ids), dtype=np.bool_, count=len(ids))
         for i in np.flatnonzero(truncated):
             ids[i] = self._cut(ids[i])
-        return Tokens(ids, truncated)
+        unknown = np.zeros(len(ids), np.int64)
+        if self._unknown is not None:
+            unknown[:] = [row.count(self._unknown) for row in ids]
+        return Tokens(ids, truncated, np.array(whole, np.int64), unknown)
 
-    def _tokenize(self, texts: list[str]) -> list[list[int]]:
-        """All tokens of each text, or more than max_length of the first ones."""
+    def _tokenize(self, texts: list[str]) -> tuple[list[list[int]], list[int]]:
+        """All tokens of each text, or more than max_length of the first ones; and how many it has in all."""
         if not self._starts or not all(isinstance(text, str) for text in texts):
-            return self._encode(texts)
+            ids = self._encode(texts)
+            return ids, list(map(len, ids))
         starts = [start_of(text, self._max_length * CHARACTERS_PER_TOKEN) for text in texts]
         ids = self._encode([text if end is None else text[:end] for text, end in zip(texts, starts, strict=True)])
         short = [i for i, end in enumerate(starts) if end is not None and len(ids[i]) <= self._max_length]
         for i, row in zip(short, self._encode([texts[i] for i in short]), strict=True):
-            ids[i] = row
-        return ids
+            ids[i], starts[i] = row, None
+        special = self._prefix + self._suffix
+        return ids, [
+            len(row) if end is None else special + round((len(row) - special) * len(text) / end)
+            for text, row, end in zip(texts, ids, starts, strict=True)
+        ]
 
     def _encode(self, texts: list[str]) -> list[list[int]]:
         # _fast: without offsets into the text, which nobody asks for

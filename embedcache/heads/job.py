@@ -7,12 +7,17 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
+from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from embedcache import __version__
 from embedcache.cache import Cache, open_cache
+from embedcache.cache.labels import label_counts
+from embedcache.cache.tokens import reading_of
+from embedcache.common.label_names import label_notes
+from embedcache.common.reading import Reading
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.column import CHOICES, Column, ColumnReport, Plan
 from embedcache.heads.leaderboard import Entry, evaluations, history_rows
@@ -186,6 +191,11 @@ class Job:
     run: Path
     times: Times
 
+    @cached_property
+    def reading(self) -> Reading:
+        """What the encoder reads of the texts."""
+        return reading_of(self.cache)
+
     def execute(self, resume: bool, progress: Progress | None, start: float) -> HeadReport:
         """Train, rank, test, compare with the baselines, write."""
         with self.times.of("training"):
@@ -215,7 +225,7 @@ class Job:
 
     def _report(self, results: Sequence[Result], bank: Bank, start: float) -> HeadReport:
         first, plan = results[0], self.trainer.plan
-        first.report.notes = [*_draw_notes(plan), *bank.notes, *first.report.notes]
+        first.report.notes = [*_draw_notes(plan), *bank.notes, *first.report.notes, *self._data_notes(results)]
         return HeadReport(
             **vars(first.report),
             run=str(self.run),
@@ -243,6 +253,15 @@ class Job:
                 "--resume writes the run"
             ) from error
 
+    def _data_notes(self, results: Sequence[Result]) -> list[str]:
+        """What is odd about the texts and the classes."""
+        notes = self.reading.notes()
+        for name in [result.column.label for result in results]:
+            if name in self.cache.labels_names:
+                codes, classes = self.cache.labels(name)
+                notes += label_notes(name, classes, label_counts(codes, len(classes)).tolist())
+        return notes
+
     def _write(self, results: Sequence[Result], report: HeadReport, bank: Bank) -> None:
         """The run directory. run.json holds what is needed to do it all again."""
         info = {
@@ -250,6 +269,7 @@ class Job:
             "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "cache": {"path": str(self.cache.path), "fingerprint": self.cache.fingerprint, "rows": self.cache.rows},
             "encoder": self.cache.encoder,
+            "reading": self.reading.to_dict(),
             "recipe": report.recipe,
             "settings": self.trainer.plan.settings.to_dict(),
             "options": {"task": self.trainer.plan.task, **_dealt(self.trainer.plan), **asdict(self.trainer.options)},

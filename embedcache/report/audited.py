@@ -7,12 +7,14 @@ from typing import Any
 
 from embedcache.audit.report import beside_table
 from embedcache.common.checked import SchemaError, conform, read_json
+from embedcache.common.label_names import visible
 from embedcache.errors import EmbedcacheError
 from embedcache.report.audit_schema import Audit
 from embedcache.report.blocks import Facts, Mistakes, Section, Table, Words, count
 from embedcache.screen import number, plural
 
 FILE = "audit.json"  # in a run's folder it is taken without being named
+CLASSES = 20  # whose errors are counted
 LABELS, GROUPS, ROWS, OUTLIERS = 20, 10, 4, 10  # that are shown; rows of a group
 
 
@@ -36,7 +38,7 @@ def audit_section(audit: dict[str, Any], prefix: str) -> Section:
     sides = f", {count(found['across'])} of them on several sides of the split" if audit["split"] else ""
     facts = [
         ("Cache", f"{audit['cache']}, {count(audit['rows'])} rows, {count(audit['judged'])} of them judged"),
-        ("Likely label errors", count(found["label"])),
+        ("Label errors", _estimate(audit)),
         ("Texts there more than once", f"{plural(found['duplicate'], 'group')}{sides}"),
         ("Unlike all others", plural(found["outlier"], "row")),
         ("Judged by", ", ".join(f"{name} {weight:.2f}" for name, weight in audit["weights"].items())),
@@ -45,24 +47,62 @@ def audit_section(audit: dict[str, Any], prefix: str) -> Section:
         "Rows on which heads, neighbours and words that have not seen them disagree with the label. Some are wrongly "
     )
     said += "labelled, some are merely hard: look before you change them."
-    blocks: list[Any] = [Words(said), Facts(facts), *_labels(audit), *_duplicates(audit), *_outliers(audit)]
+    blocks: list[Any] = [
+        Words(said),
+        Facts(facts),
+        *_per_class(audit),
+        *_labels(audit),
+        *_duplicates(audit),
+        *_outliers(audit),
+    ]
     return Section(f"Audit of the data, column {audit['label']}", f"{prefix}audit", blocks)
+
+
+def _estimate(audit: dict[str, Any]) -> str:
+    """How many; audits of older versions only list rows."""
+    errors = audit.get("errors")
+    if not errors:
+        return f"{count(audit['found']['label'])} rows for which another label is likelier, not all of them wrong"
+    low, high = errors["interval"]
+    return f"about {count(errors['estimate'])} (95% interval {count(low)} to {count(high)})"
+
+
+def _per_class(audit: dict[str, Any]) -> list[Any]:
+    errors = audit.get("errors")
+    if not errors:
+        return []
+    some = sorted(errors["per_class"], key=lambda one: -one["estimate"])[:CLASSES]
+    rows = [
+        [
+            visible(one["label"]),
+            count(one["rows"]),
+            count(one["estimate"]),
+            "{} to {}".format(*map(count, one["interval"])),
+        ]
+        for one in some
+    ]
+    which = f"; the {CLASSES} with the most" if len(errors["per_class"]) > CLASSES else ""
+    read = errors["read"]
+    said = f"Read the first {count(read['rows'])} rows of the list: about {read['expected']:.0f} errors are expected "
+    said += f"among them, {read['expected_first']:.0f} of these among the first {count(read['first'])}."
+    table = Table(f"Estimated label errors of each class{which}", ("labelled", "rows", "errors", "95% interval"), rows)
+    return [table, Words(said)] if read["rows"] else [table]
 
 
 def _labels(audit: dict[str, Any]) -> list[Any]:
     items: list[tuple[list[str], str, str | None]] = []
     for one in audit["labels"][:LABELS]:
         head = [
-            str(one["label"]),
+            visible(str(one["label"])),
             ", likelier ",
-            str(one["suggested"]),
+            visible(str(one["suggested"])),
             f": {number(one['suggested_probability'], '.3f')}",
         ]
         asked = [
             f"{name} {number(one[name], '.2f')}" for name in ("heads", "neighbours", "words") if one[name] is not None
         ]
         items.append((head, f"{_where(one)}; its own label: {', '.join(asked)}", str(one["text"])))
-    which = f"The first {len(items)} of {count(audit['found']['label'])} likely label errors:"
+    which = f"The first {len(items)} of the {count(audit['found']['label'])} rows listed, worst first:"
     return [Words(which), Mistakes(items)] if items else []
 
 

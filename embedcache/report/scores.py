@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from embedcache.common.label_names import visible
 from embedcache.heads.column import ColumnReport
 from embedcache.report import plots
 from embedcache.report.blocks import Figure, Matrix, Row, Section, Table, Words, count
@@ -47,7 +48,7 @@ def _per_class(report: ColumnReport, side: str, rows: dict[str, str]) -> list[An
             there = [*there[: LISTED // 2], *there[-LISTED // 2 :]]
         numbered = there
     body = [
-        [i, one["label"], *(number(one[key]) for key in ("precision", "recall", "f1")), count(one["support"])]
+        [i, visible(one["label"]), *(number(one[key]) for key in ("precision", "recall", "f1")), count(one["support"])]
         for i, one in numbered
     ]
     overall = [f"{rows[side]}: accuracy {number(evaluation['accuracy'])}", f"macro F1 {number(evaluation['macro_f1'])}"]
@@ -63,7 +64,7 @@ def _per_class(report: ColumnReport, side: str, rows: dict[str, str]) -> list[An
 
 def _confusion(report: ColumnReport, side: str, rows: dict[str, str], prefix: str) -> list[Any]:
     evaluation = report.evaluation[side] or {}
-    matrix, classes = evaluation.get("confusion_matrix"), report.classes
+    matrix, classes = evaluation.get("confusion_matrix"), [visible(name) for name in report.classes]
     blocks: list[Any] = []
     if matrix and len(classes) <= TABLED:
         blocks.append(_matrix(np.array(matrix), classes, f"Confusion matrix, {rows[side]}"))
@@ -77,7 +78,7 @@ def _confusion(report: ColumnReport, side: str, rows: dict[str, str], prefix: st
         )
     pairs = evaluation.get("confusions", [])[:CONFUSIONS]
     if pairs and len(classes) > 2:
-        body = [[one["label"], one["predicted"], count(one["rows"])] for one in pairs]
+        body = [[visible(one["label"]), visible(one["predicted"]), count(one["rows"])] for one in pairs]
         blocks.append(Table("Mixed up most", ("class", "taken for", "rows"), body, words=(0, 1)))
     return blocks
 
@@ -100,7 +101,7 @@ def _thresholds(info: dict[str, Any], rows: dict[str, str]) -> list[Any]:
         return []
     sides = [side for side in ("val", "test") if f"{side}_f1" in found[0]]
     keys = [f"{side}_{name}" for side in sides for name in ("f1_at_half", "f1")]
-    body = [[one["label"], f"{one['threshold']:.3f}", *(number(one[key]) for key in keys)] for one in found]
+    body = [[visible(one["label"]), f"{one['threshold']:.3f}", *(number(one[key]) for key in keys)] for one in found]
     titles = ("label", "threshold", *(f"{side} F1 {at}" for side in sides for at in ("at 1/2", "at the threshold")))
     said = "A label is predicted where its probability is above 1/2. The threshold of the best F1 on the "
     said += f"{rows['val']} would be another; what it is worth shows on rows that did not choose it."

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from embedcache.common.label_names import visible
+from embedcache.common.reading import percent
 from embedcache.heads.metrics import main_score
 from embedcache.heads.wording import CONSTANT, worth_saying
 from embedcache.heads.wording import SCORES as NAMES
@@ -160,6 +162,7 @@ class _Column:
             "unlabelled": "Left out, without a label",
             "left_out": "Left out, text also in a group on another side",
         }
+        pairs += read_facts(info.get("reading"))
         pairs += [(text, count(split[key])) for key, text in special.items() if split.get(key) or key == "duplicates"]
         return [Facts(pairs), *self._targets()]
 
@@ -187,7 +190,7 @@ class _Column:
         order = sorted(range(len(classes)), key=lambda c: -counts["train"][c])[:COUNTED]
         total = max(1, targets["train"]["rows"])
         rows = [
-            [classes[c], *(count(counts[side][c]) for side in targets), f"{counts['train'][c] / total:.1%}"]
+            [visible(classes[c]), *(count(counts[side][c]) for side in targets), f"{counts['train'][c] / total:.1%}"]
             for c in order
         ]
         which = f"; the {COUNTED} commonest of {len(classes):,}" if len(classes) > COUNTED else ""
@@ -392,8 +395,26 @@ class _Column:
             line = [one["about"], f": {said}, probability {one['probability']:.3f}"]
             both = (", ".join(one[key]) or "none" for key in ("label", "predicted"))
             return line, "{}; labels: {}; predicted: {}".format(where, *both), one["text"]
-        line = [one["label"], ", taken for ", one["predicted"], f" with probability {one['probability']:.3f}"]
+        line = [
+            visible(one["label"]),
+            ", taken for ",
+            visible(one["predicted"]),
+            f" with probability {one['probability']:.3f}",
+        ]
         return line, f"{where}; probability of the right class {one['label_probability']:.3f}", one["text"]
+
+
+def read_facts(reading: dict[str, Any] | None) -> list[tuple[str, str]]:
+    """What the encoder read of the texts; runs of older versions do not say."""
+    if not reading:
+        return []
+    said = f"{count(reading['truncated'])} of {count(reading['texts'])} longer than {reading['max_length']:,} tokens"
+    if reading["counted"]:
+        said += f"; {percent(reading['lost_share'])} of all tokens not read"
+    pairs = [("Texts", said)]
+    if reading["unknown"]:
+        pairs.append(("Tokens unknown to the encoder", percent(reading["unknown_share"])))
+    return pairs
 
 
 def _finite(value: float) -> float | None:

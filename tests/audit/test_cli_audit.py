@@ -18,7 +18,8 @@ def test_the_screen(noisy: tuple[Path, np.ndarray], tmp_path: Path) -> None:
     result = invoke("audit", noisy[0], "-o", tmp_path / "a.csv", "--split", "part")
     assert result.exit_code == 0, result.output
     for words in (
-        "Likely label errors:",
+        "Label errors: about",
+        "ead the first",
         "Duplicates:",
         "across part",
         "Outliers:",

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,7 +15,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 from embedcache.encoder import tokenizing
 from embedcache.encoder.tokenizing import TextTokenizer, splits_at_spaces, start_of
 from embedcache.errors import EmbedcacheError
-from tests.conftest import make_reviews, write_tokenizer
+from tests.conftest import WORDS, make_reviews, write_tokenizer
 
 # Spaces of many kinds, marks that combine, letters whose lower case depends on their neighbours, digits, signs,
 # controls, scripts without spaces, and what the tokenizers give a meaning of their own.
@@ -80,6 +81,28 @@ def test_only_the_start_is_read(backends: list[Any], monkeypatch: pytest.MonkeyP
     del read[:]
     tokenize(["ж" * 60 + " " + "the " * 90])  # one unknown word fills the start: then the whole is read after all
     assert [len(part) for part in read] == [76, 421]
+
+
+def test_the_length_of_a_text_that_is_not_read_whole_is_estimated(backends: list[Any]) -> None:
+    rng = np.random.default_rng(0)
+    texts = [" ".join(rng.choice(WORDS, int(n))) for n in rng.integers(1, 900, 200)]
+    for backend in backends:
+        found = make(backend, 20)(texts)
+        exact = np.array([len(backend.encode(text).ids) for text in texts])
+        read_whole = np.array([len(text) <= 20 * tokenizing.CHARACTERS_PER_TOKEN for text in texts])
+        assert np.array_equal(found.whole[read_whole], exact[read_whole]) and not read_whole.all()
+        assert abs(found.whole - exact).max() < 0.3 * exact.max()
+        assert found.whole.sum() == pytest.approx(exact.sum(), rel=0.03)
+        assert (found.whole[found.truncated] > 20).all()
+
+
+def test_unknown_tokens_are_counted_among_those_that_are_read(backends: list[Any]) -> None:
+    backend = backends[0]
+    tokenize = TextTokenizer(backend, 6, unknown=backend.token_to_id("[UNK]"))
+    found = tokenize(["great film", "映画 great", "映 画 映 画 映 画 映 画", ""])
+    assert found.unknown.tolist() == [0, 2, 4, 0]
+    assert found.counts.tolist() == [[4, 0], [5, 2], [10, 4], [2, 0]]
+    assert make(backends[1], 6)(["映画"]).unknown.tolist() == [0]  # bytes know everything
 
 
 def test_where_a_text_is_cut() -> None:
