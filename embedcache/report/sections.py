@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from embedcache.common.label_names import visible
-from embedcache.common.reading import percent
 from embedcache.heads.metrics import main_score
 from embedcache.heads.wording import CONSTANT, worth_saying
 from embedcache.heads.wording import SCORES as NAMES
@@ -29,6 +28,8 @@ from embedcache.report.blocks import (
     seconds,
 )
 from embedcache.report.contents import ColumnContents, Contents
+from embedcache.report.mistakes import mistake_item
+from embedcache.report.reading import read_facts
 from embedcache.report.scores import evaluation_sections
 from embedcache.report.settings import BASELINES, SETTINGS, same_in_all, setting, swept
 from embedcache.screen import number, plural
@@ -370,7 +371,7 @@ class _Column:
             if side in kept:
                 blocks.append(Words(self._mistakes_are(side, len(items))))
             if items:
-                blocks.append(Mistakes([self._mistake(one) for one in items]))
+                blocks.append(Mistakes([mistake_item(self.report.kind, one) for one in items]))
         if self.contents.texts and any(kept.values()):
             blocks.insert(0, Notes([self.contents.texts + "; row numbers stand for the texts that are not here"]))
         return blocks
@@ -384,37 +385,6 @@ class _Column:
         return (
             f"The {n} wrong {self.rows[side]} of which {how} was surest, each text once. Some may be wrongly labelled."
         )
-
-    def _mistake(self, one: dict[str, Any]) -> tuple[list[str], str, str | None]:
-        where = f"row {one['row']:,}" + (f", id {one['id']}" if one["id"] is not None else "")
-        if self.report.kind == "regression":
-            error = one["predicted"] - one["label"]
-            return ["", f"{one['label']:.6g}, predicted {one['predicted']:.6g} ({error:+.4g})"], where, one["text"]
-        if self.report.kind == "multilabel":
-            said = "has it" if one["about"] in one["label"] else "has it not"
-            line = [one["about"], f": {said}, probability {one['probability']:.3f}"]
-            both = (", ".join(one[key]) or "none" for key in ("label", "predicted"))
-            return line, "{}; labels: {}; predicted: {}".format(where, *both), one["text"]
-        line = [
-            visible(one["label"]),
-            ", taken for ",
-            visible(one["predicted"]),
-            f" with probability {one['probability']:.3f}",
-        ]
-        return line, f"{where}; probability of the right class {one['label_probability']:.3f}", one["text"]
-
-
-def read_facts(reading: dict[str, Any] | None) -> list[tuple[str, str]]:
-    """What the encoder read of the texts; runs of older versions do not say."""
-    if not reading:
-        return []
-    said = f"{count(reading['truncated'])} of {count(reading['texts'])} longer than {reading['max_length']:,} tokens"
-    if reading["counted"]:
-        said += f"; {percent(reading['lost_share'])} of all tokens not read"
-    pairs = [("Texts", said)]
-    if reading["unknown"]:
-        pairs.append(("Tokens unknown to the encoder", percent(reading["unknown_share"])))
-    return pairs
 
 
 def _finite(value: float) -> float | None:

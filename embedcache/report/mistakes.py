@@ -1,0 +1,27 @@
+"""A mistake of the chosen head, as an item of the list of mistakes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from embedcache.common.label_names import visible
+
+
+def mistake_item(kind: str, one: dict[str, Any]) -> tuple[list[str], str, str | None]:
+    """Its line in parts (labels, and words between them), where it stands and what else is known, the text."""
+    where = f"row {one['row']:,}" + (f", id {one['id']}" if one["id"] is not None else "")
+    if kind == "regression":
+        error = one["predicted"] - one["label"]
+        return ["", f"{one['label']:.6g}, predicted {one['predicted']:.6g} ({error:+.4g})"], where, one["text"]
+    if kind == "multilabel":
+        said = "has it" if one["about"] in one["label"] else "has it not"
+        line = [one["about"], f": {said}, probability {one['probability']:.3f}"]
+        both = (", ".join(one[key]) or "none" for key in ("label", "predicted"))
+        return line, "{}; labels: {}; predicted: {}".format(where, *both), one["text"]
+    line = [
+        visible(one["label"]),
+        ", taken for ",
+        visible(one["predicted"]),
+        f" with probability {one['probability']:.3f}",
+    ]
+    return line, f"{where}; probability of the right class {one['label_probability']:.3f}", one["text"]

@@ -1,0 +1,21 @@
+"""What the encoder read of the texts, as facts of the data section."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from embedcache.common.reading import percent
+from embedcache.report.blocks import count
+
+
+def read_facts(reading: dict[str, Any] | None) -> list[tuple[str, str]]:
+    """What the encoder read of the texts; runs of older versions do not say."""
+    if not reading:
+        return []
+    said = f"{count(reading['truncated'])} of {count(reading['texts'])} longer than {reading['max_length']:,} tokens"
+    if reading["counted"]:
+        said += f"; {percent(reading['lost_share'])} of all tokens not read"
+    pairs = [("Texts", said)]
+    if reading["unknown"]:
+        pairs.append(("Tokens unknown to the encoder", percent(reading["unknown_share"])))
+    return pairs
