@@ -88,7 +88,8 @@ def read_structure(file: Hdf5, size: int) -> tuple[Layout, dict[str, int], str, 
     if "tokens" in tree.links("rows"):
         add(lay.TOKENS, ("<i4",), (rows, 2))
         if "positions" in tree.node(lay.TOKENS).attributes:
-            layout = replace(layout, positions=_integer(tree.node(lay.TOKENS), "positions"))
+            positions = _integer(tree.node(lay.TOKENS), "positions")
+            layout = replace(layout, positions=positions if 0 < positions < 1 << 31 else None)
     for path in layout.checked:
         expected = (layout.blocks, lay.DIGEST_BYTES)
         where = block_path(path)

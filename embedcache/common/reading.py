@@ -117,6 +117,7 @@ def read_of(
     known = counts[counts[:, 0] >= 0].astype(np.int64)
     whole, unknown = known[:, 0], known[:, 1]
     read = np.minimum(whole, max_length)
+    unknown = np.clip(unknown, 0, read)
     reading = Reading(
         texts=len(counts),
         truncated=truncated,

@@ -148,6 +148,18 @@ class Targets(msgspec.Struct):
     median: Number | Optional = UNSET
 
 
+class Reading(msgspec.Struct):
+    """Of common.reading.Reading.to_dict() what is shown."""
+
+    texts: Count
+    truncated: Count
+    counted: Count
+    unknown: Count
+    max_length: Count
+    lost_share: Share
+    unknown_share: Share
+
+
 class Mistake(msgspec.Struct):
     row: Count
     hash: Digest
@@ -239,6 +251,7 @@ class Info(msgspec.Struct):
     evaluation: Evaluations | Optional | None = UNSET
     baselines: dict[str, dict[str, Any]] | Optional | None = UNSET
     comparisons: list[Comparison] | Optional = UNSET
+    reading: Reading | Optional = UNSET
     spread: list[Spread] | Optional = UNSET
     notes: list[str] | Optional = UNSET
     targets: dict[str, Targets] | Optional = UNSET

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from embedcache.common.checked import Count, Number
 
@@ -39,6 +40,27 @@ class Found(msgspec.Struct):
     outlier: Count
 
 
+class ClassErrors(msgspec.Struct):
+    label: str
+    rows: Count
+    estimate: Count
+    interval: tuple[Count, Count]
+
+
+class Read(msgspec.Struct):
+    rows: Count
+    expected: Number
+    first: Count
+    expected_first: Number
+
+
+class Errors(msgspec.Struct):
+    estimate: Count
+    interval: tuple[Count, Count]
+    per_class: list[ClassErrors]
+    read: Read
+
+
 class Audit(msgspec.Struct):
     cache: str
     label: str
@@ -50,3 +72,4 @@ class Audit(msgspec.Struct):
     labels: list[LabelIssue]
     duplicates: list[Duplicates]
     outliers: list[Outlier]
+    errors: Errors | UnsetType = UNSET  # audits of version 0.1 have none
