@@ -19,7 +19,8 @@ from embedcache.common.machine import check_memory
 from embedcache.common.reading import Reading
 from embedcache.errors import EmbedcacheError
 from embedcache.html import html_table
-from embedcache.index import SearchIndex, default_path, stored_output
+from embedcache.index import SearchIndex
+from embedcache.index.open_index import open_index
 from embedcache.index.search_index import load_encoder
 from embedcache.near_identical import NearIdentical
 from embedcache.where import not_blank, rows_where
@@ -159,7 +160,7 @@ class Searcher:
         """
         cache = open_cache(cache_path)
         try:
-            found = _open_index(cache, index, pooling, layer, center)
+            found = open_index(cache, index, pooling, layer, center)
         except BaseException:
             cache.close()
             raise
@@ -386,23 +387,6 @@ def _queries(queries: str | Query | Sequence[str | Query]) -> list[Query]:
 def _only_row(query: Query) -> int | None:
     (one, *more) = query.like
     return None if more or query.unlike or isinstance(one, str) else one
-
-
-def _open_index(
-    cache: Cache, index: str | Path | None, pooling: str | None, layer: int | None, center: bool | None
-) -> SearchIndex:
-    if index is not None or default_path(cache.path).exists():
-        found = SearchIndex.load(index or default_path(cache.path), cache)
-        asked: dict[str, Any] = {"pooling": pooling, "layer": layer, "center": center}
-        differs = [name for name, value in asked.items() if value not in (None, getattr(found, name))]
-        if not differs:
-            return found
-        if index is not None:
-            raise EmbedcacheError(
-                f"{index} has another {' and '.join(differs)} than asked: build one with embedcache index, or leave "
-                "out --index"
-            )
-    return SearchIndex.build(cache, *stored_output(cache, pooling, layer), kind="exact", center=bool(center))
 
 
 make_callable(__name__, "embedcache.searching", "search_cache")
