@@ -15,7 +15,7 @@ from typing import Any
 from embedcache.common.label_names import visible
 from embedcache.common.reading import percent
 from embedcache.heads.metrics import main_score
-from embedcache.heads.run import Run
+from embedcache.heads.run import Run, require_keys
 from embedcache.heads.wording import BASELINES as BASELINE_NAMES
 from embedcache.heads.wording import SCORES as NAMES
 from embedcache.heads.wording import in_words, worth_saying
@@ -23,6 +23,10 @@ from embedcache.html import shorten
 
 SCORES = {"test_accuracy": "accuracy", "test_macro_f1": "macro F1", "test_r2": "R²"}
 LABELS_SHOWN = 20
+NEEDED = (
+    "label", "encoder", "best", "split", "settings", "embedcache", "created", "recipe", "engine", "train_seconds",
+    "baselines", "cache", "pooling", "layer", "dtype",
+)  # fmt: skip
 SHARED, TAGS = {"library_name": "embedcache", "pipeline_tag": "text-classification"}, ["embedcache", "frozen-encoder"]
 METRICS = {"accuracy": "accuracy", "macro_f1": "f1", "r2": "r_squared", "rmse": "rmse"}  # as the Hub calls them
 BASELINES = {name: long for name, (_, long) in BASELINE_NAMES.items()}
@@ -96,6 +100,7 @@ def label_list(labels: Sequence[Any]) -> str:
 
 def make_cards(run: Run) -> list[tuple[Path, str]]:
     """(place, text) of the card in every folder of a run: one a label column, and one that lists them if several."""
+    require_keys(run, *NEEDED)
     cards = [(one.path / "README.md", make_card(one)) for one in run.columns.values()]
     if len(run.columns) < 2:
         return cards

@@ -257,6 +257,9 @@ def load_again(
     Raises:
         EmbedcacheError: it cannot be had, or what is at ``source`` now is another encoder.
     """
+    for name in ("max_length", "compute_dtype"):
+        if name not in identity:
+            raise EmbedcacheError(f"{owner} is damaged: it does not say its encoder's {name}; make it again")
     settings: dict[str, Any] = {"max_length": identity["max_length"], "dtype": identity["compute_dtype"]}
     settings |= {"device": device, "trust_remote_code": trust_remote_code}
     if "code" in identity and not trust_remote_code:

@@ -29,7 +29,6 @@ from embedcache.heads.schema_split import Comparison, Metric, Split
 Kind = Literal["classification", "multilabel", "regression"]
 Score = Number | None
 Width = Annotated[int, Meta(ge=1, le=2**24)]
-Text = Annotated[str, Meta(min_length=1)]
 Plain = str | int | float | bool | None
 Optional = UnsetType  # of a key that may be missing
 SCORE: Any = Score
@@ -230,7 +229,7 @@ class Info(msgspec.Struct):
     kind: Kind | Optional = UNSET
     label: str | Optional = UNSET
     dtype: Literal["float16", "float32"] | Optional = UNSET
-    pooling: Text | Optional = UNSET
+    pooling: Literal["cls", "mean"] | Optional = UNSET  # those that the encoder knows
     layer: Annotated[int, Meta(ge=-10_000, le=10_000)] | Optional = UNSET
     encoder: Encoder | Optional = UNSET
     cache: CacheOf | Optional = UNSET

@@ -32,7 +32,10 @@ from tests.conftest import fails
 from tests.faults.hostile_json import DEEP, cases, dump, with_value
 from tests.test_old_files import KINDS, PACKED
 
-LEAKS = ("(unexpected:", "Traceback", "Error:", "Error(", "object has no", "not subscriptable", "not ours")
+LEAKS = (
+    "(unexpected:", "Traceback", "KeyError", "TypeError", "ValueError", "AttributeError", "IndexError",
+    "RecursionError", "OverflowError", "object has no", "not subscriptable", "not ours",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +162,7 @@ def test_hostile_values_in_run_json(old: Path, folder: Path, one_encoder: None) 
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize("seed", range(3))
 def test_many_hostile_values_in_run_json(old: Path, folder: Path, one_encoder: None, seed: int) -> None:
-    attack(old, folder, seed=seed + 1, most=int(__import__("os").environ.get("MOST", 2500)), every=10)
+    attack(old, folder, seed=seed + 1, most=400, every=12)
 
 
 # ---- by the commands ----
