@@ -18,8 +18,8 @@ enum { EC_FLOAT16 = 0, EC_FLOAT32 = 1 };                                       /
 enum { EC_COMPUTE_FLOAT32 = 0, EC_COMPUTE_BFLOAT16 = 1, EC_COMPUTE_TF32 = 2 }; /* ec_options.compute */
 enum { EC_LOSS_NLL = 0, EC_LOSS_BCE = 1, EC_LOSS_MSE = 2 };                    /* ec_task.loss */
 enum { EC_SCHEDULE_CONSTANT = 0, EC_SCHEDULE_LINEAR = 1, EC_SCHEDULE_COSINE = 2 };
-enum { EC_CHOOSE_LOSS = 0, EC_CHOOSE_ACCURACY = 1, EC_CHOOSE_F1 = 2 };  /* ec_options.choose */
-enum { EC_HEAD_OK = 0, EC_HEAD_DIVERGED = 1, EC_HEAD_CANCELLED = 2 }; /* ec_result.status */
+enum { EC_CHOOSE_LOSS = 0, EC_CHOOSE_ACCURACY = 1, EC_CHOOSE_F1 = 2 }; /* ec_options.choose */
+enum { EC_HEAD_OK = 0, EC_HEAD_DIVERGED = 1, EC_HEAD_CANCELLED = 2 };  /* ec_result.status */
 enum { EC_OK = 0, EC_ERROR_ARGUMENT = 1, EC_ERROR_MEMORY = 2, EC_ERROR_DEVICE = 3, EC_ERROR_UNSUPPORTED = 4 };
 
 /* A matrix read in place (often a memory map): element (i, j) lies at data + i * stride + j, in elements. */
@@ -92,9 +92,9 @@ typedef struct {
 typedef struct {
   int32_t batch_size, epochs;
   int32_t early_stop; /* stop a head after this many epochs without a better one; 0: never */
-  int32_t choose;     /* which epoch is the best on the validation rows: lowest loss, highest accuracy or macro
-                         F1; equal scores: lowest loss, then the first. EC_LOSS_MSE: always the loss */
-  int32_t threads;    /* CPU only; 0: one per core that this process may use */
+  int32_t choose;  /* which epoch is the best on the validation rows: lowest loss, highest accuracy or macro
+                      F1; equal scores: lowest loss, then the first. EC_LOSS_MSE: always the loss */
+  int32_t threads; /* CPU only; 0: one per core that this process may use */
   int32_t compute;
   int32_t device;                 /* CUDA only: the device's number */
   uint64_t stream;                /* CUDA only: a cudaStream_t as an integer; 0: the default stream */
