@@ -94,6 +94,19 @@ def tables_fit(lines: list[str]) -> bool:
     return all(cell_len(line.rstrip()) <= 80 for line in lines if re.search(r"  |───", line))
 
 
+def test_a_linear_probe_has_no_dropout(shown: Any) -> None:
+    """Its 0 beside the others' 0.1 is no column of the table."""
+    column = make_column(["no", "yes"], swept=1)
+    for row in column.leaderboard:
+        row["hidden"], row["dropout"] = (0, 0.0) if row["rank"] % 2 else (8, 0.1)
+    text = "\n".join(shown(column))
+    assert re.search(r"rank +head +hidden +seed +epoch", text)
+    assert "The same in all of these: lr 0.001, dropout 0.1, decay 0.01." in text
+    for row in column.leaderboard:
+        row["hidden"], row["dropout"] = 0, 0.0
+    assert "The same in all of these: hidden 0, lr 0.001, decay 0.01." in "\n".join(shown(column))
+
+
 def test_two_classes(shown: Any) -> None:
     lines = shown(make_column(["negative", "positive"]))
     text = "\n".join(lines)

@@ -327,8 +327,13 @@ def _dealt(plan: Plan) -> dict[str, Any]:
 
 
 def _draw_notes(plan: Plan) -> list[str]:
-    settings = plan.settings
-    drawn = len(plan.specs) // len(set(settings.seed))
-    if not settings.random or drawn >= settings.random:
-        return []
-    return [f"--random {settings.random:,}: there are {drawn:,} combinations only, and all of them were trained"]
+    settings, notes = plan.settings, []
+    drawn, every = len(plan.specs) // len(set(settings.seed)), settings.combinations()
+    if settings.random > drawn:
+        notes = [f"--random {settings.random:,}: there are {drawn:,} combinations only, and all of them were trained"]
+    if every is not None and every > len(plan.specs) and (notes or not settings.random):
+        notes.append(
+            f"{every:,} combinations are {len(plan.specs):,} different heads: linear probes (hidden 0) have no "
+            f"dropout, so {every - len(plan.specs):,} that differ in it alone were not trained again"
+        )
+    return notes

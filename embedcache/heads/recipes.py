@@ -8,7 +8,7 @@ from typing import Any
 
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.spec import HeadSpec, whole_number
-from embedcache.heads.sweep import Range, sweep_specs
+from embedcache.heads.sweep import Range, combinations, sweep_specs
 
 # The settings of a head, slowest to change first.
 SWEPT = (
@@ -41,8 +41,15 @@ class Recipe:
     test: float = 0.1
 
     def specs(self) -> list[HeadSpec]:
-        """One HeadSpec for every combination, or for each that is drawn; the seed changes fastest."""
+        """One HeadSpec for every combination, or for each that is drawn; the seed changes fastest.
+
+        Combinations that are the same head are there once.
+        """
         return sweep_specs({name: getattr(self, name) for name in SWEPT}, self.random)
+
+    def combinations(self) -> int | None:
+        """How many combinations there are, with those that are the same head; None where a range has no end of them."""
+        return combinations({name: getattr(self, name) for name in SWEPT})
 
     def to_dict(self) -> dict[str, Any]:
         """JSON types; make_recipe takes them back."""

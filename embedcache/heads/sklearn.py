@@ -309,7 +309,10 @@ class FusedHeadRegressor(RegressorMixin, FusedHead):
 
 
 def train_together(jobs: Sequence[tuple[Any, np.ndarray]], X: np.ndarray, y: np.ndarray) -> None:
-    """Train estimators, each on its rows of X and y, as heads of one bank; one for each set of options of a bank."""
+    """Train estimators, each on its rows of X and y, as heads of one bank; one for each set of options of a bank.
+
+    Estimators that are the same head, such as linear probes that differ in dropout alone, share it.
+    """
     banks: dict[str, tuple[dict[str, Any], dict[Any, Any], list[Any]]] = {}
     for estimator, rows in jobs:
         options, seed = estimator._options(), estimator._seed()
@@ -319,9 +322,10 @@ def train_together(jobs: Sequence[tuple[Any, np.ndarray]], X: np.ndarray, y: np.
             tasks[key] = (len(tasks), *estimator._task(X, y, rows, seed))
         heads.append((estimator, estimator._spec(seed), tasks[key]))
     for options, tasks, heads in banks.values():
-        specs = [(spec, number) for _, spec, (number, _, _) in heads]
+        specs = list(dict.fromkeys((spec, number) for _, spec, (number, _, _) in heads))
         result = train_bank([task for _, task, _ in tasks.values()], specs, **options)
         if result.cancelled:
             raise KeyboardInterrupt
-        for (estimator, _, (_, _, targets)), head in zip(heads, result.heads, strict=True):
-            estimator._keep(head, targets, y)
+        trained = dict(zip(specs, result.heads, strict=True))
+        for estimator, spec, (number, _, targets) in heads:
+            estimator._keep(trained[spec, number], targets, y)

@@ -19,7 +19,8 @@ LARGEST = 1e36  # of a learning rate or weight decay: what float32 still holds a
 class HeadSpec:
     """Linear(D, hidden) - ReLU - Dropout - Linear(hidden, C) - LogSoftmax, trained by AdamW.
 
-    ``hidden=0`` is a linear probe, Linear(D, C) - LogSoftmax; it has no place for dropout and ignores it.
+    ``hidden=0`` is a linear probe, Linear(D, C) - LogSoftmax; it has no place for dropout, so its dropout becomes 0,
+    and specs that differ in that alone are equal.
     ``lr``, ``weight_decay``, ``betas`` and ``eps`` mean what they mean to torch.optim.AdamW. ``seed`` (64 bits)
     decides the initial weights, the order of the rows and the dropout.
 
@@ -48,7 +49,8 @@ class HeadSpec:
         put(self, "hidden", whole_number("hidden", self.hidden, 0, 2**20))
         put(self, "seed", whole_number("seed", self.seed, 0, 2**64 - 1))
         put(self, "lr", _number("lr", self.lr, 0.0, LARGEST, open_low=True))
-        put(self, "dropout", _number("dropout", self.dropout, 0.0, 1.0))
+        dropout = _number("dropout", self.dropout, 0.0, 1.0)
+        put(self, "dropout", dropout if self.hidden else 0.0)
         put(self, "weight_decay", _number("weight_decay", self.weight_decay, 0.0, LARGEST))
         put(self, "eps", _number("eps", self.eps, 1e-20, 1.0))
         if not isinstance(self.betas, Sequence) or len(self.betas) != 2:
@@ -99,7 +101,8 @@ def head_grid(**settings: Any) -> list[HeadSpec]:
     """Every combination of the given values as a HeadSpec; the last named setting changes fastest.
 
     Each keyword is a setting of HeadSpec with one value or several: ``head_grid(lr=[1e-4, 1e-3], seed=range(4))``.
-    Repeated values make one head. Raises EmbedcacheError for an unknown setting, no values or a value out of range.
+    Combinations that are the same head make one: repeated values, and linear probes that differ in dropout alone.
+    Raises EmbedcacheError for an unknown setting, no values or a value out of range.
     """
     known = [field.name for field in fields(HeadSpec)]
     for name in settings:

@@ -64,7 +64,8 @@ def sweep_specs(settings: Mapping[str, Sequence[Any] | Range], random: int = 0) 
 
     A random draw is of every setting but the seed; each combination that is drawn comes with every seed. It is without
     repetition and always the same, and a larger draw begins with the smaller one. Where fewer combinations exist, all
-    of them come. Raises EmbedcacheError for a value out of range, or a range without a draw.
+    of them come. Combinations that are the same head are one (see HeadSpec). Raises EmbedcacheError for a value out of
+    range, or a range without a draw.
     """
     for name, values in settings.items():
         if isinstance(values, Range):
@@ -80,6 +81,12 @@ def sweep_specs(settings: Mapping[str, Sequence[Any] | Range], random: int = 0) 
     return [HeadSpec(**drawn, seed=one.seed) for drawn in _draw(space, random) for one in seeds]
 
 
+def combinations(settings: Mapping[str, Sequence[Any] | Range]) -> int | None:
+    """How many combinations there are, with those that are the same head; None where a range has no end of them."""
+    lists = [set(values) for values in settings.values() if not isinstance(values, Range)]
+    return math.prod(map(len, lists)) if len(lists) == len(settings) else None
+
+
 def _unique(values: Sequence[Any] | Range) -> Sequence[Any] | Range:
     return values if isinstance(values, Range) else tuple(dict.fromkeys(values))
 
@@ -90,19 +97,28 @@ def _draw(space: Mapping[str, Sequence[Any] | Range], n: int) -> list[dict[str, 
 
     lists = {name: values for name, values in space.items() if not isinstance(values, Range)}
     endless = len(lists) < len(space)
-    if not endless and n >= math.prod(map(len, lists.values())):
-        return list(ParameterGrid(lists))
-    found: dict[tuple[Any, ...], dict[str, Any]] = {}
+    if not endless and n >= _different(lists):
+        return list({HeadSpec(**settings): settings for settings in ParameterGrid(lists)}.values())
+    found: dict[HeadSpec, dict[str, Any]] = {}
     fruitless = 0
     distributions = {name: _distribution(name, values) for name, values in space.items()}
     for drawn in ParameterSampler(distributions, 1 << 62, random_state=SEED):  # one by one, as long as it is wanted
         settings = {name: _tidy(name, value, space[name]) for name, value in drawn.items()}
-        key = tuple(settings[name] for name in space)
+        key = HeadSpec(**settings)
         fruitless = fruitless + 1 if key in found else 0
         found.setdefault(key, settings)
         if len(found) == n or (endless and fruitless == FRUITLESS):
             break
     return list(found.values())
+
+
+def _different(lists: Mapping[str, Sequence[Any]]) -> int:
+    """The number of different heads of a grid, without making them all."""
+    sizes = {name: len(values) for name, values in lists.items()}
+    every = math.prod(sizes.values())
+    if 0 not in lists.get("hidden", ()):
+        return every
+    return every - every // (sizes["hidden"] * sizes.get("dropout", 1)) * (sizes.get("dropout", 1) - 1)
 
 
 class _Choice:

@@ -27,18 +27,23 @@ BASELINES = {name: short for name, (short, _) in BASELINE_NAMES.items()}
 def swept(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[str]]:
     """The settings in which rows differ, and the others."""
     known = [key for key in SETTINGS if rows and key in rows[0]]
-    different = [key for key in known if len({str(row[key]) for row in rows}) > 1]
+    different = [key for key in known if len({str(row[key]) for row in rows if _has(key, row)}) > 1]
     return different, [key for key in known if key not in different]
 
 
 def worth_saying(key: str, row: dict[str, Any]) -> bool:
-    return row[key] is not None and row[key] != UNSAID.get(key)
+    return _has(key, row) and row[key] is not None and row[key] != UNSAID.get(key)
+
+
+def _has(key: str, row: dict[str, Any]) -> bool:
+    """A linear probe has no place for dropout."""
+    return key != "dropout" or bool(row["hidden"])
 
 
 def setting(key: str, row: dict[str, Any]) -> str:
     """A row's value of a setting."""
-    if key == "dropout" and not row["hidden"]:
-        return "-"  # a linear probe has no place for it
+    if not _has(key, row):
+        return "-"
     value = row[key]
     return f"{value:g}" if isinstance(value, (int, float)) else str(value)
 

@@ -58,4 +58,5 @@ def _series(epochs: dict[int, list[float]]) -> list[float | None]:
 
 
 def _differ(rows: list[dict[str, Any]], name: str) -> bool:
-    return len({row.get(name) for row in rows}) > 1
+    of = [row for row in rows if row["hidden"]] if name == "dropout" else rows  # a linear probe has none
+    return len({row.get(name) for row in of}) > 1

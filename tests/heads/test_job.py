@@ -18,6 +18,7 @@ from embedcache.heads.data import load_data
 from embedcache.heads.job import HeadReport, train_head
 from embedcache.heads.metrics import evaluate
 from embedcache.heads.run import FILES, load_heads, load_run
+from embedcache.heads.run_tables import read_leaderboard
 from embedcache.heads.split import make_split
 from tests.conftest import make_cache
 from tests.heads.caches import labelled, make_labelled_cache
@@ -96,6 +97,25 @@ def test_run_json_repeats_the_run(cache: Path, sweep: HeadReport, tmp_path: Path
     with open_cache(cache) as opened:
         assert info["cache"]["fingerprint"] == opened.fingerprint and info["encoder"] == opened.encoder
     assert info["versions"]["numpy"] == np.__version__ and len(info["split"]["digests"]["train"]) == 32
+
+
+def test_combinations_that_are_the_same_head_are_trained_once(cache: Path, tmp_path: Path) -> None:
+    """A linear probe has no dropout: two probes (by their seeds) and six heads of eight units."""
+    report = train_head(cache, tmp_path / "run", hidden=[0, 8], dropout=[0, 0.1, 0.3], seed=[0, 1], epochs=2)
+    said = [note for note in report.notes if "same" in note or "combinations" in note]
+    assert said == [
+        "12 combinations are 8 different heads: linear probes (hidden 0) have no dropout, so 4 that differ in it alone "
+        "were not trained again"
+    ]
+    rows = read_leaderboard(load_run(report.run))
+    assert report.heads == len(rows) == len(load_heads(report.run)) == 8
+    assert sorted(row["dropout"] for row in rows if not row["hidden"]) == [0, 0]
+    assert {row["dropout"] for row in rows if row["hidden"]} == {0, 0.1, 0.3}
+    assert len({head.weights["w2"].tobytes() for head in load_heads(report.run).values()}) == 8
+    drawn = train_head(cache, tmp_path / "drawn", hidden=[0, 8], dropout=[0, 0.1, 0.3], random=5, epochs=1)
+    assert drawn.heads == 4 and "--random 5: there are 4 combinations only" in drawn.notes[0]
+    assert drawn.notes[1].startswith("6 combinations are 4 different heads")
+    assert not [note for note in train_head(cache, tmp_path / "one", hidden=0, epochs=1).notes if "combin" in note]
 
 
 def test_settings_of_every_kind_are_heads(cache: Path, tmp_path: Path) -> None:

@@ -44,6 +44,7 @@ def data(n: int = 150) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         (CLASSIFIER, {"lr": [1e-4, 1e-2], "hidden": [0, 16], "random_state": [0, 1]}, {"cv": 3}),
         (CLASSIFIER, [{"batch_size": [16, 64]}, {"epochs": [2], "class_weight": ["balanced", {"no": 3}]}], {}),
         (CLASSIFIER, {"early_stopping": [True, False], "standardize": [True, False]}, {"cv": KFold(3)}),
+        (CLASSIFIER, {"hidden": [0, 16], "dropout": [0.0, 0.3, 0.5]}, {"cv": 3}),
         (CLASSIFIER, {"dropout": [0.0, 0.5]}, {"scoring": "neg_log_loss", "cv": 3, "return_train_score": True}),
         (
             CLASSIFIER,

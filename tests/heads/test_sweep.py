@@ -10,7 +10,7 @@ import pytest
 
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.recipes import make_recipe
-from embedcache.heads.spec import HeadSpec
+from embedcache.heads.spec import HeadSpec, head_grid
 from embedcache.heads.sweep import Range
 
 
@@ -47,6 +47,37 @@ def test_where_more_are_asked_than_there_are_all_come(wanted: int) -> None:
 def test_nearly_all_of_a_list() -> None:
     assert len(set(specs(399, lr=[i / 1000 for i in range(1, 21)], hidden=range(20)))) == 399
     assert len(specs(1, lr=[1e-3, 1e-3])) == 1
+
+
+PROBES = {"hidden": [0, 8], "dropout": [0.0, 0.1, 0.3], "lr": [1e-3, 1e-2], "seed": [0, 1]}
+
+
+class TestCombinationsThatAreTheSameHead:
+    """A linear probe has no dropout."""
+
+    def test_are_there_once(self) -> None:
+        found = specs(**PROBES)
+        assert len(found) == len(set(found)) == 2 * 2 * (1 + 3)
+        assert make_recipe("default", **PROBES).combinations() == 24
+        assert [spec.dropout for spec in found if not spec.hidden] == [0.0] * 4
+        assert len(head_grid(**PROBES)) == 16
+        assert len(head_grid(hidden=0, dropout=[0.1, 0.3])) == 1
+
+    def test_and_are_drawn_once(self) -> None:
+        for n in range(1, 9):
+            found = specs(n, **PROBES)
+            assert len(found) == len(set(found)) == 2 * n
+            assert found == specs(n, **PROBES) and set(found) <= set(specs(**PROBES))
+        assert set(specs(9, **PROBES)) == set(specs(**PROBES)), "eight there are"
+        assert len(specs(5, hidden=0, dropout="0:0.5", lr=[1e-3, 1e-2])) == 2
+        assert len(specs(3, hidden=[0], dropout=[0.1, 0.2], lr="1e-4:1e-2")) == 3
+
+    def test_a_probe_in_a_file_may_say_what_dropout_it_likes(self) -> None:
+        old = HeadSpec.from_dict({**HeadSpec(hidden=0).to_dict(), "dropout": 0.3})
+        assert old == HeadSpec(hidden=0) and old.name == HeadSpec(hidden=0, dropout=0.9).name
+        assert HeadSpec(hidden=1, dropout=0.3) != HeadSpec(hidden=1)
+        with pytest.raises(EmbedcacheError, match="dropout must be at least 0 and below 1"):
+            HeadSpec(hidden=0, dropout=1.0)
 
 
 def test_ranges_are_drawn_by_their_scale() -> None:
