@@ -209,7 +209,7 @@ def _training(info: dict[str, Any]) -> str:
         f"The {best_score} chose this one" if best.get("val_loss") is not None else "The lowest training loss chose it"
     )
     again = "; then it was trained again on all folds" if info["split"].get("folds") else ""
-    return f"{said}{chosen}{again}: {made}. Its weights are those of epoch {best['best_epoch'] + 1}."
+    return f"{said}{chosen}{again}: {made}. Its weights are those of epoch {best['best_epoch']}."
 
 
 def _evaluation(info: dict[str, Any], kind: str) -> str:

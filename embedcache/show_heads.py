@@ -156,7 +156,7 @@ def _first_ten(report: ColumnReport) -> list[Table | str]:
     rows = report.leaderboard
     scores = [key for key in SCORES if any(row.get(key) is not None for row in rows)]
     before = [(str(row["rank"]), row["name"]) for row in rows]
-    epochs = ["-" if row["status"] != "ok" else f"{row['best_epoch'] + 1:.3g}" for row in rows]
+    epochs = ["-" if row["status"] != "ok" else f"{row['best_epoch']:.3g}" for row in rows]
     after = [(epoch, *(number(row[key]) for key in scores)) for epoch, row in zip(epochs, rows, strict=True)]
     table = _with_settings(
         ("rank", "head"), before, rows, swept(rows)[0], ("epoch", *(SCORES[key] for key in scores)), after

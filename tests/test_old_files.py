@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 
 from embedcache.cache import open_cache, verify
+from embedcache.card import make_card
 from embedcache.classifier import Classifier
 from embedcache.heads.run import FILES, LATER, load_heads, load_run
+from embedcache.heads.run_tables import read_history, read_leaderboard
 from embedcache.index import SearchIndex
 from embedcache.projection import default_map_path, load_map
 from tests.conftest import document, fails
@@ -62,6 +64,26 @@ def test_every_head_of_a_run_is_read_to_the_bit(old: Path, kind: str) -> None:
         for name, head in heads.items():
             for weight, array in head.weights.items():
                 assert array.tobytes() == stored[f"{name}/{weight}"].tobytes()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_epochs_that_counted_from_0_count_from_1(old: Path, tmp_path: Path, kind: str) -> None:
+    """In run.json, in every head, in both tables and on the page; the files stay as they are."""
+    run = load_run(old / "runs" / kind)
+    for one in run.columns.values():
+        before = json.loads((one.path / "run.json").read_text("utf-8"))
+        assert before["format_version"] == 1
+        assert one.info["best"]["best_epoch"] == one.best.best_epoch == before["best"]["best_epoch"] + 1
+        wanted = {name: head["best_epoch"] + 1 for name, head in before["heads"].items()}
+        assert {name: head["best_epoch"] for name, head in one.info["heads"].items()} == wanted
+        assert {name: head.best_epoch for name, head in load_heads(one.path).items()} == wanted
+        for head in load_heads(one.path).values():
+            assert head.val_loss == head.history["val_loss"][head.best_epoch - 1]
+        for row in read_leaderboard(one):
+            folds = [epoch for name, epoch in wanted.items() if name.split("/fold-")[0] == row["name"]]
+            assert row["best_epoch"] == np.mean(folds)
+        assert {row["epoch"] for row in read_history(one)} == {1, 2}
+        assert f"those of epoch {one.best.best_epoch}." in make_card(one)
 
 
 @pytest.mark.parametrize("kind", KINDS)

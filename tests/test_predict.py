@@ -30,11 +30,11 @@ def make_contents(tiny_bert: Path, kind: str, classes: list[str], **best: Any) -
     rng = np.random.default_rng(0)
     shapes = {"w1": (16, 32), "b1": (16,), "w2": (len(classes), 16), "b2": (len(classes),)}
     weights = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
-    head = TrainedHead(HeadSpec(hidden=16), weights, classes, best_epoch=0, epochs_run=1, kind=kind)
+    head = TrainedHead(HeadSpec(hidden=16), weights, classes, best_epoch=1, epochs_run=1, kind=kind)
     vectors = encoder.encode_texts([text for text, _ in make_reviews(60)], [("mean", -1)])[0]
     weights["b2"] -= np.median(head.logits(vectors), axis=0)  # so that the texts differ in their labels
     info = {"encoder": {"source": encoder.source, "identity": encoder.identity}, "classes": classes, "dim": 32}
-    best = {"name": "head-000", "hyperparameters": head.spec.to_dict(), "best_epoch": 0, "epochs_run": 1, **best}
+    best = {"name": "head-000", "hyperparameters": head.spec.to_dict(), "best_epoch": 1, "epochs_run": 1, **best}
     info |= {"pooling": "mean", "layer": -1, "dtype": "float16", "kind": kind, "best": best}
     return Contents(info, head, {"head-000": head}, [{"rank": 1, "name": "head-000"}])
 

@@ -46,7 +46,7 @@ def make_column(classes: list[str], kind: str = "classification", swept: int = 2
         values = {name: values[i % 2] for name, values in list(SETTINGS.items())[:swept]}
         spec = HeadSpec(**values, seed=i).to_dict()
         scores = {"val_loss": 0.4 + i / 100, f"val_{main}": 0.8 - i / 100}
-        rows.append({"rank": i + 1, "name": f"head-{i:03d}", **spec, **scores, "best_epoch": i, "status": "ok"})
+        rows.append({"rank": i + 1, "name": f"head-{i:03d}", **spec, **scores, "best_epoch": i + 1, "status": "ok"})
         if i < 2:
             spec.pop("seed")
             spread.append(Spread(spec, ["a"] * 5, main, 0.7, 0.012, 0.65, 0.75).to_dict())

@@ -89,6 +89,7 @@ class Options:
 class Outcome:
     """One head as an engine leaves it; ``weights`` act on the standardised x. Scores are NaN where not run.
 
+    ``best_epoch`` counts from 0, and is -1 for none (a TrainedHead's counts from 1).
     Accuracy and macro F1 are NaN for regression; several labels a row are right together or not at all.
     """
 

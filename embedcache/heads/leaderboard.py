@@ -28,7 +28,7 @@ MAX_VALUES = 5_000_000  # in evaluations.json
 class Entry:
     """One combination of settings.
 
-    ``heads``: one per fold. Numbers are means over them; best_epoch counts from 0. ``scores``: those of HISTORY, NaN
+    ``heads``: one per fold. Numbers are means over them; best_epoch counts from 1. ``scores``: those of HISTORY, NaN
     where there is none; train_loss is the last epoch's, the others are of the epoch that is kept. ``evaluation``: of
     the validation rows (folds: of every row, by the head that did not train on it), with the temperature fitted there;
     None without such rows and past the budget.
@@ -128,12 +128,12 @@ def seed_spread(entries: Sequence[Entry]) -> list[Spread]:
 
 
 def history_rows(entries: Sequence[Entry]) -> Iterator[dict[str, Any]]:
-    """Of history.csv, the learning curves: head, fold, epoch (both from 0), train_loss and the scores of HISTORY."""
+    """Of history.csv, the learning curves: head, fold (from 0), epoch (from 1) and the scores of HISTORY."""
     for entry in sorted(entries, key=lambda entry: entry.name):
         for fold, head in enumerate(entry.heads):
             for epoch in range(head.epochs_run):
                 values = {key: number(head.history[key][epoch]) for key in HISTORY if key in head.history}
-                yield {"head": entry.name, "fold": fold, "epoch": epoch, **values}
+                yield {"head": entry.name, "fold": fold, "epoch": epoch + 1, **values}
 
 
 def evaluations(entries: Sequence[Entry]) -> dict[str, dict[str, Any]]:
@@ -180,7 +180,7 @@ def _entry(name: str, heads: Sequence[TrainedHead]) -> Entry:
 
 def _kept(head: TrainedHead, key: str) -> float:
     """A score of the epoch whose weights are kept."""
-    return head.history[key][head.best_epoch] if head.best_epoch >= 0 and key in head.history else float("nan")
+    return head.history[key][head.best_epoch - 1] if head.best_epoch and key in head.history else float("nan")
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -22,7 +22,7 @@ def describe_head(head: TrainedHead) -> str:
     shape = f"{head.dim}-{hidden}{len(head.weights['b2'])}" if head.weights else "no weights"
     settings = ", ".join(f"{name} {getattr(head.spec, name):g}" for name in SETTINGS[1:])
     scores = ", ".join(f"{name} {value:.4f}" for name, value in _scores(head).items() if value is not None)
-    epoch = f", epoch {head.best_epoch + 1} of {head.epochs_run}" if head.epochs_run else ""
+    epoch = f", epoch {head.best_epoch} of {head.epochs_run}" if head.epochs_run else ""
     return f"TrainedHead({head.kind}, {shape}, {settings}{epoch}{', ' * bool(scores)}{scores}, {head.status})"
 
 
@@ -32,7 +32,7 @@ def head_html(head: TrainedHead) -> str:
     if head.classes is not None:
         rows.append(("labels", ", ".join(map(str, head.classes[:20])) + (" …" if len(head.classes) > 20 else "")))
     rows.append(("settings", ", ".join(f"{name} {getattr(head.spec, name):g}" for name in SETTINGS)))
-    rows.append(("epoch", f"{head.best_epoch + 1} of {head.epochs_run}, {head.status}"))
+    rows.append(("epoch", f"{head.best_epoch} of {head.epochs_run}, {head.status}"))
     rows += list(_scores(head).items())
     return html_table("Trained head", (), rows)
 
@@ -52,7 +52,7 @@ def bank_html(bank: BankResult) -> str:
         (
             i,
             *(getattr(head.spec, name) for name in SETTINGS),
-            head.best_epoch + 1,
+            head.best_epoch,
             *_scores(head).values(),
             head.status,
         )
@@ -89,7 +89,10 @@ def _scores(head: TrainedHead) -> dict[str, float | None]:
     if head.kind != "regression":
         return {"val_loss": number(head.val_loss), "val_accuracy": number(head.val_accuracy)}
     r2 = head.history.get("val_r2", [])
-    return {"val_loss": number(head.val_loss), "val_r2": number(r2[head.best_epoch]) if r2 else None}
+    return {
+        "val_loss": number(head.val_loss),
+        "val_r2": number(r2[head.best_epoch - 1]) if r2 and head.best_epoch else None,
+    }
 
 
 def _rank(head: TrainedHead) -> tuple[bool, float]:

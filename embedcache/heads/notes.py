@@ -63,7 +63,7 @@ def _heads(column: Column, entries: Sequence[Entry], report: ColumnReport) -> It
         yield f"to save time, only the first {evaluated:,} heads have a calibration in leaderboard.csv"
     if best["val_loss"] is None:
         yield "no validation rows: the last epoch is kept, and the lowest training loss chose the head"
-    elif not plan.folds and best["best_epoch"] + 1 == plan.settings.epochs:
+    elif not plan.folds and best["best_epoch"] == plan.settings.epochs:
         yield "the best epoch was the last one: more --epochs or a higher --lr may do better"
     if not len(split.test) and best["val_loss"] is not None:
         yield "no test rows: the validation scores also chose the head, so they flatter it (--test 0.1)"

@@ -32,7 +32,7 @@ from embedcache.heads.spec import HeadSpec
 from embedcache.heads.trained import TrainedHead
 
 FORMAT = "embedcache-unfinished"
-VERSION = 1
+VERSION = 2  # before, epochs counted from 0: each head has its own version
 
 
 class Header(msgspec.Struct):
@@ -165,7 +165,7 @@ def _load_unfinished(path: Path, wanted: Callable[[str], bool]) -> dict[str, Tra
             raise SchemaError("it belongs to somebody else")
         with safe_open(str(path), framework="numpy") as file:
             header = conform(parse_json((file.metadata() or {})[FORMAT]), Header)
-            if header.version != VERSION:
+            if not 1 <= header.version <= VERSION:
                 raise SchemaError(f"version {header.version}")
             for key, about in header.heads.items():
                 if not wanted(key):

@@ -31,11 +31,11 @@ from embedcache.heads.predictions import FILE as PREDICTIONS
 from embedcache.heads.predictions import Predictions
 from embedcache.heads.schema import Columns, check_info, damaged
 from embedcache.heads.trained import TrainedHead
+from embedcache.heads.versions import RUN_VERSION, info_of_today
 
 T = TypeVar("T")
 
 FORMAT = "embedcache-run"
-VERSION = 1
 BEST, HEADS, INFO = "best.safetensors", "heads.safetensors", "run.json"
 LEADERBOARD, HISTORY, EVALUATIONS = "leaderboard.csv", "history.csv", "evaluations.json"
 FILES = (BEST, HEADS, LEADERBOARD, HISTORY, EVALUATIONS, PREDICTIONS, INFO)
@@ -45,16 +45,17 @@ LONGEST_NAME = 150  # bytes of a column's folder; file systems take 255
 
 @dataclass(eq=False)
 class Run:
-    """A run as read: info is run.json.
+    """A run as read: info is run.json, as today's version would have written it.
 
     ``columns``: label column -> its run, in the order of the training; a run of one column holds itself. Where there
-    are several, info and best are those of the first.
+    are several, info and best are those of the first. ``version``: the format of its files.
     """
 
     path: Path
     info: dict[str, Any]
     best: TrainedHead
     columns: dict[str, Run] = field(default_factory=dict, repr=False)
+    version: int = RUN_VERSION
 
     def __repr__(self) -> str:
         from embedcache.heads.notebook import describe_run
@@ -196,7 +197,7 @@ def _write_contents(folder: Path, contents: Contents) -> None:
 
 
 def _write_info(folder: Path, info: dict[str, Any]) -> None:
-    document = {"format": FORMAT, "format_version": VERSION, **info}
+    document = {"format": FORMAT, "format_version": RUN_VERSION, **info}
     _save_json(folder / INFO, document)
     _sync(folder / INFO)
 
@@ -234,7 +235,7 @@ def _load(path: Path) -> Run:
             raise damaged(path / file, SchemaError(f"its checksum is not the one in {path / INFO}"))
     runs = {name: _load_column(path / one, _read_info(path / one)) for name, one in columns.columns.items()}
     first = next(iter(runs.values()))
-    return Run(path, first.info, first.best, runs)
+    return Run(path, first.info, first.best, runs, first.version)
 
 
 def _read_info(path: Path) -> dict[str, Any]:
@@ -251,12 +252,14 @@ def _read_info(path: Path) -> dict[str, Any]:
         version = conform(info.get("format_version"), int, "format_version")
     except (SchemaError, OSError) as error:
         raise damaged(path / INFO, error) from None
-    if version > VERSION:
+    if version > RUN_VERSION:
         raise EmbedcacheError(f"{path} has run format {version}, newer than this embedcache reads: upgrade embedcache")
     return info
 
 
 def _load_column(path: Path, info: dict[str, Any]) -> Run:
+    version = info["format_version"]
+    info = info_of_today(info, version)
     try:
         check_info(info)
     except SchemaError as error:
@@ -265,7 +268,7 @@ def _load_column(path: Path, info: dict[str, Any]) -> Run:
         raise damaged(path / BEST, SchemaError(f"its checksum is not the one in {INFO}"))
     best = TrainedHead.load(path / BEST)
     _check_head(path / BEST, best, info)
-    run = Run(path, info, best)
+    run = Run(path, info, best, version=version)
     run.columns = {str(info.get("label", "label")): run}
     return run
 

@@ -25,6 +25,7 @@ from embedcache.common.checked import (
 from embedcache.common.encoder_schema import Identity
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.schema_split import Comparison, Metric, Split
+from embedcache.heads.versions import HEAD_VERSION
 
 Kind = Literal["classification", "multilabel", "regression"]
 Score = Number | None
@@ -52,17 +53,18 @@ class Spec(msgspec.Struct):
 
 
 class Head(msgspec.Struct):
-    """TrainedHead.metadata()."""
+    """TrainedHead.metadata() of today; versions.head_of_today makes it of older ones."""
 
     spec: Spec
     classes: list[str | int | float | bool] | None
-    best_epoch: Annotated[int, Meta(ge=-1, le=2**53)]
+    best_epoch: Count  # from 1; 0: none
     epochs_run: Count
     status: Literal["ok", "diverged", "cancelled"]
     val_loss: Score
     val_accuracy: Score
     task: Count
     history: dict[str, list[Score]]
+    version: Annotated[int, Meta(ge=1, le=HEAD_VERSION)] = 1
     kind: Kind = "classification"  # files of version 0.1 have none
 
 
@@ -119,7 +121,7 @@ class Best(msgspec.Struct):
 
     name: str
     hyperparameters: Spec
-    best_epoch: Annotated[int, Meta(ge=-1, le=2**53)]
+    best_epoch: Count  # from 1; 0: none
     epochs_run: Count
     temperature: Positive | None = None
     test_groups: Count | None = None
@@ -293,7 +295,7 @@ def check_head(head: Head, where: str) -> None:
     lengths = {len(values) for values in head.history.values()}
     if lengths - {head.epochs_run}:
         raise SchemaError(f"{where}.history has not one value for each of {head.epochs_run} epochs")
-    if head.best_epoch >= max(head.epochs_run, 1):
+    if head.best_epoch > max(head.epochs_run, 1):
         raise SchemaError(f"{where}.best_epoch is {head.best_epoch} of {head.epochs_run} epochs")
 
 

@@ -110,7 +110,7 @@ class FusedHead(BaseEstimator):
         self.head_, self.n_iter_ = head, head.epochs_run
 
     def _check_trained(self) -> None:
-        if self.head_.best_epoch < 0:
+        if not self.head_.best_epoch:
             raise EmbedcacheError(f"the loss exploded with lr={self.lr:g}: try a lower one, or standardize=True")
 
     def _logits(self, X: Any) -> np.ndarray:

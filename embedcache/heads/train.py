@@ -73,9 +73,9 @@ class BankResult(Tabular):
     """A trained bank.
 
     ``heads`` in the order given; ``history``: float64 arrays [heads, epochs] train_loss, val_loss, val_accuracy,
-    val_macro_f1 and val_r2, NaN where an epoch was not run or the score makes no sense (r2 is regression's, the two
-    before it the others'); ``seconds``: the training alone; ``engine``: what trained, like "native-cpu-avx512" or
-    "torch-cpu".
+    val_macro_f1 and val_r2, the first column of epoch 1, NaN where an epoch was not run or the score makes no sense (r2
+    is regression's, the two before it the others'); ``seconds``: the training alone; ``engine``: what trained, like
+    "native-cpu-avx512" or "torch-cpu".
     """
 
     heads: list[TrainedHead]
@@ -100,9 +100,9 @@ class BankResult(Tabular):
         types |= {"seed": pa.uint64(), "betas": pa.list_(pa.float64())}
         lines: list[dict[str, Any]] = []
         for number, head in enumerate(self.heads):
-            scores = {name: self.history[name][number, head.best_epoch] for name in HISTORY}
-            known = {name: float(s) if head.best_epoch >= 0 and np.isfinite(s) else None for name, s in scores.items()}
-            weight, epoch = head.spec.class_weight, head.best_epoch + 1
+            scores = {name: self.history[name][number, head.best_epoch - 1] for name in HISTORY}
+            known = {name: float(s) if head.best_epoch and np.isfinite(s) else None for name, s in scores.items()}
+            weight, epoch = head.spec.class_weight, head.best_epoch
             about = {"head": number, **head.spec.to_dict()}
             about["class_weight"] = weight if weight is None or isinstance(weight, str) else json.dumps(weight)
             lines.append(
@@ -126,7 +126,7 @@ class BankResult(Tabular):
         scores = [head.val_loss for head in self.heads]
         if not np.isfinite(scores).any():
             scores = [
-                self.history["train_loss"][i, head.best_epoch] if head.best_epoch >= 0 else np.nan
+                self.history["train_loss"][i, head.best_epoch - 1] if head.best_epoch else np.nan
                 for i, head in enumerate(self.heads)
             ]
         if not np.isfinite(scores).any():
@@ -199,7 +199,7 @@ def _trained(spec: HeadSpec, number: int, task: Task, outcome: Outcome, history:
         for array in outcome.weights.values():
             array.fill(0)
         outcome.status, outcome.best_epoch = "diverged", -1
-    best, run = outcome.best_epoch, outcome.epochs_run
+    best, run = outcome.best_epoch, outcome.epochs_run  # best: from 0, -1 for none, as the engines count
     weights, outcome.weights = outcome.weights, {}
     folded = fold_standardization(weights, task)
     if best >= 0:  # else they are zeros
@@ -210,7 +210,7 @@ def _trained(spec: HeadSpec, number: int, task: Task, outcome: Outcome, history:
     return TrainedHead(
         spec,
         weights,
-        best_epoch=best,
+        best_epoch=best + 1,
         epochs_run=run,
         status=outcome.status,
         val_loss=float(outcome.val_loss[best]) if best >= 0 else float("nan"),

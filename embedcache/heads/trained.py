@@ -14,6 +14,7 @@ from embedcache.common.tensors import save_tensors
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.schema import Head, check_head
 from embedcache.heads.spec import HeadSpec
+from embedcache.heads.versions import HEAD_VERSION, head_of_today
 
 if TYPE_CHECKING:
     import torch
@@ -28,13 +29,14 @@ class TrainedHead:
 
     ``weights``: float32 arrays w1 [hidden, D], b1 [hidden], w2 [C, hidden], b2 [C]; a linear probe has w2 [C, D] and b2
     alone. They act on the raw X: a standardisation is already folded in. ``status`` is "ok", "diverged" or
-    "cancelled"; ``best_epoch`` counts from 0 and is -1 where no epoch came to a finite end (weights are then zeros).
+    "cancelled"; ``best_epoch`` counts from 1 and is 0 where no epoch came to a finite end (weights are then zeros). The
+    values of ``history`` are those of epochs 1, 2, ...: the best epoch's is ``history[name][best_epoch - 1]``.
     """
 
     spec: HeadSpec
     weights: dict[str, np.ndarray]
     classes: list[Any] | None = None
-    best_epoch: int = -1
+    best_epoch: int = 0
     epochs_run: int = 0
     status: str = "ok"
     val_loss: float = float("nan")
@@ -132,6 +134,7 @@ class TrainedHead:
     def metadata(self) -> dict[str, Any]:
         """Everything but the weights, as JSON types."""
         return {
+            "version": HEAD_VERSION,
             "spec": self.spec.to_dict(),
             "classes": None if self.classes is None else [_plain(label) for label in self.classes],
             "best_epoch": self.best_epoch,
@@ -146,7 +149,11 @@ class TrainedHead:
 
     @classmethod
     def from_metadata(cls, metadata: dict[str, Any], weights: dict[str, np.ndarray]) -> TrainedHead:
-        """The inverse of ``metadata()``. Raises SchemaError, KeyError or EmbedcacheError where it doesn't fit."""
+        """The inverse of ``metadata()``, also of older versions'.
+
+        Raises SchemaError, KeyError or EmbedcacheError where it doesn't fit.
+        """
+        metadata = head_of_today(metadata)
         check_head(conform(metadata, Head, "head"), "head")
         names = ("w1", "b1", "w2", "b2") if metadata["spec"]["hidden"] else ("w2", "b2")
         head = cls(HeadSpec.from_dict(metadata["spec"]), {name: weights[name] for name in names})

@@ -251,7 +251,7 @@ class _Column:
         keys, scores = swept(board)[0], [key for key in SCORES if any(row.get(key) is not None for row in rows)]
         body = []
         for row in rows:
-            epoch = f"{row['best_epoch'] + 1:.3g}" if row["status"] == "ok" else row["status"]
+            epoch = f"{row['best_epoch']:.3g}" if row["status"] == "ok" else row["status"]
             settings = (setting(key, row) for key in keys)
             body.append([row["rank"], row["name"], *settings, epoch, *(number(row.get(key)) for key in scores)])
         titles = ("rank", "head", *(SETTINGS[key] for key in keys), "epoch", *(SCORES[key] for key in scores))
@@ -320,8 +320,8 @@ class _Column:
         for fold, sides in enumerate(self.folds):
             head = self.info["heads"][f"{self.report.best['name']}/fold-{fold}"]
             kept, history = head["best_epoch"], head["history"]
-            scores = [history[key][kept] if kept >= 0 else None for key in ("val_loss", f"val_{self.main}")]
-            rows.append([fold + 1, *(count(sides[side]) for side in ("train", "val")), kept + 1, *map(number, scores)])
+            scores = [history[key][kept - 1] if kept else None for key in ("val_loss", f"val_{self.main}")]
+            rows.append([fold + 1, *(count(sides[side]) for side in ("train", "val")), kept, *map(number, scores)])
         titles = ("fold", "training rows", "validation rows", "epoch", "val loss", f"val {NAMES[self.main]}")
         return [Table(f"The settings of {self.report.best['name']}, fold by fold", titles, rows, (), folded=True)]
 

@@ -53,8 +53,8 @@ def _curves(run: Run, names: list[str]) -> dict[str, dict[str, list[float | None
 
 
 def _series(epochs: dict[int, list[float]]) -> list[float | None]:
-    length = min(max(epochs) + 1, MOST_EPOCHS)
-    return [sum(epochs[i]) / len(epochs[i]) if i in epochs else None for i in range(length)]
+    last = min(max(epochs), MOST_EPOCHS)
+    return [sum(epochs[i]) / len(epochs[i]) if i in epochs else None for i in range(1, last + 1)]
 
 
 def _differ(rows: list[dict[str, Any]], name: str) -> bool:

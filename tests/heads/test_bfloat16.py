@@ -58,7 +58,7 @@ class TestRoundedOperands:
         far, float32_far = [], []
         for head, seed in zip(bank.heads, SEEDS, strict=True):
             rounded, exact = long_run(seed, "bfloat16"), long_run(seed, "float32")
-            far.append(distance(head.weights, rounded.of_epoch[head.best_epoch], rounded.initial))
+            far.append(distance(head.weights, rounded.of_epoch[head.best_epoch - 1], rounded.initial))
             float32_far.append(distance(exact.weights, rounded.weights, rounded.initial))
         assert 4 * np.median(far) < np.median(float32_far) < 0.1
 

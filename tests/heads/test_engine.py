@@ -119,7 +119,7 @@ def patient_epochs(history: dict[str, np.ndarray], head: int, choose: str, patie
 
 
 def head_epochs(result: BankResult, head: int) -> int:
-    return result.heads[head].best_epoch + 1
+    return result.heads[head].best_epoch
 
 
 def same_weights(one: TrainedHead, other: TrainedHead) -> bool:
@@ -159,7 +159,7 @@ class TestEngine:
         np.testing.assert_allclose(result.history["val_accuracy"][0], reference.val_accuracy, atol=1.01 / 150)
         np.testing.assert_allclose(result.history["val_macro_f1"][0], reference.val_macro_f1, atol=0.02)
         head, best = result.heads[0], int(np.argmin(reference.val_loss))
-        assert (head.status, head.best_epoch, head.epochs_run) == ("ok", best, 3)
+        assert (head.status, head.best_epoch, head.epochs_run) == ("ok", best + 1, 3)
         x = task.train.x[task.train.rows]
         expected = forward(reference.of_epoch[best], spec, standardised(task, x))[0]
         np.testing.assert_allclose(head.logits(x), expected, rtol=1e-3, atol=2e-3)
@@ -172,7 +172,7 @@ class TestEngine:
             said = str(heads[i])
             np.testing.assert_allclose(result.history["train_loss"][i], reference.train_loss, rtol=1e-5, err_msg=said)
             np.testing.assert_allclose(result.history["val_loss"][i], reference.val_loss, rtol=1e-4, err_msg=said)
-            assert result.heads[i].best_epoch == np.argmin(reference.val_loss), said
+            assert result.heads[i].best_epoch == np.argmin(reference.val_loss) + 1, said
         for name in ("val_accuracy", "val_macro_f1"):
             expected = [getattr(reference, name) for reference in combinations_reference(kind)]
             same = np.isclose(result.history[name], expected, rtol=0, atol=1e-12, equal_nan=True)
@@ -190,7 +190,7 @@ class TestEngine:
         y, said = task.val.y[task.val.rows], head.predict(task.val.x[task.val.rows])
         f1 = f1_score(y, said, average="macro", zero_division=np.nan)
         assert head.val_accuracy == pytest.approx(accuracy_score(y, said))
-        assert result.history["val_macro_f1"][0, head.best_epoch] == pytest.approx(f1)
+        assert result.history["val_macro_f1"][0, head.best_epoch - 1] == pytest.approx(f1)
 
     def test_no_label_anywhere_has_no_f1(self, engine: Engine) -> None:
         task = make_task(100, 10, 3, n_val=40, kind="multilabel")
@@ -229,10 +229,10 @@ class TestEngine:
         result = engine.train([task], [(spec, 0)], epochs=30, early_stop=2)
         head, losses = result.heads[0], result.history["val_loss"][0]
         assert head.status == "ok"
-        assert head.epochs_run == head.best_epoch + 3 < 30
-        assert np.nanargmin(losses) == head.best_epoch
+        assert head.epochs_run == head.best_epoch + 2 < 30
+        assert np.nanargmin(losses) + 1 == head.best_epoch
         assert np.isnan(losses[head.epochs_run :]).all() and np.isfinite(losses[: head.epochs_run]).all()
-        full = engine.train([task], [(spec, 0)], epochs=head.best_epoch + 1)
+        full = engine.train([task], [(spec, 0)], epochs=head.best_epoch)
         np.testing.assert_allclose(full.heads[0].weights["w1"], head.weights["w1"], rtol=1e-6)
 
     @pytest.mark.parametrize("hidden", [0, 32])
@@ -245,7 +245,7 @@ class TestEngine:
         for choose in CHOICES:
             result = engine.train([task], heads, epochs=20, choose=choose)
             for i, head in enumerate(result.heads):
-                assert head.best_epoch == first_of(result.history, i, choose, kind)
+                assert head.best_epoch == first_of(result.history, i, choose, kind) + 1
             kept[choose] = [head.best_epoch for head in result.heads]
             one = engine.train([task], heads[:1], epochs=head_epochs(result, 0), choose=choose)
             assert same_weights(one.heads[0], result.heads[0])
@@ -264,7 +264,8 @@ class TestEngine:
                 for i, head in enumerate(stopped.heads):
                     run = patient_epochs(whole.history, i, choose, patience)
                     assert head.epochs_run == run < 40
-                    assert head.best_epoch == first_of({k: v[:, :run] for k, v in whole.history.items()}, i, choose)
+                    best = first_of({k: v[:, :run] for k, v in whole.history.items()}, i, choose)
+                    assert head.best_epoch == best + 1
 
     def test_no_label_anywhere_is_chosen_by_loss(self, engine: Engine) -> None:
         """There is no F1 then."""
@@ -318,7 +319,7 @@ class TestEngine:
     def test_without_validation_the_last_epoch_stays(self, engine: Engine) -> None:
         task = make_task(100, 30, 3)
         result = engine.train([task], [(HeadSpec(hidden=32), 0)], epochs=4, early_stop=1)
-        assert result.heads[0].best_epoch == 3
+        assert result.heads[0].best_epoch == 4
         assert np.isnan(result.history["val_loss"]).all()
         assert np.isnan(result.history["val_macro_f1"]).all()
         reference = train(task, HeadSpec(hidden=32), 32, 4)
@@ -332,7 +333,7 @@ class TestEngine:
         alone = engine.train([task], good, epochs=2)
         among = engine.train([task], [good[0], bad, *good[1:]], epochs=2)
         assert [head.status for head in among.heads] == ["ok", "diverged", "ok", "ok"]
-        assert among.heads[1].best_epoch == -1
+        assert among.heads[1].best_epoch == 0
         assert not any(array.any() for array in among.heads[1].weights.values())
         assert among.best.status == "ok"
         assert same_heads(alone, among, [0, 1, 2], [0, 2, 3])
@@ -347,7 +348,7 @@ class TestEngine:
             result = engine.train([task], heads, epochs=epochs)
             for head in result.heads:
                 assert all(np.isfinite(array).all() for array in head.weights.values())
-                assert (head.best_epoch >= 0) or head.status == "diverged"
+                assert (head.best_epoch > 0) or head.status == "diverged"
             assert result.heads[0].status == "ok"
             assert result.heads[-1].status == "diverged"
 

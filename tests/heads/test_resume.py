@@ -49,7 +49,7 @@ def interrupt(monkeypatch: pytest.MonkeyPatch, *unfinished: int) -> None:
     def stop(*arguments: Any, **options: Any) -> Any:
         result = train_bank(*arguments, **options)
         for i in unfinished:
-            result.heads[i].status, result.heads[i].best_epoch = "cancelled", -1
+            result.heads[i].status, result.heads[i].best_epoch = "cancelled", 0
         monkeypatch.setattr(training, "train_bank", train_bank)
         return result
 
@@ -200,7 +200,7 @@ def make_head(seed: int = 0, hidden: int = 3) -> TrainedHead:
     shapes = {"w1": (hidden, 4), "b1": (hidden,), "w2": (2, hidden), "b2": (2,)} if hidden else {"w2": (2, 4), "b2": 2}
     weights = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
     history = {"val_loss": [0.5, float("nan")], "train_loss": [1 / 3, 0.1]}
-    return TrainedHead(HeadSpec(hidden=hidden, seed=seed), weights, None, 0, 2, "ok", 0.5, history=history)
+    return TrainedHead(HeadSpec(hidden=hidden, seed=seed), weights, None, 1, 2, "ok", 0.5, history=history)
 
 
 def test_heads_are_read_as_they_were(tmp_path: Path) -> None:
@@ -210,7 +210,7 @@ def test_heads_are_read_as_they_were(tmp_path: Path) -> None:
     assert set(found.heads) == {"a", "b"} and not found.notes
     for key, head in heads.items():
         other = found.heads[key]
-        assert other.spec == head.spec and (other.best_epoch, other.val_loss, other.status) == (0, 0.5, "ok")
+        assert other.spec == head.spec and (other.best_epoch, other.val_loss, other.status) == (1, 0.5, "ok")
         assert all(other.weights[name].tobytes() == head.weights[name].tobytes() for name in head.weights)
         assert np.array_equal(other.history["val_loss"], head.history["val_loss"], equal_nan=True)
         assert other.history["train_loss"] == head.history["train_loss"]

@@ -61,7 +61,7 @@ function makeTable(board, chosen, redraw) {
       redraw();
     });
     return el("tr", { class: i === 0 ? "best" : null, hidden: i >= SHOWN }, el("td", {}, box), el("td", {}, one.rank), el("th", { scope: "row" }, one.name),
-      columns.map((name) => el("td", {}, number(name === "best_epoch" && typeof one[name] === "number" ? one[name] + 1 : one[name], 4))));
+      columns.map((name) => el("td", {}, number(one[name], 4))));
   });
   const all = rows.length > SHOWN ? el("button", { type: "button", onclick: (event) => {
     for (const row of rows) row.hidden = false;

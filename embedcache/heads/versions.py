@@ -1,0 +1,43 @@
+"""What older versions wrote, as today's would have: in heads of version 1 and runs of format 1 epochs count from 0.
+
+Today they count from 1 wherever a person or a file sees them, and a best epoch of 0 says that none came to a finite end
+(before: -1). Nothing is checked here but what is touched: the schema comes after.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+HEAD_VERSION = 2  # of TrainedHead.metadata()
+RUN_VERSION = 2  # of run.json and of the tables beside it: its format_version
+
+
+def head_of_today(metadata: dict[str, Any]) -> dict[str, Any]:
+    """TrainedHead.metadata() of any version; itself where it is of today's."""
+    if not isinstance(metadata, dict) or metadata.get("version", 1) != 1:  # the first version had no number
+        return metadata
+    return {**_one_later(metadata, "best_epoch"), "version": HEAD_VERSION}
+
+
+def info_of_today(info: dict[str, Any], version: int) -> dict[str, Any]:
+    """run.json of one label column, of a format_version."""
+    if version >= RUN_VERSION:
+        return info
+    found, best, heads = dict(info), info.get("best"), info.get("heads")
+    if isinstance(best, dict):
+        found["best"] = _one_later(best, "best_epoch")
+    if isinstance(heads, dict):
+        found["heads"] = {name: head_of_today(head) for name, head in heads.items()}
+    return found
+
+
+def rows_of_today(rows: Sequence[dict[str, Any]], version: int, epoch: str) -> list[dict[str, Any]]:
+    """Rows of leaderboard.csv or history.csv, whose column ``epoch`` is one."""
+    return list(rows) if version >= RUN_VERSION else [_one_later(row, epoch) for row in rows]
+
+
+def _one_later(values: dict[str, Any], name: str) -> dict[str, Any]:
+    epoch = values.get(name)
+    number = isinstance(epoch, (int, float)) and not isinstance(epoch, bool)
+    return {**values, name: epoch + 1} if number else values
