@@ -10,6 +10,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from embedcache.errors import EmbedcacheError
+from embedcache.heads.kinds import WORDS, Tasks, read_tasks
 from embedcache.heads.sweep import Range, check_range
 
 
@@ -109,3 +110,19 @@ class SweepList(CommaList):
         except EmbedcacheError as error:
             self.fail(str(error), param, ctx)
         return values
+
+
+class TaskList(click.ParamType):
+    """A kind of task for all label columns, or ``column=kind,...``."""
+
+    name = "KIND | COL=KIND,..."
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Tasks:
+        try:
+            return read_tasks(value)
+        except EmbedcacheError as error:
+            self.fail(str(error).removeprefix("--task "), param, ctx)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        before, equals, last = incomplete.rpartition("=")
+        return [CompletionItem(before + equals + word) for word in WORDS if word.startswith(last)]

@@ -18,7 +18,7 @@ from embedcache.commands.common import (
 )
 from embedcache.heads.spec import SCHEDULES
 from embedcache.heads.sweep import Range
-from embedcache.options import CommaList, Number, SweepList
+from embedcache.options import CommaList, Number, SweepList, TaskList
 from embedcache.progress import progress_bar
 
 FRACTION = Number(float, 0, 1)
@@ -33,10 +33,11 @@ RATE = Number(float, 0, above=True)
 )
 @click.option(
     "--task",
-    type=click.Choice(["auto", "classification", "multilabel", "regression"]),
+    type=TaskList(),
     default="auto",
     show_default=True,
-    help="auto: multilabel where a label column holds lists, else classification.",
+    help="auto, classification, multilabel or regression, of all label columns or by their names. auto: multilabel "
+    "where a column holds lists, else classification.",
 )
 @click.option("--recipe", type=click.Choice(["default", "article"]), default="default", show_default=True)
 @click.option("--hidden", type=SweepList(Number(int, 0, 65537)), help="Hidden units; 0 is a linear probe.")
@@ -96,6 +97,7 @@ def train_head(as_json: bool, cache: str, run: str, **options: Any) -> None:
       ... --schedule cosine,linear --warmup 0.1 --label-smoothing 0,0.1
       ... --label genre,stars                          both columns, in one bank
       ... --label stars --task regression              numbers, not classes
+      ... --label genre,stars --task stars=regression  classes and numbers
       ... --split-column part                          of train, val, test
       ... --resume                                     after Ctrl-C, or for more
     """

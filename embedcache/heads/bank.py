@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from embedcache.errors import EmbedcacheError
+from embedcache.heads.kinds import KINDS
 from embedcache.heads.room import WeightRoom, fitting_threads
 from embedcache.heads.spec import HeadSpec, whole_number
 from embedcache.heads.trained import to_numpy
 
 Progress = Callable[[int, int], None]  # training rows done, and in all
-KINDS = ("classification", "multilabel", "regression")
 CHOICES = ("loss", "accuracy", "macro_f1")  # what may decide which epoch of a head is kept
 CHUNK_ROWS = 8192  # rows looked at at a time where a whole matrix is read
 

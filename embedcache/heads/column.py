@@ -16,6 +16,7 @@ from embedcache.heads.baselines import Baseline, Rows, run_baselines
 from embedcache.heads.comparisons import compare, compared_by
 from embedcache.heads.data import load_data, make_task
 from embedcache.heads.examples import Judged, describe_targets, find_mistakes, find_thresholds, value_pairs
+from embedcache.heads.kinds import Tasks, task_of
 from embedcache.heads.leaderboard import Entry, make_leaderboard, predict_rows, seed_spread
 from embedcache.heads.metrics import MEASURED, Evaluation, decide, evaluate, main_score, number
 from embedcache.heads.notes import column_notes
@@ -39,7 +40,7 @@ class Plan:
     recipe: str
     settings: Recipe
     specs: list[HeadSpec]
-    task: str
+    task: Tasks
     pooling: str | None
     layer: int
     group: str | None
@@ -78,7 +79,8 @@ class Column:
 
     def __init__(self, cache: Cache, label: str | None, plan: Plan, x: np.ndarray | None = None) -> None:
         self.cache, self.plan = cache, plan
-        self.data = load_data(cache, label, plan.pooling, plan.layer, plan.group, plan.task)
+        task = task_of(plan.task, label or "")
+        self.data = load_data(cache, label, plan.pooling, plan.layer, plan.group, task)
         if x is not None:
             self.data.x = x  # one matrix for all columns
         settings = plan.settings

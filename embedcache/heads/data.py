@@ -12,13 +12,15 @@ from embedcache.cache import Cache
 from embedcache.cache.labels import label_counts, unlabelled
 from embedcache.cache.strings import first_rows, hash_texts
 from embedcache.errors import EmbedcacheError
-from embedcache.heads.bank import KINDS, Task, View, standardize_stats
+from embedcache.heads.bank import Task, View, standardize_stats
+from embedcache.heads.kinds import read_tasks, task_of
 from embedcache.heads.split import Split
 from embedcache.heads.targets import class_weights
 from embedcache.table import MISSING_LABELS
 from embedcache.tables.decimals import has_decimal_commas, point
 
 MAX_CLASSES = 5000
+OTHERS = "; where only some columns are numbers, --task COLUMN=regression names them"
 LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -71,9 +73,8 @@ def load_data(
     label None: "label", or the only column. pooling None: "cls", or the only one stored. task "auto": multilabel where
     the column holds lists, else classification. A regression also takes a kept column. Classes without a row go.
     """
-    if task not in ("auto", *KINDS):
-        raise EmbedcacheError(f"--task {task}: use auto, {', '.join(KINDS[:-1])} or {KINDS[-1]}")
-    label = _target_column(cache, label, task)
+    task = task_of(read_tasks(task), label or "")
+    label = target_column(cache, label, task)
     y, classes, kind = _targets(cache, label, task)
     pooling = pooling or ("cls" if "cls" in cache.poolings else cache.poolings[0])
     groups = keys = None
@@ -108,7 +109,8 @@ def make_task(data: Data, side: Split, standardize: bool, class_weight: str) -> 
     return task
 
 
-def _target_column(cache: Cache, label: str | None, task: str) -> str:
+def target_column(cache: Cache, label: str | None, task: str = "auto") -> str:
+    """The label column of that name; None: "label", or the only one. Raises EmbedcacheError for none to learn."""
     labels, kept = cache.labels_names, cache.column_names
     if label is None:
         if "label" in labels:
@@ -125,8 +127,8 @@ def _target_column(cache: Cache, label: str | None, task: str) -> str:
         return label
     if label in kept:
         raise EmbedcacheError(
-            f"{label!r} is a kept column of {cache.path}, not a label column: --task regression learns its numbers, "
-            f"extract with --label {label} makes it classes"
+            f"{label!r} is a kept column of {cache.path}, not a label column: --task {label}=regression learns its "
+            f"numbers, extract with --label {label} makes it classes"
         )
     known = ", ".join([*labels, *kept] if task == "regression" else labels)
     raise EmbedcacheError(
@@ -139,7 +141,9 @@ def _targets(cache: Cache, label: str, task: str) -> tuple[np.ndarray, list[str]
     lists = label in cache.labels_names and cache.label_kind(label) == "multilabel"
     if task == "regression":
         if lists:
-            raise EmbedcacheError(f"--task regression: column {label!r} holds lists, and one number a row is needed")
+            raise EmbedcacheError(
+                f"--task regression: column {label!r} holds lists, and one number a row is needed{OTHERS}"
+            )
         return _values(cache, label), [label], task
     if lists:
         if task == "classification":
@@ -170,7 +174,7 @@ def _class_codes(cache: Cache, label: str) -> tuple[np.ndarray, list[str]]:
     if len(used) > MAX_CLASSES or (len(used) > 20 and len(used) > labelled / 2):
         raise EmbedcacheError(
             f"column {label!r} has {len(used):,} different values in {labelled:,} rows: is it the label? "
-            f"{_others(cache, label)}; --task regression predicts numbers"
+            f"{_others(cache, label)}; --task {label}=regression predicts numbers"
         )
     renumber = np.full(len(names) + 1, -1, np.int32)  # its last entry is for code -1
     renumber[used] = np.arange(len(used))
@@ -209,7 +213,7 @@ def _values(cache: Cache, label: str) -> np.ndarray:
         cell = cells[row]
         raise EmbedcacheError(
             f"--task regression: row {row:,} of {cache.path}, counted from 0, has {cell[:40]!r} in column {label!r}, "
-            "which is no finite number: correct it, or leave it blank"
+            f"which is no finite number: correct it, or leave it blank{OTHERS}"
         )
     given = values[~np.isnan(values)].astype(np.float32)
     if not len(given):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from functools import cached_property
@@ -20,6 +20,8 @@ from embedcache.common.label_names import label_notes
 from embedcache.common.reading import Reading
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.column import CHOICES, Column, ColumnReport, Plan
+from embedcache.heads.data import target_column
+from embedcache.heads.kinds import Tasks, columns_of, read_tasks, spelled
 from embedcache.heads.leaderboard import Entry, evaluations, history_rows
 from embedcache.heads.predictions import Predictions
 from embedcache.heads.recipes import Recipe, make_recipe
@@ -65,7 +67,7 @@ def train_head(
     run: str | Path,
     *,
     label: str | Sequence[str] | None = None,
-    task: str = "auto",
+    task: str | Mapping[str, str] = "auto",
     recipe: str = "default",
     hidden: Values = None,
     lr: Values = None,
@@ -103,17 +105,19 @@ def train_head(
 
     None takes the recipe's value. ``label``: label columns (None: "label", or the only one); each has its own split,
     and all their heads are trained in one bank. ``task``: "auto" (multilabel where a column holds lists, else
-    classification) or one kind for all columns. ``random``: so many combinations are drawn, each with every seed; then
-    a setting may be a Range, or "low:high". ``val`` and ``test``: shares of the labelled rows; the lowest validation
-    loss chooses each head's epoch and the best head, and only that head sees the test rows, once. That loss is one and
-    the same for all heads: weighted by class only where every head is trained with class_weight "balanced". ``folds``:
-    K folds of all rows but the test's in place of ``val``: every combination is trained K times, the lowest mean loss
-    wins, and one head with its settings is trained on all K folds together. ``group``: a kept or label column; rows
-    with one value stay on one side. ``split``: the seed by which texts (or groups) are dealt to the sides, 42 for None;
-    or ``split_column``: a kept or label column with the values train, val and test; or ``same_split``: a run whose
-    sides are taken over, by text. ``choose``: what chooses the epoch and the head on the validation rows, "loss" (the
-    lowest), "accuracy", "macro-f1" or for numbers "r2" (the highest). ``progress(done, total, rows)`` hears of
-    head-epochs, and of training rows summed over heads; ``tell`` of what is good to know before the training begins.
+    classification) or one kind for all columns; or kinds by column, like {"stars": "regression"}, "auto" for those that
+    it does not name. Numbers are learnt as such, and those of a kept column at all, only where that is asked for.
+    ``random``: so many combinations are drawn, each with every seed; then a setting may be a Range, or "low:high".
+    ``val`` and ``test``: shares of the labelled rows; the lowest validation loss chooses each head's epoch and the best
+    head, and only that head sees the test rows, once. That loss is one and the same for all heads: weighted by class
+    only where every head is trained with class_weight "balanced". ``folds``: K folds of all rows but the test's in
+    place of ``val``: every combination is trained K times, the lowest mean loss wins, and one head with its settings is
+    trained on all K folds together. ``group``: a kept or label column; rows with one value stay on one side. ``split``:
+    the seed by which texts (or groups) are dealt to the sides, 42 for None; or ``split_column``: a kept or label column
+    with the values train, val and test; or ``same_split``: a run whose sides are taken over, by text. ``choose``: what
+    chooses the epoch and the head on the validation rows, "loss" (the lowest), "accuracy", "macro-f1" or for numbers
+    "r2" (the highest). ``progress(done, total, rows)`` hears of head-epochs, and of training rows summed over heads;
+    ``tell`` of what is good to know before the training begins.
 
     ``run`` may be a run already: it is replaced, at the very end. ``resume``: heads that it holds, or that an
     interrupted training left beside it, are kept where they are exactly what would be trained again. Ctrl-C saves what
@@ -129,7 +133,8 @@ def train_head(
     common = {"batch_size": batch_size, "epochs": epochs, "standardize": standardize}
     settings = make_recipe(recipe, **sweep, **common, val=0.0 if folds else val, test=test)
     specs = settings.specs()  # an unusable value is said before anything is read
-    _check_settings(settings, task, folds, val, early_stop)
+    tasks = read_tasks(task)
+    _check_settings(settings, tasks, folds, val, early_stop)
     dealing = Dealing(split, split_column, None if same_split is None else str(same_split))
     check_dealing(dealing, val, test)
     chosen = choose.replace("-", "_")
@@ -138,28 +143,33 @@ def train_head(
     check_target(run)
     if recipe == "article" and dealing == Dealing() and val is None and test is None and group is None and not folds:
         dealing = Dealing(article=True)
-    plan = Plan(recipe, settings, specs, task, pooling, layer, group, folds, dealing, chosen)
+    plan = Plan(recipe, settings, specs, tasks, pooling, layer, group, folds, dealing, chosen)
     options = Options(early_stop or 0, engine, device, compute, threads)
     with run_lock(run), open_cache(cache) as opened:  # two trainings of one run: the second is told at once
         columns: list[Column] = []
         with times.of("reading"):
-            for name in _labels(opened, label, run):
+            for name in _labels(opened, label, run, tasks):
                 columns.append(Column(opened, name, plan, columns[0].data.x if columns else None))
             _check_choice(columns, choose, chosen)
         trainer = Trainer(columns, plan, options, Path(run), tell or (lambda line: None))
         return Job(opened, trainer, Path(run), times).execute(resume, progress, start)
 
 
-def _check_settings(settings: Recipe, task: str, folds: int | None, val: float | None, early_stop: int | None) -> None:
+def _check_settings(
+    settings: Recipe, tasks: Tasks, folds: int | None, val: float | None, early_stop: int | None
+) -> None:
     """Options that would do nothing are refused."""
     check_shares(settings.val, settings.test)
     if folds and val is not None:
         raise EmbedcacheError("--val and --folds: give one of them; folds take the place of the validation rows")
     if early_stop and not settings.val and not folds:
         raise EmbedcacheError("--early-stop needs validation rows: raise --val")
+    numbers = columns_of(tasks, "regression")
     for name, nothing in (("class_weight", ("none",)), ("label_smoothing", (0.0,))):
-        if task == "regression" and getattr(settings, name) != nothing:
-            raise EmbedcacheError(f"--{name.replace('_', '-')} is for classes: leave it out with --task regression")
+        if (numbers or tasks == "regression") and getattr(settings, name) != nothing:
+            apart = f", or train {' and '.join(numbers)} in a run of its own" if numbers else ""
+            option = name.replace("_", "-")
+            raise EmbedcacheError(f"--{option} is for classes: leave it out with --task {spelled(tasks)}{apart}")
 
 
 def _check_choice(columns: Sequence[Column], choose: str, chosen: str) -> None:
@@ -170,16 +180,29 @@ def _check_choice(columns: Sequence[Column], choose: str, chosen: str) -> None:
         raise EmbedcacheError(f"--choose {choose}: column {columns[0].label!r} is {what}; use {use}")
 
 
-def _labels(cache: Cache, label: str | Sequence[str] | None, run: str | Path) -> list[str | None]:
-    """The label columns that were named, [None] for none. A name may itself have a comma."""
+def _labels(cache: Cache, label: str | Sequence[str] | None, run: str | Path, tasks: Tasks) -> list[str]:
+    """The label columns that were named, else the usual one. A name may itself have a comma."""
     if label is None:
-        return [None]
+        kept = tasks == "regression" or bool(columns_of(tasks, "regression"))
+        names = [target_column(cache, None, "regression" if kept else "auto")]
+        return _check_named(names, tasks)
     whole = label if isinstance(label, str) else ",".join(label)
     names = [whole] if whole in (*cache.labels_names, *cache.column_names) else whole.split(",")
     if len(set(names)) < len(names):
         raise EmbedcacheError(f"--label {whole}: a column is named twice")
     check_target(run, names)
-    return list(names)
+    return _check_named(list(names), tasks)
+
+
+def _check_named(names: list[str], tasks: Tasks) -> list[str]:
+    """The columns, where every one that --task names is among them."""
+    for column, word in () if isinstance(tasks, str) else tasks.items():
+        if column not in names:
+            raise EmbedcacheError(
+                f"--task {column}={word}: {column!r} is not among the columns to be trained, "
+                f"{', '.join(names)}: add it, --label {','.join([*names, column])}"
+            )
+    return names
 
 
 @dataclass
@@ -272,7 +295,7 @@ class Job:
             "reading": self.reading.to_dict(),
             "recipe": report.recipe,
             "settings": self.trainer.plan.settings.to_dict(),
-            "options": {"task": self.trainer.plan.task, **_dealt(self.trainer.plan), **asdict(self.trainer.options)},
+            "options": {**_dealt(self.trainer.plan), **asdict(self.trainer.options)},
             "engine": bank.engine,
             "train_seconds": bank.seconds,
             "seconds": report.seconds,
@@ -321,9 +344,10 @@ def _contents(result: Result, bank: Bank, info: dict[str, Any]) -> Contents:
 
 
 def _dealt(plan: Plan) -> dict[str, Any]:
-    """The options that chose the split and the head."""
+    """The options that chose the tasks, the split and the head."""
     dealing = plan.dealing
-    return {"choose": plan.choose, "split": dealing.seed, "split_column": dealing.column, "same_split": dealing.run}
+    split = {"split": dealing.seed, "split_column": dealing.column, "same_split": dealing.run}
+    return {"task": spelled(plan.task), "choose": plan.choose, **split}
 
 
 def _draw_notes(plan: Plan) -> list[str]:

@@ -55,6 +55,9 @@ def _sides(column: Column, classes: Sequence[str]) -> Iterator[str]:
 def _heads(column: Column, entries: Sequence[Entry], report: ColumnReport) -> Iterator[str]:
     """Of the training and the choice."""
     split, best, plan = column.split, report.best, column.plan
+    if column.choose != plan.choose:
+        what = "numbers" if plan.choose == "r2" else "classes"
+        yield f"--choose {plan.choose.replace('_', '-')} is for {what}: of {column.label!r} the loss chose the head"
     diverged = sum(entry.status != "ok" for entry in entries)
     if diverged:
         yield f"heads that diverged, and are never chosen: {diverged:,} of {len(entries):,}; lower --lr"

@@ -39,5 +39,6 @@ def rows_of_today(rows: Sequence[dict[str, Any]], version: int, epoch: str) -> l
 
 def _one_later(values: dict[str, Any], name: str) -> dict[str, Any]:
     epoch = values.get(name)
-    number = isinstance(epoch, (int, float)) and not isinstance(epoch, bool)
-    return {**values, name: epoch + 1} if number else values
+    if isinstance(epoch, bool) or not isinstance(epoch, (int, float)):
+        return values
+    return {**values, name: epoch + 1}

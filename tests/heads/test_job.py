@@ -6,7 +6,7 @@ import csv
 import json
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -295,6 +295,93 @@ def test_columns_with_folds(cache: Path, tmp_path: Path) -> None:
     assert report.heads == 4
     for name in ("label", "tone"):
         assert list(load_heads(tmp_path / "run" / name)) == [f"head-00{i}/fold-{k}" for i in (0, 1) for k in range(3)]
+
+
+class TestColumnsOfEveryKind:
+    """Classes, lists and numbers in one bank: a label column of numbers, and a kept one."""
+
+    settings: ClassVar[dict[str, Any]] = {"hidden": [0, 8], "lr": 1e-2, "epochs": 5, "early_stop": 2}
+    kinds: ClassVar[dict[str, str]] = {
+        "label": "classification", "tags": "multilabel", "score": "regression", "price": "regression"
+    }  # fmt: skip
+
+    @pytest.fixture(scope="class")
+    def priced(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        texts, x, labels = labelled()
+        columns: dict[str, list[Any]] = {
+            "label": labels,
+            "tags": [
+                ["good", "odd"] if i % 2 else ["odd"] if label == "positive" else [] for i, label in enumerate(labels)
+            ],
+            "score": [str(i % 5) for i in range(len(texts))],
+        }
+        path = tmp_path_factory.mktemp("priced") / "c.h5"
+        return make_cache(path, texts, x, columns, columns={"price": [f"{v:.3f}" for v in x[:, 0].astype(float)]})
+
+    @pytest.mark.parametrize(
+        "task", [{"score": "regression", "price": "regression"}, "score=regression,price=regression,tags=multilabel"]
+    )
+    def test_each_head_is_that_of_its_column_alone(self, priced: Path, tmp_path: Path, task: Any) -> None:
+        report = train_head(
+            priced, tmp_path / "run", label=list(self.kinds), task=task, choose="macro-f1", **self.settings
+        )
+        assert {name: column.kind for name, column in report.columns.items()} == self.kinds
+        for name, kind in self.kinds.items():
+            regression = kind == "regression"
+            choose = "loss" if regression else "macro-f1"
+            more = {"task": "regression" if regression else "auto", "choose": choose}
+            alone = train_head(priced, tmp_path / name, label=name, **more, **self.settings)
+            assert alone.kind == kind
+            one, other = Path(report.run) / name, Path(alone.run)
+            for file in ("heads.safetensors", "leaderboard.csv", "history.csv", "evaluations.json"):
+                assert (one / file).read_bytes() == (other / file).read_bytes(), (name, file)
+            said = f"--choose macro-f1 is for classes: of {name!r} the loss chose the head"
+            assert (said in report.columns[name].notes) == regression
+        info = load_run(report.run).info
+        every: dict[str, Any] = {"label": list(self.kinds), "choose": "macro-f1", **self.settings}
+        again = train_head(priced, tmp_path / "run", task=info["options"]["task"], resume=True, **every)
+        assert again.kept == again.heads == 8
+
+    def test_numbers_are_numbers_only_where_that_is_asked_for(self, priced: Path, tmp_path: Path) -> None:
+        report = train_head(priced, tmp_path / "run", label="label,score", hidden=0, epochs=1)
+        assert [column.kind for column in report.columns.values()] == ["classification"] * 2
+        with pytest.raises(
+            EmbedcacheError, match=r"'price' is a kept column .* --task price=regression learns its num"
+        ):
+            train_head(priced, tmp_path / "run", label="label,price", task={"label": "auto"})
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            (
+                {"class_weight": "balanced"},
+                "--class-weight is for classes: .*--task price=regression, or train price in",
+            ),
+            ({"label_smoothing": 0.1}, "--label-smoothing is for classes: "),
+            (
+                {"task": {"price": "regression", "tags": "classification"}},
+                "column 'tags' holds lists: leave --task out",
+            ),
+            ({"task": {"price": "regression", "tags": "regression"}}, "'tags' holds lists, .*--task COLUMN=regression"),
+            (
+                {"task": "price=regression,stars=regression"},
+                "stars.* not among the columns to be trained, label, tags, pr",
+            ),
+            ({"task": {"price": "ranking"}}, "--task price=ranking: use auto, classification"),
+            ({"task": "price=ranking"}, "--task price=ranking: use auto, classification"),
+            ({"task": 3}, "--task 3: use"),
+            (
+                {"task": "price=regression", "label": None},
+                "not among the columns to be trained, label: add it, --label label,pr",
+            ),
+        ],
+        ids=str,
+    )
+    def test_what_makes_no_sense(self, priced: Path, tmp_path: Path, options: dict[str, Any], message: str) -> None:
+        every: dict[str, Any] = {"label": ["label", "tags", "price"], "task": {"price": "regression"}, **options}
+        with pytest.raises(EmbedcacheError, match=message):
+            train_head(priced, tmp_path / "run", **every)
+        assert not (tmp_path / "run").exists()
 
 
 # ---- several labels a row, and numbers ----
