@@ -358,6 +358,6 @@ def _draw_notes(plan: Plan) -> list[str]:
     if every is not None and every > len(plan.specs) and (notes or not settings.random):
         notes.append(
             f"{every:,} combinations are {len(plan.specs):,} different heads: linear probes (hidden 0) have no "
-            f"dropout, so {every - len(plan.specs):,} that differ in it alone were not trained again"
+            "dropout, so those that differ in it alone are one"
         )
     return notes

@@ -104,8 +104,8 @@ def test_combinations_that_are_the_same_head_are_trained_once(cache: Path, tmp_p
     report = train_head(cache, tmp_path / "run", hidden=[0, 8], dropout=[0, 0.1, 0.3], seed=[0, 1], epochs=2)
     said = [note for note in report.notes if "combinations" in note]
     assert said == [
-        "12 combinations are 8 different heads: linear probes (hidden 0) have no dropout, so 4 that differ in it alone "
-        "were not trained again"
+        "12 combinations are 8 different heads: linear probes (hidden 0) have no dropout, so those that differ in it "
+        "alone are one"
     ]
     rows = read_leaderboard(load_run(report.run))
     assert report.heads == len(rows) == len(load_heads(report.run)) == 8
