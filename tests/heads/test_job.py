@@ -182,7 +182,7 @@ def test_groups_and_folds(cache: Path, tmp_path: Path) -> None:
 
 def test_without_validation_the_last_epoch_is_kept(cache: Path, tmp_path: Path) -> None:
     report = train_head(cache, tmp_path / "run", hidden=8, lr=[1e-2, 1e-3], epochs=2, val=0, test=0)
-    assert report.split["train"] == 393 and report.best["val_loss"] is None and report.best["best_epoch"] == 1
+    assert report.split["train"] == 393 and report.best["val_loss"] is None and report.best["best_epoch"] == 2
     assert report.best["hyperparameters"]["lr"] == 1e-2
     assert any("no validation rows" in note for note in report.notes)
     assert not any("validation scores" in note for note in report.notes)  # there are none
@@ -297,6 +297,20 @@ def test_columns_with_folds(cache: Path, tmp_path: Path) -> None:
         assert list(load_heads(tmp_path / "run" / name)) == [f"head-00{i}/fold-{k}" for i in (0, 1) for k in range(3)]
 
 
+@pytest.fixture(scope="module")
+def priced(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    texts, x, labels = labelled()
+    columns: dict[str, list[Any]] = {
+        "label": labels,
+        "tags": [
+            ["good", "odd"] if i % 2 else ["odd"] if label == "positive" else [] for i, label in enumerate(labels)
+        ],
+        "score": [str(i % 5) for i in range(len(texts))],
+    }
+    path = tmp_path_factory.mktemp("priced") / "c.h5"
+    return make_cache(path, texts, x, columns, columns={"price": [f"{v:.3f}" for v in x[:, 0].astype(float)]})
+
+
 class TestColumnsOfEveryKind:
     """Classes, lists and numbers in one bank: a label column of numbers, and a kept one."""
 
@@ -304,19 +318,6 @@ class TestColumnsOfEveryKind:
     kinds: ClassVar[dict[str, str]] = {
         "label": "classification", "tags": "multilabel", "score": "regression", "price": "regression"
     }  # fmt: skip
-
-    @pytest.fixture(scope="class")
-    def priced(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
-        texts, x, labels = labelled()
-        columns: dict[str, list[Any]] = {
-            "label": labels,
-            "tags": [
-                ["good", "odd"] if i % 2 else ["odd"] if label == "positive" else [] for i, label in enumerate(labels)
-            ],
-            "score": [str(i % 5) for i in range(len(texts))],
-        }
-        path = tmp_path_factory.mktemp("priced") / "c.h5"
-        return make_cache(path, texts, x, columns, columns={"price": [f"{v:.3f}" for v in x[:, 0].astype(float)]})
 
     @pytest.mark.parametrize(
         "task", [{"score": "regression", "price": "regression"}, "score=regression,price=regression,tags=multilabel"]
