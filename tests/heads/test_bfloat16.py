@@ -103,7 +103,7 @@ class TestSameBits:
         heads = [(spec, i % 2) for i, spec in enumerate(specs)]
         bank = engine.train(tasks, heads, epochs=2, compute="bfloat16", threads=1)
         assert same_heads(bank, engine.train(tasks, heads, epochs=2, compute="bfloat16", threads=2))
-        for i in (9, 23):
+        for i in (3, 9, 19):
             assert same_heads(engine.train(tasks, [heads[i]], epochs=2, compute="bfloat16"), bank, pick_b=[i])
 
     @pytest.mark.parametrize("batch_size", [31, 64])

@@ -25,7 +25,8 @@ from embedcache.heads.train import EngineWarning, train_bank, train_heads
 class TestSameBits:
     def test_alone_and_among_63_others(self, engine: Engine) -> None:
         tasks = [make_task(150, 50, 3, n_val=40), make_task(90, 50, 2, seed=1)]
-        specs = head_grid(hidden=[0, 37, 64, 96], lr=[1e-3, 1e-2], dropout=[0.0, 0.2], seed=range(4))
+        specs = head_grid(hidden=0, lr=[1e-3, 1e-2], seed=range(8))
+        specs += head_grid(hidden=[37, 64, 96], lr=[1e-3, 1e-2], dropout=[0.0, 0.2], seed=range(4))
         bank = engine.train(tasks, [(spec, i % 2) for i, spec in enumerate(specs)], epochs=2)
         assert len(bank.heads) == 64
         for i in (0, 21, 63):
