@@ -131,7 +131,7 @@ def test_cells_that_are_no_lists(extract: Any, tmp_path: Path, content: str, wor
         (["--label", "label", "--task", "multilabel"], ["'label'", "one label a row"]),
         (["--label", "label", "--task", "regression"], ["row 0", "'negative'", "no finite number"]),
         (["--label", "film", "--task", "regression"], ["row 0", "'film 0'", "no finite number"]),
-        (["--label", "price"], ["'price'", "kept column", "--task regression"]),
+        (["--label", "price"], ["'price'", "kept column", "--task price=regression"]),
         (["--label", "prise", "--task", "regression"], ["'prise'", "price"]),
         (["--label", "label", "--group", "topics"], ["--group topics", "lists"]),
     ],

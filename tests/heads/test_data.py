@@ -141,7 +141,7 @@ def test_groups(path: Path) -> None:
         ("none", "auto", "no row of .* has a label in column 'none'"),
         ("empty", "auto", "no row of .* has a label in column 'empty'"),
         ("same list", "auto", "the same list in all 5 labelled rows"),
-        ("price", "auto", "'price' is a kept column of .* --task regression learns its numbers"),
+        ("price", "auto", "'price' is a kept column of .* --task price=regression learns its numbers"),
         ("pric", "regression", "no column 'pric'; it has .*number.*price"),
         ("pric", "auto", r"no label column 'pric'; it has empty, label, none, number, same, same list, topics$"),
         ("label", "ranking", "--task ranking: use auto, classification, multilabel or regression"),
