@@ -47,6 +47,7 @@ class Plan:
     folds: int | None
     dealing: Dealing
     choose: str  # loss, accuracy, macro_f1 or r2
+    automatic: str = ""  # what was chosen for the data, in words
 
     @property
     def class_weight(self) -> str:

@@ -12,16 +12,20 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from embedcache import __version__
 from embedcache.cache import Cache, open_cache
 from embedcache.cache.labels import label_counts
+from embedcache.cache.strings import first_rows
 from embedcache.cache.tokens import reading_of
 from embedcache.common.label_names import label_notes
 from embedcache.common.reading import Reading
 from embedcache.errors import EmbedcacheError
+from embedcache.heads.automatic import Automatic, settle
 from embedcache.heads.column import CHOICES, Column, ColumnReport, Plan
-from embedcache.heads.data import target_column
-from embedcache.heads.kinds import Tasks, columns_of, read_tasks, spelled
+from embedcache.heads.data import Data, load_data, target_column
+from embedcache.heads.kinds import Tasks, columns_of, read_tasks, spelled, task_of
 from embedcache.heads.leaderboard import Entry, evaluations, history_rows
 from embedcache.heads.predictions import Predictions
 from embedcache.heads.recipes import Recipe, make_recipe
@@ -132,7 +136,7 @@ def train_head(
     }  # fmt: skip
     common = {"batch_size": batch_size, "epochs": epochs, "standardize": standardize}
     settings = make_recipe(recipe, **sweep, **common, val=0.0 if folds else val, test=test)
-    specs = settings.specs()  # an unusable value is said before anything is read
+    settings.specs()  # an unusable value is said before anything is read
     tasks = read_tasks(task)
     _check_settings(settings, tasks, folds, val, early_stop)
     dealing = Dealing(split, split_column, None if same_split is None else str(same_split))
@@ -143,16 +147,40 @@ def train_head(
     check_target(run)
     if recipe == "article" and dealing == Dealing() and val is None and test is None and group is None and not folds:
         dealing = Dealing(article=True)
-    plan = Plan(recipe, settings, specs, tasks, pooling, layer, group, folds, dealing, chosen)
-    options = Options(early_stop or 0, engine, device, compute, threads)
+    given = {
+        **sweep, **common, "val": val, "folds": folds, "split_column": split_column, "same_split": same_split,
+    }  # fmt: skip
+    named = {name for name, value in given.items() if value is not None}
     with run_lock(run), open_cache(cache) as opened:  # two trainings of one run: the second is told at once
         columns: list[Column] = []
         with times.of("reading"):
-            for name in _labels(opened, label, run, tasks):
+            names = _labels(opened, label, run, tasks)
+            settled = Automatic(settings, folds, early_stop or 0)
+            if recipe == "default":
+                data = [load_data(opened, name, pooling, layer, group, task_of(tasks, name or "")) for name in names]
+                settled = settle(
+                    settings,
+                    named,
+                    [int(one.labelled.sum()) for one in data],
+                    [_units(opened, one) for one in data],
+                    folds=folds,
+                    early_stop=early_stop,
+                    regression=all(one.kind == "regression" for one in data),
+                )
+            settings, folds, said = settled.settings, settled.folds, settled.said
+            plan = Plan(recipe, settings, settings.specs(), tasks, pooling, layer, group, folds, dealing, chosen, said)
+            options = Options(settled.early_stop, engine, device, compute, threads)
+            for name in names:
                 columns.append(Column(opened, name, plan, columns[0].data.x if columns else None))
             _check_choice(columns, choose, chosen)
         trainer = Trainer(columns, plan, options, Path(run), tell or (lambda line: None))
         return Job(opened, trainer, Path(run), times).execute(resume, progress, start)
+
+
+def _units(cache: Cache, data: Data) -> int:
+    """Different texts, or groups, of the labelled rows."""
+    keys = (cache.hashes if data.keys is None else data.keys)[data.labelled]
+    return len(np.unique(first_rows(keys)))
 
 
 def _check_settings(
@@ -248,7 +276,9 @@ class Job:
 
     def _report(self, results: Sequence[Result], bank: Bank, start: float) -> HeadReport:
         first, plan = results[0], self.trainer.plan
-        first.report.notes = [*_draw_notes(plan), *bank.notes, *first.report.notes, *self._data_notes(results)]
+        said = [plan.automatic] if plan.automatic else []
+        notes = [*said, *_draw_notes(plan), *bank.notes, *first.report.notes]
+        first.report.notes = [*notes, *self._data_notes(results)]
         return HeadReport(
             **vars(first.report),
             run=str(self.run),
@@ -295,6 +325,7 @@ class Job:
             "reading": self.reading.to_dict(),
             "recipe": report.recipe,
             "settings": self.trainer.plan.settings.to_dict(),
+            "automatic": self.trainer.plan.automatic or None,
             "options": {**_dealt(self.trainer.plan), **asdict(self.trainer.options)},
             "engine": bank.engine,
             "train_seconds": bank.seconds,

@@ -22,14 +22,19 @@ OUTPUTS = 2**26  # logits held at a time: 256 MB
 BUDGET = 20.0
 SECONDS_PER_HEAD, SECONDS_PER_ROW, SECONDS_PER_OUTPUT, SECONDS_PER_PRODUCT = 5e-3, 4e-6, 1e-7, 2e-11
 MAX_VALUES = 5_000_000  # in evaluations.json
+# The training loss is still falling where the last tenth of the epochs took off so much of it, or of its whole fall (a
+# rate far too low is a straight line: a tenth of the fall in every tenth).
+FALLING, STRAIGHT, NOISE = 0.01, 0.05, 1e-4
 
 
 @dataclass
 class Entry:
     """One combination of settings.
 
-    ``heads``: one per fold. Numbers are means over them; best_epoch counts from 1. ``scores``: those of HISTORY, NaN
-    where there is none; train_loss is the last epoch's, the others are of the epoch that is kept. ``evaluation``: of
+    ``heads``: one per fold. Numbers are means over them. best_epoch counts from 1; of several folds it is the one epoch
+    that is best in their mean curve: each fold's own best would flatter the head, and overstate how long to train on
+    all rows. ``scores``: those of HISTORY, NaN where there is none; train_loss is the last epoch's, the others are of
+    the epoch that is kept. ``evaluation``: of
     the validation rows (folds: of every row, by the head that did not train on it), with the temperature fitted there;
     None without such rows and past the budget.
     """
@@ -42,6 +47,16 @@ class Entry:
     best_epoch: float
     epochs_run: float
     evaluation: Evaluation | None = None
+
+    def converged(self, epochs: int) -> bool:
+        """False where the last of so many epochs is the best and the training loss was still clearly falling there."""
+        if self.status != "ok" or min(head.epochs_run for head in self.heads) < epochs:
+            return True  # it stopped early, or blew up
+        loss = np.mean([head.history["train_loss"][:epochs] for head in self.heads], axis=0)
+        if self.best_epoch < epochs or epochs == 1:
+            return self.best_epoch < epochs
+        fell, whole = loss[-1 - max(1, epochs // 10)] - loss[-1], loss[0] - loss[-1]
+        return bool(fell <= max(NOISE * loss[-1], min(FALLING * loss[-1], STRAIGHT * whole)))
 
     @property
     def kind(self) -> str:
@@ -97,7 +112,9 @@ def make_leaderboard(heads: Sequence[TrainedHead], tasks: Sequence[Task], choose
     """
     folds = len(tasks)
     digits = max(3, len(str(len(heads) // folds - 1)))
-    entries = [_entry(f"head-{i:0{digits}d}", heads[i * folds : (i + 1) * folds]) for i in range(len(heads) // folds)]
+    entries = [
+        _entry(f"head-{i:0{digits}d}", heads[i * folds : (i + 1) * folds], choose) for i in range(len(heads) // folds)
+    ]
     entries.sort(key=lambda entry: _rank(entry, choose))
     _evaluate(entries, tasks)
     return entries
@@ -163,8 +180,12 @@ def predict_rows(heads: Sequence[TrainedHead], x: np.ndarray, rows: np.ndarray) 
     return outputs
 
 
-def _entry(name: str, heads: Sequence[TrainedHead]) -> Entry:
-    scores = {key: _mean([_kept(head, key) for head in heads]) for key in HISTORY}
+def _entry(name: str, heads: Sequence[TrainedHead], choose: str) -> Entry:
+    if len(heads) > 1 and all(head.status == "ok" and np.isfinite(head.val_loss) for head in heads):
+        best, scores = _common_epoch(heads, choose)
+    else:
+        best = _mean([head.best_epoch for head in heads])
+        scores = {key: _mean([_kept(head, key) for head in heads]) for key in HISTORY}
     scores["train_loss"] = _mean([head.history["train_loss"][-1] if head.epochs_run else np.nan for head in heads])
     bad = [head.status for head in heads if head.status != "ok"]
     return Entry(
@@ -173,9 +194,24 @@ def _entry(name: str, heads: Sequence[TrainedHead]) -> Entry:
         heads=list(heads),
         status=bad[0] if bad else "ok",
         scores=scores,
-        best_epoch=_mean([head.best_epoch for head in heads]),
+        best_epoch=best,
         epochs_run=_mean([head.epochs_run for head in heads]),
     )
+
+
+def _common_epoch(heads: Sequence[TrainedHead], choose: str) -> tuple[float, dict[str, float]]:
+    """The epoch, from 1, that is best in the mean over the folds, and the mean scores there.
+
+    Of the epochs that every fold has run: none stopped before its patience was over.
+    """
+    run = min(head.epochs_run for head in heads)
+    curves = {
+        key: np.array([head.history.get(key, [np.nan] * run)[:run] for head in heads], np.float64).mean(axis=0)
+        for key in HISTORY
+    }
+    score = np.zeros(run) if choose == "loss" else np.nan_to_num(curves[f"val_{choose}"], nan=-np.inf)
+    best = int(np.lexsort((curves["val_loss"], -score))[0])
+    return float(best + 1), {key: float(curve[best]) for key, curve in curves.items()}
 
 
 def _kept(head: TrainedHead, key: str) -> float:

@@ -64,12 +64,27 @@ def _heads(column: Column, entries: Sequence[Entry], report: ColumnReport) -> It
     evaluated = sum(entry.evaluation is not None for entry in entries)
     if evaluated and evaluated < len(entries) - diverged:
         yield f"to save time, only the first {evaluated:,} heads have a calibration in leaderboard.csv"
+    epochs, last = plan.settings.epochs, not plan.folds and best["best_epoch"] == plan.settings.epochs
     if best["val_loss"] is None:
         yield "no validation rows: the last epoch is kept, and the lowest training loss chose the head"
-    elif not plan.folds and best["best_epoch"] == plan.settings.epochs:
+    elif last and entries[0].converged(epochs):
         yield "the best epoch was the last one: more --epochs or a higher --lr may do better"
+    yield from _unfinished(entries, epochs)
     if not len(split.test) and best["val_loss"] is not None:
         yield "no test rows: the validation scores also chose the head, so they flatter it (--test 0.1)"
+
+
+def _unfinished(entries: Sequence[Entry], epochs: int) -> Iterator[str]:
+    """Heads whose training ended before they had learnt what they could."""
+    short = [entry for entry in entries if not entry.converged(epochs)]
+    if not short:
+        return
+    which = f"{len(short):,} of {len(entries):,} heads" if len(entries) > 1 else "the head"
+    chosen = ", the chosen one among them," if len(entries) > 1 and entries[0] in short else ""
+    yield (
+        f"{which}{chosen} had not converged: after {epochs:,} epochs the training loss was still falling, and the last "
+        "epoch was the best; more --epochs with --early-stop, or a higher --lr"
+    )
 
 
 def _never_predicted(judged: dict[str, Judged], classes: Sequence[str], kind: str) -> Iterator[str]:

@@ -192,7 +192,7 @@ class Trainer:
         )
 
     def train_again(self, column: Column, winner: Entry) -> TrainedHead:
-        """The winning settings on all folds together, for as many epochs as were best on average."""
+        """The winning settings on all folds together, for as many epochs as are best in their mean curve."""
         epochs = max(1, round(winner.best_epoch))
         task = column.task(column.split)
         result, _ = self._train([task], [(winner.spec, 0)], epochs, early_stop=0)
