@@ -252,7 +252,18 @@ def made(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Path:
         "extract", folder / "reviews.csv", "-o", folder / "reviews.h5", "--model", tiny_bert,
         "--keep", "film", "--pooling", "cls,mean",
     )  # fmt: skip
-    document("train-head", folder / "reviews.h5", "-o", folder / "run", "--lr", "1e-3,1e-2", "--hidden", "0,16")
+    document(
+        "train-head",
+        folder / "reviews.h5",
+        "-o",
+        folder / "run",
+        "--lr",
+        "1e-3,1e-2",
+        "--hidden",
+        "0,16",
+        "--epochs",
+        15,
+    )
     return folder
 
 

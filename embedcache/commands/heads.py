@@ -40,8 +40,12 @@ RATE = Number(float, 0, above=True)
     "where a column holds lists, else classification.",
 )
 @click.option("--recipe", type=click.Choice(["default", "article"]), default="default", show_default=True)
-@click.option("--hidden", type=SweepList(Number(int, 0, 65537)), help="Hidden units; 0 is a linear probe.")
-@click.option("--lr", type=SweepList(RATE), help="Learning rates.")
+@click.option(
+    "--hidden",
+    type=SweepList(Number(int, 0, 65537)),
+    help="Hidden units; 0 is a linear probe.  [default: by the rows, 0,512]",
+)
+@click.option("--lr", type=SweepList(RATE), help="Learning rates.  [default: by the rows, 1e-4,3e-4]")
 @click.option("--dropout", type=SweepList(FRACTION))
 @click.option("--weight-decay", type=SweepList(Number(float, 0)))
 @click.option("--label-smoothing", type=SweepList(FRACTION), help="Share of a label that is spread over all of them.")
@@ -57,7 +61,7 @@ RATE = Number(float, 0, above=True)
 @click.option("--seed", type=CommaList(Number(int, 0, 2**63)))
 @click.option("--random", type=COUNT, metavar="N", help="Draw N combinations, each with every --seed, in place of all.")
 @click.option("--batch-size", type=COUNT)
-@click.option("--epochs", type=COUNT)
+@click.option("--epochs", type=COUNT, help="Named, nothing is left to the number of rows.  [default: by the rows]")
 @click.option("--val", type=FRACTION, help="Share of the rows to validate on.")
 @click.option("--test", type=FRACTION, help="Share of the rows to score the chosen head on, once.")
 @click.option(
@@ -75,7 +79,12 @@ RATE = Number(float, 0, above=True)
     help="The validation score by which epoch and head are chosen.",
 )
 @click.option("--standardize/--no-standardize", default=None, help="Zero mean, unit variance for every feature.")
-@click.option("--early-stop", type=Number(int, 0), metavar="N", help="Stop a head after N epochs without gain.")
+@click.option(
+    "--early-stop",
+    type=Number(int, 0),
+    metavar="N",
+    help="Stop a head after N epochs without gain.  [default: by the rows]",
+)
 @pooling_option
 @click.option("--layers", "layer", type=Number(int, -1000), default=-1, show_default=True)
 @click.option("--engine", type=click.Choice(["auto", "native", "torch"]), default="auto", show_default=True)
@@ -89,7 +98,8 @@ RATE = Number(float, 0, above=True)
 def train_head(as_json: bool, cache: str, run: str, **options: Any) -> None:
     """Train a head for every combination of the comma lists, all at once.
 
-    What is not named comes from the recipe.
+    What is not named comes from the recipe, which by default follows the
+    number of rows: epochs, early stopping, folds below 1,000 rows, four heads.
 
     \b
       embedcache train-head C.h5 -o RUN --lr 1e-4,1e-3 --seed 0,1,2   six heads
