@@ -1,4 +1,4 @@
-"""The main job on real reviews: embed 4,000 of them once, train 48 heads, label two sentences, find similar reviews."""
+"""The main job on real reviews: embed 4,000 of them once, train 40 heads, label two sentences, find similar reviews."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def main() -> None:
         f"""
 That took {time.perf_counter() - start:.0f} s. What was made, in demo/out:
   reviews.h5  the cache: 4,000 reviews and their vectors, one ordinary HDF5 file (embedcache info {cache})
-  heads/      48 trained heads: best.safetensors, heads.safetensors, run.json, and what is known of each of them in
+  heads/      40 trained heads: best.safetensors, heads.safetensors, run.json, and what is known of each of them in
               report.html (open it: curves, mistakes with their texts), README.md, leaderboard.csv, history.csv
 
 Try next, with . .venv/bin/activate:
