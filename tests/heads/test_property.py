@@ -64,7 +64,14 @@ def test_any_shape_and_option(data: st.DataObject, isa: str, batch_size: int, th
     if task.val is not None:
         np.testing.assert_allclose(result.history["val_loss"][0], reference.val_loss, rtol=1e-4)
     elif task.mean is None:  # else the weights come back folded
-        assert distance(result.heads[0].weights, reference.weights, reference.initial) < 1e-3
+        # A probe's biases start where the gradient of all rows together is 0: of a batch that holds them all, AdamW's
+        # first step there is rounding divided by itself.
+        undecided = {"b2"} if not spec.hidden and batch_size >= len(task.train.rows) else set()
+        weights, expected, initial = (
+            {name: array for name, array in one.items() if name not in undecided}
+            for one in (result.heads[0].weights, reference.weights, reference.initial)
+        )
+        assert distance(weights, expected, initial) < 1e-3
 
 
 @settings(max_examples=25, deadline=None, derandomize=True)
