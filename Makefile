@@ -19,9 +19,10 @@ test: .venv/installed
 test-all: .venv/installed
 	$(BIN)/python -m pytest -m "slow or not slow"
 
-# Kills, flipped bits, full disks, signals, two writers, at length.
+# Kills, flipped bits, full disks, signals, two writers, hostile files, odd environments, little memory: at length, each
+# with its seeds. The short forms are in test.
 test-faults: .venv/installed
-	$(BIN)/python -m pytest -m "slow or not slow" tests/faults tests/test_extract_faults.py tests/cache
+	$(BIN)/python -m pytest -m "slow or not slow" tests/faults tests/test_extract_faults.py tests/test_workers.py tests/cache
 
 # Spoilt caches, tables and models; what breaks something is kept.
 fuzz: .venv/installed
