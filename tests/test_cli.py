@@ -44,7 +44,7 @@ def test_json_fields_are_the_pinned_ones(made: Path, tiny_bert: Path, tmp_path: 
 
 
 def test_every_combination_is_a_head(made: Path, tmp_path: Path) -> None:
-    sweep = ["--hidden", "0,8", "--lr", "1e-3,1e-2", "--dropout", "0,0.1", "--weight-decay", "0,0.1", "--seed", "0,1,2"]
+    sweep = ["--hidden", "4,8", "--lr", "1e-3,1e-2", "--dropout", "0,0.1", "--weight-decay", "0,0.1", "--seed", "0,1,2"]
     assert document("train-head", made / "reviews.h5", "-o", tmp_path / "r", "--epochs", "1", *sweep)["heads"] == 48
     with (tmp_path / "r" / "leaderboard.csv").open(encoding="utf-8") as file:
         assert len(list(csv.DictReader(file))) == 48
