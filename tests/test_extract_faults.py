@@ -171,5 +171,5 @@ def test_no_such_folder(run, tmp_path, tiny_bert):
     table = write_csv(tmp_path / "table.csv", make_reviews(3))
     with pytest.raises(EmbedcacheError, match="no such folder"):
         extract(table, tmp_path / "no" / "c.h5", model=tiny_bert)
-    with pytest.raises(EmbedcacheError, match="is not a file"):
+    with pytest.raises(EmbedcacheError, match="it is a folder"):
         extract(table, tmp_path, model=tiny_bert)
