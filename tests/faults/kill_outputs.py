@@ -52,7 +52,7 @@ class Killer:
 
     def kill(self, times: int) -> dict[str, int]:
         while self.counts["kills"] < times:
-            status = self.forked(self.rng.uniform(0, self.seconds / 2))
+            status = self.forked(self.rng.uniform(0, self.seconds))
             assert status in (0, signal.SIGKILL), status
             names = {path.name for path in self.folder.iterdir()}
             assert names <= {self.output.name, f".{self.output.name}.partial", "resumed"}, names
