@@ -120,18 +120,12 @@ def info(as_json: bool, cache: str) -> None:
       embedcache info reviews.h5 --json
     """
     from embedcache.cache import open_cache
+    from embedcache.cache.notes import data_notes
     from embedcache.cache.tokens import reading_of
-    from embedcache.common.label_names import label_notes
 
     with open_cache(cache) as opened:
-        reading = reading_of(opened)
-        document = opened.info() | {"reading": reading.to_dict()}
-    notes = [
-        note
-        for name, label in document["labels"].items()
-        for note in label_notes(name, list(label["classes"]), list(label["classes"].values()))
-    ]
-    document["notes"] = [*notes, *reading.notes()]
+        about = {"reading": reading_of(opened).to_dict(), "notes": data_notes(opened)}
+        document = opened.info() | about
     if as_json:
         emit(document)
     else:

@@ -13,6 +13,7 @@ from embedcache.cache import Cache, open_cache
 from embedcache.cache.labels import unlabelled
 from embedcache.cache.strings import first_rows, hash_texts
 from embedcache.classifier import Classifier, check_same_encoder
+from embedcache.common.reading import Reading
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.run import Run
 from embedcache.table import Columns, Label, read_rows
@@ -33,6 +34,7 @@ class Gold:
         labels: their gold, one label, a tuple of labels, or a number as text.
         hashes: uint8 [n, 16] of the texts. groups: int64 [n], -1 for none, or None.
         vectors: run -> its vectors [n, D] of these rows, read from a cache or encoded.
+        readings: what each encoder that was asked for vectors read of the texts.
     """
 
     source: str
@@ -44,6 +46,7 @@ class Gold:
     hashes: np.ndarray
     groups: np.ndarray | None
     vectors: Callable[[Run], np.ndarray] = field(repr=False)
+    readings: list[Reading] = field(default_factory=list)
 
     @property
     def units(self) -> np.ndarray | None:
@@ -67,6 +70,7 @@ class Gold:
             self.hashes[rows],
             None if self.groups is None else self.groups[rows],
             lambda run: get(run)[rows],
+            self.readings,
         )
 
 
@@ -126,19 +130,24 @@ def read_table(
     _check_rows(path, label, np.array(rows))
     chosen = [texts[i] for i in rows]
     encoded: dict[tuple[Any, ...], np.ndarray] = {}
+    readings: list[Reading] = []
 
     def vectors(run: Run) -> np.ndarray:
         info = run.info
         key = (str(sorted(info["encoder"]["identity"].items(), key=str)), info["pooling"], info["layer"], info["dtype"])
         if key not in encoded:
             classifier = classifiers(run)
-            parts = []
+            parts, read = [], None
             for start in range(0, len(chosen), ENCODED_ROWS):
-                parts.append(classifier.encode(chosen[start : start + ENCODED_ROWS]))
+                found, some = classifier.encode_counted(chosen[start : start + ENCODED_ROWS])
+                parts.append(found)
+                read = some if read is None else read + some
                 if tell is not None:
                     done = min(start + ENCODED_ROWS, len(chosen))
                     tell(done, len(chosen), done)
             encoded[key] = np.concatenate(parts)
+            if read is not None:
+                readings.append(read)
         return encoded[key]
 
     return Gold(
@@ -151,6 +160,7 @@ def read_table(
         hash_texts([one.encode() for one in chosen]),
         None if group is None else _numbers([groups[i] for i in rows]),
         vectors,
+        readings,
     )
 
 

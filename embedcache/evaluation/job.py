@@ -115,7 +115,8 @@ def evaluate(
     )
     for first, second in combinations(scored, 2):
         report.comparisons += _compare(first, second)
-    report.notes = _notes(report, scored)
+    cut = dict.fromkeys(note for read in gold.readings for note in read.notes(advise=False))
+    report.notes = [*_notes(report, scored), *cut]
     report.seconds = time.perf_counter() - start
     if output is not None:
         from embedcache.evaluation.page import write_page

@@ -16,10 +16,9 @@ import numpy as np
 
 from embedcache import __version__
 from embedcache.cache import Cache, open_cache
-from embedcache.cache.labels import label_counts
+from embedcache.cache.notes import data_notes
 from embedcache.cache.strings import first_rows
 from embedcache.cache.tokens import reading_of
-from embedcache.common.label_names import label_notes
 from embedcache.common.reading import Reading
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.automatic import Automatic, settle
@@ -278,7 +277,7 @@ class Job:
         first, plan = results[0], self.trainer.plan
         said = [plan.automatic] if plan.automatic else []
         notes = [*said, *_draw_notes(plan), *bank.notes, *first.report.notes]
-        first.report.notes = [*notes, *self._data_notes(results)]
+        first.report.notes = [*notes, *data_notes(self.cache, [one.column.label for one in results])]
         return HeadReport(
             **vars(first.report),
             run=str(self.run),
@@ -305,15 +304,6 @@ class Job:
                 f"{error}; the {len(heads):,} trained heads are kept in {path}: make room, then the same command with "
                 "--resume writes the run"
             ) from error
-
-    def _data_notes(self, results: Sequence[Result]) -> list[str]:
-        """What is odd about the texts and the classes."""
-        notes = self.reading.notes()
-        for name in [result.column.label for result in results]:
-            if name in self.cache.labels_names:
-                codes, classes = self.cache.labels(name)
-                notes += label_notes(name, classes, label_counts(codes, len(classes)).tolist())
-        return notes
 
     def _write(self, results: Sequence[Result], report: HeadReport, bank: Bank) -> None:
         """The run directory. run.json holds what is needed to do it all again."""

@@ -18,6 +18,7 @@ from prometheus_client import generate_latest
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from embedcache import __version__
+from embedcache.cache.notes import data_notes
 from embedcache.classifier import Prediction
 from embedcache.errors import EmbedcacheError
 from embedcache.search import Query
@@ -265,6 +266,7 @@ def _info(service: Service) -> m.InfoAnswer:
         encoder=Path(service.cache.encoder["source"]).name,
         texts=service.encoder is not None,
         why_no_texts=service.no_encoder,
+        notes=data_notes(service.cache),
         index=m.IndexAnswer(
             kind=getattr(index, "kind", "exact"),
             recall=getattr(index, "recall", None),

@@ -176,6 +176,7 @@ class InfoAnswer(BaseModel):
     encoder: str
     texts: bool = Field(description="Whether texts can be encoded; if not, why_no_texts says why.")
     why_no_texts: str
+    notes: list[str] = Field(description="What the encoder did not read of the texts, or does not know; odd labels.")
     index: IndexAnswer
     run: RunAnswer | None
     limits: dict[str, int]

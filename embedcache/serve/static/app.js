@@ -68,7 +68,11 @@ function setUp() {
     $("query").disabled = $("send").disabled = true;
     $("ask-note").textContent = `Texts cannot be searched here: ${info.why_no_texts}. Walk from text to text: on the map, or from the first row.`;
     show($("ask-note"));
-  } else $("send").textContent = info.run ? "Label and search" : "Search";
+  } else {
+    $("send").textContent = info.run ? "Label and search" : "Search";
+    $("ask-note").textContent = info.notes.map((note) => `Note: ${note}.`).join(" ");
+    show($("ask-note"), info.notes.length > 0);
+  }
   setUpFilters(info);
   $("ask").addEventListener("submit", (event) => {
     event.preventDefault();
