@@ -85,7 +85,7 @@ def _per_class(audit: dict[str, Any]) -> list[Any]:
     read = errors["read"]
     said = f"Read the first {count(read['rows'])} rows of the list: about {read['expected']:.0f} errors are expected "
     said += f"among them, {read['expected_first']:.0f} of these among the first {count(read['first'])}."
-    table = Table(f"Estimated label errors of each class{which}", ("labelled", "rows", "errors", "95% interval"), rows)
+    table = Table(f"Estimated label errors of each class{which}", ("labelled", "rows", "errors", "interval"), rows)
     return [table, Words(said)] if read["rows"] else [table]
 
 

@@ -22,10 +22,12 @@ def test_flipped_labels_come_first(noisy: tuple[Path, np.ndarray]) -> None:
     assert flipped[first].mean() > 0.8
     assert [one.score for one in report.labels] == sorted((one.score for one in report.labels), reverse=True)
     assert report.judged == report.rows == 400 and report.not_judged == {}
+    disagreed = [one for one in report.labels if one.suggested_probability > one.probability]
+    assert flipped.sum() / 2 < len(disagreed) < 400
     for one in report.labels:
-        assert one.suggested != one.label and one.suggested_probability > one.probability
+        assert one.suggested != one.label
         assert one.score == pytest.approx(1 - one.probability)
-    assert report.agreement == pytest.approx(1 - len(report.labels) / 400)
+    assert report.agreement == pytest.approx(1 - len(disagreed) / 400)
     assert set(report.weights) == {"heads", "neighbours", "words"} and min(report.weights.values()) >= 0
 
 
