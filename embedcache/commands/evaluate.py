@@ -18,7 +18,7 @@ from embedcache.progress import progress_bar
 @click.option("--text", default="text", show_default=True, help="The column of texts in TABLE.")
 @click.option("--group", metavar="COL", help="Rows with one value are one observation for the intervals.")
 @click.option("--where", multiple=True, help="Of a CACHE, only rows that meet a condition; may be repeated.")
-@click.option("--unseen", is_flag=True, help="Leave out rows whose text a run has learnt from.")
+@click.option("--unseen", is_flag=True, help="Leave out rows whose text or group a run has learnt from.")
 @click.option(
     "--baselines/--no-baselines", default=True, show_default=True, help="Also train TF-IDF on the run's training rows."
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from embedcache.classifier import Classifier, check_same_encoder
 from embedcache.common.reading import Reading
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.run import Run
-from embedcache.table import Columns, Label, read_rows
+from embedcache.table import Columns, Label, column_names, read_rows
 from embedcache.tables.stream import Table
 from embedcache.where import rows_where
 
@@ -35,6 +35,7 @@ class Gold:
         hashes: uint8 [n, 16] of the texts. groups: int64 [n], -1 for none, or None.
         vectors: run -> its vectors [n, D] of these rows, read from a cache or encoded.
         readings: what each encoder that was asked for vectors read of the texts.
+        columns: of those that were asked for as well, the ones that are there: name -> n values without outer blanks.
     """
 
     source: str
@@ -47,6 +48,7 @@ class Gold:
     groups: np.ndarray | None
     vectors: Callable[[Run], np.ndarray] = field(repr=False)
     readings: list[Reading] = field(default_factory=list)
+    columns: dict[str, list[str]] = field(default_factory=dict)
 
     @property
     def units(self) -> np.ndarray | None:
@@ -71,11 +73,14 @@ class Gold:
             None if self.groups is None else self.groups[rows],
             lambda run: get(run)[rows],
             self.readings,
+            {name: [values[i] for i in rows.tolist()] for name, values in self.columns.items()},
         )
 
 
-def read_cache(path: str | Path, label: str, group: str | None, where: Sequence[str]) -> Gold:
-    """The labelled rows of a cache, whose vectors need no encoder.
+def read_cache(
+    path: str | Path, label: str, group: str | None, where: Sequence[str], also: Collection[str] = ()
+) -> Gold:
+    """The labelled rows of a cache, whose vectors need no encoder. also: columns to read where there are such.
 
     Raises EmbedcacheError where there is no such column, or no row with a label meets ``where``.
     """
@@ -102,6 +107,7 @@ def read_cache(path: str | Path, label: str, group: str | None, where: Sequence[
         cache.hashes[rows],
         groups,
         vectors,
+        columns={name: _of_cache(cache, name, rows) for name in also if _has_strings(cache, name)},
     )
 
 
@@ -112,20 +118,23 @@ def read_table(
     text: str,
     classifiers: Callable[[Run], Classifier],
     tell: Tell | None,
+    also: Collection[str] = (),
     **reading: Any,
 ) -> Gold:
     """The labelled rows of a table, encoded when their vectors are asked for: once for all runs of one encoder.
 
-    reading: as ``read_rows`` takes it.
+    also: columns to read where there are such. reading: as ``read_rows`` takes it.
     """
     texts: list[str] = []
     labels: list[Label] = []
-    groups: list[str] = []
-    columns = Columns(text, labels=(label,), keep=() if group is None else (group,))
+    kept: dict[str, list[str]] = {} if group is None else {group: []}
+    kept |= {name: [] for name in also if name in column_names(path, **reading)}
+    columns = Columns(text, labels=(label,), keep=tuple(kept))
     for part in read_rows([path], columns, **reading):
         texts += part.texts.to_pylist()
         labels += part.labels[label]
-        groups += part.keep[group].to_pylist() if group is not None else []
+        for name, values in kept.items():
+            values += part.keep[name].to_pylist()
     rows = [i for i, one in enumerate(labels) if one is not None]
     _check_rows(path, label, np.array(rows))
     chosen = [texts[i] for i in rows]
@@ -158,9 +167,10 @@ def read_table(
         chosen,
         [labels[i] for i in rows],
         hash_texts([one.encode() for one in chosen]),
-        None if group is None else _numbers([groups[i] for i in rows]),
+        None if group is None else _numbers([kept[group][i] for i in rows]),
         vectors,
         readings,
+        {name: [kept[name][i].strip() for i in rows] for name in also if name in kept},
     )
 
 
@@ -183,10 +193,21 @@ def _cache_labels(cache: Cache, label: str) -> list[Any]:
     ]
 
 
+def _has_strings(cache: Cache, name: str) -> bool:
+    """Whether there is a column of that name with one value a row."""
+    return name in cache.column_names or (name in cache.labels_names and cache.label_kind(name) == "classification")
+
+
+def _of_cache(cache: Cache, name: str, rows: np.ndarray) -> list[str]:
+    """Values of some rows, without outer blanks."""
+    values = _cache_strings(cache, name, "")
+    return [values[i].strip() for i in rows.tolist()]
+
+
 def _cache_strings(cache: Cache, name: str, option: str) -> Sequence[str]:
     if name in cache.column_names:
         return cache.column(name)
-    if name in cache.labels_names and cache.label_kind(name) == "classification":
+    if _has_strings(cache, name):
         codes, names = cache.labels(name)
         return [names[code] if code >= 0 else "" for code in codes.tolist()]
     known = ", ".join([*cache.labels_names, *cache.column_names]) or "none"

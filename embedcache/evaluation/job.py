@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import combinations
 from pathlib import Path
@@ -18,7 +18,7 @@ from embedcache.evaluation.curves import class_curves, confidence_curve
 from embedcache.evaluation.gold import Gold, read_cache, read_table
 from embedcache.evaluation.report import BaselineScores, EvaluationReport, RunScores, Score
 from embedcache.evaluation.targets import Aligned, align
-from embedcache.evaluation.trained import trained_texts
+from embedcache.evaluation.trained import Learnt, group_column, learnt_by
 from embedcache.heads.calibration import probabilities
 from embedcache.heads.examples import Judged, find_mistakes
 from embedcache.heads.intervals import score_difference, score_interval
@@ -62,7 +62,7 @@ def evaluate(
         output: an HTML page to write.
         text: the table's column of texts. group: a column; rows with one value are one observation for the intervals.
         where: of a cache, only rows that meet these conditions, as in search.
-        unseen: leave out the rows whose text a run has learnt from.
+        unseen: leave out the rows whose text a run has learnt from, or whose group where it was split by groups.
         encoding, separator, sheet: of the table, as in extract.
         baselines: also train TF-IDF and a linear model on each run's training rows (its cache must be there).
         model: the encoder's folder, where it has moved. device, trust_remote_code: as in extract.
@@ -90,15 +90,16 @@ def evaluate(
     reading: dict[str, Any] = {"encoding": encoding, "separator": separator, "sheet": sheet}
     bar = progress or (lambda *_: nullcontext(None))
     conditions = [where] if isinstance(where, str) else list(where)
+    also = list(dict.fromkeys(name for run in columns.values() if (name := group_column(run)) is not None))
     with bar("encoding", "rows") as tell:
         if is_cache(data):
-            gold = read_cache(data, label, group, conditions)
+            gold = read_cache(data, label, group, conditions, also)
         else:
             if conditions:
                 raise EmbedcacheError("--where is for a cache; a table is scored whole")
             with stored(data) as table:
-                gold = read_table(table, label, group, text, classifier, tell, **reading)
-        seen = {path: trained_texts(run, gold.hashes) for path, run in columns.items()}
+                gold = read_table(table, label, group, text, classifier, tell, also, **reading)
+        seen = {path: learnt_by(run, gold.hashes, gold.columns) for path, run in columns.items()}
         gold, seen, left_out = _unseen(gold, seen) if unseen else (gold, seen, 0)
         scored = [_Scored(path, run, gold, seen[path], label, baselines) for path, run in columns.items()]
     report = EvaluationReport(
@@ -135,24 +136,25 @@ def _column(run: Run, path: str, label: str) -> Run:
     raise EmbedcacheError(f"{path} has no label column {label!r}: name one that it has, {', '.join(run.columns)}")
 
 
-def _unseen(gold: Gold, seen: dict[str, np.ndarray | None]) -> tuple[Gold, dict[str, np.ndarray | None], int]:
+def _unseen(gold: Gold, seen: dict[str, Learnt]) -> tuple[Gold, dict[str, Learnt], int]:
     """The rows that no run has learnt from, and how many were left out."""
-    for path, rows in seen.items():
-        if rows is None:
+    learnt = np.zeros(len(gold.labels), bool)
+    for path, one in seen.items():
+        if one.any is None:
             raise EmbedcacheError(f"--unseen: {path} does not say which rows it was trained on: train it again")
-    learnt = np.any([rows for rows in seen.values() if rows is not None], axis=0)
+        learnt |= one.any
     if learnt.all():
-        raise EmbedcacheError(f"--unseen leaves nothing of {gold.source}: every text in it was learnt from")
-    return gold.keep(~learnt), {path: np.zeros(int((~learnt).sum()), bool) for path in seen}, int(learnt.sum())
+        what = "text" if all(one.groups is None for one in seen.values()) else "text or its group"
+        raise EmbedcacheError(f"--unseen leaves nothing of {gold.source}: every {what} in it was learnt from")
+    left = int((~learnt).sum())
+    return gold.keep(~learnt), {path: one.none_of(left) for path, one in seen.items()}, int(learnt.sum())
 
 
 class _Scored:
     """One run on the rows."""
 
-    def __init__(
-        self, path: str, run: Run, gold: Gold, trained: np.ndarray | None, label: str, baselines: bool
-    ) -> None:
-        self.path, self.run, self.gold, self.trained = path, run, gold, trained
+    def __init__(self, path: str, run: Run, gold: Gold, learnt: Learnt, label: str, baselines: bool) -> None:
+        self.path, self.run, self.gold, self.learnt = path, run, gold, learnt
         vectors = gold.vectors(run)
         self.aligned: Aligned = align(gold.labels, run.best.logits(vectors), run, gold.source, label)
         self.baselines: dict[str, Predicted] = {}
@@ -177,7 +179,8 @@ class _Scored:
             kind=aligned.kind,
             classes=self.run.classes,
             rows=len(aligned.y),
-            trained=None if self.trained is None else int(self.trained.sum()),
+            trained=None if self.learnt.texts is None else int(self.learnt.texts.sum()),
+            trained_groups=self.learnt.groups_report(),
             unknown=aligned.unknown,
             scores=self._with_intervals(found.scores, aligned.predicted),
             evaluation=evaluation,
@@ -271,15 +274,9 @@ def _notes(report: EvaluationReport, scored: Sequence[_Scored]) -> list[str]:
     if report.unlabelled:
         notes.append(f"rows left out, because they have no label in {report.label!r}: {report.unlabelled:,}")
     if report.left_out:
-        notes.append(f"rows left out, because a run learnt from their text: {report.left_out:,}")
+        notes.append(f"rows left out, because a run learnt from their text or group: {report.left_out:,}")
     for one, run in zip(scored, report.runs, strict=True):
-        if run.trained:
-            notes.append(
-                f"{run.run} learnt from the texts of {run.trained:,} of these {run.rows:,} rows, so its scores flatter "
-                "it: --unseen leaves such rows out"
-            )
-        elif run.trained is None:
-            notes.append(f"{run.run} does not say which texts it learnt from: make sure that these rows are not theirs")
+        notes += _learnt(one, report.source)
         if run.unknown:
             rows = sum(run.unknown.values())
             listed = ", ".join(repr(name) for name in list(run.unknown)[:NAMED])
@@ -294,6 +291,26 @@ def _notes(report: EvaluationReport, scored: Sequence[_Scored]) -> list[str]:
                 f"{scaled['ece']:.3f}: leave --calibrated out"
             )
     return notes
+
+
+def _learnt(one: _Scored, source: str) -> Iterator[str]:
+    """What a run has seen of the rows before."""
+    learnt, rows = one.learnt, len(one.gold.labels)
+    if learnt.any is None:
+        yield f"{one.path} does not say which texts it learnt from: make sure that these rows are not theirs"
+        return
+    parts = {"the texts": learnt.texts, f"the groups ({learnt.column})": learnt.groups}
+    counts = [f"{what} of {int(which.sum()):,}" for what, which in parts.items() if which is not None and which.any()]
+    if counts:
+        yield (
+            f"{one.path} learnt from {' and from '.join(counts)} of these {rows:,} rows ({learnt.any.mean():.0%} in "
+            "all), so its scores flatter it: --unseen leaves such rows out"
+        )
+    if learnt.column is not None and learnt.groups is None:
+        yield (
+            f"{one.path} was split by {learnt.column!r}, and {source} has no such column: nobody can tell whether it "
+            "learnt from the same groups"
+        )
 
 
 def _never(run: RunScores) -> str:

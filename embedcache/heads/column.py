@@ -237,7 +237,7 @@ class Column:
         side = self.split.codes(self.cache.rows)
         ids, hashes = self.cache.ids, self.cache.hashes
         every = (data.kind, data.classes, side, hashes, ids, data.y, np.concatenate(rows), np.concatenate(outputs))
-        return Predictions(*every, fold)
+        return Predictions(*every, fold, data.groups, data.keys)
 
     def _split_report(self) -> dict[str, Any]:
         split = self.split

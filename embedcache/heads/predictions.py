@@ -22,6 +22,7 @@ from embedcache.heads.split import SIDES
 FILE = "predictions.parquet"
 FORMAT, VERSION = b"embedcache-predictions", 1
 PART_ROWS = 1 << 16  # written at a time
+GROUPS = "group_hash"  # a column, where the rows were split by groups
 MOST_COLUMNS = 100  # classes up to which each has a column of its own
 MOST_VALUES = 50_000_000  # probabilities in the file: more than 200 MB of them are left out
 
@@ -32,7 +33,8 @@ class Predictions:
 
     side: int8 [N], the place in SIDES, -1 for none. hashes: uint8 [N, 16] of the texts. ids: [N] or None. y: as Data
     has it. rows: int64 [n], those that the head did not learn from; outputs: float32 [n, C], its logits (regression:
-    values in the label's unit); fold: int [n], the fold whose head it was, -1 for the chosen head itself.
+    values in the label's unit); fold: int [n], the fold whose head it was, -1 for the chosen head itself. groups: int64
+    [N], negative for none, and group_hashes: uint8 [N, 16], of the rows' groups; None without --group.
     """
 
     kind: str
@@ -44,6 +46,8 @@ class Predictions:
     rows: np.ndarray
     outputs: np.ndarray
     fold: np.ndarray
+    groups: np.ndarray | None = None
+    group_hashes: np.ndarray | None = None
 
     def save(self, path: Path) -> None:
         """Write the table. Raises OSError."""
@@ -69,7 +73,9 @@ class Predictions:
         label = {"classification": pa.string(), "multilabel": pa.list_(pa.string()), "regression": pa.float32()}
         columns = [("row", pa.int64())]
         columns += [("id", pa.string())] if self.ids is not None else []
-        columns += [("text_hash", pa.string()), ("side", pa.string()), ("fold", pa.int32())]
+        columns += [("text_hash", pa.string())]
+        columns += [(GROUPS, pa.string())] if self.groups is not None else []
+        columns += [("side", pa.string()), ("fold", pa.int32())]
         columns += [("label", label[self.kind]), ("predicted", label[self.kind])]
         if self.kind == "classification":
             columns.append(("probability", pa.float32()))
@@ -91,6 +97,9 @@ class Predictions:
         if self.ids is not None:
             yield pa.array([_text(one) for one in self.ids[part]], pa.string())
         yield pa.array([key.tobytes().hex() for key in self.hashes[part]])
+        if self.groups is not None and self.group_hashes is not None:
+            known = zip(self.groups[part], self.group_hashes[part], strict=True)
+            yield pa.array([key.tobytes().hex() if group >= 0 else None for group, key in known], pa.string())
         yield pa.array(np.array([*SIDES, ""])[self.side[part]])
         fold = self.fold[place[there]]
         yield _spread(pa.array(fold, pa.int32(), mask=fold < 0), there, pa.int32())
@@ -141,6 +150,7 @@ class StoredSides:
     hashes: np.ndarray
     side: np.ndarray
     labelled: np.ndarray  # bool [n]
+    groups: list[str | None] | None = None  # [n]: the hash of each row's group in hex; None of a run that keeps none
 
     def of(self, hashes: np.ndarray) -> np.ndarray:
         """int8 [N]: the side of each text, -1 where it was on none, -2 where the run had no such text with a label.
@@ -170,16 +180,18 @@ def read_sides(path: Path, digest: str) -> StoredSides:
                 found.update(chunk)
         if found.hexdigest() != digest:
             raise ValueError("its checksum is another")
-        table = pq.read_table(path, columns=["text_hash", "side", "label"])
+        grouped = [GROUPS] if GROUPS in pq.read_schema(path).names else []
+        table = pq.read_table(path, columns=["text_hash", "side", "label", *grouped])
         keys = "".join(table["text_hash"].to_pylist())
         hashes = np.frombuffer(bytes.fromhex(keys), np.uint8).reshape(table.num_rows, -1)
         number = {name: i for i, name in enumerate([*SIDES, ""])}
         side = np.array([number[name] for name in table["side"].to_pylist()], np.int8)
         if hashes.shape[1] != 16 and len(hashes):
             raise ValueError("text_hash")
+        groups = table[GROUPS].cast(pa.string()).to_pylist() if grouped else None
     except (pa.ArrowException, KeyError, TypeError, ValueError, OSError) as error:
         what = " ".join(str(error).split())[:200]
         raise EmbedcacheError(f"{path} is damaged or not ours ({what}); train it again") from None
     side[side == len(SIDES)] = -1
     labelled = ~np.asarray(table["label"].is_null().to_numpy(), bool)
-    return StoredSides(hashes, side, labelled)
+    return StoredSides(hashes, side, labelled, groups)

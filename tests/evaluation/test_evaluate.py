@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 from sklearn.metrics import accuracy_score, average_precision_score, f1_score, r2_score, roc_auc_score
@@ -138,6 +140,73 @@ def test_baselines_of_a_cache_that_is_gone_are_a_note(runs: Any, fresh: Path, ca
     finally:
         moved.rename(cache)
     assert ec.evaluate(run, fresh, baselines=False).runs[0].baselines == {}
+
+
+def test_groups_that_a_run_learnt_from_are_counted(runs: Any, cache: Path, tmp_path: Path) -> None:
+    """New texts, of which half are about films of the training side; the other films the run has never seen."""
+    run = runs("grouped")
+    with ec.open_cache(cache) as opened:
+        films, x = list(opened.column("film")), np.array(opened.embeddings("cls"))
+        names = list(opened.labels("label").names)
+        hashes = [key.tobytes().hex() for key in opened.hashes]
+    table = pq.read_table(run / "predictions.parquet")
+    side = dict(zip(table["text_hash"].to_pylist(), table["side"].to_pylist(), strict=True))
+    learnt = {film for film, key in zip(films, hashes, strict=True) if side[key] in ("train", "val")}
+    tested = {film for film, key in zip(films, hashes, strict=True) if side[key] == "test"}
+    assert learnt and tested and not learnt & tested
+    texts = [f"another {i}" for i in range(len(films))]
+    shown = [
+        f" {film} " if film in learnt and i % 16 < 8 else "" if i % 9 == 0 else f"new {film}"
+        for i, film in enumerate(films)
+    ]
+    expected = [film.strip() in learnt for film in shown]
+    other = make_cache(tmp_path / "other.h5", texts, {"cls": x}, {"label": names}, columns={"film": shown})
+    found = document("evaluate", run, other)
+    (one,) = found["runs"]
+    labelled_rows = [i for i, name in enumerate(names) if name]
+    rows = sum(expected[i] for i in labelled_rows)
+    assert 0 < rows < len(labelled_rows) and one["trained"] == 0
+    assert one["trained_groups"] == {
+        "column": "film", "rows": rows, "share": pytest.approx(rows / len(labelled_rows)),
+        "groups": len({film.strip() for i, film in enumerate(shown) if expected[i] and names[i]}),
+    }  # fmt: skip
+    (note,) = [note for note in found["notes"] if "flatter" in note]
+    assert (
+        f"the groups (film) of {rows:,} of these {len(labelled_rows):,} rows ({rows / len(labelled_rows):.0%}" in note
+    )
+    assert "the texts" not in note
+    unseen = document("evaluate", run, other, "--unseen")
+    assert unseen["left_out"] == rows and unseen["runs"][0]["trained_groups"]["rows"] == 0
+    assert not any("flatter" in note for note in unseen["notes"])
+    again = document("evaluate", run, cache, "--unseen")  # its own rows: of the films and texts that tested
+    best = ec.load_run(run).info["best"]
+    assert again["scores"]["accuracy"]["value"] == pytest.approx(best["test_accuracy"])
+    bare = make_cache(tmp_path / "bare.h5", texts, {"cls": x}, {"label": names})
+    (none,) = (report := ec.evaluate(run, bare, baselines=False)).runs
+    assert none.trained_groups is None and any("no such column" in note for note in report.notes)
+
+
+def test_groups_are_counted_in_tables_too_and_old_runs_say_nothing(made: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    document("train-head", made / "reviews.h5", "-o", run, "--group", "film", "--hidden", "0", "--lr", "1e-2")
+    stored = pq.read_table(run / "predictions.parquet").to_pylist()
+    side = {line["group_hash"]: line["side"] for line in stored}
+    films = [f"film {i}" for i in range(40)]
+    keys = [hashlib.blake2b(film.encode(), digest_size=16).hexdigest() for film in films]
+    rows = [(f"a new text {i}", "positive" if i % 2 else "negative", film) for i, film in enumerate(films)]
+    table = write_csv(tmp_path / "new.csv", rows, ("text", "label", "film"))
+    expected = sum(side[key] in ("train", "val") for key in keys)
+    assert 0 < expected < 40
+    groups = document("evaluate", run, table)["runs"][0]["trained_groups"]
+    assert groups == {"column": "film", "rows": expected, "share": pytest.approx(expected / 40), "groups": expected}
+    bare = pq.read_table(run / "predictions.parquet").drop_columns(["group_hash"])  # as written before
+    pq.write_table(bare, run / "predictions.parquet")
+    info = json.loads((run / "run.json").read_text("utf-8"))
+    info["files"]["predictions.parquet"] = hashlib.sha256((run / "predictions.parquet").read_bytes()).hexdigest()
+    (run / "run.json").write_text(json.dumps(info), "utf-8")
+    found = document("evaluate", run, table)
+    assert found["runs"][0]["trained_groups"] is None and found["runs"][0]["trained"] == 0
+    assert not any("film" in note for note in found["notes"])
 
 
 def test_runs_are_compared_in_pairs(runs: Any, fresh: Path) -> None:
