@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from embedcache.heads.examples import Judged
+from embedcache.heads.kinds import columns_of
 from embedcache.heads.leaderboard import Entry
 from embedcache.heads.metrics import decide
 from embedcache.heads.split import named, split_notes
 from embedcache.heads.wording import SCORES, in_words, temperature_note, worth_saying
 
 if TYPE_CHECKING:
-    from embedcache.heads.column import Column, ColumnReport
+    from embedcache.heads.column import Column, ColumnReport, Plan
 
 
 def column_notes(
@@ -30,7 +31,7 @@ def column_notes(
     notes += _sides(column, classes)
     notes += _heads(column, entries, report)
     if classes:
-        notes += _never_predicted(judged, classes, column.kind)
+        notes += _never_predicted(judged, classes, column)
     if (said := temperature_note(report.evaluation["test"])) is not None:
         notes.append(said)
     notes += _baselines(column, report)
@@ -87,10 +88,11 @@ def _unfinished(entries: Sequence[Entry], epochs: int) -> Iterator[str]:
     )
 
 
-def _never_predicted(judged: dict[str, Judged], classes: Sequence[str], kind: str) -> Iterator[str]:
+def _never_predicted(judged: dict[str, Judged], classes: Sequence[str], column: Column) -> Iterator[str]:
     """Classes that validation or test rows have and that the chosen head gives to none of them."""
     if not judged:
         return
+    kind = column.kind
     guesses = np.concatenate([decide(one.outputs, kind) for one in judged.values()])
     y = np.concatenate([one.y for one in judged.values()])
     count = len(classes)
@@ -100,9 +102,18 @@ def _never_predicted(judged: dict[str, Judged], classes: Sequence[str], kind: st
     if never.any():
         on = " and ".join({"val": "validation", "test": "test"}[side] for side in judged)
         yield (
-            f"classes that the chosen head never predicts on the {on} rows: {named(classes, never)}; "
-            "--choose macro-f1 or --class-weight balanced gives them more weight"
+            f"classes that the chosen head never predicts on the {on} rows: {named(classes, never)}"
+            f"{_more_weight(column.plan)}"
         )
+
+
+def _more_weight(plan: Plan) -> str:
+    """What gives rare classes more weight, of that which is not in use; a bank with numbers takes no class weights."""
+    numbers = bool(columns_of(plan.task, "regression"))
+    options = ["--choose macro-f1"] if plan.choose != "macro_f1" else []
+    if plan.class_weight != "balanced":
+        options.append("--class-weight balanced" + (" in a run without the columns of numbers" if numbers else ""))
+    return f"; {' or '.join(options)} gives them more weight" if options else ""
 
 
 def _baselines(column: Column, report: ColumnReport) -> Iterator[str]:

@@ -148,14 +148,26 @@ def test_a_class_that_is_never_predicted_is_said_once(tmp_path: Path) -> None:
     x = rng.normal(size=(600, 4)).astype(np.float32)
     x[np.arange(600), y] += 3
     labels = {"label": ["odd" if c and rng.random() < 0.15 else "ab"[c] for c in y]}
+    labels["stars"] = [str(c + 1) for c in y]
     path = make_cache(tmp_path / "c.h5", [f"text {i}" for i in range(600)], x, labels)
-    settings: dict[str, Any] = {"hidden": 0, "lr": 1e-2, "epochs": 20, "val": 0.2, "test": 0.3}
+    settings: dict[str, Any] = {"hidden": 0, "lr": 1e-2, "epochs": 20, "val": 0.2, "test": 0.3, "label": "label"}
     report = train_head(path, tmp_path / "run", **settings)
     said = [note for note in report.notes if "never predicts" in note]
-    assert len(said) == 1 and "validation and test rows: odd; --choose macro-f1" in said[0]
+    assert len(said) == 1 and "validation and test rows: odd; --choose macro-f1 or --class-weight balanced g" in said[0]
     assert [one["recall"] for one in report.evaluation["test"]["per_class"] if one["label"] == "odd"] == [0]
     better = train_head(path, tmp_path / "run", class_weight="balanced", **settings)
     assert not [note for note in better.notes if "never predicts" in note]
+    # What is suggested works: a bank with a column of numbers takes no class weights.
+    with_numbers = settings | {"label": ["label", "stars"], "task": {"stars": "regression"}}
+    with pytest.raises(EmbedcacheError, match="class-weight is for classes"):
+        train_head(path, tmp_path / "run", class_weight="balanced", **with_numbers)
+    several = train_head(path, tmp_path / "run", **with_numbers)
+    (said,) = [note for one in several.columns.values() for note in one.notes if "never predicts" in note]
+    assert said.endswith("--class-weight balanced in a run without the columns of numbers gives them more weight")
+    assert "odd; --choose macro-f1 or" in said
+    chosen = train_head(path, tmp_path / "run", choose="macro-f1", **with_numbers)
+    said = [note for one in chosen.columns.values() for note in one.notes if "never predicts" in note]
+    assert all("--choose" not in note for note in said)
 
 
 def test_a_baseline_that_is_better_beyond_noise_is_said(rare: Path, tmp_path: Path) -> None:
