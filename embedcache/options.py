@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.shell_completion import CompletionItem
 
 from embedcache.errors import EmbedcacheError
-from embedcache.heads.kinds import WORDS, Tasks, read_tasks
-from embedcache.heads.sweep import Range, check_range
+
+if TYPE_CHECKING:
+    from embedcache.heads.kinds import Tasks
 
 
 class Number(click.ParamType):
@@ -100,6 +101,8 @@ class SweepList(CommaList):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if not isinstance(value, str) or ":" not in value:
             return super().convert(value, param, ctx)
+        from embedcache.heads.sweep import Range, check_range
+
         ends = [part.strip() for part in value.split(":")]
         if len(ends) != 2 or "," in value:
             self.fail(f"{value!r}: write a list, like 1,2,3, or one range, like 1:3", param, ctx)
@@ -118,11 +121,15 @@ class TaskList(click.ParamType):
     name = "KIND | COL=KIND,..."
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Tasks:
+        from embedcache.heads.kinds import read_tasks
+
         try:
             return read_tasks(value)
         except EmbedcacheError as error:
             self.fail(str(error).removeprefix("--task "), param, ctx)
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        from embedcache.heads.kinds import WORDS
+
         before, equals, last = incomplete.rpartition("=")
         return [CompletionItem(before + equals + word) for word in WORDS if word.startswith(last)]

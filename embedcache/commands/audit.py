@@ -6,7 +6,6 @@ from typing import Any
 
 import click
 
-from embedcache import show_audit
 from embedcache.commands.common import (
     COUNT,
     POOLINGS,
@@ -68,6 +67,7 @@ def audit(as_json: bool, cache: str, **options: Any) -> None:
       ... --split part                   duplicates across train and test
       ... --run RUN                      or across the sides of that run
     """
+    from embedcache import show_audit
     from embedcache.audit import audit_cache
 
     if options["split"] is not None and options["run"] is not None:

@@ -6,7 +6,6 @@ from typing import Any
 
 import click
 
-from embedcache import show
 from embedcache.commands.common import (
     COUNT,
     NAMES,
@@ -68,6 +67,7 @@ def extract(as_json: bool, inputs: tuple[str, ...], cache: str, **options: Any) 
       ... --ray 10.0.0.1:6379        every GPU, or every core, of a Ray cluster
       ... --shard 3/8                one of eight jobs; then merge
     """
+    from embedcache import show
     from embedcache.extract import extract as run
 
     try:
@@ -98,6 +98,7 @@ def merge(as_json: bool, shards: tuple[str, ...], cache: str, overwrite: bool) -
     Nothing is encoded. Where shards are not finished, CACHE has what there is, and the exit code is 1: run their
     extract again, then merge again.
     """
+    from embedcache import show
     from embedcache.merging import merge as run
 
     report = run(shards, cache, overwrite=overwrite)
@@ -119,6 +120,7 @@ def info(as_json: bool, cache: str) -> None:
       embedcache info reviews.h5
       embedcache info reviews.h5 --json
     """
+    from embedcache import show
     from embedcache.cache import open_cache
     from embedcache.cache.notes import data_notes
     from embedcache.cache.tokens import reading_of
@@ -144,6 +146,7 @@ def verify(as_json: bool, cache: str) -> None:
       embedcache verify reviews.h5
       embedcache verify reviews.h5 --json
     """
+    from embedcache import show
     from embedcache.cache import verify as run
 
     report = run(cache)

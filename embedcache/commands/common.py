@@ -15,7 +15,6 @@ from typing import Any
 import click
 
 from embedcache.commands.process import prepare_command, prepare_process, prepare_streams
-from embedcache.common.whole_file import is_standard_output
 from embedcache.errors import EmbedcacheError, InputNote
 from embedcache.options import CommaList, Number
 from embedcache.screen import one_line
@@ -168,16 +167,22 @@ def tell(line: str) -> None:
     click.echo(f"Note: {one_line(line)}.", err=True)
 
 
+def _is_standard_output(output: str | None) -> bool:
+    from embedcache.common.whole_file import is_standard_output
+
+    return output is not None and is_standard_output(output)
+
+
 def check_json(as_json: bool, output: str | None) -> None:
     """Raises UsageError where a table and the JSON document would both go to standard output."""
-    if as_json and output is not None and is_standard_output(output):
+    if as_json and _is_standard_output(output):
         raise click.UsageError(f"--json and -o {output} both go to standard output: leave one out")
 
 
 @contextmanager
 def unless_written_to(output: str | None) -> Iterator[None]:
     """What is printed here goes to stderr where ``output`` is standard output."""
-    with redirect_stdout(sys.stderr) if output is not None and is_standard_output(output) else nullcontext():
+    with redirect_stdout(sys.stderr) if _is_standard_output(output) else nullcontext():
         yield
 
 

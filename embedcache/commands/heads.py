@@ -6,7 +6,6 @@ from typing import Any
 
 import click
 
-from embedcache import show, show_heads
 from embedcache.commands.common import (
     COUNT,
     NAMES,
@@ -17,7 +16,6 @@ from embedcache.commands.common import (
     trust_option,
 )
 from embedcache.heads.spec import SCHEDULES
-from embedcache.heads.sweep import Range
 from embedcache.options import CommaList, Number, SweepList, TaskList
 from embedcache.progress import progress_bar
 
@@ -111,8 +109,10 @@ def train_head(as_json: bool, cache: str, run: str, **options: Any) -> None:
       ... --split-column part                          of train, val, test
       ... --resume                                     after Ctrl-C, or for more
     """
+    from embedcache import show_heads
     from embedcache.heads.job import train_head as train
     from embedcache.heads.run import run_lock
+    from embedcache.heads.sweep import Range
     from embedcache.training_run import write_documents
 
     chosen = [name for name in ("split", "split_column", "same_split") if options[name] is not None]
@@ -161,6 +161,7 @@ def export(as_json: bool, run: str, **options: Any) -> None:
       embedcache export RUN --to onnx -o classifier
       embedcache export RUN --to sentence-transformers -o classifier
     """
+    from embedcache import show
     from embedcache.export import export_run
 
     report = export_run(run, **options)

@@ -7,7 +7,6 @@ from typing import Any
 
 import click
 
-from embedcache import show_predict
 from embedcache.commands.common import (
     check_json,
     device_option,
@@ -52,16 +51,16 @@ def predict(as_json: bool, run: str, texts: tuple[str, ...], **options: Any) -> 
       ... --calibrated       probabilities that can be taken at their word
       cat new.jsonl | embedcache predict RUN --input - -o - | head
     """
-    from embedcache.classifier import Classifier
-    from embedcache.predict import predict_file
-    from embedcache.predict_rows import is_cache
+    from embedcache import show_predict
 
     check_json(as_json, options["output"])
     if bool(texts) == bool(options["input"]):
         raise click.UsageError("give texts, a CACHE or --input TABLE (one of them)")
-    if len(texts) == 1 and (is_cache(texts[0]) or _means_a_cache(texts[0])):
+    if len(texts) == 1 and _means_a_cache(texts[0]):
         options["input"] = texts[0]
     if options["input"]:
+        from embedcache.predict import predict_file
+
         with progress_bar("labelling") as progress:
             report = predict_file(run, progress=progress, tell=tell, **options)
         with unless_written_to(options["output"]):
@@ -70,6 +69,8 @@ def predict(as_json: bool, run: str, texts: tuple[str, ...], **options: Any) -> 
             else:
                 show_predict.predicted_file(report)
         return
+    from embedcache.classifier import Classifier
+
     _check_texts(texts, options)
     load = {name: options[name] for name in ("device", "model", "trust_remote_code", "calibrated")}
     classifier = Classifier.load(run, **load)
@@ -84,18 +85,31 @@ def predict(as_json: bool, run: str, texts: tuple[str, ...], **options: Any) -> 
 
 
 def _means_a_cache(text: str) -> bool:
-    """A path that is wrong shall not be labelled as if it were a text."""
-    return text.lower().endswith((".h5", ".hdf5"))
+    """A file of HDF5, or a name of one: a path that is wrong shall not be labelled as if it were a text."""
+    if text.lower().endswith((".h5", ".hdf5")):
+        return True
+    if not _is_file(text):
+        return False
+    from embedcache.predict_rows import is_cache
+
+    return is_cache(text)
+
+
+def _is_file(text: str) -> bool:
+    try:
+        return Path(text).is_file()
+    except (OSError, ValueError):  # too long, or with a null byte: a text
+        return False
 
 
 def _check_texts(texts: tuple[str, ...], options: dict[str, Any]) -> None:
-    from embedcache.tables.read import suffixes
-    from embedcache.tables.write import WRITERS
-
     if options["output"] is not None:
         raise click.UsageError("-o OUT goes with --input TABLE or a CACHE")
     if options["where"]:
         raise click.UsageError("--where goes with a CACHE")
-    for text in texts:
-        if len(text) < 4096 and suffixes(Path(text))[1] in WRITERS and Path(text).is_file():
+    for text in filter(_is_file, texts):
+        from embedcache.tables.read import suffixes
+        from embedcache.tables.write import WRITERS
+
+        if suffixes(Path(text))[1] in WRITERS:
             raise click.UsageError(f"{text} is a file: --input {text} labels its rows")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import click
 
-from embedcache import show_heads
 from embedcache.commands.common import check_json, emit, json_option, unless_written_to
 
 
@@ -28,6 +27,7 @@ def report(as_json: bool, run: str, output: str | None, cache: str | None, audit
       embedcache report RUN --audit audit.csv  what audit found, too
       embedcache report RUN --json             what the page tells, as data
     """
+    from embedcache import show_heads
     from embedcache.report import write_report
 
     check_json(as_json, output)

@@ -6,7 +6,6 @@ from typing import Any
 
 import click
 
-from embedcache import show
 from embedcache.commands.common import (
     COUNT,
     NAMES,
@@ -64,6 +63,7 @@ def search(as_json: bool, cache: str, output: str | None, columns: tuple[str, ..
       ... --like "too slow" --unlike "too long"      several examples
       ... --file questions.csv -o answers.csv        many queries at once
     """
+    from embedcache import show
     from embedcache.searching import search_cache
     from embedcache.searching_file import search_file
 
