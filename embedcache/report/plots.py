@@ -87,6 +87,7 @@ def _axes(xlabel: str, ylabel: str, height: float = HEIGHT, left: float = 0.62) 
 def _svg(axes: Any, name: str) -> str:
     import matplotlib as mpl
 
+    _make_room(axes)
     nothing: Any = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     out = io.StringIO()
     with mpl.rc_context({"svg.hashsalt": f"embedcache-{name}"}):  # ids differ from picture to picture
@@ -102,6 +103,15 @@ def _svg(axes: Any, name: str) -> str:
     for variable, colour in COLOURS.items():
         svg = svg.replace(colour, f"var(--{variable})")
     return re.sub(r"\n\s*", "\n", svg).strip()
+
+
+def _make_room(axes: Any) -> None:
+    """On the left, where the numbers of the y axis are so long that its name would leave the picture."""
+    axes.figure.draw_without_rendering()
+    lacking = 0.03 - axes.get_tightbbox().x0 / axes.figure.bbox.width
+    if lacking > 0:
+        left, bottom, wide, tall = axes.get_position().bounds
+        axes.set_position((left + lacking, bottom, wide - lacking, tall))
 
 
 def learning_curves(name: str, score: str, epochs: np.ndarray, lines: dict[str, np.ndarray], others: np.ndarray) -> str:
@@ -139,7 +149,7 @@ def _legend(axes: Any) -> None:
 def _keep_near(axes: Any, values: np.ndarray) -> None:
     """The chosen head's curve stays readable where others went astray: their band may leave the picture."""
     low, high = values.min(), values.max()
-    room = 3 * (high - low) or 1.0
+    room = max(3 * (high - low), abs(high) / 10) or 1.0
     bottom, top = axes.get_ylim()
     axes.set_ylim(max(bottom, low - room), min(top, high + room))
 
@@ -153,7 +163,10 @@ def _whole_ticks(axes: Any, epochs: np.ndarray) -> None:
 
 def distribution(name: str, score: str, values: np.ndarray, marks: dict[str, float]) -> str:
     """How the heads' scores are spread [heads]; marks: what stands out, a line each."""
+    from matplotlib.ticker import MaxNLocator
+
     axes = _axes(score, "heads")
+    axes.yaxis.set_major_locator(MaxNLocator(6, integer=True))
     span = [*values, *marks.values()]
     bins = min(30, max(8, round(len(values) ** 0.5)))
     axes.hist(values, bins=bins, color=ONE, alpha=0.45, lw=0)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
+
+from embedcache.report import plots
 from embedcache.report.blocks import Facts, Folded, Mistakes, Section, Table
 from embedcache.report.folding import fold
 
@@ -31,10 +34,6 @@ def test_settings_and_versions_are_behind_a_line() -> None:
 
 
 def test_legends_stand_above_the_axes() -> None:
-    import numpy as np
-
-    from embedcache.report import plots
-
     with plots.drawing():
         axes = plots._axes("x", "y")
         for i in range(4):
@@ -46,3 +45,25 @@ def test_legends_stand_above_the_axes() -> None:
         whole = axes.get_legend().get_window_extent().transformed(axes.figure.transFigure.inverted())
     assert box.y0 >= 1 and whole.y1 <= 1.001 and whole.x1 <= 1.001
     assert np.isclose(axes.get_position().bounds[3] * axes.figure.get_figheight(), before), "the picture is as large"
+
+
+def test_long_numbers_leave_room_for_the_name_of_their_axis() -> None:
+    """Of scores that hardly differ: the name was cut off at the left."""
+    with plots.drawing():
+        axes = plots._axes("epoch", "accuracy")
+        axes.plot([1, 2], [0.7345, 0.7455])
+        axes.figure.draw_without_rendering()
+        before = axes.get_position().x1
+        assert axes.get_tightbbox().x0 < 0
+        plots._make_room(axes)
+        axes.figure.draw_without_rendering()
+        assert axes.get_tightbbox().x0 > 0 and axes.get_position().x1 == before
+
+
+def test_a_flat_curve_does_not_push_the_others_out_of_the_picture() -> None:
+    with plots.drawing():
+        axes = plots._axes("epoch", "accuracy")
+        axes.plot([1, 2, 3], [0.70, 0.72, 9.0])
+        plots._keep_near(axes, np.array([0.740, 0.741]))
+        low, high = axes.get_ylim()
+    assert low < 0.70 and 0.741 < high < 1
