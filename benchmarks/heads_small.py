@@ -137,6 +137,8 @@ WHO: dict[str, Callable[[Problem, dict[str, Any]], float]] = {
     one.__name__: one for one in (default, vectors, tfidf, majority)
 }
 
+TEXTS_ALONE = {"tfidf", "majority"}  # whatever the vectors are
+
 
 def summary(results: dict[str, Any]) -> list[dict[str, Any]]:
     """A line a data set, pooling and size: mean scores, and what the default is better by, with an interval."""
@@ -185,6 +187,10 @@ def main() -> None:
                     case = f"{name}, {pooling}, {size}"
                     for who in arguments.who.split(","):
                         called = arguments.name or who
+                        if who in TEXTS_ALONE:  # another pooling may have it
+                            same = [results.get(f"{name}, {one}, {size}", {}).get(called) for one in ("mean", "cls")]
+                            for one in filter(None, same):
+                                results.setdefault(case, {})[called] = one
                         if len(results.get(case, {}).get(called, [])) >= len(problems):
                             continue
                         start = time.perf_counter()
