@@ -6,7 +6,7 @@ import errno
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from embedcache.errors import EmbedcacheError
@@ -24,11 +24,41 @@ class NoLocksError(EmbedcacheError):
 
 @dataclass
 class Lock:
-    """A lock that is held: ``handle`` is the open file, ``keep`` says whether it stays when the lock is given back."""
+    """A lock that is held: ``handle`` is the open file; ``keep`` says whether what is in it stays at the end.
+
+    An empty file never stays. ``over``: there is nothing more to give back. ``owner``: the process that has it, and not
+    its fork that ends early.
+    """
 
     path: Path
-    handle: int
-    keep: bool = False
+    handle: int = -1
+    keep: bool = True
+    over: bool = False
+    owner: int = field(default_factory=os.getpid)
+
+    def give_back(self) -> None:
+        """Let go of the lock, held or only begun, and remove its file if nobody else has it. May be called twice."""
+        import fcntl
+
+        if self.over or os.getpid() != self.owner:
+            return
+        try:
+            if self.handle < 0:  # nothing was opened, or a signal came before the number of it was kept
+                self.handle = os.open(self.path, os.O_RDWR)
+            fcntl.flock(self.handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not (self.keep and os.fstat(self.handle).st_size) and _same_file(self.handle, self.path):
+                # Removed while it is still held: who waits to open this name finds another inode afterwards.
+                self.path.unlink()
+        except OSError:
+            pass
+        self.close()
+        self.over = True
+
+    def close(self) -> None:
+        """Close the file, and let go of the lock by that; the file stays."""
+        handle, self.handle = self.handle, -1
+        if handle >= 0:
+            os.close(handle)
 
 
 @contextmanager
@@ -36,7 +66,8 @@ def locked(path: Path, busy: Callable[[str], str]) -> Iterator[Lock]:
     """Hold the lock of the hidden file ``path``; the kernel gives it back however this process ends.
 
     Args:
-        path: the file, such as ``.RUN.lock`` beside RUN; made here, and removed at the end unless ``Lock.keep`` is set.
+        path: the file, such as ``.RUN.lock`` beside RUN; made here, and removed at the end unless something was written
+            into it and ``Lock.keep`` is still set.
         busy: makes the line for a user of who holds it, "process 4711" (or "another process" where the system does not
             tell): ``lambda who: f"{who} is writing {run}; wait until it ends"``.
 
@@ -45,46 +76,68 @@ def locked(path: Path, busy: Callable[[str], str]) -> Iterator[Lock]:
         NoLocksError: the file system refuses locks.
         EmbedcacheError: the folder is missing or cannot be written.
     """
-    lock, owner = Lock(path, _acquire(path, busy)), os.getpid()
+    lock = Lock(path)
     try:
+        _acquire(lock, busy)
         yield lock
     finally:
-        if os.getpid() == owner:  # not in a fork that ends early, while its parent goes on writing
-            if not lock.keep:
-                # Removed while it is still held: who waits to open this name finds another inode afterwards.
-                with suppress(OSError):
-                    path.unlink()
-            os.close(lock.handle)
+        try:
+            lock.give_back()
+        except KeyboardInterrupt:  # Ctrl-C may come after any call
+            lock.give_back()
+            raise
 
 
-def _acquire(path: Path, busy: Callable[[str], str]) -> int:
+@contextmanager
+def locked_if_possible(path: Path, busy: Callable[[str], str]) -> Iterator[Lock | None]:
+    """``locked``; None where the file system refuses locks."""
+    lock = locked(path, busy)
+    try:
+        held: Lock | None = lock.__enter__()
+    except NoLocksError:
+        held = None
+    if held is None:
+        with suppress(OSError):
+            path.unlink()
+        yield None
+        return
+    try:  # no ExitStack: it would keep an interrupted lock alive until the next garbage collection
+        yield held
+    finally:
+        lock.__exit__(None, None, None)
+
+
+def _acquire(lock: Lock, busy: Callable[[str], str]) -> None:
     import fcntl  # POSIX only; reading needs none of this
 
+    path = lock.path
     while True:
         try:
-            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+            lock.handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         except FileNotFoundError:
             raise EmbedcacheError(f"no such folder: {path.parent}; make it, or name another output") from None
         except OSError as error:
             reason = error.strerror or error
             raise EmbedcacheError(f"cannot write in {path.parent}: {reason}; name an output elsewhere") from None
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _same_file(handle, path):
+            fcntl.flock(lock.handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _same_file(lock.handle, path):
                 _check_exclusive(path)
-                return handle
+                return
         except FileNotFoundError:
             pass  # the last holder removed it between our open and our lock
         except BlockingIOError:
-            holder = _holder(handle)
-            os.close(handle)
+            holder = _holder(lock.handle)
+            lock.close()
+            lock.over = True
             raise BusyError(busy(holder)) from None
         except OSError as error:
-            os.close(handle)
+            lock.close()
+            lock.over = True
             if error.errno not in REFUSED:
                 raise
             raise NoLocksError(f"the file system of {path.parent} refuses locks ({error.strerror})") from None
-        os.close(handle)
+        lock.close()
 
 
 def _same_file(handle: int, path: Path) -> bool:

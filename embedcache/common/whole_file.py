@@ -15,11 +15,11 @@ import secrets
 import stat
 import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO, cast
 
-from embedcache.common.lock import Lock, NoLocksError, locked
+from embedcache.common.lock import Lock, locked_if_possible
 from embedcache.errors import EmbedcacheError
 
 ADVICE = "name another place with -o"  # what to do about an output that cannot be written
@@ -103,20 +103,10 @@ def open_output(path: str | Path, advice: str = ADVICE) -> Iterator[Output]:
     if not target.parent.is_dir():
         raise EmbedcacheError(f"cannot write {name}: there is no folder {target.parent}; make it, or {advice}")
     hidden = target.with_name(f".{target.name}.partial")
-    with ExitStack() as ends:
-        lock: Lock | None = None
-        try:
-            lock = ends.enter_context(locked(hidden, busy))
-        except NoLocksError:  # files still appear whole: each writer then has a name of its own
-            with suppress(OSError):
-                hidden.unlink()
-        done = False
-        try:
-            yield Output(name, target, lock, advice=advice)
-            done = True
-        finally:
-            if lock is not None and not done:  # what another command saved there is not lost by this failure
-                lock.keep = lock.keep or os.fstat(lock.handle).st_size > 0
+    with locked_if_possible(hidden, busy) as lock:  # without locks each writer has a name of its own
+        yield Output(name, target, lock, advice=advice)
+        if lock is not None:
+            lock.keep = False  # the work is done; until here, what this or another command saved there stays
 
 
 @contextmanager

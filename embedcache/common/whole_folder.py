@@ -21,7 +21,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from embedcache.common.lock import BusyError, NoLocksError, locked
+from embedcache.common.lock import BusyError, locked_if_possible
 from embedcache.errors import EmbedcacheError
 
 T = TypeVar("T")
@@ -59,15 +59,17 @@ def folder_lock(path: str | Path) -> Iterator[None]:
     if path in held:
         yield
         return
+    hidden = path.with_name(f".{path.name}.lock")
     missing = [folder for folder in path.parents if not folder.exists()]
+
+    def busy(who: str) -> str:
+        return f"{who} is writing {path}; wait until it ends, or name another place with -o"
+
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise EmbedcacheError(f"cannot write to {path.parent}: {error.strerror}; name another place with -o") from None
-    try:
-        with _lock_or_none(path):
-            held.add(path)
+        _make_folder(path.parent)
+        with locked_if_possible(hidden, busy):
             try:
+                held.add(path)
                 yield
             finally:
                 held.discard(path)
@@ -77,20 +79,11 @@ def folder_lock(path: str | Path) -> Iterator[None]:
                 folder.rmdir()
 
 
-@contextmanager
-def _lock_or_none(path: Path) -> Iterator[None]:
-    lock = locked(
-        path.with_name(f".{path.name}.lock"),
-        lambda who: f"{who} is writing {path}; wait until it ends, or name another place with -o",
-    )
-    with suppress(NoLocksError):
-        lock.__enter__()
-        try:
-            yield
-        finally:
-            lock.__exit__(None, None, None)
-        return
-    yield
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EmbedcacheError(f"cannot write to {folder}: {error.strerror}; name another place with -o") from None
 
 
 @contextmanager

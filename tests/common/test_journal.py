@@ -20,13 +20,11 @@ PARTS = [b"one", b"", b"three" * 1000, bytes(range(256))]
 
 def read(path: Path, key: str = "key") -> list[bytes]:
     with locked(path, str) as lock:
-        lock.keep = True
         return list(Journal(lock, key))
 
 
 def write(path: Path) -> bytes:
     with locked(path, str) as lock:
-        lock.keep = True
         journal = Journal(lock, "key")
         for part in PARTS:
             journal.append(part)
@@ -38,7 +36,6 @@ def test_what_is_saved_is_found_again(tmp_path: Path) -> None:
     write(path)
     assert read(path) == PARTS
     with locked(path, str) as lock:
-        lock.keep = True
         journal = Journal(lock, "key")
         assert (len(journal), journal.found, journal.is_other) == (4, 4, False)
         journal.append(b"five")
@@ -53,7 +50,6 @@ def test_every_torn_end_loses_its_own_part_alone(tmp_path: Path) -> None:
         found = read(path)
         assert found == PARTS[: len(found)] and (len(found) < len(PARTS))
         with locked(path, str) as lock:
-            lock.keep = True
             journal = Journal(lock, "key")
             for part in PARTS[len(found) :]:
                 journal.append(part)
@@ -75,10 +71,9 @@ def test_work_of_another_key_is_dropped(tmp_path: Path) -> None:
     path = tmp_path / ".out.partial"
     write(path)
     with locked(path, str) as lock:
-        lock.keep = True
         journal = Journal(lock, "other")
         assert journal.is_other and len(journal) == 0
-    assert read(path) == [] and path.read_bytes() == b""
+    assert not path.exists() and read(path) == []
 
 
 def test_a_full_disk_keeps_what_is_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,7 +84,6 @@ def test_a_full_disk_keeps_what_is_saved(tmp_path: Path, monkeypatch: pytest.Mon
         raise OSError(28, "No space left on device")
 
     with locked(path, str) as lock:
-        lock.keep = True
         journal = Journal(lock, "key")
         monkeypatch.setattr(os, "pwrite", full)
         with pytest.raises(EmbedcacheError, match=r"No space left on device; make room"):
