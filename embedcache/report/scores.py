@@ -99,8 +99,9 @@ def _thresholds(info: dict[str, Any], rows: dict[str, str]) -> list[Any]:
     found = info.get("thresholds")
     if not found:
         return []
-    sides = [side for side in ("val", "test") if f"{side}_f1" in found[0]]
-    keys = [f"{side}_{name}" for side in sides for name in ("f1_at_half", "f1")]
+    sides = {side: [f"{side}_{name}" for name in ("f1_at_half", "f1")] for side in ("val", "test")}
+    sides = {side: keys for side, keys in sides.items() if all(key in one for one in found for key in keys)}
+    keys = [key for keys in sides.values() for key in keys]
     body = [[visible(one["label"]), f"{one['threshold']:.3f}", *(number(one[key]) for key in keys)] for one in found]
     titles = ("label", "threshold", *(f"{side} F1 {at}" for side in sides for at in ("at 1/2", "at the threshold")))
     said = "A label is predicted where its probability is above 1/2. The threshold of the best F1 on the "

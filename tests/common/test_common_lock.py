@@ -14,7 +14,6 @@ from types import FrameType
 import pytest
 
 from embedcache.cache.lock import writer_lock
-
 from embedcache.common.lock import BusyError, locked
 from embedcache.common.whole_file import open_output
 from embedcache.common.whole_folder import folder_lock
