@@ -44,6 +44,7 @@ class FileReport:
         predicted: the names of the new columns.
         resumed: rows of ``rows`` that an earlier, interrupted command had labelled.
         first: where nothing was written, the first ten rows, with the columns of the input and the new ones.
+        text: which of these columns has the texts.
     """
 
     input: str
@@ -56,6 +57,7 @@ class FileReport:
     predicted: list[str] = field(default_factory=list)
     resumed: int = 0
     first: list[dict[str, Any]] = field(default_factory=list)
+    text: str = "text"
     reading: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
@@ -65,7 +67,7 @@ class FileReport:
         if len(self.columns) < 2:
             del document["columns"]
         if self.output is not None:
-            del document["first"]
+            del document["first"], document["text"]
         return document
 
 
@@ -157,6 +159,7 @@ def predict_file(
         predicted=names,
         resumed=job.resumed,
         first=first,
+        text=text if rows.are_encoded else "text",
         reading=read.to_dict() if read else {},
         notes=read.notes(advise=False) if read else [],
     )

@@ -38,13 +38,14 @@ def fits(table: Table) -> bool:
     return console.measure(table, options=console.options.update(max_width=10_000)).maximum <= console.width
 
 
-def make_table(*columns: str, right: Sequence[str] = ()) -> Table:
+def make_table(*columns: str, right: Sequence[str] = (), text: str = "text") -> Table:
+    """``text`` names the column whose cells may take several lines."""
     from rich import box
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for column in columns:
-        title, wraps = cell(column, 40), column == "text"
+        title, wraps = cell(column, 40), column == text
         table.add_column(title, justify="right" if column in right else "left", overflow="fold", no_wrap=not wraps)
     return table
 

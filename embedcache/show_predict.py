@@ -52,10 +52,10 @@ def _first_rows(report: FileReport) -> None:
     """The new columns, and what tells which row it is."""
     names = list(report.first[0]) if report.first else []
     known = [name for name in names if name not in report.predicted]
-    shown = [name for name in known[:1] if name != "text"]
-    text = [name for name in ("text",) if name in known]
+    shown = [name for name in known[:1] if name != report.text]
+    text = [name for name in (report.text,) if name in known]
     numbers = [name for name in report.predicted if name.endswith("_probability")]
-    table = make_table(*shown, *report.predicted, *text, right=numbers)
+    table = make_table(*shown, *report.predicted, *text, right=numbers, text=report.text)
     for row in report.first:
         table.add_row(
             *(cell(_shown(row[name]), 300 if name in text else 40) for name in (*shown, *report.predicted, *text))

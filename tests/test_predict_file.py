@@ -142,6 +142,14 @@ def test_a_cache_is_labelled_without_its_encoder(made: Path, tmp_path: Path, mon
     assert ec.predict_file(made / "run", made / "c.h5").first[0]["text"] == REVIEWS[0][0]
 
 
+def test_the_screen_shows_the_texts_by_whatever_name(made: Path, tmp_path: Path) -> None:
+    rows = [(f"k{i}", text, "x") for i, (text, _) in enumerate(REVIEWS[:3])]
+    table = write_csv(tmp_path / "t.csv", rows, ("key", "body", "other"))
+    shown = invoke("predict", made / "run", "--input", table, "--text", "body").stdout
+    assert shown.split()[:4] == ["key", "predicted", "predicted_probability", "body"] and "other" not in shown
+    assert all(text.split()[0] in shown for text, _ in REVIEWS[:3])
+
+
 def test_a_cache_of_another_encoder(made: Path, tmp_path: Path, tiny_bert: Path) -> None:
     extract = ["extract", made / "reviews.csv", "-o", tmp_path / "c.h5", "--model", tiny_bert, "--pooling", "mean"]
     document(*extract, "--max-length", "7", "--device", "cpu")
@@ -161,6 +169,7 @@ def test_a_cache_of_another_encoder(made: Path, tmp_path: Path, tiny_bert: Path)
         (["fine", "-o", "out.csv"], "-o OUT goes with --input TABLE or a CACHE"),
         (["fine", "--where", "a=b"], "--where goes with a CACHE"),
         (["reviews.csv"], "reviews.csv is a file: --input reviews.csv labels its rows"),
+        (["fine", "c.h5"], "c.h5 is a cache: name it alone"),
         (["--input", "reviews.csv", "-o", "-", "--json"], "--json and -o - both go to standard output"),
         (["--input", "reviews.csv", "-o", "/dev/stdout", "--json"], "both go to standard output"),
     ],
@@ -176,7 +185,7 @@ def test_wrong_usage(made: Path, monkeypatch: pytest.MonkeyPatch, arguments: lis
         (["gone.h5"], "gone.h5"),
         (["--input", "reviews.csv", "--where", "label=positive"], "reviews.csv is no cache"),
         (["--input", "reviews.csv", "-o", "out.xlsx"], "name one of .csv, .tsv"),
-        (["--input", "reviews.csv", "-o", "out"], "name one of .csv, .tsv"),
+        (["--input", "reviews.csv", "-o", "out"], "out: nothing behind its name says the format: name one of .csv, .tsv"),
         (["c.h5", "--where", "label=x", "-o", "out.csv"], "x"),
     ],
 )

@@ -111,5 +111,7 @@ def _check_texts(texts: tuple[str, ...], options: dict[str, Any]) -> None:
         from embedcache.tables.read import suffixes
         from embedcache.tables.write import WRITERS
 
+        if _means_a_cache(text):
+            raise click.UsageError(f"{text} is a cache: name it alone, and its rows are labelled")
         if suffixes(Path(text))[1] in WRITERS:
             raise click.UsageError(f"{text} is a file: --input {text} labels its rows")

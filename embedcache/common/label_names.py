@@ -16,9 +16,24 @@ PAGE = "docs/missing.md"
 
 
 def visible(label: str) -> str:
-    """The label; in quotes, with escapes, where white space or what is not printed could hide a difference."""
+    """The label; in quotes, with escapes, where white space or what is not printed could hide a difference.
+
+    An accent that could be part of its letter, and is not, is one of these: "é" of two characters looks like one.
+    """
     plain = label.isprintable() and label == " ".join(label.split())
-    return label if plain else repr(label)
+    return label if plain and label == unicodedata.normalize("NFC", label) else quoted(label)
+
+
+def quoted(label: str) -> str:
+    """In quotes, with an escape for everything that cannot be seen."""
+    if label == unicodedata.normalize("NFC", label):
+        return repr(label)
+    return "".join(f"\\u{ord(c):04x}" if _composes(c) else c for c in repr(label))
+
+
+def _composes(c: str) -> bool:
+    """An accent, the later parts of a Korean syllable, or a character that stands for another."""
+    return bool(unicodedata.combining(c)) or "\u1160" <= c <= "\u11ff" or unicodedata.normalize("NFC", c) != c
 
 
 def alike_key(label: str) -> str:
@@ -40,7 +55,7 @@ def label_notes(column: str, classes: Sequence[str], counts: Sequence[int]) -> l
     """What is odd about the classes of a label column, with their rows, and what to do."""
     notes = []
     if groups := look_alikes(classes):
-        named = [" and ".join(f"{classes[i]!r} ({counts[i]:,})" for i in group) for group in groups[:SHOWN]]
+        named = [" and ".join(f"{quoted(classes[i])} ({counts[i]:,})" for i in group) for group in groups[:SHOWN]]
         more = f"; and {len(groups) - SHOWN:,} more" if len(groups) > SHOWN else ""
         notes.append(
             f"classes of {column!r} that look alike and are not one: {'; '.join(named)}{more}; "

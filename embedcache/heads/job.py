@@ -30,7 +30,7 @@ from embedcache.heads.predictions import Predictions
 from embedcache.heads.recipes import Recipe, make_recipe
 from embedcache.heads.resume import remove_unfinished, save_unfinished
 from embedcache.heads.run import Contents, check_target, run_lock, write_columns, write_run
-from embedcache.heads.sides import Dealing, check_dealing
+from embedcache.heads.sides import Dealing, check_dealing, group_column
 from embedcache.heads.split import check_shares
 from embedcache.heads.sweep import Range
 from embedcache.heads.times import Times
@@ -117,7 +117,7 @@ def train_head(
     place of ``val``: every combination is trained K times, the lowest mean loss wins, and one head with its settings is
     trained on all K folds together. ``group``: a kept or label column; rows with one value stay on one side. ``split``:
     the seed by which texts (or groups) are dealt to the sides, 42 for None; or ``split_column``: a kept or label column
-    with the values train, val and test; or ``same_split``: a run whose sides are taken over, by text. ``choose``: what
+    with the values train, val and test; or ``same_split``: a run whose sides are taken over, by text, and with them its ``group``. ``choose``: what
     chooses the epoch and the head on the validation rows, "loss" (the lowest), "accuracy", "macro-f1" or for numbers
     "r2" (the highest). ``progress(done, total, rows)`` hears of head-epochs, and of training rows summed over heads;
     ``tell`` of what is good to know before the training begins.
@@ -154,6 +154,7 @@ def train_head(
         columns: list[Column] = []
         with times.of("reading"):
             names = _labels(opened, label, run, tasks)
+            group = group_column(opened, dealing, group, names)
             settled = Automatic(settings, folds, early_stop or 0)
             if recipe == "default":
                 data = [load_data(opened, name, pooling, layer, group, task_of(tasks, name or "")) for name in names]

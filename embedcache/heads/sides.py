@@ -58,6 +58,23 @@ def check_dealing(dealing: Dealing, val: float | None, test: float | None) -> No
         raise EmbedcacheError(f"--test and {given[0]}: give one of them; {told[given[0]]}")
 
 
+def group_column(cache: Cache, dealing: Dealing, group: str | None, labels: Sequence[str]) -> str | None:
+    """The column that keeps rows together: the one that was named, else that of the run whose sides are taken over.
+
+    Without it, rows that are new to the run would be dealt by their texts, and cut its groups. None where the cache has
+    no such column; ``deal`` says so. labels: the columns to be learnt. Raises EmbedcacheError where there is no run.
+    """
+    if group is not None or dealing.run is None:
+        return group
+    was = _group_of(load_run(dealing.run))
+    return was if was in {*cache.column_names, *cache.labels_names} - set(labels) else None
+
+
+def _group_of(run: Run) -> str | None:
+    split: dict[str, Any] = next(iter(run.columns.values())).info.get("split") or {}
+    return split.get("group")
+
+
 def deal(cache: Cache, data: Data, dealing: Dealing, val: float, test: float) -> tuple[Split, dict[str, Any]]:
     """The split of a column, and what is to be known to make it again (JSON types).
 
@@ -136,6 +153,11 @@ def _by_run(cache: Cache, data: Data, path: str, val: float) -> tuple[Split, dic
         )
     if data.groups is not None:
         notes += _cut_groups(side, labelled.unit)
+    elif new.any() and (was := _group_of(run)) is not None:
+        notes.append(
+            f"{path} kept rows of one {was!r} on one side; this cache has no such column, so the new rows were dealt by "
+            f"their texts: extract with --keep {was}"
+        )
     split = _finish(labelled, side, notes, data)
     return split, {**_about("run", seed, val, float(shares["test"])), "run": str(path)}
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from embedcache.common.label_names import visible
 from embedcache.errors import EmbedcacheError
 
 SEED = 42  # of every split, whatever the heads' seeds: heads of different seeds must be compared on the same rows
@@ -247,7 +248,7 @@ def named(classes: Sequence[str], which: np.ndarray) -> str:
     """The first five of the classes that are chosen, bool [C], and how many more."""
     chosen = np.flatnonzero(which)
     more = f" and {len(chosen) - 5:,} more" if len(chosen) > 5 else ""
-    return ", ".join(classes[c] for c in chosen[:5]) + more
+    return ", ".join(visible(classes[c]) for c in chosen[:5]) + more
 
 
 def labelled_rows(codes: np.ndarray, hashes: np.ndarray, keys: np.ndarray | None, stratify: bool) -> Labelled:

@@ -231,7 +231,9 @@ def _codes_of(y: Any, classes: np.ndarray, n: int, what: str) -> np.ndarray:
     unknown = classes[codes] != labels
     if unknown.any():
         label = labels[unknown.argmax()].item()
-        raise EmbedcacheError(f"the {what} labels hold {label!r}, which is no class of y")
+        raise EmbedcacheError(
+            f"the {what} labels hold {label!r}, which is no class of y: train on a row of it, or leave its rows out"
+        )
     return codes.astype(np.int32)
 
 

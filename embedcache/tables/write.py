@@ -251,8 +251,10 @@ def kind_of(path: str | Path) -> Kind:
     if output_target(path) is None:
         return Kind(WRITERS[STREAM])
     text = [suffix for suffix, one in WRITERS.items() if one.is_text]
+    ending = suffix + compression
+    what = f"tables are not written as '{ending}'" if ending else "nothing behind its name says the format"
     raise EmbedcacheError(
-        f"{path}: tables are not written as '{suffix + compression}': name one of {', '.join(WRITERS)}, or with "
+        f"{path}: {what}: name one of {', '.join(WRITERS)}, or with "
         f"{', '.join(COMPRESSIONS)} after it one of {', '.join(text)}"
     )
 

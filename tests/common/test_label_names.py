@@ -36,6 +36,13 @@ def test_what_cannot_be_seen_is_printed_in_quotes() -> None:
     assert [visible(one) for one in ("pos ", "a  b", "pos\u200b")] == ["'pos '", "'a  b'", "'pos\\u200b'"]
 
 
+def test_one_letter_of_two_characters_is_printed_apart() -> None:
+    accents, korean = ("caf\u00e9", "cafe\u0301"), ("\ud55c", "\u1112\u1161\u11ab")
+    assert [visible(one) for one in accents] == ["caf\u00e9", "'cafe\\u0301'"]
+    assert [visible(one) for one in korean] == ["\ud55c", "'\u1112\\u1161\\u11ab'"] and visible("\u212b") == "'\\u212b'"
+    assert "'caf\u00e9' (3) and 'cafe\\u0301' (2);" in label_notes("label", accents, [3, 2])[0]
+
+
 def test_notes_have_counts_and_say_what_to_do() -> None:
     notes = label_notes("label", ["None", "neg", "pos", "pos "], [3, 40, 30, 1])
     assert "'pos' (30) and 'pos ' (1)" in notes[0] and "write them alike" in notes[0]

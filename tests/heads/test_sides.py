@@ -123,6 +123,24 @@ def test_the_same_split_as_a_run(cache: Path, tmp_path: Path, grouped: str | Non
     assert np.array_equal(sides_of(chained.run), sides_of(again.run)) and chained.split["shares"]["test"] == 0.3
 
 
+def test_the_same_split_takes_over_the_groups(cache: Path, tmp_path: Path) -> None:
+    """Rows that are new to the run go where the rest of their group is, without being told to."""
+    first = train_head(cache, tmp_path / "a", test=0.3, group="film", **SETTINGS)
+    films = [f"film {i // 8 if i < N else i % 30}" for i in range(N + 60)]  # the new rows are of known films
+    more = make(tmp_path / "more.h5", range(N + 60), N + 60, film=films)
+    again = train_head(more, tmp_path / "b", same_split=first.run, **SETTINGS)
+    assert again.split["group"] == "film" and not any("several sides" in note for note in again.notes)
+    of_film: dict[str, set[int]] = {}
+    for film, side in zip(films, sides_of(again.run).tolist(), strict=True):
+        of_film.setdefault(film, set()).add(side)
+    assert all(len(found) == 1 for found in of_film.values())
+    texts, x, labels = labelled(N + 60)
+    bare = make_cache(tmp_path / "bare.h5", texts, x, {"label": labels})
+    without = train_head(bare, tmp_path / "c", same_split=first.run, **SETTINGS)
+    assert any("extract with --keep film" in note for note in without.notes) and without.split["group"] is None
+    assert np.array_equal(sides_of(without.run)[:N], sides_of(first.run))
+
+
 def test_the_same_split_with_and_without_folds(cache: Path, tmp_path: Path) -> None:
     plain = train_head(cache, tmp_path / "a", **SETTINGS)
     folds = train_head(cache, tmp_path / "b", same_split=plain.run, folds=3, **SETTINGS)
