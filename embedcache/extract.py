@@ -33,6 +33,7 @@ from embedcache.cache.tokens import reading_of
 from embedcache.collect import Collected, collect
 from embedcache.columns import Asked, choose_columns
 from embedcache.common.callable_module import make_callable
+from embedcache.common.frames import refuse_frame
 from embedcache.common.label_names import label_notes
 from embedcache.common.reading import Reading
 from embedcache.common.whole_file import refuse_stream
@@ -146,11 +147,7 @@ def extract(
         EmbedcacheError: bad input, another encoder's cache, no space, another writer; what existed stays as it was.
     """
     started = time.perf_counter()
-    if hasattr(inputs, "columns"):
-        raise EmbedcacheError(
-            f"extract reads files, not a {type(inputs).__name__}: write it first, frame.to_parquet('texts.parquet'), "
-            "and name that file"
-        )
+    refuse_frame(inputs, "extract")
     refuse_stream(os.fspath(cache), "a cache", "file")
     target = Path(os.path.realpath(cache))
     given = [inputs] if isinstance(inputs, (str, os.PathLike)) else inputs

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from embedcache.classifier import Classifier
+from embedcache.common.frames import refuse_frame
 from embedcache.common.reading import Reading
 from embedcache.common.resume import all_parts
 from embedcache.common.whole_file import Output, check_output, open_output
@@ -115,6 +116,7 @@ def predict_file(
         EmbedcacheError: what cannot be read, labelled or written; a column of that name is there.
     """
     start = time.perf_counter()
+    refuse_frame(input, "predict_file")
     kind = None if output is None else kind_of(output)
     with ExitStack() as ends:
         rows: RowSource

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 SHOWN = 10
 SHOWN_COPIES = 3
 TEXT = 120
+LONG = 14  # characters of a label, with which the text has no room beside all columns
 
 
 def audit(report: AuditReport, output: str | None) -> None:
@@ -58,10 +59,12 @@ def _labels(report: AuditReport) -> None:
         return
     print_tables(_per_class(errors.per_class))
     click.echo(_how_far(report))
-    sure = ["wrong", "p", "heads", "neighb", "words"]
+    shown = report.labels[:SHOWN]
+    wide = max(len(visible(name)) for one in shown for name in (one.label or "", one.suggested)) > LONG
+    sure = ["wrong", "p", *([] if wide else ["heads", "neighb", "words"])]
     table = make_table("row", "label", "suggested", *sure, "text", right=["row", *sure])
-    for one in report.labels[:SHOWN]:
-        said = (one.wrong, one.probability, one.heads, one.neighbours, one.words)
+    for one in shown:
+        said = (one.wrong, one.probability, one.heads, one.neighbours, one.words)[: len(sure)]
         table.add_row(
             str(one.row),
             cell(visible(one.label or ""), 30),
@@ -70,8 +73,9 @@ def _labels(report: AuditReport) -> None:
             cell(one.text, TEXT),
         )
     print_tables(table)
-    click.echo("wrong: the chance that the label is an error. p: of the row's own label; then what heads, neighbours")
-    click.echo("and words each make of it. Hard texts have a low p without being wrong.")
+    each = "" if wide else "; then what heads, neighbours\nand words each make of it"
+    click.echo(f"wrong: the chance that the label is an error. p: of the row's own label{each}.")
+    click.echo("Hard texts have a low p without being wrong.")
 
 
 def _per_class(classes: Sequence[ClassCount]) -> Table:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -216,3 +217,11 @@ def test_an_example_is_no_row_of_letters(cache: Path) -> None:
 def test_extract_says_how_a_frame_is_read(tmp_path: Path) -> None:
     with pytest.raises(EmbedcacheError, match="reads files, not a DataFrame: write it first"):
         ec.extract(pd.DataFrame({"text": ["a"]}), tmp_path / "c.h5")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("function", ["extract", "predict_file", "evaluate"])
+def test_functions_that_name_files_refuse_a_frame_in_one_line(function: str, tmp_path: Path) -> None:
+    frame = pd.DataFrame({"text": ["a"]})
+    given: list[Any] = [frame, tmp_path / "c.h5"] if function == "extract" else [tmp_path / "run", frame]
+    with pytest.raises(EmbedcacheError, match=f"{function} reads files, not a DataFrame: write it first"):
+        getattr(ec, function)(*given)

@@ -185,7 +185,10 @@ def test_wrong_usage(made: Path, monkeypatch: pytest.MonkeyPatch, arguments: lis
         (["gone.h5"], "gone.h5"),
         (["--input", "reviews.csv", "--where", "label=positive"], "reviews.csv is no cache"),
         (["--input", "reviews.csv", "-o", "out.xlsx"], "name one of .csv, .tsv"),
-        (["--input", "reviews.csv", "-o", "out"], "out: nothing behind its name says the format: name one of .csv, .tsv"),
+        (
+            ["--input", "reviews.csv", "-o", "out"],
+            "out: nothing behind its name says the format: name one of",
+        ),
         (["c.h5", "--where", "label=x", "-o", "out.csv"], "x"),
     ],
 )

@@ -22,6 +22,8 @@ from typing import Any
 
 import numpy as np
 
+from embedcache.common.label_names import visible
+
 FIT_NUMBERS = 100_000  # rows x classes that are looked at, of which rows FIT_ROWS at least
 FIT_ROWS = 2_000
 SPREAD = 0.7  # of the classes' rates around the common one, a standard deviation in log-odds
@@ -33,6 +35,7 @@ FINE = 600  # rates in between, by interpolation
 # Rows are not independent (their experts are trained on each other's labels) and the model is none of the truth: by so
 # much the likelihood is flattened, and the counts spread; chosen on other flips than those of docs/audit.md.
 FLATTEN, MISFIT = 6.0, 0.10
+OPEN = 0.5  # a share of a class: an interval that is wider, or that begins above it, is no estimate
 DRAWS = 4_000
 LEVEL = 0.95
 
@@ -133,6 +136,26 @@ def count_errors(
     ]
     nearest = int(np.abs(counts.sum(axis=1) - estimate).argmin())
     return ErrorCount(estimate, interval, per_class), layers[nearest]
+
+
+def open_counts(count: ErrorCount) -> list[str]:
+    """A word on classes of which the estimate says next to nothing, so that it is not taken for a finding.
+
+    Where nothing in the texts tells a class from the others, its labels may all be right and hard, or all be wrong:
+    both explain them. The interval is then as wide as the class, or most of the class is counted as wrong.
+    """
+    found = [
+        f"{visible(one.label)} ({one.interval[0]:,} to {one.interval[1]:,} of {one.rows:,})"
+        for one in count.per_class
+        if max(one.interval[1] - one.interval[0], one.interval[0]) > OPEN * one.rows
+    ]
+    if not found:
+        return []
+    more = f" and {len(found) - 5:,} more" if len(found) > 5 else ""
+    return [
+        f"heads, neighbours and words can hardly tell {', '.join(found[:5])}{more}: hard texts and wrong labels look "
+        "alike there, so the number of errors is open; read some of its rows first"
+    ]
 
 
 class _Profile:

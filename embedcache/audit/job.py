@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from embedcache.audit.count import open_counts
 from embedcache.audit.duplicates import DuplicateGroup, duplicate_groups
 from embedcache.audit.experts import Expert, Heads, Neighbours, Words, fold_of
 from embedcache.audit.labels import Judged, judge
@@ -248,7 +249,7 @@ def make_report(
         labels=[_label_issue(table, opinions, i, int(place[i])) for i in listed[:top].tolist()],
         duplicates=[_duplicates(table, group) for group in groups[:top]],
         outliers=[Outlier(**table.row(row), score=float(distances[row])) for row in far[:top].tolist()],
-        notes=[*_notes(table), *opinions.notes],
+        notes=[*_notes(table), *open_counts(judged.count), *opinions.notes],
     )
 
 

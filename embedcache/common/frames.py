@@ -78,3 +78,12 @@ def arrow_table(columns: Mapping[str, Any]) -> pa.Table:
     import pyarrow as pa
 
     return pa.table({name: values if hasattr(values, "type") else pa.array(values) for name, values in columns.items()})
+
+
+def refuse_frame(given: Any, function: str) -> None:
+    """Where a file is to be named. Raises EmbedcacheError for a data frame or an Arrow table."""
+    if hasattr(given, "columns"):
+        raise EmbedcacheError(
+            f"{function} reads files, not a {type(given).__name__}: write it first, frame.to_parquet('texts.parquet'), "
+            "and name that file"
+        )

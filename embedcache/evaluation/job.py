@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from embedcache.classifier import Classifier
+from embedcache.common.frames import refuse_frame
 from embedcache.errors import EmbedcacheError
 from embedcache.evaluation.baselines import Predicted, baselines_of
 from embedcache.evaluation.curves import class_curves, confidence_curve
@@ -73,6 +74,7 @@ def evaluate(
             another encoder; nothing left to score.
     """
     start = time.perf_counter()
+    refuse_frame(data, "evaluate")
     named = [runs] if isinstance(runs, (str, Path)) else list(runs)
     loaded = {str(path): load_run(path) for path in named}
     if len(loaded) < len(named) or not named:

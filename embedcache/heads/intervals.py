@@ -100,7 +100,9 @@ def score_difference(
         return Difference(metric, value, None, None, len(y), grouped)
     half = _quantile(free) * spread
     p = float(2 * t.sf(abs(value) / spread, free))
-    return Difference(metric, value, (value - half, value + half), p, len(y), grouped)
+    most = math.inf if metric == "r2" else 1.0  # no two shares differ by more
+    interval = max(-most, value - half), min(most, value + half)
+    return Difference(metric, value, interval, p, len(y), grouped)
 
 
 def _quantile(free: float) -> float:

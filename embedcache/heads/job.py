@@ -117,10 +117,10 @@ def train_head(
     place of ``val``: every combination is trained K times, the lowest mean loss wins, and one head with its settings is
     trained on all K folds together. ``group``: a kept or label column; rows with one value stay on one side. ``split``:
     the seed by which texts (or groups) are dealt to the sides, 42 for None; or ``split_column``: a kept or label column
-    with the values train, val and test; or ``same_split``: a run whose sides are taken over, by text, and with them its ``group``. ``choose``: what
-    chooses the epoch and the head on the validation rows, "loss" (the lowest), "accuracy", "macro-f1" or for numbers
-    "r2" (the highest). ``progress(done, total, rows)`` hears of head-epochs, and of training rows summed over heads;
-    ``tell`` of what is good to know before the training begins.
+    with the values train, val and test; or ``same_split``: a run whose sides are taken over, by text, and its ``group``
+    with them. ``choose``: what chooses the epoch and the head on the validation rows, "loss" (the lowest), "accuracy",
+    "macro-f1" or for numbers "r2" (the highest). ``progress(done, total, rows)`` hears of head-epochs, and of training
+    rows summed over heads; ``tell`` of what is good to know before the training begins.
 
     ``run`` may be a run already: it is replaced, at the very end. ``resume``: heads that it holds, or that an
     interrupted training left beside it, are kept where they are exactly what would be trained again. Ctrl-C saves what

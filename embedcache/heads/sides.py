@@ -155,8 +155,8 @@ def _by_run(cache: Cache, data: Data, path: str, val: float) -> tuple[Split, dic
         notes += _cut_groups(side, labelled.unit)
     elif new.any() and (was := _group_of(run)) is not None:
         notes.append(
-            f"{path} kept rows of one {was!r} on one side; this cache has no such column, so the new rows were dealt by "
-            f"their texts: extract with --keep {was}"
+            f"{path} kept rows of one {was!r} on one side; this cache has no such column, so the new rows were dealt "
+            f"by their texts: extract with --keep {was}"
         )
     split = _finish(labelled, side, notes, data)
     return split, {**_about("run", seed, val, float(shares["test"])), "run": str(path)}

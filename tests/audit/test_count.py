@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 
 import embedcache as ec
-from embedcache.audit.count import FINE, ErrorCount, NoiseLayer, _narrowest, _Profile, count_errors
+from embedcache.audit.count import (
+    FINE,
+    ClassCount,
+    ErrorCount,
+    NoiseLayer,
+    _narrowest,
+    _Profile,
+    count_errors,
+    open_counts,
+)
 from embedcache.audit.report import READ
 
 
@@ -49,6 +58,23 @@ def test_the_interval_holds_the_truth_and_counting_disagreement_does_not(strengt
     if strength < 2:
         assert disagree > wrong.sum() + 0.2 * len(y)
     assert layer.wrong(said, y).sum() == pytest.approx(found.estimate, abs=0.04 * len(y))
+
+
+def test_a_class_that_nothing_tells_is_said_to_be_open() -> None:
+    """A tenth of the rows get a label of their own, at random: all wrong, or a class of which no text speaks."""
+    said, y, _ = made_up(600, [3, 6], 2.0, 0.0, seed=3)
+    y = np.where(np.random.default_rng(3).random(600) < 0.09, 2, y)
+    said = np.concatenate([said, np.full((2, 600, 1), np.log(0.09))], axis=2)
+    said -= np.log(np.exp(said).sum(axis=2, keepdims=True))
+    found, _ = estimate(said, y, 3)
+    low, high = found.per_class[2].interval
+    assert low > 0.5 * (y == 2).sum(), "it takes nearly all of them for errors"
+    (note,) = open_counts(found)
+    assert note.startswith(f"heads, neighbours and words can hardly tell 2 ({low} to {high} of {(y == 2).sum()}):")
+    wide = ErrorCount(9, (0, 60), [ClassCount("a", 100, 2, (0, 49)), ClassCount("b ", 54, 7, (2, 30))])
+    assert "can hardly tell 'b ' (2 to 30 of 54):" in open_counts(wide)[0]
+    told, labels, _ = made_up(600, [1, 1, 1], 2.5, 0.1, seed=1)
+    assert open_counts(estimate(told, labels, 3)[0]) == []
 
 
 def test_a_small_class_that_is_never_the_likeliest_is_not_all_wrong() -> None:

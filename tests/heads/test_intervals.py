@@ -183,3 +183,10 @@ def test_a_million_rows_take_little_time() -> None:
     score_difference("macro_f1", y, a, b)
     score_interval("macro_f1", y, a, np.arange(1_000_000) // 9)
     assert time.perf_counter() - start < 60
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "macro_f1"])
+def test_a_difference_of_shares_is_one_at_most(metric: str) -> None:
+    y = np.array([0, 1, 1, 0, 1, 1])
+    interval = score_difference(metric, y, y, np.array([0, 1, 0, 1, 1, 0])).interval
+    assert interval is not None and -1 <= interval[0] < interval[1] <= 1
