@@ -51,13 +51,18 @@ class Output:
     def binary(self) -> Iterator[BinaryIO]:
         """What is written here is the whole output. A file takes its name at the end, and not where this raises.
 
-        Raises EmbedcacheError where it cannot be written, and BrokenPipeError where nobody reads a stream any more.
+        Raises EmbedcacheError where it cannot be written, and BrokenPipeError where nobody reads standard output any
+        more, which is the reader's affair (| head) and needs no word.
         """
         try:
             with self._stream() if self.target is None else _whole(self.target, self.lock is not None) as file:
                 yield file
         except BrokenPipeError:
-            raise
+            if self.name == "standard output" or is_standard_output(self.name):
+                raise
+            raise EmbedcacheError(
+                f"cannot write {self.name}: its reader went before the end; read it whole, or {self._advice}"
+            ) from None
         except OSError as error:
             raise _cannot_write(self.name, error, self._advice) from None
 

@@ -93,6 +93,17 @@ def test_a_fifo_is_written_through(tmp_path: Path) -> None:
     assert read == ["through"] and fifo.is_fifo() and names(tmp_path) == ["fifo"]
 
 
+def test_a_fifo_whose_reader_goes_is_an_error_with_a_word(tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    reader = threading.Thread(target=lambda: fifo.open("rb").close())
+    reader.start()
+    with pytest.raises(EmbedcacheError, match="fifo: its reader went before the end"), whole_file(fifo) as file:
+        reader.join(10)
+        file.write("nobody reads this")
+    assert fifo.is_fifo() and names(tmp_path) == ["fifo"]
+
+
 def test_devices_stay_devices(tmp_path: Path) -> None:
     before = os.lstat("/dev/null")
     with whole_file("/dev/null") as file:
