@@ -6,10 +6,10 @@ import difflib
 import math
 import operator
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from datetime import date
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -54,7 +54,7 @@ def rows_where(cache: Cache, conditions: Iterable[str]) -> np.ndarray:
     for mask in either.values():
         among &= mask
     if not among.any():
-        raise EmbedcacheError(f"no row of {cache.path} meets all of --where: leave one condition out")
+        raise EmbedcacheError(f"no row of {cache.path} meets --where: ask for less")
     return among
 
 
@@ -163,13 +163,21 @@ def _compares(cache: Cache, condition: Condition) -> np.ndarray:
         raise EmbedcacheError(
             f"--where {column}{condition.operator}{value}: {value!r} is neither a number (12.5) nor a date (2010-12-31)"
         )
-    compare = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}[condition.operator]
+    compare: Callable[[Any, Any], bool] = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}[
+        condition.operator
+    ]
 
-    def holds(text: str) -> bool:
-        found = _measure(text, commas)
-        return type(found) is type(asked) and compare(found, asked)
-
-    return np.append(np.fromiter(map(holds, values), dtype=bool, count=len(values)), False)[codes]  # -1: the last
+    measured = [_measure(text, commas) for text in values]
+    alike = [type(found) is type(asked) for found in measured]
+    filled = next((text for text in values if text.strip()), None)
+    if filled is not None and not any(alike):
+        kind = "date like 2010-12-31" if isinstance(asked, date) else "number"
+        raise EmbedcacheError(
+            f"--where {column}{condition.operator}{value}: no row has a {kind} in {column!r}, the first has "
+            f"{' '.join(filled.split())[:40]!r}; =, contains and starts with take what is written"
+        )
+    holds = [same and compare(found, asked) for found, same in zip(measured, alike, strict=True)]
+    return np.append(np.array(holds, dtype=bool), False)[codes]  # -1: the last
 
 
 def _measure(text: str, commas: bool) -> float | date | None:

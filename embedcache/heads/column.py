@@ -14,7 +14,7 @@ from embedcache.errors import EmbedcacheError
 from embedcache.heads.bank import Task
 from embedcache.heads.baselines import Baseline, Rows, run_baselines
 from embedcache.heads.comparisons import compare, compared_by
-from embedcache.heads.data import load_data, make_task
+from embedcache.heads.data import check_vectors, load_data, make_task
 from embedcache.heads.examples import Judged, describe_targets, find_mistakes, find_thresholds, value_pairs
 from embedcache.heads.kinds import Tasks, task_of
 from embedcache.heads.leaderboard import Entry, make_leaderboard, predict_rows, seed_spread
@@ -86,6 +86,8 @@ class Column:
             self.data.x = x  # one matrix for all columns
         settings = plan.settings
         self.split, self._dealt = deal(cache, self.data, plan.dealing, settings.val, settings.test)
+        for side in (self.split.train, self.split.val, self.split.test):
+            check_vectors(cache, self.data, side)
         self.sides = self._folds() if plan.folds else [self.split]
         self.tasks = [self.task(side) for side in self.sides]
 

@@ -12,7 +12,7 @@ from embedcache.cache import Cache
 from embedcache.cache.labels import label_counts, unlabelled
 from embedcache.cache.strings import first_rows, hash_texts
 from embedcache.errors import EmbedcacheError
-from embedcache.heads.bank import Task, View, standardize_stats
+from embedcache.heads.bank import CHUNK_ROWS, Task, View, finite, standardize_stats
 from embedcache.heads.kinds import read_tasks, task_of
 from embedcache.heads.split import Split
 from embedcache.heads.targets import class_weights
@@ -83,6 +83,18 @@ def load_data(
         values = hash_texts([name.encode("utf-8", "surrogatepass") for name in [*names, ""]])  # the last is code -1's
         keys = np.where(groups[:, None] >= 0, values[groups], cache.hashes)
     return Data(cache.embeddings(pooling, layer), y, classes, groups, label, pooling, layer, kind, keys)
+
+
+def check_vectors(cache: Cache, data: Data, rows: np.ndarray) -> None:
+    """Raise EmbedcacheError, by row, where a vector is not finite: extract writes none, the file was changed since."""
+    for start in range(0, len(rows), CHUNK_ROWS):
+        part = rows[start : start + CHUNK_ROWS]
+        if not finite(data.x[part]):
+            row = part[~np.isfinite(data.x[part]).all(axis=1)][0]
+            raise EmbedcacheError(
+                f"row {row} of {cache.path}, counted from 0, has a vector ({data.pooling}) with NaN or infinity in it, "
+                "as extract never writes: extract into a new file"
+            )
 
 
 def make_task(data: Data, side: Split, standardize: bool, class_weight: str) -> Task:

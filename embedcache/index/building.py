@@ -77,7 +77,13 @@ def _add_and_tune(
     engine.add(np.setdiff1d(which, later), lambda share: tick(0.6 * share))
     seconds = time.perf_counter() - start
     present = np.setdiff1d(np.arange(len(rows)), later) if len(later) else None
-    truth = truth_of(rows, later if len(later) else held_out(rows), present)
+    queries = later if len(later) else held_out(rows)
+    if not len(queries):
+        raise EmbedcacheError(
+            "no row has a usable vector (all are zero, or hold NaN): no index finds anything here; "
+            "extract into a new file"
+        )
+    truth = truth_of(rows, queries, present)
     measured = tune(engine, truth, recall, lambda share: tick(0.65 + 0.35 * share))
     start = time.perf_counter()
     if len(later):

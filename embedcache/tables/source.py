@@ -27,6 +27,16 @@ MARKS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
+# How files begin that are often given the name of a table of text.
+SIGNS = {
+    b"PK\x03\x04": ("a workbook or another zip archive", "name it .xlsx, or unpack it"),
+    b"\xd0\xcf\x11\xe0": ("an old workbook", "save it as .xlsx or .csv"),
+    b"PAR1": ("a Parquet file", "name it .parquet"),
+    b"ARROW1": ("an Arrow file", "name it .arrow"),
+    b"\x1f\x8b": ("packed by gzip", "add .gz to its name"),
+    b"BZh": ("packed by bzip2", "add .bz2 to its name"),
+    b"\x28\xb5\x2f\xfd": ("packed by zstd", "add .zst to its name"),
+}
 
 
 @dataclass(frozen=True)
@@ -148,6 +158,23 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
+def refuse_other_kind(source: Source) -> None:
+    """Raise where a file that was read as text begins as something else does: its name is wrong, not its encoding."""
+    if not source.format.is_text:
+        return
+    with source.unpacked() as file:
+        start = file.read(64)
+    for sign, (what, advice) in SIGNS.items():
+        if start.startswith(sign):
+            raise EmbedcacheError(f"{source.path} is {what}, whatever its name says: {advice}")
+    for encoding, zeros in {"utf-16-le": start[1::2], "utf-16-be": start[::2]}.items():
+        if source.encoding == "utf-8-sig" and len(zeros) > 4 and zeros.count(0) > len(zeros) // 2:
+            raise EmbedcacheError(
+                f"{source.path}: every second byte is zero, as in UTF-16 without a byte order mark: pass --encoding "
+                f"{encoding}"
+            )
+
+
 def check_columns(source: Source, wanted: Mapping[str, str], names: Sequence[str]) -> None:
     """Raise unless every wanted column is there, once."""
     for name, option in wanted.items():
@@ -156,6 +183,7 @@ def check_columns(source: Source, wanted: Mapping[str, str], names: Sequence[str
             raise EmbedcacheError(f"{source.path} has {count} columns named '{name}' ({option}): rename all but one")
         if count == 1:
             continue
+        refuse_other_kind(source)
         folded = {other.lower(): other for other in names}
         close = difflib.get_close_matches(name.lower(), folded, n=1)
         meant = f" (did you mean '{folded[close[0]]}'?)" if close else ""
@@ -168,6 +196,7 @@ def check_columns(source: Source, wanted: Mapping[str, str], names: Sequence[str
 
 def bad_byte(source: Source) -> NoReturn:
     """Name the first byte that the encoding does not have."""
+    refuse_other_kind(source)
     decoder = codecs.getincrementaldecoder(source.encoding)()
     name = "UTF-8" if source.encoding == "utf-8-sig" else source.encoding
     offset, line = 0, 1

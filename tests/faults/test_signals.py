@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 import signal
+import subprocess
+import sys
 import textwrap
 import time
 from pathlib import Path
@@ -149,3 +151,23 @@ def test_at_random_moments(extract_command, undisturbed, tmp_path):
     with open_cache(path) as cache:
         assert cache.embeddings().tobytes() == undisturbed
     assert not list(tmp_path.glob(".*"))
+
+
+def test_ctrl_c_while_the_command_line_is_imported() -> None:
+    """The signal comes as a module is looked for, where none of the commands' own handlers is there yet."""
+    script = """
+        import os, runpy, signal, sys
+
+        class Stop:
+            def find_spec(self, name, *more):
+                if name == "embedcache.commands.doctor":
+                    os.kill(os.getpid(), signal.SIGINT)
+
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        sys.meta_path.insert(0, Stop())
+        sys.argv = ["embedcache", "--help"]
+        runpy.run_module("embedcache", run_name="__main__")
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (130, "") and done.stderr.startswith("Interrupted"), done
+    assert done.stderr.count("\n") == 1

@@ -11,6 +11,7 @@ import pytest
 from embedcache.cache import open_cache
 from embedcache.errors import EmbedcacheError, InputNote
 from embedcache.heads.data import Data, load_data, make_task
+from embedcache.heads.job import train_head
 from embedcache.heads.split import Split
 from tests.conftest import make_cache
 
@@ -175,3 +176,16 @@ def test_more_than_five_thousand_labels(tmp_path: Path) -> None:
     path = make_cache(tmp_path / "c.h5", [""] * 5000, np.zeros((5000, 1), np.float16), {"topics": topics})
     with pytest.raises(EmbedcacheError, match="5,001 different labels, and a head learns 5,000 at most"):
         load(path, "topics")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_vector_that_is_not_finite_is_named_on_whichever_side_it_is(tmp_path: Path, value: float) -> None:
+    """A test row is in no task: nothing but this would look at it before the scores are NaN."""
+    X = np.random.default_rng(0).normal(size=(200, 4)).astype(np.float16)
+    X[list(range(0, 200, 3)), 1] = value
+    labels = ["a", "b"] * 100
+    labels = [None if i % 3 == 0 and i != 57 else label for i, label in enumerate(labels)]  # one of them is used
+    path = make_cache(tmp_path / "c.h5", [f"t{i}" for i in range(200)], X, {"label": labels})
+    for seed in range(6):
+        with pytest.raises(EmbedcacheError, match=r"row 57 of .*c\.h5, counted from 0, has a vector \(cls\) with NaN"):
+            train_head(path, tmp_path / "run", hidden=0, epochs=1, test=0.4, split=seed)

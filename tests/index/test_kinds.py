@@ -173,3 +173,9 @@ def test_centred(kind: str) -> None:
     V = np.nan_to_num(X + 5 - mean)
     V[6] = 0
     assert recall_of(index.search(Q + 5).rows, cosines(Q + 5 - mean, V)) >= 0.95
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_without_any_direction_are_refused(kind: str) -> None:
+    with pytest.raises(EmbedcacheError, match="no row has a usable vector"):
+        SearchIndex.from_vectors(np.zeros((300, D), np.float32), kind=kind)
