@@ -149,17 +149,18 @@ def folds(at: Place) -> dict[str, Any]:
 
 def audit(at: Place) -> dict[str, Any]:
     """Item 12: what audit says of 600 drug reviews in unequal classes, none of which was changed."""
-    import h5py
-
-    cache = drugs(at)
-    found = at.json("audit", cache, "--label", DRUGS, "--pooling", "mean", "-o", at.folder / "audit.csv")
-    with h5py.File(cache) as file:
-        rows = int((file[f"labels/{DRUGS}"][:] >= 0).sum())
+    cache, out = drugs(at), at.folder / "audit.csv"
+    found = at.json("audit", cache, "--label", DRUGS, "--pooling", "mean", "-o", out)
+    with out.open(newline="") as file:
+        listed = [row["label"] for row in csv.DictReader(file) if row["issue"] == "label"]
     errors = found.get("errors") or {}
+    estimates = {one["label"]: one["estimate"] for one in errors.get("per_class", ())}
     return {
-        "rows": rows,
-        "listed": found["found"]["label"],
+        "rows judged": found["judged"],
+        "listed": len(listed),
+        "listed of the small class": listed.count("neutral"),
         **{key: errors.get(key) for key in ("estimate", "interval")},
+        "estimate for the small class": estimates.get("neutral"),
     }
 
 
