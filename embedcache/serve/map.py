@@ -7,10 +7,11 @@ import os
 import signal
 import tempfile
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import pairwise
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any, Literal
 
@@ -100,16 +101,35 @@ class LiveMap:
         """Another process: it neither takes turns with this one's threads nor outlives it."""
         context = multiprocessing.get_context("spawn")
         arguments = (str(self.cache.path), *self.output, str(made))
-        self._process = context.Process(target=_make, args=arguments, name="map", daemon=True)
-        self._process.start()
+        process = context.Process(target=_make, args=arguments, name="map", daemon=True)
+        with _ctrl_c_blocked():
+            process.start()
+        self._process = process
         if self._closed:
-            self._process.terminate()
-        self._process.join()
+            process.terminate()
+        process.join()
+
+
+@contextmanager
+def _ctrl_c_blocked() -> Iterator[None]:
+    """In this thread, and for good in the processes that it starts: Ctrl-C is the server's, which then ends them.
+
+    What a process itself does about a signal comes too late: it may still be importing.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    resource_tracker.ensure_running()  # it starts with the first process, and would end the blocking
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _make(cache_path: str, pooling: str, layer: int, made: str) -> None:
     """In the other process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the server's, which then ends this one
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # where it cannot be blocked
     with suppress(OSError):
         os.nice(NICE)
     try:

@@ -90,12 +90,13 @@ def test_what_is_in_flight_is_finished(copy: Path) -> None:
     assert statuses and set(statuses) == {200}
 
 
-def test_the_map_in_the_making_does_not_outlive_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("seconds", [0, 0.2, 0.5, 1])  # its process is starting, importing, at work
+def test_the_map_in_the_making_does_not_outlive_it(tmp_path: Path, seconds: float) -> None:
     vectors = np.random.default_rng(0).normal(size=(20_000, 16)).astype(np.float16)
     cache = make_cache(tmp_path / "made.h5", [f"text {i}" for i in range(20_000)], vectors)
     with command(cache) as (process, about):
         assert httpx.get(f"{about['url']}map").json()["status"] == "computing"
-        time.sleep(1)
+        time.sleep(seconds)
         os.killpg(process.pid, signal.SIGINT)  # as a terminal's Ctrl-C, which every process of the group hears
         err = stopped(process)
     assert "only rows can be searched" in err
