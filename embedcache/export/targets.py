@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import shutil
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -76,6 +77,10 @@ def _write_torch(part: Path, model: TextModel, encoder: Encoder, texts: Sequence
 
 
 def _write_onnx(part: Path, model: TextModel, encoder: Encoder, texts: Sequence[str]) -> None:
+    if time.time() < 0:
+        raise EmbedcacheError(
+            "the clock of this machine is before 1970, where ONNX Runtime waits for ever: set the clock right"
+        )
     import onnx
 
     encoder.model.config.to_json_file(part / "config.json")

@@ -37,7 +37,11 @@ class Command(subprocess.Popen):
         super().__init__(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=variables, **options)
 
     def finish(self, timeout: float = 280) -> tuple[int, str, str]:
-        stdout, stderr = self.communicate(timeout=timeout)
+        try:
+            stdout, stderr = self.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            self.kill()  # it would go on beside every test that follows
+            raise
         return self.returncode, stdout, stderr
 
 
