@@ -27,6 +27,7 @@ from embedcache.common.checked import SchemaError, conform, parse_json
 from embedcache.common.tensors import save_tensors
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.bank import CHUNK_ROWS, Task
+from embedcache.heads.room import MakeRoom, WeightRoom, read_weights
 from embedcache.heads.run import load_heads, load_run
 from embedcache.heads.spec import HeadSpec
 from embedcache.heads.trained import TrainedHead
@@ -131,10 +132,22 @@ class Kept:
 
 
 def find_heads(run: str | Path, wanted: Collection[str]) -> Kept:
-    """The wanted heads, by identity, in what an interrupted training of ``run`` left and in ``run`` itself."""
+    """The wanted heads, by identity, in what an interrupted training of ``run`` left and in ``run`` itself.
+
+    Where they are too many for memory, their weights are put into a file without a name beside the run.
+    """
     kept = Kept()
-    reads: list[Callable[[], dict[str, TrainedHead]]] = [partial(_from_run, Path(run), wanted)]
-    reads += [partial(_load_unfinished, path, wanted.__contains__) for path in unfinished_paths(run)]
+    path = Path(run).absolute()
+    folder = next(folder for folder in path.parents if folder.is_dir())
+
+    def room(count: int, heads: int) -> WeightRoom:
+        found = WeightRoom(count, heads, folder)
+        if found.note:
+            kept.notes.append(f"--resume: {found.note}")
+        return found
+
+    reads: list[Callable[[], dict[str, TrainedHead]]] = [partial(_from_run, Path(run), wanted, room)]
+    reads += [partial(_load_unfinished, path, wanted.__contains__, room) for path in unfinished_paths(run)]
     for read in reads:
         try:
             kept.heads |= read()
@@ -143,7 +156,7 @@ def find_heads(run: str | Path, wanted: Collection[str]) -> Kept:
     return kept
 
 
-def _from_run(run: Path, wanted: Collection[str]) -> dict[str, TrainedHead]:
+def _from_run(run: Path, wanted: Collection[str], room: MakeRoom) -> dict[str, TrainedHead]:
     if not run.exists():
         return {}
     found: dict[str, TrainedHead] = {}
@@ -151,11 +164,11 @@ def _from_run(run: Path, wanted: Collection[str]) -> dict[str, TrainedHead]:
         identities = one.info.get("identities", {})  # the first runs had none
         names = {name: key for name, key in identities.items() if key in wanted and name in one.info["heads"]}
         if names:
-            found |= {names[name]: head for name, head in load_heads(one.path, names).items()}
+            found |= {names[name]: head for name, head in load_heads(one.path, names, room).items()}
     return found
 
 
-def _load_unfinished(path: Path, wanted: Callable[[str], bool]) -> dict[str, TrainedHead]:
+def _load_unfinished(path: Path, wanted: Callable[[str], bool], room: MakeRoom = WeightRoom) -> dict[str, TrainedHead]:
     """The wanted heads of such a file, by identity; a head whose weights are damaged is left out."""
     from safetensors import SafetensorError, safe_open
 
@@ -167,11 +180,10 @@ def _load_unfinished(path: Path, wanted: Callable[[str], bool]) -> dict[str, Tra
             header = conform(parse_json((file.metadata() or {})[FORMAT]), Header)
             if not 1 <= header.version <= VERSION:
                 raise SchemaError(f"version {header.version}")
-            for key, about in header.heads.items():
-                if not wanted(key):
-                    continue
-                names = ("w1", "b1", "w2", "b2") if about["spec"]["hidden"] else ("w2", "b2")
-                weights = {name: file.get_tensor(f"{key}/{name}") for name in names}
+            keys = {key: about for key, about in header.heads.items() if wanted(key)}
+            hidden = {key: about["spec"]["hidden"] for key, about in keys.items()}
+            for key, weights in read_weights(file, hidden, room):
+                about = keys[key]
                 if _digest_of(weights) != about["digest"]:
                     continue
                 history = {name: _numbers(file.get_tensor(f"{key}/history/{name}")) for name in about["history"]}

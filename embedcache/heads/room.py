@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -38,7 +39,7 @@ class WeightRoom:
         note: where they are, if that is worth a word; else "".
     """
 
-    def __init__(self, count: int, heads: int, folder: Path | None) -> None:
+    def __init__(self, count: int, heads: int, folder: Path | None = None) -> None:
         self._bytes: np.ndarray | None = None
         self._used, self.note = 0, ""
         free = memory_free()
@@ -69,3 +70,29 @@ class WeightRoom:
             start, self._used = self._used, self._used + 4 * math.prod(shape)
             found[name] = self._bytes[start : self._used].view(np.float32).reshape(shape)
         return found
+
+
+MakeRoom = Callable[[int, int], WeightRoom]  # of so many bytes, for so many heads
+
+
+def read_weights(file: Any, hidden: Mapping[str, int], room: MakeRoom) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
+    """Heads of an open safetensors file, one at a time: (head, its weights), the weights in a place of ``room``.
+
+    hidden: head -> its hidden units; its tensors are called HEAD/w1. Those that are not float32 are given as they are:
+    they are for the caller to refuse.
+    """
+    names = {head: ("w1", "b1", "w2", "b2") if units else ("w2", "b2") for head, units in hidden.items()}
+    shapes = {
+        head: {name: tuple(file.get_slice(f"{head}/{name}").get_shape()) for name in some}
+        for head, some in names.items()
+    }
+    place = room(4 * sum(math.prod(shape) for one in shapes.values() for shape in one.values()), len(shapes))
+    for head, one in shapes.items():
+        weights = place.zeros(one)
+        for name, array in weights.items():
+            found = file.get_tensor(f"{head}/{name}")
+            if found.dtype == array.dtype:
+                array[...] = found
+            else:
+                weights[name] = found
+        yield head, weights

@@ -29,11 +29,13 @@ from embedcache.errors import EmbedcacheError
 from embedcache.heads.bank import weight_shapes
 from embedcache.heads.predictions import FILE as PREDICTIONS
 from embedcache.heads.predictions import Predictions
+from embedcache.heads.room import MakeRoom, WeightRoom, read_weights
 from embedcache.heads.schema import Columns, check_info, damaged
 from embedcache.heads.trained import TrainedHead
 from embedcache.heads.versions import RUN_VERSION, info_of_today
 
 T = TypeVar("T")
+Names = Iterable[str] | None
 
 FORMAT = "embedcache-run"
 BEST, HEADS, INFO = "best.safetensors", "heads.safetensors", "run.json"
@@ -298,35 +300,33 @@ def require_keys(run: Run, *names: str) -> None:
                 raise damaged(one.path / INFO, SchemaError(f"{name} is missing"))
 
 
-def load_heads(path: str | Path, names: Iterable[str] | None = None) -> dict[str, TrainedHead]:
-    """All heads of a run, or those named: name -> head, in the order in which they were trained.
+def load_heads(path: str | Path, names: Names = None, room: MakeRoom = WeightRoom) -> dict[str, TrainedHead]:
+    """All heads of a run, or those named: name -> head, in the order of training; ``room`` holds their weights.
 
     Of a run of several columns: "column/name" -> head, always all. Raises EmbedcacheError as load_run.
     """
 
     def read(run: Run) -> dict[str, TrainedHead]:
         if len(run.columns) == 1:
-            return _read_heads(run, names)
-        heads = ((column, *one) for column, run in run.columns.items() for one in _read_heads(run).items())
-        return {f"{column}/{name}": head for column, name, head in heads}
+            return _read_heads(run, names, room)
+        columns = {column: _read_heads(one, None, room) for column, one in run.columns.items()}
+        return {f"{column}/{name}": head for column, heads in columns.items() for name, head in heads.items()}
 
     return with_run(path, read)
 
 
-def _read_heads(run: Run, names: Iterable[str] | None = None) -> dict[str, TrainedHead]:
+def _read_heads(run: Run, names: Names, room: MakeRoom) -> dict[str, TrainedHead]:
     from safetensors import SafetensorError, safe_open
 
-    file_path = run.path / HEADS
-    heads = {}
+    file_path, heads = run.path / HEADS, dict[str, TrainedHead]()
     try:
         if _sha256(file_path) != run.info["files"].get(HEADS):
             raise SchemaError(f"its checksum is not the one in {INFO}")
         with safe_open(str(file_path), framework="numpy") as file:
-            for name in run.info["heads"] if names is None else names:
-                about = run.info["heads"][name]
-                keys = ("w1", "b1", "w2", "b2") if about["spec"]["hidden"] else ("w2", "b2")
-                weights = {weight: file.get_tensor(f"{name}/{weight}") for weight in keys}
-                heads[name] = TrainedHead.from_metadata({**about, "classes": run.classes}, weights)
+            about = run.info["heads"]
+            hidden = {name: about[name]["spec"]["hidden"] for name in (about if names is None else names)}
+            for name, weights in read_weights(file, hidden, room):
+                heads[name] = TrainedHead.from_metadata({**about[name], "classes": run.classes}, weights)
                 _check_head(file_path, heads[name], run.info)
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise damaged(file_path, error) from None

@@ -43,6 +43,29 @@ def test_more_heads_than_memory(cache: Path, tmp_path: Path) -> None:
     assert "60 heads take 380 MB, and" in " ".join(said.split())
 
 
+def test_more_kept_heads_than_memory(cache: Path, tmp_path: Path) -> None:
+    """--resume of a finished run: the heads that it keeps are put into a file, and written again as they are."""
+    arguments = [
+        "train-head",
+        cache,
+        "-o",
+        tmp_path / "run",
+        "--hidden",
+        "4096",
+        "--seed",
+        ",".join(map(str, range(60))),
+    ]
+    arguments += ["--epochs", "1", "--lr", "1e-3", "--batch-size", "512", "--device", "cpu"]
+    document(*arguments)
+    before = (tmp_path / "run" / "heads.safetensors").read_bytes()
+    with control_group(450 * MB) as within:
+        code, _, stderr = Command(*arguments, "--resume", within=within).finish(280)
+    assert code == 0, stderr[-2000:]
+    assert "--resume: 60 heads take 380 MB, and" in " ".join(stderr.split())
+    assert "60 of 60 heads are there already" in stderr
+    assert (tmp_path / "run" / "heads.safetensors").read_bytes() == before
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_2000_heads_of_4096_units(cache: Path, tmp_path: Path) -> None:
