@@ -17,10 +17,10 @@ import numpy as np
 from machine import machine
 
 from embedcache.cache import open_cache
-from embedcache.heads.data import load_data, make_task
-from embedcache.heads.recipes import make_recipe
-from embedcache.heads.split import make_split
 from embedcache.heads.train import train_bank
+from embedcache.runs.data import load_data, make_task
+from embedcache.runs.recipes import make_recipe
+from embedcache.runs.split import make_split
 
 MODES = ("float32", "bfloat16")
 RECIPES = ("default", "article")

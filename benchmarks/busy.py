@@ -23,7 +23,7 @@ from heads import native
 from machine import machine
 from peers import DIM, Case, torch_eager
 
-from embedcache.heads.native import usable_cores
+from embedcache.heads.engine_native import usable_cores
 
 
 def spin(ready: multiprocessing.synchronize.Event) -> None:

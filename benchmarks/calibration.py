@@ -14,12 +14,12 @@ import numpy as np
 from machine import machine
 
 from embedcache.cache import Cache, open_cache
-from embedcache.heads.calibration import fit_temperature, measure_calibration
-from embedcache.heads.data import load_data, make_task
-from embedcache.heads.leaderboard import predict_rows
-from embedcache.heads.recipes import make_recipe
-from embedcache.heads.split import make_split
 from embedcache.heads.train import train_bank
+from embedcache.runs.calibration import fit_temperature, measure_calibration
+from embedcache.runs.data import load_data, make_task
+from embedcache.runs.leaderboard import predict_rows
+from embedcache.runs.recipes import make_recipe
+from embedcache.runs.split import make_split
 
 # name -> changes of the default recipe, and whether the last epoch is kept in place of the best
 HEADS: dict[str, tuple[dict[str, Any], bool]] = {

@@ -27,7 +27,7 @@ Run = Callable[[list[str]], np.ndarray]
 
 def embedcache(folder: Path, device: str, dtype: str) -> dict[str, Run]:
     from embedcache.encoder import Encoder
-    from embedcache.encoder.native import backend
+    from embedcache.encoder.runner_native import backend
 
     encoder = Encoder.load(folder, max_length=MAX_LENGTH, dtype=dtype, device=device)
     kernel = f"native, {backend(dtype)}" if encoder.kernel == "native" else encoder.kernel

@@ -52,7 +52,7 @@ if command -v nvcc >/dev/null || [ -n "${CUDA_HOME:-}" ]; then
 else
   note "        no nvcc here: the CUDA library is taken as it is"
 fi
-if ! step usable 30 "$PYTHON" -c 'from embedcache.heads import native; print(native.find("cuda").name)'; then
+if ! step usable 30 "$PYTHON" -c 'from embedcache.heads import engine_native as native; print(native.find("cuda").name)'; then
   note "        no usable GPU: nothing more to do"
   exit 1
 fi

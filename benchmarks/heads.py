@@ -29,7 +29,7 @@ from machine import machine, slug
 from peers import DIM, DROPOUT, LR, Case, peers
 from threadpoolctl import threadpool_limits
 
-from embedcache.heads.native import usable_cores
+from embedcache.heads.engine_native import usable_cores
 from embedcache.heads.spec import head_grid
 from embedcache.heads.train import train_heads
 

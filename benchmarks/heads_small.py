@@ -34,9 +34,9 @@ from sklearn.metrics import f1_score
 from sklearn.model_selection import KFold, StratifiedKFold
 
 from embedcache.cache import Cache, open_cache
-from embedcache.heads.data import load_data
-from embedcache.heads.job import train_head
-from embedcache.heads.run import load_run
+from embedcache.runs.data import load_data
+from embedcache.runs.folder import load_run
+from embedcache.runs.job import train_head
 
 CS = np.logspace(-3, 4, 8)
 ALPHAS = np.logspace(-4, 4, 17)

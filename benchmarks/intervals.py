@@ -22,9 +22,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from embedcache.cache import open_cache
-from embedcache.heads.data import load_data
-from embedcache.heads.intervals import accuracy_interval, score_difference, score_interval
-from embedcache.heads.metrics import score_labels
+from embedcache.runs.data import load_data
+from embedcache.runs.intervals import accuracy_interval, score_difference, score_interval
+from embedcache.runs.metrics import score_labels
 
 GROUPS = (5, 10, 25, 50)  # in a sample
 ROWS = (60, 200, 600)

@@ -90,8 +90,8 @@ def make_tables(folder: Path, name: str, rows: int, pieces: int, formats: list[s
 def plan(path: Path, target: Path) -> dict[str, Any]:
     from embedcache.cache.create import create, make_contents
     from embedcache.cache.strings import first_rows
-    from embedcache.collect import collect
-    from embedcache.table import Columns, read_rows
+    from embedcache.extraction.read_input import collect
+    from embedcache.tables.rows import Columns, read_rows
 
     columns = Columns(labels=("label",), id="id")
     clock, begun = time.process_time(), time.perf_counter()
@@ -140,7 +140,7 @@ def pyarrow_sha1(path: Path, _: Path) -> dict[str, Any]:
 
 def first_vector(path: Path, target: Path) -> dict[str, Any]:
     """Ends the process with the first call of progress; the parent takes the time."""
-    from embedcache.extract import extract
+    from embedcache.extraction.job import extract
 
     def stop(*_: int) -> None:
         target.unlink()
@@ -156,7 +156,7 @@ def with_stub(path: Path, target: Path) -> dict[str, Any]:
     import numpy as np
 
     from embedcache.encoder import Encoder, identify
-    from embedcache.extract import extract
+    from embedcache.extraction.job import extract
 
     bank = np.random.default_rng(0).standard_normal((4096, DIM), np.float32)
 

@@ -24,7 +24,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from embedcache.cache import open_cache
 from embedcache.index.exact import unit_length
-from embedcache.projection import project
+from embedcache.serve.projection import project
 
 SAMPLE, NEAR = 4000, 10
 

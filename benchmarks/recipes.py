@@ -17,13 +17,13 @@ import numpy as np
 from machine import machine
 
 from embedcache.cache import Cache, open_cache
-from embedcache.heads.automatic import settle
-from embedcache.heads.baselines import Rows, run_baselines
-from embedcache.heads.data import load_data, make_task
-from embedcache.heads.leaderboard import predict_rows
-from embedcache.heads.recipes import make_recipe
-from embedcache.heads.split import make_split
 from embedcache.heads.train import train_bank
+from embedcache.runs.automatic import settle
+from embedcache.runs.baselines import Rows, run_baselines
+from embedcache.runs.data import load_data, make_task
+from embedcache.runs.leaderboard import predict_rows
+from embedcache.runs.recipes import make_recipe
+from embedcache.runs.split import make_split
 
 HEADS: dict[str, tuple[str, dict[str, Any]]] = {
     "default": ("default", {}),

@@ -22,9 +22,9 @@ from sklearn.metrics import f1_score, log_loss
 from sklearn.preprocessing import StandardScaler
 
 from embedcache.cache import open_cache
-from embedcache.heads.data import load_data
-from embedcache.heads.split import Split, make_folds, make_split, places
-from embedcache.heads.split_before import split_before
+from embedcache.runs.data import load_data
+from embedcache.runs.split import Split, make_folds, make_split, places
+from embedcache.runs.split_before import split_before
 
 ROWS, CORRECTED, APPENDED = 600, 15, 20
 PENALTIES = tuple(10 ** (i / 4) for i in range(-16, 3))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 INIT = Path(__file__).parents[1] / "embedcache" / "__init__.py"
-WRAPPED = {"embedcache.training_run.train_run": "embedcache.heads.job.train_head"}  # made at run time of the other
+WRAPPED = {"embedcache.report.train_run.train_run": "embedcache.runs.job.train_head"}  # made at run time of the other
 NAME = re.compile(r"^::: ec\.(\w+)$", re.MULTILINE)
 
 

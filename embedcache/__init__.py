@@ -13,85 +13,85 @@ if TYPE_CHECKING:
     from embedcache import ops
     from embedcache.audit import AuditReport, audit_cache
     from embedcache.cache import Cache, VerifyReport, open_cache, verify
-    from embedcache.classifier import Classifier, Prediction, Predictions
     from embedcache.common.labels import Labels, LabelWarning
     from embedcache.errors import EmbedcacheError
     from embedcache.evaluation import EvaluationReport, evaluate
     from embedcache.export import ExportReport, export_run
-    from embedcache.extract import ExtractReport, extract
-    from embedcache.heads.run import Run, load_heads, load_run
+    from embedcache.extraction.job import ExtractReport, extract
+    from embedcache.extraction.merge import MergeReport, merge
+    from embedcache.heads.head import TrainedHead
     from embedcache.heads.search_cv import FusedHeadSearchCV
     from embedcache.heads.sklearn import FusedHeadClassifier, FusedHeadRegressor
     from embedcache.heads.spec import HeadSpec, head_grid
     from embedcache.heads.train import BankResult, EngineWarning, train_heads
-    from embedcache.heads.trained import TrainedHead
     from embedcache.index import Neighbours, SearchIndex
-    from embedcache.index.making import IndexReport
-    from embedcache.index.making import index_cache as index
-    from embedcache.merging import MergeReport, merge
-    from embedcache.predict import FileReport, predict_file
+    from embedcache.index.job import IndexReport
+    from embedcache.index.job import index_cache as index
+    from embedcache.prediction.classifier import Classifier, Prediction, Predictions
+    from embedcache.prediction.job import FileReport, predict_file
     from embedcache.report import ReportFile
     from embedcache.report import write_report as report
-    from embedcache.search import Answer, Found, Query, Searcher
-    from embedcache.searching import SearchReport
-    from embedcache.searching import search_cache as search
-    from embedcache.searching_file import SearchFileReport, search_file
-    from embedcache.serve.main import serve_cache as serve
-    from embedcache.training_run import RunReport, train_run
+    from embedcache.report.train_run import RunReport, train_run
+    from embedcache.runs.folder import Run, load_heads, load_run
+    from embedcache.search.file import SearchFileReport, search_file
+    from embedcache.search.job import SearchReport
+    from embedcache.search.job import search_cache as search
+    from embedcache.search.searcher import Answer, Found, Query, Searcher
+    from embedcache.serve.job import serve_cache as serve
 
 # Public name -> the module that holds it; one that is such a module itself can be called (common/callable_module.py).
 _HOME = {
-    "Answer": "embedcache.search",
+    "Answer": "embedcache.search.searcher",
     "AuditReport": "embedcache.audit",
     "BankResult": "embedcache.heads.train",
     "Cache": "embedcache.cache",
-    "Classifier": "embedcache.classifier",
+    "Classifier": "embedcache.prediction.classifier",
     "EmbedcacheError": "embedcache.errors",
     "EngineWarning": "embedcache.heads.train",
     "EvaluationReport": "embedcache.evaluation",
     "ExportReport": "embedcache.export",
-    "ExtractReport": "embedcache.extract",
-    "FileReport": "embedcache.predict",
-    "Found": "embedcache.search",
+    "ExtractReport": "embedcache.extraction.job",
+    "FileReport": "embedcache.prediction.job",
+    "Found": "embedcache.search.searcher",
     "FusedHeadClassifier": "embedcache.heads.sklearn",
     "FusedHeadRegressor": "embedcache.heads.sklearn",
     "FusedHeadSearchCV": "embedcache.heads.search_cv",
     "HeadSpec": "embedcache.heads.spec",
-    "IndexReport": "embedcache.index.making",
+    "IndexReport": "embedcache.index.job",
     "LabelWarning": "embedcache.common.labels",
     "Labels": "embedcache.common.labels",
-    "MergeReport": "embedcache.merging",
+    "MergeReport": "embedcache.extraction.merge",
     "Neighbours": "embedcache.index",
-    "Prediction": "embedcache.classifier",
-    "Predictions": "embedcache.classifier",
-    "Query": "embedcache.search",
+    "Prediction": "embedcache.prediction.classifier",
+    "Predictions": "embedcache.prediction.classifier",
+    "Query": "embedcache.search.searcher",
     "ReportFile": "embedcache.report",
-    "Run": "embedcache.heads.run",
-    "RunReport": "embedcache.training_run",
-    "SearchFileReport": "embedcache.searching_file",
+    "Run": "embedcache.runs.folder",
+    "RunReport": "embedcache.report.train_run",
+    "SearchFileReport": "embedcache.search.file",
     "SearchIndex": "embedcache.index",
-    "SearchReport": "embedcache.searching",
-    "Searcher": "embedcache.search",
-    "TrainedHead": "embedcache.heads.trained",
+    "SearchReport": "embedcache.search.job",
+    "Searcher": "embedcache.search.searcher",
+    "TrainedHead": "embedcache.heads.head",
     "VerifyReport": "embedcache.cache",
     "audit_cache": "embedcache.audit",
     "evaluate": "embedcache.evaluation",
     "export_run": "embedcache.export",
-    "extract": "embedcache.extract",
+    "extract": "embedcache.extraction.job",
     "head_grid": "embedcache.heads.spec",
     "index": "embedcache.index",
-    "load_heads": "embedcache.heads.run",
-    "load_run": "embedcache.heads.run",
-    "merge": "embedcache.merging",
+    "load_heads": "embedcache.runs.folder",
+    "load_run": "embedcache.runs.folder",
+    "merge": "embedcache.extraction.merge",
     "open_cache": "embedcache.cache",
     "ops": "embedcache.ops",  # a module that needs torch
-    "predict_file": "embedcache.predict",
+    "predict_file": "embedcache.prediction.job",
     "report": "embedcache.report",
-    "search": "embedcache.search",
-    "search_file": "embedcache.searching_file",
+    "search": "embedcache.search.searcher",
+    "search_file": "embedcache.search.file",
     "serve": "embedcache.serve",
     "train_heads": "embedcache.heads.train",
-    "train_run": "embedcache.training_run",
+    "train_run": "embedcache.report.train_run",
     "verify": "embedcache.cache",
 }
 

@@ -74,7 +74,7 @@ def write_tiny_bert(folder: Path) -> None:
 @pytest.fixture(autouse=True)
 def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of one block on every machine, so that tests know after which rows something is saved."""
-    monkeypatch.setattr("embedcache.encoding.CORES_PER_BLOCK", 1 << 20)
+    monkeypatch.setattr("embedcache.extraction.local.CORES_PER_BLOCK", 1 << 20)
 
 
 @pytest.fixture(scope="session")

@@ -20,10 +20,10 @@ from transformers import BertConfig, BertModel
 import embedcache as ec
 from embedcache.audit import audit_cache
 from embedcache.cache import open_cache
-from embedcache.extract import extract
-from embedcache.heads.job import train_head
-from embedcache.index.making import index_cache
-from embedcache.projection import default_map_path, make_map, save_map
+from embedcache.extraction.job import extract
+from embedcache.index.job import index_cache
+from embedcache.runs.job import train_head
+from embedcache.serve.projection import default_map_path, make_map, save_map
 from tests.conftest import WORDS, write_tokenizer
 
 ROWS = 60

@@ -17,8 +17,8 @@ import pyarrow as pa
 import pytest
 
 import embedcache as ec
-from embedcache.classifier import Classifier, Predictions
 from embedcache.errors import EmbedcacheError
+from embedcache.prediction.classifier import Classifier, Predictions
 from tests.conftest import document
 
 TEXTS = ["a superb film", "boring and slow", "the best horror"]

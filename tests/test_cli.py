@@ -83,7 +83,7 @@ def test_ctrl_c_saves_and_resume_goes_on(made: Path, tmp_path: Path, monkeypatch
 
     train = ["train-head", made / "reviews.h5", "-o", tmp_path / "run", "--epochs", "2", "--lr", "1e-3,1e-2"]
     with monkeypatch.context() as patch:
-        patch.setattr("embedcache.heads.column.run_baselines", stop)
+        patch.setattr("embedcache.runs.column.run_baselines", stop)
         stopped = invoke(*train)
     assert stopped.exit_code == 130 and stopped.stdout == ""
     assert "2 of 2 heads are saved" in stopped.stderr and "--resume" in stopped.stderr

@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from embedcache.collect import collect
-from embedcache.table import Columns, read_rows
+from embedcache.extraction.read_input import collect
 from embedcache.tables.formats import blocks
+from embedcache.tables.rows import Columns, read_rows
 
 COLUMNS = Columns(labels=("label",), id="id")
 TEXT = "a text of three hundred characters " * 9

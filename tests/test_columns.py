@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import embedcache as ec
-from embedcache.table import MISSING_LABELS, missing_labels
+from embedcache.tables.rows import MISSING_LABELS, missing_labels
 from tests.conftest import document, invoke, write_csv
 
 TEXTS = [f"a film about {word}" for word in ("war", "love", "horror", "music", "world", "romance")]

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from embedcache.conditions import LONGEST, All, AnyOf, Condition, Not, parse
+from embedcache.cache.where_grammar import LONGEST, All, AnyOf, Condition, Not, parse
 from embedcache.errors import EmbedcacheError
 
 COLUMNS = ["label", "movie", "year", "x,y", "mo=vie", "(odd", "not so"]

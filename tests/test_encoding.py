@@ -8,12 +8,13 @@ import sys
 import pytest
 import torch
 
-from embedcache import encoding, encoding_pass
 from embedcache.cache import verify
 from embedcache.encoder import Encoder
-from embedcache.encoding_pass import Place
 from embedcache.errors import EmbedcacheError
-from embedcache.extract import extract
+from embedcache.extraction import encoders as encoding_pass
+from embedcache.extraction import local
+from embedcache.extraction.encoders import Place
+from embedcache.extraction.job import extract
 from tests.conftest import make_reviews, write_csv
 from tests.test_extract import assert_same, contents
 
@@ -33,7 +34,7 @@ def test_two_encoders_make_the_file_of_one(table, tiny_bert, tmp_path, monkeypat
     options = {"model": tiny_bert, "device": "cpu", "pooling": ("cls", "mean"), "batch_tokens": 500}
     extract(table, tmp_path / "one.h5", **options)
     encoders, shares = [], []
-    load, prepare = Encoder.load, encoding.LocalWorker.prepare
+    load, prepare = Encoder.load, local.LocalWorker.prepare
 
     def loading(*arguments, **settings):
         encoders.append(load(*arguments, **{**settings, "device": "cpu"}))
@@ -44,7 +45,7 @@ def test_two_encoders_make_the_file_of_one(table, tiny_bert, tmp_path, monkeypat
         return prepare(self, window, tell)
 
     monkeypatch.setattr(Encoder, "load", loading)
-    monkeypatch.setattr(encoding.LocalWorker, "prepare", preparing)
+    monkeypatch.setattr(local.LocalWorker, "prepare", preparing)
     monkeypatch.setattr(encoding_pass.Place, "devices", lambda self: ["cpu", "cpu"])
     calls = []
     report = extract(table, tmp_path / "two.h5", progress=lambda *call: calls.append(call), **options)
@@ -77,9 +78,9 @@ def test_gpus_that_are_not_there(table, tiny_bert, tmp_path, device):
 
 
 def test_a_window_is_larger_where_batches_do_not_matter(monkeypatch):
-    monkeypatch.setattr(encoding, "CORES_PER_BLOCK", 4)
-    assert encoding.window_blocks("cpu", False, 64) == 1 and encoding.window_blocks("cuda:1", False, 2) == 8
-    assert encoding.window_blocks("cpu", True, 2) == 1 and encoding.window_blocks("cpu", True, 64) == 16
+    monkeypatch.setattr(local, "CORES_PER_BLOCK", 4)
+    assert local.window_blocks("cpu", False, 64) == 1 and local.window_blocks("cuda:1", False, 2) == 8
+    assert local.window_blocks("cpu", True, 2) == 1 and local.window_blocks("cpu", True, 64) == 16
 
 
 @pytest.mark.parametrize("options", ["", ", workers=3", ", ray='10.255.255.1:1'", ", shard='1/1'"])

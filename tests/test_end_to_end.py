@@ -14,7 +14,7 @@ import pytest
 
 import embedcache as ec
 from embedcache.common.signed import CARD, REPORT
-from embedcache.heads.run import FILES
+from embedcache.runs.folder import FILES
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "demo"))
 import fetch

@@ -14,7 +14,7 @@ import pytest
 import embedcache as ec
 from embedcache.cache import open_cache, verify
 from embedcache.errors import EmbedcacheError
-from embedcache.extract import extract
+from embedcache.extraction.job import extract
 from tests.conftest import make_reviews, write_csv
 
 
@@ -335,10 +335,10 @@ def test_progress_counts_tokens(run):
 
 
 def test_the_module_can_be_called(tiny_bert, tmp_path):
-    import embedcache.extract
+    import embedcache.extraction.job
 
     table = write_csv(tmp_path / "t.csv", make_reviews(3))
     options = {"model": tiny_bert, "device": "cpu"}
     assert ec.extract(table, tmp_path / "a.h5", **options).encoded == 3
-    assert embedcache.extract.extract(table, tmp_path / "a.h5", **options).encoded == 0
+    assert embedcache.extraction.job.extract(table, tmp_path / "a.h5", **options).encoded == 0
     assert ec.extract(str(table), str(tmp_path / "a.h5"), **options).reused == 3

@@ -12,7 +12,7 @@ import pytest
 from embedcache.cache import open_cache, verify
 from embedcache.cache.lock import writer_lock
 from embedcache.errors import EmbedcacheError
-from embedcache.extract import extract
+from embedcache.extraction.job import extract
 from tests.conftest import make_reviews, write_csv
 
 ROWS = 2500  # three blocks, so that one can be damaged and the others not

@@ -14,8 +14,8 @@ import pytest
 import embedcache as ec
 from embedcache.common.frames import Tabular, free_names
 from embedcache.errors import EmbedcacheError
-from embedcache.search import Query, Searcher
-from embedcache.searching import search_cache
+from embedcache.search.job import search_cache
+from embedcache.search.searcher import Query, Searcher
 from tests.conftest import make_cache
 
 KINDS = ["good", "bad", None]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from embedcache.near_identical import NearIdentical, normalised
+from embedcache.common.near_identical import NearIdentical, normalised
 
 LONG = "The film hinges on its performances, and both leads are up to the task of carrying it to the end."
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 import embedcache as ec
-from embedcache.extract import ExtractReport
-from embedcache.heads.run import load_run
-from embedcache.html import html_table, one_line, shorten
-from embedcache.search import Searcher
-from embedcache.searching import search_cache
+from embedcache.common.display import html_table, one_line, shorten
+from embedcache.extraction.job import ExtractReport
+from embedcache.runs.folder import load_run
+from embedcache.search.job import search_cache
+from embedcache.search.searcher import Searcher
 from tests.conftest import document, make_cache
 
 NAMES = ["<b>bold</b>", 'a & "b"', "\u202egnol"]

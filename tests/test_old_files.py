@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from embedcache.cache import open_cache, verify
-from embedcache.card import make_card
-from embedcache.classifier import Classifier
-from embedcache.heads.run import FILES, LATER, load_heads, load_run
-from embedcache.heads.run_tables import read_history, read_leaderboard
 from embedcache.index import SearchIndex
-from embedcache.projection import default_map_path, load_map
+from embedcache.prediction.classifier import Classifier
+from embedcache.report.card import make_card
+from embedcache.runs.folder import FILES, LATER, load_heads, load_run
+from embedcache.runs.tables import read_history, read_leaderboard
+from embedcache.serve.projection import default_map_path, load_map
 from tests.conftest import document, fails
 
 PACKED = Path(__file__).parent / "data" / "files-0.1.tar.gz"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from embedcache.cache.fill import Window
-from embedcache.pipeline import IN_HAND, TRIES, Lost, Pipeline
+from embedcache.extraction.pipeline import IN_HAND, TRIES, Lost, Pipeline
 
 
 def windows(n, texts=3):

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from embedcache.classifier import Classifier
 from embedcache.encoder import Encoder
 from embedcache.errors import EmbedcacheError
-from embedcache.heads.run import Contents, write_columns, write_run
+from embedcache.heads.head import TrainedHead
 from embedcache.heads.spec import HeadSpec
-from embedcache.heads.trained import TrainedHead
-from embedcache.predict import FileReport, predict_file
+from embedcache.prediction.classifier import Classifier
+from embedcache.prediction.job import FileReport, predict_file
+from embedcache.runs.folder import Contents, write_columns, write_run
 from tests.conftest import make_reviews
 
 CLASSES = ["negative", "positive", "まあまあ"]

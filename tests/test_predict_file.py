@@ -19,9 +19,9 @@ import pyarrow.parquet as pq
 import pytest
 
 import embedcache as ec
-from embedcache import predict_rows
 from embedcache.errors import EmbedcacheError
-from embedcache.predict import predict_file
+from embedcache.prediction import rows as predict_rows
+from embedcache.prediction.job import predict_file
 from tests.conftest import document, fails, invoke, make_reviews, write_csv
 
 REVIEWS = make_reviews(300)
@@ -123,7 +123,7 @@ def test_values_have_no_probability(made: Path, tmp_path: Path) -> None:
 
 
 def test_a_cache_is_labelled_without_its_encoder(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("embedcache.encoder.model.load_again", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr("embedcache.encoder.encoder.load_again", lambda *_, **__: 1 / 0)
     report = document("predict", made / "run", made / "c.h5", "-o", tmp_path / "out.csv")
     rows = read_csv(tmp_path / "out.csv")
     assert list(rows[0]) == ["row", "id", "text", "label", "film", "stars", "predicted", "predicted_probability"]

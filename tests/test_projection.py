@@ -10,7 +10,7 @@ import pytest
 
 from embedcache.cache import open_cache
 from embedcache.errors import EmbedcacheError
-from embedcache.projection import default_map_path, load_map, make_map, project, save_map
+from embedcache.serve.projection import default_map_path, load_map, make_map, project, save_map
 from tests.conftest import make_cache
 
 

@@ -14,8 +14,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from embedcache.errors import EmbedcacheError
-from embedcache.table import Columns, read_rows
 from embedcache.tables.formats import blocks, delimited, json_lines
+from embedcache.tables.rows import Columns, read_rows
 
 COLUMNS = Columns(labels=("label",), id="id")
 

@@ -15,8 +15,8 @@ from click.testing import CliRunner
 from embedcache.cli import main
 from embedcache.errors import EmbedcacheError
 from embedcache.index import SearchIndex
-from embedcache.search import Query, Searcher
-from embedcache.searching import search_cache
+from embedcache.search.job import search_cache
+from embedcache.search.searcher import Query, Searcher
 from tests.brute_force import cosines
 from tests.conftest import make_cache, make_reviews
 

@@ -44,7 +44,7 @@ def test_a_file_into_csv_and_jsonl_holds_what_is_printed(made: Path, tmp_path: P
 def test_many_queries_come_in_parts(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, questions: Path
 ) -> None:
-    monkeypatch.setattr("embedcache.searching_file.FILE_QUERIES", 3)
+    monkeypatch.setattr("embedcache.search.file.FILE_QUERIES", 3)
     (tmp_path / "q.txt").write_text("\n".join(TEXTS[:8]), encoding="utf-8")
     document("search", made / "reviews.h5", "--file", tmp_path / "q.txt", "-k", "2", "-o", tmp_path / "o.csv")
     with (tmp_path / "o.csv").open(encoding="utf-8", newline="") as file:

@@ -8,12 +8,12 @@ import shutil
 import numpy as np
 import pytest
 
-from embedcache import shards
 from embedcache.cache import open_cache, verify
 from embedcache.errors import EmbedcacheError
-from embedcache.extract import extract
-from embedcache.merging import merge
-from embedcache.shards import Shard
+from embedcache.extraction import shards
+from embedcache.extraction.job import extract
+from embedcache.extraction.merge import merge
+from embedcache.extraction.shards import Shard
 from tests.conftest import document, fails, invoke, make_reviews, write_csv
 from tests.test_extract import assert_same, contents
 
@@ -24,7 +24,7 @@ ROWS = 5000
 def small_stripes():
     """Of one block, so that tables of a few thousand rows have several."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("embedcache.shards.STRIPE", 1024)
+        patch.setattr("embedcache.extraction.shards.STRIPE", 1024)
         yield
 
 

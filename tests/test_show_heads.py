@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from rich.cells import cell_len
 
-from embedcache.heads.calibration import fit_temperature
-from embedcache.heads.leaderboard import Spread
-from embedcache.heads.metrics import evaluate
+from embedcache.commands.show.run import train_head
 from embedcache.heads.spec import HeadSpec
-from embedcache.show_heads import train_head
+from embedcache.runs.calibration import fit_temperature
+from embedcache.runs.leaderboard import Spread
+from embedcache.runs.metrics import evaluate
 
 SETTINGS: dict[str, Any] = {
     "hidden": [8, 512],

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from embedcache.errors import EmbedcacheError
-from embedcache.table import Columns, Rows, column_names, read_lines, read_rows
 from embedcache.tables.formats import blocks
+from embedcache.tables.rows import Columns, Rows, column_names, read_lines, read_rows
 
 TEXTS = ["plain", 'with "quotes", and a comma', "two\nlines", "", "   ", "日本語のレビュー", "🎬👍🏽", "مراجعة فيلم"]
 LABELS = ["good", "bad", "good", "bad", "", "bad", "nan", "bad"]

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedcache.cache import open_cache
+from embedcache.cache.where import rows_where
 from embedcache.errors import EmbedcacheError, InputNote
-from embedcache.where import rows_where
 from tests.conftest import make_cache
 
 TEXTS = ["The END", "the beginning", "Straße (a)", "50% off.", "日本の映画", "ÉTÉ", "", "a\nthe end", "no", "(.*)"]

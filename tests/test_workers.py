@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 import torch
 
-from embedcache import workers
 from embedcache.cache import open_cache, verify
-from embedcache.cluster import Cluster, cores_for
 from embedcache.errors import EmbedcacheError
-from embedcache.extract import extract
+from embedcache.extraction import ray_workers as workers
+from embedcache.extraction.job import extract
+from embedcache.extraction.ray_cluster import Cluster, cores_for
 from tests.conftest import fails, make_reviews, write_csv
 from tests.test_extract import assert_same, contents
 
@@ -116,7 +116,7 @@ def test_workers_that_see_no_shared_file(run, made, tmp_path, monkeypatch):
 def test_blocks_are_written_by_the_workers(run, monkeypatch):
     """All but those that wait for a text of an earlier window."""
     counts = {"helper": 0, "driver": 0}
-    for name, owner in (("helper", "embedcache.cache.remote.Helpers"), ("driver", "embedcache.cache.fill.Filler")):
+    for name, owner in (("helper", "embedcache.cache.remote_fill.Helpers"), ("driver", "embedcache.cache.fill.Filler")):
         module, _, kind = owner.rpartition(".")
         plain = getattr(sys.modules[module], kind).finish
 

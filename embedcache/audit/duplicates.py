@@ -10,7 +10,7 @@ import numpy as np
 
 from embedcache.audit.neighbours import Nearest
 from embedcache.cache.strings import first_rows, hash_texts
-from embedcache.near_identical import normalised, resemble, shingles
+from embedcache.common.near_identical import normalised, resemble, shingles
 
 KINDS = ("exact", "same words", "near")  # from the closest
 SHARED = 0.5  # Jaccard similarity of two texts' runs of 5 characters: what near-duplicates have in common at least

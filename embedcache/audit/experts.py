@@ -13,14 +13,14 @@ import numpy as np
 
 from embedcache.audit.neighbours import Nearest
 from embedcache.cache.strings import Strings
-from embedcache.heads.bank import Task
-from embedcache.heads.baselines import choose_analyzer
-from embedcache.heads.data import Data, make_task
-from embedcache.heads.recipes import make_recipe
+from embedcache.heads.head import TrainedHead
 from embedcache.heads.spec import HeadSpec
-from embedcache.heads.split import Split
+from embedcache.heads.task import Task
 from embedcache.heads.train import train_bank
-from embedcache.heads.trained import TrainedHead
+from embedcache.runs.baselines import choose_analyzer
+from embedcache.runs.data import Data, make_task
+from embedcache.runs.recipes import make_recipe
+from embedcache.runs.split import Split
 
 SMOOTHING = 0.3  # of naive Bayes: measured by benchmarks/audit.py on other flips than those that it reports
 MAX_CHARACTERS = 200_000_000  # of all texts, in bytes: above that word pairs are left out, to bound the memory

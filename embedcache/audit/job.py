@@ -14,8 +14,8 @@ import numpy as np
 from embedcache.audit.count import open_counts
 from embedcache.audit.duplicates import DuplicateGroup, duplicate_groups
 from embedcache.audit.experts import Expert, Heads, Neighbours, Words, fold_of
+from embedcache.audit.judge import Mixture
 from embedcache.audit.labels import Judged, judge
-from embedcache.audit.mixture import Mixture
 from embedcache.audit.neighbours import Nearest, nearest_rows, unit_vectors
 from embedcache.audit.outliers import far_out, outlier_scores
 from embedcache.audit.report import (
@@ -31,11 +31,11 @@ from embedcache.audit.report import (
 from embedcache.audit.sides import Sides, column_sides, run_sides
 from embedcache.cache import Cache, open_cache
 from embedcache.cache.strings import first_rows
+from embedcache.cache.where import not_blank
 from embedcache.errors import EmbedcacheError
-from embedcache.heads.data import Data, load_data
-from embedcache.heads.split import SEED, make_folds
 from embedcache.index import SearchIndex
-from embedcache.where import not_blank
+from embedcache.runs.data import Data, load_data
+from embedcache.runs.split import SEED, make_folds
 
 Progress = Callable[..., AbstractContextManager[Callable[[int, int, int], None] | None]]
 

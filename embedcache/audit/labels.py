@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from embedcache.audit.count import FIT_NUMBERS, FIT_ROWS, ErrorCount, count_errors
-from embedcache.audit.mixture import Mixture
+from embedcache.audit.judge import Mixture
 
 CHUNK_NUMBERS = 1_000_000  # rows x classes whose probabilities are held at a time
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from embedcache.audit.count import ErrorCount
+from embedcache.common.display import html_table
 from embedcache.common.frames import Tabular
 from embedcache.common.whole_file import Output, open_output
 from embedcache.errors import EmbedcacheError
-from embedcache.html import html_table
 from embedcache.tables.read import suffixes
 from embedcache.tables.write import Kind, Layout, kind_of
 

@@ -9,9 +9,9 @@ import numpy as np
 
 from embedcache.cache import Cache
 from embedcache.errors import EmbedcacheError
-from embedcache.heads.run import load_run
-from embedcache.heads.sides import stored_sides
-from embedcache.heads.split import SIDES
+from embedcache.runs.folder import load_run
+from embedcache.runs.sides import stored_sides
+from embedcache.runs.split import SIDES
 
 MOST_SIDES = 20
 

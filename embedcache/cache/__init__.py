@@ -6,7 +6,7 @@ its reasons are in docs/cache-file.md.
 
 from __future__ import annotations
 
-from embedcache.cache.blocks import VerifyReport, verify
+from embedcache.cache.checksums import VerifyReport, verify
 from embedcache.cache.file import Cache, open_cache
 
 __all__ = ["Cache", "VerifyReport", "open_cache", "verify"]

@@ -20,11 +20,11 @@ import h5py
 import numpy as np
 
 from embedcache.cache import layout as lay
-from embedcache.cache.blocks import digests, valid_blocks
+from embedcache.cache.checksums import digests, valid_blocks
 from embedcache.cache.file import Cache, file_id
+from embedcache.cache.hdf5_structure import HDF5_ERRORS, nbytes
 from embedcache.cache.layout import Layout, Output, block_path, quote
 from embedcache.cache.strings import Text
-from embedcache.cache.structure import HDF5_ERRORS, nbytes
 from embedcache.errors import EmbedcacheError
 
 CHUNK = 1 << 24  # bytes or elements moved at once

@@ -17,21 +17,21 @@ import numpy as np
 from embedcache.cache import frames
 from embedcache.cache import layout as lay
 from embedcache.cache.fingerprint import fingerprint, output_fingerprint
-from embedcache.cache.hdf5 import SIGNATURE, Hdf5, InvalidError
-from embedcache.cache.labels import Codes, Labels, label_counts, label_of, unlabelled, valid_codes
-from embedcache.cache.layout import Layout, Output, block_path, quote, unquote
-from embedcache.cache.strings import Strings, valid_offsets
-from embedcache.cache.structure import (
+from embedcache.cache.hdf5_reader import SIGNATURE, Hdf5, InvalidError
+from embedcache.cache.hdf5_structure import (
     DamagedCacheError,
     NotACacheError,
     check_format,
     parse_output,
     read_structure,
 )
+from embedcache.cache.labels import Codes, Labels, label_counts, label_of, unlabelled, valid_codes
+from embedcache.cache.layout import Layout, Output, block_path, quote, unquote
+from embedcache.cache.strings import Strings, valid_offsets
+from embedcache.common.display import html_table
 from embedcache.common.encoder_schema import parse_encoder
 from embedcache.common.frames import Tabular
 from embedcache.errors import EmbedcacheError
-from embedcache.html import html_table
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from embedcache.cache import layout as lay
-from embedcache.cache.blocks import valid_blocks
+from embedcache.cache.checksums import valid_blocks
 from embedcache.cache.create import Writer
 from embedcache.cache.file import Cache
 from embedcache.cache.layout import BLOCK_ROWS, Output

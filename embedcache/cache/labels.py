@@ -13,7 +13,7 @@ from typing import cast
 
 import numpy as np
 
-from embedcache.cache.unnamed import UnnamedFile
+from embedcache.cache.spool_file import UnnamedFile
 from embedcache.common.labels import Codes, Labels, label_of, unlabelled
 
 __all__ = ["Codes", "LabelCoder", "Labels", "chunks", "label_counts", "label_of", "unlabelled", "valid_codes"]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from embedcache.cache import layout as lay
-from embedcache.cache.blocks import valid_blocks
+from embedcache.cache.checksums import valid_blocks
 from embedcache.cache.file import Cache
 from embedcache.cache.fingerprint import fingerprint
 from embedcache.cache.layout import Output

@@ -10,7 +10,7 @@ from typing import overload
 
 import numpy as np
 
-from embedcache.cache.unnamed import UnnamedFile
+from embedcache.cache.spool_file import UnnamedFile
 from embedcache.errors import EmbedcacheError
 
 Text = tuple[np.ndarray, np.ndarray]  # UTF-8 bytes (uint8) and offsets (int64, n + 1)

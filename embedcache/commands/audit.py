@@ -6,17 +6,9 @@ from typing import Any
 
 import click
 
-from embedcache.commands.common import (
-    COUNT,
-    POOLINGS,
-    check_json,
-    device_option,
-    emit,
-    json_option,
-    unless_written_to,
-)
-from embedcache.options import CommaList, Number
-from embedcache.progress import progress_bar
+from embedcache.commands.common import COUNT, POOLINGS, check_json, device_option, emit, json_option, unless_written_to
+from embedcache.commands.progress import progress_bar
+from embedcache.commands.types import CommaList, Number
 
 
 @click.command(short_help="List CACHE's likely label errors, duplicates and outliers.")
@@ -67,8 +59,8 @@ def audit(as_json: bool, cache: str, **options: Any) -> None:
       ... --split part                   duplicates across train and test
       ... --run RUN                      or across the sides of that run
     """
-    from embedcache import show_audit
     from embedcache.audit import audit_cache
+    from embedcache.commands.show import audit as show_audit
 
     if options["split"] is not None and options["run"] is not None:
         raise click.UsageError("--split and --run: give one of them")

@@ -6,18 +6,10 @@ from typing import Any
 
 import click
 
-from embedcache.commands.common import (
-    COUNT,
-    NAMES,
-    POOLINGS,
-    emit,
-    json_option,
-    reading_options,
-    trust_option,
-)
+from embedcache.commands.common import COUNT, NAMES, POOLINGS, emit, json_option, reading_options, trust_option
+from embedcache.commands.progress import progress_bar
+from embedcache.commands.types import CommaList, Number, Part
 from embedcache.errors import EmbedcacheError
-from embedcache.options import CommaList, Number, Part
-from embedcache.progress import progress_bar
 
 LAYERS = CommaList(Number(int, -1000))
 
@@ -67,8 +59,8 @@ def extract(as_json: bool, inputs: tuple[str, ...], cache: str, **options: Any) 
       ... --ray 10.0.0.1:6379        every GPU, or every core, of a Ray cluster
       ... --shard 3/8                one of eight jobs; then merge
     """
-    from embedcache import show
-    from embedcache.extract import extract as run
+    from embedcache.commands.show import cache as show
+    from embedcache.extraction.job import extract as run
 
     try:
         with progress_bar("encoding") as progress:
@@ -98,8 +90,8 @@ def merge(as_json: bool, shards: tuple[str, ...], cache: str, overwrite: bool) -
     Nothing is encoded. Where shards are not finished, CACHE has what there is, and the exit code is 1: run their
     extract again, then merge again.
     """
-    from embedcache import show
-    from embedcache.merging import merge as run
+    from embedcache.commands.show import cache as show
+    from embedcache.extraction.merge import merge as run
 
     report = run(shards, cache, overwrite=overwrite)
     if as_json:
@@ -120,10 +112,10 @@ def info(as_json: bool, cache: str) -> None:
       embedcache info reviews.h5
       embedcache info reviews.h5 --json
     """
-    from embedcache import show
     from embedcache.cache import open_cache
     from embedcache.cache.notes import data_notes
     from embedcache.cache.tokens import reading_of
+    from embedcache.commands.show import cache as show
 
     with open_cache(cache) as opened:
         about = {"reading": reading_of(opened).to_dict(), "notes": data_notes(opened)}
@@ -146,8 +138,8 @@ def verify(as_json: bool, cache: str) -> None:
       embedcache verify reviews.h5
       embedcache verify reviews.h5 --json
     """
-    from embedcache import show
     from embedcache.cache import verify as run
+    from embedcache.commands.show import cache as show
 
     report = run(cache)
     if as_json:

@@ -15,9 +15,9 @@ from typing import Any
 import click
 
 from embedcache.commands.process import prepare_command, prepare_process, prepare_streams
+from embedcache.commands.types import CommaList, Number
+from embedcache.common.screen import one_line
 from embedcache.errors import EmbedcacheError, InputNote
-from embedcache.options import CommaList, Number
-from embedcache.screen import one_line
 from embedcache.tables.limits import TEXT_MB, text_limit
 
 COUNT = Number(int, 1)

@@ -11,7 +11,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from embedcache.commands.common import emit, json_option
-from embedcache.options import CommaList, complete_list
+from embedcache.commands.types import CommaList, complete_list
 
 INSTALL = {
     "bash": 'eval "$(embedcache completion bash)"    # in ~/.bashrc',
@@ -110,7 +110,7 @@ def _column_names(path: str, ctx: click.Context) -> list[str]:
     from embedcache.tables.read import suffixes
 
     if suffixes(Path(path))[1] in FORMATS:
-        from embedcache.table import column_names
+        from embedcache.tables.rows import column_names
 
         reading = {name: ctx.params.get(name) for name in ("separator", "sheet")}
         return column_names(path, encoding=ctx.params.get("encoding") or "utf-8", **reading)
@@ -122,7 +122,7 @@ def _column_names(path: str, ctx: click.Context) -> list[str]:
 
 def _condition_parts(path: str, typed: str) -> list[str]:
     from embedcache.cache import open_cache
-    from embedcache.where import column_values, condition_columns
+    from embedcache.cache.where import column_values, condition_columns
 
     with open_cache(path) as cache:
         columns = condition_columns(cache)

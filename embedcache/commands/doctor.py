@@ -7,7 +7,7 @@ import sys
 import click
 
 from embedcache.commands.common import emit, json_option
-from embedcache.screen import one_line
+from embedcache.common.screen import one_line
 
 
 @click.command(short_help="Say what this machine has, and test it.")

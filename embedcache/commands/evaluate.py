@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from embedcache.commands.common import device_option, emit, json_option, reading_options, trust_option
-from embedcache.progress import progress_bar
+from embedcache.commands.progress import progress_bar
 
 
 @click.command(short_help="Score RUN on a table or a cache with known labels.")
@@ -38,7 +38,7 @@ def evaluate(as_json: bool, runs: tuple[str, ...], **options: Any) -> None:
       embedcache evaluate RUN-A RUN-B test.csv --group author
       embedcache evaluate RUN reviews.h5 --where "year=2026" --unseen
     """
-    from embedcache import show_evaluation
+    from embedcache.commands.show import evaluation as show_evaluation
     from embedcache.evaluation import evaluate as run
 
     if len(runs) < 2:

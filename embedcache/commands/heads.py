@@ -6,18 +6,10 @@ from typing import Any
 
 import click
 
-from embedcache.commands.common import (
-    COUNT,
-    NAMES,
-    device_option,
-    emit,
-    json_option,
-    pooling_option,
-    trust_option,
-)
+from embedcache.commands.common import COUNT, NAMES, device_option, emit, json_option, pooling_option, trust_option
+from embedcache.commands.progress import progress_bar
+from embedcache.commands.types import CommaList, Number, SweepList, TaskList
 from embedcache.heads.spec import SCHEDULES
-from embedcache.options import CommaList, Number, SweepList, TaskList
-from embedcache.progress import progress_bar
 
 FRACTION = Number(float, 0, 1)
 RATE = Number(float, 0, above=True)
@@ -109,11 +101,11 @@ def train_head(as_json: bool, cache: str, run: str, **options: Any) -> None:
       ... --split-column part                          of train, val, test
       ... --resume                                     after Ctrl-C, or for more
     """
-    from embedcache import show_heads
-    from embedcache.heads.job import train_head as train
-    from embedcache.heads.run import run_lock
-    from embedcache.heads.sweep import Range
-    from embedcache.training_run import write_documents
+    from embedcache.commands.show import run as show_heads
+    from embedcache.report.train_run import write_documents
+    from embedcache.runs.folder import run_lock
+    from embedcache.runs.job import train_head as train
+    from embedcache.runs.sweep import Range
 
     chosen = [name for name in ("split", "split_column", "same_split") if options[name] is not None]
     if len(chosen) > 1:
@@ -161,7 +153,7 @@ def export(as_json: bool, run: str, **options: Any) -> None:
       embedcache export RUN --to onnx -o classifier
       embedcache export RUN --to sentence-transformers -o classifier
     """
-    from embedcache import show
+    from embedcache.commands.show import cache as show
     from embedcache.export import export_run
 
     report = export_run(run, **options)

@@ -7,8 +7,8 @@ from typing import Any
 import click
 
 from embedcache.commands.common import device_option, emit, json_option, pooling_option
-from embedcache.options import Number
-from embedcache.progress import progress_bar
+from embedcache.commands.progress import progress_bar
+from embedcache.commands.types import Number
 
 KINDS = ("auto", "exact", "hnsw", "ivf", "ivfpq")
 
@@ -37,8 +37,8 @@ def index(as_json: bool, cache: str, **options: Any) -> None:
       embedcache index reviews.h5 --recall 0.95        faster, finds less
       embedcache index reviews.h5 -o means.index --pooling mean --center
     """
-    from embedcache import show_index
-    from embedcache.index.making import index_cache
+    from embedcache.commands.show import index as show_index
+    from embedcache.index.job import index_cache
 
     if options["recall"] > 1:
         raise click.BadParameter("is more than 1", param_hint="'--recall'")

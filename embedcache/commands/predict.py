@@ -17,7 +17,7 @@ from embedcache.commands.common import (
     trust_option,
     unless_written_to,
 )
-from embedcache.progress import progress_bar
+from embedcache.commands.progress import progress_bar
 
 
 @click.command(short_help="Label texts, a table or a cache with the best head of RUN.")
@@ -51,7 +51,7 @@ def predict(as_json: bool, run: str, texts: tuple[str, ...], **options: Any) -> 
       ... --calibrated       probabilities that can be taken at their word
       cat new.jsonl | embedcache predict RUN --input - -o - | head
     """
-    from embedcache import show_predict
+    from embedcache.commands.show import predict as show_predict
 
     check_json(as_json, options["output"])
     if bool(texts) == bool(options["input"]):
@@ -59,7 +59,7 @@ def predict(as_json: bool, run: str, texts: tuple[str, ...], **options: Any) -> 
     if len(texts) == 1 and _means_a_cache(texts[0]):
         options["input"] = texts[0]
     if options["input"]:
-        from embedcache.predict import predict_file
+        from embedcache.prediction.job import predict_file
 
         with progress_bar("labelling") as progress:
             report = predict_file(run, progress=progress, tell=tell, **options)
@@ -69,7 +69,7 @@ def predict(as_json: bool, run: str, texts: tuple[str, ...], **options: Any) -> 
             else:
                 show_predict.predicted_file(report)
         return
-    from embedcache.classifier import Classifier
+    from embedcache.prediction.classifier import Classifier
 
     _check_texts(texts, options)
     load = {name: options[name] for name in ("device", "model", "trust_remote_code", "calibrated")}
@@ -90,7 +90,7 @@ def _means_a_cache(text: str) -> bool:
         return True
     if not _is_file(text):
         return False
-    from embedcache.predict_rows import is_cache
+    from embedcache.prediction.rows import is_cache
 
     return is_cache(text)
 

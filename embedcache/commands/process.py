@@ -13,10 +13,10 @@ from typing import Any
 
 import click
 
+from embedcache.commands.types import CommaList
 from embedcache.common import guard
 from embedcache.common.machine import cap_threads
 from embedcache.errors import EmbedcacheError
-from embedcache.options import CommaList
 
 
 def prepare_streams() -> None:

@@ -27,7 +27,7 @@ def report(as_json: bool, run: str, output: str | None, cache: str | None, audit
       embedcache report RUN --audit audit.csv  what audit found, too
       embedcache report RUN --json             what the page tells, as data
     """
-    from embedcache import show_heads
+    from embedcache.commands.show import run as show_heads
     from embedcache.report import write_report
 
     check_json(as_json, output)

@@ -19,8 +19,8 @@ from embedcache.commands.common import (
     trust_option,
     unless_written_to,
 )
-from embedcache.options import Number
-from embedcache.progress import progress_bar
+from embedcache.commands.progress import progress_bar
+from embedcache.commands.types import Number
 
 ROW = Number(int, 0)
 
@@ -63,9 +63,9 @@ def search(as_json: bool, cache: str, output: str | None, columns: tuple[str, ..
       ... --like "too slow" --unlike "too long"      several examples
       ... --file questions.csv -o answers.csv        many queries at once
     """
-    from embedcache import show
-    from embedcache.searching import search_cache
-    from embedcache.searching_file import search_file
+    from embedcache.commands.show import cache as show
+    from embedcache.search.file import search_file
+    from embedcache.search.job import search_cache
 
     check_json(as_json, output)
     named = [name for name in ("query", "row", "file") if options[name] not in (None, ())]

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from embedcache.commands.common import device_option, emit, json_option, pooling_option, trust_option
-from embedcache.options import Number
+from embedcache.commands.types import Number
 
 
 @click.command(short_help="Search CACHE and label texts in the browser, and over HTTP.")
@@ -47,7 +47,7 @@ def serve(
       curl -s localhost:8000/search --json '{"query": "too long", "k": 3}'
     """
     _check_token(host, token)
-    from embedcache.serve.main import serve_cache
+    from embedcache.serve.job import serve_cache
 
     def listening(url: str, rows: int) -> None:
         if as_json:

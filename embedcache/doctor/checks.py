@@ -106,21 +106,21 @@ def _extras() -> Iterator[Check]:
 
 
 def _engines() -> Iterator[Check]:
-    from embedcache.heads import native
+    from embedcache.heads import engine_native
 
     try:
-        yield Check("head engine", OK, native.NativeEngine("cpu", 0).name)
+        yield Check("head engine", OK, engine_native.NativeEngine("cpu", 0).name)
     except EmbedcacheError as error:
         yield Check("head engine", MISSING, str(error), "install g++ and reinstall embedcache; until then torch trains")
     try:
-        yield Check("CUDA engine", OK, native.NativeEngine("cuda", 0).name)
+        yield Check("CUDA engine", OK, engine_native.NativeEngine("cuda", 0).name)
     except EmbedcacheError as error:
         advice = "reinstall embedcache with nvcc on the path" if shutil.which("nvidia-smi") else "no GPU, none needed"
         yield Check("CUDA engine", MISSING, str(error), advice)
 
 
 def _encoder() -> Iterator[Check]:
-    from embedcache.encoder.native import backend
+    from embedcache.encoder.runner_native import backend
 
     computes = {dtype: backend(dtype) for dtype in ("float32", "bfloat16")}
     there = ", ".join(f"{dtype} by {name}" for dtype, name in computes.items() if name)

@@ -53,7 +53,7 @@ class _SelfTest:
         self.weights = _make_weights(rng, len(self.vocabulary))
 
     def extract(self) -> str:
-        from embedcache.extract import extract
+        from embedcache.extraction.job import extract
 
         model, table = self.folder / "encoder", self.folder / "texts.csv"
         _write_encoder(model, self.weights, self.vocabulary)
@@ -107,7 +107,7 @@ class _SelfTest:
         return f"{len(right)} heads by {result.engine}, {min(right):.0%} learnt"
 
     def predict(self) -> str:
-        from embedcache.heads.trained import TrainedHead
+        from embedcache.heads.head import TrainedHead
 
         path = self.folder / "head.safetensors"
         self.head.save(path)

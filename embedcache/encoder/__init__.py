@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from embedcache.encoder.folder import identify
 
 if TYPE_CHECKING:
-    from embedcache.encoder.model import Encoder, Tokens
+    from embedcache.encoder.encoder import Encoder, Tokens
 
 __all__ = ["Encoder", "Tokens", "identify"]
 
@@ -15,6 +15,6 @@ __all__ = ["Encoder", "Tokens", "identify"]
 def __getattr__(name: str) -> Any:
     if name not in ("Encoder", "Tokens"):
         raise AttributeError(f"module 'embedcache.encoder' has no attribute {name!r}")
-    from embedcache.encoder import model
+    from embedcache.encoder import encoder
 
-    return getattr(model, name)
+    return getattr(encoder, name)

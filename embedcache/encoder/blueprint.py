@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from embedcache.encoder.architecture import Affine, Blueprint, assemble, plain_config
+from embedcache.encoder.families import Affine, Blueprint, assemble, plain_config
 
 MODEL_TYPES = {
     "transformers.models.bert.modeling_bert.BertModel": "bert",

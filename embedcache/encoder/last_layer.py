@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 if TYPE_CHECKING:
-    from embedcache.encoder.architecture import Layer
+    from embedcache.encoder.families import Layer
 
 
 class Group(NamedTuple):

@@ -11,12 +11,12 @@ import numpy as np
 from embedcache.cache import open_cache
 from embedcache.errors import EmbedcacheError
 from embedcache.evaluation.targets import Aligned
-from embedcache.heads.baselines import Rows, predict_baselines
-from embedcache.heads.data import load_data
-from embedcache.heads.metrics import regression_scores, score_labels
-from embedcache.heads.run import Run
-from embedcache.heads.sides import stored_sides
-from embedcache.heads.split import SIDES, Split
+from embedcache.runs.baselines import Rows, predict_baselines
+from embedcache.runs.data import load_data
+from embedcache.runs.folder import Run
+from embedcache.runs.metrics import regression_scores, score_labels
+from embedcache.runs.sides import stored_sides
+from embedcache.runs.split import SIDES, Split
 
 OPTIONS = {"regression": "alpha"}  # of the penalty; else C
 

@@ -12,13 +12,13 @@ import numpy as np
 from embedcache.cache import Cache, open_cache
 from embedcache.cache.labels import unlabelled
 from embedcache.cache.strings import first_rows, hash_texts
-from embedcache.classifier import Classifier, check_same_encoder
+from embedcache.cache.where import rows_where
 from embedcache.common.reading import Reading
 from embedcache.errors import EmbedcacheError
-from embedcache.heads.run import Run
-from embedcache.table import Columns, Label, column_names, read_rows
+from embedcache.prediction.classifier import Classifier, check_same_encoder
+from embedcache.runs.folder import Run
+from embedcache.tables.rows import Columns, Label, column_names, read_rows
 from embedcache.tables.stream import Table
-from embedcache.where import rows_where
 
 ENCODED_ROWS = 4096  # of a table, encoded at a time
 Tell = Callable[[int, int, int], None]

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from embedcache.classifier import Classifier
 from embedcache.common.frames import refuse_frame
 from embedcache.errors import EmbedcacheError
 from embedcache.evaluation.baselines import Predicted, baselines_of
@@ -20,13 +19,14 @@ from embedcache.evaluation.gold import Gold, read_cache, read_table
 from embedcache.evaluation.report import BaselineScores, EvaluationReport, RunScores, Score
 from embedcache.evaluation.targets import Aligned, align
 from embedcache.evaluation.trained import Learnt, group_column, learnt_by
-from embedcache.heads.calibration import probabilities
-from embedcache.heads.examples import Judged, find_mistakes
-from embedcache.heads.intervals import score_difference, score_interval
-from embedcache.heads.metrics import evaluate as measure
-from embedcache.heads.metrics import number
-from embedcache.heads.run import Run, load_run
-from embedcache.predict_rows import is_cache
+from embedcache.prediction.classifier import Classifier
+from embedcache.prediction.rows import is_cache
+from embedcache.runs.calibration import probabilities
+from embedcache.runs.folder import Run, load_run
+from embedcache.runs.intervals import score_difference, score_interval
+from embedcache.runs.metrics import evaluate as measure
+from embedcache.runs.metrics import number
+from embedcache.runs.mistakes import Judged, find_mistakes
 from embedcache.tables.stream import stored
 
 COMPARED = {"classification": ("accuracy", "macro_f1"), "multilabel": ("accuracy", "macro_f1"), "regression": ("r2",)}

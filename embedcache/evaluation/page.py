@@ -6,17 +6,17 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from embedcache.common.screen import label_text, number, plural
 from embedcache.common.whole_file import whole_file
 from embedcache.errors import EmbedcacheError
 from embedcache.evaluation.report import EvaluationReport, RunScores, Score
-from embedcache.heads.column import ColumnReport
 from embedcache.report import plots
 from embedcache.report.blocks import Cards, Facts, Figure, Mistakes, Notes, Part, Row, Section, Table, count
+from embedcache.report.evaluation_sections import evaluation_sections
+from embedcache.report.names import BASELINES
 from embedcache.report.page import render
-from embedcache.report.scores import evaluation_sections
 from embedcache.report.sections import NAMES
-from embedcache.report.settings import BASELINES
-from embedcache.screen import label_text, number, plural
+from embedcache.runs.column import ColumnReport
 
 CURVES = 6  # classes whose thresholds are drawn
 MISTAKES = 20

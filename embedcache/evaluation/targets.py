@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from embedcache.errors import EmbedcacheError
-from embedcache.heads.run import Run
+from embedcache.runs.folder import Run
 
 NEVER = -1e4  # the logit of a label that a head has not learnt
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from embedcache.cache.strings import hash_texts
-from embedcache.heads.predictions import StoredSides
-from embedcache.heads.run import Run
-from embedcache.heads.sides import load_sides
-from embedcache.heads.split import SIDES
+from embedcache.runs.folder import Run
+from embedcache.runs.predictions import StoredSides
+from embedcache.runs.sides import load_sides
+from embedcache.runs.split import SIDES
 
 
 @dataclass(frozen=True)

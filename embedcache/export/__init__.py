@@ -17,8 +17,8 @@ import numpy as np
 from embedcache.common.whole_folder import folder_lock
 from embedcache.errors import EmbedcacheError
 from embedcache.export import card, place
-from embedcache.heads.calibration import probabilities
-from embedcache.heads.run import Run, load_run, require_keys
+from embedcache.runs.calibration import probabilities
+from embedcache.runs.folder import Run, load_run, require_keys
 
 if TYPE_CHECKING:
     from embedcache.encoder import Encoder
@@ -123,7 +123,7 @@ def _load_one_column(path: str | Path) -> Run:
 
 def _load_encoder(run: Run, model: str | Path | None, trust_remote_code: bool) -> Encoder:
     """The run's encoder, checked by content as predict does, but in float32 whatever it computed in."""
-    from embedcache.encoder.model import load_again
+    from embedcache.encoder.encoder import load_again
 
     require_keys(run, "encoder", "pooling", "layer", "dtype")
     about = run.info["encoder"]

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from embedcache import __version__
-from embedcache.card import SCORES, code_span, encoder_name, label_list
 from embedcache.encoder.folder import read_json
 from embedcache.export.place import ABOUT, FORMAT, write_json
-from embedcache.heads.run import Run
+from embedcache.report.card import SCORES, code_span, encoder_name, label_list
+from embedcache.runs.folder import Run
 
 VERSION = 1
 # Kind of task -> what makes probabilities of logits, and what transformers calls such a model.

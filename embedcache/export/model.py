@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from embedcache.encoder.loading import quiet
-from embedcache.encoder.plain import pool
+from embedcache.encoder.load_with_transformers import quiet
+from embedcache.encoder.runner_plain import pool
 from embedcache.errors import EmbedcacheError
 
 if TYPE_CHECKING:
     from embedcache.encoder import Encoder
-    from embedcache.heads.trained import TrainedHead
+    from embedcache.heads.head import TrainedHead
 
 
 class TextModel(nn.Module):

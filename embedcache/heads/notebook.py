@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from embedcache.heads.metrics import main_score, number
-from embedcache.html import html_table
+from embedcache.common.display import html_table
+from embedcache.runs.metrics import main_score, number
 
 if TYPE_CHECKING:
-    from embedcache.heads.run import Run
+    from embedcache.heads.head import TrainedHead
     from embedcache.heads.train import BankResult
-    from embedcache.heads.trained import TrainedHead
+    from embedcache.runs.folder import Run
 
 SETTINGS = ("hidden", "lr", "dropout", "weight_decay", "seed")
 

@@ -16,11 +16,11 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d
 
 from embedcache.common.labels import Codes, Labels, unlabelled
 from embedcache.errors import EmbedcacheError
-from embedcache.heads.bank import Task, View, standardize_stats
+from embedcache.heads.head import TrainedHead
 from embedcache.heads.spec import HeadSpec
 from embedcache.heads.targets import Targets, class_weights
+from embedcache.heads.task import Task, View, standardize_stats
 from embedcache.heads.train import train_bank
-from embedcache.heads.trained import TrainedHead
 
 __all__ = ["FusedHeadClassifier", "FusedHeadRegressor"]
 

@@ -15,7 +15,10 @@ import numpy as np
 
 from embedcache.common.frames import Tabular
 from embedcache.errors import EmbedcacheError
-from embedcache.heads.bank import (
+from embedcache.heads.head import TrainedHead
+from embedcache.heads.spec import HeadSpec, head_grid
+from embedcache.heads.targets import class_weights, known_labels, read_targets, tell_left_out
+from embedcache.heads.task import (
     Options,
     Outcome,
     Progress,
@@ -28,9 +31,6 @@ from embedcache.heads.bank import (
     standardize_stats,
     with_room,
 )
-from embedcache.heads.spec import HeadSpec, head_grid
-from embedcache.heads.targets import class_weights, known_labels, read_targets, tell_left_out
-from embedcache.heads.trained import TrainedHead
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -233,7 +233,7 @@ def choose_engine(engine: str, device: str, options: Options) -> tuple[Engine, O
     The native library comes first, on a GPU only if one works. Where it cannot be had, "auto" takes torch and says so
     by an EngineWarning; "native" raises EmbedcacheError.
     """
-    from embedcache.heads import native
+    from embedcache.heads import engine_native
 
     if engine not in ("auto", "native", "torch"):
         raise EmbedcacheError(f"engine must be auto, native or torch, not {engine!r}")
@@ -242,16 +242,16 @@ def choose_engine(engine: str, device: str, options: Options) -> tuple[Engine, O
     reason = ""
     if engine != "torch":
         try:
-            chosen = native.find(device)
+            chosen = engine_native.find(device)
             return chosen, replace(options, device=chosen.device)
-        except native.NativeUnavailableError as error:
+        except engine_native.NativeUnavailableError as error:
             if engine == "native":
                 raise
             reason = str(error)
-    from embedcache.heads import reference
+    from embedcache.heads import engine_torch
 
     try:
-        reference_engine = reference.TorchEngine(device)
+        reference_engine = engine_torch.TorchEngine(device)
     except EmbedcacheError as error:
         raise EmbedcacheError(f"{reason}; {error}" if reason else str(error)) from None
     if reason:

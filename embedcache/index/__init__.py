@@ -6,4 +6,4 @@ from embedcache.index.search_index import Neighbours, SearchIndex, stored_output
 
 __all__ = ["Neighbours", "SearchIndex", "default_path", "stored_output"]
 
-make_callable(__name__, "embedcache.index.making", "index_cache")
+make_callable(__name__, "embedcache.index.job", "index_cache")

@@ -13,9 +13,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from embedcache.index import files
-from embedcache.index.choose import HNSW_DEPTH, ITERATIONS, TRAIN_PER_LIST, Plan
+from embedcache.index import file_format
 from embedcache.index.exact import Rows, import_faiss, scores_of, search_all, top
+from embedcache.index.plan import HNSW_DEPTH, ITERATIONS, TRAIN_PER_LIST, Plan
 
 FEW_ROWS = 4096  # allowed by a filter: so many are compared one by one
 WIDEST = 8  # times more lists, or a longer queue, for a filter; beyond it the rows allowed are compared
@@ -130,15 +130,15 @@ class Hnsw(Approximate):
         return import_faiss().SearchParametersHNSW(efSearch=effort, **options)
 
     def sections(self) -> dict[str, Callable[[BinaryIO], None]]:
-        return {"graph": put_faiss(self.index, without_vectors=True), "order": files.put_array(self.order)}
+        return {"graph": put_faiss(self.index, without_vectors=True), "order": file_format.put_array(self.order)}
 
     def restore(self, sections: dict[str, np.ndarray], plan: Plan) -> None:
         faiss = import_faiss()
         self.index = take_faiss(sections["graph"], "IndexHNSWSQ", len(self.rows), self.rows.dim)
         self._vectors = faiss.IndexScalarQuantizer(self.rows.dim, faiss.ScalarQuantizer.QT_fp16)
-        self.order = files.take_array(sections["order"], np.int64, len(self.rows)).copy()
+        self.order = file_format.take_array(sections["order"], np.int64, len(self.rows)).copy()
         if not np.array_equal(np.sort(self.order), np.arange(len(self.rows))):
-            raise files.SpoiltError("its order is none")
+            raise file_format.SpoiltError("its order is none")
         for part in self.rows.chunks():
             self._vectors.add(self.placed(self.order[part]))
         self.index.storage, self.index.own_fields = self._vectors, False
@@ -185,14 +185,14 @@ class Ivf(Approximate):
         self.index.add_core(len(U), pointer(U), None, pointer(lists))
 
     def sections(self) -> dict[str, Callable[[BinaryIO], None]]:
-        return {"centroids": files.put_array(self._centroids), "lists": files.put_array(self._lists)}
+        return {"centroids": file_format.put_array(self._centroids), "lists": file_format.put_array(self._lists)}
 
     def restore(self, sections: dict[str, np.ndarray], plan: Plan) -> None:
         count = int(plan.parameters["lists"])
-        self._centroids = files.take_array(sections["centroids"], np.float32, count, self.rows.dim)
-        self._lists = files.take_array(sections["lists"], np.int32, len(self.rows))
+        self._centroids = file_format.take_array(sections["centroids"], np.float32, count, self.rows.dim)
+        self._lists = file_format.take_array(sections["lists"], np.int32, len(self.rows))
         if self._lists.min() < 0 or self._lists.max() >= count:
-            raise files.SpoiltError("rows of no list")
+            raise file_format.SpoiltError("rows of no list")
         self._empty(self._centroids)
         for part in self.rows.chunks():
             self._put(self.placed(part), self._lists[part].astype(np.int64))
@@ -308,9 +308,9 @@ def take_faiss(section: np.ndarray, kind: str, rows: int, dim: int) -> Any:
     try:
         index = faiss.read_index(faiss.PyCallbackIOReader(read))
     except (RuntimeError, MemoryError) as error:
-        raise files.SpoiltError(" ".join(str(error).split())[:120]) from None
+        raise file_format.SpoiltError(" ".join(str(error).split())[:120]) from None
     if type(index).__name__ != kind or (index.ntotal, index.d) != (rows, dim):
-        raise files.SpoiltError("it holds something else than it says")
+        raise file_format.SpoiltError("it holds something else than it says")
     return index
 
 

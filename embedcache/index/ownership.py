@@ -10,8 +10,8 @@ import numpy as np
 
 from embedcache.cache import Cache
 from embedcache.errors import EmbedcacheError
-from embedcache.index import files
-from embedcache.index.files import About
+from embedcache.index import file_format
+from embedcache.index.file_format import About
 
 
 def vectors_of(cache: Cache, about: About, path: Path) -> np.ndarray:
@@ -40,7 +40,7 @@ def _holds(cache: Cache, about: About) -> bool:
     """Whether the cache begins with the rows that the index was made from."""
     output = (about.pooling, about.layer)
     there = cache.fingerprint == about.fingerprint and output in cache.outputs and cache.rows >= about.rows
-    return there and files.rows_digest(cache, *output, about.rows) == about.digest
+    return there and file_format.rows_digest(cache, *output, about.rows) == about.digest
 
 
 def other_cache(about: About, path: Path, cache: Cache) -> Path | None:

@@ -10,21 +10,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from embedcache.cache import Cache, open_cache
+from embedcache.common.display import html_table
 from embedcache.common.frames import Tabular, arrow_table
 from embedcache.common.whole_file import Output
 from embedcache.errors import EmbedcacheError
-from embedcache.html import html_table
-from embedcache.index import files
-from embedcache.index.building import Progress, Tell, restored
-from embedcache.index.building import build as build_engine
+from embedcache.index import file_format
+from embedcache.index.build import Progress, Tell, restored
+from embedcache.index.build import build as build_engine
 from embedcache.index.exact import Rows, mean_of, scores_of, top, unit_length
-from embedcache.index.files import About, SpoiltError
+from embedcache.index.file_format import About, SpoiltError
 from embedcache.index.ownership import make_again, vectors_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from embedcache.encoder.model import Encoder
+    from embedcache.encoder.encoder import Encoder
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ class SearchIndex:
         about = index.about
         about.pooling, about.layer, about.encoder = pooling, layer, cache.encoder
         about.cache, about.fingerprint = str(cache.path), cache.fingerprint
-        about.digest = files.rows_digest(cache, pooling, layer, cache.rows)
+        about.digest = file_format.rows_digest(cache, pooling, layer, cache.rows)
         return index
 
     @classmethod
@@ -230,14 +230,14 @@ class SearchIndex:
         path = Path(place.target or place.name) if isinstance(place, Output) else Path(place)
         sections = dict(self._engine.sections()) if hasattr(self._engine, "sections") else {}
         if self._rows.mean is not None:
-            sections["mean"] = files.put_array(self._rows.mean)
+            sections["mean"] = file_format.put_array(self._rows.mean)
         if self._own_vectors:
             stored = self._rows.stored
             stored = stored if stored.dtype in (np.float16, np.float32) else stored.astype(np.float32)
-            sections["vectors_" + stored.dtype.name] = files.put_array(stored)
+            sections["vectors_" + stored.dtype.name] = file_format.put_array(stored)
         if about.cache is not None:
             about = About(**{**vars(about), "cache": _relative(about.cache, path)})
-        return files.write(place, about, sections)
+        return file_format.write(place, about, sections)
 
     @classmethod
     def load(cls, path: str | Path, cache: Cache | None = None, *, device: str = "auto") -> SearchIndex:
@@ -251,8 +251,8 @@ class SearchIndex:
         """
         path = Path(path)
         try:
-            about, sections = files.read(path)
-            mean = files.take_array(sections["mean"], np.float32, about.dim) if about.center else None
+            about, sections = file_format.read(path)
+            mean = file_format.take_array(sections["mean"], np.float32, about.dim) if about.center else None
             stored = _own_vectors(about, sections)
             own = stored is not None
             if stored is None:
@@ -290,7 +290,7 @@ class SearchIndex:
 def _own_vectors(about: About, sections: dict[str, np.ndarray]) -> np.ndarray | None:
     for dtype in ("float16", "float32"):
         if "vectors_" + dtype in sections:
-            return files.take_array(sections["vectors_" + dtype], dtype, about.rows, about.dim)
+            return file_format.take_array(sections["vectors_" + dtype], dtype, about.rows, about.dim)
     return None
 
 
@@ -314,7 +314,7 @@ def load_encoder(
     description: dict[str, Any], owner: str, device: str = "auto", trust_remote_code: bool = False
 ) -> Encoder:
     """The encoder that made the vectors, and no other."""
-    from embedcache.encoder.model import load_again
+    from embedcache.encoder.encoder import load_again
 
     return load_again(
         description["source"], description["identity"], owner, device=device, trust_remote_code=trust_remote_code

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from embedcache.index.approximate import Approximate
-from embedcache.index.choose import HELD_OUT
 from embedcache.index.exact import Rows, search_all
+from embedcache.index.plan import HELD_OUT
 
 K = 10
 SURE = 1.64  # standard errors

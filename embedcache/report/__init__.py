@@ -12,8 +12,8 @@ from embedcache.common.whole_file import open_output, whole_file
 from embedcache.errors import EmbedcacheError
 
 if TYPE_CHECKING:
-    from embedcache.heads.run import Run
     from embedcache.report.contents import Contents
+    from embedcache.runs.folder import Run
 
 __all__ = ["ReportFile", "write_documents", "write_report"]
 
@@ -56,8 +56,8 @@ def write_report(
     can be written there. An ``output`` "-" is standard output.
     """
     from embedcache.common.signed import REPORT, sign
-    from embedcache.heads.run import run_lock, with_run
-    from embedcache.report.audited import FILE, read_audit
+    from embedcache.report.audit_section import FILE, read_audit
+    from embedcache.runs.folder import run_lock, with_run
 
     path = Path(run) / REPORT if output is None else Path(output)
     if path.is_dir():
@@ -77,9 +77,9 @@ def write_report(
 
 def _make(run: Run, cache: str | Path | None, audit: dict[str, Any] | None) -> tuple[Contents, str]:
     """What a report tells, and the page."""
-    from embedcache.heads.run import INFO
     from embedcache.report.contents import read_contents
     from embedcache.report.page import make_page
+    from embedcache.runs.folder import INFO
 
     try:
         contents = read_contents(run, cache)
@@ -95,9 +95,9 @@ def write_documents(run: str | Path) -> list[str]:
 
     Raises EmbedcacheError as write_report, and where one is there that is someone else's, or was edited by hand.
     """
-    from embedcache.card import make_cards
     from embedcache.common.signed import sign
-    from embedcache.heads.run import INFO, run_lock, with_run
+    from embedcache.report.card import make_cards
+    from embedcache.runs.folder import INFO, run_lock, with_run
 
     def cards(loaded: Run) -> list[tuple[Path, str]]:
         try:

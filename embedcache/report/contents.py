@@ -12,9 +12,9 @@ import numpy as np
 
 from embedcache.cache import Cache, open_cache
 from embedcache.errors import EmbedcacheError
-from embedcache.heads.column import TOP, ColumnReport
-from embedcache.heads.run import Run, require_keys
-from embedcache.heads.run_tables import read_leaderboard
+from embedcache.runs.column import TOP, ColumnReport
+from embedcache.runs.folder import Run, require_keys
+from embedcache.runs.tables import read_leaderboard
 
 NEEDED = ("label", "kind", "split", "best", "baselines", "cache", "pooling", "layer", "dtype")  # of run.json
 LONGEST_TEXT = 1000  # characters of a mistake's text

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from embedcache.report.audited import audit_section
+from embedcache.common.screen import plural
+from embedcache.report.audit_section import audit_section
 from embedcache.report.blocks import Facts, Section, Table, Words, count, seconds
 from embedcache.report.contents import Contents
-from embedcache.screen import plural
 
 
 def make_ending(contents: Contents) -> list[Section]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from importlib import resources
 from typing import Any
 
-from embedcache.html import one_line
+from embedcache.common.display import one_line
 from embedcache.report import plots
 from embedcache.report.blocks import Part, Section
 from embedcache.report.contents import Contents

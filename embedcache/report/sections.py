@@ -7,12 +7,9 @@ from typing import Any
 import numpy as np
 
 from embedcache.common.label_names import visible
-from embedcache.heads.metrics import main_score
-from embedcache.heads.wording import CONSTANT, worth_saying
-from embedcache.heads.wording import SCORES as NAMES
-from embedcache.heads.wording import in_words as comparison
+from embedcache.common.screen import number, plural
 from embedcache.report import plots
-from embedcache.report.audited import audit_section
+from embedcache.report.audit_section import audit_section
 from embedcache.report.blocks import (
     Cards,
     Facts,
@@ -28,11 +25,14 @@ from embedcache.report.blocks import (
     seconds,
 )
 from embedcache.report.contents import ColumnContents, Contents
+from embedcache.report.evaluation_sections import evaluation_sections
 from embedcache.report.mistakes import mistake_item
+from embedcache.report.names import BASELINES, SETTINGS, same_in_all, setting, swept
 from embedcache.report.reading import read_facts
-from embedcache.report.scores import evaluation_sections
-from embedcache.report.settings import BASELINES, SETTINGS, same_in_all, setting, swept
-from embedcache.screen import number, plural
+from embedcache.runs.metrics import main_score
+from embedcache.runs.wording import CONSTANT, worth_saying
+from embedcache.runs.wording import SCORES as NAMES
+from embedcache.runs.wording import in_words as comparison
 
 TOP = 20  # heads of the leaderboard
 SPREADS = 12

@@ -2,4 +2,4 @@
 
 from embedcache.common.callable_module import make_callable
 
-make_callable(__name__, "embedcache.serve.main", "serve_cache")
+make_callable(__name__, "embedcache.serve.job", "serve_cache")

@@ -19,18 +19,18 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from embedcache import __version__
 from embedcache.cache.notes import data_notes
-from embedcache.classifier import Prediction
+from embedcache.cache.where import rows_where
 from embedcache.errors import EmbedcacheError
-from embedcache.search import Query
+from embedcache.prediction.classifier import Prediction
+from embedcache.search.searcher import Query
 from embedcache.serve import limits as lim
-from embedcache.serve import models as m
-from embedcache.serve.batching import BusyError
+from embedcache.serve import schema as m
 from embedcache.serve.limits import LimitRequests
 from embedcache.serve.map import colour_groups
-from embedcache.serve.metrics import Metrics, Record
+from embedcache.serve.micro_batches import BusyError
+from embedcache.serve.prometheus import Metrics, Record
 from embedcache.serve.security import Guard, SecureHeaders
 from embedcache.serve.service import NoEncoderError, Search, Service
-from embedcache.where import rows_where
 
 STATIC = Path(__file__).with_name("static")
 SHOWN_FAULTS = 3  # of a body that breaks several rules

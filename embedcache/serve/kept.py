@@ -9,7 +9,7 @@ import numpy as np
 
 from embedcache.cache import Cache
 from embedcache.cache.strings import Strings
-from embedcache.where import coded
+from embedcache.cache.where import coded
 
 MOST_VALUES = 200  # that a list to choose from may have
 MOST_COLUMNS = 30  # that are looked at

@@ -20,8 +20,8 @@ import numpy as np
 from embedcache.cache import Cache, open_cache
 from embedcache.cache.labels import unlabelled
 from embedcache.errors import EmbedcacheError
-from embedcache.projection import default_map_path, load_map, make_map, save_map
 from embedcache.serve.kept import Kept, numbers_in
+from embedcache.serve.projection import default_map_path, load_map, make_map, save_map
 
 MOST_GROUPS = 8  # that have a colour each; the rest share one
 SCALE_BINS = 7  # of a column of numbers

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from embedcache.cache import open_cache
-from embedcache.classifier import Classifier, Prediction, check_same_encoder
 from embedcache.errors import EmbedcacheError
-from embedcache.heads.run import Run, require_keys, with_run
 from embedcache.index import default_path
-from embedcache.search import Answer, Query, Searcher
-from embedcache.serve.batching import Batcher
-from embedcache.serve.board import read_board
+from embedcache.prediction.classifier import Classifier, Prediction, check_same_encoder
+from embedcache.runs.folder import Run, require_keys, with_run
+from embedcache.search.searcher import Answer, Query, Searcher
 from embedcache.serve.kept import kept_columns
+from embedcache.serve.leaderboard import read_board
 from embedcache.serve.limits import Limits
 from embedcache.serve.map import LiveMap
+from embedcache.serve.micro_batches import Batcher
 from embedcache.serve.sides import TextSides
 
 if TYPE_CHECKING:
@@ -259,7 +259,7 @@ def _load_encoder(
     cache: Cache, model: str | Path | None, device: str, trust_remote_code: bool
 ) -> tuple[Encoder | None, str]:
     """(the encoder, "") or (None, why not)."""
-    from embedcache.encoder.model import load_again
+    from embedcache.encoder.encoder import load_again
 
     source, identity = cache.encoder["source"], cache.encoder["identity"]
     options: dict[str, Any] = {"device": device, "trust_remote_code": trust_remote_code}

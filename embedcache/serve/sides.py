@@ -7,9 +7,9 @@ import numpy as np
 from embedcache.cache import Cache
 from embedcache.cache.strings import hash_texts
 from embedcache.errors import EmbedcacheError
-from embedcache.heads.run import Run
-from embedcache.heads.sides import load_sides, stored_sides
-from embedcache.heads.split import SIDES
+from embedcache.runs.folder import Run
+from embedcache.runs.sides import load_sides, stored_sides
+from embedcache.runs.split import SIDES
 
 
 class TextSides:

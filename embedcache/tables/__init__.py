@@ -1,1 +1,1 @@
-"""Files of rows: what they hold, how they are packed, what is wrong with them. ``embedcache.table`` checks the rows."""
+"""Files of rows: what they hold, how they are packed, what is wrong with them. ``embedcache.tables.rows`` checks the rows."""

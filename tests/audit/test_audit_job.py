@@ -126,7 +126,7 @@ def test_the_csv_and_the_json(noisy: tuple[Path, np.ndarray], tmp_path: Path) ->
 def test_duplicates_across_the_sides_of_a_run(tmp_path: Path) -> None:
     texts, x, labels = make_rows(300)
     path = make_cache(tmp_path / "c.h5", texts, x, {"label": labels})
-    from embedcache.heads.job import train_head
+    from embedcache.runs.job import train_head
 
     train_head(path, tmp_path / "run", epochs=1, hidden=[0])
     sides = ec.audit_cache(path, run=tmp_path / "run", top=300).labels
@@ -140,7 +140,7 @@ def test_duplicates_across_the_sides_of_a_run(tmp_path: Path) -> None:
 
 
 def test_a_run_of_other_rows_is_refused(tmp_path: Path) -> None:
-    from embedcache.heads.job import train_head
+    from embedcache.runs.job import train_head
 
     texts, x, labels = make_rows(120)
     path = make_cache(tmp_path / "c.h5", texts, x, {"label": labels})
@@ -152,7 +152,7 @@ def test_a_run_of_other_rows_is_refused(tmp_path: Path) -> None:
 
 def test_the_sides_of_a_run_are_known_when_rows_came_and_went(tmp_path: Path) -> None:
     from embedcache.audit.sides import run_sides
-    from embedcache.heads.job import train_head
+    from embedcache.runs.job import train_head
 
     texts, x, labels = make_rows(140)
     path = make_cache(tmp_path / "c.h5", texts[:120], x[:120], {"label": labels[:120]})

@@ -12,15 +12,15 @@ from sklearn.neighbors import NearestNeighbors
 
 from embedcache.audit.duplicates import duplicate_groups
 from embedcache.audit.experts import Heads, Neighbours, Words
-from embedcache.audit.mixture import Mixture
+from embedcache.audit.judge import Mixture
 from embedcache.audit.neighbours import Nearest, nearest_rows, unit_vectors
 from embedcache.audit.outliers import far_out, outlier_scores
 from embedcache.audit.sides import column_sides
 from embedcache.cache import open_cache
 from embedcache.errors import EmbedcacheError
-from embedcache.heads.data import load_data
-from embedcache.heads.split import make_folds
 from embedcache.index import SearchIndex
+from embedcache.runs.data import load_data
+from embedcache.runs.split import make_folds
 from tests.audit.rows import make_rows
 from tests.conftest import make_cache
 

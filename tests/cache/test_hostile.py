@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from embedcache.cache import open_cache, verify
-from embedcache.cache.hdf5 import Hdf5
-from embedcache.cache.structure import read_structure
+from embedcache.cache.hdf5_reader import Hdf5
+from embedcache.cache.hdf5_structure import read_structure
 from embedcache.errors import EmbedcacheError
 from tests.conftest import make_cache
 

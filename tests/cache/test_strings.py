@@ -15,7 +15,7 @@ from embedcache.cache.labels import LabelCoder, label_counts, label_of, unlabell
 from embedcache.cache.layout import quote, unquote
 from embedcache.cache.strings import Spool, Strings, blank_rows, first_rows, hash_texts, slices
 from embedcache.errors import EmbedcacheError
-from embedcache.table import utf8
+from embedcache.tables.rows import utf8
 
 
 @settings(deadline=None)

@@ -38,7 +38,7 @@ def old_extract(monkeypatch: pytest.MonkeyPatch, *arguments: Any, **options: Any
 
     assert callable(ec.extract)  # imports its module
     with monkeypatch.context() as patch:
-        module = sys.modules["embedcache.extract"]  # the package's attribute of that name is the function
+        module = sys.modules["embedcache.extraction.job"]  # the package's attribute of that name is the function
         patch.setattr(module, "make_contents", lambda *args, counted, positions: create.make_contents(*args))
         return ec.extract(*arguments, **options)
 
@@ -108,7 +108,7 @@ def test_merged_shards_have_the_counts_of_the_whole(table: Path, tmp_path: Path,
     for i in (1, 2, 3):
         parts.append(tmp_path / f"part{i}.h5")
         ec.extract(table, parts[-1], model=tiny_bert, max_length=30, shard=(i, 3))
-    from embedcache.merging import merge
+    from embedcache.extraction.merge import merge
 
     merge(parts, tmp_path / "m.h5")
     ec.extract(table, tmp_path / "c.h5", model=tiny_bert, max_length=30)

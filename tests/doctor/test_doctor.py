@@ -12,7 +12,7 @@ import pytest
 from embedcache.doctor import checks, selftest
 from embedcache.doctor.checks import cpu_quota, hub_folder, machine_checks, memory_limit
 from embedcache.errors import EmbedcacheError
-from embedcache.heads import native
+from embedcache.heads import engine_native
 from tests.conftest import document, invoke
 
 STEPS = [f"self-test: {step}" for step in ("extract", "verify", "train", "predict", "search")]
@@ -40,7 +40,7 @@ def test_every_check_is_one_line() -> None:
 
 
 def test_the_self_test_loads_no_torch_where_the_native_encoder_works() -> None:
-    from embedcache.encoder.native import backend
+    from embedcache.encoder.runner_native import backend
 
     if not backend("float32"):
         pytest.skip("this processor has no native encoder")
@@ -55,7 +55,7 @@ def test_wrong_vectors_fail(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_broken_engine_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(native.NativeEngine, "train", _nothing)
+    monkeypatch.setattr(engine_native.NativeEngine, "train", _nothing)
     fails_at("train")
 
 
@@ -79,8 +79,8 @@ def test_without_faiss_it_is_missing_and_no_failure(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.filterwarnings("ignore:the native cpu engine is not built")
 def test_without_the_native_engine_torch_trains(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(native, "_libraries", {})
-    monkeypatch.setattr(native, "_path", lambda kind: None)
+    monkeypatch.setattr(engine_native, "_libraries", {})
+    monkeypatch.setattr(engine_native, "_path", lambda kind: None)
     found = document("doctor")
     about = {check["name"]: check for check in found["checks"]}
     assert about["head engine"]["status"] == "missing" and "reinstall" in about["head engine"]["advice"]

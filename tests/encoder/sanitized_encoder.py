@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from embedcache.encoder import native
+from embedcache.encoder import runner_native
 
 SHAPES = (  # width, dim, heads, inner, layers, activation, relative
     (32, 32, 2, 64, 2, "gelu", False),
@@ -66,7 +66,7 @@ def blueprint(width: int, dim: int, heads: int, inner: int, layers: int, activat
 
 
 def main() -> None:
-    native._PATH = sys.argv[1]
+    runner_native._PATH = sys.argv[1]
     rng = np.random.default_rng(0)
     rows = [rng.integers(0, VOCABULARY, n).tolist() for n in LENGTHS]
     batches = [rows, rows[:1], rows[2:3], rows[3:6], rows[::-1]]
@@ -74,9 +74,9 @@ def main() -> None:
         os.environ["EMBEDCACHE_ISA"] = isa
         for shape in SHAPES:
             for dtype in ("float32", "bfloat16"):
-                if not native.backend(dtype):
+                if not runner_native.backend(dtype):
                     continue
-                encoder = native.NativeEncoder(blueprint(*shape), POSITIONS, dtype)
+                encoder = runner_native.NativeEncoder(blueprint(*shape), POSITIONS, dtype)
                 for outputs in OUTPUTS:
                     asked = [(pooling, layer * shape[4]) for pooling, layer in outputs]
                     with ThreadPoolExecutor(3) as pool:

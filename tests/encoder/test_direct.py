@@ -16,8 +16,8 @@ import pytest
 
 from embedcache.encoder import Encoder
 from embedcache.encoder.blueprint import read_blueprint
-from embedcache.encoder.direct import _read_blueprint, load_direct
-from embedcache.encoder.native import backend
+from embedcache.encoder.load_without_torch import _read_blueprint, load_direct
+from embedcache.encoder.runner_native import backend
 from tests.conftest import POLYGLOT, make_reviews, swap_first_two_tokens, write_tokenizer
 
 FAMILIES = ["bert", "mpnet", "distilbert", "electra", "roberta"]
@@ -106,7 +106,7 @@ def test_the_weights_are_those_that_transformers_loads(folder: Path) -> None:
 @pytest.mark.parametrize("buckets", [512])
 def test_mpnets_distances_up_to_its_longest_text(make_model: Callable[..., Any], buckets: int) -> None:
     from embedcache.encoder.blueprint import _relative as loaded
-    from embedcache.encoder.direct import _relative as direct
+    from embedcache.encoder.load_without_torch import _relative as direct
 
     model = make_model("mpnet", pad_token_id=1)
     weight = model.encoder.relative_attention_bias.weight.detach()

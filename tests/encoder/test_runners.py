@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from embedcache.encoder import packed
-from embedcache.encoder.plain import Plain
-from embedcache.encoder.runners import Runner, choose_runner, count_threads
+from embedcache.encoder import runner_packed
+from embedcache.encoder.runner import Runner, choose_runner, count_threads
+from embedcache.encoder.runner_plain import Plain
 from embedcache.errors import EmbedcacheError
 from tests.encoder.conftest import VOCABULARY
 
@@ -154,10 +154,10 @@ def test_half_precision_without_its_instructions(
     exact = plain(make_model(family)).run(some_ids(), ALL)
     rounded = make_model(family).to(dtype)
     theirs = plain(rounded).run(some_ids(), ALL)
-    monkeypatch.setattr(packed, "cpu_computes_bfloat16", lambda: False)
+    monkeypatch.setattr(runner_packed, "cpu_computes_bfloat16", lambda: False)
     dtypes = set()
-    linear = packed.functional.linear
-    monkeypatch.setattr(packed.functional, "linear", lambda x, *rest: dtypes.add(x.dtype) or linear(x, *rest))
+    linear = runner_packed.functional.linear
+    monkeypatch.setattr(runner_packed.functional, "linear", lambda x, *rest: dtypes.add(x.dtype) or linear(x, *rest))
     ours = make_runner(rounded, "packed").run(some_ids(), ALL)
     assert dtypes == {torch.float32}
     for got, other, want in zip(ours, theirs, exact, strict=True):
@@ -180,7 +180,7 @@ def test_variable_length_attention(make_model: Callable[..., Any], monkeypatch: 
             out[begin:end] = ((q @ k.mT / 8**0.5).softmax(-1) @ v).transpose(0, 1)
         return out
 
-    monkeypatch.setattr(packed, "_flash_attention", lambda blueprint: stand_in)
+    monkeypatch.setattr(runner_packed, "_flash_attention", lambda blueprint: stand_in)
     model = make_model("bert")
     close(make_runner(model, "packed").run(some_ids(), ALL), plain(model).run(some_ids(), ALL))
     assert calls == [[0, *np.cumsum(sorted(LENGTHS, reverse=True))]] * 3

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from embedcache.encoder import tokenizing
-from embedcache.encoder.tokenizing import TextTokenizer, splits_at_spaces, start_of
+from embedcache.encoder import tokenizer
+from embedcache.encoder.tokenizer import TextTokenizer, splits_at_spaces, start_of
 from embedcache.errors import EmbedcacheError
 from tests.conftest import WORDS, make_reviews, write_tokenizer
 
@@ -64,7 +64,7 @@ def test_a_start_gives_the_tokens_of_the_whole(backends: list[Any], text: str, m
         tokenize = make(backend, max_length)
         assert tokenize._starts
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(tokenizing, "CHARACTERS_PER_TOKEN", size)
+            patch.setattr(tokenizer, "CHARACTERS_PER_TOKEN", size)
             found = tokenize([text])
         whole = backend.encode(text).ids
         assert found.truncated.tolist() == [len(whole) > max_length]
@@ -89,7 +89,7 @@ def test_the_length_of_a_text_that_is_not_read_whole_is_estimated(backends: list
     for backend in backends:
         found = make(backend, 20)(texts)
         exact = np.array([len(backend.encode(text).ids) for text in texts])
-        read_whole = np.array([len(text) <= 20 * tokenizing.CHARACTERS_PER_TOKEN for text in texts])
+        read_whole = np.array([len(text) <= 20 * tokenizer.CHARACTERS_PER_TOKEN for text in texts])
         assert np.array_equal(found.whole[read_whole], exact[read_whole]) and not read_whole.all()
         assert abs(found.whole - exact).max() < 0.3 * exact.max()
         assert found.whole.sum() == pytest.approx(exact.sum(), rel=0.03)

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from embedcache.classifier import Classifier
 from embedcache.errors import EmbedcacheError
 from embedcache.export import TARGETS, export_run, targets
+from embedcache.prediction.classifier import Classifier
 from tests.conftest import document, fails, make_reviews, write_tokenizer
 
 TEXTS = ["superb", *(text for text, _ in make_reviews(15)), "", "映画 🍿", "a dull film " * 60]

@@ -29,7 +29,7 @@ def load() -> None:
     import openpyxl  # noqa: F401
     import pyarrow.parquet  # noqa: F401
 
-    import embedcache.extract  # noqa: F401
+    import embedcache.extraction.job  # noqa: F401
     from embedcache.encoder import Encoder  # noqa: F401
 
     import transformers.models.bert.modeling_bert  # noqa: F401  isort:skip
@@ -40,7 +40,7 @@ def prepare(base: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from embedcache.extract import extract
+    from embedcache.extraction.job import extract
     from tests.conftest import make_cache, write_tiny_bert
 
     (base / "model").mkdir()
@@ -123,8 +123,8 @@ def make_structure(rng: random.Random, base: Path, folder: Path) -> Path:
 
 def reseal(path: Path) -> None:
     """Make the seal right again: whoever forges the content can do that too."""
-    from embedcache.cache.hdf5 import Hdf5
-    from embedcache.cache.structure import read_structure
+    from embedcache.cache.hdf5_reader import Hdf5
+    from embedcache.cache.hdf5_structure import read_structure
 
     data = np.fromfile(path, np.uint8)
     layout, _, created, _ = read_structure(Hdf5(data), data.size)
@@ -136,7 +136,7 @@ def read_cache(path: Path, base: Path, number: int) -> str:
     """All that opens a cache and decides what it holds."""
     from embedcache.cache import open_cache, verify
     from embedcache.errors import EmbedcacheError
-    from embedcache.extract import extract
+    from embedcache.extraction.job import extract
 
     outcome = "read"
     try:
@@ -178,8 +178,8 @@ def make_table(rng: random.Random, base: Path, folder: Path) -> Path:
 
 
 def read_table(path: Path, base: Path, number: int) -> str:
-    from embedcache.collect import collect
-    from embedcache.table import Columns, column_names, read_rows
+    from embedcache.extraction.read_input import collect
+    from embedcache.tables.rows import Columns, column_names, read_rows
 
     column_names(path)
     columns = Columns("text", ("label", "topics"), "id", ("movie",))

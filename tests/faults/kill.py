@@ -36,7 +36,7 @@ import torch
 
 from embedcache.cache import open_cache, verify
 from embedcache.encoder import Encoder
-from embedcache.extract import extract
+from embedcache.extraction.job import extract
 
 torch.set_num_threads(1)
 WORDS = "film story plot music actor scene good bad great dull love hate never always very slow fine mess".split()

@@ -24,10 +24,11 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import torch
 
-from embedcache import predict_rows, searching_file
-from embedcache.classifier import Classifier
-from embedcache.predict import predict_file
-from embedcache.searching_file import search_file
+from embedcache.prediction import rows as predict_rows
+from embedcache.prediction.classifier import Classifier
+from embedcache.prediction.job import predict_file
+from embedcache.search import file as searching_file
+from embedcache.search.file import search_file
 
 torch.set_num_threads(1)
 predict_rows.FILE_ROWS = 64  # many parts of a small table

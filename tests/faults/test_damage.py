@@ -11,7 +11,7 @@ import pytest
 
 from embedcache.cache import open_cache, verify
 from embedcache.errors import EmbedcacheError
-from embedcache.extract import extract
+from embedcache.extraction.job import extract
 from tests.conftest import make_reviews, write_csv
 from tests.test_extract import assert_same, contents
 

@@ -12,7 +12,7 @@ import pytest
 
 from embedcache.cache import open_cache, verify
 from embedcache.errors import EmbedcacheError
-from embedcache.extract import extract
+from embedcache.extraction.job import extract
 from tests.conftest import document, fails, make_reviews, write_csv
 
 

@@ -136,7 +136,7 @@ def test_a_package_keeps_its_docstrings(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_transformers_is_imported_without_docstrings() -> None:
     code = (
-        "from embedcache.encoder import loading; from transformers import BertModel; "
+        "from embedcache.encoder import load_with_transformers as loading; from transformers import BertModel; "
         "raise SystemExit(not BertModel.__doc__ or bool(loading.__doc__))"
     )
     subprocess.run([sys.executable, "-OO", "-c", code], check=True)

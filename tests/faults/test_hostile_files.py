@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 from embedcache.cache import open_cache
-from embedcache.index import SearchIndex, files
-from embedcache.index.making import index_cache
-from embedcache.projection import default_map_path, load_map
-from embedcache.report.audited import read_audit
-from embedcache.search import Query, Searcher
+from embedcache.index import SearchIndex, file_format
+from embedcache.index.job import index_cache
+from embedcache.report.audit_section import read_audit
+from embedcache.search.searcher import Query, Searcher
+from embedcache.serve.projection import default_map_path, load_map
 from tests.conftest import fails, invoke
 from tests.faults.hostile_json import VALUES, cases, dump, with_value
 from tests.faults.test_hostile_runs import outcome
@@ -39,8 +39,8 @@ def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def split_index(path: Path) -> tuple[bytes, Any]:
     """(what stands before the footer, the footer)."""
     data = path.read_bytes()
-    size = int.from_bytes(data[-files.TAIL : -16], "little")
-    return data[: -files.TAIL - size], json.loads(data[-files.TAIL - size : -files.TAIL])
+    size = int.from_bytes(data[-file_format.TAIL : -16], "little")
+    return data[: -file_format.TAIL - size], json.loads(data[-file_format.TAIL - size : -file_format.TAIL])
 
 
 def write_index(path: Path, before: bytes, footer: bytes) -> None:

@@ -18,16 +18,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-import embedcache.encoder.model as encoder_model
+import embedcache.encoder.encoder as encoder_model
 from embedcache.audit.sides import run_sides
 from embedcache.cache import open_cache
-from embedcache.classifier import Classifier
-from embedcache.encoder.model import Encoder, load_again
+from embedcache.encoder.encoder import Encoder, load_again
 from embedcache.errors import EmbedcacheError
-from embedcache.heads.resume import find_heads
-from embedcache.heads.run import load_run, with_run
+from embedcache.prediction.classifier import Classifier
 from embedcache.report import write_documents, write_report
-from embedcache.serve.board import read_board
+from embedcache.runs.folder import load_run, with_run
+from embedcache.runs.resume import find_heads
+from embedcache.serve.leaderboard import read_board
 from tests.conftest import fails
 from tests.faults.hostile_json import DEEP, cases, dump, with_value
 from tests.test_old_files import KINDS, PACKED

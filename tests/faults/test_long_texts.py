@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from embedcache.errors import EmbedcacheError
-from embedcache.table import Columns, read_rows
 from embedcache.tables.limits import batches_of, text_limit
+from embedcache.tables.rows import Columns, read_rows
 from tests.faults.conftest import Command, control_group
 
 MB, GB = 10**6, 10**9
@@ -105,7 +105,7 @@ def write_parquet(path: Path, rows: int, length: int, *, same: bool) -> Path:
 
 READ = """
 import sys
-from embedcache.table import Columns, read_rows
+from embedcache.tables.rows import Columns, read_rows
 batches = [len(rows) for rows in read_rows([sys.argv[1]], Columns(keep=("n",)))]
 print(sum(batches), max(batches))
 """

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from embedcache.errors import EmbedcacheError
-from embedcache.search import Query, Searcher
+from embedcache.search.searcher import Query, Searcher
 from tests.conftest import document, make_cache, make_reviews
 from tests.faults.conftest import Command, control_group
 
@@ -81,14 +81,14 @@ def test_many_hits_of_many_queries(made: Path, tmp_path: Path) -> None:
         expected = searcher.search([f"great film {i}" for i in range(40)], 205)
     for together in (1, 7, 100):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("embedcache.search.MANY_HITS", together * 205)
+            patch.setattr("embedcache.search.searcher.MANY_HITS", together * 205)
             with Searcher.open(made / "reviews.h5") as searcher:
                 hits = searcher.find([Query((f"great film {i}",)) for i in range(40)], 205)
         for (rows, scores), answer in zip(hits, expected, strict=True):
             assert scores == [one.score for one in answer.results]
             assert sorted(rows) == sorted(one.row for one in answer.results)  # equal ones may change places
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("embedcache.searching_file.HITS_TOGETHER", 205 * 3)
+        patch.setattr("embedcache.search.file.HITS_TOGETHER", 205 * 3)
         document("search", made / "reviews.h5", "--file", questions, "-k", "205", "-o", tmp_path / "parts.csv")
     document("search", made / "reviews.h5", "--file", questions, "-k", "205", "-o", tmp_path / "whole.csv")
     assert found_in(tmp_path / "parts.csv") == found_in(tmp_path / "whole.csv")
@@ -101,7 +101,7 @@ def found_in(path: Path) -> dict[tuple[str, str], str]:
 
 
 def test_answers_that_do_not_fit_are_refused(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("embedcache.search.MANY_HITS", 1000)
+    monkeypatch.setattr("embedcache.search.searcher.MANY_HITS", 1000)
     monkeypatch.setattr("embedcache.common.machine.memory_free", lambda: 1 * MB)
     message = r"40 answers of 100 rows need about 4 MB of memory, 1 MB are free: ask for fewer with -k"
     with Searcher.open(made / "reviews.h5") as searcher, pytest.raises(EmbedcacheError, match=message):

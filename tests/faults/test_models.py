@@ -12,7 +12,7 @@ import pytest
 import embedcache as ec
 from embedcache.encoder import Encoder, identify
 from embedcache.errors import EmbedcacheError
-from embedcache.extract import extract
+from embedcache.extraction.job import extract
 from tests.conftest import document, fails, make_reviews, write_csv
 
 CODE = """

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from embedcache.cache import open_cache, verify
-from embedcache.extract import extract
+from embedcache.extraction.job import extract
 from tests.conftest import make_reviews, write_csv
 from tests.faults.test_signals import wait_for
 

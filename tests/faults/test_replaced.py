@@ -16,7 +16,7 @@ import pytest
 from embedcache.common.whole_folder import exchange, folder_lock
 from embedcache.errors import EmbedcacheError
 from embedcache.export import place
-from embedcache.heads.run import check_target, load_heads, load_run, with_run, write_run
+from embedcache.runs.folder import check_target, load_heads, load_run, with_run, write_run
 from tests.conftest import document, fails
 from tests.faults.conftest import Command
 from tests.faults.replace import write

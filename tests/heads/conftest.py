@@ -5,18 +5,18 @@ from __future__ import annotations
 import pytest
 from cuda_emulation import COMPILER, build
 
-from embedcache.heads import native
+from embedcache.heads import engine_native
 
 
 def has_gpu() -> bool:
     try:
-        return bool(native.find("cuda"))
-    except native.NativeUnavailableError:
+        return bool(engine_native.find("cuda"))
+    except engine_native.NativeUnavailableError:
         return False
 
 
 @pytest.fixture(scope="session")
-def emulation(tmp_path_factory: pytest.TempPathFactory) -> native.NativeEngine:
+def emulation(tmp_path_factory: pytest.TempPathFactory) -> engine_native.NativeEngine:
     """The CUDA engine on the host."""
     if COMPILER is None:
         pytest.skip("no C++ compiler")
@@ -24,6 +24,6 @@ def emulation(tmp_path_factory: pytest.TempPathFactory) -> native.NativeEngine:
 
 
 @pytest.fixture(scope="session", params=["host", "gpu"] if has_gpu() else ["host"])
-def cuda(request: pytest.FixtureRequest) -> native.NativeEngine:
+def cuda(request: pytest.FixtureRequest) -> engine_native.NativeEngine:
     """The CUDA engine on the host, and where there is a GPU on that too."""
-    return native.find("cuda") if request.param == "gpu" else request.getfixturevalue("emulation")
+    return engine_native.find("cuda") if request.param == "gpu" else request.getfixturevalue("emulation")

@@ -12,9 +12,9 @@ import float64_reference as reference
 import numpy as np
 import pytest
 
-from embedcache.heads import native
-from embedcache.heads.bank import Outcome, Task, View, standardize_stats
+from embedcache.heads import engine_native
 from embedcache.heads.spec import HeadSpec
+from embedcache.heads.task import Outcome, Task, View, standardize_stats
 
 CUDA = Path(__file__).resolve().parents[2] / "csrc" / "cuda"
 COMPILER = os.environ.get("CXX") or shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
@@ -22,7 +22,7 @@ COMPILER = os.environ.get("CXX") or shutil.which("c++") or shutil.which("g++") o
 SPEC = HeadSpec(hidden=37, lr=3e-3, dropout=0.0, weight_decay=0.02, seed=5)
 
 
-def build(folder: Path) -> native.NativeEngine:
+def build(folder: Path) -> engine_native.NativeEngine:
     """EMBEDCACHE_CXXFLAGS adds flags, of sanitizers for example."""
     library = folder / "_heads_cuda.so"
     flags = ["-std=c++17", "-O2", "-fPIC", "-shared", "-fvisibility=hidden", "-Wall", "-Wextra", "-Werror"]
@@ -30,9 +30,9 @@ def build(folder: Path) -> native.NativeEngine:
     source = ["-DEC_HOST_EMULATION", "-x", "c++", str(CUDA / "heads.cu"), "-o", str(library)]
     subprocess.run([*str(COMPILER).split(), *flags, *source], check=True)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(native, "_path", lambda kind: library)
-        patch.setattr(native, "_libraries", {})
-        return native.NativeEngine("cuda", 0)
+        patch.setattr(engine_native, "_path", lambda kind: library)
+        patch.setattr(engine_native, "_libraries", {})
+        return engine_native.NativeEngine("cuda", 0)
 
 
 def make_view(rng: np.random.Generator, n: int, dim: int, classes: int, dtype: type) -> View:

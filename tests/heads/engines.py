@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from embedcache.heads import native
+from embedcache.heads import engine_native
 from embedcache.heads.spec import HeadSpec
 from embedcache.heads.train import BankResult, Task, View, train_bank
 
@@ -42,7 +42,7 @@ def native_cpu_engines() -> dict[str, Engine]:
         engine = Engine("native", "cpu", isa)
         try:
             name = engine.train([make_task(8, 4, 2)], [(HeadSpec(hidden=0), 0)], epochs=1).engine
-        except native.NativeUnavailableError as error:
+        except engine_native.NativeUnavailableError as error:
             pytest.skip(f"the native library is not built: {error}", allow_module_level=True)
         if name == f"native-cpu-{isa}":
             engines[name] = engine
@@ -52,9 +52,9 @@ def native_cpu_engines() -> dict[str, Engine]:
 def all_engines() -> dict[str, Engine]:
     engines = {**native_cpu_engines(), "torch-cpu": Engine("torch", "cpu")}
     try:
-        native.find("cuda")
+        engine_native.find("cuda")
         engines["native-cuda"] = Engine("native", "cuda")
-    except native.NativeUnavailableError:
+    except engine_native.NativeUnavailableError:
         pass
     return engines
 

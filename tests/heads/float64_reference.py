@@ -1,6 +1,6 @@
 """Training of a head in float64 NumPy, written from the formulas, for the engines to be measured against.
 
-Its own Philox, with Python's integers, is the third after csrc/numerics.h and embedcache/heads/philox.py. Losses,
+Its own Philox, with Python's integers, is the third after csrc/numerics.h and embedcache/heads/random_streams.py. Losses,
 schedules and scores are themselves compared with torch, transformers and scikit-learn (test_float64_reference.py).
 """
 
@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from embedcache.heads import philox
-from embedcache.heads.bank import Task, View, weight_shapes
+from embedcache.heads import random_streams
 from embedcache.heads.spec import HeadSpec
+from embedcache.heads.task import Task, View, weight_shapes
 
 
 def philox_words(seed: int, c0: int, c1: int, c2: int, c3: int) -> list[int]:
@@ -39,7 +39,7 @@ class Trained:
 
 
 def batches(spec: HeadSpec, n: int, batch_size: int, epoch: int) -> list[np.ndarray]:
-    order = philox.shuffle(spec.seed, epoch, n)
+    order = random_streams.shuffle(spec.seed, epoch, n)
     return [order[i : i + batch_size] for i in range(0, n, batch_size)]
 
 
@@ -123,7 +123,7 @@ def training_weight(task: Task, spec: HeadSpec) -> np.ndarray | None:
 def start(task: Task, spec: HeadSpec) -> dict[str, np.ndarray]:
     """The first weights, float32: of a probe zeros, and the biases of a model that has seen the targets alone."""
     shapes = weight_shapes(spec, task.train.x.shape[1], task.classes)
-    w = philox.initial_weights(spec.seed, shapes)
+    w = random_streams.initial_weights(spec.seed, shapes)
     if spec.hidden or task.kind == "regression":
         return w
     y, weight = task.train.y[task.train.rows], training_weight(task, spec)
@@ -202,7 +202,7 @@ def train(task: Task, spec: HeadSpec, batch_size: int, epochs: int, compute: str
         for rows in batches(spec, len(y), batch_size, epoch):
             kept = None
             if spec.hidden and spec.dropout:
-                kept = philox.dropout_kept(spec.seed, step, len(rows), spec.hidden, spec.dropout)
+                kept = random_streams.dropout_kept(spec.seed, step, len(rows), spec.hidden, spec.dropout)
             z, a, slope = forward(w, spec, x[rows], kept, compute)
             loss, dz = loss_of(z, y[rows], weight, spec.label_smoothing)
             out.step_loss.append(loss)

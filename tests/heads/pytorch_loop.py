@@ -10,9 +10,9 @@ import torch
 import transformers
 from float64_reference import batches, standardised, start
 
-from embedcache.heads import philox
-from embedcache.heads.bank import Task, training_weight
+from embedcache.heads import random_streams
 from embedcache.heads.spec import HeadSpec
+from embedcache.heads.task import Task, training_weight
 
 
 def loss_function(kind: str, weight: np.ndarray | None, smoothing: float, dtype: torch.dtype) -> Any:
@@ -50,7 +50,7 @@ def pytorch_train(
             if spec.hidden:
                 a = torch.relu(torch.nn.functional.linear(a, w["w1"], w["b1"]))
                 if spec.dropout:
-                    kept = philox.dropout_kept(spec.seed, step, len(rows), spec.hidden, spec.dropout)
+                    kept = random_streams.dropout_kept(spec.seed, step, len(rows), spec.hidden, spec.dropout)
                     a = a * torch.tensor(kept) / (1 - spec.dropout)
             adamw.zero_grad()
             loss(torch.nn.functional.linear(a, w["w2"], w["b2"]), y[rows]).backward()

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from engines import Engine, make_task
 
-from embedcache.heads import native
-from embedcache.heads.bank import KINDS
+from embedcache.heads import engine_native
 from embedcache.heads.spec import HeadSpec
+from embedcache.heads.task import KINDS
 
 ISA = ("", "avx512", "avx2", "plain")  # "": the machine's best
 SHAPES = (  # n, dim, hidden, outputs, batch, n_val
@@ -41,7 +41,7 @@ def bank(kind: str, shape: tuple, dtype: type) -> tuple:
 
 def main() -> None:
     library = Path(sys.argv[1])
-    native._path = lambda kind: library if kind == "cpu" else None
+    engine_native._path = lambda kind: library if kind == "cpu" else None
     for i, shape in enumerate(SHAPES):
         for kind in KINDS:
             task, heads = bank(kind, shape, (np.float16, np.float32)[i % 2])

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from caches import make_labelled_cache
 
-from embedcache.heads.automatic import FEW_ROWS, FOLDS, MANY_ROWS, Automatic, settle
-from embedcache.heads.job import train_head
-from embedcache.heads.leaderboard import make_leaderboard
-from embedcache.heads.recipes import make_recipe
 from embedcache.heads.spec import HeadSpec
 from embedcache.heads.train import Task, View, train_bank
+from embedcache.runs.automatic import FEW_ROWS, FOLDS, MANY_ROWS, Automatic, settle
+from embedcache.runs.job import train_head
+from embedcache.runs.leaderboard import make_leaderboard
+from embedcache.runs.recipes import make_recipe
 from tests.conftest import make_cache
 
 

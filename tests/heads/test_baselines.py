@@ -10,9 +10,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 from sklearn.preprocessing import StandardScaler
 
-from embedcache.heads import baselines
-from embedcache.heads.baselines import Rows, choose_analyzer
-from embedcache.heads.split import Split
+from embedcache.runs import baselines
+from embedcache.runs.baselines import Rows, choose_analyzer
+from embedcache.runs.split import Split
 
 
 def split_at(n: int, train: int, val: int) -> Split:

@@ -8,7 +8,7 @@ import torch
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss, log_loss
 
-from embedcache.heads.calibration import (
+from embedcache.runs.calibration import (
     calibration_error,
     fit_temperature,
     measure_calibration,

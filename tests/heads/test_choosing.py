@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from embedcache.errors import EmbedcacheError
-from embedcache.heads.comparisons import compared_by
-from embedcache.heads.job import train_head
-from embedcache.heads.run import load_heads, load_run
-from embedcache.heads.wording import in_words
+from embedcache.runs.comparisons import compared_by
+from embedcache.runs.folder import load_heads, load_run
+from embedcache.runs.job import train_head
+from embedcache.runs.wording import in_words
 from tests.conftest import make_cache
 from tests.heads.caches import make_labelled_cache
 

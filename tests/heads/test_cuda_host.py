@@ -32,9 +32,9 @@ from cuda_emulation import (
 )
 
 from embedcache.errors import EmbedcacheError
-from embedcache.heads import native
-from embedcache.heads.bank import CHOICES, KINDS, Options
-from embedcache.heads.native import NativeEngine
+from embedcache.heads import engine_native
+from embedcache.heads.engine_native import NativeEngine
+from embedcache.heads.task import CHOICES, KINDS, Options
 from embedcache.heads.train import EngineWarning
 
 CASES = {
@@ -141,15 +141,15 @@ def test_no_room_at_all(emulation: NativeEngine, monkeypatch: pytest.MonkeyPatch
 )
 def test_a_gpu_that_cannot_be_used(monkeypatch: pytest.MonkeyPatch, why: str, warned: bool) -> None:
     """Asked for: an error. Not asked for: the CPU, and a word about it if there is a GPU at all."""
-    if native._path("cpu") is None:
+    if engine_native._path("cpu") is None:
         pytest.skip("the native library is not built")
     unusable = SimpleNamespace(devices=lambda: 0, last_error=lambda: why)
-    monkeypatch.setitem(native._libraries, "cuda", unusable)
+    monkeypatch.setitem(engine_native._libraries, "cuda", unusable)
     with pytest.raises(EmbedcacheError, match=why):
-        native.find("cuda")
+        engine_native.find("cuda")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        assert native.find("auto").device == "cpu"
+        assert engine_native.find("auto").device == "cpu"
     assert [str(warning.message).count(why) for warning in caught] == [1] * warned
 
 

@@ -10,9 +10,9 @@ import pytest
 
 from embedcache.cache import open_cache
 from embedcache.errors import EmbedcacheError, InputNote
-from embedcache.heads.data import Data, load_data, make_task
-from embedcache.heads.job import train_head
-from embedcache.heads.split import Split
+from embedcache.runs.data import Data, load_data, make_task
+from embedcache.runs.job import train_head
+from embedcache.runs.split import Split
 from tests.conftest import make_cache
 
 N = 6

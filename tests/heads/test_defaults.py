@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import embedcache as ec
-from embedcache.heads.recipes import RECIPES
+from embedcache.runs.recipes import RECIPES
 
 # (who, setting) -> why its default is another than the recipe's.
 DIFFERENT = {

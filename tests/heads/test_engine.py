@@ -12,8 +12,8 @@ from engines import Engine, all_engines, make_task, parametrize, same_heads
 from float64_reference import Trained, distance, forward, standardised, train
 from pytorch_loop import pytorch_train
 
-from embedcache.heads.bank import CHOICES, KINDS
 from embedcache.heads.spec import HeadSpec
+from embedcache.heads.task import CHOICES, KINDS
 from embedcache.heads.train import BankResult, Task, TrainedHead, standardize_stats
 
 SEEDS = range(3)

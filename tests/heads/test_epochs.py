@@ -11,17 +11,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from embedcache.card import make_card
+from embedcache.commands.show.run import train_head as show
 from embedcache.errors import EmbedcacheError
-from embedcache.heads.job import HeadReport, train_head
-from embedcache.heads.resume import find_heads, save_unfinished
-from embedcache.heads.run import load_heads, load_run
-from embedcache.heads.run_tables import read_history, read_leaderboard
+from embedcache.heads.head import TrainedHead
 from embedcache.heads.train import head_grid, train_heads
-from embedcache.heads.trained import TrainedHead
 from embedcache.report import write_report
-from embedcache.serve.board import read_board
-from embedcache.show_heads import train_head as show
+from embedcache.report.card import make_card
+from embedcache.runs.folder import load_heads, load_run
+from embedcache.runs.job import HeadReport, train_head
+from embedcache.runs.resume import find_heads, save_unfinished
+from embedcache.runs.tables import read_history, read_leaderboard
+from embedcache.serve.leaderboard import read_board
 from tests.heads.caches import make_labelled_cache
 
 EPOCHS = 4
@@ -117,7 +117,7 @@ class TestHeadsOfBefore:
         head, about = self.before(1)
         with monkeypatch.context() as then:
             then.setattr(TrainedHead, "metadata", lambda self: about)
-            then.setattr("embedcache.heads.resume.VERSION", 1)
+            then.setattr("embedcache.runs.resume.VERSION", 1)
             save_unfinished(tmp_path / "run", {"a": head})
         kept = find_heads(tmp_path / "run", {"a"})
         assert not kept.notes and kept.heads["a"].best_epoch == 2

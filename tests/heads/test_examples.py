@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
-from embedcache.heads.examples import (
+from embedcache.runs.mistakes import (
     MISTAKES,
     PAIRS,
     Judged,

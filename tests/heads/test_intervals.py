@@ -11,9 +11,9 @@ import pytest
 from scipy.stats import t as student
 from sklearn.metrics import f1_score, r2_score
 
-from embedcache.heads import intervals
-from embedcache.heads.intervals import accuracy_interval, score_difference, score_interval
-from embedcache.heads.metrics import score_labels
+from embedcache.runs import intervals
+from embedcache.runs.intervals import accuracy_interval, score_difference, score_interval
+from embedcache.runs.metrics import score_labels
 
 
 def labels(n: int, seed: int = 0, classes: int = 3) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -14,12 +14,12 @@ from sklearn.model_selection import train_test_split
 
 from embedcache.cache import open_cache
 from embedcache.errors import EmbedcacheError
-from embedcache.heads.data import load_data
-from embedcache.heads.job import HeadReport, train_head
-from embedcache.heads.metrics import evaluate
-from embedcache.heads.run import FILES, load_heads, load_run
-from embedcache.heads.run_tables import read_leaderboard
-from embedcache.heads.split import make_split
+from embedcache.runs.data import load_data
+from embedcache.runs.folder import FILES, load_heads, load_run
+from embedcache.runs.job import HeadReport, train_head
+from embedcache.runs.metrics import evaluate
+from embedcache.runs.split import make_split
+from embedcache.runs.tables import read_leaderboard
 from tests.conftest import make_cache
 from tests.heads.caches import labelled, make_labelled_cache
 

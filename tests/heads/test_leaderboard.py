@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, f1_score, log_loss
 
-from embedcache.heads import leaderboard
-from embedcache.heads.leaderboard import evaluations, history_rows, make_leaderboard, predict_rows, seed_spread
 from embedcache.heads.train import BankResult, Task, View, head_grid, train_bank
+from embedcache.runs import leaderboard
+from embedcache.runs.leaderboard import evaluations, history_rows, make_leaderboard, predict_rows, seed_spread
 
 N, DIM = 240, 6
 

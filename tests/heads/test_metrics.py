@@ -17,8 +17,8 @@ from sklearn.metrics import (
     root_mean_squared_error,
 )
 
-from embedcache.heads.intervals import accuracy_interval, score_interval
-from embedcache.heads.metrics import evaluate, regression_scores, score_labels
+from embedcache.runs.intervals import accuracy_interval, score_interval
+from embedcache.runs.metrics import evaluate, regression_scores, score_labels
 
 
 def outputs_of(n: int, classes: int, signal: float = 2.0) -> tuple[np.ndarray, np.ndarray]:

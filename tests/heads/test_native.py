@@ -15,9 +15,9 @@ from engines import Engine, make_task, native_cpu_engines, parametrize, same_hea
 from float64_reference import train
 
 from embedcache.errors import EmbedcacheError
-from embedcache.heads import native
-from embedcache.heads.bank import KINDS, Options
+from embedcache.heads import engine_native
 from embedcache.heads.spec import HeadSpec, head_grid
+from embedcache.heads.task import KINDS, Options
 from embedcache.heads.train import EngineWarning, train_bank, train_heads
 
 
@@ -95,7 +95,7 @@ def test_matrix_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hidden:
             os.fsync(file.fileno())
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
-    monkeypatch.setattr("embedcache.heads.bank._check_finite", drop)
+    monkeypatch.setattr("embedcache.heads.task._check_finite", drop)
     for threads in (1, 2):
         assert same_heads(in_memory, engine.train([task], heads, threads=threads, **options))
 
@@ -184,8 +184,8 @@ def test_no_more_threads_than_a_bank_can_use() -> None:
 class TestMissing:
     @pytest.fixture(autouse=True)
     def no_library(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(native, "_path", lambda kind: None)
-        monkeypatch.setattr(native, "_libraries", {})
+        monkeypatch.setattr(engine_native, "_path", lambda kind: None)
+        monkeypatch.setattr(engine_native, "_libraries", {})
 
     def test_auto_takes_torch_and_says_so(self) -> None:
         with pytest.warns(EngineWarning, match="not built.*torch engine"):
@@ -203,16 +203,16 @@ class TestMissing:
 
 
 def test_another_version_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(native, "ABI_VERSION", 999)
-    monkeypatch.setattr(native, "_libraries", {})
-    with pytest.raises(native.NativeUnavailableError, match="version"):
-        native.library("cpu")
+    monkeypatch.setattr(engine_native, "ABI_VERSION", 999)
+    monkeypatch.setattr(engine_native, "_libraries", {})
+    with pytest.raises(engine_native.NativeUnavailableError, match="version"):
+        engine_native.library("cpu")
 
 
 def test_no_gpu_is_said_clearly() -> None:
     try:
-        native.find("cuda")
-    except native.NativeUnavailableError:
+        engine_native.find("cuda")
+    except engine_native.NativeUnavailableError:
         pass
     else:
         pytest.skip("there is a GPU")
@@ -229,7 +229,7 @@ def test_no_gpu_is_said_clearly() -> None:
     ],
 )
 def test_the_library_checks_what_python_did_not(kind: str, bad: float, words: str) -> None:
-    engine = native.NativeEngine("cpu", 0)
+    engine = engine_native.NativeEngine("cpu", 0)
     task = make_task(20, 4, 2, kind=kind)
     task.train.y[task.train.rows[7]] = bad
     with pytest.raises(EmbedcacheError, match=words):
@@ -251,7 +251,7 @@ def test_the_library_checks_settings_too(kind: str, settings: dict, words: str) 
     for name, value in settings.items():
         object.__setattr__(spec, name, value)  # around HeadSpec's own checks
     with pytest.raises(EmbedcacheError, match=words):
-        native.NativeEngine("cpu", 0).train([make_task(20, 4, 2, kind=kind)], [(spec, 0)], Options(), None)
+        engine_native.NativeEngine("cpu", 0).train([make_task(20, 4, 2, kind=kind)], [(spec, 0)], Options(), None)
 
 
 def test_isa_can_be_forced() -> None:

@@ -11,12 +11,12 @@ import pytest
 
 from embedcache.cache import open_cache
 from embedcache.errors import EmbedcacheError
-from embedcache.heads import predictions
-from embedcache.heads.data import load_data
-from embedcache.heads.job import train_head
-from embedcache.heads.predictions import Predictions, read_sides
-from embedcache.heads.run import load_heads, load_run
-from embedcache.heads.sides import load_sides
+from embedcache.runs import predictions
+from embedcache.runs.data import load_data
+from embedcache.runs.folder import load_heads, load_run
+from embedcache.runs.job import train_head
+from embedcache.runs.predictions import Predictions, read_sides
+from embedcache.runs.sides import load_sides
 from tests.heads.caches import N, make_labelled_cache
 
 SETTINGS: dict[str, Any] = {"hidden": [0, 4], "lr": 1e-2, "epochs": 3}

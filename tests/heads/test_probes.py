@@ -10,8 +10,8 @@ import pytest
 from engines import Engine, make_task, native_cpu_engines, parametrize, same_heads
 from float64_reference import train
 
-from embedcache.heads.bank import KINDS
 from embedcache.heads.spec import HeadSpec, head_grid
+from embedcache.heads.task import KINDS
 from embedcache.heads.train import train_bank
 
 

@@ -10,8 +10,8 @@ from float64_reference import distance, train
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embedcache.heads.bank import KINDS
 from embedcache.heads.spec import SCHEDULES, HeadSpec
+from embedcache.heads.task import KINDS
 
 
 @st.composite

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from embedcache.errors import EmbedcacheError
-from embedcache.heads import training
-from embedcache.heads.job import HeadReport, InterruptedTraining, train_head
-from embedcache.heads.resume import find_heads, save_unfinished, unfinished_paths
-from embedcache.heads.run import load_run
+from embedcache.heads.head import TrainedHead
 from embedcache.heads.spec import HeadSpec
-from embedcache.heads.trained import TrainedHead
+from embedcache.runs import trainer
+from embedcache.runs.folder import load_run
+from embedcache.runs.job import HeadReport, InterruptedTraining, train_head
+from embedcache.runs.resume import find_heads, save_unfinished, unfinished_paths
 from tests.heads.caches import make_labelled_cache
 
 SWEEP: dict[str, Any] = {"hidden": [0, 8], "lr": [1e-3, 1e-2], "seed": [0, 1], "epochs": 3, "engine": "native"}
@@ -32,28 +32,28 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many heads each call of the engine trained; ``interrupt`` makes a call end early."""
     calls: list[int] = []
-    train_bank = training.train_bank
+    train_bank = trainer.train_bank
 
     def count(tasks: Any, heads: Sequence[Any], **options: Any) -> Any:
         calls.append(len(heads))
         return train_bank(tasks, heads, **options)
 
-    monkeypatch.setattr(training, "train_bank", count)
+    monkeypatch.setattr(trainer, "train_bank", count)
     return calls
 
 
 def interrupt(monkeypatch: pytest.MonkeyPatch, *unfinished: int) -> None:
     """The next training is stopped before these heads are finished."""
-    train_bank = training.train_bank
+    train_bank = trainer.train_bank
 
     def stop(*arguments: Any, **options: Any) -> Any:
         result = train_bank(*arguments, **options)
         for i in unfinished:
             result.heads[i].status, result.heads[i].best_epoch = "cancelled", 0
-        monkeypatch.setattr(training, "train_bank", train_bank)
+        monkeypatch.setattr(trainer, "train_bank", train_bank)
         return result
 
-    monkeypatch.setattr(training, "train_bank", stop)
+    monkeypatch.setattr(trainer, "train_bank", stop)
 
 
 def assert_same_run(a: Path, b: Path) -> None:
@@ -114,7 +114,7 @@ def test_an_interrupt_after_the_training_loses_nothing(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("embedcache.heads.column.run_baselines", stop)
+        patch.setattr("embedcache.runs.column.run_baselines", stop)
         with pytest.raises(InterruptedTraining, match="8 of 8 heads are saved"):
             train_head(cache, tmp_path / "run", **SWEEP)
     trained.clear()

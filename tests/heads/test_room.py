@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from embedcache.errors import EmbedcacheError
-from embedcache.heads import room
+from embedcache.heads import memory as room
 from embedcache.heads.spec import head_grid
 from embedcache.heads.train import EngineWarning, train_heads
 

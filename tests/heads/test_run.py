@@ -14,9 +14,10 @@ import pytest
 from embedcache.common import whole_folder
 from embedcache.common.signed import CARD, REPORT, is_signed, sign
 from embedcache.errors import EmbedcacheError
-from embedcache.heads import run as run_module
-from embedcache.heads.predictions import Predictions
-from embedcache.heads.run import (
+from embedcache.heads.head import TrainedHead
+from embedcache.heads.spec import HeadSpec
+from embedcache.runs import folder as run_module
+from embedcache.runs.folder import (
     FILES,
     LATER,
     Contents,
@@ -27,8 +28,7 @@ from embedcache.heads.run import (
     write_columns,
     write_run,
 )
-from embedcache.heads.spec import HeadSpec
-from embedcache.heads.trained import TrainedHead
+from embedcache.runs.predictions import Predictions
 
 INFO = {"classes": ["悪い", "良い", "so so"], "dim": 4}
 

@@ -19,13 +19,13 @@ from sklearn.metrics import (
 )
 
 from embedcache.cache import open_cache
-from embedcache.heads.calibration import fit_temperature, measure_calibration
-from embedcache.heads.data import load_data
-from embedcache.heads.job import train_head
-from embedcache.heads.leaderboard import predict_rows
-from embedcache.heads.run import Run, load_heads, load_run
-from embedcache.heads.split import Split, make_folds, make_split
-from embedcache.heads.trained import TrainedHead
+from embedcache.heads.head import TrainedHead
+from embedcache.runs.calibration import fit_temperature, measure_calibration
+from embedcache.runs.data import load_data
+from embedcache.runs.folder import Run, load_heads, load_run
+from embedcache.runs.job import train_head
+from embedcache.runs.leaderboard import predict_rows
+from embedcache.runs.split import Split, make_folds, make_split
 from tests.heads.caches import make_labelled_cache
 
 

@@ -11,12 +11,12 @@ import pytest
 
 from embedcache.cache import open_cache
 from embedcache.errors import EmbedcacheError
-from embedcache.heads.data import load_data
-from embedcache.heads.job import train_head
-from embedcache.heads.run import load_run
-from embedcache.heads.sides import load_sides, stored_sides
-from embedcache.heads.split import SIDES, rows_digest
-from embedcache.heads.split_before import split_before
+from embedcache.runs.data import load_data
+from embedcache.runs.folder import load_run
+from embedcache.runs.job import train_head
+from embedcache.runs.sides import load_sides, stored_sides
+from embedcache.runs.split import SIDES, rows_digest
+from embedcache.runs.split_before import split_before
 from tests.conftest import make_cache
 from tests.heads.caches import labelled
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sklearn.model_selection import KFold, train_test_split
 
 from embedcache.errors import EmbedcacheError
-from embedcache.heads.split import Split, article_split, make_folds, make_split, places, split_notes
+from embedcache.runs.split import Split, article_split, make_folds, make_split, places, split_notes
 
 
 def hash_texts(texts: list[str]) -> np.ndarray:

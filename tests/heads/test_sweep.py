@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from embedcache.errors import EmbedcacheError
-from embedcache.heads.recipes import make_recipe
 from embedcache.heads.spec import HeadSpec, head_grid
-from embedcache.heads.sweep import Range
+from embedcache.runs.recipes import make_recipe
+from embedcache.runs.sweep import Range
 
 
 def specs(random: int | None = None, **settings: Any) -> list[HeadSpec]:

@@ -8,9 +8,9 @@ import torch
 from engines import make_task
 
 from embedcache.errors import EmbedcacheError
-from embedcache.heads import reference
-from embedcache.heads.bank import finite
+from embedcache.heads import engine_torch
 from embedcache.heads.spec import HeadSpec, head_grid
+from embedcache.heads.task import finite
 from embedcache.heads.train import TrainedHead, View, class_weights, standardize_stats, train_bank, train_heads
 
 RNG = np.random.default_rng(0)
@@ -240,7 +240,7 @@ def test_prediction_checks_its_input() -> None:
 
 
 def test_ctrl_c_in_the_torch_engine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reference, "TELL_SECONDS", 0)
+    monkeypatch.setattr(engine_torch, "TELL_SECONDS", 0)
 
     def interrupt(done: int, total: int) -> None:
         if done > total // 2:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from embedcache.errors import EmbedcacheError
-from embedcache.index.choose import KINDS, MEMORY_SHARE, choose, code_numbers, human_bytes, lists_of
+from embedcache.index.plan import KINDS, MEMORY_SHARE, choose, code_numbers, human_bytes, lists_of
 
 GB = 1e9
 

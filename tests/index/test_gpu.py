@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from embedcache.errors import EmbedcacheError
-from embedcache.index import SearchIndex, building
+from embedcache.index import SearchIndex, build
 from tests.brute_force import assert_exact, cosines
 
 
@@ -60,7 +60,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> list[OnGpu]:
         "get_num_gpus": lambda: 1,
     }.items():
         monkeypatch.setattr(faiss, name, value, raising=False)
-    monkeypatch.setattr(building, "may_have_gpu", lambda: True)
+    monkeypatch.setattr(build, "may_have_gpu", lambda: True)
     OnGpu.made = []
     return OnGpu.made
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from embedcache.errors import EmbedcacheError
-from embedcache.index import SearchIndex, building
+from embedcache.index import SearchIndex, build
 from embedcache.index.approximate import ENGINES
 from embedcache.index.exact import Rows
-from embedcache.index.files import About
+from embedcache.index.file_format import About
 from tests.brute_force import cosines
 
 KINDS = tuple(ENGINES)
@@ -119,10 +119,10 @@ def test_a_file(indexes: dict[str, SearchIndex], kind: str, tmp_path: Path) -> N
 @pytest.mark.parametrize("kind", KINDS)
 def test_added_rows_are_found_as_if_built_with_them(kind: str) -> None:
     old = 8000
-    engine, found = building.build(Rows(X[:old]), kind=kind, recall=0.97, device="cpu")
+    engine, found = build.build(Rows(X[:old]), kind=kind, recall=0.97, device="cpu")
     about = About(rows=old, dim=D, **found)
     engine.rows = Rows(X)
-    changed = building.extend(engine, about, 0.97)
+    changed = build.extend(engine, about, 0.97)
     assert (changed["rows"], changed["measured"] >= 0.97) == (N, True)
     index = SearchIndex(About(**{**vars(about), **changed}), engine.rows, engine, own_vectors=True)
     assert recall_of(index.search(Q).rows, TRUE) >= 0.95
@@ -131,10 +131,10 @@ def test_added_rows_are_found_as_if_built_with_them(kind: str) -> None:
 
 
 def test_few_added_rows_keep_what_hnsw_measured() -> None:
-    engine, found = building.build(Rows(X[:3000]), kind="hnsw", recall=0.9, device="cpu")
+    engine, found = build.build(Rows(X[:3000]), kind="hnsw", recall=0.9, device="cpu")
     about, effort = About(rows=3000, dim=D, **found), engine.effort
     engine.rows = Rows(X[:3001])
-    changed = building.extend(engine, about, 0.9)
+    changed = build.extend(engine, about, 0.9)
     assert (set(changed), engine.effort) == ({"rows", "asked", "seconds"}, effort)
     assert len(engine.order) == 3001
 
@@ -148,7 +148,7 @@ def test_few_rows(kind: str, rows: int) -> None:
 
 
 def test_auto_falls_back_on_exact_where_the_recall_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("embedcache.index.choose.EXACT_ROWS", 100)
+    monkeypatch.setattr("embedcache.index.plan.EXACT_ROWS", 100)
     monkeypatch.setattr("embedcache.index.tune.FACTORS", (1,))  # re-rank nothing: codes alone do not reach it
     noise = np.random.default_rng(4).normal(size=(3000, 64)).astype(np.float32)
     assert SearchIndex.from_vectors(noise, recall=0.99).kind == "exact"
@@ -158,7 +158,7 @@ def test_auto_falls_back_on_exact_where_the_recall_cannot_be_reached(monkeypatch
 
 
 def test_reranked_from_the_stored_vectors(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(building, "memory_free", lambda: 12_000 * 24 * 2)
+    monkeypatch.setattr(build, "memory_free", lambda: 12_000 * 24 * 2)
     index = SearchIndex.from_vectors(X, kind="ivfpq", recall=0.97)
     assert index.parameters["rerank"] == "stored"
     assert recall_of(index.search(Q).rows, TRUE) >= 0.95

@@ -13,8 +13,8 @@ import pytest
 
 from embedcache.cache import open_cache
 from embedcache.common.signed import sign
-from embedcache.heads.run import load_run
 from embedcache.report import write_report
+from embedcache.runs.folder import load_run
 from tests.conftest import document, fails, invoke, make_cache
 from tests.heads.caches import make_labelled_cache
 from tests.report.conftest import make_hostile_cache
@@ -198,7 +198,7 @@ def test_the_same_run_gives_the_same_bytes(runs: Any, tmp_path: Path) -> None:
 
 
 def test_a_thousand_heads_and_a_hundred_classes_stay_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("embedcache.heads.leaderboard.BUDGET", 0.5)
+    monkeypatch.setattr("embedcache.runs.leaderboard.BUDGET", 0.5)
     cache = make_hostile_cache(tmp_path / "cache.h5", classes=100, n=1200)
     sweep = ["--hidden", "0,4", "--lr", "1e-4:1e-1", "--random", "200", "--seed", "0,1,2,3,4", "--epochs", "2"]
     made = document("train-head", cache, "-o", tmp_path / "run", *sweep)

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from embedcache.classifier import Classifier
-from embedcache.heads.run import load_run
+from embedcache.prediction.classifier import Classifier
+from embedcache.runs.folder import load_run
 from tests.conftest import document
 
 TEXTS = ["A tender, funny film.", "Two hours of my life that I want back."]

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from embedcache.cache import open_cache
-from embedcache.classifier import Classifier
 from embedcache.errors import EmbedcacheError
-from embedcache.search import Query, Searcher
+from embedcache.prediction.classifier import Classifier
+from embedcache.search.searcher import Query, Searcher
 from embedcache.serve.limits import MAX_CHARACTERS, MAX_TEXTS, Limits
 from tests.conftest import document, make_cache, make_reviews, write_csv
 from tests.serve.serving import listening, make_client

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from embedcache.serve.batching import Batcher, BusyError
+from embedcache.serve.micro_batches import Batcher, BusyError
 
 
 class Gate:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from embedcache.projection import default_map_path, make_map, save_map
+from embedcache.serve.projection import default_map_path, make_map, save_map
 from tests.conftest import document, make_reviews, write_csv
 from tests.serve.serving import listening, make_client
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from embedcache.cache import open_cache
-from embedcache.projection import default_map_path, make_map, save_map
 from embedcache.serve import map as live
 from embedcache.serve.map import LiveMap, colour_groups
+from embedcache.serve.projection import default_map_path, make_map, save_map
 from tests.conftest import make_cache
 from tests.serve.serving import make_client
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from embedcache.projection import default_map_path, make_map, save_map
+from embedcache.serve.projection import default_map_path, make_map, save_map
 from tests.serve.serving import HOSTILE, listening, make_client
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

@@ -16,8 +16,8 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from embedcache.projection import default_map_path, make_map, save_map
 from embedcache.serve.app import create_app
+from embedcache.serve.projection import default_map_path, make_map, save_map
 
 CHECKS = [
     not_a_server_error,

@@ -11,7 +11,7 @@ import pyarrow.feather
 import pytest
 
 from embedcache.errors import EmbedcacheError
-from embedcache.table import Columns, read_rows
+from embedcache.tables.rows import Columns, read_rows
 
 SUFFIXES = pytest.mark.parametrize("suffix", [".feather", ".arrow"])  # a file, a stream
 

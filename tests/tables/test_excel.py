@@ -13,8 +13,8 @@ import openpyxl
 import pytest
 
 from embedcache.errors import EmbedcacheError, InputNote
-from embedcache.table import Columns, column_names, read_rows
 from embedcache.tables.formats import excel
+from embedcache.tables.rows import Columns, column_names, read_rows
 
 
 def write(path: Path, *sheets: list[tuple[Any, ...]]) -> Path:

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedcache.errors import EmbedcacheError
-from embedcache.table import Columns, column_names, read_rows
 from embedcache.tables.formats import blocks
 from embedcache.tables.limits import text_limit
+from embedcache.tables.rows import Columns, column_names, read_rows
 
 COLUMNS = Columns(labels=("label",), keep=("more",))
 TEXTS = st.text(st.sampled_from('ab"\\\n{}[],: \t日🎬'), max_size=8)

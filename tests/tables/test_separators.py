@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedcache.errors import EmbedcacheError, InputNote
-from embedcache.table import Columns, column_names, read_rows
 from embedcache.tables.formats.delimited import SAMPLE, detect_separator
+from embedcache.tables.rows import Columns, column_names, read_rows
 
 
 def texts(path: Path, **options: Any) -> list[str]:

@@ -1,0 +1,69 @@
+"""What predict prints."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from embedcache.common.label_names import visible
+from embedcache.common.screen import cell, label_text, make_table, plural, print_tables
+
+if TYPE_CHECKING:
+    from embedcache.prediction.job import FileReport
+    from embedcache.prediction.predictions import Prediction
+
+
+def predictions(predicted: Sequence[Prediction]) -> None:
+    """A table; of several label columns, one label column each."""
+    columns = list(predicted[0].columns) if predicted else []
+    if columns:
+        table = make_table(*columns, "text")
+        for one in predicted:
+            shown = [label_text(one.columns[column]["label"]) for column in columns]
+            table.add_row(*(cell(label, 40) for label in shown), cell(one.text, 300))
+        print_tables(table)
+        return
+    table = make_table("label", "probability", "text", right=["probability"])
+    for one in predicted:
+        of = [one.label] if isinstance(one.label, str) else one.label if isinstance(one.label, list) else []
+        chances = ", ".join(f"{one.probabilities[label]:.3f}" for label in of) or "-"
+        table.add_row(cell(label_text(one.label)), chances, cell(one.text, 300))
+    print_tables(table)
+
+
+def predicted_file(report: FileReport) -> None:
+    rows = f"{plural(report.rows, 'row')} labelled in {report.seconds:.1f} s"
+    if report.output is None:
+        _first_rows(report)
+        click.echo(f"{report.input}: {rows}; -o OUT writes all of them, with their columns")
+    else:
+        click.echo(f"{report.output}: {rows}, into {', '.join(report.predicted)}")
+    for column, labels in report.columns.items():
+        counts = ", ".join(f"{cell(visible(label), 40)} {count:,}" for label, count in labels.items() if count)
+        if counts:
+            click.echo(f"  {cell(column)}: {counts}")
+    for line in report.notes:
+        click.echo(f"Note: {cell(line)}")
+
+
+def _first_rows(report: FileReport) -> None:
+    """The new columns, and what tells which row it is."""
+    names = list(report.first[0]) if report.first else []
+    known = [name for name in names if name not in report.predicted]
+    shown = [name for name in known[:1] if name != report.text]
+    text = [name for name in (report.text,) if name in known]
+    numbers = [name for name in report.predicted if name.endswith("_probability")]
+    table = make_table(*shown, *report.predicted, *text, right=numbers, text=report.text)
+    for row in report.first:
+        table.add_row(
+            *(cell(_shown(row[name]), 300 if name in text else 40) for name in (*shown, *report.predicted, *text))
+        )
+    print_tables(table)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(_shown, value)) or "none"
+    return f"{value:.3f}" if isinstance(value, float) else label_text(None if value is None else str(value))

@@ -1,0 +1,283 @@
+"""The encoder itself: tokenize, encode. Frozen: eval mode, inference mode, no dropout, no gradients.
+
+Nothing here imports torch or transformers, unless the encoder needs them (see ``direct`` and ``loading``).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from embedcache.common.reading import Reading, most_unknown, read_of
+from embedcache.encoder.batching import default_batch_tokens, plan_batches
+from embedcache.encoder.folder import check_max_length, find_folder, folder_identity, resolve_device, resolve_dtype
+from embedcache.encoder.load_without_torch import Direct, load_direct
+from embedcache.encoder.runner_native import may_be_native
+from embedcache.encoder.tokenizer import Tokens
+from embedcache.errors import EmbedcacheError
+
+if TYPE_CHECKING:
+    from embedcache.encoder.load_with_transformers import Loaded
+
+POOLINGS = ("cls", "mean")
+
+
+class Encoder:
+    """A frozen pretrained encoder. Make one with :meth:`load`.
+
+    Attributes:
+        identity: JSON-able dict of all that changes a vector, by content (see ``identify``).
+        source: absolute folder or hub name, from which it can be loaded again.
+        dim: D, the width of the vectors. layers: number of transformer layers.
+        max_length: the most tokens of a row. device, compute_dtype: where and in what it computes.
+        batch_tokens: padded tokens of one batch that suit the device.
+        kernel: what computes the forward pass, "native", "packed" or "plain" (see ``runners``).
+        invariant: whether a row's vectors are the same to the bit in any batch. threads: batches computed at once.
+    """
+
+    def __init__(
+        self, identity: dict[str, Any], source: str, device: str, direct: Direct | None, load: Callable[[], Loaded]
+    ) -> None:
+        self.identity, self.source, self.device = identity, source, device
+        self.max_length: int = identity["max_length"]
+        self.compute_dtype: str = identity["compute_dtype"]
+        self._direct, self._load, self._lock = direct, load, threading.Lock()
+        self._loaded: Loaded | None = None
+        parts: Direct | Loaded = direct or self._all
+        self.dim, self.layers, self._runner = parts.dim, parts.layers, parts.runner
+        self._tokenize, self._uncounted = parts.tokenize, parts.uncounted
+        self.kernel, self.invariant = self._runner.kernel, self._runner.invariant
+        self.threads = parts.threads
+        self.batch_tokens = default_batch_tokens("native" if self.kernel == "native" else device)
+
+    @classmethod
+    def load(
+        cls,
+        source: str | Path,
+        *,
+        max_length: int = 250,
+        dtype: str = "auto",
+        device: str = "auto",
+        trust_remote_code: bool = False,
+        check: Callable[[dict[str, Any]], None] | None = None,
+        kernel: str | None = None,
+    ) -> Encoder:
+        """Load from a local folder, or by a Hugging Face name through the usual cache; safetensors only.
+
+        ``check`` hears the identity before any weights are loaded, and may raise. ``kernel`` None is the fastest one
+        that can run the encoder; all give the same vectors but for rounding.
+
+        Raises:
+            EmbedcacheError: it cannot be had, is incomplete or damaged, is no encoder with a CLS token, needs its
+                own code without ``trust_remote_code``, or has fewer positions than ``max_length``.
+        """
+        check_max_length(max_length)
+        device = resolve_device(device)
+        folder, name = find_folder(source, trust_remote_code)
+        compute_dtype = resolve_dtype(dtype, device, folder)
+        identity = folder_identity(folder, max_length, compute_dtype, trust_remote_code)
+        if check is not None:
+            check(identity)
+
+        def load() -> Loaded:
+            from embedcache.encoder.load_with_transformers import load
+
+            settings: dict[str, Any] = {"max_length": max_length, "compute_dtype": compute_dtype, "device": device}
+            return load(folder, name, kernel=kernel, trust_remote_code=trust_remote_code, **settings)
+
+        native = may_be_native(compute_dtype, device, kernel) and not trust_remote_code
+        direct = load_direct(folder, max_length, compute_dtype) if native else None
+        return cls(identity, name, device, direct, load)
+
+    @property
+    def _all(self) -> Loaded:
+        """What transformers makes of it, loaded when it is first asked for."""
+        with self._lock:
+            if self._loaded is None:
+                self._loaded = self._load()
+            return self._loaded
+
+    @property
+    def model(self) -> Any:
+        """The transformers model."""
+        return self._all.model
+
+    @property
+    def tokenizer(self) -> Any:
+        """The transformers tokenizer."""
+        return self._all.tokenizer
+
+    def tokenize(self, texts: Sequence[str]) -> Tokens:
+        """Token ids of each text, cut to max_length as the model's own tokenizer cuts (special tokens stay)."""
+        if self._direct is None:
+            return self._tokenize(texts)
+        odd = [i for i, text in enumerate(texts) if not self._direct.certain(text)]
+        if not odd:
+            return self._tokenize(texts)
+        ids, truncated = [[0]] * len(texts), np.zeros(len(texts), dtype=np.bool_)
+        whole, unknown = np.zeros(len(texts), np.int64), np.zeros(len(texts), np.int64)
+        plain = sorted(set(range(len(texts))) - set(odd))
+        for places, tokenize in ((odd, self._all.tokenize), (plain, self._tokenize)):
+            tokens = tokenize([texts[i] for i in places])
+            truncated[places], whole[places], unknown[places] = tokens.truncated, tokens.whole, tokens.unknown
+            for i, row in zip(places, tokens.ids, strict=True):
+                ids[i] = row
+        return Tokens(ids, truncated, whole, unknown)
+
+    def reading(self, texts: Sequence[str], tokens: Tokens) -> Reading:
+        """What is read of texts with these tokens, and what is not."""
+        counts = tokens.counts
+        some = (texts[i] for i in most_unknown(counts).tolist())
+        return read_of(counts, int(tokens.truncated.sum()), self.max_length, texts=some)
+
+    def encode(self, ids: Sequence[Sequence[int]], outputs: Sequence[tuple[str, int]]) -> list[np.ndarray]:
+        """Vectors of one batch, in one forward pass (halved and tried again where a GPU's memory does not suffice).
+
+        Args:
+            ids: n rows of token ids, as ``tokenize`` gives them; see ``plan_batches`` for which to put together.
+            outputs: (pooling, layer) pairs. Pooling "cls" is the first token's vector, "mean" the mean over all the
+                row's tokens, special ones included. Layer k is the output of layer k of 1..layers, 0 are the
+                embeddings before it; negative counts from the end, -1 is the model's last_hidden_state.
+
+        Returns:
+            A float32 array [n, dim] per output. A row's vectors do not depend on the others of its batch, but for
+            rounding where the encoder is not ``invariant``.
+
+        Raises:
+            EmbedcacheError: no such pooling or layer; a single row does not fit into the GPU's memory.
+        """
+        for pooling, layer in outputs:
+            self.layer_number(layer)
+            if pooling not in POOLINGS:
+                raise EmbedcacheError(f"unknown pooling '{pooling}': use {' or '.join(POOLINGS)}")
+        if len(ids) == 0:
+            return [np.empty((0, self.dim), dtype=np.float32) for _ in outputs]
+        return self._forward(ids, outputs) if self.device == "cpu" else self._forward_or_half(ids, outputs)
+
+    def encode_texts(self, texts: Sequence[str], outputs: Sequence[tuple[str, int]]) -> list[np.ndarray]:
+        """Vectors of any number of texts, in their order: tokenize, plan batches, encode each."""
+        return self.encode_tokens(self.tokenize(texts), outputs)
+
+    def encode_tokens(
+        self,
+        tokens: Tokens,
+        outputs: Sequence[tuple[str, int]],
+        *,
+        batch_tokens: int | None = None,
+        tell: Callable[[np.ndarray], None] | None = None,
+    ) -> list[np.ndarray]:
+        """Vectors of tokenized texts, in their order, float32 [n, dim] per output.
+
+        ``tell`` hears each batch's rows, in this thread. ``threads`` batches are computed at once.
+        """
+        vectors = [np.empty((len(tokens.ids), self.dim), dtype=np.float32) for _ in outputs]
+        batches = plan_batches(tokens.lengths, batch_tokens or self.batch_tokens)
+
+        def work(batch: np.ndarray) -> list[np.ndarray]:
+            return self.encode([tokens.ids[i] for i in batch], outputs)
+
+        with _mapper(self.threads) as map_batches:
+            for batch, parts in zip(batches, map_batches(work, batches), strict=True):
+                for whole, part in zip(vectors, parts, strict=True):
+                    whole[batch] = part
+                if tell is not None:
+                    tell(batch)
+        return vectors
+
+    def _forward_or_half(self, ids: Sequence[Sequence[int]], outputs: Sequence[tuple[str, int]]) -> list[np.ndarray]:
+        import torch
+
+        try:
+            return self._forward(ids, outputs)
+        except torch.cuda.OutOfMemoryError as error:
+            if len(ids) == 1:
+                raise EmbedcacheError(
+                    f"one row of {len(ids[0])} tokens does not fit into the memory of {self.device}: use a smaller "
+                    "--max-length, --dtype bfloat16 or --device cpu"
+                ) from error
+        # Outside of the handler, which would keep the failed pass's tensors alive.
+        torch.cuda.empty_cache()
+        half = len(ids) // 2
+        parts = self.encode(ids[:half], outputs), self.encode(ids[half:], outputs)
+        return [np.concatenate(pair) for pair in zip(*parts, strict=True)]
+
+    def _forward(self, ids: Sequence[Sequence[int]], outputs: Sequence[tuple[str, int]]) -> list[np.ndarray]:
+        resolved = [(pooling, self.layer_number(layer)) for pooling, layer in outputs]
+        odd = [] if self._uncounted is None else [i for i, row in enumerate(ids) if self._uncounted in row]
+        if not odd:
+            return self._runner.run(ids, resolved)
+        # A text with a literal "<pad>": one by one, so that such a row does not depend on its batch either.
+        alone = [self._all.plain.run([ids[i]], resolved) for i in odd]
+        rest = sorted(set(range(len(ids))) - set(odd))
+        parts = [self._runner.run([ids[i] for i in rest], resolved)] if rest else []
+        back = np.argsort(rest + odd)
+        return [np.concatenate(pieces)[back] for pieces in zip(*parts, *alone, strict=True)]
+
+    def pad(self, ids: Sequence[Sequence[int]]) -> tuple[Any, Any]:
+        """(input_ids, attention_mask) of rows of token ids: int64 tensors [n, longest] on the encoder's device."""
+        return self._all.plain.pad(ids)
+
+    def layer_number(self, layer: int) -> int:
+        """The layer counted from the embeddings, 0, to the last, ``layers``. Raises EmbedcacheError for no such one."""
+        if not -self.layers - 1 <= layer <= self.layers:
+            raise EmbedcacheError(f"no layer {layer}: {self.source} has {self.layers}, and -1 is the last")
+        return layer if layer >= 0 else self.layers + 1 + layer
+
+
+@contextmanager
+def _mapper(threads: int) -> Iterator[Callable[..., Any]]:
+    """A ``map`` over that many threads, results in order; what has not begun is dropped on an error or Ctrl-C."""
+    if threads == 1:
+        yield map
+        return
+    pool = ThreadPoolExecutor(threads)
+    try:
+        yield pool.map
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def load_again(
+    source: str, identity: dict[str, Any], owner: str, *, device: str = "auto", trust_remote_code: bool = False
+) -> Encoder:
+    """The encoder that once had ``identity``, for more vectors that are comparable with those of ``owner``.
+
+    Raises:
+        EmbedcacheError: it cannot be had, or what is at ``source`` now is another encoder.
+    """
+    for name in ("max_length", "compute_dtype"):
+        if name not in identity:
+            raise EmbedcacheError(f"{owner} is damaged: it does not say its encoder's {name}; make it again")
+    settings: dict[str, Any] = {"max_length": identity["max_length"], "dtype": identity["compute_dtype"]}
+    settings |= {"device": device, "trust_remote_code": trust_remote_code}
+    if "code" in identity and not trust_remote_code:
+        raise EmbedcacheError(
+            f"the encoder of {owner} has Python code of its own: if you trust it, --trust-remote-code"
+        )
+
+    def check(now: dict[str, Any]) -> None:
+        if differs := _differences(identity, now):
+            raise EmbedcacheError(
+                f"the encoder at {source} is not the one that made {owner}: its {' and '.join(differs)} changed; "
+                "put the old one back, or run extract again with this one"
+            )
+
+    return Encoder.load(source, **settings, check=check)
+
+
+def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """What two identities disagree on, by file where there are files."""
+    names = []
+    for key in sorted(old.keys() | new.keys()):
+        was, now = old.get(key), new.get(key)
+        if isinstance(was, dict) and isinstance(now, dict):
+            names += [name for name in sorted(was.keys() | now.keys()) if was.get(name) != now.get(name)]
+        elif was != now:
+            names.append(key)
+    return names

@@ -1,0 +1,176 @@
+"""An encoder as transformers loads it: model and tokenizer, and the fastest runner for them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from embedcache.common.docstrings import keep_docstrings
+from embedcache.common.machine import cap_loaded_threads
+from embedcache.encoder.runner import choose_runner, count_threads, weights_dtype
+from embedcache.encoder.runner_plain import Plain
+from embedcache.encoder.tokenizer import TextTokenizer
+from embedcache.errors import EmbedcacheError
+
+keep_docstrings()
+cap_loaded_threads()  # torch's
+
+
+class Loaded:
+    """A transformers model on its device.
+
+    Attributes:
+        model, tokenizer: of transformers. tokenize: texts to ids. plain, runner: compute (see ``runners``).
+        dim: D. layers: how many. threads: batches to compute at once.
+        uncounted: the token id that only ``plain`` can compute, see ``Blueprint``.
+    """
+
+    def __init__(
+        self, model: Any, tokenizer: Any, max_length: int, compute_dtype: str, device: str, kernel: str | None
+    ) -> None:
+        self.model, self.tokenizer = model, tokenizer
+        self.tokenize = TextTokenizer(
+            tokenizer.backend_tokenizer, max_length, tokenizer.truncation_side, tokenizer.unk_token_id
+        )
+        self.dim: int = model.config.hidden_size
+        self.layers: int = model.config.num_hidden_layers
+        # The model's pad id, not the tokenizer's: RoBERTa and MPNet count positions by it.
+        pad = model.config.pad_token_id if model.config.pad_token_id is not None else tokenizer.pad_token_id
+        self.plain = Plain(model, int(pad or 0), device)
+        self.runner, self.uncounted = choose_runner(model, self.plain, max_length, device, kernel, compute_dtype)
+        self.threads = count_threads(self.runner, device)
+
+
+def load(
+    folder: Path,
+    name: str,
+    *,
+    max_length: int,
+    compute_dtype: str,
+    device: str,
+    kernel: str | None,
+    trust_remote_code: bool,
+) -> Loaded:
+    """The encoder in a complete folder.
+
+    Raises:
+        EmbedcacheError: it is damaged, no encoder with a CLS token, needs its own code without ``trust_remote_code``,
+            or has fewer positions than ``max_length``.
+    """
+    with quiet():
+        model, tokenizer = _load(folder, name, weights_dtype(compute_dtype, device, kernel), trust_remote_code)
+    _check_tokenizer(model, tokenizer, name)
+    if (positions := _positions(model)) is not None and max_length > positions:
+        raise EmbedcacheError(
+            f"max_length {max_length} is more than the {positions} positions of {name}: "
+            f"use --max-length {positions} or less"
+        )
+    return Loaded(model.to(device), tokenizer, max_length, compute_dtype, device, kernel)
+
+
+def _load(folder: Path, name: str, weights: str, trust_remote_code: bool) -> tuple[Any, Any]:
+    """(model, tokenizer) from a complete folder; refuses what has no CLS vector before it loads any weights."""
+    import transformers
+    from transformers import AutoConfig, AutoModel, AutoTokenizer
+
+    # Its own code may live in another repository, which only then may be fetched.
+    options = {"trust_remote_code": trust_remote_code, "local_files_only": not trust_remote_code}
+    version = tuple(int(part) for part in transformers.__version__.split(".")[:2])
+    dtype_option = {"dtype" if version >= (4, 56) else "torch_dtype": getattr(torch, weights)}
+    try:
+        config = AutoConfig.from_pretrained(folder, **options)
+        _check_architecture(config, name)
+        tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=True, **options)
+        model, report = AutoModel.from_pretrained(
+            folder, config=config, use_safetensors=True, output_loading_info=True, **dtype_option, **options
+        )
+    except EmbedcacheError:
+        raise
+    except Exception as error:  # what a broken folder makes transformers raise is anything
+        reason = " ".join(str(error).split())[:200]
+        if not trust_remote_code and "trust_remote_code" in str(error):
+            raise EmbedcacheError(
+                f"{name} needs Python code of its own: read it, and if you trust it pass --trust-remote-code"
+            ) from error
+        raise EmbedcacheError(
+            f"{name} cannot be loaded ({type(error).__name__}: {reason}): check or copy the model again"
+        ) from error
+    # The pooler is not used; any other weight that is not in the file would be a random one.
+    missing = sorted(key for key in report["missing_keys"] if "pooler" not in key)
+    if missing:
+        raise EmbedcacheError(
+            f"{name}: the weights lack {missing[0]}"
+            + (f" and {len(missing) - 1} more" if missing[1:] else "")
+            + ", which "
+            f"a {config.model_type} model has: config.json and weights do not belong together; copy the model again"
+        )
+    return model.eval().requires_grad_(False), tokenizer
+
+
+def _check_architecture(config: Any, name: str) -> None:
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    )
+
+    kind = config.model_type
+    causal = kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and kind not in MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    if config.is_encoder_decoder or causal or getattr(config, "is_decoder", False):
+        what = "an encoder-decoder" if config.is_encoder_decoder else "a decoder"
+        raise EmbedcacheError(
+            f"{name} ({kind}) is {what}, without a first token that has seen the whole text: use an encoder such as "
+            "BERT, RoBERTa, MPNet or MiniLM"
+        )
+    if not all(isinstance(getattr(config, key, None), int) for key in ("hidden_size", "num_hidden_layers")):
+        raise EmbedcacheError(f"{name} ({kind}) is not a plain text encoder: use one such as BERT, RoBERTa or MPNet")
+
+
+def _check_tokenizer(model: Any, tokenizer: Any, name: str) -> None:
+    if not getattr(tokenizer, "is_fast", False):
+        raise EmbedcacheError(f"{name}: its tokenizer has no fast version: add a tokenizer.json to the folder")
+    try:
+        special = tokenizer.backend_tokenizer.encode("a").special_tokens_mask
+    except BaseException as error:  # the panic of a Rust library is no Exception
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise EmbedcacheError(f"{name}: its tokenizer is broken ({error}): copy tokenizer.json again") from error
+    if not special or not special[0]:
+        raise EmbedcacheError(f"{name}: its tokenizer puts no CLS token before the text: use an encoder such as BERT")
+    known = model.get_input_embeddings().num_embeddings
+    if max(tokenizer.get_vocab().values(), default=0) >= known:
+        raise EmbedcacheError(
+            f"{name}: the tokenizer has ids up to {max(tokenizer.get_vocab().values())}, the weights only {known} "
+            "embeddings: they do not belong together; copy the model again"
+        )
+
+
+def _positions(model: Any) -> int | None:
+    """How many tokens a row may have, or None where there is no limit."""
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, torch.nn.Embedding):
+            # RoBERTa's and MPNet's tables count from behind the pad id.
+            return module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
+    return getattr(model.config, "max_position_embeddings", None)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep transformers' bars, reports and advice off the screen while a model loads; then all as it was."""
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()

@@ -1,0 +1,140 @@
+"""An encoder read straight from its files, without torch and transformers, which take seconds to import.
+
+Only what is certain to become, to the bit, what transformers makes of the same folder: a known family with nothing
+unusual in its configuration, float32 or float16 weights, a tokenizer as in ``direct_tokenizer``. All else is left to
+``loading``; so are texts that may hold a special token written out, such as "[MASK]".
+"""
+
+from __future__ import annotations
+
+import math
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from embedcache.encoder.families import Affine, Blueprint, assemble, plain_config
+from embedcache.encoder.folder import read_json, weight_files
+from embedcache.encoder.runner_native import NativeEncoder, native_threads
+from embedcache.encoder.tokenizer import TextTokenizer
+from embedcache.encoder.tokenizer_file import FAMILIES, read_tokenizer
+
+DISTILBERT = {
+    "hidden_size": "dim", "num_hidden_layers": "n_layers", "num_attention_heads": "n_heads", "hidden_act": "activation",
+}  # fmt: skip
+
+
+class Direct:
+    """A native encoder and its tokenizer.
+
+    Attributes:
+        runner: computes. tokenize: texts to ids. dim: D. layers: how many. threads: batches to compute at once.
+        uncounted: the token id that only ``loading`` can compute, see ``Blueprint``.
+    """
+
+    def __init__(self, blueprint: Blueprint, backend: Any, max_length: int, compute_dtype: str) -> None:
+        self.runner = NativeEncoder(blueprint, max_length, compute_dtype)
+        unknown = getattr(backend.model, "unk_token", None)
+        self.tokenize = TextTokenizer(backend, max_length, unknown=unknown and backend.token_to_id(unknown))
+        self.dim, self.layers = len(blueprint.layers[0].query[1]), len(blueprint.layers)
+        self.uncounted, self.threads = blueprint.uncounted, native_threads()
+        self._marks = {token.content[0] for token in backend.get_added_tokens_decoder().values()}
+
+    def certain(self, text: Any) -> bool:
+        """Whether its tokens are those that transformers makes: it holds nothing that a special token begins with."""
+        return isinstance(text, str) and not any(mark in text for mark in self._marks)
+
+
+def load_direct(folder: Path, max_length: int, compute_dtype: str) -> Direct | None:
+    """The encoder in a folder; None where transformers must load it (or say what is wrong with it)."""
+    with suppress(Exception):  # of what a spoilt folder raises here, transformers has more to say
+        config = read_json(folder / "config.json")
+        kind = config["model_type"]
+        if kind not in FAMILIES or "auto_map" in config or config.get("quantization_config"):
+            return None
+        backend = read_tokenizer(folder, FAMILIES[kind])
+        blueprint = backend and _read_blueprint(folder, config, kind, max_length)
+        if blueprint and max(backend.get_vocab().values()) < len(blueprint.word):
+            return Direct(blueprint, backend, max_length, compute_dtype)
+    return None
+
+
+def _read_blueprint(folder: Path, config: dict[str, Any], kind: str, max_length: int) -> Blueprint | None:
+    def setting(name: str) -> Any:
+        return config[DISTILBERT.get(name, name) if kind == "distilbert" else name]
+
+    if not plain_config(config.get) or config.get("pruned_heads"):
+        return None
+    with _Weights(folder, kind) as weights:
+        blueprint = assemble(
+            kind,
+            setting("num_hidden_layers"),
+            weights.has,
+            weights.table,
+            weights.affine,
+            heads=setting("num_attention_heads"),
+            epsilon=1e-12 if kind == "distilbert" else setting("layer_norm_eps"),
+            activation=setting("hidden_act"),
+            uncounted=1 if kind == "mpnet" else config["pad_token_id"] if kind == "roberta" else None,
+            relative=lambda weight: _relative(weight, max_length),
+        )
+    width, first = setting("hidden_size"), blueprint.layers[0]
+    fits = first.query[0].shape == (width, width) and width % blueprint.heads == 0
+    return blueprint if fits and len(blueprint.position) >= max_length else None
+
+
+class _Weights:
+    """The tensors of a folder as float32 arrays, by the names of their modules."""
+
+    def __init__(self, folder: Path, prefix: str) -> None:
+        from safetensors import safe_open
+
+        self._files = [safe_open(path, framework="numpy") for path in weight_files(folder)]
+        self._place = {self._plain(name, prefix): (file, name) for file in self._files for name in file.keys()}  # noqa: SIM118
+
+    @staticmethod
+    def _plain(name: str, prefix: str) -> str:
+        name = name.removeprefix(f"{prefix}.")
+        for old, new in ((".gamma", ".weight"), (".beta", ".bias")):  # LayerNorm's in checkpoints of old
+            name = name.removesuffix(old) + new if name.endswith(f"LayerNorm{old}") else name
+        return name
+
+    def has(self, module: str) -> bool:
+        return f"{module}.weight" in self._place
+
+    def table(self, module: str) -> np.ndarray:
+        return self._read(f"{module}.weight")
+
+    def affine(self, module: str) -> Affine:
+        return self._read(f"{module}.weight"), self._read(f"{module}.bias")
+
+    def _read(self, name: str) -> np.ndarray:
+        file, stored = self._place[name]
+        array = file.get_tensor(stored)
+        if array.dtype not in (np.float32, np.float16):
+            raise TypeError(f"{name} is {array.dtype}")
+        return np.asarray(array, dtype=np.float32)
+
+    def __enter__(self) -> _Weights:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._files.clear()
+        self._place.clear()
+
+
+def _relative(weight: np.ndarray, max_length: int) -> np.ndarray:
+    """MPNet's bias by distance, float32 [heads, 2 * max_length - 1]; buckets as in T5 (Raffel et al., 2020)."""
+    if len(weight) != 32:
+        raise ValueError("not 32 buckets")
+    distance = np.arange(1 - max_length, max_length)
+    near, far = (
+        8,
+        np.abs(distance),
+    )  # of 16 buckets to each side, 8 for a distance each, 8 on a logarithmic scale to 128
+    with np.errstate(divide="ignore"):
+        scaled = np.log(far.astype(np.float32) / np.float32(near)) / np.float32(math.log(128 / near)) * np.float32(8)
+    logarithmic = np.minimum(near + np.where(far < near, 0, scaled).astype(np.int64), 15)
+    bucket = np.where(distance > 0, 16, 0) + np.where(far < near, far, logarithmic)
+    return np.ascontiguousarray(weight[bucket].T)

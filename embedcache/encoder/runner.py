@@ -1,0 +1,79 @@
+"""Which code computes an encoder's forward pass: "native", "packed" or "plain"."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from embedcache.encoder.blueprint import read_blueprint
+from embedcache.encoder.runner_native import NativeEncoder, may_be_native, native_threads
+from embedcache.encoder.runner_packed import Packed
+from embedcache.encoder.runner_plain import Plain
+from embedcache.errors import EmbedcacheError
+
+KERNELS = ("native", "packed", "plain")
+
+
+class Runner(Protocol):
+    """One forward pass.
+
+    Attributes:
+        kernel: its name. invariant: whether a row's vectors are the same to the bit in any batch.
+    """
+
+    kernel: str
+    invariant: bool
+
+    def run(self, ids: Sequence[Sequence[int]], outputs: Sequence[tuple[str, int]]) -> list[np.ndarray]:
+        """Vectors of n rows, at least one: float32 [n, D] for each (pooling, layer).
+
+        Layers are 0, what enters the first layer, to the number of layers. Releases the GIL while it computes.
+        """
+
+
+def weights_dtype(compute_dtype: str, device: str, kernel: str | None) -> str:
+    """What to load the weights in: float32 where the native runner may round the operands of its products itself."""
+    return "float32" if may_be_native(compute_dtype, device, kernel) else compute_dtype
+
+
+def choose_runner(
+    model: Any, plain: Plain, max_length: int, device: str, kernel: str | None, compute_dtype: str
+) -> tuple[Runner, int | None]:
+    """The fastest runner for a model on its device, or the one asked for.
+
+    A model that was loaded in ``weights_dtype`` is converted to ``compute_dtype`` where the native runner is not it.
+
+    Returns:
+        (runner, token id or None): rows that hold this token only ``plain`` computes (see ``Blueprint.uncounted``).
+
+    Raises:
+        EmbedcacheError: ``kernel`` cannot run this model here.
+    """
+    if kernel not in (None, *KERNELS):
+        raise EmbedcacheError(f"unknown kernel '{kernel}': use {', '.join(KERNELS)}")
+    blueprint = None if kernel == "plain" else read_blueprint(model, max_length)
+    if blueprint and may_be_native(compute_dtype, device, kernel):
+        with suppress(EmbedcacheError):  # sizes that it does not do
+            return NativeEncoder(blueprint, max_length, compute_dtype), blueprint.uncounted
+    model.to(getattr(torch, compute_dtype))
+    blueprint = read_blueprint(model, max_length) if blueprint else None
+    if blueprint and kernel in (None, "packed"):
+        return Packed(blueprint), blueprint.uncounted
+    if kernel in (None, "plain"):
+        return plain, None
+    raise EmbedcacheError(f"the kernel '{kernel}' cannot run this {model.config.model_type} encoder on {device}")
+
+
+def count_threads(runner: Runner, device: str) -> int:
+    """How many batches to compute at once.
+
+    A native batch takes one core; torch takes all cores for one batch. At a GPU two threads take turns: one queues its
+    batch while the other waits for its vectors, so that the GPU has work all the time.
+    """
+    if device != "cpu":
+        return 2 if runner.kernel == "packed" else 1
+    return native_threads() if runner.kernel == "native" else 1

@@ -1,0 +1,196 @@
+"""The native encoder: ctypes binding of csrc/encoder.h. One batch on one thread, as many threads as you like.
+
+A row's vectors depend on its token ids alone, to the bit, so batches can be made as suits the moment.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from collections.abc import Sequence
+from ctypes import POINTER, Structure, c_char_p, c_float, c_int32, c_int64, c_void_p
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from embedcache.common.machine import usable_cores
+from embedcache.encoder.folder import cpu_flags
+from embedcache.errors import EmbedcacheError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from embedcache.encoder.families import Affine, Blueprint
+
+ABI_VERSION = 1
+ACTIVATIONS = {"gelu": 0, "gelu_tanh": 1, "relu": 2}
+COMPUTE = {"float32": 0, "bfloat16": 1}
+POOLINGS = {"cls": 0, "mean": 1}
+_PATH = Path(__file__).with_name("_encoder_cpu" + (".dll" if sys.platform == "win32" else ".so"))
+
+
+class _Pair(Structure):
+    """A linear layer's or a LayerNorm's weight and bias."""
+
+    _fields_ = [("weight", c_void_p), ("bias", c_void_p)]
+
+
+class _Layer(Structure):
+    _fields_ = [(name, _Pair) for name in ("query", "key", "value", "output", "up", "down", "norm1", "norm2")]
+
+
+class _Spec(Structure):
+    _fields_ = [
+        *((name, c_int64) for name in ("vocabulary", "positions", "width", "dim", "inner", "heads", "layers")),
+        *((name, c_void_p) for name in ("word", "position", "token_type")),
+        ("norm", _Pair),
+        ("projection", _Pair),
+        ("layer", POINTER(_Layer)),
+        ("relative", c_void_p),
+        ("epsilon", c_float),
+        ("activation", c_int32),
+        ("compute", c_int32),
+    ]
+
+
+class _Output(Structure):
+    _fields_ = [("layer", c_int32), ("pooling", c_int32), ("vectors", c_void_p)]
+
+
+@cache
+def _library() -> ctypes.CDLL | None:
+    """The built library, or None where there is none of this version."""
+    try:
+        library = ctypes.CDLL(str(_PATH))
+        if library.ec_encoder_abi_version() != ABI_VERSION:
+            return None
+    except (OSError, AttributeError):
+        return None
+    library.ec_encoder_backend.restype = library.ec_encoder_last_error.restype = c_char_p
+    library.ec_encoder_create.restype = c_void_p
+    library.ec_encoder_create.argtypes = [POINTER(_Spec)]
+    library.ec_encoder_destroy.argtypes = [c_void_p]
+    library.ec_encoder_run.argtypes = [c_void_p, c_void_p, c_void_p, c_int64, POINTER(_Output), c_int32]
+    return library
+
+
+def backend(compute_dtype: str) -> str:
+    """What computes in float32 or bfloat16 here, as "cpu-avx512-bf16"; "" where the native encoder cannot."""
+    library = _library()
+    if library is None or compute_dtype not in COMPUTE:
+        return ""
+    return str(library.ec_encoder_backend(COMPUTE[compute_dtype]).decode())
+
+
+def may_be_native(compute_dtype: str, device: str, kernel: str | None) -> bool:
+    """Whether the native encoder computes it: by AVX-512 in bfloat16, unless there is AMX (several times as fast),
+    which torch uses. ``kernel`` is the one asked for."""
+    better = compute_dtype == "bfloat16" and "amx_bf16" in cpu_flags()
+    asked = kernel == "native" or (kernel is None and not better)
+    return device == "cpu" and asked and bool(backend(compute_dtype))
+
+
+def native_threads() -> int:
+    """How many batches to compute at once: a thread for every core that this process may use, or fewer if torch or
+    OMP_NUM_THREADS say so."""
+    usable = usable_cores()
+    if torch := sys.modules.get("torch"):
+        return min(usable, int(torch.get_num_threads()))
+    asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
+    return min(usable, int(asked)) if asked.isdecimal() and int(asked) else usable
+
+
+class NativeEncoder:
+    """A blueprint's weights, packed. ``run`` may be called from several threads at once.
+
+    Raises:
+        EmbedcacheError: this machine cannot (see ``backend``), sizes that it does not do, or not enough memory.
+    """
+
+    kernel = "native"
+    invariant = True
+
+    def __init__(self, blueprint: Blueprint, max_length: int, compute_dtype: str) -> None:
+        library = _library()
+        if library is None:
+            raise EmbedcacheError("the native encoder is not built (reinstall with a compiler at hand)")
+        self._library, self._handle = library, None
+        self._alive: list[np.ndarray] = []  # what the library reads while it lives
+        packed: list[np.ndarray] = []  # what it only reads while it packs
+        layers = (_Layer * len(blueprint.layers))()
+        for to, layer in zip(layers, blueprint.layers, strict=True):
+            for name in ("query", "key", "value", "output", "up", "down"):
+                setattr(to, name, _pair(getattr(layer, name), packed))
+            for name in ("norm1", "norm2"):
+                setattr(to, name, _pair(getattr(layer, name), self._alive))
+        positions = min(len(blueprint.position), max_length)
+        vocabulary, width = blueprint.word.shape
+        spec = _Spec(
+            vocabulary=vocabulary,
+            positions=positions,
+            width=width,
+            dim=len(blueprint.layers[0].query[1]),
+            inner=len(blueprint.layers[0].up[1]),
+            heads=blueprint.heads,
+            layers=len(layers),
+            word=_pointer(blueprint.word, self._alive),
+            position=_pointer(blueprint.position, self._alive),
+            token_type=_pointer(blueprint.token_type, self._alive),
+            norm=_pair(blueprint.norm, self._alive),
+            projection=_pair(blueprint.projection, packed) if blueprint.projection else _Pair(),
+            layer=layers,
+            relative=_pointer(blueprint.relative, self._alive, positions),
+            epsilon=blueprint.epsilon,
+            activation=ACTIVATIONS[blueprint.activation],
+            compute=COMPUTE[compute_dtype],
+        )
+        self._dim = spec.dim
+        self._handle = library.ec_encoder_create(spec)
+        if not self._handle:
+            raise EmbedcacheError(f"the native encoder cannot be made: {self._last_error()}")
+
+    def run(self, ids: Sequence[Sequence[int]], outputs: Sequence[tuple[str, int]]) -> list[np.ndarray]:
+        """float32 [n, D] for each (pooling, layer); layers count from the embeddings, 0."""
+        offsets = np.zeros(len(ids) + 1, np.int64)
+        np.cumsum(np.fromiter(map(len, ids), np.int64, len(ids)), out=offsets[1:])
+        together = np.fromiter((token for row in ids for token in row), np.int32, int(offsets[-1]))
+        vectors = [np.empty((len(ids), self._dim), np.float32) for _ in outputs]
+        asked = (_Output * len(outputs))(
+            *(
+                _Output(layer, POOLINGS[pooling], out.ctypes.data)
+                for (pooling, layer), out in zip(outputs, vectors, strict=True)
+            )
+        )
+        code = self._library.ec_encoder_run(
+            self._handle, together.ctypes.data, offsets.ctypes.data, len(ids), asked, len(outputs)
+        )
+        if code:
+            raise EmbedcacheError(f"the native encoder failed: {self._last_error()}")
+        return vectors
+
+    def _last_error(self) -> str:
+        return str(self._library.ec_encoder_last_error().decode(errors="replace"))
+
+    def __del__(self) -> None:
+        if getattr(self, "_handle", None):
+            self._library.ec_encoder_destroy(self._handle)
+            self._handle = None
+
+
+def _pointer(tensor: Tensor | np.ndarray | None, alive: list[np.ndarray], positions: int | None = None) -> int | None:
+    """Address of the numbers as float32, which ``alive`` keeps; of ``relative`` those up to so many positions."""
+    if tensor is None:
+        return None
+    numbers = tensor if isinstance(tensor, np.ndarray) else tensor.detach().float().cpu().numpy()
+    if positions is not None:  # [heads, 2 M - 1], the distance 0 in the middle
+        middle = numbers.shape[1] // 2
+        numbers = numbers[:, middle - positions + 1 : middle + positions]
+    alive.append(np.ascontiguousarray(numbers, dtype=np.float32))
+    return alive[-1].ctypes.data
+
+
+def _pair(pair: Affine, alive: list[np.ndarray]) -> _Pair:
+    return _Pair(_pointer(pair[0], alive), _pointer(pair[1], alive))

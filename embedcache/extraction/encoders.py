@@ -1,0 +1,149 @@
+"""Which encoder a pass is made with, and on what it runs; loaded or connected to only when there is work."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from embedcache.cache.fill import Filler
+from embedcache.cache.layout import Output
+from embedcache.encoder import identify
+from embedcache.encoder.folder import find_folder, positions_of
+from embedcache.errors import EmbedcacheError
+from embedcache.extraction.local import LocalEncoders
+from embedcache.extraction.ray_cluster import Cluster
+from embedcache.extraction.ray_workers import RayEncoders
+
+BYTES_PER_TOKEN = 4
+COPY_BLOCKS = 8  # written at once where nothing is encoded
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where to encode. device: "auto", "cpu", "cuda[:N]", "cuda:0,cuda:1" or "cuda:all".
+
+    workers: how many actors. ray: "local" or the address of a cluster; None is this process, unless there are workers.
+    """
+
+    device: str = "auto"
+    workers: int | None = None
+    ray: str | None = None
+
+    @property
+    def cluster(self) -> str | None:
+        return "local" if self.ray is None and self.workers else self.ray
+
+    def devices(self) -> list[str]:
+        """Of this process.
+
+        Raises:
+            EmbedcacheError: a list of anything but different GPUs.
+        """
+        if self.device == "cuda:all":
+            import torch
+
+            return [f"cuda:{k}" for k in range(torch.cuda.device_count())] or ["cuda"]
+        names = self.device.split(",")
+        gpus = all(re.fullmatch(r"cuda:\d+", name) for name in names)
+        if names[1:] and (not gpus or len(set(names)) < len(names)):
+            raise EmbedcacheError(f"device '{self.device}': name several GPUs as cuda:0,cuda:1, or all as cuda:all")
+        return names
+
+
+class EncodingPass:
+    """The encoder's side of one extract: what it is, and the encoding itself.
+
+    Attributes:
+        encoder: the description that the cache keeps. positions: how many tokens of a text the model can read.
+        tokens, seconds: spent so far.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        settings: dict[str, Any],
+        place: Place,
+        store: str,
+        batch_tokens: int | None,
+        progress: Callable[[int, int, int], None] | None,
+    ) -> None:
+        """settings: max_length, dtype and trust_remote_code, as ``Encoder.load`` takes them."""
+        self._model, self._place, self._batch_tokens = model, place, batch_tokens
+        self._progress = progress
+        self._settings = self._settle({**settings, "device": place.device})
+        identity, source = identify(model, **self._settings)
+        self.encoder: dict[str, Any] = {"source": source, "identity": identity, "store": store}
+        self.positions = positions_of(find_folder(source, self._settings["trust_remote_code"])[0])
+        self._settings["dtype"] = identity["compute_dtype"]
+        self.tokens, self.seconds = 0, 0.0
+
+    def _settle(self, settings: dict[str, Any]) -> dict[str, Any]:
+        """The dtype is settled here, but a cluster's devices are not this machine's."""
+        if self._place.cluster is None:
+            return {**settings, "device": self._place.devices()[0]}
+        if settings["device"] not in ("auto", "cpu", "cuda"):
+            raise EmbedcacheError(f"device '{settings['device']}': with --ray or --workers use auto, cpu or cuda")
+        if settings["dtype"] == "auto" and (settings["device"] == "cuda" or self._on_gpus(settings["device"])):
+            settings["dtype"] = "bfloat16"
+        return {**settings, "device": "cpu"}
+
+    def _on_gpus(self, device: str) -> bool:
+        return device == "cuda" or (device == "auto" and self._cluster.gpus > 0)
+
+    @cached_property
+    def _cluster(self) -> Cluster:
+        assert self._place.cluster is not None
+        return Cluster(self._place.cluster, self._place.workers)
+
+    @cached_property
+    def encoders(self) -> LocalEncoders | RayEncoders:
+        if self._place.cluster is not None:
+            settings = {**self._settings, "device": "cuda" if self._on_gpus(self._place.device) else "cpu"}
+            source = self.encoder["source"]
+            return RayEncoders(self._cluster, source, settings, self.encoder, self._place.workers, self._batch_tokens)
+        from embedcache.encoder import Encoder
+
+        loaded = [Encoder.load(self._model, **{**self._settings, "device": one}) for one in self._place.devices()]
+        if any(one.identity != self.encoder["identity"] for one in loaded):
+            raise EmbedcacheError(f"the files of {self._model} changed while they were read; run extract again")
+        return LocalEncoders(loaded, self._batch_tokens)
+
+    def check_layers(self, outputs: Iterable[Output]) -> None:
+        """Before a file is made for them."""
+        for _, layer in outputs:
+            self.encoders.check_layer(layer)
+
+    def fill(self, filler: Filler) -> None:
+        """Encode what ``filler`` lacks."""
+        if not filler.lacking.any():
+            for window in filler.windows(COPY_BLOCKS):
+                filler.finish(window)
+            return
+        offsets = filler.writer.cache.texts.offsets
+        # Bytes stand for tokens until they are counted; of long texts only so many can become tokens.
+        size = np.minimum(np.diff(offsets), self._settings["max_length"] * BYTES_PER_TOKEN) + BYTES_PER_TOKEN
+        all_bytes, done_bytes, done_texts = int(size[filler.lacking].sum()), 0, 0
+
+        def tell(tokens: int, rows: np.ndarray) -> None:
+            nonlocal done_bytes, done_texts
+            self.tokens += tokens
+            done_bytes, done_texts = done_bytes + int(size[rows].sum()), done_texts + len(rows)
+            if self._progress:
+                self._progress(self.tokens, round(self.tokens * all_bytes / done_bytes), done_texts)
+
+        encoders, begun = self.encoders, time.perf_counter()
+        encoders.fill(filler, tell)
+        self.seconds = time.perf_counter() - begun
+
+    def close(self) -> None:
+        """Give back what was started."""
+        if "encoders" in self.__dict__:
+            self.encoders.close()
+        elif "_cluster" in self.__dict__:
+            self._cluster.close()

@@ -1,0 +1,332 @@
+"""The one pass: read the table, plan what is new, let the encoder fill the cache, go on where a killed run stopped.
+
+A new table is built beside the old cache (``.NAME.new``) and takes its place when it is complete; what a killed run
+left there is used by the next one. A first run writes under the final name from the start. Vectors are found again by
+the hash of their text, so nothing that has a vector is ever encoded again.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from embedcache.cache.checksums import count_damaged
+from embedcache.cache.create import Writer, create, make_contents, matches, publish
+from embedcache.cache.file import Cache, file_id
+from embedcache.cache.fill import Filler
+from embedcache.cache.fingerprint import differences, fingerprint
+from embedcache.cache.hdf5_structure import DamagedCacheError
+from embedcache.cache.labels import label_counts, unlabelled
+from embedcache.cache.layout import Output, sibling
+from embedcache.cache.lock import writer_lock
+from embedcache.cache.reuse import count_unknown, proves_encoder
+from embedcache.cache.strings import first_rows
+from embedcache.cache.tokens import reading_of
+from embedcache.common.callable_module import make_callable
+from embedcache.common.display import html_table
+from embedcache.common.frames import refuse_frame
+from embedcache.common.label_names import label_notes
+from embedcache.common.reading import Reading
+from embedcache.common.whole_file import refuse_stream
+from embedcache.encoder.folder import DTYPES
+from embedcache.errors import EmbedcacheError
+from embedcache.extraction.columns import Asked, choose_columns
+from embedcache.extraction.encoders import EncodingPass, Place
+from embedcache.extraction.read_input import Collected, collect
+from embedcache.extraction.shards import Part, Shard, take_part
+from embedcache.tables.rows import read_rows
+from embedcache.tables.stream import stored
+
+
+@dataclass
+class ExtractReport:
+    """What one extract did. ``rows`` = ``encoded`` + ``reused`` + ``duplicates``.
+
+    Attributes:
+        cache: the file. rows: of the input, and now of the cache.
+        encoded: texts that went through the encoder. reused: texts whose vectors were already there.
+        duplicates: rows whose text stands in an earlier row.
+        truncated: rows whose text is longer than max_length. blank: rows with an empty or all-blank text.
+        missing_labels: rows without a label, for each label column.
+        dropped: rows of the old cache whose text is not in the input any more.
+        repaired: blocks whose bytes did not agree with their checksum and were made again.
+        tokens: tokens encoded, without padding. seconds: of the whole call.
+        rows_per_second: encoded texts over the seconds spent encoding, 0 where nothing was.
+        encoder: source, identity and store dtype, as in the cache.
+        shard: "I/N" where only part I of N was asked for; ``rows`` and all others count that part alone.
+        reading: of all rows, tokens lost to max_length and tokens unknown to the model, see ``common.reading.Reading``.
+        notes: what of it the user should know, in words.
+    """
+
+    cache: str
+    rows: int
+    encoded: int
+    reused: int
+    duplicates: int
+    truncated: int
+    blank: int
+    missing_labels: dict[str, int]
+    dropped: int
+    repaired: int
+    tokens: int
+    seconds: float
+    rows_per_second: float
+    encoder: dict[str, Any]
+    shard: str | None = None
+    reading: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        names = ("rows", "encoded", "reused", "duplicates", "truncated", "tokens", "seconds", "rows_per_second")
+        return html_table(f"{self.cache}", names, [[getattr(self, name) for name in names]])
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def extract(
+    inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    cache: str | os.PathLike[str],
+    *,
+    model: str | os.PathLike[str] = "bert-base-uncased",
+    text: str = "text",
+    labels: str | Sequence[str] | None = None,
+    id: str | None = None,
+    keep: str | Sequence[str] = (),
+    max_length: int = 250,
+    pooling: str | Sequence[str] = ("cls",),
+    layers: int | Sequence[int] = (-1,),
+    dtype: str = "auto",
+    store: str = "float16",
+    device: str = "auto",
+    workers: int | None = None,
+    ray: str | None = None,
+    batch_tokens: int | None = None,
+    encoding: str = "utf-8",
+    separator: str | None = None,
+    sheet: str | None = None,
+    na: Sequence[str] | None = None,
+    shard: str | Sequence[int] | None = None,
+    overwrite: bool = False,
+    trust_remote_code: bool = False,
+    progress: Callable[[int, int, int], None] | None = None,
+) -> ExtractReport:
+    """Encode every text of ``inputs`` once and keep the vectors in the file ``cache``.
+
+    The cache afterwards mirrors the input: same rows, same order. Poolings and layers that it already has stay.
+
+    Args:
+        inputs: one or several tables, read one after another; "-" is standard input, JSON lines.
+        labels: label columns; None means the column ``label`` where there is one.
+        id: a column that names the rows. keep: other columns to store. Columns that the cache has stay, as far as the
+            input has them.
+        na: label cells that say "not labelled", beside an empty one: these alone, or with "default" among them these
+            and those of ``table.MISSING_LABELS``; None means these last alone.
+        pooling: "cls", "mean" or both. layers: -1 is the last; every pooling is stored for every layer.
+        dtype: what the encoder computes in; "auto" is what the cache was made with, else what suits the device.
+        store: "float16" or "float32", the type of the stored vectors.
+        device: "auto", "cpu", "cuda", "cuda:N"; several GPUs as "cuda:0,cuda:1" or "cuda:all".
+        workers: processes that encode, by Ray; by default one for each of its GPUs, or for 16 cores.
+        ray: "local", or the address of a Ray cluster; with workers alone it is "local".
+        batch_tokens: padded tokens in one forward pass; by default what suits the device.
+        encoding: of text files. separator: of .csv and .tsv, sheet: of workbooks; None means as each file shows.
+        shard: "I/N" or (I, N): only part I of N of the rows; ``merge`` joins the caches of all parts.
+        overwrite: replace a cache of another encoder or other texts. Vectors that still hold are not computed again.
+        progress: called as ``progress(done_tokens, total_tokens, done_texts)`` while encoding, the total an estimate.
+
+    Raises:
+        EmbedcacheError: bad input, another encoder's cache, no space, another writer; what existed stays as it was.
+    """
+    started = time.perf_counter()
+    refuse_frame(inputs, "extract")
+    refuse_stream(os.fspath(cache), "a cache", "file")
+    target = Path(os.path.realpath(cache))
+    given = [inputs] if isinstance(inputs, (str, os.PathLike)) else inputs
+    copies = ExitStack()  # of what comes through a stream; files without a name, which go in any case
+    paths = [copies.enter_context(stored(os.fspath(path))) for path in given]
+    reading: dict[str, Any] = {"encoding": encoding, "separator": separator, "sheet": sheet}
+    asked_for = Asked(text, labels, id, (keep,) if isinstance(keep, str) else tuple(keep))
+    columns, column_notes = choose_columns(paths, asked_for, None if overwrite else target, na, reading)
+    rows = read_rows(paths, columns, **reading)
+    asked = _asked(pooling, layers, store)
+    wanted = None if shard is None else Shard.parse(shard)
+    settings = {"max_length": max_length, "dtype": dtype, "trust_remote_code": trust_remote_code}
+    with copies, writer_lock(target), ExitStack() as ends:
+        _clear(target)
+        old = _open_old(target, overwrite)
+        if old and dtype == "auto" and not overwrite:
+            made_in = old.encoder["identity"].get("compute_dtype")
+            settings["dtype"] = made_in if made_in in DTYPES else dtype  # the attribute may be damaged
+        encoding_pass = EncodingPass(
+            os.fspath(model), settings, Place(device, workers, ray), store, batch_tokens, progress
+        )
+        ends.callback(encoding_pass.close)
+        same = old if old and _made_by(old, encoding_pass.encoder) else None
+        if old and not same and not overwrite:
+            raise _another_encoder(old, encoding_pass.encoder)
+        table, part, guests = collect(rows, columns, target.parent), None, None
+        if wanted:
+            table, part, guests = take_part(table, wanted, target.parent)
+        dropped = _count_dropped(old, table, overwrite)
+        outputs = asked if overwrite or not same else list(dict.fromkeys([*same.outputs, *asked]))
+        filler, repaired, read = _build(target, same, table, outputs, encoding_pass, part, guests)
+    texts = int(np.count_nonzero(filler.first == np.arange(len(filler.first))))
+    encoded = int(np.count_nonzero(filler.lacking))
+    return ExtractReport(
+        cache=str(cache),
+        rows=len(table.hashes),
+        encoded=encoded,
+        reused=texts - encoded,
+        duplicates=len(table.hashes) - texts,
+        truncated=read.truncated,
+        blank=table.blank,
+        missing_labels={name: int(unlabelled(codes).sum()) for name, (codes, _) in table.labels.items()},
+        dropped=dropped,
+        repaired=repaired,
+        tokens=encoding_pass.tokens,
+        seconds=time.perf_counter() - started,
+        rows_per_second=encoded / encoding_pass.seconds if encoding_pass.seconds else 0.0,
+        encoder=encoding_pass.encoder,
+        shard=str(wanted) if wanted else None,
+        reading=read.to_dict(),
+        notes=[*column_notes, *_label_notes(table), *read.notes()],
+    )
+
+
+def _clear(target: Path) -> None:
+    """Away with what a killed run left and cannot be used."""
+    sibling(target, "tmp").unlink(missing_ok=True)
+    for path in (target, sibling(target, "new")):
+        shutil.rmtree(sibling(path, "ray"), ignore_errors=True)
+
+
+def _asked(pooling: str | Sequence[str], layers: int | Sequence[int], store: str) -> list[Output]:
+    """The (pooling, layer) pairs; every pooling of every layer."""
+    poolings = [pooling] if isinstance(pooling, str) else list(pooling)
+    numbers = [layers] if isinstance(layers, int) else list(layers)
+    if not poolings or not set(poolings) <= {"cls", "mean"}:
+        raise EmbedcacheError(f"unknown pooling {pooling!r}: use cls, mean or both")
+    if not numbers:
+        raise EmbedcacheError("no layer to store: name one, -1 is the last")
+    if store not in ("float16", "float32"):
+        raise EmbedcacheError(f"unknown store type {store!r}: use float16 or float32")
+    return list(dict.fromkeys((name, layer) for name in poolings for layer in numbers))
+
+
+def _label_notes(table: Collected) -> list[str]:
+    """Of every label column, what is odd about its classes."""
+    return [
+        note
+        for name, (codes, classes) in table.labels.items()
+        for note in label_notes(name, classes, label_counts(codes, len(classes)).tolist())
+    ]
+
+
+def _open_old(target: Path, overwrite: bool) -> Cache | None:
+    """The cache that is to be gone on with; None where there is none, or one too damaged to be read."""
+    if not target.exists():
+        return None
+    try:
+        return Cache(target)
+    except DamagedCacheError:
+        if not overwrite:
+            raise
+        return None
+
+
+def _made_by(cache: Cache, encoder: dict[str, Any]) -> bool:
+    return cache.fingerprint == fingerprint(encoder) or (not cache.sealed and proves_encoder(cache, encoder))
+
+
+def _open_left(path: Path, encoder: dict[str, Any]) -> Cache | None:
+    """What a killed run left beside the target, if it is of use."""
+    try:
+        cache = Cache(path)
+    except EmbedcacheError:
+        return None
+    return cache if _made_by(cache, encoder) else None
+
+
+def _another_encoder(old: Cache, encoder: dict[str, Any]) -> EmbedcacheError:
+    if not old.sealed:
+        return DamagedCacheError(f"{old.path} is damaged in its attributes; --overwrite makes it anew from the input")
+    return EmbedcacheError(
+        f"{old.path} was made with another encoder or other settings: {differences(old.encoder, encoder)}; "
+        "pass --overwrite to replace it, or another -o to keep both"
+    )
+
+
+def _count_dropped(old: Cache | None, table: Collected, overwrite: bool) -> int:
+    """Rows of the old cache whose text is not in the input any more."""
+    if not old or not old.rows:
+        return 0
+    dropped = count_unknown(old.hashes, table.hashes)
+    if dropped == old.rows and not overwrite:
+        raise EmbedcacheError(
+            f"none of the {dropped:,} texts in {old.path} is in the input: is it the right file? "
+            "Pass --overwrite to replace the cache, or another -o to keep both"
+        )
+    return dropped
+
+
+def _build(
+    target: Path,
+    same: Cache | None,
+    table: Collected,
+    outputs: list[Output],
+    encoding_pass: EncodingPass,
+    part: Part | None,
+    guests: np.ndarray | None,
+) -> tuple[Filler, int, Reading]:
+    """Go on in the target, in what a killed run left beside it, or in a new file; fill it, give it its name.
+
+    Returns the filler, how many damaged blocks were made again, what is read of the texts.
+    """
+    encoding_pass.check_layers(output for output in outputs if not same or output not in same.outputs)
+    contents = make_contents(
+        table.hashes, table.texts, table.labels, table.columns, encoding_pass.encoder, outputs,
+        same.dim if same else encoding_pass.encoders.dim, table.id_column,
+        counted=True, positions=encoding_pass.positions,
+    )  # fmt: skip
+    if part:
+        contents.layout.attrs.update(part.attributes())
+    inode, beside, repaired = file_id(target), sibling(target, "new"), 0
+    left = _open_left(beside, encoding_pass.encoder)
+    if same and matches(same, contents):
+        work = target
+    elif left and matches(left, contents):
+        work = beside
+    else:
+        work = target if inode is None else beside
+        create(work, contents, sibling(target, "tmp"))
+        repaired = count_damaged(same) if same else 0
+    with Writer(work) as writer:
+        others = [cache for cache in (same, left) if cache and cache.inode != writer.cache.inode]
+        filler = Filler(writer, first_rows(table.hashes), others, guests=guests)
+        try:
+            encoding_pass.fill(filler)
+        except BaseException:
+            if inode is None and not writer.started and file_id(work) == writer.cache.inode:
+                work.unlink()  # nothing to go on with, and other settings may be tried next
+            raise
+        writer.sync()
+        writer.check()
+        reading = reading_of(writer.cache)
+        if work != target and file_id(target) not in (inode, None):
+            raise EmbedcacheError(f"{target} was replaced while this ran; run the same extract again, nothing is lost")
+    if work != target:
+        publish(work, target)
+    beside.unlink(missing_ok=True)
+    return filler, repaired + filler.damaged, reading
+
+
+make_callable(__name__, __name__, "extract")

@@ -1,0 +1,202 @@
+"""Join the caches of all shards of one input: every row in its place, every vector copied, nothing encoded."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from embedcache.cache.checksums import valid_blocks
+from embedcache.cache.create import Contents, Writer, create, make_contents, matches, publish
+from embedcache.cache.file import Cache, open_cache
+from embedcache.cache.fill import Filler
+from embedcache.cache.fingerprint import differences
+from embedcache.cache.layout import BLOCK_ROWS, comes_with_vectors, sibling
+from embedcache.cache.lock import writer_lock
+from embedcache.cache.reuse import Donors, sound_blocks
+from embedcache.cache.spool_file import UnnamedFile
+from embedcache.cache.strings import Strings, Text, first_rows
+from embedcache.common.whole_file import refuse_stream
+from embedcache.errors import EmbedcacheError
+from embedcache.extraction.shards import Part, stripe_rows, table_digest
+
+
+@dataclass
+class MergeReport:
+    """What one merge did.
+
+    Attributes:
+        cache: the file. rows: of the whole input. shards: how many parts that was.
+        missing_rows: rows without a vector, because the shards lack them. unfinished: the files of those shards.
+        complete: whether every row has all its vectors. seconds: of the whole call.
+    """
+
+    cache: str
+    rows: int
+    shards: int
+    missing_rows: int
+    complete: bool
+    unfinished: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def merge(
+    shards: Sequence[str | os.PathLike[str]], cache: str | os.PathLike[str], *, overwrite: bool = False
+) -> MergeReport:
+    """Join what ``extract(..., shard=(I, N))`` made into the one file that extract without a shard would have made.
+
+    Shards that are not finished leave rows without vectors; the report says which files. Run them again and merge
+    again: what the file has stays.
+
+    Raises:
+        EmbedcacheError: a shard is missing (says which); a file is no shard, or one of another input or encoder; there
+            is something else at ``cache``, and no ``overwrite``.
+    """
+    started, target = time.perf_counter(), Path(os.path.realpath(cache))
+    refuse_stream(os.fspath(cache), "a cache", "file")
+    if not shards:
+        raise EmbedcacheError("no shards to merge: name the caches that extract --shard I/N made")
+    parts = [_open(Path(path)) for path in shards]
+    for part, one in parts[1:]:
+        _check_alike(parts[0], (part, one))
+    _check_all_there([part for part, _ in parts])
+    with writer_lock(target):
+        sibling(target, "tmp").unlink(missing_ok=True)
+        contents = _join(parts, target.parent)
+        there = Cache(target) if target.exists() else None
+        if there and not matches(there, contents) and not overwrite:
+            raise EmbedcacheError(f"{target} is there and holds something else; pass --overwrite, or name another -o")
+        work = target
+        if not there or not matches(there, contents):
+            work = sibling(target, "new") if there else target
+            create(work, contents, sibling(target, "tmp"))
+        with Writer(work) as writer:
+            whole = _copy_vectors(writer, parts)
+            writer.sync()
+            writer.check()
+            missing = max(writer.cache.missing_rows(*output) for output in writer.cache.outputs)
+        if work != target:
+            publish(work, target)
+    return MergeReport(
+        cache=str(cache),
+        rows=contents.layout.rows,
+        shards=parts[0][0].shard.of,
+        missing_rows=missing,
+        complete=not missing,
+        unfinished=[str(path) for path, sound in zip(shards, whole, strict=True) if missing and not sound],
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _open(path: Path) -> tuple[Part, Cache]:
+    cache = open_cache(path)
+    part = Part.of(cache)
+    for dataset in cache.layout.checked:
+        if not comes_with_vectors(dataset) and not valid_blocks(cache, dataset).all():
+            raise EmbedcacheError(f"{path} is damaged in {dataset}; run its extract again to repair it")
+    return part, cache
+
+
+def _check_alike(first: tuple[Part, Cache], other: tuple[Part, Cache]) -> None:
+    """Raises EmbedcacheError unless they are parts of one table by one encoder, with the same columns."""
+    (part, cache), (its_part, its) = first, other
+    reason = ""
+    if (part.shard.of, part.rows, part.table) != (its_part.shard.of, its_part.rows, its_part.table):
+        what = f"shard {part.shard} of {part.rows:,} rows", f"shard {its_part.shard} of {its_part.rows:,} rows"
+        reason = f"they are parts of different inputs ({' and '.join(what)}; texts or labels differ)"
+    elif cache.fingerprint != its.fingerprint:
+        reason = f"they were made with different encoders or settings: {differences(cache.encoder, its.encoder)}"
+    elif set(cache.outputs) != set(its.outputs):
+        reason = "they hold different poolings or layers"
+    elif (cache.column_names, cache.id_column) != (its.column_names, its.id_column):
+        reason = "they hold different columns"
+    if reason:
+        raise EmbedcacheError(f"{cache.path} and {its.path} cannot be merged: {reason}; extract all shards alike")
+
+
+def _check_all_there(parts: Sequence[Part]) -> None:
+    of = parts[0].shard.of
+    missing = sorted(set(range(1, of + 1)) - {part.shard.number for part in parts})
+    if missing:
+        names = ", ".join(f"{number}/{of}" for number in missing[:20]) + (", ..." if missing[20:] else "")
+        raise EmbedcacheError(
+            f"{len(missing):,} of {of:,} shards are missing: {names}; make each with the same extract and "
+            f"--shard {missing[0]}/{of} and so on, then name all files"
+        )
+
+
+def _join(parts: Sequence[tuple[Part, Cache]], folder: Path) -> Contents:
+    """The whole table again, as a cache without vectors."""
+    by_number = {part.shard.number: (part, cache) for part, cache in reversed(parts)}
+    caches = [by_number[number][1] for number in sorted(by_number)]
+    rows = [by_number[number][0].shard.rows(parts[0][0].rows) for number in sorted(by_number)]
+    one, total = caches[0], parts[0][0].rows
+
+    def whole(arrays: Sequence[np.ndarray]) -> np.ndarray:
+        joined = np.empty((total, *arrays[0].shape[1:]), arrays[0].dtype)
+        for place, array in zip(rows, arrays, strict=True):
+            joined[place] = array
+        return joined
+
+    hashes = whole([cache.hashes for cache in caches])
+    labels = {name: (whole([c.labels(name)[0] for c in caches]), one.labels(name)[1]) for name in one.labels_names}
+    if table_digest(hashes, labels) != parts[0][0].table:
+        raise EmbedcacheError("the shards together are not the input that they name; extract all of them again")
+    contents = make_contents(
+        hashes,
+        _join_texts([cache.texts for cache in caches], total, folder),
+        labels,
+        {name: _join_texts([cache.column(name) for cache in caches], total, folder) for name in one.column_names},
+        one.encoder,
+        one.outputs,
+        one.dim,
+        one.id_column,
+        counted=all(cache.layout.counted for cache in caches),
+        positions=one.layout.positions,
+    )
+    return contents
+
+
+def _join_texts(parts: Sequence[Strings], total: int, folder: Path) -> Text:
+    """Stripe after stripe, from each part in turn."""
+    file, lengths = UnnamedFile(folder, "the texts"), np.empty(total, np.int64)
+    rows = stripe_rows(total, len(parts))
+    for stripe in range(-(-total // rows)):
+        part, start = parts[stripe % len(parts)], stripe // len(parts) * rows
+        offsets = part.offsets[start : start + rows + 1]
+        file.write(part.data[offsets[0] : offsets[-1]].data)
+        lengths[stripe * rows : (stripe + 1) * rows] = np.diff(offsets)
+    return file.finish(), np.concatenate([[0], np.cumsum(lengths)])
+
+
+def _copy_vectors(writer: Writer, parts: Sequence[tuple[Part, Cache]]) -> list[bool]:
+    """Copy each block of which all texts have their vector; that of a text in several rows is its first row's.
+
+    Returns for every part whether all its blocks are sound.
+    """
+    total, cache = writer.cache.rows, writer.cache
+    donors, whole = {}, [True] * len(parts)
+    for output in cache.outputs:
+        source, row = np.full(total, -1, np.int32), np.zeros(total, np.int64)
+        for k, (part, one) in reversed([*enumerate(parts, 1)]):
+            mine = part.shard.rows(total)
+            blocks = sound_blocks(one, output)
+            whole[k - 1] &= bool(blocks.all())
+            sound = np.repeat(blocks, BLOCK_ROWS)[: one.rows]
+            source[mine[sound]], row[mine[sound]] = k, np.flatnonzero(sound)
+        own = np.flatnonzero(np.repeat(sound_blocks(cache, output), BLOCK_ROWS)[:total])
+        source[own], row[own] = 0, own
+        donors[output] = Donors([cache, *(one for _, one in parts)], output, source, row)
+    filler = Filler(writer, first_rows(cache.hashes), donors=donors)
+    for window in filler.windows(1):
+        if not len(window.new) and filler.ready(window):
+            filler.finish(window)
+    return whole

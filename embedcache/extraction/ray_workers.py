@@ -1,0 +1,322 @@
+"""The encoders of a pass as actors of a Ray cluster: on this machine, or on many.
+
+Ray starts the processes, finds room for them, notices when one is lost. An actor holds one encoder and gets window
+after window. Where it sees the file itself it reads the texts there and writes the vectors; else both go through Ray,
+and the driver writes. The driver alone holds the lock, writes checksums and decides what counts.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from embedcache.cache.file import Cache
+from embedcache.cache.fill import Filler, Window, to_store
+from embedcache.cache.fingerprint import differences
+from embedcache.cache.layout import Output, sibling
+from embedcache.cache.remote_fill import Helper, Helpers, Order, Written
+from embedcache.errors import EmbedcacheError
+from embedcache.extraction.local import Encoded, encode, tokenize, window_blocks
+from embedcache.extraction.pipeline import TRIES, Lost, Pipeline, Tell
+from embedcache.extraction.ray_cluster import CORES, Cluster, cores_for
+
+PATIENCE = 600  # seconds without any worker before it is an error
+POLL = 0.5  # seconds between looks whether the pass has ended
+AGAIN = "what is written stays, run the same extract again to go on"
+
+
+@dataclass(frozen=True)
+class Shared:
+    """How an actor knows the driver's file: by a secret beside it that the driver wrote a moment ago."""
+
+    path: str
+    secret: str
+    inode: int
+    created: str
+
+
+class Found(NamedTuple):
+    """What an actor brings for a window: vectors, or what it wrote itself; and how many tokens that were."""
+
+    result: Encoded | Written
+    tokens: int
+
+
+class Actor:
+    """Lives in a process of Ray's. Two threads call it, one to tokenise and one to compute, as in a pipeline."""
+
+    def __init__(self, model: str, settings: dict[str, Any], encoder: dict[str, Any], threads: int) -> None:
+        os.environ["RAYON_NUM_THREADS"], os.environ["TOKENIZERS_PARALLELISM"] = str(threads), "true"
+        self._model, self._settings, self._description, self._threads = model, settings, encoder, threads
+        self._ready: dict[int, Any] = {}
+        self._helper: Helper | None = None
+
+    def load(self) -> dict[str, Any]:
+        """Load the encoder; says what the driver must know of it."""
+        import torch
+
+        from embedcache.encoder import Encoder
+
+        if self._settings["device"] == "cpu":
+            torch.set_num_threads(self._threads)
+        self._encoder = Encoder.load(self._model, **self._settings, check=self._check)
+        blocks = window_blocks(self._encoder.device, self._encoder.invariant, self._encoder.threads)
+        return {"dim": self._encoder.dim, "layers": self._encoder.layers, "blocks": blocks, "pid": os.getpid()}
+
+    def _check(self, identity: dict[str, Any]) -> None:
+        differs = differences(self._description, {**self._description, "identity": identity})
+        if differs:
+            raise EmbedcacheError(
+                f"the encoder at {self._model} on {socket.gethostname()} is not the one here: {differs}; "
+                "copy the same model folder to every machine"
+            )
+
+    def attach(self, shared: Shared, answer: str) -> None:
+        """Open the driver's file if this machine has it, and say so in a file ``answer`` beside it."""
+        path = Path(shared.path)
+        with suppress(OSError, EmbedcacheError):
+            if (sibling(path, "ray") / "secret").read_text() != shared.secret or path.stat().st_ino != shared.inode:
+                return
+            cache = Cache(path)
+            if cache.created != shared.created:
+                return
+            with (sibling(path, "ray") / answer).open("x") as file:
+                file.write(shared.secret)
+                file.flush()
+                os.fsync(file.fileno())
+            self._helper = Helper(cache)
+
+    def prepare(self, window: Window, texts: list[str] | None) -> int:
+        """Tokenise; the texts are in the file where they do not come along."""
+        if texts is None:
+            assert self._helper is not None
+            texts = [self._helper.cache.texts[int(row)] for row in window.new]
+        self._ready[window.start] = texts, tokenize(self._encoder, texts, window.guests)
+        return window.start
+
+    def compute(
+        self, window: Window, prepared: int, outputs: Sequence[Output], batch_tokens: int | None, order: Order | None
+    ) -> Found:
+        """Encode, and write it to the file if there is an order to."""
+        texts, batches = self._ready.pop(prepared)
+        tokens = sum(int(part.lengths.sum()) for _, part in batches)
+        found = encode(self._encoder, batches, outputs, batch_tokens, lambda *_: None)
+        store = self._description["store"]
+        found = found._replace(vectors=[to_store(one, store, window.new, texts) for one in found.vectors])
+        if order is None:
+            return Found(found, tokens)
+        assert self._helper is not None
+        return Found(self._helper.write(order, found.vectors, found.truncated, found.counts), tokens)
+
+
+class RayEncoders:
+    """Encoders on a cluster, with the interface of ``LocalEncoders``.
+
+    Raises:
+        EmbedcacheError: the cluster has no GPU that was asked for, or no room for any worker.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        model: str,
+        settings: dict[str, Any],
+        encoder: dict[str, Any],
+        workers: int | None,
+        batch_tokens: int | None,
+    ) -> None:
+        self.cluster, self.batch_tokens = cluster, batch_tokens
+        if not cluster.cores:
+            raise EmbedcacheError("the Ray cluster has no node with a CPU: add one, then run extract again")
+        if settings["device"] == "cuda":
+            if not cluster.gpus:
+                raise EmbedcacheError("no node of the Ray cluster has a GPU: use --device cpu, or add one")
+            workers = workers or cluster.gpus
+            cores = max(1, min(CORES, sum(cluster.cores) // max(workers, cluster.gpus)))
+        else:
+            workers, cores = cores_for(cluster.cores, workers)
+        groups = {"tokenize": 1, "compute": 1}
+        remote = cluster.ray.remote(concurrency_groups=groups)(Actor)
+        options = {"num_cpus": cores, "num_gpus": int(settings["device"] == "cuda"), "max_restarts": 0}
+        self._make = lambda: remote.options(**options).remote(model, settings, encoder, cores)
+        self.lock, self.alive, self.seen = threading.Lock(), 0, time.monotonic()
+        self.shared: Shared | None = None
+        self.helpers: Helpers | None = None
+        self._workers = [RayWorker(self, self._make) for _ in range(workers)]
+        self._facts = self._first_to_load()
+        self.dim: int = self._facts["dim"]
+
+    def _first_to_load(self) -> dict[str, Any]:
+        for _ in range(TRIES * len(self._workers)):
+            loading = [worker.loading for worker in self._workers]
+            ready, _ = self.cluster.ray.wait(loading, timeout=PATIENCE)
+            if not ready:
+                raise _no_worker()
+            worker = self._workers[loading.index(ready[0])]
+            try:
+                return worker.facts()
+            except Lost as lost:
+                reason = str(lost)
+        raise EmbedcacheError(
+            f"every worker is lost while it loads the encoder ({reason}): see its memory, or ray logs"
+        )
+
+    def check_layer(self, layer: int) -> None:
+        """Raises EmbedcacheError for a layer that the model does not have."""
+        layers = self._facts["layers"]
+        if not -layers - 1 <= layer <= layers:
+            raise EmbedcacheError(f"no layer {layer}: the encoder has {layers}, and -1 is the last")
+
+    def fill(self, filler: Filler, tell: Tell) -> None:
+        """Encode and write all that ``filler`` lacks."""
+        path = filler.writer.path
+        beside, secret = sibling(path, "ray"), secrets.token_hex(16)
+        shutil.rmtree(beside, ignore_errors=True)
+        beside.mkdir()
+        try:
+            (beside / "secret").write_text(secret)
+            cache = filler.writer.cache
+            self.shared = Shared(str(path), secret, path.stat().st_ino, cache.created)
+            self.helpers = Helpers(filler)
+            Pipeline(filler.windows(self._facts["blocks"]), self._workers, self._finish, tell).run()
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+
+    def _finish(self, window: Window, found: tuple[Order | None, Found] | None) -> None:
+        assert self.helpers is not None
+        with self.lock:
+            if found is not None and found[0] is not None and isinstance(found[1].result, Written):
+                self.helpers.finish(window, found[0], found[1].result)
+            else:
+                encoded = found[1].result if found else ()
+                assert not isinstance(encoded, Written)
+                self.helpers.filler.finish(window, *encoded)
+
+    def close(self) -> None:
+        for worker in self._workers:
+            worker.end()
+        self.cluster.close()
+
+
+class RayWorker:
+    """One actor as a worker of a pipeline; when it is lost, another one takes its place, wherever Ray finds room."""
+
+    def __init__(self, encoders: RayEncoders, make: Any) -> None:
+        self._encoders, self._make, self._ray = encoders, make, encoders.cluster.ray
+        self._lock, self._sees = threading.Lock(), False
+        self._start()
+
+    def facts(self) -> dict[str, Any]:
+        """What the actor says of its encoder, once it has loaded it. Raises Lost, after it is replaced."""
+        actor = self._actor
+        try:
+            return self.result(self.loading)
+        except Lost:
+            self._replace(actor)
+            raise
+
+    @property
+    def _helpers(self) -> Helpers:
+        assert self._encoders.helpers is not None
+        return self._encoders.helpers
+
+    def _start(self) -> None:
+        self._actor, self._joined = self._make(), False
+        self.loading = self._actor.load.remote()
+
+    def prepare(self, window: Window, tell: Tell) -> Any:
+        """Send the window to the actor; its two steps follow each other there."""
+        with self._lock:
+            actor, loading, joined = self._actor, self.loading, self._joined
+        if not joined:
+            self._join(actor, loading, tell)
+        with self._encoders.lock:
+            order = self._helpers.order(window) if self._sees else None
+        filler = self._helpers.filler
+        texts = None if self._sees else [filler.writer.cache.texts[int(row)] for row in window.new]
+        small = Window(window.start, window.stop, {}, window.new, window.guests)
+        prepared = actor.prepare.options(concurrency_group="tokenize").remote(small, texts)
+        compute = actor.compute.options(concurrency_group="compute")
+        return actor, order, compute.remote(small, prepared, filler.outputs, self._encoders.batch_tokens, order)
+
+    def compute(self, window: Window, prepared: Any, tell: Tell) -> tuple[Order | None, Found]:
+        """Wait for it."""
+        actor, order, reference = prepared
+        found = self._wait(actor, reference, tell)
+        tell(found.tokens, window.new)
+        return order, found
+
+    def _join(self, actor: Any, loading: Any, tell: Tell) -> None:
+        """Wait until the actor has loaded its encoder, and ask whether it sees the file."""
+        self._wait(actor, loading, tell)
+        shared, answer = self._encoders.shared, secrets.token_hex(8)
+        assert shared is not None
+        self._wait(actor, actor.attach.remote(shared, answer), tell)
+        self._sees = self._answered(shared, answer)
+        with self._lock, self._encoders.lock:
+            if self._actor is actor:
+                self._joined = True
+                self._encoders.alive += 1
+
+    def _answered(self, shared: Shared, answer: str) -> bool:
+        with suppress(OSError):
+            return (sibling(Path(shared.path), "ray") / answer).read_text() == shared.secret
+        return False
+
+    def _wait(self, actor: Any, reference: Any, tell: Tell) -> Any:
+        while not self._ray.wait([reference], timeout=POLL)[0]:
+            tell(0, np.empty(0, np.int64))
+            encoders = self._encoders
+            if encoders.alive:
+                encoders.seen = time.monotonic()
+            elif time.monotonic() > encoders.seen + PATIENCE:
+                raise _no_worker()
+        try:
+            return self.result(reference)
+        except Lost:
+            self._replace(actor)
+            raise
+
+    def result(self, reference: Any) -> Any:
+        """What a call gave. Raises Lost, or the error that the call raised."""
+        errors = self._ray.exceptions
+        try:
+            return self._ray.get(reference)
+        except errors.RayTaskError as error:
+            raise error.cause from None
+        except errors.RayError as error:
+            reason = " ".join(str(error).split())[:300]
+            raise Lost(reason) from EmbedcacheError(
+                f"a worker was lost again and again over the same rows ({reason}); {AGAIN}"
+            )
+
+    def _replace(self, lost: Any) -> None:
+        """Both threads may notice; one makes the new actor."""
+        with self._lock:
+            if self._actor is lost:
+                with self._encoders.lock:
+                    self._encoders.alive -= self._joined
+                self.end()
+                self._start()
+
+    def end(self) -> None:
+        with suppress(Exception):
+            self._ray.kill(self._actor)
+
+
+def _no_worker() -> EmbedcacheError:
+    return EmbedcacheError(
+        f"the Ray cluster had no worker for {PATIENCE // 60} minutes: look at ray status, perhaps ask for fewer "
+        f"--workers; {AGAIN}"
+    )

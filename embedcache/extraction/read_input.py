@@ -1,0 +1,76 @@
+"""The whole input, read once: its label codes in memory, texts and their hashes in unnamed files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from embedcache.cache.labels import LabelCoder
+from embedcache.cache.spool_file import UnnamedFile
+from embedcache.cache.strings import HASH_BYTES, Spool, Text, blank_rows, hash_texts, slices
+from embedcache.errors import EmbedcacheError
+from embedcache.tables.rows import Columns, Rows, utf8
+
+TOO_MANY_CLASSES = 10_000
+SUSPICIOUS_CLASSES = 1_000  # from here on, when they are more than half as many as the labelled rows
+MOST_LABELS = 5_000  # of a column of lists: a head learns no more, and each costs a byte a row
+
+
+@dataclass
+class Collected:
+    """N rows. ``hashes``: uint8 [N, 16] of the texts; ``labels``: codes and classes, as LabelCoder gives them."""
+
+    hashes: np.ndarray
+    texts: Text
+    labels: dict[str, tuple[np.ndarray, list[str]]]
+    columns: dict[str, Text]
+    id_column: str | None
+    blank: int
+
+
+def collect(rows: Iterable[Rows], columns: Columns, folder: Path) -> Collected:
+    """Read it all, a batch at a time; the unnamed files are in ``folder``.
+
+    Raises:
+        EmbedcacheError: no space there; so many different labels that the column cannot be the label.
+    """
+    texts, hashes, blank = Spool(folder), UnnamedFile(folder, "the hashes"), 0
+    coders = {name: LabelCoder() for name in columns.labels}
+    kept = {name: Spool(folder) for name in ([columns.id] if columns.id else []) + list(columns.keep)}
+    for batch in rows:
+        text = utf8(batch.texts)
+        texts.add(text)
+        hashes.write(hash_texts(slices(text)))
+        blank += int(blank_rows(text).sum())
+        for name, coder in coders.items():
+            coder.add(batch.labels[name])
+            if coder.multilabel and coder.classes > MOST_LABELS:
+                raise _too_many_labels(name)
+            if coder.classes >= TOO_MANY_CLASSES:
+                raise _not_a_label(name, coder.classes)
+        for name, spool in kept.items():
+            spool.add(utf8(batch.ids if name == columns.id else batch.keep[name]))
+    labels = {name: coder.finish(folder) for name, coder in coders.items()}
+    for name, (codes, classes) in labels.items():
+        if codes.ndim == 1 and len(classes) >= SUSPICIOUS_CLASSES and 2 * len(classes) > np.count_nonzero(codes >= 0):
+            raise _not_a_label(name, len(classes))
+    stored = {name: spool.finish() for name, spool in kept.items()}
+    return Collected(hashes.finish().reshape(-1, HASH_BYTES), texts.finish(), labels, stored, columns.id, blank)
+
+
+def _not_a_label(name: str, classes: int) -> EmbedcacheError:
+    return EmbedcacheError(
+        f"column {name!r} has {classes:,} different values: is it really the label? Name the label column with "
+        f"--label; --id {name} or --keep {name} stores this one beside it (for regression use --keep {name}, then "
+        f"train-head --label {name} --task regression)"
+    )
+
+
+def _too_many_labels(name: str) -> EmbedcacheError:
+    return EmbedcacheError(
+        f"the lists of column {name!r} hold more than {MOST_LABELS:,} different labels: leave the rarest out, or name "
+        f"another --label; --keep {name} stores the lists beside it"
+    )

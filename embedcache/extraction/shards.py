@@ -1,0 +1,129 @@
+"""Parts of one input, for batch schedulers: each job extracts its part into a cache of its own; ``merge`` joins them.
+
+The rows are dealt out in stripes of 8 blocks, in turn; those of a small input are shorter. A part is an ordinary cache,
+that can be resumed, verified and searched, and that says in its attributes which part of which input it is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+from pathlib import Path
+
+import numpy as np
+
+from embedcache.cache.file import Cache
+from embedcache.cache.layout import BLOCK_ROWS, canonical_json
+from embedcache.cache.spool_file import UnnamedFile
+from embedcache.cache.strings import Text, blank_rows, first_rows
+from embedcache.errors import EmbedcacheError
+from embedcache.extraction.read_input import Collected
+
+STRIPE = 8 * BLOCK_ROWS  # rows; whole windows, so that a part makes the batches that one machine would
+
+
+def stripe_rows(total: int, of: int) -> int:
+    """Rows of a stripe, so that each of ``of`` parts of ``total`` rows gets one."""
+    return max(1, min(STRIPE, total // of))
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Part ``number`` (from 1) of ``of`` parts."""
+
+    number: int
+    of: int
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.of}"
+
+    @classmethod
+    def parse(cls, shard: str | Sequence[int]) -> Shard:
+        """From "2/8" or (2, 8). Raises EmbedcacheError for anything else."""
+        if isinstance(shard, str):
+            found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", shard)
+            shard = [int(part) for part in found.groups()] if found else []
+        if len(shard) != 2 or not 1 <= shard[0] <= shard[1]:
+            raise EmbedcacheError(f"shard {shard!r}: write I/N, part I of N parts, such as 1/8 to 8/8")
+        return cls(*shard)
+
+    def rows(self, total: int) -> np.ndarray:
+        """int64, the rows of ``total`` that belong to it, in order."""
+        stripe = stripe_rows(total, self.of)
+        starts = np.arange((self.number - 1) * stripe, total, self.of * stripe)
+        rows = (starts[:, None] + np.arange(stripe)).reshape(-1)
+        return rows[rows < total]
+
+
+@dataclass(frozen=True)
+class Part:
+    """What the attributes ``shard...`` say: which part, of how many rows in all, and the digest of that whole table."""
+
+    shard: Shard
+    rows: int
+    table: str
+
+    def attributes(self) -> dict[str, str | int]:
+        return {"shard": str(self.shard), "shard_rows": self.rows, "shard_table": self.table}
+
+    @classmethod
+    def of(cls, cache: Cache) -> Part:
+        """Raises EmbedcacheError where the cache is no part of anything."""
+        try:
+            attrs = cache.layout.attrs
+            part = cls(Shard.parse(str(attrs["shard"])), int(attrs["shard_rows"]), str(attrs["shard_table"]))
+        except (KeyError, EmbedcacheError):
+            raise EmbedcacheError(
+                f"{cache.path} is no shard: merge joins what extract --shard I/N made; name those files"
+            ) from None
+        if not 0 <= part.rows < 1 << 40 or len(part.shard.rows(part.rows)) != cache.rows:
+            raise EmbedcacheError(f"{cache.path} is damaged: shard {part.shard} of {part.rows:,} rows has {cache.rows}")
+        return part
+
+
+def table_digest(hashes: np.ndarray, labels: dict[str, tuple[np.ndarray, list[str]]]) -> str:
+    """Stands for the texts of a whole table, their order, and their labels."""
+    state = blake2b(digest_size=16)
+    state.update(np.ascontiguousarray(hashes).data)
+    for name, (codes, classes) in sorted(labels.items()):
+        state.update(canonical_json([name, classes, str(codes.dtype)]).encode())
+        for start in range(0, len(codes), STRIPE):
+            state.update(np.ascontiguousarray(codes[start : start + STRIPE]).data)
+    return state.hexdigest()
+
+
+def take_part(table: Collected, shard: Shard, folder: Path) -> tuple[Collected, Part, np.ndarray]:
+    """The rows of one part; what it is; and bool [n], which of its texts another part has in an earlier row.
+
+    Raises:
+        EmbedcacheError: there are fewer rows than parts.
+    """
+    total = len(table.hashes)
+    part = Part(shard, total, table_digest(table.hashes, table.labels))
+    if shard.of > total:
+        raise EmbedcacheError(f"{total:,} rows do not make {shard.of:,} shards: use fewer")
+    rows = shard.rows(total)
+    texts = take_texts(table.texts, rows, folder)
+    first = first_rows(table.hashes)[rows]
+    mine = replace(
+        table,
+        hashes=table.hashes[rows],
+        texts=texts,
+        labels={name: (codes[rows], classes) for name, (codes, classes) in table.labels.items()},
+        columns={name: take_texts(column, rows, folder) for name, column in table.columns.items()},
+        blank=int(blank_rows(texts).sum()),
+    )
+    return mine, part, first // stripe_rows(total, shard.of) % shard.of != shard.number - 1
+
+
+def take_texts(texts: Text, rows: np.ndarray, folder: Path) -> Text:
+    """Some rows of a run of texts, in order; their bytes are in an unnamed file of ``folder``."""
+    data, offsets = texts
+    lengths = np.diff(offsets)[rows]
+    file = UnnamedFile(folder, "the texts")
+    for run in np.split(rows, np.flatnonzero(np.diff(rows) != 1) + 1):
+        if len(run):
+            file.write(data[offsets[run[0]] : offsets[run[-1] + 1]].data)
+    return file.finish(), np.concatenate([[0], np.cumsum(lengths)])

@@ -1,0 +1,334 @@
+"""The native engine: ctypes binding of csrc/heads.h, the same for the CPU and the CUDA library."""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+import warnings
+from collections.abc import Callable, Sequence
+from ctypes import POINTER, Structure, c_char_p, c_double, c_int32, c_int64, c_uint64, c_void_p
+from pathlib import Path
+
+import numpy as np
+
+from embedcache.common.machine import usable_cores
+from embedcache.errors import EmbedcacheError
+from embedcache.heads.spec import SCHEDULES, HeadSpec
+from embedcache.heads.task import (
+    CHOICES,
+    Options,
+    Outcome,
+    Progress,
+    Task,
+    View,
+    empty_outcome,
+    start_bias,
+    training_weight,
+)
+
+ABI_VERSION = 4
+POLL_SECONDS = 0.1  # how often progress is told and Ctrl-C is heard
+STATUS = ("ok", "diverged", "cancelled")
+COMPUTE = {"float32": 0, "bfloat16": 1, "tf32": 2}
+LOSS = {"classification": 0, "multilabel": 1, "regression": 2}
+ERROR_ARGUMENT, ERROR_MEMORY, ERROR_DEVICE, ERROR_UNSUPPORTED = 1, 2, 3, 4
+
+
+class NativeUnavailableError(EmbedcacheError):
+    """The native library is missing, is of another version or has no device to run on."""
+
+
+class _Matrix(Structure):
+    _fields_ = [("data", c_void_p), ("rows", c_int64), ("dim", c_int64), ("stride", c_int64), ("dtype", c_int32)]
+
+
+class _View(Structure):
+    _fields_ = [("x", _Matrix), ("y", c_void_p), ("targets", c_void_p), ("rows", c_void_p), ("n", c_int64)]
+
+
+class _Task(Structure):
+    _fields_ = [
+        ("train", _View),
+        ("val", _View),
+        ("outputs", c_int32),
+        ("loss", c_int32),
+        ("mean", c_void_p),
+        ("inv_std", c_void_p),
+        ("class_weight", c_void_p),
+    ]
+
+
+class _Head(Structure):
+    _fields_ = [
+        ("task", c_int32),
+        ("hidden", c_int32),
+        ("schedule", c_int32),
+        ("reserved", c_int32),
+        ("lr", c_double),
+        ("beta1", c_double),
+        ("beta2", c_double),
+        ("eps", c_double),
+        ("weight_decay", c_double),
+        ("dropout", c_double),
+        ("label_smoothing", c_double),
+        ("warmup", c_double),
+        ("class_weight", c_void_p),
+        ("start", c_void_p),
+        ("seed", c_uint64),
+    ]
+
+
+class _Result(Structure):
+    _fields_ = [
+        ("w1", c_void_p),
+        ("b1", c_void_p),
+        ("w2", c_void_p),
+        ("b2", c_void_p),
+        ("train_loss", c_void_p),
+        ("val_loss", c_void_p),
+        ("val_accuracy", c_void_p),
+        ("val_f1", c_void_p),
+        ("best_epoch", c_int32),
+        ("epochs_run", c_int32),
+        ("status", c_int32),
+    ]
+
+
+class _Options(Structure):
+    _fields_ = [
+        ("batch_size", c_int32),
+        ("epochs", c_int32),
+        ("early_stop", c_int32),
+        ("choose", c_int32),
+        ("threads", c_int32),
+        ("compute", c_int32),
+        ("device", c_int32),
+        ("stream", c_uint64),
+        ("cancel", POINTER(c_int32)),
+        ("progress", POINTER(c_int64)),
+    ]
+
+
+class Library:
+    """A loaded library with checked version. Raises NativeUnavailableError, saying what is missing."""
+
+    def __init__(self, kind: str) -> None:
+        path = _path(kind)
+        if path is None:
+            raise NativeUnavailableError(f"the native {kind} engine is not built (reinstall with a compiler at hand)")
+        try:
+            self._library = ctypes.CDLL(str(path))
+            version = self._library.ec_abi_version()
+        except (OSError, AttributeError) as error:
+            raise NativeUnavailableError(f"the native {kind} engine does not load ({error})") from None
+        if version != ABI_VERSION:
+            raise NativeUnavailableError(
+                f"the native {kind} engine is of version {version}, not {ABI_VERSION}: reinstall embedcache"
+            )
+        self._library.ec_backend.restype = c_char_p
+        self._library.ec_last_error.restype = c_char_p
+        self._library.ec_train.argtypes = [
+            POINTER(_Task),
+            c_int32,
+            POINTER(_Head),
+            POINTER(_Result),
+            c_int32,
+            POINTER(_Options),
+        ]
+
+    def backend(self) -> str:
+        """What it runs on: "cpu-avx512", "cpu-avx2", "cpu-plain" or "cuda"."""
+        return str(self._library.ec_backend().decode())
+
+    def devices(self) -> int:
+        return int(self._library.ec_device_count())
+
+    def last_error(self) -> str:
+        return str(self._library.ec_last_error().decode(errors="replace"))
+
+    def train(self, tasks: ctypes.Array, heads: ctypes.Array, results: ctypes.Array, options: _Options) -> str:
+        """Blocks, without the GIL; returns what there is to say about work that went well. Raises EmbedcacheError."""
+        code = self._library.ec_train(tasks, len(tasks), heads, results, len(heads), options)
+        message = self.last_error()
+        if code == 0:
+            return message
+        if code == ERROR_MEMORY:
+            raise EmbedcacheError(f"the heads do not fit in memory ({message}): use fewer threads or smaller heads")
+        raise EmbedcacheError(f"the native engine cannot train this bank: {message}")
+
+
+def _path(kind: str) -> Path | None:
+    for suffix in (".so", ".dylib", ".dll"):
+        path = Path(__file__).with_name(f"_heads_{kind}{suffix}")
+        if path.exists():
+            return path
+    return None
+
+
+_libraries: dict[str, Library] = {}
+
+
+def library(kind: str) -> Library:
+    """The "cpu" or "cuda" library, loaded once. Raises NativeUnavailableError."""
+    if kind not in _libraries:
+        _libraries[kind] = Library(kind)
+    return _libraries[kind]
+
+
+def find(device: str) -> NativeEngine:
+    """The engine for "auto", "cpu", "cuda" or "cuda:N". Raises NativeUnavailableError where there is none.
+
+    "auto" is a GPU if one works; one that is too old for the library, or has a driver that is, gets an EngineWarning.
+    """
+    if device == "cpu":
+        return NativeEngine("cpu", 0)
+    kind, _, number = device.partition(":")
+    if kind == "cuda":
+        return NativeEngine("cuda", int(number or 0))
+    try:
+        return NativeEngine("cuda", 0)
+    except NativeUnavailableError as error:
+        if "too old" in str(error):
+            _warn(f"{error}; the CPU does the work")
+        return NativeEngine("cpu", 0)
+
+
+def _warn(message: str) -> None:
+    from embedcache.heads.train import EngineWarning
+
+    warnings.warn(message, EngineWarning, stacklevel=4)
+
+
+class NativeEngine:
+    """One of the two libraries on one device."""
+
+    def __init__(self, kind: str, number: int) -> None:
+        self._library = library(kind)
+        devices = self._library.devices()
+        if kind == "cuda" and number >= devices:
+            why = self._library.last_error() or f"{devices} found"
+            raise NativeUnavailableError(f"there is no usable GPU {number} ({why})")
+        self._number = number
+        self.name = f"native-{self._library.backend()}"
+        self.device = f"cuda:{number}" if kind == "cuda" else "cpu"
+
+    def train(
+        self,
+        tasks: Sequence[Task],
+        heads: Sequence[tuple[HeadSpec, int]],
+        options: Options,
+        progress: Progress | None,
+    ) -> list[Outcome]:
+        """Train the bank; on KeyboardInterrupt stop between two steps and return what there is."""
+        outcomes = [empty_outcome(spec, tasks[task], options) for spec, task in heads]
+        c_tasks = (_Task * len(tasks))(*(_task(task) for task in tasks))
+        weights, starts = {}, {}  # both count all labels: once for each task, not for each head
+        for spec, task in heads:
+            key = spec.class_weight, task
+            if key not in weights:
+                weights[key] = training_weight(spec, tasks[task])
+            if not spec.hidden and key not in starts:
+                starts[key] = start_bias(spec, tasks[task])
+        known = [(spec, task, (spec.class_weight, task)) for spec, task in heads]
+        c_heads = (_Head * len(heads))(*(_head(spec, task, weights[key], starts.get(key)) for spec, task, key in known))
+        c_results = (_Result * len(heads))(*(_result(outcome) for outcome in outcomes))
+        cancel, done = c_int32(0), c_int64(0)
+        c_options = _Options(
+            options.batch_size,
+            options.epochs,
+            options.early_stop,
+            CHOICES.index(options.choose),
+            options.threads or usable_cores(),
+            COMPUTE[options.compute],
+            self._number,
+            0,
+            ctypes.pointer(cancel),
+            ctypes.pointer(done),
+        )
+        total = sum(len(tasks[task].train.rows) for _, task in heads) * options.epochs
+        alive = (
+            tasks,
+            weights,
+            starts,
+            outcomes,
+            cancel,
+            done,
+        )  # what the library points to, whatever becomes of this frame
+
+        notes: list[str] = []
+
+        def work(_alive: object = alive) -> None:
+            notes.append(self._library.train(c_tasks, c_heads, c_results, c_options))
+
+        _run(work, cancel, done, total, progress)
+        if notes[0]:
+            _warn(notes[0])
+        for outcome, result in zip(outcomes, c_results, strict=True):
+            outcome.best_epoch, outcome.epochs_run = result.best_epoch, result.epochs_run
+            outcome.status = STATUS[result.status]
+        return outcomes
+
+
+def _run(work: Callable[[], None], cancel: c_int32, done: c_int64, total: int, progress: Progress | None) -> None:
+    """Run the work in a thread of its own, so that this one can tell of progress and hear Ctrl-C."""
+    failure: list[BaseException] = []
+    finished = threading.Event()  # Thread.join takes a thread for dead when Ctrl-C interrupts it, before Python 3.13
+
+    def guarded() -> None:
+        try:
+            work()
+        except BaseException as error:  # handed to the caller's thread below
+            failure.append(error)
+        finally:
+            finished.set()
+
+    threading.Thread(target=guarded, name="embedcache-heads").start()
+    told = -1
+    while not finished.is_set():
+        try:
+            finished.wait(POLL_SECONDS)
+            if progress is not None and done.value != told and not finished.is_set():
+                told = done.value
+                progress(told, total)
+        except KeyboardInterrupt:
+            cancel.value = 1
+        except BaseException:
+            cancel.value = 1  # the library still writes to our arrays: they must outlive it
+            finished.wait()
+            raise
+    if failure:
+        raise failure[0]
+    if progress is not None and not cancel.value:
+        progress(total, total)  # heads that stopped early have nothing left to do
+
+
+def _pointer(array: np.ndarray | None) -> int | None:
+    return None if array is None else array.ctypes.data
+
+
+def _view(view: View | None) -> _View:
+    if view is None:
+        return _View()
+    x = view.x
+    dtype = 0 if x.dtype == np.float16 else 1
+    matrix = _Matrix(_pointer(x), x.shape[0], x.shape[1], x.strides[0] // x.itemsize, dtype)
+    y, targets = (view.y, None) if view.y.dtype == np.int32 else (None, view.y)
+    return _View(matrix, _pointer(y), _pointer(targets), _pointer(view.rows), len(view.rows))
+
+
+def _task(task: Task) -> _Task:
+    pointers = (_pointer(task.mean), _pointer(task.inv_std), _pointer(task.class_weight))
+    return _Task(_view(task.train), _view(task.val), task.classes, LOSS[task.kind], *pointers)
+
+
+def _head(spec: HeadSpec, task: int, class_weight: np.ndarray | None, start: np.ndarray | None) -> _Head:
+    numbers = (spec.lr, *spec.betas, spec.eps, spec.weight_decay, spec.dropout, spec.label_smoothing, spec.warmup)
+    schedule = SCHEDULES.index(spec.schedule)
+    begin = None if spec.hidden else _pointer(start)  # heads that share the key may have a hidden layer
+    return _Head(task, spec.hidden, schedule, 0, *numbers, _pointer(class_weight), begin, spec.seed)
+
+
+def _result(outcome: Outcome) -> _Result:
+    weights = [_pointer(outcome.weights.get(name)) for name in ("w1", "b1", "w2", "b2")]
+    scores = (outcome.train_loss, outcome.val_loss, outcome.val_accuracy, outcome.val_macro_f1)
+    return _Result(*weights, *(_pointer(values) for values in scores))

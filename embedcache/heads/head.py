@@ -1,0 +1,220 @@
+"""A trained head: weights and how they came about; predicts, goes to torch, and to a safetensors file and back."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from embedcache.common.checked import SchemaError, conform, parse_json
+from embedcache.common.tensors import save_tensors
+from embedcache.errors import EmbedcacheError
+from embedcache.heads.spec import HeadSpec
+from embedcache.runs.schema import Head, check_head
+from embedcache.runs.versions import HEAD_VERSION, head_of_today
+
+if TYPE_CHECKING:
+    import torch
+
+PREDICT_ROWS = 4096  # rows at a time: bounds the memory of a prediction, large enough for a fast product
+FORMAT = "embedcache-head"
+
+
+@dataclass
+class TrainedHead:
+    """A head with the weights of its best epoch. ``kind``: "classification", "multilabel" or "regression".
+
+    ``weights``: float32 arrays w1 [hidden, D], b1 [hidden], w2 [C, hidden], b2 [C]; a linear probe has w2 [C, D] and b2
+    alone. They act on the raw X: a standardisation is already folded in. ``status`` is "ok", "diverged" or
+    "cancelled"; ``best_epoch`` counts from 1 and is 0 where no epoch came to a finite end (weights are then zeros). The
+    values of ``history`` are those of epochs 1, 2, ...: the best epoch's is ``history[name][best_epoch - 1]``.
+    """
+
+    spec: HeadSpec
+    weights: dict[str, np.ndarray]
+    classes: list[Any] | None = None
+    best_epoch: int = 0
+    epochs_run: int = 0
+    status: str = "ok"
+    val_loss: float = float("nan")
+    val_accuracy: float = float("nan")
+    task: int = 0
+    kind: str = "classification"
+    history: dict[str, list[float]] = field(default_factory=dict, repr=False)
+
+    def __repr__(self) -> str:
+        from embedcache.heads.notebook import describe_head
+
+        return describe_head(self)
+
+    def _repr_html_(self) -> str:
+        from embedcache.heads.notebook import head_html
+
+        return head_html(self)
+
+    @property
+    def dim(self) -> int:
+        return int(self.weights["w1" if self.spec.hidden else "w2"].shape[1])
+
+    def logits(self, X: Any, dtype: Any = np.float32) -> np.ndarray:
+        """Outputs [n, C] of X [n, D] (any float dtype; a memory map is read in parts); regression: the values.
+
+        ``dtype``: what they are computed in. Raises EmbedcacheError where X has another width.
+        """
+        x = to_numpy(X)
+        if x.ndim != 2 or x.shape[1] != self.dim:
+            raise EmbedcacheError(f"X has shape {list(x.shape)}, but this head reads [rows, {self.dim}]")
+        w = self.weights
+        out = np.empty((len(x), len(w["b2"])), dtype)
+        for start in range(0, len(x), PREDICT_ROWS):
+            a = np.asarray(x[start : start + PREDICT_ROWS], dtype)
+            if self.spec.hidden:
+                a = np.maximum(a @ w["w1"].T + w["b1"], 0)
+            out[start : start + PREDICT_ROWS] = a @ w["w2"].T + w["b2"]
+        return out
+
+    def predict_log_proba(self, X: Any) -> np.ndarray:
+        """Log-probabilities float32 [n, C]: of the classes, which exclude each other, or of each label by itself."""
+        if self.kind == "regression":
+            raise EmbedcacheError("a regression has no probabilities: predict(X) gives the values")
+        z = self.logits(X)
+        if self.kind == "multilabel":
+            return -np.logaddexp(0, -z, dtype=np.float64).astype(np.float32)
+        for start in range(0, len(z), PREDICT_ROWS):
+            part = z[start : start + PREDICT_ROWS]
+            part -= part.max(axis=1, keepdims=True)
+            part -= np.log(np.exp(part, dtype=np.float64).sum(axis=1, keepdims=True))
+        return z
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Probabilities float32 [n, C]."""
+        return np.exp(self.predict_log_proba(X))
+
+    def predict(self, X: Any) -> Any:
+        """What the head says of each row.
+
+        Classification: array [n] of the likeliest label, a value of ``classes``, or its number where there are none.
+        Multilabel: a list of each row's labels (probability above 1/2), or a 0/1 matrix [n, C] where there are none.
+        Regression: float32 [n], or [n, C] for several values a row.
+        """
+        z = self.logits(X)
+        if self.kind == "regression":
+            return z[:, 0] if z.shape[1] == 1 else z
+        if self.kind == "multilabel":
+            there = z > 0
+            if self.classes is None:
+                return there.astype(np.int64)
+            return [[label for label, is_ in zip(self.classes, row, strict=True) if is_] for row in there]
+        best = z.argmax(axis=1)
+        return best if self.classes is None else np.asarray(self.classes)[best]
+
+    def to_torch(self) -> torch.nn.Sequential:
+        """The same head as torch modules, in evaluation mode; gives log-probabilities, or a regression's values."""
+        import torch
+        from torch import nn
+
+        hidden, w = self.spec.hidden, self.weights
+        first = [nn.Linear(self.dim, hidden), nn.ReLU(), nn.Dropout(self.spec.dropout)] if hidden else []
+        last: list[nn.Module] = [nn.Linear(hidden or self.dim, len(w["b2"]))]
+        if self.kind != "regression":
+            last.append(nn.LogSoftmax(dim=1) if self.kind == "classification" else nn.LogSigmoid())
+        module = nn.Sequential(*first, *last)
+        with torch.no_grad():
+            for parameter, array in zip(module.parameters(), w.values(), strict=True):  # w1 b1 w2 b2: the same order
+                parameter.copy_(torch.from_numpy(array))
+        return module.eval()
+
+    def save(self, path: str | Path) -> None:
+        """Write a safetensors file: the weights, and everything else as JSON in its header."""
+        save_tensors(Path(path), self.weights, {FORMAT: json.dumps(self.metadata())})
+
+    def metadata(self) -> dict[str, Any]:
+        """Everything but the weights, as JSON types."""
+        return {
+            "version": HEAD_VERSION,
+            "spec": self.spec.to_dict(),
+            "classes": None if self.classes is None else [_plain(label) for label in self.classes],
+            "best_epoch": self.best_epoch,
+            "epochs_run": self.epochs_run,
+            "status": self.status,
+            "val_loss": _finite(self.val_loss),
+            "val_accuracy": _finite(self.val_accuracy),
+            "task": self.task,
+            "kind": self.kind,
+            "history": {name: [_finite(value) for value in values] for name, values in self.history.items()},
+        }
+
+    @classmethod
+    def from_metadata(cls, metadata: dict[str, Any], weights: dict[str, np.ndarray]) -> TrainedHead:
+        """The inverse of ``metadata()``, also of older versions'.
+
+        Raises SchemaError, KeyError or EmbedcacheError where it doesn't fit.
+        """
+        metadata = head_of_today(metadata)
+        check_head(conform(metadata, Head, "head"), "head")
+        names = ("w1", "b1", "w2", "b2") if metadata["spec"]["hidden"] else ("w2", "b2")
+        head = cls(HeadSpec.from_dict(metadata["spec"]), {name: weights[name] for name in names})
+        for name in ("classes", "best_epoch", "epochs_run", "status", "task"):
+            setattr(head, name, metadata[name])
+        head.kind = metadata.get("kind", "classification")  # files of version 0.1 have none
+        head.val_loss, head.val_accuracy = _number(metadata["val_loss"]), _number(metadata["val_accuracy"])
+        head.history = {name: [_number(v) for v in values] for name, values in metadata["history"].items()}
+        _check_weights(head)
+        return head
+
+    @classmethod
+    def load(cls, path: str | Path) -> TrainedHead:
+        """Read what ``save`` wrote. Raises EmbedcacheError if the file is missing, damaged or something else."""
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(str(path), framework="numpy") as file:
+                metadata = parse_json((file.metadata() or {})[FORMAT])
+                return cls.from_metadata(metadata, {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+        except FileNotFoundError:
+            raise EmbedcacheError(f"no such file: {path}") from None
+        except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
+            raise EmbedcacheError(f"{path} is not a saved head, or is damaged ({error}); train it again") from None
+
+
+def _check_weights(head: TrainedHead) -> None:
+    """Raises SchemaError for weights with which no text could be judged: not finite, or far too large."""
+    largest = {}
+    for name, array in head.weights.items():
+        if array.dtype != np.float32:
+            raise SchemaError(f"{name} is {array.dtype}, not float32")
+        largest[name] = float(max(array.max(initial=0), -array.min(initial=0)))  # NaN stays NaN
+        if not np.isfinite(largest[name]):
+            raise SchemaError(f"{name} holds NaN or infinity")
+    if head.kind == "regression":
+        return  # its outputs have the label's unit, however large
+    inputs = 1.0
+    if head.spec.hidden:
+        inputs = head.weights["w1"].shape[-1] * largest["w1"] + largest["b1"]
+    if head.weights["w2"].shape[-1] * largest["w2"] * inputs + largest["b2"] > np.finfo(np.float32).max:
+        raise SchemaError("its weights are so large that its outputs are not finite")
+
+
+def to_numpy(x: Any) -> np.ndarray:
+    """x as a NumPy array, uncopied where possible: arrays, memory maps, lists, torch tensors on any device."""
+    if hasattr(x, "detach"):
+        x = x.detach().cpu()
+        if str(x.dtype) == "torch.bfloat16":
+            x = x.float()
+        x = x.numpy()
+    return np.asarray(x)
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None  # JSON has no NaN
+
+
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else float(value)

@@ -1,0 +1,345 @@
+"""What every engine reads and gives back: views, tasks, options and outcomes; and the checks before them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from embedcache.errors import EmbedcacheError
+from embedcache.heads.head import to_numpy
+from embedcache.heads.kinds import KINDS
+from embedcache.heads.memory import WeightRoom, fitting_threads
+from embedcache.heads.spec import HeadSpec, whole_number
+
+Progress = Callable[[int, int], None]  # training rows done, and in all
+CHOICES = ("loss", "accuracy", "macro_f1")  # what may decide which epoch of a head is kept
+CHUNK_ROWS = 8192  # rows looked at at a time where a whole matrix is read
+
+
+@dataclass
+class View:
+    """Some rows of a matrix and what is to be learnt of them: x[rows[i]] and y[rows[i]].
+
+    ``x`` [N, D] float16 or float32 (a memory map is read in place); ``rows`` int64 [n]. ``y``: int32 [N], classes from
+    0 (classification); float32 [N, C] of 0 and 1 (multilabel); float32 [N, C] (regression). Values of y outside
+    ``rows`` are never looked at.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    rows: np.ndarray
+
+
+@dataclass
+class Task:
+    """What a head learns. Many heads may share a task (a sweep); a bank may hold many tasks (folds, label columns).
+
+    ``kind``: "classification" (softmax; negative log-likelihood), "multilabel" (sigmoid; binary cross-entropy) or
+    "regression" (mean squared error). ``classes``: outputs of a head, which are classes, labels or values.
+    ``mean`` and ``inv_std`` (float32 [D], both or neither): heads are trained on (x - mean) * inv_std.
+    ``class_weight`` (float32 [classes]) weighs the validation loss, and the training loss of heads that bring no
+    weights of their own: as torch.nn.CrossEntropyLoss(weight) and torch.nn.BCEWithLogitsLoss(pos_weight) do.
+    ``target_mean`` and ``target_std`` (float64 [classes], both or neither; regression): y is (values - mean) / std, and
+    what is trained predicts values.
+    """
+
+    train: View
+    val: View | None
+    classes: int
+    mean: np.ndarray | None = None
+    inv_std: np.ndarray | None = None
+    class_weight: np.ndarray | None = None
+    kind: str = "classification"
+    target_mean: np.ndarray | None = None
+    target_std: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a bank is trained: the same for all its heads. ``threads=0``: one per core that the process may use.
+
+    ``choose``: the epoch that a head keeps, and that early stopping waits for, has the lowest validation "loss", or the
+    highest "accuracy" or "macro_f1"; of equal scores the lowest loss decides. A regression goes by its loss, whose
+    order is that of R2.
+    """
+
+    batch_size: int = 32
+    epochs: int = 5
+    early_stop: int = 0
+    compute: str = "float32"
+    threads: int = 0
+    device: str = "cpu"
+    choose: str = "loss"
+    room: WeightRoom | None = None  # for the heads' weights; None: in memory
+
+    def __post_init__(self) -> None:
+        for name, low in (("batch_size", 1), ("epochs", 1), ("early_stop", 0), ("threads", 0)):
+            value = whole_number(name, getattr(self, name), low, 2**31 - 1)
+            object.__setattr__(self, name, value)  # frozen: only here
+        if self.choose not in CHOICES:
+            raise EmbedcacheError(f"choose must be {', '.join(CHOICES[:-1])} or {CHOICES[-1]}, not {self.choose!r}")
+
+
+@dataclass
+class Outcome:
+    """One head as an engine leaves it; ``weights`` act on the standardised x. Scores are NaN where not run.
+
+    ``best_epoch`` counts from 0, and is -1 for none (a TrainedHead's counts from 1).
+    Accuracy and macro F1 are NaN for regression; several labels a row are right together or not at all.
+    """
+
+    weights: dict[str, np.ndarray]
+    train_loss: np.ndarray
+    val_loss: np.ndarray
+    val_accuracy: np.ndarray
+    val_macro_f1: np.ndarray
+    best_epoch: int
+    epochs_run: int
+    status: str
+
+
+def with_room(
+    options: Options, tasks: Sequence[Task], heads: Sequence[tuple[HeadSpec, int]], folder: Path | None
+) -> Options:
+    """The options, with room for the weights of all heads (in a file of ``folder`` if it must be) and for the work.
+
+    Raises:
+        EmbedcacheError: not even one head fits the memory, or all of them the disk.
+    """
+    shapes = (weight_shapes(spec, tasks[task].train.x.shape[1], tasks[task].classes) for spec, task in heads)
+    sizes = [sum(math.prod(shape) for shape in one.values()) for one in shapes]
+    if options.device == "cpu":
+        options = replace(options, threads=fitting_threads(options.threads, max(sizes, default=0)))
+    return replace(options, room=WeightRoom(4 * sum(sizes), len(heads), folder))
+
+
+def empty_outcome(spec: HeadSpec, task: Task, options: Options) -> Outcome:
+    """What there is of a head before its first epoch ends."""
+    shapes = weight_shapes(spec, task.train.x.shape[1], task.classes)
+    room = options.room
+    weights = room.zeros(shapes) if room else {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+    train_loss, val_loss, val_accuracy, val_macro_f1 = (np.full(options.epochs, np.nan) for _ in range(4))
+    return Outcome(weights, train_loss, val_loss, val_accuracy, val_macro_f1, -1, 0, "cancelled")
+
+
+def weight_shapes(spec: HeadSpec, dim: int, classes: int) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of a head's weights, in the order in which every file and module lists them."""
+    if not spec.hidden:
+        return {"w2": (classes, dim), "b2": (classes,)}
+    return {"w1": (spec.hidden, dim), "b1": (spec.hidden,), "w2": (classes, spec.hidden), "b2": (classes,)}
+
+
+def as_matrix(x: Any, name: str = "X") -> np.ndarray:
+    """x as [N, D] float16 or float32 with adjacent columns: itself where it is one already, else a float32 copy."""
+    try:
+        x = to_numpy(x)
+    except (ValueError, TypeError):
+        raise EmbedcacheError(f"{name} must be a matrix [rows, columns]: its rows are not of one length") from None
+    if x.ndim != 2 or x.shape[1] == 0:
+        raise EmbedcacheError(f"{name} must be a matrix [rows, columns], not of shape {list(x.shape)}")
+    if x.dtype.kind not in "fiub":
+        raise EmbedcacheError(f"{name} must hold numbers, not {x.dtype}")
+    in_place = x.dtype in (np.float16, np.float32) and x.dtype.isnative and x.flags.aligned
+    if in_place and x.strides[1] == x.itemsize and x.strides[0] >= 0 and x.strides[0] % x.itemsize == 0:
+        return x
+    return np.ascontiguousarray(x, x.dtype.newbyteorder("=") if x.dtype == np.float16 else np.float32)
+
+
+def check_bank(tasks: Sequence[Task], heads: Sequence[tuple[HeadSpec, int]]) -> list[Task]:
+    """The tasks with arrays of the promised types. Raises EmbedcacheError for what no engine could train."""
+    if not heads:
+        raise EmbedcacheError("no heads to train: give at least one HeadSpec")
+    for _, task in heads:
+        if not 0 <= task < len(tasks):
+            raise EmbedcacheError(f"a head names task {task}, but there are {len(tasks)}")
+    checked = [_check_task(task) for task in tasks]
+    for spec, task in heads:
+        if checked[task].kind == "regression" and (spec.label_smoothing or spec.class_weight not in (None, "none")):
+            raise EmbedcacheError("regression has no classes: leave out class_weight and label_smoothing")
+    _check_finite([view for task in checked for view in (task.train, task.val) if view is not None])
+    return checked
+
+
+def _check_task(task: Task) -> Task:
+    if task.kind not in KINDS:
+        raise EmbedcacheError(f"a task must be {', '.join(KINDS[:-1])} or {KINDS[-1]}, not {task.kind!r}")
+    if task.classes < 2 and task.kind == "classification":
+        raise EmbedcacheError(f"there is {task.classes} class to learn: a head needs at least two")
+    train = _check_view(task.train, task, "train")
+    if not len(train.rows):
+        raise EmbedcacheError("there are no rows to train on")
+    val = None if task.val is None or not len(task.val.rows) else _check_view(task.val, task, "validation")
+    dim = train.x.shape[1]
+    if val is not None and val.x.shape[1] != dim:
+        raise EmbedcacheError(f"the validation X has {val.x.shape[1]} columns, but the training X has {dim}")
+    if (task.mean is None) != (task.inv_std is None):
+        raise EmbedcacheError("a task needs both mean and inv_std, or neither")
+    mean, inv_std = _vector("mean", task.mean, dim), _vector("inv_std", task.inv_std, dim)
+    class_weight = _vector("class_weight", task.class_weight, task.classes)
+    if class_weight is not None and not (class_weight > 0).all():
+        raise EmbedcacheError("every class weight must be above 0")
+    if class_weight is not None and task.kind == "regression":
+        raise EmbedcacheError("regression has no classes: leave out class_weight")
+    return replace(task, train=train, val=val, mean=mean, inv_std=inv_std, class_weight=class_weight)
+
+
+def _check_view(view: View, task: Task, what: str) -> View:
+    x = as_matrix(view.x, f"the {what} X")
+    classification = task.kind == "classification"
+    y = np.ascontiguousarray(view.y, np.int32 if classification else np.float32)
+    rows = np.ascontiguousarray(view.rows, np.int64)
+    if len(y) != len(x):
+        raise EmbedcacheError(f"the {what} X has {len(x)} rows, but y has {len(y)} labels")
+    if y.shape[1:] != (() if classification else (task.classes,)):
+        wanted = "one class a row" if classification else f"{task.classes} columns"
+        raise EmbedcacheError(f"the {what} y of a {task.kind} task must have {wanted}, not shape {list(y.shape)}")
+    if rows.ndim != 1 or len(rows) >= 2**32:
+        raise EmbedcacheError(f"the {what} rows must be a list of fewer than 2^32 row numbers")
+    if len(rows) and (rows.min() < 0 or rows.max() >= len(x)):
+        raise EmbedcacheError(f"a {what} row number is outside 0..{len(x) - 1}")
+    wrong = _wrong_targets(y[rows], task)
+    if wrong.any():
+        row = int(rows[wrong.argmax()])
+        why = {
+            "classification": f"class {y[row]}, outside 0..{task.classes - 1}",
+            "multilabel": "a label that is neither 0 nor 1",
+            "regression": "a target that is NaN or infinite",
+        }
+        raise EmbedcacheError(f"row {row} of the {what} data has {why[task.kind]}")
+    return View(x, y, rows)
+
+
+def _wrong_targets(y: np.ndarray, task: Task) -> np.ndarray:
+    """bool [n]: rows that cannot be learnt."""
+    if task.kind == "classification":
+        return (y < 0) | (y >= task.classes)
+    return ~(np.isfinite(y) if task.kind == "regression" else (y == 0) | (y == 1)).all(axis=1)
+
+
+def training_weight(spec: HeadSpec, task: Task) -> np.ndarray | None:
+    """float32 [classes], the weights of a head's training loss, or None for none."""
+    if spec.class_weight is None:
+        return task.class_weight
+    if spec.class_weight == "none":
+        return None
+    if spec.class_weight == "balanced":
+        return balanced_weight(task.train.y[task.train.rows], task.classes, task.kind)
+    return _vector("class_weight", np.asarray(spec.class_weight), task.classes)
+
+
+def start_bias(spec: HeadSpec, task: Task) -> np.ndarray:
+    """float32 [classes]: where the biases of a linear probe start, so that it says what is known without looking at x.
+
+    Classification: the logarithm of each class's share of the training loss's weight. Multilabel: the logit of each
+    label's. Regression: 0. A class without rows counts as half a row. Inputs have a hundred times the bias's number,
+    and AdamW moves each as fast: from 0, unequal classes are learnt by the inputs first, which early stopping keeps.
+    """
+    if task.kind == "regression":
+        return np.zeros(task.classes, np.float32)
+    y, weight = task.train.y[task.train.rows], training_weight(spec, task)
+    weight = np.ones(task.classes) if weight is None else weight.astype(np.float64)
+    if task.kind == "multilabel":
+        there = np.clip(y.sum(axis=0, dtype=np.float64), 0.5, max(0.5, len(y) - 0.5))
+        return np.log(weight * there / np.maximum(len(y) - there, 0.5)).astype(np.float32)
+    known = y[(y >= 0) & (y < task.classes)]  # of others the library says where they are
+    rows = weight * np.maximum(np.bincount(known, minlength=task.classes), 0.5)
+    return np.log(rows / rows.sum()).astype(np.float32)
+
+
+def balanced_weight(y: np.ndarray, classes: int, kind: str) -> np.ndarray:
+    """float32 [classes] of targets as a View has them.
+
+    Classification: n / (classes * count), as scikit-learn. Multilabel: rows without the label over rows with it, as
+    the documentation of torch.nn.BCEWithLogitsLoss suggests for pos_weight. A class without rows counts as with one.
+    """
+    if kind == "multilabel":
+        present = np.maximum(y.sum(axis=0, dtype=np.float64), 1)
+        return (np.maximum(len(y) - present, 1) / present).astype(np.float32)
+    counts = np.bincount(y, minlength=classes)
+    return (counts.sum() / (classes * np.maximum(counts, 1))).astype(np.float32)
+
+
+def _vector(name: str, values: np.ndarray | None, size: int) -> np.ndarray | None:
+    if values is None:
+        return None
+    vector = np.ascontiguousarray(values, np.float32)
+    if vector.shape != (size,) or not np.isfinite(vector).all():
+        raise EmbedcacheError(f"{name} must be {size} finite numbers")
+    return vector
+
+
+def _check_finite(views: Sequence[View]) -> None:
+    """Every used row is looked at once, however many tasks share its matrix."""
+    for x in {id(view.x): view.x for view in views}.values():
+        used = np.zeros(len(x), bool)
+        for view in views:
+            if view.x is x:
+                used[view.rows] = True
+        for start in range(0, len(x), CHUNK_ROWS):
+            chunk = slice(start, start + CHUNK_ROWS)
+            if not used[chunk].any() or finite(x[chunk]):
+                continue
+            bad = used[chunk] & ~np.isfinite(x[chunk]).all(axis=1)
+            if bad.any():
+                name = "X" if views[0].x is x else "another X of the bank, like the validation's,"
+                raise EmbedcacheError(
+                    f"{name} holds NaN or infinity, first in row {start + int(bad.argmax())}: leave such rows out"
+                )
+
+
+def finite(x: np.ndarray) -> bool:
+    """Whether no element is NaN or infinite; for float16 by its exponent bits, ten times as fast as isfinite."""
+    if x.dtype == np.float16:
+        return not bool(((x.view(np.uint16) & 0x7C00) == 0x7C00).any())
+    return bool(np.isfinite(x).all())
+
+
+def standardize_stats(x: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(mean, inv_std), float32 [D], over the given rows of x [N, D]; summed in float64, chunk by chunk.
+
+    A constant column gets inv_std 1: it becomes 0, whatever noise the rounding left in it. So does one that varies by
+    less than a millionth of the median column: encoders have dead units, and their rounding noise, other in every
+    batch, would be blown up to the size of the others. Raises EmbedcacheError where x holds NaN or infinity.
+    """
+    x = as_matrix(x)
+    dim = x.shape[1]
+    mean, spread, seen = np.zeros(dim), np.zeros(dim), 0
+    for start in range(0, len(rows), CHUNK_ROWS):  # Chan's update: no cancellation, one pass
+        part = x[rows[start : start + CHUNK_ROWS]]
+        if not finite(part):
+            _check_finite([View(x, np.empty(0), rows)])
+        chunk = part.astype(np.float64)
+        n, chunk_mean = len(chunk), chunk.mean(axis=0)
+        delta = chunk_mean - mean
+        spread += ((chunk - chunk_mean) ** 2).sum(axis=0) + delta**2 * (seen * n / (seen + n))
+        mean += delta * (n / (seen + n))
+        seen += n
+    if not seen:
+        raise EmbedcacheError("there are no rows to standardise")
+    std = np.sqrt(spread / seen)
+    constant = std <= 1e-6 * np.maximum(np.abs(mean), np.median(std))
+    return mean.astype(np.float32), (1.0 / np.where(constant, 1.0, std)).astype(np.float32)
+
+
+def fold_standardization(weights: dict[str, np.ndarray], task: Task) -> dict[str, np.ndarray]:
+    """Weights for the raw x from weights for (x - mean) * inv_std; computed in float64, returned in float32."""
+    if task.mean is None or task.inv_std is None:
+        return weights
+    w, b = ("w1", "b1") if "w1" in weights else ("w2", "b2")
+    scaled = weights[w].astype(np.float64) * task.inv_std
+    shifted = weights[b] - scaled @ task.mean.astype(np.float64)
+    return {**weights, w: scaled.astype(np.float32), b: shifted.astype(np.float32)}
+
+
+def fold_target_scale(weights: dict[str, np.ndarray], task: Task) -> dict[str, np.ndarray]:
+    """Weights whose outputs are values from weights whose outputs are (values - mean) / std."""
+    mean, std = task.target_mean, task.target_std
+    if mean is None or std is None:
+        return weights
+    w2 = (weights["w2"] * std[:, None]).astype(np.float32)
+    return {**weights, "w2": w2, "b2": (weights["b2"] * std + mean).astype(np.float32)}

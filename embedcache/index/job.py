@@ -1,0 +1,198 @@
+"""The verb of `embedcache index`: build a cache's index file, or bring one up to date."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from embedcache.cache import Cache, open_cache
+from embedcache.common.whole_file import Output, open_output, refuse_stream
+from embedcache.errors import EmbedcacheError
+from embedcache.index import file_format
+from embedcache.index.build import Progress, Tell, can_extend, extend, gpu_of, on_device, restored
+from embedcache.index.exact import Rows
+from embedcache.index.file_format import About, SpoiltError
+from embedcache.index.ownership import default_path, other_cache
+from embedcache.index.plan import EXACT_ROWS, choose
+from embedcache.index.search_index import SearchIndex, stored_output
+
+
+@dataclass(frozen=True)
+class IndexReport:
+    """What index_cache did.
+
+    Attributes:
+        index, cache: the files. bytes: of the index file.
+        action: "built", "extended" (by ``added`` rows), or "kept": it was up to date.
+        recall: recall@10 ``asked``, ``measured`` on ``held_out`` rows against exact search.
+        reached: whether what was measured is no less than what was asked.
+        seconds: in all; build_seconds: of making the index, without measuring and tuning it.
+    """
+
+    index: str
+    cache: str
+    action: str
+    kind: str
+    rows: int
+    added: int
+    dim: int
+    pooling: str
+    layer: int
+    center: bool
+    recall: dict[str, float]
+    reached: bool
+    held_out: int
+    parameters: dict[str, Any]
+    seconds: float
+    build_seconds: float
+    bytes: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """What --json prints."""
+        return asdict(self)
+
+
+def index_cache(
+    cache_path: str | Path,
+    output: str | Path | None = None,
+    *,
+    pooling: str | None = None,
+    layer: int | None = None,
+    kind: str = "auto",
+    recall: float = 0.99,
+    center: bool | None = None,
+    device: str = "auto",
+    progress: Progress | None = None,
+    tell: Tell | None = None,
+) -> IndexReport:
+    """Write the index of a cache's vectors; rows that were added to the cache since are added to an index that fits.
+
+    Args:
+        output: the index file; None means beside the cache, reviews.h5 -> reviews.index.
+        pooling, layer: which vectors; None means cls of the last layer, or the only ones stored.
+        kind, recall, device, progress, tell: see ``SearchIndex.build``.
+        center: None means False, or as the index has it that is there.
+
+    Raises:
+        EmbedcacheError: the cache cannot be opened or is not complete; the kind does not fit the memory; ``output`` is
+            another file or cannot be written.
+    """
+    start = time.perf_counter()
+    choose(1, 1, kind=kind, recall=recall)  # what is wrong with these is said first
+    with open_cache(cache_path) as cache, ExitStack() as ends:
+        path = Path(default_path(cache.path) if output is None else output)
+        refuse_stream(path, "an index", "file")
+        if not path.parent.is_dir():
+            raise EmbedcacheError(f"cannot write the index {path}: there is no folder {path.parent}: make it first")
+        place: list[Output] = []
+
+        def claim() -> None:
+            """Before the long work, so that two do not do it at once; an index that is up to date needs none."""
+            if before is not None and (other := other_cache(before[0], path, cache)):
+                raise EmbedcacheError(
+                    f"{path} is the index of another cache, {other}: name another file with -o, or remove it"
+                )
+            place.append(ends.enter_context(open_output(path)))
+
+        before, vectors = _before(path), stored_output(cache, pooling, layer)
+        asked: dict[str, Any] = {"kind": kind, "recall": recall, "device": device, "progress": progress}
+        index = action = None
+        if before is not None:
+            center = before[0].center if center is None else center
+            action, index = _up_to_date(cache, before, vectors, bool(center), claim, **asked)
+        if index is None:
+            if not place:
+                claim()
+            action, before = "built", None
+            index = SearchIndex.build(cache, *vectors, center=bool(center), tell=tell, **asked)
+        size = path.stat().st_size if action == "kept" else index.save(place[0])
+        about, added = index.about, index.rows - (before[0].rows if before else 0)
+        return IndexReport(
+            index=str(path),
+            cache=str(cache_path),
+            action=str(action),
+            recall={"asked": recall, "measured": about.measured},
+            reached=about.measured >= recall,
+            added=added,
+            seconds=time.perf_counter() - start,
+            build_seconds=about.seconds,
+            bytes=size,
+            **{name: getattr(about, name) for name in PRINTED},
+        )
+
+
+PRINTED = ("kind", "rows", "dim", "pooling", "layer", "center", "held_out", "parameters")
+
+
+def _before(path: Path) -> tuple[About, dict[str, Any]] | None:
+    """The index that is there; None where there is none, or one that is damaged.
+
+    Raises:
+        EmbedcacheError: what is there is no index, and is not written over.
+    """
+    if not path.exists():
+        return None
+    with suppress(OSError):
+        if path.is_dir() or not _ours(path):
+            raise EmbedcacheError(f"{path} is there and is no index: name another file with -o, or remove it")
+    with suppress(SpoiltError):
+        return file_format.read(path)
+    return None
+
+
+def _ours(path: Path) -> bool:
+    with path.open("rb") as file:
+        head = file.read(len(file_format.MAGIC))
+    return head == file_format.MAGIC or head[:4] in (b"IxFI", b"")  # IxFI: FAISS's, of format 1
+
+
+def _up_to_date(
+    cache: Cache,
+    before: tuple[About, dict[str, Any]],
+    output: tuple[str, int],
+    center: bool,
+    claim: Callable[[], None],
+    *,
+    kind: str,
+    recall: float,
+    device: str,
+    progress: Progress | None,
+) -> tuple[str, SearchIndex | None]:
+    """The index that is there, extended by the cache's new rows; None where it has to be built anew."""
+    about, sections = before
+    same = (about.pooling, about.layer, about.center) == (*output, center) and kind in ("auto", about.kind)
+    same = same and about.fingerprint == cache.fingerprint and about.rows <= cache.rows
+    if not same or (about.asked != recall and about.kind != "exact") or (recall == 1 and about.measured < 1):
+        return "", None
+    if file_format.rows_digest(cache, *output, about.rows) != about.digest:
+        return "", None
+    outgrown = not can_extend(about, cache.rows) if about.kind != "exact" else cache.rows > EXACT_ROWS
+    if about.rows < cache.rows and outgrown and (kind == "auto" or about.kind != "exact"):
+        return "", None
+    X = cache.embeddings(*output)
+    try:
+        mean = file_format.take_array(sections["mean"], "float32", about.dim) if center else None
+        old = Rows(X[: about.rows], mean)
+        engine = restored(about, old, sections, "cpu")
+    except (SpoiltError, KeyError, TypeError, ValueError):
+        return "", None
+    about.cache = str(cache.path)
+    rows = Rows(X, mean)
+    if about.rows == cache.rows:
+        return "kept", SearchIndex(about, rows, engine, own_vectors=False)
+    claim()
+    if about.kind == "exact":
+        changed: dict[str, Any] = {"rows": len(rows), "asked": recall}
+        engine = restored(About(**{**vars(about), **changed}), rows, sections, device)
+    else:
+        engine.rows = rows
+        changed = extend(engine, about, recall, progress)
+        if kind == "auto" and changed.get("measured", about.measured) < recall:
+            return "", None
+        engine = on_device(engine, gpu_of(device))
+    changed["digest"] = file_format.rows_digest(cache, *output, len(rows))
+    return "extended", SearchIndex(About(**{**vars(about), **changed}), rows, engine, own_vectors=False)

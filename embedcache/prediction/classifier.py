@@ -1,0 +1,257 @@
+"""Label texts with the best heads of a run: the run's own encoder, checked by content, then each column's head."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from embedcache.cache.fingerprint import differences
+from embedcache.common.reading import Reading
+from embedcache.common.texts import as_texts
+from embedcache.errors import EmbedcacheError
+from embedcache.heads.head import to_numpy
+from embedcache.prediction.predictions import Answers, Prediction, Predictions
+from embedcache.runs.calibration import probabilities
+from embedcache.runs.folder import Run, load_run, require_keys
+from embedcache.runs.wording import temperature_note
+
+if TYPE_CHECKING:
+    from embedcache.cache import Cache
+    from embedcache.encoder import Encoder
+
+__all__ = ["Answers", "Classifier", "Prediction", "Predictions"]
+
+
+class Classifier:
+    """A frozen encoder and a trained head, or one for each label column. Make one with Classifier.load.
+
+    It may be pickled, and so given to joblib or to another process: what is kept is where run and encoder are, and a
+    digest of the run; both are loaded again, and another run at that place is refused. A deep copy shares the encoder,
+    which nothing changes.
+
+    Attributes:
+        encoder: None where it was loaded to label vectors alone.
+        digest: of the run's content.
+    """
+
+    def __init__(self, run: Run, encoder: Encoder | None, calibrated: bool = False) -> None:
+        self.run, self.encoder, self.calibrated = run, encoder, calibrated
+        self._again: dict[str, Any] = {"device": encoder.device} if encoder is not None else {}
+        self.digest = _content(run)
+        self._temperatures = {column: _temperature(one) if calibrated else 1.0 for column, one in run.columns.items()}
+        self.classes = run.classes
+        self._outputs = [(run.info["pooling"], run.info["layer"])]
+        self._dtype = np.dtype(run.info["dtype"])
+
+    @property
+    def notes(self) -> list[str]:
+        """What to know of its probabilities: where calibration makes those of the test rows worse, by label column."""
+        if not self.calibrated:
+            return []
+        found = {
+            name: temperature_note((one.info.get("evaluation") or {}).get("test"))
+            for name, one in self.run.columns.items()
+        }
+        return [f"column {name!r}: {said}" if len(found) > 1 else said for name, said in found.items() if said]
+
+    def __repr__(self) -> str:
+        return f"Classifier({self.run!r}, encoder {Path(self.run.info['encoder']['source']).name!r})"
+
+    def _repr_html_(self) -> str:
+        return self.run._repr_html_()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        path, source = str(self.run.path.absolute()), None if self.encoder is None else self.encoder.source
+        return _load_again, (
+            type(self),
+            path,
+            self.digest,
+            {"calibrated": self.calibrated, "model": source, "encode": self.encoder is not None, **self._again},
+        )
+
+    def __copy__(self) -> Classifier:
+        new = object.__new__(type(self))
+        new.__dict__.update(self.__dict__)
+        return new
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Classifier:
+        new = self.__copy__()
+        memo[id(self)] = new
+        new.run = copy.deepcopy(self.run, memo)
+        return new
+
+    @classmethod
+    def load(
+        cls,
+        run: str | Path,
+        device: str = "auto",
+        *,
+        model: str | Path | None = None,
+        trust_remote_code: bool = False,
+        calibrated: bool = False,
+        encode: bool = True,
+    ) -> Classifier:
+        """Load a run directory and the encoder that its cache was made with.
+
+        ``model``: the encoder's folder or name, where it is no longer where the cache found it. ``calibrated``: divide
+        the logits by the temperature that was fitted on the validation rows; it changes probabilities, never a label.
+        ``encode``: without it no encoder is loaded, and vectors alone can be labelled, such as those of a cache.
+        Raises EmbedcacheError where the run lacks files or is damaged or has no temperature, or the encoder is gone or
+        is another one.
+        """
+        from embedcache.encoder.encoder import load_again
+        from embedcache.encoder.folder import resolve_device
+
+        loaded, asked = load_run(run), device
+        require_keys(loaded, "encoder", "pooling", "layer", "dtype")
+        device = resolve_device(device)  # here, where no --model would help
+        for one in loaded.columns.values() if calibrated else ():
+            _temperature(one)
+        try:
+            about = loaded.info["encoder"]
+            source, identity = str(model or about["source"]), about["identity"]
+            if not encode:
+                return cls(loaded, None, calibrated)
+            encoder = load_again(source, identity, str(run), device=device, trust_remote_code=trust_remote_code)
+            classifier = cls(loaded, encoder, calibrated)
+            classifier._again = {"device": asked, "trust_remote_code": trust_remote_code}
+            return classifier
+        except EmbedcacheError as error:
+            raise EmbedcacheError(f"{error}; --model FOLDER says where the encoder of {run} is") from None
+
+    def predict(self, texts: Any = None, *, vectors: Any = None, text: str | None = None) -> Predictions:
+        """What the best heads say of each text, or of each vector.
+
+        Long texts are cut to the encoder's max_length, as in extract.
+
+        Args:
+            texts: a text, or any number of them: a list, a column of pandas, polars or Arrow, an array; or a table, of
+                which ``text`` names the column. An array of two dimensions is taken for ``vectors``.
+            vectors: [n, D] instead of texts, such as rows of the cache: ``cache.embeddings("cls")[:5]``.
+
+        Raises:
+            EmbedcacheError: a table without the name of a column; something missing among the texts, or what is none,
+                with its place; vectors of another width, or that are not finite.
+        """
+        known, vectors = self._read(texts, vectors, text)
+        return Predictions(known, self.answers(vectors))
+
+    def predict_proba(
+        self, texts: Any = None, *, vectors: Any = None, text: str | None = None, column: str | None = None
+    ) -> np.ndarray:
+        """Probabilities float64 [n, C] of texts or vectors, given as to ``predict``; columns as in ``classes``.
+
+        ``column``: the label column, where the run has several; None is the first, whose ``classes`` these are.
+
+        Raises:
+            EmbedcacheError: a regression, which has none; see also ``predict``.
+        """
+        names = list(self.run.columns)
+        column = names[0] if column is None else column
+        if column not in names:
+            raise EmbedcacheError(f"{self.run.path} has no label column {column!r}; it has {', '.join(names)}")
+        if self.run.columns[column].best.kind == "regression":
+            raise EmbedcacheError(f"{self.run.path} holds a regression, which has no probabilities: use predict")
+        return self._answer(column, self._read(texts, vectors, text)[1])
+
+    def label(self, texts: Sequence[str], vectors: np.ndarray) -> Predictions:
+        """The label of each text of which the vectors [n, D] are known, such as rows of the cache."""
+        return Predictions(texts, self.answers(vectors))
+
+    def _read(self, texts: Any, vectors: Any, column: str | None) -> tuple[list[str] | None, np.ndarray]:
+        """(texts or None, vectors [n, D])."""
+        if (texts is None) == (vectors is None):
+            raise EmbedcacheError("give texts, or vectors=X [n, D]: one of the two")
+        if vectors is None and not (getattr(texts, "ndim", 0) == 2 and hasattr(texts, "dtype")):
+            known = as_texts(texts, column)
+            return known, self.encode(known)
+        found = to_numpy(texts if vectors is None else vectors)
+        head = self.run.best
+        if found.ndim != 2 or found.shape[1] != head.dim or found.dtype.kind not in "fiu":
+            shape = f"{found.dtype} {list(found.shape)}"
+            raise EmbedcacheError(f"vectors must be numbers [n, {head.dim}], such as this run's cache has, not {shape}")
+        wrong = ~np.isfinite(found).all(axis=1)
+        if wrong.any():
+            raise EmbedcacheError(f"vector {int(wrong.argmax())} holds NaN or infinity: leave it out")
+        return None, found
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        """Vectors [n, D] of texts, of the pooling, layer and dtype of the cache that the head was trained on."""
+        return self.encode_counted(texts)[0]
+
+    def encode_counted(
+        self, texts: Sequence[str], tell: Callable[[np.ndarray], None] | None = None
+    ) -> tuple[np.ndarray, Reading]:
+        """(vectors [n, D], what the encoder reads of the texts); tell hears which rows each batch finished."""
+        if self.encoder is None:
+            raise EmbedcacheError(f"the classifier of {self.run.path} was loaded without its encoder: load it again")
+        tokens = self.encoder.tokenize(texts)
+        (vectors,) = self.encoder.encode_tokens(tokens, self._outputs, tell=tell)
+        return vectors.astype(self._dtype, copy=False), self.encoder.reading(texts, tokens)
+
+    def answers(self, vectors: np.ndarray) -> dict[str, Answers]:
+        """Label column -> what its head says of vectors [n, D], such as rows of the cache."""
+        return {
+            column: Answers(run.best.kind, run.classes, self._answer(column, vectors))
+            for column, run in self.run.columns.items()
+        }
+
+    def _answer(self, column: str, vectors: np.ndarray) -> np.ndarray:
+        """Probabilities float64 [n, C], or the values of a regression, float32 [n, 1]."""
+        head = self.run.columns[column].best
+        outputs = head.logits(vectors)
+        if not np.isfinite(outputs).all():
+            row = int(np.argmin(np.isfinite(outputs).all(axis=1)))
+            raise EmbedcacheError(
+                f"{self.run.path} gives no number for text {row + 1}: its vector is not finite, or the weights of the "
+                "head are far too large; train it again"
+            )
+        if head.kind == "regression":
+            return outputs
+        return probabilities(outputs.astype(np.float64), head.kind, self._temperatures[column])
+
+
+def check_same_encoder(run: Run, cache: Cache) -> None:
+    """Raises EmbedcacheError where a cache's vectors are not of the encoder that the run was trained on."""
+    for one in run.columns.values():
+        about = {"identity": one.info["encoder"]["identity"], "store": cache.encoder["store"]}
+        if differs := differences(cache.encoder, about):
+            raise EmbedcacheError(
+                f"{run.path} was trained on vectors of another encoder than that of {cache.path} ({differs}): use the "
+                "cache that it was trained on, or one of the same encoder"
+            )
+        if one.info["dim"] != cache.dim:
+            raise EmbedcacheError(f"{run.path} reads vectors {one.info['dim']} wide, {cache.path} has {cache.dim}")
+
+
+def _temperature(run: Run) -> float:
+    """Of the best head; a regression needs none."""
+    temperature = run.info.get("best", {}).get("temperature")
+    if run.best.kind != "regression" and not temperature:
+        raise EmbedcacheError(
+            f"{run.path} has no temperature: it was trained without validation rows, or none is best on them; "
+            "leave out --calibrated"
+        )
+    return float(temperature or 1.0)
+
+
+def _content(run: Run) -> str:
+    """SHA-256 of what run.json says of every column, the checksums of its files among it."""
+    said = {column: one.info for column, one in run.columns.items()}
+    return hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _load_again(kind: type[Classifier], run: str, digest: str, options: dict[str, Any]) -> Classifier:
+    """What a pickle of a classifier is: the run at its place, if it is the same still."""
+    if _content(load_run(run)) != digest:
+        raise EmbedcacheError(
+            f"the run at {run} is not the one that this classifier was made of: it was trained again since; load it "
+            "with Classifier.load"
+        )
+    return kind.load(run, **options)

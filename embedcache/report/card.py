@@ -1,0 +1,319 @@
+"""README.md of a run: a model card as Hugging Face has them, of what the run knows and nothing else.
+
+Front matter goes through a YAML library, whatever the data are called; names from the data stand as code, in one line.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from embedcache.common.display import shorten
+from embedcache.common.label_names import visible
+from embedcache.common.reading import percent
+from embedcache.runs.folder import Run, require_keys
+from embedcache.runs.metrics import main_score
+from embedcache.runs.wording import BASELINES as BASELINE_NAMES
+from embedcache.runs.wording import SCORES as NAMES
+from embedcache.runs.wording import in_words, worth_saying
+
+SCORES = {"test_accuracy": "accuracy", "test_macro_f1": "macro F1", "test_r2": "R²"}
+LABELS_SHOWN = 20
+NEEDED = (
+    "label", "encoder", "best", "split", "settings", "embedcache", "created", "recipe", "engine", "train_seconds",
+    "baselines", "cache", "pooling", "layer", "dtype",
+)  # fmt: skip
+SHARED, TAGS = {"library_name": "embedcache", "pipeline_tag": "text-classification"}, ["embedcache", "frozen-encoder"]
+METRICS = {"accuracy": "accuracy", "macro_f1": "f1", "r2": "r_squared", "rmse": "rmse"}  # as the Hub calls them
+BASELINES = {name: long for name, (_, long) in BASELINE_NAMES.items()}
+PURPOSE = {
+    "classification": "choose one of {n:,} classes for a text",
+    "multilabel": "say which of {n:,} labels belong to a text",
+    "regression": "predict a number for a text",
+}
+ENDING = {
+    "classification": """probabilities = logits.softmax(dim=1)
+for text, row in zip(texts, probabilities):
+    print(about["classes"][int(row.argmax())], float(row.max()), text)""",
+    "multilabel": """probabilities = logits.sigmoid()
+for text, row in zip(texts, probabilities):
+    print([label for label, p in zip(about["classes"], row) if p > 0.5], text)""",
+    "regression": """for text, row in zip(texts, logits):
+    print(float(row[0]), text)""",
+}
+CODE = """import json
+
+import torch
+from safetensors import safe_open
+from transformers import AutoModel, AutoTokenizer
+
+encoder = {encoder}  # its name, or the folder where it is
+texts = ["A tender, funny film.", "Two hours of my life that I want back."]
+tokenizer, model = AutoTokenizer.from_pretrained(encoder), AutoModel.from_pretrained(encoder).eval()
+inputs = tokenizer(texts, padding=True, truncation=True, max_length={max_length}, return_tensors="pt")
+with torch.inference_mode():
+    hidden = model(**inputs{more}).{hidden}
+{pooled}
+
+with safe_open("best.safetensors", framework="pt") as file:
+    about = json.loads(file.metadata()["embedcache-head"])
+    weights = {{name: file.get_tensor(name) for name in file.keys()}}
+if "w1" in weights:
+    vectors = torch.relu(vectors @ weights["w1"].T + weights["b1"])
+logits = vectors @ weights["w2"].T + weights["b2"]
+{ending}"""
+ROUNDING = """
+The vectors of the training were computed in {}, these are computed in float32: probabilities differ in the last digits.
+"""
+CALIBRATED = """
+Logits divided by {:.4f}, the temperature that was fitted on the validation rows, give calibrated probabilities
+(`Classifier.load(".", calibrated=True)`).
+"""
+POOLED = {
+    "cls": "vectors = hidden[:, 0]",
+    "mean": 'mask = inputs["attention_mask"].unsqueeze(-1)\nvectors = (hidden * mask).sum(dim=1) / mask.sum(dim=1)',
+}
+
+
+def code_span(text: Any, length: int = 100) -> str:
+    """A text of the data's as Markdown code, in one line, in a table too."""
+    line = shorten(str(text), length).replace("`", "'").replace("|", "\\|").strip()
+    return f"`{line or ' '}`"
+
+
+def encoder_name(source: str) -> str:
+    """A folder of this machine tells others nothing: then its last part."""
+    path = Path(source)
+    return path.name if path.is_absolute() else source
+
+
+def label_list(labels: Sequence[Any]) -> str:
+    """The first twenty as code, and how many more."""
+    hidden = len(labels) - LABELS_SHOWN
+    more = f" and {hidden:,} more" if hidden > 0 else ""
+    return ", ".join(code_span(visible(label)) for label in labels[:LABELS_SHOWN]) + more
+
+
+def make_cards(run: Run) -> list[tuple[Path, str]]:
+    """(place, text) of the card in every folder of a run: one a label column, and one that lists them if several."""
+    require_keys(run, *NEEDED)
+    cards = [(one.path / "README.md", make_card(one)) for one in run.columns.values()]
+    if len(run.columns) < 2:
+        return cards
+    return [(run.path / "README.md", _overview(run)), *cards]
+
+
+def make_card(run: Run) -> str:
+    """The card of one label column. Raises KeyError, TypeError or ValueError where run.json lacks something."""
+    info, kind = run.info, run.best.kind
+    about = info["encoder"]
+    temperature = info["best"].get("temperature")
+    template = resources.files("embedcache").joinpath("card.md").read_text("utf-8")
+    name = encoder_name(str(about["source"]))
+    purpose = PURPOSE[kind].format(n=len(run.classes))
+    title = f"{code_span(info['label'], 60)} of a text"
+    identity = about["identity"]
+    head = "a linear head" if not run.best.spec.hidden else f"a head of {run.best.spec.hidden:,} hidden units"
+    return template.format(
+        front=_front_matter(run, name),
+        title=title[0].upper() + title[1:],
+        what=f"The frozen encoder {code_span(name)} ({info['pooling']} pooling of layer {info['layer']}) and {head}, "
+        f"trained on its vectors to {purpose}. The encoder is not in this folder.",
+        embedcache=info["embedcache"],
+        created=info["created"],
+        purpose=purpose,
+        labels="The number is that of the column " + code_span(info["label"]) + "."
+        if kind == "regression"
+        else f"{'Labels' if kind == 'multilabel' else 'Classes'}: {label_list(run.classes)}.",
+        data=_data(info, kind),
+        training=_training(info),
+        evaluation=_evaluation(info, kind),
+        limitations="\n".join(f"- {line}" for line in _limitations(info, kind, identity["max_length"])),
+        code=_code(run, name, identity["max_length"]),
+        rounding=ROUNDING.format(dtype) if (dtype := identity.get("compute_dtype", "float32")) != "float32" else "",
+        temperature=CALIBRATED.format(temperature) if temperature else "",
+    )
+
+
+def _front_matter(run: Run, encoder: str) -> str:
+
+    info, main = run.info, main_score(run.best.kind)
+    best, second = info["best"], "rmse" if main == "r2" else "macro_f1"
+    document: dict[str, Any] = {**SHARED, "tags": [*TAGS, run.best.kind]}
+    if not Path(str(info["encoder"]["source"])).is_absolute():
+        document["base_model"] = encoder
+    sides = [side for side in ("test", "val") if best.get(f"{side}_{main}") is not None]
+    if sides:
+        dataset = Path(str(info["cache"]["path"])).stem
+        keys = [name for name in (main, second) if best.get(f"{sides[0]}_{name}") is not None]
+        result = {
+            "task": {"type": "text-classification", "name": shorten(str(info["label"]))},
+            "dataset": {
+                "type": re.sub(r"[^A-Za-z0-9._-]+", "-", dataset).strip("-.") or "dataset",
+                "name": shorten(dataset),
+                "split": {"test": "test", "val": "validation"}[sides[0]],
+            },
+            "metrics": [
+                {"type": METRICS[name], "value": round(best[f"{sides[0]}_{name}"], 6), "name": NAMES[name]}
+                for name in keys
+            ],
+        }
+        document["model-index"] = [{"name": shorten(run.path.resolve().name), "results": [result]}]
+    return _front(document)
+
+
+def _data(info: dict[str, Any], kind: str) -> str:
+    split, targets = info["split"], info.get("targets", {})
+    sides = (("train", "training"), ("val", "validation"), ("test", "test"))
+    rows = ", ".join(f"{split[side]:,} {name}" for side, name in sides if split.get(side))
+    folds = (
+        f"; {len(split['folds'])} folds of the training rows in place of validation rows" if split.get("folds") else ""
+    )
+    group = f"; rows with one {code_span(split['group'])} on one side" if split.get("group") else ""
+    said = (
+        f"Column {code_span(info['label'])} of a cache of {info['cache']['rows']:,} rows: {rows} rows{folds}{group}. "
+    )
+    said += "Equal texts never stand on two sides"
+    said += f" ({split['duplicates']:,} duplicates). " if split.get("duplicates") else ". "
+    if split.get("unlabelled"):
+        said += f"{split['unlabelled']:,} rows without a label were left out. "
+    counts = targets.get("train", {}).get("counts")
+    if not counts or kind == "regression":
+        return said.strip()
+    classes = info["classes"]
+    order = sorted(range(len(counts)), key=lambda c: -counts[c])[:LABELS_SHOWN]
+    which = f" (the {LABELS_SHOWN} commonest of {len(classes):,})" if len(classes) > LABELS_SHOWN else ""
+    lines = [[code_span(visible(classes[c])), f"{counts[c]:,}"] for c in order]
+    return f"{said.strip()}\n\nTraining rows of each{which}:\n\n{_table(('', 'rows'), lines)}"
+
+
+def _training(info: dict[str, Any]) -> str:
+    best, settings = info["best"], info["settings"]
+    made = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in best["hyperparameters"].items())
+    trained = len({name.split("/fold-")[0] for name in info["heads"]})
+    said = f"{trained:,} heads were trained in {info['train_seconds']:.1f} s with {info['engine']}"
+    said += f" (recipe {info['recipe']}, batches of {settings['batch_size']}, up to {settings['epochs']} epochs"
+    said += ", features standardised). " if settings.get("standardize") else "). "
+    by = best.get("chosen_by", "loss")
+    score = f"validation {NAMES.get(by, by)}"
+    best_score = (
+        f"{'lowest' if by == 'loss' else 'highest'} {score}"
+        if not info["split"].get("folds")
+        else (f"{'lowest' if by == 'loss' else 'highest'} mean {score} over the folds")
+    )
+    chosen = (
+        f"The {best_score} chose this one" if best.get("val_loss") is not None else "The lowest training loss chose it"
+    )
+    again = "; then it was trained again on all folds" if info["split"].get("folds") else ""
+    return f"{said}{chosen}{again}: {made}. Its weights are those of epoch {best['best_epoch']}."
+
+
+def _evaluation(info: dict[str, Any], kind: str) -> str:
+    main = main_score(kind)
+    second = "rmse" if main == "r2" else "macro_f1"
+    best, evaluation = info["best"], info.get("evaluation") or {}
+    scored = {"this head": best} | {BASELINES.get(name, name): one for name, one in info["baselines"].items()}
+    keys = [f"{side}_{name}" for side in ("val", "test") for name in (main, second)]
+    keys = [key for key in keys if any(one.get(key) is not None for one in scored.values())]
+    if not keys:
+        return "There were neither validation nor test rows: nothing is known of how good it is."
+    titles = ["", *(f"{key.split('_')[0]} {NAMES[key.split('_', 1)[1]]}" for key in keys)]
+    lines = [
+        [name, *("-" if one.get(key) is None else f"{one[key]:.4f}" for key in keys)] for name, one in scored.items()
+    ]
+    interval = best.get(f"test_{main}_interval")
+    said = ""
+    if interval:
+        rows = (evaluation.get("test") or {}).get("rows")
+        groups = f" of {best['test_groups']:,} groups" if best.get("test_groups") else ""
+        of = f" ({rows:,} rows{groups})" if rows else ""
+        said = f"\n\nThe 95% interval of the test {NAMES[main]}{of} is {interval[0]:.3f} to {interval[1]:.3f}"
+        f1 = best.get("test_macro_f1_interval")
+        said += f", of the macro F1 {f1[0]:.3f} to {f1[1]:.3f}." if f1 else "."
+    for one in worth_saying(best, info.get("comparisons", [])):
+        said += f" It is {in_words(one, long=True)}."
+    found = evaluation.get("test") or evaluation.get("val")
+    if not found or kind == "regression":
+        return _table(titles, lines) + said
+    calibration = found["calibration"]["ece"]
+    said += f"{' ' if said else chr(10) * 2}Expected calibration error: {calibration:.3f}"
+    scaled = found.get("calibration_scaled")
+    said += f", {scaled['ece']:.3f} with the temperature." if scaled else "."
+    some = sorted(found["per_class"], key=lambda one: -one["support"])[:LABELS_SHOWN]
+    per_class = [
+        [
+            code_span(visible(one["label"])),
+            *(f"{one[key]:.3f}" for key in ("precision", "recall", "f1")),
+            str(one["support"]),
+        ]
+        for one in some
+    ]
+    return f"{_table(titles, lines)}{said}\n\n{_table(('', 'precision', 'recall', 'F1', 'rows'), per_class)}"
+
+
+def _limitations(info: dict[str, Any], kind: str, max_length: int) -> Iterable[str]:
+    yield f"Texts are cut to {max_length:,} tokens; what stands after them is not read{_lost(info.get('reading'))}."
+    if kind == "classification":
+        yield "Every text gets one of the classes, also a text that belongs to none of them."
+    if not info["split"].get("test"):
+        yield "There were no test rows: the scores are of rows that also chose the head, and flatter it."
+    yield "The scores hold for texts like those of the split; other sources, times and languages were not measured."
+    yield "What the encoder's licence and its own card say holds here too."
+    for note in info.get("notes", []):
+        yield f"{shorten(str(note), 400).replace('<', '&lt;').replace('`', chr(39))}."
+
+
+def _lost(reading: dict[str, Any] | None) -> str:
+    """How much that was of the cache's texts; runs of older versions do not say."""
+    if not reading or not reading["counted"]:
+        return ""
+    if not reading["truncated"]:
+        return " (no text of the cache was longer)"
+    cut = f"{reading['truncated']:,} of the {reading['texts']:,} texts of the cache were longer"
+    return f" ({cut}, which lost {percent(reading['lost_share'])} of all tokens)"
+
+
+def _code(run: Run, encoder: str, max_length: int) -> str:
+    """The same model in plain PyTorch, transformers and safetensors."""
+    layer, rounds = int(run.info["layer"]), run.info["dtype"] == "float16"
+    pooled = POOLED[run.info["pooling"]]
+    return CODE.format(
+        encoder=json.dumps(encoder, ensure_ascii=not encoder.isprintable()),
+        max_length=max_length,
+        more="" if layer == -1 else ", output_hidden_states=True",
+        hidden="last_hidden_state" if layer == -1 else f"hidden_states[{layer}]",
+        pooled=pooled + ("\nvectors = vectors.half().float()  # as the cache rounds them" if rounds else ""),
+        ending=ENDING[run.best.kind],
+    )
+
+
+def _table(titles: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    head = f"| {' | '.join(titles)} |\n|---|{'---:|' * (len(titles) - 1)}"
+    return "\n".join([head, *(f"| {' | '.join(line)} |" for line in lines)])
+
+
+def _front(document: dict[str, Any]) -> str:
+    import yaml
+
+    return f"---\n{yaml.safe_dump(document, allow_unicode=True, sort_keys=False, width=100)}---\n"
+
+
+def _overview(run: Run) -> str:
+    """Of several label columns: their scores, and where each one's card is."""
+    lines = []
+    for name, one in run.columns.items():
+        main, best = main_score(one.best.kind), one.info["best"]
+        sides = [side for side in ("test", "val") if best.get(f"{side}_{main}") is not None]
+        found = f"{sides[0]} {NAMES[main]} {best[f'{sides[0]}_{main}']:.4f}" if sides else "-"
+        lines.append([code_span(name), one.best.kind, found, code_span(f"{one.path.name}/README.md", 1000)])
+    source = code_span(encoder_name(str(run.info["encoder"]["source"])))
+    return (
+        f"{_front({**SHARED, 'tags': TAGS})}\n# Heads for {len(run.columns)} label columns\n\n"
+        f"On the vectors of the frozen encoder {source}, made by embedcache {run.info['embedcache']} on "
+        f"{run.info['created']}. Each column has a folder of its own, with a card.\n\n"
+        f"{_table(('column', 'task', 'score', 'card'), lines)}\n"
+    )

@@ -1,0 +1,298 @@
+"""One label column of a run: its rows, what its heads learn, and what is reported and written of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from embedcache.cache import Cache
+from embedcache.cache.strings import first_rows
+from embedcache.common.times import Times
+from embedcache.errors import EmbedcacheError
+from embedcache.heads.head import TrainedHead
+from embedcache.heads.kinds import Tasks, task_of
+from embedcache.heads.spec import HeadSpec
+from embedcache.heads.task import Task
+from embedcache.runs.baselines import Baseline, Rows, run_baselines
+from embedcache.runs.comparisons import compare, compared_by
+from embedcache.runs.data import check_vectors, load_data, make_task
+from embedcache.runs.leaderboard import Entry, make_leaderboard, predict_rows, seed_spread
+from embedcache.runs.metrics import MEASURED, Evaluation, decide, evaluate, main_score, number
+from embedcache.runs.mistakes import Judged, describe_targets, find_mistakes, find_thresholds, value_pairs
+from embedcache.runs.notes import column_notes
+from embedcache.runs.predictions import Predictions
+from embedcache.runs.recipes import Recipe
+from embedcache.runs.resume import task_digest
+from embedcache.runs.sides import Dealing, deal
+from embedcache.runs.split import SIDES, Split, make_folds, rows_digest
+
+CHOICES = ("loss", "accuracy", "macro_f1", "r2")
+TOP = 10  # rows of the leaderboard in a report; leaderboard.csv has all
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What was asked for, the same for every label column."""
+
+    recipe: str
+    settings: Recipe
+    specs: list[HeadSpec]
+    task: Tasks
+    pooling: str | None
+    layer: int
+    group: str | None
+    folds: int | None
+    dealing: Dealing
+    choose: str  # loss, accuracy, macro_f1 or r2
+    automatic: str = ""  # what was chosen for the data, in words
+
+    @property
+    def class_weight(self) -> str:
+        """Of the one validation loss by which all heads are compared: weighted only where every head is trained so."""
+        return "balanced" if all(spec.class_weight == "balanced" for spec in self.specs) else "none"
+
+
+@dataclass
+class ColumnReport:
+    """What became of one label column. Scores are None where a side is empty."""
+
+    label: str
+    kind: str  # classification, multilabel or regression
+    classes: list[str]
+    split: dict[str, Any]  # rows of each side, what was special, how it was dealt: see docs/splits.md
+    best: dict[str, Any]  # name, hyperparameters, epochs, scores on val and test
+    evaluation: dict[str, dict[str, Any] | None]  # of the best head on val and test: metrics.Evaluation
+    baselines: dict[str, dict[str, Any]]
+    comparisons: list[dict[str, Any]]  # the best head less each baseline: comparisons.compare
+    leaderboard: list[dict[str, Any]]  # the first ten
+    spread: list[dict[str, Any]]  # what the seed alone changes: leaderboard.Spread
+    notes: list[str]
+
+
+class Column:
+    """One label column, ready to be trained. Raises EmbedcacheError for data that cannot do.
+
+    Attributes: data; split; sides, what is trained and validated on: the split itself, or its folds; tasks, one a side.
+    """
+
+    def __init__(self, cache: Cache, label: str | None, plan: Plan, x: np.ndarray | None = None) -> None:
+        self.cache, self.plan = cache, plan
+        task = task_of(plan.task, label or "")
+        self.data = load_data(cache, label, plan.pooling, plan.layer, plan.group, task)
+        if x is not None:
+            self.data.x = x  # one matrix for all columns
+        settings = plan.settings
+        self.split, self._dealt = deal(cache, self.data, plan.dealing, settings.val, settings.test)
+        for side in (self.split.train, self.split.val, self.split.test):
+            check_vectors(cache, self.data, side)
+        self.sides = self._folds() if plan.folds else [self.split]
+        self.tasks = [self.task(side) for side in self.sides]
+
+    @property
+    def label(self) -> str:
+        return self.data.label
+
+    @property
+    def kind(self) -> str:
+        return self.data.kind
+
+    @property
+    def choose(self) -> str:
+        """What chooses among this column's heads: the loss where the choice is for columns of another kind."""
+        return self.plan.choose if self.plan.choose in MEASURED[self.kind] else "loss"
+
+    @property
+    def compared_by(self) -> str:
+        """The metric in which a head must beat the baselines."""
+        return compared_by(self.kind, self.choose, self.plan.class_weight == "balanced")
+
+    def task(self, side: Split) -> Task:
+        return make_task(self.data, side, self.plan.settings.standardize, self.plan.class_weight)
+
+    def _folds(self) -> list[Split]:
+        codes, classes = np.full_like(self.data.codes, -1), self.kind == "classification"
+        codes[self.split.train] = self.data.codes[self.split.train]
+        return make_folds(codes, self.cache.hashes, self.data.keys, folds=self.plan.folds or 0, stratify=classes)
+
+    def digests(self) -> list[str]:
+        """What each task is known by when heads are looked for that need no second training."""
+        data = self.data
+        about = {
+            "cache": self.cache.fingerprint,
+            "pooling": data.pooling,
+            "layer": data.layer,
+            "label": data.label,
+            "classes": data.classes,
+        }
+        return [task_digest(task, self.cache.hashes, about) for task in self.tasks]
+
+    def rank(self, heads: Sequence[TrainedHead]) -> list[Entry]:
+        """The trained heads, one for every combination and task, best first. Raises EmbedcacheError without any."""
+        for head in heads:
+            head.classes = self.data.classes
+        entries = make_leaderboard(heads, self.tasks, self.choose)
+        if entries[0].status != "ok":
+            raise EmbedcacheError(
+                f"every head of {self.label!r} diverged (the loss exploded), {len(entries):,} in all: give a lower --lr"
+            )
+        return entries
+
+    def report(
+        self, entries: Sequence[Entry], best: TrainedHead, judged: dict[str, Judged], times: Times
+    ) -> ColumnReport:
+        """Score the best head, the baselines beside it. judged: of this column's."""
+        data, winner = self.data, entries[0]
+        val = winner.evaluation
+        with times.of("evaluation"):
+            test = self._test(judged, val.temperature if val else None)
+        with times.of("baselines"):
+            baselines = run_baselines(self._rows())
+        with times.of("evaluation"):
+            comparisons = self._compare(judged, baselines)
+        report = ColumnReport(
+            label=data.label,
+            kind=self.kind,
+            classes=data.classes,
+            split=self._split_report(),
+            best=self._best_report(winner, best, val, test),
+            evaluation={"val": val.to_dict() if val else None, "test": test.to_dict() if test else None},
+            baselines={name: one.scores for name, one in baselines.items()},
+            comparisons=comparisons,
+            leaderboard=[entry.row(i + 1) for i, entry in enumerate(entries[:TOP])],
+            spread=[asdict(one) for one in seed_spread(entries)],
+            notes=[],
+        )
+        report.notes = column_notes(self, entries, report, judged)
+        return report
+
+    def _rows(self) -> Rows:
+        """What the baselines learn from: what the heads learn from."""
+        data, plan = self.data, self.plan
+        folds = self.sides if plan.folds else ()
+        balanced = plan.class_weight == "balanced"
+        every = (self.cache.texts, data.x, data.y, self.split, self.kind, folds, balanced, self.choose)
+        return Rows(*every, standardize=plan.settings.standardize)
+
+    def _compare(self, judged: dict[str, Judged], baselines: dict[str, Baseline]) -> list[dict[str, Any]]:
+        """On the test rows, where there are any, else on the validation rows."""
+        side = "test" if "test" in judged else "val"
+        if side not in judged:
+            return []
+        one = judged[side]
+        return compare(side, one.y, decide(one.outputs, self.kind), baselines, self.kind, self._groups(one.rows))
+
+    def _groups(self, rows: np.ndarray) -> np.ndarray | None:
+        """int64 [n]: equal for rows of one group; None without --group."""
+        return None if self.data.keys is None else first_rows(np.ascontiguousarray(self.data.keys[rows]))
+
+    def _test(self, judged: dict[str, Judged], temperature: float | None) -> Evaluation | None:
+        """Of the best head, the one time that the test rows are looked at."""
+        if "test" not in judged:
+            return None
+        data, one = self.data, judged["test"]
+        groups = self._groups(one.rows)
+        return evaluate(
+            one.y, one.outputs, data.classes, data.kind, temperature=temperature, interval=True, groups=groups
+        )
+
+    def examples(self, judged: dict[str, Judged]) -> dict[str, Any]:
+        """What run.json keeps of single rows, of "test" and "val" (folds: by the head that did not learn from the row).
+
+        targets: examples.describe_targets of each side; mistakes; a regression's pairs; the labels' thresholds.
+        """
+        data = self.data
+        sides = {side: data.y[getattr(self.split, side)] for side in SIDES}
+        found: dict[str, Any] = {"targets": {side: describe_targets(y, data.kind) for side, y in sides.items()}}
+        found["mistakes"] = {
+            side: find_mistakes(one, data.classes, data.kind, self.cache.hashes) for side, one in judged.items()
+        }
+        if data.kind == "regression":
+            found["pairs"] = {side: value_pairs(one) for side, one in judged.items()}
+        if data.kind == "multilabel" and "val" in judged:
+            found["thresholds"] = find_thresholds(judged["val"], judged.get("test"), data.classes)
+        return found
+
+    def judged(self, winner: Entry, best: TrainedHead) -> dict[str, Judged]:
+        """The sides that have rows."""
+        x, y, test = self.data.x, self.data.y, self.split.test
+        parts = [(head, side.val) for head, side in zip(winner.heads, self.sides, strict=True) if len(side.val)]
+        judged = {}
+        if parts:
+            rows = np.concatenate([rows for _, rows in parts])
+            outputs = np.concatenate([predict_rows([head], x, rows)[0] for head, rows in parts])
+            judged["val"] = Judged(rows, y[rows], outputs)
+        if len(test):
+            judged["test"] = Judged(test, y[test], predict_rows([best], x, test)[0])
+        return judged
+
+    def predictions(self, judged: dict[str, Judged]) -> Predictions:
+        """What predictions.parquet holds."""
+        data, classes = self.data, len(self.data.classes)
+        rows = [np.zeros(0, np.int64), *(one.rows for one in judged.values())]
+        outputs = [np.zeros((0, classes), np.float32), *(one.outputs for one in judged.values())]
+        fold = np.full(sum(map(len, rows)), -1)
+        if self.plan.folds and "val" in judged:  # the first in judged
+            fold[: len(judged["val"].rows)] = np.repeat(np.arange(len(self.sides)), [len(s.val) for s in self.sides])
+        side = self.split.codes(self.cache.rows)
+        ids, hashes = self.cache.ids, self.cache.hashes
+        every = (data.kind, data.classes, side, hashes, ids, data.y, np.concatenate(rows), np.concatenate(outputs))
+        return Predictions(*every, fold, data.groups, data.keys)
+
+    def _split_report(self) -> dict[str, Any]:
+        split = self.split
+        counts = ("unlabelled", "duplicates", "conflicts", "left_out", "unsided")
+        report: dict[str, Any] = {side: len(getattr(split, side)) for side in SIDES}
+        report |= {count: getattr(split, count) for count in counts}
+        folds = [{"train": len(side.train), "val": len(side.val)} for side in self.sides] if self.plan.folds else None
+        return {**report, "group": self.plan.group, "folds": folds, **self._dealt}
+
+    def _best_report(
+        self, winner: Entry, best: TrainedHead, val: Evaluation | None, test: Evaluation | None
+    ) -> dict[str, Any]:
+        main = main_score(self.kind)
+        scores: dict[str, Any] = dict.fromkeys(("val_loss", "val_accuracy", "val_macro_f1", "test_accuracy"))
+        scores |= {"val_loss": number(winner.scores["val_loss"]), f"val_{main}": number(winner.scores[f"val_{main}"])}
+        scores |= {f"test_{main}": test and number(test.scores[main])}
+        for name in MEASURED[self.kind]:
+            interval = test.intervals[name] if test else None
+            scores[f"test_{name}_interval"] = None if interval is None else list(interval)
+        groups = self._groups(self.split.test)
+        scores["test_groups"] = None if groups is None else len(np.unique(groups))
+        if self.kind == "regression":
+            scores |= {"val_rmse": val and val.scores["rmse"], "test_rmse": test and test.scores["rmse"]}
+        else:
+            scores["val_macro_f1"] = number(winner.scores["val_macro_f1"])
+            scores |= {f"test_{name}": test and test.scores[name] for name in ("loss", "macro_f1")}
+        return {
+            "name": winner.name,
+            "hyperparameters": best.spec.to_dict(),
+            "best_epoch": best.best_epoch,
+            "epochs_run": best.epochs_run,
+            "chosen_by": self.choose,
+            "compared_by": self.compared_by,
+            **scores,
+            "temperature": val and val.temperature,
+        }
+
+    def about(self, report: ColumnReport) -> dict[str, Any]:
+        """What run.json says of this column."""
+        digests = {side: rows_digest(getattr(self.split, side)) for side in SIDES}
+        return {
+            "dim": self.data.x.shape[1],
+            "dtype": str(self.data.x.dtype),
+            "pooling": self.data.pooling,
+            "layer": self.data.layer,
+            "label": self.data.label,
+            "kind": self.kind,
+            "classes": self.data.classes,
+            "split": {**report.split, "digests": digests},
+            "best": report.best,
+            "evaluation": report.evaluation,
+            "baselines": report.baselines,
+            "comparisons": report.comparisons,
+            "spread": report.spread,
+            "notes": report.notes,
+        }

@@ -1,0 +1,287 @@
+"""What a run learns from: the cached matrix, the targets of one column, the groups, and tasks made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from embedcache.cache import Cache
+from embedcache.cache.labels import label_counts, unlabelled
+from embedcache.cache.strings import first_rows, hash_texts
+from embedcache.errors import EmbedcacheError
+from embedcache.heads.kinds import read_tasks, task_of
+from embedcache.heads.targets import class_weights
+from embedcache.heads.task import CHUNK_ROWS, Task, View, finite, standardize_stats
+from embedcache.runs.split import Split
+from embedcache.tables.decimals import has_decimal_commas, point
+from embedcache.tables.rows import MISSING_LABELS
+
+MAX_CLASSES = 5000
+OTHERS = "; where only some columns are numbers, --task COLUMN=regression names them"
+LARGEST = float(np.finfo(np.float32).max)
+
+
+@dataclass
+class Data:
+    """What one column says about the rows of a cache.
+
+    Attributes:
+        x: [N, D] float16 or float32, the cache's memory map.
+        y: classification: int32 [N], class codes, -1 without a label. multilabel: float32 [N, C], 1 where the row has
+            the label, else 0, all -1 without labels. regression: float32 [N, 1], NaN without a value.
+        classes: the name of each output: classes, labels, or for a regression the column itself.
+        groups: int64 [N], -1 without a group; or None.
+        keys: uint8 [N, 16], equal for rows that stay on one side of a split: the hash of the group, of the text where
+            there is no group; None without a group column.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    classes: list[str]
+    groups: np.ndarray | None
+    label: str
+    pooling: str
+    layer: int
+    kind: str = "classification"
+    keys: np.ndarray | None = None
+
+    @property
+    def labelled(self) -> np.ndarray:
+        """bool [N]: the rows that can be learnt from."""
+        first = self.y if self.y.ndim == 1 else self.y[:, 0]
+        return np.asarray(~np.isnan(first) if self.kind == "regression" else first >= 0)
+
+    @cached_property
+    def codes(self) -> np.ndarray:
+        """int [N]: the same number for the same target, -1 without one; of a classification the class codes."""
+        if self.kind == "classification":
+            return self.y
+        targets = np.packbits(self.y > 0, axis=1) if self.kind == "multilabel" else self.y
+        codes = first_rows(hash_texts([target.tobytes() for target in targets]))
+        codes[~self.labelled] = -1
+        return codes
+
+
+def load_data(
+    cache: Cache, label: str | None, pooling: str | None, layer: int, group: str | None, task: str = "auto"
+) -> Data:
+    """Choose column and vectors. Raises EmbedcacheError for names that are not there or targets without sense.
+
+    label None: "label", or the only column. pooling None: "cls", or the only one stored. task "auto": multilabel where
+    the column holds lists, else classification. A regression also takes a kept column. Classes without a row go.
+    """
+    task = task_of(read_tasks(task), label or "")
+    label = target_column(cache, label, task)
+    y, classes, kind = _targets(cache, label, task)
+    pooling = pooling or ("cls" if "cls" in cache.poolings else cache.poolings[0])
+    groups = keys = None
+    if group is not None:
+        groups, names = _group_codes(cache, group, label)
+        values = hash_texts([name.encode("utf-8", "surrogatepass") for name in [*names, ""]])  # the last is code -1's
+        keys = np.where(groups[:, None] >= 0, values[groups], cache.hashes)
+    return Data(cache.embeddings(pooling, layer), y, classes, groups, label, pooling, layer, kind, keys)
+
+
+def check_vectors(cache: Cache, data: Data, rows: np.ndarray) -> None:
+    """Raise EmbedcacheError, by row, where a vector is not finite: extract writes none, the file was changed since."""
+    for start in range(0, len(rows), CHUNK_ROWS):
+        part = rows[start : start + CHUNK_ROWS]
+        if not finite(data.x[part]):
+            row = part[~np.isfinite(data.x[part]).all(axis=1)][0]
+            raise EmbedcacheError(
+                f"row {row} of {cache.path}, counted from 0, has a vector ({data.pooling}) with NaN or infinity in it, "
+                "as extract never writes: extract into a new file"
+            )
+
+
+def make_task(data: Data, side: Split, standardize: bool, class_weight: str) -> Task:
+    """The rows of a split as a task; x is read where it lies.
+
+    The targets of a regression become (value - mean) / std, by mean and spread of the training rows. Raises
+    EmbedcacheError where these are all equal.
+    """
+    mean, inv_std = standardize_stats(data.x, side.train) if standardize else (None, None)
+    weight = class_weights(class_weight, data.y[side.train], data.classes, data.kind)
+    y, target_mean, target_std = data.y, None, None
+    if data.kind == "regression":
+        values = y[side.train].astype(np.float64)
+        target_mean, target_std = values.mean(axis=0), values.std(axis=0)
+        if not target_std > 0:
+            raise EmbedcacheError(
+                f"all {len(values):,} training rows have the same {data.label!r}, {values[0, 0]:g}: there is "
+                "nothing to learn; add labelled rows"
+            )
+        y = ((y - target_mean) / target_std).astype(np.float32)
+    train, val = View(data.x, y, side.train), View(data.x, y, side.val)
+    task = Task(train, val if len(side.val) else None, len(data.classes), mean, inv_std, weight, data.kind)
+    task.target_mean, task.target_std = target_mean, target_std
+    return task
+
+
+def target_column(cache: Cache, label: str | None, task: str = "auto") -> str:
+    """The label column of that name; None: "label", or the only one. Raises EmbedcacheError for none to learn."""
+    labels, kept = cache.labels_names, cache.column_names
+    if label is None:
+        if "label" in labels:
+            return "label"
+        if len(labels) == 1:
+            return labels[0]
+        if not labels and (task != "regression" or not kept):
+            how = "--keep COLUMN" if task == "regression" else "--label COLUMN"
+            raise EmbedcacheError(f"{cache.path} has no label column: run extract again with {how}")
+        known = f"the label columns {', '.join(labels)}" if labels else f"the kept columns {', '.join(kept)}"
+        both = f", or train for all of them: --label {','.join(labels)}" if labels else ""
+        raise EmbedcacheError(f"{cache.path} has {known}: choose one with --label{both}")
+    if label in labels or (task == "regression" and label in kept):
+        return label
+    if label in kept:
+        raise EmbedcacheError(
+            f"{label!r} is a kept column of {cache.path}, not a label column: --task {label}=regression learns its "
+            f"numbers, extract with --label {label} makes it classes"
+        )
+    known = ", ".join([*labels, *kept] if task == "regression" else labels)
+    raise EmbedcacheError(
+        f"{cache.path} has no {'label ' if task != 'regression' else ''}column {label!r}; it has {known}"
+    )
+
+
+def _targets(cache: Cache, label: str, task: str) -> tuple[np.ndarray, list[str], str]:
+    """(y, classes, kind), as Data has them."""
+    lists = label in cache.labels_names and cache.label_kind(label) == "multilabel"
+    if task == "regression":
+        if lists:
+            raise EmbedcacheError(
+                f"--task regression: column {label!r} holds lists, and one number a row is needed{OTHERS}"
+            )
+        return _values(cache, label), [label], task
+    if lists:
+        if task == "classification":
+            raise EmbedcacheError(
+                f"--task classification: column {label!r} holds lists: leave --task out and each label is learnt by "
+                "itself, or extract a column with one label a row"
+            )
+        return (*_label_matrix(cache, label), "multilabel")
+    if task == "multilabel":
+        raise EmbedcacheError(
+            f"--task multilabel: column {label!r} holds one label a row: leave --task out, or extract a column "
+            'of lists (in a CSV as JSON: ["a", "b"])'
+        )
+    return (*_class_codes(cache, label), "classification")
+
+
+def _class_codes(cache: Cache, label: str) -> tuple[np.ndarray, list[str]]:
+    codes, names = cache.labels(label)
+    used = np.unique(codes[codes >= 0])
+    if not len(used):
+        raise _no_labels(cache, label)
+    if len(used) == 1:
+        raise EmbedcacheError(
+            f"column {label!r} of {cache.path} holds one class, {names[used[0]]!r}: a head needs two or more; "
+            "is it the label?"
+        )
+    labelled = int((codes >= 0).sum())
+    if len(used) > MAX_CLASSES or (len(used) > 20 and len(used) > labelled / 2):
+        raise EmbedcacheError(
+            f"column {label!r} has {len(used):,} different values in {labelled:,} rows: is it the label? "
+            f"{_others(cache, label)}; --task {label}=regression predicts numbers"
+        )
+    renumber = np.full(len(names) + 1, -1, np.int32)  # its last entry is for code -1
+    renumber[used] = np.arange(len(used))
+    return renumber[codes], [names[i] for i in used]
+
+
+def _label_matrix(cache: Cache, label: str) -> tuple[np.ndarray, list[str]]:
+    codes, names = cache.labels(label)
+    labelled = int((~unlabelled(codes)).sum())
+    counts = label_counts(codes, len(names))
+    used = np.flatnonzero(counts)
+    if not len(used):
+        raise _no_labels(cache, label)
+    if (counts[used] == labelled).all():
+        raise EmbedcacheError(
+            f"column {label!r} of {cache.path} holds the same list in all {labelled:,} labelled rows: there is "
+            "nothing to learn; is it the label?"
+        )
+    if len(used) > MAX_CLASSES:
+        raise EmbedcacheError(
+            f"the lists of column {label!r} hold {len(used):,} different labels, and a head learns {MAX_CLASSES:,} at "
+            "most: leave the rarest out"
+        )
+    return codes[:, used].astype(np.float32), [names[i] for i in used]
+
+
+def _values(cache: Cache, label: str) -> np.ndarray:
+    """float32 [N, 1], NaN where a cell is blank."""
+    cells = _cells(cache, label)
+    values = _numbers(cells)
+    given_cells = (text for text in cells if text.strip() not in MISSING_LABELS)
+    if np.isinf(values).any() and has_decimal_commas(given_cells, label):
+        values = _numbers([point(text) for text in cells])
+    if np.isinf(values).any():
+        row = int(np.isinf(values).argmax())
+        cell = cells[row]
+        raise EmbedcacheError(
+            f"--task regression: row {row:,} of {cache.path}, counted from 0, has {cell[:40]!r} in column {label!r}, "
+            f"which is no finite number: correct it, or leave it blank{OTHERS}"
+        )
+    given = values[~np.isnan(values)].astype(np.float32)
+    if not len(given):
+        raise _no_labels(cache, label)
+    if (given == given[0]).all():
+        raise EmbedcacheError(
+            f"column {label!r} of {cache.path} holds {given[0]:g} in all {len(given):,} rows that have a value: "
+            "there is nothing to predict"
+        )
+    return values.astype(np.float32)[:, None]
+
+
+def _numbers(cells: Sequence[str]) -> np.ndarray:
+    """float64, NaN where a cell is blank, infinity where it is no number."""
+    return np.array([np.nan if text.strip() in MISSING_LABELS else _number(text) for text in cells], np.float64)
+
+
+def _cells(cache: Cache, label: str) -> Sequence[str]:
+    if label not in cache.labels_names:
+        return cache.column(label)
+    codes, names = cache.labels(label)
+    names = [*names, ""]  # its last entry is for code -1
+    return [names[code] for code in codes.tolist()]
+
+
+def _number(text: str) -> float:
+    """Infinity for what is no number, or too large for float32."""
+    try:
+        number = float("inf" if "_" in text else text)  # to Python 1_000 is a number, to people it is not
+    except ValueError:
+        return np.inf
+    return number if abs(number) <= LARGEST else np.inf
+
+
+def _no_labels(cache: Cache, label: str) -> EmbedcacheError:
+    return EmbedcacheError(f"no row of {cache.path} has a label in column {label!r}: there is nothing to learn from")
+
+
+def _others(cache: Cache, label: str) -> str:
+    others = [name for name in cache.labels_names if name != label]
+    return f"--label names another: {', '.join(others)}" if others else "extract with another --label column"
+
+
+def _group_codes(cache: Cache, group: str, label: str) -> tuple[np.ndarray, list[str]]:
+    """(int64 [N], one number per value of the column, -1 where it is blank; the values)."""
+    if group == label:
+        raise EmbedcacheError(f"--group {group}: that is the label itself; group by a column such as author or film")
+    if group in cache.labels_names:
+        codes, names = cache.labels(group)
+        if codes.ndim == 2:
+            raise EmbedcacheError(f"--group {group}: that column holds lists; group by one with a single value a row")
+        return codes.astype(np.int64), list(names)
+    if group not in cache.column_names:
+        known: Sequence[str] = [*cache.column_names, *(name for name in cache.labels_names if name != label)]
+        there = f"it has {', '.join(known)}" if known else f"run extract again with --keep {group}"
+        raise EmbedcacheError(f"--group {group}: {cache.path} keeps no such column; {there}")
+    number: dict[str, int] = {"": -1}
+    codes = np.array([number.setdefault(v.strip(), len(number) - 1) for v in cache.column(group)], np.int64)
+    return codes, list(number)[1:]

@@ -1,0 +1,385 @@
+"""The job of train-head: a cache in, a run directory out. All heads of all label columns are trained in one bank."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from embedcache import __version__
+from embedcache.cache import Cache, open_cache
+from embedcache.cache.notes import data_notes
+from embedcache.cache.strings import first_rows
+from embedcache.cache.tokens import reading_of
+from embedcache.common.reading import Reading
+from embedcache.common.times import Times
+from embedcache.errors import EmbedcacheError
+from embedcache.heads.head import TrainedHead
+from embedcache.heads.kinds import Tasks, columns_of, read_tasks, spelled, task_of
+from embedcache.runs.automatic import Automatic, settle
+from embedcache.runs.column import CHOICES, Column, ColumnReport, Plan
+from embedcache.runs.data import Data, load_data, target_column
+from embedcache.runs.folder import Contents, check_target, run_lock, write_columns, write_run
+from embedcache.runs.leaderboard import Entry, evaluations, history_rows
+from embedcache.runs.predictions import Predictions
+from embedcache.runs.recipes import Recipe, make_recipe
+from embedcache.runs.resume import remove_unfinished, save_unfinished
+from embedcache.runs.sides import Dealing, check_dealing, group_column
+from embedcache.runs.split import check_shares
+from embedcache.runs.sweep import Range
+from embedcache.runs.trainer import Bank, InterruptedTraining, Options, Progress, Trainer
+
+__all__ = ["HeadReport", "InterruptedTraining", "train_head"]
+
+PACKAGES = ("numpy", "scikit-learn", "torch", "safetensors", "h5py")
+
+Values = Sequence[Any] | Range | float | str | None
+
+
+@dataclass
+class HeadReport(ColumnReport):
+    """What train_head did; to_dict() is what --json prints. The inherited fields are those of the first column."""
+
+    run: str
+    heads: int  # combinations of settings, summed over the columns
+    kept: int  # of the trained heads, folds counted, those that --resume found
+    engine: str
+    train_seconds: float  # the training alone
+    head_rows_per_second: float  # training rows x epochs, summed over the heads trained now, by train_seconds
+    pooling: str
+    layer: int
+    recipe: str
+    seconds: float  # everything
+    columns: dict[str, ColumnReport]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON types, without NaN."""
+        return asdict(self)
+
+
+def train_head(
+    cache: str | Path,
+    run: str | Path,
+    *,
+    label: str | Sequence[str] | None = None,
+    task: str | Mapping[str, str] = "auto",
+    recipe: str = "default",
+    hidden: Values = None,
+    lr: Values = None,
+    dropout: Values = None,
+    weight_decay: Values = None,
+    label_smoothing: Values = None,
+    schedule: Values = None,
+    warmup: Values = None,
+    class_weight: Values = None,
+    seed: Values = None,
+    random: int | None = None,
+    batch_size: int | None = None,
+    epochs: int | None = None,
+    val: float | None = None,
+    test: float | None = None,
+    folds: int | None = None,
+    group: str | None = None,
+    split: int | None = None,
+    split_column: str | None = None,
+    same_split: str | Path | None = None,
+    choose: str = "loss",
+    standardize: bool | None = None,
+    early_stop: int | None = None,
+    pooling: str | None = None,
+    layer: int = -1,
+    engine: str = "auto",
+    device: str = "auto",
+    compute: str = "auto",
+    threads: int | None = None,
+    resume: bool = False,
+    progress: Progress | None = None,
+    tell: Callable[[str], None] | None = None,
+) -> HeadReport:
+    """Train a head for every combination of the settings from hidden to seed, and write the folder ``run``.
+
+    None takes the recipe's value. ``label``: label columns (None: "label", or the only one); each has its own split,
+    and all their heads are trained in one bank. ``task``: "auto" (multilabel where a column holds lists, else
+    classification) or one kind for all columns; or kinds by column, like {"stars": "regression"}, "auto" for those that
+    it does not name. Numbers are learnt as such, and those of a kept column at all, only where that is asked for.
+    ``random``: so many combinations are drawn, each with every seed; then a setting may be a Range, or "low:high".
+    ``val`` and ``test``: shares of the labelled rows; the lowest validation loss chooses each head's epoch and the best
+    head, and only that head sees the test rows, once. That loss is one and the same for all heads: weighted by class
+    only where every head is trained with class_weight "balanced". ``folds``: K folds of all rows but the test's in
+    place of ``val``: every combination is trained K times, the lowest mean loss wins, and one head with its settings is
+    trained on all K folds together. ``group``: a kept or label column; rows with one value stay on one side. ``split``:
+    the seed by which texts (or groups) are dealt to the sides, 42 for None; or ``split_column``: a kept or label column
+    with the values train, val and test; or ``same_split``: a run whose sides are taken over, by text, and its ``group``
+    with them. ``choose``: what chooses the epoch and the head on the validation rows, "loss" (the lowest), "accuracy",
+    "macro-f1" or for numbers "r2" (the highest). ``progress(done, total, rows)`` hears of head-epochs, and of training
+    rows summed over heads; ``tell`` of what is good to know before the training begins.
+
+    ``run`` may be a run already: it is replaced, at the very end. ``resume``: heads that it holds, or that an
+    interrupted training left beside it, are kept where they are exactly what would be trained again. Ctrl-C saves what
+    is finished and raises InterruptedTraining. Raises EmbedcacheError for data, settings or folders that cannot be
+    used, and where another process writes ``run``; then ``run`` is as it was.
+    """
+    start, times = time.perf_counter(), Times()
+    sweep = {
+        "hidden": hidden, "lr": lr, "dropout": dropout, "weight_decay": weight_decay,
+        "label_smoothing": label_smoothing, "schedule": schedule, "warmup": warmup, "class_weight": class_weight,
+        "seed": seed, "random": random,
+    }  # fmt: skip
+    common = {"batch_size": batch_size, "epochs": epochs, "standardize": standardize}
+    settings = make_recipe(recipe, **sweep, **common, val=0.0 if folds else val, test=test)
+    settings.specs()  # an unusable value is said before anything is read
+    tasks = read_tasks(task)
+    _check_settings(settings, tasks, folds, val, early_stop)
+    dealing = Dealing(split, split_column, None if same_split is None else str(same_split))
+    check_dealing(dealing, val, test)
+    chosen = choose.replace("-", "_")
+    if chosen not in CHOICES:
+        raise EmbedcacheError(f"--choose {choose}: use loss, accuracy, macro-f1, or for numbers r2")
+    check_target(run)
+    if recipe == "article" and dealing == Dealing() and val is None and test is None and group is None and not folds:
+        dealing = Dealing(article=True)
+    given = {
+        **sweep, **common, "val": val, "folds": folds, "split_column": split_column, "same_split": same_split,
+    }  # fmt: skip
+    named = {name for name, value in given.items() if value is not None}
+    with run_lock(run), open_cache(cache) as opened:  # two trainings of one run: the second is told at once
+        columns: list[Column] = []
+        with times.of("reading"):
+            names = _labels(opened, label, run, tasks)
+            group = group_column(opened, dealing, group, names)
+            settled = Automatic(settings, folds, early_stop or 0)
+            if recipe == "default":
+                data = [load_data(opened, name, pooling, layer, group, task_of(tasks, name or "")) for name in names]
+                settled = settle(
+                    settings,
+                    named,
+                    [int(one.labelled.sum()) for one in data],
+                    [_units(opened, one) for one in data],
+                    folds=folds,
+                    early_stop=early_stop,
+                    regression=all(one.kind == "regression" for one in data),
+                )
+            settings, folds, said = settled.settings, settled.folds, settled.said
+            plan = Plan(recipe, settings, settings.specs(), tasks, pooling, layer, group, folds, dealing, chosen, said)
+            options = Options(settled.early_stop, engine, device, compute, threads)
+            for name in names:
+                columns.append(Column(opened, name, plan, columns[0].data.x if columns else None))
+            _check_choice(columns, choose, chosen)
+        trainer = Trainer(columns, plan, options, Path(run), tell or (lambda line: None))
+        return Job(opened, trainer, Path(run), times).execute(resume, progress, start)
+
+
+def _units(cache: Cache, data: Data) -> int:
+    """Different texts, or groups, of the labelled rows."""
+    keys = (cache.hashes if data.keys is None else data.keys)[data.labelled]
+    return len(np.unique(first_rows(keys)))
+
+
+def _check_settings(
+    settings: Recipe, tasks: Tasks, folds: int | None, val: float | None, early_stop: int | None
+) -> None:
+    """Options that would do nothing are refused."""
+    check_shares(settings.val, settings.test)
+    if folds and val is not None:
+        raise EmbedcacheError("--val and --folds: give one of them; folds take the place of the validation rows")
+    if early_stop and not settings.val and not folds:
+        raise EmbedcacheError("--early-stop needs validation rows: raise --val")
+    numbers = columns_of(tasks, "regression")
+    for name, nothing in (("class_weight", ("none",)), ("label_smoothing", (0.0,))):
+        if (numbers or tasks == "regression") and getattr(settings, name) != nothing:
+            apart = f", or train {' and '.join(numbers)} in a run of its own" if numbers else ""
+            option = name.replace("_", "-")
+            raise EmbedcacheError(f"--{option} is for classes: leave it out with --task {spelled(tasks)}{apart}")
+
+
+def _check_choice(columns: Sequence[Column], choose: str, chosen: str) -> None:
+    """What chooses must be a score of one column; the loss chooses for others."""
+    if all(column.choose != chosen for column in columns):
+        what = "a regression" if columns[0].kind == "regression" else "classes"
+        use = "loss or r2" if columns[0].kind == "regression" else "loss, accuracy or macro-f1"
+        raise EmbedcacheError(f"--choose {choose}: column {columns[0].label!r} is {what}; use {use}")
+
+
+def _labels(cache: Cache, label: str | Sequence[str] | None, run: str | Path, tasks: Tasks) -> list[str]:
+    """The label columns that were named, else the usual one. A name may itself have a comma."""
+    if label is None:
+        kept = tasks == "regression" or bool(columns_of(tasks, "regression"))
+        names = [target_column(cache, None, "regression" if kept else "auto")]
+        return _check_named(names, tasks)
+    whole = label if isinstance(label, str) else ",".join(label)
+    names = [whole] if whole in (*cache.labels_names, *cache.column_names) else whole.split(",")
+    if len(set(names)) < len(names):
+        raise EmbedcacheError(f"--label {whole}: a column is named twice")
+    check_target(run, names)
+    return _check_named(list(names), tasks)
+
+
+def _check_named(names: list[str], tasks: Tasks) -> list[str]:
+    """The columns, where every one that --task names is among them."""
+    for column, word in () if isinstance(tasks, str) else tasks.items():
+        if column not in names:
+            raise EmbedcacheError(
+                f"--task {column}={word}: {column!r} is not among the columns to be trained, "
+                f"{', '.join(names)}: add it, --label {','.join([*names, column])}"
+            )
+    return names
+
+
+@dataclass
+class Job:
+    """One training job, planned and checked."""
+
+    cache: Cache
+    trainer: Trainer
+    run: Path
+    times: Times
+
+    @cached_property
+    def reading(self) -> Reading:
+        """What the encoder reads of the texts."""
+        return reading_of(self.cache)
+
+    def execute(self, resume: bool, progress: Progress | None, start: float) -> HeadReport:
+        """Train, rank, test, compare with the baselines, write."""
+        with self.times.of("training"):
+            bank = self.trainer.train(resume, progress)
+        try:
+            results = [self._result(column, bank) for column in self.trainer.columns]
+            report = self._report(results, bank, start)
+            self.cache.check_whole()
+            self._write_or_keep(results, report, bank)
+        except KeyboardInterrupt:
+            raise self.trainer.interrupted(bank.by_identity(), len(bank.by_identity())) from None
+        remove_unfinished(self.run)
+        return report
+
+    def _result(self, column: Column, bank: Bank) -> Result:
+        """The ranked heads, the best one (trained again after folds) and the report."""
+        times = self.times
+        with times.of("evaluation"):
+            entries = column.rank(bank.heads[column.label])
+        with times.of("training"):
+            best = self.trainer.train_again(column, entries[0]) if column.plan.folds else entries[0].heads[0]
+        with times.of("evaluation"):
+            judged = column.judged(entries[0], best)
+        report = column.report(entries, best, judged, times)
+        with times.of("evaluation"):
+            return Result(column, entries, best, report, column.examples(judged), column.predictions(judged))
+
+    def _report(self, results: Sequence[Result], bank: Bank, start: float) -> HeadReport:
+        first, plan = results[0], self.trainer.plan
+        said = [plan.automatic] if plan.automatic else []
+        notes = [*said, *_draw_notes(plan), *bank.notes, *first.report.notes]
+        first.report.notes = [*notes, *data_notes(self.cache, [one.column.label for one in results])]
+        return HeadReport(
+            **vars(first.report),
+            run=str(self.run),
+            heads=sum(len(result.entries) for result in results),
+            kept=bank.kept,
+            engine=bank.engine,
+            train_seconds=bank.seconds,
+            head_rows_per_second=bank.rows / max(bank.seconds, 1e-9),
+            pooling=first.column.data.pooling,
+            layer=first.column.data.layer,
+            recipe=plan.recipe,
+            seconds=time.perf_counter() - start,
+            columns={result.column.label: result.report for result in results},
+        )
+
+    def _write_or_keep(self, results: Sequence[Result], report: HeadReport, bank: Bank) -> None:
+        """Where the run cannot be written, what was trained is kept for --resume."""
+        try:
+            self._write(results, report, bank)
+        except EmbedcacheError as error:
+            heads = bank.by_identity()
+            path = save_unfinished(self.run, heads)
+            raise EmbedcacheError(
+                f"{error}; the {len(heads):,} trained heads are kept in {path}: make room, then the same command with "
+                "--resume writes the run"
+            ) from error
+
+    def _write(self, results: Sequence[Result], report: HeadReport, bank: Bank) -> None:
+        """The run directory. run.json holds what is needed to do it all again."""
+        info = {
+            "embedcache": __version__,
+            "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "cache": {"path": str(self.cache.path), "fingerprint": self.cache.fingerprint, "rows": self.cache.rows},
+            "encoder": self.cache.encoder,
+            "reading": self.reading.to_dict(),
+            "recipe": report.recipe,
+            "settings": self.trainer.plan.settings.to_dict(),
+            "automatic": self.trainer.plan.automatic or None,
+            "options": {**_dealt(self.trainer.plan), **asdict(self.trainer.options)},
+            "engine": bank.engine,
+            "train_seconds": bank.seconds,
+            "seconds": report.seconds,
+            "times": self.times.seconds,
+            "head_rows_per_second": report.head_rows_per_second,
+            "kept": bank.kept,
+            "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in PACKAGES}},
+        }
+        contents = {result.column.label: _contents(result, bank, info) for result in results}
+        if len(contents) == 1:
+            write_run(self.run, next(iter(contents.values())))
+        else:
+            write_columns(self.run, info, contents)
+
+
+@dataclass
+class Result:
+    """What became of one column."""
+
+    column: Column
+    entries: list[Entry]
+    best: TrainedHead
+    report: ColumnReport
+    examples: dict[str, Any]
+    predictions: Predictions
+
+
+def _contents(result: Result, bank: Bank, info: dict[str, Any]) -> Contents:
+    """The run directory of one column; info: what all columns share."""
+    column = result.column
+    ordered = sorted(result.entries, key=lambda entry: entry.name)
+    heads = {
+        f"{entry.name}/fold-{fold}" if column.plan.folds else entry.name: head
+        for entry in ordered
+        for fold, head in enumerate(entry.heads)
+    }
+    about = {
+        **info,
+        **column.about(result.report),
+        **result.examples,
+        "identities": dict(zip(heads, bank.identities[column.label], strict=True)),
+    }
+    leaderboard = [entry.row(i + 1) for i, entry in enumerate(result.entries)]
+    history, found = list(history_rows(ordered)), evaluations(result.entries)
+    return Contents(about, result.best, heads, leaderboard, history, found, result.predictions)
+
+
+def _dealt(plan: Plan) -> dict[str, Any]:
+    """The options that chose the tasks, the split and the head."""
+    dealing = plan.dealing
+    split = {"split": dealing.seed, "split_column": dealing.column, "same_split": dealing.run}
+    return {"task": spelled(plan.task), "choose": plan.choose, **split}
+
+
+def _draw_notes(plan: Plan) -> list[str]:
+    settings, notes = plan.settings, []
+    drawn, every = len(plan.specs) // len(set(settings.seed)), settings.combinations()
+    if settings.random > drawn:
+        notes = [f"--random {settings.random:,}: there are {drawn:,} combinations only, and all of them were trained"]
+    if every is not None and every > len(plan.specs) and (notes or not settings.random):
+        notes.append(
+            f"{every:,} combinations are {len(plan.specs):,} different heads: linear probes (hidden 0) have no "
+            "dropout, so those that differ in it alone are one"
+        )
+    return notes

@@ -1,0 +1,218 @@
+"""Heads that need no second training: those of an interrupted run or of a finished one, known by what made them.
+
+A head depends on its settings, its rows and how it was trained, and on nothing else (docs/engine.md). Its *identity* is
+a digest of all that: a head with the same identity is the same to the bit on the CPU engines, so it is kept.
+What an interrupted run had finished lies beside its place in one safetensors file, .RUN.unfinished.safetensors.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import tempfile
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from embedcache import __version__
+from embedcache.common.checked import SchemaError, conform, parse_json
+from embedcache.common.tensors import save_tensors
+from embedcache.errors import EmbedcacheError
+from embedcache.heads.head import TrainedHead
+from embedcache.heads.memory import MakeRoom, WeightRoom, read_weights
+from embedcache.heads.spec import HeadSpec
+from embedcache.heads.task import CHUNK_ROWS, Task
+from embedcache.runs.folder import load_heads, load_run
+
+FORMAT = "embedcache-unfinished"
+VERSION = 2  # before, epochs counted from 0: each head has its own version
+
+
+class Header(msgspec.Struct):
+    """Of the file; each head is checked on its own."""
+
+    version: int
+    heads: dict[str, dict[str, Any]]
+
+
+def task_digest(task: Task, hashes: np.ndarray, about: Mapping[str, Any]) -> str:
+    """Of what a head learns: which texts in which order, their targets, the scaling, the weights of the loss.
+
+    hashes: uint8 [N, 16] of the texts; with the cache's fingerprint, the pooling and the layer (in about, JSON types)
+    they stand for the vectors.
+    """
+    digest = hashlib.blake2b(json.dumps(about, sort_keys=True).encode(), digest_size=16)
+    for view in (task.train, task.val):
+        digest.update(b"side")
+        if view is None:
+            continue
+        for start in range(0, len(view.rows), CHUNK_ROWS):
+            rows = view.rows[start : start + CHUNK_ROWS]
+            for array in (rows, view.y[rows], hashes[rows]):
+                _add(digest, array)
+    for array in (task.mean, task.inv_std, task.class_weight, task.target_mean, task.target_std):
+        digest.update(b"none") if array is None else _add(digest, array)
+    return digest.hexdigest()
+
+
+def identity(spec: HeadSpec, task: str, training: Mapping[str, Any]) -> str:
+    """Of one head. task: a task_digest; training (JSON types): batch size, epochs, engine and the like."""
+    made_by = {"spec": spec.to_dict(), "task": task, "training": dict(training), "embedcache": __version__}
+    if not spec.hidden:
+        made_by["start"] = "shares"  # linear probes once started at random
+    return hashlib.blake2b(json.dumps(made_by, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def unfinished_paths(run: str | Path) -> list[Path]:
+    """Where the heads of an interrupted run are kept: beside it, or, where its disk is full, among temporary files."""
+    path = Path(run).resolve()
+    name = hashlib.blake2b(os.fsencode(path), digest_size=8).hexdigest()
+    return [
+        path.parent / f".{path.name}.unfinished.safetensors",
+        Path(tempfile.gettempdir()) / f"embedcache-{name}.unfinished.safetensors",
+    ]
+
+
+def remove_unfinished(run: str | Path) -> None:
+    """Once the run is written."""
+    for path in unfinished_paths(run):
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+
+
+def save_unfinished(run: str | Path, heads: Mapping[str, TrainedHead]) -> Path:
+    """Keep heads, identity -> head, beside those that are kept already. Raises EmbedcacheError where it cannot.
+
+    The file takes its name once it is whole; until then the old one stands.
+    """
+    reasons = []
+    for path in unfinished_paths(run):
+        try:
+            return _save_unfinished(path, heads)
+        except OSError as error:
+            reasons.append(f"cannot write {path}: {error.strerror or error}")
+    raise EmbedcacheError(f"{'; '.join(reasons)}; the trained heads are lost")
+
+
+def _save_unfinished(path: Path, heads: Mapping[str, TrainedHead]) -> Path:
+    with suppress(EmbedcacheError):  # a damaged file has nothing to lose
+        heads = {**_load_unfinished(path, lambda key: key not in heads), **heads}
+    tensors, about = {}, {}
+    for key, head in heads.items():
+        for name, values in (*head.weights.items(), *_history_arrays(head).items()):
+            tensors[f"{key}/{name}"] = values
+        about[key] = {**head.metadata(), "history": list(head.history), "classes": None}
+        about[key]["digest"] = _digest_of(head.weights)
+    part = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
+    header = {"format": FORMAT, "version": VERSION, "heads": about}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_tensors(part, tensors, {FORMAT: json.dumps(header, allow_nan=False)})
+        part.replace(path)
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+    return path
+
+
+@dataclass
+class Kept:
+    """What resuming found: identity -> head, and what a person should know about it."""
+
+    heads: dict[str, TrainedHead] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def find_heads(run: str | Path, wanted: Collection[str]) -> Kept:
+    """The wanted heads, by identity, in what an interrupted training of ``run`` left and in ``run`` itself.
+
+    Where they are too many for memory, their weights are put into a file without a name beside the run.
+    """
+    kept = Kept()
+    path = Path(run).absolute()
+    folder = next(folder for folder in path.parents if folder.is_dir())
+
+    def room(count: int, heads: int) -> WeightRoom:
+        found = WeightRoom(count, heads, folder)
+        if found.note:
+            kept.notes.append(f"--resume: {found.note}")
+        return found
+
+    reads: list[Callable[[], dict[str, TrainedHead]]] = [partial(_from_run, Path(run), wanted, room)]
+    reads += [partial(_load_unfinished, path, wanted.__contains__, room) for path in unfinished_paths(run)]
+    for read in reads:
+        try:
+            kept.heads |= read()
+        except EmbedcacheError as error:
+            kept.notes.append(f"--resume cannot use what is there: {error}")
+    return kept
+
+
+def _from_run(run: Path, wanted: Collection[str], room: MakeRoom) -> dict[str, TrainedHead]:
+    if not run.exists():
+        return {}
+    found: dict[str, TrainedHead] = {}
+    for one in load_run(run).columns.values():
+        identities = one.info.get("identities", {})  # the first runs had none
+        names = {name: key for name, key in identities.items() if key in wanted and name in one.info["heads"]}
+        if names:
+            found |= {names[name]: head for name, head in load_heads(one.path, names, room).items()}
+    return found
+
+
+def _load_unfinished(path: Path, wanted: Callable[[str], bool], room: MakeRoom = WeightRoom) -> dict[str, TrainedHead]:
+    """The wanted heads of such a file, by identity; a head whose weights are damaged is left out."""
+    from safetensors import SafetensorError, safe_open
+
+    heads = {}
+    try:
+        if path.stat().st_uid != os.getuid():
+            raise SchemaError("it belongs to somebody else")
+        with safe_open(str(path), framework="numpy") as file:
+            header = conform(parse_json((file.metadata() or {})[FORMAT]), Header)
+            if not 1 <= header.version <= VERSION:
+                raise SchemaError(f"version {header.version}")
+            keys = {key: about for key, about in header.heads.items() if wanted(key)}
+            hidden = {key: about["spec"]["hidden"] for key, about in keys.items()}
+            for key, weights in read_weights(file, hidden, room):
+                about = keys[key]
+                if _digest_of(weights) != about["digest"]:
+                    continue
+                history = {name: _numbers(file.get_tensor(f"{key}/history/{name}")) for name in about["history"]}
+                heads[key] = TrainedHead.from_metadata({**about, "history": history}, weights)
+    except FileNotFoundError:
+        return {}
+    except (SafetensorError, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+        raise EmbedcacheError(f"{path} is damaged or of another version ({error}); remove it") from None
+    return heads
+
+
+def _numbers(values: np.ndarray) -> list[float | None]:
+    """As JSON has them."""
+    return [value if np.isfinite(value) else None for value in values.tolist()]
+
+
+def _history_arrays(head: TrainedHead) -> dict[str, np.ndarray]:
+    return {f"history/{name}": np.array(values, np.float64) for name, values in head.history.items()}
+
+
+def _digest_of(weights: Mapping[str, np.ndarray]) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for name in sorted(weights):
+        _add(digest, weights[name])
+    return digest.hexdigest()
+
+
+def _add(digest: Any, array: np.ndarray) -> None:
+    """Type, shape and bytes."""
+    array = np.ascontiguousarray(array)
+    digest.update(f"{array.dtype.str}{array.shape}".encode())
+    digest.update(array.data if array.size else b"")

@@ -1,0 +1,358 @@
+"""What may stand in a run's files and in a saved head: every value that a reader uses, with its type and its bounds.
+
+A reader that uses a new value of run.json names it here. What is optional is checked where it is there;
+run.require_keys asks for what a use cannot do without.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from embedcache.common.checked import Count, Digest, Interval, Number, Positive, SchemaError, Share, conform
+from embedcache.common.encoder_schema import Identity
+from embedcache.errors import EmbedcacheError
+from embedcache.runs.schema_split import Comparison, Metric, Split
+from embedcache.runs.versions import HEAD_VERSION
+
+Kind = Literal["classification", "multilabel", "regression"]
+Score = Number | None
+Width = Annotated[int, Meta(ge=1, le=2**24)]
+Plain = str | int | float | bool | None
+Optional = UnsetType  # of a key that may be missing
+SCORE: Any = Score
+INTERVAL: Any = Interval | None
+
+
+class Spec(msgspec.Struct):
+    """spec.HeadSpec checks the ranges; here are the types."""
+
+    hidden: Count
+    lr: Number
+    dropout: Number
+    weight_decay: Number
+    seed: Annotated[int, Meta(ge=0)]
+    betas: tuple[Number, Number] = (0.9, 0.999)
+    eps: Number = 1e-8
+    label_smoothing: Number = 0.0
+    class_weight: str | list[Number] | None = None
+    schedule: str = "constant"
+    warmup: Number = 0.0
+
+
+class Head(msgspec.Struct):
+    """TrainedHead.metadata() of today; versions.head_of_today makes it of older ones."""
+
+    spec: Spec
+    classes: list[str | int | float | bool] | None
+    best_epoch: Count  # from 1; 0: none
+    epochs_run: Count
+    status: Literal["ok", "diverged", "cancelled"]
+    val_loss: Score
+    val_accuracy: Score
+    task: Count
+    history: dict[str, list[Score]]
+    version: Annotated[int, Meta(ge=1, le=HEAD_VERSION)] = 1
+    kind: Kind = "classification"  # files of version 0.1 have none
+
+
+class Bin(msgspec.Struct):
+    low: Share
+    high: Share
+    rows: Count
+    confidence: Share
+    accuracy: Share
+
+
+class Calibration(msgspec.Struct):
+    loss: Score
+    ece: Number
+    ece_adaptive: Number
+    brier: Number
+    bins: list[Bin] | Optional = UNSET
+
+
+class ClassScores(msgspec.Struct):
+    label: str
+    precision: Number
+    recall: Number
+    f1: Number
+    support: Count
+
+
+class Confusion(msgspec.Struct):
+    label: str
+    predicted: str
+    rows: Count
+
+
+class Evaluation(msgspec.Struct):
+    """metrics.Evaluation.to_dict(); its other scores are numbers, too: see ``_scores``."""
+
+    kind: Kind
+    rows: Annotated[int, Meta(ge=1)]
+    per_class: list[ClassScores] | Optional = UNSET
+    confusion_matrix: list[list[Count]] | Optional | None = UNSET
+    confusions: list[Confusion] | Optional = UNSET
+    calibration: Calibration | Optional | None = UNSET
+    temperature: Positive | Optional | None = UNSET
+    calibration_scaled: Calibration | Optional | None = UNSET
+
+
+class Evaluations(msgspec.Struct):
+    val: Evaluation | None
+    test: Evaluation | None
+
+
+class Best(msgspec.Struct):
+    """Scores are ``val_*`` and ``test_*``: see ``_scores``."""
+
+    name: str
+    hyperparameters: Spec
+    best_epoch: Count  # from 1; 0: none
+    epochs_run: Count
+    temperature: Positive | None = None
+    test_groups: Count | None = None
+    chosen_by: Literal["loss", "accuracy", "macro_f1", "r2"] | None = None
+    compared_by: Metric | None = None
+
+
+class Spread(msgspec.Struct):
+    settings: dict[str, Plain | list[float]]
+    heads: list[str]
+    score: Literal["accuracy", "macro_f1", "r2", "rmse", "loss"]
+    mean: Number
+    std: Number
+    min: Number
+    max: Number
+
+
+class Targets(msgspec.Struct):
+    rows: Count
+    counts: list[Count] | Optional = UNSET
+    mean: Number | Optional = UNSET
+    std: Number | Optional = UNSET
+    min: Number | Optional = UNSET
+    max: Number | Optional = UNSET
+    median: Number | Optional = UNSET
+
+
+class Reading(msgspec.Struct):
+    """Of common.reading.Reading.to_dict() what is shown."""
+
+    texts: Count
+    truncated: Count
+    counted: Count
+    unknown: Count
+    max_length: Count
+    lost_share: Share
+    unknown_share: Share
+
+
+class Mistake(msgspec.Struct):
+    row: Count
+    hash: Digest
+
+
+class ClassMistake(Mistake):
+    label: str
+    predicted: str
+    probability: Number
+    label_probability: Number
+
+
+class LabelMistake(Mistake):
+    label: list[str]
+    predicted: list[str]
+    about: str
+    probability: Number
+
+
+class ValueMistake(Mistake):
+    label: Number
+    predicted: Number
+
+
+MISTAKES: dict[str, type[Mistake]] = {
+    "classification": ClassMistake,
+    "multilabel": LabelMistake,
+    "regression": ValueMistake,
+}
+
+
+class Threshold(msgspec.Struct):
+    label: str
+    threshold: Number
+    val_f1: Score | Optional = UNSET
+    val_f1_at_half: Score | Optional = UNSET
+    test_f1: Score | Optional = UNSET
+    test_f1_at_half: Score | Optional = UNSET
+
+
+class Encoder(msgspec.Struct):
+    source: str
+    identity: Identity
+    store: Literal["float16", "float32"] | Optional = UNSET
+
+
+class CacheOf(msgspec.Struct):
+    path: str
+    fingerprint: str
+    rows: Count
+
+
+class Settings(msgspec.Struct):
+    batch_size: Annotated[int, Meta(ge=1)]
+    epochs: Annotated[int, Meta(ge=1)]
+    val: Share
+    test: Share
+    standardize: bool = False
+
+
+class Info(msgspec.Struct):
+    """run.json of one label column."""
+
+    classes: Annotated[list[str], Meta(min_length=1)]
+    dim: Width
+    files: dict[str, Digest]
+    heads: dict[str, Head]
+    kind: Kind | Optional = UNSET
+    label: str | Optional = UNSET
+    dtype: Literal["float16", "float32"] | Optional = UNSET
+    pooling: Literal["cls", "mean"] | Optional = UNSET  # those that the encoder knows
+    layer: Annotated[int, Meta(ge=-10_000, le=10_000)] | Optional = UNSET
+    encoder: Encoder | Optional = UNSET
+    cache: CacheOf | Optional = UNSET
+    embedcache: str | Optional = UNSET
+    created: str | Optional = UNSET
+    recipe: str | Optional = UNSET
+    settings: Settings | Optional = UNSET
+    options: dict[str, Plain | list[Plain]] | Optional = UNSET
+    engine: str | Optional = UNSET
+    train_seconds: Number | Optional = UNSET
+    seconds: Number | Optional = UNSET
+    times: dict[str, Number] | Optional = UNSET
+    head_rows_per_second: Number | Optional = UNSET
+    kept: Count | Optional = UNSET
+    versions: dict[str, str] | Optional = UNSET
+    split: Split | Optional = UNSET
+    best: Best | Optional = UNSET
+    evaluation: Evaluations | Optional | None = UNSET
+    baselines: dict[str, dict[str, Any]] | Optional | None = UNSET
+    comparisons: list[Comparison] | Optional = UNSET
+    reading: Reading | Optional = UNSET
+    spread: list[Spread] | Optional = UNSET
+    notes: list[str] | Optional = UNSET
+    targets: dict[str, Targets] | Optional = UNSET
+    pairs: dict[str, list[tuple[Number, Number]]] | Optional = UNSET
+    thresholds: list[Threshold] | Optional = UNSET
+    identities: dict[str, str] | Optional = UNSET
+
+
+class Columns(msgspec.Struct):
+    """run.json of several label columns: column -> folder. Where ``files`` is there, it has each folder's run.json."""
+
+    columns: Annotated[dict[str, str], Meta(min_length=1)]
+    files: dict[str, Digest] | Optional = UNSET
+
+
+def check_info(info: Mapping[str, Any]) -> None:
+    """Raises SchemaError unless run.json of one label column is one."""
+    found = conform(info, Info)
+    if len(set(found.classes)) < len(found.classes):
+        raise SchemaError("classes holds one class twice")
+    scores = [set(head.history) for head in found.heads.values()]
+    for (name, head), names in zip(found.heads.items(), scores, strict=True):
+        check_head(head, f"heads[{name!r}]")
+        if names != scores[0]:
+            raise SchemaError(f"heads[{name!r}].history has other scores than the first head's")
+    if found.best is not UNSET:
+        _scores(info["best"], "best", "val_", "test_")
+    for name, scores in (info.get("baselines") or {}).items():
+        _scores(scores, f"baselines.{name}", "val_", "test_")
+    for side, one in (info.get("evaluation") or {}).items():
+        if isinstance(one, dict):
+            _check_evaluation(one, found.classes, f"evaluation.{side}")
+    _check_mistakes(info, found)
+    _check_folds(info, found)
+    _check_targets(found)
+
+
+def check_head(head: Head, where: str) -> None:
+    """Raises SchemaError unless a head's history fits its epochs."""
+    lengths = {len(values) for values in head.history.values()}
+    if lengths - {head.epochs_run}:
+        raise SchemaError(f"{where}.history has not one value for each of {head.epochs_run} epochs")
+    if head.best_epoch > max(head.epochs_run, 1):
+        raise SchemaError(f"{where}.best_epoch is {head.best_epoch} of {head.epochs_run} epochs")
+
+
+def _scores(scores: Mapping[str, Any], where: str, *sides: str) -> None:
+    """``val_accuracy`` and the like are numbers or null, ``test_accuracy_interval`` and the like two of them."""
+    for name, value in scores.items():
+        if name.startswith(sides):
+            conform(value, INTERVAL if name.endswith("_interval") else SCORE, f"{where}.{name}")
+
+
+def _check_evaluation(one: dict[str, Any], classes: list[str], where: str) -> None:
+    found = conform(one, Evaluation, where)
+    for name in ("loss", "accuracy", "macro_f1", "micro_f1", "r2", "rmse", "mae", "spearman"):
+        conform(one.get(name), SCORE, f"{where}.{name}")
+    for name in (name for name in one if name.endswith("_interval")):
+        conform(one[name], INTERVAL, f"{where}.{name}")
+    if found.kind == "regression":
+        return
+    if found.per_class is UNSET or found.calibration is UNSET or found.calibration is None:
+        raise SchemaError(f"{where} lacks per_class or calibration")
+    if len(found.per_class) != len(classes):
+        raise SchemaError(f"{where}.per_class has {len(found.per_class)} classes, not {len(classes)}")
+    matrix: Any = found.confusion_matrix
+    if isinstance(matrix, list) and matrix and any(len(row) != len(classes) for row in [matrix, *matrix]):
+        raise SchemaError(f"{where}.confusion_matrix is not {len(classes)} x {len(classes)}")
+
+
+def _check_mistakes(info: Mapping[str, Any], found: Info) -> None:
+    mistakes = conform(info.get("mistakes", {}), dict[str, list[dict[str, Any]]], "mistakes")
+    if mistakes:
+        if found.kind is UNSET:
+            raise SchemaError("kind is missing")
+        kind = MISTAKES[found.kind]
+        for side, some in mistakes.items():
+            conform(some, list[kind], f"mistakes.{side}")  # type: ignore[valid-type]
+
+
+def _check_targets(found: Info) -> None:
+    """Of each side with rows: how many of each class, or how the values are spread."""
+    if not isinstance(found.targets, dict) or not found.targets:
+        return
+    values = ("mean", "std", "min", "max", "median") if found.kind == "regression" else ("counts",)
+    if "train" not in found.targets or not found.targets["train"].rows:
+        raise SchemaError("targets has no training rows")
+    for side, about in found.targets.items():
+        if about.rows and UNSET in [getattr(about, name) for name in values]:
+            raise SchemaError(f"targets.{side} lacks {' or '.join(values)}")
+        if isinstance(about.counts, list) and len(about.counts) > len(found.classes):
+            raise SchemaError(f"targets.{side}.counts has more classes than there are")
+
+
+def _check_folds(info: Mapping[str, Any], found: Info) -> None:
+    """The chosen head is among the heads: as such, or in each fold."""
+    if found.best is UNSET:
+        return
+    folds = None if found.split is UNSET else found.split.folds
+    names = [found.best.name] if not folds else [f"{found.best.name}/fold-{i}" for i in range(len(folds))]
+    for name in names:
+        if name not in found.heads:
+            raise SchemaError(f"best.name is {found.best.name!r}, but heads has no {name!r}")
+        main = "val_r2" if found.kind == "regression" else "val_accuracy"
+        history = found.heads[name].history
+        if (history or folds) and {"train_loss", "val_loss", main} - set(history):
+            raise SchemaError(f"heads[{name!r}].history lacks train_loss, val_loss or {main}")
+
+
+def damaged(path: Any, error: Exception) -> EmbedcacheError:
+    """The one line about a file of a run."""
+    return EmbedcacheError(f"{path} is damaged: {error}; train it again")

@@ -1,0 +1,260 @@
+"""A file of queries, answered into a table."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from embedcache.common.frames import free_names
+from embedcache.common.resume import all_parts
+from embedcache.common.whole_file import check_output, open_output
+from embedcache.index.file_format import rows_digest
+from embedcache.search.job import answer_document, query_texts
+from embedcache.search.searcher import Answer, Query, Searcher
+from embedcache.tables.read import content_digest
+from embedcache.tables.stream import Stored, Table, stored
+from embedcache.tables.write import Layout, kind_of
+
+FILE_QUERIES = 1024  # that are encoded, searched and saved together, or fewer that find
+HITS_TOGETHER = 100_000  # rows in all, some 100 MB with all that is known of them
+VERSION = 1  # of what Hits are saved as
+
+
+@dataclass(frozen=True)
+class SearchFileReport:
+    """What search_file wrote: ``found`` rows for ``queries`` queries, ``blank`` of which were no text.
+
+    ``resumed``: queries of them that an earlier, interrupted command had answered. ``notes``: what the encoder did not
+    read of the others, or does not know.
+    """
+
+    output: str
+    queries: int
+    blank: int
+    found: int
+    k: int
+    candidates: int
+    seconds: float
+    resumed: int = 0
+    notes: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What --json prints."""
+        return asdict(self)
+
+
+@dataclass
+class Hits:
+    """Rows and scores for some queries, best first."""
+
+    rows: list[list[int]]
+    scores: list[list[float]]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def to_bytes(self) -> bytes:
+        """Counts int64 [queries], then all rows int64 and all scores float64."""
+        counts = np.array([len(self), *map(len, self.rows)], np.int64)
+        rows = np.array([row for some in self.rows for row in some], np.int64)
+        scores = np.array([score for some in self.scores for score in some], np.float64)
+        return counts.tobytes() + rows.tobytes() + scores.tobytes()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Hits:
+        """What ``to_bytes`` wrote, its checksum found right."""
+        numbers = np.frombuffer(data, np.int64)
+        counts, rest = numbers[1 : 1 + numbers[0]], numbers[1 + numbers[0] :]
+        rows, scores = np.split(rest, 2)
+        places = np.cumsum(counts)[:-1]
+        return cls(
+            [some.tolist() for some in np.split(rows, places)],
+            [some.tolist() for some in np.split(scores.view(np.float64), places)],
+        )
+
+
+def search_file(
+    cache_path: str | Path,
+    file: str | Path,
+    output: str | Path,
+    *,
+    k: int = 10,
+    where: str | Sequence[str] | None = None,
+    dedupe: bool = False,
+    text: str = "text",
+    encoding: str = "utf-8",
+    separator: str | None = None,
+    sheet: str | None = None,
+    index: str | Path | None = None,
+    pooling: str | None = None,
+    layer: int | None = None,
+    center: bool | None = None,
+    device: str = "auto",
+    trust_remote_code: bool = False,
+    progress: Callable[[int, int, int], None] | None = None,
+    tell: Callable[[str], None] | None = None,
+) -> SearchFileReport:
+    """Answer each text of ``file`` into ``output``: a line for each row found, or in JSON an object for each query.
+
+    The file is read to its end once before the work begins. A long work can be interrupted: what is finished is kept
+    beside the output (in ``.OUT.partial``), and the same call goes on after it. The output appears whole or not at all,
+    and replaces a file of that name. Arguments are those of ``search_cache``; "-" is standard input or output, JSON
+    lines; ``progress(done, total, rows)`` counts queries; ``tell`` hears what a user should know.
+
+    Raises:
+        EmbedcacheError: what cannot be read, searched or written.
+    """
+    start = time.perf_counter()
+    kind = kind_of(output)
+    check_output(output, file)
+    how = {"encoding": encoding, "separator": separator, "sheet": sheet}
+    vectors: dict[str, Any] = {"index": index, "pooling": pooling, "layer": layer, "center": center}
+    vectors |= {"device": device, "trust_remote_code": trust_remote_code}
+    with stored(file) as table, Searcher.open(cache_path, **vectors) as searcher:
+        job = _Job(searcher, table, text, how, k, where, dedupe)
+        blank = found = 0
+        with open_output(output) as place:
+            parts, resumed = all_parts(
+                place,
+                lambda skip: job.make(skip, progress or (lambda *_: None)),
+                Hits.from_bytes,
+                key=job.key,
+                total=job.total,
+                what="queries are answered",
+                tell=tell or (lambda _: None),
+            )
+            lines = _Objects() if kind.writer.nests else _Lines(searcher)
+            with kind.open(place, lines.layout) as writer:
+                for texts, hits in zip(job.texts(), parts, strict=True):
+                    answers = job.answers(texts, hits)
+                    writer.write(lines.columns(answers))
+                    blank += sum(not one.strip() for one in texts)
+                    found += sum(len(answer.results) for answer in answers)
+        name = place.name
+    return SearchFileReport(
+        output=name,
+        queries=job.total,
+        blank=blank,
+        found=found,
+        k=k,
+        candidates=int(np.count_nonzero(job.among)),
+        seconds=time.perf_counter() - start,
+        resumed=resumed,
+        notes=searcher.notes,
+    )
+
+
+class _Job:
+    """The queries of one file: ``total`` of them, looked for ``among`` the rows, bool [N]."""
+
+    def __init__(
+        self,
+        searcher: Searcher,
+        table: Table,
+        text: str,
+        how: dict[str, Any],
+        k: int,
+        where: str | Sequence[str] | None,
+        dedupe: bool,
+    ) -> None:
+        self.searcher, self.table, self.text, self.how = searcher, table, text, how
+        self.k, self.where, self.dedupe = k, where, dedupe
+        # Not by the memory that is free: what is resumed must be cut as it was.
+        self.together = max(1, min(FILE_QUERIES, HITS_TOGETHER // max(1, min(k, searcher.cache.rows))))
+        self.total = sum(map(len, self.texts()))
+        self.among = searcher.among(where)
+
+    def texts(self) -> Iterator[list[str]]:
+        """Of the queries, so many as are answered together."""
+        for part in query_texts(self.table, self.text, **self.how):
+            for first in range(0, len(part), self.together):
+                yield part[first : first + self.together]
+
+    def make(self, skip: int, progress: Callable[[int, int, int], None]) -> Iterator[Hits]:
+        """The hits of the queries after the first ``skip``; a blank one has none."""
+        done = 0
+        for texts in self.texts():
+            done += len(texts)
+            if done <= skip:
+                continue
+            asked = [Query((text,)) for text in texts if text.strip()]
+            found = iter(self.searcher.find(asked, self.k, where=self.where, dedupe=self.dedupe))
+            hits = [next(found) if text.strip() else ([], []) for text in texts]
+            yield Hits([rows for rows, _ in hits], [scores for _, scores in hits])
+            progress(done, self.total, done)
+
+    def answers(self, texts: list[str], hits: Hits) -> list[Answer]:
+        """The hits with all that is known of their rows."""
+        return [
+            self.searcher.answer(Query((text,)), rows, scores) if text.strip() else Answer(text, None, [])
+            for text, rows, scores in zip(texts, hits.rows, hits.scores, strict=True)
+        ]
+
+    def key(self) -> str:
+        """Says what decides the hits."""
+        cache, index = self.searcher.cache, self.searcher.index
+        rows = rows_digest(cache, index.pooling, index.layer, cache.rows)
+        among = blake2b(np.packbits(self.among).data, digest_size=16).hexdigest()
+        file = self.table.file if isinstance(self.table, Stored) else Path(self.table)
+        queries = [content_digest(file), file.suffix, self.text, self.how, self.together]
+        return json.dumps([VERSION, rows, among, asdict(index.about), queries, self.k, self.dedupe])
+
+
+class _Objects:
+    """An object a query, with the list of what was found."""
+
+    def __init__(self) -> None:
+        self.layout = Layout(["query", "results"])
+
+    def columns(self, answers: Sequence[Answer]) -> list[Any]:
+        documents = [answer_document(answer) for answer in answers]
+        return [[document[name] for document in documents] for name in self.layout.names]
+
+
+class _Lines:
+    """A line for each row that was found: the query's number and text, then the row as a search shows it."""
+
+    def __init__(self, searcher: Searcher) -> None:
+        import pyarrow as pa
+
+        cache = searcher.cache
+        known = {"query_row": pa.int64(), "query": pa.string(), "rank": pa.int64(), "row": pa.int64()}
+        known["score"] = pa.float64()
+        if cache.ids is not None:
+            known["id"] = pa.string()
+        self._labels = cache.labels_names
+        self._kept = [name for name in cache.column_names if name not in (cache.id_column, *self._labels)]
+        lists = {name: cache.label_kind(name) == "multilabel" for name in self._labels}
+        names = free_names([*known, "text"], [*self._labels, *self._kept])
+        kinds = {names[name]: pa.list_(pa.string()) if lists[name] else pa.string() for name in self._labels}
+        kept = {names[name]: pa.string() for name in self._kept}
+        columns = {**known, **kinds, "text": pa.string(), **kept}
+        self.layout = Layout(list(columns), list(columns.values()))
+        self._with_id, self._queries = "id" in known, 0
+
+    def columns(self, answers: Sequence[Answer]) -> list[Any]:
+        lines = [
+            (number, answer.query, one)
+            for number, answer in enumerate(answers, self._queries)
+            for one in answer.results
+        ]
+        self._queries += len(answers)
+        found = [one for _, _, one in lines]
+        return [
+            [number for number, _, _ in lines],
+            [query for _, query, _ in lines],
+            [one.rank for one in found],
+            [one.row for one in found],
+            [round(one.score, 6) for one in found],
+            *([[one.id for one in found]] if self._with_id else []),
+            *([one.labels[name] for one in found] for name in self._labels),
+            [one.text for one in found],
+            *([one.columns[name] for one in found] for name in self._kept),
+        ]

@@ -1,0 +1,151 @@
+"""The verb of `embedcache search`: one query, or a file of them, answered on the screen or into a table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from embedcache.common.frames import Tabular, arrow_table
+from embedcache.errors import EmbedcacheError
+from embedcache.search.searcher import Answer, Query, Searcher, found_columns
+from embedcache.tables.formats import FORMATS
+from embedcache.tables.stream import Stored, Table, stored
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SHOWN = 3  # answers in a notebook
+
+
+@dataclass(frozen=True)
+class SearchReport(Tabular):
+    """All answers. ``k`` were asked, ``candidates`` rows could be found; ``many``: the queries came from a file.
+
+    notes: what the encoder did not read of the queries, or does not know.
+    """
+
+    answers: list[Answer]
+    k: int
+    candidates: int
+    many: bool
+    notes: list[str] = field(default_factory=list)
+
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        return "".join(answer._repr_html_() for answer in self.answers[:SHOWN])
+
+    def __len__(self) -> int:
+        return len(self.answers)
+
+    def to_arrow(self) -> pa.Table:
+        """A line for each row found, as in ``Answer``, behind query_row (the query's number, from 0) and query."""
+        import pyarrow as pa
+
+        counts = [len(answer) for answer in self.answers]
+        queries = [answer.query for answer, count in zip(self.answers, counts, strict=True) for _ in range(count)]
+        numbers = np.repeat(np.arange(len(counts)), counts)
+        before = {"query_row": pa.array(numbers, pa.int64()), "query": pa.array(queries, pa.string())}
+        return arrow_table(found_columns([found for answer in self.answers for found in answer.results], before))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON document: query and results, or for a file a list of these as ``queries``."""
+        answers = [answer_document(answer) for answer in self.answers]
+        return {"queries": answers} if self.many else answers[0]
+
+
+def search_cache(
+    cache_path: str | Path,
+    query: str | None = None,
+    *,
+    row: int | Sequence[int] | None = None,
+    like: Sequence[str] = (),
+    unlike: Sequence[str] = (),
+    unlike_row: Sequence[int] = (),
+    file: str | Path | None = None,
+    k: int = 10,
+    where: str | Sequence[str] | None = None,
+    dedupe: bool = False,
+    text: str = "text",
+    encoding: str = "utf-8",
+    separator: str | None = None,
+    sheet: str | None = None,
+    index: str | Path | None = None,
+    pooling: str | None = None,
+    layer: int | None = None,
+    center: bool | None = None,
+    device: str = "auto",
+    trust_remote_code: bool = False,
+) -> SearchReport:
+    """The rows of a cache that are most like texts or rows of it (themselves left out), or each text of a file.
+
+    Args:
+        query, row, like: examples of what to look for, at least one. unlike, unlike_row: of what not; see ``Query``.
+        file: in place of examples, a table, or any other file, of which each line is a query (a blank one finds
+            nothing); - is standard input, JSON lines. text: the table's column of queries. encoding, separator,
+            sheet: of the file.
+        k, where, dedupe: see ``Searcher.search``. index, pooling, layer, center, device: see ``Searcher.open``.
+
+    Raises:
+        EmbedcacheError: nothing to look for, or examples and a file; see also ``Searcher``.
+    """
+    likes: list[str | int] = [*([] if query is None else [query]), *_rows(row), *like]
+    unlikes: list[str | int] = [*unlike, *unlike_row]
+    if file is None and not likes:
+        raise EmbedcacheError("give at least one query: a text, a row or a file")
+    if file is not None and (likes or unlikes):
+        raise EmbedcacheError("give a file of queries, or one query, not both")
+    opened = Searcher.open(
+        cache_path,
+        index=index,
+        pooling=pooling,
+        layer=layer,
+        center=center,
+        device=device,
+        trust_remote_code=trust_remote_code,
+    )
+    with opened as searcher:
+        candidates = int(np.count_nonzero(searcher.among(where)))
+        if file is None:
+            asked = Query(tuple(likes), tuple(unlikes))
+            answers = searcher.search([asked], k, where=where, dedupe=dedupe)
+            return SearchReport(answers, k, candidates - len(asked.rows), False, searcher.notes)
+        with stored(file) as table:
+            how = {"encoding": encoding, "separator": separator, "sheet": sheet}
+            texts = [one for part in query_texts(table, text, **how) for one in part]
+        answers = _answers(searcher, texts, k, where, dedupe)
+        return SearchReport(answers, k, candidates, True, searcher.notes)
+
+
+def _answers(
+    searcher: Searcher, texts: Sequence[str], k: int, where: str | Sequence[str] | None, dedupe: bool
+) -> list[Answer]:
+    """Of each text, a blank one with nothing found."""
+    asked = [i for i, text in enumerate(texts) if text.strip()]
+    answers = [Answer(text, None, []) for text in texts]
+    found = searcher.search([Query((texts[i],)) for i in asked], k, where=where, dedupe=dedupe)
+    for i, answer in zip(asked, found, strict=True):
+        answers[i] = answer
+    return answers
+
+
+def answer_document(answer: Answer) -> dict[str, Any]:
+    return {"query": answer.query, "results": [asdict(found) for found in answer.results]}
+
+
+def _rows(row: int | Sequence[int] | None) -> Sequence[int]:
+    return [] if row is None else [row] if isinstance(row, int) else row
+
+
+def query_texts(file: Table, text: str, **how: Any) -> Iterator[list[str]]:
+    """The queries of a table, or the lines of any other file, part by part. how: as in ``read_rows``."""
+    from embedcache.tables.rows import Columns, read_lines, read_rows
+
+    if isinstance(file, Stored) or any(suffix.lower() in FORMATS for suffix in Path(file).suffixes[-2:]):
+        for rows in read_rows([file], Columns(text), **how):
+            yield rows.texts.to_pylist()
+    else:
+        yield read_lines(file, encoding=how["encoding"])

@@ -1,0 +1,392 @@
+"""The rows of a cache that are most like texts or other rows, and unlike others."""
+
+from __future__ import annotations
+
+import operator
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from embedcache.cache import Cache, open_cache
+from embedcache.cache.labels import label_of
+from embedcache.cache.where import not_blank, rows_where
+from embedcache.common.callable_module import make_callable
+from embedcache.common.display import html_table
+from embedcache.common.frames import Tabular, arrow_table, free_names, label_column
+from embedcache.common.machine import check_memory
+from embedcache.common.near_identical import NearIdentical
+from embedcache.common.reading import Reading
+from embedcache.errors import EmbedcacheError
+from embedcache.index import SearchIndex
+from embedcache.index.open_index import open_index
+from embedcache.index.search_index import load_encoder
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from embedcache.encoder import Encoder
+
+MANY_HITS = 1_000_000  # rows that are looked for together
+HIT_BYTES = 1000  # of a row that is found, with its text and all that is known of it
+MOST_FILTERS = 64  # of --where that a Searcher remembers
+
+
+@dataclass(frozen=True, init=False)
+class Query:
+    """What to look for: texts (str) and rows of the cache (int) that it should be like, and unlike; one or several.
+
+    The vector looked for is that of the example. Of several, with p and n the means of the likes' and the unlikes'
+    vectors, it is p + (p - n), as in Qdrant's "average vector" recommendations: away from the unlikes as far as they
+    are from the likes. The rows named are not found. Raises EmbedcacheError for what is neither text nor row.
+    """
+
+    like: tuple[str | int, ...]
+    unlike: tuple[str | int, ...]
+
+    def __init__(self, like: str | int | Iterable[str | int], unlike: str | int | Iterable[str | int] = ()) -> None:
+        object.__setattr__(self, "like", _examples(like))  # frozen: only here
+        object.__setattr__(self, "unlike", _examples(unlike))
+
+    @property
+    def rows(self) -> set[int]:
+        return {one for one in (*self.like, *self.unlike) if not isinstance(one, str)}
+
+    @property
+    def texts(self) -> list[str]:
+        return [one for one in (*self.like, *self.unlike) if isinstance(one, str)]
+
+
+@dataclass(frozen=True)
+class Found:
+    """One row that was found. ``rank`` counts from 1, ``row`` from 0.
+
+    ``labels`` is column -> class, or a list of labels where the column holds lists; None where there is no label.
+    ``columns`` is kept column -> value, without the id column.
+    """
+
+    rank: int
+    row: int
+    score: float
+    text: str
+    labels: dict[str, str | list[str] | None]
+    id: str | None
+    columns: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Answer(Tabular):
+    """What was found for one query; ``query`` describes it, ``row`` is set where it is one row of the cache alone."""
+
+    query: str
+    row: int | None
+    results: list[Found]
+
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        columns = list(self.results[0].labels) if self.results else []
+        rows = ((one.rank, one.row, one.score, *one.labels.values(), one.text) for one in self.results)
+        return html_table(f"Most like {self.query}", ("rank", "row", "score", *columns, "text"), rows)
+
+    def __len__(self) -> int:
+        return len(self.results)
+
+    def to_arrow(self) -> pa.Table:
+        """A line for each row found: rank, row, score, text, id, every label column, every kept column."""
+        return arrow_table(found_columns(self.results))
+
+
+def found_columns(results: Sequence[Found], before: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Arrow columns of rows that were found, behind those of ``before``; a column whose name is taken gets _2."""
+    import pyarrow as pa
+
+    types = {"rank": pa.int64(), "row": pa.int64(), "score": pa.float64(), "text": pa.string(), "id": pa.string()}
+    columns = dict(before or {})
+    columns |= {name: pa.array([getattr(one, name) for one in results], kind) for name, kind in types.items()}
+    labels = list(results[0].labels) if results else []
+    kept = [name for name in (results[0].columns if results else ()) if name not in labels]
+    names = free_names(columns, [*labels, *kept])
+    for name in labels:
+        columns[names[name]] = label_column([one.labels[name] for one in results])
+    for name in kept:
+        columns[names[name]] = pa.array([one.columns[name] for one in results], pa.string())
+    return columns
+
+
+class Searcher:
+    """An open cache and its index, for any number of searches, from several threads too. Make one with ``open``.
+
+    Attributes:
+        cache, index: what is searched.
+        reading: what the encoder has read of the texts that were looked for, None before the first.
+    """
+
+    def __init__(self, cache: Cache, index: SearchIndex, load: Callable[[], Encoder]) -> None:
+        self.cache, self.index = cache, index
+        self._load, self._lock = load, threading.Lock()
+        self._loaded: Encoder | None = None
+        self.reading: Reading | None = None
+        self._with_text = not_blank(cache.texts)
+        self._filters: dict[tuple[str, ...], np.ndarray] = {}
+        self._labels = {name: cache.labels(name) for name in cache.labels_names}
+        self._kept = {name: cache.column(name) for name in cache.column_names if name != cache.id_column}
+        self._stored = cache.embeddings(index.pooling, index.layer)
+
+    @classmethod
+    def open(
+        cls,
+        cache_path: str | Path,
+        *,
+        index: str | Path | None = None,
+        pooling: str | None = None,
+        layer: int | None = None,
+        center: bool | None = None,
+        device: str = "auto",
+        trust_remote_code: bool = False,
+    ) -> Searcher:
+        """Open a cache and an index of it; without one the vectors themselves are searched.
+
+        Args:
+            index: what ``embedcache index`` wrote; None means that of the cache's own name, where there is one of
+                the vectors that are asked for.
+            pooling, layer: which of the cache's vectors; None means cls of the last layer, or the only ones stored.
+            center: whether the mean of all rows is taken off first; None means as the index has it, or not.
+
+        Raises:
+            EmbedcacheError: a cache or an index that cannot be opened, do not belong together or hold no such vectors.
+        """
+        cache = open_cache(cache_path)
+        try:
+            found = open_index(cache, index, pooling, layer, center)
+        except BaseException:
+            cache.close()
+            raise
+        return cls(cache, found, lambda: load_encoder(cache.encoder, str(cache.path), device, trust_remote_code))
+
+    @property
+    def encoder(self) -> Encoder:
+        """The encoder that made the vectors, loaded when it is first asked for."""
+        with self._lock:
+            if self._loaded is None:
+                self._loaded = self._load()
+            return self._loaded
+
+    def close(self) -> None:
+        self.cache.close()
+
+    def __enter__(self) -> Searcher:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def search(
+        self,
+        queries: str | Query | Sequence[str | Query],
+        k: int = 10,
+        *,
+        where: str | Sequence[str] | None = None,
+        dedupe: bool = False,
+        encoded: Mapping[str, np.ndarray] | None = None,
+    ) -> list[Answer]:
+        """The k rows most like each query, fewer only where there are fewer; one answer a query.
+
+        Rows with a blank text are never found: to an encoder they are much like any short text. Rows with the same
+        text as the query are.
+
+        Args:
+            queries: one or several: a text, or a ``Query`` where rows and examples of what not to find come in.
+            where: conditions, see ``rows_where``.
+            dedupe: leave out what is near-identical to a row that is found, or looked for; see ``NearIdentical``.
+            encoded: vectors [D] of texts that need no encoding any more.
+
+        Raises:
+            EmbedcacheError: a blank text; no such row, column or value; an encoder that cannot be had.
+        """
+        asked = _queries(queries)
+        width = min(k, self.cache.rows)
+        if len(asked) * width > MANY_HITS:
+            advice = "ask for fewer with -k, or write the answers to a file of queries with -o"
+            check_memory(len(asked) * width * HIT_BYTES, f"{len(asked):,} answers of {width:,} rows", advice)
+        hits = self.find(asked, k, where=where, dedupe=dedupe, encoded=encoded)
+        return [self.answer(query, *hit) for query, hit in zip(asked, hits, strict=True)]
+
+    def find(
+        self,
+        queries: Sequence[Query],
+        k: int,
+        *,
+        where: str | Sequence[str] | None = None,
+        dedupe: bool = False,
+        encoded: Mapping[str, np.ndarray] | None = None,
+    ) -> list[tuple[list[int], list[float]]]:
+        """Rows and scores alone of what ``search`` finds."""
+        for query in queries:
+            self._check(query)
+        vectors, among = self._vectors(queries, encoded or {}), self.among(where)
+        together = max(1, MANY_HITS // max(1, min(k, self.cache.rows)))  # what looks for them needs memory, too
+        parts = (slice(start, start + together) for start in range(0, len(queries), together))
+        found = [self._find(queries[part], vectors[part], k, among, dedupe) for part in parts]
+        self.cache.check_whole()
+        return [hit for rows, scores in found for hit in zip(rows, scores, strict=True)]
+
+    def answer(self, query: Query, rows: Sequence[int], scores: Sequence[float]) -> Answer:
+        """What ``find`` found, with all that is known of the rows."""
+        return Answer(self._describe(query), _only_row(query), self._results(rows, scores))
+
+    @property
+    def notes(self) -> list[str]:
+        """What the encoder did not read of the texts that were looked for, or does not know."""
+        return [] if self.reading is None else self.reading.notes(advise=False)
+
+    def among(self, where: str | Sequence[str] | None) -> np.ndarray:
+        """bool [N]: the rows that may be found under the conditions."""
+        key = tuple([where] if isinstance(where, str) else where or ())
+        if not key:
+            return self._with_text
+        found = self._filters.get(key)
+        if found is None:
+            found = self._with_text & rows_where(self.cache, key)
+            if len(self._filters) >= MOST_FILTERS:
+                self._filters.clear()
+            self._filters[key] = found
+        return found
+
+    def labels(self, row: int) -> dict[str, str | list[str] | None]:
+        """A row's, as in ``Found``."""
+        return {name: label_of(codes[row], classes) for name, (codes, classes) in self._labels.items()}
+
+    def columns(self, row: int) -> dict[str, str]:
+        """A row's kept columns, as in ``Found``."""
+        return {name: values[row] for name, values in self._kept.items()}
+
+    def _find(
+        self, queries: Sequence[Query], vectors: np.ndarray, k: int, among: np.ndarray, dedupe: bool
+    ) -> tuple[list[list[int]], list[list[float]]]:
+        """Rows and scores of each query; more and more are looked at until k of them stay."""
+        every = int(np.count_nonzero(among))
+        rows: list[list[int]] = [[] for _ in queries]
+        scores: list[list[float]] = [[] for _ in queries]
+        open_ones = list(range(len(queries)))
+        width = k + max((len(query.rows) for query in queries), default=0)
+        while open_ones:
+            width = min(width * 2, every) if dedupe else min(width, every)
+            found = self.index.search(vectors[open_ones], width, among=among)
+            short = []
+            for place, some, of in zip(open_ones, found.rows.tolist(), found.scores.tolist(), strict=True):
+                kept = self._places(queries[place], some, k, dedupe)
+                rows[place], scores[place] = [some[i] for i in kept], [of[i] for i in kept]
+                if len(kept) < k and width < every:
+                    short.append(place)
+            open_ones = short
+            width = max(width, 1) * 2
+        return rows, scores
+
+    def _places(self, query: Query, rows: list[int], k: int, dedupe: bool) -> list[int]:
+        """Places of the first k rows that may be shown."""
+        places = (i for i, row in enumerate(rows) if row >= 0 and row not in query.rows)
+        if not dedupe:
+            return [i for i, _ in zip(places, range(k), strict=False)]
+        seen = NearIdentical(self.cache.texts[row] for row in sorted(query.rows))
+        kept: list[int] = []
+        for i in places:
+            if len(kept) == k:
+                break
+            if seen.is_new(self.cache.texts[rows[i]]):
+                kept.append(i)
+        return kept
+
+    def _vectors(self, queries: Sequence[Query], encoded: Mapping[str, np.ndarray]) -> np.ndarray:
+        """float32 [q, D]; all texts are encoded together."""
+        known: dict[str | int, np.ndarray] = dict(encoded.items())
+        texts = [text for text in dict.fromkeys(text for query in queries for text in query.texts) if text not in known]
+        if texts:
+            output = (self.index.pooling, self.index.layer)
+            tokens = self.encoder.tokenize(texts)
+            known.update(zip(texts, self.encoder.encode_tokens(tokens, [output])[0], strict=True))
+            read = self.encoder.reading(texts, tokens)
+            self.reading = read if self.reading is None else self.reading + read
+        for row in {row for query in queries for row in query.rows}:
+            known[row] = self._stored[row].astype(np.float32)
+        vectors = np.empty((len(queries), self.index.dim), np.float32)
+        for vector, query in zip(vectors, queries, strict=True):
+            vector[:] = np.mean([known[one] for one in query.like], axis=0)
+            if query.unlike:
+                vector += vector - np.mean([known[one] for one in query.unlike], axis=0)
+        return vectors
+
+    def _check(self, query: Query) -> None:
+        path, rows = self.cache.path, self.cache.rows
+        if not query.like:
+            raise EmbedcacheError("nothing to be like: give a text or a row beside what the results should be unlike")
+        if any(not text.strip() for text in query.texts):
+            raise EmbedcacheError("the query is blank: write what to look for")
+        for row in query.rows:
+            if not 0 <= row < rows:
+                raise EmbedcacheError(f"{path} has no row {row}: it has {rows}, counted from 0 to {rows - 1}")
+            if not self._with_text[row]:
+                raise EmbedcacheError(f"row {row} of {path} has a blank text: choose another row")
+            vector = self._stored[row]
+            if not np.isfinite(vector).all() or not vector.any():
+                raise EmbedcacheError(f"row {row} of {path} has no usable vector (zero or NaN): choose another row")
+
+    def _describe(self, query: Query) -> str:
+        if len(query.like) == 1 and not query.unlike:
+            (one,) = query.like
+            return one if isinstance(one, str) else self.cache.texts[one]
+        named = [
+            ", ".join(f'"{one}"' if isinstance(one, str) else f"row {one}" for one in some)
+            for some in (query.like, query.unlike)
+        ]
+        return named[0] + (f"; unlike {named[1]}" if named[1] else "")
+
+    def _results(self, rows: Sequence[int], scores: Sequence[float]) -> list[Found]:
+        cache = self.cache
+        return [
+            Found(
+                rank=rank,
+                row=row,
+                score=score,
+                text=cache.texts[row],
+                labels=self.labels(row),
+                id=None if cache.ids is None else cache.ids[row],
+                columns=self.columns(row),
+            )
+            for rank, (row, score) in enumerate(zip(rows, scores, strict=True), 1)
+        ]
+
+
+def _examples(given: str | int | Iterable[str | int]) -> tuple[str | int, ...]:
+    """Texts and row numbers; a text alone is one, not its letters."""
+    several = given if isinstance(given, Iterable) and not isinstance(given, str) else (given,)
+    try:
+        return tuple(str(one) if isinstance(one, str) else operator.index(one) for one in several)
+    except TypeError:
+        wrong = next(one for one in several if not isinstance(one, (str, int)))
+        raise EmbedcacheError(f"an example is a text or the number of a row, not {wrong!r}") from None
+
+
+def _queries(queries: str | Query | Sequence[str | Query]) -> list[Query]:
+    """Raises EmbedcacheError: something else than texts and queries, with its place."""
+    if isinstance(queries, (str, Query)):
+        queries = [queries]
+    if not isinstance(queries, Iterable) or hasattr(queries, "columns"):
+        raise EmbedcacheError(f"search takes a text, a Query or a list of them, not {type(queries).__name__}")
+    asked = []
+    for place, one in enumerate(queries):
+        if not isinstance(one, (str, Query)):
+            also = f"; row {one} of the cache is Query({one})" if isinstance(one, int) else ""
+            raise EmbedcacheError(f"query {place} is neither a text nor a Query but {one!r}{also}")
+        asked.append(Query(one) if isinstance(one, str) else one)
+    return asked
+
+
+def _only_row(query: Query) -> int | None:
+    (one, *more) = query.like
+    return None if more or query.unlike or isinstance(one, str) else one
+
+
+make_callable(__name__, "embedcache.search.job", "search_cache")
