@@ -19,11 +19,12 @@ if TYPE_CHECKING:
     from embedcache.export import ExportReport, export_run
     from embedcache.extraction.job import ExtractReport, extract
     from embedcache.extraction.merge import MergeReport, merge
+    from embedcache.heads.engine import EngineWarning
     from embedcache.heads.head import TrainedHead
     from embedcache.heads.search_cv import FusedHeadSearchCV
     from embedcache.heads.sklearn import FusedHeadClassifier, FusedHeadRegressor
     from embedcache.heads.spec import HeadSpec, head_grid
-    from embedcache.heads.train import BankResult, EngineWarning, train_heads
+    from embedcache.heads.train import BankResult, train_heads
     from embedcache.index import Neighbours, SearchIndex
     from embedcache.index.job import IndexReport
     from embedcache.index.job import index_cache as index
@@ -47,7 +48,7 @@ _HOME = {
     "Cache": "embedcache.cache",
     "Classifier": "embedcache.prediction.classifier",
     "EmbedcacheError": "embedcache.errors",
-    "EngineWarning": "embedcache.heads.train",
+    "EngineWarning": "embedcache.heads.engine",
     "EvaluationReport": "embedcache.evaluation",
     "ExportReport": "embedcache.export",
     "ExtractReport": "embedcache.extraction.job",
@@ -87,7 +88,7 @@ _HOME = {
     "ops": "embedcache.ops",  # a module that needs torch
     "predict_file": "embedcache.prediction.job",
     "report": "embedcache.report",
-    "search": "embedcache.search.searcher",
+    "search": "embedcache.search",
     "search_file": "embedcache.search.file",
     "serve": "embedcache.serve",
     "train_heads": "embedcache.heads.train",

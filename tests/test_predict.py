@@ -17,7 +17,7 @@ from embedcache.heads.head import TrainedHead
 from embedcache.heads.spec import HeadSpec
 from embedcache.prediction.classifier import Classifier
 from embedcache.prediction.job import FileReport, predict_file
-from embedcache.runs.folder import Contents, write_columns, write_run
+from embedcache.runs.write_folder import Contents, write_columns, write_run
 from tests.conftest import make_reviews
 
 CLASSES = ["negative", "positive", "まあまあ"]

@@ -1,4 +1,10 @@
-"""What this machine has for embedcache, and whether it works."""
+"""What this machine has for embedcache, and whether it works.
+
+Files, in the order in which to read them:
+
+    checks     What is installed and what the hardware is
+    selftest   The whole job on a made-up encoder in a temporary folder
+"""
 
 from __future__ import annotations
 

@@ -19,13 +19,13 @@ from embedcache.evaluation.gold import Gold, read_cache, read_table
 from embedcache.evaluation.report import BaselineScores, EvaluationReport, RunScores, Score
 from embedcache.evaluation.targets import Aligned, align
 from embedcache.evaluation.trained import Learnt, group_column, learnt_by
+from embedcache.heads.arrays import number
 from embedcache.prediction.classifier import Classifier
 from embedcache.prediction.rows import is_cache
 from embedcache.runs.calibration import probabilities
 from embedcache.runs.folder import Run, load_run
 from embedcache.runs.intervals import score_difference, score_interval
 from embedcache.runs.metrics import evaluate as measure
-from embedcache.runs.metrics import number
 from embedcache.runs.mistakes import Judged, find_mistakes
 from embedcache.tables.stream import stored
 

@@ -1,7 +1,11 @@
 """A run's encoder and best head as ONE model that the ecosystem's own loaders open, checked after it is written.
 
-What is written is float32 and gives logits [batch, outputs]; nothing in it needs embedcache. Importing this costs
-neither torch nor transformers.
+Files, in the order in which to read them:
+
+    model     The encoder, the pooling and the head as one torch module
+    targets   What each target's folder holds, and how a stranger opens it
+    place     Where an export goes: a folder that appears whole or not at all
+    card      Embedcache.json, the labels in config.json, and README.md
 """
 
 from __future__ import annotations

@@ -30,7 +30,6 @@ from embedcache.cache.lock import writer_lock
 from embedcache.cache.reuse import count_unknown, proves_encoder
 from embedcache.cache.strings import first_rows
 from embedcache.cache.tokens import reading_of
-from embedcache.common.callable_module import make_callable
 from embedcache.common.display import html_table
 from embedcache.common.frames import refuse_frame
 from embedcache.common.label_names import label_notes
@@ -328,5 +327,3 @@ def _build(
     beside.unlink(missing_ok=True)
     return filler, repaired + filler.damaged, reading
 
-
-make_callable(__name__, __name__, "extract")

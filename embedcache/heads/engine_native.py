@@ -13,6 +13,7 @@ import numpy as np
 
 from embedcache.common.machine import usable_cores
 from embedcache.errors import EmbedcacheError
+from embedcache.heads.engine import EngineWarning, NativeUnavailableError
 from embedcache.heads.spec import SCHEDULES, HeadSpec
 from embedcache.heads.task import (
     CHOICES,
@@ -32,10 +33,6 @@ STATUS = ("ok", "diverged", "cancelled")
 COMPUTE = {"float32": 0, "bfloat16": 1, "tf32": 2}
 LOSS = {"classification": 0, "multilabel": 1, "regression": 2}
 ERROR_ARGUMENT, ERROR_MEMORY, ERROR_DEVICE, ERROR_UNSUPPORTED = 1, 2, 3, 4
-
-
-class NativeUnavailableError(EmbedcacheError):
-    """The native library is missing, is of another version or has no device to run on."""
 
 
 class _Matrix(Structure):
@@ -194,8 +191,6 @@ def find(device: str) -> NativeEngine:
 
 
 def _warn(message: str) -> None:
-    from embedcache.heads.train import EngineWarning
-
     warnings.warn(message, EngineWarning, stacklevel=4)
 
 

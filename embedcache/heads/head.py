@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from embedcache.common.checked import SchemaError, conform, parse_json
+from embedcache.common.display import html_table
 from embedcache.common.tensors import save_tensors
 from embedcache.errors import EmbedcacheError
-from embedcache.heads.spec import HeadSpec
-from embedcache.runs.schema import Head, check_head
-from embedcache.runs.versions import HEAD_VERSION, head_of_today
+from embedcache.heads.arrays import number, to_numpy
+from embedcache.heads.schema import HEAD_VERSION, Head, check_head, head_of_today
+from embedcache.heads.spec import SHOWN, HeadSpec
 
 if TYPE_CHECKING:
     import torch
@@ -46,13 +48,9 @@ class TrainedHead:
     history: dict[str, list[float]] = field(default_factory=dict, repr=False)
 
     def __repr__(self) -> str:
-        from embedcache.heads.notebook import describe_head
-
         return describe_head(self)
 
     def _repr_html_(self) -> str:
-        from embedcache.heads.notebook import head_html
-
         return head_html(self)
 
     @property
@@ -198,16 +196,6 @@ def _check_weights(head: TrainedHead) -> None:
         raise SchemaError("its weights are so large that its outputs are not finite")
 
 
-def to_numpy(x: Any) -> np.ndarray:
-    """x as a NumPy array, uncopied where possible: arrays, memory maps, lists, torch tensors on any device."""
-    if hasattr(x, "detach"):
-        x = x.detach().cpu()
-        if str(x.dtype) == "torch.bfloat16":
-            x = x.float()
-        x = x.numpy()
-    return np.asarray(x)
-
-
 def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
@@ -218,3 +206,35 @@ def _finite(value: float) -> float | None:
 
 def _number(value: float | None) -> float:
     return float("nan") if value is None else float(value)
+
+
+def describe_head(head: TrainedHead) -> str:
+    """One line: shape, kind, settings, scores."""
+    hidden = f"{head.spec.hidden}-" if head.spec.hidden else ""
+    shape = f"{head.dim}-{hidden}{len(head.weights['b2'])}" if head.weights else "no weights"
+    settings = ", ".join(f"{name} {getattr(head.spec, name):g}" for name in SHOWN[1:])
+    scores = ", ".join(f"{name} {value:.4f}" for name, value in head_scores(head).items() if value is not None)
+    epoch = f", epoch {head.best_epoch} of {head.epochs_run}" if head.epochs_run else ""
+    return f"TrainedHead({head.kind}, {shape}, {settings}{epoch}{', ' * bool(scores)}{scores}, {head.status})"
+
+
+def head_html(head: TrainedHead) -> str:
+    """A table of two columns."""
+    rows: list[Sequence[Any]] = [("kind", head.kind), ("reads", f"[rows, {head.dim}]")]
+    if head.classes is not None:
+        rows.append(("labels", ", ".join(map(str, head.classes[:20])) + (" …" if len(head.classes) > 20 else "")))
+    rows.append(("settings", ", ".join(f"{name} {getattr(head.spec, name):g}" for name in SHOWN)))
+    rows.append(("epoch", f"{head.best_epoch} of {head.epochs_run}, {head.status}"))
+    rows += list(head_scores(head).items())
+    return html_table("Trained head", (), rows)
+
+
+def head_scores(head: TrainedHead) -> dict[str, float | None]:
+    """Its validation scores at its best epoch, None where there are none."""
+    if head.kind != "regression":
+        return {"val_loss": number(head.val_loss), "val_accuracy": number(head.val_accuracy)}
+    r2 = head.history.get("val_r2", [])
+    return {
+        "val_loss": number(head.val_loss),
+        "val_r2": number(r2[head.best_epoch - 1]) if r2 and head.best_epoch else None,
+    }

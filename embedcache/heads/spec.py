@@ -11,6 +11,8 @@ from typing import Any
 
 from embedcache.errors import EmbedcacheError
 
+# What a table of heads shows of their settings.
+SHOWN = ("hidden", "lr", "dropout", "weight_decay", "seed")
 SCHEDULES = ("constant", "linear", "cosine")
 LARGEST = 1e36  # of a learning rate or weight decay: what float32 still holds after the bias correction
 

@@ -13,7 +13,7 @@ import numpy as np
 from embedcache.common.labels import Codes, Labels, LabelWarning, unlabelled
 from embedcache.common.texts import is_missing
 from embedcache.errors import EmbedcacheError
-from embedcache.heads.head import to_numpy
+from embedcache.heads.arrays import to_numpy
 from embedcache.heads.kinds import KINDS
 from embedcache.heads.spec import LARGEST
 from embedcache.heads.task import View, balanced_weight

@@ -6,12 +6,11 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from embedcache.errors import EmbedcacheError
-from embedcache.heads.head import to_numpy
+from embedcache.heads.arrays import as_matrix, finite
 from embedcache.heads.kinds import KINDS
 from embedcache.heads.memory import WeightRoom, fitting_threads
 from embedcache.heads.spec import HeadSpec, whole_number
@@ -132,22 +131,6 @@ def weight_shapes(spec: HeadSpec, dim: int, classes: int) -> dict[str, tuple[int
     if not spec.hidden:
         return {"w2": (classes, dim), "b2": (classes,)}
     return {"w1": (spec.hidden, dim), "b1": (spec.hidden,), "w2": (classes, spec.hidden), "b2": (classes,)}
-
-
-def as_matrix(x: Any, name: str = "X") -> np.ndarray:
-    """x as [N, D] float16 or float32 with adjacent columns: itself where it is one already, else a float32 copy."""
-    try:
-        x = to_numpy(x)
-    except (ValueError, TypeError):
-        raise EmbedcacheError(f"{name} must be a matrix [rows, columns]: its rows are not of one length") from None
-    if x.ndim != 2 or x.shape[1] == 0:
-        raise EmbedcacheError(f"{name} must be a matrix [rows, columns], not of shape {list(x.shape)}")
-    if x.dtype.kind not in "fiub":
-        raise EmbedcacheError(f"{name} must hold numbers, not {x.dtype}")
-    in_place = x.dtype in (np.float16, np.float32) and x.dtype.isnative and x.flags.aligned
-    if in_place and x.strides[1] == x.itemsize and x.strides[0] >= 0 and x.strides[0] % x.itemsize == 0:
-        return x
-    return np.ascontiguousarray(x, x.dtype.newbyteorder("=") if x.dtype == np.float16 else np.float32)
 
 
 def check_bank(tasks: Sequence[Task], heads: Sequence[tuple[HeadSpec, int]]) -> list[Task]:
@@ -290,13 +273,6 @@ def _check_finite(views: Sequence[View]) -> None:
                 raise EmbedcacheError(
                     f"{name} holds NaN or infinity, first in row {start + int(bad.argmax())}: leave such rows out"
                 )
-
-
-def finite(x: np.ndarray) -> bool:
-    """Whether no element is NaN or infinite; for float16 by its exponent bits, ten times as fast as isfinite."""
-    if x.dtype == np.float16:
-        return not bool(((x.view(np.uint16) & 0x7C00) == 0x7C00).any())
-    return bool(np.isfinite(x).all())
 
 
 def standardize_stats(x: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

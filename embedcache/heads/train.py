@@ -9,14 +9,17 @@ import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from embedcache.common.display import html_table
 from embedcache.common.frames import Tabular
 from embedcache.errors import EmbedcacheError
-from embedcache.heads.head import TrainedHead
-from embedcache.heads.spec import HeadSpec, head_grid
+from embedcache.heads.arrays import as_matrix, number
+from embedcache.heads.engine import Engine, EngineWarning, NativeUnavailableError
+from embedcache.heads.head import TrainedHead, head_scores
+from embedcache.heads.spec import SHOWN, HeadSpec, head_grid
 from embedcache.heads.targets import class_weights, known_labels, read_targets, tell_left_out
 from embedcache.heads.task import (
     Options,
@@ -24,7 +27,6 @@ from embedcache.heads.task import (
     Progress,
     Task,
     View,
-    as_matrix,
     check_bank,
     fold_standardization,
     fold_target_scale,
@@ -48,24 +50,6 @@ __all__ = [
 ]
 
 HISTORY = ("train_loss", "val_loss", "val_accuracy", "val_macro_f1", "val_r2")
-
-
-class EngineWarning(UserWarning):
-    """The native engine was not used, and why."""
-
-
-class Engine(Protocol):
-    """What native.NativeEngine and reference.TorchEngine have in common."""
-
-    name: str
-
-    def train(
-        self,
-        tasks: Sequence[Task],
-        heads: Sequence[tuple[HeadSpec, int]],
-        options: Options,
-        progress: Progress | None,
-    ) -> list[Outcome]: ...
 
 
 @dataclass
@@ -99,11 +83,11 @@ class BankResult(Tabular):
         types = {name: pa.int64() if name in whole else pa.string() if name in text else pa.float64() for name in names}
         types |= {"seed": pa.uint64(), "betas": pa.list_(pa.float64())}
         lines: list[dict[str, Any]] = []
-        for number, head in enumerate(self.heads):
-            scores = {name: self.history[name][number, head.best_epoch - 1] for name in HISTORY}
+        for place, head in enumerate(self.heads):
+            scores = {name: self.history[name][place, head.best_epoch - 1] for name in HISTORY}
             known = {name: float(s) if head.best_epoch and np.isfinite(s) else None for name, s in scores.items()}
             weight, epoch = head.spec.class_weight, head.best_epoch
-            about = {"head": number, **head.spec.to_dict()}
+            about = {"head": place, **head.spec.to_dict()}
             about["class_weight"] = weight if weight is None or isinstance(weight, str) else json.dumps(weight)
             lines.append(
                 {**about, "status": head.status, "epoch": epoch or None, "epochs_run": head.epochs_run, **known}
@@ -111,13 +95,9 @@ class BankResult(Tabular):
         return pa.Table.from_pylist(lines, pa.schema(types))
 
     def __repr__(self) -> str:
-        from embedcache.heads.notebook import describe_bank
-
         return describe_bank(self)
 
     def _repr_html_(self) -> str:
-        from embedcache.heads.notebook import bank_html
-
         return bank_html(self)
 
     @property
@@ -244,7 +224,7 @@ def choose_engine(engine: str, device: str, options: Options) -> tuple[Engine, O
         try:
             chosen = engine_native.find(device)
             return chosen, replace(options, device=chosen.device)
-        except engine_native.NativeUnavailableError as error:
+        except NativeUnavailableError as error:
             if engine == "native":
                 raise
             reason = str(error)
@@ -345,3 +325,34 @@ def _specs(grid: Any) -> list[HeadSpec]:
     if specs is None or not all(isinstance(spec, HeadSpec) for spec in specs):
         raise EmbedcacheError("grid must be a HeadSpec or a list of them: head_grid(lr=[1e-4, 1e-3]) makes one")
     return specs
+
+
+def describe_bank(bank: BankResult) -> str:
+    ok = sum(head.status == "ok" for head in bank.heads)
+    best = min((head.val_loss for head in bank.heads if head.val_loss == head.val_loss), default=None)
+    scored = "" if best is None else f", best val_loss {best:.4f}"
+    return f"BankResult({len(bank.heads):,} heads, {ok:,} ok, {bank.engine}, {bank.seconds:.2f} s{scored})"
+
+
+def bank_html(bank: BankResult) -> str:
+    """The first ten heads by validation loss (the last training loss where nothing was validated)."""
+    columns = ("head", *SHOWN, "epoch", *(head_scores(bank.heads[0]) if bank.heads else ()), "status")
+    order = sorted(range(len(bank.heads)), key=lambda i: _rank(bank.heads[i]))
+    rows = (
+        (
+            i,
+            *(getattr(head.spec, name) for name in SHOWN),
+            head.best_epoch,
+            *head_scores(head).values(),
+            head.status,
+        )
+        for i, head in ((i, bank.heads[i]) for i in order)
+    )
+    title = f"{len(bank.heads):,} heads in {bank.seconds:.2f} s ({bank.engine}), best first"
+    return html_table(title, columns, rows)
+
+
+def _rank(head: TrainedHead) -> tuple[bool, float]:
+    losses = [head.val_loss, *head.history.get("train_loss", [])[-1:]]
+    finite = [loss for loss in losses if number(loss) is not None]
+    return (head.status != "ok" or not finite, finite[0] if finite else 0.0)

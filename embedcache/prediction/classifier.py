@@ -15,7 +15,7 @@ from embedcache.cache.fingerprint import differences
 from embedcache.common.reading import Reading
 from embedcache.common.texts import as_texts
 from embedcache.errors import EmbedcacheError
-from embedcache.heads.head import to_numpy
+from embedcache.heads.arrays import to_numpy
 from embedcache.prediction.predictions import Answers, Prediction, Predictions
 from embedcache.runs.calibration import probabilities
 from embedcache.runs.folder import Run, load_run, require_keys

@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 
+from embedcache.heads.arrays import number
 from embedcache.heads.targets import class_weights
 from embedcache.heads.task import standardize_stats
-from embedcache.runs.metrics import number, regression_scores, score_labels
+from embedcache.runs.metrics import regression_scores, score_labels
 from embedcache.runs.split import SEED, Split
 
 # Bounds that keep each baseline to about a minute, even where nothing can be learnt; where one bites, its note says so.

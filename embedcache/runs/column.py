@@ -12,6 +12,7 @@ from embedcache.cache import Cache
 from embedcache.cache.strings import first_rows
 from embedcache.common.times import Times
 from embedcache.errors import EmbedcacheError
+from embedcache.heads.arrays import number
 from embedcache.heads.head import TrainedHead
 from embedcache.heads.kinds import Tasks, task_of
 from embedcache.heads.spec import HeadSpec
@@ -20,7 +21,7 @@ from embedcache.runs.baselines import Baseline, Rows, run_baselines
 from embedcache.runs.comparisons import compare, compared_by
 from embedcache.runs.data import check_vectors, load_data, make_task
 from embedcache.runs.leaderboard import Entry, make_leaderboard, predict_rows, seed_spread
-from embedcache.runs.metrics import MEASURED, Evaluation, decide, evaluate, main_score, number
+from embedcache.runs.metrics import MEASURED, Evaluation, decide, evaluate, main_score
 from embedcache.runs.mistakes import Judged, describe_targets, find_mistakes, find_thresholds, value_pairs
 from embedcache.runs.notes import column_notes
 from embedcache.runs.predictions import Predictions

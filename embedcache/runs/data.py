@@ -12,9 +12,10 @@ from embedcache.cache import Cache
 from embedcache.cache.labels import label_counts, unlabelled
 from embedcache.cache.strings import first_rows, hash_texts
 from embedcache.errors import EmbedcacheError
+from embedcache.heads.arrays import finite
 from embedcache.heads.kinds import read_tasks, task_of
 from embedcache.heads.targets import class_weights
-from embedcache.heads.task import CHUNK_ROWS, Task, View, finite, standardize_stats
+from embedcache.heads.task import CHUNK_ROWS, Task, View, standardize_stats
 from embedcache.runs.split import Split
 from embedcache.tables.decimals import has_decimal_commas, point
 from embedcache.tables.rows import MISSING_LABELS

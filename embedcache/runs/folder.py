@@ -1,36 +1,30 @@
 """A run directory: best and all heads (safetensors), leaderboard.csv, history.csv and run.json. Nothing executable.
 
-The run of several label columns is a folder of such folders, one a column, and a run.json that lists them. A run is
-written beside its place and moved there whole, so what stands under its name is never half a run. A run that already
-stands there is replaced, with other files in it kept; a folder that is no run is never touched.
+The run of several label columns is a folder of such folders, one a column, and a run.json that lists them. It is
+written whole (write_folder.py), so what stands under its name is never half a run; here it is read.
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import quote
 
 import numpy as np
 
 from embedcache.common.checked import SchemaError, conform, read_json
+from embedcache.common.display import html_table
 from embedcache.common.signed import CARD, REPORT, is_signed
-from embedcache.common.tensors import save_tensors
-from embedcache.common.whole_file import refuse_stream
-from embedcache.common.whole_folder import beside, folder_lock, others, read_whole, recover, whole_folder
+from embedcache.common.whole_folder import folder_lock, read_whole
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.head import TrainedHead
 from embedcache.heads.memory import MakeRoom, WeightRoom, read_weights
 from embedcache.heads.task import weight_shapes
+from embedcache.runs.metrics import main_score
 from embedcache.runs.predictions import FILE as PREDICTIONS
-from embedcache.runs.predictions import Predictions
 from embedcache.runs.schema import Columns, check_info, damaged
 from embedcache.runs.versions import RUN_VERSION, info_of_today
 
@@ -42,7 +36,6 @@ BEST, HEADS, INFO = "best.safetensors", "heads.safetensors", "run.json"
 LEADERBOARD, HISTORY, EVALUATIONS = "leaderboard.csv", "history.csv", "evaluations.json"
 FILES = (BEST, HEADS, LEADERBOARD, HISTORY, EVALUATIONS, PREDICTIONS, INFO)
 LATER = (HISTORY, EVALUATIONS, PREDICTIONS)  # the first runs had none
-LONGEST_NAME = 150  # bytes of a column's folder; file systems take 255
 
 
 @dataclass(eq=False)
@@ -60,114 +53,15 @@ class Run:
     version: int = RUN_VERSION
 
     def __repr__(self) -> str:
-        from embedcache.heads.notebook import describe_run
-
         return describe_run(self)
 
     def _repr_html_(self) -> str:
-        from embedcache.heads.notebook import run_html
-
         return run_html(self)
 
     @property
     def classes(self) -> list[str]:
         """The label of each class."""
         return list(self.info["classes"])
-
-
-@dataclass
-class Contents:
-    """What a run directory is to hold for one label column.
-
-    info: JSON types, with "classes" (labels) and "dim"; format, heads and checksums are added. heads: name -> head,
-    every one trained. leaderboard, history: rows with the same keys, one an entry and one an epoch. evaluations: JSON
-    types by the entry's name.
-    """
-
-    info: dict[str, Any]
-    best: TrainedHead
-    heads: dict[str, TrainedHead]
-    leaderboard: Sequence[dict[str, Any]]
-    history: Sequence[dict[str, Any]] = ()
-    evaluations: Mapping[str, Any] = field(default_factory=dict)
-    predictions: Predictions | None = None
-
-
-def column_folders(columns: Sequence[str]) -> dict[str, str]:
-    """A folder's name for each label column: the column's own where letters, digits, - and _ make it, else quoted."""
-    folders: dict[str, str] = {}
-    for i, column in enumerate(columns):
-        folder = "".join(c if c.isalnum() or c in "-_" else quote(c, safe="").replace(".", "%2E") for c in column)
-        taken = {other.casefold() for other in folders.values()}  # some file systems see no difference in case
-        unfit = not folder or folder.casefold() in taken or len(folder.encode()) > LONGEST_NAME
-        folders[column] = f"column%{i}" if unfit else folder
-    return folders
-
-
-def check_target(path: str | Path, columns: Sequence[str] = ()) -> bool:
-    """Whether a run already stands at path. Raises EmbedcacheError unless a run may be written there.
-
-    columns: the label columns, where there are several. A run that a kill left without its name gets it back.
-    """
-    path = Path(path)
-    if not path.is_dir():
-        refuse_stream(path, "a run", "folder")
-    if others(path.resolve(), "old"):
-        with suppress(OSError), run_lock(path):
-            recover(path.resolve(), _carry_over)
-    is_run = _is_run(path)
-    if not is_run and (path.is_symlink() or path.exists()):
-        if not path.is_dir():
-            raise EmbedcacheError(f"{path} is a file: name a folder to be made with -o")
-        if any(path.iterdir()):
-            raise EmbedcacheError(f"{path} holds files and is no run: it is left alone; name another folder with -o")
-    for folder in set(column_folders(columns).values()) - set(_folders(path)) if len(columns) > 1 else ():
-        if (path / folder).exists():
-            raise EmbedcacheError(f"{path / folder} is not of this run, and in its way: name another folder with -o")
-    _check_writable(path)
-    return is_run
-
-
-def _check_writable(path: Path) -> None:
-    """Folders that are not there yet are made only when there is something to put into them."""
-    parent = path.absolute().parent
-    while not (parent.exists() or parent.is_symlink()):
-        parent = parent.parent
-    probe = beside(parent / path.name, "probe")
-    try:
-        probe.mkdir()
-        probe.rmdir()
-    except OSError as error:
-        raise EmbedcacheError(f"cannot write to {parent}: {error.strerror}; name another place with -o") from None
-
-
-def write_run(path: str | Path, contents: Contents) -> None:
-    """Write a run directory at path, whole or not at all. Raises EmbedcacheError where path may not be replaced."""
-    with _staged(path, ()) as part:
-        _write_contents(part, contents)
-
-
-def write_columns(path: str | Path, info: dict[str, Any], columns: Mapping[str, Contents]) -> None:
-    """Write the run of several label columns, whole or not at all: a run directory for each in one folder.
-
-    info: JSON types, what the columns share. Raises EmbedcacheError as write_run.
-    """
-    folders = column_folders(list(columns))
-    with _staged(path, list(columns)) as part:
-        for column, contents in columns.items():
-            (part / folders[column]).mkdir()
-            _write_contents(part / folders[column], contents)
-        files = {f"{folder}/{INFO}": _sha256(part / folder / INFO) for folder in folders.values()}
-        _write_info(part, {**info, "columns": folders, "files": files})
-
-
-@contextmanager
-def _staged(path: str | Path, columns: Sequence[str]) -> Iterator[Path]:
-    """A new folder that takes the name path once it is full."""
-    with run_lock(path):
-        check_target(path, columns)
-        with whole_folder(path, _carry_over) as part:
-            yield part
 
 
 @contextmanager
@@ -177,35 +71,8 @@ def run_lock(path: str | Path) -> Iterator[None]:
     Raises EmbedcacheError where another process does.
     """
     path = Path(path).resolve()
-    with folder_lock(path.parent if path.name in _folders(path.parent) else path):
+    with folder_lock(path.parent if path.name in column_paths(path.parent) else path):
         yield
-
-
-def _write_contents(folder: Path, contents: Contents) -> None:
-    contents.best.save(folder / BEST)
-    _save_heads(folder / HEADS, contents.heads)
-    _save_table(folder / LEADERBOARD, contents.leaderboard)
-    _save_table(folder / HISTORY, contents.history)
-    _save_json(folder / EVALUATIONS, contents.evaluations, indent=None)
-    if contents.predictions is not None:
-        contents.predictions.save(folder / PREDICTIONS)
-    files = {name: _sha256(folder / name) for name in FILES if (folder / name).exists()}
-    about = {name: {**head.metadata(), "classes": None} for name, head in contents.heads.items()}  # info has them
-    _write_info(folder, {**contents.info, "heads": about, "files": files})
-    mode = (folder / INFO).stat().st_mode  # safetensors gives its files to their owner alone
-    for name in (*files, INFO):
-        (folder / name).chmod(mode)
-        _sync(folder / name)
-
-
-def _write_info(folder: Path, info: dict[str, Any]) -> None:
-    document = {"format": FORMAT, "format_version": RUN_VERSION, **info}
-    _save_json(folder / INFO, document)
-    _sync(folder / INFO)
-
-
-def _save_json(path: Path, document: Mapping[str, Any], indent: int | None = 1) -> None:
-    path.write_text(json.dumps(document, ensure_ascii=False, indent=indent, allow_nan=False), "utf-8")
 
 
 def load_run(path: str | Path) -> Run:
@@ -218,7 +85,7 @@ def with_run(path: str | Path, use: Callable[[Run], T]) -> T:
 
     ``use`` is called again where that happened. Raises EmbedcacheError as load_run.
     """
-    return read_whole(path, lambda: use(_load(Path(path))), _carry_over)
+    return read_whole(path, lambda: use(_load(Path(path))), carry_over)
 
 
 def _load(path: Path) -> Run:
@@ -229,11 +96,11 @@ def _load(path: Path) -> Run:
         columns = conform(info, Columns)
     except SchemaError as error:
         raise damaged(path / INFO, error) from None
-    folders = _folders(path)
+    folders = column_paths(path)
     if len(folders) != len(columns.columns):
         raise damaged(path / INFO, SchemaError("its columns are no folders"))
     for file, digest in columns.files.items() if isinstance(columns.files, dict) else ():  # the first runs had none
-        if (path / file).is_file() and _sha256(path / file) != digest:
+        if (path / file).is_file() and file_digest(path / file) != digest:
             raise damaged(path / file, SchemaError(f"its checksum is not the one in {path / INFO}"))
     runs = {name: _load_column(path / one, _read_info(path / one)) for name, one in columns.columns.items()}
     first = next(iter(runs.values()))
@@ -245,7 +112,7 @@ def _read_info(path: Path) -> dict[str, Any]:
     if not path.is_dir():
         raise EmbedcacheError(f"no run at {path}: embedcache train-head CACHE -o {path} makes one")
     missing = [name for name in FILES if name not in LATER and not (path / name).is_file()]
-    if INFO in missing or (missing and not _folders(path)):
+    if INFO in missing or (missing and not column_paths(path)):
         raise EmbedcacheError(f"{path} is incomplete: {', '.join(missing)} is missing; train it again with train-head")
     try:
         info: dict[str, Any] = read_json(path / INFO)
@@ -266,7 +133,7 @@ def _load_column(path: Path, info: dict[str, Any]) -> Run:
         check_info(info)
     except SchemaError as error:
         raise damaged(path / INFO, error) from None
-    if _sha256(path / BEST) != info["files"].get(BEST):
+    if file_digest(path / BEST) != info["files"].get(BEST):
         raise damaged(path / BEST, SchemaError(f"its checksum is not the one in {INFO}"))
     best = TrainedHead.load(path / BEST)
     _check_head(path / BEST, best, info)
@@ -320,7 +187,7 @@ def _read_heads(run: Run, names: Names, room: MakeRoom) -> dict[str, TrainedHead
 
     file_path, heads = run.path / HEADS, dict[str, TrainedHead]()
     try:
-        if _sha256(file_path) != run.info["files"].get(HEADS):
+        if file_digest(file_path) != run.info["files"].get(HEADS):
             raise SchemaError(f"its checksum is not the one in {INFO}")
         with safe_open(str(file_path), framework="numpy") as file:
             about = run.info["heads"]
@@ -333,7 +200,7 @@ def _read_heads(run: Run, names: Names, room: MakeRoom) -> dict[str, TrainedHead
     return heads
 
 
-def _is_run(path: Path) -> bool:
+def is_run(path: Path) -> bool:
     try:
         info = read_json(path / INFO)
     except (OSError, SchemaError):
@@ -341,9 +208,9 @@ def _is_run(path: Path) -> bool:
     return isinstance(info, dict) and info.get("format") == FORMAT
 
 
-def _folders(path: Path) -> list[str]:
+def column_paths(path: Path) -> list[str]:
     """The folders of a run of several columns; none for any other. Only plain names: nothing outside is touched."""
-    if not _is_run(path):
+    if not is_run(path):
         return []
     columns = read_json(path / INFO).get("columns")
     names = columns.values() if isinstance(columns, dict) else ()
@@ -351,31 +218,18 @@ def _folders(path: Path) -> list[str]:
     return [name for name in fit if not (path / name).is_symlink()]
 
 
-def _carry_over(old: Path, new: Path) -> None:
+def carry_over(old: Path, new: Path) -> None:
     """Move what is not of the old run to the new folder, and remove the old one."""
-    folders = _folders(old)
+    folders = column_paths(old)
     for folder in folders:
         if (old / folder).is_dir():
-            _carry_over(old / folder, new / folder)
+            carry_over(old / folder, new / folder)
     for name in (*FILES, *(name for name in (REPORT, CARD) if is_signed(old / name))):
         (old / name).unlink(missing_ok=True)
     for entry in list(old.iterdir()):
         new.mkdir(exist_ok=True)
         entry.rename(new / entry.name)
     old.rmdir()
-
-
-def _save_heads(path: Path, heads: dict[str, TrainedHead]) -> None:
-    """One file of tensors "head-003/w1"; their settings and histories are in run.json."""
-    tensors = {f"{name}/{weight}": array for name, head in heads.items() for weight, array in head.weights.items()}
-    save_tensors(path, tensors)
-
-
-def _save_table(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else [])
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def _check_head(path: Path, head: TrainedHead, info: Mapping[str, Any]) -> None:
@@ -387,7 +241,7 @@ def _check_head(path: Path, head: TrainedHead, info: Mapping[str, Any]) -> None:
             raise damaged(path, SchemaError(f"{name} is {array.dtype} {list(array.shape)}, not float32 {list(shape)}"))
 
 
-def _sha256(path: Path) -> str:
+def file_digest(path: Path) -> str:
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(1 << 20):
@@ -395,6 +249,24 @@ def _sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _sync(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
+def describe_run(run: Run) -> str:
+    columns = ", ".join(f"{name!r}: {one.best.kind}" for name, one in run.columns.items())
+    return f"Run({str(run.path)!r}, {{{columns}}}, {_best(run)})"
+
+
+def run_html(run: Run) -> str:
+    """The best head of every label column, with its scores and the baselines'."""
+    rows: list[Sequence[Any]] = []
+    for name, one in run.columns.items():
+        best, main = one.info.get("best", {}), main_score(one.best.kind)
+        scores = [best.get(f"{side}_{main}") for side in ("val", "test")]
+        second: dict[str, Any] = next((s for key, s in one.info.get("baselines", {}).items() if "tfidf" in key), {})
+        rows.append((name, one.best.kind, best.get("name"), main, *scores, second.get(f"test_{main}")))
+    title = f"Run {run.path}: {run.info.get('engine', '')}, trained {run.info.get('created', '-')}"
+    return html_table(title, ("label column", "task", "head", "score", "val", "test", "TF-IDF, test"), rows)
+
+
+def _best(run: Run) -> str:
+    best, main = run.info.get("best", {}), main_score(run.best.kind)
+    scores = [f"{side}_{main} {best[f'{side}_{main}']:.4f}" for side in ("val", "test") if best.get(f"{side}_{main}")]
+    return ", ".join(["best " + str(best.get("name", "-")), *scores])

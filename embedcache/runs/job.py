@@ -27,7 +27,7 @@ from embedcache.heads.kinds import Tasks, columns_of, read_tasks, spelled, task_
 from embedcache.runs.automatic import Automatic, settle
 from embedcache.runs.column import CHOICES, Column, ColumnReport, Plan
 from embedcache.runs.data import Data, load_data, target_column
-from embedcache.runs.folder import Contents, check_target, run_lock, write_columns, write_run
+from embedcache.runs.folder import run_lock
 from embedcache.runs.leaderboard import Entry, evaluations, history_rows
 from embedcache.runs.predictions import Predictions
 from embedcache.runs.recipes import Recipe, make_recipe
@@ -36,6 +36,7 @@ from embedcache.runs.sides import Dealing, check_dealing, group_column
 from embedcache.runs.split import check_shares
 from embedcache.runs.sweep import Range
 from embedcache.runs.trainer import Bank, InterruptedTraining, Options, Progress, Trainer
+from embedcache.runs.write_folder import Contents, check_target, write_columns, write_run
 
 __all__ = ["HeadReport", "InterruptedTraining", "train_head"]
 

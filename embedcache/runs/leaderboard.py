@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from embedcache.heads.arrays import number
 from embedcache.heads.head import TrainedHead
 from embedcache.heads.spec import HeadSpec
 from embedcache.heads.task import Task, View
 from embedcache.heads.train import HISTORY
 from embedcache.runs.calibration import fit_temperature
-from embedcache.runs.metrics import Evaluation, evaluate, main_score, number
+from embedcache.runs.metrics import Evaluation, evaluate, main_score
 
 CHUNK_ROWS = 4096
 OUTPUTS = 2**26  # logits held at a time: 256 MB

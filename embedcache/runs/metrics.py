@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from embedcache.heads.arrays import number
 from embedcache.runs.calibration import Calibration, measure_calibration
 from embedcache.runs.intervals import score_interval
 
@@ -164,11 +165,6 @@ def regression_scores(y: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
     rmse = np.sqrt(((y - predicted) ** 2).mean(axis=0)).mean()
     scores = {"r2": r2, "rmse": rmse, "mae": mean_absolute_error(y, predicted), "spearman": spearman}
     return {name: float(value) for name, value in scores.items()}
-
-
-def number(value: float) -> float | None:
-    """JSON and CSV have no NaN."""
-    return float(value) if np.isfinite(value) else None
 
 
 def _class_scores(

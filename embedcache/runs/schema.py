@@ -15,48 +15,14 @@ from msgspec import UNSET, Meta, UnsetType
 from embedcache.common.checked import Count, Digest, Interval, Number, Positive, SchemaError, Share, conform
 from embedcache.common.encoder_schema import Identity
 from embedcache.errors import EmbedcacheError
+from embedcache.heads.schema import Head, Kind, Score, Spec, check_head
 from embedcache.runs.schema_split import Comparison, Metric, Split
-from embedcache.runs.versions import HEAD_VERSION
 
-Kind = Literal["classification", "multilabel", "regression"]
-Score = Number | None
 Width = Annotated[int, Meta(ge=1, le=2**24)]
 Plain = str | int | float | bool | None
 Optional = UnsetType  # of a key that may be missing
 SCORE: Any = Score
 INTERVAL: Any = Interval | None
-
-
-class Spec(msgspec.Struct):
-    """spec.HeadSpec checks the ranges; here are the types."""
-
-    hidden: Count
-    lr: Number
-    dropout: Number
-    weight_decay: Number
-    seed: Annotated[int, Meta(ge=0)]
-    betas: tuple[Number, Number] = (0.9, 0.999)
-    eps: Number = 1e-8
-    label_smoothing: Number = 0.0
-    class_weight: str | list[Number] | None = None
-    schedule: str = "constant"
-    warmup: Number = 0.0
-
-
-class Head(msgspec.Struct):
-    """TrainedHead.metadata() of today; versions.head_of_today makes it of older ones."""
-
-    spec: Spec
-    classes: list[str | int | float | bool] | None
-    best_epoch: Count  # from 1; 0: none
-    epochs_run: Count
-    status: Literal["ok", "diverged", "cancelled"]
-    val_loss: Score
-    val_accuracy: Score
-    task: Count
-    history: dict[str, list[Score]]
-    version: Annotated[int, Meta(ge=1, le=HEAD_VERSION)] = 1
-    kind: Kind = "classification"  # files of version 0.1 have none
 
 
 class Bin(msgspec.Struct):
@@ -279,15 +245,6 @@ def check_info(info: Mapping[str, Any]) -> None:
     _check_mistakes(info, found)
     _check_folds(info, found)
     _check_targets(found)
-
-
-def check_head(head: Head, where: str) -> None:
-    """Raises SchemaError unless a head's history fits its epochs."""
-    lengths = {len(values) for values in head.history.values()}
-    if lengths - {head.epochs_run}:
-        raise SchemaError(f"{where}.history has not one value for each of {head.epochs_run} epochs")
-    if head.best_epoch > max(head.epochs_run, 1):
-        raise SchemaError(f"{where}.best_epoch is {head.best_epoch} of {head.epochs_run} epochs")
 
 
 def _scores(scores: Mapping[str, Any], where: str, *sides: str) -> None:

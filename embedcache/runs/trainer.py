@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from embedcache.errors import EmbedcacheError
+from embedcache.heads.engine import EngineWarning
 from embedcache.heads.head import TrainedHead
 from embedcache.heads.spec import HeadSpec
 from embedcache.heads.task import Options as BankOptions
 from embedcache.heads.task import Task
-from embedcache.heads.train import BankResult, EngineWarning, choose_engine, train_bank
+from embedcache.heads.train import BankResult, choose_engine, train_bank
 from embedcache.runs.column import Column, Plan
 from embedcache.runs.leaderboard import Entry
 from embedcache.runs.resume import find_heads, identity, save_unfinished, unfinished_paths

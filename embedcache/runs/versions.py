@@ -9,15 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-HEAD_VERSION = 2  # of TrainedHead.metadata()
+from embedcache.heads.schema import head_of_today, one_later
+
 RUN_VERSION = 2  # of run.json and of the tables beside it: its format_version
-
-
-def head_of_today(metadata: dict[str, Any]) -> dict[str, Any]:
-    """TrainedHead.metadata() of any version; itself where it is of today's."""
-    if not isinstance(metadata, dict) or metadata.get("version", 1) != 1:  # the first version had no number
-        return metadata
-    return {**_one_later(metadata, "best_epoch"), "version": HEAD_VERSION}
 
 
 def info_of_today(info: dict[str, Any], version: int) -> dict[str, Any]:
@@ -26,7 +20,7 @@ def info_of_today(info: dict[str, Any], version: int) -> dict[str, Any]:
         return info
     found, best, heads = dict(info), info.get("best"), info.get("heads")
     if isinstance(best, dict):
-        found["best"] = _one_later(best, "best_epoch")
+        found["best"] = one_later(best, "best_epoch")
     if isinstance(heads, dict):
         found["heads"] = {name: head_of_today(head) for name, head in heads.items()}
     return found
@@ -34,11 +28,4 @@ def info_of_today(info: dict[str, Any], version: int) -> dict[str, Any]:
 
 def rows_of_today(rows: Sequence[dict[str, Any]], version: int, epoch: str) -> list[dict[str, Any]]:
     """Rows of leaderboard.csv or history.csv, whose column ``epoch`` is one."""
-    return list(rows) if version >= RUN_VERSION else [_one_later(row, epoch) for row in rows]
-
-
-def _one_later(values: dict[str, Any], name: str) -> dict[str, Any]:
-    epoch = values.get(name)
-    if isinstance(epoch, bool) or not isinstance(epoch, (int, float)):
-        return values
-    return {**values, name: epoch + 1}
+    return list(rows) if version >= RUN_VERSION else [one_later(row, epoch) for row in rows]

@@ -1,1 +1,8 @@
-"""TODO"""
+"""Texts, rows or a file of them in, the nearest rows of a cache out.
+
+Files, in the order in which to read them:
+
+    job        One query, or a file of them, answered on the screen or into a table
+    searcher   The rows of a cache that are most like texts or other rows, and unlike others
+    file       A file of queries, answered into a table
+"""

@@ -14,7 +14,6 @@ import numpy as np
 from embedcache.cache import Cache, open_cache
 from embedcache.cache.labels import label_of
 from embedcache.cache.where import not_blank, rows_where
-from embedcache.common.callable_module import make_callable
 from embedcache.common.display import html_table
 from embedcache.common.frames import Tabular, arrow_table, free_names, label_column
 from embedcache.common.machine import check_memory
@@ -388,5 +387,3 @@ def _only_row(query: Query) -> int | None:
     (one, *more) = query.like
     return None if more or query.unlike or isinstance(one, str) else one
 
-
-make_callable(__name__, "embedcache.search.job", "search_cache")

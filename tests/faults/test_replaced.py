@@ -16,7 +16,8 @@ import pytest
 from embedcache.common.whole_folder import exchange, folder_lock
 from embedcache.errors import EmbedcacheError
 from embedcache.export import place
-from embedcache.runs.folder import check_target, load_heads, load_run, with_run, write_run
+from embedcache.runs.folder import load_heads, load_run, with_run
+from embedcache.runs.write_folder import check_target, write_run
 from tests.conftest import document, fails
 from tests.faults.conftest import Command
 from tests.faults.replace import write

@@ -33,9 +33,9 @@ from cuda_emulation import (
 
 from embedcache.errors import EmbedcacheError
 from embedcache.heads import engine_native
+from embedcache.heads.engine import EngineWarning
 from embedcache.heads.engine_native import NativeEngine
 from embedcache.heads.task import CHOICES, KINDS, Options
-from embedcache.heads.train import EngineWarning
 
 CASES = {
     "plain": (make_task(), SPEC, 16),

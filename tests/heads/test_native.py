@@ -16,9 +16,10 @@ from float64_reference import train
 
 from embedcache.errors import EmbedcacheError
 from embedcache.heads import engine_native
+from embedcache.heads.engine import EngineWarning
 from embedcache.heads.spec import HeadSpec, head_grid
 from embedcache.heads.task import KINDS, Options
-from embedcache.heads.train import EngineWarning, train_bank, train_heads
+from embedcache.heads.train import train_bank, train_heads
 
 
 @parametrize(native_cpu_engines)

@@ -10,8 +10,9 @@ import pytest
 
 from embedcache.errors import EmbedcacheError
 from embedcache.heads import memory as room
+from embedcache.heads.engine import EngineWarning
 from embedcache.heads.spec import head_grid
-from embedcache.heads.train import EngineWarning, train_heads
+from embedcache.heads.train import train_heads
 
 
 @pytest.fixture

@@ -17,18 +17,9 @@ from embedcache.errors import EmbedcacheError
 from embedcache.heads.head import TrainedHead
 from embedcache.heads.spec import HeadSpec
 from embedcache.runs import folder as run_module
-from embedcache.runs.folder import (
-    FILES,
-    LATER,
-    Contents,
-    check_target,
-    column_folders,
-    load_heads,
-    load_run,
-    write_columns,
-    write_run,
-)
+from embedcache.runs.folder import FILES, LATER, load_heads, load_run
 from embedcache.runs.predictions import Predictions
+from embedcache.runs.write_folder import Contents, check_target, column_folders, write_columns, write_run
 
 INFO = {"classes": ["悪い", "良い", "so so"], "dim": 4}
 

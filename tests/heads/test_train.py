@@ -9,8 +9,8 @@ from engines import make_task
 
 from embedcache.errors import EmbedcacheError
 from embedcache.heads import engine_torch
+from embedcache.heads.arrays import finite
 from embedcache.heads.spec import HeadSpec, head_grid
-from embedcache.heads.task import finite
 from embedcache.heads.train import TrainedHead, View, class_weights, standardize_stats, train_bank, train_heads
 
 RNG = np.random.default_rng(0)

@@ -1,0 +1,32 @@
+"""What every engine is: one call that trains a bank. train.choose_engine takes one, engine_native or engine_torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from embedcache.errors import EmbedcacheError
+from embedcache.heads.spec import HeadSpec
+from embedcache.heads.task import Options, Outcome, Progress, Task
+
+
+class EngineWarning(UserWarning):
+    """The native engine was not used, and why."""
+
+
+class NativeUnavailableError(EmbedcacheError):
+    """The native library is missing, is of another version or has no device to run on."""
+
+
+class Engine(Protocol):
+    """What engine_native.NativeEngine and engine_torch.TorchEngine have in common."""
+
+    name: str
+
+    def train(
+        self,
+        tasks: Sequence[Task],
+        heads: Sequence[tuple[HeadSpec, int]],
+        options: Options,
+        progress: Progress | None,
+    ) -> list[Outcome]: ...
