@@ -7,16 +7,19 @@ import click
 from embedcache import __version__
 from embedcache.commands import (
     audit,
-    caches,
     completion,
     doctor,
     evaluate,
-    heads,
+    export,
+    extract,
     index,
+    info,
+    merge,
     predict,
     report,
     search,
     serve,
+    train_head,
 )
 from embedcache.commands.config import ConfiguredCommands
 
@@ -37,14 +40,14 @@ def main(config: str | None) -> None:
 
 
 for command in (
-    caches.extract,
-    caches.merge,
-    caches.info,
-    caches.verify,
-    heads.train_head,
+    extract.extract,
+    merge.merge,
+    info.info,
+    info.verify,
+    train_head.train_head,
     predict.predict,
     evaluate.evaluate,
-    heads.export,
+    export.export,
     report.report,
     index.index,
     search.search,

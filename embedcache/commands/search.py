@@ -63,7 +63,7 @@ def search(as_json: bool, cache: str, output: str | None, columns: tuple[str, ..
       ... --like "too slow" --unlike "too long"      several examples
       ... --file questions.csv -o answers.csv        many queries at once
     """
-    from embedcache.commands.show import cache as show
+    from embedcache.commands.show import search as show
     from embedcache.search.file import search_file
     from embedcache.search.job import search_cache
 

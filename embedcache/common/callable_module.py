@@ -1,4 +1,4 @@
-"""Modules that can be called: `ec.search(...)` is a public function, and `embedcache.search.searcher` a module of that name.
+"""Modules that can be called: `ec.search(...)` is a public function, and `embedcache.search` a room of that name.
 
 Importing such a module binds it where the function's name belongs, whoever imports it and whenever. So the module
 itself is what the public name means, and a call of it is a call of the function.

@@ -326,4 +326,3 @@ def _build(
         publish(work, target)
     beside.unlink(missing_ok=True)
     return filler, repaired + filler.damaged, reading
-

@@ -386,4 +386,3 @@ def _queries(queries: str | Query | Sequence[str | Query]) -> list[Query]:
 def _only_row(query: Query) -> int | None:
     (one, *more) = query.like
     return None if more or query.unlike or isinstance(one, str) else one
-

@@ -7,5 +7,6 @@ Files, in the order in which to read them:
     predict      What predict prints
     evaluation   What people read on the screen after evaluate
     index        What people read on the screen of `embedcache index`
+    search       What people read on the screen after search
     audit        What people read on the screen after audit
 """

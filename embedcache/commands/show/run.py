@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
+    from embedcache.export import ExportReport
     from embedcache.report import ReportFile
     from embedcache.report.contents import ColumnContents
     from embedcache.runs.column import ColumnReport
@@ -243,3 +244,10 @@ def _calibration(evaluation: dict[str, Any]) -> str:
         return f"{line}."
     after = f"{found['calibration_scaled']['ece']:.3f} with temperature {found['temperature']:.2f}"
     return f"{line}, {after} (fitted on the validation rows)."
+
+
+def export(report: ExportReport) -> None:
+    size, checked = f"{report.bytes / 1e6:.1f} MB in {plural(len(report.files), 'file')}", report.checked
+    click.echo(f"{report.output}: encoder and head for {report.to}, {size}; {report.seconds:.1f} s in all")
+    click.echo(f"Opened again: {checked['texts']} texts differ by {checked['max_difference']:.1e} at most.")
+    click.echo(f"{Path(report.output) / 'README.md'} has the lines that use it.")

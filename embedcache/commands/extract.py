@@ -1,4 +1,4 @@
-"""extract, merge, info, verify: the commands that make a cache and look at it."""
+"""extract: the command that makes a cache."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import click
 from embedcache.commands.common import COUNT, NAMES, POOLINGS, emit, json_option, reading_options, trust_option
 from embedcache.commands.progress import progress_bar
 from embedcache.commands.types import CommaList, Number, Part
-from embedcache.errors import EmbedcacheError
 
 LAYERS = CommaList(Number(int, -1000))
 
@@ -71,80 +70,3 @@ def extract(as_json: bool, inputs: tuple[str, ...], cache: str, **options: Any) 
         emit(report.to_dict())
     else:
         show.extract(report)
-
-
-@click.command(short_help="Join the caches of all shards.")
-@click.argument("shards", nargs=-1, required=True, metavar="SHARD...")
-@click.option("-o", "--output", "cache", required=True, metavar="CACHE", help="The HDF5 file to make.")
-@click.option("--overwrite", is_flag=True, help="Replace a CACHE of something else.")
-@json_option
-def merge(as_json: bool, shards: tuple[str, ...], cache: str, overwrite: bool) -> None:
-    """Join what `extract --shard I/N` made into the one CACHE that extract without a shard makes.
-
-    \b
-      embedcache extract reviews.csv -o part-1.h5 --shard 1/3    three jobs
-      embedcache extract reviews.csv -o part-2.h5 --shard 2/3
-      embedcache extract reviews.csv -o part-3.h5 --shard 3/3
-      embedcache merge part-*.h5 -o reviews.h5
-
-    Nothing is encoded. Where shards are not finished, CACHE has what there is, and the exit code is 1: run their
-    extract again, then merge again.
-    """
-    from embedcache.commands.show import cache as show
-    from embedcache.extraction.merge import merge as run
-
-    report = run(shards, cache, overwrite=overwrite)
-    if as_json:
-        emit(report.to_dict())
-    elif report.complete:
-        show.merge(report)
-    if not report.complete:
-        raise EmbedcacheError(show.incomplete_merge(report))
-
-
-@click.command(short_help="Say what CACHE holds.")
-@click.argument("cache")
-@json_option
-def info(as_json: bool, cache: str) -> None:
-    """What CACHE holds: rows, vectors, labels, columns, and the encoder that made it.
-
-    \b
-      embedcache info reviews.h5
-      embedcache info reviews.h5 --json
-    """
-    from embedcache.cache import open_cache
-    from embedcache.cache.notes import data_notes
-    from embedcache.cache.tokens import reading_of
-    from embedcache.commands.show import cache as show
-
-    with open_cache(cache) as opened:
-        about = {"reading": reading_of(opened).to_dict(), "notes": data_notes(opened)}
-        document = opened.info() | about
-    if as_json:
-        emit(document)
-    else:
-        show.info(document)
-
-
-@click.command(short_help="Check every byte of CACHE.")
-@click.argument("cache")
-@json_option
-def verify(as_json: bool, cache: str) -> None:
-    """Check every byte of CACHE against its checksums.
-
-    Exit code 1 where something differs; the extract that made CACHE makes it again.
-
-    \b
-      embedcache verify reviews.h5
-      embedcache verify reviews.h5 --json
-    """
-    from embedcache.cache import verify as run
-    from embedcache.commands.show import cache as show
-
-    report = run(cache)
-    if as_json:
-        emit(report.to_dict())
-    else:
-        show.verify(cache, report)
-    if report.damaged:
-        raise EmbedcacheError(show.damage(cache, report))

@@ -1,4 +1,4 @@
-"""train-head, predict, export: the commands that make a run and use it."""
+"""train-head: the command that makes a run."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from embedcache.commands.common import COUNT, NAMES, device_option, emit, json_option, pooling_option, trust_option
+from embedcache.commands.common import COUNT, NAMES, device_option, emit, json_option, pooling_option
 from embedcache.commands.progress import progress_bar
 from embedcache.commands.types import CommaList, Number, SweepList, TaskList
 from embedcache.heads.spec import SCHEDULES
@@ -129,35 +129,3 @@ def train_head(as_json: bool, cache: str, run: str, **options: Any) -> None:
         emit({**report.to_dict(), "documents": written})
     else:
         show_heads.train_head(report, written)
-
-
-@click.command(short_help="Write RUN's encoder and best head as one model.")
-@click.argument("run")
-@click.option("--to", required=True, type=click.Choice(["torch", "onnx", "sentence-transformers"]))
-@click.option("-o", "--output", required=True, metavar="OUT", help="The folder to make.")
-@click.option("--model", help="The encoder's folder, where it has moved.")
-@click.option("--overwrite", is_flag=True, help="Replace an export that is at OUT.")
-@trust_option
-@json_option
-def export(as_json: bool, run: str, **options: Any) -> None:
-    """Write the encoder and the best head of RUN as one model, that needs no embedcache.
-
-    \b
-      torch                   model.pt2, for torch.export.load
-      onnx                    model.onnx, for ONNX Runtime and others
-      sentence-transformers   a folder that SentenceTransformer(OUT) opens
-
-    What is written is opened again and compared; OUT/README.md has the few lines that use it.
-
-    \b
-      embedcache export RUN --to onnx -o classifier
-      embedcache export RUN --to sentence-transformers -o classifier
-    """
-    from embedcache.commands.show import cache as show
-    from embedcache.export import export_run
-
-    report = export_run(run, **options)
-    if as_json:
-        emit(report.to_dict())
-    else:
-        show.export(report)

@@ -1,0 +1,59 @@
+"""info and verify: the commands that look at a cache."""
+
+from __future__ import annotations
+
+import click
+
+from embedcache.commands.common import (
+    emit,
+    json_option,
+)
+from embedcache.errors import EmbedcacheError
+
+
+@click.command(short_help="Say what CACHE holds.")
+@click.argument("cache")
+@json_option
+def info(as_json: bool, cache: str) -> None:
+    """What CACHE holds: rows, vectors, labels, columns, and the encoder that made it.
+
+    \b
+      embedcache info reviews.h5
+      embedcache info reviews.h5 --json
+    """
+    from embedcache.cache import open_cache
+    from embedcache.cache.notes import data_notes
+    from embedcache.cache.tokens import reading_of
+    from embedcache.commands.show import cache as show
+
+    with open_cache(cache) as opened:
+        about = {"reading": reading_of(opened).to_dict(), "notes": data_notes(opened)}
+        document = opened.info() | about
+    if as_json:
+        emit(document)
+    else:
+        show.info(document)
+
+
+@click.command(short_help="Check every byte of CACHE.")
+@click.argument("cache")
+@json_option
+def verify(as_json: bool, cache: str) -> None:
+    """Check every byte of CACHE against its checksums.
+
+    Exit code 1 where something differs; the extract that made CACHE makes it again.
+
+    \b
+      embedcache verify reviews.h5
+      embedcache verify reviews.h5 --json
+    """
+    from embedcache.cache import verify as run
+    from embedcache.commands.show import cache as show
+
+    report = run(cache)
+    if as_json:
+        emit(report.to_dict())
+    else:
+        show.verify(cache, report)
+    if report.damaged:
+        raise EmbedcacheError(show.damage(cache, report))
