@@ -18,7 +18,12 @@ from embedcache.common.labels import LabelWarning
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
-PAGES = [*sorted(DOCS.glob("*.md")), DOCS / "notebook.ipynb", ROOT / "README.md", ROOT / "embedcache" / "card.md"]
+PAGES = [
+    *sorted(DOCS.glob("*.md")),
+    DOCS / "notebook.ipynb",
+    ROOT / "README.md",
+    ROOT / "embedcache" / "report" / "card.md",
+]
 
 
 def test_the_blocks_of_the_python_page_run_in_order(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import graphlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,23 +18,18 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # Rooms by floor: a module may import from its own room and from lower floors only.
 FLOORS = [
     "errors",
-    "common",
-    "conditions html near_identical tables",
-    "encoder cache ops",
-    "table pipeline",
-    "where index heads collect",
-    "predictions",
-    "classifier search screen projection card encoding shards cluster audit",
-    "predict_rows searching",
-    "predict searching_file serve merging workers options progress export report",
-    "encoding_pass columns",
-    "extract training_run evaluation",
-    "show show_predict show_index show_heads show_audit doctor",
-    "show_evaluation",
+    "common ops",
+    "encoder heads tables",
+    "cache",
+    "extraction index runs",
+    "audit doctor prediction search",
+    "report serve",
+    "evaluation export",
     "commands",
     "cli",
     "__main__ __init__",
 ]
+LOOSE = {"__init__", "__main__", "cli", "errors", "ops"}  # files that are no room's
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms.split()}
 HEAVY = {
     "torch", "transformers", "numpy", "h5py", "pyarrow", "sklearn", "faiss", "rich", "matplotlib", "jinja2", "fastapi",
@@ -73,6 +70,65 @@ def test_imports_never_point_upwards(path: Path) -> None:
     assert own in FLOOR, f"{own} needs a floor"
     for other in imported_rooms(path) - {own}:
         assert FLOOR[other] < FLOOR[own], f"{own} imports {other}, which is not below it"
+
+
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def is_type_checking(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+
+
+def imported_files(path: Path, known: set[str]) -> set[str]:
+    """Modules of the project that a module imports while it works, not for type checkers alone."""
+    files, todo = set(), list(ast.iter_child_nodes(ast.parse(path.read_text(encoding="utf-8"))))
+    while todo:
+        node = todo.pop()
+        if is_type_checking(node):
+            todo += node.orelse  # type: ignore[attr-defined]
+            continue
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("embedcache"):
+            each = {f"{node.module}.{alias.name}" for alias in node.names}
+            files |= {one if one in known else node.module or "" for one in each}
+        elif isinstance(node, ast.Import):
+            files |= {alias.name for alias in node.names if alias.name in known}
+        todo += ast.iter_child_nodes(node)
+    return files - {"embedcache"}
+
+
+def test_no_circle_between_files() -> None:
+    known = {module_name(path) for path in MODULES}
+    arrows = {module_name(path): imported_files(path, known) - {module_name(path)} for path in MODULES}
+    assert sum(map(len, arrows.values())) > 500
+    graphlib.TopologicalSorter(arrows).prepare()  # raises CycleError with the circle
+
+
+def test_a_circle_would_be_seen(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text("def f():\n    from embedcache.cache import file\n")
+    assert imported_files(tmp_path / "a.py", {"embedcache.cache", "embedcache.cache.file"}) == {"embedcache.cache.file"}
+    (tmp_path / "b.py").write_text(
+        "if TYPE_CHECKING:\n    from embedcache.cache import file\nelse:\n    import embedcache.cli\n"
+    )
+    assert imported_files(tmp_path / "b.py", {"embedcache.cache.file", "embedcache.cli"}) == {"embedcache.cli"}
+    with pytest.raises(graphlib.CycleError):
+        graphlib.TopologicalSorter({"a": {"b"}, "b": {"a"}}).prepare()
+
+
+def test_few_files_are_loose() -> None:
+    assert {path.stem for path in PACKAGE.glob("*.py")} == LOOSE
+
+
+@pytest.mark.parametrize("init", sorted(PACKAGE.glob("*/**/__init__.py")), ids=lambda path: path.parent.name)
+def test_a_room_lists_its_files(init: Path) -> None:
+    """In the order in which to read them, a line each."""
+    listed = re.findall(
+        r"^    (\w+)/?  ", ast.get_docstring(ast.parse(init.read_text("utf-8")), clean=False) or "", re.M
+    )
+    there = {path.stem for path in init.parent.glob("*.py")} | {
+        path.parent.name for path in init.parent.glob("*/__init__.py")
+    }
+    assert sorted(listed) == sorted(there - {"__init__"})
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))

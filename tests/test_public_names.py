@@ -74,7 +74,7 @@ SAME: dict[str, list[Callable[..., Any]]] = {
     "audit": [ec.audit_cache],
     "evaluate": [ec.evaluate],
     "export": [ec.export_run],
-    "extract": [ec.extract.function],
+    "extract": [ec.extract],
     "index": [ec.index.function],
     "info": [ec.open_cache],
     "merge": [ec.merge],

@@ -3,7 +3,7 @@
 HDF5's own library trusts what it reads in places: one flipped bit in a heap of strings, which the format does not
 checksum, sends HDF5 2.0 into an endless loop, and a forged structure can do worse. Here every number is compared with
 the file before it is followed, every checksum is looked at, and the work is bounded by the size of the structure. HDF5
-writes the files (create.py); tests/cache/test_hdf5.py compares what both read.
+writes the files (create.py); tests/cache/test_hdf5_reader.py compares what both read.
 
 After "HDF5 File Format Specification Version 3.0"; only what HDF5 1.10 and later write under ``libver="v110"``.
 """

@@ -10,8 +10,13 @@ Files, in the order in which to read them:
     types        Types of the command line's options: numbers, lists and ranges, so that a slip
                  is wrong usage
     progress     Progress bars and tables on a terminal; silent where stderr is no terminal
+    extract      Extract: the command that makes a cache
+    merge        Merge: the command that joins the caches of all shards
+    info         Info and verify: the commands that look at a cache
+    train_head   Train-head: the command that makes a run
     predict      Predict: the command that labels texts, tables and caches
     evaluate     Evaluate: the command that scores runs on rows whose labels are known
+    export       Export: the command that writes a run as one model
     report       Report: what a run came to, as one page, and on the screen
     index        Index: the command that builds what search reads
     search       Search: the command that finds neighbours
@@ -19,9 +24,4 @@ Files, in the order in which to read them:
     doctor       Doctor: the command that looks at the machine
     serve        Serve: the command that shows a cache and a run in the browser
     show/        What people read on the screen
-    export       Export: the command that writes a run as one model
-    extract      Extract: the command that makes a cache
-    info         Info and verify: the commands that look at a cache
-    merge        Merge: the command that joins the caches of all shards
-    train_head   Train-head: the command that makes a run
 """

@@ -112,7 +112,7 @@ def make_card(run: Run) -> str:
     info, kind = run.info, run.best.kind
     about = info["encoder"]
     temperature = info["best"].get("temperature")
-    template = resources.files("embedcache").joinpath("card.md").read_text("utf-8")
+    template = resources.files("embedcache.report").joinpath("card.md").read_text("utf-8")
     name = encoder_name(str(about["source"]))
     purpose = PURPOSE[kind].format(n=len(run.classes))
     title = f"{code_span(info['label'], 60)} of a text"

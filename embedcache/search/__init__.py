@@ -6,3 +6,7 @@ Files, in the order in which to read them:
     searcher   The rows of a cache that are most like texts or other rows, and unlike others
     file       A file of queries, answered into a table
 """
+
+from embedcache.common.callable_module import make_callable
+
+make_callable(__name__, "embedcache.search.job", "search_cache")

@@ -17,7 +17,7 @@ import embedcache as ec
 from embedcache.cli import main
 from embedcache.evaluation.curves import class_curves, confidence_curve
 from tests.conftest import document, fails, invoke, make_cache, make_reviews, write_csv
-from tests.heads.caches import labelled, make_labelled_cache
+from tests.runs.caches import labelled, make_labelled_cache
 
 SWEEPS: dict[str, list[str]] = {
     "plain": ["--hidden", "16"],

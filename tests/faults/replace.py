@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from embedcache.common import whole_folder
 from embedcache.export import place
 from embedcache.runs.write_folder import write_run
-from tests.heads.test_run import make_contents, write_all
+from tests.runs.test_run_folder import make_contents, write_all
 
 
 def write(kind: str, folder: Path, note: str) -> None:

@@ -13,7 +13,7 @@ from embedcache.cache import open_cache, verify
 from embedcache.errors import EmbedcacheError
 from embedcache.extraction.job import extract
 from tests.conftest import make_reviews, write_csv
-from tests.test_extract import assert_same, contents
+from tests.extraction.test_extract import assert_same, contents
 
 VECTORS = ("embeddings", "rows/tokens")  # what is filled by encoding
 ROWS = 2500  # three blocks, so that one can be damaged and the others not

@@ -21,7 +21,7 @@ from embedcache.runs.write_folder import check_target, write_run
 from tests.conftest import document, fails
 from tests.faults.conftest import Command
 from tests.faults.replace import write
-from tests.heads.test_run import make_contents, names
+from tests.runs.test_run_folder import make_contents, names
 
 SCRIPT = Path(__file__).with_name("replace.py")
 MAKES_SWAPS = [pytest.param(1, id="exchange"), pytest.param(0, id="two renames")]

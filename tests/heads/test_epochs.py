@@ -22,7 +22,7 @@ from embedcache.runs.job import HeadReport, train_head
 from embedcache.runs.resume import find_heads, save_unfinished
 from embedcache.runs.tables import read_history, read_leaderboard
 from embedcache.serve.leaderboard import read_board
-from tests.heads.caches import make_labelled_cache
+from tests.runs.caches import make_labelled_cache
 
 EPOCHS = 4
 

@@ -15,7 +15,7 @@ import pytest
 
 from embedcache.errors import EmbedcacheError
 from embedcache.index import SearchIndex, build
-from tests.brute_force import assert_exact, cosines
+from tests.search.brute_force import assert_exact, cosines
 
 
 class OnGpu:

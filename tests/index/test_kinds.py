@@ -14,7 +14,7 @@ from embedcache.index import SearchIndex, build
 from embedcache.index.approximate import ENGINES
 from embedcache.index.exact import Rows
 from embedcache.index.file_format import About
-from tests.brute_force import cosines
+from tests.search.brute_force import cosines
 
 KINDS = tuple(ENGINES)
 N, D = 12_000, 24

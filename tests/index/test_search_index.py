@@ -16,8 +16,8 @@ from embedcache.cache import open_cache
 from embedcache.errors import EmbedcacheError
 from embedcache.index import SearchIndex
 from embedcache.index.exact import Exact, Rows, _widened, unit_length
-from tests.brute_force import assert_exact, cosines
 from tests.conftest import make_cache
+from tests.search.brute_force import assert_exact, cosines
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])

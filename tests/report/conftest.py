@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import document, make_cache
-from tests.heads.caches import make_labelled_cache
+from tests.runs.caches import make_labelled_cache
 
 HOSTILE = [
     "<script>alert(1)</script>",

@@ -16,9 +16,9 @@ from embedcache.common.signed import sign
 from embedcache.report import write_report
 from embedcache.runs.folder import load_run
 from tests.conftest import document, fails, invoke, make_cache
-from tests.heads.caches import make_labelled_cache
 from tests.report.conftest import make_hostile_cache
 from tests.report.reading import Page
+from tests.runs.caches import make_labelled_cache
 
 
 def info(run: Path) -> dict[str, Any]:

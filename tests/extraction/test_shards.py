@@ -15,7 +15,7 @@ from embedcache.extraction.job import extract
 from embedcache.extraction.merge import merge
 from embedcache.extraction.shards import Shard
 from tests.conftest import document, fails, invoke, make_reviews, write_csv
-from tests.test_extract import assert_same, contents
+from tests.extraction.test_extract import assert_same, contents
 
 ROWS = 5000
 

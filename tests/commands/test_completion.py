@@ -49,7 +49,7 @@ def in_bash(folder: Path, line: str) -> list[str]:
         printf '%s\\n' "${{COMPREPLY[@]}}"
     """
     path = os.pathsep.join([str(folder / "bin"), os.environ["PATH"]])
-    root = str(Path(__file__).resolve().parents[1])
+    root = str(Path(__file__).resolve().parents[2])
     environment = {**os.environ, "PATH": path, "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])}
     done = subprocess.run(
         ["bash", "-c", script], cwd=folder, env=environment, capture_output=True, text=True, check=False

@@ -16,7 +16,7 @@ from embedcache.extraction import local
 from embedcache.extraction.encoders import Place
 from embedcache.extraction.job import extract
 from tests.conftest import make_reviews, write_csv
-from tests.test_extract import assert_same, contents
+from tests.extraction.test_extract import assert_same, contents
 
 ROWS = 6000
 

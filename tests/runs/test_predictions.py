@@ -17,7 +17,7 @@ from embedcache.runs.folder import load_heads, load_run
 from embedcache.runs.job import train_head
 from embedcache.runs.predictions import Predictions, read_sides
 from embedcache.runs.sides import load_sides
-from tests.heads.caches import N, make_labelled_cache
+from tests.runs.caches import N, make_labelled_cache
 
 SETTINGS: dict[str, Any] = {"hidden": [0, 4], "lr": 1e-2, "epochs": 3}
 

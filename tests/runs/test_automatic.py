@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from caches import make_labelled_cache
 
 from embedcache.heads.spec import HeadSpec
 from embedcache.heads.train import Task, View, train_bank
@@ -17,6 +16,7 @@ from embedcache.runs.job import train_head
 from embedcache.runs.leaderboard import make_leaderboard
 from embedcache.runs.recipes import make_recipe
 from tests.conftest import make_cache
+from tests.runs.caches import make_labelled_cache
 
 
 def settled(rows: int, *, units: int | None = None, regression: bool = False, **named: Any) -> Automatic:

@@ -18,7 +18,7 @@ from embedcache.runs.sides import load_sides, stored_sides
 from embedcache.runs.split import SIDES, rows_digest
 from embedcache.runs.split_before import split_before
 from tests.conftest import make_cache
-from tests.heads.caches import labelled
+from tests.runs.caches import labelled
 
 N = 300
 SETTINGS: dict[str, Any] = {"hidden": 0, "lr": 1e-2, "epochs": 1}

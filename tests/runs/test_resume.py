@@ -18,7 +18,7 @@ from embedcache.runs import trainer
 from embedcache.runs.folder import load_run
 from embedcache.runs.job import HeadReport, InterruptedTraining, train_head
 from embedcache.runs.resume import find_heads, save_unfinished, unfinished_paths
-from tests.heads.caches import make_labelled_cache
+from tests.runs.caches import make_labelled_cache
 
 SWEEP: dict[str, Any] = {"hidden": [0, 8], "lr": [1e-3, 1e-2], "seed": [0, 1], "epochs": 3, "engine": "native"}
 

@@ -17,8 +17,8 @@ from embedcache.errors import EmbedcacheError
 from embedcache.index import SearchIndex
 from embedcache.search.job import search_cache
 from embedcache.search.searcher import Query, Searcher
-from tests.brute_force import cosines
 from tests.conftest import make_cache, make_reviews
+from tests.search.brute_force import cosines
 
 REVIEWS = make_reviews(60)
 TEXTS = [text for text, _ in REVIEWS]

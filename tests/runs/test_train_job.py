@@ -21,7 +21,7 @@ from embedcache.runs.metrics import evaluate
 from embedcache.runs.split import make_split
 from embedcache.runs.tables import read_leaderboard
 from tests.conftest import make_cache
-from tests.heads.caches import labelled, make_labelled_cache
+from tests.runs.caches import labelled, make_labelled_cache
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ from embedcache.runs.folder import Run, load_heads, load_run
 from embedcache.runs.job import train_head
 from embedcache.runs.leaderboard import predict_rows
 from embedcache.runs.split import Split, make_folds, make_split
-from tests.heads.caches import make_labelled_cache
+from tests.runs.caches import make_labelled_cache
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from embedcache.runs.folder import load_heads, load_run
 from embedcache.runs.job import train_head
 from embedcache.runs.wording import in_words
 from tests.conftest import make_cache
-from tests.heads.caches import make_labelled_cache
+from tests.runs.caches import make_labelled_cache
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ from embedcache.extraction import ray_workers as workers
 from embedcache.extraction.job import extract
 from embedcache.extraction.ray_cluster import Cluster, cores_for
 from tests.conftest import fails, make_reviews, write_csv
-from tests.test_extract import assert_same, contents
+from tests.extraction.test_extract import assert_same, contents
 
 pytest.importorskip("ray")
 ROWS = 6000
