@@ -5,8 +5,8 @@ EXTRA ?= cpu
 FUZZ_SECONDS ?= 60
 FUZZ_SEED ?= 0
 BIN := .venv/bin
-SOURCES := setup.py pyproject.toml constraints.txt $(wildcard csrc/*.h csrc/*/*)
-CXX_SOURCES := $(wildcard csrc/*.h csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu csrc/*/*.cuh)
+SOURCES := setup.py pyproject.toml constraints.txt $(wildcard csrc/*/* csrc/*/*/*)
+CXX_SOURCES := $(foreach kind,h cpp cu cuh,$(wildcard csrc/*/*.$(kind) csrc/*/*/*.$(kind)))
 
 .PHONY: demo test test-all test-faults fuzz sanitize lint format bench docs clean
 

@@ -151,11 +151,11 @@ def extensions() -> list[Extension]:
     headers = [str(path) for path in sorted(Path("csrc").rglob("*.h"))] + [
         str(path) for path in sorted(Path("csrc").rglob("*.cuh"))
     ]
-    cpu = {"embedcache.heads._heads_cpu": cpu_sources("csrc/cpu/*.cpp")}
-    cpu["embedcache.encoder._encoder_cpu"] = cpu_sources("csrc/encoder/*.cpp", "csrc/cpu/memory.cpp")
+    cpu = {"embedcache.heads._heads_cpu": cpu_sources("csrc/heads/cpu/*.cpp", "csrc/simd/memory.cpp")}
+    cpu["embedcache.encoder._encoder_cpu"] = cpu_sources("csrc/encoder/*.cpp", "csrc/simd/memory.cpp")
     if os.name == "posix":
         cpu["embedcache.common._guard_cpu"] = cpu_sources("csrc/guard/*.cpp")
-    cuda = [str(path) for path in sorted(Path("csrc/cuda").glob("*.cu"))]
+    cuda = [str(path) for path in sorted(Path("csrc/heads/cuda").glob("*.cu"))]
     found = []
     if os.environ.get("EMBEDCACHE_CPU") != "0":
         found += [Extension(name, sources, depends=headers) for name, sources in cpu.items()]

@@ -7,7 +7,7 @@ is timed for the whole training (median), from the call to the weights (seconds)
 (training_seconds). Peers run for --budget seconds after a warm-up, and the time of all their steps is counted from the
 steps that they did: that favours them, since set-up and epochs' ends cost them nothing. A peer that fails is noted.
 
-The bound is what the device cannot beat with this design (csrc/cuda/README.md): for batches of 32 the larger of x
+The bound is what the device cannot beat with this design (csrc/heads/cuda/README.md): for batches of 32 the larger of x
 through L2 (3.1 MB a head and step for a bank, at 5.5 TB/s) and 3,100 cycles a step (at 1.755 GHz, 8 clusters
 at once); for large batches the larger of the TF32 arithmetic at 494 TFLOP/s and 28 bytes a parameter and 20 an
 activation from device memory at 3.35 TB/s. They are an H100's; on other devices the fraction

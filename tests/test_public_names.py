@@ -19,7 +19,7 @@ from embedcache.cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
 INIT = ROOT / "embedcache" / "__init__.py"
-MODULES = ["extract", "index", "report", "search", "serve"]  # names of functions, and of modules
+MODULES = ["index", "report", "search", "serve"]  # names of functions, and of modules
 
 
 def seen_by_editors() -> dict[str, str]:
@@ -50,8 +50,8 @@ def test_a_function_and_a_module_of_one_name(name: str) -> None:
         f"__import__('embedcache.{name}') is ec",
         f"importlib.import_module('embedcache.{name}').__name__ == 'embedcache.{name}'",
     ]
-    first = {"search": "Searcher", "index": "SearchIndex", "extract": "ExtractReport", "report": "ReportFile"}.get(name)
-    inside = f"from embedcache.{name} import {first}" if first else f"import embedcache.{name}.main"
+    first = {"search": "Searcher", "index": "SearchIndex", "report": "ReportFile"}.get(name)
+    inside = f"from embedcache.{name} import {first}" if first else f"import embedcache.{name}.job"
     for order in (steps, steps[::-1]):
         code = "import importlib, inspect, pickle\nimport embedcache as ec\n"
         code += "".join(f"assert {step}, {step!r}\n" for step in order) + f"{inside}\n"

@@ -6,8 +6,8 @@
 #include <new>
 #include <string>
 
-#include "../cpu/memory.h"
-#include "../cpu/subnormals.h"
+#include "../simd/memory.h"
+#include "../simd/subnormals.h"
 #include "encoders.h"
 
 #ifdef __SANITIZE_ADDRESS__

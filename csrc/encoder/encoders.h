@@ -2,7 +2,7 @@
 #ifndef EMBEDCACHE_ENCODER_ENCODERS_H
 #define EMBEDCACHE_ENCODER_ENCODERS_H
 
-#include "../encoder.h"
+#include "encoder.h"
 
 namespace ec {
 

@@ -2,7 +2,7 @@
 #ifndef EMBEDCACHE_ENCODER_FUNCTIONS_H
 #define EMBEDCACHE_ENCODER_FUNCTIONS_H
 
-#include "../encoder.h"
+#include "encoder.h"
 #include "product.h"
 
 namespace EC_ISA {

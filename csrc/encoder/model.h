@@ -2,7 +2,7 @@
 #ifndef EMBEDCACHE_ENCODER_MODEL_H
 #define EMBEDCACHE_ENCODER_MODEL_H
 
-#include "../cpu/arena.h"
+#include "../simd/arena.h"
 #include "functions.h"
 
 namespace EC_ISA {

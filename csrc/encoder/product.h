@@ -14,7 +14,7 @@
 #ifndef EMBEDCACHE_ENCODER_PRODUCT_H
 #define EMBEDCACHE_ENCODER_PRODUCT_H
 
-#include "../cpu/pairs.h"
+#include "../simd/pairs.h"
 
 namespace EC_ISA {
 

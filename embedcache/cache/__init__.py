@@ -1,6 +1,6 @@
 """The cache file: vectors, texts, labels in one HDF5 file that no crash can spoil. Never imports torch.
 
-Read with ``open_cache``, check with ``verify``; only extract.py creates and fills files (create.py). The format and
+Read with ``open_cache``, check with ``verify``; only extraction/ creates and fills files (create.py). The format and
 its reasons are in docs/cache-file.md.
 
 Files, in the order in which to read them:

@@ -1,4 +1,4 @@
-"""The native encoder: ctypes binding of csrc/encoder.h. One batch on one thread, as many threads as you like.
+"""The native encoder: ctypes binding of csrc/encoder/encoder.h. One batch on one thread, as many threads as you like.
 
 A row's vectors depend on its token ids alone, to the bit, so batches can be made as suits the moment.
 """

@@ -129,7 +129,7 @@ def extract(
         id: a column that names the rows. keep: other columns to store. Columns that the cache has stay, as far as the
             input has them.
         na: label cells that say "not labelled", beside an empty one: these alone, or with "default" among them these
-            and those of ``table.MISSING_LABELS``; None means these last alone.
+            and those of ``tables.rows.MISSING_LABELS``; None means these last alone.
         pooling: "cls", "mean" or both. layers: -1 is the last; every pooling is stored for every layer.
         dtype: what the encoder computes in; "auto" is what the cache was made with, else what suits the device.
         store: "float16" or "float32", the type of the stored vectors.

@@ -1,4 +1,4 @@
-"""The native engine: ctypes binding of csrc/heads.h, the same for the CPU and the CUDA library."""
+"""The native engine: ctypes binding of csrc/heads/heads.h, the same for the CPU and the CUDA library."""
 
 from __future__ import annotations
 

@@ -126,7 +126,7 @@ class _Run:
         out.status = "ok"
 
     def _chosen_score(self, epoch: int) -> float:
-        """What decides before the loss does, as csrc/numerics.h has it; -1 where there is no such score."""
+        """What decides before the loss does, as csrc/heads/numerics.h has it; -1 where there is no such score."""
         scores = {"accuracy": self.outcome.val_accuracy, "macro_f1": self.outcome.val_macro_f1}
         score = float(scores[self.options.choose][epoch]) if self.options.choose in scores else 0.0
         return -1.0 if math.isnan(score) else score

@@ -15,7 +15,7 @@ Parameter = Annotated[int, Meta(ge=0, le=2**31)] | Annotated[float, Meta(ge=0, l
 
 
 class Footer(msgspec.Struct):
-    """files.About, and where each section lies: [start, bytes, digest]."""
+    """file_format.About, and where each section lies: [start, bytes, digest]."""
 
     format_version: int
     kind: Literal["exact", "hnsw", "ivf", "ivfpq"]

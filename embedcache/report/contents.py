@@ -26,7 +26,7 @@ class ColumnContents:
 
     leaderboard: every head, best first, numbers as numbers. curves: score -> float64 [heads, epochs], the heads in the
     order of the leaderboard, means over their folds, NaN where nothing was measured. info: its run.json. mistakes:
-    "val" and "test" -> examples.find_mistakes, with "text" and "id" (None where the cache does not have them).
+    "val" and "test" -> mistakes.find_mistakes, with "text" and "id" (None where the cache does not have them).
     """
 
     report: ColumnReport
@@ -45,7 +45,7 @@ class ColumnContents:
 class Contents:
     """Of a run. info: what the columns share. texts: None, or why (some) texts of the mistakes are not here.
 
-    audit: what audited.read_audit gives, or None.
+    audit: what audit_section.read_audit gives, or None.
     """
 
     path: Path

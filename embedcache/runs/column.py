@@ -202,7 +202,7 @@ class Column:
     def examples(self, judged: dict[str, Judged]) -> dict[str, Any]:
         """What run.json keeps of single rows, of "test" and "val" (folds: by the head that did not learn from the row).
 
-        targets: examples.describe_targets of each side; mistakes; a regression's pairs; the labels' thresholds.
+        targets: mistakes.describe_targets of each side; mistakes; a regression's pairs; the labels' thresholds.
         """
         data = self.data
         sides = {side: data.y[getattr(self.split, side)] for side in SIDES}

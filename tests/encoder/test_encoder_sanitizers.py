@@ -16,5 +16,5 @@ HERE = Path(__file__).resolve().parent
 @pytest.mark.parametrize("sanitizer, runtime", SANITIZERS)
 def test_library(sanitizer: str, runtime: str, tmp_path: Path) -> None:
     csrc = ROOT / "csrc"
-    sources = [*sorted((csrc / "encoder").glob("*.cpp")), csrc / "cpu" / "memory.cpp"]
+    sources = [*sorted((csrc / "encoder").glob("*.cpp")), csrc / "simd" / "memory.cpp"]
     run_clean(sources, HERE / "sanitized_encoder.py", sanitizer, runtime, tmp_path)

@@ -1,4 +1,4 @@
-"""The CUDA engine's own source compiled for the host (csrc/cuda/block.cuh), problems for it and what to expect."""
+"""The CUDA engine's own source compiled for the host (csrc/heads/cuda/block.cuh), problems for it and what to expect."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from embedcache.heads import engine_native
 from embedcache.heads.spec import HeadSpec
 from embedcache.heads.task import Outcome, Task, View, standardize_stats
 
-CUDA = Path(__file__).resolve().parents[2] / "csrc" / "cuda"
+CUDA = Path(__file__).resolve().parents[2] / "csrc" / "heads" / "cuda"
 COMPILER = os.environ.get("CXX") or shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
 
 SPEC = HeadSpec(hidden=37, lr=3e-3, dropout=0.0, weight_decay=0.02, seed=5)

@@ -1,6 +1,6 @@
 """Training of a head in float64 NumPy, written from the formulas, for the engines to be measured against.
 
-Its own Philox, with Python's integers, is the third after csrc/numerics.h and embedcache/heads/random_streams.py.
+Its own Philox, with Python's integers, is the third after csrc/heads/numerics.h and embedcache/heads/random_streams.py.
 Losses, schedules and scores are themselves compared with torch, transformers and scikit-learn
 (test_float64_reference.py).
 """

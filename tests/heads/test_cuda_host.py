@@ -1,4 +1,4 @@
-"""The CUDA engine's own source, compiled for the host (csrc/cuda/block.cuh) and measured against float64.
+"""The CUDA engine's own source, compiled for the host (csrc/heads/cuda/block.cuh) and measured against float64.
 
 Shows that the kernels' arithmetic, indexing and phases are right and that the host side of the engine is; what only a
 GPU can show (barriers, launches, copies, speed) it does not. With sanitizers: make sanitize.

@@ -25,7 +25,7 @@ def test_vectorised_as_scalar() -> None:
 
 
 def test_streams_are_as_specified() -> None:
-    """Element by element from the table in csrc/numerics.h."""
+    """Element by element from the table in csrc/heads/numerics.h."""
     seed = 2**40 + 3
     weights = random_streams.initial_weights(seed, {"w1": (5, 7), "b1": (5,), "w2": (3, 5), "b2": (3,)})
     for tensor, name in enumerate(("w1", "b1", "w2", "b2")):

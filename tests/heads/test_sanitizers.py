@@ -17,7 +17,7 @@ HERE = Path(__file__).resolve().parent
 
 @pytest.mark.parametrize("sanitizer, runtime", SANITIZERS)
 def test_cpu_library(sanitizer: str, runtime: str, tmp_path: Path) -> None:
-    sources = sorted((ROOT / "csrc" / "cpu").glob("*.cpp"))
+    sources = [*sorted((ROOT / "csrc" / "heads" / "cpu").glob("*.cpp")), ROOT / "csrc" / "simd" / "memory.cpp"]
     run_clean(sources, HERE / "sanitized_run.py", sanitizer, runtime, tmp_path)
 
 

@@ -10,8 +10,8 @@
 #ifndef EMBEDCACHE_CPU_FIRST_LAYER_H
 #define EMBEDCACHE_CPU_FIRST_LAYER_H
 
+#include "../../simd/pairs.h"
 #include "adamw.h"
-#include "pairs.h"
 #include "tile.h"
 
 namespace EC_ISA {

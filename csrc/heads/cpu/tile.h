@@ -16,7 +16,7 @@
 #ifndef EMBEDCACHE_CPU_TILE_H
 #define EMBEDCACHE_CPU_TILE_H
 
-#include "pairs.h"
+#include "../../simd/pairs.h"
 
 namespace EC_ISA {
 

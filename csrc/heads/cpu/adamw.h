@@ -7,7 +7,7 @@
 #ifndef EMBEDCACHE_CPU_ADAMW_H
 #define EMBEDCACHE_CPU_ADAMW_H
 
-#include "simd.h"
+#include "../../simd/simd.h"
 
 namespace EC_ISA {
 

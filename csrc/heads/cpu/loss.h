@@ -6,8 +6,8 @@
 #ifndef EMBEDCACHE_CPU_LOSS_H
 #define EMBEDCACHE_CPU_LOSS_H
 
+#include "../../simd/simd.h"
 #include "../heads.h"
-#include "simd.h"
 
 namespace EC_ISA {
 

@@ -13,7 +13,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#include "../numerics.h"
+#include "../heads/numerics.h"
 
 #if EC_LANES > 4
 #if defined(__GNUC__) && !defined(__clang__) /* GCC 12 warns of its own header (PR 105593) */

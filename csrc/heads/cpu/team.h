@@ -7,8 +7,8 @@
 
 #include <stdint.h>
 
+#include "../../simd/memory.h"
 #include "../heads.h"
-#include "memory.h"
 
 namespace ec {
 

@@ -2,8 +2,8 @@
 #ifndef EMBEDCACHE_CPU_INITIAL_H
 #define EMBEDCACHE_CPU_INITIAL_H
 
+#include "../../simd/arena.h"
 #include "adamw.h"
-#include "arena.h"
 
 namespace EC_ISA {
 

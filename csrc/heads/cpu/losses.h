@@ -6,7 +6,7 @@
 #ifndef EMBEDCACHE_CPU_LOSSES_H
 #define EMBEDCACHE_CPU_LOSSES_H
 
-#include "exp_log.h"
+#include "../../simd/exp_log.h"
 #include "loss.h"
 
 namespace EC_ISA {

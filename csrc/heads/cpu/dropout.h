@@ -7,7 +7,7 @@
 #ifndef EMBEDCACHE_CPU_DROPOUT_H
 #define EMBEDCACHE_CPU_DROPOUT_H
 
-#include "simd.h"
+#include "../../simd/simd.h"
 
 namespace EC_ISA {
 

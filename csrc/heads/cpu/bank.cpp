@@ -13,7 +13,7 @@
 #include <utility>
 #include <vector>
 
-#include "subnormals.h"
+#include "../../simd/subnormals.h"
 #include "team.h"
 
 namespace ec {

@@ -6,7 +6,7 @@
 #ifndef EMBEDCACHE_CPU_BATCHES_H
 #define EMBEDCACHE_CPU_BATCHES_H
 
-#include "arena.h"
+#include "../../simd/arena.h"
 #include "gather.h"
 #include "team.h"
 

@@ -8,8 +8,8 @@
 #ifndef EMBEDCACHE_CPU_GATHER_H
 #define EMBEDCACHE_CPU_GATHER_H
 
+#include "../../simd/pairs.h"
 #include "../heads.h"
-#include "pairs.h"
 
 namespace EC_ISA {
 
