@@ -19,7 +19,8 @@ Files, in the order in which to read them:
     batching                 Token-budget batches: texts of like length together
     runner                   Which code computes an encoder's forward pass:
                              "native", "packed" or "plain"
-    runner_native            The native encoder: ctypes binding of csrc/encoder/encoder.h
+    runner_native            The native encoder: ctypes binding of
+                             csrc/encoder/encoder.h
     runner_packed            The forward pass without any padding, in torch
     last_layer               The last layer's attention for the first token alone,
                              exact

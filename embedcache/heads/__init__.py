@@ -16,7 +16,8 @@ Files, in the order in which to read them:
     engine_native    The native engine: ctypes binding of csrc/heads/heads.h
     engine_torch     The engine in plain torch: the same training with the same random
                      streams
-    random_streams   The engines' random streams in NumPy; csrc/heads/numerics.h specifies them
+    random_streams   The engines' random streams in NumPy; csrc/heads/numerics.h specifies
+                     them
     memory           Where the weights of a bank's heads are while it trains: in memory
     head             A trained head: weights and how they came about; predicts, goes to
                      torch

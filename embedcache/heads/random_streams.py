@@ -1,4 +1,4 @@
-"""The engines' random streams in NumPy; csrc/heads/numerics.h specifies them, the native engine draws the same numbers."""
+"""The engines' random streams in NumPy; csrc/heads/numerics.h specifies them, the native engine draws the same."""
 
 from __future__ import annotations
 

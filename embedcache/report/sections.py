@@ -1,4 +1,4 @@
-"""The sections of a label column: data, baselines, leaderboard, curves, mistakes; evaluation_sections.py has the rest."""
+"""The sections of a label column: data, baselines, leaderboard, curves, mistakes. evaluation_sections.py has more."""
 
 from __future__ import annotations
 

@@ -8,5 +8,8 @@ Files, in the order in which to read them:
 """
 
 from embedcache.common.callable_module import make_callable
+from embedcache.search.searcher import Answer, Found, Query, Searcher
+
+__all__ = ["Answer", "Found", "Query", "Searcher"]
 
 make_callable(__name__, "embedcache.search.job", "search_cache")

@@ -1,4 +1,4 @@
-"""The CUDA engine's own source compiled for the host (csrc/heads/cuda/block.cuh), problems for it and what to expect."""
+"""The CUDA engine's source compiled for the host (csrc/heads/cuda/block.cuh), problems for it and what to expect."""
 
 from __future__ import annotations
 
