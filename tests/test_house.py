@@ -119,6 +119,13 @@ def test_few_files_are_loose() -> None:
     assert {path.stem for path in PACKAGE.glob("*.py")} == LOOSE
 
 
+def test_the_readme_lists_the_rooms() -> None:
+    listed = re.findall(r"^  (\w+)/ +\w", (ROOT / "README.md").read_text("utf-8"), re.M)
+    assert sorted(listed) == sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py"))
+    floors = [FLOOR[name] for name in listed]
+    assert floors == sorted(floors, reverse=True)  # as they stand in FLOORS, the faces first
+
+
 @pytest.mark.parametrize("init", sorted(PACKAGE.glob("*/**/__init__.py")), ids=lambda path: path.parent.name)
 def test_a_room_lists_its_files(init: Path) -> None:
     """In the order in which to read them, a line each."""

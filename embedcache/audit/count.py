@@ -4,9 +4,9 @@ Counting the rows for which another label is likelier counts the experts' own mi
 that is never the likeliest, then looks full of errors. Confident learning's joint of given and true labels (Northcutt
 et al., "Confident Learning", 2021) asks for confidence above the class's mean before it counts, which on hard texts is
 still far too often (benchmarks/label_errors.py). Here the same joint is fitted by maximum likelihood. A row's true
-class is drawn from what heads, neighbours and words, none of which has seen its label, make of its text; its label is the
-true class, or, with a rate of that class, any other (a noise layer as in Goldberger & Ben-Reuven, "Training deep neural
-networks using a noise adaptation layer", 2017):
+class is drawn from what heads, neighbours and words, none of which has seen its label, make of its text; its label is
+the true class, or, with a rate of that class, any other (a noise layer as in Goldberger & Ben-Reuven, "Training deep
+neural networks using a noise adaptation layer", 2017):
 
     p(label i | text) = sum_j softmax_j(sum_e w_e log p_e(j | text) + b_j) T_ji,   T_jj = 1 - r_j, else r_j / (C - 1)
 
