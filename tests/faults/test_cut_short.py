@@ -130,3 +130,25 @@ def test_at_any_moment(made: Path, tmp_path: Path, large: Path, seed: int) -> No
         else:
             assert "Traceback" not in stderr
         shutil.rmtree(tmp_path / "run", ignore_errors=True)
+
+
+@pytest.mark.parametrize("moment", [0.0, 0.4, 0.8, 1.6])
+@pytest.mark.parametrize("how", ["removed", "replaced"])
+def test_search_file_ends_whatever_becomes_of_its_cache(made: Path, tmp_path: Path, how: str, moment: float) -> None:
+    """Before it is opened, it is missing or no cache; once it is open, its map holds it."""
+    cache, questions = Path(shutil.copy(made / "reviews.h5", tmp_path / "real.h5")), tmp_path / "questions.txt"
+    questions.write_text("".join(f"great film {i}\n" for i in range(3000)), encoding="utf-8")
+    command = Command("search", "real.h5", "--file", questions, "-o", "out.csv", cwd=tmp_path)
+    time.sleep(moment)
+    if how == "removed":
+        cache.unlink()
+    else:
+        (tmp_path / "other").write_bytes(b"not a cache")
+        (tmp_path / "other").replace(cache)
+    code, stdout, stderr = command.finish(90)
+    assert "Traceback" not in stderr and "unexpected" not in stderr
+    if code:
+        one_line(Path(cache.name), code, stdout, stderr.splitlines(keepends=True)[-1])
+        assert not (tmp_path / "out.csv").exists()
+    else:
+        assert len((tmp_path / "out.csv").read_text("utf-8").splitlines()) > 3000
