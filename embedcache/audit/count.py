@@ -11,8 +11,10 @@ neural networks using a noise adaptation layer", 2017):
     p(label i | text) = sum_j softmax_j(sum_e w_e log p_e(j | text) + b_j) T_ji,   T_jj = 1 - r_j, else r_j / (C - 1)
 
 Doubt lowers the softmax, and wrong labels are what is left where there is no doubt: so the two are told apart. The
-biases b give a small class its share. The rates r_j of the classes are drawn to a common one, that is not fitted alone
-but gone through: every rate weighs as much as the labels are likely under it, and that makes the interval.
+biases b give a small class its share. Every class is taken to exist: its share by the experts is drawn to that of its
+labels. A class that no expert tells would otherwise be explained away, as nothing but errors in the others. The rates
+r_j of the classes are drawn to a common one, that is not fitted alone but gone through: every rate weighs as much as
+the labels are likely under it, and that makes the interval.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from embedcache.common.label_names import visible
 FIT_NUMBERS = 100_000  # rows x classes that are looked at, of which rows FIT_ROWS at least
 FIT_ROWS = 2_000
 SPREAD = 0.7  # of the classes' rates around the common one, a standard deviation in log-odds
+EXISTS = 10.0  # how strongly a class's share is drawn to that of its labels, about as so many rows of it would
 BIAS = 1e-3  # a weak pull of the biases to 0, for classes that nothing speaks of
 RATES = -np.array(  # log-odds
     [9, 7, 6, 5.5, 5, 4.6, 4.3, 4, 3.7, 3.4, 3.1, 2.8, 2.6, 2.4, 2.2, 2, 1.8, 1.6, 1.4, 1.2, 1, 0.7, 0.4, 0]
@@ -141,8 +144,8 @@ def count_errors(
 def open_counts(count: ErrorCount) -> list[str]:
     """A word on classes of which the estimate says next to nothing, so that it is not taken for a finding.
 
-    Where nothing in the texts tells a class from the others, its labels may all be right and hard, or all be wrong:
-    both explain them. The interval is then as wide as the class, or most of the class is counted as wrong.
+    Where nothing in the texts tells a class from the others, its labels may all be right and hard, or many be wrong:
+    both explain them. The interval is then about as wide as the class, or most of it is counted as wrong.
     """
     found = [
         f"{visible(one.label)} ({one.interval[0]:,} to {one.interval[1]:,} of {one.rows:,})"
@@ -164,6 +167,7 @@ class _Profile:
     def __init__(self, said: np.ndarray, y: np.ndarray) -> None:
         self.said, self.y, self.rows = said, y, np.arange(len(y))
         self.experts, _, self.classes = said.shape
+        self.shares = np.maximum(np.bincount(y, minlength=self.classes), 0.5) / len(y)
 
     def go(self) -> tuple[np.ndarray, list[NoiseLayer]]:
         """Losses (negative log-likelihoods) [rates] and layers: up through RATES and down again, each from the last."""
@@ -193,21 +197,32 @@ class _Profile:
         return float(found.fun), found.x
 
     def _loss(self, v: np.ndarray, rate: float) -> tuple[float, np.ndarray]:
-        """Negative log-likelihood of the labels, and its gradient."""
+        """Negative log-likelihood of the labels and log-densities of what is known before, and its gradient."""
         layer, c = self._layer(v, rate), self.classes
         q, r, offset = _softmax(_weighed(layer.weights, self.said) + layer.biases), layer.rates, v[-c:]
         own, own_rate = q[self.rows, self.y], r[self.y]
         p = np.maximum(own * (1 - own_rate) + ((q * r).sum(axis=1) - own * own_rate) / (c - 1), 1e-300)
         to_q = np.broadcast_to(r / (c - 1), q.shape).copy()
         to_q[self.rows, self.y] = 1 - own_rate
-        to_q /= p[:, None]
+        missing, to_share = self._missing(q)
+        to_q = to_q / p[:, None] - to_share / len(q)
         to_z = q * (to_q - (to_q * q).sum(axis=1, keepdims=True))
         to_r = q / (c - 1)
         to_r[self.rows, self.y] = -own
         to_offset = (to_r / p[:, None]).sum(axis=0) * r * (1 - r)
-        loss = -np.log(p).sum() + BIAS / 2 * (layer.biases**2).sum() + (offset**2).sum() / (2 * SPREAD**2)
+        loss = missing - np.log(p).sum() + BIAS / 2 * (layer.biases**2).sum() + (offset**2).sum() / (2 * SPREAD**2)
         to_w, to_b = np.array([(one * to_z).sum() for one in self.said]), to_z.sum(axis=0)
         return float(loss), -np.concatenate([to_w, to_b - BIAS * layer.biases, to_offset - offset / SPREAD**2])
+
+    def _missing(self, q: np.ndarray) -> tuple[float, np.ndarray]:
+        """How much classes are missing among q [n, C], and its gradient by their shares [C].
+
+        A class's share, as a multiple of that of its labels, is gamma distributed with its mode at 1: every class
+        counts alike, however small, and none can vanish, while a share that errors have made larger is let go.
+        """
+        multiple = np.maximum(q.mean(axis=0), 1e-300) / self.shares
+        loss = EXISTS * (multiple - 1 - np.log(multiple)).sum()
+        return float(loss), EXISTS * (1 - 1 / multiple) / self.shares
 
 
 def _weighed(weights: np.ndarray, said: np.ndarray) -> np.ndarray:
