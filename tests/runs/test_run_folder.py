@@ -16,7 +16,7 @@ from embedcache.common.signed import CARD, REPORT, is_signed, sign
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.head import TrainedHead
 from embedcache.heads.spec import HeadSpec
-from embedcache.runs import folder as run_module
+from embedcache.runs import write_folder
 from embedcache.runs.folder import FILES, LATER, load_heads, load_run
 from embedcache.runs.predictions import Predictions
 from embedcache.runs.write_folder import Contents, check_target, column_folders, write_columns, write_run
@@ -131,7 +131,7 @@ def test_a_failed_write_changes_nothing(tmp_path: Path, monkeypatch: pytest.Monk
         raise OSError(28, "No space left on device")
 
     write(tmp_path / "run", note="first")
-    monkeypatch.setattr(run_module, "_save_table", full)
+    monkeypatch.setattr(write_folder, "_save_table", full)
     for name in ("run", "new"):
         with pytest.raises(EmbedcacheError, match="No space left"):
             write(tmp_path / name, note="second")

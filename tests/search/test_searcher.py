@@ -102,7 +102,7 @@ def test_where(cache: Path) -> None:
         ("label=positive,stars=5", r"no row has label=positive,stars=5 .*; there is no column 'stars'"),
         ("label=postive", r"no row has label=postive \(did you mean 'positive'\?\); .*: negative, positive"),
         ("movie=Aliens", r"no row has movie=Aliens \(did you mean 'Alien'\?\)"),
-        ("movie=Alien,label=positive", r"no row of .* meets all"),
+        ("movie=Alien,label=positive", r"no row of .* meets --where"),
     ],
 )
 def test_where_that_names_nothing(cache: Path, where: str, message: str) -> None:
@@ -257,7 +257,7 @@ def test_conditions(kept: Path, where: str, rows: list[int]) -> None:
         ("year>", "'' is neither a number .12.5. nor a date"),
         ("stars=1 and yeer>3", "no column 'yeer'"),
         ("yeer>3", "no column 'yeer' to filter by; it has: stars, day, year"),
-        ("year>2030", "no row of .* meets all"),
+        ("year>2030", "no row of .* meets --where"),
         ("stars=1 and (year=2010", "is no condition"),
     ],
 )
