@@ -1,6 +1,6 @@
 """The default of train-head on 60 to 10,000 rows of real texts, beside scikit-learn: the table in docs/recipes.md.
 
-python benchmarks/heads_small.py --json FILE [--who default,vectors,tfidf,majority] [--sets ...] [--sizes ...]
+python benchmarks/heads_small.py --json benchmarks/results/small-minilm.json [--who default] [--sets ...] [--sizes ...]
 
 Ten targets (small_data.py): classes, several labels a row, numbers. For every size five draws of training rows; the
 test set (up to 2,000 rows) is in no draw, and nothing is chosen on it. All of a draw is given to everyone: ``default``

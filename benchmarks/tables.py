@@ -20,6 +20,7 @@ from tables_label_errors import label_errors_table
 from tables_search import center_table, cold_table
 from tables_search import full_tables as search_tables
 from tables_search import short_table as search_short
+from tables_small import small_table
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -72,6 +73,7 @@ TABLES = {  # page: name of the mark and of the JSON files, table
     ROOT / "README.md": {"heads": short_table, "extract": rates_table, "search": search_short},
     ROOT / "docs" / "engine.md": {"heads": heads_table},
     ROOT / "docs" / "extraction.md": {"extract": full_tables},
+    ROOT / "docs" / "recipes.md": {"small": small_table},
     ROOT / "docs" / "audit.md": {"audit": audit_table, "label-errors": label_errors_table},
     ROOT / "docs" / "search.md": {"search": search_tables, "center": center_table, "cold": cold_table},
 }
