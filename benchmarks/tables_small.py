@@ -21,7 +21,7 @@ NAMES = {
 def small_table(report: dict[str, Any]) -> str:
     """One row for each data set, pooling and number of rows; means over the draws."""
     lines = [
-        "| data, vectors | rows | default | over scikit-learn (95% interval) | scikit-learn | TF-IDF | commonest | 07bcc49 |",
+        "| data, vectors | rows | default | over scikit-learn (95%) | scikit-learn | TF-IDF | commonest | 07bcc49 |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     last = ""

@@ -114,6 +114,12 @@ class Words:
 
     name = "words"
 
+    @staticmethod
+    def bytes_needed(texts: Strings, classes: int, folds: int) -> float:
+        """About so many at once, measured on reviews: 12 for a byte of text; a weight of each class, word and fold."""
+        words = min(MAX_WORDS, MAX_WEIGHTS // classes, len(texts.data) / 40)
+        return 12.0 * len(texts.data) + classes * words * (4 * folds + 16)
+
     def __init__(self, texts: Strings, y: np.ndarray, sides: Sequence[Split]) -> None:
         """Raises ValueError where the texts hold no words."""
         from sklearn.feature_extraction.text import TfidfVectorizer

@@ -32,11 +32,13 @@ from embedcache.audit.sides import Sides, column_sides, run_sides
 from embedcache.cache import Cache, open_cache
 from embedcache.cache.strings import first_rows
 from embedcache.cache.where import not_blank
+from embedcache.common.machine import check_memory
 from embedcache.errors import EmbedcacheError
 from embedcache.index import SearchIndex
 from embedcache.runs.data import Data, load_data
 from embedcache.runs.split import SEED, make_folds
 
+LIBRARIES = 200e6  # bytes: scikit-learn, FAISS, the engine and their buffers
 Progress = Callable[..., AbstractContextManager[Callable[[int, int, int], None] | None]]
 
 
@@ -83,6 +85,7 @@ def audit_cache(
         sides = column_sides(opened, split) if split else run_sides(opened, run, label) if run else None
         table = Table(opened, label, pooling, layer, group, folds, sides)
         k = min(neighbours, max(1, int(np.count_nonzero(table.found)) - 1))
+        _check_memory(table, k)
         bar = progress or (lambda *_: nullcontext(None))
         with bar("comparing", "rows") as tell:
             nearest = find_nearest(table, k, tell)
@@ -98,6 +101,18 @@ def audit_cache(
         if place is not None:
             write_report(report, place)
     return report
+
+
+def _check_memory(table: Table, k: int) -> None:
+    """Raises EmbedcacheError where the system would kill the audit: for the most that is held at once, about."""
+    rows, classes = len(table.found), len(table.data.classes)
+    row = k * (8 + 4 + 8) + 4 * 4 * classes + 100  # neighbours, cosines, votes; what the experts say
+    words = Words.bytes_needed(table.cache.texts, classes, table.folds)
+    check_memory(
+        LIBRARIES + rows * row + words,
+        f"the neighbours, heads and words of {rows:,} rows in {classes:,} classes",
+        "audit a part of them, extracted into a cache of its own, or where more memory is free",
+    )
 
 
 class Table:

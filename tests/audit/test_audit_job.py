@@ -191,3 +191,13 @@ def test_as_a_data_frame_and_in_a_notebook(tmp_path: Path) -> None:
     assert tuple(frame.columns) == FIELDS and len(frame) == len(report.records())
     html = report._repr_html_()
     assert report.labels[0].row == 0 and "&lt;script&gt;" in html and "<script" not in html
+
+
+def test_more_than_the_memory_is_refused(noisy: tuple[Path, np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before anything is compared or trained."""
+    monkeypatch.setattr("embedcache.common.machine.memory_free", lambda: 150e6)
+    monkeypatch.setattr("embedcache.audit.job.find_nearest", None)
+    with pytest.raises(
+        ec.EmbedcacheError, match=r"words of 400 rows in 2 classes need about 20\d MB of memory, 150 MB"
+    ):
+        ec.audit_cache(noisy[0])
