@@ -19,7 +19,8 @@ from contextlib import suppress
 from pathlib import Path
 
 MARKER = "EMBEDCACHE_STARTED_BY"
-PATIENCE = 20.0  # seconds, in which processes that were just being started come to light
+PATIENCE = 30.0  # seconds, in which processes that were just being started come to light
+QUIET = 20  # looks in a row, a quarter of a second apart, that find nobody: on a busy machine some come seconds later
 DONE = b"done"
 
 
@@ -70,7 +71,7 @@ def main(marker: str) -> None:
     if sys.stdin.buffer.read() == DONE:
         return
     end, quiet = time.monotonic() + PATIENCE, 0
-    while quiet < 4 and time.monotonic() < end:
+    while quiet < QUIET and time.monotonic() < end:
         found = marked(marker)
         quiet = 0 if found else quiet + 1
         for process in found:

@@ -111,7 +111,7 @@ def test_answers_that_do_not_fit_are_refused(made: Path, monkeypatch: pytest.Mon
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_60000_hits_of_1024_queries(tmp_path: Path, tiny_bert: Path) -> None:
-    """61 million rows found, in a group of 1 GB; to the screen's JSON they are refused with the figure."""
+    """In a group of 1 GB: 61 million results as JSON are refused with the figure, 6 million go into a file."""
     from tests.conftest import write_csv
 
     table = write_csv(tmp_path / "table.csv", make_reviews(60_000))
