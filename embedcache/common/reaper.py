@@ -19,6 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 
 MARKER = "EMBEDCACHE_STARTED_BY"
+KEEP_ENVIRONMENT = "SPT_NOENV"  # setproctitle, by which Ray names its agents, writes over the marker without it
 PATIENCE = 30.0  # seconds, in which processes that were just being started come to light
 QUIET = 20  # looks in a row, a quarter of a second apart, that find nobody: on a busy machine some come seconds later
 DONE = b"done"
@@ -42,11 +43,15 @@ class Reaper:
             )
 
     def __enter__(self) -> Reaper:
-        os.environ[MARKER] = self.marker
+        self._before = os.environ.get(KEEP_ENVIRONMENT)
+        os.environ.update({MARKER: self.marker, KEEP_ENVIRONMENT: "1"})
         return self
 
     def __exit__(self, *_: object) -> None:
         os.environ.pop(MARKER, None)
+        os.environ.pop(KEEP_ENVIRONMENT, None)
+        if self._before is not None:
+            os.environ[KEEP_ENVIRONMENT] = self._before
 
     def close(self) -> None:
         """Call it once all has ended in good order."""
