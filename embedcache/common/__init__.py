@@ -2,43 +2,27 @@
 
 Files, in the order in which to read them:
 
-    whole_file        Where a command's output goes: a file that appears whole or not at
-                      all
-    whole_folder      Folders that appear whole or not at all, take another's place in one
-                      step
+    whole_file        Where a command's output goes: a file that appears whole or not at all
+    whole_folder      Folders that appear whole or not at all, take another's place in one step
     lock              One writer at a time: an advisory lock on a hidden file
-    journal           What a long command has finished, kept beside its output until that
-                      is whole
+    journal           What a long command has finished, kept beside its output until that is whole
     resume            Long work in parts: what is finished is saved beside the output
-    texts             Texts as people hand them over: one, a list, a column of pandas,
-                      polars or Arrow, an array
-    labels            Labels as a cache has them: codes in which -1 says that a row has
-                      none
-    label_names       Names of classes that people mix up: alike in print, or one that
-                      stands for "not labelled"
-    reading           What an encoder reads of texts and what it does not: tokens beyond
-                      its length
+    texts             Texts as people hand them over: one, a list, a column of pandas, polars or Arrow, an array
+    labels            Labels as a cache has them: codes in which -1 says that a row has none
+    label_names       Names of classes that people mix up: alike in print, or one that stands for "not labelled"
+    reading           What an encoder reads of texts and what it does not: tokens beyond its length
     frames            Results as tables: an Arrow table
-    tensors           Safetensors files: what the disk says while one is written comes as
-                      OSError
-    checked           JSON from files that may be damaged or made to do harm: bounded in
-                      size and depth
-    encoder_schema    What the JSON on an encoder may hold: in a cache's attributes, a
-                      run, an index
-    signed            Documents that embedcache writes into a user's folder: they end with
-                      a digest
-    display           Texts and small tables that are safe to show: in a terminal, on a
-                      page, in a notebook
-    screen            Tables and texts for a terminal or a pipe
-    near_identical    Texts that differ in next to nothing: case, punctuation, blanks, a
-                      word in a long one
+    tensors           Safetensors files: what the disk says while one is written comes as OSError
+    checked           JSON from files that may be damaged or made to do harm: bounded in size and depth
+    encoder_schema    What the JSON on an encoder may hold: in a cache's attributes, a run, an index
+    signed            Documents that embedcache writes into a user's folder: they end with a digest
+    display           Texts and small tables that are safe to show: in a terminal, on a page, in a notebook
+    screen            Tables and texts for a terminal or a pipe: what every verb's report on the screen is made of
+    near_identical    Texts that differ in next to nothing: case, punctuation, blanks, a word in a long one
     times             How long the phases of a job took
     machine           What this process may use of the machine: cores and memory
-    guard             One line in place of silence where a file is cut short while it is
-                      mapped
-    reaper            Ends what a process has started once that process is gone, however
-                      it ended: SIGKILL too
-    docstrings        Packages that read their own docstrings, under ``python -OO``, which
-                      leaves docstrings out
+    guard             One line in place of silence where a file is cut short while it is mapped
+    reaper            Ends what a process has started once that process is gone, however it ended: SIGKILL too
+    docstrings        Packages that read their own docstrings, under ``python -OO``, which leaves docstrings out
     callable_module   Modules that can be called: `ec.search(...)` is a public function
 """

@@ -3,29 +3,19 @@
 Files, in the order in which to read them:
 
     encoder                  The encoder itself: tokenize, encode
-    folder                   Where an encoder's files are, whether they are
-                             complete, and what they are
-    families                 What a post-LayerNorm encoder is made of: BERT,
-                             RoBERTa, XLM-R, CamemBERT, MPNet
+    folder                   Where an encoder's files are, whether they are complete, and what they are
+    families                 What a post-LayerNorm encoder is made of: BERT, RoBERTa, XLM-R, CamemBERT, MPNet
     blueprint                The blueprint of a model that transformers has loaded
-    tokenizer                Texts to token ids, cut to max_length as the model's
-                             own tokenizer cuts
-    tokenizer_file           Tokenizer.json as it is, where transformers would make
-                             the same of it
-    load_without_torch       An encoder read straight from its files, without torch
-                             and transformers
-    load_with_transformers   An encoder as transformers loads it: model and
-                             tokenizer
+    tokenizer                Texts to token ids, cut to max_length as the model's own tokenizer cuts
+    tokenizer_file           Tokenizer.json as it is, where transformers would make the same of it
+    load_without_torch       An encoder read straight from its files, without torch and transformers
+    load_with_transformers   An encoder as transformers loads it: model and tokenizer
     batching                 Token-budget batches: texts of like length together
-    runner                   Which code computes an encoder's forward pass:
-                             "native", "packed" or "plain"
-    runner_native            The native encoder: ctypes binding of
-                             csrc/encoder/encoder.h
+    runner                   Which code computes an encoder's forward pass: "native", "packed" or "plain"
+    runner_native            The native encoder: ctypes binding of csrc/encoder/encoder.h
     runner_packed            The forward pass without any padding, in torch
-    last_layer               The last layer's attention for the first token alone,
-                             exact
-    runner_plain             The forward pass as transformers does it, padded: for
-                             every architecture
+    last_layer               The last layer's attention for the first token alone, exact
+    runner_plain             The forward pass as transformers does it, padded: for every architecture
 """
 
 from __future__ import annotations

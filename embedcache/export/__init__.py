@@ -2,10 +2,10 @@
 
 Files, in the order in which to read them:
 
-    model     The encoder, the pooling and the head as one torch module
+    model     The encoder, the pooling and the head as one torch module, and that module as a torch.export program
     targets   What each target's folder holds, and how a stranger opens it
     place     Where an export goes: a folder that appears whole or not at all
-    card      Embedcache.json, the labels in config.json, and README.md
+    card      Embedcache.json, the labels in config.json, and README.md: what an exported model is and how it is used
 """
 
 from __future__ import annotations

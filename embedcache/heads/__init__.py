@@ -3,27 +3,18 @@
 Files, in the order in which to read them:
 
     spec             One head's settings, and grids of them
-    kinds            What a label column is learnt as: one word for all columns, or one for
-                     each that is named
-    targets          What y means: labels, lists of labels or numbers, to the arrays that a
-                     Task holds
-    task             What every engine reads and gives back: views, tasks, options and
-                     outcomes
+    kinds            What a label column is learnt as: one word for all columns, or one for each that is named
+    targets          What y means: labels, lists of labels or numbers, to the arrays that a Task holds
+    task             What every engine reads and gives back
     arrays           What comes in as numbers: any array or tensor as a NumPy matrix
-    train            Train a bank of heads through an engine: the native library where it
-                     works
+    train            The door: train a bank of heads through an engine
     engine           What every engine is: one call that trains a bank
     engine_native    The native engine: ctypes binding of csrc/heads/heads.h
-    engine_torch     The engine in plain torch: the same training with the same random
-                     streams
-    random_streams   The engines' random streams in NumPy; csrc/heads/numerics.h specifies
-                     them
-    memory           Where the weights of a bank's heads are while it trains: in memory
-    head             A trained head: weights and how they came about; predicts, goes to
-                     torch
+    engine_torch     The engine in plain torch: the same training with the same random streams, readable and slower
+    random_streams   The engines' random streams in NumPy; csrc/heads/numerics.h specifies them
+    memory           Where the weights of a bank's heads are while it trains: in memory, or in a file
+    head             A trained head: weights and how they came about; predicts, goes to torch
     schema           What may stand in a saved head, every value with its type and bounds
-    sklearn          Heads as scikit-learn estimators: for pipelines, cross-validation and
-                     searches
-    search_cv        A grid search that trains all its candidates on all folds together, as
-                     heads of one bank
+    sklearn          Heads as scikit-learn estimators: for pipelines, cross-validation and searches
+    search_cv        A grid search that trains all its candidates on all folds together, as heads of one bank
 """

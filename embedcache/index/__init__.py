@@ -2,23 +2,17 @@
 
 Files, in the order in which to read them:
 
-    job            Build a cache's index file, or bring one up to date
-    search_index   An index of vectors by cosine: built from a cache, searched by texts or
-                   vectors
-    plan           Which kind of index, how large and how long: a pure function of the task
-                   and the machine
-    build          From a plan to a searchable index: built, measured and tuned
-    exact          Exact search by cosine, straight from the stored vectors, and what all
-                   kinds share
-    approximate    The kinds that do not compare every row: HNSW, IVF and IVF with product
-                   quantization
-    gpu            The same searches on a GPU, by FAISS: clones in float16
+    job            The door: build a cache's index file, or bring one up to date
+    search_index   An index of vectors by cosine: built from a cache, searched by texts or vectors, kept in a file
+    plan           Which kind of index, how large and how long: a pure function of the task and the machine
+    build          From a plan to a searchable index: built, measured and tuned, with what is predicted told first
+    exact          Exact search by cosine, straight from the stored vectors, and what all kinds share
+    approximate    The kinds that do not compare every row: HNSW, IVF and IVF with product quantization, by FAISS
+    gpu            The same searches on a GPU, by FAISS: clones in float16, and exact scores afterwards as everywhere
     tune           Recall@10 of an index, measured on held-out rows of its own
-    file_format    The index file: sections of bytes, then a JSON footer that says what they
-                   are
+    file_format    The index file: sections of bytes, then a JSON footer that says what they are
     schema         What may stand in the footer of an index
-    ownership      Which cache an index belongs to, whether it is up to date, and the command
-                   that makes it anew
+    ownership      Which cache an index belongs to, whether it is up to date, and the command that makes it anew
     open_index     The index that a search uses: the one named, that of the cache's own name
 """
 

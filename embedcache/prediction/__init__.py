@@ -2,12 +2,8 @@
 
 Files, in the order in which to read them:
 
-    classifier    Label texts with the best heads of a run: the run's own encoder, checked by
-                  content
-    predictions   What a run's heads say of texts: one prediction, or all of them as a
-                  sequence and a table
-    job           Label a table, or the rows of a cache, with the best heads of a run, into
-                  another table
-    rows          The rows that are labelled: those of a table, which are encoded, or those of
-                  a cache
+    classifier    Label texts with the best heads of a run: the run's own encoder, checked by content
+    predictions   What a run's heads say of texts: one prediction, or all of them as a sequence and a table
+    job           The door: label a table, or the rows of a cache, into another table
+    rows          The rows that are labelled: those of a table, which are encoded, or those of a cache, which are not
 """

@@ -3,25 +3,17 @@
 Files, in the order in which to read them:
 
     contents              What a report tells: everything that the run folder keeps
-    sections              The sections of a label column: data, baselines,
-                          leaderboard, curves, mistakes
-    evaluation_sections   The sections on how good the chosen head is: classes,
-                          thresholds, calibration
+    sections              The sections of a label column: data, baselines, leaderboard, curves, mistakes
+    evaluation_sections   The sections on how good the chosen head is: classes, thresholds, calibration
     audit_section         The section on the data themselves
-    ending                The sections that a run has once, whatever its label
-                          columns: time, recipe
-    mistakes              A mistake of the chosen head, as an item of the list of
-                          mistakes
-    reading               What the encoder read of the texts, as facts of the data
-                          section
-    names                 What settings, scores and baselines are called, and which of
-                          them are worth a word
+    ending                The sections that a run has once, whatever its label columns: time, recipe
+    mistakes              A mistake of the chosen head, as an item of the list of mistakes
+    reading               What the encoder read of the texts, as facts of the data section
+    names                 What settings, scores and baselines are called, and which of them are worth a word
     folding               A page that is read from top to bottom in a minute
-    blocks                What a page is made of: sections of blocks that page.html
-                          knows how to show
+    blocks                What a page is made of: sections of blocks that page.html knows how to show
     plots                 The pictures of a report: matplotlib's SVG
-    page                  The page: blocks and plots through jinja2, which escapes
-                          every text
+    page                  The page: blocks and plots through jinja2, which escapes every text
     card                  README.md of a run: a model card as Hugging Face has them
     audit_schema          What the report of a run reads of an audit's JSON
     train_run             A cache in, a run with its report and model card out

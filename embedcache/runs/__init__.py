@@ -2,48 +2,31 @@
 
 Files, in the order in which to read them:
 
-    job            A cache in, a run directory out
-    recipes        Settings that a person need not name: the default recipe, and the
-                   article's
-    automatic      What the default recipe leaves to the data: which heads, how many epochs,
-                   when to stop
-    sweep          The heads of a sweep: every combination of the settings, or a random draw
-                   of them
-    data           What a run learns from: the cached matrix, the targets of one column, the
-                   groups
-    sides          Where the sides of a run come from: dealt by a seed, told by a column
+    job            The door: what train-head does
+    recipes        Settings that a person need not name: the default recipe, and the article's
+    automatic      What the default recipe leaves to the data: heads, epochs, when to stop, what to validate on
+    sweep          The heads of a sweep: every combination of the settings, or a random draw of them
+    data           What a run learns from: the cached matrix, the targets of one column, the groups
+    sides          Where the sides of a run come from: dealt by a seed, told by a column, or those of another run
     split          Which rows train, which choose the best epoch and head, which test
     split_before   How a run without predictions.parquet was split
     column         One label column of a run: its rows, what its heads learn
     trainer        The training of a run: all heads of all its label columns in one bank
-    resume         Heads that need no second training: those of an interrupted run or of a
-                   finished one
+    resume         Heads that need no second training: those of an interrupted run or of a finished one
     leaderboard    Ranking of a trained bank: one entry per combination of settings
-    metrics        How a head does on some rows: scores, a report per class, the confusion
-                   matrix, calibration
-    calibration    Whether probabilities can be taken at their word: calibration error, Brier
-                   score
-    intervals      95% intervals of scores, and of differences between two models on the same
-                   rows
-    baselines      What a head must beat, on the very same rows: the commonest class (or the
-                   mean)
-    comparisons    The chosen head beside each baseline, paired over the very same rows or
-                   groups
-    wording        What scores and baselines are called, and what a comparison says: the one
-                   list, for screen
-    notes          What a person should know before trusting the numbers of a run, one line
-                   each, each said once
+    metrics        How a head does on some rows: scores, a report per class, the confusion matrix, calibration
+    calibration    Whether probabilities can be taken at their word: calibration error, Brier score
+    intervals      95% intervals of scores, and of differences between two models on the same rows
+    baselines      What a head must beat on the same rows: the commonest class, TF-IDF, a linear model on the vectors
+    comparisons    The chosen head beside each baseline, paired over the very same rows or groups; wording.py says it
+    wording        What scores and baselines are called, and what a comparison says: the one list, for screen, page
+    notes          What a person should know before trusting the numbers of a run, one line each, each said once
     mistakes       Single rows and labels that say more than a score: a head's worst mistakes
-    predictions    Predictions.parquet of a run: every row's side
-    folder         A run directory: best and all heads (safetensors), leaderboard.csv,
-                   history.csv and run.json
-    write_folder   Write a run directory, whole or not at all: beside its place, then moved
-                   there
-    tables         The tables of a run, as its training wrote them: the leaderboard and the
-                   learning curves
-    schema         What may stand in a run's files and in a saved head: every value that a
-                   reader uses
-    schema_split   What run.json may say of a split, and of a head beside its baselines;
-                   schema.py has the rest
-    versions       What older versions wrote, as today's would have
+    predictions    predictions.parquet: every row's side, and what the chosen head says of rows it did not learn from
+    folder         A run directory: best and all heads (safetensors), leaderboard.csv, history.csv and run.json
+    write_folder   Write a run directory, whole or not at all: beside its place, then moved there
+    tables         The tables of a run, as its training wrote them: the leaderboard and the learning curves
+    schema         What may stand in a run's files and in a saved head: every value that a reader uses
+    schema_split   What run.json may say of a split, and of a head beside its baselines; schema.py has the rest
+    versions       What older versions wrote, read as today's
 """

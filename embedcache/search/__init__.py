@@ -2,7 +2,7 @@
 
 Files, in the order in which to read them:
 
-    job        One query, or a file of them, answered on the screen or into a table
+    job        The door: one query, or a file of them, answered
     searcher   The rows of a cache that are most like texts or other rows, and unlike others
     file       A file of queries, answered into a table
 """

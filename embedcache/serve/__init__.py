@@ -2,26 +2,20 @@
 
 Files, in the order in which to read them:
 
-    job             Open everything, listen, stop
+    job             The door: open everything, listen, stop
     server          Listen, say so, and stop cleanly
     app             The routes
-    schema          Requests and answers of the JSON API, as its OpenAPI document describes
-                    them
+    schema          Requests and answers of the JSON API, as its OpenAPI document describes them
     service         What is served: a searched cache, the encoder, the best heads of a run
-    micro_batches   Micro-batching: what many requests ask for at the same time is done
-                    together, by one thread
-    limits          What one request may ask for, and the middleware that holds it to size
-                    and time
+    micro_batches   Micro-batching: what many requests ask for at the same time is done together, by one thread
+    limits          What one request may ask for, and the middleware that holds it to size and time
     security        Who may ask, and what a browser may do with the answer
     prometheus      Prometheus metrics, the log of requests, and the last line of defence
     kept            Kept columns as the page filters and colours by them
-    sides           Which texts a run's heads were trained on: what is predicted for those
-                    is no test
+    sides           Which texts a run's heads were trained on: what is predicted for those is no test
     leaderboard     A run's leaderboard and learning curves, as they stand in its files
-    map             The map while the server runs: read, or computed by another process
-                    meanwhile
-    projection      A map of a cache: its vectors in two dimensions, near where they are
-                    alike
+    map             The map while the server runs: read, or computed by another process meanwhile
+    projection      A map of a cache: its vectors in two dimensions, near where they are alike
 """
 
 from embedcache.common.callable_module import make_callable

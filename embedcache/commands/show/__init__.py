@@ -2,11 +2,11 @@
 
 Files, in the order in which to read them:
 
-    cache        What people read on the screen
-    run          What people read on the screen after train-head
-    predict      What predict prints
-    evaluation   What people read on the screen after evaluate
-    index        What people read on the screen of `embedcache index`
-    search       What people read on the screen after search
-    audit        What people read on the screen after audit
+    cache        After extract, merge, info and verify
+    run          After train-head, report and export
+    predict      After predict
+    evaluation   After evaluate
+    index        After index
+    search       After search
+    audit        After audit
 """

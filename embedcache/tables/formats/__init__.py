@@ -9,12 +9,9 @@ Files, in the order in which to read them:
     json_lines     .jsonl: a JSON object a line
     json_array     .json: an array of objects
     parquet        .parquet
-    arrow_ipc      .arrow and .feather: Arrow's own files, and its streams, as Hugging Face's
-                   datasets keep them
-    arrow_values   Columns of Arrow as rows have them: strings as they are, all else as
-                   Python values
-    excel          .xlsx: the first sheet of a workbook, or the one that is named; needs
-                   openpyxl
+    arrow_ipc      .arrow and .feather: Arrow's own files, and its streams, as Hugging Face's datasets keep them
+    arrow_values   Columns of Arrow as rows have them: strings as they are, all else as Python values
+    excel          .xlsx: the first sheet of a workbook, or the one that is named; needs openpyxl
 """
 
 from __future__ import annotations
