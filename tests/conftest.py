@@ -19,6 +19,7 @@ from embedcache.cli import main
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+FOUR_HEADS = ("--lr", "1e-3,1e-2", "--hidden", "0,16", "--epochs", 15)  # of the runs that several modules share
 WORDS = (
     "a about actor and bad best boring brilliant but comedy dialogue director dull ending ever every fails "
     "film fine for from good great hardly has heart horror hour i in is it its lacks less like long love made "
@@ -257,18 +258,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Path:
         "extract", folder / "reviews.csv", "-o", folder / "reviews.h5", "--model", tiny_bert,
         "--keep", "film", "--pooling", "cls,mean",
     )  # fmt: skip
-    document(
-        "train-head",
-        folder / "reviews.h5",
-        "-o",
-        folder / "run",
-        "--lr",
-        "1e-3,1e-2",
-        "--hidden",
-        "0,16",
-        "--epochs",
-        15,
-    )
+    document("train-head", folder / "reviews.h5", "-o", folder / "run", *FOUR_HEADS)
     return folder
 
 

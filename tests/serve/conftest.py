@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import document, make_reviews, write_csv
+from tests.conftest import FOUR_HEADS, document, make_reviews, write_csv
 from tests.serve.serving import HOSTILE, make_client
 
 
@@ -21,18 +21,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Path:
     rows += [(text, "<b>odd</b>", f"<i>{i}</i>") for i, text in enumerate(HOSTILE * 4)]
     write_csv(folder / "reviews.csv", rows, ("text", "label", "id"))
     document("extract", folder / "reviews.csv", "-o", folder / "reviews.h5", "--model", tiny_bert, "--id", "id")
-    document(
-        "train-head",
-        folder / "reviews.h5",
-        "-o",
-        folder / "run",
-        "--lr",
-        "1e-3,1e-2",
-        "--hidden",
-        "0,16",
-        "--epochs",
-        15,
-    )
+    document("train-head", folder / "reviews.h5", "-o", folder / "run", *FOUR_HEADS)
     return folder
 
 
