@@ -13,6 +13,7 @@ import glob
 import os
 import secrets
 import shutil
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -208,17 +209,13 @@ def read_whole(path: str | Path, read: Callable[[], T], carry: Carry | None = No
 
 def is_full(folder: Path) -> bool:
     """Whether a file of 64 KB can not be written there for want of space or quota; tried, as quotas are not shown."""
-    probe = folder / f".embedcache-probe-{secrets.token_hex(4)}"
     try:
-        with probe.open("xb") as file:
+        with tempfile.TemporaryFile(dir=folder) as file:
             file.write(bytes(PROBE_BYTES))
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
         return error.errno in (errno.ENOSPC, errno.EDQUOT)
-    finally:
-        with suppress(OSError):
-            probe.unlink()
     return False
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from urllib.parse import quote
 
 from embedcache.common.tensors import save_tensors
 from embedcache.common.whole_file import refuse_stream
-from embedcache.common.whole_folder import beside, others, recover, whole_folder
+from embedcache.common.whole_folder import others, recover, whole_folder
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.head import TrainedHead
 from embedcache.runs.folder import (
@@ -100,10 +101,9 @@ def _check_writable(path: Path) -> None:
     parent = path.absolute().parent
     while not (parent.exists() or parent.is_symlink()):
         parent = parent.parent
-    probe = beside(parent / path.name, "probe")
     try:
-        probe.mkdir()
-        probe.rmdir()
+        with tempfile.TemporaryFile(dir=parent):  # it has no name, so that a kill leaves nothing
+            pass
     except OSError as error:
         raise EmbedcacheError(f"cannot write to {parent}: {error.strerror}; name another place with -o") from None
 
