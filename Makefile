@@ -45,15 +45,15 @@ format: .venv/installed
 
 bench: .venv/installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable '.[bench]'
-	$(BIN)/python benchmarks/heads.py
-	$(BIN)/python benchmarks/extract.py
-	$(BIN)/python benchmarks/search.py
-	$(BIN)/python benchmarks/tables_search.py
-	$(BIN)/python benchmarks/cold.py --json benchmarks/results/cold-minilm.json
-	$(BIN)/python benchmarks/serve.py --json benchmarks/results/serve-100000.json
-	$(BIN)/python benchmarks/startup.py --json benchmarks/results/startup.json
-	$(BIN)/python benchmarks/fused_head.py --json benchmarks/results/fused-head-cpu.json
-	$(BIN)/python benchmarks/tables.py
+	$(BIN)/python -m benchmarks.heads.speed
+	$(BIN)/python -m benchmarks.extraction.speed
+	$(BIN)/python -m benchmarks.search.speed
+	$(BIN)/python -m benchmarks.doc_tables.search
+	$(BIN)/python -m benchmarks.search.cold --json benchmarks/results/cold-minilm.json
+	$(BIN)/python -m benchmarks.serve.load --json benchmarks/results/serve-100000.json
+	$(BIN)/python -m benchmarks.commands.startup --json benchmarks/results/startup.json
+	$(BIN)/python -m benchmarks.heads.fused_head --json benchmarks/results/fused-head-cpu.json
+	$(BIN)/python -m benchmarks.doc_tables.write
 
 # The pages of docs/ as a site of plain files: site/index.html.
 docs: .venv/installed

@@ -61,14 +61,14 @@ fi
 step tests-cuda 100 "${PYTEST[@]}" tests/heads/test_cuda_host.py tests/heads/test_cuda_tf32.py -k "gpu"
 step tests-engine 120 "${PYTEST[@]}" tests/heads/test_engine.py tests/heads/test_property.py -k "cuda"
 
-step benchmark 230 "$PYTHON" benchmarks/heads_cuda.py --budget 4 --json "$RESULTS/cuda-heads-$SLUG.json"
+step benchmark 230 "$PYTHON" -m benchmarks.heads.speed_cuda --budget 4 --json "$RESULTS/cuda-heads-$SLUG.json"
 
 # Encodes what demo/data holds (python demo/fetch.py where there is a network, then carry the folder); random weights.
 if [ -e demo/data/minilm/tokenizer.json ] && [ -e demo/data/mixed.json ]; then
-  step benchmark-extract 110 "$PYTHON" benchmarks/extract.py --device cuda --model bert-base-shape --texts mixed \
+  step benchmark-extract 110 "$PYTHON" -m benchmarks.extraction.speed --device cuda --model bert-base-shape --texts mixed \
     --only bfloat16 --turns 2 --parts encode,command --json "$RESULTS/cuda-extract-$SLUG.json"
 else
-  note "        no demo/data: benchmarks/extract.py left out"
+  note "        no demo/data: benchmarks/extraction/speed.py left out"
 fi
 
 # The rest of the suite goes beside the sanitizers, last, with what time is left; the benchmarks ran alone.
@@ -76,7 +76,7 @@ timeout --kill-after=10 "$(limit 180)" "${PYTEST[@]}" -k "not nvcc" >"$LOGS/test
 suite=$!
 if command -v compute-sanitizer >/dev/null; then
   for tool in memcheck racecheck synccheck; do
-    step "sanitizer-$tool" 60 compute-sanitizer --tool "$tool" --error-exitcode 9 "$PYTHON" benchmarks/cuda_small.py
+    step "sanitizer-$tool" 60 compute-sanitizer --tool "$tool" --error-exitcode 9 "$PYTHON" -m benchmarks.heads.cuda_small
   done
 else
   note "        no compute-sanitizer here"

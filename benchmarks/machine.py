@@ -1,4 +1,4 @@
-"""What a benchmark's numbers were measured on, for its JSON."""
+"""What a benchmark's numbers were measured on, for its JSON; and where the JSON goes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ import re
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
 
 
 def cpu_name() -> str:

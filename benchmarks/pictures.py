@@ -1,6 +1,6 @@
 """The pictures of the page and of the report in docs/images, made with the real commands and a real browser.
 
-python benchmarks/pictures.py [FOLDER]     needs chromium on the path; FOLDER keeps cache and run between calls
+python -m benchmarks.pictures [FOLDER]     needs chromium on the path; FOLDER keeps cache and run between calls
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
+from benchmarks.machine import ROOT
+
 IMAGES = ROOT / "docs" / "images"
 QUERY = "A tender, funny film that stays with you for days."
 PAGE = {"width": 1280, "height": 860}
@@ -27,8 +28,7 @@ COLOURS = 128  # of the palette that the files are saved with
 
 
 def main() -> None:
-    sys.path.insert(0, str(ROOT / "demo"))
-    import fetch
+    from demo import fetch
 
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(sys.argv[1] if len(sys.argv) > 1 else temporary)

@@ -1,6 +1,6 @@
 """This checkout beside another one: heads, encoder and cold commands, in turns, so that a slower version is seen.
 
-    python benchmarks/versions.py OTHER_CHECKOUT [--turns 5] [--json FILE]
+    python -m benchmarks.versions OTHER_CHECKOUT [--turns 5] [--json FILE]
 
 OTHER_CHECKOUT is a worktree with its native libraries built (`python setup.py build_ext --inplace`). Every turn starts
 new processes, first of the one, then of the other checkout. Reported are medians of seconds, this / other.
@@ -18,10 +18,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from extract_data import fetch
-from machine import machine
+from benchmarks.extraction.data import fetch
+from benchmarks.machine import ROOT, machine
 
-ROOT = Path(__file__).resolve().parents[1]
 TEXT = "a horror film that forgets to be scary"
 
 # Runs in the checkout that is measured, so it uses pinned names only. Prints {name: seconds}.

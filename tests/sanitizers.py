@@ -21,8 +21,8 @@ AVX512 = [*AVX2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"]
 ISA = {"avx2": AVX2, "avx512": AVX512, "avx512bf16": [*AVX512, "-mavx512bf16"]}
 
 
-def preloaded(runtime: str, folder: Path) -> dict[str, str]:
-    """The environment in which a script of ``folder`` runs with a sanitizer's runtime; skips where there is none."""
+def preloaded(runtime: str) -> dict[str, str]:
+    """The environment in which a script runs with a sanitizer's runtime; skips where there is none."""
     if platform.machine() != "x86_64" or COMPILER is None:
         pytest.skip("needs g++ on x86-64")
     libraries = []
@@ -34,7 +34,7 @@ def preloaded(runtime: str, folder: Path) -> dict[str, str]:
     return {
         **os.environ,
         "LD_PRELOAD": " ".join(libraries),
-        "PYTHONPATH": f"{ROOT}:{folder}",
+        "PYTHONPATH": str(ROOT),
         "ASAN_OPTIONS": "detect_leaks=0",  # Python's own
         "UBSAN_OPTIONS": "halt_on_error=1",
         "TSAN_OPTIONS": "halt_on_error=1",
@@ -43,7 +43,7 @@ def preloaded(runtime: str, folder: Path) -> dict[str, str]:
 
 def run_clean(sources: Sequence[Path], script: Path, sanitizer: str, runtime: str, folder: Path) -> None:
     """Build a library of ``sources`` in ``folder`` with a sanitizer; ``script LIBRARY`` must end well and say clean."""
-    environment, objects = preloaded(runtime, script.parent), []
+    environment, objects = preloaded(runtime), []
     for source in sources:
         objects.append(str(folder / f"{source.stem}.o"))
         flags = [*FLAGS, *ISA.get(source.stem.rpartition("_")[2], []), "-DEC_X86", "-DEC_AVX512BF16"]

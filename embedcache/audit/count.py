@@ -3,7 +3,7 @@
 Counting the rows for which another label is likelier counts the experts' own mistakes: a weak encoder, or a small class
 that is never the likeliest, then looks full of errors. Confident learning's joint of given and true labels (Northcutt
 et al., "Confident Learning", 2021) asks for confidence above the class's mean before it counts, which on hard texts is
-still far too often (benchmarks/label_errors.py). Here the same joint is fitted by maximum likelihood. A row's true
+still far too often (benchmarks/audit/count.py). Here the same joint is fitted by maximum likelihood. A row's true
 class is drawn from what heads, neighbours and words, none of which has seen its label, make of its text; its label is
 the true class, or, with a rate of that class, any other (a noise layer as in Goldberger & Ben-Reuven, "Training deep
 neural networks using a noise adaptation layer", 2017):

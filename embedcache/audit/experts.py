@@ -22,7 +22,7 @@ from embedcache.runs.data import Data, make_task
 from embedcache.runs.recipes import make_recipe
 from embedcache.runs.split import Split
 
-SMOOTHING = 0.3  # of naive Bayes: measured by benchmarks/audit.py on other flips than those that it reports
+SMOOTHING = 0.3  # of naive Bayes: measured by benchmarks/audit/precision.py on other flips than those that it reports
 MAX_CHARACTERS = 200_000_000  # of all texts, in bytes: above that word pairs are left out, to bound the memory
 MAX_WORDS = 500_000  # features
 MAX_WEIGHTS = 10_000_000  # features x classes

@@ -45,7 +45,7 @@ def judge(mixture: Mixture, y: np.ndarray, rows: np.ndarray, classes: Sequence[s
     """Every row of ``rows`` (int64 [n]) by the mixture; y: numbers of the classes, int [N].
 
     The score is cleanlab's self-confidence, turned round: of its rankings the one with the highest precision on real
-    texts with flipped labels (benchmarks/audit.py).
+    texts with flipped labels (benchmarks/audit/precision.py).
     """
     own, best, likeliest, wrong = (np.empty(len(rows)) for _ in range(4))
     experts = np.empty((len(mixture.experts), len(rows)), np.float32)

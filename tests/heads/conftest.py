@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from cuda_emulation import COMPILER, build
 
 from embedcache.heads import engine_native
+from tests.heads.cuda_emulation import COMPILER, build
 
 
 def has_gpu() -> bool:

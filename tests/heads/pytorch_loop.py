@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
-from float64_reference import batches, standardised, start
 
 from embedcache.heads import random_streams
 from embedcache.heads.spec import HeadSpec
 from embedcache.heads.task import Task, training_weight
+from tests.heads.float64_reference import batches, standardised, start
 
 
 def loss_function(kind: str, weight: np.ndarray | None, smoothing: float, dtype: torch.dtype) -> Any:

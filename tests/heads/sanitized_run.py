@@ -7,11 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from engines import Engine, make_task
 
 from embedcache.heads import engine_native
 from embedcache.heads.spec import HeadSpec
 from embedcache.heads.task import KINDS
+from tests.heads.engines import Engine, make_task
 
 ISA = ("", "avx512", "avx2", "plain")  # "": the machine's best
 SHAPES = (  # n, dim, hidden, outputs, batch, n_val

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from engines import Engine, make_task, native_cpu_engines, parametrize, same_heads
-from float64_reference import Trained, distance, train
-from test_engine import OPTIONS
 
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.spec import HeadSpec, head_grid
+from tests.heads.engines import Engine, make_task, native_cpu_engines, parametrize, same_heads
+from tests.heads.float64_reference import Trained, distance, train
+from tests.heads.test_engine import OPTIONS
 
 TASK = make_task(800, 96, 3, n_val=100, noise=1.0)
 SEEDS = range(4)

@@ -19,7 +19,13 @@ from types import SimpleNamespace
 import float64_reference as reference
 import numpy as np
 import pytest
-from cuda_emulation import (
+
+from embedcache.errors import EmbedcacheError
+from embedcache.heads import engine_native
+from embedcache.heads.engine import EngineWarning
+from embedcache.heads.engine_native import NativeEngine
+from embedcache.heads.task import CHOICES, KINDS, Options
+from tests.heads.cuda_emulation import (
     CUDA,
     SPEC,
     assert_same,
@@ -30,12 +36,6 @@ from cuda_emulation import (
     standardized,
     weighted,
 )
-
-from embedcache.errors import EmbedcacheError
-from embedcache.heads import engine_native
-from embedcache.heads.engine import EngineWarning
-from embedcache.heads.engine_native import NativeEngine
-from embedcache.heads.task import CHOICES, KINDS, Options
 
 CASES = {
     "plain": (make_task(), SPEC, 16),

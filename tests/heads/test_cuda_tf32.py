@@ -10,12 +10,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from cuda_emulation import SPEC, assert_same, check, make_task, mixed_bank, of_kind, standardized, weighted
 
 from embedcache.heads.engine import EngineWarning
 from embedcache.heads.engine_native import NativeEngine
 from embedcache.heads.spec import HeadSpec
 from embedcache.heads.task import Options, Task
+from tests.heads.cuda_emulation import SPEC, assert_same, check, make_task, mixed_bank, of_kind, standardized, weighted
 
 SMALL = replace(SPEC, hidden=40)
 CASES = {

@@ -8,13 +8,13 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from engines import Engine, all_engines, make_task, parametrize, same_heads
-from float64_reference import Trained, distance, forward, standardised, train
-from pytorch_loop import pytorch_train
 
 from embedcache.heads.spec import HeadSpec
 from embedcache.heads.task import CHOICES, KINDS
 from embedcache.heads.train import BankResult, Task, TrainedHead, standardize_stats
+from tests.heads.engines import Engine, all_engines, make_task, parametrize, same_heads
+from tests.heads.float64_reference import Trained, distance, forward, standardised, train
+from tests.heads.pytorch_loop import pytorch_train
 
 SEEDS = range(3)
 ALL = {"label_smoothing": 0.1, "class_weight": "balanced", "schedule": "cosine", "warmup": 0.1}

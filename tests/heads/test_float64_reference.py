@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from engines import make_task
-from float64_reference import LOSSES, bfloat16, lr_factor, scores, train, training_weight
-from pytorch_loop import loss_function, pytorch_train, scheduler_of
 from sklearn.metrics import accuracy_score, f1_score
 
 from embedcache.heads.spec import HeadSpec
+from tests.heads.engines import make_task
+from tests.heads.float64_reference import LOSSES, bfloat16, lr_factor, scores, train, training_weight
+from tests.heads.pytorch_loop import loss_function, pytorch_train, scheduler_of
 
 KINDS = tuple(LOSSES)
 

@@ -11,8 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from engines import Engine, make_task, native_cpu_engines, parametrize, same_heads
-from float64_reference import train
 
 from embedcache.errors import EmbedcacheError
 from embedcache.heads import engine_native
@@ -20,6 +18,8 @@ from embedcache.heads.engine import EngineWarning
 from embedcache.heads.spec import HeadSpec, head_grid
 from embedcache.heads.task import KINDS, Options
 from embedcache.heads.train import train_bank, train_heads
+from tests.heads.engines import Engine, make_task, native_cpu_engines, parametrize, same_heads
+from tests.heads.float64_reference import train
 
 
 @parametrize(native_cpu_engines)

@@ -7,12 +7,12 @@ import threading
 
 import numpy as np
 import pytest
-from engines import Engine, make_task, native_cpu_engines, parametrize, same_heads
-from float64_reference import train
 
 from embedcache.heads.spec import HeadSpec, head_grid
 from embedcache.heads.task import KINDS
 from embedcache.heads.train import train_bank
+from tests.heads.engines import Engine, make_task, native_cpu_engines, parametrize, same_heads
+from tests.heads.float64_reference import train
 
 
 def every_setting(kind: str, outputs: int) -> list[HeadSpec]:

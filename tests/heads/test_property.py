@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from engines import Engine, make_task, same_heads
-from float64_reference import distance, train
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedcache.heads.spec import SCHEDULES, HeadSpec
 from embedcache.heads.task import KINDS
+from tests.heads.engines import Engine, make_task, same_heads
+from tests.heads.float64_reference import distance, train
 
 
 @st.composite

@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import numpy as np
-from float64_reference import philox_words
 
 from embedcache.heads import random_streams
+from tests.heads.float64_reference import philox_words
 
 
 def test_known_answers() -> None:

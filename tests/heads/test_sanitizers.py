@@ -22,7 +22,7 @@ def test_cpu_library(sanitizer: str, runtime: str, tmp_path: Path) -> None:
 
 
 def test_cuda_source_on_the_host() -> None:
-    environment = preloaded("libasan.so", HERE) | {"EMBEDCACHE_CXXFLAGS": "-fsanitize=address,undefined"}
+    environment = preloaded("libasan.so") | {"EMBEDCACHE_CXXFLAGS": "-fsanitize=address,undefined"}
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-s", "-k", "not nvcc"]
     command += [str(HERE / "test_cuda_host.py"), str(HERE / "test_cuda_tf32.py")]
     done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)

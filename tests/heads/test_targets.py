@@ -7,13 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from engines import make_task
 from sklearn.metrics import f1_score, r2_score
 
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.spec import HeadSpec
 from embedcache.heads.targets import class_weights
 from embedcache.heads.train import TrainedHead, train_bank, train_heads
+from tests.heads.engines import make_task
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((300, 12)).astype(np.float32)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from engines import make_task
 
 from embedcache.errors import EmbedcacheError
 from embedcache.heads import engine_torch
 from embedcache.heads.arrays import finite
 from embedcache.heads.spec import HeadSpec, head_grid
 from embedcache.heads.train import TrainedHead, View, class_weights, standardize_stats, train_bank, train_heads
+from tests.heads.engines import make_task
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((300, 20)).astype(np.float32)
