@@ -91,28 +91,38 @@ def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+class TinyModels(dict[str, Path]):
+    """Family -> folder of a 2-layer, 32-wide model of it, with 130 positions (BERT: 512), made when it is asked for."""
+
+    def __init__(self, parent: pytest.TempPathFactory, tiny_bert: Path) -> None:
+        super().__init__(bert=tiny_bert)
+        self._parent = parent
+
+    def __missing__(self, family: str) -> Path:
+        import torch
+        import transformers
+
+        from embedcache.encoder.families import FAMILIES
+
+        known = FAMILIES[family]
+        name = known.model.rpartition(".")[2]
+        sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+        settings = {known.keys.get(key, key): value for key, value in sizes.items()}
+        settings |= {"initializer_range": 0.2, "max_position_embeddings": 130}
+        folder = self[family] = self._parent.mktemp(f"tiny-{family}")
+        settings |= {"vocab_size": write_tokenizer(folder), "pad_token_id": 0 if known.behind is None else 1}
+        if known.behind is not None:  # positions are counted by the pad id, which is 1 there
+            swap_first_two_tokens(folder / "tokenizer.json")
+        torch.manual_seed(1)
+        config = getattr(transformers, f"{name.removesuffix('Model')}Config")(**settings)
+        getattr(transformers, name)(config).eval().save_pretrained(folder)
+        return folder
+
+
 @pytest.fixture(scope="session")
 def tiny_models(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> dict[str, Path]:
-    """Family -> folder of a 2-layer, 32-wide model of it, with 130 positions where it has a table of them."""
-    import torch
-    from transformers import DistilBertConfig, DistilBertModel, MPNetConfig, MPNetModel, RobertaConfig, RobertaModel
-
-    both = {"initializer_range": 0.2, "max_position_embeddings": 130}
-    wide = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64, **both}
-    distil = {"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 64, **both}
-    folders = {"bert": tiny_bert}
-    for name, model, config in (
-        ("roberta", RobertaModel, RobertaConfig(pad_token_id=1, **wide)),
-        ("mpnet", MPNetModel, MPNetConfig(pad_token_id=1, **wide)),
-        ("distilbert", DistilBertModel, DistilBertConfig(pad_token_id=0, **distil)),
-    ):
-        folders[name] = tmp_path_factory.mktemp(f"tiny-{name}")
-        config.vocab_size = write_tokenizer(folders[name])
-        if config.pad_token_id == 1:  # RoBERTa's and MPNet's positions are counted by the pad id, which is 1 there
-            swap_first_two_tokens(folders[name] / "tokenizer.json")
-        torch.manual_seed(1)
-        model(config).eval().save_pretrained(folders[name])
-    return folders
+    """See TinyModels."""
+    return TinyModels(tmp_path_factory, tiny_bert)
 
 
 def swap_first_two_tokens(path: Path) -> None:

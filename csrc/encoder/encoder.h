@@ -1,8 +1,8 @@
 /* The C interface of the native encoder: a frozen BERT-like transformer on a CPU, token ids to vectors.
  *
- * Post-LayerNorm encoders only (BERT, RoBERTa, XLM-R, ELECTRA, DistilBERT, MPNet). All weights come as
- * float32, row-major, a linear layer's as [out][in]; create() packs its own copy of those of the linear
- * layers, the embedding tables and the vectors stay the caller's and must outlive the encoder.
+ * Post-LayerNorm encoders only (embedcache/encoder/families.py lists them). All weights come as float32,
+ * row-major, a linear layer's as [out][in]; create() packs its own copy of those of the linear layers, the
+ * embedding tables and the vectors stay the caller's and must outlive the encoder.
  *
  * A row's vectors depend on its ids alone, to the bit: not on its batch, not on the thread.
  */

@@ -4,8 +4,9 @@ Files, in the order in which to read them:
 
     encoder                  The encoder itself: tokenize, encode
     folder                   Where an encoder's files are, whether they are complete, and what they are
-    families                 What a post-LayerNorm encoder is made of: BERT, RoBERTa, XLM-R, CamemBERT, MPNet
-    blueprint                The blueprint of a model that transformers has loaded
+    families                 The encoder families that are known part by part: one record each
+    blueprint                A post-LayerNorm encoder as the runners compute it, alike for every family
+    read_model               The blueprint of a model that transformers has loaded
     tokenizer                Texts to token ids, cut to max_length as the model's own tokenizer cuts
     tokenizer_file           Tokenizer.json as it is, where transformers would make the same of it
     load_without_torch       An encoder read straight from its files, without torch and transformers

@@ -1,95 +1,132 @@
-"""The blueprint of a model that transformers has loaded.
+"""A post-LayerNorm encoder as the runners compute it: its weights, laid out alike for every family.
 
-The runners in ``packed`` and ``native`` compute from this alone. It is read strictly: a model with any part that is not
-listed here, be it an adapter, cross attention or another kind of position, has no blueprint, and plain transformers
-runs it.
+Nothing here imports torch: a blueprint's numbers are torch tensors (from ``read_model``) or NumPy arrays (from
+``load_without_torch``).
 """
 
 from __future__ import annotations
 
-from functools import partial
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
 
-import torch
-from torch import Tensor, nn
+from embedcache.encoder.families import Family
 
-from embedcache.encoder.families import Affine, Blueprint, assemble, plain_config
-
-MODEL_TYPES = {
-    "transformers.models.bert.modeling_bert.BertModel": "bert",
-    "transformers.models.roberta.modeling_roberta.RobertaModel": "roberta",
-    "transformers.models.xlm_roberta.modeling_xlm_roberta.XLMRobertaModel": "xlm-roberta",
-    "transformers.models.camembert.modeling_camembert.CamembertModel": "camembert",
-    "transformers.models.electra.modeling_electra.ElectraModel": "electra",
-    "transformers.models.mpnet.modeling_mpnet.MPNetModel": "mpnet",
-    "transformers.models.distilbert.modeling_distilbert.DistilBertModel": "distilbert",
-}
-# What a family's model may be made of, beside the classes of its own module.
-_PARTS = (nn.Linear, nn.LayerNorm, nn.Embedding, nn.Dropout, nn.ModuleList, nn.Tanh, nn.ReLU)
+Affine = tuple[Any, Any]  # (weight, bias): of a linear layer [out, in] and [out], of a LayerNorm [D] and [D]
+ACTIVATIONS = {  # as configurations call them -> as the runners do
+    "gelu": "gelu", "gelu_python": "gelu", "relu": "relu",
+    "gelu_new": "gelu_tanh", "gelu_fast": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh",
+}  # fmt: skip
 
 
-def read_blueprint(model: Any, max_length: int) -> Blueprint | None:
-    """A transformers model's blueprint for rows of up to ``max_length`` tokens; None for any other architecture.
+@dataclass(frozen=True)
+class Layer:
+    """One layer's weights, as ``torch.nn.Linear`` keeps them; the model's own tensors, no copies.
 
-    Its numbers are the model's own tensors, no copies.
+    Attributes:
+        query, key, value, output: [D, D] and [D]. norm1: of attention + residual, [D] and [D].
+        up: [F, D] and [F]. down: [D, F] and [D]. norm2: of feed-forward + residual.
     """
-    kind, config = MODEL_TYPES.get(f"{type(model).__module__}.{type(model).__name__}"), model.config
-    if kind is None or not plain_config(partial(getattr, config)) or not _known_parts(model):
-        return None
-    modules = dict(model.named_modules())
-    seen: set[str] = set()  # the parameters that the blueprint uses
 
-    def affine(name: str) -> Affine:
-        seen.update((f"{name}.weight", f"{name}.bias"))
-        return modules[name].weight.detach(), modules[name].bias.detach()
+    query: Affine
+    key: Affine
+    value: Affine
+    output: Affine
+    norm1: Affine
+    up: Affine
+    down: Affine
+    norm2: Affine
 
-    def table(name: str) -> Tensor:
-        seen.add(f"{name}.weight")
-        return modules[name].weight.detach()
 
-    try:
-        blueprint = assemble(
-            kind,
-            config.num_hidden_layers,
-            modules.__contains__,
-            table,
-            affine,
-            heads=config.num_attention_heads,
-            epsilon=modules["embeddings.LayerNorm"].eps,
-            activation=config.hidden_act if hasattr(config, "hidden_act") else config.activation,
-            uncounted=modules["embeddings.position_embeddings"].padding_idx,
-            relative=lambda weight: _relative(model, weight, max_length),
+@dataclass(frozen=True)
+class Blueprint:
+    """An encoder's weights, all of one dtype on one device.
+
+    Attributes:
+        word: [V, E]. position: [P, E], row 0 is the first token's. token_type: [E], added to every token, or None.
+        norm: the embeddings' LayerNorm, [E] and [E]. projection: from E to D, [D, E] and [D], or None.
+        layers: first to last. heads: of D // heads columns each. epsilon: of every LayerNorm.
+        activation: "gelu" (by erf), "gelu_tanh" or "relu".
+        relative: float32 [heads, 2 * M - 1], added to the scaled scores at index j - i + M - 1 for query i and key j,
+            M being max_length; or None.
+        uncounted: the token id that is skipped when positions are counted: a row that holds it (a text with a literal
+            "<pad>") cannot be computed from the blueprint. None where there is no such id.
+    """
+
+    word: Any
+    position: Any
+    token_type: Any
+    norm: Affine
+    projection: Affine | None
+    layers: list[Layer]
+    heads: int
+    epsilon: float
+    activation: str
+    relative: Any
+    uncounted: int | None
+
+
+class Weights(Protocol):
+    """Where ``assemble`` finds a model's weights, by the names of its modules. A name that is not there raises."""
+
+    def has(self, module: str) -> bool:
+        """Whether there is a module of that name."""
+
+    def table(self, module: str) -> Any:
+        """An embedding's weight, [rows, E]."""
+
+    def affine(self, module: str) -> Affine:
+        """Weight and bias of a linear layer or a LayerNorm."""
+
+
+def assemble(
+    family: Family,
+    setting: Callable[..., Any],
+    weights: Weights,
+    *,
+    epsilon: float,
+    uncounted: int | None,
+    relative: Callable[[Any], Any],
+) -> Blueprint:
+    """The blueprint of a family's model.
+
+    Args:
+        family: its record. setting: of its configuration, ``setting(name)`` or ``setting(name, default)``, by the names
+            that BERT has for them. weights: of its modules.
+        epsilon, uncounted: see ``Blueprint``.
+        relative: makes the bias by distance of its embedding [buckets, heads].
+
+    Raises:
+        Exception: whatever the three callables raise, such as a KeyError for a missing weight.
+    """
+    names = family.names
+
+    def layer(prefix: str) -> Layer:
+        query, key, value, output = (weights.affine(f"{prefix}.{name}") for name in names.attention)
+        norm1, up, down, norm2 = (
+            weights.affine(f"{prefix}.{name}") for name in (names.norm1, names.up, names.down, names.norm2)
         )
-    except (KeyError, AttributeError, IndexError):
-        return None
-    # Every weight must have been understood. The pooler comes after the vectors.
-    weights = {name: weight for name, weight in model.named_parameters() if not name.startswith("pooler.")}
-    return blueprint if weights.keys() == seen and _consistent(blueprint, list(weights.values()), max_length) else None
+        return Layer(query, key, value, output, norm1, up, down, norm2)
 
-
-def _known_parts(model: nn.Module) -> bool:
-    """Only modules of the family itself, of torch and of transformers' activations, and one epsilon for all."""
-    own = {type(model).__module__, "transformers.activations"}
-    epsilons = {module.eps for module in model.modules() if isinstance(module, nn.LayerNorm)}
-    return len(epsilons) == 1 and all(
-        (type(module) in _PARTS or type(module).__module__ in own)
-        and not (isinstance(module, nn.Embedding) and module.max_norm is not None)
-        for module in model.modules()
+    types = [weights.table(name)[0] for name, switch in family.types.items() if not switch or setting(switch, False)]
+    projects = family.projection is not None and weights.has(family.projection)
+    return Blueprint(
+        word=weights.table("embeddings.word_embeddings"),
+        position=weights.table("embeddings.position_embeddings")[0 if uncounted is None else uncounted + 1 :],
+        token_type=sum(types[1:], start=types[0]) if types else None,
+        norm=weights.affine("embeddings.LayerNorm"),
+        projection=weights.affine(family.projection) if family.projection and projects else None,
+        layers=[layer(f"{names.layers}.{i}") for i in range(setting("num_hidden_layers"))],
+        heads=setting("num_attention_heads"),
+        epsilon=epsilon,
+        activation=ACTIVATIONS[setting("hidden_act")],
+        relative=relative(weights.table(family.relative)) if family.relative else None,
+        uncounted=uncounted,
     )
 
 
-def _consistent(blueprint: Blueprint, weights: list[Tensor], max_length: int) -> bool:
-    """One dtype, one device; whole heads; positions for every token."""
-    width = blueprint.layers[0].query[0].shape if blueprint.layers else (0, 1)
-    return (
-        len({(weight.dtype, weight.device) for weight in weights}) == 1
-        and width[0] == width[1]
-        and width[0] % blueprint.heads == 0
-        and len(blueprint.position) >= max_length
-    )
-
-
-def _relative(model: Any, weight: Tensor, max_length: int) -> Tensor:
-    """MPNet's bias by distance: float32 [heads, 2 * max_length - 1]."""
-    distance = torch.arange(1 - max_length, max_length, device=weight.device)
-    return weight[model.encoder.relative_position_bucket(distance)].T.float().contiguous()
+def plain_config(setting: Callable[..., Any]) -> bool:
+    """Whether a configuration has no setting that makes the forward pass another one; ``setting(name, default)``."""
+    off = ("is_decoder", "add_cross_attention", "is_encoder_decoder")
+    absolute = setting("position_embedding_type", "absolute") in ("absolute", None)
+    return absolute and not any(setting(name, False) for name in off)

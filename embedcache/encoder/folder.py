@@ -14,14 +14,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from embedcache.encoder.families import FAMILIES, behind_id
 from embedcache.errors import EmbedcacheError
 
 DTYPES = ("float32", "bfloat16", "float16")
-# What the native and the packed runner compute: between matrix products their rows stay float32 on a CPU. MPNet is left
-# out: of 640 texts that all-mpnet-base-v2 encoded, 3 came out with a cosine to float32 below 0.9999 (the worst 0.9993).
-BFLOAT16_FAMILIES = frozenset(("bert", "camembert", "distilbert", "electra", "roberta", "xlm-roberta"))
-# Families whose table of positions begins behind the pad token.
-BEHIND_PAD = frozenset("camembert data2vec-text ibert longformer mpnet roberta xlm-roberta xlm-roberta-xl xmod".split())
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -65,14 +61,13 @@ def identify(
 def positions_of(folder: Path) -> int | None:
     """How many tokens of a text the model can read, special ones included, by its configuration; None: no limit there.
 
-    RoBERTa's and MPNet's tables of positions begin behind the pad token.
+    Some families' tables of positions begin behind the pad token.
     """
     config = read_json(folder / "config.json")
-    positions, pad = config.get("max_position_embeddings"), config.get("pad_token_id", 1)
+    positions, behind = config.get("max_position_embeddings"), behind_id(config)
     if not isinstance(positions, int):
         return None
-    behind_pad = config.get("model_type") in BEHIND_PAD and isinstance(pad, int)
-    return positions - pad - 1 if behind_pad else positions
+    return positions if behind is None else positions - behind - 1
 
 
 def folder_identity(folder: Path, max_length: int, compute_dtype: str, trust_remote_code: bool) -> dict[str, Any]:
@@ -128,15 +123,15 @@ def _has_cuda_driver() -> bool:
 
 
 def resolve_dtype(dtype: str, device: str, folder: Path) -> str:
-    """ "auto" to bfloat16 where the device computes in it, else to float32; on a CPU only for BFLOAT16_FAMILIES."""
+    """ "auto" to bfloat16 where the device computes in it and, on a CPU, the family allows it; else to float32."""
     if dtype not in ("auto", *DTYPES):
         raise EmbedcacheError(f"unknown dtype '{dtype}': use auto, {', '.join(DTYPES)}")
     if dtype != "auto":
         return dtype
     device = resolve_device(device)
     if device == "cpu":
-        known = str(read_json(folder / "config.json").get("model_type")) in BFLOAT16_FAMILIES
-        return "bfloat16" if known and cpu_computes_bfloat16() else "float32"
+        family = FAMILIES.get(str(read_json(folder / "config.json").get("model_type")))
+        return "bfloat16" if family and family.bfloat16 and cpu_computes_bfloat16() else "float32"
     import torch
 
     # Asked of the hardware: is_bf16_supported() also says yes to slow emulation.

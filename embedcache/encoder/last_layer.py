@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 if TYPE_CHECKING:
-    from embedcache.encoder.families import Layer
+    from embedcache.encoder.blueprint import Layer
 
 
 class Group(NamedTuple):

@@ -14,15 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from embedcache.encoder.families import Affine, Blueprint, assemble, plain_config
+from embedcache.encoder.blueprint import Affine, Blueprint, assemble, plain_config
+from embedcache.encoder.families import FAMILIES, Family
 from embedcache.encoder.folder import read_json, weight_files
 from embedcache.encoder.runner_native import NativeEncoder, native_threads
 from embedcache.encoder.tokenizer import TextTokenizer
-from embedcache.encoder.tokenizer_file import FAMILIES, read_tokenizer
-
-DISTILBERT = {
-    "hidden_size": "dim", "num_hidden_layers": "n_layers", "num_attention_heads": "n_heads", "hidden_act": "activation",
-}  # fmt: skip
+from embedcache.encoder.tokenizer_file import read_tokenizer
 
 
 class Direct:
@@ -50,33 +47,30 @@ def load_direct(folder: Path, max_length: int, compute_dtype: str) -> Direct | N
     """The encoder in a folder; None where transformers must load it (or say what is wrong with it)."""
     with suppress(Exception):  # of what a spoilt folder raises here, transformers has more to say
         config = read_json(folder / "config.json")
-        kind = config["model_type"]
-        if kind not in FAMILIES or "auto_map" in config or config.get("quantization_config"):
+        family = FAMILIES.get(config["model_type"])
+        if family is None or family.tokenizers is None or "auto_map" in config or config.get("quantization_config"):
             return None
-        backend = read_tokenizer(folder, FAMILIES[kind])
-        blueprint = backend and _read_blueprint(folder, config, kind, max_length)
+        backend = read_tokenizer(folder, family.tokenizers)
+        blueprint = backend and _read_blueprint(folder, config, family, max_length)
         if blueprint and max(backend.get_vocab().values()) < len(blueprint.word):
             return Direct(blueprint, backend, max_length, compute_dtype)
     return None
 
 
-def _read_blueprint(folder: Path, config: dict[str, Any], kind: str, max_length: int) -> Blueprint | None:
-    def setting(name: str) -> Any:
-        return config[DISTILBERT.get(name, name) if kind == "distilbert" else name]
+def _read_blueprint(folder: Path, config: dict[str, Any], family: Family, max_length: int) -> Blueprint | None:
+    def setting(name: str, *default: Any) -> Any:
+        key = family.keys.get(name, name)
+        return config.get(key, *default) if default else config[key]
 
     if not plain_config(config.get) or config.get("pruned_heads"):
         return None
-    with _Weights(folder, kind) as weights:
+    with _Weights(folder, family.prefix or config["model_type"]) as weights:
         blueprint = assemble(
-            kind,
-            setting("num_hidden_layers"),
-            weights.has,
-            weights.table,
-            weights.affine,
-            heads=setting("num_attention_heads"),
-            epsilon=1e-12 if kind == "distilbert" else setting("layer_norm_eps"),
-            activation=setting("hidden_act"),
-            uncounted=1 if kind == "mpnet" else config["pad_token_id"] if kind == "roberta" else None,
+            family,
+            setting,
+            weights,
+            epsilon=setting("layer_norm_eps") if family.epsilon is None else family.epsilon,
+            uncounted=family.behind_id(setting),
             relative=lambda weight: _relative(weight, max_length),
         )
     width, first = setting("hidden_size"), blueprint.layers[0]
@@ -129,10 +123,8 @@ def _relative(weight: np.ndarray, max_length: int) -> np.ndarray:
     if len(weight) != 32:
         raise ValueError("not 32 buckets")
     distance = np.arange(1 - max_length, max_length)
-    near, far = (
-        8,
-        np.abs(distance),
-    )  # of 16 buckets to each side, 8 for a distance each, 8 on a logarithmic scale to 128
+    # Of 16 buckets to each side, 8 are for a distance each, 8 on a logarithmic scale to 128.
+    near, far = 8, np.abs(distance)
     with np.errstate(divide="ignore"):
         scaled = np.log(far.astype(np.float32) / np.float32(near)) / np.float32(math.log(128 / near)) * np.float32(8)
     logarithmic = np.minimum(near + np.where(far < near, 0, scaled).astype(np.int64), 15)

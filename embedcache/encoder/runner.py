@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from embedcache.encoder.blueprint import read_blueprint
+from embedcache.encoder.read_model import read_blueprint
 from embedcache.encoder.runner_native import NativeEncoder, may_be_native, native_threads
 from embedcache.encoder.runner_packed import Packed
 from embedcache.encoder.runner_plain import Plain

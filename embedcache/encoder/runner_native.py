@@ -23,7 +23,7 @@ from embedcache.errors import EmbedcacheError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from embedcache.encoder.families import Affine, Blueprint
+    from embedcache.encoder.blueprint import Affine, Blueprint
 
 ABI_VERSION = 1
 ACTIVATIONS = {"gelu": 0, "gelu_tanh": 1, "relu": 2}

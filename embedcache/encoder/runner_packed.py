@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from embedcache.encoder.families import Affine, Blueprint, Layer
+from embedcache.encoder.blueprint import Affine, Blueprint, Layer
 from embedcache.encoder.folder import cpu_computes_bfloat16
 from embedcache.encoder.last_layer import Group, first_token_context
 

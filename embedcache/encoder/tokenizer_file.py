@@ -8,30 +8,12 @@ splitting with byte-level BPE; and all files must agree on the special tokens an
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from embedcache.encoder.families import Tokenizers
 from embedcache.encoder.folder import read_json
 
-
-@dataclass(frozen=True)
-class Family:
-    """Classes of a family's tokenizers, the default first, and the default tokens of its special roles."""
-
-    classes: tuple[str, ...]
-    special: dict[str, str]
-
-
-_BERT = {"cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": "[PAD]", "unk_token": "[UNK]", "mask_token": "[MASK]"}
-_ROBERTA = {"cls_token": "<s>", "sep_token": "</s>", "pad_token": "<pad>", "mask_token": "<mask>"}
-FAMILIES = {
-    "bert": Family(("BertTokenizer",), _BERT),
-    "distilbert": Family(("DistilBertTokenizer", "BertTokenizer"), _BERT),
-    "electra": Family(("ElectraTokenizer", "BertTokenizer"), _BERT),
-    "mpnet": Family(("MPNetTokenizer",), _ROBERTA | {"unk_token": "[UNK]"}),
-    "roberta": Family(("RobertaTokenizer",), _ROBERTA | {"unk_token": "<unk>"}),
-}
 AS_IT_IS = "PreTrainedTokenizer"  # with "Fast": the class that takes the whole file
 # Settings that do not change the tokens of one text.
 HARMLESS = frozenset(
@@ -48,15 +30,15 @@ DEFAULTS = {
 TEMPLATE = ["SpecialToken", "Sequence", "SpecialToken"]
 
 
-def read_tokenizer(folder: Path, family: Family) -> Any:
+def read_tokenizer(folder: Path, tokenizers: Tokenizers) -> Any:
     """A tokenizers.Tokenizer, or None where it is not certain. Spoilt files raise whatever they raise."""
     from tokenizers import Tokenizer
 
     settings = read_json(folder / "tokenizer_config.json")
     content = (folder / "tokenizer.json").read_text(encoding="utf-8")
     pipeline = json.loads(content)
-    kind = str(settings.get("tokenizer_class") or family.classes[0]).removesuffix("Fast")
-    if kind not in (*family.classes, AS_IT_IS) or settings.keys() - (HARMLESS | ROLES | DEFAULTS.keys()):
+    kind = str(settings.get("tokenizer_class") or tokenizers.classes[0]).removesuffix("Fast")
+    if kind not in (*tokenizers.classes, AS_IT_IS) or settings.keys() - (HARMLESS | ROLES | DEFAULTS.keys()):
         return None
     wanted = {name: value if settings.get(name) is None else settings[name] for name, value in DEFAULTS.items()}
     usual = (
@@ -67,7 +49,7 @@ def read_tokenizer(folder: Path, family: Family) -> Any:
     known = _is_wordpiece(pipeline, wanted, kind) or _is_byte_level(pipeline, wanted)
     if not usual or not known or (folder / "added_tokens.json").exists():
         return None
-    special = {} if kind == AS_IT_IS else family.special
+    special = {} if kind == AS_IT_IS else tokenizers.special
     if not _same_special_tokens(folder, settings, special, pipeline) or not _same_vocabulary(folder, pipeline["model"]):
         return None
     return Tokenizer.from_str(content)

@@ -7,7 +7,11 @@ from typing import Any
 
 import pytest
 
+from embedcache.encoder.families import FAMILIES
+
 VOCABULARY = 99
+OTHERS = {"albert": "AlbertModel", "deberta": "DebertaV2Model", "modernbert": "ModernBertModel",
+          "prelayernorm": "RobertaPreLayerNormModel"}  # fmt: skip
 
 
 @pytest.fixture
@@ -20,19 +24,17 @@ def _make_model(family: str, **changes: Any) -> Any:
     import torch
     import transformers
 
-    names = {"bert": "Bert", "roberta": "Roberta", "xlm-r": "XLMRoberta", "camembert": "Camembert", "mpnet": "MPNet",
-             "electra": "Electra", "distilbert": "DistilBert", "albert": "Albert", "deberta": "DebertaV2",
-             "modernbert": "ModernBert", "prelayernorm": "RobertaPreLayerNorm"}  # fmt: skip
+    known = FAMILIES.get(family)
+    name = known.model.rpartition(".")[2] if known else OTHERS[family]
     settings = {"vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4,
                 "intermediate_size": 48, "max_position_embeddings": 70, "initializer_range": 0.2}  # fmt: skip
     settings |= {"bos_token_id": None, "eos_token_id": None, "cls_token_id": None, "sep_token_id": None}
-    if family == "distilbert":
-        renamed = {"hidden_size": "dim", "num_hidden_layers": "n_layers", "num_attention_heads": "n_heads",
-                   "intermediate_size": "hidden_dim", "hidden_act": "activation"}  # fmt: skip
-        settings, changes = ({renamed.get(k, k): v for k, v in part.items()} for part in (settings, changes))
-    config = getattr(transformers, f"{names[family]}Config")(**settings | changes)
+    keys = known.keys if known else {}
+    config = getattr(transformers, f"{name.removesuffix('Model')}Config")(
+        **{keys.get(key, key): value for key, value in (settings | changes).items()}
+    )
     torch.manual_seed(0)
-    model = getattr(transformers, f"{names[family]}Model")(config).eval().requires_grad_(False)
+    model = getattr(transformers, name)(config).eval().requires_grad_(False)
     for weight in model.parameters():  # transformers starts biases at 0 and scales at 1: faults would hide
         if weight.ndim == 1:
             weight += 0.1 * torch.randn_like(weight)

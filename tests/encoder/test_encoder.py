@@ -17,10 +17,11 @@ import torch
 
 from embedcache.encoder import Encoder, identify
 from embedcache.encoder.batching import plan_batches
+from embedcache.encoder.families import FAMILIES
+from embedcache.encoder.folder import positions_of
 from embedcache.errors import EmbedcacheError
 from tests.conftest import make_reviews
 
-FAMILIES = ["bert", "roberta", "mpnet", "distilbert"]
 OUTPUTS = [("cls", -1), ("mean", -1), ("cls", 1), ("mean", -2), ("cls", 0)]
 TEXTS = [text for text, _ in make_reviews(12)] + ["", "   ", "日本語のレビュー 🎬", "مراجعة فيلم رائع", "long " * 400]
 
@@ -267,10 +268,10 @@ def test_a_tokenizer_of_another_model(tiny_models: dict[str, Path], bert_copy: P
         load(bert_copy)
 
 
-@pytest.mark.parametrize(
-    ("family", "positions"), [("bert", 512), ("roberta", 128), ("mpnet", 128), ("distilbert", 130)]
-)
-def test_max_length_beyond_the_positions(tiny_models: dict[str, Path], family: str, positions: int) -> None:
+@pytest.mark.parametrize("family", FAMILIES)
+def test_max_length_beyond_the_positions(tiny_models: dict[str, Path], family: str) -> None:
+    positions = 512 if family == "bert" else 130 if FAMILIES[family].behind is None else 128
+    assert positions_of(tiny_models[family]) == positions
     encoder = load(tiny_models[family], max_length=positions)
     encoder.encode_texts(["great " * 600], [("cls", -1)])
     with pytest.raises(EmbedcacheError, match=f"the {positions} positions of .*--max-length {positions}"):

@@ -15,18 +15,20 @@ import numpy as np
 import pytest
 
 from embedcache.encoder import Encoder
-from embedcache.encoder.blueprint import read_blueprint
+from embedcache.encoder.families import FAMILIES
 from embedcache.encoder.load_without_torch import _read_blueprint, load_direct
+from embedcache.encoder.read_model import read_blueprint
 from embedcache.encoder.runner_native import backend
 from tests.conftest import POLYGLOT, make_reviews, swap_first_two_tokens, write_tokenizer
 
-FAMILIES = ["bert", "mpnet", "distilbert", "electra", "roberta"]
+DIRECT = {name: family.tokenizers for name, family in FAMILIES.items() if family.tokenizers}
+BYTE_LEVEL = [name for name, tokenizers in DIRECT.items() if "RobertaTokenizer" in tokenizers.classes]
 TEXTS = [text for text, _ in make_reviews(20)] + [*POLYGLOT, "", " ", "Ünïcödé CAFÉ naïve", "x" * 300, "long " * 200]
 OLD = {"weight": "gamma", "bias": "beta"}
 needs_native = pytest.mark.skipif(not backend("float32"), reason="this processor has no AVX2")
 
 
-@pytest.fixture(params=FAMILIES)
+@pytest.fixture(params=list(DIRECT))
 def folder(request: pytest.FixtureRequest, make_model: Callable[..., Any], tmp_path: Path) -> Path:
     """A family's tiny model, saved with the head of a masked language model's prefix and without."""
     save(make_model, request.param, tmp_path)
@@ -34,10 +36,12 @@ def folder(request: pytest.FixtureRequest, make_model: Callable[..., Any], tmp_p
 
 
 def save(make_model: Callable[..., Any], family: str, folder: Path) -> None:
-    special = {"mpnet": {"pad_token_id": 1}, "roberta": {"pad_token_id": 1}, "electra": {"embedding_size": 24}}
-    size = write_byte_level(folder) if family == "roberta" else write_tokenizer(folder)
-    make_model(family, vocab_size=size, **special.get(family, {})).save_pretrained(folder)
-    if family == "mpnet":
+    known, byte_level = FAMILIES[family], family in BYTE_LEVEL
+    size = write_byte_level(folder) if byte_level else write_tokenizer(folder)
+    special = {"pad_token_id": 1} if known.behind is not None else {}
+    special |= {"embedding_size": 24} if known.projection else {}
+    make_model(family, vocab_size=size, **special).save_pretrained(folder)
+    if known.behind is not None and not byte_level:
         swap_first_two_tokens(folder / "tokenizer.json")
 
 
@@ -61,12 +65,12 @@ def write_byte_level(folder: Path) -> int:
     return len(model["vocab"])
 
 
-@pytest.mark.parametrize("family", ["bert", "distilbert", "electra", "roberta"])
+@pytest.mark.parametrize("family", [name for name in DIRECT if name != "mpnet"])
 def test_tokenizers_as_their_classes_save_them(make_model: Callable[..., Any], tmp_path: Path, family: str) -> None:
     from transformers import AutoTokenizer
 
     save(make_model, family, tmp_path)
-    if family != "roberta":
+    if family not in BYTE_LEVEL:
         edit(tmp_path / "tokenizer_config.json", lambda c: c.update(tokenizer_class=None, pad_token=None))
         edit(tmp_path / "tokenizer_config.json", lambda c: c.pop("cls_token"))
     direct = load_direct(tmp_path, 60, "float32")
@@ -96,7 +100,7 @@ def test_the_weights_are_those_that_transformers_loads(folder: Path) -> None:
 
     config = json.loads((folder / "config.json").read_text())
     for length in (5, 66):
-        direct = _read_blueprint(folder, config, config["model_type"], length)
+        direct = _read_blueprint(folder, config, FAMILIES[config["model_type"]], length)
         loaded = read_blueprint(AutoModel.from_pretrained(folder), length)
         assert direct is not None and loaded is not None
         for mine, theirs in zip(arrays(direct), arrays(loaded), strict=True):
@@ -105,8 +109,8 @@ def test_the_weights_are_those_that_transformers_loads(folder: Path) -> None:
 
 @pytest.mark.parametrize("buckets", [512])
 def test_mpnets_distances_up_to_its_longest_text(make_model: Callable[..., Any], buckets: int) -> None:
-    from embedcache.encoder.blueprint import _relative as loaded
     from embedcache.encoder.load_without_torch import _relative as direct
+    from embedcache.encoder.read_model import _relative as loaded
 
     model = make_model("mpnet", pad_token_id=1)
     weight = model.encoder.relative_attention_bias.weight.detach()

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from embedcache.encoder import runner_packed
+from embedcache.encoder.families import FAMILIES
 from embedcache.encoder.runner import Runner, choose_runner, count_threads
 from embedcache.encoder.runner_plain import Plain
 from embedcache.errors import EmbedcacheError
@@ -22,17 +23,14 @@ LAST = [("cls", 3)]
 ALL = [(pooling, layer) for layer in (3, 0, 1, 2) for pooling in ("cls", "mean")]
 # How the families and their configurations vary: heads, widths, activations, embedding sizes, positions.
 MODELS: list[tuple[str, dict[str, Any]]] = [
-    ("bert", {}),
+    *((name, {"embedding_size": 24} if family.projection else {}) for name, family in FAMILIES.items()),
     ("bert", {"num_attention_heads": 1, "hidden_act": "relu", "num_hidden_layers": 3}),
     ("bert", {"num_attention_heads": 16, "intermediate_size": 40, "hidden_act": "gelu_new", "type_vocab_size": 1}),
     ("bert", {"hidden_size": 36, "num_attention_heads": 3, "max_position_embeddings": 64, "layer_norm_eps": 1e-5}),
-    ("roberta", {}),
     ("roberta", {"pad_token_id": 0, "max_position_embeddings": 65, "type_vocab_size": 1}),
-    ("xlm-r", {"num_attention_heads": 2}),
+    ("xlm-roberta", {"num_attention_heads": 2}),
     ("camembert", {"intermediate_size": 100}),
-    ("mpnet", {}),
     ("mpnet", {"num_attention_heads": 2, "hidden_act": "relu", "max_position_embeddings": 514}),
-    ("distilbert", {}),
     ("distilbert", {"num_attention_heads": 8, "hidden_act": "relu"}),
     ("electra", {"embedding_size": 32}),
     ("electra", {"embedding_size": 20, "num_attention_heads": 2}),
