@@ -173,6 +173,12 @@ FAMILIES = {
         tokenizers=Tokenizers(("ElectraTokenizer", "BertTokenizer"), _WORDPIECE),
         bfloat16=True,
     ),
+    "ernie": Family(
+        title="ERNIE 1 to 3",
+        model="ernie.modeling_ernie.ErnieModel",
+        types={"embeddings.token_type_embeddings": "", "embeddings.task_type_embeddings": "use_task_id"},
+        tokenizers=Tokenizers(("BertTokenizer",), _WORDPIECE),
+    ),
 }
 # Other families whose positions begin behind the pad token; transformers runs them.
 _ALSO_BEHIND_PAD = frozenset(("data2vec-text", "ibert", "longformer", "xlm-roberta-xl", "xmod"))

@@ -40,6 +40,7 @@ def save(make_model: Callable[..., Any], family: str, folder: Path) -> None:
     size = write_byte_level(folder) if byte_level else write_tokenizer(folder)
     special = {"pad_token_id": 1} if known.behind is not None else {}
     special |= {"embedding_size": 24} if known.projection else {}
+    special |= {switch: True for switch in known.types.values() if switch}
     make_model(family, vocab_size=size, **special).save_pretrained(folder)
     if known.behind is not None and not byte_level:
         swap_first_two_tokens(folder / "tokenizer.json")

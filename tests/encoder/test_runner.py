@@ -35,6 +35,7 @@ MODELS: list[tuple[str, dict[str, Any]]] = [
     ("electra", {"embedding_size": 32}),
     ("electra", {"embedding_size": 20, "num_attention_heads": 2}),
     ("electra", {"embedding_size": 48, "hidden_act": "gelu_fast"}),
+    ("ernie", {"use_task_id": True}),
 ]
 
 
