@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from typing import Any
 
@@ -153,13 +153,43 @@ def reading_options(of: str) -> Any:
             help=f"Refuse a longer text or line {of}.  [default: {TEXT_MB}]",
         )(command)
         for name, what in (
-            ("--sheet", f"Of a workbook {of}.  [default: the first]"),
+            ("--sheet", f"Sheet of a workbook, or table of a database, {of}.  [default: the first, the only one]"),
             ("--separator", f"Between cells of a .csv {of}: ; or | or tab.  [default: as it shows]"),
         ):
             command = click.option(name, help=what)(command)
         return click.option("--encoding", default="utf-8", show_default=True, help=f"Of a text file {of}.")(command)
 
     return add
+
+
+class DerivedHelp(click.Command):
+    """A command whose help says what a registry holds, which is loaded only where the help is shown.
+
+    ``words``: what stands for ``{name}`` in the help, as a function.
+    """
+
+    def __init__(self, *args: Any, words: Mapping[str, Callable[[], str]], **more: Any) -> None:
+        super().__init__(*args, **more)
+        self.words = words
+
+    def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for name, find in self.words.items():
+            self.help = (self.help or "").replace(f"{{{name}}}", find())
+        super().format_help_text(ctx, formatter)
+
+
+def formats_read() -> str:
+    """The formats of tables that are read, for a sentence."""
+    from embedcache.tables.formats import in_words
+
+    return in_words()
+
+
+def formats_written() -> str:
+    """The formats of tables that are written."""
+    from embedcache.tables.formats import in_words
+
+    return in_words(written=True)
 
 
 def tell(line: str) -> None:

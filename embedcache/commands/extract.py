@@ -6,14 +6,24 @@ from typing import Any
 
 import click
 
-from embedcache.commands.common import COUNT, NAMES, POOLINGS, emit, json_option, reading_options, trust_option
+from embedcache.commands.common import (
+    COUNT,
+    NAMES,
+    POOLINGS,
+    DerivedHelp,
+    emit,
+    formats_read,
+    json_option,
+    reading_options,
+    trust_option,
+)
 from embedcache.commands.progress import progress_bar
 from embedcache.commands.types import CommaList, Number, Part
 
 LAYERS = CommaList(Number(int, -1000))
 
 
-@click.command(short_help="Embed every text once, into CACHE.")
+@click.command(cls=DerivedHelp, words={"formats": formats_read}, short_help="Embed every text once, into CACHE.")
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
 @click.option("-o", "--output", "cache", required=True, metavar="CACHE", help="The HDF5 file to make or go on with.")
 @click.option("--model", default="bert-base-uncased", show_default=True, help="A name on the hub, or a folder.")
@@ -46,8 +56,7 @@ LAYERS = CommaList(Number(int, -1000))
 def extract(as_json: bool, inputs: tuple[str, ...], cache: str, **options: Any) -> None:
     """Run the frozen encoder over every text once and keep the vectors.
 
-    INPUT is a .csv, .tsv, .jsonl, .json or .txt file (also .gz, .zst, .bz2), or .parquet, .arrow, .feather or .xlsx;
-    - is standard input (JSON lines). Several are read one after another.
+    INPUT is a {formats} file; - is standard input (JSON lines). Several are read one after another.
     A stopped run goes on where it was; texts that CACHE already holds are not encoded again.
 
     \b

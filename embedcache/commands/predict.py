@@ -8,9 +8,11 @@ from typing import Any
 import click
 
 from embedcache.commands.common import (
+    DerivedHelp,
     check_json,
     device_option,
     emit,
+    formats_written,
     json_option,
     reading_options,
     tell,
@@ -20,7 +22,11 @@ from embedcache.commands.common import (
 from embedcache.commands.progress import progress_bar
 
 
-@click.command(short_help="Label texts, a table or a cache with the best head of RUN.")
+@click.command(
+    cls=DerivedHelp,
+    words={"formats": formats_written},
+    short_help="Label texts, a table or a cache with the best head of RUN.",
+)
 @click.argument("run")
 @click.argument("texts", nargs=-1, metavar="[TEXT]... | CACHE")
 @click.option("--input", "input", help="A table to label, - for standard input.")
@@ -38,9 +44,8 @@ def predict(as_json: bool, run: str, texts: tuple[str, ...], **options: Any) -> 
     """Label texts with the best head of RUN, or of each of its label columns.
 
     Of --input or CACHE every row is labelled: all its columns are kept, and behind them come "predicted" and
-    "predicted_probability". Of a CACHE, made by the encoder of RUN, nothing is encoded. OUT is a .csv, .tsv, .jsonl,
-    .json (also .gz, .zst, .bz2), .parquet, .arrow or .feather; a stream is JSON lines. Without -o the first rows are
-    shown. A stopped command goes on where it was.
+    "predicted_probability". Of a CACHE, made by the encoder of RUN, nothing is encoded. OUT is a {formats} file;
+    a stream is JSON lines. Without -o the first rows are shown. A stopped command goes on where it was.
 
     \b
       embedcache predict RUN "a warm and funny film" "dull"

@@ -21,8 +21,8 @@ from embedcache.errors import EmbedcacheError
 from embedcache.prediction.classifier import Classifier
 from embedcache.prediction.rows import VERSION, CacheRows, Part, Parts, RowSource, TableRows, is_cache
 from embedcache.runs.folder import Run
+from embedcache.tables.formats.values import json_value, listed
 from embedcache.tables.stream import stored
-from embedcache.tables.values import json_value, listed
 from embedcache.tables.write import Kind, Layout, kind_of
 
 COLUMN = "predicted"

@@ -2,14 +2,15 @@
 
 Files, in the order in which to read them:
 
-    source     One input file: where it is, how it is packed and encoded, and what is wrong with its bytes
+    source     One input file: where it is, how it is packed and encoded
+    explain    What is wrong with the bytes of an input file, in one line
+    packing    What a file may be packed by: gzip, bzip2, zstd
     read       The door: from a path to the columns that are in the file
-    formats/   The formats that are read, a file each
-    values     Values of a table's cells: as text, as JSON, as Arrow columns of one type
+    formats/   The formats, read and written, a file each
     decimals   Numbers in cells: with a decimal point, or where all cells of a column show it, a decimal comma
     limits     How long a text may be, and how much of a file is in memory at a time
     stream     Tables that come through a stream: standard input, a pipe, a device
     whole      A whole table: what its columns are, then all of them, batch by batch
     rows       Input files to rows, whatever their format: texts, labels, ids and kept columns, checked
-    write      Tables that are written, in the format that the output's name says: a class a format
+    write      Tables that are written, in the format that the output's name says
 """

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from embedcache.errors import EmbedcacheError
+from embedcache.tables.explain import explained
 from embedcache.tables.formats import FORMATS
 from embedcache.tables.formats.base import Whole
-from embedcache.tables.source import COMPRESSIONS, Source, existing_file, explained, known_encoding
+from embedcache.tables.packing import PACKINGS
+from embedcache.tables.source import Source, existing_file, known_encoding
 from embedcache.tables.stream import STREAM, Stored, Table
 
 OTHERS = {
@@ -29,7 +31,7 @@ def open_source(
     Args:
         encoding: of text; a byte order mark goes before UTF-8.
         separator: of .csv and .tsv, a character or "tab"; None means as the file shows.
-        sheet: of a workbook; None means the first.
+        sheet: of a workbook, None means the first; or the table of a database, None means the only one.
     """
     copy = path.file if isinstance(path, Stored) else None
     path = Path(path.name if isinstance(path, Stored) else path)
@@ -44,7 +46,7 @@ def open_source(
         packed = [suffix for suffix, format in FORMATS.items() if format.is_text]
         raise EmbedcacheError(
             f"{path}: unknown kind of file '{suffix + compression}': {advice}; known are {', '.join(FORMATS)}, and "
-            f"with {', '.join(COMPRESSIONS)} after it each of {', '.join(packed)}"
+            f"with {', '.join(PACKINGS)} after it each of {', '.join(packed)}"
         )
     return Source(path, format, compression, known_encoding(encoding), known_separator(separator), sheet, copy=copy)
 
@@ -60,7 +62,7 @@ def content_digest(file: Path) -> str:
 
 def suffixes(path: Path) -> tuple[str, str]:
     """(.gz or the like, or "", and the suffix before it) of a file's name, in small letters."""
-    compression = path.suffix.lower() if path.suffix.lower() in COMPRESSIONS else ""
+    compression = path.suffix.lower() if path.suffix.lower() in PACKINGS else ""
     return compression, Path(path.stem).suffix.lower() if compression else path.suffix.lower()
 
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from embedcache.tables.formats.base import ABSENT
+from embedcache.tables.formats.values import Kinds
 from embedcache.tables.read import read_whole
 from embedcache.tables.source import Source
-from embedcache.tables.values import Kinds
 from embedcache.tables.write import Layout
 
 BATCH_ROWS = 8192

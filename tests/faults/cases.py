@@ -7,8 +7,10 @@ import gzip
 import json
 import random
 import shutil
+import sqlite3
 import zipfile
 from collections.abc import Callable
+from contextlib import closing
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -78,6 +80,10 @@ def prepare(base: Path) -> None:
         with new(str(base / name), table.schema) as writer:
             writer.write_table(table, max_chunksize=20)
     write_workbook(base, [list(rows[0]), *cells])
+    with closing(sqlite3.connect(base / "small.sqlite")) as database:
+        database.execute(f"CREATE TABLE small ({', '.join(rows[0])})")
+        database.executemany(f"INSERT INTO small VALUES ({', '.join('?' * len(rows[0]))})", cells)
+        database.commit()
     for name, how in (("small", {}), ("plain", {"compression": "none", "use_dictionary": False})):
         pq.write_table(pa.Table.from_pylist(small), base / f"{name}.parquet", **how)
     extract(base / "table.jsonl", base / "c.h5", model=base / "model", pooling=("cls", "mean"), **OPTIONS)

@@ -18,8 +18,9 @@ import pytest
 from embedcache.common.whole_file import open_output
 from embedcache.errors import EmbedcacheError
 from embedcache.tables.formats.base import ABSENT
+from embedcache.tables.formats.values import Kinds
+from embedcache.tables.packing import PACKINGS
 from embedcache.tables.read import open_source, read_whole
-from embedcache.tables.values import Kinds
 from embedcache.tables.whole import layout_of, whole_columns
 from embedcache.tables.write import WRITERS, Layout, kind_of
 
@@ -58,7 +59,7 @@ def read(path: Path) -> tuple[list[str], list[list[Any]]]:
     return layout.names, columns
 
 
-@pytest.mark.parametrize("suffix", [".parquet", ".arrow", ".feather", ".ipc"])
+@pytest.mark.parametrize("suffix", [suffix for suffix, writer in WRITERS.items() if writer.has_types])
 def test_types_are_kept(tmp_path: Path, suffix: str) -> None:
     names, (text, whole, number, flag, labels, rest, day, huge) = read(write(tmp_path / f"t{suffix}"))
     assert names == list(COLUMNS) and len(text) == 10
@@ -70,7 +71,10 @@ def test_types_are_kept(tmp_path: Path, suffix: str) -> None:
     assert day[0] == date(2020, 2, 29) and huge[0] == str(2**70)
 
 
-@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".csv.gz", ".tsv.bz2", ".csv.zst"])
+CELLS = [suffix for suffix, writer in WRITERS.items() if not writer.has_types and not writer.nests]
+
+
+@pytest.mark.parametrize("suffix", [*CELLS, *(f".csv{packing}" for packing in PACKINGS)])
 def test_cells(tmp_path: Path, suffix: str) -> None:
     path = write(tmp_path / f"t{suffix}")
     names, columns = read(path)
@@ -90,7 +94,7 @@ def test_cells(tmp_path: Path, suffix: str) -> None:
     assert write(path).read_bytes() == before  # the same at any time
 
 
-@pytest.mark.parametrize("suffix", [".jsonl", ".ndjson", ".json", ".jsonl.gz"])
+@pytest.mark.parametrize("suffix", [*(suffix for suffix, writer in WRITERS.items() if writer.nests), ".jsonl.gz"])
 def test_objects(tmp_path: Path, suffix: str) -> None:
     path = write(tmp_path / f"t{suffix}")
     text = gzip.decompress(path.read_bytes()).decode() if suffix.endswith("gz") else path.read_text("utf-8")

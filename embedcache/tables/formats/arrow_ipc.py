@@ -4,20 +4,49 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from embedcache.errors import EmbedcacheError
 from embedcache.tables.formats.arrow_values import arrow_strings, not_utf8, parts_of
-from embedcache.tables.formats.base import Format, Whole
+from embedcache.tables.formats.arrow_writer import ArrowWriter
+from embedcache.tables.formats.base import Format, Sign, Whole
 from embedcache.tables.source import Source, check_columns, one_line
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 FILE, OLD = b"ARROW1", b"FEA1"  # how a file begins; a stream has no such mark
+
+
+class ArrowFileWriter(ArrowWriter):
+    """Arrow's file format."""
+
+    def stored(self, kind: pa.DataType) -> pa.DataType:
+        import pyarrow as pa
+
+        return kind.value_type if pa.types.is_dictionary(kind) else kind  # a file has one dictionary for all batches
+
+    def open(self) -> Any:
+        import pyarrow as pa
+
+        return pa.ipc.new_file(self._sink, self._schema)
+
+
+class FeatherWriter(ArrowFileWriter):
+    def open(self) -> Any:
+        import pyarrow as pa
+
+        return pa.ipc.new_file(self._sink, self._schema, options=pa.ipc.IpcWriteOptions(compression="lz4"))
 
 
 class ArrowIpc(Format):
     """Record batch by record batch, of a file only the columns that are wanted."""
 
-    suffixes = (".arrow", ".feather", ".ipc")
+    suffixes: ClassVar[tuple[str, ...]] = (".arrow", ".ipc")
+    what = "Arrow files and streams, as pandas, polars and Hugging Face's datasets write them"
+    named_by = "the schema"
+    signs = (Sign(FILE, "an Arrow file", "name it .arrow"),)
+    writer = ArrowFileWriter
     is_text = False
     has_header = True
 
@@ -45,6 +74,13 @@ class ArrowIpc(Format):
 
     def place(self, source: Source, row: int) -> str:
         return f"row {row + 1}"
+
+
+class Feather(ArrowIpc):
+    """The same, written with the compression that is usual in files of this name."""
+
+    suffixes = (".feather",)
+    writer = FeatherWriter
 
 
 def _validate(source: Source, columns: list[Any]) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from embedcache.errors import EmbedcacheError
 from embedcache.tables.limits import BATCH_BYTES
 from embedcache.tables.source import Source, one_line
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 def arrow_strings(source: Source, column: Any) -> Any:
@@ -46,6 +47,8 @@ def parts_of(batch: Any, coded: Sequence[str] = (), batch_rows: int = 1 << 62) -
 
 
 def _cuts(columns: Sequence[Any], rows: int, batch_rows: int) -> Iterator[tuple[int, int]]:
+    import numpy as np
+
     if sum(map(_most_bytes, columns)) <= BATCH_BYTES:
         yield from ((start, min(start + batch_rows, rows)) for start in range(0, rows, batch_rows))
         return
@@ -72,6 +75,7 @@ def _most_bytes(column: Any) -> int:
 
 def _row_bytes(column: Any) -> np.ndarray:
     """int64 [n]"""
+    import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
 

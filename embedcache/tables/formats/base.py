@@ -6,9 +6,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 if TYPE_CHECKING:
+    from embedcache.tables.formats.writer import TableWriter
     from embedcache.tables.source import Source
 
 
@@ -40,11 +41,22 @@ class Whole:
         return len(self.columns[0]) if self.columns else 0
 
 
+class Sign(NamedTuple):
+    """The bytes with which files begin, what such a file is, and what to do where its name says something else."""
+
+    start: bytes
+    what: str
+    advice: str
+
+
 class Format(ABC):
     """One format, without state of its own: all of it is the Source's.
 
     Attributes:
         suffixes: of its files' names.
+        what: what such a file is, and ``named_by``: where its columns have their names from, for the table in the docs.
+        signs: how its files begin that are often given the name of a table of text.
+        writer: what writes such files; None where they are only read.
         is_text: characters in some encoding, which a compressed file may hold too.
         by_lines: a line is never more than one row.
         has_header: the columns are named apart from the rows, so that a file may have columns and no rows.
@@ -52,7 +64,11 @@ class Format(ABC):
         is_free: which columns there are, and of which types, is known only from all rows.
     """
 
-    suffixes: tuple[str, ...] = ()
+    suffixes: ClassVar[tuple[str, ...]] = ()
+    what: ClassVar[str] = ""
+    named_by: ClassVar[str] = ""
+    signs: ClassVar[tuple[Sign, ...]] = ()
+    writer: ClassVar[type[TableWriter] | None] = None
     is_text = True
     by_lines = False
     has_header = False

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 BLOCK = 1 << 22  # bytes of whole lines that are parsed together
 QUOTE, NEWLINE = ord('"'), ord("\n")
 
@@ -22,6 +20,7 @@ def read_block(file: Any) -> bytes:
 
 
 def is_utf8(block: bytes) -> bool:
+    import numpy as np
     import pyarrow as pa
 
     if len(block) > 8 * BLOCK:  # one enormous line; Arrow has limits that Python has not

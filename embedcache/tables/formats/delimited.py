@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import codecs
 import csv
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from io import StringIO, TextIOWrapper
 from itertools import chain, islice
 from operator import itemgetter
-from typing import Any, NoReturn
-
-import numpy as np
+from typing import Any, BinaryIO, NoReturn
 
 from embedcache.errors import EmbedcacheError, note
 from embedcache.tables.formats.base import Records, Whole
 from embedcache.tables.formats.blocks import NEWLINE, QUOTE, is_utf8, read_block
+from embedcache.tables.formats.values import cell, listed
+from embedcache.tables.formats.writer import Layout, TableWriter
 from embedcache.tables.limits import batches_of, too_long
 from embedcache.tables.source import Source, changed, check_columns
 
@@ -23,9 +23,36 @@ SAMPLE = 1 << 16  # characters that are looked at to find the separator
 SAMPLE_RECORDS = 30
 
 
+class CsvWriter(TableWriter):
+    """UTF-8, a header, lines that end as RFC 4180 says; lists and objects are JSON, what is missing is empty."""
+
+    separator = ","
+    may_repeat = True
+
+    def __init__(self, file: BinaryIO, layout: Layout) -> None:
+        super().__init__(file, layout)
+        self._put([layout.names])
+
+    def write(self, columns: Sequence[Any]) -> None:
+        self._put(zip(*(map(cell, listed(column)) for column in columns), strict=True))
+
+    def _put(self, rows: Iterable[Iterable[str]]) -> None:
+        text = StringIO(newline="")
+        csv.writer(text, delimiter=self.separator).writerows(rows)
+        self.file.write(text.getvalue().encode("utf-8", "replace"))
+
+
+class TsvWriter(CsvWriter):
+    """The same with tabs."""
+
+    separator = "\t"
+
+
 class Delimited(Records):
     """Values that are separated by ``usual``, unless the file shows that it is another one."""
 
+    what = "cells between separators"
+    named_by = "the first line that is not blank"
     by_lines = True
     has_header = True
     lists_as_json = True
@@ -124,10 +151,12 @@ class Delimited(Records):
 
 class Csv(Delimited):
     suffixes = (".csv",)
+    writer = CsvWriter
 
 
 class Tsv(Delimited):
     suffixes = (".tsv",)
+    writer = TsvWriter
     usual = "\t"
 
 
@@ -215,6 +244,7 @@ def _parse_plain(block: bytes, separator: str, width: int, places: list[str]) ->
     Plain are whole lines of UTF-8 with as many cells as the header has, in which every quote opens or closes a cell
     or belongs to a pair within one. On these Arrow and Python's csv agree, which is not so for any others.
     """
+    import numpy as np
     import pyarrow as pa
     from pyarrow import csv as arrow_csv
 

@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Any
 
 from embedcache.errors import EmbedcacheError, note
-from embedcache.tables.formats.base import Format, Whole
+from embedcache.tables.formats.base import Format, Sign, Whole
 from embedcache.tables.source import Source, check_columns, one_line
 
 MOST_ROWS = 1 << 20  # of a sheet, by Excel's own limit
@@ -25,6 +25,12 @@ class Excel(Format):
     """
 
     suffixes = (".xlsx", ".xlsm")
+    what = "a sheet of a workbook (`pip install 'embedcache[xlsx]'`)"
+    named_by = "the first row that is not blank"
+    signs = (
+        Sign(b"PK\x03\x04", "a workbook or another zip archive", "name it .xlsx, or unpack it"),
+        Sign(b"\xd0\xcf\x11\xe0", "an old workbook", "save it as .xlsx or .csv"),
+    )
     is_free = True
     is_text = False
     has_header = True

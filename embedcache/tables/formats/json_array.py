@@ -7,12 +7,21 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
-from typing import Any
+from typing import Any, BinaryIO
 
 from embedcache.errors import EmbedcacheError
 from embedcache.tables.formats import blocks
 from embedcache.tables.formats.base import Records, Whole
-from embedcache.tables.formats.json_lines import FIRST_ROWS, JsonLines, explain, keys, values_of, whole_of
+from embedcache.tables.formats.json_lines import (
+    FIRST_ROWS,
+    JsonLines,
+    JsonLinesWriter,
+    explain,
+    keys,
+    values_of,
+    whole_of,
+)
+from embedcache.tables.formats.writer import Layout
 from embedcache.tables.limits import batches_of, too_long
 from embedcache.tables.source import Source, check_columns
 
@@ -23,6 +32,22 @@ SPACE = re.compile(r"[ \t\r\n]*")
 WRITE = 'a table is an array of objects, [{"text": "..."}, ...] (in pandas: to_json(path, orient="records"))'
 
 
+class JsonArrayWriter(JsonLinesWriter):
+    """An array of objects, one a line."""
+
+    def __init__(self, file: BinaryIO, layout: Layout) -> None:
+        super().__init__(file, layout)
+        self._before = "["
+
+    def write(self, columns: Sequence[Any]) -> None:
+        for line in self.lines(columns):
+            self.file.write(f"{self._before}\n{line}".encode())
+            self._before = ","
+
+    def close(self) -> None:
+        self.file.write(b"[]\n" if self._before == "[" else b"\n]\n")
+
+
 class JsonArray(Records):
     """One object after the other is taken from the array, so that memory holds a few of them.
 
@@ -30,6 +55,9 @@ class JsonArray(Records):
     """
 
     suffixes = (".json",)
+    what = "an array of JSON objects, or an object a line"
+    named_by = "the keys of the first rows"
+    writer = JsonArrayWriter
     is_free = True
 
     def columns(self, source: Source) -> list[str]:

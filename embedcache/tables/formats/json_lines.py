@@ -9,20 +9,37 @@ from itertools import repeat
 from operator import itemgetter
 from typing import Any, NoReturn
 
-import numpy as np
-
 from embedcache.errors import EmbedcacheError
 from embedcache.tables.formats import blocks
 from embedcache.tables.formats.arrow_values import arrow_strings
 from embedcache.tables.formats.base import ABSENT, Records, Whole
+from embedcache.tables.formats.values import json_text, listed
+from embedcache.tables.formats.writer import TableWriter
 from embedcache.tables.limits import batches_of
 from embedcache.tables.source import Source, changed, check_columns, one_line
 
 FIRST_ROWS = 8192  # whose keys are the columns
 
 
+class JsonLinesWriter(TableWriter):
+    """An object a line; a key that the input's object lacked is lacking here."""
+
+    nests = True
+
+    def write(self, columns: Sequence[Any]) -> None:
+        self.file.write("".join(f"{line}\n" for line in self.lines(columns)).encode())
+
+    def lines(self, columns: Sequence[Any]) -> Iterator[str]:
+        names = self.layout.names
+        for values in zip(*map(listed, columns), strict=True):
+            yield json_text({name: v for name, v in zip(names, values, strict=True) if v is not ABSENT})
+
+
 class JsonLines(Records):
     suffixes = (".jsonl", ".ndjson")
+    what = "a JSON object a line"
+    named_by = "the keys of the first rows"
+    writer = JsonLinesWriter
     by_lines = True
     is_free = True
 
@@ -144,6 +161,7 @@ def _parse_plain(block: bytes, schema: Any, required: set[str]) -> Any:
 
     Columns in ``required`` are without nulls, which say either that a key is absent or that its value is null.
     """
+    import numpy as np
     import pyarrow as pa
     from pyarrow import json as arrow_json
 

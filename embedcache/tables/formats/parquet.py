@@ -8,7 +8,8 @@ from typing import Any
 from embedcache.common.machine import check_memory, size
 from embedcache.errors import EmbedcacheError
 from embedcache.tables.formats.arrow_values import arrow_strings, not_utf8, parts_of, together
-from embedcache.tables.formats.base import Format, Whole
+from embedcache.tables.formats.arrow_writer import ArrowWriter
+from embedcache.tables.formats.base import Format, Sign, Whole
 from embedcache.tables.limits import BATCH_BYTES
 from embedcache.tables.source import Source, check_columns, one_line
 
@@ -17,8 +18,24 @@ PAGE_ROWS = 1024  # of a page at most, as pyarrow writes them, where rows are lo
 DICTIONARY = 4 << 20  # bytes; writers give it one or two MB
 
 
+class ParquetWriter(ArrowWriter):
+    """Zstandard-compressed."""
+
+    def open(self) -> Any:
+        import pyarrow.parquet as pq
+
+        return pq.ParquetWriter(self._sink, self._schema, compression="zstd")
+
+    def abandon(self) -> None:
+        self._writer.is_open = False  # or else pyarrow writes the footer when it forgets the writer
+
+
 class Parquet(Format):
     suffixes = (".parquet",)
+    what = "Parquet"
+    named_by = "the schema"
+    signs = (Sign(b"PAR1", "a Parquet file", "name it .parquet"),)
+    writer = ParquetWriter
     is_text = False
     has_header = True
 

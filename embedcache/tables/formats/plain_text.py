@@ -14,6 +14,8 @@ class PlainText(Records):
     """One column, ``text``; blank lines are rows."""
 
     suffixes = (".txt",)
+    what = "a text a line, blank lines too"
+    named_by = "one, `text`"
     by_lines = True
 
     def columns(self, source: Source) -> list[str]:
