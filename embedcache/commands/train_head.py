@@ -9,10 +9,32 @@ import click
 from embedcache.commands.common import COUNT, NAMES, device_option, emit, json_option, pooling_option
 from embedcache.commands.progress import progress_bar
 from embedcache.commands.types import CommaList, Number, SweepList, TaskList
-from embedcache.heads.spec import SCHEDULES
+from embedcache.heads import settings
+from embedcache.heads.settings import LARGEST, Choice, ClassWeights, Values, Whole
+from embedcache.heads.spec import SWEPT
 
 FRACTION = Number(float, 0, 1)
-RATE = Number(float, 0, above=True)
+
+
+def sweep_options(command: Any) -> Any:
+    """An option for each setting of heads that has a help text, in the order of a sweep."""
+    for name, setting in reversed(SWEPT.items()):
+        if setting.help:
+            kind = _option_type(setting.option or setting.values, bool(setting.scale))
+            command = click.option(f"--{name.replace('_', '-')}", type=kind, help=setting.help)(command)
+    return command
+
+
+def _option_type(values: Values, ranges: bool) -> CommaList:
+    """A comma list of what a setting may be, or a range where it can be drawn from one."""
+    if isinstance(values, Choice | ClassWeights):
+        return CommaList(choices=values.choices)
+    assert isinstance(values, Whole | settings.Number)
+    if isinstance(values, Whole):
+        number = Number(int, values.low, values.high + 1)
+    else:
+        number = Number(float, values.low, None if values.high == LARGEST else values.high, above=values.above)
+    return SweepList(number) if ranges else CommaList(number)
 
 
 @click.command("train-head", short_help="Train a bank of heads on CACHE, into RUN.")
@@ -30,25 +52,7 @@ RATE = Number(float, 0, above=True)
     "where a column holds lists, else classification.",
 )
 @click.option("--recipe", type=click.Choice(["default", "article"]), default="default", show_default=True)
-@click.option(
-    "--hidden",
-    type=SweepList(Number(int, 0, 65537)),
-    help="Hidden units; 0 is a linear probe.  [default: by the rows, 0,512]",
-)
-@click.option("--lr", type=SweepList(RATE), help="Learning rates.  [default: by the rows, 1e-4,3e-4]")
-@click.option("--dropout", type=SweepList(FRACTION))
-@click.option("--weight-decay", type=SweepList(Number(float, 0)))
-@click.option("--label-smoothing", type=SweepList(FRACTION), help="Share of a label that is spread over all of them.")
-@click.option(
-    "--schedule", type=CommaList(choices=SCHEDULES), help="Of the learning rate: constant, linear or cosine, down to 0."
-)
-@click.option("--warmup", type=SweepList(FRACTION), help="Share of the steps in which the rate rises from 0.")
-@click.option(
-    "--class-weight",
-    type=CommaList(choices=("none", "balanced")),
-    help="Of the training loss. Heads are chosen by one validation loss: weighted if all are balanced, else plain.",
-)
-@click.option("--seed", type=CommaList(Number(int, 0, 2**63)))
+@sweep_options
 @click.option("--random", type=COUNT, metavar="N", help="Draw N combinations, each with every --seed, in place of all.")
 @click.option("--batch-size", type=COUNT)
 @click.option("--epochs", type=COUNT, help="Named, nothing is left to the number of rows.  [default: by the rows]")

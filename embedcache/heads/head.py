@@ -16,7 +16,7 @@ from embedcache.common.tensors import save_tensors
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.arrays import number, to_numpy
 from embedcache.heads.schema import HEAD_VERSION, Head, check_head, head_of_today
-from embedcache.heads.spec import SHOWN, HeadSpec
+from embedcache.heads.spec import BRIEF, HeadSpec
 
 if TYPE_CHECKING:
     import torch
@@ -212,7 +212,7 @@ def describe_head(head: TrainedHead) -> str:
     """One line: shape, kind, settings, scores."""
     hidden = f"{head.spec.hidden}-" if head.spec.hidden else ""
     shape = f"{head.dim}-{hidden}{len(head.weights['b2'])}" if head.weights else "no weights"
-    settings = ", ".join(f"{name} {getattr(head.spec, name):g}" for name in SHOWN[1:])
+    settings = ", ".join(f"{name} {getattr(head.spec, name):g}" for name in BRIEF[1:])
     scores = ", ".join(f"{name} {value:.4f}" for name, value in head_scores(head).items() if value is not None)
     epoch = f", epoch {head.best_epoch} of {head.epochs_run}" if head.epochs_run else ""
     return f"TrainedHead({head.kind}, {shape}, {settings}{epoch}{', ' * bool(scores)}{scores}, {head.status})"
@@ -223,7 +223,7 @@ def head_html(head: TrainedHead) -> str:
     rows: list[Sequence[Any]] = [("kind", head.kind), ("reads", f"[rows, {head.dim}]")]
     if head.classes is not None:
         rows.append(("labels", ", ".join(map(str, head.classes[:20])) + (" …" if len(head.classes) > 20 else "")))
-    rows.append(("settings", ", ".join(f"{name} {getattr(head.spec, name):g}" for name in SHOWN)))
+    rows.append(("settings", ", ".join(f"{name} {getattr(head.spec, name):g}" for name in BRIEF)))
     rows.append(("epoch", f"{head.best_epoch} of {head.epochs_run}, {head.status}"))
     rows += list(head_scores(head).items())
     return html_table("Trained head", (), rows)

@@ -8,26 +8,28 @@ import msgspec
 from msgspec import Meta
 
 from embedcache.common.checked import Count, Number, SchemaError
+from embedcache.heads.settings import Choice, ClassWeights, Pair, Whole
+from embedcache.heads.settings import Number as Numbers
+from embedcache.heads.spec import SETTINGS
 
 Kind = Literal["classification", "multilabel", "regression"]
 Score = Number | None
 HEAD_VERSION = 2  # of TrainedHead.metadata()
 
 
-class Spec(msgspec.Struct):
-    """spec.HeadSpec checks the ranges; here are the types."""
-
-    hidden: Count
-    lr: Number
-    dropout: Number
-    weight_decay: Number
-    seed: Annotated[int, Meta(ge=0)]
-    betas: tuple[Number, Number] = (0.9, 0.999)
-    eps: Number = 1e-8
-    label_smoothing: Number = 0.0
-    class_weight: str | list[Number] | None = None
-    schedule: str = "constant"
-    warmup: Number = 0.0
+_FIRST = ("hidden", "lr", "dropout", "weight_decay", "seed")  # settings that every file has
+_TYPES: dict[type, Any] = {
+    Whole: Annotated[int, Meta(ge=0)],
+    Numbers: Number,
+    Choice: str,
+    Pair: tuple[Number, Number],
+    ClassWeights: str | list[Number] | None,
+}
+# A HeadSpec in a file. spec.HeadSpec checks the ranges; here are the types.
+Spec: Any = msgspec.defstruct(
+    "Spec",
+    [(name, _TYPES[type(one.values)], *([] if name in _FIRST else [one.default])) for name, one in SETTINGS.items()],
+)
 
 
 class Head(msgspec.Struct):

@@ -17,7 +17,7 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d
 from embedcache.common.labels import Codes, Labels, unlabelled
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.head import TrainedHead
-from embedcache.heads.spec import HeadSpec
+from embedcache.heads.spec import SETTINGS, HeadSpec
 from embedcache.heads.targets import Targets, class_weights
 from embedcache.heads.task import Task, View, standardize_stats
 from embedcache.heads.train import train_bank
@@ -67,8 +67,8 @@ class FusedHead(BaseEstimator):
         return int(check_random_state(self.random_state).randint(2**31 - 1))
 
     def _spec(self, seed: int) -> HeadSpec:
-        names = ("hidden", "lr", "dropout", "weight_decay", "label_smoothing", "schedule", "warmup")
-        return HeadSpec(seed=seed, **{name: getattr(self, name) for name in names if hasattr(self, name)})
+        names = set(SETTINGS) & set(self.get_params(deep=False)) - {"class_weight"}  # a task's, in scikit-learn's form
+        return HeadSpec(seed=seed, **{name: getattr(self, name) for name in names})
 
     def _options(self) -> dict[str, Any]:
         """What train_bank is told, for all heads of a bank."""

@@ -1,20 +1,21 @@
-"""One head's settings, and grids of them."""
+"""One head's settings, the table of what is known of each, and grids of heads."""
 
 from __future__ import annotations
 
 import itertools
-import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
-from numbers import Real
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from embedcache.errors import EmbedcacheError
+from embedcache.heads.settings import LARGEST, Choice, ClassWeights, Number, Pair, Setting, Whole, list_values
 
-# What a table of heads shows of their settings.
-SHOWN = ("hidden", "lr", "dropout", "weight_decay", "seed")
 SCHEDULES = ("constant", "linear", "cosine")
-LARGEST = 1e36  # of a learning rate or weight decay: what float32 still holds after the bias correction
+SHARE = Number(0.0, 1.0)
+
+
+def _known(values: Any, short: str, label: str = "", turn: int | None = None, **more: Any) -> dict[str, Setting]:
+    """Of a field: its line of the table."""
+    return {"setting": Setting(values, short, label, turn, **more)}
 
 
 @dataclass(frozen=True)
@@ -34,69 +35,99 @@ class HeadSpec:
     Raises EmbedcacheError for a value out of range.
     """
 
-    hidden: int = 512
-    lr: float = 1e-3
-    dropout: float = 0.1
-    weight_decay: float = 0.01
-    seed: int = 0
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = 1e-8
-    label_smoothing: float = 0.0
-    class_weight: str | tuple[float, ...] | None = None
-    schedule: str = "constant"
-    warmup: float = 0.0
+    # Each field is one line of the table of settings: checks, sweeps, the command line, files and tables follow it.
+    # The name of a head, its JSON and the columns of leaderboard.csv have the order in which the fields stand here.
+    hidden: int = field(default=512, metadata=_known(
+        Whole(0, 2**20), "h", "hidden", turn=1, scale="log", always=True, brief=True, option=Whole(0, 2**16),
+        help="Hidden units; 0 is a linear probe.  [default: by the rows, 0,512]",
+    ))  # fmt: skip
+    lr: float = field(default=1e-3, metadata=_known(
+        Number(0.0, LARGEST, above=True), "lr", "lr", turn=2, scale="log", always=True, brief=True,
+        help="Learning rates.  [default: by the rows, 1e-4,3e-4]",
+    ))  # fmt: skip
+    dropout: float = field(default=0.1, metadata=_known(
+        SHARE, "do", "dropout", turn=3, scale="even", always=True, brief=True, needs=("hidden", bool),
+        help="Share of the hidden units that each training step drops.",
+    ))  # fmt: skip
+    weight_decay: float = field(default=0.01, metadata=_known(
+        Number(0.0, LARGEST), "wd", "decay", turn=4, scale="log", always=True, brief=True,
+        help="Weight decay of AdamW.",
+    ))  # fmt: skip
+    seed: int = field(default=0, metadata=_known(
+        Whole(0, 2**64 - 1), "s", "seed", turn=10, always=True, brief=True, option=Whole(0, 2**63 - 1),
+        help="Seeds of the initial weights, the order of the rows and the dropout.",
+    ))  # fmt: skip
+    betas: tuple[float, float] = field(default=(0.9, 0.999), metadata=_known(Pair(SHARE), "b", column=False))
+    eps: float = field(default=1e-8, metadata=_known(Number(1e-20, 1.0), "eps", "eps", turn=9))
+    label_smoothing: float = field(default=0.0, metadata=_known(
+        SHARE, "ls", "smoothing", turn=5, scale="even", classes=True,
+        help="Share of a label that is spread over all of them.",
+    ))  # fmt: skip
+    class_weight: str | tuple[float, ...] | None = field(default=None, metadata=_known(
+        ClassWeights(("none", "balanced"), Number(0.0, LARGEST, above=True)), "cw", "weights", turn=8, off="none",
+        classes=True,
+        help="Weights of the training loss. One validation loss chooses the head: weighted if every head is balanced, "
+        "else plain.",
+    ))  # fmt: skip
+    schedule: str = field(default="constant", metadata=_known(
+        Choice(SCHEDULES), "", "schedule", turn=6, help="Learning rate: constant, or linear or cosine down to 0.",
+    ))  # fmt: skip
+    warmup: float = field(default=0.0, metadata=_known(
+        SHARE, "wu", "warm-up", turn=7, scale="even",
+        help="Share of the steps in which the learning rate rises from 0.",
+    ))  # fmt: skip
 
     def __post_init__(self) -> None:
         put = object.__setattr__  # frozen: only here
-        put(self, "hidden", whole_number("hidden", self.hidden, 0, 2**20))
-        put(self, "seed", whole_number("seed", self.seed, 0, 2**64 - 1))
-        put(self, "lr", _number("lr", self.lr, 0.0, LARGEST, open_low=True))
-        dropout = _number("dropout", self.dropout, 0.0, 1.0)
-        put(self, "dropout", dropout if self.hidden else 0.0)
-        put(self, "weight_decay", _number("weight_decay", self.weight_decay, 0.0, LARGEST))
-        put(self, "eps", _number("eps", self.eps, 1e-20, 1.0))
-        if not isinstance(self.betas, Sequence) or len(self.betas) != 2:
-            raise EmbedcacheError(f"betas must be two numbers, like (0.9, 0.999), not {self.betas!r}")
-        put(self, "betas", tuple(_number("betas", beta, 0.0, 1.0) for beta in self.betas))
-        put(self, "label_smoothing", _number("label_smoothing", self.label_smoothing, 0.0, 1.0))
-        put(self, "warmup", _number("warmup", self.warmup, 0.0, 1.0))
-        put(self, "class_weight", _class_weight(self.class_weight))
-        if self.schedule not in SCHEDULES:
-            raise EmbedcacheError(
-                f"schedule must be {', '.join(SCHEDULES[:-1])} or {SCHEDULES[-1]}, not {self.schedule!r}"
-            )
+        for name, setting in SETTINGS.items():
+            put(self, name, setting.values.check(name, getattr(self, name)))
+        for name, setting in SETTINGS.items():
+            if not setting.means(vars(self)):
+                put(self, name, setting.values.check(name, 0))
 
     @property
     def name(self) -> str:
         """Short and unique for the settings, fit for a file name: ``h512-lr0.001-do0.1-wd0.01-s0``."""
-        parts = [f"h{self.hidden}", f"lr{self.lr:g}", f"do{self.dropout:g}", f"wd{self.weight_decay:g}"]
-        if self.betas != HeadSpec.betas:
-            parts.append(f"b{self.betas[0]:g}_{self.betas[1]:g}")
-        if self.eps != HeadSpec.eps:
-            parts.append(f"eps{self.eps:g}")
-        if self.label_smoothing:
-            parts.append(f"ls{self.label_smoothing:g}")
-        if self.class_weight is not None:
-            weight = self.class_weight
-            parts.append(f"cw{weight if isinstance(weight, str) else '_'.join(f'{w:g}' for w in weight)}")
-        if self.schedule != HeadSpec.schedule:
-            parts.append(self.schedule)
-        if self.warmup:
-            parts.append(f"wu{self.warmup:g}")
+        named = [(setting, getattr(self, name)) for name, setting in SETTINGS.items() if name != "seed"]
+        parts = [
+            f"{setting.short}{_in_name(value)}"
+            for setting, value in named
+            if setting.always or value != setting.default
+        ]
         return "-".join([*parts, f"s{self.seed}"])
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as JSON types; ``HeadSpec.from_dict`` reads them back."""
-        weight = self.class_weight
-        lists = {"betas": list(self.betas), "class_weight": list(weight) if isinstance(weight, tuple) else weight}
-        return {**asdict(self), **lists}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
     @classmethod
     def from_dict(cls, settings: dict[str, Any]) -> HeadSpec:
-        unknown = set(settings) - {field.name for field in fields(cls)}
-        if unknown:
-            raise EmbedcacheError(f"a head has no setting {', '.join(sorted(unknown))}")
-        return cls(**{**settings, "betas": tuple(settings.get("betas", cls.betas))})
+        """The spec of such settings; those that are missing have their default. Raises EmbedcacheError."""
+        if unknown := ", ".join(sorted(set(settings) - set(SETTINGS))):
+            raise EmbedcacheError(f"unknown setting {unknown}; choose from {', '.join(SETTINGS)}")
+        values: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in settings.items()}
+        return cls(**values)
+
+
+# Name -> what is known of it, in the order of the fields, and in the order of a sweep, slowest to change first.
+SETTINGS: dict[str, Setting] = {
+    one.name: replace(
+        one.metadata["setting"],
+        name=one.name,
+        default=one.default,
+        off=one.default if one.metadata["setting"].off is None else one.metadata["setting"].off,
+    )
+    for one in fields(HeadSpec)
+}
+SWEPT = dict(sorted(((n, s) for n, s in SETTINGS.items() if s.turn is not None), key=lambda one: one[1].turn or 0))
+# What a table of heads shows of their settings in a notebook.
+BRIEF = tuple(name for name, setting in SETTINGS.items() if setting.brief)
+
+
+def _in_name(value: Any) -> str:
+    if isinstance(value, tuple):
+        return "_".join(f"{one:g}" for one in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def head_grid(**settings: Any) -> list[HeadSpec]:
@@ -106,66 +137,9 @@ def head_grid(**settings: Any) -> list[HeadSpec]:
     Combinations that are the same head make one: repeated values, and linear probes that differ in dropout alone.
     Raises EmbedcacheError for an unknown setting, no values or a value out of range.
     """
-    known = [field.name for field in fields(HeadSpec)]
     for name in settings:
-        if name not in known:
-            raise EmbedcacheError(f"a head has no setting {name!r}; it has {', '.join(known)}")
-    axes = [_values(name, value) for name, value in settings.items()]
+        if name not in SETTINGS:
+            raise EmbedcacheError(f"unknown setting {name!r}; choose from {', '.join(SETTINGS)}")
+    axes = [list_values(SETTINGS[name], value) for name, value in settings.items()]
     specs = [HeadSpec(**dict(zip(settings, values, strict=True))) for values in itertools.product(*axes)]
     return list(dict.fromkeys(specs))
-
-
-SEQUENCES = ("betas", "class_weight")  # settings of which one value may be several numbers
-
-
-def _values(name: str, value: Any) -> list[Any]:
-    if isinstance(value, str) or not isinstance(value, Iterable):
-        return [value]
-    values = list(value)
-    if name in SEQUENCES:
-        if values and all(isinstance(v, Real) for v in values):
-            return [tuple(values)]  # one pair of betas, one weight per class: not several values
-        values = [tuple(v) if isinstance(v, Iterable) and not isinstance(v, str) else v for v in values]
-    if not values:
-        raise EmbedcacheError(f"{name} has no values: give at least one")
-    return values
-
-
-def whole_number(name: str, value: Any, low: int, high: int) -> int:
-    """The value as an int from low to high; NumPy's integers and floats like 2.0 will do."""
-    try:
-        number = int(value)
-        whole = not isinstance(value, (str, bool)) and number == value
-    except (TypeError, ValueError, OverflowError):
-        whole = False
-    if not whole:
-        raise EmbedcacheError(f"{name} must be a whole number, not {value!r}")
-    if not low <= number <= high:
-        raise EmbedcacheError(f"{name} must be between {low} and {high}, not {value!r}")
-    return number
-
-
-def _class_weight(value: Any) -> str | tuple[float, ...] | None:
-    if value is None or (isinstance(value, str) and value in ("none", "balanced")):
-        return value
-    if isinstance(value, (str, Mapping)) or not isinstance(value, Iterable):
-        raise EmbedcacheError(f"class_weight must be none, balanced or one weight per class, not {value!r}")
-    weights = tuple(_number("class_weight", weight, 0.0, LARGEST, open_low=True) for weight in value)
-    if not weights:
-        raise EmbedcacheError("class_weight has no weights: give one per class")
-    return weights
-
-
-def _number(name: str, value: Any, low: float, high: float, open_low: bool = False) -> float:
-    """A finite float in [low, high), or in (low, high)."""
-    try:
-        if isinstance(value, (str, bool)):
-            raise TypeError
-        number = float(value)
-    except (TypeError, ValueError, OverflowError):
-        raise EmbedcacheError(f"{name} must be a number, not {value!r}") from None
-    if not math.isfinite(number) or not low <= number < high or (open_low and number == low):
-        what = f"above {low:g}" if open_low else f"at least {low:g}"
-        limit = f" and below {high:g}" if high < math.inf else ""
-        raise EmbedcacheError(f"{name} must be {what}{limit}, not {value!r}")
-    return number

@@ -13,7 +13,8 @@ from embedcache.errors import EmbedcacheError
 from embedcache.heads.arrays import as_matrix, finite
 from embedcache.heads.kinds import KINDS
 from embedcache.heads.memory import WeightRoom, fitting_threads
-from embedcache.heads.spec import HeadSpec, whole_number
+from embedcache.heads.settings import whole_number
+from embedcache.heads.spec import SETTINGS, HeadSpec
 
 Progress = Callable[[int, int], None]  # training rows done, and in all
 CHOICES = ("loss", "accuracy", "macro_f1")  # what may decide which epoch of a head is kept
@@ -142,10 +143,17 @@ def check_bank(tasks: Sequence[Task], heads: Sequence[tuple[HeadSpec, int]]) -> 
             raise EmbedcacheError(f"a head names task {task}, but there are {len(tasks)}")
     checked = [_check_task(task) for task in tasks]
     for spec, task in heads:
-        if checked[task].kind == "regression" and (spec.label_smoothing or spec.class_weight not in (None, "none")):
-            raise EmbedcacheError("regression has no classes: leave out class_weight and label_smoothing")
+        if checked[task].kind == "regression":
+            _check_for_numbers(spec)
     _check_finite([view for task in checked for view in (task.train, task.val) if view is not None])
     return checked
+
+
+def _check_for_numbers(spec: HeadSpec) -> None:
+    """Raises EmbedcacheError for settings that mean something for classes alone."""
+    given = [n for n, one in SETTINGS.items() if one.classes and getattr(spec, n) not in one.silent]
+    if given:
+        raise EmbedcacheError(f"regression has no classes: leave out {' and '.join(given)}")
 
 
 def _check_task(task: Task) -> Task:

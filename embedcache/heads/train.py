@@ -19,7 +19,8 @@ from embedcache.errors import EmbedcacheError
 from embedcache.heads.arrays import as_matrix, number
 from embedcache.heads.engine import Engine, EngineWarning, NativeUnavailableError
 from embedcache.heads.head import TrainedHead, head_scores
-from embedcache.heads.spec import SHOWN, HeadSpec, head_grid
+from embedcache.heads.settings import Pair, Whole
+from embedcache.heads.spec import BRIEF, SETTINGS, HeadSpec, head_grid
 from embedcache.heads.targets import class_weights, known_labels, read_targets, tell_left_out
 from embedcache.heads.task import (
     Options,
@@ -77,21 +78,25 @@ class BankResult(Tabular):
         """
         import pyarrow as pa
 
-        whole, text = ("head", "hidden", "epoch", "epochs_run"), ("class_weight", "schedule", "status")
-        settings = [name for name in HeadSpec().to_dict() if name != "seed"]
-        names = ["head", *settings, "seed", "status", "epoch", "epochs_run", *HISTORY]
-        types = {name: pa.int64() if name in whole else pa.string() if name in text else pa.float64() for name in names}
-        types |= {"seed": pa.uint64(), "betas": pa.list_(pa.float64())}
+        settings = {
+            name: pa.list_(pa.float64()) if isinstance(one.values, Pair)
+            else pa.string() if one.values.text
+            else pa.int64() if isinstance(one.values, Whole)
+            else pa.float64()
+            for name, one in SETTINGS.items() if name != "seed"
+        }  # fmt: skip
+        types = {"head": pa.int64(), **settings, "seed": pa.uint64(), "status": pa.string()}
+        types |= {"epoch": pa.int64(), "epochs_run": pa.int64(), **dict.fromkeys(HISTORY, pa.float64())}
         lines: list[dict[str, Any]] = []
         for place, head in enumerate(self.heads):
             scores = {name: self.history[name][place, head.best_epoch - 1] for name in HISTORY}
             known = {name: float(s) if head.best_epoch and np.isfinite(s) else None for name, s in scores.items()}
-            weight, epoch = head.spec.class_weight, head.best_epoch
-            about = {"head": place, **head.spec.to_dict()}
-            about["class_weight"] = weight if weight is None or isinstance(weight, str) else json.dumps(weight)
-            lines.append(
-                {**about, "status": head.status, "epoch": epoch or None, "epochs_run": head.epochs_run, **known}
-            )
+            about = {
+                name: json.dumps(value) if types[name] == pa.string() and isinstance(value, list) else value
+                for name, value in head.spec.to_dict().items()
+            }
+            epochs = {"epoch": head.best_epoch or None, "epochs_run": head.epochs_run}
+            lines.append({"head": place, **about, "status": head.status, **epochs, **known})
         return pa.Table.from_pylist(lines, pa.schema(types))
 
     def __repr__(self) -> str:
@@ -336,12 +341,12 @@ def describe_bank(bank: BankResult) -> str:
 
 def bank_html(bank: BankResult) -> str:
     """The first ten heads by validation loss (the last training loss where nothing was validated)."""
-    columns = ("head", *SHOWN, "epoch", *(head_scores(bank.heads[0]) if bank.heads else ()), "status")
+    columns = ("head", *BRIEF, "epoch", *(head_scores(bank.heads[0]) if bank.heads else ()), "status")
     order = sorted(range(len(bank.heads)), key=lambda i: _rank(bank.heads[i]))
     rows = (
         (
             i,
-            *(getattr(head.spec, name) for name in SHOWN),
+            *(getattr(head.spec, name) for name in BRIEF),
             head.best_epoch,
             *head_scores(head).values(),
             head.status,

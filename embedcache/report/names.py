@@ -5,39 +5,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from embedcache.heads.spec import SWEPT
 from embedcache.runs.wording import BASELINES as BASELINE_NAMES
 
-SETTINGS = {
-    "hidden": "hidden",
-    "lr": "lr",
-    "dropout": "dropout",
-    "weight_decay": "decay",
-    "label_smoothing": "smoothing",
-    "schedule": "schedule",
-    "warmup": "warm-up",
-    "class_weight": "weights",
-    "eps": "eps",
-    "seed": "seed",
-}
-# Values that go without saying.
-UNSAID = {"label_smoothing": 0, "schedule": "constant", "warmup": 0, "class_weight": "none", "eps": 1e-8}
 BASELINES = {name: short for name, (short, _) in BASELINE_NAMES.items()}
 
 
 def swept(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[str]]:
     """The settings in which rows differ, and the others."""
-    known = [key for key in SETTINGS if rows and key in rows[0]]
+    known = [key for key in SWEPT if rows and key in rows[0]]
     different = [key for key in known if len({str(row[key]) for row in rows if _has(key, row)}) > 1]
     return different, [key for key in known if key not in different]
 
 
 def worth_saying(key: str, row: dict[str, Any]) -> bool:
-    return _has(key, row) and row[key] is not None and row[key] != UNSAID.get(key)
+    """Whether a row's value of a setting makes a difference and is not the usual one."""
+    return _has(key, row) and row[key] is not None and row[key] not in SWEPT[key].silent
 
 
 def _has(key: str, row: dict[str, Any]) -> bool:
-    """A linear probe has no place for dropout."""
-    return key != "dropout" or bool(row["hidden"])
+    """Whether the setting means something for this row: a linear probe has no place for dropout."""
+    return SWEPT[key].means(row)
 
 
 def setting(key: str, row: dict[str, Any]) -> str:
@@ -51,9 +39,9 @@ def setting(key: str, row: dict[str, Any]) -> str:
 def same_in_all(rows: Sequence[dict[str, Any]]) -> str:
     """The settings that rows share, in words; "" where there is nothing to say."""
     one = next((row for row in rows if row["hidden"]), rows[0])  # a probe has no dropout
-    return ", ".join(f"{SETTINGS[key]} {setting(key, one)}" for key in swept(rows)[1] if worth_saying(key, one))
+    return ", ".join(f"{SWEPT[key].label} {setting(key, one)}" for key in swept(rows)[1] if worth_saying(key, one))
 
 
 def in_words(row: dict[str, Any], keys: Sequence[str]) -> str:
     """These settings of one row."""
-    return ", ".join(f"{SETTINGS[key]} {setting(key, row)}" for key in keys if worth_saying(key, row))
+    return ", ".join(f"{SWEPT[key].label} {setting(key, row)}" for key in keys if worth_saying(key, row))

@@ -8,6 +8,7 @@ import numpy as np
 
 from embedcache.common.label_names import visible
 from embedcache.common.screen import number, plural
+from embedcache.heads.spec import SWEPT
 from embedcache.report import plots
 from embedcache.report.audit_section import audit_section
 from embedcache.report.blocks import (
@@ -27,7 +28,7 @@ from embedcache.report.blocks import (
 from embedcache.report.contents import ColumnContents, Contents
 from embedcache.report.evaluation_sections import evaluation_sections
 from embedcache.report.mistakes import mistake_item
-from embedcache.report.names import BASELINES, SETTINGS, same_in_all, setting, swept
+from embedcache.report.names import BASELINES, same_in_all, setting, swept
 from embedcache.report.reading import read_facts
 from embedcache.runs.metrics import main_score
 from embedcache.runs.wording import CONSTANT, worth_saying
@@ -254,7 +255,7 @@ class _Column:
             epoch = f"{row['best_epoch']:.3g}" if row["status"] == "ok" else row["status"]
             settings = (setting(key, row) for key in keys)
             body.append([row["rank"], row["name"], *settings, epoch, *(number(row.get(key)) for key in scores)])
-        titles = ("rank", "head", *(SETTINGS[key] for key in keys), "epoch", *(SCORES[key] for key in scores))
+        titles = ("rank", "head", *(SWEPT[key].label for key in keys), "epoch", *(SCORES[key] for key in scores))
         which = f"The first {TOP} of {len(board):,} heads" if len(board) > TOP else "Every head"
         by = NAMES.get(self.report.best.get("chosen_by", "loss"), "loss")
         blocks.append(Table(f"{which}, by validation {by}", titles, body, words=(1,)))
@@ -298,7 +299,7 @@ class _Column:
             ]
             for i, one in enumerate(spreads, 1)
         ]
-        titles = ("setting", *(SETTINGS[key] for key in keys), "seeds", "mean", "std", "lowest", "highest")
+        titles = ("setting", *(SWEPT[key].label for key in keys), "seeds", "mean", "std", "lowest", "highest")
         which = (
             f"; the first {SPREADS} of {len(self.report.spread):,} settings"
             if len(self.report.spread) > SPREADS

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from embedcache.runs.recipes import Recipe
 
@@ -58,7 +59,8 @@ def settle(
     few, many = min(rows), max(rows)
     if not SWEEP & set(named) and many <= MANY_ROWS:
         hidden = (0,) if regression and few < FEW_ROWS else HIDDEN
-        settings = replace(settings, hidden=hidden, lr=LR)
+        swept: dict[str, Any] = {"hidden": hidden, "lr": LR}
+        settings = replace(settings, **swept)
         heads = "linear probes" if hidden == (0,) else "linear probes and heads of 512 hidden units"
         words.append(f"{heads}, each with --lr {','.join(f'{lr:g}' for lr in LR)}")
     if "epochs" in named:

@@ -24,6 +24,7 @@ from embedcache.common.times import Times
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.head import TrainedHead
 from embedcache.heads.kinds import Tasks, columns_of, read_tasks, spelled, task_of
+from embedcache.heads.spec import SWEPT
 from embedcache.runs.automatic import Automatic, settle
 from embedcache.runs.column import CHOICES, Column, ColumnReport, Plan
 from embedcache.runs.data import Data, load_data, target_column
@@ -128,12 +129,8 @@ def train_head(
     is finished and raises InterruptedTraining. Raises EmbedcacheError for data, settings or folders that cannot be
     used, and where another process writes ``run``; then ``run`` is as it was.
     """
+    sweep = {name: value for name, value in locals().items() if name in SWEPT or name == "random"}
     start, times = time.perf_counter(), Times()
-    sweep = {
-        "hidden": hidden, "lr": lr, "dropout": dropout, "weight_decay": weight_decay,
-        "label_smoothing": label_smoothing, "schedule": schedule, "warmup": warmup, "class_weight": class_weight,
-        "seed": seed, "random": random,
-    }  # fmt: skip
     common = {"batch_size": batch_size, "epochs": epochs, "standardize": standardize}
     settings = make_recipe(recipe, **sweep, **common, val=0.0 if folds else val, test=test)
     settings.specs()  # an unusable value is said before anything is read
@@ -194,8 +191,10 @@ def _check_settings(
     if early_stop and not settings.val and not folds:
         raise EmbedcacheError("--early-stop needs validation rows: raise --val")
     numbers = columns_of(tasks, "regression")
-    for name, nothing in (("class_weight", ("none",)), ("label_smoothing", (0.0,))):
-        if (numbers or tasks == "regression") and getattr(settings, name) != nothing:
+    for name in (name for name, setting in SWEPT.items() if setting.classes):
+        given = getattr(settings, name)
+        off = not isinstance(given, Range) and set(given) <= set(SWEPT[name].silent)
+        if (numbers or tasks == "regression") and not off:
             apart = f", or train {' and '.join(numbers)} in a run of its own" if numbers else ""
             option = name.replace("_", "-")
             raise EmbedcacheError(f"--{option} is for classes: leave it out with --task {spelled(tasks)}{apart}")

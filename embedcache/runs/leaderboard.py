@@ -10,7 +10,7 @@ import numpy as np
 
 from embedcache.heads.arrays import number
 from embedcache.heads.head import TrainedHead
-from embedcache.heads.spec import HeadSpec
+from embedcache.heads.spec import SETTINGS, HeadSpec
 from embedcache.heads.task import Task, View
 from embedcache.heads.train import HISTORY
 from embedcache.runs.calibration import fit_temperature
@@ -73,7 +73,7 @@ class Entry:
 
     def row(self, rank: int) -> dict[str, Any]:
         """Of leaderboard.csv and of the report; None where there is no number."""
-        settings = {name: value for name, value in self.spec.to_dict().items() if name != "betas"}
+        settings = {name: value for name, value in self.spec.to_dict().items() if SETTINGS[name].column}
         row = {"rank": rank, "name": self.name, **settings}
         names = ("val_loss", "val_r2") if self.kind == "regression" else ("val_loss", "val_accuracy", "val_macro_f1")
         row |= {name: number(self.scores[name]) for name in names}
@@ -237,7 +237,7 @@ def _rank(entry: Entry, choose: str) -> tuple[bool, float, float, float]:
 
 
 def _without_seed(spec: HeadSpec) -> dict[str, Any]:
-    return {name: value for name, value in spec.to_dict().items() if name not in ("seed", "betas")}
+    return {name: value for name, value in spec.to_dict().items() if SETTINGS[name].column and name != "seed"}
 
 
 def _evaluate(entries: Sequence[Entry], tasks: Sequence[Task]) -> None:

@@ -2,37 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields, make_dataclass
 from typing import Any
 
 from embedcache.errors import EmbedcacheError
-from embedcache.heads.spec import HeadSpec, whole_number
+from embedcache.heads.settings import whole_number
+from embedcache.heads.spec import SWEPT, HeadSpec
 from embedcache.runs.sweep import Range, combinations, sweep_specs
 
-# The settings of a head, slowest to change first.
-SWEPT = (
-    "hidden", "lr", "dropout", "weight_decay", "label_smoothing", "schedule", "warmup", "class_weight", "eps", "seed"
-)  # fmt: skip
+# The settings of a head that a recipe has, each a tuple of values or a Range.
+_Heads: Any = make_dataclass(
+    "_Heads", [(name, Any, field(default=(setting.off,))) for name, setting in SWEPT.items()], frozen=True
+)
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """Everything that a sweep needs. Tuples make the heads, every combination one; the rest hold for all.
+class Recipe(_Heads):
+    """Everything that a sweep needs. The settings of heads make them, every combination one; the rest hold for all.
 
     ``random``: how many combinations to draw, 0 for all; then a setting may also be a Range.
     """
 
-    hidden: Sequence[int] | Range = (512,)
-    lr: Sequence[float] | Range = (1e-4,)
-    dropout: Sequence[float] | Range = (0.1,)
-    weight_decay: Sequence[float] | Range = (0.01,)
-    label_smoothing: Sequence[float] | Range = (0.0,)
-    schedule: Sequence[str] = ("constant",)
-    warmup: Sequence[float] | Range = (0.0,)
-    class_weight: Sequence[str] = ("none",)
-    eps: Sequence[float] = (1e-8,)
-    seed: Sequence[int] = (0,)
     random: int = 0
     batch_size: int = 32
     epochs: int = 15
@@ -45,11 +36,14 @@ class Recipe:
 
         Combinations that are the same head are there once.
         """
-        return sweep_specs({name: getattr(self, name) for name in SWEPT}, self.random)
+        return sweep_specs(self._swept(), self.random)
 
     def combinations(self) -> int | None:
         """How many combinations there are, with those that are the same head; None where a range has no end of them."""
-        return combinations({name: getattr(self, name) for name in SWEPT})
+        return combinations(self._swept())
+
+    def _swept(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in SWEPT}
 
     def to_dict(self) -> dict[str, Any]:
         """JSON types; make_recipe takes them back."""
@@ -58,7 +52,7 @@ class Recipe:
 
 
 RECIPES = {
-    "default": Recipe(),
+    "default": Recipe(lr=(1e-4,)),
     # AdamW as the old transformers class had it; 80/20, and the 20% choose the epoch: the article tests on no others.
     "article": Recipe(
         lr=(1e-5,), weight_decay=(0.0,), eps=(1e-6,), batch_size=32, epochs=5, standardize=False, val=0.2, test=0.0

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from embedcache.errors import EmbedcacheError
-from embedcache.heads.spec import HeadSpec, head_grid
+from embedcache.heads.settings import Whole
+from embedcache.heads.spec import SWEPT, HeadSpec, head_grid
 
 SEED = 42  # of the draw, whatever the heads' seeds
-# How a setting is drawn from a range: evenly by its logarithm, or evenly.
-SCALES = {
-    "hidden": "log",
-    "lr": "log",
-    "weight_decay": "log",
-    "dropout": "even",
-    "label_smoothing": "even",
-    "warmup": "even",
-}
 DIGITS = 3  # of a drawn value: as many as a person would type
 FRUITLESS = 1000  # draws in a row without anything new, after which nothing new is expected
 
@@ -50,9 +43,10 @@ class Range:
 
 def check_range(name: str, values: Range) -> None:
     """Raises EmbedcacheError unless the setting of that name can be drawn from the range."""
-    if name not in SCALES:
-        raise EmbedcacheError(f"{name} takes no range; ranges are for {', '.join(SCALES)}")
-    if SCALES[name] == "log" and values.low <= 0:
+    if not SWEPT[name].scale:
+        ranges = ", ".join(name for name, setting in SWEPT.items() if setting.scale)
+        raise EmbedcacheError(f"{name} cannot be a range; only {ranges} can")
+    if SWEPT[name].scale == "log" and values.low <= 0:
         also = " (0, a linear probe, can only be in a list)" if name == "hidden" else ""
         raise EmbedcacheError(f"{name} {values}: it is drawn by its logarithm, so the low end must be above 0{also}")
     for end in (values.low, values.high):
@@ -114,11 +108,14 @@ def _draw(space: Mapping[str, Sequence[Any] | Range], n: int) -> list[dict[str, 
 
 def _different(lists: Mapping[str, Sequence[Any]]) -> int:
     """The number of different heads of a grid, without making them all."""
-    sizes = {name: len(values) for name, values in lists.items()}
-    every = math.prod(sizes.values())
-    if 0 not in lists.get("hidden", ()):
-        return every
-    return every - every // (sizes["hidden"] * sizes.get("dropout", 1)) * (sizes.get("dropout", 1) - 1)
+    deciding = {setting.needs[0] for name, setting in SWEPT.items() if setting.needs and name in lists}
+    some = {name: values for name, values in lists.items() if name in deciding}
+    found = 0
+    for values in itertools.product(*some.values()):  # each leaves some of the other settings without a meaning
+        given = dict(zip(some, values, strict=True))
+        others = (name for name in lists if name not in given and SWEPT[name].means(given))
+        found += math.prod(len(lists[name]) for name in others)
+    return found
 
 
 class _Choice:
@@ -137,14 +134,14 @@ def _distribution(name: str, values: Sequence[Any] | Range) -> Any:
     if not isinstance(values, Range):
         return _Choice(values)
     low, high = values.low, values.high
-    if name == "hidden":  # every whole number gets its share, the ends too
+    if isinstance(SWEPT[name].values, Whole):  # every whole number gets its share, the ends too
         low, high = low - 0.5, high + 0.5
-    return loguniform(low, high) if SCALES[name] == "log" else uniform(low, high - low)
+    return loguniform(low, high) if SWEPT[name].scale == "log" else uniform(low, high - low)
 
 
 def _tidy(name: str, value: Any, drawn_from: Sequence[Any] | Range) -> Any:
     """A drawn number with few digits, inside its range still; hidden units are whole."""
     if not isinstance(drawn_from, Range):
         return value
-    short = round(value) if name == "hidden" else float(f"{value:.{DIGITS}g}")
+    short = round(value) if isinstance(SWEPT[name].values, Whole) else float(f"{value:.{DIGITS}g}")
     return min(max(short, drawn_from.low), drawn_from.high)

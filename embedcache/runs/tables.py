@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from embedcache.common.checked import Count, SchemaError, conform, read_table
+from embedcache.heads.spec import SETTINGS
 from embedcache.runs.folder import HISTORY, LEADERBOARD, Run, read_file
 from embedcache.runs.schema import damaged
 from embedcache.runs.versions import rows_of_today
 
-TEXTS = frozenset({"name", "status", "schedule", "class_weight"})  # columns of leaderboard.csv that hold no numbers
+# Columns of leaderboard.csv that hold no numbers.
+TEXTS = frozenset({"name", "status", *(name for name, setting in SETTINGS.items() if setting.values.text)})
 NEEDED = ("rank", "name", "status", "hidden", "best_epoch")
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from embedcache.heads.settings import Setting
+from embedcache.heads.spec import SWEPT
 from embedcache.runs.folder import Run
 from embedcache.runs.metrics import main_score
 from embedcache.runs.tables import read_history, read_leaderboard
@@ -11,7 +13,6 @@ from embedcache.runs.tables import read_history, read_leaderboard
 MOST_HEADS = 200  # that are listed
 MOST_CURVES = 50  # heads, the best ones
 MOST_EPOCHS = 500  # points of a curve
-SETTINGS = ("hidden", "lr", "dropout", "weight_decay", "seed", "class_weight", "label_smoothing", "schedule", "warmup")
 CURVES = ("train_loss", "val_loss", "val_accuracy", "val_macro_f1", "val_r2")
 
 
@@ -29,7 +30,7 @@ def _column(run: Run) -> dict[str, Any]:
         "kind": kind,
         "score": f"val_{main_score(kind)}",
         "count": len(rows),
-        "settings": [name for name in SETTINGS if _differ(rows, name)],
+        "settings": [name for name, setting in SWEPT.items() if setting.help and _differ(rows, setting)],
         "heads": heads,
         "test": {name: value for name, value in best.items() if name.startswith("test_")},
         "baselines": info.get("baselines") or {},
@@ -57,6 +58,5 @@ def _series(epochs: dict[int, list[float]]) -> list[float | None]:
     return [sum(epochs[i]) / len(epochs[i]) if i in epochs else None for i in range(1, last + 1)]
 
 
-def _differ(rows: list[dict[str, Any]], name: str) -> bool:
-    of = [row for row in rows if row["hidden"]] if name == "dropout" else rows  # a linear probe has none
-    return len({row.get(name) for row in of}) > 1
+def _differ(rows: list[dict[str, Any]], setting: Setting) -> bool:
+    return len({row.get(setting.name) for row in rows if setting.means(row)}) > 1

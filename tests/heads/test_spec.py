@@ -57,7 +57,7 @@ def test_specs_survive_json() -> None:
         assert HeadSpec.from_dict(json.loads(json.dumps(made.to_dict()))) == made
     old = {name: value for name, value in spec.to_dict().items() if name not in ("schedule", "warmup", "class_weight")}
     assert HeadSpec.from_dict(old) == spec  # files of version 0.1
-    with pytest.raises(EmbedcacheError, match="no setting momentum"):
+    with pytest.raises(EmbedcacheError, match="unknown setting momentum; choose from hidden, lr"):
         HeadSpec.from_dict({**spec.to_dict(), "momentum": 1})
 
 
@@ -99,7 +99,7 @@ def test_values_out_of_range(settings: dict, words: str) -> None:
 
 
 def test_grid_errors() -> None:
-    with pytest.raises(EmbedcacheError, match="no setting 'depth'"):
+    with pytest.raises(EmbedcacheError, match="unknown setting 'depth'; choose from hidden, lr"):
         head_grid(depth=[1])
     with pytest.raises(EmbedcacheError, match="lr has no values"):
         head_grid(lr=[])

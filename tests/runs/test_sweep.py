@@ -117,7 +117,7 @@ def test_a_recipe_with_ranges_survives_json() -> None:
         ({"random": 5, "hidden": "0:64"}, "hidden.*linear probe"),
         ({"random": 5, "hidden": "1.5:64"}, "whole number"),
         ({"random": 5, "dropout": "0:1"}, "dropout"),
-        ({"random": 5, "seed": "0:9"}, "seed takes no range"),
+        ({"random": 5, "seed": "0:9"}, "seed cannot be a range; only hidden, lr, dropout"),
         ({"random": 5, "schedule": "up:down"}, "is no range"),
         ({"random": 1, "lr": [1e-3, -1.0]}, "lr must be above 0"),
         ({"class_weight": "some"}, "class_weight"),

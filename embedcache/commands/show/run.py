@@ -19,7 +19,8 @@ from embedcache.common.screen import (
     plural,
     print_tables,
 )
-from embedcache.report.names import BASELINES, SETTINGS, in_words, same_in_all, setting, swept
+from embedcache.heads.spec import SWEPT
+from embedcache.report.names import BASELINES, in_words, same_in_all, setting, swept
 from embedcache.runs.wording import in_words as comparison
 from embedcache.runs.wording import worth_saying
 
@@ -190,7 +191,7 @@ def _with_settings(
     after: Sequence[Sequence[str]],
 ) -> Table:
     """A table with a column for every setting; where the screen is too narrow, with one that holds all of them."""
-    table = make_score_table(*first, *(SETTINGS[key] for key in keys), *last, left=["head"])
+    table = make_score_table(*first, *(SWEPT[key].label for key in keys), *last, left=["head"])
     narrow = make_score_table(*first, "settings", *last, left=["head", "settings"], wraps="settings")
     for some, row, others in zip(before, rows, after, strict=True):
         table.add_row(*some, *(setting(key, row) for key in keys), *others)
