@@ -17,7 +17,7 @@ import numpy as np
 from embedcache.cache import frames
 from embedcache.cache import layout as lay
 from embedcache.cache.fingerprint import fingerprint, output_fingerprint
-from embedcache.cache.hdf5_reader import SIGNATURE, Hdf5, InvalidError
+from embedcache.cache.hdf5_reader import SIGNATURE, Hdf5, InvalidError, OlderFormatError
 from embedcache.cache.hdf5_structure import (
     DamagedCacheError,
     NotACacheError,
@@ -396,5 +396,10 @@ def _structure(path: Path, data: np.ndarray) -> tuple[Layout, dict[str, int], st
         return read_structure(file, data.size)
     except InvalidError as error:
         if lay.FORMAT.encode() in bytes(data[: 1 << 16]):
+            if isinstance(error, OlderFormatError):
+                raise NotACacheError(
+                    f"{path} was rewritten in HDF5's older format, which has no checksums; "
+                    f"h5repack -j 2 -k 2 {path} NEW.h5 makes a file that opens"
+                ) from None
             raise _lost(path, str(error)) from None
         raise NotACacheError(f"{path} is an HDF5 file but not an embedcache file ({error}); name another one") from None

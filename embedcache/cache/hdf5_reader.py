@@ -42,6 +42,10 @@ class InvalidError(Exception):
     """Says what is wrong with the structure; the caller knows the path."""
 
 
+class OlderFormatError(InvalidError):
+    """The format that h5repack writes unless it is told otherwise; its structure has no checksums."""
+
+
 class Attribute(NamedTuple):
     """``shape`` None: no value at all. ``raw``: the value's bytes; strings are references into a heap."""
 
@@ -90,6 +94,8 @@ class Hdf5:
         self._data, self._left = np.asarray(data).data, MOST_WORK
         self._heaps: dict[int, dict[int, tuple[int, int]]] = {}
         block = self.take(0, 48)
+        if block[:8] == SIGNATURE and block[8] in (0, 1):
+            raise OlderFormatError("it is in HDF5's older format")
         if block[:8] != SIGNATURE or block[8] not in (2, 3) or block[9:11] != b"\x08\x08" or _int(block[12:20]):
             raise InvalidError("its HDF5 structure is of another kind than embedcache writes")
         self._check_sum(block, "superblock")

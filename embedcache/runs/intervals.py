@@ -4,8 +4,8 @@ One method throughout, the jackknife: the score is computed without each row in 
 one film or author are alike), and how much it moves says how far another sample of rows would move it. A score from 0
 to 1 then has Wilson's interval at the number of independent rows that would move as much (as Korn and Graubard do for
 surveys), with Student's quantile for as many groups as there effectively are; over single rows, an accuracy has
-Wilson's interval itself. A difference has Student's interval and p value. benchmarks/runs/intervals.py measures how often
-they hold.
+Wilson's interval itself. A difference has Student's interval and p value. benchmarks/runs/intervals.py measures how
+often they hold.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Spoil caches, tables and model folders at random and see that embedcache refuses them in words, or reads them.
 
-    python tests/faults/fuzz.py --seconds 60 [--seed N] [--kinds cache,structure,table,model] [--keep FOLDER]
+    python tests/faults/fuzz.py --seconds 60 [--seed N] [--kinds bytes,structure,table,model] [--keep FOLDER]
     python tests/faults/fuzz.py --case structure:123 --keep FOLDER      one case again, in this process
 
 Cases run in worker processes under a limit of memory and of time. A fault is: a crash, a hang, an exception other than
@@ -190,7 +190,10 @@ def main() -> int:
             found = run_case(options.case, Path(scratch), options.keep)
         print(found["outcome"], f"({found['megabytes']} MB)")
         return int(found["outcome"].startswith("FAULT"))
-    names = numbered(options.kinds.split(","), options.seed, options.cases, options.seconds)
+    kinds = options.kinds.split(",")
+    if unknown := set(kinds) - set(cases.KINDS):
+        parser.error(f"no such kinds: {', '.join(unknown)}; there are {', '.join(cases.KINDS)}")
+    names = numbered(kinds, options.seed, options.cases, options.seconds)
     report = fuzz(names, options.keep, options.workers)
     print(json.dumps({**report, "faults": [fault["case"] for fault in report["faults"]]}, indent=1))
     return int(bool(report["faults"]))
