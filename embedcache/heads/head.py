@@ -15,6 +15,7 @@ from embedcache.common.display import html_table
 from embedcache.common.tensors import save_tensors
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.arrays import number, to_numpy
+from embedcache.heads.kinds import kind_of
 from embedcache.heads.schema import HEAD_VERSION, Head, check_head, head_of_today
 from embedcache.heads.spec import BRIEF, HeadSpec
 
@@ -76,16 +77,7 @@ class TrainedHead:
 
     def predict_log_proba(self, X: Any) -> np.ndarray:
         """Log-probabilities float32 [n, C]: of the classes, which exclude each other, or of each label by itself."""
-        if self.kind == "regression":
-            raise EmbedcacheError("a regression has no probabilities: predict(X) gives the values")
-        z = self.logits(X)
-        if self.kind == "multilabel":
-            return -np.logaddexp(0, -z, dtype=np.float64).astype(np.float32)
-        for start in range(0, len(z), PREDICT_ROWS):
-            part = z[start : start + PREDICT_ROWS]
-            part -= part.max(axis=1, keepdims=True)
-            part -= np.log(np.exp(part, dtype=np.float64).sum(axis=1, keepdims=True))
-        return z
+        return kind_of(self.kind).log_probabilities(self.logits(X))
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Probabilities float32 [n, C]."""
@@ -98,27 +90,18 @@ class TrainedHead:
         Multilabel: a list of each row's labels (probability above 1/2), or a 0/1 matrix [n, C] where there are none.
         Regression: float32 [n], or [n, C] for several values a row.
         """
-        z = self.logits(X)
-        if self.kind == "regression":
-            return z[:, 0] if z.shape[1] == 1 else z
-        if self.kind == "multilabel":
-            there = z > 0
-            if self.classes is None:
-                return there.astype(np.int64)
-            return [[label for label, is_ in zip(self.classes, row, strict=True) if is_] for row in there]
-        best = z.argmax(axis=1)
-        return best if self.classes is None else np.asarray(self.classes)[best]
+        return kind_of(self.kind).named(self.logits(X), self.classes)
 
     def to_torch(self) -> torch.nn.Sequential:
         """The same head as torch modules, in evaluation mode; gives log-probabilities, or a regression's values."""
         import torch
         from torch import nn
 
-        hidden, w = self.spec.hidden, self.weights
+        hidden, w, kind = self.spec.hidden, self.weights, kind_of(self.kind)
         first = [nn.Linear(self.dim, hidden), nn.ReLU(), nn.Dropout(self.spec.dropout)] if hidden else []
         last: list[nn.Module] = [nn.Linear(hidden or self.dim, len(w["b2"]))]
-        if self.kind != "regression":
-            last.append(nn.LogSoftmax(dim=1) if self.kind == "classification" else nn.LogSigmoid())
+        if kind.has_classes:
+            last.append(nn.LogSoftmax(dim=1) if kind.exclusive else nn.LogSigmoid())
         module = nn.Sequential(*first, *last)
         with torch.no_grad():
             for parameter, array in zip(module.parameters(), w.values(), strict=True):  # w1 b1 w2 b2: the same order
@@ -187,7 +170,7 @@ def _check_weights(head: TrainedHead) -> None:
         largest[name] = float(max(array.max(initial=0), -array.min(initial=0)))  # NaN stays NaN
         if not np.isfinite(largest[name]):
             raise SchemaError(f"{name} holds NaN or infinity")
-    if head.kind == "regression":
+    if not kind_of(head.kind).has_classes:
         return  # its outputs have the label's unit, however large
     inputs = 1.0
     if head.spec.hidden:
@@ -231,7 +214,7 @@ def head_html(head: TrainedHead) -> str:
 
 def head_scores(head: TrainedHead) -> dict[str, float | None]:
     """Its validation scores at its best epoch, None where there are none."""
-    if head.kind != "regression":
+    if kind_of(head.kind).has_classes:
         return {"val_loss": number(head.val_loss), "val_accuracy": number(head.val_accuracy)}
     r2 = head.history.get("val_r2", [])
     return {

@@ -12,7 +12,7 @@ from embedcache.heads.settings import Choice, ClassWeights, Pair, Whole
 from embedcache.heads.settings import Number as Numbers
 from embedcache.heads.spec import SETTINGS
 
-Kind = Literal["classification", "multilabel", "regression"]
+KindName = Literal["classification", "multilabel", "regression"]
 Score = Number | None
 HEAD_VERSION = 2  # of TrainedHead.metadata()
 
@@ -45,7 +45,7 @@ class Head(msgspec.Struct):
     task: Count
     history: dict[str, list[Score]]
     version: Annotated[int, Meta(ge=1, le=HEAD_VERSION)] = 1
-    kind: Kind = "classification"  # files of version 0.1 have none
+    kind: KindName = "classification"  # files of version 0.1 have none
 
 
 def check_head(head: Head, where: str) -> None:

@@ -17,6 +17,7 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d
 from embedcache.common.labels import Codes, Labels, unlabelled
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.head import TrainedHead
+from embedcache.heads.kinds import kind_of
 from embedcache.heads.spec import SETTINGS, HeadSpec
 from embedcache.heads.targets import Targets, class_weights
 from embedcache.heads.task import Task, View, standardize_stats
@@ -87,7 +88,7 @@ class FusedHead(BaseEstimator):
                 rows,
                 test_size=self.validation_fraction,
                 random_state=seed % 2**32,
-                stratify=targets.y if targets.kind == "classification" else None,
+                stratify=targets.y if kind_of(targets.kind).exclusive else None,
             )
             val = View(X, all_y, held_out)
         task = Task(View(X, all_y, train), val, targets.outputs, kind=targets.kind)
@@ -202,7 +203,7 @@ class FusedHeadClassifier(ClassifierMixin, FusedHead):
         if self.class_weight is None:
             return None
         if targets.classes is None:
-            return class_weights(self.class_weight, targets.y, range(targets.outputs), "multilabel")
+            return class_weights(self.class_weight, targets.y, range(targets.outputs), targets.kind)
         return compute_class_weight(self.class_weight, classes=targets.classes, y=y)
 
     def _keep(self, head: TrainedHead, targets: Targets, y: np.ndarray) -> None:
@@ -211,7 +212,7 @@ class FusedHeadClassifier(ClassifierMixin, FusedHead):
 
     @property
     def _multilabel(self) -> bool:
-        return bool(self.head_.kind == "multilabel")
+        return not kind_of(self.head_.kind).exclusive
 
     def decision_function(self, X: Any) -> np.ndarray:
         """Logits [n, C]; of two classes the second's less the first's, [n]."""

@@ -14,9 +14,9 @@ from embedcache.common.labels import Codes, Labels, LabelWarning, unlabelled
 from embedcache.common.texts import is_missing
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.arrays import to_numpy
-from embedcache.heads.kinds import KINDS
+from embedcache.heads.kinds import KINDS, kind_of
 from embedcache.heads.spec import LARGEST
-from embedcache.heads.task import View, balanced_weight
+from embedcache.heads.task import View
 
 
 @dataclass
@@ -36,9 +36,10 @@ class Targets:
 
     def more(self, y: Any, n: int, what: str = "validation") -> np.ndarray:
         """The y of other rows, in the same codes and units. Raises EmbedcacheError for labels that are not known."""
-        if self.kind == "regression":
+        kind = kind_of(self.kind)
+        if not kind.has_classes:
             return self._scaled(_values(y, n, what))
-        if self.kind == "multilabel":
+        if not kind.exclusive:
             matrix = _indicator(y, n, self.classes, what)[0]
             if matrix.shape[1] != self.outputs:
                 raise EmbedcacheError(f"the {what} y has {matrix.shape[1]} labels, but y has {self.outputs}")
@@ -62,10 +63,8 @@ def read_targets(y: Any, n: int, task: str = "auto") -> Targets:
     if not n:
         raise EmbedcacheError("there are no rows to train on")
     kind = task if task != "auto" else "multilabel" if _is_multilabel(y) else "classification"
-    if kind == "multilabel":
-        matrix, labels = _indicator(y, n, None, "training")
-        return Targets(kind, matrix, labels, matrix.shape[1])
-    if kind == "regression":
+    about = kind_of(kind)
+    if not about.has_classes:
         values = _values(y, n, "training")
         mean, std = values.mean(axis=0), values.std(axis=0)
         if not (std > 0).all():
@@ -74,6 +73,9 @@ def read_targets(y: Any, n: int, task: str = "auto") -> Targets:
         targets = Targets(kind, values, None, values.shape[1], mean, std)
         targets.y = targets._scaled(values)
         return targets
+    if not about.exclusive:
+        matrix, labels = _indicator(y, n, None, "training")
+        return Targets(kind, matrix, labels, matrix.shape[1])
     labels = _labels(y, n)
     classes, codes = np.unique(labels, return_inverse=True)
     if len(classes) < 2:
@@ -135,9 +137,7 @@ def class_weights(
     if isinstance(wanted, str):
         if wanted != "balanced":
             raise EmbedcacheError(f"class_weight must be none, balanced or weights, not {wanted!r}")
-        if kind == "regression":
-            raise EmbedcacheError("regression has no classes: leave out class_weight")
-        return balanced_weight(y, len(classes), kind)
+        return kind_of(kind).balanced_weight(y, len(classes))
     if isinstance(wanted, dict):
         unknown = [label for label in wanted if label not in list(classes)]
         if unknown:

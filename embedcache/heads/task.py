@@ -11,7 +11,7 @@ import numpy as np
 
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.arrays import as_matrix, finite
-from embedcache.heads.kinds import KINDS
+from embedcache.heads.kinds import kind_of
 from embedcache.heads.memory import WeightRoom, fitting_threads
 from embedcache.heads.settings import whole_number
 from embedcache.heads.spec import SETTINGS, HeadSpec
@@ -143,7 +143,7 @@ def check_bank(tasks: Sequence[Task], heads: Sequence[tuple[HeadSpec, int]]) -> 
             raise EmbedcacheError(f"a head names task {task}, but there are {len(tasks)}")
     checked = [_check_task(task) for task in tasks]
     for spec, task in heads:
-        if checked[task].kind == "regression":
+        if not kind_of(checked[task].kind).has_classes:
             _check_for_numbers(spec)
     _check_finite([view for task in checked for view in (task.train, task.val) if view is not None])
     return checked
@@ -157,10 +157,9 @@ def _check_for_numbers(spec: HeadSpec) -> None:
 
 
 def _check_task(task: Task) -> Task:
-    if task.kind not in KINDS:
-        raise EmbedcacheError(f"a task must be {', '.join(KINDS[:-1])} or {KINDS[-1]}, not {task.kind!r}")
-    if task.classes < 2 and task.kind == "classification":
-        raise EmbedcacheError(f"there is {task.classes} class to learn: a head needs at least two")
+    kind = kind_of(task.kind)
+    if task.classes < kind.fewest:
+        raise EmbedcacheError(f"there is {task.classes} {kind.output} to learn: a head needs at least {kind.fewest}")
     train = _check_view(task.train, task, "train")
     if not len(train.rows):
         raise EmbedcacheError("there are no rows to train on")
@@ -174,42 +173,31 @@ def _check_task(task: Task) -> Task:
     class_weight = _vector("class_weight", task.class_weight, task.classes)
     if class_weight is not None and not (class_weight > 0).all():
         raise EmbedcacheError("every class weight must be above 0")
-    if class_weight is not None and task.kind == "regression":
-        raise EmbedcacheError("regression has no classes: leave out class_weight")
+    if class_weight is not None and not kind.has_classes:
+        raise EmbedcacheError(f"{kind.name} has no classes: leave out class_weight")
     return replace(task, train=train, val=val, mean=mean, inv_std=inv_std, class_weight=class_weight)
 
 
 def _check_view(view: View, task: Task, what: str) -> View:
     x = as_matrix(view.x, f"the {what} X")
-    classification = task.kind == "classification"
-    y = np.ascontiguousarray(view.y, np.int32 if classification else np.float32)
+    kind = kind_of(task.kind)
+    y: np.ndarray = np.ascontiguousarray(view.y, kind.dtype)
     rows = np.ascontiguousarray(view.rows, np.int64)
     if len(y) != len(x):
         raise EmbedcacheError(f"the {what} X has {len(x)} rows, but y has {len(y)} labels")
-    if y.shape[1:] != (() if classification else (task.classes,)):
-        wanted = "one class a row" if classification else f"{task.classes} columns"
+    if y.shape[1:] != kind.shape(task.classes):
+        wanted = f"{task.classes} columns" if kind.shape(task.classes) else f"one {kind.output} a row"
         raise EmbedcacheError(f"the {what} y of a {task.kind} task must have {wanted}, not shape {list(y.shape)}")
     if rows.ndim != 1 or len(rows) >= 2**32:
         raise EmbedcacheError(f"the {what} rows must be a list of fewer than 2^32 row numbers")
     if len(rows) and (rows.min() < 0 or rows.max() >= len(x)):
         raise EmbedcacheError(f"a {what} row number is outside 0..{len(x) - 1}")
-    wrong = _wrong_targets(y[rows], task)
+    wrong = kind.wrong(y[rows], task.classes)
     if wrong.any():
         row = int(rows[wrong.argmax()])
-        why = {
-            "classification": f"class {y[row]}, outside 0..{task.classes - 1}",
-            "multilabel": "a label that is neither 0 nor 1",
-            "regression": "a target that is NaN or infinite",
-        }
-        raise EmbedcacheError(f"row {row} of the {what} data has {why[task.kind]}")
+        why = kind.unfit.format(y=y[row], last=task.classes - 1)
+        raise EmbedcacheError(f"row {row} of the {what} data has {why}")
     return View(x, y, rows)
-
-
-def _wrong_targets(y: np.ndarray, task: Task) -> np.ndarray:
-    """bool [n]: rows that cannot be learnt."""
-    if task.kind == "classification":
-        return (y < 0) | (y >= task.classes)
-    return ~(np.isfinite(y) if task.kind == "regression" else (y == 0) | (y == 1)).all(axis=1)
 
 
 def training_weight(spec: HeadSpec, task: Task) -> np.ndarray | None:
@@ -219,7 +207,7 @@ def training_weight(spec: HeadSpec, task: Task) -> np.ndarray | None:
     if spec.class_weight == "none":
         return None
     if spec.class_weight == "balanced":
-        return balanced_weight(task.train.y[task.train.rows], task.classes, task.kind)
+        return kind_of(task.kind).balanced_weight(task.train.y[task.train.rows], task.classes)
     return _vector("class_weight", np.asarray(spec.class_weight), task.classes)
 
 
@@ -230,29 +218,8 @@ def start_bias(spec: HeadSpec, task: Task) -> np.ndarray:
     label's. Regression: 0. A class without rows counts as half a row. Inputs have a hundred times the bias's number,
     and AdamW moves each as fast: from 0, unequal classes are learnt by the inputs first, which early stopping keeps.
     """
-    if task.kind == "regression":
-        return np.zeros(task.classes, np.float32)
     y, weight = task.train.y[task.train.rows], training_weight(spec, task)
-    weight = np.ones(task.classes) if weight is None else weight.astype(np.float64)
-    if task.kind == "multilabel":
-        there = np.clip(y.sum(axis=0, dtype=np.float64), 0.5, max(0.5, len(y) - 0.5))
-        return np.log(weight * there / np.maximum(len(y) - there, 0.5)).astype(np.float32)
-    known = y[(y >= 0) & (y < task.classes)]  # of others the library says where they are
-    rows = weight * np.maximum(np.bincount(known, minlength=task.classes), 0.5)
-    return np.log(rows / rows.sum()).astype(np.float32)
-
-
-def balanced_weight(y: np.ndarray, classes: int, kind: str) -> np.ndarray:
-    """float32 [classes] of targets as a View has them.
-
-    Classification: n / (classes * count), as scikit-learn. Multilabel: rows without the label over rows with it, as
-    the documentation of torch.nn.BCEWithLogitsLoss suggests for pos_weight. A class without rows counts as with one.
-    """
-    if kind == "multilabel":
-        present = np.maximum(y.sum(axis=0, dtype=np.float64), 1)
-        return (np.maximum(len(y) - present, 1) / present).astype(np.float32)
-    counts = np.bincount(y, minlength=classes)
-    return (counts.sum() / (classes * np.maximum(counts, 1))).astype(np.float32)
+    return kind_of(task.kind).start_bias(y, weight, task.classes)
 
 
 def _vector(name: str, values: np.ndarray | None, size: int) -> np.ndarray | None:

@@ -19,6 +19,7 @@ from embedcache.errors import EmbedcacheError
 from embedcache.heads.arrays import as_matrix, number
 from embedcache.heads.engine import Engine, EngineWarning, NativeUnavailableError
 from embedcache.heads.head import TrainedHead, head_scores
+from embedcache.heads.kinds import kind_of
 from embedcache.heads.settings import Pair, Whole
 from embedcache.heads.spec import BRIEF, SETTINGS, HeadSpec, head_grid
 from embedcache.heads.targets import class_weights, known_labels, read_targets, tell_left_out
@@ -172,7 +173,7 @@ def train_bank(
 def _history(task: Task, outcome: Outcome) -> dict[str, np.ndarray]:
     history = {name: getattr(outcome, name) for name in HISTORY if name != "val_r2"}
     history["val_r2"] = np.full_like(outcome.val_loss, np.nan)
-    if task.kind == "regression" and task.val is not None:
+    if kind_of(task.kind).main == "r2" and task.val is not None:
         y = task.val.y[task.val.rows].astype(np.float64)
         spread = float(((y - y.mean(axis=0)) ** 2).mean())
         history["val_r2"] = 1.0 - outcome.val_loss / spread if spread else history["val_r2"]

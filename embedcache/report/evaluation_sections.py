@@ -8,6 +8,7 @@ import numpy as np
 
 from embedcache.common.label_names import visible
 from embedcache.common.screen import number
+from embedcache.heads.kinds import kind_of
 from embedcache.report import plots
 from embedcache.report.blocks import Figure, Matrix, Row, Section, Table, Words, count
 from embedcache.runs.column import ColumnReport
@@ -24,21 +25,25 @@ def evaluation_sections(report: ColumnReport, info: dict[str, Any], rows: dict[s
     sides = [side for side in ("test", "val") if report.evaluation[side]]
     if not sides:
         return []
-    if report.kind == "regression":
+    kind = kind_of(report.kind)
+    if not kind.has_classes:
         return [Section("Predicted and true", "values", _values(report, info, rows, prefix))]
     first = sides[0]
-    which = {"multilabel": ("Labels", "labels"), "classification": ("Classes", "classes")}[report.kind]
     blocks: list[Any] = []
     for side in sides if report.split.get("folds") else [first]:  # out of fold there are more rows than in the test
         blocks += [*_per_class(report, side, rows), *_confusion(report, side, rows, f"{prefix}{side}-")]
     blocks += _thresholds(info, rows)
-    return [Section(*which, blocks), Section("Calibration", "calibration", _calibration(report, first, rows, prefix))]
+    return [
+        Section(kind.outputs.capitalize(), kind.outputs, blocks),
+        Section("Calibration", "calibration", _calibration(report, first, rows, prefix)),
+    ]
 
 
 def _per_class(report: ColumnReport, side: str, rows: dict[str, str]) -> list[Any]:
     evaluation = report.evaluation[side]
     assert evaluation is not None
-    title = "label" if report.kind == "multilabel" else "class"
+    kind = kind_of(report.kind)
+    title = kind.output
     numbered = list(enumerate(evaluation["per_class"], 1))
     which = ""
     if len(numbered) > LISTED:
@@ -52,7 +57,7 @@ def _per_class(report: ColumnReport, side: str, rows: dict[str, str]) -> list[An
         for i, one in numbered
     ]
     overall = [f"{rows[side]}: accuracy {number(evaluation['accuracy'])}", f"macro F1 {number(evaluation['macro_f1'])}"]
-    if report.kind == "multilabel":
+    if not kind.exclusive:
         overall[0] = f"{rows[side]}: rows with every label right {number(evaluation['accuracy'])}"
         overall.append(f"micro F1 {number(evaluation.get('micro_f1'))}")
     caption = f"The chosen head on {evaluation['rows']:,} {rows[side]}{which}"

@@ -5,15 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from embedcache.common.label_names import visible
+from embedcache.heads.kinds import kind_of
 
 
 def mistake_item(kind: str, one: dict[str, Any]) -> tuple[list[str], str, str | None]:
     """Its line in parts (labels, and words between them), where it stands and what else is known, the text."""
     where = f"row {one['row']:,}" + (f", id {one['id']}" if one["id"] is not None else "")
-    if kind == "regression":
+    about = kind_of(kind)
+    if not about.has_classes:
         error = one["predicted"] - one["label"]
         return ["", f"{one['label']:.6g}, predicted {one['predicted']:.6g} ({error:+.4g})"], where, one["text"]
-    if kind == "multilabel":
+    if not about.exclusive:
         said = "has it" if one["about"] in one["label"] else "has it not"
         line = [one["about"], f": {said}, probability {one['probability']:.3f}"]
         both = (", ".join(one[key]) or "none" for key in ("label", "predicted"))

@@ -8,6 +8,7 @@ import numpy as np
 
 from embedcache.common.label_names import visible
 from embedcache.common.screen import number, plural
+from embedcache.heads.kinds import kind_of
 from embedcache.heads.spec import SWEPT
 from embedcache.report import plots
 from embedcache.report.audit_section import audit_section
@@ -151,9 +152,9 @@ class _Column:
 
     def data(self) -> list[Any]:
         split, info, report = self.report.split, self.info, self.report
-        what = {"classification": "classes", "multilabel": "labels"}.get(report.kind)
+        kind = kind_of(report.kind)
         pairs = [("Label column", report.label), ("Task", report.kind)]
-        pairs += [(what.capitalize(), count(len(report.classes)))] if what else []
+        pairs += [(kind.outputs.capitalize(), count(len(report.classes)))] if kind.has_classes else []
         pairs += [
             ("Vectors", f"{info['pooling']} pooling, layer {info['layer']}, {info['dim']:,} wide, {info['dtype']}")
         ]
@@ -181,7 +182,8 @@ class _Column:
         targets = {side: one for side, one in self.info.get("targets", {}).items() if one.get("rows")}
         if not targets:
             return []
-        if self.report.kind == "regression":
+        kind = kind_of(self.report.kind)
+        if not kind.has_classes:
             keys = ("rows", "mean", "std", "min", "median", "max")
             rows = [
                 [side, count(one["rows"]), *(f"{one[key]:.6g}" for key in keys[1:])] for side, one in targets.items()
@@ -196,7 +198,7 @@ class _Column:
             for c in order
         ]
         which = f"; the {COUNTED} commonest of {len(classes):,}" if len(classes) > COUNTED else ""
-        title = "label" if self.report.kind == "multilabel" else "class"
+        title = kind.output
         return [Table(f"Rows of each {title}{which}", (title, *targets, "share of train"), rows)]
 
     def baselines(self) -> list[Any]:
@@ -380,7 +382,7 @@ class _Column:
     def _mistakes_are(self, side: str, n: int) -> str:
         if not n:
             return f"Not one of the {self.rows[side]} is wrong."
-        if self.report.kind == "regression":
+        if not kind_of(self.report.kind).has_classes:
             return f"The {n} largest errors among the {self.rows[side]}, each text once:"
         how = "the head that did not train on it" if side == "val" and self.folds else "the chosen head"
         return (

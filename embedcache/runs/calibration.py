@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from embedcache.heads.kinds import kind_of
+
 BINS = 15
 WIDEST_TEMPERATURE = 20.0  # temperatures are sought from 1/20 to 20
 
@@ -50,7 +52,7 @@ class Calibration:
 def measure_calibration(y: np.ndarray, outputs: np.ndarray, kind: str, temperature: float = 1.0) -> Calibration:
     """Of the outputs divided by a temperature; n > 0 rows."""
     proba = probabilities(outputs, kind, temperature)
-    if kind == "multilabel":
+    if not kind_of(kind).exclusive:
         confidence, right = np.maximum(proba, 1 - proba).ravel(), ((outputs > 0) == (y > 0)).ravel()
         brier = ((proba - y) ** 2).mean(dtype=np.float64)
     else:
@@ -99,13 +101,7 @@ def calibration_error(bins: list[Bin]) -> float:
 
 def probabilities(outputs: np.ndarray, kind: str, temperature: float = 1.0) -> np.ndarray:
     """Of the outputs divided by a temperature, in the dtype of the outputs."""
-    scaled = outputs / outputs.dtype.type(temperature)
-    if kind == "multilabel":
-        from scipy.special import expit  # importing it takes a fifth of a second, which a cold prediction would feel
-
-        return np.asarray(expit(scaled))
-    shares = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-    return np.asarray(shares / shares.sum(axis=1, keepdims=True))
+    return kind_of(kind).probabilities(outputs / outputs.dtype.type(temperature))
 
 
 def negative_log_likelihood(y: np.ndarray, outputs: np.ndarray, kind: str, temperature: float = 1.0) -> float:
@@ -113,7 +109,7 @@ def negative_log_likelihood(y: np.ndarray, outputs: np.ndarray, kind: str, tempe
     from scipy.special import logsumexp
 
     scaled = outputs / outputs.dtype.type(temperature)
-    if kind == "multilabel":
+    if not kind_of(kind).exclusive:
         return float((np.logaddexp(0, scaled) - scaled * y).mean(dtype=np.float64))
     return float((logsumexp(scaled, axis=1) - scaled[np.arange(len(y)), y]).mean(dtype=np.float64))
 
@@ -127,7 +123,8 @@ def fit_temperature(y: np.ndarray, outputs: np.ndarray, kind: str) -> float | No
     from scipy.optimize import brentq
 
     rows = np.arange(len(y))
-    if kind == "multilabel":
+    exclusive = kind_of(kind).exclusive
+    if not exclusive:
         centred, reached = outputs, (outputs * y).mean(dtype=np.float64)
     else:
         centred = outputs - outputs.max(axis=1, keepdims=True)
@@ -136,7 +133,7 @@ def fit_temperature(y: np.ndarray, outputs: np.ndarray, kind: str) -> float | No
     def slope(log_temperature: float) -> float:
         proba = probabilities(centred, kind, np.exp(log_temperature))
         expected = np.einsum("nc,nc->", proba, centred, dtype=np.float64)
-        return float(expected / (centred.size if kind == "multilabel" else len(y)) - reached)
+        return float(expected / (len(y) if exclusive else centred.size) - reached)
 
     limit = np.log(WIDEST_TEMPERATURE)
     if not slope(-limit) > 0 > slope(limit):

@@ -14,14 +14,14 @@ from embedcache.common.times import Times
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.arrays import number
 from embedcache.heads.head import TrainedHead
-from embedcache.heads.kinds import Tasks, task_of
+from embedcache.heads.kinds import Tasks, kind_of, task_of
 from embedcache.heads.spec import HeadSpec
 from embedcache.heads.task import Task
 from embedcache.runs.baselines import Baseline, Rows, run_baselines
 from embedcache.runs.comparisons import compare, compared_by
 from embedcache.runs.data import check_vectors, load_data, make_task
 from embedcache.runs.leaderboard import Entry, make_leaderboard, predict_rows, seed_spread
-from embedcache.runs.metrics import MEASURED, Evaluation, decide, evaluate, main_score
+from embedcache.runs.metrics import Evaluation, decide, evaluate
 from embedcache.runs.mistakes import Judged, describe_targets, find_mistakes, find_thresholds, value_pairs
 from embedcache.runs.notes import column_notes
 from embedcache.runs.predictions import Predictions
@@ -103,7 +103,7 @@ class Column:
     @property
     def choose(self) -> str:
         """What chooses among this column's heads: the loss where the choice is for columns of another kind."""
-        return self.plan.choose if self.plan.choose in MEASURED[self.kind] else "loss"
+        return self.plan.choose if self.plan.choose in kind_of(self.kind).choices else "loss"
 
     @property
     def compared_by(self) -> str:
@@ -114,7 +114,7 @@ class Column:
         return make_task(self.data, side, self.plan.settings.standardize, self.plan.class_weight)
 
     def _folds(self) -> list[Split]:
-        codes, classes = np.full_like(self.data.codes, -1), self.kind == "classification"
+        codes, classes = np.full_like(self.data.codes, -1), kind_of(self.kind).exclusive
         codes[self.split.train] = self.data.codes[self.split.train]
         return make_folds(codes, self.cache.hashes, self.data.keys, folds=self.plan.folds or 0, stratify=classes)
 
@@ -210,9 +210,10 @@ class Column:
         found["mistakes"] = {
             side: find_mistakes(one, data.classes, data.kind, self.cache.hashes) for side, one in judged.items()
         }
-        if data.kind == "regression":
+        kind = kind_of(data.kind)
+        if not kind.has_classes:
             found["pairs"] = {side: value_pairs(one) for side, one in judged.items()}
-        if data.kind == "multilabel" and "val" in judged:
+        elif not kind.exclusive and "val" in judged:
             found["thresholds"] = find_thresholds(judged["val"], judged.get("test"), data.classes)
         return found
 
@@ -253,16 +254,17 @@ class Column:
     def _best_report(
         self, winner: Entry, best: TrainedHead, val: Evaluation | None, test: Evaluation | None
     ) -> dict[str, Any]:
-        main = main_score(self.kind)
+        kind = kind_of(self.kind)
+        main = kind.main
         scores: dict[str, Any] = dict.fromkeys(("val_loss", "val_accuracy", "val_macro_f1", "test_accuracy"))
         scores |= {"val_loss": number(winner.scores["val_loss"]), f"val_{main}": number(winner.scores[f"val_{main}"])}
         scores |= {f"test_{main}": test and number(test.scores[main])}
-        for name in MEASURED[self.kind]:
+        for name in kind.measured:
             interval = test.intervals[name] if test else None
             scores[f"test_{name}_interval"] = None if interval is None else list(interval)
         groups = self._groups(self.split.test)
         scores["test_groups"] = None if groups is None else len(np.unique(groups))
-        if self.kind == "regression":
+        if not kind.has_classes:
             scores |= {"val_rmse": val and val.scores["rmse"], "test_rmse": test and test.scores["rmse"]}
         else:
             scores["val_macro_f1"] = number(winner.scores["val_macro_f1"])

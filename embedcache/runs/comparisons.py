@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from embedcache.heads.kinds import kind_of
 from embedcache.runs.baselines import Baseline
 from embedcache.runs.intervals import score_difference
-from embedcache.runs.metrics import MEASURED
 
 
 def compared_by(kind: str, choose: str, balanced: bool) -> str:
@@ -17,8 +17,9 @@ def compared_by(kind: str, choose: str, balanced: bool) -> str:
 
     Where the loss chooses, that is the score nearest to it: macro F1 if the loss weighs the classes, else accuracy.
     """
-    if kind == "regression":
-        return "r2"
+    about = kind_of(kind)
+    if not about.has_classes:
+        return about.main
     return "macro_f1" if choose == "macro_f1" or (choose == "loss" and balanced) else "accuracy"
 
 
@@ -38,5 +39,5 @@ def compare(
         {"with": name, "side": side, **score_difference(metric, y, predicted, one.predicted[side], groups).to_dict()}
         for name, one in baselines.items()
         if side in one.predicted
-        for metric in MEASURED[kind]
+        for metric in kind_of(kind).measured
     ]

@@ -13,7 +13,7 @@ from embedcache.cache.labels import label_counts, unlabelled
 from embedcache.cache.strings import first_rows, hash_texts
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.arrays import finite
-from embedcache.heads.kinds import read_tasks, task_of
+from embedcache.heads.kinds import kind_of, read_tasks, task_of
 from embedcache.heads.targets import class_weights
 from embedcache.heads.task import CHUNK_ROWS, Task, View, standardize_stats
 from embedcache.runs.split import Split
@@ -52,15 +52,15 @@ class Data:
     @property
     def labelled(self) -> np.ndarray:
         """bool [N]: the rows that can be learnt from."""
-        first = self.y if self.y.ndim == 1 else self.y[:, 0]
-        return np.asarray(~np.isnan(first) if self.kind == "regression" else first >= 0)
+        return kind_of(self.kind).labelled(self.y)
 
     @cached_property
     def codes(self) -> np.ndarray:
         """int [N]: the same number for the same target, -1 without one; of a classification the class codes."""
-        if self.kind == "classification":
+        kind = kind_of(self.kind)
+        if kind.exclusive:
             return self.y
-        targets = np.packbits(self.y > 0, axis=1) if self.kind == "multilabel" else self.y
+        targets = np.packbits(self.y > 0, axis=1) if kind.has_classes else self.y
         codes = first_rows(hash_texts([target.tobytes() for target in targets]))
         codes[~self.labelled] = -1
         return codes
@@ -107,7 +107,7 @@ def make_task(data: Data, side: Split, standardize: bool, class_weight: str) -> 
     mean, inv_std = standardize_stats(data.x, side.train) if standardize else (None, None)
     weight = class_weights(class_weight, data.y[side.train], data.classes, data.kind)
     y, target_mean, target_std = data.y, None, None
-    if data.kind == "regression":
+    if not kind_of(data.kind).has_classes:
         values = y[side.train].astype(np.float64)
         target_mean, target_std = values.mean(axis=0), values.std(axis=0)
         if not target_std > 0:

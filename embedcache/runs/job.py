@@ -23,7 +23,7 @@ from embedcache.common.reading import Reading
 from embedcache.common.times import Times
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.head import TrainedHead
-from embedcache.heads.kinds import Tasks, columns_of, read_tasks, spelled, task_of
+from embedcache.heads.kinds import Tasks, columns_of, kind_of, read_tasks, spelled, task_of
 from embedcache.heads.spec import SWEPT
 from embedcache.runs.automatic import Automatic, settle
 from embedcache.runs.column import CHOICES, Column, ColumnReport, Plan
@@ -163,7 +163,7 @@ def train_head(
                     [_units(opened, one) for one in data],
                     folds=folds,
                     early_stop=early_stop,
-                    regression=all(one.kind == "regression" for one in data),
+                    regression=not any(kind_of(one.kind).has_classes for one in data),
                 )
             settings, folds, said = settled.settings, settled.folds, settled.said
             plan = Plan(recipe, settings, settings.specs(), tasks, pooling, layer, group, folds, dealing, chosen, said)
@@ -203,9 +203,10 @@ def _check_settings(
 def _check_choice(columns: Sequence[Column], choose: str, chosen: str) -> None:
     """What chooses must be a score of one column; the loss chooses for others."""
     if all(column.choose != chosen for column in columns):
-        what = "a regression" if columns[0].kind == "regression" else "classes"
-        use = "loss or r2" if columns[0].kind == "regression" else "loss, accuracy or macro-f1"
-        raise EmbedcacheError(f"--choose {choose}: column {columns[0].label!r} is {what}; use {use}")
+        kind = kind_of(columns[0].kind)
+        *first, last = (name.replace("_", "-") for name in kind.choices)
+        use = f"{', '.join(first)} or {last}"
+        raise EmbedcacheError(f"--choose {choose}: column {columns[0].label!r} holds {kind.outputs}; use {use}")
 
 
 def _labels(cache: Cache, label: str | Sequence[str] | None, run: str | Path, tasks: Tasks) -> list[str]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from embedcache.heads.arrays import number
 from embedcache.heads.head import TrainedHead
+from embedcache.heads.kinds import kind_of
 from embedcache.heads.spec import SETTINGS, HeadSpec
 from embedcache.heads.task import Task, View
 from embedcache.heads.train import HISTORY
@@ -75,10 +76,10 @@ class Entry:
         """Of leaderboard.csv and of the report; None where there is no number."""
         settings = {name: value for name, value in self.spec.to_dict().items() if SETTINGS[name].column}
         row = {"rank": rank, "name": self.name, **settings}
-        names = ("val_loss", "val_r2") if self.kind == "regression" else ("val_loss", "val_accuracy", "val_macro_f1")
-        row |= {name: number(self.scores[name]) for name in names}
+        kind = kind_of(self.kind)
+        row |= {f"val_{name}": number(self.scores[f"val_{name}"]) for name in ("loss", *kind.shown)}
         found = self.evaluation
-        if self.kind == "regression":
+        if not kind.has_classes:
             row |= {f"val_{name}": found and number(found.scores[name]) for name in ("rmse", "mae", "spearman")}
         else:
             row["val_ece"] = found and found.calibration and found.calibration.ece
@@ -266,7 +267,7 @@ def _evaluate(entries: Sequence[Entry], tasks: Sequence[Task]) -> None:
         for i, entry in enumerate(group):
             outputs = np.concatenate([part[i] for part in parts])
             names = entry.heads[0].classes or [str(c) for c in range(classes)]
-            temperature = None if entry.kind == "regression" else fit_temperature(y, outputs, entry.kind)
+            temperature = fit_temperature(y, outputs, entry.kind) if kind_of(entry.kind).has_classes else None
             entry.evaluation = evaluate(y, outputs, names, entry.kind, temperature=temperature)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from embedcache.heads.kinds import kind_of
 from embedcache.runs.calibration import probabilities
 
 MISTAKES = 25  # of each side
@@ -141,7 +142,7 @@ def describe_targets(y: np.ndarray, kind: str) -> dict[str, Any]:
     """What rows hold (y as Data has it, of these rows): "counts" of each class or label, or a regression's values."""
     if not len(y):
         return {"rows": 0}
-    if kind == "regression":
+    if not kind_of(kind).has_classes:
         values = y[:, 0].astype(np.float64)
         about = {name: float(getattr(values, name)()) for name in ("mean", "std", "min", "max")}
         return {"rows": len(y), **about, "median": float(np.median(values))}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from embedcache.heads.kinds import columns_of
+from embedcache.heads.kinds import columns_of, kind_of
 from embedcache.runs.leaderboard import Entry
 from embedcache.runs.metrics import decide
 from embedcache.runs.mistakes import Judged
@@ -22,10 +22,11 @@ def column_notes(
     column: Column, entries: Sequence[Entry], report: ColumnReport, judged: dict[str, Judged]
 ) -> list[str]:
     """Of one label column."""
-    classes = [] if column.kind == "regression" else column.data.classes
+    kind = kind_of(column.kind)
+    classes = column.data.classes if kind.has_classes else []
     split, notes = column.split, []
     if split.unlabelled:
-        what = "number" if column.kind == "regression" else "label"
+        what = "label" if kind.has_classes else "number"
         notes.append(f"rows left out, because they have no {what} in {column.label!r}: {split.unlabelled:,}")
     notes += split_notes(split, column.data.y, classes)
     notes += _sides(column, classes)

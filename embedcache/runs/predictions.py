@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from embedcache.errors import EmbedcacheError
+from embedcache.heads.kinds import kind_of
 from embedcache.runs.calibration import probabilities
 from embedcache.runs.split import SIDES
 
@@ -77,11 +78,10 @@ class Predictions:
         columns += [(GROUPS, pa.string())] if self.groups is not None else []
         columns += [("side", pa.string()), ("fold", pa.int32())]
         columns += [("label", label[self.kind]), ("predicted", label[self.kind])]
-        if self.kind == "classification":
-            columns.append(("probability", pa.float32()))
-        if self.kind == "multilabel":
-            columns.append(("probability", pa.list_(pa.float32())))
-        if self.kind != "regression" and len(self.rows) * len(self.classes) <= MOST_VALUES:
+        kind = kind_of(self.kind)
+        if kind.has_classes:
+            columns.append(("probability", pa.float32() if kind.exclusive else pa.list_(pa.float32())))
+        if kind.has_classes and len(self.rows) * len(self.classes) <= MOST_VALUES:
             every = [("probabilities", pa.list_(pa.float32()))]
             columns += every if self._listed else [(f"p:{_text(name)}", pa.float32()) for name in self.classes]
         about = {"version": VERSION, "kind": self.kind, "classes": [_text(name) for name in self.classes]}
@@ -103,14 +103,14 @@ class Predictions:
         yield pa.array(np.array([*SIDES, ""])[self.side[part]])
         fold = self.fold[place[there]]
         yield _spread(pa.array(fold, pa.int32(), mask=fold < 0), there, pa.int32())
-        y = self.y[part]
-        if self.kind == "regression":
+        y, kind = self.y[part], kind_of(self.kind)
+        if not kind.has_classes:
             yield pa.array(y[:, 0], pa.float32(), mask=np.isnan(y[:, 0]))
             yield _spread(outputs[:, 0].astype(np.float32), there, pa.float32())
             return
         names = np.array([_text(name) for name in self.classes], object)
         proba = probabilities(outputs, self.kind).astype(np.float32)
-        if self.kind == "classification":
+        if kind.exclusive:
             guess = proba.argmax(axis=1)
             yield pa.array(names[y], pa.string(), mask=y < 0)
             yield _spread(names[guess], there, pa.string())

@@ -15,7 +15,8 @@ from msgspec import UNSET, Meta, UnsetType
 from embedcache.common.checked import Count, Digest, Interval, Number, Positive, SchemaError, Share, conform
 from embedcache.common.encoder_schema import Identity
 from embedcache.errors import EmbedcacheError
-from embedcache.heads.schema import Head, Kind, Score, Spec, check_head
+from embedcache.heads.kinds import Kind, kind_of
+from embedcache.heads.schema import Head, KindName, Score, Spec, check_head
 from embedcache.runs.schema_split import Comparison, Metric, Split
 
 Width = Annotated[int, Meta(ge=1, le=2**24)]
@@ -58,7 +59,7 @@ class Confusion(msgspec.Struct):
 class Evaluation(msgspec.Struct):
     """metrics.Evaluation.to_dict(); its other scores are numbers, too: see ``_scores``."""
 
-    kind: Kind
+    kind: KindName
     rows: Annotated[int, Meta(ge=1)]
     per_class: list[ClassScores] | Optional = UNSET
     confusion_matrix: list[list[Count]] | Optional | None = UNSET
@@ -185,7 +186,7 @@ class Info(msgspec.Struct):
     dim: Width
     files: dict[str, Digest]
     heads: dict[str, Head]
-    kind: Kind | Optional = UNSET
+    kind: KindName | Optional = UNSET
     label: str | Optional = UNSET
     dtype: Literal["float16", "float32"] | Optional = UNSET
     pooling: Literal["cls", "mean"] | Optional = UNSET  # those that the encoder knows
@@ -260,7 +261,7 @@ def _check_evaluation(one: dict[str, Any], classes: list[str], where: str) -> No
         conform(one.get(name), SCORE, f"{where}.{name}")
     for name in (name for name in one if name.endswith("_interval")):
         conform(one[name], INTERVAL, f"{where}.{name}")
-    if found.kind == "regression":
+    if not kind_of(found.kind).has_classes:
         return
     if found.per_class is UNSET or found.calibration is UNSET or found.calibration is None:
         raise SchemaError(f"{where} lacks per_class or calibration")
@@ -281,11 +282,16 @@ def _check_mistakes(info: Mapping[str, Any], found: Info) -> None:
             conform(some, list[kind], f"mistakes.{side}")  # type: ignore[valid-type]
 
 
+def _kind(found: Info) -> Kind:
+    """Runs of the first versions have none: they are classifications."""
+    return kind_of("classification" if found.kind is UNSET else found.kind)
+
+
 def _check_targets(found: Info) -> None:
     """Of each side with rows: how many of each class, or how the values are spread."""
     if not isinstance(found.targets, dict) or not found.targets:
         return
-    values = ("mean", "std", "min", "max", "median") if found.kind == "regression" else ("counts",)
+    values = ("counts",) if _kind(found).has_classes else ("mean", "std", "min", "max", "median")
     if "train" not in found.targets or not found.targets["train"].rows:
         raise SchemaError("targets has no training rows")
     for side, about in found.targets.items():
@@ -304,7 +310,7 @@ def _check_folds(info: Mapping[str, Any], found: Info) -> None:
     for name in names:
         if name not in found.heads:
             raise SchemaError(f"best.name is {found.best.name!r}, but heads has no {name!r}")
-        main = "val_r2" if found.kind == "regression" else "val_accuracy"
+        main = f"val_{_kind(found).main}"
         history = found.heads[name].history
         if (history or folds) and {"train_loss", "val_loss", main} - set(history):
             raise SchemaError(f"heads[{name!r}].history lacks train_loss, val_loss or {main}")

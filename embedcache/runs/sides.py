@@ -10,6 +10,7 @@ import numpy as np
 
 from embedcache.cache import Cache
 from embedcache.errors import EmbedcacheError
+from embedcache.heads.kinds import kind_of
 from embedcache.runs.data import Data
 from embedcache.runs.folder import PREDICTIONS, Run, load_run, require_keys
 from embedcache.runs.predictions import StoredSides, read_sides
@@ -80,7 +81,7 @@ def deal(cache: Cache, data: Data, dealing: Dealing, val: float, test: float) ->
 
     val, test: shares. Raises EmbedcacheError for a column or run that cannot do, or sides without enough rows.
     """
-    stratify = data.kind == "classification"
+    stratify = kind_of(data.kind).exclusive
     if dealing.article and stratify:
         return article_split(data.codes, cache.hashes), _about("article", SEED, 0.2, 0.0)
     if dealing.column is not None:
@@ -194,7 +195,7 @@ def _stored(cache: Cache, run: Run, option: str) -> np.ndarray:
 
 
 def _labelled(cache: Cache, data: Data) -> Labelled:
-    return labelled_rows(data.codes, cache.hashes, data.keys, data.kind == "classification")
+    return labelled_rows(data.codes, cache.hashes, data.keys, kind_of(data.kind).exclusive)
 
 
 def _keys(cache: Cache, data: Data) -> np.ndarray:
@@ -208,7 +209,7 @@ def _finish(labelled: Labelled, side: np.ndarray, notes: Sequence[str], data: Da
     split.notes = list(notes)
     if len(split.train) == 0:
         raise EmbedcacheError("no rows are left to train on: give the training rows labels, or another split")
-    check_train(split, data.codes, data.kind == "classification")
+    check_train(split, data.codes, kind_of(data.kind).exclusive)
     return split
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from embedcache.cache import Cache
+from embedcache.heads.kinds import kind_of
 from embedcache.runs.data import load_data
 from embedcache.runs.folder import Run
 from embedcache.runs.split import (
@@ -37,7 +38,7 @@ def sides_before(cache: Cache, run: Run, label: str) -> np.ndarray | None:
     settings, group = info["settings"], info["split"].get("group")
     wanted: dict[str, str] = info["split"].get("digests") or {}
     data = load_data(cache, label, None, cache.outputs[0][1], group, info["kind"])
-    stratify = info["kind"] == "classification"
+    stratify = kind_of(info["kind"]).exclusive
     shares = {"val": settings["val"], "test": settings["test"], "stratify": stratify}
     made = [lambda: split_before(data.codes, cache.hashes, data.keys, **shares)]
     if info["recipe"] == "article" and stratify:
