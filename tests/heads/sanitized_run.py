@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from embedcache.heads import engine_native
+from embedcache.heads.kinds import KINDS
 from embedcache.heads.spec import HeadSpec
-from embedcache.heads.task import KINDS
 from tests.heads.engines import Engine, make_task
 
 ISA = ("", "avx512", "avx2", "plain")  # "": the machine's best

@@ -24,7 +24,8 @@ from embedcache.errors import EmbedcacheError
 from embedcache.heads import engine_native
 from embedcache.heads.engine import EngineWarning
 from embedcache.heads.engine_native import NativeEngine
-from embedcache.heads.task import CHOICES, KINDS, Options
+from embedcache.heads.kinds import KINDS
+from embedcache.heads.task import CHOICES, Options
 from tests.heads.cuda_emulation import (
     CUDA,
     SPEC,

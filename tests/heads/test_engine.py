@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from embedcache.heads.kinds import KINDS
 from embedcache.heads.spec import HeadSpec
-from embedcache.heads.task import CHOICES, KINDS
+from embedcache.heads.task import CHOICES
 from embedcache.heads.train import BankResult, Task, TrainedHead, standardize_stats
 from tests.heads.engines import Engine, all_engines, make_task, parametrize, same_heads
 from tests.heads.float64_reference import Trained, distance, forward, standardised, train

@@ -15,8 +15,9 @@ import pytest
 from embedcache.errors import EmbedcacheError
 from embedcache.heads import engine_native
 from embedcache.heads.engine import EngineWarning
+from embedcache.heads.kinds import KINDS
 from embedcache.heads.spec import HeadSpec, head_grid
-from embedcache.heads.task import KINDS, Options
+from embedcache.heads.task import Options
 from embedcache.heads.train import train_bank, train_heads
 from tests.heads.engines import Engine, make_task, native_cpu_engines, parametrize, same_heads
 from tests.heads.float64_reference import train

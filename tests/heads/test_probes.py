@@ -8,8 +8,8 @@ import threading
 import numpy as np
 import pytest
 
+from embedcache.heads.kinds import KINDS
 from embedcache.heads.spec import HeadSpec, head_grid
-from embedcache.heads.task import KINDS
 from embedcache.heads.train import train_bank
 from tests.heads.engines import Engine, make_task, native_cpu_engines, parametrize, same_heads
 from tests.heads.float64_reference import train

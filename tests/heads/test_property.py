@@ -8,8 +8,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from embedcache.heads.kinds import KINDS
 from embedcache.heads.spec import SCHEDULES, HeadSpec
-from embedcache.heads.task import KINDS
 from tests.heads.engines import Engine, make_task, same_heads
 from tests.heads.float64_reference import distance, train
 
