@@ -74,9 +74,7 @@ def test_numbers_are_chosen_by_r2(cache: Path, tmp_path: Path) -> None:
 
 
 def test_what_is_no_score_of_the_column_is_refused(cache: Path, tmp_path: Path) -> None:
-    with pytest.raises(
-        EmbedcacheError, match="--choose r2: column 'label' holds classes; use loss, accuracy or"
-    ):
+    with pytest.raises(EmbedcacheError, match="--choose r2: column 'label' holds classes; use loss, accuracy or"):
         train_head(cache, tmp_path / "run", choose="r2")
     with pytest.raises(EmbedcacheError, match="--choose accuracy: column 'score' holds values; use loss or r2"):
         train_head(cache, tmp_path / "run", label="score", task="regression", choose="accuracy")
