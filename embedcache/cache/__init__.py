@@ -24,7 +24,7 @@ Files, in the order in which to read them:
     lock             One writer of a cache at a time
     hdf5_reader      Reads as much of the HDF5 format as a cache needs, and no more: links, attributes
     hdf5_structure   Read the HDF5 structure of a file that may be broken or hostile
-    hdf5_checksum    The checksum of HDF5's structure: Bob Jenkins' lookup3
+    hdf5_bytes       What the HDF5 reader reads with: errors, bytes in a row, little-endian numbers, the checksum
 """
 
 from __future__ import annotations

@@ -17,13 +17,12 @@ import numpy as np
 from embedcache.cache import frames
 from embedcache.cache import layout as lay
 from embedcache.cache.fingerprint import fingerprint, output_fingerprint
-from embedcache.cache.hdf5_reader import SIGNATURE, Hdf5, InvalidError, OlderFormatError
 from embedcache.cache.hdf5_structure import (
     DamagedCacheError,
     NotACacheError,
-    check_format,
     parse_output,
-    read_structure,
+    structure_of,
+    unreadable,
 )
 from embedcache.cache.labels import Codes, Labels, label_counts, label_of, unlabelled, valid_codes
 from embedcache.cache.layout import Layout, Output, block_path, quote, unquote
@@ -304,7 +303,7 @@ class Cache(Tabular):
         with suppress(OSError):
             status = self.path.stat()
             if (status.st_dev, status.st_ino) == self.inode and status.st_size < self._map.size:
-                raise _lost(self.path, "it was cut short while it was read")
+                raise unreadable(self.path, "it was cut short while it was read")
 
     def close(self) -> None:
         """Let go of the map; arrays that were handed out stay valid."""
@@ -351,12 +350,6 @@ def _damaged(path: Path, reason: str) -> DamagedCacheError:
     return DamagedCacheError(f"{path} is damaged: {reason}; run the same extract again to repair it")
 
 
-def _lost(path: Path, reason: str) -> DamagedCacheError:
-    return DamagedCacheError(
-        f"{path} is damaged: {reason}; bring back a copy, or make it anew with extract --overwrite"
-    )
-
-
 def _read(path: Path) -> tuple[Layout, dict[str, int], str, str, np.ndarray, tuple[int, int]]:
     """The structure and the map of one and the same file, although a writer may replace it at any moment."""
     while True:
@@ -371,7 +364,7 @@ def _read(path: Path) -> tuple[Layout, dict[str, int], str, str, np.ndarray, tup
             raise EmbedcacheError(f"cannot read {path}: {error.strerror or error}; check its permissions") from None
         inode = (before.st_dev, before.st_ino)
         try:
-            structure = _structure(path, data)
+            structure = structure_of(path, data)
             if inode == file_id(path):
                 return (*structure, data, inode)
         except EmbedcacheError:
@@ -385,21 +378,3 @@ def file_id(path: Path) -> tuple[int, int] | None:
         status = path.stat()
         return status.st_dev, status.st_ino
     return None
-
-
-def _structure(path: Path, data: np.ndarray) -> tuple[Layout, dict[str, int], str, str]:
-    if bytes(data[:8]) != SIGNATURE:
-        raise NotACacheError(f"{path} is not an HDF5 file, so not a cache; name another one")
-    try:
-        file = Hdf5(data)
-        check_format(file, path)
-        return read_structure(file, data.size)
-    except InvalidError as error:
-        if lay.FORMAT.encode() in bytes(data[: 1 << 16]):
-            if isinstance(error, OlderFormatError):
-                raise NotACacheError(
-                    f"{path} was rewritten in HDF5's older format, which has no checksums; "
-                    f"h5repack -j 2 -k 2 {path} NEW.h5 makes a file that opens"
-                ) from None
-            raise _lost(path, str(error)) from None
-        raise NotACacheError(f"{path} is an HDF5 file but not an embedcache file ({error}); name another one") from None

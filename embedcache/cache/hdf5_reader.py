@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from embedcache.cache.hdf5_checksum import lookup3
+from embedcache.cache.hdf5_bytes import Bytes, InvalidError, OlderFormatError, lookup3, number, width
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 UNDEFINED = (1 << 64) - 1
@@ -38,14 +38,6 @@ TYPES = {
 }
 
 
-class InvalidError(Exception):
-    """Says what is wrong with the structure; the caller knows the path."""
-
-
-class OlderFormatError(InvalidError):
-    """The format that h5repack writes unless it is told otherwise; its structure has no checksums."""
-
-
 class Attribute(NamedTuple):
     """``shape`` None: no value at all. ``raw``: the value's bytes; strings are references into a heap."""
 
@@ -56,7 +48,7 @@ class Attribute(NamedTuple):
     def integer(self) -> int | None:
         """The value of a scalar integer, None where it is something else."""
         kind = _unversioned(self.datatype)
-        if len(kind) < 12 or kind[0] != 0 or _int(kind[4:8]) != len(self.raw):
+        if len(kind) < 12 or kind[0] != 0 or number(kind[4:8]) != len(self.raw):
             return None
         return int.from_bytes(self.raw, "big" if kind[1] & 1 else "little", signed=bool(kind[1] & 8))
 
@@ -96,12 +88,12 @@ class Hdf5:
         block = self.take(0, 48)
         if block[:8] == SIGNATURE and block[8] in (0, 1):
             raise OlderFormatError("it is in HDF5's older format")
-        if block[:8] != SIGNATURE or block[8] not in (2, 3) or block[9:11] != b"\x08\x08" or _int(block[12:20]):
+        if block[:8] != SIGNATURE or block[8] not in (2, 3) or block[9:11] != b"\x08\x08" or number(block[12:20]):
             raise InvalidError("its HDF5 structure is of another kind than embedcache writes")
         self._check_sum(block, "superblock")
-        if _int(block[28:36]) > len(data):
+        if number(block[28:36]) > len(data):
             raise InvalidError("it is cut short")
-        self._root_address = _int(block[36:44])
+        self._root_address = number(block[36:44])
 
     @cached_property
     def root(self) -> Node:
@@ -160,7 +152,7 @@ class Hdf5:
     def _heap(self, address: int) -> dict[int, tuple[int, int]]:
         """Where the objects of a global heap collection lie: number -> (offset, bytes)."""
         head = self.take(address, 16)
-        size = _int(head[8:16])
+        size = number(head[8:16])
         if head[:5] != b"GCOL\1":
             raise InvalidError("a heap of strings is broken")
         block, here, found = self.take(address, size), 16, {}
@@ -181,7 +173,7 @@ class Hdf5:
             raise InvalidError("an object header is broken, or older than HDF5 1.8")
         flags, width = prefix[5], 1 << (prefix[5] & 3)
         start = 6 + 16 * bool(flags & 32) + 4 * bool(flags & 16)
-        size = start + width + _int(self.take(address + start, width)) + 4
+        size = start + width + number(self.take(address + start, width)) + 4
         chunks = [(address, size, start + width)]
         while chunks:
             address, size, start = chunks.pop(0)
@@ -192,7 +184,7 @@ class Hdf5:
                 body.take(head - 4)
                 message = body.take(length)
                 if kind == CONTINUATION:
-                    chunks.append((_int(message[:8]), _int(message[8:16]), 4))
+                    chunks.append((number(message[:8]), number(message[8:16]), 4))
                 elif kind and how & 2:
                     raise InvalidError("an object header shares its messages")
                 elif kind:
@@ -224,7 +216,7 @@ class Hdf5:
         most, sizes = [max(0, node_bytes - 10) // record_bytes], [(0, 0)]
         total = most[0]
         for level in range(1, depth + 1):
-            sizes.append((_width(most[0]), _width(total) if level > 1 else 0))
+            sizes.append((width(most[0]), width(total) if level > 1 else 0))
             pointer = 8 + sum(sizes[-1])
             most.append(max(0, node_bytes - 10 - pointer) // (record_bytes + pointer))
             total = (most[-1] + 1) * total + most[-1]
@@ -254,7 +246,7 @@ class Hdf5:
         return block
 
     def _check_sum(self, block: bytes, where: str) -> None:
-        if lookup3(block[:-4]) != _int(block[-4:]):
+        if lookup3(block[:-4]) != number(block[-4:]):
             raise InvalidError(f"its structure is broken at {where}: the checksum differs")
 
     def take(self, offset: int, size: int) -> bytes:
@@ -283,7 +275,7 @@ class FractalHeap:
         if filters or not flags & 2 or not self._columns or not self._first or self._last > 1 << 20:
             raise InvalidError("a heap is of another kind than embedcache writes")
         self._offset_bytes = (bits + 7) // 8
-        self._length_bytes = _width(min(self._last, largest))
+        self._length_bytes = width(min(self._last, largest))
         self._blocks = list(self._direct_blocks(root, rows)) if root != UNDEFINED else []
         self._read: dict[int, bytes] = {}
 
@@ -316,40 +308,12 @@ class FractalHeap:
                         self._read[address] = self._file.block(address, size, b"FHDB\0", 13 + self._offset_bytes)
                     return self._read[address][offset - start : offset - start + length]
         elif kind == 0x10:
-            wanted = _int(body.take(len(body)))
+            wanted = number(body.take(len(body)))
             for record in self._file.tree(self._huge, HUGE_RECORDS):
-                address, size, number = (_int(record[i : i + 8]) for i in (0, 8, 16))
-                if number == wanted:
+                address, size, found = (number(record[i : i + 8]) for i in (0, 8, 16))
+                if found == wanted:
                     return self._file.take(address, size)
-        raise InvalidError("a heap lacks an object")
-
-
-class Bytes:
-    """Bytes to be read one after another, and never past their end."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data, self._here = data, 0
-
-    def __len__(self) -> int:
-        return len(self._data) - self._here
-
-    def take(self, size: int) -> bytes:
-        if not 0 <= size <= len(self):
-            raise InvalidError("a part of its structure is too short")
-        self._here += size
-        return self._data[self._here - size : self._here]
-
-    def number(self, size: int) -> int:
-        return _int(self.take(size))
-
-
-def _int(raw: bytes) -> int:
-    return int.from_bytes(raw, "little")
-
-
-def _width(limit: int) -> int:
-    """Bytes in which HDF5 writes numbers up to ``limit``."""
-    return (max(1, limit).bit_length() - 1) // 8 + 1
+        raise InvalidError("an object of a heap is missing")
 
 
 def _unversioned(datatype: bytes) -> bytes:

@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from embedcache.cache import layout as lay
-from embedcache.cache.hdf5_reader import Hdf5, InvalidError, Node
+from embedcache.cache.hdf5_bytes import InvalidError, OlderFormatError
+from embedcache.cache.hdf5_reader import SIGNATURE, Hdf5, Node
 from embedcache.cache.layout import Layout, Shape, block_path, quote, unquote
 from embedcache.errors import EmbedcacheError
 
@@ -34,7 +35,32 @@ class DamagedCacheError(EmbedcacheError):
 HDF5_ERRORS = (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError, OverflowError, MemoryError)
 
 
-def check_format(file: Hdf5, path: Path) -> None:
+def unreadable(path: Path, reason: str) -> DamagedCacheError:
+    return DamagedCacheError(
+        f"{path} is damaged: {reason}; bring back a copy, or make it anew with extract --overwrite"
+    )
+
+
+def structure_of(path: Path, data: np.ndarray) -> tuple[Layout, dict[str, int], str, str]:
+    """read_structure of the file whose bytes are ``data`` (uint8, a memory map); what is wrong in one line."""
+    if bytes(data[:8]) != SIGNATURE:
+        raise NotACacheError(f"{path} is not an HDF5 file, so not a cache; name another one")
+    try:
+        file = Hdf5(data)
+        _check_format(file, path)
+        return read_structure(file, data.size)
+    except InvalidError as error:
+        if lay.FORMAT.encode() in bytes(data[: 1 << 16]):
+            if isinstance(error, OlderFormatError):
+                raise NotACacheError(
+                    f"{path} was rewritten in HDF5's older format, which has no checksums; "
+                    f"h5repack -j 2 -k 2 {path} NEW.h5 makes a file that opens"
+                ) from None
+            raise unreadable(path, str(error)) from None
+        raise NotACacheError(f"{path} is an HDF5 file but not an embedcache file ({error}); name another one") from None
+
+
+def _check_format(file: Hdf5, path: Path) -> None:
     """Is it ours, and can this version read it?"""
     if _text(file, file.root, "format") != lay.FORMAT:
         raise NotACacheError(f"{path} is an HDF5 file but not an embedcache file; name another one")

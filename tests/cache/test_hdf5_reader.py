@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from embedcache.cache import open_cache
-from embedcache.cache.hdf5_checksum import lookup3
-from embedcache.cache.hdf5_reader import Hdf5, InvalidError, Node
+from embedcache.cache.hdf5_bytes import InvalidError, lookup3
+from embedcache.cache.hdf5_reader import Hdf5, Node
 from tests.conftest import make_cache
 
 

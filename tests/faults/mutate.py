@@ -13,8 +13,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from embedcache.cache.hdf5_checksum import lookup3
-from embedcache.cache.hdf5_reader import InvalidError
+from embedcache.cache.hdf5_bytes import InvalidError, lookup3
 
 # What h5py raises where HDF5 does not allow a change.
 REFUSALS = (OSError, ValueError, TypeError, KeyError, RuntimeError, NotImplementedError, AttributeError, MemoryError)

@@ -1,12 +1,48 @@
-"""The checksum of HDF5's structure: Bob Jenkins' lookup3."""
+"""What the HDF5 reader reads with: errors, bytes in a row, little-endian numbers, the checksum of the structure."""
 
 from __future__ import annotations
 
 import struct
 
 
+class InvalidError(Exception):
+    """Says what is wrong with the structure; the caller knows the path."""
+
+
+class OlderFormatError(InvalidError):
+    """The format that h5repack writes unless it is told otherwise; its structure has no checksums."""
+
+
+class Bytes:
+    """Bytes to be read one after another, and never past their end."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data, self._here = data, 0
+
+    def __len__(self) -> int:
+        return len(self._data) - self._here
+
+    def take(self, size: int) -> bytes:
+        if not 0 <= size <= len(self):
+            raise InvalidError("a part of its structure is too short")
+        self._here += size
+        return self._data[self._here - size : self._here]
+
+    def number(self, size: int) -> int:
+        return number(self.take(size))
+
+
+def number(raw: bytes) -> int:
+    return int.from_bytes(raw, "little")
+
+
+def width(limit: int) -> int:
+    """Bytes in which HDF5 writes numbers up to ``limit``."""
+    return (max(1, limit).bit_length() - 1) // 8 + 1
+
+
 def lookup3(data: bytes) -> int:
-    """Of a whole block, in one call."""
+    """Bob Jenkins' checksum of a whole block of structure, in one call."""
     mask = 0xFFFFFFFF
     a = b = c = 0xDEADBEEF + len(data) & mask
     whole = max(0, (len(data) - 1) // 12 * 12)
