@@ -27,12 +27,13 @@ class View:
 
     ``x`` [N, D] float16 or float32 (a memory map is read in place); ``rows`` int64 [n]. ``y``: int32 [N], classes from
     0 (classification); float32 [N, C] of 0 and 1 (multilabel); float32 [N, C] (regression). Values of y outside
-    ``rows`` are never looked at.
+    ``rows`` are never looked at. ``finite``: x[rows] was found to hold neither NaN nor infinity; no engine looks again.
     """
 
     x: np.ndarray
     y: np.ndarray
     rows: np.ndarray
+    finite: bool = False
 
 
 @dataclass
@@ -197,7 +198,7 @@ def _check_view(view: View, task: Task, what: str) -> View:
         row = int(rows[wrong.argmax()])
         why = kind.unfit.format(y=y[row], last=task.classes - 1)
         raise EmbedcacheError(f"row {row} of the {what} data has {why}")
-    return View(x, y, rows)
+    return View(x, y, rows, view.finite and x.dtype == view.x.dtype)
 
 
 def training_weight(spec: HeadSpec, task: Task) -> np.ndarray | None:
@@ -232,7 +233,8 @@ def _vector(name: str, values: np.ndarray | None, size: int) -> np.ndarray | Non
 
 
 def _check_finite(views: Sequence[View]) -> None:
-    """Every used row is looked at once, however many tasks share its matrix."""
+    """Every used row is looked at once, however many tasks share its matrix, and not where it was before."""
+    views = [view for view in views if not view.finite]
     for x in {id(view.x): view.x for view in views}.values():
         used = np.zeros(len(x), bool)
         for view in views:

@@ -74,7 +74,7 @@ def write_report(
     without it RUN/audit.json, if there is one. Raises EmbedcacheError where there is no whole run, or nothing
     can be written there. An ``output`` "-" is standard output.
     """
-    from embedcache.common.signed import REPORT, sign
+    from embedcache.common.signed import REPORT
     from embedcache.report.audit_section import FILE, read_audit
     from embedcache.runs.folder import run_lock, with_run
 
@@ -88,9 +88,15 @@ def write_report(
         audited = Path(audit) if audit is not None else Path(run) / FILE
         about = read_audit(audited) if audit is not None or audited.is_file() else None
         contents, page = with_run(run, lambda loaded: _make(loaded, cache, about))
-        data = sign(page).encode()
-        with open_output(path) as place, place.binary() as file:
-            file.write(data)
+        return _write(path, contents, page)
+
+
+def _write(path: Path, contents: Contents, page: str) -> ReportFile:
+    from embedcache.common.signed import sign
+
+    data = sign(page).encode()
+    with open_output(path) as place, place.binary() as file:
+        file.write(data)
     return ReportFile(place.name, len(data), contents)
 
 
@@ -114,24 +120,28 @@ def write_documents(run: str | Path) -> list[str]:
 
     Raises EmbedcacheError as write_report, and where one is there that is someone else's, or was edited by hand.
     """
-    from embedcache.common.signed import sign
+    from embedcache.common.signed import REPORT, sign
+    from embedcache.report.audit_section import FILE, read_audit
     from embedcache.report.card import make_cards
     from embedcache.runs.folder import INFO, run_lock, with_run
 
-    def cards(loaded: Run) -> list[tuple[Path, str]]:
+    def make(loaded: Run) -> tuple[list[tuple[Path, str]], tuple[Contents, str]]:
         try:
-            return make_cards(loaded)
+            cards = make_cards(loaded)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise EmbedcacheError(f"{loaded.path / INFO} is damaged: no model card can be made ({error!r})") from None
+        return cards, _make(loaded, None, read_audit(audited) if audited.is_file() else None)
 
-    made = with_run(run, cards)
+    path, audited = Path(run) / REPORT, Path(run) / FILE
     with run_lock(run):
-        report = write_report(run).report
-        for path, text in made:
-            check_own(path)
-            with whole_file(path) as file:
+        cards, (contents, page) = with_run(run, make)  # read and checked once for all of them
+        check_own(path)
+        report = _write(path, contents, page).report
+        for card, text in cards:
+            check_own(card)
+            with whole_file(card) as file:
                 file.write(sign(text))
-    return [report, *(str(path) for path, _ in made)]
+    return [report, *(str(card) for card, _ in cards)]
 
 
 def check_own(path: Path) -> None:

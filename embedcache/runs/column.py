@@ -79,16 +79,15 @@ class Column:
     Attributes: data; split; sides, what is trained and validated on: the split itself, or its folds; tasks, one a side.
     """
 
-    def __init__(self, cache: Cache, label: str | None, plan: Plan, x: np.ndarray | None = None) -> None:
+    def __init__(self, cache: Cache, label: str | None, plan: Plan, first: Column | None = None) -> None:
         self.cache, self.plan = cache, plan
         task = task_of(plan.task, label or "")
         self.data = load_data(cache, label, plan.pooling, plan.layer, plan.group, task)
-        if x is not None:
-            self.data.x = x  # one matrix for all columns
+        if first is not None:
+            self.data.x, self.data.finite = first.data.x, first.data.finite  # one matrix for all columns
         settings = plan.settings
         self.split, self._dealt = deal(cache, self.data, plan.dealing, settings.val, settings.test)
-        for side in (self.split.train, self.split.val, self.split.test):
-            check_vectors(cache, self.data, side)
+        check_vectors(cache, self.data, np.concatenate([self.split.train, self.split.val, self.split.test]))
         self.sides = self._folds() if plan.folds else [self.split]
         self.tasks = [self.task(side) for side in self.sides]
 
@@ -224,7 +223,9 @@ class Column:
         judged = {}
         if parts:
             rows = np.concatenate([rows for _, rows in parts])
-            outputs = np.concatenate([predict_rows([head], x, rows)[0] for head, rows in parts])
+            outputs = winner.outputs  # of the ranking
+            if outputs is None:
+                outputs = np.concatenate([predict_rows([head], x, rows)[0] for head, rows in parts])
             judged["val"] = Judged(rows, y[rows], outputs)
         if len(test):
             judged["test"] = Judged(test, y[test], predict_rows([best], x, test)[0])

@@ -37,6 +37,7 @@ class Data:
         groups: int64 [N], -1 without a group; or None.
         keys: uint8 [N, 16], equal for rows that stay on one side of a split: the hash of the group, of the text where
             there is no group; None without a group column.
+        finite: bool [N], rows whose vectors check_vectors found finite; None before it.
     """
 
     x: np.ndarray
@@ -48,6 +49,11 @@ class Data:
     layer: int
     kind: str = "classification"
     keys: np.ndarray | None = None
+    finite: np.ndarray | None = None
+
+    def known_finite(self, rows: np.ndarray) -> bool:
+        """Whether check_vectors has looked at all of these rows."""
+        return self.finite is not None and bool(self.finite[rows].all())
 
     @property
     def labelled(self) -> np.ndarray:
@@ -87,14 +93,28 @@ def load_data(
 
 
 def check_vectors(cache: Cache, data: Data, rows: np.ndarray) -> None:
-    """Raise EmbedcacheError, by row, where a vector is not finite: extract writes none, the file was changed since."""
-    for start in range(0, len(rows), CHUNK_ROWS):
-        part = rows[start : start + CHUNK_ROWS]
-        if not finite(data.x[part]):
-            row = part[~np.isfinite(data.x[part]).all(axis=1)][0]
+    """Check that the vectors of these rows are finite: extract writes no others, so the file was changed since.
+
+    Whole blocks are read where they lie, each once, however many columns share the matrix and ``data.finite``.
+
+    Raises:
+        EmbedcacheError: a vector is not; its row is named.
+    """
+    if data.finite is None:
+        data.finite = np.zeros(len(data.x), bool)
+    wanted = np.zeros(len(data.x), bool)
+    wanted[rows] = True
+    wanted &= ~data.finite
+    for start in range(0, len(data.x), CHUNK_ROWS):
+        block = slice(start, start + CHUNK_ROWS)
+        if not wanted[block].any():
+            continue
+        good = True if finite(data.x[block]) else np.isfinite(data.x[block]).all(axis=1)
+        data.finite[block] = good
+        if (bad := wanted[block] & ~data.finite[block]).any():
             raise EmbedcacheError(
-                f"row {row} of {cache.path}, counted from 0, has a vector ({data.pooling}) with NaN or infinity in it, "
-                "as extract never writes: extract into a new file"
+                f"row {start + int(bad.argmax())} of {cache.path}, counted from 0, has a vector ({data.pooling}) with "
+                "NaN or infinity in it, as extract never writes: extract into a new file"
             )
 
 
@@ -116,7 +136,7 @@ def make_task(data: Data, side: Split, standardize: bool, class_weight: str) -> 
                 "nothing to learn; add labelled rows"
             )
         y = ((y - target_mean) / target_std).astype(np.float32)
-    train, val = View(data.x, y, side.train), View(data.x, y, side.val)
+    train, val = (View(data.x, y, rows, data.known_finite(rows)) for rows in (side.train, side.val))
     task = Task(train, val if len(side.val) else None, len(data.classes), mean, inv_std, weight, data.kind)
     task.target_mean, task.target_std = target_mean, target_std
     return task

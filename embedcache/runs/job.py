@@ -169,7 +169,7 @@ def train_head(
             plan = Plan(recipe, settings, settings.specs(), tasks, pooling, layer, group, folds, dealing, chosen, said)
             options = Options(settled.early_stop, engine, device, compute, threads)
             for name in names:
-                columns.append(Column(opened, name, plan, columns[0].data.x if columns else None))
+                columns.append(Column(opened, name, plan, columns[0] if columns else None))
             _check_choice(columns, choose, chosen)
         trainer = Trainer(columns, plan, options, Path(run), tell or (lambda line: None))
         return Job(opened, trainer, Path(run), times).execute(resume, progress, start)

@@ -39,7 +39,7 @@ class Entry:
     all rows. ``scores``: those of HISTORY, NaN where there is none; train_loss is the last epoch's, the others are of
     the epoch that is kept. ``evaluation``: of
     the validation rows (folds: of every row, by the head that did not train on it), with the temperature fitted there;
-    None without such rows and past the budget.
+    None without such rows and past the budget. ``outputs``: the best entry's logits float32 [n, C] of the same rows.
     """
 
     name: str
@@ -50,6 +50,7 @@ class Entry:
     best_epoch: float
     epochs_run: float
     evaluation: Evaluation | None = None
+    outputs: np.ndarray | None = None
 
     def converged(self, epochs: int) -> bool:
         """False where the last of so many epochs is the best and the training loss was still clearly falling there."""
@@ -266,6 +267,8 @@ def _evaluate(entries: Sequence[Entry], tasks: Sequence[Task]) -> None:
         ]
         for i, entry in enumerate(group):
             outputs = np.concatenate([part[i] for part in parts])
+            if entry is entries[0]:
+                entry.outputs = outputs
             names = entry.heads[0].classes or [str(c) for c in range(classes)]
             temperature = fit_temperature(y, outputs, entry.kind) if kind_of(entry.kind).has_classes else None
             entry.evaluation = evaluate(y, outputs, names, entry.kind, temperature=temperature)

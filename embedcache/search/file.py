@@ -103,10 +103,11 @@ def search_file(
 ) -> SearchFileReport:
     """Answer each text of ``file`` into ``output``: a line for each row found, or in JSON an object for each query.
 
-    The file is read to its end once before the work begins. A long work can be interrupted: what is finished is kept
-    beside the output (in ``.OUT.partial``), and the same call goes on after it. The output appears whole or not at all,
-    and replaces a file of that name. Arguments are those of ``search_cache``; "-" is standard input or output, JSON
-    lines; ``progress(done, total, rows)`` counts queries; ``tell`` hears what a user should know.
+    The file is read once, before the work begins, and its queries stay in memory. A long work can be interrupted: what
+    is finished is kept beside the output (in ``.OUT.partial``), and the same call continues after it. The output
+    appears whole or not at all, and replaces a file of that name. Arguments are those of ``search_cache``; "-" is
+    standard input or output, JSON lines; ``progress(done, total, rows)`` counts queries; ``tell`` hears
+    what a user should know.
 
     Raises:
         EmbedcacheError: what cannot be read, searched or written.
@@ -152,7 +153,7 @@ def search_file(
 
 
 class _Job:
-    """The queries of one file: ``total`` of them, looked for ``among`` the rows, bool [N]."""
+    """The queries of one file, read once and kept: ``total`` of them, looked for ``among`` the rows, bool [N]."""
 
     def __init__(
         self,
@@ -168,14 +169,15 @@ class _Job:
         self.k, self.where, self.dedupe = k, where, dedupe
         # Not by the memory that is free: what is resumed must be cut as it was.
         self.together = max(1, min(FILE_QUERIES, HITS_TOGETHER // max(1, min(k, searcher.cache.rows))))
-        self.total = sum(map(len, self.texts()))
+        self._queries = list(query_texts(table, text, **how))
+        self.total = sum(map(len, self._queries))
         self.among = searcher.among(where)
 
     def texts(self) -> Iterator[list[str]]:
         """Of the queries, so many as are answered together."""
-        for part in query_texts(self.table, self.text, **self.how):
+        for part in self._queries:
             for first in range(0, len(part), self.together):
-                yield part[first : first + self.together]
+                yield part[first : first + self.together].to_pylist()
 
     def make(self, skip: int, progress: Callable[[int, int, int], None]) -> Iterator[Hits]:
         """The hits of the queries after the first ``skip``; a blank one has none."""

@@ -115,7 +115,7 @@ def search_cache(
             return SearchReport(answers, k, candidates - len(asked.rows), False, searcher.notes)
         with stored(file) as table:
             how = {"encoding": encoding, "separator": separator, "sheet": sheet}
-            texts = [one for part in query_texts(table, text, **how) for one in part]
+            texts = [one for part in query_texts(table, text, **how) for one in part.to_pylist()]
         answers = _answers(searcher, texts, k, where, dedupe)
         return SearchReport(answers, k, candidates, True, searcher.notes)
 
@@ -140,12 +140,14 @@ def _rows(row: int | Sequence[int] | None) -> Sequence[int]:
     return [] if row is None else [row] if isinstance(row, int) else row
 
 
-def query_texts(file: Table, text: str, **how: Any) -> Iterator[list[str]]:
-    """The queries of a table, or the lines of any other file, part by part. how: as in ``read_rows``."""
+def query_texts(file: Table, text: str, **how: Any) -> Iterator[pa.Array]:
+    """The queries of a table, or the lines of any other file, as Arrow strings, part by part. how: as ``read_rows``."""
+    import pyarrow as pa
+
     from embedcache.tables.rows import Columns, read_lines, read_rows
 
     if isinstance(file, Stored) or any(suffix.lower() in FORMATS for suffix in Path(file).suffixes[-2:]):
         for rows in read_rows([file], Columns(text), **how):
-            yield rows.texts.to_pylist()
+            yield rows.texts
     else:
-        yield read_lines(file, encoding=how["encoding"])
+        yield pa.array(read_lines(file, encoding=how["encoding"]), pa.string())
