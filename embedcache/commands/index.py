@@ -8,9 +8,13 @@ import click
 
 from embedcache.commands.common import device_option, emit, json_option, pooling_option
 from embedcache.commands.progress import progress_bar
-from embedcache.commands.types import Number
+from embedcache.commands.types import DerivedChoice, Number
 
-KINDS = ("auto", "exact", "hnsw", "ivf", "ivfpq")
+
+def kinds() -> tuple[str, ...]:
+    from embedcache.index.kinds import KINDS
+
+    return ("auto", *KINDS)
 
 
 @click.command(short_help="Build an index of CACHE, for fast search among many rows.")
@@ -18,7 +22,7 @@ KINDS = ("auto", "exact", "hnsw", "ivf", "ivfpq")
 @click.option("-o", "--output", metavar="INDEX", help="[default: CACHE with the suffix .index]")
 @pooling_option
 @click.option("--layers", "layer", type=Number(int, -1000), help="[default: -1, or the only one stored]")
-@click.option("--kind", type=click.Choice(KINDS), default="auto", show_default=True, help="Of index.")
+@click.option("--kind", type=DerivedChoice(kinds), default="auto", show_default=True, help="Kind of index.")
 @click.option(
     "--recall", type=Number(float, 0, above=True), default=0.99, show_default=True, help="recall@10 to reach; 1: exact."
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -37,6 +37,17 @@ class Number(click.ParamType):
             article = "an" if self.name[0] in "aeiou" else "a"
             self.fail(f"{value!r} is not {article} {self.describe()}", param, ctx)
         return number
+
+
+class DerivedChoice(click.Choice[str]):
+    """One of the names in a registry, which is loaded only where they are needed."""
+
+    def __init__(self, find: Callable[[], Sequence[str]]) -> None:
+        self.find, self.case_sensitive = find, True
+
+    @property
+    def choices(self) -> Sequence[str]:  # type: ignore[override]
+        return tuple(self.find())
 
 
 class Part(click.ParamType):

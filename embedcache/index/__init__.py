@@ -4,10 +4,12 @@ Files, in the order in which to read them:
 
     job            The door: build a cache's index file, or bring one up to date
     search_index   An index of vectors by cosine: built from a cache, searched by texts or vectors, kept in a file
+    kind           What a kind of index says of itself
     plan           Which kind of index, how large and how long: a pure function of the task and the machine
     build          From a plan to a searchable index: built, measured and tuned, with what is predicted told first
     exact          Exact search by cosine, straight from the stored vectors, and what all kinds share
-    approximate    The kinds that do not compare every row: HNSW, IVF and IVF with product quantization, by FAISS
+    approximate    What the kinds share that do not compare every row, by FAISS
+    kinds/         The kinds of index, a file each, and the list of them
     gpu            The same searches on a GPU, by FAISS: clones in float16, and exact scores afterwards as everywhere
     tune           Recall@10 of an index, measured on held-out rows of its own
     file_format    The index file: sections of bytes, then a JSON footer that says what they are

@@ -13,13 +13,15 @@ import numpy as np
 
 from embedcache.common.machine import memory_free
 from embedcache.errors import EmbedcacheError
-from embedcache.index.approximate import ENGINES, Approximate
+from embedcache.index.approximate import Approximate
 from embedcache.index.exact import Exact, Rows, import_faiss
-from embedcache.index.file_format import About
-from embedcache.index.plan import MEMORY_SHARE, SPEED, Plan, choose
+from embedcache.index.file_format import About, SpoiltError
+from embedcache.index.kind import Plan
+from embedcache.index.kinds import KINDS, engine_of
+from embedcache.index.plan import MEMORY_SHARE, SPEED, choose
 from embedcache.index.tune import Measured, Truth, held_out, truth_of, tune
 
-FEWEST_HELD_OUT = 100  # with fewer new rows HNSW keeps what was measured before
+FEWEST_HELD_OUT = 100  # with fewer new rows an index that holds them out keeps what was measured before
 LARGEST_GROWTH = 2  # times the rows that it was trained on; with more the lists no longer fit
 Progress = Callable[[int, int, int], None]
 Tell = Callable[[Plan], None]
@@ -42,7 +44,7 @@ def build(
         tell(plan)
     if plan.kind == "exact":
         return _exact(rows, gpu), {"kind": "exact", "asked": recall}
-    engine = ENGINES[plan.kind](rows)
+    engine = engine_of(plan.kind)(rows)
     tick = _ticker(progress, len(rows))
     start = time.perf_counter()
     engine.train(plan, lambda share: tick(0.3 * share))
@@ -59,8 +61,8 @@ def extend(engine: Approximate, about: About, recall: float, progress: Progress 
     tick = _ticker(progress, len(engine.rows))
     _, changed = _add_and_tune(engine, about.rows, about.parameters, recall, tick)
     changed["seconds"] += about.seconds
-    if engine.kind == "hnsw" and len(engine.rows) - about.rows < FEWEST_HELD_OUT:
-        engine.effort = int(about.parameters["search_depth"])
+    if engine.holds_out and len(engine.rows) - about.rows < FEWEST_HELD_OUT:
+        engine.effort = int(about.parameters[engine.effort_name])
         changed = {"seconds": changed["seconds"]}  # too few to tell
     return {"rows": len(engine.rows), "asked": recall, **changed}
 
@@ -71,7 +73,7 @@ def _add_and_tune(
     """Add the rows from ``first`` on and tune; fields of ``About``."""
     start = time.perf_counter()
     which, rows = np.arange(first, len(engine.rows)), engine.rows
-    later = held_out(rows, first) if engine.kind == "hnsw" else which[:0]
+    later = held_out(rows, first) if engine.holds_out else which[:0]
     if len(later) > len(rows) // 2:
         later = later[: len(rows) // 2]
     engine.add(np.setdiff1d(which, later), lambda share: tick(0.6 * share))
@@ -93,21 +95,22 @@ def _add_and_tune(
 
 
 def tuned(engine: Approximate, parameters: dict[str, Any], measured: Measured, truth: Truth) -> dict[str, Any]:
-    names = {"effort": "search_depth" if engine.kind == "hnsw" else "probes"}
-    found: dict[str, Any] = {**parameters, names["effort"]: engine.effort}
-    if engine.kind == "ivfpq":
+    found: dict[str, Any] = {**parameters, engine.effort_name: engine.effort}
+    if len(engine.factors) > 1:
         found["rerank_factor"] = engine.factor
     return {"parameters": found, "measured": measured.recall, "held_out": len(truth.own)}
 
 
 def restored(about: About, rows: Rows, sections: dict[str, np.ndarray], device: str) -> Any:
     """The engine of a file. Raises ``SpoiltError``, KeyError, TypeError or ValueError where that is not whole."""
+    if about.kind not in KINDS:
+        raise SpoiltError(f"there is no index kind {about.kind!r}: choose {', '.join(KINDS)}")
     gpu = gpu_of(device)
     if about.kind == "exact":
         return _exact(rows, gpu)
-    engine = ENGINES[about.kind](rows)
+    engine = engine_of(about.kind)(rows)
     engine.restore(sections, Plan(about.kind, about.rows, about.dim, about.parameters))
-    engine.effort = int(about.parameters["search_depth" if about.kind == "hnsw" else "probes"])
+    engine.effort = int(about.parameters[engine.effort_name])
     engine.factor = int(about.parameters.get("rerank_factor", 1))
     if not (1 <= engine.effort <= engine.most_effort and 1 <= engine.factor <= 1000):
         raise ValueError("its parameters make no sense")
@@ -127,7 +130,7 @@ def _exact(rows: Rows, gpu: int | None) -> Any:
 
 
 def on_device(engine: Approximate, gpu: int | None) -> Any:
-    if gpu is not None and engine.kind == "ivf":
+    if gpu is not None and engine.on_gpu:
         from embedcache.index.gpu import GpuIvf
 
         return GpuIvf(engine, gpu)

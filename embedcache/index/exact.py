@@ -13,6 +13,7 @@ import numpy as np
 
 from embedcache.common.machine import cap_loaded_threads, usable_cores
 from embedcache.errors import EmbedcacheError
+from embedcache.index.kind import Cost, Kind, copies
 
 CHUNK_BYTES = 8 << 20  # of float32, that are made at once: they stay in a core's share of the cache
 FEW_QUERIES = 8  # are compared row by row; more are a matrix product
@@ -110,7 +111,7 @@ def mean_of(stored: np.ndarray) -> np.ndarray:
     return (total / max(count, 1)).astype(np.float32)
 
 
-class Exact:
+class Exact(Kind):
     """Every row is compared with every query; nothing is lost.
 
     The first single queries are answered straight from the stored vectors. Once there is a second call, float16
@@ -119,6 +120,12 @@ class Exact:
     """
 
     kind = "exact"
+    what = "every row is compared"
+    when = "up to 200,000 rows (2,000,000 on a GPU), or `--recall 1`, or where nothing else fits or reaches the recall"
+
+    @classmethod
+    def cost(cls, rows: int, dim: int) -> Cost:
+        return Cost({}, 0.0, copies(rows, dim))
 
     def __init__(self, rows: Rows, memory: float = math.inf) -> None:
         self.rows = rows

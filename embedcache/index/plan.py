@@ -10,41 +10,17 @@ scan; HNSW is there for those who ask.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import replace
 
 from embedcache.errors import EmbedcacheError
+from embedcache.index.kind import Cost, Plan
+from embedcache.index.kinds import KINDS
 
-KINDS = ("exact", "hnsw", "ivf", "ivfpq")
 EXACT_ROWS = 200_000
 EXACT_ROWS_CUDA = 2_000_000  # a GPU compares as many in the time that two cores take for EXACT_ROWS
 MEMORY_SHARE = 0.7  # of what is free
-TRAIN_PER_LIST = 64  # rows for each list, in k-means; FAISS asks for 39 at least
-ITERATIONS = 10  # of k-means
-HNSW_LINKS, HNSW_DEPTH = 32, 80  # M and efConstruction of Malkov & Yashunin, 2016
 HELD_OUT = 1000  # rows that are looked for when recall is measured
 SPEED = 1e11  # FLOP/s of matrix products where nobody has measured
-SCATTERED = 40  # how much slower HNSW's single, scattered comparisons are
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What will be built.
-
-    Attributes:
-        parameters: lists, code_bits (per row), links, rerank ("memory" or "stored") ... of the kind.
-        seconds: predicted, of building and measuring.
-        bytes: predicted, of memory that the index takes.
-        why: in a few words.
-    """
-
-    kind: str
-    rows: int
-    dim: int
-    parameters: dict[str, Any] = field(default_factory=dict)
-    seconds: float = 0.0
-    bytes: int = 0
-    why: str = ""
 
 
 def choose(
@@ -75,75 +51,45 @@ def choose(
         raise EmbedcacheError(f"recall {recall} makes no sense: ask for more than 0 and at most 1, such as 0.99")
     if rows < 1 or dim < 1:
         raise EmbedcacheError(f"{rows} rows of {dim} numbers: nothing to index")
-    plans = {name: _plan(name, rows, dim, speed) for name in KINDS}
-    plans["exact"] = _with(plans["exact"], why="asked for" if kind == "exact" else "")
     room = MEMORY_SHARE * memory
+    exact = _plan("exact", rows, dim, speed)
     if kind != "auto":
-        if kind == "ivfpq" and plans[kind].bytes > room:
-            plans[kind] = _reranked_from_disk(plans[kind], speed)
-        if kind != "exact" and plans[kind].bytes > room:
+        plan = _plan(kind, rows, dim, speed)
+        if plan.bytes > room:
+            plan = _without_copies(kind, rows, dim, speed) or plan
+        if kind != "exact" and plan.bytes > room:
             raise EmbedcacheError(
-                f"an {kind} index of {rows:,} x {dim} takes {human_bytes(plans[kind].bytes)}, and {human_bytes(room)} "
+                f"an {kind} index of {rows:,} x {dim} takes {human_bytes(plan.bytes)}, and {human_bytes(room)} "
                 "may be used: choose another --kind, or a machine with more memory"
             )
-        return _with(plans[kind], why="asked for")
+        return replace(plan, why="asked for")
     if recall == 1:
-        return _with(plans["exact"], why="recall 1 means exact")
+        return replace(exact, why="recall 1 means exact")
     limit = EXACT_ROWS_CUDA if device == "cuda" else EXACT_ROWS
     if rows <= limit:
-        return _with(plans["exact"], why=f"up to {limit:,} rows nothing else is needed")
-    disk = _reranked_from_disk(plans["ivfpq"], speed)
-    wanted = [plans["ivf" if device == "cuda" else "ivfpq"]]
-    for plan in (*wanted, disk):
+        return replace(exact, why=f"up to {limit:,} rows nothing else is needed")
+    first = [_plan(name, rows, dim, speed) for name, one in KINDS.items() if device in one.auto_on]
+    smaller = [one for name in KINDS if (one := _without_copies(name, rows, dim, speed)) is not None]
+    for plan in (*first, *smaller):
         if plan.bytes <= room:
-            why = "measured best for this many rows" if plan is wanted[0] else f"{wanted[0].kind} takes too much memory"
-            return _with(plan, why=why)
-    return _with(plans["exact"], why="nothing else fits the memory")
-
-
-def lists_of(rows: int) -> int:
-    """How many lists IVF cuts the rows into: 4 sqrt(N) rounded to a power of 2, each with rows to train on."""
-    wanted = 2 ** round(math.log2(4 * math.sqrt(rows)))
-    return max(1, min(wanted, rows // 39))
-
-
-def code_numbers(dim: int) -> int:
-    """Sub-quantizers of 4 bits: one for each number of narrow vectors, for each pair of wide ones."""
-    return dim // 2 if dim > 96 and dim % 2 == 0 else dim
+            why = "measured best for this many rows" if plan in first else f"{first[0].kind} takes too much memory"
+            return replace(plan, why=why)
+    return replace(exact, why="nothing else fits the memory")
 
 
 def _plan(kind: str, rows: int, dim: int, speed: float) -> Plan:
-    product = 2.0 * rows * dim  # FLOP of comparing every row once
-    measuring = product * min(HELD_OUT, rows) * 2  # exact, and what tuning tries
-    half = 2 * rows * dim  # float16 copies
-    if kind == "exact":
-        return Plan(kind, rows, dim, {}, 0.0, half)
-    if kind == "hnsw":
-        compared = rows * HNSW_DEPTH * HNSW_LINKS * 0.6  # neighbours looked at, some of them twice
-        work = compared * 2 * dim * SCATTERED + measuring
-        size = half + rows * (8 * HNSW_LINKS + 16)
-        return Plan(kind, rows, dim, {"links": HNSW_LINKS, "depth": HNSW_DEPTH}, work / speed, size)
-    lists = lists_of(rows)
-    training = 2.0 * min(rows, TRAIN_PER_LIST * lists) * lists * dim * ITERATIONS
-    work = training + product * lists + measuring
-    centroids = 4 * lists * dim
-    if kind == "ivf":
-        return Plan(kind, rows, dim, {"lists": lists}, work / speed, half + 8 * rows + centroids)
-    codes = code_numbers(dim)
-    encoding = product * 16 * 4  # each of 16 codewords, without matrix products
-    parameters = {"lists": lists, "code_bits": 4 * codes, "rerank": "memory"}
-    size = half + rows * (-(-codes // 2) + 8) + centroids
-    return Plan(kind, rows, dim, parameters, (work + encoding) / speed, size)
+    return _planned(kind, rows, dim, speed, KINDS[kind].cost(rows, dim))
 
 
-def _reranked_from_disk(plan: Plan, speed: float) -> Plan:
-    """ivfpq without copies of the vectors: those of the cache are read for each query."""
-    parameters = {**plan.parameters, "rerank": "stored"}
-    return _with(plan, parameters=parameters, bytes=plan.bytes - 2 * plan.rows * plan.dim)
+def _without_copies(kind: str, rows: int, dim: int, speed: float) -> Plan | None:
+    cost = KINDS[kind].cost_without_copies(rows, dim)
+    return None if cost is None else _planned(kind, rows, dim, speed, cost)
 
 
-def _with(plan: Plan, **changes: Any) -> Plan:
-    return Plan(**{**vars(plan), **changes})
+def _planned(kind: str, rows: int, dim: int, speed: float, cost: Cost) -> Plan:
+    # What is built is measured: every row is compared with each query, and tuning tries as much again.
+    measuring = 2.0 * rows * dim * min(HELD_OUT, rows) * 2 if cost.work else 0.0
+    return Plan(kind, rows, dim, cost.parameters, (cost.work + measuring) / speed, cost.bytes)
 
 
 def human_bytes(count: float) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import msgspec
 from msgspec import Meta
@@ -18,7 +18,7 @@ class Footer(msgspec.Struct):
     """file_format.About, and where each section lies: [start, bytes, digest]."""
 
     format_version: int
-    kind: Literal["exact", "hnsw", "ivf", "ivfpq"]
+    kind: Annotated[str, Meta(min_length=1, max_length=100)]  # build.restored looks it up
     rows: Rows
     dim: Annotated[int, Meta(ge=1, le=2**24)]
     pooling: Annotated[str, Meta(min_length=1)]

@@ -132,7 +132,7 @@ class SearchIndex:
         """Index a cache's vectors.
 
         Args:
-            kind: auto, exact, hnsw, ivf or ivfpq; see ``choose``.
+            kind: auto, or one of ``kinds.KINDS``; see ``choose``.
             recall: the recall@10 to be reached, as measured on 1,000 of the rows.
             device: auto (a GPU if FAISS finds one), cpu or cuda.
             progress: called with (done, all, rows done). tell: called with the ``Plan`` before anything is built.

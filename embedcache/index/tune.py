@@ -19,7 +19,6 @@ from embedcache.index.plan import HELD_OUT
 
 K = 10
 SURE = 1.64  # standard errors
-FACTORS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)  # times k rows that are re-ranked
 USUAL = 8  # the factor that is tried first
 TIES = 1e-6  # of a score: float32 tells no more apart
 SEED = 1
@@ -93,7 +92,7 @@ def tune(engine: Approximate, truth: Truth, asked: float, tick: Callable[[float]
     Recall grows with each of the two. The least effort that reaches it is found by bisection, first for the factor
     USUAL; fewer rows re-ranked need more effort, and smaller factors are tried until that no longer pays.
     """
-    factors = FACTORS if engine.kind == "ivfpq" else (1,)
+    factors = engine.factors
     first = next((i for i, factor in enumerate(factors) if factor >= USUAL), len(factors) - 1)
     start = max(1, engine.most_effort // 64)
     while (effort := _least_effort(engine, truth, asked, factors[first], 0, start)) is None:

@@ -8,6 +8,7 @@ import faiss
 import numpy as np
 import pytest
 
+from embedcache.index.kinds import KINDS
 from tests.conftest import document, fails, invoke, make_cache
 
 
@@ -38,7 +39,7 @@ def test_the_document(tmp_path: Path) -> None:
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["reviews.h5", "reviews.index"]
 
 
-@pytest.mark.parametrize("kind", ["exact", "hnsw", "ivf", "ivfpq"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_built_kept_extended_and_built_anew(tmp_path: Path, kind: str) -> None:
     cache, asked = cache_of(tmp_path, X[:2000]), ("--kind", kind, "--recall", "0.9")
     assert document("index", cache, *asked)["action"] == "built"

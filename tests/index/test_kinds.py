@@ -11,12 +11,13 @@ import pytest
 
 from embedcache.errors import EmbedcacheError
 from embedcache.index import SearchIndex, build
-from embedcache.index.approximate import ENGINES
 from embedcache.index.exact import Rows
 from embedcache.index.file_format import About
+from embedcache.index.kinds import KINDS
+from embedcache.index.kinds.ivfpq import IvfPq
 from tests.search.brute_force import cosines
 
-KINDS = tuple(ENGINES)
+APPROXIMATE = [kind for kind in KINDS if kind != "exact"]
 N, D = 12_000, 24
 
 
@@ -39,7 +40,7 @@ def one_thread() -> None:
 
 @pytest.fixture(scope="module")
 def indexes() -> dict[str, SearchIndex]:
-    return {kind: SearchIndex.from_vectors(X, kind=kind, recall=0.97) for kind in KINDS}
+    return {kind: SearchIndex.from_vectors(X, kind=kind, recall=0.97) for kind in APPROXIMATE}
 
 
 def recall_of(rows: np.ndarray, expected: np.ndarray) -> float:
@@ -49,7 +50,7 @@ def recall_of(rows: np.ndarray, expected: np.ndarray) -> float:
     return float((np.take_along_axis(expected, rows, axis=1) >= worst[:, None] - 1e-6).mean())
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", APPROXIMATE)
 def test_recall_is_what_was_measured(indexes: dict[str, SearchIndex], kind: str) -> None:
     index = indexes[kind]
     found = index.search(Q)
@@ -61,7 +62,7 @@ def test_recall_is_what_was_measured(indexes: dict[str, SearchIndex], kind: str)
     assert not np.isin(found.rows, [5, 6]).any(), "rows without a direction are far from everything"
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", APPROXIMATE)
 @pytest.mark.parametrize("share", [0.5, 0.2, 0.01, 1, 0])
 def test_filters(indexes: dict[str, SearchIndex], kind: str, share: float) -> None:
     among = np.random.default_rng(3).random(N) < share
@@ -75,7 +76,7 @@ def test_filters(indexes: dict[str, SearchIndex], kind: str, share: float) -> No
         assert recall_of(found.rows, np.where(among, TRUE, -2)) >= 0.95
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", APPROXIMATE)
 def test_a_filter_on_one_side_of_the_data(indexes: dict[str, SearchIndex], kind: str) -> None:
     among = TRUE[0] < np.median(TRUE[0])  # half of the rows, all of them far from the query
     found = indexes[kind].search(Q[0], 10, among=among)
@@ -83,7 +84,7 @@ def test_a_filter_on_one_side_of_the_data(indexes: dict[str, SearchIndex], kind:
     assert among[found.rows].all()
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", APPROXIMATE)
 @pytest.mark.parametrize("k", [1, 100, 3000, N])
 def test_any_k(indexes: dict[str, SearchIndex], kind: str, k: int) -> None:
     found = indexes[kind].search(Q[:20], k)
@@ -92,7 +93,7 @@ def test_any_k(indexes: dict[str, SearchIndex], kind: str, k: int) -> None:
     assert recall_of(found.rows, TRUE[:20]) >= 0.9
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", APPROXIMATE)
 def test_alone_as_among_others_and_in_threads(indexes: dict[str, SearchIndex], kind: str) -> None:
     together = indexes[kind].search(Q)
     with ThreadPoolExecutor(8) as pool:
@@ -101,7 +102,7 @@ def test_alone_as_among_others_and_in_threads(indexes: dict[str, SearchIndex], k
     np.testing.assert_array_equal(np.concatenate([one.scores for one in alone]), together.scores)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", APPROXIMATE)
 def test_a_file(indexes: dict[str, SearchIndex], kind: str, tmp_path: Path) -> None:
     indexes[kind].save(tmp_path / "x.index")
     again = SearchIndex.load(tmp_path / "x.index")
@@ -116,7 +117,7 @@ def test_a_file(indexes: dict[str, SearchIndex], kind: str, tmp_path: Path) -> N
             SearchIndex.load(tmp_path / "y.index")
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", APPROXIMATE)
 def test_added_rows_are_found_as_if_built_with_them(kind: str) -> None:
     old = 8000
     engine, found = build.build(Rows(X[:old]), kind=kind, recall=0.97, device="cpu")
@@ -139,7 +140,7 @@ def test_few_added_rows_keep_what_hnsw_measured() -> None:
     assert len(engine.order) == 3001
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", APPROXIMATE)
 @pytest.mark.parametrize("rows", [1, 2, 11, 60])
 def test_few_rows(kind: str, rows: int) -> None:
     index = SearchIndex.from_vectors(X[10 : 10 + rows], kind=kind)
@@ -149,7 +150,7 @@ def test_few_rows(kind: str, rows: int) -> None:
 
 def test_auto_falls_back_on_exact_where_the_recall_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("embedcache.index.plan.EXACT_ROWS", 100)
-    monkeypatch.setattr("embedcache.index.tune.FACTORS", (1,))  # re-rank nothing: codes alone do not reach it
+    monkeypatch.setattr(IvfPq, "factors", (1,))  # re-rank nothing: codes alone do not reach it
     noise = np.random.default_rng(4).normal(size=(3000, 64)).astype(np.float32)
     assert SearchIndex.from_vectors(noise, recall=0.99).kind == "exact"
     honest = SearchIndex.from_vectors(noise, recall=0.99, kind="ivfpq")
@@ -166,7 +167,7 @@ def test_reranked_from_the_stored_vectors(monkeypatch: pytest.MonkeyPatch, tmp_p
     np.testing.assert_array_equal(SearchIndex.load(tmp_path / "x.index").search(Q).rows, index.search(Q).rows)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", APPROXIMATE)
 def test_centred(kind: str) -> None:
     index = SearchIndex.from_vectors(X + 5, kind=kind, recall=0.97, center=True)
     mean = np.delete(X + 5, 6, axis=0).mean(axis=0)
@@ -175,7 +176,7 @@ def test_centred(kind: str) -> None:
     assert recall_of(index.search(Q + 5).rows, cosines(Q + 5 - mean, V)) >= 0.95
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", APPROXIMATE)
 def test_rows_without_any_direction_are_refused(kind: str) -> None:
     with pytest.raises(EmbedcacheError, match="no row has a usable vector"):
         SearchIndex.from_vectors(np.zeros((300, D), np.float32), kind=kind)

@@ -8,7 +8,10 @@ from typing import Any
 import pytest
 
 from embedcache.errors import EmbedcacheError
-from embedcache.index.plan import KINDS, MEMORY_SHARE, choose, code_numbers, human_bytes, lists_of
+from embedcache.index.kinds import KINDS
+from embedcache.index.kinds.ivf import lists_of
+from embedcache.index.kinds.ivfpq import code_numbers
+from embedcache.index.plan import MEMORY_SHARE, choose, human_bytes
 
 GB = 1e9
 
@@ -54,7 +57,7 @@ def test_reranking_from_the_file_takes_less_memory() -> None:
     assert "too much memory" in small.why
 
 
-@pytest.mark.parametrize("kind", ["hnsw", "ivf"])
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("exact", "ivfpq")])
 def test_a_kind_that_does_not_fit_is_refused(kind: str) -> None:
     with pytest.raises(EmbedcacheError, match="choose another --kind") as error:
         choose(1_000_000, 384, memory=0.3 * GB, kind=kind)

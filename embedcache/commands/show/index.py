@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import click
 
 from embedcache.common.screen import plural
-from embedcache.index.plan import Plan, human_bytes
+from embedcache.index.kind import Plan
+from embedcache.index.plan import human_bytes
 
 if TYPE_CHECKING:
     from embedcache.index.job import IndexReport
