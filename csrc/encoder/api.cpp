@@ -71,8 +71,8 @@ std::string wrong_batch(const ec_encoder& e, const int32_t* ids, const int64_t* 
     if (ids[t] < 0 || ids[t] >= e.vocabulary)
       return "id " + std::to_string(ids[t]) + " is not in the vocabulary";
   for (int32_t o = 0; o < n_outputs; ++o)
-    if (outputs[o].layer < 0 || outputs[o].layer > e.layers ||
-        (outputs[o].pooling != EC_POOL_CLS && outputs[o].pooling != EC_POOL_MEAN))
+    if (outputs[o].layer < 0 || outputs[o].layer > e.layers || outputs[o].pooling < EC_POOL_TOKENS ||
+        outputs[o].pooling >= EC_POOLINGS)
       return "no such layer or pooling";
   return "";
 }

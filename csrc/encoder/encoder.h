@@ -19,7 +19,13 @@ extern "C" {
 
 enum { EC_GELU = 0, EC_GELU_TANH = 1, EC_RELU = 2 };
 enum { EC_ENCODE_FLOAT32 = 0, EC_ENCODE_BFLOAT16 = 1 }; /* the products' operands; all sums are float32 */
-enum { EC_POOL_CLS = 0, EC_POOL_MEAN = 1 };
+/* A new one is a function in poolings.h and a record in embedcache/encoder/poolings.py. */
+enum {
+  EC_POOL_TOKENS = -1, /* none: the vector of every token */
+  EC_POOL_CLS = 0,
+  EC_POOL_MEAN = 1,
+  EC_POOLINGS /* how many there are */
+};
 
 typedef struct {
   const float* weight; /* [out][in] */
@@ -59,7 +65,7 @@ typedef struct {
 typedef struct {
   int32_t layer;   /* 0: the embeddings, to layers */
   int32_t pooling; /* EC_POOL_... */
-  float* vectors;  /* [n][D] */
+  float* vectors;  /* [n][D]; of EC_POOL_TOKENS [offsets[n]][D] */
 } ec_output;
 
 typedef struct ec_encoder ec_encoder;

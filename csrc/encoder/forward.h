@@ -9,6 +9,7 @@
 #define EMBEDCACHE_ENCODER_FORWARD_H
 
 #include "last_layer.h"
+#include "poolings.h"
 
 namespace EC_ISA {
 
@@ -134,13 +135,10 @@ struct Pass {
 
   void pool(const ec_output& output, bool first_rows_only) const {
     for (int64_t i = 0; i < n; ++i) {
-      float* out = output.vectors + i * model.dim;
-      const int64_t begin = first_rows_only ? i : offsets[i], end = offsets[i + 1];
-      memcpy(out, x + begin * x_stride, (size_t)model.dim * sizeof(float));
-      if (output.pooling == EC_POOL_CLS) continue;
-      for (int64_t t = begin + 1; t < end; ++t)
-        for (int64_t c = 0; c < model.dim; ++c) out[c] += x[t * x_stride + c];
-      for (int64_t c = 0; c < model.dim; ++c) out[c] /= (float)(end - begin);
+      const int64_t begin = first_rows_only ? i : offsets[i];
+      const int64_t place = output.pooling == EC_POOL_TOKENS ? offsets[i] : i;
+      pool_rows(output.pooling, output.vectors + place * model.dim, x + begin * x_stride, x_stride,
+                offsets[i + 1] - offsets[i], model.dim);
     }
   }
 
@@ -150,7 +148,7 @@ struct Pass {
     bool only_first_rows = true; /* of the last layer */
     for (int32_t o = 0; o < n_outputs; ++o) {
       top = larger(top, outputs[o].layer);
-      only_first_rows &= outputs[o].layer < last || outputs[o].pooling == EC_POOL_CLS;
+      only_first_rows &= outputs[o].layer < last || reads_first_row_only(outputs[o].pooling);
     }
     embed();
     for (int64_t k = 0; k <= top; ++k) {

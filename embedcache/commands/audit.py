@@ -6,9 +6,10 @@ from typing import Any
 
 import click
 
-from embedcache.commands.common import COUNT, POOLINGS, check_json, device_option, emit, json_option, unless_written_to
+from embedcache.commands.common import COUNT, check_json, device_option, emit, json_option, unless_written_to
 from embedcache.commands.progress import progress_bar
 from embedcache.commands.types import CommaList, Number
+from embedcache.encoder.poolings import POOLINGS
 
 
 @click.command(short_help="List CACHE's likely label errors, duplicates and outliers.")
@@ -40,7 +41,7 @@ from embedcache.commands.types import CommaList, Number
     help="The cosine from which texts that share half of their wording are near-duplicates.",
 )
 @click.option("--top", type=COUNT, metavar="N", help="At most N of each kind.  [default: all; 10 on the screen]")
-@click.option("--pooling", type=click.Choice(POOLINGS), help="[default: mean where it is stored, else cls]")
+@click.option("--pooling", type=click.Choice(list(POOLINGS)), help="[default: mean where it is stored, else cls]")
 @click.option("--layers", "layer", type=Number(int, -1000), default=-1, show_default=True)
 @click.option("--engine", type=click.Choice(["auto", "native", "torch"]), default="auto", show_default=True)
 @device_option

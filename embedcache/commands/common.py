@@ -17,12 +17,12 @@ import click
 from embedcache.commands.process import prepare_command, prepare_process, prepare_streams
 from embedcache.commands.types import CommaList, Number
 from embedcache.common.screen import one_line
+from embedcache.encoder.poolings import POOLINGS
 from embedcache.errors import EmbedcacheError, InputNote
 from embedcache.tables.limits import TEXT_MB, text_limit
 
 COUNT = Number(int, 1)
 NAMES = CommaList()
-POOLINGS = ("cls", "mean")
 
 
 class Commands(click.Group):
@@ -217,7 +217,9 @@ def unless_written_to(output: str | None) -> Iterator[None]:
 
 
 device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda[:N].")
-pooling_option = click.option("--pooling", type=click.Choice(POOLINGS), help="[default: cls, or the only one stored]")
+pooling_option = click.option(
+    "--pooling", type=click.Choice(list(POOLINGS)), help="[default: cls, or the only one stored]"
+)
 trust_option = click.option(
     "--trust-remote-code",
     is_flag=True,

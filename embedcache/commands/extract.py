@@ -9,7 +9,6 @@ import click
 from embedcache.commands.common import (
     COUNT,
     NAMES,
-    POOLINGS,
     DerivedHelp,
     emit,
     formats_read,
@@ -19,6 +18,7 @@ from embedcache.commands.common import (
 )
 from embedcache.commands.progress import progress_bar
 from embedcache.commands.types import CommaList, Number, Part
+from embedcache.encoder.poolings import POOLINGS
 
 LAYERS = CommaList(Number(int, -1000))
 
@@ -33,7 +33,11 @@ LAYERS = CommaList(Number(int, -1000))
 @click.option("--keep", type=NAMES, default=(), help="Other columns to keep, for --where, --group and search.")
 @click.option("--max-length", type=COUNT, default=250, show_default=True, help="Tokens per text; longer ones are cut.")
 @click.option(
-    "--pooling", type=CommaList(choices=POOLINGS), default="cls", show_default=True, help="cls, mean or both."
+    "--pooling",
+    type=CommaList(choices=tuple(POOLINGS)),
+    default="cls",
+    show_default=True,
+    help=f"Vectors to store: {'; '.join(f'{name}, {one.help}' for name, one in POOLINGS.items())}.",
 )
 @click.option("--layers", type=LAYERS, default="-1", show_default=True, help="Layers to store; -1 is the last.")
 @click.option(

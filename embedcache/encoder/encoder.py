@@ -18,14 +18,13 @@ from embedcache.common.reading import Reading, most_unknown, read_of
 from embedcache.encoder.batching import default_batch_tokens, plan_batches
 from embedcache.encoder.folder import check_max_length, find_folder, folder_identity, resolve_device, resolve_dtype
 from embedcache.encoder.load_without_torch import Direct, load_direct
+from embedcache.encoder.poolings import find_pooling
 from embedcache.encoder.runner_native import may_be_native
 from embedcache.encoder.tokenizer import Tokens
 from embedcache.errors import EmbedcacheError
 
 if TYPE_CHECKING:
     from embedcache.encoder.load_with_transformers import Loaded
-
-POOLINGS = ("cls", "mean")
 
 
 class Encoder:
@@ -141,9 +140,9 @@ class Encoder:
 
         Args:
             ids: n rows of token ids, as ``tokenize`` gives them; see ``plan_batches`` for which to put together.
-            outputs: (pooling, layer) pairs. Pooling "cls" is the first token's vector, "mean" the mean over all the
-                row's tokens, special ones included. Layer k is the output of layer k of 1..layers, 0 are the
-                embeddings before it; negative counts from the end, -1 is the model's last_hidden_state.
+            outputs: (pooling, layer) pairs. The poolings are those of ``poolings``; special tokens count as tokens.
+                Layer k is the output of layer k of 1..layers, 0 are the embeddings before it; negative counts from the
+                end, -1 is the model's last_hidden_state.
 
         Returns:
             A float32 array [n, dim] per output. A row's vectors do not depend on the others of its batch, but for
@@ -154,8 +153,7 @@ class Encoder:
         """
         for pooling, layer in outputs:
             self.layer_number(layer)
-            if pooling not in POOLINGS:
-                raise EmbedcacheError(f"unknown pooling '{pooling}': use {' or '.join(POOLINGS)}")
+            find_pooling(pooling)
         if len(ids) == 0:
             return [np.empty((0, self.dim), dtype=np.float32) for _ in outputs]
         return self._forward(ids, outputs) if self.device == "cpu" else self._forward_or_half(ids, outputs)

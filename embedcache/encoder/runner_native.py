@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from ctypes import POINTER, Structure, c_char_p, c_float, c_int32, c_int64, c_void_p
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ import numpy as np
 
 from embedcache.common.machine import usable_cores
 from embedcache.encoder.folder import cpu_flags
+from embedcache.encoder.poolings import POOLINGS, Pooling
 from embedcache.errors import EmbedcacheError
 
 if TYPE_CHECKING:
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 ABI_VERSION = 1
 ACTIVATIONS = {"gelu": 0, "gelu_tanh": 1, "relu": 2}
 COMPUTE = {"float32": 0, "bfloat16": 1}
-POOLINGS = {"cls": 0, "mean": 1}
+TOKENS = -1  # the code of no pooling: the vectors of all tokens
 _PATH = Path(__file__).with_name("_encoder_cpu" + (".dll" if sys.platform == "win32" else ".so"))
 
 
@@ -156,13 +158,27 @@ class NativeEncoder:
         """float32 [n, D] for each (pooling, layer); layers count from the embeddings, 0."""
         offsets = np.zeros(len(ids) + 1, np.int64)
         np.cumsum(np.fromiter(map(len, ids), np.int64, len(ids)), out=offsets[1:])
+        poolings = [POOLINGS[name] for name, _ in outputs]
+        codes = [TOKENS if one.native is None else one.native for one in poolings]
+        found = self.run_codes(ids, offsets, list(zip(codes, (layer for _, layer in outputs), strict=True)))
+        return [
+            vectors if one.native is not None else _pool_tokens(vectors, offsets, one)
+            for one, vectors in zip(poolings, found, strict=True)
+        ]
+
+    def run_codes(
+        self, ids: Sequence[Sequence[int]], offsets: np.ndarray, outputs: Sequence[tuple[int, int]]
+    ) -> list[np.ndarray]:
+        """As ``run``, for (code, layer); offsets: int64 [n + 1], of the rows among the tokens.
+
+        Returns:
+            float32 [n, D] each; for TOKENS [offsets[n], D].
+        """
         together = np.fromiter((token for row in ids for token in row), np.int32, int(offsets[-1]))
-        vectors = [np.empty((len(ids), self._dim), np.float32) for _ in outputs]
+        sizes = [int(offsets[-1]) if code == TOKENS else len(ids) for code, _ in outputs]
+        vectors = [np.empty((size, self._dim), np.float32) for size in sizes]
         asked = (_Output * len(outputs))(
-            *(
-                _Output(layer, POOLINGS[pooling], out.ctypes.data)
-                for (pooling, layer), out in zip(outputs, vectors, strict=True)
-            )
+            *(_Output(layer, code, out.ctypes.data) for (code, layer), out in zip(outputs, vectors, strict=True))
         )
         code = self._library.ec_encoder_run(
             self._handle, together.ctypes.data, offsets.ctypes.data, len(ids), asked, len(outputs)
@@ -178,6 +194,15 @@ class NativeEncoder:
         if getattr(self, "_handle", None):
             self._library.ec_encoder_destroy(self._handle)
             self._handle = None
+
+
+def _pool_tokens(tokens: np.ndarray, offsets: np.ndarray, pooling: Pooling) -> np.ndarray:
+    """[n, D] of [T, D], row by row: a row's vector does not depend on the others of its batch."""
+    import torch
+
+    rows = [torch.from_numpy(tokens[begin:end])[None] for begin, end in pairwise(offsets.tolist())]
+    pooled: np.ndarray = torch.cat([pooling.pool(row, None) for row in rows]).numpy()
+    return pooled
 
 
 def _pointer(tensor: Tensor | np.ndarray | None, alive: list[np.ndarray], positions: int | None = None) -> int | None:

@@ -23,6 +23,7 @@ from torch.nn import functional
 from embedcache.encoder.blueprint import Affine, Blueprint, Layer
 from embedcache.encoder.folder import cpu_computes_bfloat16
 from embedcache.encoder.last_layer import Group, first_token_context
+from embedcache.encoder.poolings import POOLINGS
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": functional.gelu,
@@ -58,12 +59,14 @@ class Packed:
         pooled = {output: rows.pool(x, output[0]) for output in wanted if output[1] == 0}
         biases = self._biases(rows)
         for number, layer in enumerate(self._blueprint.layers[:deepest], start=1):
-            if number == deepest and ("mean", number) not in wanted:
-                pooled["cls", number] = self._first_tokens(x, layer, rows)
+            asked = [output for output in wanted if output[1] == number]
+            if number == deepest and all(POOLINGS[name].first_token for name, _ in asked):
+                first = self._first_tokens(x, layer, rows)
+                pooled |= dict.fromkeys(asked, first)
             else:
                 context = self._attend(self._linear(x, self._joined[number - 1]), rows, biases)
                 x = self._after_attention(x, context, layer)
-                pooled |= {output: rows.pool(x, output[0]) for output in wanted if output[1] == number}
+                pooled |= {output: rows.pool(x, output[0]) for output in asked}
         vectors = torch.stack([pooled[output].float() for output in outputs]).cpu().numpy()
         return list(vectors[:, np.argsort(rows.order)])
 
@@ -141,10 +144,10 @@ class _Rows:
         ]
 
     def pool(self, x: Tensor, pooling: str) -> Tensor:
-        """[n, D] of [T, D]: "cls" the first tokens, "mean" the mean of each row's tokens."""
-        if pooling == "cls":
+        """[n, D] of [T, D]; rows of equal length together, so there is no padding."""
+        if POOLINGS[pooling].first_token:
             return x[self.first]
-        return torch.cat([group.of(x).float().mean(1) for group in self.groups])
+        return torch.cat([POOLINGS[pooling].pool(group.of(x), None) for group in self.groups])
 
 
 def _in_dtype(blueprint: Blueprint, dtype: torch.dtype) -> Blueprint:

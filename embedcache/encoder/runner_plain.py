@@ -8,9 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from embedcache.errors import EmbedcacheError
-
-POOLINGS = ("cls", "mean")
+from embedcache.encoder.poolings import POOLINGS
 
 
 class Plain:
@@ -33,7 +31,7 @@ class Plain:
         pooled = []
         for pooling, layer in outputs:
             hidden = result.last_hidden_state if layer == self._layers else result.hidden_states[layer]
-            pooled.append(pool(hidden, attention_mask, pooling).cpu().numpy())
+            pooled.append(POOLINGS[pooling].pool(hidden, attention_mask).cpu().numpy())
         return pooled
 
     def pad(self, ids: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -43,13 +41,3 @@ class Plain:
         mask = np.arange(padded.shape[1]) < lengths[:, None]
         padded[mask] = np.concatenate([np.asarray(row, dtype=np.int64) for row in ids])
         return torch.from_numpy(padded).to(self._device), torch.from_numpy(mask.astype(np.int64)).to(self._device)
-
-
-def pool(hidden: torch.Tensor, mask: torch.Tensor, pooling: str) -> torch.Tensor:
-    """[n, L, D] and its mask [n, L] to float32 [n, D]."""
-    if pooling == "cls":
-        return hidden[:, 0].float()
-    if pooling == "mean":
-        weight = mask.unsqueeze(-1).float()
-        return (hidden.float() * weight).sum(1) / weight.sum(1)
-    raise EmbedcacheError(f"unknown pooling '{pooling}': use {' or '.join(POOLINGS)}")

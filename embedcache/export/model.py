@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from embedcache.encoder.load_with_transformers import quiet
-from embedcache.encoder.runner_plain import pool
+from embedcache.encoder.poolings import POOLINGS
 from embedcache.errors import EmbedcacheError
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class TextModel(nn.Module):
             inputs["token_type_ids"] = token_type_ids
         result = self.encoder(**inputs, output_hidden_states=self.layer is not None, return_dict=True)
         hidden = result.last_hidden_state if self.layer is None else result.hidden_states[self.layer]
-        logits: torch.Tensor = self.head(pool(hidden, attention_mask, self.pooling))
+        logits: torch.Tensor = self.head(POOLINGS[self.pooling].pool(hidden, attention_mask))
         return logits
 
 

@@ -16,6 +16,7 @@ from tokenizers import Tokenizer
 from torch import nn
 
 from embedcache.encoder.folder import find_folder, read_json, tokenizer_files
+from embedcache.encoder.poolings import POOLINGS
 from embedcache.errors import EmbedcacheError
 from embedcache.export.model import TextModel, input_names, make_program
 from embedcache.export.place import write_json
@@ -100,6 +101,10 @@ def _write_modules(part: Path, model: TextModel, encoder: Encoder, texts: Sequen
             f"{encoder.identity['architecture']} encoders cannot be cut after layer {model.layer} of {encoder.layers}, "
             "which this head reads, and sentence-transformers takes the last: use --to torch or --to onnx"
         )
+    if POOLINGS[model.pooling].sentence_transformers is None:
+        raise EmbedcacheError(
+            f"sentence-transformers has no {model.pooling} pooling, which this head reads: use --to torch or --to onnx"
+        )
     inner = part / NAMES[0]
     model.encoder.save_pretrained(inner, safe_serialization=True)
     if "code" in encoder.identity:
@@ -115,7 +120,8 @@ def _write_modules(part: Path, model: TextModel, encoder: Encoder, texts: Sequen
     write_json(part / "modules.json", modules)
     write_json(inner / "sentence_bert_config.json", {"max_seq_length": encoder.max_length, "do_lower_case": False})
     (part / names[1]).mkdir()
-    modes = {f"pooling_mode_{mode}": mode.startswith(model.pooling) for mode in ("cls_token", "mean_tokens")}
+    settings = {name: one.sentence_transformers for name, one in POOLINGS.items()}
+    modes = {setting: name == model.pooling for name, setting in settings.items() if setting}
     write_json(part / names[1] / "config.json", {"word_embedding_dimension": encoder.dim, **modes})
     for name, module in zip(names[2:], linear, strict=True):
         _write_dense(part / name, module, "linear.Identity" if module is linear[-1] else "activation.ReLU")

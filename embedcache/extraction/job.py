@@ -36,6 +36,7 @@ from embedcache.common.label_names import label_notes
 from embedcache.common.reading import Reading
 from embedcache.common.whole_file import refuse_stream
 from embedcache.encoder.folder import DTYPES
+from embedcache.encoder.poolings import POOLINGS, find_pooling
 from embedcache.errors import EmbedcacheError
 from embedcache.extraction.columns import Asked, choose_columns
 from embedcache.extraction.encoders import EncodingPass, Place
@@ -130,7 +131,8 @@ def extract(
             input has them.
         na: label cells that say "not labelled", beside an empty one: these alone, or with "default" among them these
             and those of ``tables.rows.MISSING_LABELS``; None means these last alone.
-        pooling: "cls", "mean" or both. layers: -1 is the last; every pooling is stored for every layer.
+        pooling: one or several of ``encoder.poolings``.
+        layers: -1 is the last; every pooling is stored for every layer.
         dtype: what the encoder computes in; "auto" is what the cache was made with, else what suits the device.
         store: "float16" or "float32", the type of the stored vectors.
         device: "auto", "cpu", "cuda", "cuda:N"; several GPUs as "cuda:0,cuda:1" or "cuda:all".
@@ -212,8 +214,10 @@ def _asked(pooling: str | Sequence[str], layers: int | Sequence[int], store: str
     """The (pooling, layer) pairs; every pooling of every layer."""
     poolings = [pooling] if isinstance(pooling, str) else list(pooling)
     numbers = [layers] if isinstance(layers, int) else list(layers)
-    if not poolings or not set(poolings) <= {"cls", "mean"}:
-        raise EmbedcacheError(f"unknown pooling {pooling!r}: use cls, mean or both")
+    if not poolings:
+        raise EmbedcacheError(f"no pooling to store: choose from {', '.join(POOLINGS)}")
+    for name in poolings:
+        find_pooling(name)
     if not numbers:
         raise EmbedcacheError("no layer to store: name one, -1 is the last")
     if store not in ("float16", "float32"):

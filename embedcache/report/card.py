@@ -15,6 +15,7 @@ from typing import Any
 from embedcache.common.display import shorten
 from embedcache.common.label_names import visible
 from embedcache.common.reading import percent
+from embedcache.encoder.poolings import POOLINGS
 from embedcache.runs.folder import Run, require_keys
 from embedcache.runs.metrics import main_score
 from embedcache.runs.wording import BASELINES as BASELINE_NAMES
@@ -73,10 +74,6 @@ CALIBRATED = """
 Logits divided by {:.4f}, the temperature that was fitted on the validation rows, give calibrated probabilities
 (`Classifier.load(".", calibrated=True)`).
 """
-POOLED = {
-    "cls": "vectors = hidden[:, 0]",
-    "mean": 'mask = inputs["attention_mask"].unsqueeze(-1)\nvectors = (hidden * mask).sum(dim=1) / mask.sum(dim=1)',
-}
 
 
 def code_span(text: Any, length: int = 100) -> str:
@@ -280,7 +277,7 @@ def _lost(reading: dict[str, Any] | None) -> str:
 def _code(run: Run, encoder: str, max_length: int) -> str:
     """The same model in plain PyTorch, transformers and safetensors."""
     layer, rounds = int(run.info["layer"]), run.info["dtype"] == "float16"
-    pooled = POOLED[run.info["pooling"]]
+    pooled = POOLINGS[run.info["pooling"]].code
     return CODE.format(
         encoder=json.dumps(encoder, ensure_ascii=not encoder.isprintable()),
         max_length=max_length,

@@ -14,6 +14,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from embedcache.common.checked import Count, Digest, Interval, Number, Positive, SchemaError, Share, conform
 from embedcache.common.encoder_schema import Identity
+from embedcache.encoder.poolings import POOLINGS
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.kinds import Kind, kind_of
 from embedcache.heads.schema import Head, KindName, Score, Spec, check_head
@@ -189,7 +190,7 @@ class Info(msgspec.Struct):
     kind: KindName | Optional = UNSET
     label: str | Optional = UNSET
     dtype: Literal["float16", "float32"] | Optional = UNSET
-    pooling: Literal["cls", "mean"] | Optional = UNSET  # those that the encoder knows
+    pooling: Annotated[str, Meta(pattern=f"^({'|'.join(POOLINGS)})$")] | Optional = UNSET
     layer: Annotated[int, Meta(ge=-10_000, le=10_000)] | Optional = UNSET
     encoder: Encoder | Optional = UNSET
     cache: CacheOf | Optional = UNSET

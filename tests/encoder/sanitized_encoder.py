@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from embedcache.encoder import runner_native
+from embedcache.encoder.poolings import POOLINGS
 
 SHAPES = (  # width, dim, heads, inner, layers, activation, relative
     (32, 32, 2, 64, 2, "gelu", False),
@@ -22,7 +23,7 @@ SHAPES = (  # width, dim, heads, inner, layers, activation, relative
 )
 LENGTHS = (1, 2, 64, 17, 3, 33, 31, 16, 48, 49)
 POSITIONS, VOCABULARY = 64, 50
-OUTPUTS = ([("cls", 1)], [("mean", 0), ("cls", 1)], [("mean", 1), ("cls", 0), ("cls", 1)])
+OUTPUTS = ([("cls", 1)], [("mean", 0), ("cls", 1)], [(name, 1) for name in POOLINGS] + [("cls", 0), ("cls", 1)])
 
 
 class Floats:
@@ -77,6 +78,11 @@ def main() -> None:
                 if not runner_native.backend(dtype):
                     continue
                 encoder = runner_native.NativeEncoder(blueprint(*shape), POSITIONS, dtype)
+                offsets = np.cumsum([0, *LENGTHS])
+                (tokens,) = encoder.run_codes(rows, offsets, [(runner_native.TOKENS, shape[4])])
+                assert np.isfinite(tokens).all() and len(tokens) == offsets[-1]
+                together = encoder.run(rows, [("cls", shape[4]), ("mean", shape[4])])
+                assert (tokens[offsets[:-1]] == together[0]).all()
                 for outputs in OUTPUTS:
                     asked = [(pooling, layer * shape[4]) for pooling, layer in outputs]
                     with ThreadPoolExecutor(3) as pool:

@@ -106,8 +106,8 @@ def test_no_rows(tiny_bert: Path) -> None:
 
 def test_unknown_pooling_and_layer(tiny_bert: Path) -> None:
     encoder = load(tiny_bert)
-    with pytest.raises(EmbedcacheError, match="unknown pooling 'max'"):
-        encoder.encode([[1, 2]], [("max", -1)])
+    with pytest.raises(EmbedcacheError, match="unknown pooling 'median': choose from cls, mean"):
+        encoder.encode([[1, 2]], [("median", -1)])
     for layer in (3, -4):
         with pytest.raises(EmbedcacheError, match=f"no layer {layer}: .* has 2"):
             encoder.encode([[1, 2]], [("cls", layer)])

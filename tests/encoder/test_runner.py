@@ -12,6 +12,7 @@ import torch
 
 from embedcache.encoder import runner_packed
 from embedcache.encoder.families import FAMILIES
+from embedcache.encoder.poolings import POOLINGS
 from embedcache.encoder.runner import Runner, choose_runner, count_threads
 from embedcache.encoder.runner_plain import Plain
 from embedcache.errors import EmbedcacheError
@@ -20,7 +21,7 @@ from tests.encoder.conftest import VOCABULARY
 M = 64
 LENGTHS = [5, 1, 17, 64, 3, 17, 2, 30, 64, 5, 5, 1]
 LAST = [("cls", 3)]
-ALL = [(pooling, layer) for layer in (3, 0, 1, 2) for pooling in ("cls", "mean")]
+ALL = [(pooling, layer) for layer in (3, 0, 1, 2) for pooling in POOLINGS]
 # How the families and their configurations vary: heads, widths, activations, embedding sizes, positions.
 MODELS: list[tuple[str, dict[str, Any]]] = [
     *((name, {"embedding_size": 24} if family.projection else {}) for name, family in FAMILIES.items()),

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from embedcache.encoder.poolings import POOLINGS
 from embedcache.prediction.classifier import Classifier
 from embedcache.runs.folder import load_run
 from tests.conftest import document
@@ -83,7 +84,7 @@ def test_names_from_the_data_stay_code(hostile: Path) -> None:
             assert len(re.findall(r"(?<!\\)\|", line)) in (3, 6), line
 
 
-@pytest.mark.parametrize("pooling", ["cls", "mean"])
+@pytest.mark.parametrize("pooling", POOLINGS)
 def test_the_code_gives_what_predict_gives(made: Path, tiny_bert: Path, tmp_path: Path, pooling: str) -> None:
     """Both blocks, in a process of their own; the second without embedcache."""
     run = tmp_path / "run"

@@ -1,0 +1,77 @@
+"""How a text's tokens become its vector: the poolings, a record each, from which everything else follows.
+
+From a record follow the choices and help of ``--pooling``, the table in docs/extraction.md, what every runner computes,
+the lines in a run's model card, the Pooling module of an export, and the tests' cases.
+
+Nothing here imports torch: the functions call methods of the tensors that they get.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from embedcache.errors import EmbedcacheError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Pooling:
+    """One way to make a vector of the tokens' vectors.
+
+    Attributes:
+        help: what the vector is, for --help and the docs.
+        pool: [n, L, D] of any float dtype, and a mask [n, L] that is 0 at padding, or None where there is no padding;
+            to float32 [n, D].
+        code: the same in a model card, from ``hidden`` and ``inputs`` to ``vectors``.
+        first_token: whether it is the first token's vector. Then the last layer is computed for that token alone.
+        native: its code in csrc/encoder/encoder.h; None: ``pool`` is called on the native encoder's token vectors.
+        sentence_transformers: the setting that switches it on in sentence-transformers' Pooling; None: it has none.
+    """
+
+    help: str
+    pool: Callable[[Tensor, Tensor | None], Tensor]
+    code: str
+    first_token: bool = False
+    native: int | None = None
+    sentence_transformers: str | None = None
+
+
+def _cls(hidden: Tensor, mask: Tensor | None) -> Tensor:
+    return hidden[:, 0].float()
+
+
+def _mean(hidden: Tensor, mask: Tensor | None) -> Tensor:
+    if mask is None:
+        return hidden.float().mean(1)
+    weight = mask.unsqueeze(-1).float()
+    return (hidden.float() * weight).sum(1) / weight.sum(1)
+
+
+POOLINGS = {  # by the names that users give and caches keep
+    "cls": Pooling(
+        help="the first token's vector",
+        pool=_cls,
+        code="vectors = hidden[:, 0]",
+        first_token=True,
+        native=0,
+        sentence_transformers="pooling_mode_cls_token",
+    ),
+    "mean": Pooling(
+        help="the mean of all tokens' vectors",
+        pool=_mean,
+        code='mask = inputs["attention_mask"].unsqueeze(-1)\nvectors = (hidden * mask).sum(dim=1) / mask.sum(dim=1)',
+        native=1,
+        sentence_transformers="pooling_mode_mean_tokens",
+    ),
+}
+
+
+def find_pooling(name: str) -> Pooling:
+    """The pooling of that name. Raises EmbedcacheError where there is none."""
+    if name not in POOLINGS:
+        raise EmbedcacheError(f"unknown pooling {name!r}: choose from {', '.join(POOLINGS)}")
+    return POOLINGS[name]
