@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from embedcache.cli import main
+from embedcache.encoder.poolings import POOLINGS
 
 # Started in the background of a shell, the programs under test would inherit that Ctrl-C is ignored.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -266,7 +267,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Path:
     write_csv(folder / "reviews.csv", reviews, ("text", "label", "film"))
     document(
         "extract", folder / "reviews.csv", "-o", folder / "reviews.h5", "--model", tiny_bert,
-        "--keep", "film", "--pooling", "cls,mean",
+        "--keep", "film", "--pooling", ",".join(POOLINGS),
     )  # fmt: skip
     document("train-head", folder / "reviews.h5", "-o", folder / "run", *FOUR_HEADS)
     return folder

@@ -9,12 +9,14 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from embedcache.encoder.poolings import POOLINGS
 from embedcache.errors import EmbedcacheError
 from embedcache.export import TARGETS, export_run, targets
 from embedcache.prediction.classifier import Classifier
@@ -40,7 +42,8 @@ def make_run(tmp_path_factory: pytest.TempPathFactory, tiny_models: dict[str, Pa
         if not cache.exists():
             document(
                 "extract", folder / "rows.jsonl", "-o", cache, "--model", tiny_models[family], "--dtype", dtype,
-                "--label", "label,topics,stars", "--pooling", "cls,mean", "--layers", "-1,1,0", "--max-length", "64",
+                "--label", "label,topics,stars", "--pooling", ",".join(POOLINGS), "--layers", "-1,1,0",
+                "--max-length", "64",
             )  # fmt: skip
         if not run.exists():
             settings = {"--hidden": "8", "--epochs": "2", "--lr": "1e-2", "--label": label}
@@ -94,7 +97,7 @@ def slow(to: str, family: str) -> Any:
     [
         pytest.param(to, family, pooling, marks=slow(to, family))
         for to in TARGETS
-        for family, pooling in (("bert", "mean"), ("roberta", "mean"), ("mpnet", "cls"), ("distilbert", "cls"))
+        for family, pooling in zip(("bert", "roberta", "mpnet", "distilbert"), cycle(POOLINGS), strict=False)
     ],
 )
 def test_every_family_to_every_target(to: str, family: str, pooling: str, make_run: MakeRun, tmp_path: Path) -> None:
