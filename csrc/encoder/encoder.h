@@ -24,6 +24,7 @@ enum {
   EC_POOL_TOKENS = -1, /* none: the vector of every token */
   EC_POOL_CLS = 0,
   EC_POOL_MEAN = 1,
+  EC_POOL_MAX = 2,
   EC_POOLINGS /* how many there are */
 };
 

@@ -28,6 +28,10 @@ static void pool_rows(int32_t pooling, float* out, const float* x, int64_t strid
         for (int64_t c = 0; c < dim; ++c) out[c] += x[t * stride + c];
       for (int64_t c = 0; c < dim; ++c) out[c] /= (float)length;
       break;
+    case EC_POOL_MAX:
+      for (int64_t t = 1; t < length; ++t)
+        for (int64_t c = 0; c < dim; ++c) out[c] = x[t * stride + c] > out[c] ? x[t * stride + c] : out[c];
+      break;
   }
 }
 

@@ -51,6 +51,11 @@ def _mean(hidden: Tensor, mask: Tensor | None) -> Tensor:
     return (hidden.float() * weight).sum(1) / weight.sum(1)
 
 
+def _max(hidden: Tensor, mask: Tensor | None) -> Tensor:
+    hidden = hidden.float()
+    return (hidden if mask is None else hidden.masked_fill(mask.unsqueeze(-1) == 0, float("-inf"))).amax(1)
+
+
 POOLINGS = {  # by the names that users give and caches keep
     "cls": Pooling(
         help="the first token's vector",
@@ -66,6 +71,14 @@ POOLINGS = {  # by the names that users give and caches keep
         code='mask = inputs["attention_mask"].unsqueeze(-1)\nvectors = (hidden * mask).sum(dim=1) / mask.sum(dim=1)',
         native=1,
         sentence_transformers="pooling_mode_mean_tokens",
+    ),
+    "max": Pooling(
+        help="in each dimension the largest number of any token",
+        pool=_max,
+        code='mask = inputs["attention_mask"].unsqueeze(-1)\n'
+        'vectors = hidden.masked_fill(mask == 0, float("-inf")).amax(dim=1)',
+        native=2,
+        sentence_transformers="pooling_mode_max_tokens",
     ),
 }
 

@@ -106,9 +106,8 @@ def test_the_code_gives_what_predict_gives(made: Path, tiny_bert: Path, tmp_path
     assert rounded == ("computed in float32" in (run / "README.md").read_text("utf-8"))
     assert [line.split()[0] for line in done[0].stdout.splitlines()] == [label for label, _ in expected]
     for line, (label, probability) in zip(done[1].stdout.splitlines(), expected, strict=True):
-        assert line.split()[0] == label and float(line.split()[1]) == pytest.approx(
-            probability, abs=0.01
-        )  # bfloat16 or not
+        room = 0.02 if pooling == "max" else 0.01  # bfloat16 or not; the largest of rounded numbers is off by more
+        assert line.split()[0] == label and float(line.split()[1]) == pytest.approx(probability, abs=room)
 
 
 @pytest.mark.parametrize("kind", ["multilabel", "regression"])
