@@ -17,7 +17,7 @@ from embedcache.heads.head import TrainedHead
 from embedcache.heads.spec import HeadSpec
 from embedcache.heads.task import Task
 from embedcache.heads.train import train_bank
-from embedcache.runs.baselines import choose_analyzer
+from embedcache.runs.baselines import make_vectorizer
 from embedcache.runs.data import Data, make_task
 from embedcache.runs.recipes import make_recipe
 from embedcache.runs.split import Split
@@ -122,16 +122,11 @@ class Words:
 
     def __init__(self, texts: Strings, y: np.ndarray, sides: Sequence[Split]) -> None:
         """Raises ValueError where the texts hold no words."""
-        from sklearn.feature_extraction.text import TfidfVectorizer
-
         self._classes = int(y.max()) + 1
         self._fold = fold_of(sides, len(y))
-        analyzer = choose_analyzer(texts[:1000])
-        longest = 2 if analyzer == "word" else 3
-        vectorizer = TfidfVectorizer(
-            analyzer=analyzer,
-            ngram_range=(1, longest if len(texts.data) <= MAX_CHARACTERS else 1),
-            sublinear_tf=True,
+        vectorizer = make_vectorizer(
+            texts[:1000],
+            alone=len(texts.data) > MAX_CHARACTERS,
             min_df=2,
             max_features=min(MAX_WORDS, MAX_WEIGHTS // self._classes),
             dtype=np.float32,

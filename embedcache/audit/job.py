@@ -34,6 +34,7 @@ from embedcache.cache.strings import first_rows
 from embedcache.cache.where import not_blank
 from embedcache.common.machine import check_memory
 from embedcache.errors import EmbedcacheError
+from embedcache.heads.arrays import json_number
 from embedcache.index import SearchIndex
 from embedcache.runs.data import Data, load_data
 from embedcache.runs.split import SEED, make_folds
@@ -248,7 +249,7 @@ def make_report(
         seeds=opinions.seeds,
         neighbours=0,
         near=0.0,
-        outlier_score=float(limit) if np.isfinite(limit) else None,
+        outlier_score=json_number(limit),
         weights=opinions.mixture.weights,
         agreement=1 - float(judged.disagree.mean()),
         errors=judged.count,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from embedcache.index import SearchIndex
+from embedcache.index.own_row import without_own
 
 CHUNK_ROWS = 4096  # queries at a time: their scores are what takes memory
 
@@ -44,7 +45,7 @@ def nearest_rows(
     for start in range(0, len(asked), CHUNK_ROWS):
         chunk = asked[start : start + CHUNK_ROWS]
         found = index.search(x[chunk], k + 1, among=some)
-        found_rows, found_scores = _without(found.rows, found.scores, chunk)
+        found_rows, found_scores = without_own(chunk, found.rows, found.scores)
         width = found_rows.shape[1]
         rows[chunk, :width], scores[chunk, :width] = found_rows, found_scores
         if progress is not None:
@@ -52,15 +53,6 @@ def nearest_rows(
     copies = np.flatnonzero(among & ~own)
     rows[copies], scores[copies] = rows[first[copies]], scores[first[copies]]
     return Nearest(rows, scores)
-
-
-def _without(rows: np.ndarray, scores: np.ndarray, own: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Without each query's own row; where that was not found (other rows have its very vector), without the last."""
-    same = rows == own[:, None]
-    place = np.where(same.any(axis=1), same.argmax(axis=1), rows.shape[1] - 1)
-    kept = np.arange(rows.shape[1]) != place[:, None]
-    shape = len(rows), rows.shape[1] - 1
-    return rows[kept].reshape(shape), scores[kept].reshape(shape)
 
 
 def unit_vectors(x: np.ndarray) -> np.ndarray:

@@ -25,6 +25,7 @@ from embedcache.cache.file import Cache, file_id
 from embedcache.cache.hdf5_structure import HDF5_ERRORS, nbytes
 from embedcache.cache.layout import Layout, Output, block_path, quote
 from embedcache.cache.strings import Text
+from embedcache.common.durable import take_name
 from embedcache.errors import EmbedcacheError
 
 CHUNK = 1 << 24  # bytes or elements moved at once
@@ -132,12 +133,7 @@ def publish(source: Path, target: Path) -> None:
     """Give the finished file its name, at once and durably."""
     if target.exists():
         shutil.copymode(target, source)
-    source.replace(target)
-    folder = os.open(target.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    take_name(source, target)
 
 
 def _write_structure(path: Path, layout: Layout) -> None:

@@ -4,6 +4,7 @@ Files, in the order in which to read them:
 
     whole_file        Where a command's output goes: a file that appears whole or not at all
     whole_folder      Folders that appear whole or not at all, take another's place in one step
+    durable           What has a name is on the disk: flushed before it takes the name, and the name after
     lock              One writer at a time: an advisory lock on a hidden file
     journal           What a long command has finished, kept beside its output until that is whole
     resume            Long work in parts: what is finished is saved beside the output
@@ -21,6 +22,7 @@ Files, in the order in which to read them:
     near_identical    Texts that differ in next to nothing: case, punctuation, blanks, a word in a long one
     times             How long the phases of a job took
     machine           What this process may use of the machine: cores and memory
+    devices           How a device is written, wherever one may be named: auto, cpu, cuda or cuda:N
     guard             One line in place of silence where a file is cut short while it is mapped
     reaper            Ends what a process has started once that process is gone, however it ended: SIGKILL too
     docstrings        Packages that read their own docstrings, under ``python -OO``, which leaves docstrings out

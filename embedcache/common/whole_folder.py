@@ -22,6 +22,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
+from embedcache.common.durable import sync, sync_tree
 from embedcache.common.lock import BusyError, locked_if_possible
 from embedcache.errors import EmbedcacheError
 
@@ -102,11 +103,12 @@ def whole_folder(path: str | Path, carry: Carry) -> Iterator[Path]:
                 shutil.rmtree(killed, ignore_errors=True)
             part.mkdir(parents=True)
             yield part
+            sync_tree(part)
             old = put_in_place(part, path)
             swapped = True
             if old is not None:
                 carry(old, path)
-            _sync(path.parent)
+            sync(path.parent)
     except OSError as error:
         reason = error.strerror or error
         if swapped:
@@ -236,13 +238,3 @@ def _identity(path: Path) -> tuple[int, ...] | None:
         about = path.stat()
         return about.st_dev, about.st_ino, about.st_ctime_ns
     return None
-
-
-def _sync(folder: Path) -> None:
-    """A name that was given must not be lost with the power."""
-    with suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

@@ -14,6 +14,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from embedcache.common.devices import read_device
+from embedcache.common.screen import plural
 from embedcache.encoder.families import FAMILIES, behind_id
 from embedcache.errors import EmbedcacheError
 
@@ -94,19 +96,16 @@ def check_max_length(max_length: int) -> None:
 
 def resolve_device(device: str) -> str:
     """ "auto" to "cuda" where there is one, else "cpu"; others are checked ("cpu" without importing torch)."""
-    if device == "cpu":
-        return device
-    if not re.fullmatch(r"auto|cuda(:\d+)?", device):
-        raise EmbedcacheError(f"unknown device '{device}': use auto, cpu, cuda or cuda:N")
-    if device == "auto" and not _has_cuda_driver():
+    kind, number = read_device(device)
+    if kind == "cpu" or (kind == "auto" and not _has_cuda_driver()):
         return "cpu"
     import torch
 
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if device == "auto":
         return "cuda" if count else "cpu"
-    if int(device.partition(":")[2] or 0) >= count:
-        found = f"{count} CUDA device{'s' * (count != 1)}" if count else "no CUDA device"
+    if (number or 0) >= count:
+        found = plural(count, "CUDA device") if count else "no CUDA device"
         raise EmbedcacheError(f"device '{device}' asked, but PyTorch finds {found}: use --device cpu, or auto")
     return device
 

@@ -19,7 +19,7 @@ from embedcache.evaluation.gold import Gold, read_cache, read_table
 from embedcache.evaluation.report import BaselineScores, EvaluationReport, RunScores, Score
 from embedcache.evaluation.targets import Aligned, align
 from embedcache.evaluation.trained import Learnt, group_column, learnt_by
-from embedcache.heads.arrays import number
+from embedcache.heads.arrays import json_number
 from embedcache.prediction.classifier import Classifier
 from embedcache.prediction.rows import is_cache
 from embedcache.runs.calibration import probabilities
@@ -203,7 +203,7 @@ class _Scored:
             interval = None
             if name in COMPARED[self.kind]:
                 interval = score_interval(name, self.aligned.y, predicted, self.gold.units)
-            scores[name] = Score(number(value), interval)
+            scores[name] = Score(json_number(value), interval)
         return scores
 
     def _add_curves(self, scores: RunScores) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import numpy as np
 
 from embedcache.cache.fill import Filler
 from embedcache.cache.layout import Output
+from embedcache.common.devices import read_device
 from embedcache.encoder import identify
 from embedcache.encoder.folder import find_folder, positions_of
 from embedcache.errors import EmbedcacheError
@@ -50,8 +50,8 @@ class Place:
 
             return [f"cuda:{k}" for k in range(torch.cuda.device_count())] or ["cuda"]
         names = self.device.split(",")
-        gpus = all(re.fullmatch(r"cuda:\d+", name) for name in names)
-        if names[1:] and (not gpus or len(set(names)) < len(names)):
+        gpus = {read_device(name) for name in names}
+        if names[1:] and (any(number is None for _, number in gpus) or len(gpus) < len(names)):
             raise EmbedcacheError(f"device '{self.device}': name several GPUs as cuda:0,cuda:1, or all as cuda:all")
         return names
 

@@ -42,6 +42,6 @@ def finite(x: np.ndarray) -> bool:
     return bool(np.isfinite(x).all())
 
 
-def number(value: float) -> float | None:
+def json_number(value: float) -> float | None:
     """JSON and CSV have no NaN."""
     return float(value) if np.isfinite(value) else None

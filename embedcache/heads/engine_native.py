@@ -11,10 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
+from embedcache.common.devices import read_device
 from embedcache.common.machine import usable_cores
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.engine import EngineWarning, NativeUnavailableError
-from embedcache.heads.spec import SCHEDULES, HeadSpec
+from embedcache.heads.spec import SCHEDULES, HeadSpec, weight_names
 from embedcache.heads.task import (
     CHOICES,
     Options,
@@ -177,11 +178,9 @@ def find(device: str) -> NativeEngine:
 
     "auto" is a GPU if one works; one that is too old for the library, or has a driver that is, gets an EngineWarning.
     """
-    if device == "cpu":
-        return NativeEngine("cpu", 0)
-    kind, _, number = device.partition(":")
-    if kind == "cuda":
-        return NativeEngine("cuda", int(number or 0))
+    kind, number = read_device(device)
+    if kind != "auto":
+        return NativeEngine(kind, number or 0)
     try:
         return NativeEngine("cuda", 0)
     except NativeUnavailableError as error:
@@ -324,6 +323,6 @@ def _head(spec: HeadSpec, task: int, class_weight: np.ndarray | None, start: np.
 
 
 def _result(outcome: Outcome) -> _Result:
-    weights = [_pointer(outcome.weights.get(name)) for name in ("w1", "b1", "w2", "b2")]
+    weights = [_pointer(outcome.weights.get(name)) for name in weight_names(1)]
     scores = (outcome.train_loss, outcome.val_loss, outcome.val_accuracy, outcome.val_macro_f1)
     return _Result(*weights, *(_pointer(values) for values in scores))

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from embedcache.common.devices import read_device
 from embedcache.errors import EmbedcacheError
 from embedcache.heads import random_streams
 from embedcache.heads.spec import HeadSpec
@@ -38,15 +39,13 @@ class TorchEngine:
     """Trains head after head on one torch device ("auto": a GPU if torch has one)."""
 
     def __init__(self, device: str) -> None:
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        if device.startswith("cuda"):
-            number = int(device.partition(":")[2] or 0)
-            if number >= torch.cuda.device_count():
-                raise EmbedcacheError(f"torch finds no GPU for device {device}: use device cpu or auto")
-            device = f"cuda:{number}"
-        self.device = device
-        self.name = f"torch-{device.partition(':')[0]}"
+        kind, number = read_device(device)
+        if kind == "auto":
+            kind = "cuda" if torch.cuda.is_available() else "cpu"
+        if kind == "cuda" and (number or 0) >= torch.cuda.device_count():
+            raise EmbedcacheError(f"torch finds no GPU for device {device}: use device cpu or auto")
+        self.device = f"cuda:{number or 0}" if kind == "cuda" else "cpu"
+        self.name = f"torch-{kind}"
 
     def train(
         self,

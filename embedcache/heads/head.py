@@ -14,10 +14,10 @@ from embedcache.common.checked import SchemaError, conform, parse_json
 from embedcache.common.display import html_table
 from embedcache.common.tensors import save_tensors
 from embedcache.errors import EmbedcacheError
-from embedcache.heads.arrays import number, to_numpy
+from embedcache.heads.arrays import json_number, to_numpy
 from embedcache.heads.kinds import kind_of
 from embedcache.heads.schema import HEAD_VERSION, Head, check_head, head_of_today
-from embedcache.heads.spec import BRIEF, HeadSpec
+from embedcache.heads.spec import BRIEF, HeadSpec, weight_names
 
 if TYPE_CHECKING:
     import torch
@@ -121,11 +121,11 @@ class TrainedHead:
             "best_epoch": self.best_epoch,
             "epochs_run": self.epochs_run,
             "status": self.status,
-            "val_loss": _finite(self.val_loss),
-            "val_accuracy": _finite(self.val_accuracy),
+            "val_loss": json_number(self.val_loss),
+            "val_accuracy": json_number(self.val_accuracy),
             "task": self.task,
             "kind": self.kind,
-            "history": {name: [_finite(value) for value in values] for name, values in self.history.items()},
+            "history": {name: [json_number(value) for value in values] for name, values in self.history.items()},
         }
 
     @classmethod
@@ -136,8 +136,8 @@ class TrainedHead:
         """
         metadata = head_of_today(metadata)
         check_head(conform(metadata, Head, "head"), "head")
-        names = ("w1", "b1", "w2", "b2") if metadata["spec"]["hidden"] else ("w2", "b2")
-        head = cls(HeadSpec.from_dict(metadata["spec"]), {name: weights[name] for name in names})
+        spec = HeadSpec.from_dict(metadata["spec"])
+        head = cls(spec, {name: weights[name] for name in weight_names(spec.hidden)})
         for name in ("classes", "best_epoch", "epochs_run", "status", "task"):
             setattr(head, name, metadata[name])
         head.kind = metadata.get("kind", "classification")  # files of version 0.1 have none
@@ -183,10 +183,6 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _finite(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None  # JSON has no NaN
-
-
 def _number(value: float | None) -> float:
     return float("nan") if value is None else float(value)
 
@@ -215,9 +211,9 @@ def head_html(head: TrainedHead) -> str:
 def head_scores(head: TrainedHead) -> dict[str, float | None]:
     """Its validation scores at its best epoch, None where there are none."""
     if kind_of(head.kind).has_classes:
-        return {"val_loss": number(head.val_loss), "val_accuracy": number(head.val_accuracy)}
+        return {"val_loss": json_number(head.val_loss), "val_accuracy": json_number(head.val_accuracy)}
     r2 = head.history.get("val_r2", [])
     return {
-        "val_loss": number(head.val_loss),
-        "val_r2": number(r2[head.best_epoch - 1]) if r2 and head.best_epoch else None,
+        "val_loss": json_number(head.val_loss),
+        "val_r2": json_number(r2[head.best_epoch - 1]) if r2 and head.best_epoch else None,
     }

@@ -13,6 +13,7 @@ import numpy as np
 
 from embedcache.common.machine import check_memory, memory_free, size, usable_cores
 from embedcache.errors import EmbedcacheError
+from embedcache.heads.spec import weight_names
 
 STATE = 16  # bytes a weight, of a head in training: itself, two moments, a copy
 CAREFREE = 100_000_000  # bytes that need no looking
@@ -81,10 +82,9 @@ def read_weights(file: Any, hidden: Mapping[str, int], room: MakeRoom) -> Iterat
     hidden: head -> its hidden units; its tensors are called HEAD/w1. Those that are not float32 are given as they are:
     they are for the caller to refuse.
     """
-    names = {head: ("w1", "b1", "w2", "b2") if units else ("w2", "b2") for head, units in hidden.items()}
     shapes = {
-        head: {name: tuple(file.get_slice(f"{head}/{name}").get_shape()) for name in some}
-        for head, some in names.items()
+        head: {name: tuple(file.get_slice(f"{head}/{name}").get_shape()) for name in weight_names(units)}
+        for head, units in hidden.items()
     }
     place = room(4 * sum(math.prod(shape) for one in shapes.values() for shape in one.values()), len(shapes))
     for head, one in shapes.items():

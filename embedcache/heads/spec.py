@@ -9,6 +9,7 @@ from typing import Any
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.settings import LARGEST, Choice, ClassWeights, Number, Pair, Setting, Whole, list_values
 
+WEIGHTS = ("w1", "b1", "w2", "b2")  # in the order in which every file and module lists them
 SCHEDULES = ("constant", "linear", "cosine")
 SHARE = Number(0.0, 1.0)
 
@@ -122,6 +123,11 @@ SETTINGS: dict[str, Setting] = {
 SWEPT = dict(sorted(((n, s) for n, s in SETTINGS.items() if s.turn is not None), key=lambda one: one[1].turn or 0))
 # What a table of heads shows of their settings in a notebook.
 BRIEF = tuple(name for name, setting in SETTINGS.items() if setting.brief)
+
+
+def weight_names(hidden: int) -> tuple[str, ...]:
+    """The weights of a head of so many hidden units; a linear probe has the last layer's alone."""
+    return WEIGHTS if hidden else WEIGHTS[2:]
 
 
 def _in_name(value: Any) -> str:

@@ -14,7 +14,7 @@ from embedcache.heads.arrays import as_matrix, finite
 from embedcache.heads.kinds import kind_of
 from embedcache.heads.memory import WeightRoom, fitting_threads
 from embedcache.heads.settings import whole_number
-from embedcache.heads.spec import SETTINGS, HeadSpec
+from embedcache.heads.spec import SETTINGS, HeadSpec, weight_names
 
 Progress = Callable[[int, int], None]  # training rows done, and in all
 CHOICES = ("loss", "accuracy", "macro_f1")  # what may decide which epoch of a head is kept
@@ -130,9 +130,8 @@ def empty_outcome(spec: HeadSpec, task: Task, options: Options) -> Outcome:
 
 def weight_shapes(spec: HeadSpec, dim: int, classes: int) -> dict[str, tuple[int, ...]]:
     """Names and shapes of a head's weights, in the order in which every file and module lists them."""
-    if not spec.hidden:
-        return {"w2": (classes, dim), "b2": (classes,)}
-    return {"w1": (spec.hidden, dim), "b1": (spec.hidden,), "w2": (classes, spec.hidden), "b2": (classes,)}
+    first, last = ((spec.hidden, dim), (spec.hidden,)), ((classes, spec.hidden or dim), (classes,))
+    return dict(zip(weight_names(spec.hidden), (*first, *last) if spec.hidden else last, strict=True))
 
 
 def check_bank(tasks: Sequence[Task], heads: Sequence[tuple[HeadSpec, int]]) -> list[Task]:

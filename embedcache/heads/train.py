@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import time
 import warnings
 from collections.abc import Iterable, Sequence
@@ -13,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from embedcache.common.devices import read_device
 from embedcache.common.display import html_table
 from embedcache.common.frames import Tabular
 from embedcache.errors import EmbedcacheError
-from embedcache.heads.arrays import as_matrix, number
+from embedcache.heads.arrays import as_matrix, json_number
 from embedcache.heads.engine import Engine, EngineWarning, NativeUnavailableError
 from embedcache.heads.head import TrainedHead, head_scores
 from embedcache.heads.kinds import kind_of
@@ -223,8 +223,7 @@ def choose_engine(engine: str, device: str, options: Options) -> tuple[Engine, O
 
     if engine not in ("auto", "native", "torch"):
         raise EmbedcacheError(f"engine must be auto, native or torch, not {engine!r}")
-    if not isinstance(device, str) or not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
-        raise EmbedcacheError(f"device must be auto, cpu, cuda or cuda:N, not {device!r}")
+    read_device(device)
     reason = ""
     if engine != "torch":
         try:
@@ -360,5 +359,5 @@ def bank_html(bank: BankResult) -> str:
 
 def _rank(head: TrainedHead) -> tuple[bool, float]:
     losses = [head.val_loss, *head.history.get("train_loss", [])[-1:]]
-    finite = [loss for loss in losses if number(loss) is not None]
+    finite = [loss for loss in losses if json_number(loss) is not None]
     return (head.status != "ok" or not finite, finite[0] if finite else 0.0)

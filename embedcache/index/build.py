@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from embedcache.common.devices import read_device
 from embedcache.common.machine import memory_free
 from embedcache.errors import EmbedcacheError
 from embedcache.index.approximate import Approximate
@@ -143,15 +143,13 @@ def gpu_of(device: str) -> int | None:
     Raises:
         EmbedcacheError: a GPU was asked for and there is none; no such device.
     """
-    named = re.fullmatch(r"auto|cpu|cuda(?::(\d{1,3}))?", device)
-    if named is None:
-        raise EmbedcacheError(f"there is no device {device!r}: choose auto, cpu, cuda or cuda:N")
-    if device == "cpu" or (device == "auto" and not may_have_gpu()):
+    kind, number = read_device(device)
+    if kind == "cpu" or (kind == "auto" and not may_have_gpu()):
         return None
-    number, faiss = int(named[1] or 0), import_faiss()
-    if hasattr(faiss, "StandardGpuResources") and faiss.get_num_gpus() > number:
-        return number
-    if device == "auto":
+    faiss = import_faiss()
+    if hasattr(faiss, "StandardGpuResources") and faiss.get_num_gpus() > (number or 0):
+        return number or 0
+    if kind == "auto":
         return None
     raise EmbedcacheError(f"FAISS finds no {device} here: install 'embedcache[gpu]', or use --device cpu")
 

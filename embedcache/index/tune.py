@@ -15,6 +15,7 @@ import numpy as np
 
 from embedcache.index.approximate import Approximate
 from embedcache.index.exact import Rows, search_all
+from embedcache.index.own_row import without_own
 from embedcache.index.plan import HELD_OUT
 
 K = 10
@@ -46,15 +47,8 @@ def truth_of(rows: Rows, own: np.ndarray, present: np.ndarray | None) -> Truth:
     Q = rows.unit(own)
     count = len(rows) if present is None else len(present)
     scores, found = search_all(rows, Q, min(K + 1, count), present)
-    kept = _without_own(scores, found, own)
+    _, kept = without_own(own, found, scores)
     return Truth(Q, own, kept[:, -1] if kept.shape[1] else np.full(len(Q), np.inf, np.float32))
-
-
-def _without_own(scores: np.ndarray, found: np.ndarray, own: np.ndarray) -> np.ndarray:
-    """float [q, K]: the best scores, that of the row itself left out (or the last, where it is not among them)."""
-    drop = found == own[:, None]
-    drop[~drop.any(axis=1), -1] = True
-    return scores[~drop].reshape(len(scores), -1)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import numpy as np
 
 from embedcache.common.label_names import visible
 from embedcache.common.screen import number, plural
+from embedcache.heads.arrays import json_number
 from embedcache.heads.kinds import kind_of
 from embedcache.heads.spec import SWEPT
 from embedcache.report import plots
@@ -346,7 +347,7 @@ class _Column:
         epochs = np.flatnonzero(np.isfinite(curves["train_loss"][0]))
         step = -(-len(epochs) // EPOCHS)
         rows = [
-            [int(epoch) + 1, *(number(_finite(curves[name][0, epoch])) for name in columns.values())]
+            [int(epoch) + 1, *(number(json_number(curves[name][0, epoch])) for name in columns.values())]
             for epoch in epochs[::step]
         ]
         caption = f"{self.report.best['name']}, epoch by epoch" + (f", every {step} epochs" if step > 1 else "")
@@ -388,7 +389,3 @@ class _Column:
         return (
             f"The {n} wrong {self.rows[side]} of which {how} was surest, each text once. Some may be wrongly labelled."
         )
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None

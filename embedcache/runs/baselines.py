@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from embedcache.heads.arrays import number
+from embedcache.heads.arrays import json_number
 from embedcache.heads.targets import class_weights
 from embedcache.heads.task import standardize_stats
 from embedcache.runs.metrics import regression_scores, score_labels
@@ -266,22 +266,14 @@ class TfidfFeatures(Features):
         self.about = {}
 
     def fit(self, rows: np.ndarray) -> Any:
-        from sklearn.feature_extraction.text import TfidfVectorizer
-
         documents = [self.texts[i] for i in rows]
-        analyzer = choose_analyzer(documents)
-        self._vectorizer = TfidfVectorizer(
-            analyzer=analyzer,
-            ngram_range=(1, 2) if analyzer == "word" else (1, 3),
-            sublinear_tf=True,
-            min_df=2 if len(rows) >= 1000 else 1,
-            max_features=MAX_WEIGHTS // self.outputs,
-        )
+        few, most = 2 if len(rows) >= 1000 else 1, MAX_WEIGHTS // self.outputs
+        self._vectorizer = make_vectorizer(documents, min_df=few, max_features=most)
         try:
             matrix = self._vectorizer.fit_transform(documents)
         except ValueError:  # an empty vocabulary
             raise ValueError("the texts hold no words") from None
-        self.about = {"analyzer": analyzer, "features": matrix.shape[1]}
+        self.about = {"analyzer": self._vectorizer.analyzer, "features": matrix.shape[1]}
         return matrix
 
     def transform(self, rows: np.ndarray) -> Any:
@@ -303,6 +295,18 @@ class VectorFeatures(Features):
     def transform(self, rows: np.ndarray) -> Any:
         x = np.asarray(self.x[rows], np.float32)
         return (x - self._mean) * self._inv_std if self.standardize else x
+
+
+def make_vectorizer(texts: Sequence[str], alone: bool = False, **settings: Any) -> Any:
+    """A TfidfVectorizer for such texts: words and word pairs, or runs of up to 3 characters; ``alone``: no pairs.
+
+    settings: of TfidfVectorizer, such as min_df, max_features and dtype.
+    """
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    analyzer = choose_analyzer(texts)
+    longest = 1 if alone else 2 if analyzer == "word" else 3
+    return TfidfVectorizer(analyzer=analyzer, ngram_range=(1, longest), sublinear_tf=True, **settings)
 
 
 def choose_analyzer(texts: Sequence[str]) -> str:
@@ -341,7 +345,7 @@ def _scored(rows: Rows, predicted: dict[str, np.ndarray]) -> Baseline:
         y = rows.y[rows.val if side == "val" else rows.split.test]
         if rows.kind == "regression":
             found = regression_scores(y, some)
-            scores |= {f"{side}_{name}": number(found[name]) for name in names}
+            scores |= {f"{side}_{name}": json_number(found[name]) for name in names}
         else:
             scores[f"{side}_accuracy"], scores[f"{side}_macro_f1"] = score_labels(some, y)
     return Baseline(scores, predicted)

@@ -12,7 +12,7 @@ from embedcache.cache import Cache
 from embedcache.cache.strings import first_rows
 from embedcache.common.times import Times
 from embedcache.errors import EmbedcacheError
-from embedcache.heads.arrays import number
+from embedcache.heads.arrays import json_number
 from embedcache.heads.head import TrainedHead
 from embedcache.heads.kinds import Tasks, kind_of, task_of
 from embedcache.heads.spec import HeadSpec
@@ -258,8 +258,11 @@ class Column:
         kind = kind_of(self.kind)
         main = kind.main
         scores: dict[str, Any] = dict.fromkeys(("val_loss", "val_accuracy", "val_macro_f1", "test_accuracy"))
-        scores |= {"val_loss": number(winner.scores["val_loss"]), f"val_{main}": number(winner.scores[f"val_{main}"])}
-        scores |= {f"test_{main}": test and number(test.scores[main])}
+        scores |= {
+            "val_loss": json_number(winner.scores["val_loss"]),
+            f"val_{main}": json_number(winner.scores[f"val_{main}"]),
+        }
+        scores |= {f"test_{main}": test and json_number(test.scores[main])}
         for name in kind.measured:
             interval = test.intervals[name] if test else None
             scores[f"test_{name}_interval"] = None if interval is None else list(interval)
@@ -268,7 +271,7 @@ class Column:
         if not kind.has_classes:
             scores |= {"val_rmse": val and val.scores["rmse"], "test_rmse": test and test.scores["rmse"]}
         else:
-            scores["val_macro_f1"] = number(winner.scores["val_macro_f1"])
+            scores["val_macro_f1"] = json_number(winner.scores["val_macro_f1"])
             scores |= {f"test_{name}": test and test.scores[name] for name in ("loss", "macro_f1")}
         return {
             "name": winner.name,

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from embedcache.heads.arrays import number
+from embedcache.heads.arrays import json_number
 from embedcache.heads.head import TrainedHead
 from embedcache.heads.kinds import kind_of
 from embedcache.heads.spec import SETTINGS, HeadSpec
@@ -78,10 +78,10 @@ class Entry:
         settings = {name: value for name, value in self.spec.to_dict().items() if SETTINGS[name].column}
         row = {"rank": rank, "name": self.name, **settings}
         kind = kind_of(self.kind)
-        row |= {f"val_{name}": number(self.scores[f"val_{name}"]) for name in ("loss", *kind.shown)}
+        row |= {f"val_{name}": json_number(self.scores[f"val_{name}"]) for name in ("loss", *kind.shown)}
         found = self.evaluation
         if not kind.has_classes:
-            row |= {f"val_{name}": found and number(found.scores[name]) for name in ("rmse", "mae", "spearman")}
+            row |= {f"val_{name}": found and json_number(found.scores[name]) for name in ("rmse", "mae", "spearman")}
         else:
             row["val_ece"] = found and found.calibration and found.calibration.ece
             row["val_brier"] = found and found.calibration and found.calibration.brier
@@ -155,7 +155,7 @@ def history_rows(entries: Sequence[Entry]) -> Iterator[dict[str, Any]]:
     for entry in sorted(entries, key=lambda entry: entry.name):
         for fold, head in enumerate(entry.heads):
             for epoch in range(head.epochs_run):
-                values = {key: number(head.history[key][epoch]) for key in HISTORY if key in head.history}
+                values = {key: json_number(head.history[key][epoch]) for key in HISTORY if key in head.history}
                 yield {"head": entry.name, "fold": fold, "epoch": epoch + 1, **values}
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from embedcache.heads.arrays import number
+from embedcache.heads.arrays import json_number
 from embedcache.runs.calibration import Calibration, measure_calibration
 from embedcache.runs.intervals import score_interval
 
@@ -61,7 +61,7 @@ class Evaluation:
     def to_dict(self, bins: bool = True) -> dict[str, Any]:
         """JSON types. ``bins``: with those of the calibration, for a reliability diagram."""
         document: dict[str, Any] = {"kind": self.kind, "rows": self.rows}
-        document |= {name: number(value) for name, value in self.scores.items()}
+        document |= {name: json_number(value) for name, value in self.scores.items()}
         for name in MEASURED[self.kind]:
             interval = self.intervals.get(name)
             document[f"{name}_interval"] = None if interval is None else list(interval)

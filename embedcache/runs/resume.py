@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import secrets
 import tempfile
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
@@ -26,6 +25,7 @@ from embedcache import __version__
 from embedcache.common.checked import SchemaError, conform, parse_json
 from embedcache.common.tensors import save_tensors
 from embedcache.errors import EmbedcacheError
+from embedcache.heads.arrays import json_number
 from embedcache.heads.head import TrainedHead
 from embedcache.heads.memory import MakeRoom, WeightRoom, read_weights
 from embedcache.heads.spec import HeadSpec
@@ -111,15 +111,9 @@ def _save_unfinished(path: Path, heads: Mapping[str, TrainedHead]) -> Path:
             tensors[f"{key}/{name}"] = values
         about[key] = {**head.metadata(), "history": list(head.history), "classes": None}
         about[key]["digest"] = _digest_of(head.weights)
-    part = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
     header = {"format": FORMAT, "version": VERSION, "heads": about}
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_tensors(part, tensors, {FORMAT: json.dumps(header, allow_nan=False)})
-        part.replace(path)
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_tensors(path, tensors, {FORMAT: json.dumps(header, allow_nan=False)})
     return path
 
 
@@ -186,18 +180,14 @@ def _load_unfinished(path: Path, wanted: Callable[[str], bool], room: MakeRoom =
                 about = keys[key]
                 if _digest_of(weights) != about["digest"]:
                     continue
-                history = {name: _numbers(file.get_tensor(f"{key}/history/{name}")) for name in about["history"]}
+                scores = {name: file.get_tensor(f"{key}/history/{name}") for name in about["history"]}
+                history = {name: list(map(json_number, values)) for name, values in scores.items()}
                 heads[key] = TrainedHead.from_metadata({**about, "history": history}, weights)
     except FileNotFoundError:
         return {}
     except (SafetensorError, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         raise EmbedcacheError(f"{path} is damaged or of another version ({error}); remove it") from None
     return heads
-
-
-def _numbers(values: np.ndarray) -> list[float | None]:
-    """As JSON has them."""
-    return [value if np.isfinite(value) else None for value in values.tolist()]
 
 
 def _history_arrays(head: TrainedHead) -> dict[str, np.ndarray]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -151,13 +150,11 @@ def _write_contents(folder: Path, contents: Contents) -> None:
     mode = (folder / INFO).stat().st_mode  # safetensors gives its files to their owner alone
     for name in (*files, INFO):
         (folder / name).chmod(mode)
-        _sync(folder / name)
 
 
 def _write_info(folder: Path, info: dict[str, Any]) -> None:
     document = {"format": FORMAT, "format_version": RUN_VERSION, **info}
     _save_json(folder / INFO, document)
-    _sync(folder / INFO)
 
 
 def _save_json(path: Path, document: Mapping[str, Any], indent: int | None = 1) -> None:
@@ -175,8 +172,3 @@ def _save_table(path: Path, rows: Sequence[dict[str, Any]]) -> None:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]) if rows else [])
         writer.writeheader()
         writer.writerows(rows)
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())

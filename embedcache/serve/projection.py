@@ -13,6 +13,7 @@ from embedcache.cache import Cache
 from embedcache.cache.fingerprint import output_fingerprint
 from embedcache.common.whole_file import whole_binary
 from embedcache.errors import EmbedcacheError
+from embedcache.index.own_row import without_own
 from embedcache.index.search_index import unit_length
 
 FORMAT = {"format": "embedcache-map", "format_version": "1"}
@@ -151,9 +152,7 @@ def _principal_components(X: np.ndarray) -> np.ndarray:
 def _nearest(X: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """Rows and Euclidean distances [n, k] of each unit vector's nearest, itself left out."""
     scores, rows = _neighbour_index(X).search(X, k + 1)
-    itself = rows == np.arange(len(X))[:, None]
-    itself[~itself.any(axis=1), -1] = True  # of many equal ones another may have come in its place
-    rows, scores = rows[~itself].reshape(-1, k), scores[~itself].reshape(-1, k)
+    rows, scores = without_own(np.arange(len(X)), rows, scores)
     return rows, np.sqrt(np.maximum(2 - 2 * scores, 0))
 
 

@@ -1,0 +1,50 @@
+"""What has a name is on the disk: files and folders are flushed before they take their names, and the names after."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
+
+
+def sync(path: Path) -> None:
+    """Flush a file to the disk, or the names in a folder. Raises OSError for a file; some systems sync no folders."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        with suppress(OSError) if path.is_dir() else nullcontext():
+            os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sync_tree(folder: Path) -> None:
+    """Flush all files below a folder, then the names of each folder. Raises OSError."""
+    for parent, _, names in os.walk(folder, topdown=False):
+        for name in names:
+            sync(Path(parent, name))
+        sync(Path(parent))
+
+
+def take_name(new: Path, target: Path) -> None:
+    """Give a finished file its name: at once, and for good when this returns. Raises OSError."""
+    sync(new)
+    new.replace(target)
+    sync(target.parent)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path beside ``path`` to write a file to, which takes its name at the end, and not where this raises.
+
+    For libraries that write to a path; what writes to an open file uses ``whole_file``. Raises OSError.
+    """
+    path = Path(os.path.realpath(path))
+    new = path.with_name(f".{path.name}.partial-{secrets.token_hex(4)}")
+    try:
+        yield new
+        take_name(new, path)
+    finally:
+        with suppress(OSError):
+            new.unlink(missing_ok=True)

@@ -1,0 +1,31 @@
+"""One grammar of devices, whoever reads it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from embedcache.common.devices import read_device
+from embedcache.encoder.folder import resolve_device
+from embedcache.errors import EmbedcacheError
+from embedcache.heads.engine_native import find
+from embedcache.heads.engine_torch import TorchEngine
+from embedcache.index.build import gpu_of
+
+
+@pytest.mark.parametrize(
+    ("device", "found"),
+    [("auto", ("auto", None)), ("cpu", ("cpu", None)), ("cuda", ("cuda", None)), ("cuda:12", ("cuda", 12))],
+)
+def test_what_is_written(device: str, found: tuple[str, int | None]) -> None:
+    assert read_device(device) == found
+
+
+@pytest.mark.parametrize(
+    "device", ["", "tpu", "cpu:0", "auto:1", "cuda:", "cuda:x", "cuda:-1", "CUDA", "cuda:0 ", 0, None]
+)
+@pytest.mark.parametrize("read", [read_device, resolve_device, find, TorchEngine, gpu_of])
+def test_what_is_not_a_device(read: Any, device: Any) -> None:
+    with pytest.raises(EmbedcacheError, match=f"unknown device {device!r}: use auto, cpu, cuda or cuda:N"):
+        read(device)
