@@ -202,7 +202,7 @@ def write_at(handle: int, path: Path, offset: int, data: np.ndarray) -> None:
             view, offset = view[written:], offset + written
     except OSError as error:
         raise EmbedcacheError(
-            f"cannot write {path}: {error.strerror}; what is written stays, run extract again to go on"
+            f"cannot write {path}: {error.strerror}; what was written stays; run extract again to continue"
         ) from None
 
 

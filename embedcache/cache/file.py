@@ -197,7 +197,7 @@ class Cache(Tabular):
         if missing:
             raise EmbedcacheError(
                 f"{self.path} is not complete: {missing:,} of {self.rows:,} rows have no vector; "
-                "run the same extract again, it goes on where it stopped"
+                "run the same extract again: it continues where it stopped"
             )
         return self.array(path)
 
@@ -323,8 +323,9 @@ class Cache(Tabular):
         except KeyError:
             known = ", ".join(map(lay.output_name, self.outputs))
             name = lay.output_name((pooling, layer))
+            option = f"--pooling {pooling}" + ("" if layer == -1 else f" --layers {layer}")
             raise EmbedcacheError(
-                f"{self.path} holds no {name} vectors but {known}; extract with it adds them"
+                f"{self.path} has no {name} vectors, only {known}; run extract with {option} to add them"
             ) from None
 
     def _strings(self, group: str, name: str) -> Strings:

@@ -37,7 +37,7 @@ HDF5_ERRORS = (OSError, KeyError, RuntimeError, ValueError, TypeError, Attribute
 
 def unreadable(path: Path, reason: str) -> DamagedCacheError:
     return DamagedCacheError(
-        f"{path} is damaged: {reason}; bring back a copy, or make it anew with extract --overwrite"
+        f"{path} is damaged: {reason}; restore a copy, or make it again with extract --overwrite"
     )
 
 

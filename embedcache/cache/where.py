@@ -54,7 +54,7 @@ def rows_where(cache: Cache, conditions: Iterable[str]) -> np.ndarray:
     for mask in either.values():
         among &= mask
     if not among.any():
-        raise EmbedcacheError(f"no row of {cache.path} meets --where: ask for less")
+        raise EmbedcacheError(f"no row of {cache.path} matches --where; loosen the condition")
     return among
 
 

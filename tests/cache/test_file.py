@@ -125,7 +125,7 @@ def test_incomplete_says_how_many_are_missing(tmp_path, vectors):
 
 def test_unknown_names_say_what_there_is(cache_path):
     with open_cache(cache_path) as cache:
-        with pytest.raises(EmbedcacheError, match="no mean vectors but cls"):
+        with pytest.raises(EmbedcacheError, match="no mean vectors, only cls"):
             cache.embeddings("mean")
         with pytest.raises(EmbedcacheError, match=r"cls \(layer -4\)"):
             cache.embeddings("cls", -4)

@@ -182,7 +182,7 @@ def test_rows_that_are_not_there(cache: Path, rows: object, message: str) -> Non
 
 
 def test_vectors_that_are_not_there(cache: Path) -> None:
-    with ec.open_cache(cache) as opened, pytest.raises(EmbedcacheError, match="no max vectors but cls, mean"):
+    with ec.open_cache(cache) as opened, pytest.raises(EmbedcacheError, match="no max vectors, only cls, mean"):
         opened.to_arrow(vectors="max")
 
 

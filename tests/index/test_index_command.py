@@ -89,8 +89,8 @@ def test_what_is_refused(tmp_path: Path) -> None:
     assert "is a folder" in fails("index", cache, "-o", tmp_path)
     assert "not an HDF5 file" in fails("index", text)
     assert "cannot write the index" in fails("index", cache, "-o", tmp_path / "none" / "x.index")
-    assert "holds no mean vectors" in fails("index", cache, "--pooling", "mean")
-    assert "holds no cls (layer -3) vectors" in fails("index", cache, "--layers", "-3")
+    assert "has no mean vectors" in fails("index", cache, "--pooling", "mean")
+    assert "has no cls (layer -3) vectors" in fails("index", cache, "--layers", "-3")
     for wrong in (["--recall", "0"], ["--recall", "1.5"], ["--recall", "x"], ["--kind", "best"], ["--layers", "x"]):
         fails("index", cache, *wrong, code=2)
     assert "FAISS finds no cuda" in fails("index", cache, "--device", "cuda")

@@ -102,7 +102,7 @@ def test_where(cache: Path) -> None:
         ("label=positive,stars=5", r"no row has label=positive,stars=5 .*; there is no column 'stars'"),
         ("label=postive", r"no row has label=postive \(did you mean 'positive'\?\); .*: negative, positive"),
         ("movie=Aliens", r"no row has movie=Aliens \(did you mean 'Alien'\?\)"),
-        ("movie=Alien,label=positive", r"no row of .* meets --where"),
+        ("movie=Alien,label=positive", r"no row of .* matches --where"),
     ],
 )
 def test_where_that_names_nothing(cache: Path, where: str, message: str) -> None:
@@ -183,7 +183,7 @@ def test_what_cannot_be_searched(cache: Path, tmp_path: Path) -> None:
     for row in (60, -1):
         with pytest.raises(EmbedcacheError, match=f"no row {row}: it has 60, counted from 0 to 59"):
             search_cache(cache, row=row)
-    with pytest.raises(EmbedcacheError, match="holds no"):
+    with pytest.raises(EmbedcacheError, match="has no"):
         search_cache(cache, row=0, pooling="cls", layer=-2)
     with pytest.raises(EmbedcacheError, match="has no rows"):
         search_cache(make_cache(tmp_path / "empty.h5", [], np.zeros((0, 8), np.float32)), row=0)
@@ -257,7 +257,7 @@ def test_conditions(kept: Path, where: str, rows: list[int]) -> None:
         ("year>", "'' is neither a number .12.5. nor a date"),
         ("stars=1 and yeer>3", "no column 'yeer'"),
         ("yeer>3", "no column 'yeer' to filter by; it has: stars, day, year"),
-        ("year>2030", "no row of .* meets --where"),
+        ("year>2030", "no row of .* matches --where"),
         ("stars=1 and (year=2010", "is no condition"),
     ],
 )

@@ -161,7 +161,7 @@ def test_what_cannot_be_served(shown: Path, tmp_path: Path) -> None:
     (tmp_path / "text.h5").write_text("not a cache")
     assert "not an HDF5 file" in line(tmp_path / "text.h5")
     assert "no run at" in line(cache, "--run", tmp_path / "missing")
-    assert "holds no mean vectors" in line(cache, "--pooling", "mean")
+    assert "has no mean vectors" in line(cache, "--pooling", "mean")
     assert "missing" in line(cache, "--model", tmp_path / "missing")
     assert "missing.index" in line(cache, "--index", tmp_path / "missing.index")
     assert "device" in fails("serve", cache, "--run", run, "--port", "0", "--device", "abacus")
