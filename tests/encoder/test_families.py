@@ -21,7 +21,8 @@ from embedcache.encoder.folder import positions_of
 from embedcache.encoder.runner_native import backend
 
 needs_native = pytest.mark.skipif(not backend("float32"), reason="this processor has no AVX2")
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "extraction.md"
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs" / "extraction.md"
 
 
 def model_class(family: str) -> Any:
@@ -72,6 +73,18 @@ def docs_table() -> str:
 def test_the_page_lists_the_families() -> None:
     found = re.search(r"<!-- families -->\n(.*?)\n<!-- end -->", PAGE.read_text("utf-8"), re.DOTALL)
     assert found and found[1] == docs_table(), f"docs/extraction.md should have\n{docs_table()}"
+
+
+@pytest.mark.parametrize("variant", ["an encoder family", "a pooling"])
+def test_the_recipe_names_files_that_are_there(variant: str) -> None:
+    """What the recipes say is done by the tests of a newcomer's record, here and in test_poolings.py."""
+    page = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    recipe = re.search(rf"^- \*\*{variant}\*\*: (.*?)^- ", page, re.MULTILINE | re.DOTALL)
+    assert recipe
+    paths = re.findall(r"`([\w/]+/[\w./]+)`", recipe[1])
+    assert len(paths) >= 3
+    for path in paths:
+        assert (ROOT / path).exists() or (ROOT / "embedcache" / path).exists(), path
 
 
 @needs_native
