@@ -16,6 +16,7 @@ Files, in the order in which to read them:
     tensors           Safetensors files: what the disk says while one is written comes as OSError
     checked           JSON from files that may be damaged or made to do harm: bounded in size and depth
     encoder_schema    What the JSON on an encoder may hold: in a cache's attributes, a run, an index
+    digest            The SHA-256 of a file's content
     signed            Documents that embedcache writes into a user's folder: they end with a digest
     display           Texts and small tables that are safe to show: in a terminal, on a page, in a notebook
     screen            Tables and texts for a terminal or a pipe: what every verb's report on the screen is made of

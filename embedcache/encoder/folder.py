@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from embedcache.common.devices import read_device
+from embedcache.common.digest import file_sha256
 from embedcache.common.screen import plural
 from embedcache.encoder.families import FAMILIES, behind_id
 from embedcache.errors import EmbedcacheError
@@ -225,11 +226,7 @@ def _sha256(path: Path) -> str:
 @lru_cache(maxsize=256)
 def _file_sha256(path: Path, inode: int, size: int, mtime_ns: int, ctime_ns: int) -> str:
     """Within one process a file is hashed once, until it changes: a tool can put mtime back, but never ctime."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
+    return file_sha256(path)
 
 
 def _cached(name: str, trust_remote_code: bool) -> Path | None:

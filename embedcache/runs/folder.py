@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from embedcache.common.checked import SchemaError, conform, read_json
+from embedcache.common.digest import file_sha256
 from embedcache.common.display import html_table
 from embedcache.common.signed import CARD, REPORT, is_signed
 from embedcache.common.whole_folder import folder_lock, read_whole
@@ -100,7 +101,7 @@ def _load(path: Path) -> Run:
     if len(folders) != len(columns.columns):
         raise damaged(path / INFO, SchemaError("its columns are no folders"))
     for file, digest in columns.files.items() if isinstance(columns.files, dict) else ():  # the first runs had none
-        if (path / file).is_file() and file_digest(path / file) != digest:
+        if (path / file).is_file() and file_sha256(path / file) != digest:
             raise damaged(path / file, SchemaError(f"its checksum is not the one in {path / INFO}"))
     runs = {name: _load_column(path / one, _read_info(path / one)) for name, one in columns.columns.items()}
     first = next(iter(runs.values()))
@@ -133,7 +134,7 @@ def _load_column(path: Path, info: dict[str, Any]) -> Run:
         check_info(info)
     except SchemaError as error:
         raise damaged(path / INFO, error) from None
-    if file_digest(path / BEST) != info["files"].get(BEST):
+    if file_sha256(path / BEST) != info["files"].get(BEST):
         raise damaged(path / BEST, SchemaError(f"its checksum is not the one in {INFO}"))
     best = TrainedHead.load(path / BEST)
     _check_head(path / BEST, best, info)
@@ -187,7 +188,7 @@ def _read_heads(run: Run, names: Names, room: MakeRoom) -> dict[str, TrainedHead
 
     file_path, heads = run.path / HEADS, dict[str, TrainedHead]()
     try:
-        if file_digest(file_path) != run.info["files"].get(HEADS):
+        if file_sha256(file_path) != run.info["files"].get(HEADS):
             raise SchemaError(f"its checksum is not the one in {INFO}")
         with safe_open(str(file_path), framework="numpy") as file:
             about = run.info["heads"]
@@ -239,14 +240,6 @@ def _check_head(path: Path, head: TrainedHead, info: Mapping[str, Any]) -> None:
         array = head.weights[name]
         if array.shape != shape or array.dtype != np.float32:
             raise damaged(path, SchemaError(f"{name} is {array.dtype} {list(array.shape)}, not float32 {list(shape)}"))
-
-
-def file_digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def describe_run(run: Run) -> str:

@@ -6,7 +6,6 @@ before any temperature.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from embedcache.common.digest import file_sha256
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.kinds import kind_of
 from embedcache.runs.calibration import probabilities
@@ -174,11 +174,7 @@ def read_sides(path: Path, digest: str) -> StoredSides:
     import pyarrow.parquet as pq
 
     try:
-        with path.open("rb") as file:
-            found = hashlib.sha256()
-            while chunk := file.read(1 << 20):
-                found.update(chunk)
-        if found.hexdigest() != digest:
+        if file_sha256(path) != digest:
             raise ValueError("its checksum is another")
         grouped = [GROUPS] if GROUPS in pq.read_schema(path).names else []
         table = pq.read_table(path, columns=["text_hash", "side", "label", *grouped])

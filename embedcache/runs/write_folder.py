@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from embedcache.common.digest import file_sha256
 from embedcache.common.tensors import save_tensors
 from embedcache.common.whole_file import refuse_stream
 from embedcache.common.whole_folder import others, recover, whole_folder
@@ -31,7 +32,6 @@ from embedcache.runs.folder import (
     LEADERBOARD,
     carry_over,
     column_paths,
-    file_digest,
     is_run,
     run_lock,
 )
@@ -123,7 +123,7 @@ def write_columns(path: str | Path, info: dict[str, Any], columns: Mapping[str, 
         for column, contents in columns.items():
             (part / folders[column]).mkdir()
             _write_contents(part / folders[column], contents)
-        files = {f"{folder}/{INFO}": file_digest(part / folder / INFO) for folder in folders.values()}
+        files = {f"{folder}/{INFO}": file_sha256(part / folder / INFO) for folder in folders.values()}
         _write_info(part, {**info, "columns": folders, "files": files})
 
 
@@ -144,7 +144,7 @@ def _write_contents(folder: Path, contents: Contents) -> None:
     _save_json(folder / EVALUATIONS, contents.evaluations, indent=None)
     if contents.predictions is not None:
         contents.predictions.save(folder / PREDICTIONS)
-    files = {name: file_digest(folder / name) for name in FILES if (folder / name).exists()}
+    files = {name: file_sha256(folder / name) for name in FILES if (folder / name).exists()}
     about = {name: {**head.metadata(), "classes": None} for name, head in contents.heads.items()}  # info has them
     _write_info(folder, {**contents.info, "heads": about, "files": files})
     mode = (folder / INFO).stat().st_mode  # safetensors gives its files to their owner alone
