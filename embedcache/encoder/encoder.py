@@ -241,6 +241,39 @@ def _mapper(threads: int) -> Iterator[Callable[..., Any]]:
         pool.shutdown(cancel_futures=True)
 
 
+def encoder_of(
+    about: dict[str, Any],
+    owner: str,
+    *,
+    model: str | Path | None = None,
+    has_option: bool = False,
+    device: str = "auto",
+    trust_remote_code: bool = False,
+) -> Encoder:
+    """The encoder of a cache, a run or an index.
+
+    Args:
+        about: what its owner keeps of it, "source" and "identity". owner: its name in messages.
+        model: where it is now, if it has moved. has_option: whether there is a --model that a message can name.
+        device, trust_remote_code: see ``Encoder.load``.
+
+    Raises:
+        EmbedcacheError: as ``load_again``.
+    """
+    try:
+        return load_again(
+            str(model or about["source"]),
+            about["identity"],
+            owner,
+            device=device,
+            trust_remote_code=trust_remote_code,
+        )
+    except EmbedcacheError as error:
+        if not has_option:
+            raise
+        raise EmbedcacheError(f"{error}; --model FOLDER says where the encoder of {owner} is") from None
+
+
 def load_again(
     source: str, identity: dict[str, Any], owner: str, *, device: str = "auto", trust_remote_code: bool = False
 ) -> Encoder:

@@ -127,15 +127,13 @@ def _load_one_column(path: str | Path) -> Run:
 
 def _load_encoder(run: Run, model: str | Path | None, trust_remote_code: bool) -> Encoder:
     """The run's encoder, checked by content as predict does, but in float32 whatever it computed in."""
-    from embedcache.encoder.encoder import load_again
+    from embedcache.encoder.encoder import encoder_of
 
     require_keys(run, "encoder", "pooling", "layer", "dtype")
     about = run.info["encoder"]
-    source, identity = str(model or about["source"]), {**about["identity"], "compute_dtype": "float32"}
-    try:
-        return load_again(source, identity, str(run.path), device="cpu", trust_remote_code=trust_remote_code)
-    except EmbedcacheError as error:
-        raise EmbedcacheError(f"{error}; --model FOLDER says where the encoder of {run.path} is") from None
+    exact = {**about, "identity": {**about["identity"], "compute_dtype": "float32"}}
+    options: dict[str, Any] = {"device": "cpu", "trust_remote_code": trust_remote_code}
+    return encoder_of(exact, str(run.path), model=model, has_option=True, **options)
 
 
 def _write(part: Path, run: Run, encoder: Encoder, to: str, trust_remote_code: bool) -> dict[str, Any]:

@@ -283,7 +283,9 @@ class SearchIndex:
                 raise EmbedcacheError(
                     "this index was made from vectors alone: search it by vectors, or build it from a cache"
                 )
-            self._loaded = load_encoder(self.encoder, "the index")
+            from embedcache.encoder.encoder import encoder_of
+
+            self._loaded = encoder_of(self.encoder, "the index")
         return self._loaded.encode_texts(texts, [(self.pooling, self.layer)])[0]
 
 
@@ -308,17 +310,6 @@ def _as_array(X: Any) -> np.ndarray:
     if X.ndim not in (1, 2) or X.dtype.kind not in "fiu" or X.shape[-1] == 0:
         raise EmbedcacheError(f"vectors must be numbers [n, D], not {X.dtype} {list(X.shape)}")
     return X
-
-
-def load_encoder(
-    description: dict[str, Any], owner: str, device: str = "auto", trust_remote_code: bool = False
-) -> Encoder:
-    """The encoder that made the vectors, and no other."""
-    from embedcache.encoder.encoder import load_again
-
-    return load_again(
-        description["source"], description["identity"], owner, device=device, trust_remote_code=trust_remote_code
-    )
 
 
 def stored_output(cache: Cache, pooling: str | None, layer: int | None) -> tuple[str, int]:

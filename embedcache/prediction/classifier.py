@@ -105,7 +105,7 @@ class Classifier:
         Raises EmbedcacheError where the run lacks files or is damaged or has no temperature, or the encoder is gone or
         is another one.
         """
-        from embedcache.encoder.encoder import load_again
+        from embedcache.encoder.encoder import encoder_of
         from embedcache.encoder.folder import resolve_device
 
         loaded, asked = load_run(run), device
@@ -113,17 +113,13 @@ class Classifier:
         device = resolve_device(device)  # here, where no --model would help
         for one in loaded.columns.values() if calibrated else ():
             _temperature(one)
-        try:
-            about = loaded.info["encoder"]
-            source, identity = str(model or about["source"]), about["identity"]
-            if not encode:
-                return cls(loaded, None, calibrated)
-            encoder = load_again(source, identity, str(run), device=device, trust_remote_code=trust_remote_code)
-            classifier = cls(loaded, encoder, calibrated)
-            classifier._again = {"device": asked, "trust_remote_code": trust_remote_code}
-            return classifier
-        except EmbedcacheError as error:
-            raise EmbedcacheError(f"{error}; --model FOLDER says where the encoder of {run} is") from None
+        if not encode:
+            return cls(loaded, None, calibrated)
+        options: dict[str, Any] = {"device": device, "trust_remote_code": trust_remote_code}
+        encoder = encoder_of(loaded.info["encoder"], str(run), model=model, has_option=True, **options)
+        classifier = cls(loaded, encoder, calibrated)
+        classifier._again = {"device": asked, "trust_remote_code": trust_remote_code}
+        return classifier
 
     def predict(self, texts: Any = None, *, vectors: Any = None, text: str | None = None) -> Predictions:
         """What the best heads say of each text, or of each vector.

@@ -22,7 +22,6 @@ from embedcache.common.reading import Reading
 from embedcache.errors import EmbedcacheError
 from embedcache.index import SearchIndex
 from embedcache.index.open_index import open_index
-from embedcache.index.search_index import load_encoder
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -163,7 +162,14 @@ class Searcher:
         except BaseException:
             cache.close()
             raise
-        return cls(cache, found, lambda: load_encoder(cache.encoder, str(cache.path), device, trust_remote_code))
+
+        def load() -> Encoder:
+            from embedcache.encoder.encoder import encoder_of
+
+            owner = str(cache.path)
+            return encoder_of(cache.encoder, owner, device=device, trust_remote_code=trust_remote_code)
+
+        return cls(cache, found, load)
 
     @property
     def encoder(self) -> Encoder:

@@ -259,13 +259,12 @@ def _load_encoder(
     cache: Cache, model: str | Path | None, device: str, trust_remote_code: bool
 ) -> tuple[Encoder | None, str]:
     """(the encoder, "") or (None, why not)."""
-    from embedcache.encoder.encoder import load_again
+    from embedcache.encoder.encoder import encoder_of
 
-    source, identity = cache.encoder["source"], cache.encoder["identity"]
     options: dict[str, Any] = {"device": device, "trust_remote_code": trust_remote_code}
     try:
-        return load_again(str(model or source), identity, str(cache.path), **options), ""
+        return encoder_of(cache.encoder, str(cache.path), model=model, has_option=True, **options), ""
     except EmbedcacheError as error:
         if model is not None:
             raise
-        return None, f"{error}; --model FOLDER says where the encoder of {cache.path.name} is"
+        return None, str(error)
