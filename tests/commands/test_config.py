@@ -116,7 +116,7 @@ def test_the_help_shows_what_holds(folder: Path) -> None:
         ("[audit]\nfolds = []", ["[audit] folds:", "a text, a number or a list"]),
         ("[audit]\nfolds = {a = 1}", ["[audit] folds:", "a text, a number or a list"]),
         ("[audit]\nseed = [0, 0]", ["[audit] seed:", "given twice"]),
-        ("[audit]\npooling = 'max'", ["[audit] pooling:", "max"]),
+        ("[audit]\npooling = 'median'", ["[audit] pooling:", "median"]),
         ("[audit]\njson = 1", ["[audit] json = 1", "true or false"]),
         ("[extract]\nmax-length = 0", ["[extract] max-length:"]),
         ("[audit\nfolds = 3", ["not TOML", "line 1"]),
