@@ -53,7 +53,7 @@ class Packed:
     @torch.inference_mode()
     def run(self, ids: Sequence[Sequence[int]], outputs: Sequence[tuple[str, int]]) -> list[np.ndarray]:
         """float32 [n, D] for each (pooling, layer); layer 0 is what enters the first layer."""
-        rows = _Rows(ids, self._device)
+        rows = _PackedRows(ids, self._device)
         wanted, deepest = set(outputs), max(layer for _, layer in outputs)
         x = self._embed(rows)
         pooled = {output: rows.pool(x, output[0]) for output in wanted if output[1] == 0}
@@ -70,7 +70,7 @@ class Packed:
         vectors = torch.stack([pooled[output].float() for output in outputs]).cpu().numpy()
         return list(vectors[:, np.argsort(rows.order)])
 
-    def _embed(self, rows: _Rows) -> Tensor:
+    def _embed(self, rows: _PackedRows) -> Tensor:
         plan = self._blueprint
         x = functional.embedding(rows.ids, plan.word).to(self._between)
         if plan.token_type is not None:
@@ -78,7 +78,7 @@ class Packed:
         x = self._norm(x + functional.embedding(rows.positions, plan.position), plan.norm)
         return x if plan.projection is None else self._linear(x, plan.projection).to(self._between)
 
-    def _attend(self, joined: Tensor, rows: _Rows, biases: list[Tensor | None]) -> Tensor:
+    def _attend(self, joined: Tensor, rows: _PackedRows, biases: list[Tensor | None]) -> Tensor:
         """[T, D] from query, key and value of all tokens, [T, 3 D]."""
         query, key, value = joined.unflatten(1, (3, self._blueprint.heads, -1)).unbind(1)
         if self._flash:
@@ -91,7 +91,7 @@ class Packed:
             parts.append(context.transpose(1, 2).flatten(0, 1))
         return torch.cat(parts).flatten(1)
 
-    def _biases(self, rows: _Rows) -> list[Tensor | None]:
+    def _biases(self, rows: _PackedRows) -> list[Tensor | None]:
         """MPNet's bias for each group, [heads, length, length]."""
         relative = self._blueprint.relative
         if relative is None:
@@ -101,7 +101,7 @@ class Packed:
         longest = relative.to(self._blueprint.layers[0].key[0].dtype)[:, distance]
         return [longest[:, : group.length, : group.length] for group in rows.groups]
 
-    def _first_tokens(self, x: Tensor, layer: Layer, rows: _Rows) -> Tensor:
+    def _first_tokens(self, x: Tensor, layer: Layer, rows: _PackedRows) -> Tensor:
         first = x[rows.first]
         context = first_token_context(x, first, rows.groups, layer, self._blueprint.heads, self._blueprint.relative)
         return self._after_attention(first, context, layer)
@@ -119,7 +119,7 @@ class Packed:
         return functional.layer_norm(x, scale.shape, scale, shift, self._blueprint.epsilon)
 
 
-class _Rows:
+class _PackedRows:
     """Where the rows of a batch stand among its tokens, the longest first.
 
     Attributes:

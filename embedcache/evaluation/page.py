@@ -11,7 +11,7 @@ from embedcache.common.whole_file import whole_file
 from embedcache.errors import EmbedcacheError
 from embedcache.evaluation.report import EvaluationReport, RunScores, Score
 from embedcache.report import plots
-from embedcache.report.blocks import Cards, Facts, Figure, Mistakes, Notes, Part, Row, Section, Table, count
+from embedcache.report.blocks import Cards, Chapter, Facts, Figure, Grid, Mistakes, Notes, Row, Section, count
 from embedcache.report.evaluation_sections import evaluation_sections
 from embedcache.report.names import BASELINES
 from embedcache.report.page import render
@@ -31,13 +31,13 @@ def write_page(report: EvaluationReport, path: Path) -> None:
     with plots.drawing():
         several = len(report.runs) > 1
         parts = [
-            Part(f"Run {run.run}" if several else None, f"r{i}", _sections(run, report, f"r{i}-" if several else ""))
+            Chapter(f"Run {run.run}" if several else None, f"r{i}", _sections(run, report, f"r{i}-" if several else ""))
             for i, run in enumerate(report.runs, 1)
         ]
         shared = [Section("Compared", "compared", _compared(report)), Section("The rows", "rows", _rows(report))]
     shared = [section for section in shared if section.blocks]
     if several:
-        parts = [Part("All runs", "all", [*_side_by_side(report), *shared]), *parts]
+        parts = [Chapter("All runs", "all", [*_side_by_side(report), *shared]), *parts]
     page = render(
         "embedcache evaluation",
         Path(report.source).name,
@@ -54,7 +54,7 @@ def _side_by_side(report: EvaluationReport) -> list[Section]:
     """The runs in one table."""
     names = list(report.runs[0].scores)
     rows = [[run.run, *(_with_interval(run.scores.get(name)) for name in names)] for run in report.runs]
-    table = Table("The runs on the same rows, with 95% intervals", ("run", *(NAMES.get(n, n) for n in names)), rows)
+    table = Grid("The runs on the same rows, with 95% intervals", ("run", *(NAMES.get(n, n) for n in names)), rows)
     return [Section("Side by side", "side", [table, *([Notes(report.notes)] if report.notes else [])])]
 
 
@@ -121,7 +121,7 @@ def _beside(run: RunScores, prefix: str) -> list[Any]:
             drawn.append((name, value, one[main].interval))
     rows = [[name, *(_with_interval(scores.get(key)) for key in run.scores)] for name, scores in scored.items()]
     titles = ("", *(NAMES.get(name, name) for name in run.scores))
-    table = Table("The chosen head and the baselines, on the same rows, with 95% intervals", titles, rows)
+    table = Grid("The chosen head and the baselines, on the same rows, with 95% intervals", titles, rows)
     gone = [f"{BASELINES.get(name, name)}: {one.note}" for name, one in run.baselines.items() if one.note]
     notes = [Notes(gone)] if gone else []
     if len(drawn) < 2:
@@ -144,9 +144,9 @@ def _thresholds(run: RunScores, prefix: str) -> list[Any]:
     if not figures:
         return []
     areas = [[one["label"], number(one["average_precision"]), number(one["roc_auc"])] for one in run.curves]
-    table = Table("Over all thresholds", ("class", "average precision", "ROC AUC"), areas)
+    table = Grid("Over all thresholds", ("class", "average precision", "ROC AUC"), areas)
     kept = [[f"{one['threshold']:.3f}", f"{one['kept']:.1%}", number(one["accuracy"])] for one in run.confidence[::10]]
-    folded = [Table("Rows kept", ("probability from", "rows kept", "accuracy"), kept, folded=True)] if kept else []
+    folded = [Grid("Rows kept", ("probability from", "rows kept", "accuracy"), kept, folded=True)] if kept else []
     return [Row(figures), *([table] if areas else []), *folded]
 
 
@@ -178,7 +178,7 @@ def _compared(report: EvaluationReport) -> list[Any]:
             ]
         )
     titles = ("first", "second", "score", "first less second", "95% interval", "p", "")
-    return [Table("Differences on the same rows, in pairs", titles, rows, words=(0, 1))] if rows else []
+    return [Grid("Differences on the same rows, in pairs", titles, rows, words=(0, 1))] if rows else []
 
 
 def _rows(report: EvaluationReport) -> list[Any]:

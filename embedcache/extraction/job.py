@@ -41,7 +41,7 @@ from embedcache.errors import EmbedcacheError
 from embedcache.extraction.columns import Asked, choose_columns
 from embedcache.extraction.encoders import EncodingPass, Place
 from embedcache.extraction.read_input import Collected, collect
-from embedcache.extraction.shards import Part, Shard, take_part
+from embedcache.extraction.shards import Shard, ShardOrigin, take_part
 from embedcache.tables.rows import read_rows
 from embedcache.tables.stream import stored
 
@@ -287,7 +287,7 @@ def _build(
     table: Collected,
     outputs: list[Output],
     encoding_pass: EncodingPass,
-    part: Part | None,
+    part: ShardOrigin | None,
     guests: np.ndarray | None,
 ) -> tuple[Filler, int, Reading]:
     """Go on in the target, in what a killed run left beside it, or in a new file; fill it, give it its name.

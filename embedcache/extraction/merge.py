@@ -23,7 +23,7 @@ from embedcache.cache.spool_file import UnnamedFile
 from embedcache.cache.strings import Strings, Text, first_rows
 from embedcache.common.whole_file import refuse_stream
 from embedcache.errors import EmbedcacheError
-from embedcache.extraction.shards import Part, stripe_rows, table_digest
+from embedcache.extraction.shards import ShardOrigin, stripe_rows, table_digest
 
 
 @dataclass
@@ -96,16 +96,16 @@ def merge(
     )
 
 
-def _open(path: Path) -> tuple[Part, Cache]:
+def _open(path: Path) -> tuple[ShardOrigin, Cache]:
     cache = open_cache(path)
-    part = Part.of(cache)
+    part = ShardOrigin.of(cache)
     for dataset in cache.layout.checked:
         if not comes_with_vectors(dataset) and not valid_blocks(cache, dataset).all():
             raise EmbedcacheError(f"{path} is damaged in {dataset}; run its extract again to repair it")
     return part, cache
 
 
-def _check_alike(first: tuple[Part, Cache], other: tuple[Part, Cache]) -> None:
+def _check_alike(first: tuple[ShardOrigin, Cache], other: tuple[ShardOrigin, Cache]) -> None:
     """Raises EmbedcacheError unless they are parts of one table by one encoder, with the same columns."""
     (part, cache), (its_part, its) = first, other
     reason = ""
@@ -122,7 +122,7 @@ def _check_alike(first: tuple[Part, Cache], other: tuple[Part, Cache]) -> None:
         raise EmbedcacheError(f"{cache.path} and {its.path} cannot be merged: {reason}; extract all shards alike")
 
 
-def _check_all_there(parts: Sequence[Part]) -> None:
+def _check_all_there(parts: Sequence[ShardOrigin]) -> None:
     of = parts[0].shard.of
     missing = sorted(set(range(1, of + 1)) - {part.shard.number for part in parts})
     if missing:
@@ -133,7 +133,7 @@ def _check_all_there(parts: Sequence[Part]) -> None:
         )
 
 
-def _join(parts: Sequence[tuple[Part, Cache]], folder: Path) -> Contents:
+def _join(parts: Sequence[tuple[ShardOrigin, Cache]], folder: Path) -> Contents:
     """The whole table again, as a cache without vectors."""
     by_number = {part.shard.number: (part, cache) for part, cache in reversed(parts)}
     caches = [by_number[number][1] for number in sorted(by_number)]
@@ -177,7 +177,7 @@ def _join_texts(parts: Sequence[Strings], total: int, folder: Path) -> Text:
     return file.finish(), np.concatenate([[0], np.cumsum(lengths)])
 
 
-def _copy_vectors(writer: Writer, parts: Sequence[tuple[Part, Cache]]) -> list[bool]:
+def _copy_vectors(writer: Writer, parts: Sequence[tuple[ShardOrigin, Cache]]) -> list[bool]:
     """Copy each block of which all texts have their vector; that of a text in several rows is its first row's.
 
     Returns for every part whether all its blocks are sound.

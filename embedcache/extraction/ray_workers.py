@@ -46,7 +46,7 @@ class Shared:
     created: str
 
 
-class Found(NamedTuple):
+class EncodedWindow(NamedTuple):
     """What an actor brings for a window: vectors, or what it wrote itself; and how many tokens that were."""
 
     result: Encoded | Written
@@ -107,7 +107,7 @@ class Actor:
 
     def compute(
         self, window: Window, prepared: int, outputs: Sequence[Output], batch_tokens: int | None, order: Order | None
-    ) -> Found:
+    ) -> EncodedWindow:
         """Encode, and write it to the file if there is an order to."""
         texts, batches = self._ready.pop(prepared)
         tokens = sum(int(part.lengths.sum()) for _, part in batches)
@@ -115,9 +115,9 @@ class Actor:
         store = self._description["store"]
         found = found._replace(vectors=[to_store(one, store, window.new, texts) for one in found.vectors])
         if order is None:
-            return Found(found, tokens)
+            return EncodedWindow(found, tokens)
         assert self._helper is not None
-        return Found(self._helper.write(order, found.vectors, found.truncated, found.counts), tokens)
+        return EncodedWindow(self._helper.write(order, found.vectors, found.truncated, found.counts), tokens)
 
 
 class RayEncoders:
@@ -193,7 +193,7 @@ class RayEncoders:
         finally:
             shutil.rmtree(beside, ignore_errors=True)
 
-    def _finish(self, window: Window, found: tuple[Order | None, Found] | None) -> None:
+    def _finish(self, window: Window, found: tuple[Order | None, EncodedWindow] | None) -> None:
         assert self.helpers is not None
         with self.lock:
             if found is not None and found[0] is not None and isinstance(found[1].result, Written):
@@ -250,7 +250,7 @@ class RayWorker:
         compute = actor.compute.options(concurrency_group="compute")
         return actor, order, compute.remote(small, prepared, filler.outputs, self._encoders.batch_tokens, order)
 
-    def compute(self, window: Window, prepared: Any, tell: Tell) -> tuple[Order | None, Found]:
+    def compute(self, window: Window, prepared: Any, tell: Tell) -> tuple[Order | None, EncodedWindow]:
         """Wait for it."""
         actor, order, reference = prepared
         found = self._wait(actor, reference, tell)

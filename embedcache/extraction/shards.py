@@ -58,7 +58,7 @@ class Shard:
 
 
 @dataclass(frozen=True)
-class Part:
+class ShardOrigin:
     """What the attributes ``shard...`` say: which part, of how many rows in all, and the digest of that whole table."""
 
     shard: Shard
@@ -69,7 +69,7 @@ class Part:
         return {"shard": str(self.shard), "shard_rows": self.rows, "shard_table": self.table}
 
     @classmethod
-    def of(cls, cache: Cache) -> Part:
+    def of(cls, cache: Cache) -> ShardOrigin:
         """Raises EmbedcacheError where the cache is no part of anything."""
         try:
             attrs = cache.layout.attrs
@@ -94,14 +94,14 @@ def table_digest(hashes: np.ndarray, labels: dict[str, tuple[np.ndarray, list[st
     return state.hexdigest()
 
 
-def take_part(table: Collected, shard: Shard, folder: Path) -> tuple[Collected, Part, np.ndarray]:
+def take_part(table: Collected, shard: Shard, folder: Path) -> tuple[Collected, ShardOrigin, np.ndarray]:
     """The rows of one part; what it is; and bool [n], which of its texts another part has in an earlier row.
 
     Raises:
         EmbedcacheError: there are fewer rows than parts.
     """
     total = len(table.hashes)
-    part = Part(shard, total, table_digest(table.hashes, table.labels))
+    part = ShardOrigin(shard, total, table_digest(table.hashes, table.labels))
     if shard.of > total:
         raise EmbedcacheError(f"{total:,} rows do not make {shard.of:,} shards: use fewer")
     rows = shard.rows(total)

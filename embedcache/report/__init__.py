@@ -31,7 +31,7 @@ from embedcache.common.whole_file import open_output, whole_file
 from embedcache.errors import EmbedcacheError
 
 if TYPE_CHECKING:
-    from embedcache.report.contents import Contents
+    from embedcache.report.contents import ReportContents
     from embedcache.runs.folder import Run
 
 __all__ = ["ReportFile", "write_documents", "write_report"]
@@ -43,7 +43,7 @@ class ReportFile:
 
     report: str
     bytes: int
-    contents: Contents
+    contents: ReportContents
 
     def to_dict(self) -> dict[str, Any]:
         """What --json prints: JSON types."""
@@ -91,7 +91,7 @@ def write_report(
         return _write(path, contents, page)
 
 
-def _write(path: Path, contents: Contents, page: str) -> ReportFile:
+def _write(path: Path, contents: ReportContents, page: str) -> ReportFile:
     from embedcache.common.signed import sign
 
     data = sign(page).encode()
@@ -100,7 +100,7 @@ def _write(path: Path, contents: Contents, page: str) -> ReportFile:
     return ReportFile(place.name, len(data), contents)
 
 
-def _make(run: Run, cache: str | Path | None, audit: dict[str, Any] | None) -> tuple[Contents, str]:
+def _make(run: Run, cache: str | Path | None, audit: dict[str, Any] | None) -> tuple[ReportContents, str]:
     """What a report tells, and the page."""
     from embedcache.report.contents import read_contents
     from embedcache.report.page import make_page
@@ -125,7 +125,7 @@ def write_documents(run: str | Path) -> list[str]:
     from embedcache.report.card import make_cards
     from embedcache.runs.folder import INFO, run_lock, with_run
 
-    def make(loaded: Run) -> tuple[list[tuple[Path, str]], tuple[Contents, str]]:
+    def make(loaded: Run) -> tuple[list[tuple[Path, str]], tuple[ReportContents, str]]:
         try:
             cards = make_cards(loaded)
         except (KeyError, TypeError, ValueError, AttributeError) as error:

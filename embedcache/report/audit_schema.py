@@ -33,7 +33,7 @@ class Outlier(Row):
     score: Number
 
 
-class Found(msgspec.Struct):
+class FoundCounts(msgspec.Struct):
     label: Count
     duplicate: Count
     across: Count
@@ -68,7 +68,7 @@ class Audit(msgspec.Struct):
     judged: Count
     split: str | None
     weights: dict[str, Number]
-    found: Found
+    found: FoundCounts
     labels: list[LabelIssue]
     duplicates: list[Duplicates]
     outliers: list[Outlier]

@@ -11,7 +11,7 @@ from embedcache.common.label_names import visible
 from embedcache.common.screen import number, plural
 from embedcache.errors import EmbedcacheError
 from embedcache.report.audit_schema import Audit
-from embedcache.report.blocks import Facts, Mistakes, Section, Table, Words, count
+from embedcache.report.blocks import Facts, Grid, Mistakes, Paragraph, Section, count
 
 FILE = "audit.json"  # in a run's folder it is taken without being named
 CLASSES = 20  # whose errors are counted
@@ -48,7 +48,7 @@ def audit_section(audit: dict[str, Any], prefix: str) -> Section:
     )
     said += "labelled, some are merely hard: look before you change them."
     blocks: list[Any] = [
-        Words(said),
+        Paragraph(said),
         Facts(facts),
         *_per_class(audit),
         *_labels(audit),
@@ -85,8 +85,8 @@ def _per_class(audit: dict[str, Any]) -> list[Any]:
     read = errors["read"]
     said = f"Read the first {count(read['rows'])} rows of the list: about {read['expected']:.0f} errors are expected "
     said += f"among them, {read['expected_first']:.0f} of these among the first {count(read['first'])}."
-    table = Table(f"Estimated label errors of each class{which}", ("labelled", "rows", "errors", "interval"), rows)
-    return [table, Words(said)] if read["rows"] else [table]
+    table = Grid(f"Estimated label errors of each class{which}", ("labelled", "rows", "errors", "interval"), rows)
+    return [table, Paragraph(said)] if read["rows"] else [table]
 
 
 def _labels(audit: dict[str, Any]) -> list[Any]:
@@ -103,7 +103,7 @@ def _labels(audit: dict[str, Any]) -> list[Any]:
         ]
         items.append((head, f"{_where(one)}; its own label: {', '.join(asked)}", str(one["text"])))
     which = f"The first {len(items)} of the {count(audit['found']['label'])} rows listed, worst first:"
-    return [Words(which), Mistakes(items)] if items else []
+    return [Paragraph(which), Mistakes(items)] if items else []
 
 
 def _duplicates(audit: dict[str, Any]) -> list[Any]:
@@ -114,14 +114,14 @@ def _duplicates(audit: dict[str, Any]) -> list[Any]:
     ]
     title = f"Texts that are there more than once: {min(GROUPS, len(audit['duplicates']))} of "
     title += plural(audit["found"]["duplicate"], "group")
-    return [Table(title, ("group", "how", "row", "label", "side", "text"), rows, words=(1, 3, 4, 5))] if rows else []
+    return [Grid(title, ("group", "how", "row", "label", "side", "text"), rows, words=(1, 3, 4, 5))] if rows else []
 
 
 def _outliers(audit: dict[str, Any]) -> list[Any]:
     rows = [[count(one["row"]), number(one["score"]), one["label"] or "-", one["text"]] for one in audit["outliers"]]
     title = f"Unlike all others: {min(OUTLIERS, len(rows))} of {plural(audit['found']['outlier'], 'row')}"
     columns = ("row", "distance", "label", "text")
-    return [Table(title, columns, rows[:OUTLIERS], words=(2, 3))] if rows else []
+    return [Grid(title, columns, rows[:OUTLIERS], words=(2, 3))] if rows else []
 
 
 def _where(one: dict[str, Any]) -> str:

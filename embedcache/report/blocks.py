@@ -24,10 +24,10 @@ class Cards:
 
 
 @dataclass
-class Words:
+class Paragraph:
     """A paragraph."""
 
-    kind: ClassVar[str] = "words"
+    kind: ClassVar[str] = "paragraph"
     text: str
 
 
@@ -40,7 +40,7 @@ class Notes:
 
 
 @dataclass
-class Table:
+class Grid:
     """Cells are shown as they are; words: the columns of texts, which stand on the left and may wrap."""
 
     kind: ClassVar[str] = "table"
@@ -112,7 +112,7 @@ class Section:
 
 
 @dataclass
-class Part:
+class Chapter:
     """One label column; title: None where there is only one."""
 
     title: str | None

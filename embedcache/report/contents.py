@@ -42,7 +42,7 @@ class ColumnContents:
 
 
 @dataclass
-class Contents:
+class ReportContents:
     """Of a run. info: what the columns share. texts: None, or why (some) texts of the mistakes are not here.
 
     audit: what audit_section.read_audit gives, or None.
@@ -59,14 +59,14 @@ class Contents:
         return sum(len(column.leaderboard) for column in self.columns.values())
 
 
-def read_contents(run: Run, cache: str | Path | None = None) -> Contents:
+def read_contents(run: Run, cache: str | Path | None = None) -> ReportContents:
     """Read what a run keeps and look up its mistakes' texts in its cache, or in the one named.
 
     A cache that is gone or lacks texts is no error, unless it was named. Raises EmbedcacheError for a leaderboard that
     is damaged; KeyError, TypeError, ValueError, IndexError or AttributeError where run.json is.
     """
     columns = {name: _read_column(one) for name, one in run.columns.items()}
-    contents = Contents(run.path, run.info, columns)
+    contents = ReportContents(run.path, run.info, columns)
     where = run.info["cache"]["path"] if cache is None else cache
     contents.texts = _add_texts(columns.values(), Path(where), named=cache is not None)
     return contents

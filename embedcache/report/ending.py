@@ -6,11 +6,11 @@ from typing import Any
 
 from embedcache.common.screen import plural
 from embedcache.report.audit_section import audit_section
-from embedcache.report.blocks import Facts, Section, Table, Words, count, seconds
-from embedcache.report.contents import Contents
+from embedcache.report.blocks import Facts, Grid, Paragraph, Section, count, seconds
+from embedcache.report.contents import ReportContents
 
 
-def make_ending(contents: Contents) -> list[Section]:
+def make_ending(contents: ReportContents) -> list[Section]:
     """How long everything took, the recipe, and what it was made with."""
     info = contents.info
     names = {
@@ -28,8 +28,8 @@ def make_ending(contents: Contents) -> list[Section]:
     speed = f"{plural(contents.heads, 'head')} in {seconds(info.get('train_seconds'))}"
     speed += f", {rate:,.0f} training rows a second summed over the heads" if rate else ""
     times = [
-        Words(f"{speed}, with {info.get('engine', '-')}."),
-        Table("Wall-clock time", ("", "time"), rows, folded=True),
+        Paragraph(f"{speed}, with {info.get('engine', '-')}."),
+        Grid("Wall-clock time", ("", "time"), rows, folded=True),
     ]
     audit = contents.audit
     apart = [audit] if audit is not None and audit["label"] not in contents.columns else []

@@ -10,7 +10,7 @@ from embedcache.common.label_names import visible
 from embedcache.common.screen import number
 from embedcache.heads.kinds import kind_of
 from embedcache.report import plots
-from embedcache.report.blocks import Figure, Matrix, Row, Section, Table, Words, count
+from embedcache.report.blocks import Figure, Grid, Matrix, Paragraph, Row, Section, count
 from embedcache.runs.column import ColumnReport
 
 TABLED = 20  # classes up to which the confusion matrix is a table; above, a picture
@@ -62,8 +62,8 @@ def _per_class(report: ColumnReport, side: str, rows: dict[str, str]) -> list[An
         overall.append(f"micro F1 {number(evaluation.get('micro_f1'))}")
     caption = f"The chosen head on {evaluation['rows']:,} {rows[side]}{which}"
     return [
-        Words(f"{', '.join(overall)[0].upper()}{', '.join(overall)[1:]}."),
-        Table(caption, ("no.", title, "precision", "recall", "F1", "rows"), body, words=(1,)),
+        Paragraph(f"{', '.join(overall)[0].upper()}{', '.join(overall)[1:]}."),
+        Grid(caption, ("no.", title, "precision", "recall", "F1", "rows"), body, words=(1,)),
     ]
 
 
@@ -84,7 +84,7 @@ def _confusion(report: ColumnReport, side: str, rows: dict[str, str], prefix: st
     pairs = evaluation.get("confusions", [])[:CONFUSIONS]
     if pairs and len(classes) > 2:
         body = [[visible(one["label"]), visible(one["predicted"]), count(one["rows"])] for one in pairs]
-        blocks.append(Table("Mixed up most", ("class", "taken for", "rows"), body, words=(0, 1)))
+        blocks.append(Grid("Mixed up most", ("class", "taken for", "rows"), body, words=(0, 1)))
     return blocks
 
 
@@ -111,7 +111,7 @@ def _thresholds(info: dict[str, Any], rows: dict[str, str]) -> list[Any]:
     titles = ("label", "threshold", *(f"{side} F1 {at}" for side in sides for at in ("at 1/2", "at the threshold")))
     said = "A label is predicted where its probability is above 1/2. The threshold of the best F1 on the "
     said += f"{rows['val']} would be another; what it is worth shows on rows that did not choose it."
-    return [Words(said), Table("Thresholds", titles, body)]
+    return [Paragraph(said), Grid("Thresholds", titles, body)]
 
 
 def _calibration(report: ColumnReport, side: str, rows: dict[str, str], prefix: str) -> list[Any]:
@@ -125,7 +125,7 @@ def _calibration(report: ColumnReport, side: str, rows: dict[str, str], prefix: 
         lines[f"with temperature {temperature:.2f}"] = after
     keys = {"ece": "ECE", "ece_adaptive": "adaptive ECE", "brier": "Brier score", "loss": "log loss"}
     body = [[name, *(number(one.get(key)) for key in keys)] for name, one in lines.items()]
-    blocks: list[Any] = [Table(f"Calibration on the {rows[side]}", ("", *keys.values()), body)]
+    blocks: list[Any] = [Grid(f"Calibration on the {rows[side]}", ("", *keys.values()), body)]
     said = (
         "Whether a probability can be taken at its word: ECE is the mean distance of confidence and the share that is "
     )
@@ -133,7 +133,7 @@ def _calibration(report: ColumnReport, side: str, rows: dict[str, str], prefix: 
     if after:
         seen = ", the same rows, so the number after it flatters" if side == "val" else ""
         said += f" The temperature was fitted on the {rows['val']}{seen}; it changes no label."
-    blocks.insert(0, Words(said))
+    blocks.insert(0, Paragraph(said))
     bins = {name: one["bins"] for name, one in lines.items() if one.get("bins")}
     if not bins:
         return blocks
@@ -158,7 +158,7 @@ def _calibration(report: ColumnReport, side: str, rows: dict[str, str], prefix: 
         for one in some
     ]
     titles = ("", "confidence", "decisions", "mean confidence", "share right")
-    return [*blocks, Row(figures), Table("The bins", titles, table, words=(0, 1), folded=True)]
+    return [*blocks, Row(figures), Grid("The bins", titles, table, words=(0, 1), folded=True)]
 
 
 def _values(report: ColumnReport, info: dict[str, Any], rows: dict[str, str], prefix: str) -> list[Any]:
@@ -170,7 +170,7 @@ def _values(report: ColumnReport, info: dict[str, Any], rows: dict[str, str], pr
         interval = evaluation.get("r2_interval")
         between = f"{interval[0]:.3f} to {interval[1]:.3f}" if interval else "-"
         body.append([rows[side], count(evaluation["rows"]), *(number(evaluation.get(key)) for key in keys), between])
-    blocks: list[Any] = [Table("Errors of the chosen head", ("", "rows", *keys.values(), "95% interval of R²"), body)]
+    blocks: list[Any] = [Grid("Errors of the chosen head", ("", "rows", *keys.values(), "95% interval of R²"), body)]
     side = sides[-1]
     pairs = np.array(info.get("pairs", {}).get(side, []), np.float64)
     if len(pairs) < 2:
@@ -188,4 +188,4 @@ def _values(report: ColumnReport, info: dict[str, Any], rows: dict[str, str], pr
     ]
     shares = (0.05, 0.25, 0.5, 0.75, 0.95)
     table = [[f"{q:.0%}", f"{value:.6g}"] for q, value in zip(shares, np.quantile(error, shares), strict=True)]
-    return [*blocks, Row(figures), Table("Errors, predicted - true", ("quantile", "error"), table, folded=True)]
+    return [*blocks, Row(figures), Grid("Errors, predicted - true", ("quantile", "error"), table, folded=True)]

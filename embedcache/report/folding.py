@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from embedcache.report.blocks import Folded, Mistakes, Section, Table
+from embedcache.report.blocks import Folded, Grid, Mistakes, Section
 
 LONG_TABLE, FIRST_ROWS = 10, 6  # rows of a table that is shown whole, and of one that is not
 FIRST_MISTAKES = 5
@@ -25,7 +25,7 @@ def _section(section: Section) -> list[Any]:
 
 
 def _block(block: Any) -> list[Any]:
-    if isinstance(block, Table) and not block.folded and len(block.rows) > LONG_TABLE:
+    if isinstance(block, Grid) and not block.folded and len(block.rows) > LONG_TABLE:
         rest = replace(block, rows=block.rows[FIRST_ROWS:], caption=f"{block.caption}, from row {FIRST_ROWS + 1} on")
         return [replace(block, rows=block.rows[:FIRST_ROWS]), Folded(f"{len(rest.rows)} more rows", [rest])]
     if isinstance(block, Mistakes) and len(block.items) > FIRST_MISTAKES + 1:

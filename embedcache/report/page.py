@@ -9,8 +9,8 @@ from typing import Any
 
 from embedcache.common.display import one_line
 from embedcache.report import plots
-from embedcache.report.blocks import Part, Section
-from embedcache.report.contents import Contents
+from embedcache.report.blocks import Chapter, Section
+from embedcache.report.contents import ReportContents
 from embedcache.report.ending import make_ending
 from embedcache.report.folding import fold
 from embedcache.report.sections import make_parts
@@ -20,7 +20,7 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 LONGEST = 100  # characters of a cell
 
 
-def make_page(contents: Contents) -> str:
+def make_page(contents: ReportContents) -> str:
     """The HTML document; the same run and texts give the same bytes."""
     with plots.drawing():
         parts, ending = make_parts(contents), make_ending(contents)
@@ -29,7 +29,7 @@ def make_page(contents: Contents) -> str:
     return render("embedcache report", name, "report of the heads", f"Trained {created}", parts, ending)
 
 
-def render(kind: str, heading: str, what: str, line: str, parts: Sequence[Part], ending: Sequence[Section]) -> str:
+def render(kind: str, heading: str, what: str, line: str, parts: Sequence[Chapter], ending: Sequence[Section]) -> str:
     """A page of sections. kind, line: above and under the heading. what: in the title, behind the heading."""
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup

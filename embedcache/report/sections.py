@@ -15,19 +15,19 @@ from embedcache.report import plots
 from embedcache.report.audit_section import audit_section
 from embedcache.report.blocks import (
     Cards,
+    Chapter,
     Facts,
     Figure,
+    Grid,
     Mistakes,
     Notes,
-    Part,
+    Paragraph,
     Row,
     Section,
-    Table,
-    Words,
     count,
     seconds,
 )
-from embedcache.report.contents import ColumnContents, Contents
+from embedcache.report.contents import ColumnContents, ReportContents
 from embedcache.report.evaluation_sections import evaluation_sections
 from embedcache.report.mistakes import mistake_item
 from embedcache.report.names import BASELINES, same_in_all, setting, swept
@@ -60,7 +60,7 @@ def name_of(key: str) -> str:
     return f"{side} {NAMES.get(rest, rest)}"
 
 
-def make_parts(contents: Contents) -> list[Part]:
+def make_parts(contents: ReportContents) -> list[Chapter]:
     """One part for each label column."""
     several = len(contents.columns) > 1
     parts = []
@@ -69,14 +69,14 @@ def make_parts(contents: Contents) -> list[Part]:
         sections = make.sections()
         if contents.audit is not None and contents.audit["label"] == column.report.label:
             sections.append(audit_section(contents.audit, make.prefix))
-        parts.append(Part(f"Column {column.report.label}" if several else None, f"c{place}", sections))
+        parts.append(Chapter(f"Column {column.report.label}" if several else None, f"c{place}", sections))
     return parts
 
 
 class _Column:
     """Makes the sections of one label column; prefix: of the ids."""
 
-    def __init__(self, column: ColumnContents, contents: Contents, prefix: str) -> None:
+    def __init__(self, column: ColumnContents, contents: ReportContents, prefix: str) -> None:
         self.column, self.contents, self.prefix = column, contents, prefix
         self.report, self.info = column.report, column.info
         self.main = main_score(self.report.kind)
@@ -120,7 +120,7 @@ class _Column:
         heads = len(self.column.leaderboard)
         cards.append(("Heads trained", count(heads), f"in {seconds(self.info.get('train_seconds'))}"))
         notes = [Notes(self.report.notes)] if self.report.notes else []
-        return [Cards(cards), Words(self._verdict(key, interval)), *notes]
+        return [Cards(cards), Paragraph(self._verdict(key, interval)), *notes]
 
     def _verdict(self, key: str, interval: list[float] | None) -> str:
         """Whether the head beats what it must beat, and whether these rows can tell."""
@@ -189,7 +189,7 @@ class _Column:
             rows = [
                 [side, count(one["rows"]), *(f"{one[key]:.6g}" for key in keys[1:])] for side, one in targets.items()
             ]
-            return [Table("The values", ("side", *keys), rows)]
+            return [Grid("The values", ("side", *keys), rows)]
         classes = self.report.classes
         counts = {side: [*one["counts"], *[0] * (len(classes) - len(one["counts"]))] for side, one in targets.items()}
         order = sorted(range(len(classes)), key=lambda c: -counts["train"][c])[:COUNTED]
@@ -200,7 +200,7 @@ class _Column:
         ]
         which = f"; the {COUNTED} commonest of {len(classes):,}" if len(classes) > COUNTED else ""
         title = kind.output
-        return [Table(f"Rows of each {title}{which}", (title, *targets, "share of train"), rows)]
+        return [Grid(f"Rows of each {title}{which}", (title, *targets, "share of train"), rows)]
 
     def baselines(self) -> list[Any]:
         second = "rmse" if self.main == "r2" else "macro_f1"
@@ -217,11 +217,11 @@ class _Column:
             for i, (name, one) in enumerate(scored.items())
             if one.get(key) is not None
         ]
-        tables = [Table("The chosen head and the baselines, on the same rows", ("", *map(name_of, keys)), rows)]
+        tables = [Grid("The chosen head and the baselines, on the same rows", ("", *map(name_of, keys)), rows)]
         if self.report.comparisons:
             titles = ("less", "score", "difference", "95% interval", "p", "")
             which = f"The chosen head less each baseline, {self.rows[self.side]} in pairs"
-            tables.append(Table(which, titles, list(map(self._compared, self.report.comparisons)), folded=True))
+            tables.append(Grid(which, titles, list(map(self._compared, self.report.comparisons)), folded=True))
         if not drawn:
             return [*tables]
         said = ", ".join(f"{name} {value:.3f}" for name, value, _ in drawn)
@@ -261,10 +261,10 @@ class _Column:
         titles = ("rank", "head", *(SWEPT[key].label for key in keys), "epoch", *(SCORES[key] for key in scores))
         which = f"The first {TOP} of {len(board):,} heads" if len(board) > TOP else "Every head"
         by = NAMES.get(self.report.best.get("chosen_by", "loss"), "loss")
-        blocks.append(Table(f"{which}, by validation {by}", titles, body, words=(1,)))
+        blocks.append(Grid(f"{which}, by validation {by}", titles, body, words=(1,)))
         shared = same_in_all(board)
         if shared:
-            blocks.append(Words(f"The same in all of these: {shared}."))
+            blocks.append(Paragraph(f"The same in all of these: {shared}."))
         return [*blocks, *self._spread(), *self._fold_scores()]
 
     def _distribution(self, values: np.ndarray) -> Figure:
@@ -313,7 +313,7 @@ class _Column:
         svg = plots.spread(f"{self.prefix}spread", name, [(one["min"], one["mean"], one["max"]) for one in spreads])
         said = "; ".join(f"setting {i}: {one['min']:.3f} to {one['max']:.3f}" for i, one in enumerate(spreads, 1))
         figure = Figure(svg, f"Spread over the seeds. {said}", "From the worst seed to the best; the dot is the mean.")
-        table = Table(caption, titles, rows, words=(), folded=len(rows) > 1)
+        table = Grid(caption, titles, rows, words=(), folded=len(rows) > 1)
         return [figure, table] if len(rows) > 1 else [table]
 
     def _fold_scores(self) -> list[Any]:
@@ -327,7 +327,7 @@ class _Column:
             scores = [history[key][kept - 1] if kept else None for key in ("val_loss", f"val_{self.main}")]
             rows.append([fold + 1, *(count(sides[side]) for side in ("train", "val")), kept, *map(number, scores)])
         titles = ("fold", "training rows", "validation rows", "epoch", "val loss", f"val {NAMES[self.main]}")
-        return [Table(f"The settings of {self.report.best['name']}, fold by fold", titles, rows, (), folded=True)]
+        return [Grid(f"The settings of {self.report.best['name']}, fold by fold", titles, rows, (), folded=True)]
 
     def curves(self) -> list[Any]:
         curves = self.column.curves
@@ -351,7 +351,7 @@ class _Column:
             for epoch in epochs[::step]
         ]
         caption = f"{self.report.best['name']}, epoch by epoch" + (f", every {step} epochs" if step > 1 else "")
-        return [Row(pictures), Table(caption, ("epoch", *columns), rows, words=(), folded=True)]
+        return [Row(pictures), Grid(caption, ("epoch", *columns), rows, words=(), folded=True)]
 
     def _curve(self, what: str, lines: dict[str, np.ndarray], others: np.ndarray, side: str) -> Figure:
         name, others = self.report.best["name"], others[np.isfinite(others).any(axis=1)]
@@ -367,13 +367,15 @@ class _Column:
         kept = self.column.mistakes
         if "mistakes" not in self.info:
             return [
-                Words("This run did not keep its mistakes: an older embedcache made it. Train it again to see them.")
+                Paragraph(
+                    "This run did not keep its mistakes: an older embedcache made it. Train it again to see them."
+                )
             ]
         blocks: list[Any] = []
         for side in ["test", "val"] if self.folds else [self.side]:
             items = kept.get(side, [])[:MISTAKES]
             if side in kept:
-                blocks.append(Words(self._mistakes_are(side, len(items))))
+                blocks.append(Paragraph(self._mistakes_are(side, len(items))))
             if items:
                 blocks.append(Mistakes([mistake_item(self.report.kind, one) for one in items]))
         if self.contents.texts and any(kept.values()):

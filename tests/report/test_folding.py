@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from embedcache.report import plots
-from embedcache.report.blocks import Facts, Folded, Mistakes, Section, Table
+from embedcache.report.blocks import Facts, Folded, Grid, Mistakes, Section
 from embedcache.report.folding import fold
 
 
-def table(rows: int, **more: bool) -> Table:
-    return Table("Rows", ("n",), [[i] for i in range(rows)], **more)
+def table(rows: int, **more: bool) -> Grid:
+    return Grid("Rows", ("n",), [[i] for i in range(rows)], **more)
 
 
 def test_long_tables_and_lists_show_their_beginning() -> None:
