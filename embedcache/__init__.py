@@ -11,12 +11,14 @@ __version__ = "0.1.0"
 # embedcache costs neither torch nor transformers. tests/test_public_names.py keeps the three lists together.
 if TYPE_CHECKING:
     from embedcache import ops
-    from embedcache.audit import AuditReport, audit_cache
+    from embedcache.audit import AuditReport
+    from embedcache.audit import audit_cache as audit
     from embedcache.cache import Cache, VerifyReport, open_cache, verify
     from embedcache.common.labels import Labels, LabelWarning
     from embedcache.errors import EmbedcacheError
     from embedcache.evaluation import EvaluationReport, evaluate
-    from embedcache.export import ExportReport, export_run
+    from embedcache.export import ExportReport
+    from embedcache.export import export_run as export
     from embedcache.extraction.job import ExtractReport, extract
     from embedcache.extraction.merge import MergeReport, merge
     from embedcache.heads.engine import EngineWarning
@@ -75,9 +77,9 @@ _HOME = {
     "Searcher": "embedcache.search.searcher",
     "TrainedHead": "embedcache.heads.head",
     "VerifyReport": "embedcache.cache",
-    "audit_cache": "embedcache.audit",
+    "audit": "embedcache.audit",
     "evaluate": "embedcache.evaluation",
-    "export_run": "embedcache.export",
+    "export": "embedcache.export",
     "extract": "embedcache.extraction.job",
     "head_grid": "embedcache.heads.spec",
     "index": "embedcache.index",
@@ -131,9 +133,9 @@ __all__ = [
     "TrainedHead",
     "VerifyReport",
     "__version__",
-    "audit_cache",
+    "audit",
     "evaluate",
-    "export_run",
+    "export",
     "extract",
     "head_grid",
     "index",

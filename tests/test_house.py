@@ -180,7 +180,7 @@ def test_importing_the_package_costs_no_torch() -> None:
     assert run("-c", code).returncode == 0
 
 
-@pytest.mark.parametrize("first", ["extract", "ExtractReport", "export_run"])
+@pytest.mark.parametrize("first", ["extract", "ExtractReport", "export"])
 def test_a_public_name_stays_what_it_is(first: str) -> None:
     code = f"import embedcache as ec; ec.{first}; assert all(callable(getattr(ec, n)) for n in ('extract', '{first}'))"
     done = run("-c", code)

@@ -106,7 +106,7 @@ def test_a_run_is_exported(old: Path, tmp_path: Path) -> None:
 def test_a_cache_an_index_and_a_map_open(old: Path) -> None:
     assert verify(old / "cache.h5").ok
     with open_cache(old / "cache.h5") as cache:
-        assert cache.rows == 60 and cache.poolings == ["cls", "mean"] and cache.labels_names
+        assert cache.rows == 60 and cache.poolings == ["cls", "mean"] and cache.label_names
         assert cache.encoder["identity"]["max_length"] == 32
         x = cache.embeddings("mean").astype(np.float32)
         points = load_map(default_map_path(cache.path), cache)

@@ -52,7 +52,7 @@ def test_the_page_of_names_is_made_of_docstrings(site: Path) -> None:
     html = (site / "api.html").read_text(encoding="utf-8")
     text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", "", html))
     assert ":::" not in text and "def train_run" not in text
-    for signature in ("search( cache_path: str | Path, query: str | None = None", "train_run( cache: str | Path"):
+    for signature in ("search( cache: str | Path, query: str | None = None", "train_run( cache: str | Path"):
         assert signature in text, signature
     for said in ("The rows of a cache that are most like texts", "ec.FusedHeadSearchCV", "Raises: EmbedcacheError"):
         assert said in text, said

@@ -56,9 +56,9 @@ def searching(path: Path) -> list[str]:
 
 def the_rest(path: Path) -> None:
     try:
-        audit: ec.AuditReport = ec.audit_cache(path, group="film")
+        audit: ec.AuditReport = ec.audit(path, group="film")
         print(len(audit.labels), audit.to_pandas(), ec.merge(["a.h5", "b.h5"], path).rows)
-        exported: ec.ExportReport = ec.export_run("run", to="onnx", output="model")
+        exported: ec.ExportReport = ec.export("run", to="onnx", output="model")
         print(exported.output, ec.load_run("run").classes, [head.dim for head in ec.load_heads("run").values()])
         ec.serve(path, "run", port=0)
     except ec.EmbedcacheError as error:

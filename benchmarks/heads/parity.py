@@ -32,7 +32,7 @@ FLIPPED = 1e-4  # no run without a flip came near
 
 def cached_task(path: str) -> Task:
     with open_cache(path) as cache:
-        y, classes = cache.labels(cache.labels_names[0])
+        y, classes = cache.labels(cache.label_names[0])
         x = cache.embeddings(cache.poolings[0]).astype(np.float32)
     rows = np.flatnonzero(y >= 0)[:ROWS]
     return Task(View(x, y, rows), None, len(classes))

@@ -46,7 +46,7 @@ class Problem:
     """One draw: train and test rows, vectors and targets."""
 
     def __init__(self, cache: Cache, column: str, test: np.ndarray, pooling: str) -> None:
-        task = "auto" if "target" in cache.labels_names else "regression"
+        task = "auto" if "target" in cache.label_names else "regression"
         all_of_it = load_data(cache, "target", pooling, -1, None, task)
         self.cache, self.column, self.pooling, self.task = cache, column, pooling, task
         self.kind, self.y, self.test, self.classes = all_of_it.kind, all_of_it.y, test, all_of_it.classes
@@ -180,7 +180,7 @@ def main() -> None:
             for pooling in arguments.pooling.split(","):
                 for size in map(int, arguments.sizes.split(",")):
                     columns = [f"n{size}-{draw}" for draw in range(arguments.draws)]
-                    there = set(cache.labels_names) | set(cache.column_names)
+                    there = set(cache.label_names) | set(cache.column_names)
                     if not there.issuperset(columns):
                         continue
                     problems = [Problem(cache, column, test, pooling) for column in columns]

@@ -18,5 +18,8 @@ from __future__ import annotations
 
 from embedcache.audit.job import audit_cache
 from embedcache.audit.report import AuditReport
+from embedcache.common.callable_module import make_callable
 
 __all__ = ["AuditReport", "audit_cache"]
+
+make_callable(__name__, "embedcache.audit.job", "audit_cache")

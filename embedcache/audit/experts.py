@@ -5,7 +5,7 @@ Each is out of fold: a row's own label, its copies' and its group's have no part
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from embedcache.audit.neighbours import Nearest
 from embedcache.cache.strings import Strings
+from embedcache.common.progress import Progress
 from embedcache.heads.head import TrainedHead
 from embedcache.heads.spec import HeadSpec
 from embedcache.heads.task import Task
@@ -48,7 +49,7 @@ class Heads:
         self,
         data: Data,
         sides: Mapping[int, Sequence[Split]],
-        progress: Callable[[int, int], None] | None = None,
+        progress: Progress | None = None,
         **engine: Any,
     ) -> None:
         recipe = make_recipe("default", seed=list(sides))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from embedcache.cache import Cache, open_cache
 from embedcache.cache.strings import first_rows
 from embedcache.cache.where import not_blank
 from embedcache.common.machine import check_memory
+from embedcache.common.progress import Progress
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.arrays import json_number
 from embedcache.index import SearchIndex
@@ -40,7 +41,6 @@ from embedcache.runs.data import Data, load_data
 from embedcache.runs.split import SEED, make_folds
 
 LIBRARIES = 200e6  # bytes: scikit-learn, FAISS, the engine and their buffers
-Progress = Callable[..., AbstractContextManager[Callable[[int, int, int], None] | None]]
 
 
 def audit_cache(
@@ -71,8 +71,8 @@ def audit_cache(
     with the sides of a split (train, test), or ``run``: a run of train-head; then duplicates that cross it are
     told apart. ``neighbours``: k. ``near``: the cosine from which texts can be near-duplicates. ``top``: at most so
     many of each kind. ``output``: a table to write, such as a .csv, a .json beside it; "-": standard output.
-    ``pooling``: None is mean where it is stored, else cls. ``progress(title, unit)``: a context manager as
-    progress.progress_bar.
+    ``pooling``: None is mean where it is stored, else cls. ``progress``: counts texts, then the training
+    rows of the heads.
 
     Raises:
         EmbedcacheError: a cache, column, run or place that cannot do; too few rows or classes to learn from.
@@ -87,11 +87,8 @@ def audit_cache(
         table = Table(opened, label, pooling, layer, group, folds, sides)
         k = min(neighbours, max(1, int(np.count_nonzero(table.found)) - 1))
         _check_memory(table, k)
-        bar = progress or (lambda *_: nullcontext(None))
-        with bar("comparing", "rows") as tell:
-            nearest = find_nearest(table, k, tell)
-        with bar("training", "head-rows") as tell:
-            opinions = Opinions(table, nearest, seed, tell, engine=engine, device=device, threads=threads)
+        nearest = find_nearest(table, k, progress)
+        opinions = Opinions(table, nearest, seed, progress, engine=engine, device=device, threads=threads)
         groups = duplicate_groups(
             opened.texts, table.first, table.found, nearest, near, table.all_y, sides.codes if sides else None
         )
@@ -182,10 +179,10 @@ class Table:
         }
 
 
-def find_nearest(table: Table, k: int, tell: Callable[[int, int, int], None] | None) -> Nearest:
+def find_nearest(table: Table, k: int, progress: Progress | None) -> Nearest:
+    """The k texts most like each; ``progress`` counts texts."""
     data = table.data
     index = SearchIndex.build(table.cache, data.pooling, data.layer)
-    progress = None if tell is None else lambda done, total: tell(done, total, done)
     return nearest_rows(index, data.x, table.first, table.found, k, progress)
 
 
@@ -197,7 +194,7 @@ class Opinions:
         table: Table,
         nearest: Nearest,
         seeds: Sequence[int],
-        tell: Callable[[int, int, int], None] | None,
+        progress: Progress | None,
         **engine: Any,
     ) -> None:
         data, classes = table.data, len(table.data.classes)
@@ -205,7 +202,6 @@ class Opinions:
             seed: make_folds(data.y, table.cache.hashes, data.keys, folds=table.folds, seed=SEED + seed)
             for seed in dict.fromkeys(seeds)
         }
-        progress = None if tell is None else lambda done, total: tell(done, total, done)
         self.heads = Heads(data, sides, progress, **engine)
         self.experts: list[Expert] = [self.heads, Neighbours(nearest, data.y, classes, table.unit)]
         self.notes: list[str] = []

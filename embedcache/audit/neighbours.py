@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
+from embedcache.common.progress import Progress
 from embedcache.index import SearchIndex
 from embedcache.index.own_row import without_own
 
@@ -30,12 +30,12 @@ def nearest_rows(
     first: np.ndarray,
     among: np.ndarray,
     k: int,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Nearest:
     """The k nearest other texts of each row.
 
     index: of the vectors x [N, D]. first: int [N], the row that stands for each row's text. among: bool [N], the rows
-    that have neighbours; those of them that stand for a text can be one. ``progress(done, total)`` counts texts.
+    that have neighbours; those of them that stand for a text can be one. ``progress`` counts texts.
     """
     rows = np.full((len(x), k), -1, np.int32)
     scores = np.full((len(x), k), -1, np.float32)
@@ -49,7 +49,7 @@ def nearest_rows(
         width = found_rows.shape[1]
         rows[chunk, :width], scores[chunk, :width] = found_rows, found_scores
         if progress is not None:
-            progress(start + len(chunk), len(asked))
+            progress(start + len(chunk), len(asked), start + len(chunk))
     copies = np.flatnonzero(among & ~own)
     rows[copies], scores[copies] = rows[first[copies]], scores[first[copies]]
     return Nearest(rows, scores)

@@ -33,7 +33,7 @@ def column_sides(cache: Cache, column: str) -> Sides:
 
     Raises EmbedcacheError where there is no such column, or its values are no sides of a split.
     """
-    if column in cache.labels_names and cache.label_kind(column) == "classification":
+    if column in cache.label_names and cache.label_kind(column) == "classification":
         codes, names = cache.labels(column)
         codes = codes.astype(np.int64)
     elif column in cache.column_names:
@@ -41,7 +41,7 @@ def column_sides(cache: Cache, column: str) -> Sides:
         codes = np.array([number.setdefault(v.strip(), len(number) - 1) for v in cache.column(column)], np.int64)
         names = list(number)[1:]
     else:
-        known = ", ".join([*cache.labels_names, *cache.column_names])
+        known = ", ".join([*cache.label_names, *cache.column_names])
         raise EmbedcacheError(
             f"--split {column}: {cache.path} has no such column; it has {known or 'none'}; extract with --keep adds one"
         )

@@ -51,23 +51,29 @@ class VerifyReport:
         }
 
 
-def verify(path: str | os.PathLike[str]) -> VerifyReport:
-    """Recompute every checksum of the cache at ``path``.
+def verify(cache: str | os.PathLike[str]) -> VerifyReport:
+    """Recompute every checksum of a cache.
+
+    Args:
+        cache: The file.
+
+    Returns:
+        Which blocks are damaged, and which have no vectors yet.
 
     Raises:
         EmbedcacheError: the file cannot be opened at all (see ``open_cache``).
     """
-    with Cache(Path(path)) as cache:
-        report = VerifyReport(cache.layout.blocks * len(cache.layout.checked))
-        if not cache.sealed:
-            report.damaged.append(Span("attributes", 0, cache.rows))
-        for dataset in cache.layout.checked:
+    with Cache(Path(cache)) as opened:
+        report = VerifyReport(opened.layout.blocks * len(opened.layout.checked))
+        if not opened.sealed:
+            report.damaged.append(Span("attributes", 0, opened.rows))
+        for dataset in opened.layout.checked:
             # Looked at first: what is committed while this runs was not there. All but the vectors is written before
             # the file gets its name, so there absent means damaged.
-            absent = cache.absent_blocks(dataset) & lay.comes_with_vectors(dataset)
-            invalid = np.logical_not(valid_blocks(cache, dataset))
-            report.incomplete += _spans(cache, dataset, absent) if lay.is_embedding(dataset) else []
-            report.damaged += _spans(cache, dataset, invalid & ~absent)
+            absent = opened.absent_blocks(dataset) & lay.comes_with_vectors(dataset)
+            invalid = np.logical_not(valid_blocks(opened, dataset))
+            report.incomplete += _spans(opened, dataset, absent) if lay.is_embedding(dataset) else []
+            report.damaged += _spans(opened, dataset, invalid & ~absent)
     return report
 
 

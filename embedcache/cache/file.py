@@ -76,7 +76,7 @@ class Cache(Tabular):
         self.output_paths: dict[Output, str] = {parse_output(path): path for path in found}
 
     def __repr__(self) -> str:
-        labels = ", ".join(map(repr, self.labels_names)) or "none"
+        labels = ", ".join(map(repr, self.label_names)) or "none"
         kept = f"{self.rows:,} rows x {self.dim}, {'+'.join(self.poolings)}, labels {labels}"
         return f"Cache({str(self.path)!r}, {kept}{'' if self._map.size else ', closed'})"
 
@@ -86,7 +86,7 @@ class Cache(Tabular):
         title += f"; encoder {Path(self.encoder['source']).name}"
         if not self._map.size:
             return html_table(title, (), [], "closed")
-        coded = {name: self.labels(name) for name in self.labels_names}
+        coded = {name: self.labels(name) for name in self.label_names}
         rows = (
             (i, self.texts[i], *(label_of(codes[i], names) for codes, names in coded.values()))
             for i in range(self.rows)
@@ -143,7 +143,7 @@ class Cache(Tabular):
         return list(dict.fromkeys(pooling for pooling, _ in self.output_paths))
 
     @property
-    def labels_names(self) -> list[str]:
+    def label_names(self) -> list[str]:
         """The label columns."""
         return list(self.layout.classes)
 
@@ -231,7 +231,7 @@ class Cache(Tabular):
 
     def _check_label(self, column: str) -> None:
         if column not in self.layout.classes:
-            raise EmbedcacheError(f"{self.path} has no label column {column!r}; {_known(self.labels_names)}")
+            raise EmbedcacheError(f"{self.path} has no label column {column!r}; {_known(self.label_names)}")
 
     def column(self, name: str) -> Strings:
         """The N values of a kept column, read when they are asked for."""
@@ -268,7 +268,7 @@ class Cache(Tabular):
     def info(self) -> dict[str, Any]:
         """What `embedcache info` prints."""
         labels = {}
-        for name in self.labels_names:
+        for name in self.label_names:
             codes, classes = self.labels(name)
             labels[name] = {
                 "kind": self.label_kind(name),

@@ -52,13 +52,13 @@ def cache_table(cache: Cache, rows: Rows, vectors: str | Sequence[str], layer: i
     numbers = row_numbers(cache, rows)
     poolings = [vectors] if isinstance(vectors, str) else list(vectors)
     outputs = {pooling: cache.embeddings(pooling, layer) for pooling in poolings}
-    kept = [name for name in cache.column_names if name not in cache.labels_names]
+    kept = [name for name in cache.column_names if name not in cache.label_names]
     first = [name for name in kept if name == cache.id_column]
     rest = [name for name in kept if name != cache.id_column]
-    places = free_names((), [*first, "text", *cache.labels_names, *rest, *poolings])
+    places = free_names((), [*first, "text", *cache.label_names, *rest, *poolings])
     columns: dict[str, Any] = {places[name]: _strings(cache.column(name), numbers) for name in first}
     columns[places["text"]] = _strings(cache.texts, numbers)
-    for name in cache.labels_names:
+    for name in cache.label_names:
         columns[places[name]] = _labels(*cache.labels(name), numbers)
     columns |= {places[name]: _strings(cache.column(name), numbers) for name in rest}
     columns |= {places[name]: _vectors(array, numbers) for name, array in outputs.items()}

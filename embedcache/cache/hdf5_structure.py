@@ -36,9 +36,7 @@ HDF5_ERRORS = (OSError, KeyError, RuntimeError, ValueError, TypeError, Attribute
 
 
 def unreadable(path: Path, reason: str) -> DamagedCacheError:
-    return DamagedCacheError(
-        f"{path} is damaged: {reason}; restore a copy, or make it again with extract --overwrite"
-    )
+    return DamagedCacheError(f"{path} is damaged: {reason}; restore a copy, or make it again with extract --overwrite")
 
 
 def structure_of(path: Path, data: np.ndarray) -> tuple[Layout, dict[str, int], str, str]:

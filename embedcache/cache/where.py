@@ -83,12 +83,12 @@ def _meets(cache: Cache, tree: Tree) -> np.ndarray:
 def condition_columns(cache: Cache) -> list[str]:
     """The names of what can be asked for."""
     ids = [] if cache.ids is None else ["id"]
-    return list(dict.fromkeys([*cache.labels_names, *cache.column_names, "text", *ids]))
+    return list(dict.fromkeys([*cache.label_names, *cache.column_names, "text", *ids]))
 
 
 def column_values(cache: Cache, column: str, most: int) -> list[str]:
     """The different values of a column, [] where there are more than ``most``, or too much to look through."""
-    if column in cache.labels_names:
+    if column in cache.label_names:
         names = cache.labels(column)[1]
     else:
         strings = _strings(cache, column)
@@ -121,7 +121,7 @@ def _within(cache: Cache, condition: Condition) -> np.ndarray:
     def meets(strings: pa.Array) -> np.ndarray:
         return np.asarray(getattr(pc, WITHIN[condition.operator])(strings, value, ignore_case=True))
 
-    if column not in cache.labels_names:
+    if column not in cache.label_names:
         return meets(_arrow(_strings(cache, column), pa.large_string()))
     codes, classes = cache.labels(column)
     found = meets(pa.array(classes, pa.large_string()))
@@ -143,7 +143,7 @@ def _labelled(cache: Cache, tree: Tree) -> np.ndarray:
     if not isinstance(tree, Condition):
         parts = (tree.part,) if isinstance(tree, Not) else tree.parts
         return np.logical_and.reduce([_labelled(cache, part) for part in parts])
-    if tree.column not in cache.labels_names:
+    if tree.column not in cache.label_names:
         return np.ones(cache.rows, dtype=bool)
     return ~unlabelled(cache.labels(tree.column)[0])
 
@@ -151,7 +151,7 @@ def _labelled(cache: Cache, tree: Tree) -> np.ndarray:
 def _compares(cache: Cache, condition: Condition) -> np.ndarray:
     """bool [N] for < <= > >=."""
     column, value = condition.column, condition.value.strip()
-    if column not in cache.labels_names:
+    if column not in cache.label_names:
         codes, values = coded(_strings(cache, column))
     elif cache.label_kind(column) == "multilabel":
         raise EmbedcacheError(f"--where {column}{condition.operator}{value}: {column} holds lists; use = or !=")
@@ -209,7 +209,7 @@ def _equals(cache: Cache, condition: Condition) -> np.ndarray:
     A value without quotes may have blanks around it, or be written after == in place of =.
     """
     column, value = condition.column, condition.value
-    is_label = column in cache.labels_names
+    is_label = column in cache.label_names
     bare = [] if condition.quoted else [value.strip(), value.removeprefix("=").strip()]
     for asked in dict.fromkeys([value, *bare]):
         same = _same_label(cache, column, asked) if is_label else _same_bytes(_strings(cache, column), asked)

@@ -66,7 +66,8 @@ def audit(as_json: bool, cache: str, **options: Any) -> None:
     if options["split"] is not None and options["run"] is not None:
         raise click.UsageError("--split and --run: give one of them")
     check_json(as_json, options["output"])
-    report = audit_cache(cache, progress=progress_bar, **options)
+    with progress_bar("auditing") as progress:
+        report = audit_cache(cache, progress=progress, **options)
     with unless_written_to(options["output"]):
         if as_json:
             emit(report.to_dict())

@@ -117,7 +117,7 @@ def _column_names(path: str, ctx: click.Context) -> list[str]:
     from embedcache.cache import open_cache
 
     with open_cache(path) as cache:
-        return [*cache.labels_names, *cache.column_names]
+        return [*cache.label_names, *cache.column_names]
 
 
 def _condition_parts(path: str, typed: str) -> list[str]:

@@ -43,7 +43,8 @@ def evaluate(as_json: bool, runs: tuple[str, ...], **options: Any) -> None:
 
     if len(runs) < 2:
         raise click.UsageError("give one RUN or several, and after them the TABLE or CACHE with known labels")
-    report = run(runs[:-1], runs[-1], progress=progress_bar, **options)
+    with progress_bar("encoding") as progress:
+        report = run(runs[:-1], runs[-1], progress=progress, **options)
     if as_json:
         emit(report.to_dict())
     else:

@@ -47,7 +47,7 @@ def index(as_json: bool, cache: str, **options: Any) -> None:
     if options["recall"] > 1:
         raise click.BadParameter("is more than 1", param_hint="'--recall'")
     with progress_bar("indexing") as progress:
-        report = index_cache(cache, options.pop("output"), progress=progress, tell=show_index.plan, **options)
+        report = index_cache(cache, options.pop("output"), progress=progress, planned=show_index.plan, **options)
     if as_json:
         emit(report.to_dict())
     else:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
-# done units, units in all, done rows: the bar follows the units (tokens, say), the rate is of rows.
-Progress = Callable[[int, int, int], None]
+from embedcache.common.progress import Progress
 
 
 @contextmanager
@@ -36,6 +35,8 @@ def progress_bar(title: str, unit: str = "rows", *, steps: str = "") -> Iterator
     def update(done: int, total: int, rows: int) -> None:
         bar.start_task(task)
         bar.start()  # with the first news: an error before the work begins is then all that is seen
+        if done < bar.tasks[0].fields["done"]:
+            bar.reset(task)  # the job's next phase
         elapsed = bar.tasks[0].elapsed or 0.0
         # As a share: rich forgets its estimate of the time left whenever a total changes, and ours is an estimate.
         rate = rows / elapsed if elapsed > 0.5 else 0.0

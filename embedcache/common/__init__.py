@@ -21,6 +21,7 @@ Files, in the order in which to read them:
     display           Texts and small tables that are safe to show: in a terminal, on a page, in a notebook
     screen            Tables and texts for a terminal or a pipe: what every verb's report on the screen is made of
     near_identical    Texts that differ in next to nothing: case, punctuation, blanks, a word in a long one
+    progress          What a long job tells while it works: how far it is, and what a user should know
     times             How long the phases of a job took
     machine           What this process may use of the machine: cores and memory
     devices           How a device is written, wherever one may be named: auto, cpu, cuda or cuda:N

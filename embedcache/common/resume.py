@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Protocol, TypeVar
 
 from embedcache.common.journal import Journal
+from embedcache.common.progress import Tell
 from embedcache.common.whole_file import Output
 
 
@@ -32,7 +33,7 @@ def all_parts(
     key: Callable[[], str],
     total: int,
     what: str,
-    tell: Callable[[str], None],
+    tell: Tell,
 ) -> tuple[Iterator[P], int]:
     """All parts of the work that ends in ``place``, and how many rows of them an earlier command had saved.
 

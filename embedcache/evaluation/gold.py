@@ -181,7 +181,7 @@ def _check_rows(path: Table, label: str, rows: np.ndarray) -> None:
 
 def _cache_labels(cache: Cache, label: str) -> list[Any]:
     """Of every row: a label, a tuple of labels, or None."""
-    if label not in cache.labels_names:
+    if label not in cache.label_names:
         return [value if value.strip() else None for value in _cache_strings(cache, label, "--label")]
     codes, names = cache.labels(label)
     if codes.ndim == 1:
@@ -195,7 +195,7 @@ def _cache_labels(cache: Cache, label: str) -> list[Any]:
 
 def _has_strings(cache: Cache, name: str) -> bool:
     """Whether there is a column of that name with one value a row."""
-    return name in cache.column_names or (name in cache.labels_names and cache.label_kind(name) == "classification")
+    return name in cache.column_names or (name in cache.label_names and cache.label_kind(name) == "classification")
 
 
 def _of_cache(cache: Cache, name: str, rows: np.ndarray) -> list[str]:
@@ -210,7 +210,7 @@ def _cache_strings(cache: Cache, name: str, option: str) -> Sequence[str]:
     if _has_strings(cache, name):
         codes, names = cache.labels(name)
         return [names[code] if code >= 0 else "" for code in codes.tolist()]
-    known = ", ".join([*cache.labels_names, *cache.column_names]) or "none"
+    known = ", ".join([*cache.label_names, *cache.column_names]) or "none"
     raise EmbedcacheError(f"{option} {name}: {cache.path} has no such column; it has {known}")
 
 

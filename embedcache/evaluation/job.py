@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from embedcache.common.frames import refuse_frame
+from embedcache.common.progress import Progress
 from embedcache.errors import EmbedcacheError
 from embedcache.evaluation.baselines import Predicted, baselines_of
 from embedcache.evaluation.curves import class_curves, confidence_curve
@@ -31,7 +31,6 @@ from embedcache.tables.stream import stored
 
 COMPARED = {"classification": ("accuracy", "macro_f1"), "multilabel": ("accuracy", "macro_f1"), "regression": ("r2",)}
 NAMED = 5  # labels in a note
-Progress = Callable[..., AbstractContextManager[Callable[[int, int, int], None] | None]]
 
 
 def evaluate(
@@ -67,7 +66,7 @@ def evaluate(
         encoding, separator, sheet: of the table, as in extract.
         baselines: also train TF-IDF and a linear model on each run's training rows (its cache must be there).
         model: the encoder's folder, where it has moved. device, trust_remote_code: as in extract.
-        progress: a context manager as ``progress.progress_bar``.
+        progress: counts characters of a table that is encoded, and its rows.
 
     Raises:
         EmbedcacheError: no such run, column or data; gold labels of another kind than a run predicts; vectors of
@@ -90,20 +89,18 @@ def evaluate(
         return made[path]
 
     reading: dict[str, Any] = {"encoding": encoding, "separator": separator, "sheet": sheet}
-    bar = progress or (lambda *_: nullcontext(None))
     conditions = [where] if isinstance(where, str) else list(where)
     also = list(dict.fromkeys(name for run in columns.values() if (name := group_column(run)) is not None))
-    with bar("encoding", "rows") as tell:
-        if is_cache(data):
-            gold = read_cache(data, label, group, conditions, also)
-        else:
-            if conditions:
-                raise EmbedcacheError("--where is for a cache; a table is scored whole")
-            with stored(data) as table:
-                gold = read_table(table, label, group, text, classifier, tell, also, **reading)
-        seen = {path: learnt_by(run, gold.hashes, gold.columns) for path, run in columns.items()}
-        gold, seen, left_out = _unseen(gold, seen) if unseen else (gold, seen, 0)
-        scored = [_Scored(path, run, gold, seen[path], label, baselines) for path, run in columns.items()]
+    if is_cache(data):
+        gold = read_cache(data, label, group, conditions, also)
+    else:
+        if conditions:
+            raise EmbedcacheError("--where is for a cache; a table is scored whole")
+        with stored(data) as table:
+            gold = read_table(table, label, group, text, classifier, progress, also, **reading)
+    seen = {path: learnt_by(run, gold.hashes, gold.columns) for path, run in columns.items()}
+    gold, seen, left_out = _unseen(gold, seen) if unseen else (gold, seen, 0)
+    scored = [_Scored(path, run, gold, seen[path], label, baselines) for path, run in columns.items()]
     report = EvaluationReport(
         source=gold.source,
         label=label,

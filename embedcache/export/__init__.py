@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from embedcache.common.callable_module import make_callable
 from embedcache.common.whole_folder import folder_lock
 from embedcache.errors import EmbedcacheError
 from embedcache.export import card, place
@@ -176,3 +177,6 @@ def largest_difference(kind: str, found: np.ndarray, expected: np.ndarray) -> fl
     if kind == "regression":
         return float(np.abs(a - b).max() / max(1.0, np.abs(b).max()))
     return float(np.abs(probabilities(a, kind) - probabilities(b, kind)).max())
+
+
+make_callable(__name__, "embedcache.export", "export_run")

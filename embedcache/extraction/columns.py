@@ -68,5 +68,5 @@ def _of_cache(path: Path | None) -> tuple[list[str], str | None, list[str]]:
             with Cache(path) as cache:
                 if cache.sealed:
                     kept = [name for name in cache.column_names if name != cache.id_column]
-                    return cache.labels_names, cache.id_column, kept
+                    return cache.label_names, cache.id_column, kept
     return [], None, []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 from embedcache.cache.fill import Filler
 from embedcache.cache.layout import Output
 from embedcache.common.devices import read_device
+from embedcache.common.progress import Progress
 from embedcache.encoder import identify
 from embedcache.encoder.folder import find_folder, positions_of
 from embedcache.errors import EmbedcacheError
@@ -71,7 +72,7 @@ class EncodingPass:
         place: Place,
         store: str,
         batch_tokens: int | None,
-        progress: Callable[[int, int, int], None] | None,
+        progress: Progress | None,
     ) -> None:
         """settings: max_length, dtype and trust_remote_code, as ``Encoder.load`` takes them."""
         self._model, self._place, self._batch_tokens = model, place, batch_tokens

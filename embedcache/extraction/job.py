@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -33,6 +33,7 @@ from embedcache.cache.tokens import reading_of
 from embedcache.common.display import html_table
 from embedcache.common.frames import refuse_frame
 from embedcache.common.label_names import label_notes
+from embedcache.common.progress import Progress
 from embedcache.common.reading import Reading
 from embedcache.common.whole_file import refuse_stream
 from embedcache.encoder.folder import DTYPES
@@ -118,7 +119,7 @@ def extract(
     shard: str | Sequence[int] | None = None,
     overwrite: bool = False,
     trust_remote_code: bool = False,
-    progress: Callable[[int, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> ExtractReport:
     """Encode every text of ``inputs`` once and keep the vectors in the file ``cache``.
 

@@ -147,7 +147,7 @@ def _join(parts: Sequence[tuple[ShardOrigin, Cache]], folder: Path) -> Contents:
         return joined
 
     hashes = whole([cache.hashes for cache in caches])
-    labels = {name: (whole([c.labels(name)[0] for c in caches]), one.labels(name)[1]) for name in one.labels_names}
+    labels = {name: (whole([c.labels(name)[0] for c in caches]), one.labels(name)[1]) for name in one.label_names}
     if table_digest(hashes, labels) != parts[0][0].table:
         raise EmbedcacheError("the shards together are not the input that they name; extract all of them again")
     contents = make_contents(

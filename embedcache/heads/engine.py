@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from embedcache.common.progress import Progress
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.spec import HeadSpec
-from embedcache.heads.task import Options, Outcome, Progress, Task
+from embedcache.heads.task import Options, Outcome, Task
 
 
 class EngineWarning(UserWarning):

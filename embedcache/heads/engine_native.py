@@ -13,6 +13,7 @@ import numpy as np
 
 from embedcache.common.devices import read_device
 from embedcache.common.machine import usable_cores
+from embedcache.common.progress import Progress
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.engine import EngineWarning, NativeUnavailableError
 from embedcache.heads.spec import SCHEDULES, HeadSpec, weight_names
@@ -20,7 +21,6 @@ from embedcache.heads.task import (
     CHOICES,
     Options,
     Outcome,
-    Progress,
     Task,
     View,
     empty_outcome,
@@ -283,7 +283,7 @@ def _run(work: Callable[[], None], cancel: c_int32, done: c_int64, total: int, p
             finished.wait(POLL_SECONDS)
             if progress is not None and done.value != told and not finished.is_set():
                 told = done.value
-                progress(told, total)
+                progress(told, total, told)
         except KeyboardInterrupt:
             cancel.value = 1
         except BaseException:
@@ -293,7 +293,7 @@ def _run(work: Callable[[], None], cancel: c_int32, done: c_int64, total: int, p
     if failure:
         raise failure[0]
     if progress is not None and not cancel.value:
-        progress(total, total)  # heads that stopped early have nothing left to do
+        progress(total, total, total)  # heads that stopped early have nothing left to do
 
 
 def _pointer(array: np.ndarray | None) -> int | None:

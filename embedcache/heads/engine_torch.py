@@ -16,13 +16,13 @@ from torch import nn
 from torch.nn import functional
 
 from embedcache.common.devices import read_device
+from embedcache.common.progress import Progress
 from embedcache.errors import EmbedcacheError
 from embedcache.heads import random_streams
 from embedcache.heads.spec import HeadSpec
 from embedcache.heads.task import (
     Options,
     Outcome,
-    Progress,
     Task,
     View,
     empty_outcome,
@@ -65,7 +65,7 @@ class TorchEngine:
             done += rows
             if progress is not None and time.monotonic() - told >= TELL_SECONDS:
                 told = time.monotonic()
-                progress(done, total)
+                progress(done, total, done)
 
         runs = [_Run(spec, tasks[task], options, self.device) for spec, task in heads]
         threads = torch.get_num_threads()
@@ -74,7 +74,7 @@ class TorchEngine:
             for run in runs:
                 run.train(add)
             if progress is not None:
-                progress(total, total)  # heads that stopped early have nothing left to do
+                progress(total, total, total)  # heads that stopped early have nothing left to do
         except KeyboardInterrupt:
             pass
         finally:

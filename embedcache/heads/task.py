@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,7 +16,6 @@ from embedcache.heads.memory import WeightRoom, fitting_threads
 from embedcache.heads.settings import whole_number
 from embedcache.heads.spec import SETTINGS, HeadSpec, weight_names
 
-Progress = Callable[[int, int], None]  # training rows done, and in all
 CHOICES = ("loss", "accuracy", "macro_f1")  # what may decide which epoch of a head is kept
 CHUNK_ROWS = 8192  # rows looked at at a time where a whole matrix is read
 

@@ -15,6 +15,7 @@ import numpy as np
 from embedcache.common.devices import read_device
 from embedcache.common.display import html_table
 from embedcache.common.frames import Tabular
+from embedcache.common.progress import Progress
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.arrays import as_matrix, json_number
 from embedcache.heads.engine import Engine, EngineWarning, NativeUnavailableError
@@ -26,7 +27,6 @@ from embedcache.heads.targets import class_weights, known_labels, read_targets, 
 from embedcache.heads.task import (
     Options,
     Outcome,
-    Progress,
     Task,
     View,
     check_bank,
@@ -146,7 +146,7 @@ def train_bank(
     "macro_f1". ``early_stop``: stop a head after so many epochs without a better one (0: never). ``engine``: "auto",
     "native" or "torch"; ``device``: "auto", "cpu", "cuda" or "cuda:N"; ``compute``: "float32" (which is "auto"),
     "bfloat16" (CPU) or "tf32" (CUDA): the products' operands, while weights and sums stay float32.
-    ``threads``: CPU threads (None: one per core). ``progress(done, total)`` hears of training rows, summed over
+    ``threads``: CPU threads (None: one per core). ``progress(done, total, rows)`` hears of training rows, summed over
     heads, a few times a second. On Ctrl-C what is finished is returned, and ``cancelled`` is true. A head whose
     loss explodes is marked "diverged" and touches no other. Where memory does not hold the weights of all heads, a file
     without a name in ``folder`` does (None: the system's for temporary files), and an EngineWarning says so. Raises

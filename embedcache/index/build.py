@@ -12,6 +12,7 @@ import numpy as np
 
 from embedcache.common.devices import read_device
 from embedcache.common.machine import memory_free
+from embedcache.common.progress import Progress
 from embedcache.errors import EmbedcacheError
 from embedcache.index.approximate import Approximate
 from embedcache.index.exact import Exact, Rows, import_faiss
@@ -23,8 +24,7 @@ from embedcache.index.tune import Measured, Truth, held_out, truth_of, tune
 
 FEWEST_HELD_OUT = 100  # with fewer new rows an index that holds them out keeps what was measured before
 LARGEST_GROWTH = 2  # times the rows that it was trained on; with more the lists no longer fit
-Progress = Callable[[int, int, int], None]
-Tell = Callable[[Plan], None]
+Planned = Callable[[Plan], None]
 
 
 def build(
@@ -34,14 +34,14 @@ def build(
     recall: float,
     device: str,
     progress: Progress | None = None,
-    tell: Tell | None = None,
+    planned: Planned | None = None,
 ) -> tuple[Any, dict[str, Any]]:
     """The engine, and what is to be known about it (fields of ``About``)."""
     gpu, speed = gpu_of(device), measured_speed() if len(rows) > 100_000 else SPEED
     on: dict[str, Any] = {"memory": memory_free(), "device": "cpu" if gpu is None else "cuda"}
     plan = choose(len(rows), rows.dim, **on, recall=recall, kind=kind, speed=speed)
-    if tell is not None:
-        tell(plan)
+    if planned is not None:
+        planned(plan)
     if plan.kind == "exact":
         return _exact(rows, gpu), {"kind": "exact", "asked": recall}
     engine = engine_of(plan.kind)(rows)

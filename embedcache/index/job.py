@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from embedcache.cache import Cache, open_cache
+from embedcache.common.progress import Progress
 from embedcache.common.whole_file import Output, open_output, refuse_stream
 from embedcache.errors import EmbedcacheError
 from embedcache.index import file_format
-from embedcache.index.build import Progress, Tell, can_extend, extend, gpu_of, on_device, restored
+from embedcache.index.build import Planned, can_extend, extend, gpu_of, on_device, restored
 from embedcache.index.exact import Rows
 from embedcache.index.file_format import About, SpoiltError
 from embedcache.index.ownership import default_path, other_cache
@@ -57,7 +58,7 @@ class IndexReport:
 
 
 def index_cache(
-    cache_path: str | Path,
+    cache: str | Path,
     output: str | Path | None = None,
     *,
     pooling: str | None = None,
@@ -67,14 +68,14 @@ def index_cache(
     center: bool | None = None,
     device: str = "auto",
     progress: Progress | None = None,
-    tell: Tell | None = None,
+    planned: Planned | None = None,
 ) -> IndexReport:
     """Write the index of a cache's vectors; rows that were added to the cache since are added to an index that fits.
 
     Args:
         output: the index file; None means beside the cache, reviews.h5 -> reviews.index.
         pooling, layer: which vectors; None means cls of the last layer, or the only ones stored.
-        kind, recall, device, progress, tell: see ``SearchIndex.build``.
+        kind, recall, device, progress, planned: see ``SearchIndex.build``.
         center: None means False, or as the index has it that is there.
 
     Raises:
@@ -83,8 +84,8 @@ def index_cache(
     """
     start = time.perf_counter()
     choose(1, 1, kind=kind, recall=recall)  # what is wrong with these is said first
-    with open_cache(cache_path) as cache, ExitStack() as ends:
-        path = Path(default_path(cache.path) if output is None else output)
+    with open_cache(cache) as opened, ExitStack() as ends:
+        path = Path(default_path(opened.path) if output is None else output)
         refuse_stream(path, "an index", "file")
         if not path.parent.is_dir():
             raise EmbedcacheError(f"cannot write the index {path}: there is no folder {path.parent}: make it first")
@@ -92,28 +93,28 @@ def index_cache(
 
         def claim() -> None:
             """Before the long work, so that two do not do it at once; an index that is up to date needs none."""
-            if before is not None and (other := other_cache(before[0], path, cache)):
+            if before is not None and (other := other_cache(before[0], path, opened)):
                 raise EmbedcacheError(
                     f"{path} is the index of another cache, {other}: name another file with -o, or remove it"
                 )
             place.append(ends.enter_context(open_output(path)))
 
-        before, vectors = _before(path), stored_output(cache, pooling, layer)
+        before, vectors = _before(path), stored_output(opened, pooling, layer)
         asked: dict[str, Any] = {"kind": kind, "recall": recall, "device": device, "progress": progress}
         index = action = None
         if before is not None:
             center = before[0].center if center is None else center
-            action, index = _up_to_date(cache, before, vectors, bool(center), claim, **asked)
+            action, index = _up_to_date(opened, before, vectors, bool(center), claim, **asked)
         if index is None:
             if not place:
                 claim()
             action, before = "built", None
-            index = SearchIndex.build(cache, *vectors, center=bool(center), tell=tell, **asked)
+            index = SearchIndex.build(opened, *vectors, center=bool(center), planned=planned, **asked)
         size = path.stat().st_size if action == "kept" else index.save(place[0])
         about, added = index.about, index.rows - (before[0].rows if before else 0)
         return IndexReport(
             index=str(path),
-            cache=str(cache_path),
+            cache=str(cache),
             action=str(action),
             recall={"asked": recall, "measured": about.measured},
             reached=about.measured >= recall,

@@ -12,10 +12,11 @@ import numpy as np
 from embedcache.cache import Cache, open_cache
 from embedcache.common.display import html_table
 from embedcache.common.frames import Tabular, arrow_table
+from embedcache.common.progress import Progress
 from embedcache.common.whole_file import Output
 from embedcache.errors import EmbedcacheError
 from embedcache.index import file_format
-from embedcache.index.build import Progress, Tell, restored
+from embedcache.index.build import Planned, restored
 from embedcache.index.build import build as build_engine
 from embedcache.index.exact import Rows, mean_of, scores_of, top, unit_length
 from embedcache.index.file_format import About, SpoiltError
@@ -127,7 +128,7 @@ class SearchIndex:
         center: bool = False,
         device: str = "auto",
         progress: Progress | None = None,
-        tell: Tell | None = None,
+        planned: Planned | None = None,
     ) -> SearchIndex:
         """Index a cache's vectors.
 
@@ -135,7 +136,7 @@ class SearchIndex:
             kind: auto, or one of ``kinds.KINDS``; see ``choose``.
             recall: the recall@10 to be reached, as measured on 1,000 of the rows.
             device: auto (a GPU if FAISS finds one), cpu or cuda.
-            progress: called with (done, all, rows done). tell: called with the ``Plan`` before anything is built.
+            progress: called with (done, all, rows done). planned: called with the ``Plan`` before anything is built.
             center: take the mean of all rows off before they are brought to unit length, and off queries.
 
         Raises:
@@ -143,12 +144,12 @@ class SearchIndex:
         """
         if not isinstance(cache, Cache):
             with open_cache(cache) as opened:
-                options: dict[str, Any] = {"device": device, "progress": progress, "tell": tell}
+                options: dict[str, Any] = {"device": device, "progress": progress, "planned": planned}
                 return cls.build(opened, pooling, layer, kind=kind, recall=recall, center=center, **options)
         if not cache.rows:
             raise EmbedcacheError(f"{cache.path} has no rows to search: extract some texts into it first")
         X = cache.embeddings(pooling, layer)
-        options = {"kind": kind, "recall": recall, "device": device, "progress": progress, "tell": tell}
+        options = {"kind": kind, "recall": recall, "device": device, "progress": progress, "planned": planned}
         index = cls._of(X, center, own_vectors=False, **options)
         about = index.about
         about.pooling, about.layer, about.encoder = pooling, layer, cache.encoder
@@ -166,10 +167,10 @@ class SearchIndex:
         center: bool = False,
         device: str = "auto",
         progress: Progress | None = None,
-        tell: Tell | None = None,
+        planned: Planned | None = None,
     ) -> SearchIndex:
         """Index [N, D] vectors: a NumPy array (float16, memory-mapped, ...) or a torch tensor; see ``build``."""
-        options = {"kind": kind, "recall": recall, "device": device, "progress": progress, "tell": tell}
+        options = {"kind": kind, "recall": recall, "device": device, "progress": progress, "planned": planned}
         return cls._of(np.atleast_2d(_as_array(X)), center, own_vectors=True, **options)
 
     @classmethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from embedcache.common.frames import refuse_frame
+from embedcache.common.progress import Progress, Tell, no_progress, no_tell
 from embedcache.common.reading import Reading
 from embedcache.common.resume import all_parts
 from embedcache.common.whole_file import Output, check_output, open_output
@@ -27,8 +28,6 @@ from embedcache.tables.write import Kind, Layout, kind_of
 
 COLUMN = "predicted"
 SHOWN = 10  # first rows in a report
-
-Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,7 @@ def predict_file(
     model: str | Path | None = None,
     trust_remote_code: bool = False,
     calibrated: bool = False,
-    progress: Callable[[int, int, int], None] | None = None,
+    progress: Progress | None = None,
     tell: Tell | None = None,
 ) -> FileReport:
     """Label every row of a table of any kind that extract reads, or of a cache, of which nothing is encoded.
@@ -137,13 +136,13 @@ def predict_file(
         if taken := [name for name in names if name in rows.layout.names]:
             raise EmbedcacheError(f"{rows.name} has a column '{taken[0]}' already: choose another name with --as NAME")
         place = None if output is None else ends.enter_context(open_output(output))
-        say = tell or (lambda _: None)
+        say = tell or no_tell
         for note in run.notes:
             say(note)
         if kind is not None and kind.writer.has_types:
             for name in rows.mixed:
                 say(f"column '{name}' holds values of several types: strings, and JSON of what is none")
-        job = _Job(run, rows, names, progress or (lambda *_: None), say)
+        job = _Job(run, rows, names, progress or no_progress, say)
         first: list[dict[str, Any]] = []
         if place is None or kind is None:
             first = job.show()
@@ -184,7 +183,7 @@ class _Job:
         classifier: Classifier,
         rows: RowSource,
         names: list[str],
-        progress: Callable[[int, int, int], None],
+        progress: Progress,
         tell: Tell,
     ) -> None:
         self.classifier, self.rows, self.names, self.progress, self.tell = classifier, rows, names, progress, tell

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from embedcache.common.progress import Progress
 from embedcache.common.reading import Reading
 from embedcache.prediction.classifier import Classifier, check_same_encoder
 from embedcache.tables.read import content_digest, open_source
@@ -28,8 +29,6 @@ FILE_ROWS = 2048  # rows of a table that are encoded, in batches of like length,
 CACHE_ROWS = 8192  # of a cache
 HDF5 = b"\x89HDF\r\n\x1a\n"  # how a cache begins
 VERSION = 2  # of what a Part is saved as
-
-Progress = Callable[[int, int, int], None]
 
 
 @dataclass

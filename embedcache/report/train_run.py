@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import ParamSpec
 
 from embedcache.common.display import one_line
+from embedcache.common.progress import Tell, no_tell
 from embedcache.runs.job import HeadReport, train_head
 
 P = ParamSpec("P")
@@ -25,7 +26,7 @@ def _with_documents(train: Callable[P, HeadReport]) -> Callable[P, RunReport]:
     def train_run(*args: P.args, **kwargs: P.kwargs) -> RunReport:
         report = train(*args, **kwargs)
         tell = kwargs.get("tell")
-        written = write_documents(report.run, tell if callable(tell) else lambda line: None)
+        written = write_documents(report.run, tell if callable(tell) else no_tell)
         return RunReport(**vars(report), documents=written)
 
     train_run.__name__ = train_run.__qualname__ = "train_run"
@@ -36,7 +37,7 @@ def _with_documents(train: Callable[P, HeadReport]) -> Callable[P, RunReport]:
 train_run = _with_documents(train_head)
 
 
-def write_documents(run: str, tell: Callable[[str], None]) -> list[str]:
+def write_documents(run: str, tell: Tell) -> list[str]:
     """The report and the model card beside a run, which is safe whatever happens here; tell hears why they are not."""
     from embedcache.report import write_documents
 

@@ -144,7 +144,7 @@ def make_task(data: Data, side: Split, standardize: bool, class_weight: str) -> 
 
 def target_column(cache: Cache, label: str | None, task: str = "auto") -> str:
     """The label column of that name; None: "label", or the only one. Raises EmbedcacheError for none to learn."""
-    labels, kept = cache.labels_names, cache.column_names
+    labels, kept = cache.label_names, cache.column_names
     if label is None:
         if "label" in labels:
             return "label"
@@ -171,7 +171,7 @@ def target_column(cache: Cache, label: str | None, task: str = "auto") -> str:
 
 def _targets(cache: Cache, label: str, task: str) -> tuple[np.ndarray, list[str], str]:
     """(y, classes, kind), as Data has them."""
-    lists = label in cache.labels_names and cache.label_kind(label) == "multilabel"
+    lists = label in cache.label_names and cache.label_kind(label) == "multilabel"
     if task == "regression":
         if lists:
             raise EmbedcacheError(
@@ -265,7 +265,7 @@ def _numbers(cells: Sequence[str]) -> np.ndarray:
 
 
 def _cells(cache: Cache, label: str) -> Sequence[str]:
-    if label not in cache.labels_names:
+    if label not in cache.label_names:
         return cache.column(label)
     codes, names = cache.labels(label)
     names = [*names, ""]  # its last entry is for code -1
@@ -286,7 +286,7 @@ def _no_labels(cache: Cache, label: str) -> EmbedcacheError:
 
 
 def _others(cache: Cache, label: str) -> str:
-    others = [name for name in cache.labels_names if name != label]
+    others = [name for name in cache.label_names if name != label]
     return f"--label names another: {', '.join(others)}" if others else "extract with another --label column"
 
 
@@ -294,13 +294,13 @@ def _group_codes(cache: Cache, group: str, label: str) -> tuple[np.ndarray, list
     """(int64 [N], one number per value of the column, -1 where it is blank; the values)."""
     if group == label:
         raise EmbedcacheError(f"--group {group}: that is the label itself; group by a column such as author or film")
-    if group in cache.labels_names:
+    if group in cache.label_names:
         codes, names = cache.labels(group)
         if codes.ndim == 2:
             raise EmbedcacheError(f"--group {group}: that column holds lists; group by one with a single value a row")
         return codes.astype(np.int64), list(names)
     if group not in cache.column_names:
-        known: Sequence[str] = [*cache.column_names, *(name for name in cache.labels_names if name != label)]
+        known: Sequence[str] = [*cache.column_names, *(name for name in cache.label_names if name != label)]
         there = f"it has {', '.join(known)}" if known else f"run extract again with --keep {group}"
         raise EmbedcacheError(f"--group {group}: {cache.path} keeps no such column; {there}")
     number: dict[str, int] = {"": -1}

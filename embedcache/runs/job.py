@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from functools import cached_property
@@ -19,6 +19,7 @@ from embedcache.cache import Cache, open_cache
 from embedcache.cache.notes import data_notes
 from embedcache.cache.strings import first_rows
 from embedcache.cache.tokens import reading_of
+from embedcache.common.progress import Progress, Tell, no_tell
 from embedcache.common.reading import Reading
 from embedcache.common.times import Times
 from embedcache.errors import EmbedcacheError
@@ -36,7 +37,7 @@ from embedcache.runs.resume import remove_unfinished, save_unfinished
 from embedcache.runs.sides import Dealing, check_dealing, group_column
 from embedcache.runs.split import check_shares
 from embedcache.runs.sweep import Range
-from embedcache.runs.trainer import Bank, InterruptedTraining, Options, Progress, Trainer
+from embedcache.runs.trainer import Bank, InterruptedTraining, Options, Trainer
 from embedcache.runs.write_folder import Contents, check_target, write_columns, write_run
 
 __all__ = ["HeadReport", "InterruptedTraining", "train_head"]
@@ -104,7 +105,7 @@ def train_head(
     threads: int | None = None,
     resume: bool = False,
     progress: Progress | None = None,
-    tell: Callable[[str], None] | None = None,
+    tell: Tell | None = None,
 ) -> HeadReport:
     """Train a head for every combination of the settings from hidden to seed, and write the folder ``run``.
 
@@ -171,7 +172,7 @@ def train_head(
             for name in names:
                 columns.append(Column(opened, name, plan, columns[0] if columns else None))
             _check_choice(columns, choose, chosen)
-        trainer = Trainer(columns, plan, options, Path(run), tell or (lambda line: None))
+        trainer = Trainer(columns, plan, options, Path(run), tell or no_tell)
         return Job(opened, trainer, Path(run), times).execute(resume, progress, start)
 
 
@@ -216,7 +217,7 @@ def _labels(cache: Cache, label: str | Sequence[str] | None, run: str | Path, ta
         names = [target_column(cache, None, "regression" if kept else "auto")]
         return _check_named(names, tasks)
     whole = label if isinstance(label, str) else ",".join(label)
-    names = [whole] if whole in (*cache.labels_names, *cache.column_names) else whole.split(",")
+    names = [whole] if whole in (*cache.label_names, *cache.column_names) else whole.split(",")
     if len(set(names)) < len(names):
         raise EmbedcacheError(f"--label {whole}: a column is named twice")
     check_target(run, names)

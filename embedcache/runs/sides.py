@@ -68,7 +68,7 @@ def group_column(cache: Cache, dealing: Dealing, group: str | None, labels: Sequ
     if group is not None or dealing.run is None:
         return group
     was = _group_of(load_run(dealing.run))
-    return was if was in {*cache.column_names, *cache.labels_names} - set(labels) else None
+    return was if was in {*cache.column_names, *cache.label_names} - set(labels) else None
 
 
 def _group_of(run: Run) -> str | None:
@@ -228,13 +228,13 @@ def _values(cache: Cache, column: str, label: str) -> Sequence[str]:
         raise EmbedcacheError(f"--split-column {column}: that is the label itself; name the column of train and test")
     if column in cache.column_names:
         return [value.strip() for value in cache.column(column)]
-    if column in cache.labels_names and cache.label_kind(column) == "classification":
+    if column in cache.label_names and cache.label_kind(column) == "classification":
         codes, names = cache.labels(column)
         names = [*(name.strip() for name in names), ""]  # the last is code -1's
         return [names[code] for code in codes.tolist()]
-    if column in cache.labels_names:
+    if column in cache.label_names:
         raise EmbedcacheError(f"--split-column {column}: that column holds lists; name one with a single value a row")
-    known = ", ".join([*cache.column_names, *(name for name in cache.labels_names if name != label)])
+    known = ", ".join([*cache.column_names, *(name for name in cache.label_names if name != label)])
     there = f"it has {known}" if known else f"run extract again with --keep {column}"
     raise EmbedcacheError(f"--split-column {column}: {cache.path} keeps no such column; {there}")
 

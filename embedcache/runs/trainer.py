@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from embedcache.common.progress import Progress, Tell
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.engine import EngineWarning
 from embedcache.heads.head import TrainedHead
@@ -19,8 +20,6 @@ from embedcache.heads.train import BankResult, choose_engine, train_bank
 from embedcache.runs.column import Column, Plan
 from embedcache.runs.leaderboard import Entry
 from embedcache.runs.resume import find_heads, identity, save_unfinished, unfinished_paths
-
-Progress = Callable[[int, int, int], None]
 
 
 class InterruptedTraining(KeyboardInterrupt):
@@ -75,7 +74,7 @@ class Trainer:
     plan: Plan
     options: Options
     run: Path
-    tell: Callable[[str], None]
+    tell: Tell
 
     def train(self, resume: bool, progress: Progress | None) -> Bank:
         """Every head of every column, in one call of the engine; those that are kept need none."""
@@ -166,7 +165,7 @@ class Trainer:
     ) -> tuple[BankResult, list[str]]:
         """The trained bank, and what the engine warned of."""
         total = len(heads) * epochs
-        tell = None if progress is None else lambda rows, all: progress(round(total * rows / all), total, rows)
+        tell = None if progress is None else lambda rows, all, _: progress(round(total * rows / all), total, rows)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", EngineWarning)
             result = train_bank(

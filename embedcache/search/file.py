@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from hashlib import blake2b
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from embedcache.common.frames import free_names
+from embedcache.common.progress import Progress, Tell, no_progress, no_tell
 from embedcache.common.resume import all_parts
 from embedcache.common.whole_file import check_output, open_output
 from embedcache.index.file_format import rows_digest
@@ -81,7 +82,7 @@ class Hits:
 
 
 def search_file(
-    cache_path: str | Path,
+    cache: str | Path,
     file: str | Path,
     output: str | Path,
     *,
@@ -98,8 +99,8 @@ def search_file(
     center: bool | None = None,
     device: str = "auto",
     trust_remote_code: bool = False,
-    progress: Callable[[int, int, int], None] | None = None,
-    tell: Callable[[str], None] | None = None,
+    progress: Progress | None = None,
+    tell: Tell | None = None,
 ) -> SearchFileReport:
     """Answer each text of ``file`` into ``output``: a line for each row found, or in JSON an object for each query.
 
@@ -118,18 +119,18 @@ def search_file(
     how = {"encoding": encoding, "separator": separator, "sheet": sheet}
     vectors: dict[str, Any] = {"index": index, "pooling": pooling, "layer": layer, "center": center}
     vectors |= {"device": device, "trust_remote_code": trust_remote_code}
-    with stored(file) as table, Searcher.open(cache_path, **vectors) as searcher:
+    with stored(file) as table, Searcher.open(cache, **vectors) as searcher:
         job = _Job(searcher, table, text, how, k, where, dedupe)
         blank = found = 0
         with open_output(output) as place:
             parts, resumed = all_parts(
                 place,
-                lambda skip: job.make(skip, progress or (lambda *_: None)),
+                lambda skip: job.make(skip, progress or no_progress),
                 Hits.from_bytes,
                 key=job.key,
                 total=job.total,
                 what="queries are answered",
-                tell=tell or (lambda _: None),
+                tell=tell or no_tell,
             )
             lines = _Objects() if kind.writer.nests else _Lines(searcher)
             with kind.open(place, lines.layout) as writer:
@@ -179,7 +180,7 @@ class _Job:
             for first in range(0, len(part), self.together):
                 yield part[first : first + self.together].to_pylist()
 
-    def make(self, skip: int, progress: Callable[[int, int, int], None]) -> Iterator[Hits]:
+    def make(self, skip: int, progress: Progress) -> Iterator[Hits]:
         """The hits of the queries after the first ``skip``; a blank one has none."""
         done = 0
         for texts in self.texts():
@@ -231,7 +232,7 @@ class _Lines:
         known["score"] = pa.float64()
         if cache.ids is not None:
             known["id"] = pa.string()
-        self._labels = cache.labels_names
+        self._labels = cache.label_names
         self._kept = [name for name in cache.column_names if name not in (cache.id_column, *self._labels)]
         lists = {name: cache.label_kind(name) == "multilabel" for name in self._labels}
         names = free_names([*known, "text"], [*self._labels, *self._kept])

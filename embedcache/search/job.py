@@ -58,7 +58,7 @@ class SearchReport(Tabular):
 
 
 def search_cache(
-    cache_path: str | Path,
+    cache: str | Path,
     query: str | None = None,
     *,
     row: int | Sequence[int] | None = None,
@@ -99,7 +99,7 @@ def search_cache(
     if file is not None and (likes or unlikes):
         raise EmbedcacheError("give a file of queries, or one query, not both")
     opened = Searcher.open(
-        cache_path,
+        cache,
         index=index,
         pooling=pooling,
         layer=layer,

@@ -129,14 +129,14 @@ class Searcher:
         self.reading: Reading | None = None
         self._with_text = not_blank(cache.texts)
         self._filters: dict[tuple[str, ...], np.ndarray] = {}
-        self._labels = {name: cache.labels(name) for name in cache.labels_names}
+        self._labels = {name: cache.labels(name) for name in cache.label_names}
         self._kept = {name: cache.column(name) for name in cache.column_names if name != cache.id_column}
         self._stored = cache.embeddings(index.pooling, index.layer)
 
     @classmethod
     def open(
         cls,
-        cache_path: str | Path,
+        cache: str | Path,
         *,
         index: str | Path | None = None,
         pooling: str | None = None,
@@ -156,20 +156,20 @@ class Searcher:
         Raises:
             EmbedcacheError: a cache or an index that cannot be opened, do not belong together or hold no such vectors.
         """
-        cache = open_cache(cache_path)
+        opened = open_cache(cache)
         try:
-            found = open_index(cache, index, pooling, layer, center)
+            found = open_index(opened, index, pooling, layer, center)
         except BaseException:
-            cache.close()
+            opened.close()
             raise
 
         def load() -> Encoder:
             from embedcache.encoder.encoder import encoder_of
 
-            owner = str(cache.path)
-            return encoder_of(cache.encoder, owner, device=device, trust_remote_code=trust_remote_code)
+            owner = str(opened.path)
+            return encoder_of(opened.encoder, owner, device=device, trust_remote_code=trust_remote_code)
 
-        return cls(cache, found, load)
+        return cls(opened, found, load)
 
     @property
     def encoder(self) -> Encoder:

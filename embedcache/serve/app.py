@@ -209,7 +209,7 @@ def _add_rows(app: FastAPI, service: Service) -> None:
 
 def _add_map(app: FastAPI, service: Service) -> None:
     cache = service.cache
-    colours = {column: colour_groups(cache, column) for column in cache.labels_names}
+    colours = {column: colour_groups(cache, column) for column in cache.label_names}
     colours |= {name: colour_groups(cache, name, kept) for name, kept in service.kept.items() if kept.groups_rows}
     groups = {name: [m.GroupAnswer(**asdict(group)) for group in found] for name, (found, _) in colours.items()}
 

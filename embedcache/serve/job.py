@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from embedcache.common.progress import Tell, no_tell
 from embedcache.errors import EmbedcacheError
 
 
@@ -23,7 +24,7 @@ def serve_cache(
     device: str = "auto",
     trust_remote_code: bool = False,
     listening: Callable[[str, int], None] = lambda url, rows: None,
-    tell: Callable[[str], None] = lambda line: None,
+    tell: Tell = no_tell,
 ) -> None:
     """Serve until SIGINT or SIGTERM.
 

@@ -42,7 +42,7 @@ class Kept:
 
 def kept_columns(cache: Cache) -> dict[str, Kept]:
     """The first kept columns that are neither the ids nor named as a label column."""
-    others = (cache.id_column, *cache.labels_names)
+    others = (cache.id_column, *cache.label_names)
     names = [name for name in cache.column_names if name not in others]
     return {name: _look_at(cache.column(name)) for name in names[:MOST_COLUMNS]}
 

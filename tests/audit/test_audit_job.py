@@ -17,7 +17,7 @@ from tests.conftest import make_cache
 
 def test_flipped_labels_come_first(noisy: tuple[Path, np.ndarray]) -> None:
     path, flipped = noisy
-    report = ec.audit_cache(path)
+    report = ec.audit(path)
     first = [one.row for one in report.labels[: flipped.sum()]]
     assert flipped[first].mean() > 0.8
     assert [one.score for one in report.labels] == sorted((one.score for one in report.labels), reverse=True)
@@ -32,7 +32,7 @@ def test_flipped_labels_come_first(noisy: tuple[Path, np.ndarray]) -> None:
 
 
 def test_the_same_command_finds_the_same(noisy: tuple[Path, np.ndarray]) -> None:
-    one, two = (ec.audit_cache(noisy[0], seed=(3, 4)).to_dict() for _ in range(2))
+    one, two = (ec.audit(noisy[0], seed=(3, 4)).to_dict() for _ in range(2))
     assert one["seeds"] == [3, 4]
     del one["seconds"], two["seconds"]
     assert one == two
@@ -42,8 +42,8 @@ def test_the_same_command_finds_the_same(noisy: tuple[Path, np.ndarray]) -> None
 def test_mean_vectors_are_taken_where_they_are_stored(tmp_path: Path, pooling: str) -> None:
     texts, x, labels = make_rows(100)
     path = make_cache(tmp_path / "c.h5", texts, {"cls": x, "mean": x + 1}, {"label": labels})
-    assert ec.audit_cache(path).pooling == "mean"
-    assert ec.audit_cache(path, pooling=pooling).pooling == pooling
+    assert ec.audit(path).pooling == "mean"
+    assert ec.audit(path, pooling=pooling).pooling == pooling
 
 
 def test_copies_of_a_text_vouch_for_nothing(tmp_path: Path) -> None:
@@ -52,7 +52,7 @@ def test_copies_of_a_text_vouch_for_nothing(tmp_path: Path) -> None:
     texts += [texts[0]] * 30
     x = np.concatenate([x, np.repeat(x[:1], 30, axis=0)])
     labels = [wrong, *labels[1:], *[wrong] * 30]  # all 31 copies are labelled wrongly
-    report = ec.audit_cache(make_cache(tmp_path / "c.h5", texts, x, {"label": labels}))
+    report = ec.audit(make_cache(tmp_path / "c.h5", texts, x, {"label": labels}))
     assert {0, *range(200, 230)} <= {one.row for one in report.labels}
 
 
@@ -64,8 +64,8 @@ def test_a_group_does_not_vouch_for_itself(tmp_path: Path) -> None:
     labels = ["bad" if i in mine else label for i, label in enumerate(labels)]
     columns = {"film": ["one" if i in mine else f"film {i // 10}" for i in range(200)]}
     path = make_cache(tmp_path / "c.h5", texts, x, {"label": labels}, columns=columns)
-    assert not set(mine) <= {one.row for one in ec.audit_cache(path).labels}
-    assert set(mine) <= {one.row for one in ec.audit_cache(path, group="film").labels}
+    assert not set(mine) <= {one.row for one in ec.audit(path).labels}
+    assert set(mine) <= {one.row for one in ec.audit(path, group="film").labels}
 
 
 def test_what_is_not_judged_is_counted(tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_what_is_not_judged_is_counted(tmp_path: Path) -> None:
     x[7] = np.nan
     given = [None if i in (10, 11, 12) else label for i, label in enumerate(labels)]
     given[20] = given[21] = "rare"
-    report = ec.audit_cache(make_cache(tmp_path / "c.h5", texts, x, {"label": given}))
+    report = ec.audit(make_cache(tmp_path / "c.h5", texts, x, {"label": given}))
     assert report.not_judged == {
         "without a label": 3,
         "with a blank text": 2,
@@ -93,21 +93,21 @@ def test_many_classes(tmp_path: Path) -> None:
     x = (rng.standard_normal((40, 24))[codes] + 0.3 * rng.standard_normal((len(codes), 24))).astype(np.float16)
     texts = [f"word{c} and {i}" for i, c in enumerate(codes)]
     labels, flipped = flip([f"class {c}" for c in codes])
-    report = ec.audit_cache(make_cache(tmp_path / "c.h5", texts, x, {"label": labels}))
+    report = ec.audit(make_cache(tmp_path / "c.h5", texts, x, {"label": labels}))
     first = [one.row for one in report.labels[: flipped.sum()]]
     assert flipped[first].mean() > 0.8
 
 
 def test_texts_without_common_words(tmp_path: Path) -> None:
     _, x, labels = make_rows(100)
-    report = ec.audit_cache(make_cache(tmp_path / "c.h5", [f"w{i}" for i in range(100)], x, {"label": labels}))
+    report = ec.audit(make_cache(tmp_path / "c.h5", [f"w{i}" for i in range(100)], x, {"label": labels}))
     assert set(report.weights) == {"heads", "neighbours"} and "no words in common" in report.notes[0]
     assert all(one.words is None for one in report.labels)
 
 
 def test_the_csv_and_the_json(noisy: tuple[Path, np.ndarray], tmp_path: Path) -> None:
     out = tmp_path / "audit.csv"
-    report = ec.audit_cache(noisy[0], output=out, split="part", top=4)
+    report = ec.audit(noisy[0], output=out, split="part", top=4)
     with out.open(encoding="utf-8", newline="") as file:
         lines = list(csv.DictReader(file))
     assert tuple(lines[0]) == FIELDS
@@ -129,7 +129,7 @@ def test_duplicates_across_the_sides_of_a_run(tmp_path: Path) -> None:
     from embedcache.runs.job import train_head
 
     train_head(path, tmp_path / "run", epochs=1, hidden=[0])
-    sides = ec.audit_cache(path, run=tmp_path / "run", top=300).labels
+    sides = ec.audit(path, run=tmp_path / "run", top=300).labels
     assert {one.split for one in sides} <= {"train", "val", "test"}
     from embedcache.audit.sides import run_sides
 
@@ -147,7 +147,7 @@ def test_a_run_of_other_rows_is_refused(tmp_path: Path) -> None:
     train_head(path, tmp_path / "run", epochs=1, hidden=[0])
     other = make_cache(tmp_path / "d.h5", [f"another {i}" for i in range(120)], x, {"label": labels})
     with pytest.raises(ec.EmbedcacheError, match="other texts"):
-        ec.audit_cache(other, run=tmp_path / "run")
+        ec.audit(other, run=tmp_path / "run")
 
 
 def test_the_sides_of_a_run_are_known_when_rows_came_and_went(tmp_path: Path) -> None:
@@ -172,13 +172,13 @@ def test_the_sides_of_a_run_are_known_when_rows_came_and_went(tmp_path: Path) ->
 @pytest.mark.parametrize("n", [50, 51, 64])
 def test_few_rows(tmp_path: Path, n: int) -> None:
     texts, x, labels = make_rows(n)
-    report = ec.audit_cache(make_cache(tmp_path / "c.h5", texts, x, {"label": labels}), neighbours=1000)
+    report = ec.audit(make_cache(tmp_path / "c.h5", texts, x, {"label": labels}), neighbours=1000)
     assert report.judged == n and report.neighbours == n - 1
 
 
 def test_nothing_is_left_in_the_folder(noisy: tuple[Path, np.ndarray], tmp_path: Path) -> None:
     before = set(noisy[0].parent.iterdir())
-    ec.audit_cache(noisy[0], output=tmp_path / "a.csv")
+    ec.audit(noisy[0], output=tmp_path / "a.csv")
     assert set(noisy[0].parent.iterdir()) - before == {tmp_path / "a.csv", tmp_path / "a.json"}
 
 
@@ -186,7 +186,7 @@ def test_as_a_data_frame_and_in_a_notebook(tmp_path: Path) -> None:
     texts, x, labels = make_rows(60)
     texts[0] = "<script>alert(1)</script>"
     labels[0] = "bad" if labels[0] == "good" else "good"
-    report = ec.audit_cache(make_cache(tmp_path / "c.h5", texts, x, {"label": labels}))
+    report = ec.audit(make_cache(tmp_path / "c.h5", texts, x, {"label": labels}))
     frame = report.to_pandas()
     assert tuple(frame.columns) == FIELDS and len(frame) == len(report.records())
     html = report._repr_html_()
@@ -200,4 +200,4 @@ def test_more_than_the_memory_is_refused(noisy: tuple[Path, np.ndarray], monkeyp
     with pytest.raises(
         ec.EmbedcacheError, match=r"words of 400 rows in 2 classes need about 20\d MB of memory, 150 MB"
     ):
-        ec.audit_cache(noisy[0])
+        ec.audit(noisy[0])

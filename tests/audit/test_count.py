@@ -172,7 +172,7 @@ def test_the_narrowest_interval_reaches_zero() -> None:
 
 def test_the_report_says_how_far_to_read(noisy: tuple[Path, np.ndarray]) -> None:
     path, flipped = noisy
-    report = ec.audit_cache(path)
+    report = ec.audit(path)
     errors = report.errors
     low, high = errors.interval
     assert low <= flipped.sum() <= high < report.judged / 2 and errors.read == high
@@ -198,7 +198,7 @@ def test_rows_up_to_the_cut_are_listed_even_where_no_other_label_is_likelier(
         return labels.replace(count, interval=(0, 300)), layer
 
     monkeypatch.setattr(labels, "count_errors", many)
-    report = ec.audit_cache(noisy[0])
+    report = ec.audit(noisy[0])
     assert len(report.labels) == report.errors.read == 300
     assert all(one.suggested != one.label for one in report.labels)
     assert sum(one.suggested_probability < one.probability for one in report.labels) > 200

@@ -31,7 +31,7 @@ def test_everything_comes_back(cache_path, vectors):
         np.testing.assert_array_equal(cache.embeddings(), vectors)
         codes, classes = cache.labels("label")
         assert classes == ["bad", "good"] and codes[:5].tolist() == [1, 0, 0, -1, 1] and codes.dtype == np.int32
-        assert cache.labels_names == ["a/b %", "label"] and sorted(cache.column_names) == [".", "id"]
+        assert cache.label_names == ["a/b %", "label"] and sorted(cache.column_names) == [".", "id"]
         assert list(cache.texts) == TEXTS and cache.texts[-1] == "a fine film" and cache.texts[1:3] == TEXTS[1:3]
         assert cache.ids is not None and cache.ids[2499] == "r2499" and cache.column(".")[0] == "dot"
         assert (cache.hashes[0] == cache.hashes[4]).all() and (cache.hashes[0] != cache.hashes[1]).any()

@@ -59,7 +59,7 @@ def test_na_on_the_command_line(tmp_path: Path, tiny_bert: Path) -> None:
 def test_kept_columns_the_id_and_labels_stay_as_poolings_do(make: Any) -> None:
     make(["a", "b"] * 3, labels=["label", "stars"], keep=["drug"], id="id")
     report, cache = make(["b", "a"] * 3)
-    assert (cache.labels_names, cache.column_names, cache.id_column) == (["label", "stars"], ["drug", "id"], "id")
+    assert (cache.label_names, cache.column_names, cache.id_column) == (["label", "stars"], ["drug", "id"], "id")
     assert report.notes[0].startswith("'stars', 'drug', 'id': columns of the cache, kept")
     assert cache.labels("label")[0].tolist() == [1, 0] * 3 and cache.column("drug")[2] == "d2"
 
@@ -74,14 +74,14 @@ def test_a_column_that_the_input_lacks_goes_and_is_named(make: Any) -> None:
 def test_overwrite_keeps_what_is_named_alone(make: Any) -> None:
     make(["a", "b"] * 3, labels=["label", "stars"], keep=["drug"], id="id")
     report, cache = make(["a", "b"] * 3, overwrite=True)
-    assert (cache.labels_names, cache.column_names) == (["label"], []) and report.encoded == 0
+    assert (cache.label_names, cache.column_names) == (["label"], []) and report.encoded == 0
     assert report.notes == []
 
 
 def test_a_column_may_change_its_part(make: Any) -> None:
     make(["a", "b"] * 3, labels=["label", "stars"], keep=["drug"], id="id")
     report, cache = make(["a", "b"] * 3, keep=["stars", "id"], id="drug")
-    assert (cache.labels_names, cache.id_column) == (["label"], "drug")
+    assert (cache.label_names, cache.id_column) == (["label"], "drug")
     assert sorted(cache.column_names) == ["drug", "id", "stars"]
     assert report.notes == []
 

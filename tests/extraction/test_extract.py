@@ -54,7 +54,7 @@ def contents(path):
     """Everything that a user can see, as plain arrays and lists."""
     with open_cache(path) as cache:
         found = {output: np.array(cache.embeddings(*output)) for output in cache.outputs}
-        labels = {name: (cache.labels(name)[0].tolist(), cache.labels(name)[1]) for name in cache.labels_names}
+        labels = {name: (cache.labels(name)[0].tolist(), cache.labels(name)[1]) for name in cache.label_names}
         return found, list(cache.texts), np.array(cache.hashes).tolist(), labels, cache.truncated.tolist()
 
 

@@ -152,7 +152,7 @@ def read_cache(path: Path, base: Path, number: int) -> str:
             json.dumps(opened.info())
             for output in opened.outputs:
                 np.asarray(opened.embeddings(*output, allow_incomplete=True)).sum(dtype=np.float64)
-            for name in opened.labels_names:
+            for name in opened.label_names:
                 opened.labels(name)[0].sum()
             for strings in [opened.texts, *map(opened.column, opened.column_names)]:
                 strings[:200]
@@ -166,7 +166,7 @@ def read_cache(path: Path, base: Path, number: int) -> str:
     with open_cache(path) as opened, open_cache(base / "c.h5") as expected:
         assert opened.complete and list(opened.texts) == list(expected.texts)
         assert (opened.hashes == expected.hashes).all()
-        for name in expected.labels_names:
+        for name in expected.label_names:
             np.testing.assert_array_equal(opened.labels(name)[0], expected.labels(name)[0])
             assert opened.labels(name)[1] == expected.labels(name)[1]
         np.testing.assert_allclose(opened.embeddings("cls"), expected.embeddings("cls"), atol=4e-3)

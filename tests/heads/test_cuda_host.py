@@ -90,12 +90,12 @@ def test_against_float64(cuda: NativeEngine, name: str) -> None:
 
 def test_many_heads_of_several_tasks(cuda: NativeEngine) -> None:
     tasks, heads = mixed_bank()
-    told: list[tuple[int, int]] = []
+    told: list[tuple[int, ...]] = []
     outcomes = cuda.train(tasks, heads, Options(batch_size=16, epochs=3), lambda *done: told.append(done))
     for outcome, (spec, task) in zip(outcomes, heads, strict=True):
         check(outcome, tasks[task], spec, 16, 3)
     total = sum(len(tasks[task].train.rows) for _, task in heads) * 3
-    assert told[-1] == (total, total)
+    assert told[-1] == (total, total, total)
 
 
 def test_a_head_alone_and_among_others_to_the_bit(cuda: NativeEngine) -> None:
@@ -204,7 +204,7 @@ def test_progress_and_cancel(cuda: NativeEngine) -> None:
     """Cancelled in the middle: the finished epochs and their best weights stay."""
     seen = threading.Event()
 
-    def stop(done: int, total: int) -> None:
+    def stop(done: int, total: int, rows: int) -> None:
         if 0 < done < total and not seen.is_set():
             seen.set()
             raise KeyboardInterrupt

@@ -89,13 +89,13 @@ def bank() -> tuple[list[Task], list[tuple[HeadSpec, int]]]:
 
 def test_many_heads_of_several_tasks(cuda: NativeEngine) -> None:
     tasks, heads = bank()
-    told: list[tuple[int, int]] = []
+    told: list[tuple[int, ...]] = []
     outcomes = cuda.train(tasks, heads, TF32, lambda *done: told.append(done))
     for outcome, (spec, task) in zip(outcomes, heads, strict=True):
         plain = tasks[task].classes == 9 and spec.hidden % 4 > 0
         check(outcome, tasks[task], spec, 16, 3, "float32" if plain else "tf32")
     total = sum(len(tasks[task].train.rows) for _, task in heads) * 3
-    assert told[-1] == (total, total)
+    assert told[-1] == (total, total, total)
 
 
 @pytest.mark.parametrize("batch_size", [16, 50])

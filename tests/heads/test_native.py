@@ -127,7 +127,7 @@ def test_progress_reaches_the_end() -> None:
     told: list[tuple[int, int]] = []
     task = make_task(500, 64, 2)
     heads = [(HeadSpec(hidden=256, seed=s), 0) for s in range(4)]
-    train_bank([task], heads, epochs=40, device="cpu", progress=lambda done, total: told.append((done, total)))
+    train_bank([task], heads, epochs=40, device="cpu", progress=lambda done, total, rows: told.append((done, total)))
     assert told[-1] == (500 * 40 * 4, 500 * 40 * 4)
     assert told == sorted(told)
 
@@ -138,7 +138,7 @@ def test_ctrl_c_returns_what_is_finished() -> None:
     main = threading.main_thread().ident
     assert main is not None
 
-    def interrupt(done: int, total: int) -> None:
+    def interrupt(done: int, total: int, rows: int) -> None:
         if done > total / 20:
             signal.pthread_kill(main, signal.SIGINT)
             time.sleep(0.5)
@@ -155,7 +155,7 @@ def test_ctrl_c_returns_what_is_finished() -> None:
 
 
 def test_an_error_in_progress_stops_the_training() -> None:
-    def fail(done: int, total: int) -> None:
+    def fail(done: int, total: int, rows: int) -> None:
         raise RuntimeError("the bar broke")
 
     task = make_task(2000, 256, 2)

@@ -97,7 +97,7 @@ def test_ctrl_c_in_a_group() -> None:
     main = threading.main_thread().ident
     assert main is not None
 
-    def interrupt(done: int, total: int) -> None:
+    def interrupt(done: int, total: int, rows: int) -> None:
         if done > total / 50:
             signal.pthread_kill(main, signal.SIGINT)
 

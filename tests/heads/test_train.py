@@ -242,7 +242,7 @@ def test_prediction_checks_its_input() -> None:
 def test_ctrl_c_in_the_torch_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine_torch, "TELL_SECONDS", 0)
 
-    def interrupt(done: int, total: int) -> None:
+    def interrupt(done: int, total: int, rows: int) -> None:
         if done > total // 2:
             raise KeyboardInterrupt
 

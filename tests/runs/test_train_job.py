@@ -223,7 +223,7 @@ def test_a_class_with_one_row_is_named(tmp_path: Path) -> None:
 
 def test_a_class_without_rows_is_no_class() -> None:
     cache: Any = SimpleNamespace(
-        labels_names=["label"],
+        label_names=["label"],
         column_names=[],
         label_kind=lambda name: "classification",
         labels=lambda name: (np.array([2, 0, -1, 2], np.int32), ["bad", "gone", "good"]),
