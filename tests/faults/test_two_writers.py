@@ -20,7 +20,7 @@ def commands(made: Path, folder: Path) -> dict[str, list[list[Any]]]:
     return {
         "predict": [["predict", made / "run", "--input", folder / f"{name}.csv"] for name in both],
         "search": [["search", made / "reviews.h5", "--file", folder / f"{name}.txt"] for name in both],
-        "export": [["export", made / "run", "--to", to] for to in ("torch", "sentence-transformers")],
+        "export": [["export", made / "run", "--overwrite", "--to", to] for to in ("torch", "sentence-transformers")],
         "report": [["report", made / "run"], ["report", made / "run", "--cache", made / "reviews.h5"]],
     }
 
