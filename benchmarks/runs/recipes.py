@@ -19,7 +19,8 @@ from benchmarks.machine import machine
 from embedcache.cache import Cache, open_cache
 from embedcache.heads.train import train_bank
 from embedcache.runs.automatic import settle
-from embedcache.runs.baselines import Rows, run_baselines
+from embedcache.runs.baseline_features import Rows
+from embedcache.runs.baselines import run_baselines
 from embedcache.runs.data import load_data, make_task
 from embedcache.runs.leaderboard import predict_rows
 from embedcache.runs.recipes import make_recipe

@@ -18,7 +18,7 @@ from embedcache.heads.head import TrainedHead
 from embedcache.heads.spec import HeadSpec
 from embedcache.heads.task import Task
 from embedcache.heads.train import train_bank
-from embedcache.runs.baselines import make_vectorizer
+from embedcache.runs.baseline_features import make_vectorizer
 from embedcache.runs.data import Data, make_task
 from embedcache.runs.recipes import make_recipe
 from embedcache.runs.split import Split

@@ -8,7 +8,7 @@ import click
 
 from embedcache.commands.common import COUNT, NAMES, device_option, emit, json_option, pooling_option
 from embedcache.commands.progress import progress_bar
-from embedcache.commands.types import CommaList, Number, SweepList, TaskList
+from embedcache.commands.types import CommaList, DerivedChoice, Number, SweepList, TaskList
 from embedcache.heads import settings
 from embedcache.heads.settings import LARGEST, Choice, ClassWeights, Values, Whole
 from embedcache.heads.spec import SWEPT
@@ -35,6 +35,12 @@ def _option_type(values: Values, ranges: bool) -> CommaList:
     else:
         number = Number(float, values.low, None if values.high == LARGEST else values.high, above=values.above)
     return SweepList(number) if ranges else CommaList(number)
+
+
+def choices() -> list[str]:
+    from embedcache.runs.scores import CHOICES
+
+    return [name.replace("_", "-") for name in CHOICES]
 
 
 @click.command("train-head", short_help="Train a bank of heads on CACHE, into RUN.")
@@ -67,7 +73,7 @@ def _option_type(values: Values, ranges: bool) -> CommaList:
 @click.option("--same-split", metavar="RUN", help="Sides as in RUN; texts that it does not know are dealt as it did.")
 @click.option(
     "--choose",
-    type=click.Choice(["loss", "accuracy", "macro-f1", "r2"]),
+    type=DerivedChoice(choices),
     default="loss",
     show_default=True,
     help="The validation score by which epoch and head are chosen.",

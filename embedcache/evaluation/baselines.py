@@ -11,14 +11,13 @@ import numpy as np
 from embedcache.cache import open_cache
 from embedcache.errors import EmbedcacheError
 from embedcache.evaluation.targets import Aligned
-from embedcache.runs.baselines import Rows, predict_baselines
+from embedcache.runs.baseline_features import Rows
+from embedcache.runs.baselines import baselines_for, predict_baselines
 from embedcache.runs.data import load_data
 from embedcache.runs.folder import Run
-from embedcache.runs.metrics import regression_scores, score_labels
+from embedcache.runs.scores import measure_all
 from embedcache.runs.sides import stored_sides
 from embedcache.runs.split import SIDES, Split
-
-OPTIONS = {"regression": "alpha"}  # of the penalty; else C
 
 
 @dataclass(frozen=True)
@@ -31,10 +30,9 @@ class Predicted:
     def scores(self, aligned: Aligned) -> dict[str, float]:
         """The scores that need no probability."""
         assert self.predicted is not None
-        if aligned.kind == "regression":
-            return regression_scores(aligned.y, self.predicted)
-        accuracy, macro_f1 = score_labels(self.predicted, aligned.y.astype(np.int64))
-        return {"accuracy": accuracy, "macro_f1": macro_f1}
+        return measure_all(
+            aligned.kind, aligned.y if aligned.kind == "regression" else aligned.y.astype(np.int64), self.predicted
+        )
 
 
 def baselines_of(run: Run, texts: Sequence[str], vectors: np.ndarray, aligned: Aligned) -> dict[str, Predicted]:
@@ -43,7 +41,8 @@ def baselines_of(run: Run, texts: Sequence[str], vectors: np.ndarray, aligned: A
     They learn from the rows of the run's cache that the run trained on. Where that cache is gone or has changed, or
     the run is too old to say which rows these are, each has a note in place of predictions.
     """
-    names = [name for name in run.info.get("baselines", {}) if name in _known(run)]
+    known = [one.name for one in baselines_for(run.best.kind)]
+    names = [name for name in run.info.get("baselines", {}) if name in known]
     try:
         found = _train(run, texts, vectors)
     except EmbedcacheError as error:
@@ -54,11 +53,6 @@ def baselines_of(run: Run, texts: Sequence[str], vectors: np.ndarray, aligned: A
         else Predicted(None, one.scores.get("note"))
         for name, one in found.items()
     }
-
-
-def _known(run: Run) -> tuple[str, ...]:
-    model = "ridge" if run.best.kind == "regression" else "logreg"
-    return ("mean", "majority", f"tfidf_{model}", f"vectors_{model}")
 
 
 def _train(run: Run, texts: Sequence[str], vectors: np.ndarray) -> dict[str, Any]:
@@ -78,8 +72,12 @@ def _train(run: Run, texts: Sequence[str], vectors: np.ndarray) -> dict[str, Any
         unknown = np.zeros((len(texts), *y.shape[1:]), y.dtype)  # never looked at
         n = len(train)
         split = Split(np.arange(n), np.arange(0), np.arange(n, n + len(texts)))
-        option = OPTIONS.get(info["kind"], "C")
-        strengths = {name: float(one[option]) for name, one in info["baselines"].items() if one.get(option) is not None}
+        options = {one.name: one.option(info["kind"]) for one in baselines_for(info["kind"])}
+        strengths = {
+            name: float(one[option])
+            for name, one in info["baselines"].items()
+            if (option := options.get(name)) is not None and one.get(option) is not None
+        }
         settings = info.get("settings", {})
         rows = Rows(
             documents,

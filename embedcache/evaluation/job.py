@@ -20,6 +20,7 @@ from embedcache.evaluation.report import BaselineScores, EvaluationReport, RunSc
 from embedcache.evaluation.targets import Aligned, align
 from embedcache.evaluation.trained import Learnt, group_column, learnt_by
 from embedcache.heads.arrays import json_number
+from embedcache.heads.kinds import kind_of
 from embedcache.prediction.classifier import Classifier
 from embedcache.prediction.rows import is_cache
 from embedcache.runs.calibration import probabilities
@@ -29,7 +30,6 @@ from embedcache.runs.metrics import evaluate as measure
 from embedcache.runs.mistakes import Judged, find_mistakes
 from embedcache.tables.stream import stored
 
-COMPARED = {"classification": ("accuracy", "macro_f1"), "multilabel": ("accuracy", "macro_f1"), "regression": ("r2",)}
 NAMED = 5  # labels in a note
 
 
@@ -60,13 +60,21 @@ def evaluate(
         label: the column of gold labels. None: that of the first run's own label column. A run of several label columns
             is scored by its column of that name.
         output: an HTML page to write.
-        text: the table's column of texts. group: a column; rows with one value are one observation for the intervals.
+        text: the table's column of texts.
+        group: a column; rows with one value are one observation for the intervals.
         where: of a cache, only rows that meet these conditions, as in search.
         unseen: leave out the rows whose text a run has learnt from, or whose group where it was split by groups.
-        encoding, separator, sheet: of the table, as in extract.
+        encoding: of a text file.
+        separator: between the cells of a .csv or .tsv; None means as the file shows.
+        sheet: of a workbook, or the table of a database; None means the first, or the only one.
         baselines: also train TF-IDF and a linear model on each run's training rows (its cache must be there).
-        model: the encoder's folder, where it has moved. device, trust_remote_code: as in extract.
+        model: the encoder's folder, where it has moved.
+        device: "auto", "cpu" or "cuda[:N]", of the encoder.
+        trust_remote_code: run Python code that comes with the encoder.
         progress: counts characters of a table that is encoded, and its rows.
+
+    Returns:
+        Scores with 95% intervals, errors, and the differences between models on the same rows.
 
     Raises:
         EmbedcacheError: no such run, column or data; gold labels of another kind than a run predicts; vectors of
@@ -198,7 +206,7 @@ class _Scored:
             if name == "loss" and self.aligned.unknown:
                 continue
             interval = None
-            if name in COMPARED[self.kind]:
+            if name in kind_of(self.kind).measured:
                 interval = score_interval(name, self.aligned.y, predicted, self.gold.units)
             scores[name] = Score(json_number(value), interval)
         return scores
@@ -235,7 +243,7 @@ class _Scored:
                 "second": name,
                 **score_difference(metric, self.aligned.y, first, second, self.gold.units).to_dict(),
             }
-            for metric in COMPARED[self.kind]
+            for metric in kind_of(self.kind).measured
         ]
 
 
@@ -263,7 +271,7 @@ def _compare(first: _Scored, second: _Scored) -> list[dict[str, Any]]:
             "second": second.path,
             **score_difference(metric, y, mine, predicted, first.gold.units).to_dict(),
         }
-        for metric in COMPARED[first.kind]
+        for metric in kind_of(first.kind).measured
     ]
 
 

@@ -13,14 +13,14 @@ from embedcache.evaluation.report import EvaluationReport, RunScores, Score
 from embedcache.report import plots
 from embedcache.report.blocks import Cards, Chapter, Facts, Figure, Grid, Mistakes, Notes, Row, Section, count
 from embedcache.report.evaluation_sections import evaluation_sections
-from embedcache.report.names import BASELINES
 from embedcache.report.page import render
-from embedcache.report.sections import NAMES
 from embedcache.runs.column import ColumnReport
+from embedcache.runs.scores import main_score
+from embedcache.runs.scores import title as title_of
+from embedcache.runs.wording import baseline_name
 
 CURVES = 6  # classes whose thresholds are drawn
 MISTAKES = 20
-MAIN = {"regression": "r2"}  # of the kinds of tasks; else accuracy
 
 
 def write_page(report: EvaluationReport, path: Path) -> None:
@@ -54,7 +54,7 @@ def _side_by_side(report: EvaluationReport) -> list[Section]:
     """The runs in one table."""
     names = list(report.runs[0].scores)
     rows = [[run.run, *(_with_interval(run.scores.get(name)) for name in names)] for run in report.runs]
-    table = Grid("The runs on the same rows, with 95% intervals", ("run", *(NAMES.get(n, n) for n in names)), rows)
+    table = Grid("The runs on the same rows, with 95% intervals", ("run", *(title_of(n) for n in names)), rows)
     return [Section("Side by side", "side", [table, *([Notes(report.notes)] if report.notes else [])])]
 
 
@@ -97,37 +97,37 @@ def _glance(run: RunScores, report: EvaluationReport) -> list[Any]:
     cards = []
     for name, score in run.scores.items():
         if score.interval is not None:
-            title = NAMES.get(name, name)
+            title = title_of(name)
             between = f"95% interval {score.interval[0]:.3f} to {score.interval[1]:.3f}; {plural(run.rows, 'row')}"
             if report.groups is not None:
                 between += f" of {plural(report.groups, 'group')}"
             cards.append((title[0].upper() + title[1:], number(score.value, ".3f"), between))
     for name, one in run.baselines.items():
-        value = one.scores.get(MAIN.get(run.kind, "accuracy"))
+        value = one.scores.get(main_score(run.kind))
         if value is not None:
-            what = BASELINES.get(name, name)
+            what = baseline_name(name)
             cards.append((what[0].upper() + what[1:], number(value.value, ".3f"), "the same rows"))
     return [Cards(cards), *([Notes(report.notes)] if report.notes and len(report.runs) == 1 else [])]
 
 
 def _beside(run: RunScores, prefix: str) -> list[Any]:
-    main = MAIN.get(run.kind, "accuracy")
+    main = main_score(run.kind)
     scored = {"chosen head": run.scores} | {
-        BASELINES.get(name, name): one.scores for name, one in run.baselines.items() if one.scores
+        baseline_name(name): one.scores for name, one in run.baselines.items() if one.scores
     }
     drawn: list[tuple[str, float, tuple[float, float] | None]] = []
     for name, one in scored.items():
         if (value := one[main].value) is not None:
             drawn.append((name, value, one[main].interval))
     rows = [[name, *(_with_interval(scores.get(key)) for key in run.scores)] for name, scores in scored.items()]
-    titles = ("", *(NAMES.get(name, name) for name in run.scores))
+    titles = ("", *(title_of(name) for name in run.scores))
     table = Grid("The chosen head and the baselines, on the same rows, with 95% intervals", titles, rows)
-    gone = [f"{BASELINES.get(name, name)}: {one.note}" for name, one in run.baselines.items() if one.note]
+    gone = [f"{baseline_name(name)}: {one.note}" for name, one in run.baselines.items() if one.note]
     notes = [Notes(gone)] if gone else []
     if len(drawn) < 2:
         return [table, *notes]
     said = ", ".join(f"{name} {value:.3f}" for name, value, _ in drawn)
-    svg = plots.compared(f"{prefix}compared", NAMES.get(main, main), drawn)
+    svg = plots.compared(f"{prefix}compared", title_of(main), drawn)
     return [Figure(svg, f"{main}: {said}", "The bands are 95% intervals."), table, *notes]
 
 
@@ -169,8 +169,8 @@ def _compared(report: EvaluationReport) -> list[Any]:
         rows.append(
             [
                 one["first"],
-                BASELINES.get(one["second"], one["second"]),
-                NAMES.get(one["metric"], one["metric"]),
+                baseline_name(one["second"]),
+                title_of(one["metric"]),
                 f"{one['difference']:+.4f}",
                 f"{interval[0]:+.3f} to {interval[1]:+.3f}" if interval else "-",
                 "-" if one["p"] is None else f"{one['p']:.3f}" if one["p"] >= 0.001 else "< 0.001",

@@ -1,4 +1,4 @@
-"""The verb of `embedcache index`: build a cache's index file, or bring one up to date."""
+"""The job of `embedcache index`: build a cache's index file, or bring one up to date."""
 
 from __future__ import annotations
 
@@ -73,17 +73,26 @@ def index_cache(
     """Write the index of a cache's vectors; rows that were added to the cache since are added to an index that fits.
 
     Args:
+        cache: a cache file that ``extract`` made.
         output: the index file; None means beside the cache, reviews.h5 -> reviews.index.
-        pooling, layer: which vectors; None means cls of the last layer, or the only ones stored.
-        kind, recall, device, progress, planned: see ``SearchIndex.build``.
-        center: None means False, or as the index has it that is there.
+        pooling: which vectors; None means cls, or the only ones stored.
+        layer: which vectors; None means the last layer, or the only one stored.
+        kind: "auto", or a kind of index that docs/search.md lists.
+        recall: the recall@10 to reach, above 0 to 1, as measured on 1,000 of the rows; 1 means exact.
+        center: take the mean of all rows off first; None means as the index that is there has it, else False.
+        device: "auto" (a GPU if FAISS finds one), "cpu" or "cuda[:N]".
+        progress: called with (thousandths done, 1000, rows done).
+        planned: called with the ``Plan`` before anything is built.
+
+    Returns:
+        What was done: built, extended by the new rows, or kept.
 
     Raises:
         EmbedcacheError: the cache cannot be opened or is not complete; the kind does not fit the memory; ``output`` is
             another file or cannot be written.
     """
     start = time.perf_counter()
-    choose(1, 1, kind=kind, recall=recall)  # what is wrong with these is said first
+    choose(1, 1, kind=kind, recall=recall)  # reports what is wrong with these first
     with open_cache(cache) as opened, ExitStack() as ends:
         path = Path(default_path(opened.path) if output is None else output)
         refuse_stream(path, "an index", "file")

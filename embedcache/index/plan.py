@@ -36,6 +36,8 @@ def choose(
     """The kind of index for N rows of D numbers.
 
     Args:
+        rows: N, from 1.
+        dim: D, from 1.
         memory: bytes that are free; an index may take MEMORY_SHARE of them.
         device: "cpu" or "cuda".
         recall: the recall@10 asked, above 0 to 1.

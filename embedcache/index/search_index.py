@@ -133,14 +133,19 @@ class SearchIndex:
         """Index a cache's vectors.
 
         Args:
-            kind: auto, or one of ``kinds.KINDS``; see ``choose``.
-            recall: the recall@10 to be reached, as measured on 1,000 of the rows.
-            device: auto (a GPU if FAISS finds one), cpu or cuda.
-            progress: called with (done, all, rows done). planned: called with the ``Plan`` before anything is built.
+            cache: an open cache, or the path of one.
+            pooling: which vectors.
+            layer: which vectors; -1 is the last layer.
+            kind: "auto", or a kind of index that docs/search.md lists; see ``plan.choose``.
+            recall: the recall@10 to reach, above 0 to 1, as measured on 1,000 of the rows; 1 means exact.
             center: take the mean of all rows off before they are brought to unit length, and off queries.
+            device: "auto" (a GPU if FAISS finds one), "cpu" or "cuda[:N]".
+            progress: called with (thousandths done, 1000, rows done).
+            planned: called with the ``Plan`` before anything is built.
 
         Raises:
-            EmbedcacheError: it cannot be opened, has no such vectors, is not complete or has no rows; no FAISS.
+            EmbedcacheError: the cache cannot be opened, has no such vectors, is incomplete or has no rows; FAISS is
+                missing.
         """
         if not isinstance(cache, Cache):
             with open_cache(cache) as opened:
@@ -192,7 +197,7 @@ class SearchIndex:
 
         Raises:
             EmbedcacheError: vectors of another width or with NaN; texts, but the index came from bare vectors, or the
-                encoder cannot be had or is no longer the one that made the vectors; ``among`` of another length.
+                encoder is missing or has changed since it made the vectors; ``among`` of another length.
         """
         Q = unit_length(self._query_vectors(queries), self._rows.mean)
         if among is not None:
@@ -245,7 +250,9 @@ class SearchIndex:
         """Read what ``save`` wrote.
 
         Args:
+            path: the index file.
             cache: where the vectors are; None opens the one that the index was made from.
+            device: "auto", "cpu" or "cuda[:N]".
 
         Raises:
             EmbedcacheError: a file is missing, is no such index or damaged, or the cache is another or has changed.
@@ -264,7 +271,7 @@ class SearchIndex:
             return cls(about, rows, restored(about, rows, sections, device), own_vectors=own)
         except (SpoiltError, KeyError, TypeError, ValueError) as error:
             again = "build it again" if cache is None else make_again(cache, path)
-            raise EmbedcacheError(f"{path} is no index of this version, or damaged ({error}): {again}") from None
+            raise EmbedcacheError(f"{path} is not an index of this version, or is damaged ({error}): {again}") from None
 
     def _query_vectors(self, queries: Any) -> np.ndarray:
         if isinstance(queries, str):

@@ -17,20 +17,20 @@ from embedcache.common.label_names import visible
 from embedcache.common.reading import percent
 from embedcache.encoder.poolings import POOLINGS
 from embedcache.runs.folder import Run, require_keys
-from embedcache.runs.metrics import main_score
-from embedcache.runs.wording import BASELINES as BASELINE_NAMES
-from embedcache.runs.wording import SCORES as NAMES
-from embedcache.runs.wording import in_words, worth_saying
+from embedcache.runs.intervals import JACKKNIFE
+from embedcache.runs.scores import SCORES as KNOWN
+from embedcache.runs.scores import headlines, main_score
+from embedcache.runs.scores import title as title_of
+from embedcache.runs.wording import baseline_name, in_words, worth_saying
 
-SCORES = {"test_accuracy": "accuracy", "test_macro_f1": "macro F1", "test_r2": "R²"}
+# Of an exported model's card: those that have an interval.
+SCORES = {f"test_{name}": title_of(name) for name in JACKKNIFE}
 LABELS_SHOWN = 20
 NEEDED = (
     "label", "encoder", "best", "split", "settings", "embedcache", "created", "recipe", "engine", "train_seconds",
     "baselines", "cache", "pooling", "layer", "dtype",
 )  # fmt: skip
 SHARED, TAGS = {"library_name": "embedcache", "pipeline_tag": "text-classification"}, ["embedcache", "frozen-encoder"]
-METRICS = {"accuracy": "accuracy", "macro_f1": "f1", "r2": "r_squared", "rmse": "rmse"}  # as the Hub calls them
-BASELINES = {name: long for name, (_, long) in BASELINE_NAMES.items()}
 PURPOSE = {
     "classification": "choose one of {n:,} classes for a text",
     "multilabel": "say which of {n:,} labels belong to a text",
@@ -139,14 +139,14 @@ def make_card(run: Run) -> str:
 def _front_matter(run: Run, encoder: str) -> str:
 
     info, main = run.info, main_score(run.best.kind)
-    best, second = info["best"], "rmse" if main == "r2" else "macro_f1"
+    best = info["best"]
     document: dict[str, Any] = {**SHARED, "tags": [*TAGS, run.best.kind]}
     if not Path(str(info["encoder"]["source"])).is_absolute():
         document["base_model"] = encoder
     sides = [side for side in ("test", "val") if best.get(f"{side}_{main}") is not None]
     if sides:
         dataset = Path(str(info["cache"]["path"])).stem
-        keys = [name for name in (main, second) if best.get(f"{sides[0]}_{name}") is not None]
+        keys = [name for name in headlines(run.best.kind) if best.get(f"{sides[0]}_{name}") is not None]
         result = {
             "task": {"type": "text-classification", "name": shorten(str(info["label"]))},
             "dataset": {
@@ -155,7 +155,7 @@ def _front_matter(run: Run, encoder: str) -> str:
                 "split": {"test": "test", "val": "validation"}[sides[0]],
             },
             "metrics": [
-                {"type": METRICS[name], "value": round(best[f"{sides[0]}_{name}"], 6), "name": NAMES[name]}
+                {"type": KNOWN[name].hub, "value": round(best[f"{sides[0]}_{name}"], 6), "name": title_of(name)}
                 for name in keys
             ],
         }
@@ -196,7 +196,7 @@ def _training(info: dict[str, Any]) -> str:
     said += f" (recipe {info['recipe']}, batches of {settings['batch_size']}, up to {settings['epochs']} epochs"
     said += ", features standardised). " if settings.get("standardize") else "). "
     by = best.get("chosen_by", "loss")
-    score = f"validation {NAMES.get(by, by)}"
+    score = f"validation {title_of(by)}"
     best_score = (
         f"{'lowest' if by == 'loss' else 'highest'} {score}"
         if not info["split"].get("folds")
@@ -211,14 +211,13 @@ def _training(info: dict[str, Any]) -> str:
 
 def _evaluation(info: dict[str, Any], kind: str) -> str:
     main = main_score(kind)
-    second = "rmse" if main == "r2" else "macro_f1"
     best, evaluation = info["best"], info.get("evaluation") or {}
-    scored = {"this head": best} | {BASELINES.get(name, name): one for name, one in info["baselines"].items()}
-    keys = [f"{side}_{name}" for side in ("val", "test") for name in (main, second)]
+    scored = {"this head": best} | {baseline_name(name, long=True): one for name, one in info["baselines"].items()}
+    keys = [f"{side}_{name}" for side in ("val", "test") for name in headlines(kind)]
     keys = [key for key in keys if any(one.get(key) is not None for one in scored.values())]
     if not keys:
         return "There were neither validation nor test rows: nothing is known of how good it is."
-    titles = ["", *(f"{key.split('_')[0]} {NAMES[key.split('_', 1)[1]]}" for key in keys)]
+    titles = ["", *(f"{key.split('_')[0]} {title_of(key.split('_', 1)[1])}" for key in keys)]
     lines = [
         [name, *("-" if one.get(key) is None else f"{one[key]:.4f}" for key in keys)] for name, one in scored.items()
     ]
@@ -228,7 +227,7 @@ def _evaluation(info: dict[str, Any], kind: str) -> str:
         rows = (evaluation.get("test") or {}).get("rows")
         groups = f" of {best['test_groups']:,} groups" if best.get("test_groups") else ""
         of = f" ({rows:,} rows{groups})" if rows else ""
-        said = f"\n\nThe 95% interval of the test {NAMES[main]}{of} is {interval[0]:.3f} to {interval[1]:.3f}"
+        said = f"\n\nThe 95% interval of the test {title_of(main)}{of} is {interval[0]:.3f} to {interval[1]:.3f}"
         f1 = best.get("test_macro_f1_interval")
         said += f", of the macro F1 {f1[0]:.3f} to {f1[1]:.3f}." if f1 else "."
     for one in worth_saying(best, info.get("comparisons", [])):
@@ -305,7 +304,7 @@ def _overview(run: Run) -> str:
     for name, one in run.columns.items():
         main, best = main_score(one.best.kind), one.info["best"]
         sides = [side for side in ("test", "val") if best.get(f"{side}_{main}") is not None]
-        found = f"{sides[0]} {NAMES[main]} {best[f'{sides[0]}_{main}']:.4f}" if sides else "-"
+        found = f"{sides[0]} {title_of(main)} {best[f'{sides[0]}_{main}']:.4f}" if sides else "-"
         lines.append([code_span(name), one.best.kind, found, code_span(f"{one.path.name}/README.md", 1000)])
     source = code_span(encoder_name(str(run.info["encoder"]["source"])))
     return (

@@ -12,6 +12,7 @@ from embedcache.heads.kinds import kind_of
 from embedcache.report import plots
 from embedcache.report.blocks import Figure, Grid, Matrix, Paragraph, Row, Section, count
 from embedcache.runs.column import ColumnReport
+from embedcache.runs.scores import scores_of
 
 TABLED = 20  # classes up to which the confusion matrix is a table; above, a picture
 NAMED = 6  # classes whose names stand above the columns; above, their numbers
@@ -163,7 +164,7 @@ def _calibration(report: ColumnReport, side: str, rows: dict[str, str], prefix: 
 
 def _values(report: ColumnReport, info: dict[str, Any], rows: dict[str, str], prefix: str) -> list[Any]:
     sides = [side for side in ("val", "test") if report.evaluation[side]]
-    keys = {"r2": "R²", "rmse": "RMSE", "mae": "mean absolute error", "spearman": "Spearman"}
+    keys = {one.name: one.title for one in scores_of(report.kind)}
     body = []
     for side in sides:
         evaluation = report.evaluation[side] or {}

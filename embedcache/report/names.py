@@ -6,9 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from embedcache.heads.spec import SWEPT
-from embedcache.runs.wording import BASELINES as BASELINE_NAMES
-
-BASELINES = {name: short for name, (short, _) in BASELINE_NAMES.items()}
 
 
 def swept(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[str]]:

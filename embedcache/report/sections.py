@@ -30,11 +30,11 @@ from embedcache.report.blocks import (
 from embedcache.report.contents import ColumnContents, ReportContents
 from embedcache.report.evaluation_sections import evaluation_sections
 from embedcache.report.mistakes import mistake_item
-from embedcache.report.names import BASELINES, same_in_all, setting, swept
+from embedcache.report.names import same_in_all, setting, swept
 from embedcache.report.reading import read_facts
-from embedcache.runs.metrics import main_score
-from embedcache.runs.wording import CONSTANT, worth_saying
-from embedcache.runs.wording import SCORES as NAMES
+from embedcache.runs.scores import headlines, main_score
+from embedcache.runs.scores import title as title_of
+from embedcache.runs.wording import CONSTANT, baseline_name, worth_saying
 from embedcache.runs.wording import in_words as comparison
 
 TOP = 20  # heads of the leaderboard
@@ -44,20 +44,12 @@ COUNTED = 40  # classes whose rows are counted
 DRAWN = 8  # heads from which on their scores are drawn
 FAR = 10  # times the middle half of the scores: what is further below them is not drawn
 EPOCHS = 30  # rows of the table behind the learning curves
-SCORES = {
-    "val_loss": "val loss",
-    "val_accuracy": "val accuracy",
-    "val_r2": "val R²",
-    "val_macro_f1": "val macro F1",
-    "val_rmse": "val RMSE",
-    "val_ece": "val ECE",
-}
 
 
 def name_of(key: str) -> str:
     """test_macro_f1 -> test macro F1."""
     side, _, rest = key.partition("_")
-    return f"{side} {NAMES.get(rest, rest)}"
+    return f"{side} {title_of(rest)}"
 
 
 def make_parts(contents: ReportContents) -> list[Chapter]:
@@ -113,7 +105,7 @@ class _Column:
             name = name_of(f"{self.side}_macro_f1")
             cards.append((name[0].upper() + name[1:], number(best[f"{self.side}_macro_f1"], ".3f"), between))
         for name, scores in self.report.baselines.items():
-            what = BASELINES.get(name, name)
+            what = baseline_name(name)
             cards.append(
                 (what[0].upper() + what[1:], number(scores.get(key), ".3f"), f"the same {self.rows[self.side]}")
             )
@@ -146,7 +138,8 @@ class _Column:
             return "There is no TF-IDF baseline to compare with"
         than = "better than" if ours > theirs else "worse than" if ours < theirs else "just as good as"
         by = f"{abs(ours - theirs):.3f} " if ours != theirs else ""
-        said = f"By {NAMES[self.main]}, the chosen head is {by}{than} {BASELINES[str(second)]} on the very same rows"
+        name = baseline_name(str(second))
+        said = f"By {title_of(self.main)}, the chosen head is {by}{than} {name} on the very same rows"
         if interval and interval[0] <= theirs <= interval[1]:
             said += ". That is within the 95% interval: these rows cannot tell the two apart"
         return said
@@ -203,10 +196,10 @@ class _Column:
         return [Grid(f"Rows of each {title}{which}", (title, *targets, "share of train"), rows)]
 
     def baselines(self) -> list[Any]:
-        second = "rmse" if self.main == "r2" else "macro_f1"
-        keys = [f"{side}_{name}" for side in ("val", "test") for name in (self.main, second)]
+
+        keys = [f"{side}_{name}" for side in ("val", "test") for name in headlines(self.report.kind)]
         scored = {f"{self.report.best['name']}, chosen": self.report.best}
-        scored |= {BASELINES.get(name, name): scores for name, scores in self.report.baselines.items()}
+        scored |= {baseline_name(name): scores for name, scores in self.report.baselines.items()}
         keys = [key for key in keys if any(one.get(key) is not None for one in scored.values())]
         if not keys:
             return []
@@ -237,8 +230,8 @@ class _Column:
         p = "-" if one["p"] is None else "< 0.001" if one["p"] < 0.001 else f"{one['p']:.3f}"
         noise = "within noise" if one["within_noise"] else ""
         return [
-            BASELINES.get(one["with"], one["with"]),
-            NAMES[one["metric"]],
+            baseline_name(one["with"]),
+            title_of(one["metric"]),
             f"{one['difference']:+.3f}",
             between,
             p,
@@ -252,28 +245,31 @@ class _Column:
         if len(values) >= DRAWN:
             blocks.append(self._distribution(values))
         rows = board[:TOP]
-        keys, scores = swept(board)[0], [key for key in SCORES if any(row.get(key) is not None for row in rows)]
+        keys, scores = swept(board)[0], [key for key in self.shown() if any(row.get(key) is not None for row in rows)]
         body = []
         for row in rows:
             epoch = f"{row['best_epoch']:.3g}" if row["status"] == "ok" else row["status"]
             settings = (setting(key, row) for key in keys)
             body.append([row["rank"], row["name"], *settings, epoch, *(number(row.get(key)) for key in scores)])
-        titles = ("rank", "head", *(SWEPT[key].label for key in keys), "epoch", *(SCORES[key] for key in scores))
+        titles = ("rank", "head", *(SWEPT[key].label for key in keys), "epoch", *map(name_of, scores))
         which = f"The first {TOP} of {len(board):,} heads" if len(board) > TOP else "Every head"
-        by = NAMES.get(self.report.best.get("chosen_by", "loss"), "loss")
+        by = title_of(self.report.best.get("chosen_by") or "loss")
         blocks.append(Grid(f"{which}, by validation {by}", titles, body, words=(1,)))
         shared = same_in_all(board)
         if shared:
             blocks.append(Paragraph(f"The same in all of these: {shared}."))
         return [*blocks, *self._spread(), *self._fold_scores()]
 
+    def shown(self) -> list[str]:
+        """The scores of the leaderboard's table."""
+        names = dict.fromkeys(["loss", *headlines(self.report.kind)])
+        return [*(f"val_{name}" for name in names), "val_ece"]
+
     def _distribution(self, values: np.ndarray) -> Figure:
         key = f"val_{self.main}"
         marks = {"chosen": self.report.best[key]}
         marks |= {
-            BASELINES.get(name, name): one.get(key)
-            for name, one in self.report.baselines.items()
-            if name not in CONSTANT
+            baseline_name(name): one.get(key) for name, one in self.report.baselines.items() if name not in CONSTANT
         }
         marks = {name: float(value) for name, value in marks.items() if value is not None}
         low, middle, high = np.quantile(values, [0, 0.5, 1])
@@ -308,8 +304,8 @@ class _Column:
             if len(self.report.spread) > SPREADS
             else ""
         )
-        caption = f"What the seed alone changes: validation {NAMES[spreads[0]['score']]}{which}"
-        name = f"validation {NAMES[spreads[0]['score']]}"
+        caption = f"What the seed alone changes: validation {title_of(spreads[0]['score'])}{which}"
+        name = f"validation {title_of(spreads[0]['score'])}"
         svg = plots.spread(f"{self.prefix}spread", name, [(one["min"], one["mean"], one["max"]) for one in spreads])
         said = "; ".join(f"setting {i}: {one['min']:.3f} to {one['max']:.3f}" for i, one in enumerate(spreads, 1))
         figure = Figure(svg, f"Spread over the seeds. {said}", "From the worst seed to the best; the dot is the mean.")
@@ -326,7 +322,7 @@ class _Column:
             kept, history = head["best_epoch"], head["history"]
             scores = [history[key][kept - 1] if kept else None for key in ("val_loss", f"val_{self.main}")]
             rows.append([fold + 1, *(count(sides[side]) for side in ("train", "val")), kept, *map(number, scores)])
-        titles = ("fold", "training rows", "validation rows", "epoch", "val loss", f"val {NAMES[self.main]}")
+        titles = ("fold", "training rows", "validation rows", "epoch", "val loss", f"val {title_of(self.main)}")
         return [Grid(f"The settings of {self.report.best['name']}, fold by fold", titles, rows, (), folded=True)]
 
     def curves(self) -> list[Any]:
@@ -341,7 +337,7 @@ class _Column:
         scored = np.isfinite(curves[key][0]).any()
         if scored:
             line = {"validation": curves[key][0]}
-            pictures.append(self._curve(NAMES[self.main], line, curves[key][1:], "validation"))
+            pictures.append(self._curve(title_of(self.main), line, curves[key][1:], "validation"))
         columns = {"train loss": "train_loss", "val loss": "val_loss", name_of(key): key}
         columns = {name: one for name, one in columns.items() if np.isfinite(curves[one][0]).any()}
         epochs = np.flatnonzero(np.isfinite(curves["train_loss"][0]))

@@ -3,6 +3,7 @@
 Files, in the order in which to read them:
 
     job            The door: what train-head does
+    asked          What was asked of train-head, checked before anything is trained
     recipes        Settings that a person need not name: the default recipe, and the article's
     automatic      What the default recipe leaves to the data: heads, epochs, when to stop, what to validate on
     sweep          The heads of a sweep: every combination of the settings, or a random draw of them
@@ -14,12 +15,14 @@ Files, in the order in which to read them:
     trainer        The training of a run: all heads of all its label columns in one bank
     resume         Heads that need no second training: those of an interrupted run or of a finished one
     leaderboard    Ranking of a trained bank: one entry per combination of settings
+    scores         What each score is called, for which kinds of task it is, how it is computed
     metrics        How a head does on some rows: scores, a report per class, the confusion matrix, calibration
     calibration    Whether probabilities can be taken at their word: calibration error, Brier score
     intervals      95% intervals of scores, and of differences between two models on the same rows
+    baseline_features  What baselines learn from: rows, and numbers made of their texts or vectors
     baselines      What a head must beat on the same rows: the commonest class, TF-IDF, a linear model on the vectors
     comparisons    The chosen head beside each baseline, paired over the very same rows or groups; wording.py says it
-    wording        What scores and baselines are called, and what a comparison says: the one list, for screen, page
+    wording        What a comparison with a baseline says, for screen, page, card and notes
     notes          What a person should know before trusting the numbers of a run, one line each, each said once
     mistakes       Single rows and labels that say more than a score: a head's worst mistakes
     predictions    predictions.parquet: every row's side, and what the chosen head says of rows it did not learn from

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,29 +18,22 @@ from typing import Any
 import numpy as np
 
 from embedcache.heads.arrays import json_number
+from embedcache.heads.kinds import kind_of
 from embedcache.heads.targets import class_weights
-from embedcache.heads.task import standardize_stats
-from embedcache.runs.metrics import regression_scores, score_labels
-from embedcache.runs.split import SEED, Split
+from embedcache.runs.baseline_features import (
+    Features,
+    Rows,
+    TfidfFeatures,
+    VectorFeatures,
+    training_texts,
+    training_vectors,
+)
+from embedcache.runs.scores import headlines, measure_all
 
-# Bounds that keep each baseline to about a minute, even where nothing can be learnt; where one bites, its note says so.
-# MIN_ROWS are taken in any case. Folds share the bounds.
-MAX_ROWS = 50_000
-MIN_ROWS = 2_000
-MAX_CHARACTERS = 60_000_000
-MAX_CHARACTERS_TIMES_CLASSES = 200_000_000
-MAX_WEIGHTS = 20_000_000  # features x classes
-MAX_VALUES = 40_000_000  # of the vectors
-MAX_VALUES_TIMES_CLASSES = 200_000_000
 # The penalties tried: C of the logistic regression, alpha of the ridge regression; the first where nothing can choose.
 TFIDF = {"C": (1.0, 3.0, 10.0), "alpha": (0.3, 1.0, 3.0)}
 SCALED = {"C": (0.01, 0.001, 0.1, 1.0), "alpha": (100.0, 10.0, 1000.0, 10_000.0)}  # on standardised vectors
 RAW = {"C": (10.0, 1.0, 100.0, 1000.0), "alpha": (1.0, 0.1, 10.0, 100.0)}
-SCORES = {
-    "classification": ("accuracy", "macro_f1"),
-    "multilabel": ("accuracy", "macro_f1"),
-    "regression": ("r2", "rmse"),
-}
 CHUNK_ROWS = 8192
 LEAST = 1e-15  # probability, where a logarithm is taken
 
@@ -53,109 +47,113 @@ class Baseline:
 
 
 @dataclass(frozen=True)
-class Rows:
-    """What the baselines learn from and are scored on.
+class Kind(ABC):
+    """One baseline.
 
-    y: targets as Data has them. folds: the parts of split.train, each with its val side; none where split.val chooses.
-    balanced: classes are weighted; choose: "loss", "accuracy", "macro_f1" or "r2"; standardize: the vectors.
+    Attributes:
+        name: in run.json.
+        title: in a table; ``long``: in a sentence for those who meet it for the first time.
+        kinds: the kinds of task that have it.
+        called: what notes call it; ``instead``: what may help a head that it beats, "" for the encoder's poolings.
+        reads: "texts" or "vectors" where it learns from these, "" where it learns nothing.
     """
 
-    texts: Sequence[str]
-    x: np.ndarray
-    y: np.ndarray
-    split: Split
-    kind: str = "classification"
-    folds: Sequence[Split] = ()
-    balanced: bool = False
-    choose: str = "loss"
-    standardize: bool = True
+    name: str
+    title: str
+    long: str
+    kinds: tuple[str, ...]
+    called: str = ""
+    instead: str = ""
+    reads: str = ""
 
-    @property
-    def outputs(self) -> int:
-        return self.y.shape[1] if self.y.ndim == 2 else int(self.y.max()) + 1
+    @abstractmethod
+    def fit(self, rows: Rows, strength: float | None = None) -> Baseline:
+        """Learn from split.train and predict. strength: the penalty that was chosen before; None: one is chosen."""
 
-    @property
-    def val(self) -> np.ndarray:
-        """The rows that choose: with folds, of all of them, fold by fold."""
-        return np.concatenate([side.val for side in self.folds]) if self.folds else self.split.val
-
-    @property
-    def option(self) -> str:
-        return "alpha" if self.kind == "regression" else "C"
+    def option(self, kind: str) -> str | None:
+        """What its penalty is called among its scores; None where it has none."""
+        return None
 
 
-class Features:
-    """Numbers made of rows, learnt from the training rows."""
+@dataclass(frozen=True)
+class Constant(Kind):
+    """The same answer for every row, whatever its text: the commonest class, or the mean."""
 
-    about: dict[str, Any]
+    def fit(self, rows: Rows, strength: float | None = None) -> Baseline:
+        """The majority of lists holds every label that more than half of the rows have."""
 
-    def fit(self, rows: np.ndarray) -> Any:
-        """The training rows as a matrix. Raises ValueError where nothing is in them."""
-        raise NotImplementedError
+        def always(train: np.ndarray) -> Any:
+            y = rows.y[train]
+            if y.ndim == 1:
+                return np.bincount(y).argmax()
+            mean = y.mean(axis=0, dtype=np.float64)
+            return mean > 0.5 if kind_of(rows.kind).has_classes else mean
 
-    def transform(self, rows: np.ndarray) -> Any:
-        raise NotImplementedError
+        def repeated(train: np.ndarray, n: int) -> np.ndarray:
+            return np.repeat(np.asarray(always(train))[None], n, axis=0)
+
+        parts = rows.folds or [rows.split]
+        predicted = {"val": np.concatenate([repeated(part.train, len(part.val)) for part in parts])}
+        predicted["test"] = repeated(rows.split.train, len(rows.split.test))
+        return _scored(rows, predicted)
+
+
+@dataclass(frozen=True)
+class Linear(Kind):
+    """A linear model on features, at the penalty that does best on the validation rows or over the folds.
+
+    Attributes:
+        features: made of rows.
+        strengths: option -> the penalties that are tried, of rows; the first where nothing can choose.
+        sample: (rows, training rows, parts) to the training rows that its bounds allow.
+    """
+
+    features: Callable[[Rows], Features] = field(kw_only=True)
+    strengths: Callable[[Rows], Mapping[str, Sequence[float]]] = field(kw_only=True)
+    sample: Callable[[Rows, np.ndarray, int], np.ndarray] = field(kw_only=True)
+
+    def option(self, kind: str) -> str | None:
+        return "C" if kind_of(kind).has_classes else "alpha"
+
+    def fit(self, rows: Rows, strength: float | None = None) -> Baseline:
+        tried = self.strengths(rows)[rows.option] if strength is None else (strength,)
+        return _linear(rows, self.features, tried, self.sample)
 
 
 def run_baselines(rows: Rows) -> dict[str, Baseline]:
-    """Three baselines, trained on split.train: majority, tfidf_logreg, vectors_logreg; of numbers mean and ..._ridge.
+    """Those of BASELINES for the kind of task, trained on split.train.
 
-    The majority of lists holds every label that more than half of the rows have. Each has the scores val_accuracy,
-    val_macro_f1, test_accuracy and test_macro_f1 (of lists: rows with every label right), for a regression val_r2,
-    val_rmse and so on, None where that side is empty; with folds, val is out of fold. The last two also say how they
-    were made, or in a "note" why they were not.
+    Each has the scores val_accuracy, val_macro_f1, test_accuracy and test_macro_f1 (of lists: rows with every label
+    right), for a regression val_r2, val_rmse and so on, None where that side is empty; with folds, val is out of fold.
+    Those that learn also say how they were made, or in a "note" why they were not.
     """
-    model = "ridge" if rows.kind == "regression" else "logreg"
-    return {
-        "mean" if rows.kind == "regression" else "majority": _constant(rows),
-        f"tfidf_{model}": _linear(rows, TfidfFeatures, TFIDF, _training_texts),
-        f"vectors_{model}": _linear(rows, VectorFeatures, SCALED if rows.standardize else RAW, _training_vectors),
-    }
+    return {one.name: one.fit(rows) for one in baselines_for(rows.kind)}
 
 
 def predict_baselines(rows: Rows, strengths: Mapping[str, float]) -> dict[str, Baseline]:
     """The baselines of a run again, on other test rows. strengths: name -> the penalty that was chosen then.
 
-    Trained on split.train; split.val and the folds are not looked at. Those without a strength are left out.
+    Trained on split.train; split.val and the folds are not looked at. Those whose penalty is missing are left out.
     """
-    model = "ridge" if rows.kind == "regression" else "logreg"
-    makers: dict[str, tuple[Any, Any]] = {
-        f"tfidf_{model}": (TfidfFeatures, _training_texts),
-        f"vectors_{model}": (VectorFeatures, _training_vectors),
+    return {
+        one.name: one.fit(rows, strengths.get(one.name))
+        for one in baselines_for(rows.kind)
+        if one.name in strengths or one.option(rows.kind) is None
     }
-    found = {"mean" if rows.kind == "regression" else "majority": _constant(rows)}
-    for name, (features, sample) in makers.items():
-        if name in strengths:
-            found[name] = _linear(rows, features, {rows.option: (strengths[name],)}, sample)
-    return found
 
 
-def _constant(rows: Rows) -> Baseline:
-    def always(train: np.ndarray) -> Any:
-        y = rows.y[train]
-        if y.ndim == 1:
-            return np.bincount(y).argmax()
-        mean = y.mean(axis=0, dtype=np.float64)
-        return mean if rows.kind == "regression" else mean > 0.5
-
-    def repeated(train: np.ndarray, n: int) -> np.ndarray:
-        return np.repeat(np.asarray(always(train))[None], n, axis=0)
-
-    parts = rows.folds or [rows.split]
-    predicted = {"val": np.concatenate([repeated(part.train, len(part.val)) for part in parts])}
-    predicted["test"] = repeated(rows.split.train, len(rows.split.test))
-    return _scored(rows, predicted)
+def baselines_for(kind: str) -> list[Kind]:
+    """The baselines of a kind of task, in the order in which they are shown."""
+    return [one for one in BASELINES.values() if kind in one.kinds]
 
 
 def _linear(
     rows: Rows,
     make: Callable[[Rows], Features],
-    strengths: Mapping[str, Sequence[float]],
+    tried: Sequence[float],
     sample: Callable[[Rows, np.ndarray, int], np.ndarray],
 ) -> Baseline:
-    """A linear model on features, at the penalty that does best on the validation rows or over the folds."""
-    start = time.perf_counter()
-    tried, train = strengths[rows.option], rows.split.train
+    start, train = time.perf_counter(), rows.split.train
     parts = rows.folds or [rows.split]
     if not len(rows.val):
         tried = tried[:1]
@@ -202,8 +200,8 @@ def _worth(rows: Rows, outputs: np.ndarray) -> float:
     y, choose = rows.y[rows.val], rows.choose
     if rows.kind == "regression":
         return -float(((outputs - y) ** 2).mean())
-    if choose in ("accuracy", "macro_f1"):
-        return score_labels(_decided(rows.kind, outputs), y)[choose == "macro_f1"]
+    if choose != "loss":
+        return measure_all(rows.kind, y, _decided(rows.kind, outputs))[choose]
     names = [str(c) for c in range(rows.outputs)]
     weight = class_weights("balanced", rows.y[rows.split.train], names, rows.kind) if rows.balanced else None
     weight = np.ones(rows.outputs) if weight is None else weight
@@ -258,94 +256,40 @@ def _decided(kind: str, outputs: np.ndarray) -> np.ndarray:
     return outputs > 0.5 if kind == "multilabel" else outputs.argmax(axis=1)
 
 
-class TfidfFeatures(Features):
-    """Words and word pairs (characters, where words are not set apart)."""
-
-    def __init__(self, rows: Rows) -> None:
-        self.texts, self.outputs = rows.texts, rows.outputs
-        self.about = {}
-
-    def fit(self, rows: np.ndarray) -> Any:
-        documents = [self.texts[i] for i in rows]
-        few, most = 2 if len(rows) >= 1000 else 1, MAX_WEIGHTS // self.outputs
-        self._vectorizer = make_vectorizer(documents, min_df=few, max_features=most)
-        try:
-            matrix = self._vectorizer.fit_transform(documents)
-        except ValueError:  # an empty vocabulary
-            raise ValueError("the texts hold no words") from None
-        self.about = {"analyzer": self._vectorizer.analyzer, "features": matrix.shape[1]}
-        return matrix
-
-    def transform(self, rows: np.ndarray) -> Any:
-        return self._vectorizer.transform([self.texts[i] for i in rows])
-
-
-class VectorFeatures(Features):
-    """The cached vectors, standardised where the heads' are."""
-
-    def __init__(self, rows: Rows) -> None:
-        self.x, self.standardize = rows.x, rows.standardize
-        self.about = {"features": rows.x.shape[1]}
-
-    def fit(self, rows: np.ndarray) -> Any:
-        if self.standardize:
-            self._mean, self._inv_std = standardize_stats(self.x, rows)
-        return self.transform(rows)
-
-    def transform(self, rows: np.ndarray) -> Any:
-        x = np.asarray(self.x[rows], np.float32)
-        return (x - self._mean) * self._inv_std if self.standardize else x
-
-
-def make_vectorizer(texts: Sequence[str], alone: bool = False, **settings: Any) -> Any:
-    """A TfidfVectorizer for such texts: words and word pairs, or runs of up to 3 characters; ``alone``: no pairs.
-
-    settings: of TfidfVectorizer, such as min_df, max_features and dtype.
-    """
-    from sklearn.feature_extraction.text import TfidfVectorizer
-
-    analyzer = choose_analyzer(texts)
-    longest = 1 if alone else 2 if analyzer == "word" else 3
-    return TfidfVectorizer(analyzer=analyzer, ngram_range=(1, longest), sublinear_tf=True, **settings)
-
-
-def choose_analyzer(texts: Sequence[str]) -> str:
-    """TfidfVectorizer's analyzer: "word" where spaces set words apart, else "char" (Japanese, Chinese, Thai; emoji)."""
-    import re
-
-    sample = " ".join(texts[:1000])
-    words = sample.split()
-    short = bool(words) and sum(map(len, words)) / len(words) <= 12  # English has 5 characters, Finnish 8
-    return "word" if short and re.search(r"\w\w", sample) else "char"
-
-
-def _training_texts(rows: Rows, train: np.ndarray, parts: int) -> np.ndarray:
-    """The training rows, as many as the bounds, divided by parts, allow: then a random sample."""
-    left = min(MAX_CHARACTERS, MAX_CHARACTERS_TIMES_CLASSES // rows.outputs) // parts
-    order = np.random.default_rng(SEED).permutation(train)[: max(MAX_ROWS // parts, MIN_ROWS)]
-    for n, i in enumerate(order.tolist()):
-        left -= len(rows.texts[i])
-        if left < 0 and n >= MIN_ROWS:
-            return order[:n]
-    return order
-
-
-def _training_vectors(rows: Rows, train: np.ndarray, parts: int) -> np.ndarray:
-    """As _training_texts, of vectors."""
-    width = rows.x.shape[1]
-    most = min(MAX_ROWS, MAX_VALUES // width, MAX_VALUES_TIMES_CLASSES // (width * rows.outputs)) // parts
-    return np.random.default_rng(SEED).permutation(train)[: max(most, MIN_ROWS)]
-
-
 def _scored(rows: Rows, predicted: dict[str, np.ndarray]) -> Baseline:
-    names = SCORES[rows.kind]
+    names = headlines(rows.kind)
     scores: dict[str, Any] = {f"{side}_{name}": None for side in ("val", "test") for name in names}
     predicted = {side: some for side, some in predicted.items() if len(some)}
     for side, some in predicted.items():
-        y = rows.y[rows.val if side == "val" else rows.split.test]
-        if rows.kind == "regression":
-            found = regression_scores(y, some)
-            scores |= {f"{side}_{name}": json_number(found[name]) for name in names}
-        else:
-            scores[f"{side}_accuracy"], scores[f"{side}_macro_f1"] = score_labels(some, y)
+        found = measure_all(rows.kind, rows.y[rows.val if side == "val" else rows.split.test], some)
+        scores |= {f"{side}_{name}": json_number(found[name]) for name in names}
     return Baseline(scores, predicted)
+
+
+LABELS, NUMBERS = ("classification", "multilabel"), ("regression",)
+TEXTS: Any = {
+    "called": "TF-IDF baseline",
+    "reads": "texts",
+    "features": TfidfFeatures,
+    "strengths": lambda rows: TFIDF,
+    "sample": training_texts,
+}
+VECTORS: Any = {
+    "called": "baseline on the vectors",
+    "reads": "vectors",
+    "instead": "other rates (--lr) or more --epochs",
+    "features": VectorFeatures,
+    "strengths": lambda rows: SCALED if rows.standardize else RAW,
+    "sample": training_vectors,
+}
+BASELINES: dict[str, Kind] = {
+    one.name: one
+    for one in (
+        Constant("majority", "majority class", "majority class", LABELS),
+        Constant("mean", "mean", "mean of the training values", NUMBERS),
+        Linear("tfidf_logreg", "TF-IDF + logreg", "TF-IDF + logistic regression", LABELS, **TEXTS),
+        Linear("tfidf_ridge", "TF-IDF + ridge", "TF-IDF + ridge regression", NUMBERS, **TEXTS),
+        Linear("vectors_logreg", "vectors + logreg", "logistic regression on the same vectors", LABELS, **VECTORS),
+        Linear("vectors_ridge", "vectors + ridge", "ridge regression on the same vectors", NUMBERS, **VECTORS),
+    )
+}

@@ -17,7 +17,8 @@ from embedcache.heads.head import TrainedHead
 from embedcache.heads.kinds import Tasks, kind_of, task_of
 from embedcache.heads.spec import HeadSpec
 from embedcache.heads.task import Task
-from embedcache.runs.baselines import Baseline, Rows, run_baselines
+from embedcache.runs.baseline_features import Rows
+from embedcache.runs.baselines import Baseline, run_baselines
 from embedcache.runs.comparisons import compare, compared_by
 from embedcache.runs.data import check_vectors, load_data, make_task
 from embedcache.runs.leaderboard import Entry, make_leaderboard, predict_rows, seed_spread
@@ -30,7 +31,6 @@ from embedcache.runs.resume import task_digest
 from embedcache.runs.sides import Dealing, deal
 from embedcache.runs.split import SIDES, Split, make_folds, rows_digest
 
-CHOICES = ("loss", "accuracy", "macro_f1", "r2")
 TOP = 10  # rows of the leaderboard in a report; leaderboard.csv has all
 
 

@@ -24,9 +24,9 @@ from embedcache.errors import EmbedcacheError
 from embedcache.heads.head import TrainedHead
 from embedcache.heads.memory import MakeRoom, WeightRoom, read_weights
 from embedcache.heads.task import weight_shapes
-from embedcache.runs.metrics import main_score
 from embedcache.runs.predictions import FILE as PREDICTIONS
 from embedcache.runs.schema import Columns, check_info, damaged
+from embedcache.runs.scores import main_score
 from embedcache.runs.versions import RUN_VERSION, info_of_today
 
 T = TypeVar("T")

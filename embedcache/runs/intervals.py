@@ -11,14 +11,13 @@ often they hold.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 LEVEL = 0.95
-METRICS = ("accuracy", "macro_f1", "r2")
 DENSE = 2_000_000  # values at a time
 MOST_VALUES = 50_000_000  # units x classes: above it, units are put together at random
 BLOCKS = 1_000  # of them then
@@ -55,21 +54,21 @@ class Difference:
 def score_interval(
     metric: str, y: np.ndarray, predicted: np.ndarray, groups: np.ndarray | None = None
 ) -> tuple[float, float] | None:
-    """95% interval of "accuracy", "macro_f1" or "r2"; None for fewer than two rows or groups; of r2 also
-    for fewer than ten rows, or a constant y.
+    """95% interval of a score of JACKKNIFE; None for fewer than two rows or groups, of r2 also for fewer than ten
+    rows or a constant y.
 
     y, predicted: class codes int [n]; of several labels 0/1 [n, C] (accuracy: every label right); of numbers float [n]
     or [n, T]. groups: [n], equal for rows that belong together, or None. The same at every call.
     """
     if metric == "accuracy" and groups is None and len(y):
         return accuracy_interval(float(_right(y, predicted).mean()), len(y))
-    if metric == "r2" and len(y) < FEWEST:
+    if not JACKKNIFE[metric].is_share and len(y) < FEWEST:
         return None
     value, spread, count, free = _jackknife(metric, y, [predicted], groups)
     if spread is None or not math.isfinite(value + spread):
         return None
     quantile = _quantile(free)
-    if metric == "r2":
+    if not JACKKNIFE[metric].is_share:
         return value - quantile * spread, min(1.0, value + quantile * spread)
     most = len(y) if spread > SMALL else count  # rows that say nothing of their spread: no more than their groups
     independent = min(most, value * (1 - value) / max(spread, SMALL) ** 2) if 0 < value < 1 else most
@@ -94,13 +93,14 @@ def score_difference(
     grouped = None if groups is None else count
     if spread is None or not math.isfinite(value + spread):
         return Difference(metric, value, None, None, len(y), grouped)
-    if metric != "r2":  # as Bonett and Price: one more row on which either alone is right; no spread is ever 0
+    is_share = JACKKNIFE[metric].is_share
+    if is_share:  # as Bonett and Price: one more row on which either alone is right; no spread is ever 0
         spread = math.sqrt(spread**2 + 2 / len(y) ** 2)
     elif spread < SMALL:
         return Difference(metric, value, None, None, len(y), grouped)
     half = _quantile(free) * spread
     p = float(2 * t.sf(abs(value) / spread, free))
-    most = math.inf if metric == "r2" else 1.0  # no two shares differ by more
+    most = 1.0 if is_share else math.inf  # no two shares differ by more
     interval = max(-most, value - half), min(most, value + half)
     return Difference(metric, value, interval, p, len(y), grouped)
 
@@ -140,7 +140,7 @@ def _jackknife(
     if metric == "macro_f1" and len(weight) * classes > MOST_VALUES and len(weight) > BLOCKS and (weight == 1).all():
         unit = (np.random.default_rng(0).permutation(len(weight)) % BLOCKS)[unit]
         weight, free = np.ones(BLOCKS), min(free, BLOCKS - 1.0)
-    score = {"accuracy": _accuracies, "macro_f1": _macro_f1s, "r2": _r2s}[metric]
+    score = JACKKNIFE[metric].without
     values, without = zip(*(score(y, one, unit, weight, classes) for one in models), strict=True)
     value = values[0] - values[1] if len(models) == 2 else values[0]
     if count < 2 or not math.isfinite(value):
@@ -222,3 +222,23 @@ def _r2s(
     with np.errstate(divide="ignore", invalid="ignore"):
         every = (1 - errors / (squares - total**2 / n)).mean(axis=1)
     return float(every[-1]), every[:-1]
+
+
+class Jackknife(NamedTuple):
+    """How a score is computed without each unit in turn.
+
+    Attributes:
+        without: (y, predicted, unit of each row, weight of each unit, classes) to (the score, float64 [units]: without
+            one of each unit).
+        is_share: the score goes from 0 to 1; else it has no lower end, and its interval is Student's.
+    """
+
+    without: Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray, int], tuple[float, np.ndarray]]
+    is_share: bool = True
+
+
+JACKKNIFE = {
+    "accuracy": Jackknife(_accuracies),
+    "macro_f1": Jackknife(_macro_f1s),
+    "r2": Jackknife(_r2s, is_share=False),
+}

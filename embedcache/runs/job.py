@@ -24,18 +24,19 @@ from embedcache.common.reading import Reading
 from embedcache.common.times import Times
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.head import TrainedHead
-from embedcache.heads.kinds import Tasks, columns_of, kind_of, read_tasks, spelled, task_of
+from embedcache.heads.kinds import kind_of, read_tasks, spelled, task_of
 from embedcache.heads.spec import SWEPT
+from embedcache.runs.asked import check_choice, check_settings, label_names
 from embedcache.runs.automatic import Automatic, settle
-from embedcache.runs.column import CHOICES, Column, ColumnReport, Plan
-from embedcache.runs.data import Data, load_data, target_column
+from embedcache.runs.column import Column, ColumnReport, Plan
+from embedcache.runs.data import Data, load_data
 from embedcache.runs.folder import run_lock
 from embedcache.runs.leaderboard import Entry, evaluations, history_rows
 from embedcache.runs.predictions import Predictions
-from embedcache.runs.recipes import Recipe, make_recipe
+from embedcache.runs.recipes import make_recipe
 from embedcache.runs.resume import remove_unfinished, save_unfinished
+from embedcache.runs.scores import CHOICES
 from embedcache.runs.sides import Dealing, check_dealing, group_column
-from embedcache.runs.split import check_shares
 from embedcache.runs.sweep import Range
 from embedcache.runs.trainer import Bank, InterruptedTraining, Options, Trainer
 from embedcache.runs.write_folder import Contents, check_target, write_columns, write_run
@@ -107,28 +108,63 @@ def train_head(
     progress: Progress | None = None,
     tell: Tell | None = None,
 ) -> HeadReport:
-    """Train a head for every combination of the settings from hidden to seed, and write the folder ``run``.
+    """Train a head for every combination of the settings from ``hidden`` to ``seed``, and write the folder ``run``.
 
-    None takes the recipe's value. ``label``: label columns (None: "label", or the only one); each has its own split,
-    and all their heads are trained in one bank. ``task``: "auto" (multilabel where a column holds lists, else
-    classification) or one kind for all columns; or kinds by column, like {"stars": "regression"}, "auto" for those that
-    it does not name. Numbers are learnt as such, and those of a kept column at all, only where that is asked for.
-    ``random``: so many combinations are drawn, each with every seed; then a setting may be a Range, or "low:high".
-    ``val`` and ``test``: shares of the labelled rows; the lowest validation loss chooses each head's epoch and the best
-    head, and only that head sees the test rows, once. That loss is one and the same for all heads: weighted by class
-    only where every head is trained with class_weight "balanced". ``folds``: K folds of all rows but the test's in
-    place of ``val``: every combination is trained K times, the lowest mean loss wins, and one head with its settings is
-    trained on all K folds together. ``group``: a kept or label column; rows with one value stay on one side. ``split``:
-    the seed by which texts (or groups) are dealt to the sides, 42 for None; or ``split_column``: a kept or label column
-    with the values train, val and test; or ``same_split``: a run whose sides are taken over, by text, and its ``group``
-    with them. ``choose``: what chooses the epoch and the head on the validation rows, "loss" (the lowest), "accuracy",
-    "macro-f1" or for numbers "r2" (the highest). ``progress(done, total, rows)`` hears of head-epochs, and of training
-    rows summed over heads; ``tell`` of what is good to know before the training begins.
+    A setting may be one value or a list of values. What is None comes from the recipe.
 
-    ``run`` may be a run already: it is replaced, at the very end. ``resume``: heads that it holds, or that an
-    interrupted training left beside it, are kept where they are exactly what would be trained again. Ctrl-C saves what
-    is finished and raises InterruptedTraining. Raises EmbedcacheError for data, settings or folders that cannot be
-    used, and where another process writes ``run``; then ``run`` is as it was.
+    Args:
+        cache: a cache file that ``extract`` made.
+        run: the folder to write. One that holds a run is replaced, at the very end.
+        label: label columns; None means "label", or the only one. Each has its own split, and the heads of all are
+            trained in one bank.
+        task: "auto" (multilabel where a column holds lists, else classification) or one kind for all columns; or a
+            kind by column, like {"stars": "regression"}, where columns that are not named are "auto". Numbers are
+            learned as numbers, and a kept column is learned at all, only where it is asked for.
+        recipe: "default", which follows the number of rows, or "article".
+        hidden: hidden units; 0 is a linear probe.
+        lr: learning rates, above 0.
+        dropout: shares of the hidden units, 0 to below 1.
+        weight_decay: of AdamW, from 0.
+        label_smoothing: shares of a label that are spread over all of them, 0 to below 1.
+        schedule: of the learning rate: "constant", "linear" or "cosine".
+        warmup: shares of the steps in which the rate rises from 0.
+        class_weight: "none" or "balanced", for the training loss.
+        seed: seeds from 0; heads that differ in nothing else show what chance alone does.
+        random: draw so many combinations, each with every seed; then a setting may be a Range, or "low:high".
+        batch_size: rows in a step.
+        epochs: passes over the training rows.
+        val: share of the labeled rows to validate on, 0 to below 1. The lowest validation loss chooses each head's
+            epoch and the best head. All heads are compared by one loss: weighted by class only where every head is
+            trained with class_weight "balanced".
+        test: share of the labeled rows to score the chosen head on, once.
+        folds: K folds of all rows but the test rows, in place of ``val``. Every combination is trained K times, the
+            lowest mean loss wins, and one head with its settings is trained on all K folds together.
+        group: a kept or label column; rows with the same value stay on one side.
+        split: the seed by which texts (or groups) are dealt to the sides; None means 42.
+        split_column: in place of ``split``, a kept or label column with the values train, val and test.
+        same_split: in place of ``split``, a run whose sides are taken over, by text, and its ``group`` with them.
+        choose: what chooses the epoch and the head on the validation rows: "loss" (the lowest), or the highest
+            "accuracy", "macro-f1" or, for numbers, "r2".
+        standardize: give every dimension mean 0 and variance 1 over the training rows.
+        early_stop: stop a head after so many epochs without a better one; 0 means never.
+        pooling: which vectors; None means cls, or the only ones stored.
+        layer: which vectors; -1 is the last layer.
+        engine: "auto", "native" or "torch".
+        device: "auto", "cpu" or "cuda[:N]".
+        compute: "auto", "float32", "bfloat16" or "tf32".
+        threads: None means every core that this process may use.
+        resume: keep the heads that ``run``, or an interrupted training beside it, holds where they are exactly what
+            would be trained again.
+        progress: called with (head-epochs done, head-epochs in all, training rows summed over heads).
+        tell: called with each line that is good to know before the training begins.
+
+    Returns:
+        What was trained, and how the best head of each column does.
+
+    Raises:
+        EmbedcacheError: data, settings or folders that cannot be used, or another process writes ``run``; then ``run``
+            is as it was.
+        InterruptedTraining: Ctrl-C; the finished heads are saved.
     """
     sweep = {name: value for name, value in locals().items() if name in SWEPT or name == "random"}
     start, times = time.perf_counter(), Times()
@@ -136,7 +172,7 @@ def train_head(
     settings = make_recipe(recipe, **sweep, **common, val=0.0 if folds else val, test=test)
     settings.specs()  # an unusable value is said before anything is read
     tasks = read_tasks(task)
-    _check_settings(settings, tasks, folds, val, early_stop)
+    check_settings(settings, tasks, folds, val, early_stop)
     dealing = Dealing(split, split_column, None if same_split is None else str(same_split))
     check_dealing(dealing, val, test)
     chosen = choose.replace("-", "_")
@@ -152,7 +188,7 @@ def train_head(
     with run_lock(run), open_cache(cache) as opened:  # two trainings of one run: the second is told at once
         columns: list[Column] = []
         with times.of("reading"):
-            names = _labels(opened, label, run, tasks)
+            names = label_names(opened, label, run, tasks)
             group = group_column(opened, dealing, group, names)
             settled = Automatic(settings, folds, early_stop or 0)
             if recipe == "default":
@@ -171,7 +207,7 @@ def train_head(
             options = Options(settled.early_stop, engine, device, compute, threads)
             for name in names:
                 columns.append(Column(opened, name, plan, columns[0] if columns else None))
-            _check_choice(columns, choose, chosen)
+            check_choice(columns, choose, chosen)
         trainer = Trainer(columns, plan, options, Path(run), tell or no_tell)
         return Job(opened, trainer, Path(run), times).execute(resume, progress, start)
 
@@ -180,59 +216,6 @@ def _units(cache: Cache, data: Data) -> int:
     """Different texts, or groups, of the labelled rows."""
     keys = (cache.hashes if data.keys is None else data.keys)[data.labelled]
     return len(np.unique(first_rows(keys)))
-
-
-def _check_settings(
-    settings: Recipe, tasks: Tasks, folds: int | None, val: float | None, early_stop: int | None
-) -> None:
-    """Options that would do nothing are refused."""
-    check_shares(settings.val, settings.test)
-    if folds and val is not None:
-        raise EmbedcacheError("--val and --folds: give one of them; folds take the place of the validation rows")
-    if early_stop and not settings.val and not folds:
-        raise EmbedcacheError("--early-stop needs validation rows: raise --val")
-    numbers = columns_of(tasks, "regression")
-    for name in (name for name, setting in SWEPT.items() if setting.classes):
-        given = getattr(settings, name)
-        off = not isinstance(given, Range) and set(given) <= set(SWEPT[name].silent)
-        if (numbers or tasks == "regression") and not off:
-            apart = f", or train {' and '.join(numbers)} in a run of its own" if numbers else ""
-            option = name.replace("_", "-")
-            raise EmbedcacheError(f"--{option} is for classes: leave it out with --task {spelled(tasks)}{apart}")
-
-
-def _check_choice(columns: Sequence[Column], choose: str, chosen: str) -> None:
-    """What chooses must be a score of one column; the loss chooses for others."""
-    if all(column.choose != chosen for column in columns):
-        kind = kind_of(columns[0].kind)
-        *first, last = (name.replace("_", "-") for name in kind.choices)
-        use = f"{', '.join(first)} or {last}"
-        raise EmbedcacheError(f"--choose {choose}: column {columns[0].label!r} holds {kind.outputs}; use {use}")
-
-
-def _labels(cache: Cache, label: str | Sequence[str] | None, run: str | Path, tasks: Tasks) -> list[str]:
-    """The label columns that were named, else the usual one. A name may itself have a comma."""
-    if label is None:
-        kept = tasks == "regression" or bool(columns_of(tasks, "regression"))
-        names = [target_column(cache, None, "regression" if kept else "auto")]
-        return _check_named(names, tasks)
-    whole = label if isinstance(label, str) else ",".join(label)
-    names = [whole] if whole in (*cache.label_names, *cache.column_names) else whole.split(",")
-    if len(set(names)) < len(names):
-        raise EmbedcacheError(f"--label {whole}: a column is named twice")
-    check_target(run, names)
-    return _check_named(list(names), tasks)
-
-
-def _check_named(names: list[str], tasks: Tasks) -> list[str]:
-    """The columns, where every one that --task names is among them."""
-    for column, word in () if isinstance(tasks, str) else tasks.items():
-        if column not in names:
-            raise EmbedcacheError(
-                f"--task {column}={word}: {column!r} is not among the columns to be trained, "
-                f"{', '.join(names)}: add it, --label {','.join([*names, column])}"
-            )
-    return names
 
 
 @dataclass

@@ -15,7 +15,8 @@ from embedcache.heads.spec import SETTINGS, HeadSpec
 from embedcache.heads.task import Task, View
 from embedcache.heads.train import HISTORY
 from embedcache.runs.calibration import fit_temperature
-from embedcache.runs.metrics import Evaluation, evaluate, main_score
+from embedcache.runs.metrics import Evaluation, evaluate
+from embedcache.runs.scores import main_score, scores_of
 
 CHUNK_ROWS = 4096
 OUTPUTS = 2**26  # logits held at a time: 256 MB
@@ -80,9 +81,9 @@ class Entry:
         kind = kind_of(self.kind)
         row |= {f"val_{name}": json_number(self.scores[f"val_{name}"]) for name in ("loss", *kind.shown)}
         found = self.evaluation
-        if not kind.has_classes:
-            row |= {f"val_{name}": found and json_number(found.scores[name]) for name in ("rmse", "mae", "spearman")}
-        else:
+        others = [one.name for one in scores_of(self.kind) if one.board]
+        row |= {f"val_{name}": found and json_number(found.scores[name]) for name in others}
+        if kind.has_classes:
             row["val_ece"] = found and found.calibration and found.calibration.ece
             row["val_brier"] = found and found.calibration and found.calibration.brier
             row["val_temperature"] = found and found.temperature

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 
 from embedcache.heads.arrays import json_number
+from embedcache.heads.kinds import kind_of
 from embedcache.runs.calibration import Calibration, measure_calibration
 from embedcache.runs.intervals import score_interval
+from embedcache.runs.scores import measure_all
 
 MAX_MATRIX = 100  # classes up to which there is a confusion matrix
 CONFUSIONS = 20  # pairs of classes that are mixed up most
@@ -40,9 +42,8 @@ class Confusion:
 class Evaluation:
     """What a head does on some rows.
 
-    ``scores``: classification and multilabel have loss (nats, unweighted), accuracy (multilabel: rows with every label
-    right), macro_f1 and, multilabel, micro_f1; regression has r2, rmse, mae (in the label's unit) and spearman.
-    ``intervals``: 95% of accuracy and macro_f1, or of r2, where they were asked for: intervals.score_interval.
+    ``scores``: those of scores.SCORES that the kind has (of multilabel, accuracy counts rows with every label right).
+    ``intervals``: 95% of those that the kind measures, where they were asked for: intervals.score_interval.
     ``confusion_matrix``: int64 [C, C] of a classification of up to 100 classes; row: the class it is, column: the
     class predicted. ``confusions``: the most frequent first. ``scaled``: the calibration at ``temperature``.
     """
@@ -62,7 +63,7 @@ class Evaluation:
         """JSON types. ``bins``: with those of the calibration, for a reliability diagram."""
         document: dict[str, Any] = {"kind": self.kind, "rows": self.rows}
         document |= {name: json_number(value) for name, value in self.scores.items()}
-        for name in MEASURED[self.kind]:
+        for name in kind_of(self.kind).measured:
             interval = self.intervals.get(name)
             document[f"{name}_interval"] = None if interval is None else list(interval)
         if self.calibration is None:
@@ -75,15 +76,6 @@ class Evaluation:
         document["temperature"] = self.temperature
         document["calibration_scaled"] = None if self.scaled is None else self.scaled.to_dict(bins)
         return document
-
-
-# The scores that have an interval, and by which two models are compared.
-MEASURED = {"classification": ("accuracy", "macro_f1"), "multilabel": ("accuracy", "macro_f1"), "regression": ("r2",)}
-
-
-def main_score(kind: str) -> str:
-    """The score that people ask for first."""
-    return "r2" if kind == "regression" else "accuracy"
 
 
 def evaluate(
@@ -104,18 +96,18 @@ def evaluate(
     ``groups``: int [n], of rows that belong together, for the intervals; None where rows stand for themselves.
     """
     predicted = decide(outputs, kind)
-    names = MEASURED[kind] if interval else ()
+    names = kind_of(kind).measured if interval else ()
     intervals = {name: score_interval(name, y, predicted, groups) for name in names}
-    if kind == "regression":
-        return Evaluation(kind, len(y), regression_scores(y, outputs), intervals)
+    scores = measure_all(kind, y, predicted)
+    if not kind_of(kind).has_classes:
+        return Evaluation(kind, len(y), scores, intervals)
     calibration = measure_calibration(y, outputs, kind)
-    per_class, f1 = _class_scores(predicted, y, classes)
-    accuracy = float((predicted == y).reshape(len(y), -1).all(axis=1).mean())
+    per_class = _class_scores(predicted, y, classes)
     matrix, confusions = (None, []) if kind == "multilabel" else _confusion(predicted, y, classes)
     return Evaluation(
         kind=kind,
         rows=len(y),
-        scores={"loss": calibration.loss, "accuracy": accuracy, **f1},
+        scores={"loss": calibration.loss, **scores},
         intervals=intervals,
         per_class=per_class,
         confusion_matrix=matrix,
@@ -138,58 +130,20 @@ def score_labels(predicted: np.ndarray, y: np.ndarray) -> tuple[float, float]:
 
     Macro F1 is the mean over the classes that occur in either.
     """
-    from sklearn.metrics import f1_score
-
-    accuracy = float((predicted == y).reshape(len(y), -1).all(axis=1).mean())
-    both = np.concatenate([predicted, y]).astype(np.int64)
-    occur = np.unique(both) if y.ndim == 1 else np.flatnonzero(both.any(axis=0))
-    truth, guess = both[len(y) :], both[: len(y)]
-    f1 = f1_score(truth, guess, labels=occur, average="macro", zero_division=0) if len(occur) else 0.0
-    return accuracy, float(f1)
+    found = measure_all("classification", y, predicted)
+    return found["accuracy"], found["macro_f1"]
 
 
-def regression_scores(y: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
-    """r2, rmse, mae and spearman of predictions [n] or [n, T]; NaN where a score makes no sense (one row or value)."""
-    import warnings
-
-    from scipy.stats import spearmanr
-    from sklearn.metrics import mean_absolute_error, r2_score
-
-    y, predicted = (np.asarray(one, np.float64).reshape(len(y), -1) for one in (y, predicted))
-    r2 = spearman = float("nan")
-    if len(y) > 1:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # constant values have no ranks
-            r2 = r2_score(y, predicted)
-            spearman = np.mean([spearmanr(a, b)[0] for a, b in zip(y.T, predicted.T, strict=True)])
-    rmse = np.sqrt(((y - predicted) ** 2).mean(axis=0)).mean()
-    scores = {"r2": r2, "rmse": rmse, "mae": mean_absolute_error(y, predicted), "spearman": spearman}
-    return {name: float(value) for name, value in scores.items()}
-
-
-def _class_scores(
-    predicted: np.ndarray, y: np.ndarray, classes: Sequence[str]
-) -> tuple[list[ClassScores], dict[str, float]]:
-    """Of codes [n] or indicators [n, C]: each class's scores; macro F1, the mean over the classes that occur in either.
-
-    Indicators have a micro F1 too; that of codes is their accuracy.
-    """
+def _class_scores(predicted: np.ndarray, y: np.ndarray, classes: Sequence[str]) -> list[ClassScores]:
+    """Of codes [n] or indicators [n, C]: each class's scores."""
     from sklearn.metrics import precision_recall_fscore_support
 
     y, labels = y.astype(np.int64), np.arange(len(classes))
     scores = precision_recall_fscore_support(y, predicted.astype(np.int64), labels=labels, zero_division=0)
-    per_class = [
+    return [
         ClassScores(str(label), float(p), float(r), float(f), int(s))
         for label, p, r, f, s in zip(classes, *scores, strict=True)
     ]
-    indicators = y.ndim == 2
-    guessed = predicted.sum(axis=0) if indicators else np.bincount(predicted, minlength=len(classes))
-    occur = (scores[3] > 0) | (guessed > 0)
-    f1 = {"macro_f1": float(scores[2][occur].mean()) if occur.any() else 0.0}
-    if indicators:
-        right, all_of_them = (predicted & (y > 0)).sum(), predicted.sum() + y.sum()
-        f1["micro_f1"] = float(2 * right / all_of_them) if all_of_them else 0.0
-    return per_class, f1
 
 
 def _confusion(

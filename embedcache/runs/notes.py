@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from embedcache.heads.kinds import columns_of, kind_of
+from embedcache.runs.baselines import BASELINES
 from embedcache.runs.leaderboard import Entry
 from embedcache.runs.metrics import decide
 from embedcache.runs.mistakes import Judged
+from embedcache.runs.scores import title
 from embedcache.runs.split import named, split_notes
-from embedcache.runs.wording import SCORES, in_words, temperature_note, worth_saying
+from embedcache.runs.wording import in_words, temperature_note, worth_saying
 
 if TYPE_CHECKING:
     from embedcache.runs.column import Column, ColumnReport, Plan
@@ -124,16 +126,15 @@ def _baselines(column: Column, report: ColumnReport) -> Iterator[str]:
             said = f"the chosen head is {in_words(one, long=True)}"
             for other in report.comparisons:
                 if other["with"] == one["with"] and other["metric"] != one["metric"] and other["difference"] > 0:
-                    said += f"; by {SCORES[other['metric']]} it is better by {other['difference']:.3f}"
+                    said += f"; by {title(other['metric'])} it is better by {other['difference']:.3f}"
             yield f"{said}; try {_instead(column, one['with'])}"
     for name, scores in report.baselines.items():
         if "note" in scores:
-            which = "TF-IDF baseline" if name.startswith("tfidf") else "baseline on the vectors"
-            yield f"{which}: {scores['note']}"
+            yield f"{BASELINES[name].called}: {scores['note']}"
 
 
 def _instead(column: Column, baseline: str) -> str:
     """What may help a head that a baseline beats."""
-    if baseline.startswith("vectors"):
-        return "other rates (--lr) or more --epochs"
+    if instead := BASELINES[baseline].instead:
+        return instead
     return "another model" if column.data.pooling == "mean" else "--pooling mean or another model"

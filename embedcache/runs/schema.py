@@ -18,7 +18,8 @@ from embedcache.encoder.poolings import POOLINGS
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.kinds import Kind, kind_of
 from embedcache.heads.schema import Head, KindName, Score, Spec, check_head
-from embedcache.runs.schema_split import Comparison, Metric, Split
+from embedcache.runs.schema_split import Comparison, Metric, ScoreName, Split
+from embedcache.runs.scores import SCORES
 
 Width = Annotated[int, Meta(ge=1, le=2**24)]
 Plain = str | int | float | bool | None
@@ -84,14 +85,14 @@ class Best(msgspec.Struct):
     epochs_run: Count
     temperature: Positive | None = None
     test_groups: Count | None = None
-    chosen_by: Literal["loss", "accuracy", "macro_f1", "r2"] | None = None
+    chosen_by: ScoreName | None = None
     compared_by: Metric | None = None
 
 
 class Spread(msgspec.Struct):
     settings: dict[str, Plain | list[float]]
     heads: list[str]
-    score: Literal["accuracy", "macro_f1", "r2", "rmse", "loss"]
+    score: ScoreName
     mean: Number
     std: Number
     min: Number
@@ -258,7 +259,7 @@ def _scores(scores: Mapping[str, Any], where: str, *sides: str) -> None:
 
 def _check_evaluation(one: dict[str, Any], classes: list[str], where: str) -> None:
     found = conform(one, Evaluation, where)
-    for name in ("loss", "accuracy", "macro_f1", "micro_f1", "r2", "rmse", "mae", "spearman"):
+    for name in SCORES:
         conform(one.get(name), SCORE, f"{where}.{name}")
     for name in (name for name in one if name.endswith("_interval")):
         conform(one[name], INTERVAL, f"{where}.{name}")

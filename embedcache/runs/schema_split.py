@@ -8,8 +8,11 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from embedcache.common.checked import Count, Digest, Interval, Number, Share
+from embedcache.runs.intervals import JACKKNIFE
+from embedcache.runs.scores import SCORES
 
-Metric = Literal["accuracy", "macro_f1", "r2"]
+Metric = Annotated[str, Meta(pattern=f"^({'|'.join(JACKKNIFE)})$")]  # has an interval
+ScoreName = Annotated[str, Meta(pattern=f"^({'|'.join(SCORES)})$")]
 
 
 class Fold(msgspec.Struct):

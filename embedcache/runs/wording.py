@@ -1,31 +1,26 @@
-"""What scores and baselines are called, and what a comparison says: the one list, for screen, page, card and notes."""
+"""What a comparison with a baseline says, for screen, page, card and notes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-# What they are called: in a table, and in a sentence for those who meet them for the first time.
-BASELINES = {
-    "majority": ("majority class", "majority class"),
-    "mean": ("mean", "mean of the training values"),
-    "tfidf_logreg": ("TF-IDF + logreg", "TF-IDF + logistic regression"),
-    "tfidf_ridge": ("TF-IDF + ridge", "TF-IDF + ridge regression"),
-    "vectors_logreg": ("vectors + logreg", "logistic regression on the same vectors"),
-    "vectors_ridge": ("vectors + ridge", "ridge regression on the same vectors"),
-}
-CONSTANT = ("majority", "mean")  # those that learn nothing
+from embedcache.runs.baselines import BASELINES
+from embedcache.runs.scores import title
+
+CONSTANT = tuple(one.name for one in BASELINES.values() if not one.reads)  # those that learn nothing
 WORSE = 0.005  # of a calibration error; less is not worth a word
-SCORES = {"accuracy": "accuracy", "macro_f1": "macro F1", "r2": "R²", "rmse": "RMSE", "loss": "loss"}
+
+
+def baseline_name(name: str, long: bool = False) -> str:
+    """What a baseline is called in a table, or ``long`` in a sentence; an unknown name is its own."""
+    one = BASELINES.get(name)
+    return name if one is None else one.long if long else one.title
 
 
 def in_words(one: Mapping[str, Any], long: bool = False) -> str:
     """better than TF-IDF + logreg by 0.020 accuracy (95% interval -0.010 to 0.050: within noise)."""
-    name, what, difference = (
-        BASELINES.get(one["with"], (one["with"],) * 2)[long],
-        SCORES[one["metric"]],
-        one["difference"],
-    )
+    name, what, difference = baseline_name(one["with"], long), title(one["metric"]), one["difference"]
     if difference == 0:
         return f"just as good as {name} by {what}"
     than = "better" if difference > 0 else "worse"

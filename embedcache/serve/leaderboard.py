@@ -7,7 +7,7 @@ from typing import Any
 from embedcache.heads.settings import Setting
 from embedcache.heads.spec import SWEPT
 from embedcache.runs.folder import Run
-from embedcache.runs.metrics import main_score
+from embedcache.runs.scores import main_score
 from embedcache.runs.tables import read_history, read_leaderboard
 
 MOST_HEADS = 200  # that are listed

@@ -26,12 +26,16 @@ OTHERS = {
 def open_source(
     path: Table, *, encoding: str = "utf-8", separator: str | None = None, sheet: str | None = None
 ) -> Source:
-    """Look at the path alone: is it there, and what do its last extensions say that it is.
+    """A file to read, by its path alone: that it exists, and what its last suffixes say that it is.
 
     Args:
+        path: a file, or what came through a stream.
         encoding: of text; a byte order mark goes before UTF-8.
         separator: of .csv and .tsv, a character or "tab"; None means as the file shows.
         sheet: of a workbook, None means the first; or the table of a database, None means the only one.
+
+    Raises:
+        EmbedcacheError: there is no such file, its kind is unknown, or an option cannot be used.
     """
     copy = path.file if isinstance(path, Stored) else None
     path = Path(path.name if isinstance(path, Stored) else path)

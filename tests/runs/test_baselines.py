@@ -10,8 +10,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 from sklearn.preprocessing import StandardScaler
 
-from embedcache.runs import baselines
-from embedcache.runs.baselines import Rows, choose_analyzer
+from embedcache.runs import baseline_features, baselines
+from embedcache.runs.baseline_features import Rows, choose_analyzer
 from embedcache.runs.split import Split
 
 
@@ -125,8 +125,8 @@ def test_numbers() -> None:
 
 
 def test_a_bound_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(baselines, "MAX_CHARACTERS", 1000)
-    monkeypatch.setattr(baselines, "MIN_ROWS", 10)
+    monkeypatch.setattr(baseline_features, "MAX_CHARACTERS", 1000)
+    monkeypatch.setattr(baseline_features, "MIN_ROWS", 10)
     texts, y = make_texts(300, ("dull", "superb"), ["film", "plot", "actor"], " ")
     result = run_baselines(texts, y, split_at(300, 200, 250))["tfidf_logreg"]
     assert result["train_rows"] < 60 and "of the 200 training rows" in result["note"]
@@ -239,8 +239,8 @@ def test_vectors_of_lists_and_of_numbers() -> None:
 
 
 def test_the_vectors_bound_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(baselines, "MAX_VALUES", 2000)
-    monkeypatch.setattr(baselines, "MIN_ROWS", 10)
+    monkeypatch.setattr(baseline_features, "MAX_VALUES", 2000)
+    monkeypatch.setattr(baseline_features, "MIN_ROWS", 10)
     texts, x, y = rows_of(400)
     found = baselines.run_baselines(Rows(texts, x, y, split_at(400, 300, 350)))["vectors_logreg"].scores
     assert found["train_rows"] == 100 and "100 of the 300 training rows" in found["note"]

@@ -18,7 +18,8 @@ from sklearn.metrics import (
 )
 
 from embedcache.runs.intervals import accuracy_interval, score_interval
-from embedcache.runs.metrics import evaluate, regression_scores, score_labels
+from embedcache.runs.metrics import evaluate, score_labels
+from embedcache.runs.scores import measure_all
 
 
 def outputs_of(n: int, classes: int, signal: float = 2.0) -> tuple[np.ndarray, np.ndarray]:
@@ -142,9 +143,9 @@ def test_regression(shape: tuple[int, ...]) -> None:
 
 @pytest.mark.filterwarnings("error")
 def test_regression_without_sense() -> None:
-    constant = regression_scores(np.ones(20), np.arange(20.0))
+    constant = measure_all("regression", np.ones(20), np.arange(20.0))
     assert np.isnan(constant["spearman"]) and score_interval("r2", np.ones(20), np.arange(20.0)) is None
-    assert np.isnan(regression_scores(np.ones(1), np.ones(1))["r2"])
+    assert np.isnan(measure_all("regression", np.ones(1), np.ones(1))["r2"])
     assert score_interval("r2", np.arange(5.0), np.ones(5)) is None
     assert evaluate(np.ones(20), np.arange(20.0), [], "regression").to_dict()["spearman"] is None
 

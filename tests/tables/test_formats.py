@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from embedcache.cli import main
-from embedcache.tables.formats import ALL, FORMATS
+from embedcache.tables.formats import FORMATS
 from embedcache.tables.formats.values import listed
 from embedcache.tables.packing import PACKINGS
 from embedcache.tables.read import open_source, read_whole
@@ -23,7 +23,7 @@ def table_of_formats() -> str:
     """The table of docs/tables.md: a line for the formats that are described in the same words."""
     lines = ["| name ends in | what it is | columns are | compressed | written |", "|---|---|---|---|---|"]
     for (what, named_by, is_text, is_written), same in groupby(
-        ALL, key=lambda one: (one.what, one.named_by, one.is_text, one.writer is not None)
+        dict.fromkeys(FORMATS.values()), key=lambda one: (one.what, one.named_by, one.is_text, one.writer is not None)
     ):
         suffixes = ", ".join(f"`{suffix}`" for one in same for suffix in one.suffixes)
         around = ", ".join(f"`{suffix}`" for suffix in PACKINGS) if is_text else "inside"
@@ -38,7 +38,7 @@ def test_the_page_has_every_format() -> None:
 @pytest.mark.parametrize(("command", "written"), [("extract", False), ("predict", True)])
 def test_the_help_names_every_format(command: str, written: bool) -> None:
     shown = re.sub(r"\s+", " ", invoke(command, "--help").stdout)
-    for one in ALL:
+    for one in FORMATS.values():
         named = re.search(rf"{re.escape(one.suffixes[0])}\b", shown) is not None
         assert named or (written and one.writer is None), one
     assert "{" not in shown and all(suffix in shown for suffix in PACKINGS)

@@ -8,18 +8,15 @@ import click
 
 from embedcache.commands.show.run import class_table, confusion_table
 from embedcache.common.screen import cell, label_text, make_score_table, make_table, number, plural, print_tables
-from embedcache.report.names import BASELINES
+from embedcache.heads.kinds import kind_of
+from embedcache.runs.scores import title
+from embedcache.runs.wording import baseline_name
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from embedcache.evaluation import EvaluationReport, RunScores
 
-METRICS = {"classification": ("accuracy", "macro_f1"), "multilabel": ("accuracy", "macro_f1"), "regression": ("r2",)}
-NAMES = {
-    "accuracy": "accuracy", "macro_f1": "macro F1", "micro_f1": "micro F1", "loss": "log loss",
-    "r2": "R²", "rmse": "RMSE", "mae": "mean abs. error", "spearman": "Spearman",
-}  # fmt: skip
 KEPT = (1.0, 0.9, 0.75, 0.5)  # shares of rows of which the accuracy is shown
 LISTED = 10  # mistakes
 
@@ -35,7 +32,7 @@ def evaluation(report: EvaluationReport) -> None:
     for run in report.runs:
         for name, one in run.baselines.items():
             if one.note:
-                click.echo(f"Note: {cell(run.run, 60)}, {BASELINES.get(name, name)}: {cell(one.note)}")
+                click.echo(f"Note: {cell(run.run, 60)}, {baseline_name(name)}: {cell(one.note)}")
     for note in report.notes:
         click.echo(f"Note: {cell(note)}")
     if report.output:
@@ -46,13 +43,13 @@ def evaluation(report: EvaluationReport) -> None:
 
 def _scores(report: EvaluationReport) -> Table:
     """A line for each run, and under it its baselines."""
-    metrics = METRICS[report.runs[0].kind]
-    titles = [title for name in metrics for title in (NAMES[name], "95% interval")]
+    metrics = kind_of(report.runs[0].kind).measured
+    titles = [heading for name in metrics for heading in (title(name), "95% interval")]
     others = [name for name in report.runs[0].scores if name not in metrics]
-    table = make_score_table("", *titles, *(NAMES[name] for name in others), left=[""])
+    table = make_score_table("", *titles, *(title(name) for name in others), left=[""])
     for run in report.runs:
         lines = {run.run: run.scores} | {
-            f"  {BASELINES.get(name, name)}": one.scores for name, one in run.baselines.items() if one.scores
+            f"  {baseline_name(name)}": one.scores for name, one in run.baselines.items() if one.scores
         }
         for name, scores in lines.items():
             cells = []
@@ -73,10 +70,10 @@ def _comparisons(report: EvaluationReport) -> Table:
     for one in report.comparisons:
         interval = one["interval"]
         between = f"{interval[0]:+.3f} to {interval[1]:+.3f}" if interval else "-"
-        name = f"{one['first']} less {BASELINES.get(one['second'], one['second'])}"
+        name = f"{one['first']} less {baseline_name(one['second'])}"
         word = "within noise" if one["within_noise"] else ""
         p = "-" if one["p"] is None else f"{one['p']:.3f}" if one["p"] >= 0.001 else "<0.001"
-        table.add_row(cell(name, 70), NAMES[one["metric"]], f"{one['difference']:+.4f}", between, p, word)
+        table.add_row(cell(name, 70), title(one["metric"]), f"{one['difference']:+.4f}", between, p, word)
     return table
 
 

@@ -20,9 +20,10 @@ from embedcache.common.screen import (
     print_tables,
 )
 from embedcache.heads.spec import SWEPT
-from embedcache.report.names import BASELINES, in_words, same_in_all, setting, swept
+from embedcache.report.names import in_words, same_in_all, setting, swept
+from embedcache.runs.scores import SCORES, headlines
+from embedcache.runs.wording import baseline_name, worth_saying
 from embedcache.runs.wording import in_words as comparison
-from embedcache.runs.wording import worth_saying
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,13 +36,6 @@ if TYPE_CHECKING:
     from embedcache.runs.column import ColumnReport
     from embedcache.runs.job import HeadReport
 
-SCORES = {
-    "val_loss": "val\nloss",
-    "val_accuracy": "val\nacc",
-    "val_r2": "val\nr2",
-    "val_rmse": "val\nrmse",
-    "val_macro_f1": "val\nF1",
-}
 MANY_CLASSES = 20  # above it the report shows the best and the worst five only
 MATRIX_CLASSES = 10  # of the largest confusion matrix that is shown
 SPREADS = 5
@@ -124,7 +118,7 @@ def _column(report: ColumnReport, titled: bool) -> None:
 
 def _against_baselines(report: ColumnReport) -> Table:
     """The chosen head, scored on the test rows once, above what it must beat; the second interval where it fits."""
-    main, beside = ("r2", "rmse") if report.kind == "regression" else ("accuracy", "macro_f1")
+    main, beside, *_ = headlines(report.kind)
     keys = [f"val_{main}", f"test_{main}", f"test_{main}_interval", f"test_{beside}", f"test_{beside}_interval"]
     table = _scores(report, keys)
     return table if fits(table) else _scores(report, keys[:-1])
@@ -132,7 +126,7 @@ def _against_baselines(report: ColumnReport) -> Table:
 
 def _scores(report: ColumnReport, keys: Sequence[str]) -> Table:
     scored = {report.best["name"] + ", chosen": report.best}
-    scored |= {BASELINES.get(name, name): scores for name, scores in report.baselines.items()}
+    scored |= {baseline_name(name): scores for name, scores in report.baselines.items()}
     keys = [key for key in keys if any(scores.get(key) is not None for scores in scored.values())]
     titles = ["95%\ninterval" if "interval" in key else key.replace("_", "\n", 1).replace("_f1", " F1") for key in keys]
     table = make_score_table("", *titles, left=[""])
@@ -156,12 +150,13 @@ def _score(scores: dict[str, Any], key: str) -> str:
 def _first_ten(report: ColumnReport) -> list[Table | str]:
     """The top of the leaderboard: the settings in which its heads differ, and the scores."""
     rows = report.leaderboard
-    scores = [key for key in SCORES if any(row.get(key) is not None for row in rows)]
+    columns = {f"val_{name}": f"val\n{SCORES[name].short}" for name in dict.fromkeys(["loss", *headlines(report.kind)])}
+    scores = [key for key in columns if any(row.get(key) is not None for row in rows)]
     before = [(str(row["rank"]), row["name"]) for row in rows]
     epochs = ["-" if row["status"] != "ok" else f"{row['best_epoch']:.3g}" for row in rows]
     after = [(epoch, *(number(row[key]) for key in scores)) for epoch, row in zip(epochs, rows, strict=True)]
     table = _with_settings(
-        ("rank", "head"), before, rows, swept(rows)[0], ("epoch", *(SCORES[key] for key in scores)), after
+        ("rank", "head"), before, rows, swept(rows)[0], ("epoch", *(columns[key] for key in scores)), after
     )
     shared = same_in_all(rows)
     return [table, f"The same in all of these: {shared}."] if shared else [table]

@@ -31,24 +31,27 @@ from embedcache.tables.formats.plain_text import PlainText
 from embedcache.tables.formats.sqlite import Sqlite
 from embedcache.tables.packing import PACKINGS
 
-ALL: tuple[Format, ...] = (
-    Csv(),
-    Tsv(),
-    JsonLines(),
-    JsonArray(),
-    Parquet(),
-    ArrowIpc(),
-    Feather(),
-    Excel(),
-    Sqlite(),
-    PlainText(),
-)
-FORMATS: dict[str, Format] = {suffix: format for format in ALL for suffix in format.suffixes}
+FORMATS: dict[str, Format] = {
+    suffix: format
+    for format in (
+        Csv(),
+        Tsv(),
+        JsonLines(),
+        JsonArray(),
+        Parquet(),
+        ArrowIpc(),
+        Feather(),
+        Excel(),
+        Sqlite(),
+        PlainText(),
+    )
+    for suffix in format.suffixes
+}
 
 
 def in_words(*, written: bool = False) -> str:
     """The formats that are read, or those that are ``written``, by the first suffix of each, for a sentence of help."""
-    found = [format for format in ALL if not written or format.writer is not None]
+    found = [format for format in dict.fromkeys(FORMATS.values()) if not written or format.writer is not None]
     texts = [format.suffixes[0] for format in found if format.is_text]
     *others, last = [format.suffixes[0] for format in found if not format.is_text]
     return f"{', '.join(texts)} (also {', '.join(PACKINGS)}), {', '.join(others)} or {last}"

@@ -166,7 +166,9 @@ def detect_separator(sample: str, whole: bool, usual: str) -> str:
     ``usual`` is kept where no other splits more of the records so, and where fewer than half of them are.
 
     Args:
-        sample: the beginning of a file, ``whole`` where that is all of it.
+        sample: the beginning of a file.
+        whole: the sample is all of the file.
+        usual: the separator that the file's name says.
     """
     agreeing = {mark: _agreeing(sample, whole, mark) for mark in (usual, *SEPARATORS)}
     best = max(agreeing, key=lambda mark: agreeing[mark])  # the usual one comes first

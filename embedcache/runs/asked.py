@@ -1,0 +1,70 @@
+"""What was asked of train-head, checked against each other and the cache before anything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from embedcache.cache import Cache
+from embedcache.errors import EmbedcacheError
+from embedcache.heads.kinds import Tasks, columns_of, kind_of, spelled
+from embedcache.heads.spec import SWEPT
+from embedcache.runs.column import Column
+from embedcache.runs.data import target_column
+from embedcache.runs.recipes import Recipe
+from embedcache.runs.split import check_shares
+from embedcache.runs.sweep import Range
+from embedcache.runs.write_folder import check_target
+
+
+def check_settings(
+    settings: Recipe, tasks: Tasks, folds: int | None, val: float | None, early_stop: int | None
+) -> None:
+    """Options that would do nothing are refused."""
+    check_shares(settings.val, settings.test)
+    if folds and val is not None:
+        raise EmbedcacheError("--val and --folds: give one of them; folds take the place of the validation rows")
+    if early_stop and not settings.val and not folds:
+        raise EmbedcacheError("--early-stop needs validation rows: raise --val")
+    numbers = columns_of(tasks, "regression")
+    for name in (name for name, setting in SWEPT.items() if setting.classes):
+        given = getattr(settings, name)
+        off = not isinstance(given, Range) and set(given) <= set(SWEPT[name].silent)
+        if (numbers or tasks == "regression") and not off:
+            apart = f", or train {' and '.join(numbers)} in a run of its own" if numbers else ""
+            option = name.replace("_", "-")
+            raise EmbedcacheError(f"--{option} is for classes: leave it out with --task {spelled(tasks)}{apart}")
+
+
+def check_choice(columns: Sequence[Column], choose: str, chosen: str) -> None:
+    """What chooses must be a score of one column; the loss chooses for others."""
+    if all(column.choose != chosen for column in columns):
+        kind = kind_of(columns[0].kind)
+        *first, last = (name.replace("_", "-") for name in kind.choices)
+        use = f"{', '.join(first)} or {last}"
+        raise EmbedcacheError(f"--choose {choose}: column {columns[0].label!r} holds {kind.outputs}; use {use}")
+
+
+def label_names(cache: Cache, label: str | Sequence[str] | None, run: str | Path, tasks: Tasks) -> list[str]:
+    """The label columns that were named, else the usual one. A name may itself have a comma."""
+    if label is None:
+        kept = tasks == "regression" or bool(columns_of(tasks, "regression"))
+        names = [target_column(cache, None, "regression" if kept else "auto")]
+        return _check_named(names, tasks)
+    whole = label if isinstance(label, str) else ",".join(label)
+    names = [whole] if whole in (*cache.label_names, *cache.column_names) else whole.split(",")
+    if len(set(names)) < len(names):
+        raise EmbedcacheError(f"--label {whole}: a column is named twice")
+    check_target(run, names)
+    return _check_named(list(names), tasks)
+
+
+def _check_named(names: list[str], tasks: Tasks) -> list[str]:
+    """The columns, where every one that --task names is among them."""
+    for column, word in () if isinstance(tasks, str) else tasks.items():
+        if column not in names:
+            raise EmbedcacheError(
+                f"--task {column}={word}: {column!r} is not among the columns to be trained, "
+                f"{', '.join(names)}: add it, --label {','.join([*names, column])}"
+            )
+    return names
