@@ -40,6 +40,13 @@ class Worker:
         return f"window {window.start}"
 
 
+def wait_until(condition, seconds=20):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.001)
+
+
 def run(workers, n=23, finish=None, tell=None):
     finished, told = [], []
 
@@ -80,7 +87,8 @@ def test_the_next_windows_are_prepared_while_one_is_computed():
     seen = []
 
     def look(window):
-        time.sleep(0.02)
+        # Until it has as many in hand as it may, or all that there are.
+        wait_until(lambda: len(worker.prepared) - len(worker.computed) >= IN_HAND or len(worker.prepared) == 19)
         seen.append(len(worker.prepared) - len(worker.computed))
 
     worker = Worker(trouble=look)
