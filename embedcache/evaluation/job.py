@@ -63,7 +63,7 @@ def evaluate(
         text: the table's column of texts.
         group: a column; rows with one value are one observation for the intervals.
         where: of a cache, only rows that meet these conditions, as in search.
-        unseen: leave out the rows whose text a run has learnt from, or whose group where it was split by groups.
+        unseen: leave out the rows whose text a run has learned from, or whose group where it was split by groups.
         encoding: of a text file.
         separator: between the cells of a .csv or .tsv; None means as the file shows.
         sheet: of a workbook, or the table of a database; None means the first, or the only one.
@@ -144,7 +144,7 @@ def _column(run: Run, path: str, label: str) -> Run:
 
 
 def _unseen(gold: Gold, seen: dict[str, Learnt]) -> tuple[Gold, dict[str, Learnt], int]:
-    """The rows that no run has learnt from, and how many were left out."""
+    """The rows that no run has learned from, and how many were left out."""
     learnt = np.zeros(len(gold.labels), bool)
     for path, one in seen.items():
         if one.any is None:
@@ -152,7 +152,7 @@ def _unseen(gold: Gold, seen: dict[str, Learnt]) -> tuple[Gold, dict[str, Learnt
         learnt |= one.any
     if learnt.all():
         what = "text" if all(one.groups is None for one in seen.values()) else "text or its group"
-        raise EmbedcacheError(f"--unseen leaves nothing of {gold.source}: every {what} in it was learnt from")
+        raise EmbedcacheError(f"--unseen leaves nothing of {gold.source}: every {what} in it was trained on")
     left = int((~learnt).sum())
     return gold.keep(~learnt), {path: one.none_of(left) for path, one in seen.items()}, int(learnt.sum())
 
@@ -281,14 +281,14 @@ def _notes(report: EvaluationReport, scored: Sequence[_Scored]) -> list[str]:
     if report.unlabelled:
         notes.append(f"rows left out, because they have no label in {report.label!r}: {report.unlabelled:,}")
     if report.left_out:
-        notes.append(f"rows left out, because a run learnt from their text or group: {report.left_out:,}")
+        notes.append(f"rows left out, because a run was trained on their text or group: {report.left_out:,}")
     for one, run in zip(scored, report.runs, strict=True):
         notes += _learnt(one, report.source)
         if run.unknown:
             rows = sum(run.unknown.values())
             listed = ", ".join(repr(name) for name in list(run.unknown)[:NAMED])
             more = f" and {len(run.unknown) - NAMED:,} more" if len(run.unknown) > NAMED else ""
-            notes.append(f"labels that {run.run} has not learnt, so that their {rows:,} rows are wrong: {listed}{more}")
+            notes.append(f"labels that {run.run} has not learned, so their {rows:,} rows are wrong: {listed}{more}")
         if one.kind == "classification" and (never := _never(run)):
             notes.append(f"{run.run} never predicts {never} here")
         scaled, plain = (run.evaluation.get(name) for name in ("calibration_scaled", "calibration"))
@@ -304,19 +304,19 @@ def _learnt(one: _Scored, source: str) -> Iterator[str]:
     """What a run has seen of the rows before."""
     learnt, rows = one.learnt, len(one.gold.labels)
     if learnt.any is None:
-        yield f"{one.path} does not say which texts it learnt from: make sure that these rows are not theirs"
+        yield f"{one.path} does not record which texts it was trained on: make sure that these rows are not theirs"
         return
     parts = {"the texts": learnt.texts, f"the groups ({learnt.column})": learnt.groups}
     counts = [f"{what} of {int(which.sum()):,}" for what, which in parts.items() if which is not None and which.any()]
     if counts:
         yield (
-            f"{one.path} learnt from {' and from '.join(counts)} of these {rows:,} rows ({learnt.any.mean():.0%} in "
+            f"{one.path} was trained on {' and on '.join(counts)} of these {rows:,} rows ({learnt.any.mean():.0%} in "
             "all), so its scores flatter it: --unseen leaves such rows out"
         )
     if learnt.column is not None and learnt.groups is None:
         yield (
-            f"{one.path} was split by {learnt.column!r}, and {source} has no such column: nobody can tell whether it "
-            "learnt from the same groups"
+            f"{one.path} was split by {learnt.column!r}, and {source} has no such column: whether it was "
+            "trained on the same groups is unknown"
         )
 
 

@@ -185,5 +185,5 @@ def _rows(report: EvaluationReport) -> list[Any]:
     pairs = [("Rows", report.source), ("Label column", report.label), ("Scored", count(report.rows))]
     pairs += [("Groups", f"{count(report.groups)} of {report.group}")] if report.groups is not None else []
     pairs += [("Left out, without a label", count(report.unlabelled))] if report.unlabelled else []
-    pairs += [("Left out, learnt from", count(report.left_out))] if report.left_out else []
+    pairs += [("Left out, used for training", count(report.left_out))] if report.left_out else []
     return [Facts(pairs)]

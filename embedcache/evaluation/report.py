@@ -38,8 +38,8 @@ class RunScores:
         run, column: the folder, and the label column of it. kind, classes: what it predicts.
         rows: how many are scored. trained: those whose text it trained on or chose by; None where it does not say.
         trained_groups: of a run that was split by groups, where the rows have that column: column, rows whose group it
-            learnt from, their share, groups (how many such); else None.
-        unknown: known labels that the run has not learnt -> their rows, which count as wrong.
+            learned from, their share, groups (how many such); else None.
+        unknown: known labels that the run has not learned -> their rows, which count as wrong.
         scores: metric -> score. evaluation: per class, confusion, calibration, as ``metrics.Evaluation.to_dict``.
         confidence: accuracy of the rows above a confidence, and their share. curves: of each class, by threshold.
         baselines: by name. mistakes: the wrong rows of which it was surest (regression: the largest errors).

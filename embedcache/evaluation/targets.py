@@ -1,4 +1,4 @@
-"""Gold labels and a head's outputs in the same codes, also where the gold has labels that the head never learnt."""
+"""Gold labels and a head's outputs in the same codes, also where the gold has labels that the head never learned."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import numpy as np
 from embedcache.errors import EmbedcacheError
 from embedcache.runs.folder import Run
 
-NEVER = -1e4  # the logit of a label that a head has not learnt
+NEVER = -1e4  # the logit of a label that a head has not learned
 
 
 @dataclass(frozen=True)
 class Aligned:
     """y and outputs as ``metrics.evaluate`` has them; names: of the classes, the run's own first.
 
-    unknown: label that the run has not learnt -> its rows. Such a label is never predicted, so its rows are wrong.
+    unknown: label that the run has not learned -> its rows. Such a label is never predicted, so its rows are wrong.
     """
 
     kind: str

@@ -1,4 +1,4 @@
-"""Which texts and groups a run has learnt from."""
+"""Which texts and groups a run has learned from."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ class Learnt:
         return np.asarray(self.texts | self.groups)
 
     def none_of(self, rows: int) -> Learnt:
-        """The same of ``rows`` rows that the run has not learnt from."""
+        """The same of ``rows`` rows that the run has not learned from."""
         unknown = np.zeros(rows, bool)
         return replace(self, texts=unknown, groups=None if self.groups is None else unknown, different=0)
 
     def groups_report(self) -> dict[str, Any] | None:
-        """For JSON: column, rows of groups that it learnt from, their share, and how many such groups; or None."""
+        """For JSON: column, rows of groups that it learned from, their share, and how many such groups; or None."""
         if self.groups is None:
             return None
         share = float(self.groups.mean())
@@ -57,7 +57,7 @@ def group_column(run: Run) -> str | None:
 
 
 def learnt_by(run: Run, hashes: np.ndarray, columns: Mapping[str, Sequence[str]]) -> Learnt:
-    """What a run has learnt of these rows. hashes: uint8 [n, 16] of the texts; columns: name -> n values.
+    """What a run has learned of these rows. hashes: uint8 [n, 16] of the texts; columns: name -> n values.
 
     Raises:
         EmbedcacheError: the stored sides are damaged.
@@ -77,7 +77,7 @@ def learnt_by(run: Run, hashes: np.ndarray, columns: Mapping[str, Sequence[str]]
 
 
 def _with_groups(found: Learnt, column: str, values: Sequence[str], stored: StoredSides, rows: np.ndarray) -> Learnt:
-    """rows: those that the run has learnt from."""
+    """rows: those that the run has learned from."""
     learnt = {stored.groups[row] for row in rows} if stored.groups is not None else set()
     different = list(dict.fromkeys(value for value in values if value))
     keys = hash_texts([value.encode("utf-8", "surrogatepass") for value in different])

@@ -135,5 +135,5 @@ def take_faiss(section: np.ndarray, kind: str, rows: int, dim: int) -> Any:
     except (RuntimeError, MemoryError) as error:
         raise file_format.SpoiltError(" ".join(str(error).split())[:120]) from None
     if type(index).__name__ != kind or (index.ntotal, index.d) != (rows, dim):
-        raise file_format.SpoiltError("it holds something else than it says")
+        raise file_format.SpoiltError("it does not hold what its footer says")
     return index

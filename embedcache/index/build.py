@@ -104,7 +104,7 @@ def tuned(engine: Approximate, parameters: dict[str, Any], measured: Measured, t
 def restored(about: About, rows: Rows, sections: dict[str, np.ndarray], device: str) -> Any:
     """The engine of a file. Raises ``SpoiltError``, KeyError, TypeError or ValueError where that is not whole."""
     if about.kind not in KINDS:
-        raise SpoiltError(f"there is no index kind {about.kind!r}: choose {', '.join(KINDS)}")
+        raise SpoiltError(f"unknown index kind {about.kind!r}: choose {', '.join(KINDS)}")
     gpu = gpu_of(device)
     if about.kind == "exact":
         return _exact(rows, gpu)
@@ -113,7 +113,7 @@ def restored(about: About, rows: Rows, sections: dict[str, np.ndarray], device: 
     engine.effort = int(about.parameters[engine.effort_name])
     engine.factor = int(about.parameters.get("rerank_factor", 1))
     if not (1 <= engine.effort <= engine.most_effort and 1 <= engine.factor <= 1000):
-        raise ValueError("its parameters make no sense")
+        raise ValueError("its parameters are out of range")
     return on_device(engine, gpu)
 
 

@@ -30,7 +30,7 @@ MOST_FOOTER = 64 << 20  # bytes; a real one has some thousands
 
 
 class SpoiltError(Exception):
-    """What is no index file, or damaged."""
+    """The file is not an index, or is damaged."""
 
 
 @dataclass
@@ -125,7 +125,7 @@ def read(path: Path) -> tuple[About, dict[str, np.ndarray]]:
 
     Raises:
         EmbedcacheError: there is no such file, or it cannot be read.
-        SpoiltError: it is no index of this version, or damaged.
+        SpoiltError: it is not an index of this version, or is damaged.
     """
     try:
         if not path.is_file():
@@ -151,7 +151,7 @@ def _footer(data: np.ndarray) -> dict[str, Any]:
         raise SpoiltError("it is cut short")
     text = bytes(data[data.size - TAIL - size : data.size - TAIL])
     if blake2b(text, digest_size=16).digest() != bytes(data[-16:]):
-        raise SpoiltError("its footer does not have its checksum")
+        raise SpoiltError("the checksum of its footer is wrong")
     try:
         footer: dict[str, Any] = parse_json(text)
         version = conform(footer.get("format_version") if isinstance(footer, dict) else None, int, "format_version")
@@ -159,7 +159,7 @@ def _footer(data: np.ndarray) -> dict[str, Any]:
             raise SpoiltError(f"it is of format {version}, not {FORMAT_VERSION}")
         conform(footer, Footer)
     except SchemaError as error:
-        raise SpoiltError(f"its footer makes no sense: {error}") from None
+        raise SpoiltError(f"its footer is invalid: {error}") from None
     return footer
 
 
@@ -171,7 +171,7 @@ def _section(data: np.ndarray, start: int, size: int, digest: str) -> np.ndarray
     for chunk in range(0, size, 1 << 24):
         state.update(section[chunk : chunk + (1 << 24)].data)
     if state.hexdigest() != digest:
-        raise ValueError("a section does not have its checksum")
+        raise ValueError("the checksum of a section is wrong")
     return section
 
 

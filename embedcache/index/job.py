@@ -142,13 +142,13 @@ def _before(path: Path) -> tuple[About, dict[str, Any]] | None:
     """The index that is there; None where there is none, or one that is damaged.
 
     Raises:
-        EmbedcacheError: what is there is no index, and is not written over.
+        EmbedcacheError: what is there is not an index; it is not overwritten.
     """
     if not path.exists():
         return None
     with suppress(OSError):
         if path.is_dir() or not _ours(path):
-            raise EmbedcacheError(f"{path} is there and is no index: name another file with -o, or remove it")
+            raise EmbedcacheError(f"{path} exists and is not an index: name another file with -o, or remove it")
     with suppress(SpoiltError):
         return file_format.read(path)
     return None

@@ -45,12 +45,12 @@ def choose(
         speed: FLOP/s of this machine's matrix products, for the prediction of time.
 
     Raises:
-        EmbedcacheError: no such kind, a recall that makes no sense, or the kind asked does not fit the memory.
+        EmbedcacheError: an unknown kind, a recall out of range, or the kind asked for does not fit the memory.
     """
     if kind not in ("auto", *KINDS):
-        raise EmbedcacheError(f"there is no index kind {kind!r}: choose auto, {', '.join(KINDS)}")
+        raise EmbedcacheError(f"unknown index kind {kind!r}: choose auto, {', '.join(KINDS)}")
     if not 0 < recall <= 1:
-        raise EmbedcacheError(f"recall {recall} makes no sense: ask for more than 0 and at most 1, such as 0.99")
+        raise EmbedcacheError(f"recall {recall} is out of range: ask for more than 0 and at most 1, such as 0.99")
     if rows < 1 or dim < 1:
         raise EmbedcacheError(f"{rows} rows of {dim} numbers: nothing to index")
     room = MEMORY_SHARE * memory

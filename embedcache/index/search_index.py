@@ -72,7 +72,7 @@ class SearchIndex:
         self._loaded: Encoder | None = None
 
     def __repr__(self) -> str:
-        centred = ", centred" if self.center else ""
+        centred = ", centered" if self.center else ""
         return f"SearchIndex({self.kind}, {self.rows:,} rows x {self.dim}, {self.pooling}{centred})"
 
     @property
@@ -215,7 +215,7 @@ class SearchIndex:
         return Neighbours(np.take_along_axis(found, places, axis=1), np.clip(scores, -1, 1))
 
     def vectors(self, rows: Any) -> np.ndarray:
-        """float32 [n, D]: rows as the index sees them, at unit length, centred if it is."""
+        """float32 [n, D]: rows as the index sees them, at unit length, centered if it is."""
         return self._rows.unit(np.asarray(rows, dtype=np.int64))
 
     def prepare(self) -> None:

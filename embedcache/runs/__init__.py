@@ -1,4 +1,4 @@
-"""A cache in, a run folder out: what is learnt, on which rows, by which recipe, and how it went.
+"""A cache in, a run folder out: what is learned, on which rows, by which recipe, and how it went.
 
 Files, in the order in which to read them:
 

@@ -12,7 +12,7 @@ from embedcache.heads.kinds import kind_of
 from embedcache.heads.task import standardize_stats
 from embedcache.runs.split import SEED, Split
 
-# Bounds that keep each baseline to about a minute, even where nothing can be learnt; where one bites, its note says so.
+# Bounds that keep each baseline to about a minute, even where nothing can be learned; a note reports one that bites.
 # MIN_ROWS are taken in any case. Folds share the bounds.
 MAX_ROWS = 50_000
 MIN_ROWS = 2_000
@@ -56,7 +56,7 @@ class Rows:
 
 
 class Features:
-    """Numbers made of rows, learnt from the training rows."""
+    """Numbers made of rows, learned from the training rows."""
 
     about: dict[str, Any]
 
@@ -91,7 +91,7 @@ class TfidfFeatures(Features):
 
 
 class VectorFeatures(Features):
-    """The cached vectors, standardised where the heads' are."""
+    """The cached vectors, standardized where the heads' are."""
 
     def __init__(self, rows: Rows) -> None:
         self.x, self.standardize = rows.x, rows.standardize

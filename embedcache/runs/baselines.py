@@ -32,7 +32,7 @@ from embedcache.runs.scores import headlines, measure_all
 
 # The penalties tried: C of the logistic regression, alpha of the ridge regression; the first where nothing can choose.
 TFIDF = {"C": (1.0, 3.0, 10.0), "alpha": (0.3, 1.0, 3.0)}
-SCALED = {"C": (0.01, 0.001, 0.1, 1.0), "alpha": (100.0, 10.0, 1000.0, 10_000.0)}  # on standardised vectors
+SCALED = {"C": (0.01, 0.001, 0.1, 1.0), "alpha": (100.0, 10.0, 1000.0, 10_000.0)}  # on standardized vectors
 RAW = {"C": (10.0, 1.0, 100.0, 1000.0), "alpha": (1.0, 0.1, 10.0, 100.0)}
 CHUNK_ROWS = 8192
 LEAST = 1e-15  # probability, where a logarithm is taken
@@ -243,7 +243,7 @@ def _fit(matrix: Any, rows: Rows, train: np.ndarray, strength: float) -> Callabl
 
 
 def _spread(proba: np.ndarray, classes: np.ndarray, outputs: int) -> np.ndarray:
-    """Of the classes that were learnt, for all classes."""
+    """Of the classes that were learned, for all classes."""
     every = np.zeros((len(proba), outputs))
     every[:, classes] = proba
     return every

@@ -125,15 +125,15 @@ def fit_temperature(y: np.ndarray, outputs: np.ndarray, kind: str) -> float | No
     rows = np.arange(len(y))
     exclusive = kind_of(kind).exclusive
     if not exclusive:
-        centred, reached = outputs, (outputs * y).mean(dtype=np.float64)
+        centered, reached = outputs, (outputs * y).mean(dtype=np.float64)
     else:
-        centred = outputs - outputs.max(axis=1, keepdims=True)
-        reached = centred[rows, y].mean(dtype=np.float64)
+        centered = outputs - outputs.max(axis=1, keepdims=True)
+        reached = centered[rows, y].mean(dtype=np.float64)
 
     def slope(log_temperature: float) -> float:
-        proba = probabilities(centred, kind, np.exp(log_temperature))
-        expected = np.einsum("nc,nc->", proba, centred, dtype=np.float64)
-        return float(expected / (len(y) if exclusive else centred.size) - reached)
+        proba = probabilities(centered, kind, np.exp(log_temperature))
+        expected = np.einsum("nc,nc->", proba, centered, dtype=np.float64)
+        return float(expected / (len(y) if exclusive else centered.size) - reached)
 
     limit = np.log(WIDEST_TEMPERATURE)
     if not slope(-limit) > 0 > slope(limit):

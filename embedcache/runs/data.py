@@ -57,7 +57,7 @@ class Data:
 
     @property
     def labelled(self) -> np.ndarray:
-        """bool [N]: the rows that can be learnt from."""
+        """bool [N]: the rows that can be learned from."""
         return kind_of(self.kind).labelled(self.y)
 
     @cached_property
@@ -246,7 +246,7 @@ def _values(cache: Cache, label: str) -> np.ndarray:
         cell = cells[row]
         raise EmbedcacheError(
             f"--task regression: row {row:,} of {cache.path}, counted from 0, has {cell[:40]!r} in column {label!r}, "
-            f"which is no finite number: correct it, or leave it blank{OTHERS}"
+            f"which is not a finite number: correct it, or leave it blank{OTHERS}"
         )
     given = values[~np.isnan(values)].astype(np.float32)
     if not len(given):

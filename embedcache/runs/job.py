@@ -213,7 +213,7 @@ def train_head(
 
 
 def _units(cache: Cache, data: Data) -> int:
-    """Different texts, or groups, of the labelled rows."""
+    """Different texts, or groups, of the labeled rows."""
     keys = (cache.hashes if data.keys is None else data.keys)[data.labelled]
     return len(np.unique(first_rows(keys)))
 

@@ -26,7 +26,7 @@ BUDGET = 20.0
 SECONDS_PER_HEAD, SECONDS_PER_ROW, SECONDS_PER_OUTPUT, SECONDS_PER_PRODUCT = 5e-3, 4e-6, 1e-7, 2e-11
 MAX_VALUES = 5_000_000  # in evaluations.json
 # The training loss is still falling where the last tenth of the epochs took off so much of it, or of its whole fall (a
-# rate far too low is a straight line: a tenth of the fall in every tenth). But a hundredth of the first loss is learnt:
+# rate far too low is a straight line: a tenth of the fall in every tenth). A hundredth of the first loss is learned:
 # classes that can be told apart without a mistake let it fall for ever.
 FALLING, STRAIGHT, NOISE, LEARNT = 0.01, 0.05, 1e-4, 0.01
 

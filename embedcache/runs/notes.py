@@ -79,7 +79,7 @@ def _heads(column: Column, entries: Sequence[Entry], report: ColumnReport) -> It
 
 
 def _unfinished(entries: Sequence[Entry], epochs: int) -> Iterator[str]:
-    """Heads whose training ended before they had learnt what they could."""
+    """Heads whose training ended before they had learned what they could."""
     short = [entry for entry in entries if not entry.converged(epochs)]
     if not short:
         return

@@ -187,7 +187,7 @@ def read_sides(path: Path, digest: str) -> StoredSides:
         groups = table[GROUPS].cast(pa.string()).to_pylist() if grouped else None
     except (pa.ArrowException, KeyError, TypeError, ValueError, OSError) as error:
         what = " ".join(str(error).split())[:200]
-        raise EmbedcacheError(f"{path} is damaged or not ours ({what}); train it again") from None
+        raise EmbedcacheError(f"{path} is damaged or was not written by embedcache ({what}); train it again") from None
     side[side == len(SIDES)] = -1
     labelled = ~np.asarray(table["label"].is_null().to_numpy(), bool)
     return StoredSides(hashes, side, labelled, groups)

@@ -67,7 +67,7 @@ def make_recipe(name: str, **settings: Any) -> Recipe:
     unknown recipe or what is no range.
     """
     if name not in RECIPES:
-        raise EmbedcacheError(f"there is no recipe {name!r}; there are {', '.join(RECIPES)}")
+        raise EmbedcacheError(f"unknown recipe {name!r}; choose from {', '.join(RECIPES)}")
     recipe = RECIPES[name]
     values = {field.name: getattr(recipe, field.name) for field in fields(Recipe)}
     for key, value in settings.items():

@@ -266,7 +266,7 @@ def _check_evaluation(one: dict[str, Any], classes: list[str], where: str) -> No
     if not kind_of(found.kind).has_classes:
         return
     if found.per_class is UNSET or found.calibration is UNSET or found.calibration is None:
-        raise SchemaError(f"{where} lacks per_class or calibration")
+        raise SchemaError(f"{where} has no per_class or calibration")
     if len(found.per_class) != len(classes):
         raise SchemaError(f"{where}.per_class has {len(found.per_class)} classes, not {len(classes)}")
     matrix: Any = found.confusion_matrix

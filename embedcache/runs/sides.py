@@ -63,7 +63,7 @@ def group_column(cache: Cache, dealing: Dealing, group: str | None, labels: Sequ
     """The column that keeps rows together: the one that was named, else that of the run whose sides are taken over.
 
     Without it, rows that are new to the run would be dealt by their texts, and cut its groups. None where the cache has
-    no such column; ``deal`` says so. labels: the columns to be learnt. Raises EmbedcacheError where there is no run.
+    no such column; ``deal`` says so. labels: the columns to be learned. Raises EmbedcacheError where there is no run.
     """
     if group is not None or dealing.run is None:
         return group

@@ -1,6 +1,6 @@
 """Write a run directory, whole or not at all: beside its place, then moved there (common/whole_folder.py).
 
-A run that already stands there is replaced, with other files in it kept; a folder that is no run is never touched.
+A run that already stands there is replaced, with other files in it kept; a folder that is not a run is never touched.
 """
 
 from __future__ import annotations
@@ -87,7 +87,9 @@ def check_target(path: str | Path, columns: Sequence[str] = ()) -> bool:
         if not path.is_dir():
             raise EmbedcacheError(f"{path} is a file: name a folder to be made with -o")
         if any(path.iterdir()):
-            raise EmbedcacheError(f"{path} holds files and is no run: it is left alone; name another folder with -o")
+            raise EmbedcacheError(
+                f"{path} is not empty and is not an embedcache run; nothing was changed: name another folder with -o"
+            )
     for folder in set(column_folders(columns).values()) - set(column_paths(path)) if len(columns) > 1 else ():
         if (path / folder).exists():
             raise EmbedcacheError(f"{path / folder} is not of this run, and in its way: name another folder with -o")

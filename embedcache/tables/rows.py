@@ -22,7 +22,7 @@ from embedcache.tables.read import columns_of, open_source, read_batches
 from embedcache.tables.source import Source, existing_file, known_encoding
 from embedcache.tables.stream import Table
 
-Label = str | tuple[str, ...] | None  # one label, several (or none of them), not labelled
+Label = str | tuple[str, ...] | None  # one label, several (or none of them), not labeled
 
 # Label cells that say "not labelled", after stripping blanks. "None" is not among them: it may be a class.
 MISSING_LABELS = frozenset(["", "nan", "NaN", "NAN", "NA", "N/A", "n/a", "#N/A", "<NA>", "null", "NULL", "Null"])
@@ -91,7 +91,7 @@ def read_rows(
     Values stay as written; numbers and booleans, where a format has such, become what ``json.dumps`` writes. Labels
     that are empty, null or one of ``columns.missing`` become None; a null text becomes "". In JSON a row may lack a
     label (missing) or a kept column (""), never the text or the id. Kept lists and objects become JSON. A label column
-    may hold lists, in CSV, TSV and workbooks as JSON: in every row that is labelled, or in none. How a file was
+    may hold lists, in CSV, TSV and workbooks as JSON: in every row that is labeled, or in none. How a file was
     understood, where that was not certain, is an ``InputNote``.
 
     Raises:
@@ -252,7 +252,7 @@ def _json_list(cell: str) -> Any:
         return json.loads(cell)
     except (ValueError, RecursionError):
         if cell.strip().startswith(("['", '["')):  # as Python prints a list
-            raise ValueError(f'{cell[:40]!r}, which is no JSON list: write it as ["a", "b"]') from None
+            raise ValueError(f'{cell[:40]!r}, which is not a JSON list: write it as ["a", "b"]') from None
         return cell
 
 
@@ -262,7 +262,7 @@ def _list_item(value: Any, missing: frozenset[str]) -> str:
     text = _as_text(value, False)
     if text.strip() in missing:
         what = repr(value) if isinstance(value, str) else "null"
-        raise ValueError(f"a list that holds {what}, which is no label: leave it out (an empty list: no label fits)")
+        raise ValueError(f"a list that holds {what}, which is not a label: leave it out (an empty list: no label fits)")
     return text
 
 
@@ -272,7 +272,7 @@ def _check_kind(source: Source, name: str, labels: list[Label], first: int, kind
     if not found or found == {kinds.setdefault(name, next(type(label) for label in labels if label is not None))}:
         return
     row = next(i for i, label in enumerate(labels) if label is not None and type(label) is not kinds[name])
-    here = "a list" if isinstance(labels[row], tuple) else f"{str(labels[row])[:40]!r}, which is no list"
+    here = "a list" if isinstance(labels[row], tuple) else f"{str(labels[row])[:40]!r}, which is not a list"
     before = "lists" if kinds[name] is tuple else "single labels"
     where = f"{source.path} {_place(source, first + row)}"
     raise EmbedcacheError(
@@ -291,7 +291,7 @@ def utf8(strings: Any) -> tuple[np.ndarray, np.ndarray]:
 def _refuse_characters(source: Source, name: str, values: list[str], first: int) -> NoReturn:
     """One of them holds NUL, or what UTF-8 cannot write (JSON can spell half a surrogate pair)."""
     row, value = next((i, v) for i, v in enumerate(values) if "\0" in v or not _encodable(v))
-    what = "half a surrogate pair, which is no character: remove it"
+    what = "half a surrogate pair, which is not a character: remove it"
     if "\0" in value:
         what = "a NUL character: remove it, or pass --encoding utf-16 if that is what the file is in"
     raise EmbedcacheError(f"{source.path} {_place(source, first + row)}: column '{name}' holds {what}")

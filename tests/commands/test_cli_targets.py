@@ -107,7 +107,7 @@ def test_several_columns_are_predicted(folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ('text,topics\na,"[""x""]"\nb,y\n', ["t.csv line 3", "'y', which is no list", "--label"]),
+        ('text,topics\na,"[""x""]"\nb,y\n', ["t.csv line 3", "'y', which is not a list", "--label"]),
         ('text,topics\na,x\n\nb,"[""x""]"\n', ["t.csv line 4", "single labels in earlier rows"]),
         ('text,topics\na,"[""x"", null]"\n', ["t.csv line 2", "null"]),
         ('text,topics\na,"[""x"", {}]"\n', ["t.csv line 2", "an object"]),
@@ -129,8 +129,8 @@ def test_cells_that_are_no_lists(extract: Any, tmp_path: Path, content: str, wor
         (["--label", "topics", "--task", "classification"], ["'topics'", "lists"]),
         (["--label", "topics", "--task", "regression"], ["'topics'", "lists"]),
         (["--label", "label", "--task", "multilabel"], ["'label'", "one label a row"]),
-        (["--label", "label", "--task", "regression"], ["row 0", "'negative'", "no finite number"]),
-        (["--label", "film", "--task", "regression"], ["row 0", "'film 0'", "no finite number"]),
+        (["--label", "label", "--task", "regression"], ["row 0", "'negative'", "not a finite number"]),
+        (["--label", "film", "--task", "regression"], ["row 0", "'film 0'", "not a finite number"]),
         (["--label", "price"], ["'price'", "kept column", "--task price=regression"]),
         (["--label", "prise", "--task", "regression"], ["'prise'", "price"]),
         (["--label", "label", "--group", "topics"], ["--group topics", "lists"]),

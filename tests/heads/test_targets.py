@@ -207,7 +207,7 @@ def at_row_7(y: np.ndarray, value: float) -> np.ndarray:
         (
             LISTS,
             {"validation": (X, [["z"], *LISTS[1:]])},
-            "row 0 of the validation y holds 'z', which is no label of y",
+            "row 0 of the validation y holds 'z', which is not a label of y",
         ),
         (LISTS, {"validation": (X, ["a"] * 300)}, "row 0 of the validation y is 'a'"),
         (LISTS, {"validation": (X, THERE[:, :2])}, "validation y has 2 labels, but y has 3"),

@@ -83,9 +83,9 @@ def test_what_is_refused(tmp_path: Path) -> None:
     assert "no such file" in fails("index", tmp_path / "none.h5")
     text = tmp_path / "notes.txt"
     text.write_text("mine")
-    assert "is no index" in fails("index", cache, "-o", text)
+    assert "exists and is not an index" in fails("index", cache, "-o", text)
     assert text.read_text() == "mine"
-    assert "is no index" in fails("index", cache, "-o", cache)
+    assert "exists and is not an index" in fails("index", cache, "-o", cache)
     assert "is a folder" in fails("index", cache, "-o", tmp_path)
     assert "not an HDF5 file" in fails("index", text)
     assert "cannot write the index" in fails("index", cache, "-o", tmp_path / "none" / "x.index")

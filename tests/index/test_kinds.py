@@ -113,7 +113,7 @@ def test_a_file(indexes: dict[str, SearchIndex], kind: str, tmp_path: Path) -> N
         spoilt = raw.copy()
         spoilt[place] ^= 0x10
         (tmp_path / "y.index").write_bytes(spoilt)
-        with pytest.raises(EmbedcacheError, match=r"y\.index is no index of this version, or damaged"):
+        with pytest.raises(EmbedcacheError, match=r"y\.index is not an index of this version, or is damaged"):
             SearchIndex.load(tmp_path / "y.index")
 
 

@@ -66,4 +66,4 @@ def test_one_more_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert document("index", cache, "--kind", "ivf-bf16", "--recall", 0.9)["action"] == "extended"
     assert "ivf-bf16" in invoke("index", "--help").stdout and "ivf-bf16" in table_of_kinds()
     monkeypatch.delitem(KINDS, Coarse.kind)
-    assert "there is no index kind 'ivf-bf16'" in fails("search", cache, "--row", 7)
+    assert "unknown index kind 'ivf-bf16'" in fails("search", cache, "--row", 7)

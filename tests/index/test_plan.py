@@ -67,10 +67,10 @@ def test_a_kind_that_does_not_fit_is_refused(kind: str) -> None:
 @pytest.mark.parametrize(
     ("rows", "dim", "given", "words"),
     [
-        (10, 4, {"kind": "best"}, "no index kind 'best'"),
-        (10, 4, {"recall": 0.0}, "recall 0.0 makes no sense"),
-        (10, 4, {"recall": 1.01}, "makes no sense"),
-        (10, 4, {"recall": math.nan}, "makes no sense"),
+        (10, 4, {"kind": "best"}, "unknown index kind 'best'"),
+        (10, 4, {"recall": 0.0}, "recall 0.0 is out of range"),
+        (10, 4, {"recall": 1.01}, "is out of range"),
+        (10, 4, {"recall": math.nan}, "is out of range"),
         (0, 4, {}, "nothing to index"),
         (4, 0, {}, "nothing to index"),
     ],

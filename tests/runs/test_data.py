@@ -91,7 +91,7 @@ def test_numbers_with_a_decimal_comma(tmp_path: Path) -> None:
     np.testing.assert_array_equal(data.y[:, 0], np.array([3.5, -1234.25, np.nan, 2], np.float32))
     with pytest.raises(EmbedcacheError, match=r"'1,234', which may be 1\.234 or 1234"):
         load(path, "odd", "regression")
-    with pytest.raises(EmbedcacheError, match=r"has '3,5' in column 'both', which is no finite number"):
+    with pytest.raises(EmbedcacheError, match=r"has '3,5' in column 'both', which is not a finite number"):
         load(path, "both", "regression")
 
 
@@ -130,7 +130,7 @@ def test_groups(path: Path) -> None:
         ("topics", "classification", "--task classification: column 'topics' holds lists"),
         ("topics", "regression", "--task regression: column 'topics' holds lists"),
         ("label", "multilabel", r"--task multilabel: column 'label' holds one label a row: .*\[\"a\", \"b\"\]"),
-        ("label", "regression", r"row 0 of .*c\.h5, counted from 0, has 'b' in column 'label', .* no finite number"),
+        ("label", "regression", r"row 0 of .*c\.h5, counted from 0, has 'b' in column 'label', .* not a finite number"),
         ("euro", "regression", r"row 2 of .* has '12 €' in column 'euro'"),
         ("huge", "regression", r"row 1 of .* has '1e300'"),
         ("endless", "regression", r"row 0 of .* has 'inf'"),

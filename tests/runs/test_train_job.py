@@ -254,7 +254,7 @@ def test_a_random_draw(cache: Path, tmp_path: Path) -> None:
     [
         ({"label": "score", "task": "regression", "class_weight": "balanced"}, "--class-weight is for classes"),
         ({"label": "score", "task": "regression", "label_smoothing": [0, 0.1]}, "--label-smoothing is for classes"),
-        ({"label": ["score", "tone"], "task": "regression"}, "'tone', which is no finite number"),
+        ({"label": ["score", "tone"], "task": "regression"}, "'tone', which is not a finite number"),
         ({"label": "tags", "task": "classification"}, "holds lists"),
         ({"label": "stars", "task": "multilabel"}, "one label a row"),
         ({"task": "ranking"}, "ranking"),
@@ -295,7 +295,7 @@ def test_what_cannot_be_is_said_in_a_line_and_leaves_nothing(
 def test_the_folder_is_looked_at_first(cache: Path, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.txt").write_text("years of work")
-    with pytest.raises(EmbedcacheError, match="is no run"):
+    with pytest.raises(EmbedcacheError, match="is not an embedcache run"):
         train_head(tmp_path / "no such cache.h5", tmp_path / "run")
 
 
