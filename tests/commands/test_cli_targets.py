@@ -111,7 +111,7 @@ def test_several_columns_are_predicted(folder: Path, tmp_path: Path) -> None:
         ('text,topics\na,x\n\nb,"[""x""]"\n', ["t.csv line 4", "single labels in earlier rows"]),
         ('text,topics\na,"[""x"", null]"\n', ["t.csv line 2", "null"]),
         ('text,topics\na,"[""x"", {}]"\n', ["t.csv line 2", "an object"]),
-        ("text,topics\na,\"['x', 'y']\"\n", ["t.csv line 2", "no JSON list"]),
+        ("text,topics\na,\"['x', 'y']\"\n", ["t.csv line 2", "not a JSON list"]),
     ],
     ids=["some-lists", "a-list-among-labels", "null", "object", "python"],
 )
