@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from embedcache.serve.projection import default_map_path, make_map, save_map
+from tests.serve.page import CONTRAST, drawn, lonely, ready, screen_places, texts
 from tests.serve.serving import HOSTILE, listening, make_client
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -92,16 +93,6 @@ def open_page(chromium: Callable[..., Any], url: str, tmp_path: Path) -> Iterato
             page.screenshot(path=tmp_path / f"{number}.png")  # kept by pytest for a while, to be looked at
             page.context.close()
     assert problems == []
-
-
-def texts(page: Any) -> list[str]:
-    """Of the results, in their order."""
-    page.wait_for_selector("#results li")
-    return page.locator("#results .text").all_text_contents()
-
-
-def ready(page: Any) -> None:
-    page.wait_for_selector("#stage[data-ready=true][data-drawn]")
 
 
 def test_a_sentence_gets_its_label_and_its_neighbours(open_page: Callable[..., Any], service: Any) -> None:
@@ -202,23 +193,6 @@ def test_with_the_keyboard_alone(open_page: Callable[..., Any]) -> None:
     page.wait_for_function("(text) => document.querySelector('.asked .text').textContent === text", arg=meant)
 
 
-def screen_places(page: Any, service: Any) -> np.ndarray:
-    """Where each point is on the screen, [N, 2], while the whole map is shown."""
-    box = page.locator("#points").bounding_box()
-    points = service.map.points.astype(np.float64)
-    wide, tall = np.abs(points).max(axis=0)
-    scale = 0.94 * min(box["width"] / (2 * wide), box["height"] / (2 * tall))
-    centre = [box["x"] + box["width"] / 2, box["y"] + box["height"] / 2]
-    return centre + points * [scale, -scale]
-
-
-def lonely(places: np.ndarray) -> int:
-    """The row whose nearest other point is farthest."""
-    apart = np.linalg.norm(places[:, None] - places[None], axis=2)
-    np.fill_diagonal(apart, np.inf)
-    return int(np.argmax(apart.min(axis=1)))
-
-
 def test_a_click_on_the_map(open_page: Callable[..., Any], service: Any) -> None:
     page = open_page()
     ready(page)
@@ -231,16 +205,6 @@ def test_a_click_on_the_map(open_page: Callable[..., Any], service: Any) -> None
     page.mouse.click(*places[row])
     page.wait_for_selector(".asked .meta")
     assert page.text_content(".asked .text") == text and f"row={row}" in page.url
-
-
-def drawn(page: Any) -> list[list[int]]:
-    """Colours on the map's canvas, as the screen has them."""
-    from io import BytesIO
-
-    from matplotlib.image import imread
-
-    image = imread(BytesIO(page.locator("#points").screenshot()), format="png")[::2, ::2, :3]
-    return np.unique((image.reshape(-1, 3) * 255).round().astype(int), axis=0).tolist()
 
 
 @pytest.mark.parametrize("arguments", [(), ("--disable-3d-apis",)], ids=["WebGL", "2-D canvas"])
@@ -306,21 +270,6 @@ def test_on_a_phone(open_page: Callable[..., Any], service: Any) -> None:
     small = page.evaluate("""[...document.querySelectorAll('button, nav a, select')].filter((one) =>
         one.checkVisibility() && one.getBoundingClientRect().height < 24).length""")
     assert small == 0, "a finger is not a needle"
-
-
-CONTRAST = """(selector) => {
-  const parse = (colour) => colour.match(/[\\d.]+/g).map(Number);
-  const light = ([r, g, b]) => [r, g, b].map((one) => one / 255)
-    .map((one) => (one <= 0.04045 ? one / 12.92 : ((one + 0.055) / 1.055) ** 2.4))
-    .reduce((sum, one, i) => sum + one * [0.2126, 0.7152, 0.0722][i], 0);
-  return [...document.querySelectorAll(selector)].filter((one) => one.checkVisibility() && one.innerText)
-    .map((node) => {
-    let ground = node;
-    while (ground && parse(getComputedStyle(ground).backgroundColor)[3] === 0) ground = ground.parentElement;
-    const [a, b] = [light(parse(getComputedStyle(node).color)), light(parse(getComputedStyle(ground).backgroundColor))];
-    return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-  });
-}"""
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
