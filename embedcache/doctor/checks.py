@@ -91,7 +91,7 @@ def _faiss() -> Iterator[Check]:
 
 
 def _compiled(faiss: Any) -> str:
-    """Of a FAISS before 1.14: it loads the build for this processor, whose options name its level."""
+    """The SIMD level of a FAISS before 1.14, which loads the build for this processor; its options name the level."""
     words = faiss.get_compile_options().split()
     return next((level for level in ("AVX512_SPR", "AVX512", "AVX2", "NEON") if level in words), "none")
 

@@ -32,7 +32,7 @@ def confidence_curve(right: np.ndarray, confidence: np.ndarray) -> list[dict[str
 
 
 def class_curves(truth: np.ndarray, proba: np.ndarray, names: Sequence[str]) -> list[dict[str, Any]]:
-    """Of each class with rows inside and outside: average precision, ROC AUC, and precision and recall by threshold.
+    """For each class that some rows have and some lack: average precision, ROC AUC, and the curves by threshold.
 
     truth: bool [n, C]; proba: float [n, C]. Of two classes only the rarer one: the other is its mirror.
     """

@@ -180,7 +180,7 @@ def _check_rows(path: Table, label: str, rows: np.ndarray) -> None:
 
 
 def _cache_labels(cache: Cache, label: str) -> list[Any]:
-    """Of every row: a label, a tuple of labels, or None."""
+    """Every row's label, tuple of labels, or None."""
     if label not in cache.label_names:
         return [value if value.strip() else None for value in _cache_strings(cache, label, "--label")]
     codes, names = cache.labels(label)

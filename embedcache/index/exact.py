@@ -60,7 +60,7 @@ def _widened(X: np.ndarray) -> np.ndarray:
 
 
 def _unit_length_slowly(X: np.ndarray, mean: np.ndarray | None) -> np.ndarray:
-    """Of any numbers: divided by the largest first, so that no square overflows."""
+    """For any numbers: divides by the largest first, so that no square overflows."""
     X = X.astype(np.float64)
     usable = np.isfinite(X).all(axis=1) & X.any(axis=1)
     X = np.where(usable[:, None], X, 0)

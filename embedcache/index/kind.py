@@ -58,7 +58,7 @@ class Kind(ABC):
     @classmethod
     @abstractmethod
     def cost(cls, rows: int, dim: int) -> Cost:
-        """Of N rows of D numbers."""
+        """What an index of N rows of D numbers takes."""
 
     @classmethod
     def cost_without_copies(cls, rows: int, dim: int) -> Cost | None:

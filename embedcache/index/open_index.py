@@ -14,7 +14,7 @@ from embedcache.index.search_index import SearchIndex, stored_output
 def open_index(
     cache: Cache, index: str | Path | None, pooling: str | None, layer: int | None, center: bool | None
 ) -> SearchIndex:
-    """Of the vectors that are asked for; None: whichever the index has.
+    """The index of the vectors that are asked for; None means whichever the index has.
 
     Raises:
         EmbedcacheError: the index named cannot be read, is not of this cache, or has other vectors.

@@ -54,7 +54,7 @@ def _made_from(about: About, path: Path) -> Path | None:
 
 
 def _moved(about: About, path: Path) -> str:
-    """Of an index whose cache is not where it was: it may be this one, or another."""
+    """What to add where an index's cache is no longer in its place: it may be this cache, or another."""
     named = _made_from(about, path)
     return "" if named is None or named.exists() else f", or it belongs to another ({_shown(named)}, not there now)"
 

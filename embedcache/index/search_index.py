@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Neighbours(Tabular):
-    """Of q queries: ``rows`` int64 [q, k] and ``scores`` float32 [q, k] (cosine, -1 to 1), best first."""
+    """What q queries found: ``rows`` int64 [q, k] and ``scores`` float32 [q, k] (cosine, -1 to 1), best first."""
 
     rows: np.ndarray
     scores: np.ndarray

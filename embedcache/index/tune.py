@@ -64,7 +64,7 @@ class Measured:
 
 
 def measure(engine: Approximate, truth: Truth, effort: int, factor: int) -> Measured:
-    """Of one setting; a row counts as found when its score is no less than the K-th best."""
+    """Recall and time of one setting; a row counts as found when its score is no less than the K-th best."""
     start = time.perf_counter()
     _, found = engine.candidates(truth.Q, K + 1, effort, factor)
     seconds = time.perf_counter() - start

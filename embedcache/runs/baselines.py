@@ -243,7 +243,7 @@ def _fit(matrix: Any, rows: Rows, train: np.ndarray, strength: float) -> Callabl
 
 
 def _spread(proba: np.ndarray, classes: np.ndarray, outputs: int) -> np.ndarray:
-    """Of the classes that were learned, for all classes."""
+    """Probabilities of the classes that were learned, spread over all classes."""
     every = np.zeros((len(proba), outputs))
     every[:, classes] = proba
     return every

@@ -50,7 +50,7 @@ class Calibration:
 
 
 def measure_calibration(y: np.ndarray, outputs: np.ndarray, kind: str, temperature: float = 1.0) -> Calibration:
-    """Of the outputs divided by a temperature; n > 0 rows."""
+    """The calibration of the outputs divided by a temperature; n > 0 rows."""
     proba = probabilities(outputs, kind, temperature)
     if not kind_of(kind).exclusive:
         confidence, right = np.maximum(proba, 1 - proba).ravel(), ((outputs > 0) == (y > 0)).ravel()
@@ -100,7 +100,7 @@ def calibration_error(bins: list[Bin]) -> float:
 
 
 def probabilities(outputs: np.ndarray, kind: str, temperature: float = 1.0) -> np.ndarray:
-    """Of the outputs divided by a temperature, in the dtype of the outputs."""
+    """Probabilities of the outputs divided by a temperature, in the dtype of the outputs."""
     return kind_of(kind).probabilities(outputs / outputs.dtype.type(temperature))
 
 

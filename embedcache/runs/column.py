@@ -52,7 +52,7 @@ class Plan:
 
     @property
     def class_weight(self) -> str:
-        """Of the one validation loss by which all heads are compared: weighted only where every head is trained so."""
+        """How the validation loss that compares all heads is weighted: "balanced" only where every head trains so."""
         return "balanced" if all(spec.class_weight == "balanced" for spec in self.specs) else "none"
 
 
@@ -189,7 +189,7 @@ class Column:
         return None if self.data.keys is None else first_rows(np.ascontiguousarray(self.data.keys[rows]))
 
     def _test(self, judged: dict[str, Judged], temperature: float | None) -> Evaluation | None:
-        """Of the best head, the one time that the test rows are looked at."""
+        """The best head's evaluation on the test rows, which are used this one time."""
         if "test" not in judged:
             return None
         data, one = self.data, judged["test"]

@@ -171,7 +171,7 @@ def require_keys(run: Run, *names: str) -> None:
 def load_heads(path: str | Path, names: Names = None, room: MakeRoom = WeightRoom) -> dict[str, TrainedHead]:
     """All heads of a run, or those named: name -> head, in the order of training; ``room`` holds their weights.
 
-    Of a run of several columns: "column/name" -> head, always all. Raises EmbedcacheError as load_run.
+    A run of several columns gives "column/name" -> head, always all. Raises EmbedcacheError as load_run.
     """
 
     def read(run: Run) -> dict[str, TrainedHead]:

@@ -75,7 +75,7 @@ class Entry:
         return self.scores[f"val_{main_score(self.kind)}"]
 
     def row(self, rank: int) -> dict[str, Any]:
-        """Of leaderboard.csv and of the report; None where there is no number."""
+        """A line of leaderboard.csv and of the report; None where there is no number."""
         settings = {name: value for name, value in self.spec.to_dict().items() if SETTINGS[name].column}
         row = {"rank": rank, "name": self.name, **settings}
         kind = kind_of(self.kind)
@@ -152,7 +152,7 @@ def seed_spread(entries: Sequence[Entry]) -> list[Spread]:
 
 
 def history_rows(entries: Sequence[Entry]) -> Iterator[dict[str, Any]]:
-    """Of history.csv, the learning curves: head, fold (from 0), epoch (from 1) and the scores of HISTORY."""
+    """The lines of history.csv, the learning curves: head, fold (from 0), epoch (from 1) and the scores of HISTORY."""
     for entry in sorted(entries, key=lambda entry: entry.name):
         for fold, head in enumerate(entry.heads):
             for epoch in range(head.epochs_run):
@@ -161,7 +161,7 @@ def history_rows(entries: Sequence[Entry]) -> Iterator[dict[str, Any]]:
 
 
 def evaluations(entries: Sequence[Entry]) -> dict[str, dict[str, Any]]:
-    """Of evaluations.json: name -> Evaluation.to_dict() on the validation rows, best first.
+    """What evaluations.json holds: name -> Evaluation.to_dict() on the validation rows, best first.
 
     Without the calibration's bins; of many heads of many classes those that some 50 MB hold.
     """
@@ -209,7 +209,7 @@ def _entry(name: str, heads: Sequence[TrainedHead], choose: str) -> Entry:
 def _common_epoch(heads: Sequence[TrainedHead], choose: str) -> tuple[float, dict[str, float]]:
     """The epoch, from 1, that is best in the mean over the folds, and the mean scores there.
 
-    Of the epochs that every fold has run: none stopped before its patience was over.
+    Only epochs that every fold has run count: none stopped before its patience was over.
     """
     run = min(head.epochs_run for head in heads)
     curves = {

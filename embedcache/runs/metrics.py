@@ -20,7 +20,7 @@ CONFUSIONS = 20  # pairs of classes that are mixed up most
 
 @dataclass(frozen=True)
 class ClassScores:
-    """Of one class or label; 0 to 1. support: its rows."""
+    """The scores of one class or label, 0 to 1. support: its rows."""
 
     label: str
     precision: float
@@ -135,7 +135,7 @@ def score_labels(predicted: np.ndarray, y: np.ndarray) -> tuple[float, float]:
 
 
 def _class_scores(predicted: np.ndarray, y: np.ndarray, classes: Sequence[str]) -> list[ClassScores]:
-    """Of codes [n] or indicators [n, C]: each class's scores."""
+    """Each class's scores, from codes [n] or indicators [n, C]."""
     from sklearn.metrics import precision_recall_fscore_support
 
     y, labels = y.astype(np.int64), np.arange(len(classes))

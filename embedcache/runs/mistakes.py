@@ -124,7 +124,7 @@ def find_thresholds(val: Judged, test: Judged | None, classes: Sequence[str]) ->
 
 
 def best_threshold(truth: np.ndarray, proba: np.ndarray) -> float:
-    """Of bool [n] and probabilities [n]: the one of the best F1 (``proba >= threshold``), of equals nearest to 1/2."""
+    """The threshold (``proba >= threshold``) of the best F1 for bool [n] and shares [n], of equals nearest 1/2."""
     from sklearn.metrics import precision_recall_curve
 
     precision, recall, thresholds = precision_recall_curve(truth, proba)

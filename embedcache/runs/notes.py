@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def column_notes(
     column: Column, entries: Sequence[Entry], report: ColumnReport, judged: dict[str, Judged]
 ) -> list[str]:
-    """Of one label column."""
+    """Notes about one label column."""
     kind = kind_of(column.kind)
     classes = column.data.classes if kind.has_classes else []
     split, notes = column.split, []
@@ -42,7 +42,7 @@ def column_notes(
 
 
 def _sides(column: Column, classes: Sequence[str]) -> Iterator[str]:
-    """Of the test side's classes (without one, the validation side's)."""
+    """Notes about the test side's classes (without one, the validation side's)."""
     y, split = column.data.y, column.split
     side, rows = ("test", split.test) if len(split.test) else ("validation", split.val)
     if not classes or not len(rows):
@@ -57,7 +57,7 @@ def _sides(column: Column, classes: Sequence[str]) -> Iterator[str]:
 
 
 def _heads(column: Column, entries: Sequence[Entry], report: ColumnReport) -> Iterator[str]:
-    """Of the training and the choice."""
+    """Notes about the training and the choice of the head."""
     split, best, plan = column.split, report.best, column.plan
     if column.choose != plan.choose:
         what = "numbers" if plan.choose == "r2" else "classes"

@@ -37,14 +37,14 @@ VERSION = 2  # before, epochs counted from 0: each head has its own version
 
 
 class Header(msgspec.Struct):
-    """Of the file; each head is checked on its own."""
+    """What may stand in the file's header; each head is checked on its own."""
 
     version: int
     heads: dict[str, dict[str, Any]]
 
 
 def task_digest(task: Task, hashes: np.ndarray, about: Mapping[str, Any]) -> str:
-    """Of what a head learns: which texts in which order, their targets, the scaling, the weights of the loss.
+    """A digest of what a head learns: which texts in which order, their targets, the scaling, the weights of the loss.
 
     hashes: uint8 [N, 16] of the texts; with the cache's fingerprint, the pooling and the layer (in about, JSON types)
     they stand for the vectors.
@@ -64,7 +64,7 @@ def task_digest(task: Task, hashes: np.ndarray, about: Mapping[str, Any]) -> str
 
 
 def identity(spec: HeadSpec, task: str, training: Mapping[str, Any]) -> str:
-    """Of one head. task: a task_digest; training (JSON types): batch size, epochs, engine and the like."""
+    """A digest of one head. task: a task_digest; training (JSON types): batch size, epochs, engine and the like."""
     made_by = {"spec": spec.to_dict(), "task": task, "training": dict(training), "embedcache": __version__}
     if not spec.hidden:
         made_by["start"] = "shares"  # linear probes once started at random

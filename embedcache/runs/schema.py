@@ -110,7 +110,7 @@ class Targets(msgspec.Struct):
 
 
 class Reading(msgspec.Struct):
-    """Of common.reading.Reading.to_dict() what is shown."""
+    """The part of common.reading.Reading.to_dict() that is shown."""
 
     texts: Count
     truncated: Count
@@ -290,7 +290,7 @@ def _kind(found: Info) -> Kind:
 
 
 def _check_targets(found: Info) -> None:
-    """Of each side with rows: how many of each class, or how the values are spread."""
+    """Each side with rows has how many of each class, or how its values are spread."""
     if not isinstance(found.targets, dict) or not found.targets:
         return
     values = ("counts",) if _kind(found).has_classes else ("mean", "std", "min", "max", "median")

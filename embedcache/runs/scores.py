@@ -47,7 +47,7 @@ class Score:
 
 
 def _accuracy(y: np.ndarray, predicted: np.ndarray) -> float:
-    """Of lists: rows with every label right."""
+    """The share of rows that are right; of lists, with every label right."""
     return float((predicted == y).reshape(len(y), -1).all(axis=1).mean())
 
 

@@ -205,7 +205,7 @@ def article_split(codes: np.ndarray, hashes: np.ndarray) -> Split:
 
 
 def rows_digest(rows: np.ndarray) -> str:
-    """Of a set of row numbers: the same rows of the same cache, the same digest."""
+    """A digest of a set of row numbers: equal for the same rows of the same cache."""
     return hashlib.blake2b(np.sort(rows).astype("<i8").tobytes(), digest_size=16).hexdigest()
 
 

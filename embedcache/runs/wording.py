@@ -33,13 +33,13 @@ def in_words(one: Mapping[str, Any], long: bool = False) -> str:
 
 
 def worth_saying(best: Mapping[str, Any], comparisons: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Of comparisons: those with baselines that learn, by the metric of best["compared_by"]."""
+    """The comparisons with baselines that learn, by the metric of best["compared_by"]."""
     metric = best.get("compared_by")
     return [one for one in comparisons if one["metric"] == metric and one["with"] not in CONSTANT]
 
 
 def temperature_note(evaluation: Mapping[str, Any] | None) -> str | None:
-    """Of the evaluation on the test rows: a word where the temperature makes their calibration error larger."""
+    """A note where the temperature makes the calibration error on the test rows larger."""
     before, after = ((evaluation or {}).get(key) for key in ("calibration", "calibration_scaled"))
     if not before or not after or after["ece"] <= before["ece"] + WORSE:
         return None

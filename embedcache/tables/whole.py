@@ -17,8 +17,8 @@ BATCH_ROWS = 8192
 def layout_of(source: Source) -> tuple[Layout, list[str]]:
     """The columns of a file that has rows, and the names of those whose values have no type in common.
 
-    Of these, formats that need a type get strings: JSON of what is none. A file whose format does not state its
-    columns is read to its end. Raises EmbedcacheError where it cannot be read.
+    Formats that need a type get strings for these: JSON where a value is not a string. A file whose
+    format does not state its columns is read to its end. Raises EmbedcacheError where it cannot be read.
     """
     import pyarrow as pa
 

@@ -205,7 +205,7 @@ def _reader(lines: Iterable[str], separator: str, most: int = 2**31 - 1) -> Any:
 
 
 def _places(source: Source, wanted: Mapping[str, str] | None, header: list[str]) -> list[int]:
-    """Of the columns wanted (None: of all) in a record. Raises EmbedcacheError where one is missing."""
+    """The places in a record of the columns wanted, None for all. Raises EmbedcacheError where one is missing."""
     if wanted is None:
         return list(range(len(header)))
     check_columns(source, wanted, header)

@@ -58,7 +58,7 @@ class Parquet(Format):
 
 
 def _record_batches(source: Source, columns: list[str] | None, batch_rows: int) -> Iterator[Any]:
-    """Of the columns named, or of all, as many rows as fit BATCH_BYTES.
+    """Batches of the columns named, or of all, of as many rows as fit BATCH_BYTES.
 
     How long rows are is known only once they are read: they come a few at a time, and are put together. A text that
     stands in many rows may be in the file once, as a dictionary has it; it is kept so until its rows are counted.
@@ -113,7 +113,7 @@ def _coded(metadata: Any, schema: Any) -> list[str]:
 
 
 def _sizes(group: Any, columns: list[str] | None) -> tuple[float, int, float]:
-    """Of a row group: bytes of the largest pages, rows in them, bytes of a row on average, as they are unpacked."""
+    """A row group's unpacked sizes: bytes of the largest pages, rows in them, mean bytes of a row."""
     rows, total = max(group.num_rows, 1), 0
     for i in range(group.num_columns):
         chunk = group.column(i)
