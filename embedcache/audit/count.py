@@ -45,7 +45,7 @@ LEVEL = 0.95
 
 @dataclass(frozen=True)
 class ClassCount:
-    """Of the rows that are labelled so: how many are wrong, and the interval (both ends included)."""
+    """How many rows with this label are wrong, and the interval (both ends included)."""
 
     label: str
     rows: int

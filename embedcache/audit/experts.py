@@ -1,6 +1,6 @@
 """Three opinions of every row's label, none of which has seen that label: heads, neighbours and words.
 
-Each is out of fold: a row's own label, its copies' and its group's have no part in what is said of it.
+Each is out of fold: a row's own label, its copies' and its group's play no part in the opinion of it.
 """
 
 from __future__ import annotations

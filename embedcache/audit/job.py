@@ -63,19 +63,30 @@ def audit_cache(
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> AuditReport:
-    """Rows of a cache whose label is likely wrong, texts that stand in it more than once, and texts like no others.
+    """Find a cache's rows whose label is likely wrong, texts that it holds more than once, and texts like no others.
 
-    ``label``: the column that is audited (None: "label", or the only one), one class a row. ``folds``, ``seed``: heads
-    are trained once for each; what they say of a row comes from those that have not seen it. ``group``: rows with one
-    value of this column are never on both sides of a fold, and are no neighbours of each other. ``split``: a column
-    with the sides of a split (train, test), or ``run``: a run of train-head; then duplicates that cross it are
-    told apart. ``neighbours``: k. ``near``: the cosine from which texts can be near-duplicates. ``top``: at most so
-    many of each kind. ``output``: a table to write, such as a .csv, a .json beside it; "-": standard output.
-    ``pooling``: None is mean where it is stored, else cls. ``progress``: counts texts, then the training
-    rows of the heads.
+    Args:
+        cache: The cache file.
+        label: The label column to audit, with one class a row. None is "label", or the only one.
+        output: A table to write, such as a .csv, with a .json beside it; "-" is standard output.
+        folds: Number of folds. A row is judged by heads that were not trained on it.
+        seed: Seeds of heads and folds; heads are trained once for each, and the results are averaged.
+        group: A column; rows with the same value are never on both sides of a fold, and do not count as neighbors.
+        split: A column with the sides of a split (train, test): duplicates that cross it are listed apart.
+        run: A run of train-head, whose sides are the split.
+        neighbours: Number of neighbors that vote.
+        near: Cosine (0 to 1) at which texts that share half of their wording count as near-duplicates.
+        top: List at most so many of each kind; None lists all.
+        pooling: Which vectors; None is mean if it is stored, else cls.
+        layer: Which layer; -1 is the last.
+        engine: "auto", "native" or "torch", see ``train_heads``.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        threads: CPU threads; None is one for each core.
+        progress: Called with (done, total, rows): first counts texts whose neighbors are found, then training rows.
 
     Raises:
-        EmbedcacheError: a cache, column, run or place that cannot do; too few rows or classes to learn from.
+        EmbedcacheError: The cache, column, run or output cannot be used, or there are too few rows or classes to learn
+            from.
     """
     start = time.perf_counter()
     if split is not None and run is not None:

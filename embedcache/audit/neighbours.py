@@ -15,7 +15,9 @@ CHUNK_ROWS = 4096  # queries at a time: their scores are what takes memory
 
 @dataclass(frozen=True)
 class Nearest:
-    """Of N rows: ``rows`` int32 [N, k], -1 where there is none, and ``scores`` float32 [N, k] (cosine), best first.
+    """The nearest rows of N rows, best first.
+
+    ``rows``: int32 [N, k], -1 where there is none; ``scores``: float32 [N, k], cosines.
 
     Texts that stand in several rows are found by one of them, and never by themselves.
     """

@@ -163,7 +163,9 @@ def open_place(path: str | Path) -> Iterator[Place]:
             yield Place(kind, table, None)
             return
         if document.name == Path(path).name:
-            raise EmbedcacheError(f"-o {path}: name a table such as a .csv; the whole report is a .json beside it")
+            raise EmbedcacheError(
+                f"-o {path}: name a table such as a .csv; the whole report goes into a .json beside it"
+            )
         yield Place(kind, table, ends.enter_context(open_output(document)))
 
 

@@ -29,7 +29,7 @@ class Sides:
 
 
 def column_sides(cache: Cache, column: str) -> Sides:
-    """Of a label column or a kept one, such as one with the values train and test; blank is no side.
+    """The sides in a label column or a kept one, such as train and test; blank is not a side.
 
     Raises EmbedcacheError where there is no such column, or its values are no sides of a split.
     """
@@ -63,6 +63,6 @@ def run_sides(cache: Cache, path: str | Path, label: str | None) -> Sides:
     run = load_run(path)
     name = label if label is not None else next(iter(run.columns))
     if name not in run.columns:
-        raise EmbedcacheError(f"--run {path}: it has no heads for {name!r}, but for {', '.join(run.columns)}")
+        raise EmbedcacheError(f"--run {path}: it has heads for {', '.join(run.columns)}, not for {name!r}")
     codes = stored_sides(cache, run.columns[name], f"--run {path}")
     return Sides(codes.astype(np.int64), list(SIDES))

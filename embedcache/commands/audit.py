@@ -21,15 +21,21 @@ from embedcache.encoder.poolings import POOLINGS
     help="A table to write (.csv, .parquet ...; - for standard output), beside it a .json with the whole report.",
 )
 @click.option("--label", help="The label column.  [default: label, or the only one]")
-@click.option("--folds", type=Number(int, 2, 101), default=5, show_default=True, help="Of the heads.")
+@click.option(
+    "--folds",
+    type=Number(int, 2, 101),
+    default=5,
+    show_default=True,
+    help="Number of folds in which heads are trained.",
+)
 @click.option(
     "--seed",
     type=CommaList(Number(int, 0, 2**31)),
     default="0",
     show_default=True,
-    help="Of heads and folds; several are averaged.",
+    help="Seeds of heads and folds; the results of several are averaged.",
 )
-@click.option("--group", help="Rows with the same value in this column say nothing of each other's labels.")
+@click.option("--group", help="Rows with the same value in this column do not vouch for each other's labels.")
 @click.option("--split", help="A column with the sides of a split, such as train and test.")
 @click.option("--run", help="A RUN of train-head, whose sides are the split.")
 @click.option("-k", "--neighbours", type=Number(int, 1, 1001), default=20, show_default=True)
@@ -38,9 +44,9 @@ from embedcache.encoder.poolings import POOLINGS
     type=Number(float, 0, 1.0001),
     default=0.9,
     show_default=True,
-    help="The cosine from which texts that share half of their wording are near-duplicates.",
+    help="Cosine at which texts that share half of their wording count as near-duplicates.",
 )
-@click.option("--top", type=COUNT, metavar="N", help="At most N of each kind.  [default: all; 10 on the screen]")
+@click.option("--top", type=COUNT, metavar="N", help="List at most N of each kind.  [default: all; 10 on the screen]")
 @click.option("--pooling", type=click.Choice(list(POOLINGS)), help="[default: mean where it is stored, else cls]")
 @click.option("--layers", "layer", type=Number(int, -1000), default=-1, show_default=True)
 @click.option("--engine", type=click.Choice(["auto", "native", "torch"]), default="auto", show_default=True)
@@ -50,7 +56,7 @@ from embedcache.encoder.poolings import POOLINGS
 def audit(as_json: bool, cache: str, **options: Any) -> None:
     """List rows of CACHE with a likely wrong label, texts that stand in it more than once, and texts like no others.
 
-    What is said of a row's label comes from heads, neighbours and words that have not seen it, nor its copies.
+    Heads, neighbors and words judge a row's label without having seen it, or its copies.
 
     \b
       embedcache audit reviews.h5

@@ -42,7 +42,7 @@ class Commands(click.Group):
         super().add_command(cmd, name)
 
     def before(self, ctx: click.Context) -> None:
-        """What is done first, whichever command runs."""
+        """A hook that runs before every command."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -52,7 +52,7 @@ class Commands(click.Group):
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except KeyboardInterrupt as stop:
-            default = "Interrupted: nothing is half written; the same command starts again."
+            default = "Interrupted: nothing is half written; run the same command to start again."
             click.echo(one_line(str(stop)) or default, err=True)
             ctx.exit(128 + stopped_by.number)  # what a shell has for a command that a signal ended
         except BrokenPipeError:
@@ -66,7 +66,7 @@ class Commands(click.Group):
 
 @contextmanager
 def notes_on_stderr() -> Iterator[None]:
-    """Each note on how an input was understood is printed once."""
+    """Print each note on how an input was read once, on stderr."""
     told: set[str] = set()
     with warnings.catch_warnings():
         warnings.simplefilter("always", InputNote)
@@ -109,7 +109,7 @@ def emit(document: Any) -> None:
 
 
 class StoppedBy(threading.local):
-    """The signal that ended the work, if one did."""
+    """The signal that stopped the work, if one did."""
 
     number: int = signal.SIGINT
 
@@ -119,7 +119,7 @@ stopped_by = StoppedBy()
 
 @contextmanager
 def sigterm_as_ctrl_c() -> Iterator[None]:
-    """What Ctrl-C saves is saved, too, where a batch system ends the work."""
+    """Let SIGTERM, which batch systems send, save what Ctrl-C saves."""
     stopped_by.number = signal.SIGINT
     if threading.current_thread() is not threading.main_thread():  # only the main one hears signals
         yield
@@ -154,10 +154,11 @@ def reading_options(of: str) -> Any:
         )(command)
         for name, what in (
             ("--sheet", f"Sheet of a workbook, or table of a database, {of}.  [default: the first, the only one]"),
-            ("--separator", f"Between cells of a .csv {of}: ; or | or tab.  [default: as it shows]"),
+            ("--separator", f"Separator of a .csv {of}: ; or | or tab.  [default: detected]"),
         ):
             command = click.option(name, help=what)(command)
-        return click.option("--encoding", default="utf-8", show_default=True, help=f"Of a text file {of}.")(command)
+        what = f"Encoding of a text file {of}."
+        return click.option("--encoding", default="utf-8", show_default=True, help=what)(command)
 
     return add
 
@@ -193,7 +194,7 @@ def formats_written() -> str:
 
 
 def tell(line: str) -> None:
-    """What a user should know beside the result."""
+    """Print a note beside the result, on stderr."""
     click.echo(f"Note: {one_line(line)}.", err=True)
 
 
@@ -211,7 +212,7 @@ def check_json(as_json: bool, output: str | None) -> None:
 
 @contextmanager
 def unless_written_to(output: str | None) -> Iterator[None]:
-    """What is printed here goes to stderr where ``output`` is standard output."""
+    """Print to stderr here if ``output`` is standard output."""
     with redirect_stdout(sys.stderr) if _is_standard_output(output) else nullcontext():
         yield
 

@@ -20,7 +20,7 @@ INSTALL = {
 }
 
 
-@click.command(short_help="Print what makes a shell complete commands.")
+@click.command(short_help="Print the completion script for your shell.")
 @click.argument("shell", type=click.Choice(list(INSTALL)))
 @json_option
 @click.pass_context

@@ -73,17 +73,19 @@ def load_config(ctx: click.Context, named: str | None) -> None:
         command = group.commands.get(table.replace("_", "-"))
         if command is None or not isinstance(options, dict):
             what = f"[{table}]" if isinstance(options, dict) else table
-            raise click.UsageError(f"{path}: {what} is no command's table; there are {_list(group.commands, '[{}]')}")
+            raise click.UsageError(f"{path}: unknown table {what}; choose from {_list(group.commands, '[{}]')}")
         where = {key: f"{path}: [{table}] {key}" for key in options}
         known = _by_key(command)
         found: dict[str, Any] = {}
         for key, value in options.items():
             option = known.get(key.replace("_", "-"))
             if option is None or option.name is None:
-                raise click.UsageError(f"{where[key]}: {command.name} has no such option; it has {_list(known, '{}')}")
+                raise click.UsageError(
+                    f"{where[key]}: {command.name} has no such option; choose from {_list(known, '{}')}"
+                )
             refused = NEVER.get(option.name) or (NAMED_ONLY.get(option.name) if named is None else None)
             if refused:
-                raise click.UsageError(f"{where[key]} is not taken from a file: {refused}")
+                raise click.UsageError(f"{where[key]} cannot be set in a file: {refused}")
             found[option.name] = _value(option, value, where[key], ctx)
         defaults[str(command.name)] = found
     ctx.default_map = defaults
@@ -101,7 +103,7 @@ def _read(path: Path) -> dict[str, Any]:
             raise click.UsageError(f"{path} is larger than {MOST_BYTES >> 20} MB: it holds a few lines of defaults")
         return tomllib.loads(data.decode("utf-8"))
     except RecursionError:
-        raise click.UsageError(f"{path} is not TOML that can be read: it is nested too deeply") from None
+        raise click.UsageError(f"{path} is nested too deeply to be read") from None
     except ValueError as error:  # TOMLDecodeError, UnicodeDecodeError, a number of thousands of digits
         raise click.UsageError(f"{path} is not TOML: {' '.join(str(error).split())[:200]}") from None
     except OSError as error:

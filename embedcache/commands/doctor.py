@@ -10,16 +10,16 @@ from embedcache.commands.common import emit, json_option
 from embedcache.common.screen import one_line
 
 
-@click.command(short_help="Say what this machine has, and test it.")
+@click.command(short_help="Show what this machine has, and test it.")
 @json_option
 def doctor(as_json: bool) -> None:
-    """Say what this machine has for embedcache, and do the whole job on a made-up encoder in a temporary folder.
+    """Show what this machine has for embedcache, and run the whole pipeline on a toy encoder in a temporary folder.
 
-    Exit code 1 if something that is needed does not work; what is only missing is said with what to do.
+    Exit code 1 if something that is needed does not work; for what is only missing, doctor says what to do.
 
     \b
       embedcache doctor
-      embedcache doctor --json        for a report of a fault
+      embedcache doctor --json        to attach to a bug report
     """
     from embedcache.doctor import diagnose
 

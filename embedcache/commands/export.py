@@ -16,9 +16,9 @@ from embedcache.commands.common import (
 @click.command(short_help="Write RUN's encoder and best head as one model.")
 @click.argument("run")
 @click.option("--to", required=True, type=click.Choice(["torch", "onnx", "sentence-transformers"]))
-@click.option("-o", "--output", required=True, metavar="OUT", help="The folder to make.")
+@click.option("-o", "--output", required=True, metavar="OUT", help="The folder to create.")
 @click.option("--model", help="The encoder's folder, where it has moved.")
-@click.option("--overwrite", is_flag=True, help="Replace an export that is at OUT.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing export.")
 @trust_option
 @json_option
 def export(as_json: bool, run: str, **options: Any) -> None:

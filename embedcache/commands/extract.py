@@ -25,13 +25,15 @@ LAYERS = CommaList(Number(int, -1000))
 
 @click.command(cls=DerivedHelp, words={"formats": formats_read}, short_help="Embed every text once, into CACHE.")
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
-@click.option("-o", "--output", "cache", required=True, metavar="CACHE", help="The HDF5 file to make or go on with.")
-@click.option("--model", default="bert-base-uncased", show_default=True, help="A name on the hub, or a folder.")
+@click.option("-o", "--output", "cache", required=True, metavar="CACHE", help="The HDF5 file to create or continue.")
+@click.option("--model", default="bert-base-uncased", show_default=True, help="A model name on the Hub, or a folder.")
 @click.option("--text", default="text", show_default=True, help="The column of texts.")
 @click.option("--label", "labels", type=NAMES, help="Label columns.  [default: label, where there is one]")
-@click.option("--id", "id", help="A column that names each row.")
+@click.option("--id", "id", help="Column with an id for each row.")
 @click.option("--keep", type=NAMES, default=(), help="Other columns to keep, for --where, --group and search.")
-@click.option("--max-length", type=COUNT, default=250, show_default=True, help="Tokens per text; longer ones are cut.")
+@click.option(
+    "--max-length", type=COUNT, default=250, show_default=True, help="Tokens per text; longer texts are truncated."
+)
 @click.option(
     "--pooling",
     type=CommaList(choices=tuple(POOLINGS)),
@@ -48,24 +50,26 @@ LAYERS = CommaList(Number(int, -1000))
 )
 @click.option("--store", type=click.Choice(["float16", "float32"]), default="float16", show_default=True)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda[:N], cuda:0,cuda:1 or cuda:all.")
-@click.option("--workers", type=COUNT, help="Encode in so many processes, by Ray (here, if --ray is not given).")
+@click.option(
+    "--workers", type=COUNT, help="Number of Ray processes that encode (on this machine unless --ray is given)."
+)
 @click.option("--ray", metavar="ADDRESS|local", help="Encode on a Ray cluster, or on this machine's cores or GPUs.")
-@click.option("--batch-tokens", type=COUNT, help="Tokens in a batch, padding counted.  [default: by device]")
+@click.option("--batch-tokens", type=COUNT, help="Tokens in a batch, padding included.  [default: by device]")
 @click.option("--shard", type=Part(), help="Only part I of N of the rows, into a CACHE of its own; see merge.")
 @click.option("--na", type=NAMES, help='Labels that mean "not labelled"; "default" adds to the usual ones.')
 @reading_options("in INPUT")
-@click.option("--overwrite", is_flag=True, help="Replace a CACHE of another encoder or of other texts.")
+@click.option("--overwrite", is_flag=True, help="Replace a CACHE made by another encoder or from other texts.")
 @trust_option
 @json_option
 def extract(as_json: bool, inputs: tuple[str, ...], cache: str, **options: Any) -> None:
     """Run the frozen encoder over every text once and keep the vectors.
 
     INPUT is a {formats} file; - is standard input (JSON lines). Several are read one after another.
-    A stopped run goes on where it was; texts that CACHE already holds are not encoded again.
+    A stopped run continues where it was; texts that CACHE already holds are not encoded again.
 
     \b
       embedcache extract reviews.csv -o reviews.h5 --keep movie --pooling cls,mean
-      ... --na default,None,-        None and - are no labels, beside NA, null ...
+      ... --na default,None,-        None and - are no labels, like NA, null ...
       ... --device cuda:all          every GPU of this machine
       ... --ray local --workers 4    four processes on this machine
       ... --ray 10.0.0.1:6379        every GPU, or every core, of a Ray cluster

@@ -26,7 +26,7 @@ def kinds() -> tuple[str, ...]:
 @click.option(
     "--recall", type=Number(float, 0, above=True), default=0.99, show_default=True, help="recall@10 to reach; 1: exact."
 )
-@click.option("--center/--no-center", default=None, help="Take the mean of all rows off first.")
+@click.option("--center/--no-center", default=None, help="Subtract the mean of all rows first.")
 @device_option
 @json_option
 def index(as_json: bool, cache: str, **options: Any) -> None:

@@ -11,7 +11,7 @@ from embedcache.commands.common import (
 from embedcache.errors import EmbedcacheError
 
 
-@click.command(short_help="Say what CACHE holds.")
+@click.command(short_help="Show what CACHE holds.")
 @click.argument("cache")
 @json_option
 def info(as_json: bool, cache: str) -> None:

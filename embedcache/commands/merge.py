@@ -13,8 +13,8 @@ from embedcache.errors import EmbedcacheError
 
 @click.command(short_help="Join the caches of all shards.")
 @click.argument("shards", nargs=-1, required=True, metavar="SHARD...")
-@click.option("-o", "--output", "cache", required=True, metavar="CACHE", help="The HDF5 file to make.")
-@click.option("--overwrite", is_flag=True, help="Replace a CACHE of something else.")
+@click.option("-o", "--output", "cache", required=True, metavar="CACHE", help="The HDF5 file to create.")
+@click.option("--overwrite", is_flag=True, help="Replace a CACHE made from anything else.")
 @json_option
 def merge(as_json: bool, shards: tuple[str, ...], cache: str, overwrite: bool) -> None:
     """Join what `extract --shard I/N` made into the one CACHE that extract without a shard makes.

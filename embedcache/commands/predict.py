@@ -45,7 +45,7 @@ def predict(as_json: bool, run: str, texts: tuple[str, ...], **options: Any) -> 
 
     Of --input or CACHE every row is labelled: all its columns are kept, and behind them come "predicted" and
     "predicted_probability". Of a CACHE, made by the encoder of RUN, nothing is encoded. OUT is a {formats} file;
-    a stream is JSON lines. Without -o the first rows are shown. A stopped command goes on where it was.
+    a stream is JSON lines. Without -o the first rows are shown. A stopped command continues where it was.
 
     \b
       embedcache predict RUN "a warm and funny film" "dull"
@@ -53,7 +53,7 @@ def predict(as_json: bool, run: str, texts: tuple[str, ...], **options: Any) -> 
       embedcache predict RUN reviews.h5 -o labelled.parquet
       ... --where "label=positive"   only these rows of the cache
       ... --as sentiment     columns sentiment and sentiment_probability
-      ... --calibrated       probabilities that can be taken at their word
+      ... --calibrated       calibrated probabilities
       cat new.jsonl | embedcache predict RUN --input - -o - | head
     """
     from embedcache.commands.show import predict as show_predict
@@ -90,7 +90,7 @@ def predict(as_json: bool, run: str, texts: tuple[str, ...], **options: Any) -> 
 
 
 def _means_a_cache(text: str) -> bool:
-    """A file of HDF5, or a name of one: a path that is wrong shall not be labelled as if it were a text."""
+    """Whether a text is an HDF5 file, or named like one: a mistyped path must not be labeled as a text."""
     if text.lower().endswith((".h5", ".hdf5")):
         return True
     if not _is_file(text):

@@ -27,7 +27,7 @@ def prepare_streams() -> None:
 
 
 def prepare_process() -> None:
-    """Of a process that is ours alone: never called where a program calls the commands."""
+    """Prepare a process that runs only this command: never called where a program calls the commands."""
     # Read when torch loads. Waiting threads that spin cost PyTorch most of its speed where others use the cores too.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("JOBLIB_MULTIPROCESSING", "0")  # joblib warns where /dev/shm is missing; we use no processes
@@ -42,7 +42,7 @@ def check_clock() -> None:
         time.time()
     except OverflowError:
         raise EmbedcacheError(
-            "the clock of this machine is beyond the year 2262, where Python's time ends: set the clock right"
+            "this machine's clock is beyond the year 2262, where Python's time ends: set the clock"
         ) from None
 
 

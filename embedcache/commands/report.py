@@ -7,13 +7,13 @@ import click
 from embedcache.commands.common import check_json, emit, json_option, unless_written_to
 
 
-@click.command(short_help="Write RUN's report: one page with everything about its heads.")
+@click.command(short_help="Write RUN's report: one page about all its heads.")
 @click.argument("run")
 @click.option(
     "-o", "--output", metavar="FILE", help="The page to write, - for standard output.  [default: RUN/report.html]"
 )
-@click.option("--cache", help="Where the run's cache is now, if it has moved; the mistakes' texts come from it.")
-@click.option("--audit", metavar="FILE", help="What audit -o wrote, to be told too.  [default: RUN/audit.json, if any]")
+@click.option("--cache", help="The run's cache, if it has moved; the mistakes' texts come from it.")
+@click.option("--audit", metavar="FILE", help="Output of audit -o to include.  [default: RUN/audit.json, if any]")
 @json_option
 def report(as_json: bool, run: str, output: str | None, cache: str | None, audit: str | None) -> None:
     """Write one HTML page that needs no network: scores, leaderboard, learning curves, mistakes with their texts.

@@ -25,33 +25,33 @@ from embedcache.commands.types import Number
 ROW = Number(int, 0)
 
 
-@click.command(short_help="Find the rows of CACHE that are most like a text.")
+@click.command(short_help="Find the rows of CACHE that are most similar to a text.")
 @click.argument("cache")
 @click.argument("query", required=False)
-@click.option("--row", type=ROW, multiple=True, help="Like this row of CACHE; may be repeated.")
-@click.option("--like", multiple=True, metavar="TEXT", help="Like this text, too; may be repeated.")
-@click.option("--unlike", multiple=True, metavar="TEXT", help="Not like this text; may be repeated.")
-@click.option("--unlike-row", type=ROW, multiple=True, help="Not like this row of CACHE; may be repeated.")
-@click.option("--file", "file", help="A table, or lines, of queries in place of one; - for standard input.")
+@click.option("--row", type=ROW, multiple=True, help="Similar to this row of CACHE; may be repeated.")
+@click.option("--like", multiple=True, metavar="TEXT", help="Also similar to this text; may be repeated.")
+@click.option("--unlike", multiple=True, metavar="TEXT", help="Unlike this text; may be repeated.")
+@click.option("--unlike-row", type=ROW, multiple=True, help="Unlike this row of CACHE; may be repeated.")
+@click.option("--file", "file", help="A table or text file of queries, instead of QUERY; - for standard input.")
 @click.option("-o", "--output", metavar="OUT", help="The table for the answers to --file, - for standard output.")
 @click.option("--text", default="text", show_default=True, help="The column of queries in --file.")
 @reading_options("in --file")
-@click.option("-k", type=COUNT, default=10, show_default=True, help="How many neighbours.")
+@click.option("-k", type=COUNT, default=10, show_default=True, help="Number of results.")
 @click.option("--where", multiple=True, help="Only rows that meet a condition; may be repeated.")
 @click.option("--show", "columns", type=NAMES, help="Columns on the screen.  [default: labels, and what fits]")
-@click.option("--dedupe", is_flag=True, help="Leave out texts that are near-identical to a better result.")
+@click.option("--dedupe", is_flag=True, help="Leave out near-duplicates of a better result.")
 @click.option("--index", metavar="INDEX", help="What embedcache index wrote.  [default: that of CACHE, if any]")
 @pooling_option
 @click.option("--layers", "layer", type=Number(int, -1000), help="[default: -1, or that of INDEX]")
-@click.option("--center/--no-center", default=None, help="Take the mean of all rows off first.")
+@click.option("--center/--no-center", default=None, help="Subtract the mean of all rows first.")
 @device_option
 @trust_option
 @json_option
 def search(as_json: bool, cache: str, output: str | None, columns: tuple[str, ...] | None, **options: Any) -> None:
-    """Find the rows of CACHE that are most like a text, by cosine.
+    """Find the rows of CACHE that are most similar to a text, by cosine.
 
-    With --row N: the neighbours of a row of CACHE, without itself; this needs no encoder. Rows with a blank text are
-    never found. Without an index of CACHE (embedcache index) every row is compared.
+    With --row N: the neighbors of a row of CACHE, without the row itself; this needs no encoder. Rows with
+    a blank text are never found. Without an index of CACHE (embedcache index) every row is compared.
 
     \b
       embedcache search reviews.h5 "the battery died after a week"

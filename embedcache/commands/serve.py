@@ -15,7 +15,7 @@ from embedcache.commands.types import Number
 @click.option("--run", metavar="RUN", help="A run of CACHE: its best head labels texts.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option(
-    "--port", type=Number(int, 0, 65536), default=8000, show_default=True, help="The port; 0: any that is free."
+    "--port", type=Number(int, 0, 65536), default=8000, show_default=True, help="The port; 0 takes any free port."
 )
 @click.option(
     "--token",
@@ -29,7 +29,7 @@ from embedcache.commands.types import Number
 @click.option("--model", help="The encoder's folder, where it has moved.")
 @device_option
 @trust_option
-@click.option("--verbose", is_flag=True, help="A line on stderr for each request; never its texts.")
+@click.option("--verbose", is_flag=True, help="Log each request on stderr, without its texts.")
 @json_option
 def serve(
     as_json: bool, cache: str, run: str | None, host: str, port: int, token: str | None, verbose: bool, **options: Any
@@ -37,8 +37,8 @@ def serve(
     """Search CACHE and label texts in the browser, and over HTTP. Ctrl-C stops it.
 
     The page finds similar texts, shows their labels and the map, and walks from text to text. /docs describes the JSON
-    API, /metrics is for Prometheus. Only this machine can reach it; with --token others can, too (use a proxy with
-    TLS). --json prints one line once it listens.
+    API, /metrics is for Prometheus. Only this machine can reach it; with --token other machines can, too (put
+    a proxy with TLS in front). --json prints one line once it listens.
 
     \b
       embedcache serve reviews.h5 --run heads

@@ -45,45 +45,47 @@ def choices() -> list[str]:
 
 @click.command("train-head", short_help="Train a bank of heads on CACHE, into RUN.")
 @click.argument("cache")
-@click.option("-o", "--output", "run", required=True, metavar="RUN", help="The folder to make.")
-@click.option(
-    "--label", type=NAMES, help="Label columns, each with heads of its own.  [default: label, or the only one]"
-)
+@click.option("-o", "--output", "run", required=True, metavar="RUN", help="The run folder to create.")
+@click.option("--label", type=NAMES, help="Label columns; each gets its own heads.  [default: label, or the only one]")
 @click.option(
     "--task",
     type=TaskList(),
     default="auto",
     show_default=True,
-    help="auto, classification, multilabel or regression, of all label columns or by their names. auto: multilabel "
+    help="auto, classification, multilabel or regression, for all label columns or by their names. auto: multilabel "
     "where a column holds lists, else classification.",
 )
 @click.option("--recipe", type=click.Choice(["default", "article"]), default="default", show_default=True)
 @sweep_options
-@click.option("--random", type=COUNT, metavar="N", help="Draw N combinations, each with every --seed, in place of all.")
+@click.option("--random", type=COUNT, metavar="N", help="Draw N combinations, each with every --seed, instead of all.")
 @click.option("--batch-size", type=COUNT)
-@click.option("--epochs", type=COUNT, help="Named, nothing is left to the number of rows.  [default: by the rows]")
+@click.option(
+    "--epochs", type=COUNT, help="Epochs; setting it turns the automatic choices off.  [default: by the rows]"
+)
 @click.option("--val", type=FRACTION, help="Share of the rows to validate on.")
 @click.option("--test", type=FRACTION, help="Share of the rows to score the chosen head on, once.")
 @click.option(
-    "--folds", type=Number(int, 2), metavar="K", help="K folds in place of --val; the best is trained again on all."
+    "--folds", type=Number(int, 2), metavar="K", help="K folds instead of --val; the best head is trained again on all."
 )
 @click.option("--group", help="Rows with the same value in this column stay on one side of the split.")
-@click.option("--split", type=Number(int, 0, 2**63), metavar="SEED", help="Deals texts to the sides.  [default: 42]")
+@click.option(
+    "--split", type=Number(int, 0, 2**63), metavar="SEED", help="Seed that assigns texts to the splits.  [default: 42]"
+)
 @click.option("--split-column", metavar="COL", help="The column that says train, val or test.")
-@click.option("--same-split", metavar="RUN", help="Sides as in RUN; texts that it does not know are dealt as it did.")
+@click.option("--same-split", metavar="RUN", help="Splits as in RUN; texts new to it are assigned as it did.")
 @click.option(
     "--choose",
     type=DerivedChoice(choices),
     default="loss",
     show_default=True,
-    help="The validation score by which epoch and head are chosen.",
+    help="The validation score that chooses the epoch and the head.",
 )
 @click.option("--standardize/--no-standardize", default=None, help="Zero mean, unit variance for every feature.")
 @click.option(
     "--early-stop",
     type=Number(int, 0),
     metavar="N",
-    help="Stop a head after N epochs without gain.  [default: by the rows]",
+    help="Stop a head after N epochs without improvement.  [default: by the rows]",
 )
 @pooling_option
 @click.option("--layers", "layer", type=Number(int, -1000), default=-1, show_default=True)
@@ -93,12 +95,12 @@ def choices() -> list[str]:
     "--compute", type=click.Choice(["auto", "float32", "bfloat16", "tf32"]), default="auto", show_default=True
 )
 @click.option("--threads", type=COUNT, help="[default: every core that this process may use]")
-@click.option("--resume", is_flag=True, help="Keep the heads that RUN or an interrupted training of it has already.")
+@click.option("--resume", is_flag=True, help="Keep the heads that RUN or an interrupted training of RUN already has.")
 @json_option
 def train_head(as_json: bool, cache: str, run: str, **options: Any) -> None:
     """Train a head for every combination of the comma lists, all at once.
 
-    What is not named comes from the recipe, which by default follows the
+    What you do not set comes from the recipe. The default recipe follows the
     number of rows: epochs, early stopping, folds below 1,000 rows, four heads.
 
     \b

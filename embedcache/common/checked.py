@@ -1,7 +1,7 @@
 """JSON from files that may be damaged or made to do harm: bounded in size and depth, and held against a schema.
 
 A schema is a msgspec.Struct or a type: what it does not name is ignored, so that files of later versions open. msgspec
-takes nothing for something else (1.5, "1" and true are no whole numbers) and reads no NaN, no infinity and no half of a
+takes nothing for something else (1.5, "1" and true are not whole numbers) and reads no NaN, no infinity and no half a
 surrogate pair.
 """
 
@@ -43,7 +43,7 @@ JSON_NAMES = {"None": "null", "True": "true", "False": "false"}
 
 
 class SchemaError(ValueError):
-    """What is wrong with a document, in words that go on from "PATH is damaged: "."""
+    """What is wrong with a document, in words that follow "PATH is damaged: "."""
 
 
 def read_json(path: Path) -> Any:
@@ -56,7 +56,7 @@ def read_json(path: Path) -> Any:
 
 
 def parse_json(data: bytes | str) -> Any:
-    """JSON types. Raises SchemaError for what is no JSON, or too deep."""
+    """JSON types. Raises SchemaError for what is not JSON, or too deep."""
     try:
         document = msgspec.json.decode(data)
     except RecursionError:
@@ -85,7 +85,7 @@ def conform(document: Any, schema: type[T], where: str = "") -> T:
 def read_table(data: bytes, texts: frozenset[str]) -> list[dict[str, Any]]:
     """The rows of a CSV with a header: cells of the columns ``texts`` as they are, others as numbers, blank ones None.
 
-    Raises SchemaError for what is no CSV or no number; neither NaN nor infinity is one.
+    Raises SchemaError for what is not CSV or not a number; neither NaN nor infinity is one.
     """
     try:
         reader = csv.reader(io.StringIO(data.decode("utf-8"), newline=""), strict=True)
@@ -117,12 +117,12 @@ def _cell(name: str, cell: str, text: bool, line: int) -> Any:
 
 
 def _in_words(message: str, document: Any, where: str) -> str:
-    """Of msgspec's message: place, what must be there, what is."""
+    """msgspec's message in words: place, what must be there, what is."""
     said, _, place = message.partition(" - at `$")
     place = place.removesuffix("`")
     name = f"{where}{place}".lstrip(".") or "it"
     if found := re.fullmatch(r"Object missing required field `(.*)`", said):
-        return f"{name} lacks {found[1]}" if name != "it" else f"{found[1]} is missing"
+        return f"{name}: {found[1]} is missing" if name != "it" else f"{found[1]} is missing"
     value = _at(document, place)
     if found := re.fullmatch(r"Expected `(.+?)`(?: (>=|<=|>|<) (\S+?))?(?:, got `.*`)?", said):
         wanted = " or ".join(WORDS.get(one, one) for one in found[1].split(" | "))

@@ -31,7 +31,7 @@ def shorten(text: str, length: int = LENGTH) -> str:
 def html_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], more: str = "") -> str:
     """A table of at most ten rows for ``_repr_html_``: everything escaped, no style or script of its own.
 
-    Numbers stand on the right. ``more``: said under it; where rows are left out, that is said too.
+    Numbers stand on the right. ``more``: a line under it; a note says where rows are left out.
     """
     body = list(islice(rows, ROWS + 1))
     said = [more] if more else []

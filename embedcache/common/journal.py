@@ -1,4 +1,4 @@
-"""What a long command has finished, kept beside its output until that is whole, so that the same command can go on.
+"""What a long command has finished, kept beside its output until that is whole, so that the same command can continue.
 
     "embedcache journal 1\\n" | key, 32 bytes | parts: length, 8 bytes | BLAKE2b, 16 bytes | data
 
@@ -83,5 +83,5 @@ class Journal:
         except OSError as error:
             raise EmbedcacheError(
                 f"cannot write {self._lock.path}: {error.strerror or error}; make room, then run the same command "
-                "again: it goes on after what is saved there"
+                "again: it continues after what is saved there"
             ) from None

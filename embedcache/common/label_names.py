@@ -6,7 +6,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
-# What people write where there is no label, and what is a class here unless --na names it.
+# What people write for a missing label; here it is a class unless --na names it.
 LIKE_MISSING = frozenset(
     "none nil na n/a n.a. nan null #n/a <na> - -- --- . ? ?? missing undefined unknown unlabeled unlabelled "
     "(blank) blank empty".split()

@@ -57,7 +57,7 @@ def unlabelled(codes: np.ndarray) -> np.ndarray:
 
 
 def label_of(code: np.ndarray | int, classes: Sequence[str]) -> str | list[str] | None:
-    """Of one row's code, or of its row [C] of a matrix."""
+    """The label of one row's code, or the labels of its row [C] of a matrix."""
     if np.ndim(code):
         row = np.asarray(code)
         return None if (row < 0).any() else [classes[c] for c in np.flatnonzero(row).tolist()]

@@ -96,10 +96,12 @@ def check_memory(needed: float, what: str, advice: str) -> None:
     """Raise before the system kills the process.
 
     Args:
-        needed: bytes, estimated. what: that needs them, as "2,000 heads". advice: what to do instead.
+        needed: Bytes, estimated.
+        what: What needs them, such as "2,000 heads".
+        advice: What to do instead.
 
     Raises:
-        EmbedcacheError: fewer are free.
+        EmbedcacheError: Fewer bytes are free.
     """
     free = memory_free()
     if needed > free:

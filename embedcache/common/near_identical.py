@@ -11,7 +11,7 @@ RESEMBLANCE = 0.8
 
 
 class NearIdentical:
-    """Of texts in an order, those that are like none before them.
+    """Finds the texts that resemble none before them.
 
     Two are near-identical where they are the same but for case, punctuation and blanks, or where the sets of their
     runs of 5 characters have a Jaccard similarity of 0.8 (the resemblance of Broder, "On the resemblance and

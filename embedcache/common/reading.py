@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-MUCH = 0.02  # share of unknown tokens from which it is said
+MUCH = 0.02  # share of unknown tokens that is worth a note
 MOSTLY = 0.2  # share of a text's tokens from which the text counts as hardly known
-SOME = 0.01  # share of such texts from which it is said
+SOME = 0.01  # share of such texts that is worth a note
 SCRIPTS = 3  # that are named
 SUMMED = ("texts", "truncated", "counted", "tokens", "lost", "unknown", "hardly_known", "lost_at_limit")
 SAMPLE = 200  # texts whose scripts are looked at
@@ -48,7 +48,7 @@ class Reading:
     scripts: tuple[str, ...] = ()
 
     def __add__(self, other: Reading) -> Reading:
-        """Of the texts of both, by one encoder."""
+        """What one encoder read of the texts of both."""
         summed = {name: getattr(self, name) + getattr(other, name) for name in SUMMED}
         longest = max(self.longest, other.longest)
         scripts = tuple(dict.fromkeys([*self.scripts, *other.scripts]))[:SCRIPTS]
@@ -56,12 +56,12 @@ class Reading:
 
     @property
     def lost_share(self) -> float:
-        """Of all tokens, 0 to 1."""
+        """Share of all tokens, 0 to 1."""
         return self.lost / self.tokens if self.tokens else 0.0
 
     @property
     def unknown_share(self) -> float:
-        """Of the tokens read, 0 to 1."""
+        """Share of the tokens read, 0 to 1."""
         read = self.tokens - self.lost
         return self.unknown / read if read else 0.0
 

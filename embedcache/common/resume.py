@@ -1,4 +1,4 @@
-"""Long work in parts: what is finished is saved beside the output, and the same command goes on after it."""
+"""Long work in parts: what is finished is saved beside the output, and the same command continues after it."""
 
 from __future__ import annotations
 
@@ -35,31 +35,32 @@ def all_parts(
     what: str,
     tell: Tell,
 ) -> tuple[Iterator[P], int]:
-    """All parts of the work that ends in ``place``, and how many rows of them an earlier command had saved.
+    """All parts of the work that ends in ``place``, and how many of their rows an earlier command had saved.
 
-    Where ``place`` is a file all parts are made first, so that they are safe, and then read again. Where it is a
-    stream, each is made when it is asked for, and nothing is saved.
+    If ``place`` is a file, all parts are made first, so that they are safe, and then read again. If it is a stream,
+    each part is made when it is asked for, and nothing is saved.
 
     Args:
-        make: makes the parts after so many rows, which are those of whole parts.
-        read: a part of what its ``to_bytes`` gave.
-        key: says what decides the parts: the input by its content, the tools, the options.
-        total: how many rows there are.
-        what: "rows are labelled".
-        tell: hears that an earlier command's work is used, or dropped.
+        place: Where the work is written.
+        make: Makes the parts after so many rows, which are those of whole parts.
+        read: Makes a part again from what its ``to_bytes`` gave.
+        key: Describes what decides the parts: the input by its content, the tools, the options.
+        total: Number of rows.
+        what: What is done with them, such as "rows are labelled".
+        tell: Called if an earlier command's work is used, or discarded.
 
     Raises:
-        KeyboardInterrupt: as it came, with a line for the user on what is saved.
-        EmbedcacheError: the disk is full.
+        KeyboardInterrupt: As it came, with a line for the user on what is saved.
+        EmbedcacheError: The disk is full.
     """
     if place.lock is None:
         return make(0), 0
     journal = Journal(place.lock, key())
     if journal.is_other:
-        tell(f"what was saved beside {place.name} is of another input, run or option: it is dropped")
+        tell(f"the work saved beside {place.name} belongs to another input, run or option: it is discarded")
     saved = done = sum(len(read(data)) for data in journal)
     if saved:
-        tell(f"{saved:,} of {total:,} {what} already: going on after them")
+        tell(f"{saved:,} of {total:,} {what} already: continuing after them")
     try:
         for part in make(saved):
             journal.append(part.to_bytes())
@@ -67,6 +68,6 @@ def all_parts(
     except KeyboardInterrupt:
         if not done:
             raise
-        line = f"Interrupted: {done:,} of {total:,} {what} and saved beside {place.name}; the same command goes on."
+        line = f"Interrupted: {done:,} of {total:,} {what} and saved beside {place.name}; the same command continues."
         raise KeyboardInterrupt(line) from None
     return map(read, journal), saved

@@ -51,7 +51,7 @@ def make_table(*columns: str, right: Sequence[str] = (), text: str = "text") -> 
 
 
 def make_score_table(*columns: Any, left: Sequence[str] = (), wraps: str | None = None) -> Table:
-    """Of numbers: narrow gaps, titles of two lines."""
+    """A table of numbers: narrow gaps, titles of two lines."""
     from rich import box
     from rich.table import Table
 

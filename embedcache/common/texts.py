@@ -15,7 +15,7 @@ def as_texts(given: Any, column: str | None = None) -> list[str]:
 
     Raises:
         EmbedcacheError: a table without the name of a column, numbers, something missing among the texts (the first is
-            named by its place, counted from 0), or what is no text at all.
+            named by its place, counted from 0), or something other than a text.
     """
     if isinstance(given, Tabular):
         given = given.to_arrow()
@@ -34,12 +34,12 @@ def as_texts(given: Any, column: str | None = None) -> list[str]:
         texts = [str(value) for value in values]  # NumPy's strings
     for place, text in enumerate(texts):
         if not text.isascii() and not _encodable(text):
-            raise EmbedcacheError(f"text {place} holds half a surrogate pair, which is no character: remove it")
+            raise EmbedcacheError(f"text {place} holds half a surrogate pair, which is not a character: remove it")
     return texts
 
 
 def _column_names(given: Any) -> list[str] | None:
-    """Of a table of pandas, polars, Arrow or datasets, or a dict of columns; None of anything else."""
+    """The columns of a pandas, polars, Arrow or datasets table, or of a dict of columns; None for anything else."""
     if isinstance(given, Mapping):
         return [str(name) for name in given]
     names = getattr(given, "column_names", None)
@@ -56,7 +56,7 @@ def _chosen(table: Any, names: list[str], column: str | None) -> Any:
             f"has {shown}"
         )
     if column not in names:
-        raise EmbedcacheError(f"there is no column {column!r}; the table has {shown}")
+        raise EmbedcacheError(f"no column {column!r}; the table has {shown}")
     return table[column]
 
 
@@ -67,7 +67,7 @@ def _listed(given: Any) -> list[Any]:
     if kind in "biufc" and not hasattr(given, "to_pylist"):
         shape = list(getattr(given, "shape", ()))
         raise EmbedcacheError(
-            f"these are numbers ({given.dtype} {shape}), not texts: vectors go by name, vectors=X, and have two "
+            f"these are numbers ({given.dtype} {shape}), not texts: pass vectors by name, vectors=X, with two "
             "dimensions [n, D]"
         )
     for method in ("to_pylist", "tolist", "to_list"):  # Arrow; NumPy and pandas; polars
@@ -75,19 +75,19 @@ def _listed(given: Any) -> list[Any]:
             values = getattr(given, method)()
             return values if isinstance(values, list) else [values]
     if not isinstance(given, Iterable) or isinstance(given, (bytes, bytearray)):
-        raise EmbedcacheError(f"texts are a str or a list of them, not {type(given).__name__} ({given!r:.40})")
+        raise EmbedcacheError(f"texts must be a str or a list of them, not {type(given).__name__} ({given!r:.40})")
     return list(given)
 
 
 def _refuse(values: list[Any]) -> NoReturn:
-    """Names the first that is no text, and how many there are."""
+    """Name the first value that is not a text, and how many there are."""
     kinds = [None if isinstance(value, str) else _kind(value) for value in values]
     place, kind = next((i, kind) for i, kind in enumerate(kinds) if kind is not None)
     alike = Counter(kinds)[kind]
     others = f" (and {alike - 1:,} more of {len(values):,})" if alike > 1 else ""
     what = "leave it out, or write a text in its place" if kind == "missing" else "make it a str"
     if kind in ("a list", "a number"):
-        what += "; vectors go by name, vectors=X"
+        what += "; pass vectors by name, vectors=X"
     raise EmbedcacheError(f"text {place} is {kind}: {values[place]!r:.40}{others}; {what}")
 
 

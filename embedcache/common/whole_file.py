@@ -61,7 +61,7 @@ class Output:
             if self.name == "standard output" or is_standard_output(self.name):
                 raise
             raise EmbedcacheError(
-                f"cannot write {self.name}: its reader went before the end; read it whole, or {self._advice}"
+                f"cannot write {self.name}: its reader closed it before the end; read all of it, or {self._advice}"
             ) from None
         except OSError as error:
             raise _cannot_write(self.name, error, self._advice) from None

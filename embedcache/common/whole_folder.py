@@ -51,7 +51,7 @@ def others(path: Path, what: str) -> list[Path]:
 
 @contextmanager
 def folder_lock(path: str | Path) -> Iterator[None]:
-    """Hold the lock of a folder that may not be there yet; a thread that has it already goes on.
+    """Hold the lock of a folder that may not be there yet; a thread that has it already continues.
 
     Folders above it are made, and go again where nothing was put into them. Where the file system has no locks, there
     is none. Raises EmbedcacheError where another process holds it, with its number, or nothing can be written there.
@@ -113,7 +113,7 @@ def whole_folder(path: str | Path, carry: Carry) -> Iterator[Path]:
         reason = error.strerror or error
         if swapped:
             raise EmbedcacheError(
-                f"{path} is written, but files of the folder that it replaced are still in "
+                f"{path} is written, but files of the replaced folder are still in "
                 f"{path.parent}/.{path.name}.old-*: {reason}"
             ) from None
         raise EmbedcacheError(f"cannot write {path}: {reason}; nothing was changed") from None
@@ -233,7 +233,7 @@ def _between(path: Path, carry: Carry | None) -> bool:
 
 
 def _identity(path: Path) -> tuple[int, ...] | None:
-    """Of the folder that has the name now; its time of change tells it from one whose number it was given."""
+    """Identity of the folder that has the name now; its time of change tells it from one whose number it was given."""
     with suppress(OSError):
         about = path.stat()
         return about.st_dev, about.st_ino, about.st_ctime_ns

@@ -99,11 +99,18 @@ class Classifier:
     ) -> Classifier:
         """Load a run directory and the encoder that its cache was made with.
 
-        ``model``: the encoder's folder or name, where it is no longer where the cache found it. ``calibrated``: divide
-        the logits by the temperature that was fitted on the validation rows; it changes probabilities, never a label.
-        ``encode``: without it no encoder is loaded, and vectors alone can be labelled, such as those of a cache.
-        Raises EmbedcacheError where the run lacks files or is damaged or has no temperature, or the encoder is gone or
-        is another one.
+        Args:
+            run: The run folder.
+            device: "auto", "cpu", "cuda" or "cuda:N".
+            model: The encoder's folder or name, if it is no longer where the cache found it.
+            trust_remote_code: Whether to run Python code that comes with the model.
+            calibrated: Divide the logits by the temperature that was fitted on the validation rows. It changes
+                probabilities, never a label.
+            encode: False loads no encoder; then only vectors can be labeled, such as those of a cache.
+
+        Raises:
+            EmbedcacheError: The run is incomplete, damaged or has no temperature; the encoder is missing, or another
+                one is there.
         """
         from embedcache.encoder.encoder import encoder_of
         from embedcache.encoder.folder import resolve_device
@@ -122,18 +129,19 @@ class Classifier:
         return classifier
 
     def predict(self, texts: Any = None, *, vectors: Any = None, text: str | None = None) -> Predictions:
-        """What the best heads say of each text, or of each vector.
+        """Label each text, or each vector, with the best heads.
 
-        Long texts are cut to the encoder's max_length, as in extract.
+        Long texts are truncated to the encoder's max_length, as in extract.
 
         Args:
-            texts: a text, or any number of them: a list, a column of pandas, polars or Arrow, an array; or a table, of
-                which ``text`` names the column. An array of two dimensions is taken for ``vectors``.
-            vectors: [n, D] instead of texts, such as rows of the cache: ``cache.embeddings("cls")[:5]``.
+            texts: One text or several: a list, a column of pandas, polars or Arrow, an array; or a table whose column
+                ``text`` names. A two-dimensional array is taken as ``vectors``.
+            vectors: Numbers [n, D] instead of texts, such as rows of the cache: ``cache.embeddings("cls")[:5]``.
+            text: The column of texts, if ``texts`` is a table.
 
         Raises:
-            EmbedcacheError: a table without the name of a column; something missing among the texts, or what is none,
-                with its place; vectors of another width, or that are not finite.
+            EmbedcacheError: A table without the name of a column; a missing text or something other than a text, with
+                its place; vectors of another width, or that are not finite.
         """
         known, vectors = self._read(texts, vectors, text)
         return Predictions(known, self.answers(vectors))
@@ -141,12 +149,16 @@ class Classifier:
     def predict_proba(
         self, texts: Any = None, *, vectors: Any = None, text: str | None = None, column: str | None = None
     ) -> np.ndarray:
-        """Probabilities float64 [n, C] of texts or vectors, given as to ``predict``; columns as in ``classes``.
+        """Probabilities float64 [n, C] of texts or vectors; the columns are in the order of ``classes``.
 
-        ``column``: the label column, where the run has several; None is the first, whose ``classes`` these are.
+        Args:
+            texts: As in ``predict``.
+            vectors: As in ``predict``.
+            text: As in ``predict``.
+            column: The label column, if the run has several; None is the first, to which ``classes`` belongs.
 
         Raises:
-            EmbedcacheError: a regression, which has none; see also ``predict``.
+            EmbedcacheError: The run is a regression, which has no probabilities; see also ``predict``.
         """
         names = list(self.run.columns)
         column = names[0] if column is None else column
@@ -205,7 +217,7 @@ class Classifier:
         if not np.isfinite(outputs).all():
             row = int(np.argmin(np.isfinite(outputs).all(axis=1)))
             raise EmbedcacheError(
-                f"{self.run.path} gives no number for text {row + 1}: its vector is not finite, or the weights of the "
+                f"{self.run.path} cannot label text {row + 1}: its vector is not finite, or the weights of the "
                 "head are far too large; train it again"
             )
         if head.kind == "regression":
@@ -227,11 +239,11 @@ def check_same_encoder(run: Run, cache: Cache) -> None:
 
 
 def _temperature(run: Run) -> float:
-    """Of the best head; a regression needs none."""
+    """The temperature of the best head; a regression needs none."""
     temperature = run.info.get("best", {}).get("temperature")
     if run.best.kind != "regression" and not temperature:
         raise EmbedcacheError(
-            f"{run.path} has no temperature: it was trained without validation rows, or none is best on them; "
+            f"{run.path} has no temperature: it was trained without validation rows, or no temperature fits them; "
             "leave out --calibrated"
         )
     return float(temperature or 1.0)
@@ -247,7 +259,6 @@ def _load_again(kind: type[Classifier], run: str, digest: str, options: dict[str
     """What a pickle of a classifier is: the run at its place, if it is the same still."""
     if _content(load_run(run)) != digest:
         raise EmbedcacheError(
-            f"the run at {run} is not the one that this classifier was made of: it was trained again since; load it "
-            "with Classifier.load"
+            f"the run at {run} has been trained again since this classifier was loaded; load it with Classifier.load"
         )
     return kind.load(run, **options)

@@ -89,30 +89,37 @@ def predict_file(
     progress: Progress | None = None,
     tell: Tell | None = None,
 ) -> FileReport:
-    """Label every row of a table of any kind that extract reads, or of a cache, of which nothing is encoded.
+    """Label every row of a table of any kind that extract reads, or of a cache, for which nothing is encoded.
 
-    The output has all columns of the input, in their order and with their types, and behind them ``predicted`` and
-    ``predicted_probability`` (a regression has the first alone; of several label columns each has its own, such as
-    ``predicted_genre``). Lists of labels are lists, in a CSV as JSON. Of a cache the columns are ``row`` (its number),
+    The output has all columns of the input, in their order and with their types, followed by ``predicted`` and
+    ``predicted_probability`` (a regression has only the first; each of several label columns has its own, such as
+    ``predicted_genre``). Lists of labels are lists, in a CSV as JSON. For a cache the columns are ``row`` (its number),
     the id, text, labels and kept columns.
 
-    A long work can be interrupted: what is finished is kept beside the output (in ``.OUT.partial``), and the same call
-    goes on after it. The output itself appears whole or not at all, and replaces a file of that name.
+    Long work can be interrupted: what is finished is kept beside the output (in ``.OUT.partial``), and the same call
+    continues after it. The output itself appears whole or not at all, and replaces a file of that name.
 
     Args:
-        run: a run's folder, or a Classifier.
-        input: the table, or a cache made by the run's encoder; "-" is standard input, JSON lines.
-        output: its suffix says the format; "-" is standard output, JSON lines. None: nothing is written, and the
-            report has the first rows.
-        column: the name of the new columns, or what their names begin with. It must be free.
-        where: conditions on the rows of a cache, as in a search.
-        text: the column of texts. encoding, separator, sheet: of the table, see ``read_rows``.
-        device, model, trust_remote_code, calibrated: see ``Classifier.load``; not for a Classifier, which has them.
-        progress: ``progress(done, total, rows)`` counts characters (of a cache rows), and rows.
-        tell: hears what a user should know, a line each.
+        run: A run folder, or a Classifier.
+        input: The table, or a cache made by the run's encoder; "-" is standard input, JSON lines.
+        output: The table to write, in the format of its suffix; "-" is standard output, JSON lines. None writes
+            nothing, and the report has the first rows.
+        column: The name of the new columns, or its beginning. It must be free.
+        where: Conditions on the rows of a cache, as in a search.
+        text: The column of texts.
+        encoding: Encoding of a text file.
+        separator: Between the cells of a .csv; None detects it.
+        sheet: Sheet of a workbook, or table of a database; None is the first, or the only one.
+        device: See ``Classifier.load``; not for a Classifier, which has it already. So are the next three.
+        model: See ``Classifier.load``.
+        trust_remote_code: See ``Classifier.load``.
+        calibrated: See ``Classifier.load``.
+        progress: Called with (done, total, rows); done and total are characters, or rows of a cache.
+        tell: Called with each note, one line.
 
     Raises:
-        EmbedcacheError: what cannot be read, labelled or written; a column of that name is there.
+        EmbedcacheError: The input cannot be read or labeled, the output cannot be written, or the name of a new column
+            is taken.
     """
     start = time.perf_counter()
     refuse_frame(input, "predict_file")
@@ -122,7 +129,7 @@ def predict_file(
         if is_cache(input):
             rows = ends.enter_context(CacheRows(input, [where] if isinstance(where, str) else list(where)))
         elif where:
-            raise EmbedcacheError(f"{input} is no cache: --where chooses rows of a cache alone")
+            raise EmbedcacheError(f"{input} is not a cache: --where filters rows of a cache")
         else:
             table = ends.enter_context(stored(input))
             if output is not None:

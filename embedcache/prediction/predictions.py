@@ -53,7 +53,7 @@ class Answers:
     outputs: np.ndarray
 
     def label(self, i: int) -> Label:
-        """Of one text, as in a Prediction."""
+        """The answer for one text, as in a Prediction."""
         if self.kind == "regression":
             return float(str(self.outputs[i, 0]))  # 0.1, not 0.10000000149011612
         named = [self.classes[c] for c in self._chosen(i)]
@@ -63,7 +63,7 @@ class Answers:
         return {} if self.kind == "regression" else dict(zip(self.classes, self.outputs[i].tolist(), strict=True))
 
     def part(self, rows: slice) -> Answers:
-        """Of some of the texts."""
+        """The predictions for some of the texts."""
         return Answers(self.kind, self.classes, self.outputs[rows])
 
     def columns(self, name: str, probabilities: bool) -> dict[str, Any]:

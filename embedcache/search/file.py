@@ -104,14 +104,32 @@ def search_file(
 ) -> SearchFileReport:
     """Answer each text of ``file`` into ``output``: a line for each row found, or in JSON an object for each query.
 
-    The file is read once, before the work begins, and its queries stay in memory. A long work can be interrupted: what
-    is finished is kept beside the output (in ``.OUT.partial``), and the same call continues after it. The output
-    appears whole or not at all, and replaces a file of that name. Arguments are those of ``search_cache``; "-" is
-    standard input or output, JSON lines; ``progress(done, total, rows)`` counts queries; ``tell`` hears
-    what a user should know.
+    The file is read once, before the work begins, and its queries stay in memory. Long work can be interrupted: what is
+    finished is kept beside the output (in ``.OUT.partial``), and the same call continues after it. The output appears
+    whole or not at all, and replaces a file of that name.
+
+    Args:
+        cache: The cache file.
+        file: The queries: a table, or a file with one on each line; "-" is standard input, JSON lines.
+        output: The table to write, in the format of its suffix; "-" is standard output, JSON lines.
+        k: Number of results for each query.
+        where: Conditions on the rows, see ``Searcher.search``.
+        dedupe: Leave out near-duplicates of a better result.
+        text: The column of queries in ``file``.
+        encoding: Encoding of ``file``.
+        separator: Between the cells of a .csv; None detects it.
+        sheet: Sheet of a workbook, or table of a database.
+        index: See ``Searcher.open``, as for the next five.
+        pooling: See ``Searcher.open``.
+        layer: See ``Searcher.open``.
+        center: See ``Searcher.open``.
+        device: See ``Searcher.open``.
+        trust_remote_code: See ``Searcher.open``.
+        progress: Called with (done, total, rows), all three in queries.
+        tell: Called with each note, one line.
 
     Raises:
-        EmbedcacheError: what cannot be read, searched or written.
+        EmbedcacheError: Something cannot be read, searched or written.
     """
     start = time.perf_counter()
     kind = kind_of(output)
@@ -175,7 +193,7 @@ class _Job:
         self.among = searcher.among(where)
 
     def texts(self) -> Iterator[list[str]]:
-        """Of the queries, so many as are answered together."""
+        """The queries, in lists of as many as are answered together."""
         for part in self._queries:
             for first in range(0, len(part), self.together):
                 yield part[first : first + self.together].to_pylist()

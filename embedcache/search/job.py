@@ -80,17 +80,33 @@ def search_cache(
     device: str = "auto",
     trust_remote_code: bool = False,
 ) -> SearchReport:
-    """The rows of a cache that are most like texts or rows of it (themselves left out), or each text of a file.
+    """The rows of a cache that are most like texts or rows of it (themselves left out), or like each text of a file.
 
     Args:
-        query, row, like: examples of what to look for, at least one. unlike, unlike_row: of what not; see ``Query``.
-        file: in place of examples, a table, or any other file, of which each line is a query (a blank one finds
-            nothing); - is standard input, JSON lines. text: the table's column of queries. encoding, separator,
-            sheet: of the file.
-        k, where, dedupe: see ``Searcher.search``. index, pooling, layer, center, device: see ``Searcher.open``.
+        cache: The cache file.
+        query: A text to look for.
+        row: Row numbers, counted from 0, to look for.
+        like: More texts that the results should be like.
+        unlike: Texts that the results should not be like; see ``Query``.
+        unlike_row: Rows that the results should not be like.
+        file: Instead of examples, a table or any other file in which each line is a query (a blank one finds nothing);
+            "-" is standard input, JSON lines.
+        k: Number of results for each query.
+        where: Conditions on the rows, see ``Searcher.search``.
+        dedupe: Leave out near-duplicates of a better result.
+        text: The column of queries in ``file``.
+        encoding: Encoding of ``file``.
+        separator: Between the cells of a .csv; None detects it.
+        sheet: Sheet of a workbook, or table of a database.
+        index: See ``Searcher.open``, as for the next five.
+        pooling: See ``Searcher.open``.
+        layer: See ``Searcher.open``.
+        center: See ``Searcher.open``.
+        device: See ``Searcher.open``.
+        trust_remote_code: See ``Searcher.open``.
 
     Raises:
-        EmbedcacheError: nothing to look for, or examples and a file; see also ``Searcher``.
+        EmbedcacheError: There is nothing to look for, or both examples and a file are given; see also ``Searcher``.
     """
     likes: list[str | int] = [*([] if query is None else [query]), *_rows(row), *like]
     unlikes: list[str | int] = [*unlike, *unlike_row]
@@ -123,7 +139,7 @@ def search_cache(
 def _answers(
     searcher: Searcher, texts: Sequence[str], k: int, where: str | Sequence[str] | None, dedupe: bool
 ) -> list[Answer]:
-    """Of each text, a blank one with nothing found."""
+    """One answer for each text; nothing is found for a blank one."""
     asked = [i for i, text in enumerate(texts) if text.strip()]
     answers = [Answer(text, None, []) for text in texts]
     found = searcher.search([Query((texts[i],)) for i in asked], k, where=where, dedupe=dedupe)

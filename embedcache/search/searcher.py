@@ -145,16 +145,21 @@ class Searcher:
         device: str = "auto",
         trust_remote_code: bool = False,
     ) -> Searcher:
-        """Open a cache and an index of it; without one the vectors themselves are searched.
+        """Open a cache and an index of it; without an index the vectors themselves are searched.
 
         Args:
-            index: what ``embedcache index`` wrote; None means that of the cache's own name, where there is one of
-                the vectors that are asked for.
-            pooling, layer: which of the cache's vectors; None means cls of the last layer, or the only ones stored.
-            center: whether the mean of all rows is taken off first; None means as the index has it, or not.
+            cache: The cache file.
+            index: What ``embedcache index`` wrote. None is the index of the cache's own name, if there is one of the
+                vectors that are asked for.
+            pooling: Which of the cache's vectors; None is cls, or the only one stored.
+            layer: Which of the cache's vectors; None is the last layer, or the only one stored.
+            center: Whether to subtract the mean of all rows first; None is as the index has it, or not.
+            device: "auto", "cpu", "cuda" or "cuda:N", for the encoder of the texts to look for.
+            trust_remote_code: Whether to run Python code that comes with the encoder.
 
         Raises:
-            EmbedcacheError: a cache or an index that cannot be opened, do not belong together or hold no such vectors.
+            EmbedcacheError: The cache or the index cannot be opened, they do not belong together, or there are no such
+                vectors.
         """
         opened = open_cache(cache)
         try:
@@ -197,19 +202,20 @@ class Searcher:
         dedupe: bool = False,
         encoded: Mapping[str, np.ndarray] | None = None,
     ) -> list[Answer]:
-        """The k rows most like each query, fewer only where there are fewer; one answer a query.
+        """The k rows most like each query, best first; one answer for each query. Fewer only if there are fewer.
 
-        Rows with a blank text are never found: to an encoder they are much like any short text. Rows with the same
-        text as the query are.
+        Rows with a blank text are never found: to an encoder they resemble any short text. Rows with the same text as
+        the query are found.
 
         Args:
-            queries: one or several: a text, or a ``Query`` where rows and examples of what not to find come in.
-            where: conditions, see ``rows_where``.
-            dedupe: leave out what is near-identical to a row that is found, or looked for; see ``NearIdentical``.
-            encoded: vectors [D] of texts that need no encoding any more.
+            queries: One or several: a text, or a ``Query`` for rows and for examples of what not to find.
+            k: Number of results for each query.
+            where: Conditions, see ``rows_where``.
+            dedupe: Leave out near-duplicates of a result, or of a query; see ``NearIdentical``.
+            encoded: Vectors [D] of texts that are encoded already, by text.
 
         Raises:
-            EmbedcacheError: a blank text; no such row, column or value; an encoder that cannot be had.
+            EmbedcacheError: A blank text; no such row, column or value; the encoder cannot be loaded.
         """
         asked = _queries(queries)
         width = min(k, self.cache.rows)
@@ -326,7 +332,7 @@ class Searcher:
     def _check(self, query: Query) -> None:
         path, rows = self.cache.path, self.cache.rows
         if not query.like:
-            raise EmbedcacheError("nothing to be like: give a text or a row beside what the results should be unlike")
+            raise EmbedcacheError("give at least one example to be like, beside those to be unlike")
         if any(not text.strip() for text in query.texts):
             raise EmbedcacheError("the query is blank: write what to look for")
         for row in query.rows:
@@ -371,7 +377,7 @@ def _examples(given: str | int | Iterable[str | int]) -> tuple[str | int, ...]:
         return tuple(str(one) if isinstance(one, str) else operator.index(one) for one in several)
     except TypeError:
         wrong = next(one for one in several if not isinstance(one, (str, int)))
-        raise EmbedcacheError(f"an example is a text or the number of a row, not {wrong!r}") from None
+        raise EmbedcacheError(f"an example must be a text or a row number, not {wrong!r}") from None
 
 
 def _queries(queries: str | Query | Sequence[str | Query]) -> list[Query]:
@@ -379,12 +385,12 @@ def _queries(queries: str | Query | Sequence[str | Query]) -> list[Query]:
     if isinstance(queries, (str, Query)):
         queries = [queries]
     if not isinstance(queries, Iterable) or hasattr(queries, "columns"):
-        raise EmbedcacheError(f"search takes a text, a Query or a list of them, not {type(queries).__name__}")
+        raise EmbedcacheError(f"search needs a text, a Query or a list of them, not {type(queries).__name__}")
     asked = []
     for place, one in enumerate(queries):
         if not isinstance(one, (str, Query)):
             also = f"; row {one} of the cache is Query({one})" if isinstance(one, int) else ""
-            raise EmbedcacheError(f"query {place} is neither a text nor a Query but {one!r}{also}")
+            raise EmbedcacheError(f"query {place} must be a text or a Query, not {one!r}{also}")
         asked.append(Query(one) if isinstance(one, str) else one)
     return asked
 

@@ -26,7 +26,7 @@ from embedcache.search.searcher import Query
 from embedcache.serve import limits as lim
 from embedcache.serve import schema as m
 from embedcache.serve.limits import LimitRequests
-from embedcache.serve.map import colour_groups
+from embedcache.serve.map import color_groups
 from embedcache.serve.micro_batches import BusyError
 from embedcache.serve.prometheus import Metrics, Record
 from embedcache.serve.security import Guard, SecureHeaders
@@ -183,7 +183,7 @@ def _add_rows(app: FastAPI, service: Service) -> None:
         id: Annotated[int, PathParameter(ge=0, le=2**62, description="The row's number, counted from 0.")],
     ) -> m.RowAnswer:
         if id >= cache.rows:
-            raise HTTPException(404, f"there is no row {id}: the cache has {cache.rows:,}, counted from 0")
+            raise HTTPException(404, f"no row {id}: the cache has {cache.rows:,} rows, counted from 0")
         prediction = await service.predict_row(id)
         return m.RowAnswer(
             row=id,
@@ -209,11 +209,11 @@ def _add_rows(app: FastAPI, service: Service) -> None:
 
 def _add_map(app: FastAPI, service: Service) -> None:
     cache = service.cache
-    colours = {column: colour_groups(cache, column) for column in cache.label_names}
-    colours |= {name: colour_groups(cache, name, kept) for name, kept in service.kept.items() if kept.groups_rows}
-    groups = {name: [m.GroupAnswer(**asdict(group)) for group in found] for name, (found, _) in colours.items()}
+    colors = {column: color_groups(cache, column) for column in cache.label_names}
+    colors |= {name: color_groups(cache, name, kept) for name, kept in service.kept.items() if kept.groups_rows}
+    groups = {name: [m.GroupAnswer(**asdict(group)) for group in found] for name, (found, _) in colors.items()}
 
-    @app.get("/map", tags=["map"], summary="Whether the map is there, and its colours", responses=_errors())
+    @app.get("/map", tags=["map"], summary="Whether the map is there, and its colors", responses=_errors())
     async def read_map() -> m.MapAnswer:
         return m.MapAnswer(status=service.map.status, problem=service.map.problem, rows=cache.rows, groups=groups)
 
@@ -237,9 +237,9 @@ def _add_map(app: FastAPI, service: Service) -> None:
         responses={**_errors(404, 422), 200: {"content": BYTES}},
     )
     async def read_groups(column: str) -> Response:
-        if column not in colours:
-            raise HTTPException(404, "there is no such column to colour by")
-        return Response(colours[column][1].astype(np.uint8).tobytes(), media_type="application/octet-stream")
+        if column not in colors:
+            raise HTTPException(404, "no such column to color by")
+        return Response(colors[column][1].astype(np.uint8).tobytes(), media_type="application/octet-stream")
 
     @app.post(
         "/map/among",

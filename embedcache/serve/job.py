@@ -26,15 +26,26 @@ def serve_cache(
     listening: Callable[[str, int], None] = lambda url, rows: None,
     tell: Tell = no_tell,
 ) -> None:
-    """Serve until SIGINT or SIGTERM.
+    """Serve a cache, and a run, over HTTP until SIGINT or SIGTERM.
 
     Args:
-        token: what requests must bring, if it is set. verbose: a line for each request.
-        index, pooling, layer, model, device: see ``Service.open``.
-        listening: hears the URL and the rows of the cache. tell: hears notes, and those lines.
+        cache: The cache file.
+        run: A run of the cache, whose best head labels texts.
+        host: The address to listen on.
+        port: The port; 0 takes any free port.
+        token: What requests must bring, if it is set.
+        verbose: Whether to log each request, without its texts.
+        index: See ``Service.open``, as for the next five.
+        pooling: See ``Service.open``.
+        layer: See ``Service.open``.
+        model: See ``Service.open``.
+        device: See ``Service.open``.
+        trust_remote_code: See ``Service.open``.
+        listening: Called with the URL and the number of rows once the server listens.
+        tell: Called with each note and each line of the log.
 
     Raises:
-        EmbedcacheError: the extra is not installed; the address cannot be had; see also ``Service.open``.
+        EmbedcacheError: The extra is not installed, or the server cannot listen there; see also ``Service.open``.
     """
     try:
         from embedcache.serve.app import create_app

@@ -18,7 +18,7 @@ MAX_CONDITION = 1000  # characters
 
 @dataclass(frozen=True)
 class Limits:
-    """Of the server as a whole.
+    """Limits of the server as a whole.
 
     ``body``: bytes of a request. ``seconds``: until it is answered, reading it included. ``waiting``: jobs (texts to
     encode in characters, searches by number) that may wait before new ones are turned away with 429.

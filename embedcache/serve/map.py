@@ -1,4 +1,4 @@
-"""The map while the server runs: read, or computed by another process meanwhile; and the colours of its points."""
+"""The map while the server runs: read, or computed by another process meanwhile; and the colors of its points."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from embedcache.errors import EmbedcacheError
 from embedcache.serve.kept import Kept, numbers_in
 from embedcache.serve.projection import default_map_path, load_map, make_map, save_map
 
-MOST_GROUPS = 8  # that have a colour each; the rest share one
+MOST_GROUPS = 8  # that have a color each; the rest share one
 SCALE_BINS = 7  # of a column of numbers
 NICE = 10  # of the process that computes: questions come first
 
 
 @dataclass(frozen=True)
 class Group:
-    """Points of one colour. ``role``: "class", "bin" (of numbers, in order), "several", "other" or "none"."""
+    """Points of one color. ``role``: "class", "bin" (of numbers, in order), "several", "other" or "none"."""
 
     name: str
     rows: int
@@ -85,7 +85,7 @@ class LiveMap:
                 self._run(made)
                 points = load_map(made, self.cache, *self.output)
                 if points is None and not self._closed:
-                    raise EmbedcacheError(_problem(made) or "its process ended without a word; too little memory?")
+                    raise EmbedcacheError(_problem(made) or "its process died without a message; was memory too short?")
             if points is None:
                 return
             self._finish(points)
@@ -149,7 +149,7 @@ def _problem(made: Path) -> str:
     return ""
 
 
-def colour_groups(cache: Cache, column: str, kept: Kept | None = None) -> tuple[list[Group], np.ndarray]:
+def color_groups(cache: Cache, column: str, kept: Kept | None = None) -> tuple[list[Group], np.ndarray]:
     """The groups of a label column, or of a kept one, and which of them each row is in, uint8 [N].
 
     Its most frequent classes, then "other" and "no label"; of many numbers, bins of about equally many rows.

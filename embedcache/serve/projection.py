@@ -58,7 +58,7 @@ def project(X: np.ndarray, *, seed: int = 0, fit_rows: int = FIT_ROWS) -> np.nda
     others = np.setdiff1d(np.arange(rows), sample, assume_unique=True)
     if len(others):
         index = _neighbour_index(fitted_vectors)
-        spread = 0.002 * np.ptp(fitted, axis=0).max()  # rows with the same neighbours shall not lie on one another
+        spread = 0.002 * np.ptp(fitted, axis=0).max()  # rows with the same neighbors must not lie on one another
         for start in range(0, len(others), CHUNK_ROWS):
             part = others[start : start + CHUNK_ROWS]
             _, near = index.search(unit_length(np.asarray(X[part], np.float32) - mean), PLACE_NEAREST)
@@ -142,9 +142,9 @@ def _fit(X: np.ndarray, seed: int) -> np.ndarray:
 
 def _principal_components(X: np.ndarray) -> np.ndarray:
     """float64 [n, 2]: the first two; of one-dimensional vectors the second is zero."""
-    centred = X - X.mean(axis=0, dtype=np.float64)
-    _, directions = np.linalg.eigh(centred.T @ centred)  # the largest eigenvalue comes last
-    found = centred @ directions[:, ::-1][:, :2]
+    centered = X - X.mean(axis=0, dtype=np.float64)
+    _, directions = np.linalg.eigh(centered.T @ centered)  # the largest eigenvalue comes last
+    found = centered @ directions[:, ::-1][:, :2]
     found *= np.where(found[np.abs(found).argmax(axis=0), range(found.shape[1])] < 0, -1, 1)  # a sign is arbitrary
     return np.pad(found, ((0, 0), (0, 2 - found.shape[1])))
 

@@ -16,7 +16,7 @@ Examples = Annotated[list[Example], Field(max_length=limits.MAX_EXAMPLES)]
 Label = str | list[str] | float
 Side = Annotated[
     Literal["train", "val", "test"] | None,
-    Field(description="Where this very text was when the run was made: what is said of a text of train is no test."),
+    Field(description="The run's split that has this very text: a prediction for a training text is not a test."),
 ]
 
 
@@ -183,7 +183,7 @@ class InfoAnswer(BaseModel):
 
 
 class GroupAnswer(BaseModel):
-    """Points of one colour. Role: class, bin (of numbers, in order), several, other, none (no label)."""
+    """Points of one color. Role: class, bin (of numbers, in order), several, other, none (no label)."""
 
     name: str
     rows: int
@@ -191,7 +191,7 @@ class GroupAnswer(BaseModel):
 
 
 class MapAnswer(BaseModel):
-    """Whether the map is there, and the groups of each label and kept column by which points are coloured.
+    """Whether the map is there, and the groups of each label and kept column by which points are colored.
 
     /map/points has the places, /map/groups/{column} the number of each row's group in the list given here.
     """

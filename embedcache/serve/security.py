@@ -75,7 +75,7 @@ class Guard:
     """ASGI middleware: the token where there is one, and requests that other web sites cause turned away.
 
     Without a token the Host must be a name of this machine: a foreign name that resolves to it is DNS rebinding, by
-    which any web site could read the answers. With a token such a site lacks it, and proxies may use their own name.
+    which any web site could read the answers. A site does not have the token; with one, proxies may use their own name.
     """
 
     def __init__(self, app: ASGIApp, token: str | None = None) -> None:
@@ -89,7 +89,7 @@ class Guard:
         host = headers.get(b"host", "")
         if self.token is None and not is_loopback(host_name(host)):
             detail = (
-                "the Host header is no name of this machine: use http://127.0.0.1 or localhost, or start with --token"
+                "the Host header does not name this machine: use http://127.0.0.1 or localhost, or start with --token"
             )
             await refuse(scope, receive, send, 400, detail)
         elif scope["method"] not in SAFE_METHODS and _is_foreign(headers, host):
@@ -109,7 +109,7 @@ class Guard:
 
 
 def host_name(host: str) -> str:
-    """Of a Host header, without the port: "localhost:8000" -> "localhost", "[::1]:80" -> "::1"; "" for nonsense."""
+    """A Host header without its port: "localhost:8000" -> "localhost", "[::1]:80" -> "::1"; "" for nonsense."""
     try:
         return urlsplit(f"//{host}").hostname or ""
     except ValueError:

@@ -63,7 +63,7 @@ def bind(host: str, port: int) -> socket.socket:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         bound = socket.socket(family, kind, protocol)
     except (OSError, UnicodeError) as error:
-        raise EmbedcacheError(f"there is no address '{host}' ({_reason(error)}): give another --host") from None
+        raise EmbedcacheError(f"cannot resolve --host '{host}' ({_reason(error)}): name another address") from None
     try:
         if os.name == "posix":
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

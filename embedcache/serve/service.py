@@ -178,7 +178,7 @@ class Service:
     async def predict(self, texts: Sequence[str]) -> Sequence[Prediction]:
         """Raises EmbedcacheError: no run, no encoder."""
         if self.classifier is None:
-            raise EmbedcacheError("no run is served, so nothing can be predicted: start with --run RUN")
+            raise EmbedcacheError("no run is served, so nothing can be predicted: start serve with --run RUN")
         if not texts:
             return []
         encoded = await self._vectors(texts)
@@ -186,7 +186,7 @@ class Service:
         return self._labelled(list(texts), np.stack([encoded[text][place] for text in texts]))
 
     async def predict_row(self, row: int) -> Prediction | None:
-        """Of a row, from its stored vector where there is one; None where nothing can be said."""
+        """Predict for a row, from its stored vector if there is one; None if nothing can be predicted."""
         if self.classifier is None:
             return None
         text = self.cache.texts[row]

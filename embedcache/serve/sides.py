@@ -1,4 +1,4 @@
-"""Which texts a run's heads were trained on: what is predicted for those is no test."""
+"""Which texts a run's heads were trained on: a prediction for those is not a test."""
 
 from __future__ import annotations
 

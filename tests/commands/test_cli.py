@@ -107,7 +107,7 @@ def test_every_command_ends_as_a_shell_expects(name: str, monkeypatch: pytest.Mo
     monkeypatch.setattr(main.commands[name], "params", [])
     result = invoke(name)
     assert result.exit_code == 128 + number, result.output
-    assert result.stderr == "Interrupted: nothing is half written; the same command starts again.\n"
+    assert result.stderr == "Interrupted: nothing is half written; run the same command to start again.\n"
     assert result.stdout == "" and signal.getsignal(signal.SIGTERM) is handler
 
 

@@ -50,4 +50,4 @@ def test_named_columns_alone(cache: Path) -> None:
     assert header(cache, "--row", 2, "--show", "id,label") == ["rank", "score", "row", "id", "label", "text"]
     assert "Not shown" not in invoke("search", cache, "--row", 2, "--show", "year").stdout
     line = fails("search", cache, "--row", 2, "--show", "yeer")
-    assert "--show yeer: the cache has no such column; it has: label, film, none, plot, year, id" in line
+    assert "--show yeer: no such column in the cache; choose from label, film, none, plot, year, id" in line

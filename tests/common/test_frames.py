@@ -103,9 +103,9 @@ def test_names_that_are_taken() -> None:
 @pytest.mark.parametrize(
     ("queries", "message"),
     [
-        (3, "takes a text, a Query or a list of them, not int"),
-        (["a", 3], r"query 1 is neither a text nor a Query but 3; row 3 of the cache is Query\(3\)"),
-        ([None], "query 0 is neither a text nor a Query but None"),
+        (3, "needs a text, a Query or a list of them, not int"),
+        (["a", 3], r"query 1 must be a text or a Query, not 3; row 3 of the cache is Query\(3\)"),
+        ([None], "query 0 must be a text or a Query, not None"),
         (pd.DataFrame({"text": ["a"]}), "not DataFrame"),
     ],
 )
@@ -210,7 +210,7 @@ def test_an_example_is_no_row_of_letters(cache: Path) -> None:
     assert ec.Query(np.int64(7), unlike="too long").rows == {7}
     assert ec.Query(("a", 7), unlike=np.array([12, 13])).unlike == (12, 13)
     for wrong in (3.5, None, ["a", 2.0]):
-        with pytest.raises(EmbedcacheError, match="an example is a text or the number of a row, not"):
+        with pytest.raises(EmbedcacheError, match="an example must be a text or a row number, not"):
             ec.Query(wrong)  # type: ignore[arg-type]
 
 

@@ -130,12 +130,12 @@ def test_a_command_goes_on_where_it_was(tmp_path: Path) -> None:
         work(70)
     assert [path.name for path in tmp_path.iterdir()] == [".out.bin.partial"]
     assert work(None) == (bytes(range(100)), 70)
-    assert told == [f"{n} of 100 numbers are made already: going on after them" for n in (30, 70)]
+    assert told == [f"{n} of 100 numbers are made already: continuing after them" for n in (30, 70)]
     assert [path.name for path in tmp_path.iterdir()] == ["out.bin"]
     with pytest.raises(KeyboardInterrupt):
         work(50)
     assert work(None, "other") == (bytes(range(100)), 0)
-    assert "of another input, run or option: it is dropped" in told[-1]
+    assert "belongs to another input, run or option: it is discarded" in told[-1]
 
 
 def test_a_stream_keeps_nothing(tmp_path: Path) -> None:

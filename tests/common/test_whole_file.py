@@ -98,7 +98,7 @@ def test_a_fifo_whose_reader_goes_is_an_error_with_a_word(tmp_path: Path) -> Non
     os.mkfifo(fifo)
     reader = threading.Thread(target=lambda: fifo.open("rb").close())
     reader.start()
-    with pytest.raises(EmbedcacheError, match="fifo: its reader went before the end"), whole_file(fifo) as file:
+    with pytest.raises(EmbedcacheError, match="fifo: its reader closed it before the end"), whole_file(fifo) as file:
         reader.join(10)
         file.write("nobody reads this")
     assert fifo.is_fifo() and names(tmp_path) == ["fifo"]

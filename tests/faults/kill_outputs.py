@@ -91,7 +91,7 @@ class Killer:
         return os.waitpid(child, 0)[1]
 
     def tell(self, line: str) -> None:
-        assert "already: going on after them" in line, line
+        assert "already: continuing after them" in line, line
         (self.folder / "resumed").touch()
 
 

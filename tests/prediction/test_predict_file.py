@@ -138,7 +138,7 @@ def test_a_cache_is_labelled_without_its_encoder(made: Path, tmp_path: Path, mon
     expected = [row for row in rows if row["label"] == "positive" and int(row["stars"]) >= 3]
     assert read_csv(tmp_path / "some.csv") == expected and expected
     shown = invoke("predict", made / "run", made / "c.h5")
-    assert shown.exit_code == 0 and "300 rows labelled" in shown.stdout and "-o OUT writes all of them" in shown.stdout
+    assert shown.exit_code == 0 and "300 rows labeled" in shown.stdout and "-o OUT writes all of them" in shown.stdout
     assert ec.predict_file(made / "run", made / "c.h5").first[0]["text"] == REVIEWS[0][0]
 
 
@@ -183,7 +183,7 @@ def test_wrong_usage(made: Path, monkeypatch: pytest.MonkeyPatch, arguments: lis
     ("arguments", "words"),
     [
         (["gone.h5"], "gone.h5"),
-        (["--input", "reviews.csv", "--where", "label=positive"], "reviews.csv is no cache"),
+        (["--input", "reviews.csv", "--where", "label=positive"], "reviews.csv is not a cache"),
         (["--input", "reviews.csv", "-o", "out.xlsx"], "name one of .csv, .tsv"),
         (
             ["--input", "reviews.csv", "-o", "out"],
@@ -210,7 +210,7 @@ def test_streams(made: Path, tmp_path: Path) -> None:
     document("predict", made / "run", "--input", tmp_path / "in.jsonl", "-o", tmp_path / "out.jsonl")
     expected = (tmp_path / "out.jsonl").read_text()
     done = command("predict", made / "run", "--input", "-", "-o", "-", input=lines)
-    assert (done.returncode, done.stdout) == (0, expected) and "9 rows labelled" in done.stderr
+    assert (done.returncode, done.stdout) == (0, expected) and "9 rows labeled" in done.stderr
     done = command("predict", made / "run", "--input", "/dev/stdin", "-o", "/dev/stdout", input=lines)
     assert (done.returncode, done.stdout) == (0, expected)
     bad = command("predict", made / "run", "--input", "-", "-o", tmp_path / "bad.csv", input=lines + '{"n": 1}\n')
@@ -285,7 +285,7 @@ def test_interrupted_and_gone_on_with(made: Path, tmp_path: Path, monkeypatch: p
         label()
     stop_after(99)
     assert label(text="film").resumed == 0  # other texts
-    assert "of another input, run or option" in told[-1]
+    assert "belongs to another input, run or option" in told[-1]
     assert [path.name for path in tmp_path.iterdir()] == ["out.csv"]
 
 
@@ -302,7 +302,7 @@ def test_ctrl_c_says_what_is_saved(made: Path, tmp_path: Path) -> None:
         assert second.returncode == 1 and "is writing" in second.stderr and len(second.stderr.splitlines()) == 1
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=60)
-    assert "rows are labelled and saved beside" in said and "the same command goes on" in said, said
+    assert "rows are labelled and saved beside" in said and "the same command continues" in said, said
     assert process.returncode == 130 and "Traceback" not in said
     report = document("predict", made / "run", "--input", table, "-o", tmp_path / "out.csv")
     assert report["resumed"] >= 2048 and report["rows"] == 30_000

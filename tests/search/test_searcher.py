@@ -282,7 +282,7 @@ def test_several_examples_and_unlike_ones(kept: Path) -> None:
             assert [found.row for found in together.results] == [found.row for found in alone.results]
             scores = [[found.score for found in one.results] for one in (together, alone)]
             np.testing.assert_allclose(*scores, atol=1e-6)
-        with pytest.raises(EmbedcacheError, match="nothing to be like"):
+        with pytest.raises(EmbedcacheError, match="give at least one example to be like"):
             searcher.search([Query((), (3,))])
         with pytest.raises(EmbedcacheError, match="blank"):
             searcher.search([Query((3, " "))])

@@ -8,7 +8,7 @@ import numpy as np
 
 # The contrast of every text that a selector finds with the ground below it, as WCAG has it.
 CONTRAST = """(selector) => {
-  const parse = (colour) => colour.match(/[\\d.]+/g).map(Number);
+  const parse = (color) => color.match(/[\\d.]+/g).map(Number);
   const light = ([r, g, b]) => [r, g, b].map((one) => one / 255)
     .map((one) => (one <= 0.04045 ? one / 12.92 : ((one + 0.055) / 1.055) ** 2.4))
     .reduce((sum, one, i) => sum + one * [0.2126, 0.7152, 0.0722][i], 0);
@@ -50,7 +50,7 @@ def lonely(places: np.ndarray) -> int:
 
 
 def drawn(page: Any) -> list[list[int]]:
-    """Colours on the map's canvas, as the screen has them."""
+    """Colors on the map's canvas, as the screen has them."""
     from io import BytesIO
 
     from matplotlib.image import imread

@@ -1,4 +1,4 @@
-"""Kept columns on the page and behind it: they filter and colour list and map; sides of the split are marked."""
+"""Kept columns on the page and behind it: they filter and color list and map; sides of the split are marked."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_what_the_columns_hold(client: Any) -> None:
     assert kept["link"]["kind"] == "text" and "id" not in kept
 
 
-def test_colours_of_the_map(client: Any, service: Any) -> None:
+def test_colors_of_the_map(client: Any, service: Any) -> None:
     groups = client.get("/map").json()["groups"]
     assert set(groups) == {"label", "source", "stars"}, "links and names tell every row from every other"
     assert [(one["name"], one["rows"], one["role"]) for one in groups["source"]] == [
@@ -134,13 +134,13 @@ def test_a_filter_that_has_no_control_can_be_taken_away(open_page: Callable[...,
 
 
 @pytest_browser
-def test_the_column_that_colours_the_map_colours_the_list(open_page: Callable[..., Any]) -> None:  # noqa: F811
+def test_the_column_that_colors_the_map_colors_the_list(open_page: Callable[..., Any]) -> None:  # noqa: F811
     page = open_page("row=1")
     texts(page)
     ready(page)
     dots = "#results .kept .dot:not([hidden])"
     assert page.locator(dots).count() == 0
-    page.select_option("#colour", "source")
+    page.select_option("#color", "source")
     page.wait_for_function("() => document.getElementById('legend').innerText.includes('paper')")
     chips = page.locator("#results .kept[data-column=source]").count()
     assert chips and page.locator(dots).count() == chips

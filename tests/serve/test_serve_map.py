@@ -1,4 +1,4 @@
-"""The map while the server runs, and the groups by which its points are coloured."""
+"""The map while the server runs, and the groups by which its points are colored."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from embedcache.cache import open_cache
 from embedcache.serve import map as live
-from embedcache.serve.map import LiveMap, colour_groups
+from embedcache.serve.map import LiveMap, color_groups
 from embedcache.serve.projection import default_map_path, make_map, save_map
 from tests.conftest import make_cache
 from tests.serve.serving import make_client
@@ -86,7 +86,7 @@ def test_over_http(copy: Path, open_service: Any) -> None:
 
 def test_few_classes_have_a_group_each(tmp_path: Path) -> None:
     with open_cache(made(tmp_path, ["b", "a", None, "b"])) as cache:
-        groups, places = colour_groups(cache, "label")
+        groups, places = color_groups(cache, "label")
     assert [(group.name, group.rows, group.role) for group in groups] == [
         ("a", 1, "class"), ("b", 2, "class"), ("no label", 1, "none"),
     ]  # fmt: skip
@@ -96,7 +96,7 @@ def test_few_classes_have_a_group_each(tmp_path: Path) -> None:
 def test_of_many_classes_the_most_frequent(tmp_path: Path) -> None:
     labels = [f"c{i}" for i in range(12) for _ in range(i + 1)] + [None]
     with open_cache(made(tmp_path, labels)) as cache:
-        groups, places = colour_groups(cache, "label")
+        groups, places = color_groups(cache, "label")
     assert {group.name for group in groups if group.role == "class"} == {f"c{i}" for i in range(4, 12)}
     assert groups[-2].name == "4 others" and groups[-2].rows == 1 + 2 + 3 + 4
     assert groups[-1].role == "none" and places[-1] == len(groups) - 1
@@ -107,7 +107,7 @@ def test_of_many_classes_the_most_frequent(tmp_path: Path) -> None:
 def test_many_numbers_are_a_scale(tmp_path: Path) -> None:
     values = [str(i / 2) for i in range(40)]
     with open_cache(made(tmp_path, [*values, None])) as cache:
-        groups, places = colour_groups(cache, "label")
+        groups, places = color_groups(cache, "label")
     assert [group.role for group in groups] == ["bin"] * 7 + ["none"]
     assert places[:-1].tolist() == sorted(places[:-1].tolist()) and sum(group.rows for group in groups) == 41
     for value, place in zip(values, places, strict=False):
@@ -117,6 +117,6 @@ def test_many_numbers_are_a_scale(tmp_path: Path) -> None:
 
 def test_lists(tmp_path: Path) -> None:
     with open_cache(made(tmp_path, [["a"], ["a", "b"], [], None, ["b"]])) as cache:
-        groups, places = colour_groups(cache, "label")
+        groups, places = color_groups(cache, "label")
     assert [groups[place].name for place in places] == ["a", "several labels", "empty list", "no label", "b"]
     assert [group.rows for group in groups] == [1, 1, 1, 1, 1]

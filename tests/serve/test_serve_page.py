@@ -181,7 +181,7 @@ def test_with_the_keyboard_alone(open_page: Callable[..., Any]) -> None:
     page.wait_for_selector(".asked .meta")
     assert page.text_content(".asked .text") == first[1]
     texts(page)
-    assert focus() == "results-title", "the keyboard goes on from the new list"
+    assert focus() == "results-title", "the keyboard continues from the new list"
     press("Tab")
     assert focus() == "found"
     page.focus("#points")
@@ -208,7 +208,7 @@ def test_a_click_on_the_map(open_page: Callable[..., Any], service: Any) -> None
 
 
 @pytest.mark.parametrize("arguments", [(), ("--disable-3d-apis",)], ids=["WebGL", "2-D canvas"])
-def test_the_map_is_drawn_and_its_colours_can_be_hidden(
+def test_the_map_is_drawn_and_its_colors_can_be_hidden(
     open_page: Callable[..., Any], arguments: tuple[str, ...]
 ) -> None:
     page = open_page("view=map", arguments=arguments)
@@ -216,8 +216,8 @@ def test_the_map_is_drawn_and_its_colours_can_be_hidden(
     kind = page.evaluate("document.getElementById('points').getContext('webgl') ? 'webgl' : '2d'")
     assert kind == ("2d" if arguments else "webgl")
 
-    def has(colour: list[int]) -> bool:
-        return any(np.abs(np.subtract(one, colour)).max() < 60 for one in drawn(page))
+    def has(color: list[int]) -> bool:
+        return any(np.abs(np.subtract(one, color)).max() < 60 for one in drawn(page))
 
     blue, orange = [0x00, 0x67, 0xA5], [0xC9, 0x4F, 0x00]  # <b>odd</b> and negative
     page.mouse.move(1, 1)

@@ -28,7 +28,7 @@ def audit(report: AuditReport, output: str | None) -> None:
     """The first of each kind."""
     click.echo(
         f"{report.cache}: {report.judged:,} of {plural(report.rows, 'row')} judged by {cell(report.label, 40)} "
-        f"({len(report.classes):,} classes; {report.folds} folds, {report.neighbours} neighbours); "
+        f"({len(report.classes):,} classes; {report.folds} folds, {report.neighbours} neighbors); "
         f"{report.seconds:.1f} s"
     )
     for why, rows in report.not_judged.items():
@@ -40,7 +40,7 @@ def audit(report: AuditReport, output: str | None) -> None:
     for note in report.notes:
         click.echo(f"Note: {cell(note)}")
     if output is None:
-        click.echo("-o audit.csv writes all of it into a file.")
+        click.echo("-o audit.csv writes all of it to a file.")
     else:
         from embedcache.audit.report import beside_table
         from embedcache.common.whole_file import output_target
@@ -79,7 +79,7 @@ def _labels(report: AuditReport) -> None:
 
 
 def _per_class(classes: Sequence[ClassCount]) -> Table:
-    """Of the classes with the most errors."""
+    """Print the classes with the most errors."""
     table = make_table("labelled", "rows", "errors", "interval", right=["rows", "errors", "interval"])
     for one in sorted(classes, key=lambda one: -one.estimate)[:SHOWN]:
         low, high = one.interval
@@ -99,7 +99,9 @@ def _how_far(report: AuditReport) -> str:
 def _duplicates(report: AuditReport) -> None:
     found = report.found
     across = f"; {found['across']:,} across {cell(report.split, 40)}" if report.split else ""
-    click.echo(f"\nDuplicates: {plural(found['duplicate'], 'group')}; {found['conflict']:,} with unlike labels{across}")
+    click.echo(
+        f"\nDuplicates: {plural(found['duplicate'], 'group')}; {found['conflict']:,} with different labels{across}"
+    )
     if not report.duplicates:
         return
     table = make_table("group", "kind", "row", "label", *(["side"] if report.split else []), "text", right=["group"])
@@ -126,7 +128,7 @@ def _differing_first(group: Duplicates) -> list[AuditRow]:
 
 
 def _outliers(report: AuditReport) -> None:
-    limit = "" if report.outlier_score is None else f" further than {report.outlier_score:.2f} from their neighbours"
+    limit = "" if report.outlier_score is None else f" further than {report.outlier_score:.2f} from their neighbors"
     click.echo(f"\nOutliers: {report.found['outlier']:,} rows{limit}")
     if not report.outliers:
         return

@@ -42,13 +42,13 @@ def interrupted_extract(cache: str) -> str:
     from embedcache.cache import open_cache
     from embedcache.errors import EmbedcacheError
 
-    again = "the same command goes on from there"
+    again = "the same command continues from there"
     try:
         with open_cache(cache) as opened:
             missing = max(opened.missing_rows(*output) for output in opened.outputs)
             return f"Interrupted: {opened.rows - missing:,} of {opened.rows:,} rows are saved in {cache}; {again}."
     except EmbedcacheError:
-        return f"Interrupted before the first vector: {cache} is as it was; the same command starts again."
+        return f"Interrupted before the first vector: {cache} is unchanged; run the same command to start again."
 
 
 def merge(report: MergeReport) -> None:
@@ -98,11 +98,13 @@ def verify(cache: str, report: VerifyReport) -> None:
     if report.ok:
         click.echo(f"{cache}: {plural(report.blocks, 'block')} checked, no damage")
     for span in report.incomplete:
-        click.echo(f"  {span.dataset} rows {span.start:,} to {span.stop - 1:,} have no vectors yet; extract goes on")
+        click.echo(
+            f"  {span.dataset} rows {span.start:,} to {span.stop - 1:,} have no vectors yet; run extract to continue"
+        )
 
 
 def damage(cache: str, report: VerifyReport) -> str:
     """All damaged spans in one line."""
     spans = [f"{span.dataset} rows {span.start:,} to {span.stop - 1:,}" for span in report.damaged]
     shown = "; ".join(spans[:20]) + (f"; and {len(spans) - 20:,} more" if len(spans) > 20 else "")
-    return f"{cache} is damaged: {shown}; run the same extract again, it makes these anew"
+    return f"{cache} is damaged: {shown}; run the same extract again to make these anew"

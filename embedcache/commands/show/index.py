@@ -37,6 +37,6 @@ def made(report: IndexReport) -> None:
         f"  recall@10 {measured:.4f} (asked {asked:g}) of {report.held_out:,} held-out rows against exact search"
     )
     if not report.reached:
-        click.echo(f"  {asked:g} is more than {report.kind} reaches here: --kind auto takes one that does")
+        click.echo(f"  {asked:g} is more than {report.kind} reaches here: --kind auto picks one that does")
     settings = ", ".join(f"{name} {value}" for name, value in report.parameters.items())
     click.echo(f"  {settings}")

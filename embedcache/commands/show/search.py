@@ -77,7 +77,7 @@ def _value(found: Found, name: str) -> str:
     if name == "id" and found.id is not None:
         return found.id
     known = ", ".join([*found.labels, *found.columns, *([] if found.id is None else ["id"])]) or "none"
-    raise EmbedcacheError(f"--show {name}: the cache has no such column; it has: {known}")
+    raise EmbedcacheError(f"--show {name}: no such column in the cache; choose from {known}")
 
 
 def _width(column: tuple[str, list[str]]) -> int:

@@ -2,11 +2,11 @@
 
 import { call, hasToken, Problem, setToken } from "./api.js";
 import { showBoards } from "./board.js";
-import { colourOf, setUpColours } from "./colours.js";
+import { colorOf, setUpColors } from "./colors.js";
 import { $, el, plural, show } from "./dom.js";
 import { setUpFilters, showFilters } from "./filters.js";
 import { MapView } from "./map.js";
-import { askedRow, askedText, found, showColoured } from "./results.js";
+import { askedRow, askedText, found, showColored } from "./results.js";
 import { go, read, takeToken, where } from "./state.js";
 
 const MORE = 20;
@@ -30,10 +30,10 @@ async function start() {
   setUp();
   window.addEventListener("hashchange", render);
   render();
-  const colours = await call("map").catch(complain);
-  if (colours) {
-    setUpColours(colours.groups);
-    map = new MapView(colours, { open: openRow, textOf });
+  const colors = await call("map").catch(complain);
+  if (colors) {
+    setUpColors(colors.groups);
+    map = new MapView(colors, { open: openRow, textOf });
     shown = "";
     render();
   }
@@ -52,7 +52,7 @@ function askForToken() {
       document.body.classList.remove("locked");
       await start();
     } catch (problem) {
-      $("token-note").textContent = problem.status === 401 ? "That is not the token." : problem.message;
+      $("token-note").textContent = problem.status === 401 ? "Wrong token." : problem.message;
     }
   };
 }
@@ -84,7 +84,7 @@ function setUp() {
       ask();
     }
   });
-  $("colour").addEventListener("change", () => showColoured($("colour").value));
+  $("color").addEventListener("change", () => showColored($("color").value));
   $("more").addEventListener("click", () => go({ k: Math.min(info.limits.k, read().k + MORE) }));
   $("results").addEventListener("keydown", walkList);
   $("results").addEventListener("pointerover", (event) => map?.point(rowOf(event.target)));
@@ -168,8 +168,8 @@ async function renderAnswer(state) {
       call("search", { body: { ...asked, k, where: where(filters), dedupe }, signal }),
     ]);
     if (signal.aborted) return undefined;
-    $("asked").replaceChildren(row === null ? askedText(query, about && about[0]) : askedRow(about, colourOf));
-    $("results").replaceChildren(...answer.results.map((one) => found(one, colourOf)));
+    $("asked").replaceChildren(row === null ? askedText(query, about && about[0]) : askedRow(about, colorOf));
+    $("results").replaceChildren(...answer.results.map((one) => found(one, colorOf)));
     show($("results-title"), answer.results.length > 0);
     show($("more"), answer.results.length === k && k < info.limits.k);
     $("status").textContent = `${plural(answer.results.length, "similar text")} found.`;
@@ -184,7 +184,7 @@ async function renderAnswer(state) {
   return undefined;
 }
 
-// The link that was followed is gone: the keyboard goes on from the new list, and the eye from its top.
+// The link that was followed is gone: the keyboard continues from the new list, and the eye from its top.
 function showTop() {
   if (document.activeElement === document.body) $("results-title").focus({ preventScroll: true });
   if ($("search").getBoundingClientRect().top < 0) $("search").scrollIntoView({ block: "start" });

@@ -97,7 +97,7 @@ function curves(board, score, chosen) {
     el("figcaption", {}, legend));
 }
 
-// Nearly all values: one head that diverged shall not flatten the others.
+// Nearly all values: one head that diverged must not flatten the others.
 function range(values) {
   const sorted = values.toSorted((a, b) => a - b);
   const at = (part) => sorted[Math.min(sorted.length - 1, Math.floor(part * sorted.length))];

@@ -1,7 +1,7 @@
 // The map: pan, zoom, hover, tap, keyboard, legend. Points are drawn by points.js, rings of what is found above them.
 
 import { call } from "./api.js";
-import { onTheme, palette, plain } from "./colours.js";
+import { onTheme, palette, plain } from "./colors.js";
 import { $, el, labelText, plural, show } from "./dom.js";
 import { makePoints, Nearest, rgb } from "./points.js";
 
@@ -13,7 +13,7 @@ const SLOW = 40; // milliseconds of a frame; then fewer points are drawn while t
 const FAST = 24;
 const FEWEST = 2000; // points
 const LONGEST = 280; // characters of a tip
-const LEFT_OUT = 15; // the group of points that filters leave out; colours have places for 16
+const LEFT_OUT = 15; // the group of points that filters leave out; colors have places for 16
 
 export class MapView {
   constructor(about, { open, textOf }) {
@@ -36,7 +36,7 @@ export class MapView {
       this.about = await call("map");
     }
     if (this.about.status === "failed") {
-      this.say(`There is no map: ${this.about.problem}`);
+      this.say(`No map: ${this.about.problem}`);
       return;
     }
     this.places = new Float32Array(await call("map/points", { bytes: true }));
@@ -44,7 +44,7 @@ export class MapView {
     this.points = makePoints($("points"), this.places);
     this.points.redraw = () => this.show();
     this.setUpColumns();
-    await this.colour($("colour").value);
+    await this.color($("color").value);
     this.listen();
     this.say("");
     this.stage.dataset.ready = "true";
@@ -55,13 +55,13 @@ export class MapView {
 
   setUpColumns() {
     const columns = Object.keys(this.about.groups);
-    $("colour").replaceChildren(...columns.map((name) => el("option", { value: name }, name)));
-    show($("colour"), columns.length > 1);
-    show($("colour-label"), columns.length > 1);
-    $("colour").addEventListener("change", () => this.colour($("colour").value).catch((problem) => this.say(problem.message)));
+    $("color").replaceChildren(...columns.map((name) => el("option", { value: name }, name)));
+    show($("color"), columns.length > 1);
+    show($("color-label"), columns.length > 1);
+    $("color").addEventListener("change", () => this.color($("color").value).catch((problem) => this.say(problem.message)));
   }
 
-  async colour(column) {
+  async color(column) {
     this.column = column;
     this.hidden.clear();
     const bytes = column ? await call(`map/groups/${encodeURIComponent(column)}`, { bytes: true }) : this.places.length / 2;
@@ -71,7 +71,7 @@ export class MapView {
     this.paint();
   }
 
-  // Points that the filters leave out are in a group that has no colour.
+  // Points that the filters leave out are in a group that has no color.
   regroup() {
     const { every: all, among } = this;
     this.groups = among ? all.map((group, row) => (among[row] ? group : LEFT_OUT)) : all;
@@ -93,12 +93,12 @@ export class MapView {
 
   paint() {
     const groups = this.about.groups[this.column] || [];
-    const colours = this.column ? palette(this.column) : [plain()];
+    const colors = this.column ? palette(this.column) : [plain()];
     const dense = this.places.length > 40_000;
-    this.points.setColours(colours.map((one, i) => [...rgb(one), this.hidden.has(i) ? 0 : dense ? 0.6 : 0.8]));
+    this.points.setColors(colors.map((one, i) => [...rgb(one), this.hidden.has(i) ? 0 : dense ? 0.6 : 0.8]));
     $("legend").replaceChildren(...groups.map((group, i) => group.rows > 0 && el("button",
       { type: "button", "aria-pressed": String(!this.hidden.has(i)), onclick: () => this.toggle(i) },
-      el("span", { class: "dot", "aria-hidden": "true", style: { background: colours[i] } }),
+      el("span", { class: "dot", "aria-hidden": "true", style: { background: colors[i] } }),
       el("span", {}, group.name), el("span", { class: "note" }, group.rows.toLocaleString("en")))).filter(Boolean));
     this.show();
   }
@@ -165,12 +165,12 @@ export class MapView {
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
     context.clearRect(0, 0, this.width, this.height);
     const style = getComputedStyle(document.documentElement);
-    const ring = (row, radius, width, colour) => {
+    const ring = (row, radius, width, color) => {
       const [x, y] = this.screen(row);
       context.beginPath();
       context.arc(x, y, radius, 0, 2 * Math.PI);
       context.lineWidth = width;
-      context.strokeStyle = style.getPropertyValue(colour);
+      context.strokeStyle = style.getPropertyValue(color);
       context.stroke();
     };
     for (const row of this.marked) {

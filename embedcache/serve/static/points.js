@@ -3,19 +3,19 @@
 
 const VERTEX = `
 attribute vec2 place; attribute float group;
-uniform vec2 centre, zoom; uniform float size; uniform vec4 colours[16];
-varying vec4 colour;
+uniform vec2 center, zoom; uniform float size; uniform vec4 colors[16];
+varying vec4 color;
 void main() {
-  colour = colours[int(group + 0.5)];
-  gl_Position = colour.a == 0.0 ? vec4(9.0, 9.0, 9.0, 1.0) : vec4((place - centre) * zoom, 0.0, 1.0);
+  color = colors[int(group + 0.5)];
+  gl_Position = color.a == 0.0 ? vec4(9.0, 9.0, 9.0, 1.0) : vec4((place - center) * zoom, 0.0, 1.0);
   gl_PointSize = size;
 }`;
 const FRAGMENT = `
-precision mediump float; varying vec4 colour;
+precision mediump float; varying vec4 color;
 void main() {
   float edge = 1.0 - smoothstep(0.35, 0.5, length(gl_PointCoord - 0.5));
   if (edge == 0.0) discard;
-  gl_FragColor = vec4(colour.rgb, 1.0) * colour.a * edge;
+  gl_FragColor = vec4(color.rgb, 1.0) * color.a * edge;
 }`;
 
 export const rgb = (hex) => [1, 3, 5].map((at) => Number.parseInt(hex.slice(at, at + 2), 16) / 255);
@@ -44,7 +44,7 @@ class Shuffled {
 class GlPoints extends Shuffled {
   constructor(canvas, gl, places) {
     super(canvas, places);
-    Object.assign(this, { gl, colours: new Float32Array(64) });
+    Object.assign(this, { gl, colors: new Float32Array(64) });
     canvas.addEventListener("webglcontextlost", (event) => event.preventDefault());
     canvas.addEventListener("webglcontextrestored", () => {
       this.build();
@@ -65,7 +65,7 @@ class GlPoints extends Shuffled {
     gl.linkProgram(program);
     if (!gl.getProgramParameter(program, gl.LINK_STATUS)) throw new Error("the shaders do not link");
     gl.useProgram(program);
-    this.at = Object.fromEntries(["centre", "zoom", "size", "colours"].map((name) => [name, gl.getUniformLocation(program, name)]));
+    this.at = Object.fromEntries(["center", "zoom", "size", "colors"].map((name) => [name, gl.getUniformLocation(program, name)]));
     this.attribute(program, "place", this.places, 2, gl.FLOAT);
     this.groupBuffer = this.attribute(program, "group", this.groups, 1, gl.UNSIGNED_BYTE);
     gl.enable(gl.BLEND);
@@ -89,22 +89,22 @@ class GlPoints extends Shuffled {
     this.gl.bufferData(this.gl.ARRAY_BUFFER, this.groups, this.gl.STATIC_DRAW);
   }
 
-  // colours: [red, green, blue, alpha] from 0 to 1 of each group; alpha 0 hides it.
-  setColours(colours) {
-    this.colours.fill(0);
-    colours.forEach((one, i) => this.colours.set(one, 4 * i));
+  // colors: [red, green, blue, alpha] from 0 to 1 of each group; alpha 0 hides it.
+  setColors(colors) {
+    this.colors.fill(0);
+    colors.forEach((one, i) => this.colors.set(one, 4 * i));
   }
 
-  // view: centre x, y and pixels per unit; size: of a point, in pixels; count: how many of them.
+  // view: center x, y and pixels per unit; size: of a point, in pixels; count: how many of them.
   draw(view, size, count) {
     const { gl, canvas, at } = this;
     gl.viewport(0, 0, canvas.width, canvas.height);
     gl.clearColor(0, 0, 0, 0);
     gl.clear(gl.COLOR_BUFFER_BIT);
-    gl.uniform2f(at.centre, view.x, view.y);
+    gl.uniform2f(at.center, view.x, view.y);
     gl.uniform2f(at.zoom, (2 * view.scale) / canvas.width, (2 * view.scale) / canvas.height);
     gl.uniform1f(at.size, size);
-    gl.uniform4fv(at.colours, this.colours);
+    gl.uniform4fv(at.colors, this.colors);
     gl.drawArrays(gl.POINTS, 0, count);
   }
 }
@@ -112,18 +112,18 @@ class GlPoints extends Shuffled {
 class FlatPoints extends Shuffled {
   constructor(canvas, places) {
     super(canvas, places);
-    Object.assign(this, { colours: [], context: canvas.getContext("2d") });
+    Object.assign(this, { colors: [], context: canvas.getContext("2d") });
   }
 
-  setColours(colours) {
-    this.colours = colours;
+  setColors(colors) {
+    this.colors = colors;
   }
 
   draw(view, size, count) {
-    const { canvas, context, places, groups, colours } = this;
+    const { canvas, context, places, groups, colors } = this;
     context.clearRect(0, 0, canvas.width, canvas.height);
     const [left, top] = [canvas.width / 2 - view.x * view.scale, canvas.height / 2 + view.y * view.scale];
-    colours.forEach(([red, green, blue, alpha], group) => {
+    colors.forEach(([red, green, blue, alpha], group) => {
       if (!alpha) return;
       context.fillStyle = `rgba(${255 * red}, ${255 * green}, ${255 * blue}, ${alpha})`;
       for (let i = 0; i < count; i++) {

@@ -18,8 +18,8 @@ function bars(probabilities, kind) {
 
 // A prediction for a text that the run had is no test of it.
 const SIDES = {
-  train: "The head was trained on this text and its label: this is no test of it.",
-  val: "This text was among those that chose the head.",
+  train: "The head was trained on this text and its label: this is not a test.",
+  val: "This text helped to choose the head.",
   test: "This text was in the run's test set: the head did not learn from it.",
 };
 
@@ -32,26 +32,26 @@ function prediction(found) {
       one.side ? el("p", { class: `note side side-${one.side}` }, SIDES[one.side]) : null)));
 }
 
-const labelled = (labels, colourOf) => Object.entries(labels).map(([column, label]) =>
+const labelled = (labels, colorOf) => Object.entries(labels).map(([column, label]) =>
   el("span", { class: "chip", title: column },
-    el("span", { class: "dot", "aria-hidden": "true", style: { background: colourOf(column, label) } }),
+    el("span", { class: "dot", "aria-hidden": "true", style: { background: colorOf(column, label) } }),
     el("span", {}, Object.keys(labels).length > 1 ? `${column}: ${labelText(label)}` : labelText(label))));
 
-// Kept columns; the one that colours the map has its colours.
+// Kept columns; the one that colors the map has its colors.
 const MOST_KEPT = 6;
 const LONGEST = 80; // characters of a value
 
-function keptValues({ columns, labels, id }, colourOf, most) {
+function keptValues({ columns, labels, id }, colorOf, most) {
   const given = Object.entries(columns).filter(([name, value]) => value && !(name in labels) && value !== id).slice(0, most);
   return given.map(([name, value]) => {
-    const colour = colourOf(name, value, null);
+    const color = colorOf(name, value, null);
     return el("span", { class: "chip kept", title: name, "data-column": name },
-      colour ? el("span", { class: "dot", "aria-hidden": "true", hidden: name !== $("colour").value, style: { background: colour } }) : null,
+      color ? el("span", { class: "dot", "aria-hidden": "true", hidden: name !== $("color").value, style: { background: color } }) : null,
       el("span", { class: "note" }, `${name}: ${value.length > LONGEST ? `${value.slice(0, LONGEST)}…` : value}`));
   });
 }
 
-export function showColoured(column) {
+export function showColored(column) {
   for (const chip of document.querySelectorAll(".kept")) {
     for (const dot of chip.querySelectorAll(".dot")) dot.hidden = chip.dataset.column !== column;
   }
@@ -61,23 +61,23 @@ export function askedText(text, found) {
   return el("article", { class: "panel asked" }, el("p", { class: "text" }, text), found ? prediction(found) : null);
 }
 
-export function askedRow(row, colourOf) {
+export function askedRow(row, colorOf) {
   const columns = Object.entries(row.columns);
   return el("article", { class: "panel asked" },
-    el("p", { class: "meta" }, el("span", {}, row.id === null ? `Row ${row.row}` : `Row ${row.row}, ${row.id}`), labelled(row.labels, colourOf)),
+    el("p", { class: "meta" }, el("span", {}, row.id === null ? `Row ${row.row}` : `Row ${row.row}, ${row.id}`), labelled(row.labels, colorOf)),
     el("p", { class: "text" }, row.text || "(no text)"),
-    columns.length ? el("p", { class: "columns" }, keptValues(row, colourOf, columns.length)) : null,
+    columns.length ? el("p", { class: "columns" }, keptValues(row, colorOf, columns.length)) : null,
     row.prediction ? prediction(row.prediction) : null);
 }
 
-export function found(one, colourOf) {
+export function found(one, colorOf) {
   const target = hash({ ...read(), row: one.row, query: "", k: 10 });
   return el("li", { "data-row": one.row },
     el("a", { href: target, class: "found" },
       el("span", { class: "text" }, one.text),
       el("span", { class: "meta" },
         el("span", { class: "score", title: "cosine similarity" }, one.score.toFixed(3)),
-        labelled(one.labels, colourOf),
-        keptValues(one, colourOf, MOST_KEPT),
+        labelled(one.labels, colorOf),
+        keptValues(one, colorOf, MOST_KEPT),
         el("span", { class: "note" }, one.id === null ? `row ${one.row}` : one.id))));
 }

@@ -1,4 +1,4 @@
-// Colours of groups: eight that most colour-blind people tell apart (after Okabe and Ito), a scale for numbers (viridis).
+// Colors of groups: eight that most color-blind people tell apart (after Okabe and Ito), a scale for numbers (viridis).
 
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const CLASSES = {
@@ -14,11 +14,11 @@ let groups = {};
 
 export const onTheme = (tell) => dark.addEventListener("change", tell);
 
-export function setUpColours(found) {
+export function setUpColors(found) {
   groups = found;
 }
 
-// The colours of a column's groups, in their order.
+// The colors of a column's groups, in their order.
 export function palette(column) {
   const theme = dark.matches ? "dark" : "light";
   const all = groups[column] || [];
@@ -34,7 +34,7 @@ export function palette(column) {
 export const plain = () => CLASSES[dark.matches ? "dark" : "light"][0];
 
 // Of one label or kept value, as the map has it; ``none`` where the map has no such column.
-export function colourOf(column, label, none = REST[dark.matches ? "dark" : "light"]) {
+export function colorOf(column, label, none = REST[dark.matches ? "dark" : "light"]) {
   if (!(column in groups)) return none;
   const all = groups[column];
   const name = Array.isArray(label) ? (label.length === 1 ? label[0] : null) : label;
