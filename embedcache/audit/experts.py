@@ -78,7 +78,7 @@ class Heads:
         return np.asarray(total / len(self._heads))
 
 
-class Neighbours:
+class NeighbourVotes:
     """The share of each class among the k nearest rows of other texts and groups, smoothed by the classes' shares.
 
     unit: int [N], equal for rows of one text or group.

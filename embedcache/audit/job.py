@@ -13,9 +13,9 @@ import numpy as np
 
 from embedcache.audit.count import open_counts
 from embedcache.audit.duplicates import DuplicateGroup, duplicate_groups
-from embedcache.audit.experts import Expert, Heads, Neighbours, Words, fold_of
+from embedcache.audit.experts import Expert, Heads, NeighbourVotes, Words, fold_of
 from embedcache.audit.judge import Mixture
-from embedcache.audit.labels import Judged, judge
+from embedcache.audit.labels import JudgedLabels, judge
 from embedcache.audit.neighbours import Nearest, nearest_rows, unit_vectors
 from embedcache.audit.outliers import far_out, outlier_scores
 from embedcache.audit.report import (
@@ -95,7 +95,7 @@ def audit_cache(
         if pooling is None and ("mean", layer) in opened.outputs:
             pooling = "mean"
         sides = column_sides(opened, split) if split else run_sides(opened, run, label) if run else None
-        table = Table(opened, label, pooling, layer, group, folds, sides)
+        table = AuditedRows(opened, label, pooling, layer, group, folds, sides)
         k = min(neighbours, max(1, int(np.count_nonzero(table.found)) - 1))
         _check_memory(table, k)
         nearest = find_nearest(table, k, progress)
@@ -112,7 +112,7 @@ def audit_cache(
     return report
 
 
-def _check_memory(table: Table, k: int) -> None:
+def _check_memory(table: AuditedRows, k: int) -> None:
     """Raises EmbedcacheError where the system would kill the audit: for the most that is held at once, about."""
     rows, classes = len(table.found), len(table.data.classes)
     row = k * (8 + 4 + 8) + 4 * 4 * classes + 100  # neighbours, cosines, votes; what the experts say
@@ -124,7 +124,7 @@ def _check_memory(table: Table, k: int) -> None:
     )
 
 
-class Table:
+class AuditedRows:
     """The rows, and which of them are looked at.
 
     first: int64 [N], the row that stands for each row's text. found: bool [N], rows with a text and a vector.
@@ -190,7 +190,7 @@ class Table:
         }
 
 
-def find_nearest(table: Table, k: int, progress: Progress | None) -> Nearest:
+def find_nearest(table: AuditedRows, k: int, progress: Progress | None) -> Nearest:
     """The k texts most like each; ``progress`` counts texts."""
     data = table.data
     index = SearchIndex.build(table.cache, data.pooling, data.layer)
@@ -202,7 +202,7 @@ class Opinions:
 
     def __init__(
         self,
-        table: Table,
+        table: AuditedRows,
         nearest: Nearest,
         seeds: Sequence[int],
         progress: Progress | None,
@@ -214,7 +214,7 @@ class Opinions:
             for seed in dict.fromkeys(seeds)
         }
         self.heads = Heads(data, sides, progress, **engine)
-        self.experts: list[Expert] = [self.heads, Neighbours(nearest, data.y, classes, table.unit)]
+        self.experts: list[Expert] = [self.heads, NeighbourVotes(nearest, data.y, classes, table.unit)]
         self.notes: list[str] = []
         try:
             self.experts.append(Words(table.cache.texts, data.y, next(iter(sides.values()))))
@@ -224,11 +224,11 @@ class Opinions:
         rows = np.flatnonzero(judged)
         self.seeds, self.left_out = list(sides), int(((data.y >= 0) & ~judged).sum())
         self.mixture = Mixture(self.experts, data.y, rows, classes)
-        self.judged: Judged = judge(self.mixture, data.y, rows, data.classes)
+        self.judged: JudgedLabels = judge(self.mixture, data.y, rows, data.classes)
 
 
 def make_report(
-    table: Table, opinions: Opinions, groups: Sequence[DuplicateGroup], distances: np.ndarray, top: int | None
+    table: AuditedRows, opinions: Opinions, groups: Sequence[DuplicateGroup], distances: np.ndarray, top: int | None
 ) -> AuditReport:
     """distances: float32 [N], outlier scores. What audit_cache alone knows is not in it yet."""
     judged, data = opinions.judged, table.data
@@ -276,7 +276,7 @@ def make_report(
     )
 
 
-def _label_issue(table: Table, opinions: Opinions, i: int, place: int) -> LabelIssue:
+def _label_issue(table: AuditedRows, opinions: Opinions, i: int, place: int) -> LabelIssue:
     """place: in the ranking of all rows, from 0."""
     judged = opinions.judged
     count = judged.count
@@ -293,12 +293,12 @@ def _label_issue(table: Table, opinions: Opinions, i: int, place: int) -> LabelI
     )
 
 
-def _duplicates(table: Table, group: DuplicateGroup) -> Duplicates:
+def _duplicates(table: AuditedRows, group: DuplicateGroup) -> Duplicates:
     rows = [AuditRow(**table.row(row)) for row in group.rows]
     return Duplicates(group.kind, group.similarity, group.conflict, group.across, rows)
 
 
-def _notes(table: Table) -> list[str]:
+def _notes(table: AuditedRows) -> list[str]:
     if not len(table.rare):
         return []
     names = ", ".join(table.classes[c] for c in table.rare[:5])

@@ -14,7 +14,7 @@ CHUNK_NUMBERS = 1_000_000  # rows x classes whose probabilities are held at a ti
 
 
 @dataclass(frozen=True)
-class Judged:
+class JudgedLabels:
     """The judgment of n rows; all arrays are [n] and parallel.
 
     score: 1 - the probability of the label that the row has: the higher, the likelier it is wrong. suggested: the
@@ -41,7 +41,7 @@ class Judged:
         return np.argsort(-self.score, kind="stable")
 
 
-def judge(mixture: Mixture, y: np.ndarray, rows: np.ndarray, classes: Sequence[str]) -> Judged:
+def judge(mixture: Mixture, y: np.ndarray, rows: np.ndarray, classes: Sequence[str]) -> JudgedLabels:
     """Every row of ``rows`` (int64 [n]) by the mixture; y: numbers of the classes, int [N].
 
     The score is cleanlab's self-confidence, turned round: of its rankings the one with the highest precision on real
@@ -62,7 +62,7 @@ def judge(mixture: Mixture, y: np.ndarray, rows: np.ndarray, classes: Sequence[s
         experts[:, chunk] = np.exp(said[:, given[0], given[1]])
         p[given] = -1
         best[chunk], likeliest[chunk] = p.argmax(axis=1), p.max(axis=1)
-    judged = Judged(rows, 1 - own, best.astype(np.int64), likeliest, experts, wrong, count)
+    judged = JudgedLabels(rows, 1 - own, best.astype(np.int64), likeliest, experts, wrong, count)
     found, read = wrong[judged.order], count.interval[1]
     expected = float(found[: count.estimate].sum()), float(found[:read].sum())
     return replace(judged, count=replace(count, read=read, expected_first=expected[0], expected=expected[1]))

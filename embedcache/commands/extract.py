@@ -17,7 +17,7 @@ from embedcache.commands.common import (
     trust_option,
 )
 from embedcache.commands.progress import progress_bar
-from embedcache.commands.types import CommaList, Number, Part
+from embedcache.commands.types import CommaList, Number, ShardNumber
 from embedcache.encoder.poolings import POOLINGS
 
 LAYERS = CommaList(Number(int, -1000))
@@ -55,7 +55,7 @@ LAYERS = CommaList(Number(int, -1000))
 )
 @click.option("--ray", metavar="ADDRESS|local", help="Encode on a Ray cluster, or on this machine's cores or GPUs.")
 @click.option("--batch-tokens", type=COUNT, help="Tokens in a batch, padding included.  [default: by device]")
-@click.option("--shard", type=Part(), help="Only part I of N of the rows, into a CACHE of its own; see merge.")
+@click.option("--shard", type=ShardNumber(), help="Only part I of N of the rows, into a CACHE of its own; see merge.")
 @click.option("--na", type=NAMES, help='Labels that mean "not labelled"; "default" adds to the usual ones.')
 @reading_options("in INPUT")
 @click.option("--overwrite", is_flag=True, help="Replace a CACHE made by another encoder or from other texts.")

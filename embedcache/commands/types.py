@@ -50,7 +50,7 @@ class DerivedChoice(click.Choice[str]):
         return tuple(self.find())
 
 
-class Part(click.ParamType):
+class ShardNumber(click.ParamType):
     """``I/N``, from 1/N to N/N."""
 
     name = "I/N"

@@ -7,7 +7,7 @@ import os
 import signal
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import pairwise
@@ -19,6 +19,7 @@ import numpy as np
 
 from embedcache.cache import Cache, open_cache
 from embedcache.cache.labels import unlabelled
+from embedcache.common.progress import Tell
 from embedcache.errors import EmbedcacheError
 from embedcache.serve.kept import Kept, numbers_in
 from embedcache.serve.projection import default_map_path, load_map, make_map, save_map
@@ -53,7 +54,7 @@ class LiveMap:
         self._thread: threading.Thread | None = None
         self._closed = False
 
-    def start(self, tell: Callable[[str], None]) -> None:
+    def start(self, tell: Tell) -> None:
         """Read it, or begin to compute it. ``tell`` hears of trouble, in another thread."""
         path = default_map_path(self.cache.path)
         points = load_map(path, self.cache, *self.output)
@@ -78,7 +79,7 @@ class LiveMap:
     def _finish(self, points: np.ndarray) -> None:
         self.points, self.status = points, "ready"
 
-    def _compute(self, path: Path, tell: Callable[[str], None]) -> None:
+    def _compute(self, path: Path, tell: Tell) -> None:
         try:
             with tempfile.TemporaryDirectory(prefix="embedcache-") as folder:
                 made = Path(folder) / path.name

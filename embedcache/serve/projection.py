@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -24,8 +23,6 @@ PLACE_NEAREST = 5  # fitted rows between which another one is placed
 FEWEST = 30  # rows that have a neighbourhood worth fitting
 FFT_ROWS = 1000  # of fewer the grid costs more than the tree
 CHUNK_ROWS = 8192
-
-Tell = Callable[[str], None]
 
 
 def default_map_path(cache_path: str | Path) -> Path:

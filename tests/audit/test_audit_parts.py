@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import NearestNeighbors
 
 from embedcache.audit.duplicates import duplicate_groups
-from embedcache.audit.experts import Heads, Neighbours, Words
+from embedcache.audit.experts import Heads, NeighbourVotes, Words
 from embedcache.audit.judge import Mixture
 from embedcache.audit.neighbours import Nearest, nearest_rows, unit_vectors
 from embedcache.audit.outliers import far_out, outlier_scores
@@ -66,7 +66,7 @@ def test_usable_vectors() -> None:
 def test_votes_leave_out_the_own_unit_and_rows_without_a_label() -> None:
     nearest = Nearest(np.array([[1, 2, 3, -1]], np.int32), np.ones((1, 4), np.float32))
     y = np.array([0, 1, 1, -1])
-    expert = Neighbours(nearest, y, 2, np.array([0, 0, 7, 9]))
+    expert = NeighbourVotes(nearest, y, 2, np.array([0, 0, 7, 9]))
     assert expert.votes(np.array([0])).tolist() == [[0, 1]]
     np.testing.assert_allclose(np.exp(expert.log_proba(np.array([0]))).sum(), 1, rtol=1e-5)
 
