@@ -91,10 +91,12 @@ def assemble(
     """The blueprint of a family's model.
 
     Args:
-        family: its record. setting: of its configuration, ``setting(name)`` or ``setting(name, default)``, by the names
-            that BERT has for them. weights: of its modules.
-        epsilon, uncounted: see ``Blueprint``.
-        relative: makes the bias by distance of its embedding [buckets, heads].
+        family: its record.
+        setting: ``setting(name)`` or ``setting(name, default)`` gives a value of its configuration, by BERT's name.
+        weights: gives the weights of its modules.
+        epsilon: of every LayerNorm.
+        uncounted: the token id that is skipped when positions are counted, or None.
+        relative: turns its embedding [buckets, heads] into the bias by distance, see ``Blueprint``.
 
     Raises:
         Exception: whatever the three callables raise, such as a KeyError for a missing weight.

@@ -1,6 +1,7 @@
 """The encoder itself: tokenize, encode. Frozen: eval mode, inference mode, no dropout, no gradients.
 
-Nothing here imports torch or transformers, unless the encoder needs them (see ``direct`` and ``loading``).
+Nothing here imports torch or transformers unless the encoder needs them (see ``load_without_torch`` and
+``load_with_transformers``).
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class Encoder:
         dim: D, the width of the vectors. layers: number of transformer layers.
         max_length: the most tokens of a row. device, compute_dtype: where and in what it computes.
         batch_tokens: padded tokens of one batch that suit the device.
-        kernel: what computes the forward pass, "native", "packed" or "plain" (see ``runners``).
+        kernel: what computes the forward pass, "native", "packed" or "plain" (see ``runner``).
         invariant: whether a row's vectors are the same to the bit in any batch. threads: batches computed at once.
     """
 
@@ -69,12 +70,19 @@ class Encoder:
     ) -> Encoder:
         """Load from a local folder, or by a Hugging Face name through the usual cache; safetensors only.
 
-        ``check`` hears the identity before any weights are loaded, and may raise. ``kernel`` None is the fastest one
-        that can run the encoder; all give the same vectors but for rounding.
+        Args:
+            source: the folder or the name.
+            max_length: the most tokens of a text, special tokens included.
+            dtype: "float32", "bfloat16" or "float16" to compute in; "auto" is what suits the device.
+            device: "auto", "cpu", "cuda" or "cuda:N".
+            trust_remote_code: whether Python code that comes with the model may run.
+            check: called with the identity before any weights are loaded; it may raise.
+            kernel: "native", "packed" or "plain"; None is the fastest that can run the encoder. All give the same
+                vectors but for rounding.
 
         Raises:
-            EmbedcacheError: it cannot be had, is incomplete or damaged, is no encoder with a CLS token, needs its
-                own code without ``trust_remote_code``, or has fewer positions than ``max_length``.
+            EmbedcacheError: the model is not found, incomplete or damaged; it is not an encoder with a CLS token; it
+                needs its own code and ``trust_remote_code`` is off; it has fewer positions than ``max_length``.
         """
         check_max_length(max_length)
         device = resolve_device(device)
@@ -130,7 +138,7 @@ class Encoder:
         return Tokens(ids, truncated, whole, unknown)
 
     def reading(self, texts: Sequence[str], tokens: Tokens) -> Reading:
-        """What is read of texts with these tokens, and what is not."""
+        """How much of the texts with these tokens the encoder reads."""
         counts = tokens.counts
         some = (texts[i] for i in most_unknown(counts).tolist())
         return read_of(counts, int(tokens.truncated.sum()), self.max_length, texts=some)
@@ -159,7 +167,7 @@ class Encoder:
         return self._forward(ids, outputs) if self.device == "cpu" else self._forward_or_half(ids, outputs)
 
     def encode_texts(self, texts: Sequence[str], outputs: Sequence[tuple[str, int]]) -> list[np.ndarray]:
-        """Vectors of any number of texts, in their order: tokenize, plan batches, encode each."""
+        """Vectors of any number of texts, in their order: float32 [n, dim] per output, see ``encode``."""
         return self.encode_tokens(self.tokenize(texts), outputs)
 
     def encode_tokens(
@@ -170,9 +178,16 @@ class Encoder:
         batch_tokens: int | None = None,
         tell: Callable[[np.ndarray], None] | None = None,
     ) -> list[np.ndarray]:
-        """Vectors of tokenized texts, in their order, float32 [n, dim] per output.
+        """Vectors of tokenized texts, in their order. ``threads`` batches are computed at once.
 
-        ``tell`` hears each batch's rows, in this thread. ``threads`` batches are computed at once.
+        Args:
+            tokens: of the texts.
+            outputs: see ``encode``.
+            batch_tokens: padded tokens of one batch; None: what suits the device.
+            tell: called in this thread with the row indices (int64) of each batch once its vectors are there.
+
+        Returns:
+            A float32 array [n, dim] per output.
         """
         vectors = [np.empty((len(tokens.ids), self.dim), dtype=np.float32) for _ in outputs]
         batches = plan_batches(tokens.lengths, batch_tokens or self.batch_tokens)
@@ -222,7 +237,11 @@ class Encoder:
         return self._all.plain.pad(ids)
 
     def layer_number(self, layer: int) -> int:
-        """The layer counted from the embeddings, 0, to the last, ``layers``. Raises EmbedcacheError for no such one."""
+        """The layer as counted from the embeddings, 0, to the last, ``layers``.
+
+        Raises:
+            EmbedcacheError: the model has no such layer.
+        """
         if not -self.layers - 1 <= layer <= self.layers:
             raise EmbedcacheError(f"no layer {layer}: {self.source} has {self.layers}, and -1 is the last")
         return layer if layer >= 0 else self.layers + 1 + layer
@@ -253,9 +272,12 @@ def encoder_of(
     """The encoder of a cache, a run or an index.
 
     Args:
-        about: what its owner keeps of it, "source" and "identity". owner: its name in messages.
-        model: where it is now, if it has moved. has_option: whether there is a --model that a message can name.
-        device, trust_remote_code: see ``Encoder.load``.
+        about: what its owner keeps of it: "source" and "identity".
+        owner: its name in messages.
+        model: where it is now, if it has moved.
+        has_option: whether the user has a --model that a message can name.
+        device: see ``Encoder.load``.
+        trust_remote_code: see ``Encoder.load``.
 
     Raises:
         EmbedcacheError: as ``load_again``.
@@ -271,32 +293,32 @@ def encoder_of(
     except EmbedcacheError as error:
         if not has_option:
             raise
-        raise EmbedcacheError(f"{error}; --model FOLDER says where the encoder of {owner} is") from None
+        raise EmbedcacheError(f"{error}; pass the encoder's folder with --model FOLDER") from None
 
 
 def load_again(
     source: str, identity: dict[str, Any], owner: str, *, device: str = "auto", trust_remote_code: bool = False
 ) -> Encoder:
-    """The encoder that once had ``identity``, for more vectors that are comparable with those of ``owner``.
+    """The encoder with this ``identity``, for more vectors that are comparable with those of ``owner``.
 
     Raises:
-        EmbedcacheError: it cannot be had, or what is at ``source`` now is another encoder.
+        EmbedcacheError: it is not found, or a different encoder is now at ``source``.
     """
     for name in ("max_length", "compute_dtype"):
         if name not in identity:
-            raise EmbedcacheError(f"{owner} is damaged: it does not say its encoder's {name}; make it again")
+            raise EmbedcacheError(f"{owner} is damaged: its encoder's {name} is missing; make it again")
     settings: dict[str, Any] = {"max_length": identity["max_length"], "dtype": identity["compute_dtype"]}
     settings |= {"device": device, "trust_remote_code": trust_remote_code}
     if "code" in identity and not trust_remote_code:
         raise EmbedcacheError(
-            f"the encoder of {owner} has Python code of its own: if you trust it, --trust-remote-code"
+            f"the encoder of {owner} has Python code of its own: if you trust it, pass --trust-remote-code"
         )
 
     def check(now: dict[str, Any]) -> None:
         if differs := _differences(identity, now):
             raise EmbedcacheError(
                 f"the encoder at {source} is not the one that made {owner}: its {' and '.join(differs)} changed; "
-                "put the old one back, or run extract again with this one"
+                "restore the old one, or run extract again with this one"
             )
 
     return Encoder.load(source, **settings, check=check)

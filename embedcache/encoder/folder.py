@@ -1,6 +1,6 @@
 """Where an encoder's files are, whether they are complete, and what they are: hashes of their content.
 
-Nothing here imports torch or transformers: an extract that finds nothing new to do never loads a model.
+Nothing here imports torch or transformers: an extract that finds nothing new never loads a model.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ TOKENIZER_FILES = (
     "merges.txt",
     "*.model",
 )
-# Keys that tell where a file came from, not what it does: a model saved again stays the same model.
+# Keys about a file's origin, not its effect: a model that is saved again stays the same model.
 ORIGIN_KEYS = frozenset(
     "_name_or_path name_or_path _commit_hash transformers_version torch_dtype dtype tokenizer_file "
     "special_tokens_map_file".split()
@@ -55,14 +55,14 @@ def identify(
         ``Encoder.load`` can load it again.
 
     Raises:
-        EmbedcacheError: the encoder cannot be had, or lacks files; a bad max_length, dtype or device.
+        EmbedcacheError: the encoder is not found or files of it are missing; a bad max_length, dtype or device.
     """
     folder, name = find_folder(source, trust_remote_code)
     return folder_identity(folder, max_length, resolve_dtype(dtype, device, folder), trust_remote_code), name
 
 
 def positions_of(folder: Path) -> int | None:
-    """How many tokens of a text the model can read, special ones included, by its configuration; None: no limit there.
+    """The most tokens of a text that the model reads, special ones included, by its configuration; None: no limit.
 
     Some families' tables of positions begin behind the pad token.
     """
@@ -107,12 +107,12 @@ def resolve_device(device: str) -> str:
         return "cuda" if count else "cpu"
     if (number or 0) >= count:
         found = plural(count, "CUDA device") if count else "no CUDA device"
-        raise EmbedcacheError(f"device '{device}' asked, but PyTorch finds {found}: use --device cpu, or auto")
+        raise EmbedcacheError(f"device '{device}': PyTorch finds {found}; use --device cpu or auto")
     return device
 
 
 def _has_cuda_driver() -> bool:
-    """Whether it is worth it to import torch and ask."""
+    """Whether it is worth importing torch to look for a GPU."""
     if "torch" in sys.modules:
         return True
     try:
@@ -140,7 +140,7 @@ def resolve_dtype(dtype: str, device: str, folder: Path) -> str:
 
 @lru_cache(maxsize=1)
 def cpu_flags() -> frozenset[str]:
-    """What this processor can do, as far as /proc/cpuinfo tells."""
+    """The features of this processor by /proc/cpuinfo; empty where that is missing."""
     try:
         flags = re.search(r"^flags\s*:(.*)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
     except OSError:
@@ -183,7 +183,7 @@ def check_folder(folder: Path, name: str) -> None:
         raise EmbedcacheError(f"{name}: no model.safetensors: save the weights there with save_pretrained")
     for path in weight_files(folder):
         if not path.is_file():
-            raise EmbedcacheError(f"{name}: lacks {path.name}, which its index names: copy the model again")
+            raise EmbedcacheError(f"{name}: {path.name}, which its index names, is missing: copy the model again")
     if not any(p.name not in ("tokenizer_config.json", "special_tokens_map.json") for p in tokenizer_files(folder)):
         raise EmbedcacheError(
             f"{name}: no tokenizer (tokenizer.json or a vocabulary): copy the model's tokenizer there"
@@ -215,7 +215,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _sha256(path: Path) -> str:
-    """Hex digest of a file's content; of a JSON configuration without the keys that only tell its origin."""
+    """Hex digest of a file's content; of a JSON configuration without the keys about its origin."""
     if path.name in ("config.json", "tokenizer_config.json"):
         kept = {key: value for key, value in read_json(path).items() if key not in ORIGIN_KEYS}
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()

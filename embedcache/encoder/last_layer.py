@@ -41,12 +41,16 @@ def first_token_context(
     """What the first tokens attend to, before the output projection.
 
     Args:
-        x: [T, D], the tokens of all rows. first: [n, D], the first tokens among them. groups: all rows in order.
-        relative: MPNet's bias by distance, float32 [heads, 2 * M - 1].
+        x: [T, D], the tokens of all rows.
+        first: [n, D], the first tokens among them.
+        groups: all rows in order.
+        layer: its weights.
+        heads: how many.
+        relative: MPNet's bias by distance, float32 [heads, 2 * M - 1], or None.
 
     Returns:
-        float32 [n, D]. Beside the query all is computed in float32: folded in bfloat16, the scores would be less exact
-        than the plain layer's, and there is little of it.
+        float32 [n, D]. All but the query is computed in float32: folded in bfloat16, the scores would be less exact
+        than the plain layer's, and it is little work.
     """
     n, width = first.shape
     by_head = (heads, width // heads, width)
@@ -58,7 +62,7 @@ def first_token_context(
 
 
 def _mix(folded: Tensor, x: Tensor, relative: Tensor | None) -> Tensor:
-    """The means of x [rows, length, D] by the probabilities of folded [rows, heads, D]; of folded's shape."""
+    """x [rows, length, D] averaged by each head's attention: [rows, heads, D], as ``folded``."""
     scores = torch.bmm(folded, x.transpose(1, 2))
     if relative is not None:
         middle = relative.shape[1] // 2

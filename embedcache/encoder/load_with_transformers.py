@@ -17,6 +17,8 @@ from embedcache.encoder.runner_plain import Plain
 from embedcache.encoder.tokenizer import TextTokenizer
 from embedcache.errors import EmbedcacheError
 
+SUCH_AS = "BERT, RoBERTa, MPNet or MiniLM"
+
 keep_docstrings()
 cap_loaded_threads()  # torch's
 
@@ -25,7 +27,7 @@ class Loaded:
     """A transformers model on its device.
 
     Attributes:
-        model, tokenizer: of transformers. tokenize: texts to ids. plain, runner: compute (see ``runners``).
+        model, tokenizer: of transformers. tokenize: texts to ids. plain, runner: compute (see ``runner``).
         dim: D. layers: how many. threads: batches to compute at once.
         uncounted: the token id that only ``plain`` can compute, see ``Blueprint``.
     """
@@ -39,7 +41,7 @@ class Loaded:
         )
         self.dim: int = model.config.hidden_size
         self.layers: int = model.config.num_hidden_layers
-        # The model's pad id, not the tokenizer's: RoBERTa and MPNet count positions by it.
+        # The model's pad id, not the tokenizer's: some families count positions by it.
         pad = model.config.pad_token_id if model.config.pad_token_id is not None else tokenizer.pad_token_id
         self.plain = Plain(model, int(pad or 0), device)
         self.runner, self.uncounted = choose_runner(model, self.plain, max_length, device, kernel, compute_dtype)
@@ -59,8 +61,8 @@ def load(
     """The encoder in a complete folder.
 
     Raises:
-        EmbedcacheError: it is damaged, no encoder with a CLS token, needs its own code without ``trust_remote_code``,
-            or has fewer positions than ``max_length``.
+        EmbedcacheError: it is damaged, is not an encoder with a CLS token, needs its own code while
+            ``trust_remote_code`` is off, or has fewer positions than ``max_length``.
     """
     with quiet():
         model, tokenizer = _load(folder, name, weights_dtype(compute_dtype, device, kernel), trust_remote_code)
@@ -91,11 +93,11 @@ def _load(folder: Path, name: str, weights: str, trust_remote_code: bool) -> tup
         )
     except EmbedcacheError:
         raise
-    except Exception as error:  # what a broken folder makes transformers raise is anything
+    except Exception as error:  # a broken folder makes transformers raise anything
         reason = " ".join(str(error).split())[:200]
         if not trust_remote_code and "trust_remote_code" in str(error):
             raise EmbedcacheError(
-                f"{name} needs Python code of its own: read it, and if you trust it pass --trust-remote-code"
+                f"{name} needs Python code of its own: read it, and if you trust it, pass --trust-remote-code"
             ) from error
         raise EmbedcacheError(
             f"{name} cannot be loaded ({type(error).__name__}: {reason}): check or copy the model again"
@@ -103,11 +105,10 @@ def _load(folder: Path, name: str, weights: str, trust_remote_code: bool) -> tup
     # The pooler is not used; any other weight that is not in the file would be a random one.
     missing = sorted(key for key in report["missing_keys"] if "pooler" not in key)
     if missing:
+        more = f" and {len(missing) - 1} more" if missing[1:] else ""
         raise EmbedcacheError(
-            f"{name}: the weights lack {missing[0]}"
-            + (f" and {len(missing) - 1} more" if missing[1:] else "")
-            + ", which "
-            f"a {config.model_type} model has: config.json and weights do not belong together; copy the model again"
+            f"{name}: the weights are incomplete for a {config.model_type} model, {missing[0]}{more} missing: "
+            "config.json and weights do not belong together; copy the model again"
         )
     return model.eval().requires_grad_(False), tokenizer
 
@@ -123,11 +124,10 @@ def _check_architecture(config: Any, name: str) -> None:
     if config.is_encoder_decoder or causal or getattr(config, "is_decoder", False):
         what = "an encoder-decoder" if config.is_encoder_decoder else "a decoder"
         raise EmbedcacheError(
-            f"{name} ({kind}) is {what}, without a first token that has seen the whole text: use an encoder such as "
-            "BERT, RoBERTa, MPNet or MiniLM"
+            f"{name} ({kind}) is {what}, whose first token has not seen the whole text: use one such as {SUCH_AS}"
         )
     if not all(isinstance(getattr(config, key, None), int) for key in ("hidden_size", "num_hidden_layers")):
-        raise EmbedcacheError(f"{name} ({kind}) is not a plain text encoder: use one such as BERT, RoBERTa or MPNet")
+        raise EmbedcacheError(f"{name} ({kind}) is not a plain text encoder: use one such as {SUCH_AS}")
 
 
 def _check_tokenizer(model: Any, tokenizer: Any, name: str) -> None:
@@ -135,12 +135,14 @@ def _check_tokenizer(model: Any, tokenizer: Any, name: str) -> None:
         raise EmbedcacheError(f"{name}: its tokenizer has no fast version: add a tokenizer.json to the folder")
     try:
         special = tokenizer.backend_tokenizer.encode("a").special_tokens_mask
-    except BaseException as error:  # the panic of a Rust library is no Exception
+    except BaseException as error:  # a Rust library's panic is not an Exception
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
         raise EmbedcacheError(f"{name}: its tokenizer is broken ({error}): copy tokenizer.json again") from error
     if not special or not special[0]:
-        raise EmbedcacheError(f"{name}: its tokenizer puts no CLS token before the text: use an encoder such as BERT")
+        raise EmbedcacheError(
+            f"{name}: its tokenizer puts no CLS token before the text: use an encoder such as {SUCH_AS}"
+        )
     known = model.get_input_embeddings().num_embeddings
     if max(tokenizer.get_vocab().values(), default=0) >= known:
         raise EmbedcacheError(
@@ -150,17 +152,17 @@ def _check_tokenizer(model: Any, tokenizer: Any, name: str) -> None:
 
 
 def _positions(model: Any) -> int | None:
-    """How many tokens a row may have, or None where there is no limit."""
+    """The most tokens that a row may have; None where there is no limit."""
     for name, module in model.named_modules():
         if name.endswith("position_embeddings") and isinstance(module, torch.nn.Embedding):
-            # RoBERTa's and MPNet's tables count from behind the pad id.
+            # Tables with a padding id begin behind it.
             return module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
     return getattr(model.config, "max_position_embeddings", None)
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep transformers' bars, reports and advice off the screen while a model loads; then all as it was."""
+    """Keep transformers' bars, reports and advice off the screen while a model loads, then restore its settings."""
     from transformers.utils import logging
 
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()

@@ -1,8 +1,8 @@
 """An encoder read straight from its files, without torch and transformers, which take seconds to import.
 
-Only what is certain to become, to the bit, what transformers makes of the same folder: a known family with nothing
-unusual in its configuration, float32 or float16 weights, a tokenizer as in ``direct_tokenizer``. All else is left to
-``loading``; so are texts that may hold a special token written out, such as "[MASK]".
+Only folders of which it is certain to make, to the bit, what transformers makes: a known family with nothing unusual in
+its configuration, float32 or float16 weights, a tokenizer that ``tokenizer_file`` reads. ``load_with_transformers``
+reads the others, and tokenizes texts that may hold a special token written out, such as "[MASK]".
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Direct:
 
     Attributes:
         runner: computes. tokenize: texts to ids. dim: D. layers: how many. threads: batches to compute at once.
-        uncounted: the token id that only ``loading`` can compute, see ``Blueprint``.
+        uncounted: the token id that only ``runner_plain`` can compute, see ``Blueprint``.
     """
 
     def __init__(self, blueprint: Blueprint, backend: Any, max_length: int, compute_dtype: str) -> None:
@@ -44,8 +44,8 @@ class Direct:
 
 
 def load_direct(folder: Path, max_length: int, compute_dtype: str) -> Direct | None:
-    """The encoder in a folder; None where transformers must load it (or say what is wrong with it)."""
-    with suppress(Exception):  # of what a spoilt folder raises here, transformers has more to say
+    """The encoder in a folder; None where transformers must load it, or explain what is wrong with it."""
+    with suppress(Exception):  # transformers explains better what is wrong with a folder
         config = read_json(folder / "config.json")
         family = FAMILIES.get(config["model_type"])
         if family is None or family.tokenizers is None or "auto_map" in config or config.get("quantization_config"):

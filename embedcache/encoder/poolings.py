@@ -84,7 +84,11 @@ POOLINGS = {  # by the names that users give and caches keep
 
 
 def find_pooling(name: str) -> Pooling:
-    """The pooling of that name. Raises EmbedcacheError where there is none."""
+    """The pooling of that name.
+
+    Raises:
+        EmbedcacheError: there is none; the message lists those that there are.
+    """
     if name not in POOLINGS:
         raise EmbedcacheError(f"unknown pooling {name!r}: choose from {', '.join(POOLINGS)}")
     return POOLINGS[name]

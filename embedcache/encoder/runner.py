@@ -57,7 +57,7 @@ def choose_runner(
         raise EmbedcacheError(f"unknown kernel '{kernel}': use {', '.join(KERNELS)}")
     blueprint = None if kernel == "plain" else read_blueprint(model, max_length)
     if blueprint and may_be_native(compute_dtype, device, kernel):
-        with suppress(EmbedcacheError):  # sizes that it does not do
+        with suppress(EmbedcacheError):  # unsupported sizes
             return NativeEncoder(blueprint, max_length, compute_dtype), blueprint.uncounted
     model.to(getattr(torch, compute_dtype))
     blueprint = read_blueprint(model, max_length) if blueprint else None

@@ -1,4 +1,4 @@
-"""The native encoder: ctypes binding of csrc/encoder/encoder.h. One batch on one thread, as many threads as you like.
+"""The native encoder: ctypes binding of csrc/encoder/encoder.h. A batch runs on one thread.
 
 A row's vectors depend on its token ids alone, to the bit, so batches can be made as suits the moment.
 """
@@ -80,7 +80,7 @@ def _library() -> ctypes.CDLL | None:
 
 
 def backend(compute_dtype: str) -> str:
-    """What computes in float32 or bfloat16 here, as "cpu-avx512-bf16"; "" where the native encoder cannot."""
+    """What computes in float32 or bfloat16 here, such as "cpu-avx512-bf16"; "" where the native encoder cannot run."""
     library = _library()
     if library is None or compute_dtype not in COMPUTE:
         return ""
@@ -109,7 +109,7 @@ class NativeEncoder:
     """A blueprint's weights, packed. ``run`` may be called from several threads at once.
 
     Raises:
-        EmbedcacheError: this machine cannot (see ``backend``), sizes that it does not do, or not enough memory.
+        EmbedcacheError: this machine cannot run it (see ``backend``), unsupported sizes, or not enough memory.
     """
 
     kernel = "native"
@@ -118,7 +118,7 @@ class NativeEncoder:
     def __init__(self, blueprint: Blueprint, max_length: int, compute_dtype: str) -> None:
         library = _library()
         if library is None:
-            raise EmbedcacheError("the native encoder is not built (reinstall with a compiler at hand)")
+            raise EmbedcacheError("the native encoder is not built: reinstall embedcache where there is a C++ compiler")
         self._library, self._handle = library, None
         self._alive: list[np.ndarray] = []  # what the library reads while it lives
         packed: list[np.ndarray] = []  # what it only reads while it packs

@@ -1,9 +1,9 @@
 """The forward pass without any padding, in torch: the tokens of a batch stand one after another, [T, D].
 
-All but attention works on single tokens, so only attention sees where a row begins. On a GPU of compute capability 8.0
-or more, in half precision, all rows go through one variable-length flash attention (torch 2.10 and newer has it).
-Elsewhere, and with MPNet's bias, rows of equal length go together through scaled_dot_product_attention without a mask:
-batches hold rows of like length, so these groups are few. Query, key and value are one matrix product.
+All parts but attention work on single tokens, so only attention sees where a row begins. On a GPU of compute
+capability 8.0 or more, in half precision, all rows go through one variable-length flash attention (torch 2.10 and newer
+has it). Elsewhere, and with a bias by distance, rows of equal length go together through scaled_dot_product_attention
+without a mask: batches hold rows of like length, so these groups are few. Query, key and value are one matrix product.
 
 The flash branch has been tested with a stand-in of the same interface, not yet on a GPU.
 """
@@ -33,7 +33,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class Packed:
-    """The runner (see ``runners``) for a blueprint on any device."""
+    """The runner (see ``runner``) for a blueprint on any device."""
 
     kernel = "packed"
     invariant = False  # a matrix product of another size may sum in another order
@@ -92,7 +92,7 @@ class Packed:
         return torch.cat(parts).flatten(1)
 
     def _biases(self, rows: _PackedRows) -> list[Tensor | None]:
-        """MPNet's bias for each group, [heads, length, length]."""
+        """The bias by distance for each group, [heads, length, length]."""
         relative = self._blueprint.relative
         if relative is None:
             return [None] * len(rows.groups)
@@ -151,7 +151,7 @@ class _PackedRows:
 
 
 def _in_dtype(blueprint: Blueprint, dtype: torch.dtype) -> Blueprint:
-    """The same with the matrices of that dtype; what is of it already is not copied."""
+    """The same with its matrices in that dtype; a matrix that already has it is not copied."""
 
     def affine(pair: Affine) -> Affine:
         return pair[0].to(dtype), pair[1].to(dtype)
@@ -183,6 +183,6 @@ def _flash_attention(blueprint: Blueprint) -> Callable[..., Any] | None:
 
 
 def _upload(array: np.ndarray, device: torch.device) -> Tensor:
-    """From pinned memory to a GPU, so that the copy is queued like a kernel and nobody waits for it."""
+    """From pinned memory to a GPU, so that the copy is queued like a kernel and no thread waits for it."""
     tensor = torch.from_numpy(np.ascontiguousarray(array))
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor

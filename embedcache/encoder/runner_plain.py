@@ -12,7 +12,7 @@ from embedcache.encoder.poolings import POOLINGS
 
 
 class Plain:
-    """The runner (see ``runners``) for whatever ``AutoModel`` loads; padded with ``pad_id``."""
+    """The runner (see ``runner``) for every model that ``AutoModel`` loads; padded with ``pad_id``."""
 
     kernel = "plain"
     invariant = False

@@ -47,7 +47,7 @@ class Tokens:
 
 
 class TextTokenizer:
-    """A tokenizers.Tokenizer, without truncation: it then tells whether a text is too long.
+    """A tokenizers.Tokenizer, without its own truncation, so that it shows whether a text is too long.
 
     ``unknown``: the id of the token that stands for what the vocabulary does not have; None where there is none.
     """
@@ -65,7 +65,11 @@ class TextTokenizer:
         self._starts = not self._left and splits_at_spaces(self._backend)
 
     def __call__(self, texts: Sequence[str]) -> Tokens:
-        """Token ids of each text. Raises EmbedcacheError for what is no valid string."""
+        """Token ids of each text.
+
+        Raises:
+            EmbedcacheError: one of them is not a valid string.
+        """
         ids: list[list[int]] = []
         whole: list[int] = []
         for start in range(0, len(texts), TOKENIZE_ROWS):
@@ -97,13 +101,13 @@ class TextTokenizer:
         ]
 
     def _encode(self, texts: list[str]) -> list[list[int]]:
-        # _fast: without offsets into the text, which nobody asks for
+        # _fast: without offsets into the text, which nothing here uses
         encode_batch = getattr(self._backend, "encode_batch_fast", self._backend.encode_batch)
         try:
             return [encoding.ids for encoding in encode_batch(texts)]
-        except Exception as error:  # the library raises no kind of its own
+        except Exception as error:  # the library has no exception type of its own
             raise EmbedcacheError(
-                f"a text cannot be tokenized ({error}): is it a valid string, and the tokenizer.json whole?"
+                f"a text cannot be tokenized ({error}): check that it is a valid string and tokenizer.json complete"
             ) from error
 
     def _cut(self, row: list[int]) -> list[int]:

@@ -31,7 +31,7 @@ TEMPLATE = ["SpecialToken", "Sequence", "SpecialToken"]
 
 
 def read_tokenizer(folder: Path, tokenizers: Tokenizers) -> Any:
-    """A tokenizers.Tokenizer, or None where it is not certain. Spoilt files raise whatever they raise."""
+    """A tokenizers.Tokenizer, or None where it is not certain. Damaged files raise any exception."""
     from tokenizers import Tokenizer
 
     settings = read_json(folder / "tokenizer_config.json")

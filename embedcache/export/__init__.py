@@ -54,8 +54,10 @@ SHORT_TEXTS = TEXTS[1:4]  # for tracing, which needs no long ones
 class ExportReport:
     """What export_run wrote.
 
-    checked: how many "texts" were tried; "max_difference" of a probability (of a value: as a share of the largest) to
-    the encoder and head in float32, and "rounding", the same to vectors rounded as the cache holds them.
+    Attributes:
+        run, to, output: as asked. files: their names in ``output``. bytes: of all of them. seconds: the call took.
+        checked: how many "texts" were tried; "max_difference" of a probability (of a value: as a share of the largest)
+            to the encoder and head in float32; and "rounding", the same to vectors rounded as the cache holds them.
     """
 
     run: str
@@ -91,19 +93,20 @@ def export_run(
         run: a run directory of one label column; of several, name one of its folders.
         output: the folder to make; it appears whole or not at all.
         to: "torch" (model.pt2, for torch.export.load), "onnx" (model.onnx) or "sentence-transformers".
-        model: the encoder's folder or name, where it is no longer where the cache found it.
+        model: the encoder's folder or name, if it has moved since the cache was made.
         overwrite: replace an export that is at ``output``; anything else there is never touched.
+        trust_remote_code: whether Python code that comes with the encoder may run.
 
     Raises:
-        EmbedcacheError: no such run or target; a package lacks; the encoder is gone or another one; ``output`` is
-            taken; this encoder cannot be exported so, or what was written does not give the same.
+        EmbedcacheError: there is no such run or target; a package is missing; the encoder is gone or a different one;
+            ``output`` exists; this encoder cannot be exported to this target, or the written model gives other results.
     """
     start = time.perf_counter()
     if to not in TARGETS:
         raise EmbedcacheError(f"cannot export to '{to}': use {', '.join(TARGETS)}")
     for package in TARGETS[to]:
         if importlib.util.find_spec(package) is None:
-            raise EmbedcacheError(f'--to {to} needs {package}, which is not here: pip install "embedcache[export]"')
+            raise EmbedcacheError(f'--to {to}: {package} is not installed; pip install "embedcache[export]"')
     output = Path(output)
     place.check_target(output, overwrite)
     with folder_lock(output):
@@ -127,7 +130,7 @@ def _load_one_column(path: str | Path) -> Run:
 
 
 def _load_encoder(run: Run, model: str | Path | None, trust_remote_code: bool) -> Encoder:
-    """The run's encoder, checked by content as predict does, but in float32 whatever it computed in."""
+    """The run's encoder, checked by content as predict does, but always in float32."""
     from embedcache.encoder.encoder import encoder_of
 
     require_keys(run, "encoder", "pooling", "layer", "dtype")
@@ -138,7 +141,7 @@ def _load_encoder(run: Run, model: str | Path | None, trust_remote_code: bool) -
 
 
 def _write(part: Path, run: Run, encoder: Encoder, to: str, trust_remote_code: bool) -> dict[str, Any]:
-    """Fill the folder, open it again as a stranger would, and return what was checked on TEXTS."""
+    """Fill the folder, open it again as others would, and return what was checked on TEXTS."""
     from embedcache.export.model import exporting, make_model
     from embedcache.export.targets import read_logits, write_target
 
@@ -148,8 +151,8 @@ def _write(part: Path, run: Run, encoder: Encoder, to: str, trust_remote_code: b
     rounding = largest_difference(kind, expected, rounded)
     if not rounding <= ROUNDING:
         raise EmbedcacheError(
-            f"the head of {run.path} leans on digits that the cache's {run.info['dtype']} rounds away: they move its "
-            f"results by {rounding:.2g}; train it again, with a lower --lr or on a cache of --store float32"
+            f"the head of {run.path} depends on digits that the cache's {run.info['dtype']} rounds away: they change "
+            f"its results by {rounding:.2g}; train it again, with a lower --lr or on a cache of --store float32"
         )
     with exporting(to, encoder):
         model = make_model(encoder, run.best, pooling, layer, SHORT_TEXTS)
@@ -170,7 +173,7 @@ def _write(part: Path, run: Run, encoder: Encoder, to: str, trust_remote_code: b
 
 
 def largest_difference(kind: str, found: np.ndarray, expected: np.ndarray) -> float:
-    """Of the probabilities that two arrays of logits [n, C] give; of values, as a share of the largest expected one."""
+    """Between the probabilities of two arrays of logits [n, C]; between values, as a share of the largest expected."""
     if found.shape != expected.shape:
         return float("inf")
     a, b = found.astype(np.float64), expected.astype(np.float64)

@@ -72,7 +72,7 @@ USE = {
         'model = SentenceTransformer(".")\nlogits = model.encode(texts)',
     ),
 }
-# Kind of task -> how the outputs are called, and what is said of one row of them.
+# Kind of task -> what the outputs are, and what the example prints of one row of them.
 OUTPUTS = {
     "classification": (
         "logits [batch, labels]; their softmax are the probabilities",
@@ -97,7 +97,7 @@ vectors = SentenceTransformer(modules=list(model)[:2]).encode(texts)
 
 
 def label_config(folder: Path, kind: str, labels: list[str]) -> None:
-    """Labels into config.json, as transformers writes them; where there is one."""
+    """Write the labels into config.json, where there is one, as transformers does."""
     if not (folder / "config.json").exists():
         return  # its labels are in embedcache.json alone
     config = read_json(folder / "config.json")

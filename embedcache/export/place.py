@@ -19,26 +19,34 @@ ABOUT = "embedcache.json"
 
 
 def check_target(output: Path, overwrite: bool) -> None:
-    """Raises EmbedcacheError unless an export may be written there."""
+    """Check that an export may be written there.
+
+    Raises:
+        EmbedcacheError: something else is there, or an export that ``overwrite`` does not allow to replace.
+    """
     if not output.is_dir():
         refuse_stream(output, "an export", "folder")
     if not output.exists() and not output.is_symlink():
         return
     if not output.is_dir():
-        raise EmbedcacheError(f"{output} is a file: name a folder to be made with -o")
+        raise EmbedcacheError(f"{output} is a file: name a new folder with -o")
     if not any(output.iterdir()):
         return
     if not _is_export(output):
-        raise EmbedcacheError(f"{output} holds files and is no export: it is left alone; name another folder with -o")
+        raise EmbedcacheError(
+            f"{output} is not empty and is not an embedcache export; nothing was changed: name another folder with -o"
+        )
     if not overwrite:
-        raise EmbedcacheError(f"{output} is there already: name another folder with -o, or --overwrite replaces it")
+        raise EmbedcacheError(
+            f"{output} exists already: name another folder with -o, or pass --overwrite to replace it"
+        )
 
 
 @contextmanager
 def staged(output: Path) -> Iterator[Path]:
     """A new folder that takes the name ``output`` once it is full. Raises EmbedcacheError, too, where the disk is full.
 
-    torch and others hide what the disk said behind errors of their own; a disk without space is said all the same.
+    torch and others hide the disk's error behind errors of their own; a full disk is reported all the same.
     """
     output = output.resolve()
     with whole_folder(output, _discard) as part:
@@ -52,7 +60,11 @@ def staged(output: Path) -> Iterator[Path]:
 
 
 def check_space(part: Path, output: Path, needed: int) -> None:
-    """Raises EmbedcacheError where so many bytes do not fit, before anything is written."""
+    """Check, before anything is written, that so many bytes fit.
+
+    Raises:
+        EmbedcacheError: they do not.
+    """
     free = shutil.disk_usage(part).free
     if free < needed:
         raise _no_space(output, f": {needed / 1e6:,.1f} MB are needed, {free / 1e6:,.1f} MB are free")
@@ -60,13 +72,13 @@ def check_space(part: Path, output: Path, needed: int) -> None:
 
 def _no_space(output: Path, why: str = "") -> EmbedcacheError:
     return EmbedcacheError(
-        f"cannot write {output}: no space left on its disk{why}; nothing was changed: make room, or name another place "
-        "with -o"
+        f"cannot write {output}: no space left on its disk{why}; nothing was changed: make room, or name another "
+        "folder with -o"
     )
 
 
 def _discard(old: Path, new: Path) -> None:
-    """An export has no other files: what is replaced goes as a whole."""
+    """An export has no other files, so a replaced one is removed as a whole."""
     shutil.rmtree(old, ignore_errors=True)
 
 

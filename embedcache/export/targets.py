@@ -1,4 +1,4 @@
-"""What each target's folder holds, and how a stranger opens it: no code of embedcache reads the model back."""
+"""What each target's folder holds, and how others open it: no code of embedcache reads the model back."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def _write_torch(part: Path, model: TextModel, encoder: Encoder, texts: Sequence
 def _write_onnx(part: Path, model: TextModel, encoder: Encoder, texts: Sequence[str]) -> None:
     if time.time() < 0:
         raise EmbedcacheError(
-            "the clock of this machine is before 1970, where ONNX Runtime waits for ever: set the clock right"
+            "the clock of this machine is before 1970, where ONNX Runtime waits forever: set the clock"
         )
     import onnx
 

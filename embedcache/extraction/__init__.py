@@ -7,7 +7,7 @@ Files, in the order in which to read them:
     columns       Which columns of the input a cache keeps: those asked for, and those that it already has
     encoders      Which encoder a pass is made with, and on what it runs
     local         The encoders of this process, one for each device, as workers of a pipeline
-    pipeline      Windows of the file through several workers at once: tokenising ahead of each encoder
+    pipeline      Windows of the file through several workers at once: tokenizing ahead of each encoder
     shards        Parts of one input, for batch schedulers: each job extracts its part into a cache of its own
     merge         Join the caches of all shards of one input: every row in its place, every vector copied
     ray_cluster   A connection to Ray: one that is started here, or one that runs already; quiet

@@ -29,8 +29,8 @@ def choose_columns(
 ) -> tuple[Columns, list[str]]:
     """The columns to read, and what the user should know of them.
 
-    A cache that exists keeps its label columns, its id and its kept columns without being told again, as it keeps its
-    poolings; a column that the input does not have any more goes, and that is said. cache: None: nothing stays.
+    A cache that exists keeps its label columns, its id and its kept columns without naming them again, as it keeps its
+    poolings. A column that is no longer in the input is removed, with a note. cache: None: nothing stays.
     reading: how files are read, as ``column_names`` takes it.
     """
     there: list[str] = []

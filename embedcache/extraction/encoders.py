@@ -121,7 +121,7 @@ class EncodingPass:
             self.encoders.check_layer(layer)
 
     def fill(self, filler: Filler) -> None:
-        """Encode what ``filler`` lacks."""
+        """Encode the texts without vectors in ``filler``."""
         if not filler.lacking.any():
             for window in filler.windows(COPY_BLOCKS):
                 filler.finish(window)

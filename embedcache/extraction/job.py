@@ -1,4 +1,4 @@
-"""The one pass: read the table, plan what is new, let the encoder fill the cache, go on where a killed run stopped.
+"""The one pass: read the table, plan what is new, let the encoder fill the cache, continue where a killed run stopped.
 
 A new table is built beside the old cache (``.NAME.new``) and takes its place when it is complete; what a killed run
 left there is used by the next one. A first run writes under the final name from the start. Vectors are found again by
@@ -59,12 +59,12 @@ class ExtractReport:
         missing_labels: rows without a label, for each label column.
         dropped: rows of the old cache whose text is not in the input any more.
         repaired: blocks whose bytes did not agree with their checksum and were made again.
-        tokens: tokens encoded, without padding. seconds: of the whole call.
+        tokens: tokens encoded, without padding. seconds: the whole call took.
         rows_per_second: encoded texts over the seconds spent encoding, 0 where nothing was.
         encoder: source, identity and store dtype, as in the cache.
-        shard: "I/N" where only part I of N was asked for; ``rows`` and all others count that part alone.
+        shard: "I/N" where only part I of N was asked for; all counts are of that part.
         reading: of all rows, tokens lost to max_length and tokens unknown to the model, see ``common.reading.Reading``.
-        notes: what of it the user should know, in words.
+        notes: what the user should know, in sentences.
     """
 
     cache: str
@@ -127,26 +127,33 @@ def extract(
 
     Args:
         inputs: one or several tables, read one after another; "-" is standard input, JSON lines.
+        cache: the HDF5 file to make or to continue.
+        model: the encoder's folder, or its name on the Hugging Face hub.
+        text: the column of texts.
         labels: label columns; None means the column ``label`` where there is one.
-        id: a column that names the rows. keep: other columns to store. Columns that the cache has stay, as far as the
-            input has them.
-        na: label cells that say "not labelled", beside an empty one: these alone, or with "default" among them these
-            and those of ``tables.rows.MISSING_LABELS``; None means these last alone.
+        id: a column that names the rows.
+        keep: other columns to store. Columns that the cache has stay, as far as the input has them.
+        max_length: the most tokens of a text, special tokens included; longer texts are cut.
+        na: label cells that mean "not labelled", beside an empty one: these alone, or with "default" among them these
+            and those of ``tables.rows.MISSING_LABELS``; None means the latter alone.
         pooling: one or several of ``encoder.poolings``.
-        layers: -1 is the last; every pooling is stored for every layer.
+        layers: one or several; -1 is the last. Every pooling is stored for every layer.
         dtype: what the encoder computes in; "auto" is what the cache was made with, else what suits the device.
         store: "float16" or "float32", the type of the stored vectors.
         device: "auto", "cpu", "cuda", "cuda:N"; several GPUs as "cuda:0,cuda:1" or "cuda:all".
         workers: processes that encode, by Ray; by default one for each of its GPUs, or for 16 cores.
         ray: "local", or the address of a Ray cluster; with workers alone it is "local".
         batch_tokens: padded tokens in one forward pass; by default what suits the device.
-        encoding: of text files. separator: of .csv and .tsv, sheet: of workbooks; None means as each file shows.
+        encoding: of text files.
+        separator: of .csv and .tsv files; None means as each file shows.
+        sheet: of workbooks; None means the first.
         shard: "I/N" or (I, N): only part I of N of the rows; ``merge`` joins the caches of all parts.
         overwrite: replace a cache of another encoder or other texts. Vectors that still hold are not computed again.
+        trust_remote_code: whether Python code that comes with the model may run.
         progress: called as ``progress(done_tokens, total_tokens, done_texts)`` while encoding, the total an estimate.
 
     Raises:
-        EmbedcacheError: bad input, another encoder's cache, no space, another writer; what existed stays as it was.
+        EmbedcacheError: bad input, another encoder's cache, no space, another writer. What existed is unchanged.
     """
     started = time.perf_counter()
     refuse_frame(inputs, "extract")
@@ -205,7 +212,7 @@ def extract(
 
 
 def _clear(target: Path) -> None:
-    """Away with what a killed run left and cannot be used."""
+    """Remove what a killed run left and cannot be used."""
     sibling(target, "tmp").unlink(missing_ok=True)
     for path in (target, sibling(target, "new")):
         shutil.rmtree(sibling(path, "ray"), ignore_errors=True)
@@ -227,7 +234,7 @@ def _asked(pooling: str | Sequence[str], layers: int | Sequence[int], store: str
 
 
 def _label_notes(table: Collected) -> list[str]:
-    """Of every label column, what is odd about its classes."""
+    """What is odd about the classes of each label column."""
     return [
         note
         for name, (codes, classes) in table.labels.items()
@@ -236,7 +243,7 @@ def _label_notes(table: Collected) -> list[str]:
 
 
 def _open_old(target: Path, overwrite: bool) -> Cache | None:
-    """The cache that is to be gone on with; None where there is none, or one too damaged to be read."""
+    """The cache to continue; None where there is none, or where it is too damaged to read."""
     if not target.exists():
         return None
     try:
@@ -252,7 +259,7 @@ def _made_by(cache: Cache, encoder: dict[str, Any]) -> bool:
 
 
 def _open_left(path: Path, encoder: dict[str, Any]) -> Cache | None:
-    """What a killed run left beside the target, if it is of use."""
+    """The file that a killed run left beside the target, where it is useful."""
     try:
         cache = Cache(path)
     except EmbedcacheError:
@@ -262,7 +269,7 @@ def _open_left(path: Path, encoder: dict[str, Any]) -> Cache | None:
 
 def _another_encoder(old: Cache, encoder: dict[str, Any]) -> EmbedcacheError:
     if not old.sealed:
-        return DamagedCacheError(f"{old.path} is damaged in its attributes; --overwrite makes it anew from the input")
+        return DamagedCacheError(f"{old.path} is damaged in its attributes; --overwrite makes it again from the input")
     return EmbedcacheError(
         f"{old.path} was made with another encoder or other settings: {differences(old.encoder, encoder)}; "
         "pass --overwrite to replace it, or another -o to keep both"
@@ -276,7 +283,7 @@ def _count_dropped(old: Cache | None, table: Collected, overwrite: bool) -> int:
     dropped = count_unknown(old.hashes, table.hashes)
     if dropped == old.rows and not overwrite:
         raise EmbedcacheError(
-            f"none of the {dropped:,} texts in {old.path} is in the input: is it the right file? "
+            f"none of the {dropped:,} texts in {old.path} is in the input: check that it is the right file. "
             "Pass --overwrite to replace the cache, or another -o to keep both"
         )
     return dropped
@@ -291,9 +298,10 @@ def _build(
     part: ShardOrigin | None,
     guests: np.ndarray | None,
 ) -> tuple[Filler, int, Reading]:
-    """Go on in the target, in what a killed run left beside it, or in a new file; fill it, give it its name.
+    """Continue the target, or the file that a killed run left beside it, or start a new one; fill it, give it its name.
 
-    Returns the filler, how many damaged blocks were made again, what is read of the texts.
+    Returns:
+        The filler, how many damaged blocks were made again, how much of the texts is read.
     """
     encoding_pass.check_layers(output for output in outputs if not same or output not in same.outputs)
     contents = make_contents(
@@ -320,7 +328,7 @@ def _build(
             encoding_pass.fill(filler)
         except BaseException:
             if inode is None and not writer.started and file_id(work) == writer.cache.inode:
-                work.unlink()  # nothing to go on with, and other settings may be tried next
+                work.unlink()  # there is nothing to continue, and other settings may come next
             raise
         writer.sync()
         writer.check()

@@ -40,7 +40,7 @@ def tokenize(encoder: Encoder, texts: Sequence[str], guests: np.ndarray) -> Batc
 def encode(
     encoder: Encoder, batches: Batches, outputs: Sequence[Output], batch_tokens: int | None, tell: Tell
 ) -> Encoded:
-    """The vectors of a window; ``tell`` hears of each batch how many tokens, and which texts by their indices."""
+    """The vectors of a window; ``tell`` is called with each batch's number of tokens and its texts' indices."""
     n = sum(len(group) for group, _ in batches)
     vectors = [np.empty((n, encoder.dim), np.float32) for _ in outputs]
     found = Encoded(vectors, np.empty(n, bool), np.empty((n, 2), np.int32))
@@ -58,7 +58,7 @@ def encode(
 
 
 class LocalWorker:
-    """Tokenises and computes with one encoder."""
+    """Tokenizes and computes with one encoder."""
 
     def __init__(self, encoder: Encoder, filler: Filler, batch_tokens: int | None) -> None:
         self._encoder, self._outputs, self._batch_tokens = encoder, filler.outputs, batch_tokens
@@ -90,7 +90,7 @@ class LocalEncoders:
         self._encoders[0].layer_number(layer)
 
     def fill(self, filler: Filler, tell: Tell) -> None:
-        """Encode and write all that ``filler`` lacks."""
+        """Encode and write the texts without vectors in ``filler``."""
         workers = [LocalWorker(one, filler, self._batch_tokens) for one in self._encoders]
 
         def finish(window: Window, encoded: Encoded | None) -> None:

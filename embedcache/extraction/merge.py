@@ -31,9 +31,9 @@ class MergeReport:
     """What one merge did.
 
     Attributes:
-        cache: the file. rows: of the whole input. shards: how many parts that was.
-        missing_rows: rows without a vector, because the shards lack them. unfinished: the files of those shards.
-        complete: whether every row has all its vectors. seconds: of the whole call.
+        cache: the file. rows: of the whole input. shards: in how many parts it was.
+        missing_rows: rows without a vector, because the shards have none. unfinished: the files of those shards.
+        complete: whether every row has all its vectors. seconds: the whole call took.
     """
 
     cache: str
@@ -53,12 +53,17 @@ def merge(
 ) -> MergeReport:
     """Join what ``extract(..., shard=(I, N))`` made into the one file that extract without a shard would have made.
 
-    Shards that are not finished leave rows without vectors; the report says which files. Run them again and merge
+    Shards that are not finished leave rows without vectors; the report names their files. Run them again and merge
     again: what the file has stays.
 
+    Args:
+        shards: the caches of all parts, in any order.
+        cache: the HDF5 file to make or to complete.
+        overwrite: replace another file at ``cache``.
+
     Raises:
-        EmbedcacheError: a shard is missing (says which); a file is no shard, or one of another input or encoder; there
-            is something else at ``cache``, and no ``overwrite``.
+        EmbedcacheError: a shard is missing (named); a file is not a shard, or one of another input or encoder; another
+            file is at ``cache`` and ``overwrite`` is off.
     """
     started, target = time.perf_counter(), Path(os.path.realpath(cache))
     refuse_stream(os.fspath(cache), "a cache", "file")

@@ -1,7 +1,7 @@
-"""Windows of the file through several workers at once: tokenising ahead of each encoder, writing behind them all.
+"""Windows of the file through several workers at once: tokenizing ahead of each encoder, writing behind them all.
 
-Every worker has two threads, one that prepares window after window (tokenises) and one that computes. The calling
-thread writes what they bring, in the order of the file, and tells the progress. So an encoder waits for nobody, and
+Every worker has two threads, one that prepares window after window (tokenizes) and one that computes. The calling
+thread writes what they bring, in the order of the file, and reports the progress. So an encoder never waits, and
 memory holds a few windows at most. Nothing here knows what a worker is: an encoder of this process, or one far away.
 """
 
@@ -25,7 +25,7 @@ Tell = Callable[[int, np.ndarray], None]  # so many tokens are done, of the text
 
 
 class Lost(Exception):  # noqa: N818 - news rather than an error
-    """The worker is gone, with this window in its hands, which is to be done again. Says what happened."""
+    """The worker died while it had this window, which is to be done again. The text explains what happened."""
 
 
 class Stopped(BaseException):
@@ -62,7 +62,7 @@ class Pipeline:
         tell: Tell,
     ) -> None:
         self._windows, self._finish, self._tell = windows, finish, tell
-        # All that follows is the calling thread's; the threads of the workers hear and speak through the queues.
+        # All that follows is the calling thread's; the workers' threads communicate through the queues.
         self._work: SimpleQueue[Window | None] = SimpleQueue()
         self._news: SimpleQueue[tuple[str, Any, Any]] = SimpleQueue()
         self._stop = threading.Event()

@@ -75,7 +75,7 @@ class Cluster:
 
 
 def _check_address(address: str) -> None:
-    """At once: Ray itself would try for minutes, and talk."""
+    """Checks at once: Ray itself would try for minutes, and print."""
     if address in ("local", "auto"):
         return
     host, _, port = address.rpartition(":")
@@ -96,7 +96,7 @@ def _no_cluster(address: str, reason: str) -> EmbedcacheError:
 
 
 def _silence() -> None:
-    """Ray prints news of lost workers on stdout; ours to tell, and stdout is for JSON. It has no setting for it."""
+    """Ray prints lost workers on stdout, which is for JSON, and has no setting against it; we report them ourselves."""
     module: Any = importlib.import_module("ray._private.worker")
     if hasattr(module, "print_to_stdstream"):
         module.print_to_stdstream = lambda *_, **__: None

@@ -33,7 +33,7 @@ from embedcache.extraction.ray_cluster import CORES, Cluster, cores_for
 
 PATIENCE = 600  # seconds without any worker before it is an error
 POLL = 0.5  # seconds between looks whether the pass has ended
-AGAIN = "what is written stays, run the same extract again to go on"
+AGAIN = "what is written stays; run the same extract again to continue"
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class EncodedWindow(NamedTuple):
 
 
 class Actor:
-    """Lives in a process of Ray's. Two threads call it, one to tokenise and one to compute, as in a pipeline."""
+    """Lives in a process of Ray's. Two threads call it, one to tokenize and one to compute, as in a pipeline."""
 
     def __init__(self, model: str, settings: dict[str, Any], encoder: dict[str, Any], threads: int) -> None:
         os.environ["RAYON_NUM_THREADS"], os.environ["TOKENIZERS_PARALLELISM"] = str(threads), "true"
@@ -63,7 +63,7 @@ class Actor:
         self._helper: Helper | None = None
 
     def load(self) -> dict[str, Any]:
-        """Load the encoder; says what the driver must know of it."""
+        """Load the encoder; returns what the driver must know of it."""
         import torch
 
         from embedcache.encoder import Encoder
@@ -83,7 +83,7 @@ class Actor:
             )
 
     def attach(self, shared: Shared, answer: str) -> None:
-        """Open the driver's file if this machine has it, and say so in a file ``answer`` beside it."""
+        """Open the driver's file if this machine has it, and confirm it in a file ``answer`` beside it."""
         path = Path(shared.path)
         with suppress(OSError, EmbedcacheError):
             if (sibling(path, "ray") / "secret").read_text() != shared.secret or path.stat().st_ino != shared.inode:
@@ -98,7 +98,7 @@ class Actor:
             self._helper = Helper(cache)
 
     def prepare(self, window: Window, texts: list[str] | None) -> int:
-        """Tokenise; the texts are in the file where they do not come along."""
+        """Tokenize; the texts are in the file where they do not come along."""
         if texts is None:
             assert self._helper is not None
             texts = [self._helper.cache.texts[int(row)] for row in window.new]
@@ -169,7 +169,7 @@ class RayEncoders:
             except Lost as lost:
                 reason = str(lost)
         raise EmbedcacheError(
-            f"every worker is lost while it loads the encoder ({reason}): see its memory, or ray logs"
+            f"all workers died while loading the encoder ({reason}): check the nodes' memory, or ray logs"
         )
 
     def check_layer(self, layer: int) -> None:
@@ -179,7 +179,7 @@ class RayEncoders:
             raise EmbedcacheError(f"no layer {layer}: the encoder has {layers}, and -1 is the last")
 
     def fill(self, filler: Filler, tell: Tell) -> None:
-        """Encode and write all that ``filler`` lacks."""
+        """Encode and write the texts without vectors in ``filler``."""
         path = filler.writer.path
         beside, secret = sibling(path, "ray"), secrets.token_hex(16)
         shutil.rmtree(beside, ignore_errors=True)
@@ -218,7 +218,7 @@ class RayWorker:
         self._start()
 
     def facts(self) -> dict[str, Any]:
-        """What the actor says of its encoder, once it has loaded it. Raises Lost, after it is replaced."""
+        """What the actor reports of its encoder, once it is loaded. Raises Lost, after the actor is replaced."""
         actor = self._actor
         try:
             return self.result(self.loading)
@@ -297,9 +297,7 @@ class RayWorker:
             raise error.cause from None
         except errors.RayError as error:
             reason = " ".join(str(error).split())[:300]
-            raise Lost(reason) from EmbedcacheError(
-                f"a worker was lost again and again over the same rows ({reason}); {AGAIN}"
-            )
+            raise Lost(reason) from EmbedcacheError(f"workers died repeatedly on the same rows ({reason}); {AGAIN}")
 
     def _replace(self, lost: Any) -> None:
         """Both threads may notice; one makes the new actor."""
@@ -317,6 +315,6 @@ class RayWorker:
 
 def _no_worker() -> EmbedcacheError:
     return EmbedcacheError(
-        f"the Ray cluster had no worker for {PATIENCE // 60} minutes: look at ray status, perhaps ask for fewer "
+        f"the Ray cluster had no worker for {PATIENCE // 60} minutes: check ray status, or ask for fewer "
         f"--workers; {AGAIN}"
     )

@@ -1,7 +1,7 @@
 """Parts of one input, for batch schedulers: each job extracts its part into a cache of its own; ``merge`` joins them.
 
 The rows are dealt out in stripes of 8 blocks, in turn; those of a small input are shorter. A part is an ordinary cache,
-that can be resumed, verified and searched, and that says in its attributes which part of which input it is.
+that can be resumed, verified and searched; its attributes record which part of which input it is.
 """
 
 from __future__ import annotations
@@ -41,7 +41,11 @@ class Shard:
 
     @classmethod
     def parse(cls, shard: str | Sequence[int]) -> Shard:
-        """From "2/8" or (2, 8). Raises EmbedcacheError for anything else."""
+        """From "2/8" or (2, 8).
+
+        Raises:
+            EmbedcacheError: it is anything else.
+        """
         if isinstance(shard, str):
             found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", shard)
             shard = [int(part) for part in found.groups()] if found else []
@@ -59,7 +63,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class ShardOrigin:
-    """What the attributes ``shard...`` say: which part, of how many rows in all, and the digest of that whole table."""
+    """What the attributes ``shard...`` record: which part, of how many rows in all, and that whole table's digest."""
 
     shard: Shard
     rows: int
@@ -70,13 +74,17 @@ class ShardOrigin:
 
     @classmethod
     def of(cls, cache: Cache) -> ShardOrigin:
-        """Raises EmbedcacheError where the cache is no part of anything."""
+        """What a cache is a part of.
+
+        Raises:
+            EmbedcacheError: it is not a shard, or is damaged.
+        """
         try:
             attrs = cache.layout.attrs
             part = cls(Shard.parse(str(attrs["shard"])), int(attrs["shard_rows"]), str(attrs["shard_table"]))
         except (KeyError, EmbedcacheError):
             raise EmbedcacheError(
-                f"{cache.path} is no shard: merge joins what extract --shard I/N made; name those files"
+                f"{cache.path} is not a shard: merge joins what extract --shard I/N made; name those files"
             ) from None
         if not 0 <= part.rows < 1 << 40 or len(part.shard.rows(part.rows)) != cache.rows:
             raise EmbedcacheError(f"{cache.path} is damaged: shard {part.shard} of {part.rows:,} rows has {cache.rows}")

@@ -2,11 +2,11 @@
 
 Files, in the order in which to read them:
 
-    contents              What a report tells: everything that the run folder keeps
+    contents              What a report shows: everything that the run folder keeps
     sections              The sections of a label column: data, baselines, leaderboard, curves, mistakes
     evaluation_sections   The sections on how good the chosen head is: classes, thresholds, calibration
     audit_section         The section on the data themselves
-    ending                The sections that a run has once, whatever its label columns: time, recipe
+    ending                The sections that a run has once, for all its label columns: time, recipe
     mistakes              A mistake of the chosen head, as an item of the list of mistakes
     reading               What the encoder read of the texts, as facts of the data section
     names                 What settings, scores and baselines are called, and which of them are worth a word
@@ -39,7 +39,7 @@ __all__ = ["ReportFile", "write_documents", "write_report"]
 
 @dataclass
 class ReportFile:
-    """A report that was written: its place, its size, and what it tells."""
+    """A written report: its place, its size in bytes, and what it shows."""
 
     report: str
     bytes: int
@@ -69,10 +69,15 @@ def write_report(
 ) -> ReportFile:
     """Write the report of a run into one file, RUN/report.html or ``output``, whole or not at all.
 
-    ``cache``: where the run's cache is now, from which the texts of the mistakes come; without it, where the run found
-    it, and a report without those texts if it is gone. ``audit``: what `embedcache audit -o` wrote, to be told too;
-    without it RUN/audit.json, if there is one. Raises EmbedcacheError where there is no whole run, or nothing
-    can be written there. An ``output`` "-" is standard output.
+    Args:
+        run: the run's folder.
+        output: the file; None is RUN/report.html, "-" is standard output.
+        cache: where the run's cache is now, from which the texts of the mistakes come. None: where training found it;
+            if it is gone, the report is without those texts.
+        audit: what ``embedcache audit -o`` wrote, to be shown too. None: RUN/audit.json, if there is one.
+
+    Raises:
+        EmbedcacheError: the run is missing, incomplete or damaged, or the output cannot be written.
     """
     from embedcache.common.signed import REPORT
     from embedcache.report.audit_section import FILE, read_audit
@@ -101,7 +106,7 @@ def _write(path: Path, contents: ReportContents, page: str) -> ReportFile:
 
 
 def _make(run: Run, cache: str | Path | None, audit: dict[str, Any] | None) -> tuple[ReportContents, str]:
-    """What a report tells, and the page."""
+    """What a report shows, and the page."""
     from embedcache.report.contents import read_contents
     from embedcache.report.page import make_page
     from embedcache.runs.folder import INFO
@@ -118,7 +123,7 @@ def _make(run: Run, cache: str | Path | None, audit: dict[str, Any] | None) -> t
 def write_documents(run: str | Path) -> list[str]:
     """Write a run's report and model cards into its folder; returns where.
 
-    Raises EmbedcacheError as write_report, and where one is there that is someone else's, or was edited by hand.
+    Raises EmbedcacheError as write_report, and where one exists that embedcache did not write, or that was edited.
     """
     from embedcache.common.signed import REPORT, sign
     from embedcache.report.audit_section import FILE, read_audit
@@ -145,11 +150,17 @@ def write_documents(run: str | Path) -> list[str]:
 
 
 def check_own(path: Path) -> None:
-    """Raises EmbedcacheError where a file stands that embedcache did not write, or that was changed since."""
+    """Check that a document may be replaced.
+
+    Raises:
+        EmbedcacheError: embedcache did not write it, or it was edited since.
+    """
     from embedcache.common.signed import is_signed
 
     if path.exists() and not is_signed(path):
-        raise EmbedcacheError(f"{path} is not embedcache's, or was edited: it is left alone; move it away first")
+        raise EmbedcacheError(
+            f"{path} was not written by embedcache, or was edited since; nothing was changed: move it away first"
+        )
 
 
 make_callable(__name__, "embedcache.report", "write_report")

@@ -46,7 +46,7 @@ def audit_section(audit: dict[str, Any], prefix: str) -> Section:
     said = (
         "Rows on which heads, neighbours and words that have not seen them disagree with the label. Some are wrongly "
     )
-    said += "labelled, some are merely hard: look before you change them."
+    said += "labelled, some are merely hard: check before you change them."
     blocks: list[Any] = [
         Paragraph(said),
         Facts(facts),

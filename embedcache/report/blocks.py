@@ -83,7 +83,7 @@ class Matrix:
 
 @dataclass
 class Mistakes:
-    """Texts with what was said of them: (head line, small print, text or None).
+    """Texts with what was predicted: (head line, small print, text or None).
 
     The head line in parts, by turns a name from the data and words of ours, so that no name can rearrange the line.
     """

@@ -1,6 +1,6 @@
 """README.md of a run: a model card as Hugging Face has them, of what the run knows and nothing else.
 
-Front matter goes through a YAML library, whatever the data are called; names from the data stand as code, in one line.
+Front matter goes through a YAML library, so any name is safe there; names from the data stand as code, in one line.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def code_span(text: Any, length: int = 100) -> str:
 
 
 def encoder_name(source: str) -> str:
-    """A folder of this machine tells others nothing: then its last part."""
+    """The source's name; of a folder, which means nothing elsewhere, its last part."""
     path = Path(source)
     return path.name if path.is_absolute() else source
 
@@ -105,7 +105,7 @@ def make_cards(run: Run) -> list[tuple[Path, str]]:
 
 
 def make_card(run: Run) -> str:
-    """The card of one label column. Raises KeyError, TypeError or ValueError where run.json lacks something."""
+    """The card of one label column. Raises KeyError, TypeError or ValueError where run.json misses something."""
     info, kind = run.info, run.best.kind
     about = info["encoder"]
     temperature = info["best"].get("temperature")
@@ -194,7 +194,7 @@ def _training(info: dict[str, Any]) -> str:
     trained = len({name.split("/fold-")[0] for name in info["heads"]})
     said = f"{trained:,} heads were trained in {info['train_seconds']:.1f} s with {info['engine']}"
     said += f" (recipe {info['recipe']}, batches of {settings['batch_size']}, up to {settings['epochs']} epochs"
-    said += ", features standardised). " if settings.get("standardize") else "). "
+    said += ", features standardized). " if settings.get("standardize") else "). "
     by = best.get("chosen_by", "loss")
     score = f"validation {title_of(by)}"
     best_score = (

@@ -1,4 +1,4 @@
-"""What a report tells: everything that the run folder keeps, and the texts of the mistakes from the cache."""
+"""What a report shows: everything that the run folder keeps, and the texts of the mistakes from the cache."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class ReportContents:
 def read_contents(run: Run, cache: str | Path | None = None) -> ReportContents:
     """Read what a run keeps and look up its mistakes' texts in its cache, or in the one named.
 
-    A cache that is gone or lacks texts is no error, unless it was named. Raises EmbedcacheError for a leaderboard that
+    A cache that is gone or has no texts is an error only if it was named. Raises EmbedcacheError for a leaderboard that
     is damaged; KeyError, TypeError, ValueError, IndexError or AttributeError where run.json is.
     """
     columns = {name: _read_column(one) for name, one in run.columns.items()}

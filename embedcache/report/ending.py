@@ -1,4 +1,4 @@
-"""The sections that a run has once, whatever its label columns: time, recipe, what it was made with."""
+"""The sections that a run has once, for all its label columns: time, recipe, versions."""
 
 from __future__ import annotations
 

@@ -111,7 +111,7 @@ def _thresholds(info: dict[str, Any], rows: dict[str, str]) -> list[Any]:
     body = [[visible(one["label"]), f"{one['threshold']:.3f}", *(number(one[key]) for key in keys)] for one in found]
     titles = ("label", "threshold", *(f"{side} F1 {at}" for side in sides for at in ("at 1/2", "at the threshold")))
     said = "A label is predicted where its probability is above 1/2. The threshold of the best F1 on the "
-    said += f"{rows['val']} would be another; what it is worth shows on rows that did not choose it."
+    said += f"{rows['val']} would be another; its worth shows on rows that did not choose it."
     return [Paragraph(said), Grid("Thresholds", titles, body)]
 
 

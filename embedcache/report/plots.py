@@ -1,4 +1,4 @@
-"""The pictures of a report: matplotlib's SVG, to stand inline in a page that colours them for light, dark and print.
+"""The pictures of a report: matplotlib's SVG, to stand inline in a page that colors them for light, dark and print.
 
 Every function returns one <svg> without fixed size, ids that could clash, dates or outside names; the same numbers give
 the same bytes. Drawn are numbers and fixed words alone, never a text from the data.
@@ -18,9 +18,9 @@ import numpy as np
 
 from embedcache.errors import EmbedcacheError
 
-# What matplotlib draws in these colours the page's style sheet colours: name of the variable -> stand-in.
-COLOURS = {"ink": "#010101", "muted": "#020202", "one": "#030303", "two": "#040404", "three": "#050505"}
-INK, MUTED, ONE, TWO, THREE = COLOURS.values()
+# What matplotlib draws in these colors the page's style sheet colors: name of the variable -> stand-in.
+COLORS = {"ink": "#010101", "muted": "#020202", "one": "#030303", "two": "#040404", "three": "#050505"}
+INK, MUTED, ONE, TWO, THREE = COLORS.values()
 WIDTH, HEIGHT = 4.6, 3.1  # inches
 STYLE = {
     "axes.edgecolor": MUTED,
@@ -100,8 +100,8 @@ def _svg(axes: Any, name: str) -> str:
     svg = re.sub(r"<svg[^>]*>", f'<svg viewBox="0 0 {width} {height}" aria-hidden="true" focusable="false">', svg)
     svg = svg.replace("xlink:href", "href")
     svg = re.sub(r" font-family: [^;\"]*;?", "", svg)  # the page's letters
-    for variable, colour in COLOURS.items():
-        svg = svg.replace(colour, f"var(--{variable})")
+    for variable, color in COLORS.items():
+        svg = svg.replace(color, f"var(--{variable})")
     return re.sub(r"\n\s*", "\n", svg).strip()
 
 
@@ -125,8 +125,8 @@ def learning_curves(name: str, score: str, epochs: np.ndarray, lines: dict[str, 
         low, middle, high = np.nanpercentile(others[:, there], [10, 50, 90], axis=0)
         axes.fill_between(epochs[there], low, high, color=MUTED, alpha=0.22, lw=0, label="others, 10% to 90%")
         axes.plot(epochs[there], middle, color=MUTED, lw=1, ls=(0, (4, 2)), label="others, median")
-    for (label, values), colour in zip(lines.items(), (ONE, TWO), strict=False):
-        axes.plot(epochs, values, color=colour, marker="o" if len(epochs) < 30 else None, ms=3, label=label)
+    for (label, values), color in zip(lines.items(), (ONE, TWO), strict=False):
+        axes.plot(epochs, values, color=color, marker="o" if len(epochs) < 30 else None, ms=3, label=label)
     _whole_ticks(axes, epochs)
     _keep_near(axes, np.concatenate([values[np.isfinite(values)] for values in lines.values()]))
     _legend(axes)
@@ -171,8 +171,8 @@ def distribution(name: str, score: str, values: np.ndarray, marks: dict[str, flo
     bins = min(30, max(8, round(len(values) ** 0.5)))
     axes.hist(values, bins=bins, color=ONE, alpha=0.45, lw=0)
     styles: list[Any] = ["-", (0, (5, 2)), (0, (1, 1.5))]
-    for (label, value), line, colour in zip(marks.items(), styles, (ONE, TWO, THREE), strict=False):
-        axes.axvline(value, color=colour, ls=line, label=label)
+    for (label, value), line, color in zip(marks.items(), styles, (ONE, TWO, THREE), strict=False):
+        axes.axvline(value, color=color, ls=line, label=label)
     pad = 0.04 * (max(span) - min(span) or 1)
     axes.set_xlim(min(span) - pad, max(span) + pad)
     _legend(axes)
@@ -195,10 +195,10 @@ def compared(name: str, score: str, rows: Sequence[tuple[str, float, tuple[float
     """Scores beside each other, the first one ours: (what, value, its 95% interval or None), from the top."""
     axes = _axes(score, "", height=0.75 + 0.34 * len(rows), left=1.35)
     for place, (_, value, interval) in enumerate(rows):
-        colour = TWO if place else ONE
+        color = TWO if place else ONE
         if interval is not None:
-            axes.hlines(place, *interval, color=colour, lw=4, alpha=0.35)
-        axes.plot(value, place, "s" if place else "o", color=colour, ms=6)
+            axes.hlines(place, *interval, color=color, lw=4, alpha=0.35)
+        axes.plot(value, place, "s" if place else "o", color=color, ms=6)
         axes.annotate(f"{value:.3f}", (value, place), (0, 6), textcoords="offset points", ha="center", fontsize=8)
     axes.set_yticks(range(len(rows)), [row[0] for row in rows])
     axes.set_ylim(len(rows) - 0.5, -0.7)
@@ -210,9 +210,9 @@ def reliability(name: str, lines: dict[str, list[dict[str, Any]]]) -> str:
     """Share that was right over the confidence, of bins as calibration.Bin; the diagonal is perfect."""
     axes = _axes("confidence", "share that is right", height=3.4)
     axes.plot([0, 1], [0, 1], color=MUTED, lw=1, ls=(0, (4, 2)), label="perfect")
-    for (label, bins), colour, marker in zip(lines.items(), (ONE, TWO), ("o", "s"), strict=False):
+    for (label, bins), color, marker in zip(lines.items(), (ONE, TWO), ("o", "s"), strict=False):
         x, y = ([one[key] for one in bins] for key in ("confidence", "accuracy"))
-        axes.plot(x, y, color=colour, marker=marker, ms=4, label=label)
+        axes.plot(x, y, color=color, marker=marker, ms=4, label=label)
     low = min((one["confidence"] for bins in lines.values() for one in bins), default=0)
     axes.set_xlim(max(0.0, low - 0.05), 1.01)
     axes.set_ylim(0, 1.03)
@@ -242,8 +242,8 @@ def thresholds(name: str, points: Sequence[dict[str, float]]) -> str:
     """Precision, recall and F1 of one class over the threshold of its probability."""
     axes = _axes("threshold", "score")
     at = [one["threshold"] for one in points]
-    for key, label, colour in (("precision", "precision", ONE), ("recall", "recall", TWO), ("f1", "F1", THREE)):
-        axes.plot(at, [one[key] for one in points], color=colour, label=label)
+    for key, label, color in (("precision", "precision", ONE), ("recall", "recall", TWO), ("f1", "F1", THREE)):
+        axes.plot(at, [one[key] for one in points], color=color, label=label)
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1.02)
     axes.legend(loc="lower left")
@@ -257,7 +257,7 @@ def heat_map(name: str, matrix: np.ndarray) -> str:
     axes = _axes("predicted class", "class", height=WIDTH - 0.1)
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     pixels = np.zeros((*shares.shape, 4), np.float32)
-    pixels[..., :3] = (0.25, 0.5, 0.85)  # a picture in the picture: one colour that light and dark both show
+    pixels[..., :3] = (0.25, 0.5, 0.85)  # a picture in the picture: one color that light and dark both show
     pixels[..., 3] = np.where(shares > 0, 0.12 + 0.88 * shares, 0)
     axes.grid(False)
     axes.imshow(pixels, interpolation="none", extent=(0.5, len(matrix) + 0.5, len(matrix) + 0.5, 0.5), aspect="auto")

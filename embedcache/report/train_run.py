@@ -38,7 +38,10 @@ train_run = _with_documents(train_head)
 
 
 def write_documents(run: str, tell: Tell) -> list[str]:
-    """The report and the model card beside a run, which is safe whatever happens here; tell hears why they are not."""
+    """The report and the model card beside a run, which is safe in any case.
+
+    ``tell`` is called with the reason where they cannot be written.
+    """
     from embedcache.report import write_documents
 
     try:

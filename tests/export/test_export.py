@@ -320,7 +320,9 @@ def test_bad_input(make_run: MakeRun, tmp_path: Path, tiny_bert: Path) -> None:
     assert "is a file" in fails("export", run, "--to", "torch", "-o", tmp_path / "file")
     assert "cannot write" in fails("export", run, "--to", "torch", "-o", tmp_path / "file" / "out")
     for options in ((), ("--overwrite",)):
-        assert "is no export: it is left alone" in fails("export", run, "--to", "torch", "-o", tiny_bert, *options)
+        assert "is not an embedcache export; nothing was changed" in fails(
+            "export", run, "--to", "torch", "-o", tiny_bert, *options
+        )
     several = make_run("bert", label="label,topics")
     line = fails("export", several, *to_torch)
     assert "several label columns" in line and f"'topics': {several / 'topics'}" in line
@@ -362,7 +364,7 @@ def test_a_head_that_leans_on_rounded_digits(
 ) -> None:
     monkeypatch.setattr("embedcache.export.ROUNDING", 1e-6)
     line = fails("export", make_run(), "--to", "torch", "-o", tmp_path / "out")
-    assert "leans on digits that the cache's float16 rounds away" in line
+    assert "depends on digits that the cache's float16 rounds away" in line
 
 
 def test_what_a_tracer_raises_is_one_line(make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -299,6 +299,6 @@ def test_a_worker_that_always_dies_is_an_error_in_words(run, tmp_path, monkeypat
         return prepared
 
     monkeypatch.setattr(workers.RayWorker, "prepare", prepare)
-    with pytest.raises(EmbedcacheError, match=r"lost again and again .* run the same extract again"):
+    with pytest.raises(EmbedcacheError, match=r"workers died repeatedly .* run the same extract again"):
         run(workers=1)
     assert not list(tmp_path.glob(".*.ray"))

@@ -172,7 +172,7 @@ def test_shards_that_do_not_belong_together(made, tiny_bert, tmp_path):
                       ("text", "label", "tags", "key"))  # fmt: skip
     make(other, tmp_path / "e.h5", tiny_bert, shard=(2, 3))
     assert "different inputs" in refused(first, tmp_path / "e.h5", third)
-    assert "is no shard" in refused(first, made / "whole.h5", third)
+    assert "is not a shard" in refused(first, made / "whole.h5", third)
     assert "not an HDF5 file" in refused(first, made / "table.csv", third)
     assert "no such file" in refused(first, tmp_path / "nowhere.h5", third)
     assert not (tmp_path / "merged.h5").exists()
