@@ -115,7 +115,7 @@ def test_an_index_leads_nowhere_else(bert_copy):
     (bert_copy / "model.safetensors").unlink()
     index = {"metadata": {}, "weight_map": {"embeddings.word_embeddings.weight": "../../../etc/passwd"}}
     (bert_copy / "model.safetensors.index.json").write_text(json.dumps(index))
-    with pytest.raises(EmbedcacheError, match="lacks passwd"):
+    with pytest.raises(EmbedcacheError, match="passwd, which its index names, is missing"):
         Encoder.load(bert_copy, device="cpu")
 
 
