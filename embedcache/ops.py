@@ -14,7 +14,7 @@ from torch import Tensor
 
 from embedcache.errors import EmbedcacheError
 
-__all__ = ["fused_head"]
+__all__ = ["focal", "fused_head"]
 
 aten = torch.ops.aten
 
@@ -40,6 +40,17 @@ def fused_head(x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> Ten
     _check(x, w1, b1, w2, b2)
     run = _fused_head if torch.compiler.is_compiling() else _Eager.apply
     return run(x, w1, b1, w2, b2, float32)[0]
+
+
+def focal(log_p: Tensor, gamma: float = 2.0) -> Tensor:
+    """The focal loss of log-probabilities, -(1 - p)^gamma log p (Lin et al., 2017): 0 at p = 1, -log p at gamma = 0.
+
+    Of any shape and floating dtype, with gradients. Of a head's rows: ``focal(fused_head(x, w1, b1, w2,
+    b2).gather(1, y[:, None])).mean()`` for classes y [n]. For labels, which are there or not:
+    ``focal(torch.nn.functional.logsigmoid(torch.where(y > 0, z, -z))).mean()`` of logits z and y, both [n, C].
+    """
+    others = (-torch.expm1(log_p)).clamp_min(torch.finfo(log_p.dtype).tiny)  # else its root has no slope at p = 1
+    return -log_p * others**gamma
 
 
 def _check(x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> None:

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from embedcache.errors import EmbedcacheError
-from embedcache.ops import fused_head
+from embedcache.ops import focal, fused_head
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 OP = torch.ops.embedcache.fused_head.default
@@ -200,3 +200,23 @@ def test_the_package_reaches_it_without_loading_torch_at_first() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
+def test_focal_is_its_formula_with_gradients_everywhere(device: str, gamma: float) -> None:
+    p = torch.tensor([1e-30, 0.1, 0.5, 0.999], dtype=torch.float64, device=device)
+    log_p = p.log().requires_grad_()
+    torch.testing.assert_close(focal(log_p, gamma), -((1 - p) ** gamma) * p.log())
+    assert torch.autograd.gradcheck(lambda some: focal(some, gamma), log_p)
+    sure = torch.zeros(1, device=device, requires_grad=True)  # p = 1
+    focal(sure, gamma).sum().backward()
+    assert sure.grad is not None and sure.grad.item() == pytest.approx(-1.0 if gamma == 0 else 0.0, abs=1e-12)
+
+
+def test_focal_trains_a_fused_head(device: str) -> None:
+    x, modules = make(64, device)
+    y = torch.arange(64, device=device) % 3
+    inputs = [x, *(parameter for parameter in modules.parameters())]
+    loss = focal(fused_head(*inputs).gather(1, y[:, None])).mean()
+    p = modules(x).exp().gather(1, y[:, None])
+    torch.testing.assert_close(loss, (-((1 - p) ** 2) * p.log()).mean())

@@ -6,19 +6,19 @@
 #include <cstring>
 #include <string>
 
-#include "heads.h"
+#include "losses/losses.h"
 
 namespace ec {
 
 /* What rows must have to be learnt from: a class in range, or targets that the loss can take. */
 inline std::string check_row(const ec_view& view, int64_t row, const ec_task& task) {
-  if (task.loss == EC_LOSS_NLL) {
+  if (task.kind == EC_KIND_CLASSES) {
     return view.y[row] < 0 || view.y[row] >= task.outputs ? "a class out of range" : "";
   }
   for (int32_t c = 0; c < task.outputs; ++c) {
     const float target = view.targets[row * task.outputs + c];
     if (!std::isfinite(target)) return "a target is not finite";
-    if (task.loss == EC_LOSS_BCE && target != 0.0f && target != 1.0f) return "a label is neither 0 nor 1";
+    if (task.kind == EC_KIND_LABELS && target != 0.0f && target != 1.0f) return "a label is neither 0 nor 1";
   }
   return "";
 }
@@ -28,7 +28,7 @@ inline std::string check_view(const ec_view& view, const ec_task& task, const ch
   if (view.n == 0) return "";
   if (view.n < 0 || view.n >= int64_t{1} << 32) return prefix + "a number of rows out of range";
   const ec_matrix& x = view.x;
-  const void* wanted = task.loss == EC_LOSS_NLL ? static_cast<const void*>(view.y) : view.targets;
+  const void* wanted = task.kind == EC_KIND_CLASSES ? static_cast<const void*>(view.y) : view.targets;
   if (!x.data || !wanted || !view.rows) return prefix + "a null pointer";
   if (x.dim != task.train.x.dim || x.dim <= 0 || x.stride < 0) return prefix + "a dimension out of range";
   if (x.dtype != EC_FLOAT16 && x.dtype != EC_FLOAT32) return prefix + "an unknown dtype";
@@ -42,16 +42,16 @@ inline std::string check_view(const ec_view& view, const ec_task& task, const ch
 }
 
 inline std::string check_weight(const float* weight, const ec_task& task) {
-  if (weight && task.loss == EC_LOSS_MSE) return "the squared error has no class weights";
+  if (weight && task.kind == EC_KIND_NUMBERS) return "the squared error has no class weights";
   for (int32_t c = 0; weight && c < task.outputs; ++c)
     if (!(weight[c] > 0) || !std::isfinite(weight[c])) return "a class weight that is not above 0";
   return "";
 }
 
 inline std::string check_task(const ec_task& task) {
-  if (task.loss != EC_LOSS_NLL && task.loss != EC_LOSS_BCE && task.loss != EC_LOSS_MSE)
-    return "an unknown loss";
-  if (task.outputs < (task.loss == EC_LOSS_NLL ? 2 : 1)) return "fewer than two classes, or no outputs";
+  if (task.kind != EC_KIND_CLASSES && task.kind != EC_KIND_LABELS && task.kind != EC_KIND_NUMBERS)
+    return "an unknown kind";
+  if (task.outputs < (task.kind == EC_KIND_CLASSES ? 2 : 1)) return "fewer than two classes, or no outputs";
   if (task.train.n <= 0) return "no rows to train on";
   if (!task.mean != !task.inv_std) return "mean without inv_std";
   const std::string weight = check_weight(task.class_weight, task);
@@ -71,7 +71,11 @@ inline std::string check_head(const ec_head& head, const ec_result& result, cons
     return "lr, eps or decay";
   if (!(head.label_smoothing >= 0 && head.label_smoothing < 1 && head.warmup >= 0 && head.warmup < 1))
     return "label_smoothing and warmup must be in [0, 1)";
-  if (head.label_smoothing > 0 && task.loss == EC_LOSS_MSE) return "the squared error has no label smoothing";
+  if (head.label_smoothing > 0 && task.kind == EC_KIND_NUMBERS)
+    return "the squared error has no label smoothing";
+  if (head.loss < 0 || head.loss >= EC_LOSS_COUNT) return "an unknown loss";
+  if (head.loss != EC_LOSS_NLL && task.kind == EC_KIND_NUMBERS) return "numbers have the squared error alone";
+  if (!(head.loss_setting >= 0) || !std::isfinite(head.loss_setting)) return "a loss's setting below 0";
   if (head.schedule < EC_SCHEDULE_CONSTANT || head.schedule > EC_SCHEDULE_COSINE)
     return "an unknown schedule";
   if (head.hidden && (!result.w1 || !result.b1)) return "no place for w1 or b1";

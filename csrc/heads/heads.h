@@ -12,11 +12,11 @@
 extern "C" {
 #endif
 
-#define EC_ABI_VERSION 4
+#define EC_ABI_VERSION 5
 
 enum { EC_FLOAT16 = 0, EC_FLOAT32 = 1 };                                       /* ec_matrix.dtype */
 enum { EC_COMPUTE_FLOAT32 = 0, EC_COMPUTE_BFLOAT16 = 1, EC_COMPUTE_TF32 = 2 }; /* ec_options.compute */
-enum { EC_LOSS_NLL = 0, EC_LOSS_BCE = 1, EC_LOSS_MSE = 2 };                    /* ec_task.loss */
+enum { EC_KIND_CLASSES = 0, EC_KIND_LABELS = 1, EC_KIND_NUMBERS = 2 };         /* ec_task.kind */
 enum { EC_SCHEDULE_CONSTANT = 0, EC_SCHEDULE_LINEAR = 1, EC_SCHEDULE_COSINE = 2 };
 enum { EC_CHOOSE_LOSS = 0, EC_CHOOSE_ACCURACY = 1, EC_CHOOSE_F1 = 2 }; /* ec_options.choose */
 enum { EC_HEAD_OK = 0, EC_HEAD_DIVERGED = 1, EC_HEAD_CANCELLED = 2 };  /* ec_result.status */
@@ -29,9 +29,10 @@ typedef struct {
   int32_t dtype;
 } ec_matrix;
 
-/* Some rows of a matrix and what is to be learnt of them: rows[i] is a row number of x. With EC_LOSS_NLL its
- * class is y[rows[i]], in [0, outputs); else its targets are the row rows[i] of `targets`: 0 or 1 for
- * EC_LOSS_BCE (a label is absent or there), any finite number for EC_LOSS_MSE. The other pointer is NULL. */
+/* Some rows of a matrix and what is to be learnt of them: rows[i] is a row number of x. With EC_KIND_CLASSES
+ * its class is y[rows[i]], in [0, outputs); else its targets are the row rows[i] of `targets`: 0 or 1 for
+ * EC_KIND_LABELS (a label is absent or there), any finite number for EC_KIND_NUMBERS. The other pointer is
+ * NULL. */
 typedef struct {
   ec_matrix x;
   const int32_t* y;     /* [x.rows] */
@@ -44,8 +45,8 @@ typedef struct {
  */
 typedef struct {
   ec_view train, val; /* val.n may be 0: then the last epoch's weights are kept */
-  int32_t outputs;    /* classes, labels or values: two or more for EC_LOSS_NLL, one or more else */
-  int32_t loss;
+  int32_t outputs;    /* classes, labels or values: two or more for EC_KIND_CLASSES, one or more else */
+  int32_t kind;
   const float* mean;         /* [dim] or NULL: the engine sees (x - mean) * inv_std ... */
   const float* inv_std;      /* [dim] or NULL; both or neither */
   const float* class_weight; /* [outputs] or NULL: weights of the validation loss, as in ec_head */
@@ -53,19 +54,23 @@ typedef struct {
 
 /* Doubles, so that 1 - beta2 and the bias corrections are those of the numbers that the user wrote.
  *
- * Losses of a batch (numerics.h has the formulas), w = class_weight, or ones:
- *   EC_LOSS_NLL  torch.nn.CrossEntropyLoss(weight=w, label_smoothing)
- *   EC_LOSS_BCE  torch.nn.BCEWithLogitsLoss(pos_weight=w), targets t (1 - smoothing) + smoothing / 2
- *   EC_LOSS_MSE  torch.nn.MSELoss; neither weights nor smoothing
- * The validation loss is the same over all validation rows, with the task's weights and without smoothing. */
+ * Losses of a batch (losses/losses.h has the formulas), w = class_weight, or ones:
+ *   EC_KIND_CLASSES, EC_LOSS_NLL  torch.nn.CrossEntropyLoss(weight=w, label_smoothing)
+ *   EC_KIND_LABELS, EC_LOSS_NLL   torch.nn.BCEWithLogitsLoss(pos_weight=w), targets t (1 - smoothing) +
+ *                                 smoothing / 2
+ *   both, EC_LOSS_FOCAL           the same sums of -(1 - p)^gamma log p in place of -log p
+ *   EC_KIND_NUMBERS, EC_LOSS_NLL  torch.nn.MSELoss; neither weights nor smoothing
+ * The validation loss is EC_LOSS_NLL over all validation rows, with the task's weights and without smoothing,
+ * whatever a head is trained by: heads are compared by one number. */
 typedef struct {
   int32_t task;     /* index into tasks */
   int32_t hidden;   /* 0: a linear probe, logits = x w2' + b2, without dropout; w2 starts at zero */
   int32_t schedule; /* of the learning rate, over epochs * steps, after a warm-up from 0 (numerics.h) */
-  int32_t reserved;
+  int32_t loss;     /* EC_LOSS_..., see losses/losses.h */
   double lr, beta1, beta2, eps, weight_decay, dropout; /* eps > 0; dropout in [0, 1) */
   double label_smoothing;                              /* in [0, 1) */
   double warmup;                                       /* share of all steps, in [0, 1) */
+  double loss_setting;                                 /* of the loss; EC_LOSS_FOCAL: gamma, 0 or more */
   const float* class_weight;                           /* [outputs] or NULL: weights of the training loss */
   const float* start; /* [outputs] or NULL: where the b2 of a linear probe starts; NULL: at zero */
   uint64_t seed;
@@ -74,18 +79,18 @@ typedef struct {
 /* Filled by the engine. Weights are those of the best epoch (ec_options.choose), and act on the standardised
  * x. Epochs count from 0. A head that has no finite epoch has best_epoch -1 and weights of zeros. */
 typedef struct {
-  float* w1;          /* [hidden, dim], NULL when hidden is 0 */
-  float* b1;          /* [hidden], NULL when hidden is 0 */
-  float* w2;          /* [outputs, hidden], or [outputs, dim] when hidden is 0 */
-  float* b2;          /* [outputs] */
-  double* train_loss; /* [epochs], mean over the epoch's batches weighted by rows, dropout on; NaN: not
-                         finished */
-  double* val_loss;   /* [epochs], with the task's class_weight if there is one */
-  double*
-      val_accuracy; /* [epochs], 0..1: rows whose largest logit is their class; EC_LOSS_BCE: rows whose labels
-                       are all right, a label being there where its logit is above 0; EC_LOSS_MSE: NaN */
+  float* w1;            /* [hidden, dim], NULL when hidden is 0 */
+  float* b1;            /* [hidden], NULL when hidden is 0 */
+  float* w2;            /* [outputs, hidden], or [outputs, dim] when hidden is 0 */
+  float* b2;            /* [outputs] */
+  double* train_loss;   /* [epochs], mean over the epoch's batches weighted by rows, dropout on; NaN: not
+                           finished */
+  double* val_loss;     /* [epochs], with the task's class_weight if there is one */
+  double* val_accuracy; /* [epochs], 0..1: rows whose largest logit is their class; EC_KIND_LABELS: rows whose
+                           labels are all right, a label being there where its logit is above 0;
+                           EC_KIND_NUMBERS: NaN */
   double* val_f1; /* [epochs], 0..1: macro F1, the mean over the outputs that occur in either the rows or the
-                     predictions; EC_LOSS_MSE: NaN */
+                     predictions; EC_KIND_NUMBERS: NaN */
   int32_t best_epoch, epochs_run, status;
 } ec_result;
 
@@ -93,7 +98,7 @@ typedef struct {
   int32_t batch_size, epochs;
   int32_t early_stop; /* stop a head after this many epochs without a better one; 0: never */
   int32_t choose;  /* which epoch is the best on the validation rows: lowest loss, highest accuracy or macro
-                      F1; equal scores: lowest loss, then the first. EC_LOSS_MSE: always the loss */
+                      F1; equal scores: lowest loss, then the first. EC_KIND_NUMBERS: always the loss */
   int32_t threads; /* CPU only; 0: one per core that this process may use */
   int32_t compute;
   int32_t device;                 /* CUDA only: the device's number */

@@ -3,17 +3,21 @@
  * g++ and nvcc both compile this file, so the CPU and the CUDA engine cannot drift apart. It is also the
  * slow, plain reference of the vectorised kernels, and embedcache/heads/engine_torch.py repeats its random
  * streams in torch.
- *
- * Random streams. Key = the head's 64-bit seed (low word first). A counter is four 32-bit words; the last is
+ */
+/* clang-format off */
+/* Random streams. Key = the head's 64-bit seed (low word first). A counter is four 32-bit words; the last is
  * the domain, so that initial weights, shuffle and dropout never share a number:
  *
- *   initial weights  (element / 4 low, element / 4 high, tensor, 0)  word element % 4; element: row-major
- * index shuffle          (position / 4,    0,                epoch,  1)  word position % 4 dropout (unit / 64
- * * 16 + unit % 16, row,   step,   2)  word unit % 64 / 16
+ *   stream           counter                                                     word
+ *   initial weights  (element / 4 low,             element / 4 high,  tensor,  0)  element % 4
+ *   shuffle          (position / 4,                0,                 epoch,   1)  position % 4
+ *   dropout          (unit / 64 * 16 + unit % 16,  row,               step,    2)  unit % 64 / 16
  *
- * The dropout order lets 16 SIMD lanes hold 16 neighbouring units for each of the four words. `row` is the
- * row's place in its batch; `step` counts the head's steps from 0 over all epochs.
+ * `element` counts row-major; `position` is that of a row in its view; `row` is the row's place in its batch;
+ * `step` counts the head's steps from 0 over all epochs. The dropout order lets 16 SIMD lanes hold 16
+ * neighbouring units for each of the four words.
  */
+/* clang-format on */
 #ifndef EMBEDCACHE_NUMERICS_H
 #define EMBEDCACHE_NUMERICS_H
 
@@ -24,8 +28,10 @@
 
 #ifdef __CUDACC__
 #define EC_FN static __host__ __device__ __forceinline__
+#define EC_FAR static __host__ __device__ __noinline__ /* where a kernel lacks the registers */
 #else
 #define EC_FN static inline
+#define EC_FAR static inline
 #endif
 
 /* ---- Philox4x32-10 (Salmon et al., 2011) ---- */
@@ -148,7 +154,7 @@ EC_FN double ec_lr_factor(int32_t schedule, double warmup, int64_t step, int64_t
   return schedule == EC_SCHEDULE_LINEAR ? 1.0 - done : 0.5 * (1.0 + cos(3.141592653589793 * done));
 }
 
-/* ---- Losses of a row and their gradients by its logits, in double ---- */
+/* ---- What losses (losses/) and scores are made of, in double ---- */
 
 EC_FN double ec_log_sum_exp(const float* logits, int64_t n) {
   float top = logits[0];
@@ -157,35 +163,6 @@ EC_FN double ec_log_sum_exp(const float* logits, int64_t n) {
   for (int64_t c = 0; c < n; ++c) sum += exp((double)logits[c] - (double)top);
   return (double)top + log(sum);
 }
-
-/* Cross-entropy of a row of class y, with class weights w and label smoothing s over C classes:
- *   loss = target (lse - z_y) + sum_c even_c (lse - z_c),  target = (1 - s) w_y,  even_c = s / C w_c
- *   d loss / d z_c = mass softmax_c - even_c - [c = y] target,  mass = target + sum_c even_c
- * A batch's loss is the rows' sum over the sum of w_y. */
-EC_FN double ec_nll(double logit_y, double log_sum_exp, double target) {
-  return target * (log_sum_exp - logit_y);
-}
-
-EC_FN double ec_nll_gradient(double softmax, double mass, double even, int is_target, double target) {
-  return mass * softmax - even - (is_target ? target : 0.0);
-}
-
-/* Binary cross-entropy of a logit, t in [0, 1] its (smoothed) target, w the weight of t = 1:
- *   loss = w t log(1 + e^-z) + (1 - t) log(1 + e^z);  d loss / d z = (w t + 1 - t) sigmoid(z) - w t */
-EC_FN double ec_smooth_label(double t, double smoothing) { return t * (1.0 - smoothing) + 0.5 * smoothing; }
-
-EC_FN double ec_bce(double z, double t, double w) {
-  const double small = log1p(exp(-fabs(z))); /* log(1 + e^-|z|) */
-  return w * t * (small + (z < 0 ? -z : 0.0)) + (1.0 - t) * (small + (z > 0 ? z : 0.0));
-}
-
-EC_FN double ec_bce_gradient(double z, double t, double w) {
-  const double e = exp(-fabs(z)), sigmoid = (z < 0 ? e : 1.0) / (1.0 + e);
-  return (w * t + 1.0 - t) * sigmoid - w * t;
-}
-
-/* Squared error: (z - t)^2, and 2 (z - t). NaN and infinity pass through all of these, and show in the loss.
- */
 
 /* F1 of a class: rows of it, rows predicted as it, and both at once. A class in neither has none. */
 EC_FN double ec_f1(int64_t actual, int64_t predicted, int64_t both) {

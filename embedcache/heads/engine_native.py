@@ -16,6 +16,8 @@ from embedcache.common.machine import usable_cores
 from embedcache.common.progress import Progress
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.engine import EngineWarning, NativeUnavailableError
+from embedcache.heads.kinds import kind_of
+from embedcache.heads.losses import LOSSES
 from embedcache.heads.spec import SCHEDULES, HeadSpec, weight_names
 from embedcache.heads.task import (
     CHOICES,
@@ -28,11 +30,11 @@ from embedcache.heads.task import (
     training_weight,
 )
 
-ABI_VERSION = 4
+ABI_VERSION = 5
 POLL_SECONDS = 0.1  # how often progress is told and Ctrl-C is heard
 STATUS = ("ok", "diverged", "cancelled")
 COMPUTE = {"float32": 0, "bfloat16": 1, "tf32": 2}
-LOSS = {"classification": 0, "multilabel": 1, "regression": 2}
+LOSS = tuple(LOSSES)  # by the number in ec_head
 ERROR_ARGUMENT, ERROR_MEMORY, ERROR_DEVICE, ERROR_UNSUPPORTED = 1, 2, 3, 4
 
 
@@ -49,7 +51,7 @@ class _Task(Structure):
         ("train", _View),
         ("val", _View),
         ("outputs", c_int32),
-        ("loss", c_int32),
+        ("kind", c_int32),
         ("mean", c_void_p),
         ("inv_std", c_void_p),
         ("class_weight", c_void_p),
@@ -61,7 +63,7 @@ class _Head(Structure):
         ("task", c_int32),
         ("hidden", c_int32),
         ("schedule", c_int32),
-        ("reserved", c_int32),
+        ("loss", c_int32),
         ("lr", c_double),
         ("beta1", c_double),
         ("beta2", c_double),
@@ -70,6 +72,7 @@ class _Head(Structure):
         ("dropout", c_double),
         ("label_smoothing", c_double),
         ("warmup", c_double),
+        ("loss_setting", c_double),
         ("class_weight", c_void_p),
         ("start", c_void_p),
         ("seed", c_uint64),
@@ -312,14 +315,16 @@ def _view(view: View | None) -> _View:
 
 def _task(task: Task) -> _Task:
     pointers = (_pointer(task.mean), _pointer(task.inv_std), _pointer(task.class_weight))
-    return _Task(_view(task.train), _view(task.val), task.classes, LOSS[task.kind], *pointers)
+    return _Task(_view(task.train), _view(task.val), task.classes, kind_of(task.kind).code, *pointers)
 
 
 def _head(spec: HeadSpec, task: int, class_weight: np.ndarray | None, start: np.ndarray | None) -> _Head:
+    setting = LOSSES[spec.loss].setting
     numbers = (spec.lr, *spec.betas, spec.eps, spec.weight_decay, spec.dropout, spec.label_smoothing, spec.warmup)
-    schedule = SCHEDULES.index(spec.schedule)
+    words = (SCHEDULES.index(spec.schedule), LOSS.index(spec.loss))
+    of_loss = getattr(spec, setting) if setting else 0.0
     begin = None if spec.hidden else _pointer(start)  # heads that share the key may have a hidden layer
-    return _Head(task, spec.hidden, schedule, 0, *numbers, _pointer(class_weight), begin, spec.seed)
+    return _Head(task, spec.hidden, *words, *numbers, of_loss, _pointer(class_weight), begin, spec.seed)
 
 
 def _result(outcome: Outcome) -> _Result:

@@ -19,6 +19,8 @@ from embedcache.common.devices import read_device
 from embedcache.common.progress import Progress
 from embedcache.errors import EmbedcacheError
 from embedcache.heads import random_streams
+from embedcache.heads.kinds import Kind, kind_of
+from embedcache.heads.losses import LOSSES
 from embedcache.heads.spec import HeadSpec
 from embedcache.heads.task import (
     Options,
@@ -144,7 +146,7 @@ class _Run:
         for i in range(self.steps):
             step = epoch * self.steps + i
             x, y = self._batch(view, order[i * batch_size : (i + 1) * batch_size])
-            loss = _loss(self.task.kind, self._forward(w, x, step), y, self.train_weight, s.label_smoothing)
+            loss = self._training_loss(self._forward(w, x, step), y)
             value = float(loss.detach())
             if not math.isfinite(value):
                 return math.nan
@@ -168,10 +170,19 @@ class _Run:
                 x = x * torch.from_numpy(kept).to(self.device) * (1.0 / (1.0 - p))
         return functional.linear(x, w["w2"], w["b2"])
 
+    def _training_loss(self, z: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Of a batch's logits [rows, C]."""
+        s, kind = self.spec, kind_of(self.task.kind)
+        if s.loss == "nll":
+            return _likelihood(kind, z, y, self.train_weight, s.label_smoothing)
+        loss = LOSSES[s.loss]
+        setting = getattr(s, loss.setting) if loss.setting else 0.0
+        return _general_loss(kind, z, y, self.train_weight, s.label_smoothing, lambda log_p: loss.value(log_p, setting))
+
     @torch.no_grad()
     def _validate(self, w: dict[str, nn.Parameter]) -> tuple[float, float, float]:
         """Loss, accuracy and macro F1; NaN where there is none."""
-        view, kind, weight = self.task.val, self.task.kind, self.val_weight
+        view, kind, weight = self.task.val, kind_of(self.task.kind), self.val_weight
         if view is None:
             return math.nan, math.nan, math.nan
         loss = total = right = 0.0
@@ -180,11 +191,12 @@ class _Run:
             x, y = self._batch(view, np.arange(start, min(start + VAL_ROWS, len(view.rows))))
             z = self._forward(w, x, None)
             double = None if weight is None else weight.double()
-            loss += float(_loss(kind, z.double(), y if kind == "classification" else y.double(), double, 0.0, "sum"))
-            total += float(double[y].sum()) if kind == "classification" and double is not None else y.numel()
+            target = y if kind.exclusive else y.double()
+            loss += float(_likelihood(kind, z.double(), target, double, 0.0, "sum"))
+            total += float(double[y].sum()) if kind.exclusive and double is not None else y.numel()
             chunk = _counts(kind, z, y)
             right, counts = right + float(chunk[1]), counts + chunk[0]
-        if kind == "regression":
+        if not kind.has_classes:
             return loss / total, math.nan, math.nan
         return loss / total, right / len(view.rows), _macro_f1(counts)
 
@@ -194,7 +206,7 @@ class _Run:
         if self.mean is not None and self.inv_std is not None:
             x = (x - self.mean) * self.inv_std
         y = view.y[rows]
-        return x, torch.from_numpy(y.astype(np.int64) if self.task.kind == "classification" else y).to(self.device)
+        return x, torch.from_numpy(y.astype(np.int64) if kind_of(self.task.kind).exclusive else y).to(self.device)
 
 
 class _BFloat16Linear(torch.autograd.Function):
@@ -221,25 +233,44 @@ def lr_factor(spec: HeadSpec, step: int, total: int) -> float:
     return {"constant": 1.0, "linear": 1.0 - done, "cosine": 0.5 * (1.0 + math.cos(math.pi * done))}[spec.schedule]
 
 
-def _loss(
-    kind: str,
+def _likelihood(
+    kind: Kind,
     z: torch.Tensor,
     y: torch.Tensor,
     weight: torch.Tensor | None,
     smoothing: float,
     reduction: str = "mean",
 ) -> torch.Tensor:
-    if kind == "classification":
+    """The negative log-likelihood. y: int64 [n] of classes, else float [n, C]."""
+    if kind.exclusive:
         return functional.cross_entropy(z, y, weight, label_smoothing=smoothing, reduction=reduction)
-    if kind == "multilabel":
+    if kind.has_classes:
         y = y * (1.0 - smoothing) + 0.5 * smoothing
         return functional.binary_cross_entropy_with_logits(z, y, pos_weight=weight, reduction=reduction)
     return functional.mse_loss(z, y, reduction=reduction)
 
 
-def _counts(kind: str, z: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _general_loss(
+    kind: Kind,
+    z: torch.Tensor,
+    y: torch.Tensor,
+    weight: torch.Tensor | None,
+    smoothing: float,
+    value: Callable[[torch.Tensor], torch.Tensor],
+) -> torch.Tensor:
+    """The same sums over a batch as _likelihood, of ``value`` (a loss of log-probabilities) in place of -log p."""
+    weights = torch.ones(z.shape[1], dtype=z.dtype, device=z.device) if weight is None else weight
+    if kind.exclusive:
+        counts = (weights * smoothing / z.shape[1]).repeat(len(z), 1)  # [n, C]: what each class counts in each row
+        counts[torch.arange(len(z)), y] += (1.0 - smoothing) * weights[y]
+        return (counts * value(functional.log_softmax(z, dim=1))).sum() / weights[y].sum()
+    y = y * (1.0 - smoothing) + 0.5 * smoothing
+    return (weights * y * value(functional.logsigmoid(z)) + (1.0 - y) * value(functional.logsigmoid(-z))).mean()
+
+
+def _counts(kind: Kind, z: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """(int64 [3, C]: rows of each class, rows predicted as it, both at once; how many rows are right altogether)."""
-    if kind == "classification":
+    if kind.exclusive:
         said = z.argmax(dim=1)
         each = (y, said, y[y == said])
         counts = torch.stack([torch.bincount(classes, minlength=z.shape[1]) for classes in each])

@@ -120,7 +120,8 @@ class Setting:
         always: Whether names and tables have it at its default, too.
         column: Whether the leaderboard has it as a column.
         brief: Whether a notebook shows it.
-        needs: The setting without which it means nothing, and the test of that one's value. A head without it has 0.
+        needs: The setting without which it means nothing, and the test of that one's value.
+        absent: The value of a head for which it means nothing. None: the default.
         classes: Whether it means nothing where numbers are learnt.
     """
 
@@ -136,6 +137,7 @@ class Setting:
     column: bool = True
     brief: bool = False
     needs: tuple[str, Callable[[Any], bool]] | None = None
+    absent: Any = None
     classes: bool = False
     name: str = ""
     default: Any = None

@@ -123,8 +123,9 @@ class FusedHead(BaseEstimator):
 class FusedHeadClassifier(ClassifierMixin, FusedHead):
     """Linear(D, hidden) - ReLU - Dropout - Linear(hidden, C), trained by AdamW in the native engine.
 
-    ``hidden``, ``lr``, ``dropout``, ``weight_decay``, ``label_smoothing``, ``schedule`` and ``warmup`` are those of
-    HeadSpec; ``batch_size``, ``epochs``, ``engine``, ``device``, ``compute`` and ``threads`` those of train_heads.
+    ``hidden``, ``lr``, ``dropout``, ``weight_decay``, ``label_smoothing``, ``schedule``, ``warmup``, ``loss`` and
+    ``focal_gamma`` are those of HeadSpec; ``batch_size``, ``epochs``, ``engine``, ``device``, ``compute`` and
+    ``threads`` those of train_heads.
     ``standardize``: train on columns of mean 0 and spread 1. ``random_state``: a whole number is the head's seed.
     ``class_weight``: None, "balanced" or a dict class -> weight. With ``early_stopping`` a ``validation_fraction`` of
     the rows chooses the best epoch by its loss, and ``n_iter_no_change`` epochs without a better one end the training.
@@ -150,6 +151,8 @@ class FusedHeadClassifier(ClassifierMixin, FusedHead):
         label_smoothing: float = 0.0,
         schedule: str = "constant",
         warmup: float = 0.0,
+        loss: str = "nll",
+        focal_gamma: float = 2.0,
         standardize: bool = True,
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
@@ -170,6 +173,8 @@ class FusedHeadClassifier(ClassifierMixin, FusedHead):
         self.label_smoothing = label_smoothing
         self.schedule = schedule
         self.warmup = warmup
+        self.loss = loss
+        self.focal_gamma = focal_gamma
         self.standardize = standardize
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction

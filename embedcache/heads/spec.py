@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from embedcache.errors import EmbedcacheError
+from embedcache.heads.losses import LOSSES
 from embedcache.heads.settings import LARGEST, Choice, ClassWeights, Number, Pair, Setting, Whole, list_values
 
 WEIGHTS = ("w1", "b1", "w2", "b2")  # in the order in which every file and module lists them
@@ -32,7 +33,9 @@ class HeadSpec:
     towards 1/2. ``class_weight`` of the training loss: None (the task's), "none", "balanced" (n / (C * count); for
     several labels a row, absent / present rows), or one weight per class. ``schedule`` of the learning rate:
     "constant", "linear" or "cosine" down to 0 after the last epoch, behind a linear warm-up over the first ``warmup``
-    (share) of the steps, as transformers' get_linear_schedule_with_warmup and its like.
+    (share) of the steps, as transformers' get_linear_schedule_with_warmup and its like. ``loss``: "nll", the negative
+    log-likelihood, or for classes and labels "focal", each log p times (1 - p)^``focal_gamma`` (Lin et al., 2017); a
+    head with "nll" has no gamma, so its gamma becomes the default.
     Raises EmbedcacheError for a value out of range.
     """
 
@@ -47,7 +50,7 @@ class HeadSpec:
         help="Learning rates.  [default: by the rows, 1e-4,3e-4]",
     ))  # fmt: skip
     dropout: float = field(default=0.1, metadata=_known(
-        SHARE, "do", "dropout", turn=3, scale="even", always=True, brief=True, needs=("hidden", bool),
+        SHARE, "do", "dropout", turn=3, scale="even", always=True, brief=True, needs=("hidden", bool), absent=0.0,
         help="Share of the hidden units that each training step drops.",
     ))  # fmt: skip
     weight_decay: float = field(default=0.01, metadata=_known(
@@ -55,11 +58,11 @@ class HeadSpec:
         help="Weight decay of AdamW.",
     ))  # fmt: skip
     seed: int = field(default=0, metadata=_known(
-        Whole(0, 2**64 - 1), "s", "seed", turn=10, always=True, brief=True, option=Whole(0, 2**63 - 1),
+        Whole(0, 2**64 - 1), "s", "seed", turn=12, always=True, brief=True, option=Whole(0, 2**63 - 1),
         help="Seeds of the initial weights, the order of the rows and the dropout.",
     ))  # fmt: skip
     betas: tuple[float, float] = field(default=(0.9, 0.999), metadata=_known(Pair(SHARE), "b", column=False))
-    eps: float = field(default=1e-8, metadata=_known(Number(1e-20, 1.0), "eps", "eps", turn=9))
+    eps: float = field(default=1e-8, metadata=_known(Number(1e-20, 1.0), "eps", "eps", turn=11))
     label_smoothing: float = field(default=0.0, metadata=_known(
         SHARE, "ls", "smoothing", turn=5, scale="even", classes=True,
         help="Share of a label that is spread over all of them.",
@@ -77,6 +80,15 @@ class HeadSpec:
         SHARE, "wu", "warm-up", turn=7, scale="even",
         help="Share of the steps in which the learning rate rises from 0.",
     ))  # fmt: skip
+    loss: str = field(default="nll", metadata=_known(
+        Choice(tuple(LOSSES)), "", "loss", turn=9, classes=True,
+        help="What is minimized: the negative log-likelihood, or the focal loss, to which rows that are right already "
+        "count less.",
+    ))  # fmt: skip
+    focal_gamma: float = field(default=2.0, metadata=_known(
+        Number(0.0, 1000.0), "g", "gamma", turn=10, scale="even", needs=("loss", "focal".__eq__),
+        help="Of the focal loss: how much less. At 0 it is the negative log-likelihood.",
+    ))  # fmt: skip
 
     def __post_init__(self) -> None:
         put = object.__setattr__  # frozen: only here
@@ -84,7 +96,7 @@ class HeadSpec:
             put(self, name, setting.values.check(name, getattr(self, name)))
         for name, setting in SETTINGS.items():
             if not setting.means(vars(self)):
-                put(self, name, setting.values.check(name, 0))
+                put(self, name, setting.absent)
 
     @property
     def name(self) -> str:
@@ -117,6 +129,7 @@ SETTINGS: dict[str, Setting] = {
         name=one.name,
         default=one.default,
         off=one.default if one.metadata["setting"].off is None else one.metadata["setting"].off,
+        absent=one.default if one.metadata["setting"].absent is None else one.metadata["setting"].absent,
     )
     for one in fields(HeadSpec)
 }

@@ -82,6 +82,48 @@ def mse(z, targets, weight=None, smoothing=0.0):
 LOSSES = {"classification": nll, "multilabel": bce, "regression": mse}
 
 
+def focal_value(log_p, gamma):
+    """(-(1 - p)^gamma log p, its derivative by log p), from the formula and its product rule."""
+    p, q = np.exp(log_p), -np.expm1(log_p)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        slope = gamma * q ** (gamma - 1.0) * p * log_p - q**gamma
+    return -(q**gamma) * log_p, np.where(q > 0, slope, -1.0 if gamma == 0 else 0.0)
+
+
+def focal(z, y, weight=None, smoothing=0.0, gamma=2.0):
+    """nll with the focal loss of every class's log-probability in place of -log p."""
+    n, classes = z.shape
+    w = np.ones(classes) if weight is None else weight.astype(np.float64)
+    top = z.max(axis=1, keepdims=True)
+    log_p = z - top - np.log(np.exp(z - top).sum(axis=1, keepdims=True))
+    counts = np.tile(smoothing / classes * w, (n, 1))
+    counts[np.arange(n), y] += (1.0 - smoothing) * w[y]
+    value, slope = focal_value(log_p, gamma)
+    pull = counts * slope
+    gradient = pull - pull.sum(axis=1, keepdims=True) * np.exp(log_p)
+    return (counts * value).sum() / w[y].sum(), gradient / w[y].sum()
+
+
+def focal_labels(z, targets, weight=None, smoothing=0.0, gamma=2.0):
+    """bce with the focal loss of each label's being there or not."""
+    w = 1.0 if weight is None else weight.astype(np.float64)
+    t = targets * (1.0 - smoothing) + 0.5 * smoothing
+    log_p, log_q = -np.logaddexp(0, -z), -np.logaddexp(0, z)
+    (there, there_slope), (absent, absent_slope) = focal_value(log_p, gamma), focal_value(log_q, gamma)
+    gradient = w * t * there_slope * np.exp(log_q) - (1.0 - t) * absent_slope * np.exp(log_p)
+    return (w * t * there + (1.0 - t) * absent).mean(), gradient / z.size
+
+
+FOCAL = {"classification": focal, "multilabel": focal_labels}
+
+
+def training_loss(kind: str, spec: HeadSpec, z, y, weight):
+    """Of a head's batch."""
+    if spec.loss == "focal":
+        return FOCAL[kind](z, y, weight, spec.label_smoothing, spec.focal_gamma)
+    return LOSSES[kind](z, y, weight, spec.label_smoothing)
+
+
 # ---- Scores of validation logits ----
 
 
@@ -196,7 +238,7 @@ def train(task: Task, spec: HeadSpec, batch_size: int, epochs: int, compute: str
     w = {name: array.astype(np.float64) for name, array in start(task, spec).items()}
     out = Trained({name: array.copy() for name, array in w.items()}, w)
     m, v = ({name: np.zeros_like(array) for name, array in w.items()} for _ in range(2))
-    (x, y), loss_of = data_of(task, task.train), LOSSES[task.kind]
+    x, y = data_of(task, task.train)
     weight, step, total = training_weight(task, spec), 0, epochs * -(-len(y) // batch_size)
     for epoch in range(epochs):
         before = step
@@ -205,7 +247,7 @@ def train(task: Task, spec: HeadSpec, batch_size: int, epochs: int, compute: str
             if spec.hidden and spec.dropout:
                 kept = random_streams.dropout_kept(spec.seed, step, len(rows), spec.hidden, spec.dropout)
             z, a, slope = forward(w, spec, x[rows], kept, compute)
-            loss, dz = loss_of(z, y[rows], weight, spec.label_smoothing)
+            loss, dz = training_loss(task.kind, spec, z, y[rows], weight)
             out.step_loss.append(loss)
             lr = spec.lr * lr_factor(spec.schedule, spec.warmup, step, total)
             step += 1

@@ -26,6 +26,25 @@ def loss_function(kind: str, weight: np.ndarray | None, smoothing: float, dtype:
     return torch.nn.MSELoss()
 
 
+def focal_function(kind: str, weight: np.ndarray | None, smoothing: float, gamma: float, dtype: torch.dtype) -> Any:
+    """(logits, targets) -> focal loss."""
+    w = 1.0 if weight is None else torch.tensor(weight, dtype=dtype)
+
+    def focal(log_p: torch.Tensor) -> torch.Tensor:
+        return -((1 - log_p.exp()) ** gamma) * log_p
+
+    def of_classes(z: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        hot = torch.nn.functional.one_hot(y, z.shape[1]).to(dtype)
+        counts = w * (hot * (1 - smoothing) + smoothing / z.shape[1])
+        return (counts * focal(z.log_softmax(dim=1))).sum() / (w * hot).sum()
+
+    def of_labels(z: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        t, there, absent = y * (1 - smoothing) + smoothing / 2, z.sigmoid().log(), (-z).sigmoid().log()
+        return (w * t * focal(there) + (1 - t) * focal(absent)).mean()
+
+    return of_classes if kind == "classification" else of_labels
+
+
 def scheduler_of(adamw: torch.optim.Optimizer, schedule: str, warmup: float, total: int) -> Any:
     make = getattr(transformers, f"get_{schedule}_schedule_with_warmup")
     steps = {} if schedule == "constant" else {"num_training_steps": total}
@@ -40,7 +59,10 @@ def pytorch_train(
     x = torch.tensor(standardised(task, task.train.x[task.train.rows]), dtype=dtype)
     y = torch.tensor(task.train.y[task.train.rows])
     y = y.long() if task.kind == "classification" else y.to(dtype)
-    loss = loss_function(task.kind, training_weight(spec, task), spec.label_smoothing, dtype)
+    weight, smoothing = training_weight(spec, task), spec.label_smoothing
+    loss = loss_function(task.kind, weight, smoothing, dtype)
+    if spec.loss == "focal":
+        loss = focal_function(task.kind, weight, smoothing, spec.focal_gamma, dtype)
     adamw = torch.optim.AdamW(w.values(), lr=spec.lr, betas=spec.betas, eps=spec.eps, weight_decay=spec.weight_decay)
     scheduler = scheduler_of(adamw, spec.schedule, spec.warmup, epochs * -(-len(y) // batch_size))
     step = 0

@@ -34,6 +34,8 @@ def bank(kind: str, shape: tuple, dtype: type) -> tuple:
         {"schedule": "cosine", "warmup": 0.2, "label_smoothing": 0.0 if plain else 0.1},
         {"schedule": "linear", "class_weight": None if plain else "balanced"},
         {"dropout": 0.0},
+        {} if plain else {"loss": "focal"},
+        {} if plain else {"loss": "focal", "focal_gamma": 0.5, "label_smoothing": 0.1},
         {"lr": 1e30},  # diverges
     ]
     return task, [(HeadSpec(hidden=hidden, seed=seed, **chosen), 0) for seed, chosen in enumerate(settings)]

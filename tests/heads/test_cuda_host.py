@@ -63,6 +63,18 @@ CASES = {
         replace(SPEC, label_smoothing=0.1, class_weight=(2.0, 0.5, 1.0)),
         16,
     ),
+    "focal": (make_task(), replace(SPEC, loss="focal"), 16),
+    "focal, probe, weights": (weighted(make_task()), replace(SPEC, hidden=0, loss="focal", focal_gamma=0.5), 16),
+    "focal, smoothing, weights": (
+        weighted(make_task(classes=40)),
+        replace(SPEC, loss="focal", focal_gamma=5.0, label_smoothing=0.2),
+        16,
+    ),
+    "focal, labels": (
+        weighted(of_kind("multilabel", make_task(classes=5))),
+        replace(SPEC, loss="focal", label_smoothing=0.1),
+        16,
+    ),
     "balanced": (make_task(), replace(SPEC, class_weight="balanced"), 16),
     "the task's weights for validation only": (weighted(make_task()), replace(SPEC, class_weight="none"), 16),
     "labels": (of_kind("multilabel", make_task()), SPEC, 16),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -23,6 +24,8 @@ LONG = {  # 200 steps of 768 inputs: kind, outputs, settings
     "plain": ("classification", 2, {"dropout": 0.0}),
     "dropout": ("classification", 2, {}),
     "everything": ("classification", 3, ALL),
+    "focal, everything": ("classification", 3, {**ALL, "loss": "focal"}),
+    "multilabel, focal": ("multilabel", 4, {"loss": "focal", "focal_gamma": 1.0}),
     "multilabel, everything": ("multilabel", 4, ALL),
     "regression": ("regression", 2, {"schedule": "linear"}),
 }
@@ -71,6 +74,21 @@ OPTIONS = {
     "warm-up throughout": ({}, {"hidden": 48, "warmup": 0.99, "schedule": "linear"}, 32),
     "nearly all smoothed": ({"classes": 5}, {"hidden": 48, "label_smoothing": 0.99}, 32),
     "decay on a schedule": ({}, {"hidden": 48, "weight_decay": 3.0, "schedule": "cosine", "warmup": 0.3}, 32),
+    "focal": ({"classes": 3}, {"hidden": 48, "loss": "focal"}, 32),
+    "focal, weighted probe": ({"classes": 3, "weighted": True}, {"hidden": 0, "loss": "focal", "focal_gamma": 0.5}, 7),
+    "focal, 300 classes, smoothed": (
+        {"classes": 300, "weighted": True},
+        {"hidden": 96, "label_smoothing": 0.2, "loss": "focal"},
+        32,
+    ),
+    "focal, smoothed probe": ({"classes": 40}, {"hidden": 0, "label_smoothing": 0.1, "loss": "focal"}, 33),
+    "focal, large gamma": ({}, {"hidden": 48, "loss": "focal", "focal_gamma": 20.0}, 32),
+    "focal, one label": ({"kind": "multilabel", "classes": 1}, {"hidden": 48, "loss": "focal"}, 32),
+    "focal, 300 labels, probe": (
+        {"kind": "multilabel", "classes": 300, "weighted": True},
+        {"hidden": 0, "loss": "focal", "focal_gamma": 3.0, "label_smoothing": 0.1},
+        33,
+    ),
     "one label": ({"kind": "multilabel", "classes": 1}, {"hidden": 48}, 32),
     "300 labels": ({"kind": "multilabel", "classes": 300}, {"hidden": 96, "class_weight": "balanced"}, 32),
     "300 labels, probe": ({"kind": "multilabel", "classes": 300, "weighted": True}, {"hidden": 0}, 33),
@@ -100,6 +118,12 @@ def every_combination(kind: str) -> tuple[list[Task], list[tuple[HeadSpec, int]]
         for hidden, smoothing, weight, (schedule, warmup) in itertools.product(
             (0, 40), (0.0,) if plain else (0.0, 0.15), (None,) if plain else weights, SCHEDULES
         )
+    ]
+    focal = itertools.product((0, 40), (0.0, 0.15), weights, (0.5, 3.0))
+    specs += [
+        HeadSpec(hidden=hidden, label_smoothing=smoothing, class_weight=weight, loss="focal", focal_gamma=gamma, seed=7)
+        for hidden, smoothing, weight, gamma in focal
+        if not plain
     ]
     return tasks, [(spec, task) for task in range(len(tasks)) for spec in specs]
 
@@ -178,6 +202,20 @@ class TestEngine:
             expected = [getattr(reference, name) for reference in combinations_reference(kind)]
             same = np.isclose(result.history[name], expected, rtol=0, atol=1e-12, equal_nan=True)
             assert same.mean() > 0.99  # a logit within rounding of another may fall on the other side
+
+    @pytest.mark.parametrize("hidden", [0, 32])
+    @pytest.mark.parametrize("kind", ["classification", "multilabel"])
+    def test_focal_without_gamma_is_the_likelihood(self, engine: Engine, kind: str, hidden: int) -> None:
+        task = make_task(200, 24, 4, n_val=50, kind=kind, weighted=True)
+        for smoothing in (0.0, 0.1):
+            plain = HeadSpec(hidden=hidden, lr=1e-2, label_smoothing=smoothing)
+            focal, gamma = replace(plain, loss="focal", focal_gamma=0.0), replace(plain, loss="focal")
+            result = engine.train([task], [(plain, 0), (focal, 0), (gamma, 0)], epochs=4)
+            for name in ("train_loss", "val_loss"):
+                np.testing.assert_allclose(result.history[name][1], result.history[name][0], rtol=1e-4)
+            assert (result.history["train_loss"][2] < result.history["train_loss"][0]).all()
+            start = train(task, plain, 32, 1).initial
+            assert distance(result.heads[1].weights, result.heads[0].weights, start) < 1e-3
 
     @pytest.mark.parametrize("kind, outputs", [("classification", 2), ("classification", 60), ("multilabel", 60)])
     def test_scores_are_scikit_learns(self, engine: Engine, kind: str, outputs: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import threading
@@ -248,6 +249,9 @@ def test_the_library_checks_what_python_did_not(kind: str, bad: float, words: st
         ("classification", {"class_weight": (1.0, 0.0)}, "not above 0"),
         ("classification", {"label_smoothing": 1.0}, "label_smoothing and warmup"),
         ("classification", {"warmup": -0.1}, "label_smoothing and warmup"),
+        ("regression", {"loss": "focal"}, "numbers have the squared error alone"),
+        ("classification", {"loss": "focal", "focal_gamma": -1.0}, "a loss's setting below 0"),
+        ("multilabel", {"loss": "focal", "focal_gamma": math.nan}, "a loss's setting below 0"),
     ],
 )
 def test_the_library_checks_settings_too(kind: str, settings: dict, words: str) -> None:

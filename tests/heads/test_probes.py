@@ -28,6 +28,7 @@ def every_setting(kind: str, outputs: int) -> list[HeadSpec]:
     if kind != "regression":
         weights = tuple(np.linspace(0.4, 2, outputs))
         varied += [{"label_smoothing": 0.2}, {"class_weight": "balanced"}, {"class_weight": weights, "lr": 0.1}]
+        varied += [{"loss": "focal"}, {"loss": "focal", "focal_gamma": 0.5, "label_smoothing": 0.2}]
     return [HeadSpec(hidden=0, seed=3, **settings) for settings in varied]
 
 

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedcache.heads.kinds import KINDS
+from embedcache.heads.losses import LOSSES
 from embedcache.heads.spec import SCHEDULES, HeadSpec
 from tests.heads.engines import Engine, make_task, same_heads
 from tests.heads.float64_reference import distance, train
@@ -42,6 +43,8 @@ def specs(draw: Any, task: dict[str, Any]) -> HeadSpec:
         schedule=draw(st.sampled_from(SCHEDULES)),
         warmup=draw(st.one_of(st.just(0.0), st.floats(0, 0.999, allow_subnormal=False))),
         label_smoothing=0.0 if plain else draw(st.one_of(st.just(0.0), st.floats(0, 0.99))),
+        loss="nll" if plain else draw(st.sampled_from(tuple(LOSSES))),
+        focal_gamma=draw(st.sampled_from([0.0, 0.5, 1.0, 2.0, 7.5])),
         class_weight=None
         if plain
         else draw(st.sampled_from([None, "none", "balanced"]) | st.tuples(*[weights] * task["classes"])),

@@ -58,6 +58,7 @@ def assert_same_weights(a: TrainedHead, b: TrainedHead) -> None:
 def test_the_head_is_the_one_that_train_heads_trains(class_weight: Any) -> None:
     X, y = classification()
     settings = {"hidden": 16, "lr": 1e-3, "label_smoothing": 0.1, "schedule": "linear", "warmup": 0.2}
+    settings |= {"loss": "focal", "focal_gamma": 1.5}
     ours = FusedHeadClassifier(**settings, random_state=7, class_weight=class_weight, epochs=4, batch_size=50).fit(X, y)
     theirs = train_heads(
         X, y, HeadSpec(**settings, seed=7), class_weight=class_weight, epochs=4, batch_size=50, standardize=True

@@ -45,9 +45,17 @@ def test_names_tell_specs_apart() -> None:
         class_weight=[None, "none", "balanced", (1, 2), (2, 1)],
         schedule=["constant", "linear", "cosine"],
         warmup=[0, 0.1],
+        loss=["nll", "focal"],
+        focal_gamma=[0.5, 2, 5],
     )
     assert len({spec.name for spec in grid}) == len(grid)
     assert HeadSpec().name == "h512-lr0.001-do0.1-wd0.01-s0"
+    assert HeadSpec(loss="focal", focal_gamma=3).name == "h512-lr0.001-do0.1-wd0.01-focal-g3-s0"
+
+
+def test_a_head_without_the_focal_loss_has_no_gamma() -> None:
+    assert HeadSpec(focal_gamma=5) == HeadSpec() and HeadSpec().focal_gamma == 2
+    assert len(head_grid(loss=["nll", "focal"], focal_gamma=[0, 1, 2])) == 4
 
 
 def test_specs_survive_json() -> None:
@@ -55,7 +63,11 @@ def test_specs_survive_json() -> None:
     weighted = HeadSpec(class_weight=(0.5, 2), label_smoothing=0.1, schedule="cosine", warmup=0.2)
     for made in (spec, weighted, HeadSpec(class_weight="balanced")):
         assert HeadSpec.from_dict(json.loads(json.dumps(made.to_dict()))) == made
-    old = {name: value for name, value in spec.to_dict().items() if name not in ("schedule", "warmup", "class_weight")}
+    old = {
+        name: value
+        for name, value in spec.to_dict().items()
+        if name not in ("schedule", "warmup", "class_weight", "loss", "focal_gamma")
+    }
     assert HeadSpec.from_dict(old) == spec  # files of version 0.1
     with pytest.raises(EmbedcacheError, match="unknown setting momentum; choose from hidden, lr"):
         HeadSpec.from_dict({**spec.to_dict(), "momentum": 1})
@@ -81,6 +93,8 @@ def test_specs_survive_json() -> None:
         ({"betas": (0.9, 1.0)}, "betas"),
         ({"eps": 0}, "eps"),
         ({"label_smoothing": 1}, "label_smoothing must be at least 0 and below 1"),
+        ({"loss": "hinge"}, "loss must be nll or focal, not 'hinge'"),
+        ({"loss": "focal", "focal_gamma": -1}, "focal_gamma must be at least 0 and below 1000"),
         ({"warmup": 1.0}, "warmup must be at least 0 and below 1"),
         ({"warmup": None}, "warmup must be a number"),
         ({"schedule": "step"}, "schedule must be constant, linear or cosine"),

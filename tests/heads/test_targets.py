@@ -200,6 +200,7 @@ def at_row_7(y: np.ndarray, value: float) -> np.ndarray:
         (NUMBER, {"task": "regression", "class_weight": "balanced"}, "regression has no classes"),
         (NUMBER, {"task": "regression", "class_weight": [2]}, "regression has no classes"),
         (NUMBER, {"task": "regression", "grid": replace(SMALL, label_smoothing=0.1)}, "regression has no classes"),
+        (NUMBER, {"task": "regression", "grid": replace(SMALL, loss="focal")}, "no classes: leave out loss"),
         (NUMBER, {"task": "regression", "grid": replace(SMALL, class_weight=(1,))}, "regression has no classes"),
         (LISTS, {"class_weight": {"z": 2.0}}, "class_weight names 'z'"),
         (LISTS, {"class_weight": [1, 2]}, "2 weights for 3 classes"),

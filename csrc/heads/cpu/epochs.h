@@ -22,7 +22,7 @@ constexpr Scores kNoScores = {NAN, NAN, NAN};
 /* counts: [members][3][classes]. */
 static Scores scores_of(const Loss& l, const Validation& sum, int64_t rows, const int64_t* counts,
                         int members) {
-  if (l.kind == EC_LOSS_MSE) return {sum.loss / sum.weight, NAN, NAN};
+  if (l.kind == EC_KIND_NUMBERS) return {sum.loss / sum.weight, NAN, NAN};
   return {sum.loss / sum.weight, (double)sum.right / (double)rows, macro_f1(l, counts, members)};
 }
 

@@ -62,8 +62,8 @@ static Head* head_create(const ec_task& task, const ec_head& spec, ec_result* re
   h.dim = task.train.x.dim;
   h.hidden = spec.hidden;
   h.classes = task.outputs;
-  h.train_loss = make_loss(task, spec.class_weight, spec.label_smoothing);
-  h.val_loss = make_loss(task, task.class_weight, 0.0);
+  h.train_loss = make_loss(task, spec.class_weight, spec.label_smoothing, {spec.loss, spec.loss_setting});
+  h.val_loss = make_loss(task, task.class_weight, 0.0, {EC_LOSS_NLL, 0.0});
   h.blocks = (h.hidden + kBlock - 1) / kBlock;
   h.slices = ec::head_slices(h.hidden, h.classes, h.batch);
   h.dropout_threshold = ec_dropout_threshold(spec.dropout);

@@ -67,7 +67,7 @@ static int64_t run_end(const Probes& h, const ProbeMember& me, int64_t c) {
 }
 
 static Rows rows_of(const Probes& h, const ProbeMember& me, const ec_view& view, int64_t n) {
-  for (int64_t b = 0; b < n && h.task.loss == EC_LOSS_NLL; ++b) me.y[b] = view.y[me.row[b]];
+  for (int64_t b = 0; b < n && h.task.kind == EC_KIND_CLASSES; ++b) me.y[b] = view.y[me.row[b]];
   return {&view, me.row, me.y};
 }
 

@@ -53,7 +53,7 @@ static Probes* probes_create(const ec_task& task, const ec_head* const* specs, e
   h.outputs = n * h.classes;
   h.capacity = larger(h.batch, task.val.n > 0 ? kValRows : 0) | 1;
   h.stride = (larger(h.batch, task.val.n > 0 ? kValRows : 0) + kLossRows - 1) / kLossRows * kLossRows;
-  h.val_loss = make_loss(task, task.class_weight, 0.0);
+  h.val_loss = make_loss(task, task.class_weight, 0.0, {EC_LOSS_NLL, 0.0});
   Arena count = {nullptr};
   lay_out_probes(h, count);
   Arena arena = {static_cast<char*>(ec::memory_take(count.used))};
@@ -63,7 +63,8 @@ static Probes* probes_create(const ec_task& task, const ec_head* const* specs, e
   for (int64_t p = 0; p < n; ++p) {
     h.specs[p] = *specs[p];
     h.results[p] = results[p];
-    h.train_loss[p] = make_loss(task, specs[p]->class_weight, specs[p]->label_smoothing);
+    h.train_loss[p] = make_loss(task, specs[p]->class_weight, specs[p]->label_smoothing,
+                                {specs[p]->loss, specs[p]->loss_setting});
     if (specs[p]->start) memcpy(h.b.w + p * h.classes, specs[p]->start, h.classes * sizeof(float));
   }
   Probes* made = reinterpret_cast<Probes*>(arena.memory);

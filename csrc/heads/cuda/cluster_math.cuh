@@ -54,15 +54,16 @@ EC_DEVICE void row_loss(const Plan& plan, Exchange& exchange, int r, uint32_t ro
   const float* logits = exchange.logits[r];
   const float* targets = plan.targets ? plan.targets + (int64_t)row * l.outputs : nullptr;
   exchange.weight[r] = row_weight(l, y);
-  if (l.kind != EC_LOSS_NLL) {
-    exchange.loss[r] = l.kind == EC_LOSS_BCE ? bce(l, logits, targets) : mse(l, logits, targets);
+  if (l.kind != EC_KIND_CLASSES) {
+    exchange.loss[r] =
+        l.kind == EC_KIND_LABELS ? label_loss(l, logits, targets) : number_loss(l, logits, targets);
     return;
   }
   float top = logits[0], sum = 0.0f;
   for (int c = 1; c < l.outputs; ++c) top = logits[c] > top ? logits[c] : top;
   for (int c = 0; c < l.outputs; ++c) sum += fast_exp(logits[c] - top);
   exchange.log_sum[r] = top + logf(sum);
-  exchange.loss[r] = nll(l, logits, y, exchange.log_sum[r]);
+  exchange.loss[r] = class_loss(l, logits, y, exchange.log_sum[r], exchange.mass + r);
 }
 
 /* AdamW's constants of a step (from 0), from the powers of beta so far. */
@@ -181,10 +182,10 @@ EC_DEVICE void backward_start(const Team& team, PerThread<Own, kHostThreads>& ow
     const float* targets =
         plan.targets ? plan.targets + (int64_t)shared.row[i % 3][r] * plan.outputs : nullptr;
     const float z = exchange.logits[r][c];
-    const double softmax = plan.loss.kind == EC_LOSS_NLL ? fast_exp(z - exchange.log_sum[r]) : 0.0;
-    exchange.gradient[r][c] =
-        r < rows ? (float)(loss_gradient(plan.loss, z, c, exchange.y[r], targets, softmax) / shared.weight)
-                 : 0.0f;
+    const double softmax = plan.loss.kind == EC_KIND_CLASSES ? fast_exp(z - exchange.log_sum[r]) : 0.0;
+    const double gradient = loss_gradient(plan.loss, z, c, exchange.y[r], targets, softmax,
+                                          exchange.log_sum[r], exchange.mass[r]);
+    exchange.gradient[r][c] = r < rows ? (float)(gradient / shared.weight) : 0.0f;
   });
   team.each_thread([&](int t) { /* through w2 as it was, dropout and ReLU */
                                 ClusterShared& shared = team.shared(t);

@@ -47,7 +47,7 @@ struct Plan {
 };
 
 struct Exchange {
-  double loss[kBatch], weight[kBatch], part[2][8];
+  double loss[kBatch], weight[kBatch], mass[kBatch], part[2][8];
   Quad dz[2][4][kLanes];       /* FragmentA of 16 units and 8 rows */
   float a[kUnits][kBatch + 1]; /* after ReLU and dropout */
   float logits[kBatch][kClusterOutputs], gradient[kBatch][kClusterOutputs];
@@ -112,7 +112,7 @@ EC_DEVICE void make_plan(ClusterShared& shared, const Launch& launch, const Head
   p.targets = view.targets;
   p.spec = &head.spec;
   p.p = split_parameters(head.state, head.shape);
-  p.loss = make_loss(task, head.class_weight, head.spec.label_smoothing);
+  p.loss = make_loss(task, head.class_weight, head.spec.label_smoothing, loss_of(head.spec));
   p.n = view.n;
   p.batch = launch.batch_size;
   const int64_t steps = (p.n + p.batch - 1) / p.batch;

@@ -22,7 +22,7 @@ class Data {
       const ec_task& task = tasks[i];
       const int64_t dim = task.train.x.dim;
       tasks_.push_back({view(task.train, task.outputs), view(task.val, task.outputs), (int32_t)dim,
-                        task.outputs, task.loss, array(task.mean, dim), array(task.inv_std, dim),
+                        task.outputs, task.kind, array(task.mean, dim), array(task.inv_std, dim),
                         array(task.class_weight, task.outputs)});
     }
     on_device_ = Buffer<Task>(n_tasks, "the tasks");

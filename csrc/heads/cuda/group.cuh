@@ -300,7 +300,7 @@ class Group {
     r.train_loss[epoch] = tally.train_loss / (double)task(i).train.n;
     if (task(i).val.n > 0) {
       r.val_loss[epoch] = val_loss;
-      if (task(i).loss != EC_LOSS_MSE) {
+      if (task(i).kind != EC_KIND_NUMBERS) {
         r.val_accuracy[epoch] = (double)tally.val_correct / (double)task(i).val.n;
         r.val_f1[epoch] =
             macro_f1(&host_counts_[(size_t)(heads_[i].counts - counts_.get())], task(i).outputs);

@@ -2,7 +2,7 @@
 #ifndef EMBEDCACHE_CUDA_LAYOUT_CUH
 #define EMBEDCACHE_CUDA_LAYOUT_CUH
 
-#include "../heads.h"
+#include "../losses/losses.h"
 #include "tile.cuh"
 
 namespace ec {
@@ -25,7 +25,7 @@ EC_FN int64_t ready_stride(int32_t dim) { return (int64_t)chunk_count(dim) * kCh
 
 struct Task {
   View train, val;
-  int32_t dim, outputs, loss;
+  int32_t dim, outputs, kind;
   const float *mean, *inv_std; /* [dim], or both NULL */
   const float* class_weight;   /* [outputs] or NULL: of the validation loss */
 };
@@ -89,6 +89,7 @@ struct Scratch {
   int64_t* row;           /* [rows] row numbers of x */
   double* log_sum;        /* [rows] log-sum-exp of the logits */
   double *loss, *weight;  /* [rows] numerator and denominator of the loss */
+  double* mass;           /* [rows] of the gradient, where the loss is not EC_LOSS_NLL */
   float* hidden;          /* [rows, hidden] after ReLU and dropout */
   float* hidden_gradient; /* [rows, hidden] */
   float* logits;          /* [rows, outputs]; the gradient takes their place */
@@ -102,7 +103,7 @@ struct ScratchShape {
 };
 
 EC_FN int64_t scratch_bytes(ScratchShape s) {
-  const int64_t bytes = s.rows * (4 * 8 + 3 * 4 + 2 * 4 * s.hidden + 4 * s.outputs);
+  const int64_t bytes = s.rows * (5 * 8 + 3 * 4 + 2 * 4 * s.hidden + 4 * s.outputs);
   return (bytes + 255) / 256 * 256;
 }
 
@@ -113,7 +114,8 @@ EC_FN Scratch scratch_of_block(char* base, ScratchShape s, int block) {
   out.log_sum = (double*)(out.row + s.rows);
   out.loss = out.log_sum + s.rows;
   out.weight = out.loss + s.rows;
-  out.hidden = (float*)(out.weight + s.rows);
+  out.mass = out.weight + s.rows;
+  out.hidden = (float*)(out.mass + s.rows);
   out.hidden_gradient = out.hidden + s.rows * s.hidden;
   out.logits = out.hidden_gradient + s.rows * s.hidden;
   out.y = (int32_t*)(out.logits + s.rows * s.outputs);
@@ -171,10 +173,18 @@ struct Loss {
   double smoothing;
   const float* weight; /* [outputs] or NULL */
   double weights;      /* their sum */
+  ec_loss loss;
 };
 
-EC_FN Loss make_loss(const Task& task, const float* weight, double smoothing) {
-  Loss loss = {task.loss, task.outputs, smoothing, weight, (double)task.outputs};
+EC_FN ec_loss loss_of(const ec_head& spec) {
+  ec_loss loss;
+  loss.number = spec.loss;
+  loss.setting = spec.loss_setting;
+  return loss;
+}
+
+EC_FN Loss make_loss(const Task& task, const float* weight, double smoothing, ec_loss which) {
+  Loss loss = {task.kind, task.outputs, smoothing, weight, (double)task.outputs, which};
   if (!weight) return loss;
   loss.weights = 0;
   for (int32_t c = 0; c < loss.outputs; ++c) loss.weights += weight[c];
@@ -208,8 +218,8 @@ EC_DEVICE void start_job(const Block& block, Job& job, const Launch& launch, con
     job.stride = head.stride;
     job.scratch = scratch_of_block(launch.scratch, launch.scratch_shape, slot);
     job.x = {view.x, job.scratch.row, task.mean, task.inv_std, task.dim, view.dtype};
-    job.loss = training ? make_loss(task, head.class_weight, head.spec.label_smoothing)
-                        : make_loss(task, task.class_weight, 0.0);
+    job.loss = training ? make_loss(task, head.class_weight, head.spec.label_smoothing, loss_of(head.spec))
+                        : make_loss(task, task.class_weight, 0.0, ec_loss{EC_LOSS_NLL, 0.0});
     job.targets = view.targets;
   });
 }

@@ -35,7 +35,7 @@ struct Validate {
       for (int i = 0; i < rows; ++i) {
         shared.loss += scratch.loss[i];
         shared.weight += scratch.weight[i];
-        shared.correct += scratch.predicted[i] == (l.kind == EC_LOSS_NLL ? scratch.y[i] : 1);
+        shared.correct += scratch.predicted[i] == (l.kind == EC_KIND_CLASSES ? scratch.y[i] : 1);
       }
     });
   }

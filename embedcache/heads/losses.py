@@ -1,0 +1,45 @@
+"""The losses: what a head minimizes. The registry; csrc/heads/losses/losses.h has the same one, in the same order.
+
+A loss is a function of one log-probability: that of a row's class, or of a label's being there or not, whichever it is.
+Class weights, label smoothing and gradients follow from it. Which probabilities there are is the kind's matter: kinds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Loss:
+    """One loss.
+
+    Attributes:
+        value: The loss of log-probabilities (any shape, dtype and device) with its setting, differentiable; what the
+            torch engine computes, and 0 where the log-probability is.
+        setting: The field of HeadSpec that it is set by. None: there is nothing to set.
+    """
+
+    value: Callable[[Tensor, float], Tensor]
+    setting: str | None = None
+
+
+def _nll(log_p: Tensor, setting: float) -> Tensor:
+    return -log_p
+
+
+def _focal(log_p: Tensor, gamma: float) -> Tensor:
+    from embedcache.ops import focal
+
+    return focal(log_p, gamma)
+
+
+# The negative log-likelihood of numbers is their squared error: that of a normal distribution, but for constants.
+LOSSES = {
+    "nll": Loss(_nll),
+    "focal": Loss(_focal, "focal_gamma"),
+}
