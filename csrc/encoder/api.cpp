@@ -1,11 +1,11 @@
 /* The C interface: checks the arguments, chooses the instruction set, keeps a thread's memory, reports
  * errors. */
-#include <cstdlib>
 #include <exception>
 #include <memory>
 #include <new>
 #include <string>
 
+#include "../simd/isa.h"
 #include "../simd/memory.h"
 #include "../simd/subnormals.h"
 #include "encoders.h"
@@ -26,23 +26,18 @@ namespace {
 
 thread_local std::string last_error;
 
-/* NULL: this machine lacks the instructions. EMBEDCACHE_ISA=avx2 asks for less than it has (for tests). */
+/* NULL: this machine lacks the instructions. */
 const Encoders* choose_kernels([[maybe_unused]] int32_t compute) {
 #ifdef EC_X86
-  const char* asked = std::getenv("EMBEDCACHE_ISA");
-  const std::string isa = asked ? asked : "";
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && isa != "plain";
-  const bool avx512 = avx2 && isa != "avx2" && __builtin_cpu_supports("avx512f") &&
-                      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-                      __builtin_cpu_supports("avx512vl");
+  const Isa isa = usable_isa();
   if (compute == EC_ENCODE_BFLOAT16) {
 #ifdef EC_AVX512BF16
-    if (avx512 && isa != "avx512" && __builtin_cpu_supports("avx512bf16")) return &encoders_avx512bf16;
+    if (isa.avx512bf16) return &encoders_avx512bf16;
 #endif
     return nullptr;
   }
-  if (avx512) return &encoders_avx512;
-  if (avx2) return &encoders_avx2;
+  if (isa.avx512) return &encoders_avx512;
+  if (isa.avx2) return &encoders_avx2;
 #endif
   return nullptr;
 }

@@ -14,27 +14,15 @@
 #ifndef EMBEDCACHE_ENCODER_PRODUCT_H
 #define EMBEDCACHE_ENCODER_PRODUCT_H
 
-#include "../simd/pairs.h"
+#include "../simd/tile.h"
 
 namespace EC_ISA {
 
 constexpr int kRows = EC_LANES == 16 ? 12 : 6;
-constexpr int kStrip = 2 * kLanes; /* columns of a tile; a panel is one strip (AVX-512) or two */
 constexpr int64_t kBlockBytes = 256 << 10;
 
-typedef uint32_t vu_unaligned __attribute__((vector_size(4 * EC_LANES), aligned(4)));
-
-static inline vf load_words(const float* p) { return load_unaligned(p); }
-static inline vu load_words(const Pair* p) { return *reinterpret_cast<const vu_unaligned*>(p); }
 static inline void store_unaligned(float* p, vf x) { *reinterpret_cast<vf_unaligned*>(p) = x; }
 static inline void store_unaligned(Pair* p, vu x) { *reinterpret_cast<vu_unaligned*>(p) = x; }
-
-static inline __attribute__((always_inline)) vf multiply_add(vf sum, vf row, float scalar) {
-  return sum + row * scalar;
-}
-static inline __attribute__((always_inline)) vf multiply_add(vf sum, vu row, Pair scalar) {
-  return pair_dot(sum, row, vu{} + scalar);
-}
 
 static inline int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
@@ -44,11 +32,6 @@ static inline void store_numbers(float* p, vf x, vf y) {
   store_unaligned(p + kLanes, y);
 }
 static inline void store_numbers(Pair* p, vf x, vf y) { store_unaligned(p, pairs_in_order(x, y)); }
-
-template <int R>
-struct Tile {
-  vf at[R][2];
-};
 
 /* A matrix of n words a row, row-major; stride in words. */
 template <class Word>
@@ -69,16 +52,7 @@ template <int R, class Word>
 static __attribute__((noinline)) void tile_sum(const Word* a, int64_t stride, const Word* b, int64_t step,
                                                int64_t n, Tile<R>* out) {
   Tile<R> tile = {};
-  for (int64_t k = 0; k < n; ++k) {
-    const auto low = load_words(b), high = load_words(b + kLanes);
-    const Word* scalar = a + k;
-#pragma GCC unroll 12
-    for (int i = 0; i < R; ++i, scalar += stride) {
-      tile.at[i][0] = multiply_add(tile.at[i][0], low, *scalar);
-      tile.at[i][1] = multiply_add(tile.at[i][1], high, *scalar);
-    }
-    b += step;
-  }
+  tile_steps<R, Unaligned>(tile, b, step, a, stride, 1, n);
   *out = tile;
 }
 

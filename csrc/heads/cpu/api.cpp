@@ -1,8 +1,8 @@
 /* The C interface on the CPU: checks the arguments, chooses the instruction set, reports errors. */
-#include <cstdlib>
 #include <exception>
 #include <string>
 
+#include "../../simd/isa.h"
 #include "../check.h"
 #include "team.h"
 
@@ -17,21 +17,15 @@ int fail(int code, const std::string& message) {
   return code;
 }
 
-/* The best of what this machine has; EMBEDCACHE_ISA=avx512, avx2 or plain asks for less (for tests). The
- * instructions for bfloat16 are used for that compute mode alone. */
+/* The best of what this machine has. The instructions for bfloat16 are used for that compute mode alone. */
 const Kernels& choose_kernels([[maybe_unused]] int32_t compute) {
 #ifdef EC_X86
-  const char* asked = std::getenv("EMBEDCACHE_ISA");
-  const std::string isa = asked ? asked : "";
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); /* they have F16C too */
-  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  const Isa isa = usable_isa();
 #ifdef EC_AVX512BF16
-  const bool bfloat16 = avx512 && __builtin_cpu_supports("avx512bf16");
-  if (bfloat16 && compute == EC_COMPUTE_BFLOAT16 && isa.empty()) return kernels_avx512bf16;
+  if (isa.avx512bf16 && compute == EC_COMPUTE_BFLOAT16) return kernels_avx512bf16;
 #endif
-  if (avx512 && isa != "avx2" && isa != "plain") return kernels_avx512;
-  if (avx2 && isa != "plain") return kernels_avx2;
+  if (isa.avx512) return kernels_avx512;
+  if (isa.avx2) return kernels_avx2;
 #endif
   return kernels_plain;
 }

@@ -1,5 +1,4 @@
-/* The product kernel: tile[i][lane] += sum over r < n of rows[r][lane] * scalar(i, r), `rows` being
- * [n][32].
+/* The product kernel: the tile of ../../simd/tile.h over `rows` [n][32].
  *
  * It is every product of the engine but the logits, for any two strides of the scalars:
  *   forward          z[b][unit]    rows = weights [k][unit],   scalar = x[b][k]
@@ -8,50 +7,25 @@
  *   back             da[b][unit]   rows = w2 [c][unit],        scalar = dlogits[b][c]
  *   probe's gradient dw[c][k]      rows = x [b][k],            scalar = dlogits[c][b]
  *
- * kTile rows of two vectors stay in registers; one step loads two vectors, broadcasts kTile scalars and does
- * 2 kTile fused multiply-adds, so with operands in L1 the FMA units are the bound. Sums of more than kChain
- * steps are cut, which bounds the rounding error of a long chain. Both products of the first layer come in
- * pairs of bfloat16 too (pairs.h): n is then the number of pairs.
+ * kTile rows of two vectors stay in registers: with operands in L1 the FMA units are the bound. Sums of more
+ * than kChain steps are cut, which bounds the rounding error of a long chain. Both products of the first
+ * layer come in pairs of bfloat16 too (pairs.h): n is then the number of pairs.
  */
 #ifndef EMBEDCACHE_CPU_TILE_H
 #define EMBEDCACHE_CPU_TILE_H
 
-#include "../../simd/pairs.h"
+#include "../../simd/tile.h"
 
 namespace EC_ISA {
 
 constexpr int kTile = EC_LANES == 16 ? 8 : 4;
-constexpr int kStrip = 2 * kLanes; /* columns of a tile; a block of 32 columns is 1, 2 or 4 strips */
 constexpr int64_t kChain = 256;
-
-template <int R>
-struct Tile {
-  vf at[R][2];
-};
-
-/* One step of a product, of float32 words or of pairs of bfloat16. */
-static inline __attribute__((always_inline)) vf multiply_add(vf sum, vf row, float scalar) {
-  return sum + row * scalar;
-}
-static inline __attribute__((always_inline)) vf multiply_add(vf sum, vu row, Pair scalar) {
-  return pair_dot(sum, row, vu{} + scalar);
-}
 
 template <int R, class Word>
 static inline __attribute__((always_inline)) void tile_product(Tile<R>& tile, const Word* rows,
                                                                const Word* scalars, ptrdiff_t scalar_row,
                                                                ptrdiff_t scalar_step, int64_t n) {
-  for (int64_t r = 0; r < n; ++r) {
-    const auto low = load(rows), high = load(rows + kLanes);
-    const Word* s = scalars;
-#pragma GCC unroll 8
-    for (int i = 0; i < R; ++i, s += scalar_row) {
-      tile.at[i][0] = multiply_add(tile.at[i][0], low, *s);
-      tile.at[i][1] = multiply_add(tile.at[i][1], high, *s);
-    }
-    rows += kBlock;
-    scalars += scalar_step;
-  }
+  tile_steps<R, Aligned>(tile, rows, kBlock, scalars, scalar_row, scalar_step, n);
 }
 
 /* The same from zero, long sums in pieces of kChain. */
