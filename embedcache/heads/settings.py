@@ -122,6 +122,7 @@ class Setting:
         brief: Whether a notebook shows it.
         needs: The setting without which it means nothing, and the test of that one's value.
         absent: The value of a head for which it means nothing. None: the default.
+        without: Which heads those are, in words.
         classes: Whether it means nothing where numbers are learnt.
     """
 
@@ -138,6 +139,7 @@ class Setting:
     brief: bool = False
     needs: tuple[str, Callable[[Any], bool]] | None = None
     absent: Any = None
+    without: str = ""
     classes: bool = False
     name: str = ""
     default: Any = None

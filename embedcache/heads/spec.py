@@ -51,6 +51,7 @@ class HeadSpec:
     ))  # fmt: skip
     dropout: float = field(default=0.1, metadata=_known(
         SHARE, "do", "dropout", turn=3, scale="even", always=True, brief=True, needs=("hidden", bool), absent=0.0,
+        without="linear probes (hidden 0) have no dropout",
         help="Share of the hidden units that each training step drops.",
     ))  # fmt: skip
     weight_decay: float = field(default=0.01, metadata=_known(
@@ -87,6 +88,7 @@ class HeadSpec:
     ))  # fmt: skip
     focal_gamma: float = field(default=2.0, metadata=_known(
         Number(0.0, 1000.0), "g", "gamma", turn=10, scale="even", needs=("loss", "focal".__eq__),
+        without="heads with another loss than focal have no focal-gamma",
         help="Of the focal loss: how much less. At 0 it is the negative log-likelihood.",
     ))  # fmt: skip
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from embedcache.cache import Cache
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.kinds import Tasks, columns_of, kind_of, spelled
+from embedcache.heads.losses import LOSSES
 from embedcache.heads.spec import SWEPT
 from embedcache.runs.column import Column
 from embedcache.runs.data import target_column
@@ -28,12 +29,20 @@ def check_settings(
         raise EmbedcacheError("--early-stop needs validation rows: raise --val")
     numbers = columns_of(tasks, "regression")
     for name in (name for name, setting in SWEPT.items() if setting.classes):
-        given = getattr(settings, name)
-        off = not isinstance(given, Range) and set(given) <= set(SWEPT[name].silent)
-        if (numbers or tasks == "regression") and not off:
+        if (numbers or tasks == "regression") and not _is_off(settings, name):
             apart = f", or train {' and '.join(numbers)} in a run of its own" if numbers else ""
             option = name.replace("_", "-")
             raise EmbedcacheError(f"--{option} is for classes: leave it out with --task {spelled(tasks)}{apart}")
+
+    for name, loss in LOSSES.items():
+        if loss.setting and name not in settings.loss and not _is_off(settings, loss.setting):
+            option = loss.setting.replace("_", "-")
+            raise EmbedcacheError(f"--{option} is for --loss {name}: add that, or leave it out")
+
+
+def _is_off(settings: Recipe, name: str) -> bool:
+    given = getattr(settings, name)
+    return not isinstance(given, Range) and set(given) <= set(SWEPT[name].silent)
 
 
 def check_choice(columns: Sequence[Column], choose: str, chosen: str) -> None:

@@ -37,7 +37,7 @@ from embedcache.runs.recipes import make_recipe
 from embedcache.runs.resume import remove_unfinished, save_unfinished
 from embedcache.runs.scores import CHOICES
 from embedcache.runs.sides import Dealing, check_dealing, group_column
-from embedcache.runs.sweep import Range
+from embedcache.runs.sweep import Range, why_fewer
 from embedcache.runs.trainer import Bank, InterruptedTraining, Options, Trainer
 from embedcache.runs.write_folder import Contents, check_target, write_columns, write_run
 
@@ -84,6 +84,8 @@ def train_head(
     schedule: Values = None,
     warmup: Values = None,
     class_weight: Values = None,
+    loss: Values = None,
+    focal_gamma: Values = None,
     seed: Values = None,
     random: int | None = None,
     batch_size: int | None = None,
@@ -129,6 +131,8 @@ def train_head(
         schedule: of the learning rate: "constant", "linear" or "cosine".
         warmup: shares of the steps in which the rate rises from 0.
         class_weight: "none" or "balanced", for the training loss.
+        loss: what is minimized: "nll", the negative log-likelihood, or "focal".
+        focal_gamma: of the focal loss, from 0: how much less rows count that are right already.
         seed: seeds from 0; heads that differ in nothing else show what chance alone does.
         random: draw so many combinations, each with every seed; then a setting may be a Range, or "low:high".
         batch_size: rows in a step.
@@ -364,7 +368,7 @@ def _draw_notes(plan: Plan) -> list[str]:
         notes = [f"--random {settings.random:,}: there are {drawn:,} combinations only, and all of them were trained"]
     if every is not None and every > len(plan.specs) and (notes or not settings.random):
         notes.append(
-            f"{every:,} combinations are {len(plan.specs):,} different heads: linear probes (hidden 0) have no "
-            "dropout, so those that differ in it alone are one"
+            f"{every:,} combinations are {len(plan.specs):,} different heads: "
+            + why_fewer({name: getattr(settings, name) for name in SWEPT})
         )
     return notes

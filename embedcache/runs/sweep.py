@@ -81,6 +81,17 @@ def combinations(settings: Mapping[str, Sequence[Any] | Range]) -> int | None:
     return math.prod(map(len, lists)) if len(lists) == len(settings) else None
 
 
+def why_fewer(settings: Mapping[str, Sequence[Any]]) -> str:
+    """Why some combinations of these settings are the same head, in words."""
+    said = [
+        setting.without
+        for name, setting in SWEPT.items()
+        if setting.needs and len(set(settings[name])) > 1
+        if not all(setting.means({setting.needs[0]: value}) for value in settings[setting.needs[0]])
+    ]
+    return f"{' and '.join(said)}, so those that differ in {'it' if len(said) == 1 else 'these'} alone are one"
+
+
 def _unique(values: Sequence[Any] | Range) -> Sequence[Any] | Range:
     return values if isinstance(values, Range) else tuple(dict.fromkeys(values))
 

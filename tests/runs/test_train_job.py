@@ -116,6 +116,23 @@ def test_combinations_that_are_the_same_head_are_trained_once(cache: Path, tmp_p
     assert drawn.heads == 4 and "--random 5: there are 4 combinations only" in drawn.notes[0]
     assert drawn.notes[1].startswith("6 combinations are 4 different heads")
     assert not [note for note in train_head(cache, tmp_path / "one", hidden=0, epochs=1).notes if "combin" in note]
+    gammas = train_head(cache, tmp_path / "gammas", hidden=0, loss=["nll", "focal"], focal_gamma=[1, 2], epochs=1)
+    assert gammas.heads == 3 and gammas.notes[0] == (
+        "4 combinations are 3 different heads: heads with another loss than focal have no focal-gamma, so those that "
+        "differ in it alone are one"
+    )
+
+
+def test_a_focal_loss_is_swept_kept_and_shown(cache: Path, tmp_path: Path) -> None:
+    report = train_head(cache, tmp_path / "run", hidden=8, loss=["nll", "focal"], focal_gamma=[0.5], epochs=2)
+    rows = {row["loss"]: row for row in read_leaderboard(load_run(report.run))}
+    assert {name: row["focal_gamma"] for name, row in rows.items()} == {"nll": 2, "focal": 0.5}
+    heads = {head.spec.loss: head for head in load_heads(report.run).values()}
+    assert heads["focal"].spec.focal_gamma == 0.5 and rows["focal"]["val_loss"] == heads["focal"].val_loss
+    alone = train_head(cache, tmp_path / "alone", hidden=8, loss="focal", focal_gamma=0.5, epochs=2)
+    assert alone.best["hyperparameters"]["loss"] == "focal" and alone.best["val_loss"] == rows["focal"]["val_loss"]
+    with pytest.raises(EmbedcacheError, match="--focal-gamma is for --loss focal: add that, or leave it out"):
+        train_head(cache, tmp_path / "none", focal_gamma=1)
 
 
 def test_settings_of_every_kind_are_heads(cache: Path, tmp_path: Path) -> None:
@@ -254,6 +271,7 @@ def test_a_random_draw(cache: Path, tmp_path: Path) -> None:
     [
         ({"label": "score", "task": "regression", "class_weight": "balanced"}, "--class-weight is for classes"),
         ({"label": "score", "task": "regression", "label_smoothing": [0, 0.1]}, "--label-smoothing is for classes"),
+        ({"label": "score", "task": "regression", "loss": "focal"}, "--loss is for classes: leave it out"),
         ({"label": ["score", "tone"], "task": "regression"}, "'tone', which is not a finite number"),
         ({"label": "tags", "task": "classification"}, "holds lists"),
         ({"label": "stars", "task": "multilabel"}, "one label a row"),
