@@ -10,7 +10,7 @@
 
 namespace ec {
 
-/* What rows must have to be learnt from: a class in range, or targets that the loss can take. */
+/* What rows must have to be learned from: a class in range, or targets that the loss can take. */
 inline std::string check_row(const ec_view& view, int64_t row, const ec_task& task) {
   if (task.kind == EC_KIND_CLASSES) {
     return view.y[row] < 0 || view.y[row] >= task.outputs ? "a class out of range" : "";

@@ -29,7 +29,7 @@ typedef struct {
   int32_t dtype;
 } ec_matrix;
 
-/* Some rows of a matrix and what is to be learnt of them: rows[i] is a row number of x. With EC_KIND_CLASSES
+/* Some rows of a matrix and what is to be learned of them: rows[i] is a row number of x. With EC_KIND_CLASSES
  * its class is y[rows[i]], in [0, outputs); else its targets are the row rows[i] of `targets`: 0 or 1 for
  * EC_KIND_LABELS (a label is absent or there), any finite number for EC_KIND_NUMBERS. The other pointer is
  * NULL. */
@@ -76,7 +76,7 @@ typedef struct {
   uint64_t seed;
 } ec_head;
 
-/* Filled by the engine. Weights are those of the best epoch (ec_options.choose), and act on the standardised
+/* Filled by the engine. Weights are those of the best epoch (ec_options.choose), and act on the standardized
  * x. Epochs count from 0. A head that has no finite epoch has best_epoch -1 and weights of zeros. */
 typedef struct {
   float* w1;            /* [hidden, dim], NULL when hidden is 0 */

@@ -71,7 +71,8 @@ EC_FN ec_words ec_philox(uint64_t seed, uint32_t c0, uint32_t c1, uint32_t c2, u
 /* ---- Initial weights: U(-bound, bound) with bound = 1 / sqrt(fan_in), as torch.nn.Linear ----
  *
  * Of heads with a hidden layer, whose units must differ. A linear probe's loss is convex: it starts at zero,
- * so that what it has not learnt is nothing, rather than noise; its biases start where ec_head.start says. */
+ * so that what it has not learned is nothing, rather than noise; its biases start where ec_head.start says.
+ */
 
 EC_FN float ec_init_bound(int64_t fan_in) { return (float)(1.0 / sqrt((double)fan_in)); }
 

@@ -31,9 +31,9 @@ class TrainedHead:
     """A head with the weights of its best epoch. ``kind``: "classification", "multilabel" or "regression".
 
     ``weights``: float32 arrays w1 [hidden, D], b1 [hidden], w2 [C, hidden], b2 [C]; a linear probe has w2 [C, D] and b2
-    alone. They act on the raw X: a standardisation is already folded in. ``status`` is "ok", "diverged" or
-    "cancelled"; ``best_epoch`` counts from 1 and is 0 where no epoch came to a finite end (weights are then zeros). The
-    values of ``history`` are those of epochs 1, 2, ...: the best epoch's is ``history[name][best_epoch - 1]``.
+    alone. They act on the raw X: a standardization is already folded in. ``status`` is "ok", "diverged" or
+    "cancelled"; ``best_epoch`` counts from 1 and is 0 where no epoch ended with a finite loss (weights are then zeros).
+    The values of ``history`` are those of epochs 1, 2, ...: the best epoch's is ``history[name][best_epoch - 1]``.
     """
 
     spec: HeadSpec

@@ -30,7 +30,7 @@ class Kind(ABC):
     main: ClassVar[str] = "accuracy"  # the score that people ask for first
     measured: ClassVar[tuple[str, ...]] = ("accuracy", "macro_f1")  # have an interval; two models are compared by them
     shown: ClassVar[tuple[str, ...]] = ("accuracy", "macro_f1")  # beside the loss, of every head's validation rows
-    unfit: ClassVar[str]  # what is wrong with a row of y that cannot be learnt
+    unfit: ClassVar[str]  # what is wrong with a row of y that cannot be learned
 
     def shape(self, outputs: int) -> tuple[int, ...]:
         """What of y's shape follows the rows."""
@@ -43,7 +43,7 @@ class Kind(ABC):
 
     @abstractmethod
     def wrong(self, y: np.ndarray, outputs: int) -> np.ndarray:
-        """bool [n]: rows of y that cannot be learnt."""
+        """bool [n]: rows of y that cannot be learned."""
 
     @abstractmethod
     def labelled(self, y: np.ndarray) -> np.ndarray:

@@ -24,7 +24,7 @@ def philox(seed: int, c0: np.ndarray, c1: np.ndarray | int, c2: np.ndarray | int
 def initial_weights(seed: int, shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
     """float32 arrays of the given shapes (task.weight_shapes), U(-1, 1) / sqrt(fan_in) as torch.nn.Linear.
 
-    Those of a linear probe (without w1) are zeros: what it has not learnt should say nothing (task.start_bias).
+    Those of a linear probe (without w1) are zeros: what it has not learned should say nothing (task.start_bias).
     """
     if "w1" not in shapes:
         return {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}

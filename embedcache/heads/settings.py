@@ -123,7 +123,7 @@ class Setting:
         needs: The setting without which it means nothing, and the test of that one's value.
         absent: The value of a head for which it means nothing. None: the default.
         without: Which heads those are, in words.
-        classes: Whether it means nothing where numbers are learnt.
+        classes: Whether it means nothing where numbers are learned.
     """
 
     values: Values

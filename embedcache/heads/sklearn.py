@@ -131,7 +131,7 @@ class FusedHeadClassifier(ClassifierMixin, FusedHead):
     the rows chooses the best epoch by its loss, and ``n_iter_no_change`` epochs without a better one end the training.
     The defaults are those of `embedcache train-head`, but for lr: 3e-4 suits a hundred rows and some thousands. X may
     be float16 or float32 (read in place) or other numbers; y holds classes, or is a 0/1 matrix [n, C] of several
-    labels a row, each then learnt by itself (sigmoid).
+    labels a row, each then learned by itself (sigmoid).
 
     After ``fit``: ``classes_``, ``head_`` (a TrainedHead, with history, save and to_torch), ``n_iter_`` (epochs run),
     ``n_features_in_``, ``feature_names_in_``. Raises ValueError for data and EmbedcacheError for settings.
@@ -243,7 +243,7 @@ class FusedHeadClassifier(ClassifierMixin, FusedHead):
 class FusedHeadRegressor(RegressorMixin, FusedHead):
     """Linear(D, hidden) - ReLU - Dropout - Linear(hidden, T) with mean squared error; see FusedHeadClassifier.
 
-    y holds numbers [n], or [n, T] for several a row; it is learnt at mean 0 and spread 1, and predicted in its own
+    y holds numbers [n], or [n, T] for several a row; it is learned at mean 0 and spread 1, and predicted in its own
     units.
     """
 
@@ -300,7 +300,7 @@ class FusedHeadRegressor(RegressorMixin, FusedHead):
     def _targets(self, y: np.ndarray) -> Targets:
         values = y.reshape(len(y), -1).astype(np.float64)
         mean, std = values.mean(axis=0), values.std(axis=0)
-        std[std == 0] = 1.0  # a constant is learnt as its mean
+        std[std == 0] = 1.0  # a constant is learned as its mean
         scaled = ((values - mean) / std).astype(np.float32)
         return Targets("regression", scaled, None, values.shape[1], mean, std)
 

@@ -87,8 +87,8 @@ def read_targets(y: Any, n: int, task: str = "auto") -> Targets:
 def known_labels(y: Any, n: int) -> tuple[Any, np.ndarray]:
     """(y of the rows that have a label, their numbers int64 [k]) of what a cache says of n rows.
 
-    ``Codes``, a part of a cache's codes too, say by -1 that a row has no label; of ``Labels`` the names are learnt. All
-    else is as it was given, all rows of it. Raises EmbedcacheError where no row has a label.
+    ``Codes``, a part of a cache's codes too, say by -1 that a row has no label; of ``Labels`` the names are learned.
+    All else is as it was given, all rows of it. Raises EmbedcacheError where no row has a label.
     """
     labels = y if isinstance(y, Labels) else None
     codes = y.codes if isinstance(y, Labels) else y
@@ -120,7 +120,7 @@ def _check_minus_one(classes: np.ndarray, codes: np.ndarray) -> None:
     if classes.dtype.kind != "i" or classes[0] != -1 or not np.array_equal(classes, np.arange(len(classes)) - 1):
         return
     warnings.warn(
-        f"y holds -1 in {np.count_nonzero(codes == 0):,} of {len(codes):,} rows, and it is learnt as a class beside 0 "
+        f"y holds -1 in {np.count_nonzero(codes == 0):,} of {len(codes):,} rows, and it is learned as a class beside 0 "
         f"to {classes[-1]}; if it means that there is no label, give cache.labels(COLUMN) or a part of its codes as "
         "they are, or leave these rows out",
         LabelWarning,
@@ -141,7 +141,7 @@ def class_weights(
     if isinstance(wanted, dict):
         unknown = [label for label in wanted if label not in list(classes)]
         if unknown:
-            raise EmbedcacheError(f"class_weight names {unknown[0]!r}, which is no class of y")
+            raise EmbedcacheError(f"class_weight names {unknown[0]!r}, which is not a class of y")
         wanted = [wanted.get(label, 1.0) for label in classes]
     weights = np.asarray(wanted, np.float32)
     if weights.shape != (len(classes),):
@@ -201,7 +201,7 @@ def _from_sets(
     for row, labels in enumerate(sets):
         for label in labels:
             if label not in place:
-                raise EmbedcacheError(f"row {row} of the {what} y holds {label!r}, which is no label of y")
+                raise EmbedcacheError(f"row {row} of the {what} y holds {label!r}, which is not a label of y")
             matrix[row, place[label]] = 1
     return matrix, known
 
@@ -232,7 +232,7 @@ def _codes_of(y: Any, classes: np.ndarray, n: int, what: str) -> np.ndarray:
     if unknown.any():
         label = labels[unknown.argmax()].item()
         raise EmbedcacheError(
-            f"the {what} labels hold {label!r}, which is no class of y: train on a row of it, or leave its rows out"
+            f"the {what} labels hold {label!r}, which is not a class of y: train on a row of it, or leave its rows out"
         )
     return codes.astype(np.int32)
 

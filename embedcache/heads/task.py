@@ -22,7 +22,7 @@ CHUNK_ROWS = 8192  # rows looked at at a time where a whole matrix is read
 
 @dataclass
 class View:
-    """Some rows of a matrix and what is to be learnt of them: x[rows[i]] and y[rows[i]].
+    """Some rows of a matrix and what is to be learned of them: x[rows[i]] and y[rows[i]].
 
     ``x`` [N, D] float16 or float32 (a memory map is read in place); ``rows`` int64 [n]. ``y``: int32 [N], classes from
     0 (classification); float32 [N, C] of 0 and 1 (multilabel); float32 [N, C] (regression). Values of y outside
@@ -87,7 +87,7 @@ class Options:
 
 @dataclass
 class Outcome:
-    """One head as an engine leaves it; ``weights`` act on the standardised x. Scores are NaN where not run.
+    """One head as an engine leaves it; ``weights`` act on the standardized x. Scores are NaN where not run.
 
     ``best_epoch`` counts from 0, and is -1 for none (a TrainedHead's counts from 1).
     Accuracy and macro F1 are NaN for regression; several labels a row are right together or not at all.
@@ -215,7 +215,7 @@ def start_bias(spec: HeadSpec, task: Task) -> np.ndarray:
 
     Classification: the logarithm of each class's share of the training loss's weight. Multilabel: the logit of each
     label's. Regression: 0. A class without rows counts as half a row. Inputs have a hundred times the bias's number,
-    and AdamW moves each as fast: from 0, unequal classes are learnt by the inputs first, which early stopping keeps.
+    and AdamW moves each as fast: from 0, unequal classes are learned by the inputs first, which early stopping keeps.
     """
     y, weight = task.train.y[task.train.rows], training_weight(spec, task)
     return kind_of(task.kind).start_bias(y, weight, task.classes)
@@ -271,7 +271,7 @@ def standardize_stats(x: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.n
         mean += delta * (n / (seen + n))
         seen += n
     if not seen:
-        raise EmbedcacheError("there are no rows to standardise")
+        raise EmbedcacheError("there are no rows to standardize")
     std = np.sqrt(spread / seen)
     constant = std <= 1e-6 * np.maximum(np.abs(mean), np.median(std))
     return mean.astype(np.float32), (1.0 / np.where(constant, 1.0, std)).astype(np.float32)

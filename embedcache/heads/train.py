@@ -116,7 +116,7 @@ class BankResult(Tabular):
                 for i, head in enumerate(self.heads)
             ]
         if not np.isfinite(scores).any():
-            raise EmbedcacheError("no head came to a finite end: try a lower lr")
+            raise EmbedcacheError("every head diverged: try a lower lr")
         return self.heads[int(np.nanargmin(np.where(np.isfinite(scores), scores, np.nan)))]
 
     @property

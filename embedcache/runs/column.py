@@ -74,7 +74,7 @@ class ColumnReport:
 
 
 class Column:
-    """One label column, ready to be trained. Raises EmbedcacheError for data that cannot do.
+    """One label column, ready to be trained. Raises EmbedcacheError for data that cannot be used.
 
     Attributes: data; split; sides, what is trained and validated on: the split itself, or its folds; tasks, one a side.
     """

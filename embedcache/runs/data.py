@@ -181,7 +181,7 @@ def _targets(cache: Cache, label: str, task: str) -> tuple[np.ndarray, list[str]
     if lists:
         if task == "classification":
             raise EmbedcacheError(
-                f"--task classification: column {label!r} holds lists: leave --task out and each label is learnt by "
+                f"--task classification: column {label!r} holds lists: leave --task out and each label is learned by "
                 "itself, or extract a column with one label a row"
             )
         return (*_label_matrix(cache, label), "multilabel")

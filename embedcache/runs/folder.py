@@ -99,7 +99,7 @@ def _load(path: Path) -> Run:
         raise damaged(path / INFO, error) from None
     folders = column_paths(path)
     if len(folders) != len(columns.columns):
-        raise damaged(path / INFO, SchemaError("its columns are no folders"))
+        raise damaged(path / INFO, SchemaError("its columns are not folders"))
     for file, digest in columns.files.items() if isinstance(columns.files, dict) else ():  # the first runs had none
         if (path / file).is_file() and file_sha256(path / file) != digest:
             raise damaged(path / file, SchemaError(f"its checksum is not the one in {path / INFO}"))

@@ -64,7 +64,7 @@ def make_recipe(name: str, **settings: Any) -> Recipe:
     """The named recipe with the given settings in place of its own; None leaves the recipe's.
 
     A setting of heads may be one value, several, or a Range, also written "1e-5:1e-3". Raises EmbedcacheError for an
-    unknown recipe or what is no range.
+    unknown recipe or what is not a range.
     """
     if name not in RECIPES:
         raise EmbedcacheError(f"unknown recipe {name!r}; choose from {', '.join(RECIPES)}")

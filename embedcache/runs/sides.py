@@ -79,7 +79,7 @@ def _group_of(run: Run) -> str | None:
 def deal(cache: Cache, data: Data, dealing: Dealing, val: float, test: float) -> tuple[Split, dict[str, Any]]:
     """The split of a column, and what is to be known to make it again (JSON types).
 
-    val, test: shares. Raises EmbedcacheError for a column or run that cannot do, or sides without enough rows.
+    val, test: shares. Raises EmbedcacheError for a column or run that cannot be used, or sides without enough rows.
     """
     stratify = kind_of(data.kind).exclusive
     if dealing.article and stratify:
@@ -203,7 +203,7 @@ def _keys(cache: Cache, data: Data) -> np.ndarray:
 
 
 def _finish(labelled: Labelled, side: np.ndarray, notes: Sequence[str], data: Data) -> Split:
-    """side: 0 to 2, negative for none. Raises EmbedcacheError where the train side cannot do."""
+    """side: 0 to 2, negative for none. Raises EmbedcacheError where the train side cannot be used."""
     out = side < 0
     split = labelled.split(np.where(out, 3, side))
     split.notes = list(notes)

@@ -37,7 +37,7 @@ class Range:
         try:
             low, high = (float(end) for end in text.split(":"))
         except ValueError:
-            raise EmbedcacheError(f"{text!r} is no range: write two numbers, like 1e-5:1e-3") from None
+            raise EmbedcacheError(f"{text!r} is not a range: write two numbers, like 1e-5:1e-3") from None
         return cls(low, high)
 
 
@@ -67,7 +67,7 @@ def sweep_specs(settings: Mapping[str, Sequence[Any] | Range], random: int = 0) 
             if not random:
                 raise EmbedcacheError(f"{name} {values} is a range: draw from it with --random N")
         else:
-            head_grid(**{name: values})  # an unusable value is said even where it is not drawn
+            head_grid(**{name: values})  # an unusable value is refused even where it is not drawn
     if not random:
         return head_grid(**settings)
     space = {name: _unique(values) for name, values in settings.items() if name != "seed"}

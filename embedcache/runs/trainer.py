@@ -135,7 +135,7 @@ class Trainer:
         left = next((path for path in unfinished_paths(self.run) if path.exists()), None)
         if not resume:
             if left is not None:
-                self.tell(f"heads of an interrupted run are in {left}; they are not used: --resume goes on with them")
+                self.tell(f"heads of an interrupted run are in {left}; they are not used: --resume continues with them")
             return {}
         kept = find_heads(self.run, identities)
         for note in kept.notes:

@@ -288,7 +288,7 @@ def test_columns_of_a_run_json_never_lead_outside(tmp_path: Path, folder: Any) -
     write_all(tmp_path / "run", "a", "b")
     path = tmp_path / "run" / "run.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "columns": {"a": "a", "b": folder}}))
-    with pytest.raises(EmbedcacheError, match=r"columns are no folders|columns\[\.\.\.\] must be a text"):
+    with pytest.raises(EmbedcacheError, match=r"columns are not folders|columns\[\.\.\.\] must be a text"):
         load_run(tmp_path / "run")
     write(tmp_path / "run")
     assert (tmp_path / "precious" / "run.json").read_text() == "mine"

@@ -1,7 +1,7 @@
 /* Rows of X, float16 or float32 wherever they lie, into blocks of float32: the only copy of X, one batch
  * large.
  *
- * Fuses the gather, the conversion and the standardisation (x - mean) * inv_std. A blocked matrix is
+ * Fuses the gather, the conversion and the standardization (x - mean) * inv_std. A blocked matrix is
  * [columns / 32][capacity][32], columns padded with zeros, so that 32 columns of a batch are one run of
  * memory. Bound: memory latency, hence the prefetch of the next row.
  */

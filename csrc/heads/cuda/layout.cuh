@@ -124,7 +124,7 @@ EC_FN Scratch scratch_of_block(char* base, ScratchShape s, int block) {
   return out;
 }
 
-/* Some rows of x as the heads see them: gathered, widened to float, standardised. A source for tile_product.
+/* Some rows of x as the heads see them: gathered, widened to float, standardized. A source for tile_product.
  */
 struct Input {
   const void* x;

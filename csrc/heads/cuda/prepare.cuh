@@ -1,4 +1,4 @@
-/* Prepare: a view's x as the TF32 kernels read it: standardised, rounded to TF32, [rows, ready_stride] with
+/* Prepare: a view's x as the TF32 kernels read it: standardized, rounded to TF32, [rows, ready_stride] with
  * zeros beyond the last column. Once a call, a row per block in turn; bound by device memory. */
 #ifndef EMBEDCACHE_CUDA_PREPARE_CUH
 #define EMBEDCACHE_CUDA_PREPARE_CUH

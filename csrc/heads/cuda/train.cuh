@@ -1,7 +1,7 @@
 /* TrainSteps: a head per thread block, which runs all the steps of an epoch (or of a stretch of it) in one
  * launch.
  *
- * One step fuses: the gather of the batch's rows with half-to-float and standardisation (while tiles of x are
+ * One step fuses: the gather of the batch's rows with half-to-float and standardization (while tiles of x are
  * loaded); bias, ReLU and dropout (epilogue of the first product); loss and gradient; and AdamW,
  * in the epilogue of the weight-gradient products: a gradient lives in registers only and is never stored.
  *

@@ -1,7 +1,7 @@
 /* Validate: each active head's loss, accuracy and counts for F1 on its validation rows, a head per block,
  * without dropout.
  *
- * Fuses gather, standardisation, both layers and the loss for one batch of rows after the other; no logits
+ * Fuses gather, standardization, both layers and the loss for one batch of rows after the other; no logits
  * leave the scratch. Memory: the weights once per batch of rows (4 bytes per parameter), the rows of x once
  * per 128 units. Bound by float32 arithmetic on the CUDA cores, like the forward third of a training step.
  * NOT YET RUN ON A GPU.
