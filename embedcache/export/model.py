@@ -15,6 +15,7 @@ from torch import nn
 from embedcache.encoder.load_with_transformers import quiet
 from embedcache.encoder.poolings import POOLINGS
 from embedcache.errors import EmbedcacheError
+from embedcache.heads.kinds import kind_of
 
 if TYPE_CHECKING:
     from embedcache.encoder import Encoder
@@ -49,7 +50,7 @@ def make_model(encoder: Encoder, head: TrainedHead, pooling: str, layer: int, te
     In some architectures (ModernBERT) more follows the last layer; there all layers stay.
     """
     modules = list(head.to_torch())
-    if head.kind != "regression":
+    if kind_of(head.kind).has_classes:
         del modules[-1]  # logits, not log-probabilities
     model, read = encoder.model, None
     if layer < encoder.layers:

@@ -16,6 +16,7 @@ from embedcache.common.reading import Reading
 from embedcache.common.texts import as_texts
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.arrays import to_numpy
+from embedcache.heads.kinds import kind_of
 from embedcache.prediction.predictions import Answers, Prediction, Predictions
 from embedcache.runs.calibration import probabilities
 from embedcache.runs.folder import Run, load_run, require_keys
@@ -164,7 +165,7 @@ class Classifier:
         column = names[0] if column is None else column
         if column not in names:
             raise EmbedcacheError(f"{self.run.path} has no label column {column!r}; it has {', '.join(names)}")
-        if self.run.columns[column].best.kind == "regression":
+        if not kind_of(self.run.columns[column].best.kind).has_classes:
             raise EmbedcacheError(f"{self.run.path} holds a regression, which has no probabilities: use predict")
         return self._answer(column, self._read(texts, vectors, text)[1])
 
@@ -220,7 +221,7 @@ class Classifier:
                 f"{self.run.path} cannot label text {row + 1}: its vector is not finite, or the weights of the "
                 "head are far too large; train it again"
             )
-        if head.kind == "regression":
+        if not kind_of(head.kind).has_classes:
             return outputs
         return probabilities(outputs.astype(np.float64), head.kind, self._temperatures[column])
 
@@ -241,7 +242,7 @@ def check_same_encoder(run: Run, cache: Cache) -> None:
 def _temperature(run: Run) -> float:
     """The temperature of the best head; a regression needs none."""
     temperature = run.info.get("best", {}).get("temperature")
-    if run.best.kind != "regression" and not temperature:
+    if kind_of(run.best.kind).has_classes and not temperature:
         raise EmbedcacheError(
             f"{run.path} has no temperature: it was trained without validation rows, or no temperature fits them; "
             "leave out --calibrated"

@@ -10,6 +10,7 @@ import numpy as np
 
 from embedcache.common.display import html_table, shorten
 from embedcache.common.frames import Tabular, arrow_table, frame, free_names, label_column
+from embedcache.heads.kinds import Kind, kind_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,15 +53,19 @@ class Answers:
     classes: list[str]
     outputs: np.ndarray
 
+    @property
+    def about(self) -> Kind:
+        return kind_of(self.kind)
+
     def label(self, i: int) -> Label:
         """The answer for one text, as in a Prediction."""
-        if self.kind == "regression":
+        if not self.about.has_classes:
             return float(str(self.outputs[i, 0]))  # 0.1, not 0.10000000149011612
         named = [self.classes[c] for c in self._chosen(i)]
-        return named if self.kind == "multilabel" else named[0]
+        return named[0] if self.about.exclusive else named
 
     def probabilities(self, i: int) -> dict[str, float]:
-        return {} if self.kind == "regression" else dict(zip(self.classes, self.outputs[i].tolist(), strict=True))
+        return dict(zip(self.classes, self.outputs[i].tolist(), strict=True)) if self.about.has_classes else {}
 
     def part(self, rows: slice) -> Answers:
         """The predictions for some of the texts."""
@@ -71,9 +76,9 @@ class Answers:
         import pyarrow as pa
 
         outputs = self.outputs
-        if self.kind == "regression":
+        if not self.about.has_classes:
             return {name: pa.array(outputs[:, 0]).cast(pa.string()).cast(pa.float64())}  # 0.1, as in ``label``
-        if self.kind == "classification":
+        if self.about.exclusive:
             best = outputs.argmax(axis=1)
             labels: Any = pa.array(self.classes, pa.string()).take(pa.array(best))
             chances: Any = pa.array(outputs[np.arange(len(best)), best], pa.float64())
@@ -88,18 +93,17 @@ class Answers:
 
     def count(self) -> dict[str, int]:
         """How many texts have each label; {} of a regression."""
-        if self.kind == "regression":
+        if not self.about.has_classes:
             return {}
-        width = len(self.classes)
-        if self.kind == "multilabel":
-            rows = (self.outputs > 0.5).sum(axis=0)
+        if self.about.exclusive:
+            rows = np.bincount(self.outputs.argmax(axis=1), minlength=len(self.classes))
         else:
-            rows = np.bincount(self.outputs.argmax(axis=1), minlength=width)
+            rows = (self.outputs > 0.5).sum(axis=0)
         return dict(zip(self.classes, rows.tolist(), strict=True))
 
     def _chosen(self, i: int) -> list[int]:
         row = self.outputs[i]
-        return np.flatnonzero(row > 0.5).tolist() if self.kind == "multilabel" else [int(row.argmax())]
+        return [int(row.argmax())] if self.about.exclusive else np.flatnonzero(row > 0.5).tolist()
 
 
 class Predictions(Sequence[Prediction], Tabular):
