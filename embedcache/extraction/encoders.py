@@ -51,10 +51,16 @@ class Place:
 
             return [f"cuda:{k}" for k in range(torch.cuda.device_count())] or ["cuda"]
         names = self.device.split(",")
-        gpus = {read_device(name) for name in names}
-        if names[1:] and (any(number is None for _, number in gpus) or len(gpus) < len(names)):
+        if names[1:] and (len(set(names)) < len(names) or not all(map(_is_one_gpu, names))):
             raise EmbedcacheError(f"device '{self.device}': name several GPUs as cuda:0,cuda:1, or all as cuda:all")
         return names
+
+
+def _is_one_gpu(device: str) -> bool:
+    try:
+        return read_device(device)[1] is not None
+    except EmbedcacheError:
+        return False
 
 
 class EncodingPass:

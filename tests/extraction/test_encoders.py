@@ -74,7 +74,7 @@ def test_devices_that_make_no_list(table, tiny_bert, tmp_path, device):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 @pytest.mark.parametrize("device", ["cuda:all", "cuda:0,cuda:1"])
 def test_gpus_that_are_not_there(table, tiny_bert, tmp_path, device):
-    with pytest.raises(EmbedcacheError, match="PyTorch finds no CUDA device: use --device cpu"):
+    with pytest.raises(EmbedcacheError, match="PyTorch finds no CUDA device; use --device cpu"):
         extract(table, tmp_path / "c.h5", model=tiny_bert, device=device)
     assert not list(tmp_path.iterdir())
 
