@@ -14,7 +14,7 @@ demo: .venv/installed
 	@$(BIN)/python demo/run.py
 
 test: .venv/installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 test-all: .venv/installed
 	$(BIN)/python -m pytest -m "slow or not slow"

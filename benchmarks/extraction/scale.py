@@ -20,7 +20,7 @@ TEXT_BYTES = 500
 SAME_TEXT = 0.01  # rows whose text stands in an earlier row
 
 # ---- measured, on 2 cores of an AMD EPYC of family 26 (Zen 5), AVX512-BF16 ----
-# MiniLM, native, tokens a second of a core's own time at 223 tokens a text, tokenising included, on a busy machine.
+# MiniLM, native, tokens a second of a core's own time at 223 tokens a text, tokenizing included, on a busy machine.
 CORE_TOKENS = {"float32": 9_700, "bfloat16": 16_700}
 TOKENIZED = 760_000  # tokens a second of a core's own time, at 127 tokens a text
 SORT_BYTES = 13  # memory a row that finding duplicates takes for a while, besides what stays
@@ -28,7 +28,7 @@ SORT_BYTES = 13  # memory a row that finding duplicates takes for a while, besid
 # ---- assumed: not measured by us ----
 GPU_TFLOPS = 650  # what an H100 does in bfloat16 products
 GPU_SHARE = 0.55  # of that in useful FLOP: the project's aim, see extraction.md for what is measured
-GPU_CORES = 16  # of the CPU, for each GPU; tokenising must keep up
+GPU_CORES = 16  # of the CPU, for each GPU; tokenizing must keep up
 PLAN_ROWS = 200_000  # rows a second that are read, hashed and deduplicated: the project's aim
 DISK = 2e9  # bytes a second of a parallel file system, to one client
 HASHES = 1e9  # bytes a second that one core checksums
@@ -49,7 +49,7 @@ def flop(layers: int, dim: int, inner: int, heads: int, tokens: float = TOKENS) 
 
 
 def gpu_rate(cost: float) -> float:
-    """Rows a second of a GPU: what it computes, or what the cores beside it tokenise."""
+    """Rows a second of a GPU: what it computes, or what the cores beside it tokenize."""
     return min(GPU_SHARE * GPU_TFLOPS * 1e12 / cost, GPU_CORES * TOKENIZED / TOKENS)
 
 

@@ -89,7 +89,7 @@ def _fastest(product: Any, kind: str) -> float:
 
 
 class Utilisation:
-    """The GPU's utilisation while a block runs, in per cent, every 100 ms; empty without nvidia-smi."""
+    """The GPU's utilization while a block runs, in per cent, every 100 ms; empty without nvidia-smi."""
 
     def __enter__(self) -> Utilisation:
         self.percent: list[int] = []

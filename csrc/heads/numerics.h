@@ -1,7 +1,7 @@
 /* The engine's arithmetic, one scalar at a time: Philox streams, AdamW, log-softmax, half to float.
  *
  * g++ and nvcc both compile this file, so the CPU and the CUDA engine cannot drift apart. It is also the
- * slow, plain reference of the vectorised kernels, and embedcache/heads/engine_torch.py repeats its random
+ * slow, plain reference of the vectorized kernels, and embedcache/heads/engine_torch.py repeats its random
  * streams in torch.
  */
 /* clang-format off */

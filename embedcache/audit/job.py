@@ -71,10 +71,10 @@ def audit_cache(
         output: A table to write, such as a .csv, with a .json beside it; "-" is standard output.
         folds: Number of folds. A row is judged by heads that were not trained on it.
         seed: Seeds of heads and folds; heads are trained once for each, and the results are averaged.
-        group: A column; rows with the same value are never on both sides of a fold, and do not count as neighbors.
+        group: A column; rows with the same value are never on both sides of a fold, and do not count as neighbours.
         split: A column with the sides of a split (train, test): duplicates that cross it are listed apart.
         run: A run of train-head, whose sides are the split.
-        neighbours: Number of neighbors that vote.
+        neighbours: Number of neighbours that vote.
         near: Cosine (0 to 1) at which texts that share half of their wording count as near-duplicates.
         top: List at most so many of each kind; None lists all.
         pooling: Which vectors; None is mean if it is stored, else cls.
@@ -82,7 +82,7 @@ def audit_cache(
         engine: "auto", "native" or "torch", see ``train_heads``.
         device: "auto", "cpu", "cuda" or "cuda:N".
         threads: CPU threads; None is one for each core.
-        progress: Called with (done, total, rows): first counts texts whose neighbors are found, then training rows.
+        progress: Called with (done, total, rows): first counts texts whose neighbours are found, then training rows.
 
     Raises:
         EmbedcacheError: The cache, column, run or output cannot be used, or there are too few rows or classes to learn

@@ -1,7 +1,7 @@
 """One opinion of three: the experts' log-probabilities, weighed by maximum likelihood.
 
 A logarithmic opinion pool (Genest & Zidek, "Combining Probability Distributions", 1986): the log-probability of a class
-is the weighted sum of the experts', normalised. The weights are those under which the labels as given are likeliest; no
+is the weighted sum of the experts', normalized. The weights are those under which the labels as given are likeliest; no
 more than one number an expert is fitted, and one for the classes' shares, which every expert has counted once.
 """
 

@@ -15,7 +15,7 @@ CHUNK_NUMBERS = 1_000_000  # rows x classes whose probabilities are held at a ti
 
 @dataclass(frozen=True)
 class JudgedLabels:
-    """The judgment of n rows; all arrays are [n] and parallel.
+    """The judgement of n rows; all arrays are [n] and parallel.
 
     score: 1 - the probability of the label that the row has: the higher, the likelier it is wrong. suggested: the
     likeliest class other than that, and probability: how likely it is. experts: [experts, n], each one's probability

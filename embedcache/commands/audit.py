@@ -56,7 +56,7 @@ from embedcache.encoder.poolings import POOLINGS
 def audit(as_json: bool, cache: str, **options: Any) -> None:
     """List rows of CACHE with a likely wrong label, texts that stand in it more than once, and texts like no others.
 
-    Heads, neighbors and words judge a row's label without having seen it, or its copies.
+    Heads, neighbours and words judge a row's label without having seen it, or its copies.
 
     \b
       embedcache audit reviews.h5

@@ -90,7 +90,7 @@ def predict(as_json: bool, run: str, texts: tuple[str, ...], **options: Any) -> 
 
 
 def _means_a_cache(text: str) -> bool:
-    """Whether a text is an HDF5 file, or named like one: a mistyped path must not be labeled as a text."""
+    """Whether a text is an HDF5 file, or named like one: a mistyped path must not be labelled as a text."""
     if text.lower().endswith((".h5", ".hdf5")):
         return True
     if not _is_file(text):

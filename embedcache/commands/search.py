@@ -50,7 +50,7 @@ ROW = Number(int, 0)
 def search(as_json: bool, cache: str, output: str | None, columns: tuple[str, ...] | None, **options: Any) -> None:
     """Find the rows of CACHE that are most similar to a text, by cosine.
 
-    With --row N: the neighbors of a row of CACHE, without the row itself; this needs no encoder. Rows with
+    With --row N: the neighbours of a row of CACHE, without the row itself; this needs no encoder. Rows with
     a blank text are never found. Without an index of CACHE (embedcache index) every row is compared.
 
     \b

@@ -30,7 +30,7 @@ class Gold:
 
     Attributes:
         source: the table or cache. rows: all its rows (those that --where leaves). unlabelled: rows left out.
-        places: int64 [n], the number of each labeled row in the source, from 0. texts: theirs.
+        places: int64 [n], the number of each labelled row in the source, from 0. texts: theirs.
         labels: their gold, one label, a tuple of labels, or a number as text.
         hashes: uint8 [n, 16] of the texts. groups: int64 [n], -1 for none, or None.
         vectors: run -> its vectors [n, D] of these rows, read from a cache or encoded.
@@ -80,7 +80,7 @@ class Gold:
 def read_cache(
     path: str | Path, label: str, group: str | None, where: Sequence[str], also: Collection[str] = ()
 ) -> Gold:
-    """The labeled rows of a cache, whose vectors need no encoder. also: columns to read where there are such.
+    """The labelled rows of a cache, whose vectors need no encoder. also: columns to read where there are such.
 
     Raises EmbedcacheError where there is no such column, or no row with a label meets ``where``.
     """
@@ -121,7 +121,7 @@ def read_table(
     also: Collection[str] = (),
     **reading: Any,
 ) -> Gold:
-    """The labeled rows of a table, encoded when their vectors are asked for: once for all runs of one encoder.
+    """The labelled rows of a table, encoded when their vectors are asked for: once for all runs of one encoder.
 
     also: columns to read where there are such. reading: as ``read_rows`` takes it.
     """

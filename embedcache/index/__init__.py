@@ -11,7 +11,7 @@ Files, in the order in which to read them:
     approximate    What the kinds share that do not compare every row, by FAISS
     kinds/         The kinds of index, a file each, and the list of them
     gpu            The same searches on a GPU, by FAISS: clones in float16, and exact scores afterwards as everywhere
-    own_row        A row's own neighbors: what a search finds for it, without the row itself
+    own_row        A row's own neighbours: what a search finds for it, without the row itself
     tune           Recall@10 of an index, measured on held-out rows of its own
     file_format    The index file: sections of bytes, then a JSON footer that says what they are
     schema         What may stand in the footer of an index

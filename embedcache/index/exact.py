@@ -72,7 +72,7 @@ def _unit_length_slowly(X: np.ndarray, mean: np.ndarray | None) -> np.ndarray:
 
 
 class Rows:
-    """N vectors as they are searched: at unit length, centered on ``mean`` first if there is one.
+    """N vectors as they are searched: at unit length, centred on ``mean`` first if there is one.
 
     Args:
         stored: [N, D], left where it is (a memory map, say).

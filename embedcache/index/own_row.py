@@ -1,4 +1,4 @@
-"""A row's own neighbors: what a search finds for a row of the index, without that row itself."""
+"""A row's own neighbours: what a search finds for a row of the index, without that row itself."""
 
 from __future__ import annotations
 

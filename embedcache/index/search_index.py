@@ -215,7 +215,7 @@ class SearchIndex:
         return Neighbours(np.take_along_axis(found, places, axis=1), np.clip(scores, -1, 1))
 
     def vectors(self, rows: Any) -> np.ndarray:
-        """float32 [n, D]: rows as the index sees them, at unit length, centered if it is."""
+        """float32 [n, D]: rows as the index sees them, at unit length, centred if it is."""
         return self._rows.unit(np.asarray(rows, dtype=np.int64))
 
     def prepare(self) -> None:

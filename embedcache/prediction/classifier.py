@@ -107,7 +107,7 @@ class Classifier:
             trust_remote_code: Whether to run Python code that comes with the model.
             calibrated: Divide the logits by the temperature that was fitted on the validation rows. It changes
                 probabilities, never a label.
-            encode: False loads no encoder; then only vectors can be labeled, such as those of a cache.
+            encode: False loads no encoder; then only vectors can be labelled, such as those of a cache.
 
         Raises:
             EmbedcacheError: The run is incomplete, damaged or has no temperature; the encoder is missing, or another

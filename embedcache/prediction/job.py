@@ -118,7 +118,7 @@ def predict_file(
         tell: Called with each note, one line.
 
     Raises:
-        EmbedcacheError: The input cannot be read or labeled, the output cannot be written, or the name of a new column
+        EmbedcacheError: The input cannot be read or labelled, the output cannot be written, or the name of a new column
             is taken.
     """
     start = time.perf_counter()

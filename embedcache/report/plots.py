@@ -1,4 +1,4 @@
-"""The pictures of a report: matplotlib's SVG, to stand inline in a page that colors them for light, dark and print.
+"""The pictures of a report: matplotlib's SVG, to stand inline in a page that colours them for light, dark and print.
 
 Every function returns one <svg> without fixed size, ids that could clash, dates or outside names; the same numbers give
 the same bytes. Drawn are numbers and fixed words alone, never a text from the data.
@@ -18,7 +18,7 @@ import numpy as np
 
 from embedcache.errors import EmbedcacheError
 
-# What matplotlib draws in these colors the page's style sheet colors: name of the variable -> stand-in.
+# What matplotlib draws in these colours the page's style sheet colours: name of the variable -> stand-in.
 COLORS = {"ink": "#010101", "muted": "#020202", "one": "#030303", "two": "#040404", "three": "#050505"}
 INK, MUTED, ONE, TWO, THREE = COLORS.values()
 WIDTH, HEIGHT = 4.6, 3.1  # inches
@@ -257,7 +257,7 @@ def heat_map(name: str, matrix: np.ndarray) -> str:
     axes = _axes("predicted class", "class", height=WIDTH - 0.1)
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     pixels = np.zeros((*shares.shape, 4), np.float32)
-    pixels[..., :3] = (0.25, 0.5, 0.85)  # a picture in the picture: one color that light and dark both show
+    pixels[..., :3] = (0.25, 0.5, 0.85)  # a picture in the picture: one colour that light and dark both show
     pixels[..., 3] = np.where(shares > 0, 0.12 + 0.88 * shares, 0)
     axes.grid(False)
     axes.imshow(pixels, interpolation="none", extent=(0.5, len(matrix) + 0.5, len(matrix) + 0.5, 0.5), aspect="auto")

@@ -49,7 +49,7 @@ def settle(
     early_stop: int | None = None,
     regression: bool = False,
 ) -> Automatic:
-    """The settings of the default recipe for columns of so many labeled rows, in so many different texts or groups.
+    """The settings of the default recipe for columns of so many labelled rows, in so many different texts or groups.
 
     ``named``: settings that stay as they are. Naming ``epochs`` settles the training: so many epochs, a share of the
     rows to validate on, no early stopping. Naming hidden, lr or a random draw settles the heads. ``regression``: all

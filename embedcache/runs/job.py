@@ -137,10 +137,10 @@ def train_head(
         random: draw so many combinations, each with every seed; then a setting may be a Range, or "low:high".
         batch_size: rows in a step.
         epochs: passes over the training rows.
-        val: share of the labeled rows to validate on, 0 to below 1. The lowest validation loss chooses each head's
+        val: share of the labelled rows to validate on, 0 to below 1. The lowest validation loss chooses each head's
             epoch and the best head. All heads are compared by one loss: weighted by class only where every head is
             trained with class_weight "balanced".
-        test: share of the labeled rows to score the chosen head on, once.
+        test: share of the labelled rows to score the chosen head on, once.
         folds: K folds of all rows but the test rows, in place of ``val``. Every combination is trained K times, the
             lowest mean loss wins, and one head with its settings is trained on all K folds together.
         group: a kept or label column; rows with the same value stay on one side.
@@ -217,7 +217,7 @@ def train_head(
 
 
 def _units(cache: Cache, data: Data) -> int:
-    """Different texts, or groups, of the labeled rows."""
+    """Different texts, or groups, of the labelled rows."""
     keys = (cache.hashes if data.keys is None else data.keys)[data.labelled]
     return len(np.unique(first_rows(keys)))
 

@@ -35,10 +35,10 @@ class Split:
     val: np.ndarray
     test: np.ndarray
     unlabelled: int = 0  # rows without a label, in no side
-    duplicates: int = 0  # labeled rows whose text an earlier labeled row has; they stand on that row's side
+    duplicates: int = 0  # labelled rows whose text an earlier labelled row has; they stand on that row's side
     conflicts: int = 0  # texts that carry more than one label (or list of labels, or number)
-    left_out: int = 0  # labeled rows in no side: their group is on one side, their very text on another
-    unsided: int = 0  # labeled rows in no side, because a column or a run puts them on none
+    left_out: int = 0  # labelled rows in no side: their group is on one side, their very text on another
+    unsided: int = 0  # labelled rows in no side, because a column or a run puts them on none
     notes: list[str] = field(default_factory=list)  # how it came about, where that is out of the ordinary
 
     def codes(self, rows: int) -> np.ndarray:
@@ -51,7 +51,7 @@ class Split:
 
 @dataclass
 class Labelled:
-    """The labeled rows: all arrays are [n] and parallel."""
+    """The labelled rows: all arrays are [n] and parallel."""
 
     rows: np.ndarray  # row numbers
     y: np.ndarray  # class codes; equal numbers, equal targets
@@ -86,7 +86,7 @@ def make_split(
     stratify: bool = True,
     seed: int = SEED,
 ) -> Split:
-    """Deal the labeled rows to train, val and test.
+    """Deal the labelled rows to train, val and test.
 
     codes: int [N], -1 for a row without a label; the classes, or with ``stratify=False`` just a number for each
     different target. hashes: uint8 [N, 16], equal for equal texts. keys: uint8 [N, 16] or None, equal for rows of one
@@ -161,7 +161,7 @@ def make_folds(
     stratify: bool = True,
     seed: int = SEED,
 ) -> list[Split]:
-    """Divide the labeled rows into folds: each in turn is the val side, the others are the train side.
+    """Divide the labelled rows into folds: each in turn is the val side, the others are the train side.
 
     Arguments and errors as for make_split; the test sides are empty: give rows put aside for a test code -1.
     """

@@ -238,7 +238,7 @@ def _add_map(app: FastAPI, service: Service) -> None:
     )
     async def read_groups(column: str) -> Response:
         if column not in colors:
-            raise HTTPException(404, "no such column to color by")
+            raise HTTPException(404, "no such column to colour by")
         return Response(colors[column][1].astype(np.uint8).tobytes(), media_type="application/octet-stream")
 
     @app.post(

@@ -1,4 +1,4 @@
-"""Kept columns as the page filters and colors by them."""
+"""Kept columns as the page filters and colours by them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Kept:
 
     @property
     def groups_rows(self) -> bool:
-        """Whether colors help: they do not where nearly every row has its own value."""
+        """Whether colours help: they do not where nearly every row has its own value."""
         return self.kind == "number" or 0 < 2 * len(self.names) <= len(self.codes)
 
 

@@ -1,4 +1,4 @@
-"""The map while the server runs: read, or computed by another process meanwhile; and the colors of its points."""
+"""The map while the server runs: read, or computed by another process meanwhile; and the colours of its points."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from embedcache.errors import EmbedcacheError
 from embedcache.serve.kept import Kept, numbers_in
 from embedcache.serve.projection import default_map_path, load_map, make_map, save_map
 
-MOST_GROUPS = 8  # that have a color each; the rest share one
+MOST_GROUPS = 8  # that have a colour each; the rest share one
 SCALE_BINS = 7  # of a column of numbers
 NICE = 10  # of the process that computes: questions come first
 
 
 @dataclass(frozen=True)
 class Group:
-    """Points of one color. ``role``: "class", "bin" (of numbers, in order), "several", "other" or "none"."""
+    """Points of one colour. ``role``: "class", "bin" (of numbers, in order), "several", "other" or "none"."""
 
     name: str
     rows: int

@@ -55,7 +55,7 @@ def project(X: np.ndarray, *, seed: int = 0, fit_rows: int = FIT_ROWS) -> np.nda
     others = np.setdiff1d(np.arange(rows), sample, assume_unique=True)
     if len(others):
         index = _neighbour_index(fitted_vectors)
-        spread = 0.002 * np.ptp(fitted, axis=0).max()  # rows with the same neighbors must not lie on one another
+        spread = 0.002 * np.ptp(fitted, axis=0).max()  # rows with the same neighbours must not lie on one another
         for start in range(0, len(others), CHUNK_ROWS):
             part = others[start : start + CHUNK_ROWS]
             _, near = index.search(unit_length(np.asarray(X[part], np.float32) - mean), PLACE_NEAREST)

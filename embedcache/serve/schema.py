@@ -183,7 +183,7 @@ class InfoAnswer(BaseModel):
 
 
 class GroupAnswer(BaseModel):
-    """Points of one color. Role: class, bin (of numbers, in order), several, other, none (no label)."""
+    """Points of one colour. Role: class, bin (of numbers, in order), several, other, none (no label)."""
 
     name: str
     rows: int
@@ -191,7 +191,7 @@ class GroupAnswer(BaseModel):
 
 
 class MapAnswer(BaseModel):
-    """Whether the map is there, and the groups of each label and kept column by which points are colored.
+    """Whether the map is there, and the groups of each label and kept column by which points are coloured.
 
     /map/points has the places, /map/groups/{column} the number of each row's group in the list given here.
     """

@@ -22,7 +22,7 @@ from embedcache.tables.read import columns_of, open_source, read_batches
 from embedcache.tables.source import Source, existing_file, known_encoding
 from embedcache.tables.stream import Table
 
-Label = str | tuple[str, ...] | None  # one label, several (or none of them), not labeled
+Label = str | tuple[str, ...] | None  # one label, several (or none of them), not labelled
 
 # Label cells that say "not labelled", after stripping blanks. "None" is not among them: it may be a class.
 MISSING_LABELS = frozenset(["", "nan", "NaN", "NAN", "NA", "N/A", "n/a", "#N/A", "<NA>", "null", "NULL", "Null"])
@@ -91,7 +91,7 @@ def read_rows(
     Values stay as written; numbers and booleans, where a format has such, become what ``json.dumps`` writes. Labels
     that are empty, null or one of ``columns.missing`` become None; a null text becomes "". In JSON a row may lack a
     label (missing) or a kept column (""), never the text or the id. Kept lists and objects become JSON. A label column
-    may hold lists, in CSV, TSV and workbooks as JSON: in every row that is labeled, or in none. How a file was
+    may hold lists, in CSV, TSV and workbooks as JSON: in every row that is labelled, or in none. How a file was
     understood, where that was not certain, is an ``InputNote``.
 
     Raises:

@@ -13,7 +13,7 @@ from embedcache.runs.recipes import RECIPES
 
 # (who, setting) -> why its default is another than the recipe's.
 DIFFERENT = {
-    ("HeadSpec", "lr"): "one rate for any X: a recipe knows that it standardises, and how many epochs there will be",
+    ("HeadSpec", "lr"): "one rate for any X: a recipe knows that it standardizes, and how many epochs there will be",
     ("train_heads", "epochs"): "the contract has 5: without rows to validate on nothing would choose among more",
     ("train_heads", "standardize"): "the engine alone: it learns X as it is given",
     ("FusedHead", "lr"): "3e-4 suits a hundred rows and some thousands",

@@ -72,7 +72,7 @@ def test_run_directory_holds_all_heads_ranked(cache: Path, sweep: HeadReport) ->
 
 
 def test_the_reported_scores_are_those_of_the_saved_head(cache: Path, sweep: HeadReport) -> None:
-    """On the raw vectors of the rows that run.json describes: the standardisation is in the weights."""
+    """On the raw vectors of the rows that run.json describes: the standardization is in the weights."""
     run = load_run(sweep.run)
     with open_cache(cache) as opened:
         x, (y, classes), hashes = opened.embeddings(), opened.labels("label"), opened.hashes

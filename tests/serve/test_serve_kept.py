@@ -1,4 +1,4 @@
-"""Kept columns on the page and behind it: they filter and color list and map; sides of the split are marked."""
+"""Kept columns on the page and behind it: they filter and colour list and map; sides of the split are marked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The map while the server runs, and the groups by which its points are colored."""
+"""The map while the server runs, and the groups by which its points are coloured."""
 
 from __future__ import annotations
 

@@ -193,7 +193,7 @@ class Cluster : public Crew {
 
 #endif
 
-/* Calls f(i) for i in [0, n), spread over the block's threads so that neighbors take neighbouring i. */
+/* Calls f(i) for i in [0, n), spread over the block's threads so that neighbours take neighbouring i. */
 template <class F>
 EC_DEVICE void each_index(const Block& block, int64_t n, F f) {
   block.each_thread([&](int t) {

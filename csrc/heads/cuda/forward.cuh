@@ -51,7 +51,7 @@ EC_DEVICE void forward(const Block& block, Tile& tile, const Job& job, int rows,
   }
 }
 
-/* Initialise: the weights of `active` heads from their seeds, or a probe's to 0 and its
+/* Initialize: the weights of `active` heads from their seeds, or a probe's to 0 and its
  * biases to their start; AdamW's moments and the best weights to 0.
  *
  * Fuses nothing; writes the whole state once (16 bytes per parameter), bound by that. */

@@ -1,7 +1,7 @@
 /* The C interface (heads.h) on CUDA; with EC_HOST_EMULATION the same engine on the host, for tests.
  *
  * The caller's data is copied to the device once; then groups of heads that fit there together are trained
- * one after the other (group.cuh). Kernels: shuffle.cuh, train.cuh, validate.cuh, and Initialise in
+ * one after the other (group.cuh). Kernels: shuffle.cuh, train.cuh, validate.cuh, and Initialize in
  * forward.cuh.
  */
 #include <exception>

@@ -6,7 +6,7 @@
  *   FragmentB (k, column): (q, g), (q + 4, g)
  *   FragmentC (row, column): (g, 2q), (g, 2q + 1), (g + 8, 2q), (g + 8, 2q + 1)
  * The order of the eight k is free as long as A and B agree on it. Here k slots q and q + 4 often stand for
- * the neighbors 2q and 2q + 1, for then FragmentC of one product is FragmentA of the next but for the order
+ * the neighbours 2q and 2q + 1, for then FragmentC of one product is FragmentA of the next but for the order
  * of its four numbers (a_from_c): no data goes from lane to lane.
  *
  * Operands must be rounded to TF32 (11 bits of precision) by to_tf32: the hardware would cut them off. On the

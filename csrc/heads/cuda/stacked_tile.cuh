@@ -1,7 +1,7 @@
 /* The TF32 matrix product of large batches: one output tile of 128 x 128 a block, out(i, j) = sum over k of
  * a(i, k) b(j, k), by the tensor cores, with four stages of 16 k under way from device memory or L2.
  *
- * A warp has 32 rows x 64 columns of the tile: what a thread ends with are pairs of neighbors, and four such
+ * A warp has 32 rows x 64 columns of the tile: what a thread ends with are pairs of neighbours, and four such
  * pairs lie 16 columns apart, which are the units that share a call of Philox. The epilogue gets those four.
  *
  * kAcross: in memory both operands run along their outer index (the gradient), else along k (the forward

@@ -2,7 +2,7 @@
  *
  * An output tile is kTileRows x 32 Columns. Per tile, kTileDepth values of k at a time are staged in shared
  * memory, and every thread keeps a fragment of 4 x Columns sums in registers: rows 4 (t / 32) .. + 3, columns
- * t % 32 + 32 c. So a warp reads one a (a broadcast) and 32 neighbouring b, and its results are 32 neighbors
+ * t % 32 + 32 c. So a warp reads one a (a broadcast) and 32 neighbouring b, and its results are 32 neighbours
  * of a row: what the epilogue does to them is coalesced. The epilogue gets each finished sum once, in
  * registers: bias, ReLU and dropout happen there, or a whole AdamW step.
  *

@@ -1,4 +1,4 @@
-/* The losses: what a head minimises. The registry; embedcache/heads/losses.py has the same one.
+/* The losses: what a head minimizes. The registry; embedcache/heads/losses.py has the same one.
  *
  * A loss is a function of one log-probability, that of the class that a row has, or of a label's being there
  * or not, whichever it is. It says two things, in double, scalar and inline, for the CPU and for the GPU:

@@ -28,7 +28,7 @@ def audit(report: AuditReport, output: str | None) -> None:
     """The first of each kind."""
     click.echo(
         f"{report.cache}: {report.judged:,} of {plural(report.rows, 'row')} judged by {cell(report.label, 40)} "
-        f"({len(report.classes):,} classes; {report.folds} folds, {report.neighbours} neighbors); "
+        f"({len(report.classes):,} classes; {report.folds} folds, {report.neighbours} neighbours); "
         f"{report.seconds:.1f} s"
     )
     for why, rows in report.not_judged.items():

@@ -34,7 +34,7 @@ def predictions(predicted: Sequence[Prediction]) -> None:
 
 
 def predicted_file(report: FileReport) -> None:
-    rows = f"{plural(report.rows, 'row')} labeled in {report.seconds:.1f} s"
+    rows = f"{plural(report.rows, 'row')} labelled in {report.seconds:.1f} s"
     if report.output is None:
         _first_rows(report)
         click.echo(f"{report.input}: {rows}; -o OUT writes all of them, with their columns")

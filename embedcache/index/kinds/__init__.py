@@ -2,7 +2,7 @@
 
 Files, in the order in which to read them:
 
-    hnsw    A graph of neighbors
+    hnsw    A graph of neighbours
     ivf     Rows in lists, of which the nearest are read
     ivfpq   The same over 4-bit codes, the best of them compared again
 """

@@ -1,4 +1,4 @@
-"""HNSW: a graph of neighbors."""
+"""HNSW: a graph of neighbours."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ SCATTERED = 40  # how much slower its single, scattered comparisons are than a m
 
 
 class Hnsw(Approximate):
-    """A graph of neighbors (Malkov & Yashunin, 2016), over float16 copies, in the ``order`` in which rows came.
+    """A graph of neighbours (Malkov & Yashunin, 2016), over float16 copies, in the ``order`` in which rows came.
 
-    A row in the graph is found more easily than others (its links lead to its neighbors), so recall is measured with
+    A row in the graph is found more easily than others (its links lead to its neighbours), so recall is measured with
     rows that are added only afterwards.
     """
 
@@ -31,7 +31,7 @@ class Hnsw(Approximate):
 
     @classmethod
     def cost(cls, rows: int, dim: int) -> Cost:
-        compared = rows * DEPTH * LINKS * 0.6  # neighbors looked at, some of them twice
+        compared = rows * DEPTH * LINKS * 0.6  # neighbours looked at, some of them twice
         size = copies(rows, dim) + rows * (8 * LINKS + 16)
         return Cost({"links": LINKS, "depth": DEPTH}, compared * 2 * dim * SCATTERED, size)
 

@@ -1,4 +1,4 @@
-// Colors of groups: eight that most color-blind people tell apart (after Okabe and Ito), a scale for numbers (viridis).
+// Colours of groups: eight that most colour-blind people tell apart (after Okabe and Ito), a scale for numbers (viridis).
 
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const CLASSES = {
@@ -18,7 +18,7 @@ export function setUpColors(found) {
   groups = found;
 }
 
-// The colors of a column's groups, in their order.
+// The colours of a column's groups, in their order.
 export function palette(column) {
   const theme = dark.matches ? "dark" : "light";
   const all = groups[column] || [];

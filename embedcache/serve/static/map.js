@@ -13,7 +13,7 @@ const SLOW = 40; // milliseconds of a frame; then fewer points are drawn while t
 const FAST = 24;
 const FEWEST = 2000; // points
 const LONGEST = 280; // characters of a tip
-const LEFT_OUT = 15; // the group of points that filters leave out; colors have places for 16
+const LEFT_OUT = 15; // the group of points that filters leave out; colours have places for 16
 
 export class MapView {
   constructor(about, { open, textOf }) {
@@ -71,7 +71,7 @@ export class MapView {
     this.paint();
   }
 
-  // Points that the filters leave out are in a group that has no color.
+  // Points that the filters leave out are in a group that has no colour.
   regroup() {
     const { every: all, among } = this;
     this.groups = among ? all.map((group, row) => (among[row] ? group : LEFT_OUT)) : all;

@@ -89,7 +89,7 @@ class GlPoints extends Shuffled {
     this.gl.bufferData(this.gl.ARRAY_BUFFER, this.groups, this.gl.STATIC_DRAW);
   }
 
-  // colors: [red, green, blue, alpha] from 0 to 1 of each group; alpha 0 hides it.
+  // colours: [red, green, blue, alpha] from 0 to 1 of each group; alpha 0 hides it.
   setColors(colors) {
     this.colors.fill(0);
     colors.forEach((one, i) => this.colors.set(one, 4 * i));

@@ -37,7 +37,7 @@ const labelled = (labels, colorOf) => Object.entries(labels).map(([column, label
     el("span", { class: "dot", "aria-hidden": "true", style: { background: colorOf(column, label) } }),
     el("span", {}, Object.keys(labels).length > 1 ? `${column}: ${labelText(label)}` : labelText(label))));
 
-// Kept columns; the one that colors the map has its colors.
+// Kept columns; the one that colours the map has its colours.
 const MOST_KEPT = 6;
 const LONGEST = 80; // characters of a value
 
