@@ -111,6 +111,7 @@ class Cache(Tabular):
         Args:
             rows: a slice, row numbers, or booleans [N]; None is all.
             vectors: poolings, "cls" or ["cls", "mean"], of ``layer``.
+            layer: the layer of the vectors; -1 is the last.
 
         Raises:
             EmbedcacheError: no such row or vectors, vectors that are still missing, a damaged text.

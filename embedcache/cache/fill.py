@@ -118,8 +118,10 @@ class Filler:
         Windows are finished in order: a text may have its vector from an earlier one.
 
         Args:
+            window: as ``windows`` gave it.
             found: for each output the vectors of ``window.new``, [n, D], as ``to_store`` gives them; none for none.
-            cut: bool [n], which of them were truncated. counts: int32 [n, 2], their tokens, as ``Tokens.counts``.
+            cut: bool [n], which of them were truncated.
+            counts: int32 [n, 2], their tokens, as ``Tokens.counts``.
 
         Raises:
             EmbedcacheError: no space; the file was replaced.

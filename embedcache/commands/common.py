@@ -174,9 +174,14 @@ class DerivedHelp(click.Command):
         self.words = words
 
     def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        for name, find in self.words.items():
-            self.help = (self.help or "").replace(f"{{{name}}}", find())
-        super().format_help_text(ctx, formatter)
+        template = self.help or ""
+        self.help = template
+        try:
+            for name, find in self.words.items():
+                self.help = self.help.replace(f"{{{name}}}", find())
+            super().format_help_text(ctx, formatter)
+        finally:
+            self.help = template
 
 
 def formats_read() -> str:

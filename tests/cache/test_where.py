@@ -76,8 +76,8 @@ def test_conditions(cache: Path, where: str, rows: list[int]) -> None:
     ("where", "message"),
     [
         ("text contains", "--where text contains: nothing follows"),
-        ('kind starts with " "', "no row of .* meets"),
-        ("text contains zzz", "no row of .* meets"),
+        ('kind starts with " "', "no row of .* matches"),
+        ("text contains zzz", "no row of .* matches"),
         ("kind in (Sport, Arts)", r"no row has kind=Arts \(did you mean 'Art'"),
         ("film contains x", "no column 'film' to filter by; it has: kind, tags, "),
         ("kind in ()", r"is no condition .*in \(VALUE, VALUE\)"),

@@ -300,7 +300,7 @@ def test_the_command(make_run: MakeRun, tmp_path: Path) -> None:
     assert report["files"] == sorted(p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file())
     assert report["bytes"] == sum((out / name).stat().st_size for name in report["files"])
     assert len({(out / name).stat().st_mode for name in report["files"]}) == 1
-    assert "is there already" in fails("export", run, "--to", "torch", "-o", out)
+    assert "exists already" in fails("export", run, "--to", "torch", "-o", out)
     (out / "stale").touch()
     document("export", run, "--to", "torch", "-o", out, "--overwrite")
     assert (out / "model.pt2").exists() and not (out / "stale").exists() and not (out / "modules.json").exists()

@@ -148,7 +148,7 @@ def test_a_clock_beyond_pythons_time(made: Path, clock: Path, year: int) -> None
     code, stdout, stderr = Command("predict", made / "run", "dull", environment=environment).finish()
     assert (code, stdout) == (1, "")
     assert stderr.strip() == (
-        "Error: the clock of this machine is beyond the year 2262, where Python's time ends: set the clock right"
+        "Error: this machine's clock is beyond the year 2262, where Python's time ends: set the clock"
     )
 
 

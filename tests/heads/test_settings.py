@@ -60,6 +60,7 @@ def test_files_hold_every_setting() -> None:
 
 NEW = """    focus: float = field(default=2.0, metadata=_known(
         SHARE_TO_9, "fo", "focus", turn=11, scale="even", help="How hard.", needs=("schedule", "cosine".__eq__),
+        absent=0.0,
     ))  # fmt: skip
 
     def __post_init__"""

@@ -138,7 +138,7 @@ def test_a_cache_is_labelled_without_its_encoder(made: Path, tmp_path: Path, mon
     expected = [row for row in rows if row["label"] == "positive" and int(row["stars"]) >= 3]
     assert read_csv(tmp_path / "some.csv") == expected and expected
     shown = invoke("predict", made / "run", made / "c.h5")
-    assert shown.exit_code == 0 and "300 rows labeled" in shown.stdout and "-o OUT writes all of them" in shown.stdout
+    assert shown.exit_code == 0 and "300 rows labelled" in shown.stdout and "-o OUT writes all of them" in shown.stdout
     assert ec.predict_file(made / "run", made / "c.h5").first[0]["text"] == REVIEWS[0][0]
 
 
@@ -210,7 +210,7 @@ def test_streams(made: Path, tmp_path: Path) -> None:
     document("predict", made / "run", "--input", tmp_path / "in.jsonl", "-o", tmp_path / "out.jsonl")
     expected = (tmp_path / "out.jsonl").read_text()
     done = command("predict", made / "run", "--input", "-", "-o", "-", input=lines)
-    assert (done.returncode, done.stdout) == (0, expected) and "9 rows labeled" in done.stderr
+    assert (done.returncode, done.stdout) == (0, expected) and "9 rows labelled" in done.stderr
     done = command("predict", made / "run", "--input", "/dev/stdin", "-o", "/dev/stdout", input=lines)
     assert (done.returncode, done.stdout) == (0, expected)
     bad = command("predict", made / "run", "--input", "-", "-o", tmp_path / "bad.csv", input=lines + '{"n": 1}\n')
