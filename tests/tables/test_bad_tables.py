@@ -32,7 +32,7 @@ BAD = [
     ("x.csv", "text,label\na,b\n".encode("utf-16-le"), r"as in UTF-16 without a byte order mark: .* utf-16-le$"),
     ("x.csv", "text,label\na,b\n".encode("utf-16-be"), r"as in UTF-16 without a byte order mark: .* utf-16-be$"),
     ("x.csv", b"PK\x03\x04\x14\0\x06\0\x08\0\xff", r"is a workbook or another zip archive, .*: name it \.xlsx"),
-    ("x.csv", gzip.compress(b"text,label\na,b\n"), r"is packed by gzip, whatever its name says: add \.gz to"),
+    ("x.csv", gzip.compress(b"text,label\na,b\n", mtime=0), r"is packed by gzip, whatever its name says: add \.gz to"),
     ("x.jsonl", b"PAR1\x15\x04\xff\n", r"is a Parquet file, whatever its name says: name it \.parquet"),
     ("x.jsonl", b'{"text": "a", "label": "b"}\n{"text": \n', r"line 2: not JSON"),
     ("x.jsonl", b"[" * 100_000, r"line 1: not JSON"),
