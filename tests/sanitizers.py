@@ -37,7 +37,7 @@ def preloaded(runtime: str) -> dict[str, str]:
         "PYTHONPATH": str(ROOT),
         "ASAN_OPTIONS": "detect_leaks=0",  # Python's own
         "UBSAN_OPTIONS": "halt_on_error=1",
-        "TSAN_OPTIONS": "halt_on_error=1",
+        "TSAN_OPTIONS": f"halt_on_error=1:suppressions={ROOT / 'tests' / 'tsan.supp'}",
     }
 
 
