@@ -10,6 +10,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
+from copy import copy
 from typing import Any
 
 import click
@@ -174,14 +175,10 @@ class DerivedHelp(click.Command):
         self.words = words
 
     def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        template = self.help or ""
-        self.help = template
-        try:
-            for name, find in self.words.items():
-                self.help = self.help.replace(f"{{{name}}}", find())
-            super().format_help_text(ctx, formatter)
-        finally:
-            self.help = template
+        shown = copy(self)  # what the registry holds may change before the help is shown again
+        for name, find in self.words.items():
+            shown.help = (shown.help or "").replace(f"{{{name}}}", find())
+        super(DerivedHelp, shown).format_help_text(ctx, formatter)
 
 
 def formats_read() -> str:

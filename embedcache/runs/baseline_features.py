@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -55,17 +56,18 @@ class Rows:
         return "C" if kind_of(self.kind).has_classes else "alpha"
 
 
-class Features:
+class Features(ABC):
     """Numbers made of rows, learned from the training rows."""
 
     about: dict[str, Any]
 
+    @abstractmethod
     def fit(self, rows: np.ndarray) -> Any:
         """The training rows as a matrix. Raises ValueError where nothing is in them."""
-        raise NotImplementedError
 
+    @abstractmethod
     def transform(self, rows: np.ndarray) -> Any:
-        raise NotImplementedError
+        """Other rows as a matrix of the same columns."""
 
 
 class TfidfFeatures(Features):

@@ -72,9 +72,6 @@ class ArrowIpc(Format):
                 for part in parts_of(batch, batch_rows=batch_rows):
                     yield Whole(part.schema.names, part.columns, part.schema.metadata)
 
-    def place(self, source: Source, row: int) -> str:
-        return f"row {row + 1}"
-
 
 class Feather(ArrowIpc):
     """The same, written with the compression that is usual in files of this name."""

@@ -97,13 +97,30 @@ class Format(ABC):
         Of JSON each batch has the columns that its own rows have.
         """
 
-    @abstractmethod
     def place(self, source: Source, row: int) -> str:
         """Where the file's row (counted from 0) is, in words."""
+        return f"row {row + 1}"
 
     def advice(self, source: Source, names: Sequence[str]) -> str:
         """What may be the matter where a column is not there, or ""."""
         return ""
+
+
+class OneReader(Format):
+    """A format that reads the columns asked for as it reads all of them."""
+
+    @abstractmethod
+    def read(self, source: Source, wanted: Mapping[str, str] | None, batch_rows: int) -> Iterator[Whole]:
+        """The columns ``wanted``, in that order, or all, of at most ``batch_rows`` rows at a time."""
+
+    def batches(
+        self, source: Source, wanted: Mapping[str, str], required: set[str], batch_rows: int
+    ) -> Iterator[list[Any]]:
+        for part in self.read(source, wanted, batch_rows):
+            yield part.columns
+
+    def whole(self, source: Source, batch_rows: int) -> Iterator[Whole]:
+        return self.read(source, None, batch_rows)
 
 
 class Records(Format):

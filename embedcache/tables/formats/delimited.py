@@ -11,7 +11,7 @@ from operator import itemgetter
 from typing import Any, BinaryIO, NoReturn
 
 from embedcache.errors import EmbedcacheError, note
-from embedcache.tables.formats.base import Records, Whole
+from embedcache.tables.formats.base import OneReader, Records, Whole
 from embedcache.tables.formats.blocks import NEWLINE, QUOTE, is_utf8, read_block
 from embedcache.tables.formats.values import cell, listed
 from embedcache.tables.formats.writer import Layout, TableWriter
@@ -48,7 +48,7 @@ class TsvWriter(CsvWriter):
     separator = "\t"
 
 
-class Delimited(Records):
+class Delimited(OneReader, Records):
     """Values that are separated by ``usual``, unless the file shows that it is another one."""
 
     what = "cells between separators"
@@ -77,20 +77,8 @@ class Delimited(Records):
             note(f"{source.path} is separated by {SEPARATORS[found]} (--separator says otherwise)")
         return found
 
-    def batches(
-        self, source: Source, wanted: Mapping[str, str], required: set[str], batch_rows: int
-    ) -> Iterator[list[Any]]:
-        for part in self._read(source, wanted, batch_rows):
-            yield part.columns
-
-    def whole(self, source: Source, batch_rows: int) -> Iterator[Whole]:
-        return self._read(source, None, batch_rows)
-
-    def _read(self, source: Source, wanted: Mapping[str, str] | None, batch_rows: int) -> Iterator[Whole]:
-        """The columns ``wanted``, or all of them.
-
-        By Arrow's parser for blocks that all parsers read alike, for the header and all others by Python's strict one.
-        """
+    def read(self, source: Source, wanted: Mapping[str, str] | None, batch_rows: int) -> Iterator[Whole]:
+        """Arrow's parser reads the blocks that all parsers read alike, Python's strict one the header and the others."""
         separator = self.separator(source)
         with source.binary() as file:
             header: list[str] = []

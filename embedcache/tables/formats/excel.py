@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Any
 
 from embedcache.errors import EmbedcacheError, note
-from embedcache.tables.formats.base import Format, Sign, Whole
+from embedcache.tables.formats.base import OneReader, Sign, Whole
 from embedcache.tables.source import Source, check_columns, one_line
 
 MOST_ROWS = 1 << 20  # of a sheet, by Excel's own limit
@@ -18,7 +18,7 @@ LARGEST = 1 << 30  # bytes that a workbook may unpack to: all its different text
 SMALL, RATIO = 100 << 20, 100  # one that unpacks to more than SMALL, and to RATIO times its size, is a zip bomb
 
 
-class Excel(Format):
+class Excel(OneReader):
     """Row by row; the first row that is not blank names the columns, blank rows are no rows.
 
     Formulas have the value that was computed when the workbook was saved.
@@ -40,17 +40,7 @@ class Excel(Format):
         with closing(_rows(source)) as rows:
             return _header(next(rows, (0, ()))[1])
 
-    def batches(
-        self, source: Source, wanted: Mapping[str, str], required: set[str], batch_rows: int
-    ) -> Iterator[list[Any]]:
-        for part in self._read(source, wanted, batch_rows):
-            yield part.columns
-
-    def whole(self, source: Source, batch_rows: int) -> Iterator[Whole]:
-        return self._read(source, None, batch_rows)
-
-    def _read(self, source: Source, wanted: Mapping[str, str] | None, batch_rows: int) -> Iterator[Whole]:
-        """The columns ``wanted``, or all."""
+    def read(self, source: Source, wanted: Mapping[str, str] | None, batch_rows: int) -> Iterator[Whole]:
         with closing(_rows(source)) as rows:
             header = _header(next(rows, (0, ()))[1])
             if not header:

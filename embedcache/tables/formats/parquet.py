@@ -53,9 +53,6 @@ class Parquet(Format):
         for batch in _record_batches(source, None, batch_rows):
             yield Whole(batch.schema.names, batch.columns, batch.schema.metadata)
 
-    def place(self, source: Source, row: int) -> str:
-        return f"row {row + 1}"
-
 
 def _record_batches(source: Source, columns: list[str] | None, batch_rows: int) -> Iterator[Any]:
     """Batches of the columns named, or of all, of as many rows as fit BATCH_BYTES.

@@ -7,7 +7,7 @@ from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from embedcache.errors import EmbedcacheError
-from embedcache.tables.formats.base import Format, Sign, Whole
+from embedcache.tables.formats.base import OneReader, Sign, Whole
 from embedcache.tables.limits import batches_of
 from embedcache.tables.source import Source, check_columns, one_line
 
@@ -19,7 +19,7 @@ LENGTH = 0  # SQLITE_LIMIT_LENGTH
 ROOM = 1 << 16  # bytes of a row beside its longest text
 
 
-class Sqlite(Format):
+class Sqlite(OneReader):
     """Row by row, in the order in which the table has them.
 
     Only stored tables are read, since a view can compute for ever; the file is opened as SQLite advises for files
@@ -39,17 +39,7 @@ class Sqlite(Format):
         with _opened(source) as (database, table):
             return _names(database, table)
 
-    def batches(
-        self, source: Source, wanted: Mapping[str, str], required: set[str], batch_rows: int
-    ) -> Iterator[list[Any]]:
-        for part in self._read(source, wanted, batch_rows):
-            yield part.columns
-
-    def whole(self, source: Source, batch_rows: int) -> Iterator[Whole]:
-        return self._read(source, None, batch_rows)
-
-    def _read(self, source: Source, wanted: Mapping[str, str] | None, batch_rows: int) -> Iterator[Whole]:
-        """The columns ``wanted``, or all."""
+    def read(self, source: Source, wanted: Mapping[str, str] | None, batch_rows: int) -> Iterator[Whole]:
         with _opened(source) as (database, table):
             names = _names(database, table)
             if wanted is not None:
@@ -63,9 +53,6 @@ class Sqlite(Format):
                 if done > most:
                     raise _damaged(source, "more rows than fit the file")
                 yield Whole(names, [list(column) for column in zip(*rows, strict=True)])
-
-    def place(self, source: Source, row: int) -> str:
-        return f"row {row + 1}"
 
 
 def _length(row: tuple[Any, ...]) -> int:
