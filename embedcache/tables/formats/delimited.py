@@ -78,7 +78,7 @@ class Delimited(OneReader, Records):
         return found
 
     def read(self, source: Source, wanted: Mapping[str, str] | None, batch_rows: int) -> Iterator[Whole]:
-        """Arrow's parser reads the blocks that all parsers read alike, Python's strict one the header and the others."""
+        """Arrow's parser reads the blocks that all parsers read alike, Python's strict one the header and the rest."""
         separator = self.separator(source)
         with source.binary() as file:
             header: list[str] = []
