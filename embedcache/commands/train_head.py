@@ -58,7 +58,7 @@ def choices() -> list[str]:
 @click.option("--recipe", type=click.Choice(["default", "article"]), default="default", show_default=True)
 @sweep_options
 @click.option("--random", type=COUNT, metavar="N", help="Draw N combinations, each with every --seed, instead of all.")
-@click.option("--batch-size", type=COUNT)
+@click.option("--batch-size", type=COUNT, help="Rows in a training step.")
 @click.option(
     "--epochs", type=COUNT, help="Epochs; setting it turns the automatic choices off.  [default: by the rows]"
 )

@@ -89,7 +89,7 @@ class HeadSpec:
     focal_gamma: float = field(default=2.0, metadata=_known(
         Number(0.0, 1000.0), "g", "gamma", turn=10, scale="even", needs=("loss", "focal".__eq__),
         without="heads with another loss than focal have no focal-gamma",
-        help="Of the focal loss: how much less. At 0 it is the negative log-likelihood.",
+        help="How much less the focal loss counts such rows. At 0 it is the negative log-likelihood.",
     ))  # fmt: skip
 
     def __post_init__(self) -> None:
