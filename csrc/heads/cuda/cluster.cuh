@@ -46,7 +46,7 @@ struct TrainClusters {
   static constexpr bool kMomentsOnChip = kHeldChunks > 0;
 
   static EC_DEVICE_METHOD Quad& moment(Shared& shared, int array, int chunk, int tile, int i) {
-    if (kMomentsOnChip) return shared.slots[2 * shared.plan.chunks + 2 * chunk + tile][i];
+    if (kMomentsOnChip) return shared.slots[2 * kHeldChunks + 2 * chunk + tile][i];
     return shared.plan.moments[array][(2 * chunk + tile) * kThreads + i];
   }
 
@@ -98,12 +98,11 @@ struct TrainClusters {
            v = kMomentsOnChip ? held.v[kHeldChunks > 0 ? chunk : 0][tile] : moment(shared, 1, chunk, tile, i);
       EC_UNROLL
       for (int e = 0; e < 4; ++e)
-        fast_adamw_update(work.gradient[tile].x[e], &w.x[e], &m.x[e], &v.x[e], constants);
+        fast_adamw_update(work.gradient[tile].x[from_c(e)], &w.x[e], &m.x[e], &v.x[e], constants);
       w_at = w;
       m_at = m;
       (kMomentsOnChip ? held.v[kHeldChunks > 0 ? chunk : 0][tile] : moment(shared, 1, chunk, tile, i)) = v;
-      const FragmentA a = a_from_c(w);
-      work.w[tile] = {{to_tf32(a.x[0]), to_tf32(a.x[1]), to_tf32(a.x[2]), to_tf32(a.x[3])}};
+      work.w[tile] = {{to_tf32(w.x[0]), to_tf32(w.x[1]), to_tf32(w.x[2]), to_tf32(w.x[3])}};
     }
   }
 

@@ -143,10 +143,13 @@ EC_DEVICE void make_plan(ClusterShared& shared, const Launch& launch, const Head
 
 /* ---- Where things are ---- */
 
-/* The unit of the block and the input of number e in a quad of thread i. */
-EC_DEVICE int unit_of(int i, int tile, int e) { return 16 * tile + i % kLanes / 4 + e / 2 * 8; }
+/* The unit of the block and the input of number e in a quad of thread i: quads lie as FragmentA, so that the
+ * updated weights are an operand as they stand. The gradient's FragmentC has the same numbers, those in the
+ * middle swapped: */
+EC_DEVICE int from_c(int e) { return e % 2 * 2 + e / 2; }
+EC_DEVICE int unit_of(int i, int tile, int e) { return 16 * tile + i % kLanes / 4 + e % 2 * 8; }
 EC_DEVICE int input_of(int i, int chunk, int e) {
-  return chunk * kChunk + i / kLanes * 8 + i % 4 * 2 + e % 2;
+  return chunk * kChunk + i / kLanes * 8 + i % 4 * 2 + e / 2;
 }
 
 EC_DEVICE void move_weights(const Plan& plan, int chunk, int tile, int i, Quad& w, bool load) {

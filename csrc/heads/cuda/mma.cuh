@@ -6,8 +6,8 @@
  *   FragmentB (k, column): (q, g), (q + 4, g)
  *   FragmentC (row, column): (g, 2q), (g, 2q + 1), (g + 8, 2q), (g + 8, 2q + 1)
  * The order of the eight k is free as long as A and B agree on it. Here k slots q and q + 4 often stand for
- * the neighbours 2q and 2q + 1, for then FragmentC of one product is FragmentA of the next but for the order
- * of its four numbers (a_from_c): no data goes from lane to lane.
+ * the neighbours 2q and 2q + 1, for then FragmentC of one product, its middle two numbers swapped, is
+ * FragmentA of the next: no data goes from lane to lane.
  *
  * Operands must be rounded to TF32 (11 bits of precision) by to_tf32: the hardware would cut them off. On the
  * host the product cuts them off too, so that a forgotten rounding shows in the tests; a copy is done only
@@ -36,8 +36,6 @@ using FragmentC = Quad;
 struct alignas(8) FragmentB {
   float x[2];
 };
-
-EC_DEVICE FragmentA a_from_c(const FragmentC& c) { return {{c.x[0], c.x[2], c.x[1], c.x[3]}}; }
 
 #ifdef EC_HOST_EMULATION
 
