@@ -96,8 +96,8 @@ class Block : public Crew {
   int index_, count_;
 };
 
-/* Blocks that run together and read each other's shared memory. A thread's number t counts through all of
- * them on the host, and is its number in its block on the device: hence rank(t) and in_block(t). */
+/* Blocks that run together and write into each other's shared memory. A thread's number t counts through all
+ * of them on the host, and is its number in its block on the device: hence rank(t) and in_block(t). */
 template <class Shared>
 class Cluster : public Crew {
  public:
@@ -109,7 +109,11 @@ class Cluster : public Crew {
   int in_block(int t) const { return t % kThreads; }
   Shared& shared(int t) const { return shared_[rank(t)]; }
   Shared& any() const { return shared_[0]; } /* for what is the same in every block */
-  Shared& shared_of(int rank) const { return shared_[rank]; }
+  /* What lies in the block of that rank where thread t's block has `at`. */
+  template <class T>
+  T* remote(int t, int rank, T* at) const {
+    return (T*)((char*)at + ((char*)&shared_[rank] - (char*)&shared(t)));
+  }
 
   template <class F>
   void each_thread_of_all(F f) const {
@@ -167,8 +171,12 @@ class Cluster : public Crew {
 #if EC_HAS_CLUSTERS
   EC_DEVICE_METHOD int blocks() const { return (int)cooperative_groups::this_cluster().num_blocks(); }
   EC_DEVICE_METHOD int rank(int) const { return (int)cooperative_groups::this_cluster().block_rank(); }
-  EC_DEVICE_METHOD Shared& shared_of(int rank) const {
-    return *cooperative_groups::this_cluster().map_shared_rank(shared_, rank);
+  EC_DEVICE_METHOD uint32_t remote(int, int rank, const void* at) const {
+    uint32_t there;
+    asm("mapa.shared::cluster.u32 %0, %1, %2;"
+        : "=r"(there)
+        : "r"((uint32_t)__cvta_generic_to_shared(at)), "r"(rank));
+    return there;
   }
 
   /* Ends with a barrier of the whole cluster. */
@@ -180,7 +188,6 @@ class Cluster : public Crew {
 #else
   EC_DEVICE_METHOD int blocks() const { return 1; }
   EC_DEVICE_METHOD int rank(int) const { return 0; }
-  EC_DEVICE_METHOD Shared& shared_of(int) const { return *shared_; }
   template <class F>
   EC_DEVICE_METHOD void each_thread_of_all(F f) const {
     each_thread(f);

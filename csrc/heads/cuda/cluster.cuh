@@ -8,8 +8,8 @@
  *   gradient tile = dz' x of this batch  ->  AdamW  ->  z += updated weights times x of the next batch
  *
  * x streams from L2 through cp.async, 64 inputs at a time, each warp its own 8 of them. Then the warps' sums
- * of z are added, and the blocks' parts of the logits read through distributed shared memory: one barrier of
- * the cluster a step. cluster_math.cuh holds what comes between.
+ * of z are added, and every block pushes its part of the logits into all blocks' shared memory.
+ * cluster_math.cuh holds what comes between.
  *
  * What bounds it, for each block and step of 32 rows with D inputs: x from L2, 256 D bytes (3,100 cycles at
  * 64 B a cycle and D 768); the state through shared memory, 512 D bytes (3,100 cycles at 128 B); roots and
@@ -153,6 +153,7 @@ struct TrainClusters {
   static EC_DEVICE_METHOD bool steps(const Team& team, PerThread<Held, kAll>& held, PerThread<Own, kAll>& own,
                                      int64_t begin, int64_t end) {
     start(team, own, begin);
+    int parity = 0;
     for (int64_t i = begin - 1;; ++i) {
       PerThread<Sums, kAll> sums;
       const int slot = slot_of(i);
@@ -163,7 +164,8 @@ struct TrainClusters {
       team.each_alone([&](int t) { copy_x(team.shared(t), t, team.in_block(t), 1, slot); });
       pass(team, held, sums, slot);
       if (i + 1 == end) return true;
-      forward_rest(team, own, sums, i + 1);
+      forward_rest(team, own, sums, i + 1, parity);
+      parity ^= 1;
       if (!isfinite(team.any().loss)) return false;
       backward_start(team, own, i + 1);
     }
@@ -176,8 +178,13 @@ struct TrainClusters {
     const int64_t all = (launch.tasks[head.spec.task].train.n + launch.batch_size - 1) / launch.batch_size;
     const int64_t end = all < launch.step_end ? all : launch.step_end;
     if (tally.diverged || launch.step_begin >= end) return;
-    team.each_thread([&](int t) {
-      if (team.in_block(t) == 0) make_plan(team.shared(t), launch, head, tally, team.rank(t), kMomentsOnChip);
+    team.each_thread_of_all([&](int t) {
+      Shared& shared = team.shared(t);
+      if (team.in_block(t) > 0) return;
+      make_plan(shared, launch, head, tally, team.rank(t), kMomentsOnChip);
+      init(shared.room, team.blocks());
+      init(shared.arrived, 1);
+      fence_init();
     });
     PerThread<Held, kAll> held;
     PerThread<Own, kAll> own;
@@ -185,7 +192,7 @@ struct TrainClusters {
     const bool finite = steps(team, held, own, launch.step_begin, end);
     team.each_alone([&](int t) { copy_wait<0>(t); }); /* x of a batch that was given up */
     move_state(team, held, own, false);
-    team.each_thread_of_all([&](int t) { /* none may go while another reads its logits */
+    team.each_thread_of_all([&](int t) { /* none may go while another writes to it */
                                          if (team.rank(t) > 0 || team.in_block(t) > 0) return;
                                          tally.train_loss = team.shared(t).epoch_loss;
                                          tally.rows += team.shared(t).rows_done;

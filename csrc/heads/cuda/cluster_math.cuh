@@ -4,7 +4,7 @@
  * Every block of the cluster computes loss and gradient of all rows from the same sums, added in the same
  * order: so they agree to the bit, and nobody waits for one of them. Nothing here touches memory beyond the
  * processor but for the rows' numbers and classes, which are fetched a step and two ahead: bound by latency,
- * that of nine barriers and of the loads and special functions between them.
+ * that of ten barriers, of the exchange and of the loads and special functions between them.
  */
 #ifndef EMBEDCACHE_CUDA_CLUSTER_MATH_CUH
 #define EMBEDCACHE_CUDA_CLUSTER_MATH_CUH
@@ -53,17 +53,17 @@ EC_DEVICE void row_loss(const Plan& plan, Exchange& exchange, int r, uint32_t ro
   const Loss& l = plan.loss;
   const float* logits = exchange.logits[r];
   const float* targets = plan.targets ? plan.targets + (int64_t)row * l.outputs : nullptr;
-  exchange.weight[r] = row_weight(l, y);
+  exchange.back.weight[r] = row_weight(l, y);
   if (l.kind != EC_KIND_CLASSES) {
-    exchange.loss[r] =
+    exchange.back.loss[r] =
         l.kind == EC_KIND_LABELS ? label_loss(l, logits, targets) : number_loss(l, logits, targets);
     return;
   }
   float top = logits[0], sum = 0.0f;
   for (int c = 1; c < l.outputs; ++c) top = logits[c] > top ? logits[c] : top;
   for (int c = 0; c < l.outputs; ++c) sum += fast_exp(logits[c] - top);
-  exchange.log_sum[r] = top + logf(sum);
-  exchange.loss[r] = class_loss(l, logits, y, exchange.log_sum[r], exchange.mass + r);
+  exchange.back.log_sum[r] = top + logf(sum);
+  exchange.back.loss[r] = class_loss(l, logits, y, exchange.back.log_sum[r], exchange.back.mass + r);
 }
 
 /* AdamW's constants of a step (from 0), from the powers of beta so far. */
@@ -86,10 +86,13 @@ EC_DEVICE int rows_of(const Plan& plan, int64_t i) {
 }
 
 /* Batch i from the warps' sums of z to its loss, in shared.loss; its x, and that of the batch that follows,
- * is asked for on the way. */
+ * is asked for on the way.
+ *
+ * Every block pushes its part of the logits into every block: into memory that held sums of z, so each first
+ * says that it is done with those (room). parity: of the exchanges so far in this launch. */
 template <class Team>
 EC_DEVICE void forward_rest(const Team& team, PerThread<Own, kHostThreads>& own,
-                            PerThread<Sums, kHostThreads>& sums, int64_t i) {
+                            PerThread<Sums, kHostThreads>& sums, int64_t i, int parity) {
   team.each_thread([&](int t) {
     const int thread = team.in_block(t), warp = thread / kLanes, lane = thread % kLanes;
     for (int tile = 0; tile < 2; ++tile)
@@ -107,34 +110,38 @@ EC_DEVICE void forward_rest(const Team& team, PerThread<Own, kHostThreads>& own,
       for (int e = 0; e < 2; ++e)
         shared.half[1].exchange.a[16 * tile + 8 * h + lane / 4][8 * n + lane % 4 * 2 + e] = own[t].a[tile][e];
     copy_x(shared, t, thread, 0, slot_of(i));
+    if (thread == kThreads - 1) arrive_expect(shared.arrived, team.blocks() * plan.outputs * kBatch * 4);
+    if (thread / kLanes == 1 && lane < team.blocks()) arrive(team.remote(t, lane, &shared.room));
     if (thread >= kBatch) return;
     shared.row[(i + 2) % 3][thread] = own[t].row;
     own[t].row = (uint32_t)plan.rows[own[t].position];
     own[t].position = position_of(plan, i + 4, thread);
     own[t].y = plan.y ? plan.y[shared.row[i % 3][thread]] : 0;
   });
-  team.each_thread_of_all([&](int t) { /* the block's units' part of the logits */
-                                       ClusterShared& shared = team.shared(t);
-                                       const int e = team.in_block(t), r = e % kBatch, c = e / kBatch;
-                                       if (c >= shared.plan.outputs) return;
-                                       float sum = 0.0f;
-                                       for (int u = 0; u < kUnits; ++u)
-                                         sum = fmaf(shared.half[1].exchange.a[u][r],
-                                                    shared.small[c * kUnits + u], sum);
-                                       shared.logits[i % 2][e] = sum;
+  team.each_alone([&](int t) { /* the block's units' part of the logits, to all blocks */
+                               ClusterShared& shared = team.shared(t);
+                               Exchange& exchange = shared.half[1].exchange;
+                               const int e = team.in_block(t), r = e % kBatch, c = e / kBatch;
+                               if (c >= shared.plan.outputs) return;
+                               float sum = 0.0f;
+                               for (int u = 0; u < kUnits; ++u)
+                                 sum = fmaf(exchange.a[u][r], shared.small[c * kUnits + u], sum);
+                               wait(shared.room, parity);
+                               for (int rank = 0; rank < team.blocks(); ++rank)
+                                 push(team.remote(t, rank, &exchange.parts[team.rank(t)][e]), sum,
+                                      team.remote(t, rank, &shared.arrived));
   });
   team.each_thread([&](int t) {
     ClusterShared& shared = team.shared(t);
+    Exchange& exchange = shared.half[1].exchange;
     const int e = team.in_block(t), c = e / kBatch, outputs = shared.plan.outputs;
     if (c >= outputs) return;
+    wait(shared.arrived, parity);
     float sum = shared.small[(outputs + 1) * kUnits + c];
-    float part[kMaxCluster]; /* all are asked for before the first is added: 200 cycles once, not each */
     EC_UNROLL
     for (int rank = 0; rank < kMaxCluster; ++rank)
-      part[rank] = rank < team.blocks() ? team.shared_of(rank).logits[i % 2][e] : 0.0f;
-    EC_UNROLL
-    for (int rank = 0; rank < kMaxCluster; ++rank) sum += part[rank];
-    shared.half[1].exchange.logits[e % kBatch][c] = sum;
+      if (rank < team.blocks()) sum += exchange.parts[rank][e];
+    exchange.logits[e % kBatch][c] = sum;
   });
   team.each_thread([&](int t) {
     ClusterShared& shared = team.shared(t);
@@ -143,20 +150,21 @@ EC_DEVICE void forward_rest(const Team& team, PerThread<Own, kHostThreads>& own,
     if (r == kThreads - 1) next_adamw(shared, shared.plan.first_step + i);
     if (r >= kBatch) return;
     exchange.y[r] = own[t].y;
-    exchange.loss[r] = exchange.weight[r] = 0.0;
+    exchange.back.loss[r] = exchange.back.weight[r] = 0.0;
     if (r < rows_of(shared.plan, i)) row_loss(shared.plan, exchange, r, shared.row[i % 3][r], own[t].y);
   });
   team.each_thread([&](int t) { /* 32 numbers in two rounds: fewer additions one after the other */
                                 Exchange& exchange = team.shared(t).half[1].exchange;
                                 const int j = team.in_block(t) % 8, which = team.in_block(t) / 8;
                                 if (which > 1) return;
-                                const double* from = (which ? exchange.weight : exchange.loss) + 4 * j;
-                                exchange.part[which][j] = (from[0] + from[1]) + (from[2] + from[3]);
+                                const double* from =
+                                    (which ? exchange.back.weight : exchange.back.loss) + 4 * j;
+                                exchange.back.part[which][j] = (from[0] + from[1]) + (from[2] + from[3]);
   });
   team.each_thread([&](int t) {
     ClusterShared& shared = team.shared(t);
     if (team.in_block(t) > 0) return;
-    const auto& part = shared.half[1].exchange.part;
+    const auto& part = shared.half[1].exchange.back.part;
     double sum[2] = {0, 0};
     for (int j = 0; j < 8; ++j)
       for (int which = 0; which < 2; ++which) sum[which] += part[which][j];
@@ -182,9 +190,9 @@ EC_DEVICE void backward_start(const Team& team, PerThread<Own, kHostThreads>& ow
     const float* targets =
         plan.targets ? plan.targets + (int64_t)shared.row[i % 3][r] * plan.outputs : nullptr;
     const float z = exchange.logits[r][c];
-    const double softmax = plan.loss.kind == EC_KIND_CLASSES ? fast_exp(z - exchange.log_sum[r]) : 0.0;
+    const double softmax = plan.loss.kind == EC_KIND_CLASSES ? fast_exp(z - exchange.back.log_sum[r]) : 0.0;
     const double gradient = loss_gradient(plan.loss, z, c, exchange.y[r], targets, softmax,
-                                          exchange.log_sum[r], exchange.mass[r]);
+                                          exchange.back.log_sum[r], exchange.back.mass[r]);
     exchange.gradient[r][c] = r < rows ? (float)(gradient / shared.weight) : 0.0f;
   });
   team.each_thread([&](int t) { /* through w2 as it was, dropout and ReLU */
@@ -202,7 +210,7 @@ EC_DEVICE void backward_start(const Team& team, PerThread<Own, kHostThreads>& ow
                                       sum =
                                           fmaf(exchange.gradient[8 * n + lane % 4 * 2 + e][c],
                                                shared.small[c * kUnits + 16 * tile + 8 * h + lane / 4], sum);
-                                    exchange.dz[tile][n][lane].x[h + 2 * e] =
+                                    exchange.back.dz[tile][n][lane].x[h + 2 * e] =
                                         own[t].a[tile][e] > 0.0f ? sum * plan.scale : 0.0f;
                                   }
                                 }
@@ -216,7 +224,7 @@ EC_DEVICE void load_dz(const ClusterShared& shared, int thread, Sums& sums) {
     for (int k = 0; k < 4; ++k) {
       EC_UNROLL
       for (int e = 0; e < 4; ++e)
-        sums.dz[tile][k].x[e] = to_tf32(shared.half[1].exchange.dz[tile][k][thread % kLanes].x[e]);
+        sums.dz[tile][k].x[e] = to_tf32(shared.half[1].exchange.back.dz[tile][k][thread % kLanes].x[e]);
       sums.z[tile][k] = {};
     }
   }
@@ -235,7 +243,7 @@ EC_DEVICE void update_small(const Team& team, int t, Own& own, bool update) {
   } else if (c == outputs) {
     for (int k = 0; k < 4; ++k)
       for (int q = 0; q < 4; ++q)
-        for (int e = 0; e < 2; ++e) sum += exchange.dz[u / 16][k][u % 8 * 4 + q].x[u / 8 % 2 + 2 * e];
+        for (int e = 0; e < 2; ++e) sum += exchange.back.dz[u / 16][k][u % 8 * 4 + q].x[u / 8 % 2 + 2 * e];
   } else {
     for (int r = 0; r < kBatch; ++r) sum += exchange.gradient[r][u];
   }

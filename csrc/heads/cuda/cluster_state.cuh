@@ -12,6 +12,7 @@
 #define EMBEDCACHE_CUDA_CLUSTER_STATE_CUH
 
 #include "loss.cuh"
+#include "mbarrier.cuh"
 #include "mma.cuh"
 
 namespace ec {
@@ -46,12 +47,20 @@ struct Plan {
   int32_t chunks, dim, hidden, outputs, unit0;
 };
 
-struct Exchange {
+/* What comes once the logits are known. */
+struct Backward {
   double loss[kBatch], weight[kBatch], mass[kBatch], part[2][8];
-  Quad dz[2][4][kLanes];       /* FragmentA of 16 units and 8 rows */
+  Quad dz[2][4][kLanes]; /* FragmentA of 16 units and 8 rows */
+  float log_sum[kBatch];
+};
+
+struct Exchange {
+  union {
+    float parts[kMaxCluster][kClusterOutputs * kBatch]; /* of the logits: what each block has pushed */
+    Backward back;
+  };
   float a[kUnits][kBatch + 1]; /* after ReLU and dropout */
   float logits[kBatch][kClusterOutputs], gradient[kBatch][kClusterOutputs];
-  float log_sum[kBatch];
   int32_t y[kBatch];
 };
 
@@ -65,8 +74,8 @@ struct ClusterShared {
   Quad slots[kSlots][kThreads];
   Half half[2];
   float small[kThreads];
-  float logits[2][kBatch * kClusterOutputs]; /* this block's part; even and odd steps */
-  uint32_t row[3][kBatch];                   /* of x; batch b in b % 3 */
+  uint32_t row[3][kBatch]; /* of x; batch b in b % 3 */
+  Mbarrier room, arrived;  /* every block has room for parts of the logits; all have come */
   ec_adamw adamw;
   double power[2], epoch_loss, loss, weight; /* beta^t; of the epoch; of the batch */
   int64_t rows_done;
@@ -239,7 +248,7 @@ EC_DEVICE void start(const Team& team, PerThread<Own, kHostThreads>& own, int64_
     ClusterShared& shared = team.shared(t);
     const Plan& plan = shared.plan;
     const int i = team.in_block(t);
-    shared.half[1].exchange.dz[i / 128][i / kLanes % 4][i % kLanes] = {};
+    shared.half[1].exchange.back.dz[i / 128][i / kLanes % 4][i % kLanes] = {};
     if (i >= kBatch) return;
     for (int64_t batch = begin - 1; batch <= begin + 1; ++batch)
       shared.row[slot_of(batch)][i] = (uint32_t)plan.rows[position_of(plan, batch, i)];

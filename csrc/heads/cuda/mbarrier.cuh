@@ -1,0 +1,174 @@
+/* Barriers in shared memory that count data as well as threads (mbarrier), and stores into another block of
+ * the cluster that such a barrier counts (st.async).
+ *
+ * A barrier goes from phase to phase. A phase ends once `count` arrivals have come and all bytes that were
+ * announced (expect) have landed; wait(parity) waits for the end of the phase of that parity, which is 0 for
+ * the first and changes with each. Bytes may land before they are announced, for their phase lacks an arrival
+ * until then. Who waits sees what has landed.
+ *
+ * No fence is needed anywhere: any release or acquire of the cluster's scope costs one of the whole device
+ * (MEMBAR.ALL.GPU) or all of L1 (CCTL.IVALL), but a store that a barrier counts is seen by whoever waits
+ * there, and an arrival after a barrier of the block follows the block's reads.
+ *
+ * On the host a barrier is the same 64 bits of counts. A store lands when somebody waits for it, and from its
+ * issue until then its place holds NaN; a wait for a phase that nothing will end stops the program, and so
+ * does an arrival or a byte too many.
+ */
+#ifndef EMBEDCACHE_CUDA_MBARRIER_CUH
+#define EMBEDCACHE_CUDA_MBARRIER_CUH
+
+#include "block.cuh"
+
+#ifdef EC_HOST_EMULATION
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <vector>
+#endif
+
+namespace ec {
+
+struct alignas(8) Mbarrier {
+  uint64_t state;
+};
+
+#ifdef EC_HOST_EMULATION
+
+[[noreturn]] inline void wrong_barrier(const char* what) {
+  fprintf(stderr, "emulated mbarrier: %s\n", what);
+  abort();
+}
+
+/* The 64 bits: whose phase, arrivals still missing and of each phase, bytes announced but not landed. */
+struct Counts {
+  uint32_t parity, missing, each;
+  int32_t bytes;
+
+  static Counts of(uint64_t state) {
+    return {(uint32_t)(state >> 63), (uint32_t)(state >> 42 & 0xFFFFF), (uint32_t)(state >> 22 & 0xFFFFF),
+            (int32_t)(state & 0x3FFFFF) - 0x200000};
+  }
+  uint64_t packed() const {
+    if (bytes < -0xFFFFF || bytes > 0xFFFFF) wrong_barrier("more bytes than it can count");
+    return (uint64_t)parity << 63 | (uint64_t)missing << 42 | (uint64_t)each << 22 |
+           (uint64_t)(bytes + 0x200000);
+  }
+};
+
+/* Changes the counts at once; a phase that lacks nothing ends. */
+template <class F>
+void change(Mbarrier& barrier, F f) {
+  uint64_t before = __atomic_load_n(&barrier.state, __ATOMIC_RELAXED), after;
+  do {
+    Counts counts = Counts::of(before);
+    f(counts);
+    if (counts.missing == 0 && counts.bytes == 0) {
+      counts.parity ^= 1;
+      counts.missing = counts.each;
+    }
+    after = counts.packed();
+  } while (!__atomic_compare_exchange_n(&barrier.state, &before, after, false, __ATOMIC_ACQ_REL,
+                                        __ATOMIC_RELAXED));
+}
+
+EC_DEVICE void init(Mbarrier& barrier, int count) {
+  barrier.state = Counts{0, (uint32_t)count, (uint32_t)count, 0}.packed();
+}
+
+EC_DEVICE void fence_init() {}
+
+inline void arrive(Counts& counts) {
+  if (counts.missing == 0) wrong_barrier("an arrival too many");
+  --counts.missing;
+}
+
+EC_DEVICE void arrive(Mbarrier* barrier) {
+  change(*barrier, [](Counts& counts) { arrive(counts); });
+}
+
+EC_DEVICE void arrive_expect(Mbarrier& barrier, int bytes) {
+  change(barrier, [bytes](Counts& counts) {
+    counts.bytes += bytes;
+    arrive(counts);
+  });
+}
+
+/* A store under way. */
+struct HostPush {
+  float* to;
+  float value;
+  Mbarrier* barrier;
+
+  void land() const {
+    *to = value;
+    change(*barrier, [](Counts& counts) { counts.bytes -= 4; });
+  }
+};
+
+inline std::vector<HostPush>& host_pushes() {
+  static thread_local std::vector<HostPush> all;
+  return all;
+}
+
+EC_DEVICE void push(float* to, float value, Mbarrier* barrier) {
+  memset(to, 0xFF, 4);
+  host_pushes().push_back({to, value, barrier});
+}
+
+EC_DEVICE void wait(Mbarrier& barrier, int parity) {
+  std::vector<HostPush>& all = host_pushes();
+  size_t kept = 0;
+  for (const HostPush& one : all) one.barrier == &barrier ? one.land() : (void)(all[kept++] = one);
+  all.resize(kept);
+  if (Counts::of(__atomic_load_n(&barrier.state, __ATOMIC_ACQUIRE)).parity == (uint32_t)parity)
+    wrong_barrier("a wait that nothing ends");
+}
+
+#else
+
+EC_DEVICE uint32_t shared_address(const void* at) { return (uint32_t)__cvta_generic_to_shared(at); }
+
+EC_DEVICE void init(Mbarrier& barrier, int count) {
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(&barrier)), "r"(count)
+               : "memory");
+}
+
+/* After init() and before a barrier of the cluster: others may arrive from then on. */
+EC_DEVICE void fence_init() { asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory"); }
+
+/* At a barrier of any block: see Cluster::remote(). */
+EC_DEVICE void arrive(uint32_t barrier) {
+  asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(barrier) : "memory");
+}
+
+/* Arrives at the block's own barrier and announces so many bytes. */
+EC_DEVICE void arrive_expect(Mbarrier& barrier, int bytes) {
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(&barrier)),
+               "r"(bytes)
+               : "memory");
+}
+
+/* Stores a number in any block; `barrier` of that block counts its 4 bytes once they are there. */
+EC_DEVICE void push(uint32_t to, float value, uint32_t barrier) {
+  asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.b32 [%0], %1, [%2];" ::"r"(to),
+               "r"(__float_as_uint(value)), "r"(barrier)
+               : "memory");
+}
+
+EC_DEVICE void wait(Mbarrier& barrier, int parity) {
+  asm volatile(
+      "{\n"
+      ".reg .pred done;\n"
+      "again:\n"
+      "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
+      "@!done bra again;\n"
+      "}" ::"r"(shared_address(&barrier)),
+      "r"(parity)
+      : "memory");
+}
+
+#endif
+
+}  // namespace ec
+#endif
