@@ -6,6 +6,7 @@ cores want them.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -85,8 +86,34 @@ def test_stacked_products(cuda: NativeEngine, name: str) -> None:
 def test_a_device_without_large_clusters_stacks(emulation: NativeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     task, spec = make_task(n=70, dim=20), replace(SPEC, hidden=500)
     monkeypatch.setenv("EC_EMULATION_CLUSTER", "8")
-    (outcome,) = emulation.train([task], [(spec, 0)], TF32, None)
+    with pytest.warns(EngineWarning, match="1 of the 1 heads .* for large batches.*clusters have at most 8 blocks"):
+        (outcome,) = emulation.train([task], [(spec, 0)], TF32, None)
     check(outcome, task, spec, 16, 3, "tf32")
+
+
+@pytest.mark.parametrize(("clusters", "also"), [("16", "512 hidden units"), ("0", "this device has no clusters")])
+def test_heads_that_no_tf32_kernel_takes_are_told(
+    emulation: NativeEngine, monkeypatch: pytest.MonkeyPatch, clusters: str, also: str
+) -> None:
+    """Nine outputs, and hidden units that no 16-byte copy divides: float32, with a word; a probe without one."""
+    monkeypatch.setenv("EC_EMULATION_CLUSTER", clusters)
+    task = make_task(n=40, dim=20, classes=9, val=0)
+    specs = [replace(SPEC, hidden=h) for h in (70, 0, 38)]
+    with pytest.warns(EngineWarning, match=f"^2 of the 3 heads were trained in float32, .*{also}"):
+        odd, probe, other = emulation.train([task], [(spec, 0) for spec in specs], TF32, None)
+    for outcome, spec in zip((odd, probe, other), specs, strict=True):
+        check(outcome, task, spec, 16, 3)
+
+
+@pytest.mark.parametrize("batch_size", [16, 40])
+def test_what_is_as_fast_as_it_can_be_is_not_told(emulation: NativeEngine, batch_size: int) -> None:
+    heads = [(replace(SPEC, hidden=hidden), 0) for hidden in (0, 40, 600)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", EngineWarning)
+        task = make_task(n=40, dim=20, val=0)
+        emulation.train([task], heads, replace(TF32, batch_size=batch_size, epochs=1), None)
+        odd = [(replace(SPEC, hidden=37), 0)]  # in float32 as it was asked for
+        emulation.train([task], odd, Options(batch_size=batch_size, epochs=1), None)
 
 
 def bank() -> tuple[list[Task], list[tuple[HeadSpec, int]]]:
@@ -98,7 +125,8 @@ def bank() -> tuple[list[Task], list[tuple[HeadSpec, int]]]:
 def test_many_heads_of_several_tasks(cuda: NativeEngine) -> None:
     tasks, heads = bank()
     told: list[tuple[int, ...]] = []
-    outcomes = cuda.train(tasks, heads, TF32, lambda *done: told.append(done))
+    with pytest.warns(EngineWarning, match="^2 of the 42 heads were trained in float32"):
+        outcomes = cuda.train(tasks, heads, TF32, lambda *done: told.append(done))
     for outcome, (spec, task) in zip(outcomes, heads, strict=True):
         plain = tasks[task].classes == 9 and spec.hidden % 4 > 0
         check(outcome, tasks[task], spec, 16, 3, "float32" if plain else "tf32")
@@ -142,10 +170,12 @@ def test_heads_that_stop_early_or_diverge(cuda: NativeEngine, batch_size: int) -
         assert_same(outcome, cuda.train([task], [heads[i]], options, None)[0])
 
 
-def test_no_room_for_x_in_tf32(emulation: NativeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Then in float32, and says so."""
+@pytest.mark.parametrize("taken", ["0", "9880000"])
+def test_no_room_for_x_in_tf32(emulation: NativeEngine, monkeypatch: pytest.MonkeyPatch, taken: str) -> None:
+    """Then in float32, and says so; also where memory that is said to be free cannot be had."""
     task = make_task(n=400, dim=10, val=0)
-    monkeypatch.setenv("EC_EMULATION_MEMORY", "200000")
+    monkeypatch.setenv("EC_EMULATION_MEMORY", "200000" if taken == "0" else "10000000")
+    monkeypatch.setenv("EC_EMULATION_TAKEN", taken)
     with pytest.warns(EngineWarning, match="no room for X in TF32"):
         (outcome,) = emulation.train([task], [(SPEC, 0)], TF32, None)
     check(outcome, task, SPEC, 16, 3)

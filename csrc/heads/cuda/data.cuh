@@ -29,8 +29,8 @@ class Data {
     copy_tasks();
   }
 
-  /* Makes task i's x as the TF32 kernels read it, if it takes no more than half of the memory that is left:
-   * without it the task's heads are trained by the plain kernels. */
+  /* Makes task i's x as the TF32 kernels read it, if it takes no more than half of the memory that is left
+   * and can be had: without it the task's heads are trained by the plain kernels. */
   bool prepare(int i, const ec_task& task) {
     Task& t = tasks_[(size_t)i];
     const bool done = prepare(t, t.train, task.train.x.rows) && prepare(t, t.val, task.val.x.rows);
@@ -49,20 +49,33 @@ class Data {
 
   bool prepare(const Task& task, View& view, int64_t rows) {
     if (view.n == 0) return true;
-    const auto at = ready_.find({view.x, task.mean, task.inv_std});
+    const auto key = std::make_tuple(view.x, task.mean, task.inv_std);
+    auto at = ready_.find(key);
     if (at == ready_.end()) {
       const int64_t size = rows * ready_stride(task.dim);
       if (rows > UINT32_MAX || size * 4 > free_memory() / 2) return false;
-      Buffer<float>& made = ready_[{view.x, task.mean, task.inv_std}];
-      made = Buffer<float>(size, "X in TF32");
+      Buffer<float> made = try_buffer(size);
+      if (!made.get()) return false;
       Launch launch = {};
       launch.source = {view.x, nullptr, task.mean, task.inv_std, task.dim, view.dtype};
       launch.source_rows = rows;
       launch.ready = made.get();
       device_.launch<Prepare>(launch, (int)std::min(rows, (int64_t)device_.resident_blocks<Prepare>()));
+      at = ready_.emplace(key, std::move(made)).first;
     }
-    view.ready = ready_[{view.x, task.mean, task.inv_std}].get();
+    view.ready = at->second.get();
     return true;
+  }
+
+  /* Empty where the memory that is said to be free cannot be had: it is in pieces, or another process was
+   * faster. */
+  static Buffer<float> try_buffer(int64_t size) {
+    try {
+      return Buffer<float>(size, "X in TF32");
+    } catch (const Error& error) {
+      if (error.code != EC_ERROR_MEMORY) throw;
+      return {};
+    }
   }
 
   using Key =

@@ -84,35 +84,33 @@ class Group {
     }
   }
 
-  /* What allocate() made before it failed. */
+  /* What allocate() made before it failed, so that the next try finds all of that memory free. */
   void release() {
-    state_ = {};
-    positions_ = {};
-    scratch_ = {};
+    memory_ = {};
     orders_.clear();
     heads_.clear();
     order_of_.clear();
   }
 
   void allocate() {
-    state_ = Buffer<float>(needs_.state, "the heads' weights and moments");
-    positions_ = Buffer<uint32_t>(2 * needs_.positions, "the epochs' orders");
-    scratch_ =
+    memory_.state = Buffer<float>(needs_.state, "the heads' weights and moments");
+    memory_.positions = Buffer<uint32_t>(2 * needs_.positions, "the epochs' orders");
+    memory_.scratch =
         Buffer<char>(needs_.blocks * scratch_bytes(needs_.scratch), "one batch of activations per block");
     std::map<std::pair<uint64_t, uint32_t>, int32_t> number;
-    uint32_t* at = positions_.get();
+    uint32_t* at = memory_.positions.get();
     for (const auto& [seed, n] : order_keys_) {
       number[{seed, n}] = (int32_t)orders_.size();
       orders_.push_back({seed, n, at, at + n});
       at += 2 * (int64_t)n;
     }
-    counts_ = Buffer<int64_t>(3 * needs_.outputs, "counts of the classes");
-    class_weights_ = Buffer<float>(needs_.outputs, "class weights");
-    starts_ = Buffer<float>(needs_.outputs, "the probes' start");
-    float* state = state_.get();
-    int64_t* counts = counts_.get();
-    float* class_weights = class_weights_.get();
-    float* starts = starts_.get();
+    memory_.counts = Buffer<int64_t>(3 * needs_.outputs, "counts of the classes");
+    memory_.class_weights = Buffer<float>(needs_.outputs, "class weights");
+    memory_.starts = Buffer<float>(needs_.outputs, "the probes' start");
+    float* state = memory_.state.get();
+    int64_t* counts = memory_.counts.get();
+    float* class_weights = memory_.class_weights.get();
+    float* starts = memory_.starts.get();
     for (int i = 0; i < size_; ++i) {
       const Shape shape = call_.shape(first_ + i);
       const ec_head& spec = call_.heads[first_ + i];
@@ -129,22 +127,22 @@ class Group {
     }
     tallies_.resize(size_);
     host_counts_.resize((size_t)(3 * needs_.outputs));
-    heads_on_device_ = copy_of(heads_, "the heads' settings");
-    orders_on_device_ = copy_of(orders_, "the orders' settings");
-    tallies_on_device_ = copy_of(tallies_, "the heads' losses");
-    active_on_device_ = Buffer<int32_t>(size_, "the list of heads");
-    steps_ = Buffer<StackedStep>(needs_.blocks, "the heads' steps");
+    memory_.heads = copy_of(heads_, "the heads' settings");
+    memory_.orders = copy_of(orders_, "the orders' settings");
+    memory_.tallies = copy_of(tallies_, "the heads' losses");
+    memory_.active = Buffer<int32_t>(size_, "the list of heads");
+    memory_.steps = Buffer<StackedStep>(needs_.blocks, "the heads' steps");
     launch_ = {};
     launch_.tasks = data_.on_device();
-    launch_.heads = heads_on_device_.get();
-    launch_.tallies = tallies_on_device_.get();
-    launch_.orders = orders_on_device_.get();
-    launch_.active = active_on_device_.get();
+    launch_.heads = memory_.heads.get();
+    launch_.tallies = memory_.tallies.get();
+    launch_.orders = memory_.orders.get();
+    launch_.active = memory_.active.get();
     launch_.batch_size = call_.options.batch_size;
     launch_.epochs = call_.options.epochs;
-    launch_.scratch = scratch_.get();
+    launch_.scratch = memory_.scratch.get();
     launch_.scratch_shape = needs_.scratch;
-    launch_.steps = steps_.get();
+    launch_.steps = memory_.steps.get();
     launch_.dim = needs_.dim;
     device_.synchronize();
   }
@@ -160,7 +158,7 @@ class Group {
   Launch launch_of(const List& list) const {
     Launch launch = launch_;
     launch.n_active = (int32_t)list.size();
-    device_.copy(active_on_device_.get(), list.data(), (int64_t)(list.size() * sizeof(int32_t)));
+    device_.copy(memory_.active.get(), list.data(), (int64_t)(list.size() * sizeof(int32_t)));
     return launch;
   }
 
@@ -189,7 +187,7 @@ class Group {
   }
 
   void read_tallies() {
-    device_.copy(tallies_.data(), tallies_on_device_.get(), (int64_t)(tallies_.size() * sizeof(Tally)));
+    device_.copy(tallies_.data(), memory_.tallies.get(), (int64_t)(tallies_.size() * sizeof(Tally)));
     device_.synchronize();
   }
 
@@ -285,7 +283,7 @@ class Group {
     const List list = filter(active, has_rows);
     launch<Validate>(filter(list, [&](int i) { return !stacks(i); }));
     validate_stacked(filter(list, stacks));
-    device_.copy(host_counts_.data(), counts_.get(), (int64_t)(host_counts_.size() * sizeof(int64_t)));
+    device_.copy(host_counts_.data(), memory_.counts.get(), (int64_t)(host_counts_.size() * sizeof(int64_t)));
     read_tallies();
   }
 
@@ -303,7 +301,7 @@ class Group {
       if (task(i).kind != EC_KIND_NUMBERS) {
         r.val_accuracy[epoch] = (double)tally.val_correct / (double)task(i).val.n;
         r.val_f1[epoch] =
-            macro_f1(&host_counts_[(size_t)(heads_[i].counts - counts_.get())], task(i).outputs);
+            macro_f1(&host_counts_[(size_t)(heads_[i].counts - memory_.counts.get())], task(i).outputs);
       }
     }
     if (task(i).val.n == 0 || is_better(r, epoch)) {
@@ -347,20 +345,22 @@ class Group {
   std::vector<int32_t> order_of_; /* of each head */
   std::vector<Head> heads_;
   std::vector<Tally> tallies_;
-  std::vector<int64_t> host_counts_; /* as counts_ */
+  std::vector<int64_t> host_counts_; /* as memory_.counts */
   int64_t rows_reported_ = 0;
   Launch launch_ = {};
-  Buffer<float> state_;
-  Buffer<uint32_t> positions_;
-  Buffer<int64_t> counts_;
-  Buffer<float> class_weights_;
-  Buffer<float> starts_;
-  Buffer<char> scratch_;
-  Buffer<Head> heads_on_device_;
-  Buffer<Order> orders_on_device_;
-  Buffer<Tally> tallies_on_device_;
-  Buffer<int32_t> active_on_device_;
-  Buffer<StackedStep> steps_;
+  struct Memory {
+    Buffer<float> state;
+    Buffer<uint32_t> positions;
+    Buffer<int64_t> counts;
+    Buffer<float> class_weights;
+    Buffer<float> starts;
+    Buffer<char> scratch;
+    Buffer<Head> heads;
+    Buffer<Order> orders;
+    Buffer<Tally> tallies;
+    Buffer<int32_t> active;
+    Buffer<StackedStep> steps;
+  } memory_;
 };
 
 }  // namespace ec

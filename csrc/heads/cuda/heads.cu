@@ -22,7 +22,9 @@ int32_t fail(int32_t code, const std::string& message) {
   return code;
 }
 
-void note(const std::string& message) { last_error += (last_error.empty() ? "" : "; ") + message; }
+void note(const std::string& message) {
+  if (!message.empty()) last_error += (last_error.empty() ? "" : "; ") + message;
+}
 
 constexpr int64_t kLargest = INT64_C(1) << 30; /* of a size that kernels count in int */
 
@@ -61,7 +63,10 @@ void train(const Call& call, int32_t n_tasks) {
     clear_result(call.task(i), call.heads[i], call.results[i], call.options.epochs);
   const Device device(call.options.device, call.options.stream);
   Data data(device, call.tasks, n_tasks);
-  if (call.options.compute == EC_COMPUTE_TF32) prepare(call, data);
+  if (call.options.compute == EC_COMPUTE_TF32) {
+    prepare(call, data);
+    note(tell_slow_heads(call, data, device.max_cluster<TrainClusters<0>>()));
+  }
   int groups = 0, largest = 0;
   for (int first = 0; first < call.n_heads && !call.cancelled(); ++groups) {
     Group group(device, data, call, first);

@@ -15,7 +15,7 @@ struct View {
   const int64_t* rows;  /* [n] */
   uint32_t n;
   int32_t dtype;
-  const float* ready; /* [., ready_stride(dim)] as Prepare makes it, or NULL */
+  const float* ready; /* [., ready_stride(dim)] as Prepare makes it, for products alone (to_tf32), or NULL */
 };
 
 /* Inputs that the TF32 kernels take at a time: x is padded with zeros to a multiple of them. */

@@ -39,11 +39,12 @@ struct alignas(8) FragmentB {
 
 #ifdef EC_HOST_EMULATION
 
-/* As cvt.rna.tf32: to nearest, ties away from zero. */
+/* As cvt.rna.tf32: to nearest, ties away from zero, by an addition that leaves junk in the 13 bits below,
+ * which the product does not look at. */
 EC_DEVICE float to_tf32(float value) {
   uint32_t bits;
   memcpy(&bits, &value, 4);
-  if ((bits & 0x7F800000u) != 0x7F800000u) bits = (bits + 0x1000u) & ~0x1FFFu;
+  if ((bits & 0x7F800000u) != 0x7F800000u) bits += 0x1000u;
   memcpy(&value, &bits, 4);
   return value;
 }
@@ -124,11 +125,14 @@ EC_DEVICE void multiply(const Crew&, C c, A a, B b) {
   const FragmentA own_a = a(t);
   const FragmentB own_b = b(t);
   FragmentC& sum = c(t);
-  asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-      "{%0, %1, %2, %3};"
-      : "+f"(sum.x[0]), "+f"(sum.x[1]), "+f"(sum.x[2]), "+f"(sum.x[3])
-      : "r"(__float_as_uint(own_a.x[0])), "r"(__float_as_uint(own_a.x[1])), "r"(__float_as_uint(own_a.x[2])),
-        "r"(__float_as_uint(own_a.x[3])), "r"(__float_as_uint(own_b.x[0])), "r"(__float_as_uint(own_b.x[1])));
+  asm volatile(/* where it stands: every lane takes part, so it may not sink below a lane's condition */
+               "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, "
+               "%9}, "
+               "{%0, %1, %2, %3};"
+               : "+f"(sum.x[0]), "+f"(sum.x[1]), "+f"(sum.x[2]), "+f"(sum.x[3])
+               : "r"(__float_as_uint(own_a.x[0])), "r"(__float_as_uint(own_a.x[1])),
+                 "r"(__float_as_uint(own_a.x[2])), "r"(__float_as_uint(own_a.x[3])),
+                 "r"(__float_as_uint(own_b.x[0])), "r"(__float_as_uint(own_b.x[1])));
 }
 
 /* 16 bytes from device to shared memory, both aligned to 16; zeros if not `inside`. It is there for the

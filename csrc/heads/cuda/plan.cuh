@@ -34,14 +34,48 @@ inline bool stackable(Shape s) {
   return s.hidden > 0 && s.hidden % 4 == 0 && s.dim % 4 == 0;
 } /* 16-byte copies */
 
+/* Whether the head fits a cluster of blocks, where the device has one that is large enough. */
+inline bool fits_cluster(const Call& call, int head) {
+  const Shape s = call.shape(head);
+  const int64_t rows = std::min<int64_t>(call.options.batch_size, call.task(head).train.n);
+  return rows <= kBatch && s.outputs <= kClusterOutputs && 2 * chunk_count(s.dim) <= kSlots &&
+         cluster_blocks(s.hidden) <= kMaxCluster;
+}
+
 inline Path path_of(const Call& call, const Data& data, int max_cluster, int head) {
   const Shape s = call.shape(head);
-  const View& train = data.task(call.heads[head].task).train;
-  const int64_t rows = std::min<int64_t>(call.options.batch_size, train.n);
-  if (!train.ready || s.hidden == 0) return Path::kPlain;
-  const bool small = rows <= kBatch && s.outputs <= kClusterOutputs && 2 * chunk_count(s.dim) <= kSlots;
-  if (small && cluster_blocks(s.hidden) <= max_cluster) return Path::kCluster;
+  if (!data.task(call.heads[head].task).train.ready || s.hidden == 0) return Path::kPlain;
+  if (fits_cluster(call, head) && cluster_blocks(s.hidden) <= max_cluster) return Path::kCluster;
   return stackable(s) ? Path::kStacked : Path::kPlain;
+}
+
+/* Of a call in TF32 whose x could be prepared: which heads are trained more slowly than others, and why; ""
+ * if none. Linear probes are float32 by design. */
+inline std::string tell_slow_heads(const Call& call, const Data& data, int max_cluster) {
+  int plain = 0, stacked = 0;
+  for (int head = 0; head < call.n_heads; ++head) {
+    if (!data.task(call.heads[head].task).train.ready || call.heads[head].hidden == 0) continue;
+    const Path path = path_of(call, data, max_cluster, head);
+    plain += path == Path::kPlain;
+    stacked += path == Path::kStacked && fits_cluster(call, head);
+  }
+  const std::string all = " of the " + std::to_string(call.n_heads) + " heads were trained ";
+  const std::string clusters = max_cluster == 0            ? ": this device has no clusters of blocks"
+                               : max_cluster < kMaxCluster ? ": this device's clusters have at most " +
+                                                                 std::to_string(max_cluster) + " blocks"
+                                                           : "";
+  std::string told;
+  if (plain > 0)
+    told = std::to_string(plain) + all +
+           "in float32, which is slower: TF32 takes numbers of inputs and hidden units that are multiples of "
+           "4, or, in clusters of blocks, at most " +
+           std::to_string(kBatch) + " rows a batch, " + std::to_string(kClusterOutputs) + " outputs, " +
+           std::to_string(kSlots / 2 * kChunk) + " inputs and " + std::to_string(kMaxCluster * kUnits) +
+           " hidden units" + clusters;
+  if (stacked > 0)
+    told += (told.empty() ? "" : "; ") + std::to_string(stacked) + all +
+            "by the kernels for large batches, which is slower" + clusters;
+  return told;
 }
 
 /* Device memory for some heads. */

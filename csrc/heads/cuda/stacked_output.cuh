@@ -21,15 +21,15 @@ constexpr int kAhead = 8; /* rows under way at once in few_backward() */
 /* Which rows a launch takes, and the head's step they are. */
 struct Stretch {
   int64_t first, step, all_steps;
-  int rows; /* not above 0 where the head has none left */
+  int rows; /* 0 where the head has none left */
 };
 
 EC_DEVICE Stretch stretch_of(const Launch& launch, const View& view, bool training) {
   const int64_t most = training ? launch.batch_size : launch.scratch_shape.rows;
   const int64_t first = launch.step_begin * most, left = (int64_t)view.n - first,
                 steps = (view.n + most - 1) / most;
-  return {first, launch.epoch * steps + launch.step_begin, launch.epochs * steps,
-          (int)(left < most ? left : most)};
+  const int64_t rows = left < 0 ? 0 : left < most ? left : most; /* left may be far below what int holds */
+  return {first, launch.epoch * steps + launch.step_begin, launch.epochs * steps, (int)rows};
 }
 
 /* logits = hidden w2' + b2, a row per thread. */

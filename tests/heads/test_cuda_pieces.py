@@ -1,0 +1,19 @@
+"""Pieces of the CUDA engine that no bank small enough for a test reaches (cuda_pieces.cpp)."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.heads.cuda_emulation import COMPILER
+
+
+@pytest.mark.skipif(COMPILER is None, reason="no C++ compiler")
+def test_pieces(tmp_path: Path) -> None:
+    source, program = Path(__file__).with_name("cuda_pieces.cpp"), tmp_path / "pieces"
+    flags = ["-std=c++17", "-O0", "-Wall", "-Wextra", "-Wno-unused-function", "-Werror", "-DEC_HOST_EMULATION"]
+    subprocess.run([*str(COMPILER).split(), *flags, str(source), "-o", str(program)], check=True)
+    done = subprocess.run([str(program)], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "")
