@@ -10,6 +10,12 @@ from embedcache.errors import EmbedcacheError
 from embedcache.heads.spec import HeadSpec
 from embedcache.heads.task import Options, Outcome, Task
 
+COMPUTES = {  # what each engine trains in
+    "native cpu": ("float32", "bfloat16"),
+    "native cuda": ("float32", "tf32"),
+    "torch": ("float32", "bfloat16"),
+}
+
 
 class EngineWarning(UserWarning):
     """The native engine was not used, and why."""
@@ -17,6 +23,12 @@ class EngineWarning(UserWarning):
 
 class NativeUnavailableError(EmbedcacheError):
     """The native library is missing, is of another version or has no device to run on."""
+
+
+def cannot_compute(engine: str, compute: str) -> str:
+    """Why an engine of COMPUTES does not train in ``compute``; "" where it does."""
+    known = " or ".join(COMPUTES[engine])
+    return "" if compute in COMPUTES[engine] else f"the {engine} engine computes in {known}, not in {compute}"
 
 
 class Engine(Protocol):

@@ -15,7 +15,7 @@ from embedcache.common.devices import read_device
 from embedcache.common.machine import usable_cores
 from embedcache.common.progress import Progress
 from embedcache.errors import EmbedcacheError
-from embedcache.heads.engine import EngineWarning, NativeUnavailableError
+from embedcache.heads.engine import EngineWarning, NativeUnavailableError, cannot_compute
 from embedcache.heads.kinds import kind_of
 from embedcache.heads.losses import LOSSES
 from embedcache.heads.spec import SCHEDULES, HeadSpec, weight_names
@@ -176,20 +176,30 @@ def library(kind: str) -> Library:
     return _libraries[kind]
 
 
-def find(device: str) -> NativeEngine:
-    """The engine for "auto", "cpu", "cuda" or "cuda:N". Raises NativeUnavailableError where there is none.
+def find(device: str, compute: str = "float32") -> NativeEngine:
+    """The engine for "auto", "cpu", "cuda" or "cuda:N" that trains in ``compute``.
 
-    "auto" is a GPU if one works; one that is too old for the library, or has a driver that is, gets an EngineWarning.
+    "auto" is a GPU if one works and trains in ``compute``. An EngineWarning says why it is not: the GPU is too old for
+    the library, or has a driver that is, or its engine does not train in that.
+
+    Raises:
+        NativeUnavailableError: there is none.
     """
     kind, number = read_device(device)
     if kind != "auto":
+        if why := cannot_compute(f"native {kind}", compute):
+            raise NativeUnavailableError(f"{why}: leave out compute {compute}, or choose another device")
         return NativeEngine(kind, number or 0)
     try:
-        return NativeEngine("cuda", 0)
+        engine = NativeEngine("cuda", 0)
     except NativeUnavailableError as error:
         if "too old" in str(error):
             _warn(f"{error}; the CPU does the work")
-        return NativeEngine("cpu", 0)
+        return find("cpu", compute)
+    if not (why := cannot_compute("native cuda", compute)):
+        return engine
+    _warn(f"{why}; the CPU does the work")
+    return find("cpu", compute)
 
 
 def _warn(message: str) -> None:

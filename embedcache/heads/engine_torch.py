@@ -57,8 +57,6 @@ class TorchEngine:
         progress: Progress | None,
     ) -> list[Outcome]:
         """Train the bank; on KeyboardInterrupt return what there is, the rest "cancelled"."""
-        if options.compute == "tf32":
-            raise EmbedcacheError("the torch engine computes in float32 or bfloat16: leave out compute tf32")
         total = sum(len(tasks[task].train.rows) for _, task in heads) * options.epochs
         done, told = 0, time.monotonic()
 

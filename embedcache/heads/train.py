@@ -18,7 +18,7 @@ from embedcache.common.frames import Tabular
 from embedcache.common.progress import Progress
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.arrays import as_matrix, json_number
-from embedcache.heads.engine import Engine, EngineWarning, NativeUnavailableError
+from embedcache.heads.engine import Engine, EngineWarning, NativeUnavailableError, cannot_compute
 from embedcache.heads.head import TrainedHead, head_scores
 from embedcache.heads.kinds import kind_of
 from embedcache.heads.settings import Pair, Whole
@@ -216,8 +216,11 @@ def _compute(compute: str) -> str:
 def choose_engine(engine: str, device: str, options: Options) -> tuple[Engine, Options]:
     """The engine that will train, and the options with its device settled.
 
-    The native library comes first, on a GPU only if one works. Where it cannot be had, "auto" takes torch and says so
-    by an EngineWarning; "native" raises EmbedcacheError.
+    The native library comes first, on a GPU only if one works and trains in ``options.compute``. Where it cannot be
+    had, "auto" takes torch and says so by an EngineWarning.
+
+    Raises:
+        EmbedcacheError: "native" cannot be had, or nothing here trains in ``options.compute``.
     """
     from embedcache.heads import engine_native
 
@@ -227,12 +230,14 @@ def choose_engine(engine: str, device: str, options: Options) -> tuple[Engine, O
     reason = ""
     if engine != "torch":
         try:
-            chosen = engine_native.find(device)
+            chosen = engine_native.find(device, options.compute)
             return chosen, replace(options, device=chosen.device)
         except NativeUnavailableError as error:
             if engine == "native":
                 raise
             reason = str(error)
+    if why := cannot_compute("torch", options.compute):
+        raise EmbedcacheError(reason or f"{why}: leave out compute {options.compute}")
     from embedcache.heads import engine_torch
 
     try:
