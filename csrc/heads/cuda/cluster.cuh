@@ -88,8 +88,8 @@ struct TrainClusters {
     });
   }
 
-  static EC_DEVICE_METHOD void adamw(Shared& shared, Held& held, Work& work, int chunk, int i) {
-    const ec_adamw constants = shared.adamw;
+  static EC_DEVICE_METHOD void adamw(Shared& shared, Held& held, Work& work, int chunk, int i, int ahead) {
+    const Constants constants = shared.adamw[ahead];
     EC_UNROLL
     for (int tile = 0; tile < 2; ++tile) {
       Quad& w_at = shared.slots[2 * chunk + tile][i];
@@ -108,7 +108,7 @@ struct TrainClusters {
 
   /* One chunk of 64 inputs of step i: their gradient, AdamW, and their part of the next batch's z. */
   static EC_DEVICE_METHOD void chunk_pass(const Team& team, PerThread<Held, kAll>& held,
-                                          PerThread<Sums, kAll>& sums, int chunk, int slot) {
+                                          PerThread<Sums, kAll>& sums, int chunk, int slot, int ahead) {
     PerThread<Work, kAll> work;
     team.each_lane([&](int t) { copy_wait<1>(t); });
     team.each_lane([&](int t) {
@@ -124,7 +124,7 @@ struct TrainClusters {
             team, [&](int t) -> FragmentC& { return work[t].gradient[tile]; },
             [&](int t) { return sums[t].dz[tile][k]; }, [&](int t) { return work[t].now[k]; });
     }
-    team.each_alone([&](int t) { adamw(team.shared(t), held[t], work[t], chunk, team.in_block(t)); });
+    team.each_alone([&](int t) { adamw(team.shared(t), held[t], work[t], chunk, team.in_block(t), ahead); });
     EC_UNROLL
     for (int tile = 0; tile < 2; ++tile) {
       EC_UNROLL
@@ -136,14 +136,14 @@ struct TrainClusters {
   }
 
   static EC_DEVICE_METHOD void pass(const Team& team, PerThread<Held, kAll>& held,
-                                    PerThread<Sums, kAll>& sums, int slot) {
+                                    PerThread<Sums, kAll>& sums, int slot, int ahead) {
     const int chunks = team.any().plan.chunks;
     if constexpr (kHeldChunks > 0) {
       EC_UNROLL
       for (int chunk = 0; chunk < kHeldChunks; ++chunk)
-        if (chunk < chunks) chunk_pass(team, held, sums, chunk, slot);
+        if (chunk < chunks) chunk_pass(team, held, sums, chunk, slot, ahead);
     } else {
-      for (int chunk = 0; chunk < chunks; ++chunk) chunk_pass(team, held, sums, chunk, slot);
+      for (int chunk = 0; chunk < chunks; ++chunk) chunk_pass(team, held, sums, chunk, slot, ahead);
     }
   }
 
@@ -153,18 +153,23 @@ struct TrainClusters {
   static EC_DEVICE_METHOD bool steps(const Team& team, PerThread<Held, kAll>& held, PerThread<Own, kAll>& own,
                                      int64_t begin, int64_t end) {
     start(team, own, begin);
-    int parity = 0;
+    int parity = 0, ahead = kTable;
     for (int64_t i = begin - 1;; ++i) {
       PerThread<Sums, kAll> sums;
       const int slot = slot_of(i);
       team.each_thread([&](int t) {
-        update_small(team, t, own[t], i >= begin);
+        update_small(team, t, own[t], ahead);
         load_dz(team.shared(t), team.in_block(t), sums[t]);
       });
-      team.each_alone([&](int t) { copy_x(team.shared(t), t, team.in_block(t), 1, slot); });
-      pass(team, held, sums, slot);
+      team.each_alone([&](int t) {
+        const Shared& shared = team.shared(t);
+        copy_x(team.shared(t), t, team.in_block(t), 1, slot);
+        draw(shared.plan, team.in_block(t), shared.plan.first_step + i + 1, own[t]);
+      });
+      pass(team, held, sums, slot, ahead);
       if (i + 1 == end) return true;
-      forward_rest(team, own, sums, i + 1, parity);
+      ahead = ahead + 1 < kTable ? ahead + 1 : 0;
+      forward_rest(team, own, sums, i + 1, parity, ahead);
       parity ^= 1;
       if (!isfinite(team.any().loss)) return false;
       backward_start(team, own, i + 1);

@@ -15,12 +15,30 @@ namespace ec {
 
 /* ---- Forward, from z on ---- */
 
+/* Which of the thread's four units and rows of a step dropout leaves. Drawn ahead of the step. */
+EC_DEVICE void draw(const Plan& plan, int thread, int64_t step, Own& own) {
+  own.kept = 15;
+  if (!plan.threshold) return;
+  const int n = thread / 64, h = thread / kLanes % 2, lane = thread % kLanes;
+  const uint32_t unit = (uint32_t)(plan.unit0 / 64 * 16 + 8 * h + lane / 4);
+  EC_UNROLL
+  for (int e = 0; e < 2; ++e) {
+    const uint32_t row = (uint32_t)(8 * n + lane % 4 * 2 + e);
+    const ec_words words = ec_philox(plan.seed, unit, row, (uint32_t)step, EC_DOMAIN_DROPOUT);
+    EC_UNROLL
+    for (int tile = 0; tile < 2; ++tile) {
+      const uint32_t word = plan.unit0 % 64 ? words.word[2 + tile] : words.word[tile];
+      if (word < plan.threshold) own.kept &= ~(1u << (2 * tile + e));
+    }
+  }
+}
+
 /* z of the thread's four units and rows, [tile][row], summed over the warps: bias, ReLU, dropout. */
-EC_DEVICE void activate(const ClusterShared& shared, int thread, int64_t step, Own& own) {
+EC_DEVICE void activate(const ClusterShared& shared, int thread, Own& own) {
   const Plan& plan = shared.plan;
   const int n = thread / 64, h = thread / kLanes % 2, lane = thread % kLanes;
-  const int unit = 8 * h + lane / 4, first_word = plan.unit0 % 64 / 16;
-  FragmentB z[2] = {}; /* summed before anything branches on the words */
+  const int unit = 8 * h + lane / 4;
+  FragmentB z[2] = {};
   EC_UNROLL
   for (int tile = 0; tile < 2; ++tile) {
     EC_UNROLL
@@ -32,18 +50,11 @@ EC_DEVICE void activate(const ClusterShared& shared, int thread, int64_t step, O
   }
   EC_UNROLL
   for (int e = 0; e < 2; ++e) {
-    ec_words words = {};
-    if (plan.threshold) {
-      const uint32_t all = (uint32_t)(plan.unit0 / 64 * 16 + unit),
-                     row = (uint32_t)(8 * n + lane % 4 * 2 + e);
-      words = ec_philox(plan.spec->seed, all, row, (uint32_t)step, EC_DOMAIN_DROPOUT);
-    }
     EC_UNROLL
     for (int tile = 0; tile < 2; ++tile) {
       const float value = z[tile].x[e] + shared.small[plan.outputs * kUnits + 16 * tile + unit];
-      const uint32_t word = first_word ? words.word[2 + tile] : words.word[tile];
-      const float kept = plan.threshold ? (word < plan.threshold ? 0.0f : plan.scale) : 1.0f;
-      own.a[tile][e] = value < 0.0f || kept == 0.0f ? 0.0f : value * kept;
+      const bool kept = own.kept >> (2 * tile + e) & 1;
+      own.a[tile][e] = value < 0.0f || !kept ? 0.0f : value * plan.scale;
     }
   }
 }
@@ -66,17 +77,11 @@ EC_DEVICE void row_loss(const Plan& plan, Exchange& exchange, int r, uint32_t ro
   exchange.back.loss[r] = class_loss(l, logits, y, exchange.back.log_sum[r], exchange.back.mass + r);
 }
 
-/* AdamW's constants of a step (from 0), from the powers of beta so far. */
-EC_DEVICE void next_adamw(ClusterShared& shared, int64_t step) {
-  const Plan& plan = shared.plan;
+/* AdamW's constants of a step (from 0). */
+EC_DEVICE Constants adamw_of(const Plan& plan, int64_t step) {
   const ec_head& s = *plan.spec;
-  shared.power[0] *= s.beta1;
-  shared.power[1] *= s.beta2;
   const double lr = s.lr * ec_lr_factor(s.schedule, s.warmup, step, plan.all_steps);
-  const double root = sqrt(1.0 - shared.power[1]);
-  shared.adamw = {(float)(1.0 - s.beta1), (float)(1.0 - s.beta2),
-                  (float)(lr * root / (1.0 - shared.power[0])), (float)(s.eps * root),
-                  (float)(lr * s.weight_decay)};
+  return {ec_adamw_at(lr, s.beta1, s.beta2, s.eps, s.weight_decay, step + 1)};
 }
 
 /* Rows of batch i. */
@@ -89,10 +94,11 @@ EC_DEVICE int rows_of(const Plan& plan, int64_t i) {
  * is asked for on the way.
  *
  * Every block pushes its part of the logits into every block: into memory that held sums of z, so each first
- * says that it is done with those (room). parity: of the exchanges so far in this launch. */
+ * says that it is done with those (room). parity: of the exchanges so far in this launch.
+ * ahead: which of shared.adamw is this step's; at 0 a warp fills them for as many steps. */
 template <class Team>
 EC_DEVICE void forward_rest(const Team& team, PerThread<Own, kHostThreads>& own,
-                            PerThread<Sums, kHostThreads>& sums, int64_t i, int parity) {
+                            PerThread<Sums, kHostThreads>& sums, int64_t i, int parity, int ahead) {
   team.each_thread([&](int t) {
     const int thread = team.in_block(t), warp = thread / kLanes, lane = thread % kLanes;
     for (int tile = 0; tile < 2; ++tile)
@@ -100,7 +106,7 @@ EC_DEVICE void forward_rest(const Team& team, PerThread<Own, kHostThreads>& own,
   });
   team.each_thread([&](int t) {
     const ClusterShared& shared = team.shared(t);
-    activate(shared, team.in_block(t), shared.plan.first_step + i, own[t]);
+    activate(shared, team.in_block(t), own[t]);
   });
   team.each_thread([&](int t) {
     ClusterShared& shared = team.shared(t);
@@ -147,7 +153,8 @@ EC_DEVICE void forward_rest(const Team& team, PerThread<Own, kHostThreads>& own,
     ClusterShared& shared = team.shared(t);
     Exchange& exchange = shared.half[1].exchange;
     const int r = team.in_block(t);
-    if (r == kThreads - 1) next_adamw(shared, shared.plan.first_step + i);
+    if (ahead == 0 && r >= kThreads - kTable)
+      shared.adamw[r % kTable] = adamw_of(shared.plan, shared.plan.first_step + i + r % kTable);
     if (r >= kBatch) return;
     exchange.y[r] = own[t].y;
     exchange.back.loss[r] = exchange.back.weight[r] = 0.0;
@@ -232,11 +239,11 @@ EC_DEVICE void load_dz(const ClusterShared& shared, int thread, Sums& sums) {
 
 /* AdamW for the thread's small parameter, whose gradient is a sum over the batch. */
 template <class Team>
-EC_DEVICE void update_small(const Team& team, int t, Own& own, bool update) {
+EC_DEVICE void update_small(const Team& team, int t, Own& own, int ahead) {
   ClusterShared& shared = team.shared(t);
   const Exchange& exchange = shared.half[1].exchange;
   const int i = team.in_block(t), outputs = shared.plan.outputs, c = i / kUnits, u = i % kUnits;
-  if (!update || i >= (outputs + 1) * kUnits + outputs) return;
+  if (ahead == kTable || i >= (outputs + 1) * kUnits + outputs) return;
   float sum = 0.0f;
   if (c < outputs) {
     for (int r = 0; r < kBatch; ++r) sum = fmaf(exchange.gradient[r][c], exchange.a[u][r], sum);
@@ -247,7 +254,7 @@ EC_DEVICE void update_small(const Team& team, int t, Own& own, bool update) {
   } else {
     for (int r = 0; r < kBatch; ++r) sum += exchange.gradient[r][u];
   }
-  fast_adamw_update(sum, &shared.small[i], &own.m, &own.v, shared.adamw);
+  fast_adamw_update(sum, &shared.small[i], &own.m, &own.v, shared.adamw[ahead]);
 }
 
 }  // namespace ec

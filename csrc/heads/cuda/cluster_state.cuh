@@ -21,6 +21,7 @@ constexpr int kUnits = 32, kBatch = 32; /* of a block; largest */
 constexpr int kClusterOutputs = 5;
 constexpr int kSlots = 48; /* quads of a thread in shared memory */
 constexpr int kHeldMost = kSlots / 4;
+constexpr int kTable = kLanes; /* steps whose AdamW constants a warp computes at a time */
 #ifdef EC_HOST_EMULATION
 constexpr int kHostThreads = kMaxCluster * kThreads;
 #else
@@ -34,7 +35,8 @@ struct Plan {
   const int64_t* rows;
   const int32_t* y;
   const float* targets;
-  const ec_head* spec;
+  const ec_head* spec; /* in device memory; what a step needs of it is here: */
+  uint64_t seed;
   Parameters p;
   Quad* moments[2];     /* where the passes find m and v: on the chip if they fit */
   Quad *m, *v;          /* this block's, in device memory */
@@ -70,14 +72,18 @@ union Half {
   Exchange exchange;
 };
 
+/* One load of 16 bytes and one of 4. */
+struct alignas(16) Constants : ec_adamw {};
+
 struct ClusterShared {
   Quad slots[kSlots][kThreads];
   Half half[2];
   float small[kThreads];
   uint32_t row[3][kBatch]; /* of x; batch b in b % 3 */
   Mbarrier room, arrived;  /* every block has room for parts of the logits; all have come */
-  ec_adamw adamw;
-  double power[2], epoch_loss, loss, weight; /* beta^t; of the epoch; of the batch */
+  Constants
+      adamw[kTable + 1]; /* constants of some steps to come; the last: of an iteration without an update */
+  double epoch_loss, loss, weight; /* of the epoch; of the batch */
   int64_t rows_done;
   Plan plan;
 };
@@ -88,6 +94,7 @@ static_assert(sizeof(ClusterShared) <= 232448, "what a block may have of compute
 struct Own {
   float m, v;
   float a[2][2]; /* [tile][row]: see forward_rest */
+  uint32_t kept; /* bit 2 tile + row: dropout leaves it */
   uint32_t position, row;
   int32_t y;
 };
@@ -120,6 +127,7 @@ EC_DEVICE void make_plan(ClusterShared& shared, const Launch& launch, const Head
   p.y = view.y;
   p.targets = view.targets;
   p.spec = &head.spec;
+  p.seed = head.spec.seed;
   p.p = split_parameters(head.state, head.shape);
   p.loss = make_loss(task, head.class_weight, head.spec.label_smoothing, loss_of(head.spec));
   p.n = view.n;
@@ -143,11 +151,8 @@ EC_DEVICE void make_plan(ClusterShared& shared, const Launch& launch, const Head
   p.moments[1] = !v_held && 6 * p.chunks <= kSlots ? &shared.slots[4 * p.chunks][0] : p.v;
   shared.epoch_loss = launch.step_begin == 0 ? 0.0 : tally.train_loss;
   shared.rows_done = 0;
-  shared.adamw = {}; /* of the first iteration, which updates nothing: */
-  shared.adamw.eps = 1.0f;
-  const int64_t t = p.first_step + launch.step_begin;
-  shared.power[0] = pow(head.spec.beta1, (double)t);
-  shared.power[1] = pow(head.spec.beta2, (double)t);
+  shared.adamw[kTable] = {};
+  shared.adamw[kTable].eps = 1.0f;
 }
 
 /* ---- Where things are ---- */
