@@ -108,14 +108,14 @@ struct TrainClusters {
 
   /* One chunk of 64 inputs of step i: their gradient, AdamW, and their part of the next batch's z. */
   static EC_DEVICE_METHOD void chunk_pass(const Team& team, PerThread<Held, kAll>& held,
-                                          PerThread<Sums, kAll>& sums, int chunk, int slot, int ahead) {
+                                          PerThread<Sums, kAll>& sums, int chunk, int ahead) {
     PerThread<Work, kAll> work;
     team.each_lane([&](int t) { copy_wait<1>(t); });
     team.each_lane([&](int t) {
       load_x(team.shared(t), chunk % 2, team.in_block(t), work[t].now, work[t].next);
       work[t].gradient[0] = work[t].gradient[1] = {};
     });
-    team.each_alone([&](int t) { copy_x(team.shared(t), t, team.in_block(t), chunk + 2, slot); });
+    team.each_alone([&](int t) { copy_x(team.shared(t), t, team.in_block(t), chunk + 2); });
     EC_UNROLL
     for (int k = 0; k < 4; ++k) {
       EC_UNROLL
@@ -136,14 +136,14 @@ struct TrainClusters {
   }
 
   static EC_DEVICE_METHOD void pass(const Team& team, PerThread<Held, kAll>& held,
-                                    PerThread<Sums, kAll>& sums, int slot, int ahead) {
+                                    PerThread<Sums, kAll>& sums, int ahead) {
     const int chunks = team.any().plan.chunks;
     if constexpr (kHeldChunks > 0) {
       EC_UNROLL
       for (int chunk = 0; chunk < kHeldChunks; ++chunk)
-        if (chunk < chunks) chunk_pass(team, held, sums, chunk, slot, ahead);
+        if (chunk < chunks) chunk_pass(team, held, sums, chunk, ahead);
     } else {
-      for (int chunk = 0; chunk < chunks; ++chunk) chunk_pass(team, held, sums, chunk, slot, ahead);
+      for (int chunk = 0; chunk < chunks; ++chunk) chunk_pass(team, held, sums, chunk, ahead);
     }
   }
 
@@ -153,26 +153,26 @@ struct TrainClusters {
   static EC_DEVICE_METHOD bool steps(const Team& team, PerThread<Held, kAll>& held, PerThread<Own, kAll>& own,
                                      int64_t begin, int64_t end) {
     start(team, own, begin);
-    int parity = 0, ahead = kTable;
+    int slot = slot_of(begin - 1), parity = 0, ahead = kTable;
     for (int64_t i = begin - 1;; ++i) {
       PerThread<Sums, kAll> sums;
-      const int slot = slot_of(i);
       team.each_thread([&](int t) {
         update_small(team, t, own[t], ahead);
         load_dz(team.shared(t), team.in_block(t), sums[t]);
       });
       team.each_alone([&](int t) {
         const Shared& shared = team.shared(t);
-        copy_x(team.shared(t), t, team.in_block(t), 1, slot);
+        copy_x(team.shared(t), t, team.in_block(t), 1);
         draw(shared.plan, team.in_block(t), shared.plan.first_step + i + 1, own[t]);
       });
-      pass(team, held, sums, slot, ahead);
+      pass(team, held, sums, ahead);
       if (i + 1 == end) return true;
       ahead = ahead + 1 < kTable ? ahead + 1 : 0;
-      forward_rest(team, own, sums, i + 1, parity, ahead);
+      slot = next_slot(slot);
+      forward_rest(team, own, sums, i + 1, slot, parity, ahead);
       parity ^= 1;
       if (!isfinite(team.any().loss)) return false;
-      backward_start(team, own, i + 1);
+      backward_start(team, own, i + 1, slot);
     }
   }
 

@@ -4,7 +4,7 @@
  * Every block of the cluster computes loss and gradient of all rows from the same sums, added in the same
  * order: so they agree to the bit, and nobody waits for one of them. Nothing here touches memory beyond the
  * processor but for the rows' numbers and classes, which are fetched a step and two ahead: bound by latency,
- * that of ten barriers, of the exchange and of the loads and special functions between them.
+ * that of eight barriers, of the exchange and of the loads and special functions between them.
  */
 #ifndef EMBEDCACHE_CUDA_CLUSTER_MATH_CUH
 #define EMBEDCACHE_CUDA_CLUSTER_MATH_CUH
@@ -91,22 +91,23 @@ EC_DEVICE int rows_of(const Plan& plan, int64_t i) {
 }
 
 /* Batch i from the warps' sums of z to its loss, in shared.loss; its x, and that of the batch that follows,
- * is asked for on the way.
+ * is asked for on the way. slot: of the batch, in shared.row.
  *
  * Every block pushes its part of the logits into every block: into memory that held sums of z, so each first
  * says that it is done with those (room). parity: of the exchanges so far in this launch.
  * ahead: which of shared.adamw is this step's; at 0 a warp fills them for as many steps. */
 template <class Team>
 EC_DEVICE void forward_rest(const Team& team, PerThread<Own, kHostThreads>& own,
-                            PerThread<Sums, kHostThreads>& sums, int64_t i, int parity, int ahead) {
+                            PerThread<Sums, kHostThreads>& sums, int64_t i, int slot, int parity, int ahead) {
   team.each_thread([&](int t) {
     const int thread = team.in_block(t), warp = thread / kLanes, lane = thread % kLanes;
     for (int tile = 0; tile < 2; ++tile)
       for (int n = 0; n < 4; ++n) *(Quad*)team.shared(t).half[tile].z[warp][n][lane] = sums[t].z[tile][n];
   });
   team.each_thread([&](int t) {
-    const ClusterShared& shared = team.shared(t);
+    ClusterShared& shared = team.shared(t);
     activate(shared, team.in_block(t), own[t]);
+    aim(shared, team.in_block(t), slot);
   });
   team.each_thread([&](int t) {
     ClusterShared& shared = team.shared(t);
@@ -115,14 +116,14 @@ EC_DEVICE void forward_rest(const Team& team, PerThread<Own, kHostThreads>& own,
     for (int tile = 0; tile < 2; ++tile)
       for (int e = 0; e < 2; ++e)
         shared.half[1].exchange.a[16 * tile + 8 * h + lane / 4][8 * n + lane % 4 * 2 + e] = own[t].a[tile][e];
-    copy_x(shared, t, thread, 0, slot_of(i));
+    copy_x(shared, t, thread, 0);
     if (thread == kThreads - 1) arrive_expect(shared.arrived, team.blocks() * plan.outputs * kBatch * 4);
     if (thread / kLanes == 1 && lane < team.blocks()) arrive(team.remote(t, lane, &shared.room));
     if (thread >= kBatch) return;
-    shared.row[(i + 2) % 3][thread] = own[t].row;
+    shared.row[next_slot(next_slot(slot))][thread] = own[t].row;
     own[t].row = (uint32_t)plan.rows[own[t].position];
     own[t].position = position_of(plan, i + 4, thread);
-    own[t].y = plan.y ? plan.y[shared.row[i % 3][thread]] : 0;
+    own[t].y = plan.y ? plan.y[shared.row[slot][thread]] : 0;
   });
   team.each_alone([&](int t) { /* the block's units' part of the logits, to all blocks */
                                ClusterShared& shared = team.shared(t);
@@ -149,24 +150,26 @@ EC_DEVICE void forward_rest(const Team& team, PerThread<Own, kHostThreads>& own,
       if (rank < team.blocks()) sum += exchange.parts[rank][e];
     exchange.logits[e % kBatch][c] = sum;
   });
-  team.each_thread([&](int t) {
-    ClusterShared& shared = team.shared(t);
-    Exchange& exchange = shared.half[1].exchange;
-    const int r = team.in_block(t);
-    if (ahead == 0 && r >= kThreads - kTable)
-      shared.adamw[r % kTable] = adamw_of(shared.plan, shared.plan.first_step + i + r % kTable);
-    if (r >= kBatch) return;
-    exchange.y[r] = own[t].y;
-    exchange.back.loss[r] = exchange.back.weight[r] = 0.0;
-    if (r < rows_of(shared.plan, i)) row_loss(shared.plan, exchange, r, shared.row[i % 3][r], own[t].y);
+  team.each_lane([&](int t) { /* what comes up to the next barrier of the block is the first warp's affair */
+                              ClusterShared& shared = team.shared(t);
+                              Exchange& exchange = shared.half[1].exchange;
+                              const int r = team.in_block(t);
+                              if (ahead == 0 && r >= kThreads - kTable)
+                                shared.adamw[r % kTable] =
+                                    adamw_of(shared.plan, shared.plan.first_step + i + r % kTable);
+                              if (r >= kBatch) return;
+                              exchange.y[r] = own[t].y;
+                              exchange.back.loss[r] = exchange.back.weight[r] = 0.0;
+                              if (r < rows_of(shared.plan, i))
+                                row_loss(shared.plan, exchange, r, shared.row[slot][r], own[t].y);
   });
-  team.each_thread([&](int t) { /* 32 numbers in two rounds: fewer additions one after the other */
-                                Exchange& exchange = team.shared(t).half[1].exchange;
-                                const int j = team.in_block(t) % 8, which = team.in_block(t) / 8;
-                                if (which > 1) return;
-                                const double* from =
-                                    (which ? exchange.back.weight : exchange.back.loss) + 4 * j;
-                                exchange.back.part[which][j] = (from[0] + from[1]) + (from[2] + from[3]);
+  team.each_lane([&](int t) { /* 32 numbers in two rounds: fewer additions one after the other */
+                              Exchange& exchange = team.shared(t).half[1].exchange;
+                              const int j = team.in_block(t) % 8, which = team.in_block(t) / 8;
+                              if (which > 1) return;
+                              const double* from =
+                                  (which ? exchange.back.weight : exchange.back.loss) + 4 * j;
+                              exchange.back.part[which][j] = (from[0] + from[1]) + (from[2] + from[3]);
   });
   team.each_thread([&](int t) {
     ClusterShared& shared = team.shared(t);
@@ -175,7 +178,7 @@ EC_DEVICE void forward_rest(const Team& team, PerThread<Own, kHostThreads>& own,
     double sum[2] = {0, 0};
     for (int j = 0; j < 8; ++j)
       for (int which = 0; which < 2; ++which) sum[which] += part[which][j];
-    shared.weight = sum[1];
+    shared.over_weight = 1.0 / sum[1];
     shared.loss = sum[0] / sum[1];
   });
 }
@@ -183,7 +186,7 @@ EC_DEVICE void forward_rest(const Team& team, PerThread<Own, kHostThreads>& own,
 /* ---- Backward, to the hidden units ---- */
 
 template <class Team>
-EC_DEVICE void backward_start(const Team& team, PerThread<Own, kHostThreads>& own, int64_t i) {
+EC_DEVICE void backward_start(const Team& team, PerThread<Own, kHostThreads>& own, int64_t i, int slot) {
   team.each_thread([&](int t) {
     ClusterShared& shared = team.shared(t);
     const Plan& plan = shared.plan;
@@ -195,12 +198,12 @@ EC_DEVICE void backward_start(const Team& team, PerThread<Own, kHostThreads>& ow
     }
     if (c >= plan.outputs) return;
     const float* targets =
-        plan.targets ? plan.targets + (int64_t)shared.row[i % 3][r] * plan.outputs : nullptr;
+        plan.targets ? plan.targets + (int64_t)shared.row[slot][r] * plan.outputs : nullptr;
     const float z = exchange.logits[r][c];
     const double softmax = plan.loss.kind == EC_KIND_CLASSES ? fast_exp(z - exchange.back.log_sum[r]) : 0.0;
     const double gradient = loss_gradient(plan.loss, z, c, exchange.y[r], targets, softmax,
                                           exchange.back.log_sum[r], exchange.back.mass[r]);
-    exchange.gradient[r][c] = r < rows ? (float)(gradient / shared.weight) : 0.0f;
+    exchange.gradient[r][c] = r < rows ? (float)(gradient * shared.over_weight) : 0.0f;
   });
   team.each_thread([&](int t) { /* through w2 as it was, dropout and ReLU */
                                 ClusterShared& shared = team.shared(t);

@@ -43,7 +43,6 @@ struct Plan {
   float *own_m, *own_v; /* [kThreads] of the small parameters, there */
   Loss loss;
   int64_t n, batch, first_step, all_steps; /* the epoch's first step counts from the head's first */
-  uint32_t x_stride;
   uint32_t threshold;
   float scale;
   int32_t chunks, dim, hidden, outputs, unit0;
@@ -80,10 +79,11 @@ struct ClusterShared {
   Half half[2];
   float small[kThreads];
   uint32_t row[3][kBatch]; /* of x; batch b in b % 3 */
+  uint32_t at[2][kBatch];  /* where x of those rows begins, in chunks: of the pass's batch and of the next */
   Mbarrier room, arrived;  /* every block has room for parts of the logits; all have come */
   Constants
       adamw[kTable + 1]; /* constants of some steps to come; the last: of an iteration without an update */
-  double epoch_loss, loss, weight; /* of the epoch; of the batch */
+  double epoch_loss, loss, over_weight; /* of the epoch; of the batch; over_weight: 1 / its weight */
   int64_t rows_done;
   Plan plan;
 };
@@ -121,7 +121,6 @@ EC_DEVICE void make_plan(ClusterShared& shared, const Launch& launch, const Head
   const Task& task = launch.tasks[head.spec.task];
   const View& view = task.train;
   p.x = view.ready;
-  p.x_stride = (uint32_t)ready_stride(task.dim);
   p.order = head.order;
   p.rows = view.rows;
   p.y = view.y;
@@ -219,18 +218,29 @@ EC_DEVICE int place(int row) { return row / 8 * 8 + row % 2 * 4 + row % 8 / 2; }
 EC_DEVICE int slot_of(int64_t batch) { return (int)((batch + 3) % 3); }
 EC_DEVICE int next_slot(int slot) { return slot == 2 ? 0 : slot + 1; }
 
-/* The warp's 8 inputs of a chunk, of the batch in `slot` and the next; each lane asks for 16 bytes of four
- * rows. */
-EC_DEVICE void copy_x(ClusterShared& shared, int t, int thread, int chunk, int slot) {
+/* Where the passes find x of the batch in `slot`, and of the next. */
+EC_DEVICE void aim(ClusterShared& shared, int thread, int slot) {
+  if (thread >= kBatch) return;
+  const uint32_t chunks = (uint32_t)shared.plan.chunks;
+  shared.at[0][thread] = shared.row[slot][thread] * chunks;
+  shared.at[1][thread] = shared.row[next_slot(slot)][thread] * chunks;
+}
+
+/* The warp's 8 inputs of a chunk, of this batch and the next; each lane asks for 16 bytes of four rows. */
+EC_DEVICE void copy_x(ClusterShared& shared, int t, int thread, int chunk) {
   const Plan& plan = shared.plan;
   const int warp = thread / kLanes, lane = thread % kLanes, column = lane % 2 * 4;
   if (chunk < plan.chunks) {
+    const float* x = plan.x + warp * 8 + column;
+    const float* from[4]; /* all looked up before the first copy */
+    EC_UNROLL
+    for (int part = 0; part < 4; ++part)
+      from[part] = x + (uint64_t)shared.at[part / 2][part % 2 * 16 + lane / 2] * kChunk;
     EC_UNROLL
     for (int part = 0; part < 4; ++part) {
       const int next = part / 2, row = part % 2 * 16 + lane / 2;
-      const uint32_t of_x = shared.row[next ? next_slot(slot) : slot][row];
       copy_async(t, &shared.half[chunk % 2].x[warp][next][next ? row : place(row)][column],
-                 plan.x + (uint64_t)of_x * plan.x_stride + chunk * kChunk + warp * 8 + column);
+                 from[part] + chunk * kChunk);
     }
   }
   copy_commit(t);
@@ -260,7 +270,8 @@ EC_DEVICE void start(const Team& team, PerThread<Own, kHostThreads>& own, int64_
     own[t].row = (uint32_t)plan.rows[position_of(plan, begin + 2, i)];
     own[t].position = position_of(plan, begin + 3, i);
   });
-  team.each_alone([&](int t) { copy_x(team.shared(t), t, team.in_block(t), 0, slot_of(begin - 1)); });
+  team.each_thread([&](int t) { aim(team.shared(t), team.in_block(t), slot_of(begin - 1)); });
+  team.each_alone([&](int t) { copy_x(team.shared(t), t, team.in_block(t), 0); });
 }
 
 }  // namespace ec

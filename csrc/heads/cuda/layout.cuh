@@ -170,9 +170,9 @@ struct Launch {
 /* What a head's rows are scored by, in training or in validation. */
 struct Loss {
   int32_t kind, outputs;
-  double smoothing;
-  const float* weight; /* [outputs] or NULL */
-  double weights;      /* their sum */
+  double smoothing, even; /* even: smoothing / outputs */
+  const float* weight;    /* [outputs] or NULL */
+  double weights;         /* their sum */
   ec_loss loss;
 };
 
@@ -184,7 +184,8 @@ EC_FN ec_loss loss_of(const ec_head& spec) {
 }
 
 EC_FN Loss make_loss(const Task& task, const float* weight, double smoothing, ec_loss which) {
-  Loss loss = {task.kind, task.outputs, smoothing, weight, (double)task.outputs, which};
+  Loss loss = {task.kind, task.outputs,         smoothing, smoothing / (double)task.outputs,
+               weight,    (double)task.outputs, which};
   if (!weight) return loss;
   loss.weights = 0;
   for (int32_t c = 0; c < loss.outputs; ++c) loss.weights += weight[c];

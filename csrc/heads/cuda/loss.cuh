@@ -19,7 +19,7 @@ EC_FN double row_weight(const Loss& loss, int32_t y) {
 
 /* A row's loss; mass: of its gradient, unless the loss is EC_LOSS_NLL. */
 EC_FN double class_loss(const Loss& l, const float* logits, int32_t y, double log_sum, double* mass) {
-  const double target = (1.0 - l.smoothing) * weight_of(l, y), even = l.smoothing / (double)l.outputs;
+  const double target = (1.0 - l.smoothing) * weight_of(l, y), even = l.even;
   const double log_p = (double)logits[y] - log_sum;
   double loss = target * ec_loss_value(l.loss, log_p);
   if (l.loss.number == EC_LOSS_NLL) {
@@ -61,7 +61,7 @@ EC_FN double loss_gradient(const Loss& l, float logit, int32_t c, int32_t y, con
                            double softmax, double log_sum, double mass) {
   const double z = logit;
   if (l.kind == EC_KIND_CLASSES) {
-    const double target = (1.0 - l.smoothing) * weight_of(l, y), even = l.smoothing / (double)l.outputs;
+    const double target = (1.0 - l.smoothing) * weight_of(l, y), even = l.even;
     if (l.loss.number == EC_LOSS_NLL)
       return ec_class_gradient(softmax, target + even * l.weights, even * weight_of(l, c), c == y, target);
     const double slope = c == y || even > 0 ? ec_loss_slope(l.loss, z - log_sum) : 0.0;
