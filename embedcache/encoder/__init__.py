@@ -8,6 +8,7 @@ Files, in the order in which to read them:
     blueprint                A post-LayerNorm encoder as the runners compute it, alike for every family
     read_model               The blueprint of a model that transformers has loaded
     poolings                 How a text's tokens become its vector: one record each
+    token_rows               Rows of token ids, one after another in one array
     tokenizer                Texts to token ids, cut to max_length as the model's own tokenizer cuts
     tokenizer_file           Tokenizer.json as it is, where transformers would make the same of it
     load_without_torch       An encoder read straight from its files, without torch and transformers

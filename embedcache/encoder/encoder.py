@@ -21,6 +21,7 @@ from embedcache.encoder.folder import check_max_length, find_folder, folder_iden
 from embedcache.encoder.load_without_torch import Direct, load_direct
 from embedcache.encoder.poolings import find_pooling
 from embedcache.encoder.runner_native import may_be_native
+from embedcache.encoder.token_rows import TokenRows, scattered
 from embedcache.encoder.tokenizer import Tokens
 from embedcache.errors import EmbedcacheError
 
@@ -127,15 +128,14 @@ class Encoder:
         odd = [i for i, text in enumerate(texts) if not self._direct.certain(text)]
         if not odd:
             return self._tokenize(texts)
-        ids, truncated = [[0]] * len(texts), np.zeros(len(texts), dtype=np.bool_)
+        parts, truncated = [], np.zeros(len(texts), dtype=np.bool_)
         whole, unknown = np.zeros(len(texts), np.int64), np.zeros(len(texts), np.int64)
         plain = sorted(set(range(len(texts))) - set(odd))
         for places, tokenize in ((odd, self._all.tokenize), (plain, self._tokenize)):
             tokens = tokenize([texts[i] for i in places])
             truncated[places], whole[places], unknown[places] = tokens.truncated, tokens.whole, tokens.unknown
-            for i, row in zip(places, tokens.ids, strict=True):
-                ids[i] = row
-        return Tokens(ids, truncated, whole, unknown)
+            parts.append((np.array(places, np.int64), tokens.rows))
+        return Tokens(scattered(len(texts), parts), truncated, whole, unknown)
 
     def reading(self, texts: Sequence[str], tokens: Tokens) -> Reading:
         """How much of the texts with these tokens the encoder reads."""
@@ -189,11 +189,11 @@ class Encoder:
         Returns:
             A float32 array [n, dim] per output.
         """
-        vectors = [np.empty((len(tokens.ids), self.dim), dtype=np.float32) for _ in outputs]
+        vectors = [np.empty((len(tokens.rows), self.dim), dtype=np.float32) for _ in outputs]
         batches = plan_batches(tokens.lengths, batch_tokens or self.batch_tokens)
 
         def work(batch: np.ndarray) -> list[np.ndarray]:
-            return self.encode([tokens.ids[i] for i in batch], outputs)
+            return self.encode(tokens.rows.take(batch), outputs)
 
         with _mapper(self.threads) as map_batches:
             for batch, parts in zip(batches, map_batches(work, batches), strict=True):
@@ -222,14 +222,15 @@ class Encoder:
 
     def _forward(self, ids: Sequence[Sequence[int]], outputs: Sequence[tuple[str, int]]) -> list[np.ndarray]:
         resolved = [(pooling, self.layer_number(layer)) for pooling, layer in outputs]
-        odd = [] if self._uncounted is None else [i for i, row in enumerate(ids) if self._uncounted in row]
-        if not odd:
-            return self._runner.run(ids, resolved)
+        rows = TokenRows.of(ids)
+        uncounted = np.zeros(len(rows), bool) if self._uncounted is None else rows.count(self._uncounted) > 0
+        if not uncounted.any():
+            return self._runner.run(rows, resolved)
         # A text with a literal "<pad>": one by one, so that such a row does not depend on its batch either.
-        alone = [self._all.plain.run([ids[i]], resolved) for i in odd]
-        rest = sorted(set(range(len(ids))) - set(odd))
-        parts = [self._runner.run([ids[i] for i in rest], resolved)] if rest else []
-        back = np.argsort(rest + odd)
+        odd, rest = np.flatnonzero(uncounted), np.flatnonzero(~uncounted)
+        alone = [self._all.plain.run(rows.take(odd[i : i + 1]), resolved) for i in range(len(odd))]
+        parts = [self._runner.run(rows.take(rest), resolved)] if len(rest) else []
+        back = np.argsort(np.concatenate([rest, odd]))
         return [np.concatenate(pieces)[back] for pieces in zip(*parts, *alone, strict=True)]
 
     def pad(self, ids: Sequence[Sequence[int]]) -> tuple[Any, Any]:

@@ -20,6 +20,7 @@ import numpy as np
 from embedcache.common.machine import usable_cores
 from embedcache.encoder.folder import cpu_flags
 from embedcache.encoder.poolings import POOLINGS, Pooling
+from embedcache.encoder.token_rows import TokenRows
 from embedcache.errors import EmbedcacheError
 
 if TYPE_CHECKING:
@@ -156,32 +157,29 @@ class NativeEncoder:
 
     def run(self, ids: Sequence[Sequence[int]], outputs: Sequence[tuple[str, int]]) -> list[np.ndarray]:
         """float32 [n, D] for each (pooling, layer); layers count from the embeddings, 0."""
-        offsets = np.zeros(len(ids) + 1, np.int64)
-        np.cumsum(np.fromiter(map(len, ids), np.int64, len(ids)), out=offsets[1:])
+        rows = TokenRows.of(ids)
         poolings = [POOLINGS[name] for name, _ in outputs]
         codes = [TOKENS if one.native is None else one.native for one in poolings]
-        found = self.run_codes(ids, offsets, list(zip(codes, (layer for _, layer in outputs), strict=True)))
+        found = self.run_codes(rows, list(zip(codes, (layer for _, layer in outputs), strict=True)))
         return [
-            vectors if one.native is not None else _pool_tokens(vectors, offsets, one)
+            vectors if one.native is not None else _pool_tokens(vectors, rows.offsets, one)
             for one, vectors in zip(poolings, found, strict=True)
         ]
 
-    def run_codes(
-        self, ids: Sequence[Sequence[int]], offsets: np.ndarray, outputs: Sequence[tuple[int, int]]
-    ) -> list[np.ndarray]:
-        """As ``run``, for (code, layer); offsets: int64 [n + 1], of the rows among the tokens.
+    def run_codes(self, rows: TokenRows, outputs: Sequence[tuple[int, int]]) -> list[np.ndarray]:
+        """As ``run``, for (code, layer).
 
         Returns:
-            float32 [n, D] each; for TOKENS [offsets[n], D].
+            float32 [n, D] each; for TOKENS [T, D] of the T tokens.
         """
-        together = np.fromiter((token for row in ids for token in row), np.int32, int(offsets[-1]))
-        sizes = [int(offsets[-1]) if code == TOKENS else len(ids) for code, _ in outputs]
+        flat, offsets = np.ascontiguousarray(rows.flat), np.ascontiguousarray(rows.offsets)
+        sizes = [len(flat) if code == TOKENS else len(rows) for code, _ in outputs]
         vectors = [np.empty((size, self._dim), np.float32) for size in sizes]
         asked = (_Output * len(outputs))(
             *(_Output(layer, code, out.ctypes.data) for (code, layer), out in zip(outputs, vectors, strict=True))
         )
         code = self._library.ec_encoder_run(
-            self._handle, together.ctypes.data, offsets.ctypes.data, len(ids), asked, len(outputs)
+            self._handle, flat.ctypes.data, offsets.ctypes.data, len(rows), asked, len(outputs)
         )
         if code:
             raise EmbedcacheError(f"the native encoder failed: {self._last_error()}")

@@ -24,6 +24,7 @@ from embedcache.encoder.blueprint import Affine, Blueprint, Layer
 from embedcache.encoder.folder import cpu_computes_bfloat16
 from embedcache.encoder.last_layer import Group, first_token_context
 from embedcache.encoder.poolings import POOLINGS
+from embedcache.encoder.token_rows import TokenRows
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": functional.gelu,
@@ -128,12 +129,13 @@ class _PackedRows:
     """
 
     def __init__(self, ids: Sequence[Sequence[int]], device: torch.device) -> None:
-        lengths = np.fromiter(map(len, ids), dtype=np.int64, count=len(ids))
+        rows = TokenRows.of(ids)
+        lengths = rows.lengths
         self.order = np.argsort(-lengths, kind="stable")
         lengths = lengths[self.order]
         starts = np.concatenate([[0], np.cumsum(lengths)])
         positions = np.arange(starts[-1]) - np.repeat(starts[:-1], lengths)
-        tokens = np.concatenate([np.asarray(ids[row], dtype=np.int64) for row in self.order])
+        tokens = rows.take(self.order).flat
         self.ids, self.positions = _upload(np.stack([tokens, positions]), device)
         self.first = _upload(starts[:-1], device)
         self.starts = _upload(starts.astype(np.int32), device)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from embedcache.encoder.poolings import POOLINGS
+from embedcache.encoder.token_rows import TokenRows
 
 
 class Plain:
@@ -36,8 +37,9 @@ class Plain:
 
     def pad(self, ids: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
         """(input_ids, attention_mask) of rows of token ids: int64 [n, longest] on the model's device."""
-        lengths = np.fromiter(map(len, ids), dtype=np.int64, count=len(ids))
-        padded = np.full((len(ids), lengths.max()), self._pad_id, dtype=np.int64)
+        rows = TokenRows.of(ids)
+        lengths = rows.lengths
+        padded = np.full((len(rows), lengths.max()), self._pad_id, dtype=np.int64)
         mask = np.arange(padded.shape[1]) < lengths[:, None]
-        padded[mask] = np.concatenate([np.asarray(row, dtype=np.int64) for row in ids])
+        padded[mask] = rows.flat
         return torch.from_numpy(padded).to(self._device), torch.from_numpy(mask.astype(np.int64)).to(self._device)

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from embedcache.encoder.token_rows import TokenRows, scattered
 from embedcache.errors import EmbedcacheError
 
 TOKENIZE_ROWS = 512  # texts tokenized at once: bounds the memory that the tokenizer's own records take
@@ -27,18 +28,23 @@ class Tokens:
     """Token ids of n texts, special tokens included, none longer than max_length; which rows were cut to fit.
 
     ``whole``: the tokens of each whole text, cut or not. Of a text of which only the start was read it is estimated
-    from that start, by characters. ``unknown``: how many of ``ids`` are the tokenizer's "unknown" token.
+    from that start, by characters. ``unknown``: how many of ``rows`` are the tokenizer's "unknown" token.
     """
 
-    ids: list[list[int]]
+    rows: TokenRows
     truncated: np.ndarray  # bool [n]
     whole: np.ndarray  # int64 [n]
     unknown: np.ndarray  # int64 [n]
 
     @property
+    def ids(self) -> list[list[int]]:
+        """The rows as lists."""
+        return self.rows.lists()
+
+    @property
     def lengths(self) -> np.ndarray:
         """int64 [n], tokens of each row after truncation."""
-        return np.fromiter(map(len, self.ids), dtype=np.int64, count=len(self.ids))
+        return self.rows.lengths
 
     @property
     def counts(self) -> np.ndarray:
@@ -70,45 +76,51 @@ class TextTokenizer:
         Raises:
             EmbedcacheError: one of them is not a valid string.
         """
-        ids: list[list[int]] = []
-        whole: list[int] = []
+        parts: list[TokenRows] = []
+        read, whole = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
         for start in range(0, len(texts), TOKENIZE_ROWS):
-            some, lengths = self._tokenize(list(texts[start : start + TOKENIZE_ROWS]))
-            ids += some
-            whole += lengths
-        truncated = np.fromiter((len(row) > self._max_length for row in ids), dtype=np.bool_, count=len(ids))
-        for i in np.flatnonzero(truncated):
-            ids[i] = self._cut(ids[i])
-        unknown = np.zeros(len(ids), np.int64)
-        if self._unknown is not None:
-            unknown[:] = [row.count(self._unknown) for row in ids]
-        return Tokens(ids, truncated, np.array(whole, np.int64), unknown)
+            rows, lengths, estimated = self._tokenize(list(texts[start : start + TOKENIZE_ROWS]))
+            parts.append(rows)
+            read.append(lengths)
+            whole.append(estimated)
+        together = TokenRows.joined(parts)
+        unknown = np.zeros(len(texts), np.int64) if self._unknown is None else together.count(self._unknown)
+        return Tokens(together, np.concatenate(read) > self._max_length, np.concatenate(whole), unknown)
 
-    def _tokenize(self, texts: list[str]) -> tuple[list[list[int]], list[int]]:
-        """All tokens of each text, or more than max_length of the first ones; and how many it has in all."""
+    def _tokenize(self, texts: list[str]) -> tuple[TokenRows, np.ndarray, np.ndarray]:
+        """The rows of ``Tokens``; the tokens of what was read of each text; those of the whole text."""
         if not self._starts or not all(isinstance(text, str) for text in texts):
-            ids = self._encode(texts)
-            return ids, list(map(len, ids))
+            rows, lengths = self._encode(texts)
+            return rows, lengths, lengths
         starts = [start_of(text, self._max_length * CHARACTERS_PER_TOKEN) for text in texts]
-        ids = self._encode([text if end is None else text[:end] for text, end in zip(texts, starts, strict=True)])
-        short = [i for i, end in enumerate(starts) if end is not None and len(ids[i]) <= self._max_length]
-        for i, row in zip(short, self._encode([texts[i] for i in short]), strict=True):
-            ids[i], starts[i] = row, None
-        special = self._prefix + self._suffix
-        return ids, [
-            len(row) if end is None else special + round((len(row) - special) * len(text) / end)
-            for text, row, end in zip(texts, ids, starts, strict=True)
-        ]
+        rows, lengths = self._encode(
+            [text if end is None else text[:end] for text, end in zip(texts, starts, strict=True)]
+        )
+        short = [i for i, end in enumerate(starts) if end is not None and lengths[i] <= self._max_length]
+        if short:
+            again, lengths[short] = self._encode([texts[i] for i in short])
+            rest = np.setdiff1d(np.arange(len(texts)), short)
+            rows = scattered(len(texts), [(rest, rows.take(rest)), (np.array(short), again)])
+            for i in short:
+                starts[i] = None
+        special, whole = self._prefix + self._suffix, lengths.copy()
+        for i, end in enumerate(starts):
+            if end is not None:
+                whole[i] = special + round((int(lengths[i]) - special) * len(texts[i]) / end)
+        return rows, lengths, whole
 
-    def _encode(self, texts: list[str]) -> list[list[int]]:
+    def _encode(self, texts: list[str]) -> tuple[TokenRows, np.ndarray]:
+        """Each text's ids, cut to max_length; int64 [n], how many there were before."""
         # _fast: without offsets into the text, which nothing here uses
         encode_batch = getattr(self._backend, "encode_batch_fast", self._backend.encode_batch)
         try:
-            return [encoding.ids for encoding in encode_batch(texts)]
+            ids = [encoding.ids for encoding in encode_batch(texts)]
         except Exception as error:  # the library has no exception type of its own
             raise EmbedcacheError(
                 f"a text cannot be tokenized ({error}): check that it is a valid string and tokenizer.json complete"
             ) from error
+        lengths = np.fromiter(map(len, ids), np.int64, len(ids))
+        return TokenRows.of([row if len(row) <= self._max_length else self._cut(row) for row in ids]), lengths
 
     def _cut(self, row: list[int]) -> list[int]:
         suffix = row[len(row) - self._suffix :]

@@ -14,6 +14,7 @@ import numpy as np
 
 from embedcache.encoder import runner_native
 from embedcache.encoder.poolings import POOLINGS
+from embedcache.encoder.token_rows import TokenRows
 
 SHAPES = (  # width, dim, heads, inner, layers, activation, relative
     (32, 32, 2, 64, 2, "gelu", False),
@@ -79,7 +80,7 @@ def main() -> None:
                     continue
                 encoder = runner_native.NativeEncoder(blueprint(*shape), POSITIONS, dtype)
                 offsets = np.cumsum([0, *LENGTHS])
-                (tokens,) = encoder.run_codes(rows, offsets, [(runner_native.TOKENS, shape[4])])
+                (tokens,) = encoder.run_codes(TokenRows.of(rows), [(runner_native.TOKENS, shape[4])])
                 assert np.isfinite(tokens).all() and len(tokens) == offsets[-1]
                 together = encoder.run(rows, [("cls", shape[4]), ("mean", shape[4])])
                 assert (tokens[offsets[:-1]] == together[0]).all()

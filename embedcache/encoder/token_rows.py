@@ -1,0 +1,79 @@
+"""Rows of token ids of any lengths, one after another in one array: no list and no object for each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import overload
+
+import numpy as np
+
+
+class TokenRows(Sequence[Sequence[int]]):
+    """n rows of token ids.
+
+    Attributes:
+        flat: int32 [T], the rows' ids one after another. offsets: int64 [n + 1], where in it each row begins, and T.
+    """
+
+    def __init__(self, flat: np.ndarray, offsets: np.ndarray) -> None:
+        self.flat, self.offsets = flat, offsets
+
+    @classmethod
+    def of(cls, rows: Sequence[Sequence[int]]) -> TokenRows:
+        """The same rows in this form."""
+        if isinstance(rows, TokenRows):
+            return rows
+        offsets = np.zeros(len(rows) + 1, np.int64)
+        np.cumsum(np.fromiter(map(len, rows), np.int64, len(rows)), out=offsets[1:])
+        return cls(np.fromiter((token for row in rows for token in row), np.int32, int(offsets[-1])), offsets)
+
+    @classmethod
+    def joined(cls, parts: Sequence[TokenRows]) -> TokenRows:
+        """The rows of all parts, in their order."""
+        lengths = np.concatenate([np.zeros(1, np.int64), *(part.lengths for part in parts)])
+        return cls(np.concatenate([np.zeros(0, np.int32), *(part.flat for part in parts)]), np.cumsum(lengths))
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @overload
+    def __getitem__(self, at: int) -> list[int]: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> TokenRows: ...
+
+    def __getitem__(self, at: int | slice) -> list[int] | TokenRows:
+        places = np.arange(len(self))[at]
+        if isinstance(at, slice):
+            return self.take(places)
+        ids: list[int] = self.flat[self.offsets[places] : self.offsets[places + 1]].tolist()
+        return ids
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """int64 [n]."""
+        return np.diff(self.offsets)
+
+    def take(self, places: np.ndarray) -> TokenRows:
+        """The rows at these places, int64 [m], in this order."""
+        lengths = self.lengths[places]
+        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+        shift = np.repeat(self.offsets[:-1][places] - offsets[:-1], lengths)
+        return TokenRows(self.flat[np.arange(offsets[-1]) + shift], offsets)
+
+    def count(self, token: int) -> np.ndarray:  # type: ignore[override]
+        """int64 [n], how often this id stands in each row."""
+        before = np.concatenate([np.zeros(1, np.int64), np.cumsum(self.flat == token)])
+        return before[self.offsets[1:]] - before[self.offsets[:-1]]
+
+    def lists(self) -> list[list[int]]:
+        """The rows as lists."""
+        return [self[i] for i in range(len(self))]
+
+
+def scattered(n: int, parts: Sequence[tuple[np.ndarray, TokenRows]]) -> TokenRows:
+    """n rows out of parts, each with the places (int64) of its rows among them; every place once."""
+    order = np.concatenate([np.zeros(0, np.int64), *(np.asarray(places, np.int64) for places, _ in parts)])
+    back = np.empty(n, np.int64)
+    back[order] = np.arange(n)
+    return TokenRows.joined([rows for _, rows in parts]).take(back)
