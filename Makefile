@@ -13,6 +13,10 @@ CXX_SOURCES := $(foreach kind,h cpp cu cuh,$(wildcard csrc/*/*.$(kind) csrc/*/*/
 demo: .venv/installed
 	@$(BIN)/python demo/run.py
 
+# Workers share the cores. Idle threads of torch and NumPy would spin on them: they sleep instead (half of the CPU time).
+test test-all test-faults: export OMP_WAIT_POLICY = passive
+test test-all test-faults: export OPENBLAS_NUM_THREADS = 1
+
 test: .venv/installed
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 

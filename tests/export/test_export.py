@@ -117,8 +117,8 @@ def test_every_family_to_every_target(to: str, family: str, pooling: str, make_r
     ("to", "label", "task"),
     [
         ("torch", "topics", "multilabel"),
-        ("onnx", "label", "classification"),
-        ("sentence-transformers", "stars", "regression"),
+        pytest.param("onnx", "label", "classification", marks=pytest.mark.slow),
+        pytest.param("sentence-transformers", "stars", "regression", marks=pytest.mark.slow),
     ],
 )
 def test_the_cards_lines_work_without_embedcache(
@@ -151,7 +151,7 @@ def test_the_cards_lines_work_without_embedcache(
     ("to", "family", "layer", "pooling"),
     [
         ("torch", "roberta", 1, "mean"),
-        ("torch", "bert", 0, "mean"),
+        pytest.param("torch", "bert", 0, "mean", marks=pytest.mark.slow),
         ("sentence-transformers", "bert", 1, "cls"),
         ("sentence-transformers", "distilbert", 1, "mean"),
     ],

@@ -20,7 +20,7 @@ from tests.heads.pytorch_loop import pytorch_train
 
 SEEDS = range(3)
 ALL = {"label_smoothing": 0.1, "class_weight": "balanced", "schedule": "cosine", "warmup": 0.1}
-LONG = {  # 200 steps of 768 inputs: kind, outputs, settings
+LONG = {  # 200 steps of 768 inputs: kind, outputs, settings; those with everything on always run
     "plain": ("classification", 2, {"dropout": 0.0}),
     "dropout": ("classification", 2, {}),
     "everything": ("classification", 3, ALL),
@@ -159,7 +159,9 @@ def combinations_reference(kind: str) -> list[Trained]:
 
 @parametrize(all_engines)
 class TestEngine:
-    @pytest.mark.parametrize("name", LONG)
+    @pytest.mark.parametrize(
+        "name", [pytest.param(name, marks=() if "everything" in name else pytest.mark.slow) for name in LONG]
+    )
     def test_two_hundred_steps_as_close_to_float64_as_pytorch(self, engine: Engine, name: str) -> None:
         """The median of three seeds: a pre-activation within rounding of 0 may fall on the other side of ReLU."""
         task = long_run(name, 0)[0]

@@ -84,7 +84,9 @@ def test_names_from_the_data_stay_code(hostile: Path) -> None:
             assert len(re.findall(r"(?<!\\)\|", line)) in (3, 6), line
 
 
-@pytest.mark.parametrize("pooling", POOLINGS)
+@pytest.mark.parametrize(
+    "pooling", [pytest.param(pooling, marks=() if pooling == "mean" else pytest.mark.slow) for pooling in POOLINGS]
+)
 def test_the_code_gives_what_predict_gives(made: Path, tiny_bert: Path, tmp_path: Path, pooling: str) -> None:
     """Both blocks, in a process of their own; the second without embedcache."""
     run = tmp_path / "run"
