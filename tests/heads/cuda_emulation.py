@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,13 +23,22 @@ COMPILER = os.environ.get("CXX") or shutil.which("c++") or shutil.which("g++") o
 SPEC = HeadSpec(hidden=37, lr=3e-3, dropout=0.0, weight_decay=0.02, seed=5)
 
 
+def build_library(folder: Path, flags: Sequence[str] = (), source: Path = CUDA) -> Path:
+    """The engine of the folder ``source`` compiled for the host.
+
+    EMBEDCACHE_CXXFLAGS adds flags to ``flags``, of sanitizers for example.
+    """
+    library = folder / f"_heads_cuda{len(list(folder.iterdir()))}.so"
+    always = ["-std=c++17", "-O2", "-fPIC", "-shared", "-fvisibility=hidden", "-pthread", "-Wall", "-Wextra", "-Werror"]
+    always += os.environ.get("EMBEDCACHE_CXXFLAGS", "").split()
+    what = ["-DEC_HOST_EMULATION", "-x", "c++", str(source / "heads.cu"), "-o", str(library)]
+    subprocess.run([*str(COMPILER).split(), *always, *flags, *what], check=True)
+    return library
+
+
 def build(folder: Path) -> engine_native.NativeEngine:
-    """EMBEDCACHE_CXXFLAGS adds flags, of sanitizers for example."""
-    library = folder / "_heads_cuda.so"
-    flags = ["-std=c++17", "-O2", "-fPIC", "-shared", "-fvisibility=hidden", "-Wall", "-Wextra", "-Werror"]
-    flags += os.environ.get("EMBEDCACHE_CXXFLAGS", "").split()
-    source = ["-DEC_HOST_EMULATION", "-x", "c++", str(CUDA / "heads.cu"), "-o", str(library)]
-    subprocess.run([*str(COMPILER).split(), *flags, *source], check=True)
+    """The engine on the host, ready to train."""
+    library = build_library(folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(engine_native, "_path", lambda kind: library)
         patch.setattr(engine_native, "_libraries", {})

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.heads.cuda_emulation import build_library
 from tests.sanitizers import ROOT, SANITIZERS, preloaded, run_clean
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -27,3 +29,22 @@ def test_cuda_source_on_the_host() -> None:
     command += [str(HERE / "test_cuda_host.py"), str(HERE / "test_cuda_tf32.py")]
     done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0 and " passed" in done.stdout, done.stdout[-4000:] + done.stderr[-4000:]
+
+
+# memset and memcpy must stay calls: ThreadSanitizer does not see the 16-byte moves that the compiler makes of them.
+THREAD_FLAGS = ["-g1", "-fno-builtin", "-fsanitize=thread"]
+
+
+def run_threaded(library: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(HERE / "threaded_run.py"), str(library)]
+    environment = environment | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
+
+
+def test_cuda_threads_do_not_race(tmp_path: Path) -> None:
+    """A host thread for each warp, or each thread, in a random order: no race, and the bits of the phases."""
+    environment = preloaded("libtsan.so") | {"EC_EMULATION_THREADS": "warps", "EC_EMULATION_SEED": "5"}
+    phases = run_threaded(build_library(tmp_path), dict(os.environ))
+    threads = run_threaded(build_library(tmp_path, THREAD_FLAGS), environment)
+    assert threads.returncode == 0, threads.stderr[:8000]
+    assert phases.stdout.count("\n") >= 150 and threads.stdout == phases.stdout

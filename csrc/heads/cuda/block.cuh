@@ -22,7 +22,6 @@
 #include "../numerics.h"
 
 #ifdef EC_HOST_EMULATION
-#include <memory>
 #define EC_DEVICE static inline
 #define EC_DEVICE_METHOD inline
 #define EC_UNROLL
@@ -50,80 +49,9 @@ constexpr int kMaxCluster = 16; /* blocks; more than 8 only where the device all
 
 #ifdef EC_HOST_EMULATION
 
-template <class T, int kCount = kThreads>
-class PerThread {
- public:
-  PerThread() : of_thread_(new T[kCount]()) {}
-  T& operator[](int t) { return of_thread_[t]; }
-
- private:
-  std::unique_ptr<T[]> of_thread_;
-};
-
-/* What is alike in blocks and clusters of so many threads. */
-class Crew {
- public:
-  Crew(int threads, bool backwards) : threads_(threads), backwards_(backwards) {}
-  int host_threads() const { return threads_; }
-
-  template <class F>
-  void each_thread(F f) const {
-    for (int t = 0; t < threads_; ++t) f(backwards_ ? threads_ - 1 - t : t);
-  }
-
-  template <class F>
-  void each_lane(F f) const {
-    each_thread(f);
-  }
-
-  template <class F>
-  void each_alone(F f) const {
-    each_thread(f);
-  }
-
- private:
-  int threads_;
-  bool backwards_;
-};
-
-class Block : public Crew {
- public:
-  Block(int index, int count, bool backwards) : Crew(kThreads, backwards), index_(index), count_(count) {}
-  int index() const { return index_; }
-  int count() const { return count_; }
-
- private:
-  int index_, count_;
-};
-
-/* Blocks that run together and write into each other's shared memory. A thread's number t counts through all
- * of them on the host, and is its number in its block on the device: hence rank(t) and in_block(t). */
-template <class Shared>
-class Cluster : public Crew {
- public:
-  Cluster(int index, int blocks, Shared* shared, bool backwards)
-      : Crew(blocks * kThreads, backwards), index_(index), blocks_(blocks), shared_(shared) {}
-  int index() const { return index_; }
-  int blocks() const { return blocks_; }
-  int rank(int t) const { return t / kThreads; }
-  int in_block(int t) const { return t % kThreads; }
-  Shared& shared(int t) const { return shared_[rank(t)]; }
-  Shared& any() const { return shared_[0]; } /* for what is the same in every block */
-  /* What lies in the block of that rank where thread t's block has `at`. */
-  template <class T>
-  T* remote(int t, int rank, T* at) const {
-    return (T*)((char*)at + ((char*)&shared_[rank] - (char*)&shared(t)));
-  }
-
-  template <class F>
-  void each_thread_of_all(F f) const {
-    each_thread(f);
-  }
-
- private:
-  int index_, blocks_;
-  Shared* shared_;
-};
+}  // namespace ec
+#include "emulation.h"
+namespace ec {
 
 #else
 

@@ -1,8 +1,10 @@
 /* The class Device of device.cuh on the host, for tests without a GPU: memory is malloc, a launch runs its
- * blocks (or clusters) one after the other.
+ * blocks (or clusters) one after the other, or with host threads a few at once.
  *
- * Environment variables, read at each ec_train: EC_EMULATION_BACKWARDS=1 runs blocks and threads backwards,
- * which changes results if the threads of a phase touch each other's data; EC_EMULATION_MEMORY=BYTES is the
+ * Environment variables, read at each ec_train: EC_EMULATION_THREADS=warps or lanes runs each warp, or each
+ * thread, on a host thread of its own (emulation.h; clusters of more than 4 blocks by warps at least).
+ * EC_EMULATION_BACKWARDS=1 runs blocks and threads backwards, EC_EMULATION_SEED=N threads in a random order,
+ * which changes results if the threads of a phase touch each other's data. EC_EMULATION_MEMORY=BYTES is the
  * device's memory, of which EC_EMULATION_TAKEN=BYTES cannot be had although they are said to be free;
  * EC_EMULATION_CLUSTER=BLOCKS is the largest cluster.
  */
@@ -15,7 +17,9 @@
 #include <algorithm>
 #include <memory>
 #include <new>
+#include <thread>
 #include <utility>
+#include <vector>
 
 #include "error.h"
 #include "layout.cuh"
@@ -75,6 +79,10 @@ class Device {
   Device(int number, uint64_t) : backwards_(getenv("EC_EMULATION_BACKWARDS") != nullptr) {
     if (number != 0)
       throw Error{EC_ERROR_DEVICE, "no CUDA device " + std::to_string(number) + ": there is 1"};
+    const char* threads = getenv("EC_EMULATION_THREADS");
+    if (threads) lanes_of_thread_ = strcmp(threads, "lanes") == 0 ? 1 : kLanes;
+    is_random_ = getenv("EC_EMULATION_SEED") != nullptr;
+    seed_ = (uint32_t)bytes_from("EC_EMULATION_SEED", 1);
   }
   Device(const Device&) = delete;
 
@@ -86,11 +94,8 @@ class Device {
   template <class Kernel>
   void launch(const Launch& arguments, int blocks) const {
     using Shared = typename Kernel::Shared;
-    const auto shared = shared_memory<Shared>(1);
-    for (int i = 0; i < blocks; ++i) {
-      memset(static_cast<void*>(shared.get()), 0xFF, sizeof(Shared));
-      Kernel::run(Block(backwards_ ? blocks - 1 - i : i, blocks, backwards_), shared[0], arguments);
-    }
+    run_all<Shared>(blocks, 1,
+                    [&](int i, Shared* shared) { Kernel::run(Block(i, blocks), *shared, arguments); });
   }
 
   template <class Kernel>
@@ -102,12 +107,9 @@ class Device {
   template <class Kernel>
   void launch_clusters(const Launch& arguments, int clusters, int blocks) const {
     using Shared = typename Kernel::Shared;
-    const auto shared = shared_memory<Shared>(blocks);
-    for (int i = 0; i < clusters; ++i) {
-      memset(static_cast<void*>(shared.get()), 0xFF, sizeof(Shared) * (size_t)blocks);
-      Kernel::run(Cluster<Shared>(backwards_ ? clusters - 1 - i : i, blocks, shared.get(), backwards_),
-                  arguments);
-    }
+    run_all<Shared>(clusters, blocks, [&](int i, Shared* shared) {
+      Kernel::run(Cluster<Shared>(i, blocks, shared), arguments);
+    });
   }
 
   void copy(void* to, const void* from, int64_t bytes) const {
@@ -125,12 +127,53 @@ class Device {
   void synchronize() const {}
 
  private:
-  template <class Shared>
-  static std::unique_ptr<Shared[]> shared_memory(int blocks) {
-    return std::unique_ptr<Shared[]>(new Shared[(size_t)blocks]);
+  static constexpr int kMostHostThreads = 1024; /* at once, but for what must run together */
+
+  /* run(i, shared memory) for blocks or clusters 0 .. n - 1, of so many blocks each. */
+  template <class Shared, class Run>
+  void run_all(int n, int blocks, const Run& run) const {
+    const int lanes = blocks > 4 && lanes_of_thread_ == 1 ? kLanes : lanes_of_thread_;
+    const int threads = lanes ? blocks * kThreads / lanes : 1;
+    const int together = lanes ? std::max(kMostHostThreads / threads, 1) : 1;
+    for (int begin = 0; begin < n; begin += together) {
+      std::vector<std::unique_ptr<Shared[]>> shared;
+      std::vector<std::unique_ptr<HostBarriers>> barriers;
+      std::vector<std::thread> running;
+      for (int k = begin; k < std::min(begin + together, n); ++k) {
+        const int i = backwards_ ? n - 1 - k : k;
+        shared.push_back(shared_memory<Shared>(blocks));
+        if (lanes) barriers.emplace_back(new HostBarriers(blocks, lanes));
+        Shared* const own = shared.back().get();
+        HostThreads part = {0, lanes ? lanes : blocks * kThreads, lanes ? barriers.back().get() : nullptr,
+                            backwards_, nullptr};
+        if (!lanes) run_part(part, i, [&] { run(i, own); });
+        for (int t = 0; lanes && t < threads; ++t, part.first += lanes)
+          running.emplace_back([=, &run] { run_part(part, i, [&] { run(i, own); }); });
+      }
+      for (std::thread& thread : running) thread.join();
+    }
   }
 
-  bool backwards_;
+  template <class Run>
+  void run_part(HostThreads part, int i, const Run& run) const {
+    std::minstd_rand random(seed_ + (uint32_t)(i * kMaxCluster * kThreads + part.first));
+    if (is_random_) part.random = &random;
+    host_threads() = part;
+    run();
+    host_threads() = {};
+  }
+
+  /* Filled with NaN, as device memory is. */
+  template <class Shared>
+  static std::unique_ptr<Shared[]> shared_memory(int blocks) {
+    std::unique_ptr<Shared[]> made(new Shared[(size_t)blocks]);
+    memset(static_cast<void*>(made.get()), 0xFF, sizeof(Shared) * (size_t)blocks);
+    return made;
+  }
+
+  bool backwards_, is_random_ = false;
+  int lanes_of_thread_ = 0; /* 0: without host threads */
+  uint32_t seed_ = 1;
 };
 
 }  // namespace ec

@@ -43,39 +43,51 @@ struct alignas(8) FragmentB {
  * which the product does not look at. */
 EC_DEVICE float to_tf32(float value) {
   uint32_t bits;
-  memcpy(&bits, &value, 4);
+  __builtin_memcpy(&bits, &value, 4);
   if ((bits & 0x7F800000u) != 0x7F800000u) bits += 0x1000u;
-  memcpy(&value, &bits, 4);
+  __builtin_memcpy(&value, &bits, 4);
   return value;
 }
 
-EC_DEVICE float cut_to_tf32(float value) {
+EC_UNSEEN inline float cut_to_tf32(float value) {
   uint32_t bits;
-  memcpy(&bits, &value, 4);
+  __builtin_memcpy(&bits, &value, 4);
   bits &= ~0x1FFFu;
-  memcpy(&value, &bits, 4);
+  __builtin_memcpy(&value, &bits, 4);
   return value;
 }
+
+/* What a lane brings to a product. */
+struct Operands {
+  FragmentA a;
+  FragmentB b;
+};
+
+/* One of a warp's products. Its numbers are the lanes' own: ThreadSanitizer need not look at them. */
+struct HostProduct {
+  float left[16][8], right[8][8];
+
+  EC_UNSEEN explicit HostProduct(const Operands* all) {
+    for (int lane = 0; lane < kLanes; ++lane) {
+      const int g = lane / 4, q = lane % 4;
+      for (int i = 0; i < 4; ++i) left[g + i % 2 * 8][q + i / 2 * 4] = cut_to_tf32(all[lane].a.x[i]);
+      for (int i = 0; i < 2; ++i) right[q + 4 * i][g] = cut_to_tf32(all[lane].b.x[i]);
+    }
+  }
+  EC_UNSEEN void add(int lane, FragmentC& sum) const {
+    for (int i = 0; i < 4; ++i)
+      for (int k = 0; k < 8; ++k) sum.x[i] += left[lane / 4 + i / 2 * 8][k] * right[k][lane % 4 * 2 + i % 2];
+  }
+};
 
 /* c(t) += a(t) b(t) by every warp; c gives a reference, a and b give values. */
 template <class C, class A, class B>
 EC_DEVICE void multiply(const Crew& crew, C c, A a, B b) {
-  for (int first = 0; first < crew.host_threads(); first += kLanes) {
-    float left[16][8], right[8][8];
-    for (int lane = 0; lane < kLanes; ++lane) {
-      const FragmentA own_a = a(first + lane);
-      const FragmentB own_b = b(first + lane);
-      const int g = lane / 4, q = lane % 4;
-      for (int i = 0; i < 4; ++i) left[g + i % 2 * 8][q + i / 2 * 4] = cut_to_tf32(own_a.x[i]);
-      for (int i = 0; i < 2; ++i) right[q + 4 * i][g] = cut_to_tf32(own_b.x[i]);
-    }
-    for (int lane = 0; lane < kLanes; ++lane) {
-      FragmentC& sum = c(first + lane);
-      for (int i = 0; i < 4; ++i)
-        for (int k = 0; k < 8; ++k)
-          sum.x[i] += left[lane / 4 + i / 2 * 8][k] * right[k][lane % 4 * 2 + i % 2];
-    }
-  }
+  crew.each_warp([&](int t) { return Operands{a(t), b(t)}; },
+                 [&](int first, int begin, int end, const Operands* all) {
+                   const HostProduct product(all);
+                   for (int lane = begin; lane < end; ++lane) product.add(lane, c(first + lane));
+                 });
 }
 
 struct HostCopy {

@@ -1,0 +1,109 @@
+"""What test_sanitizers.py runs: heads of random shapes on the emulated GPU; ``threaded_run.py LIBRARY [CASES]``.
+
+A line for each case: its name and a digest of its results to the bit. EC_EMULATION_THREADS=warps in the environment
+runs a host thread for each warp, and the cases that have "lanes" in their name one for each thread. CASES, a regular
+expression, chooses some by name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from embedcache.heads import engine_native
+from embedcache.heads.kinds import KINDS
+from embedcache.heads.spec import HeadSpec
+from embedcache.heads.task import Options, Outcome
+from tests.heads.engines import make_task
+
+SHAPES = 30  # of each kind
+LANES = ("cluster 0", "stacked 0", "plain 0", "probe 0")  # also with a host thread for each CUDA thread
+
+
+def cases() -> Iterator[tuple[str, Any, list[HeadSpec], Options]]:
+    """Name, task, heads, options: clusters (v beside the rest, or in registers), stacked products, plain, probes."""
+    rng = np.random.default_rng(13)
+
+    def pick(*values: Any) -> Any:
+        return values[int(rng.integers(len(values)))]
+
+    for number in range(SHAPES):
+        for name in ("cluster", "held", "stacked", "plain", "probe"):
+            kind = KINDS[number % len(KINDS)]
+            outputs, batch = int(rng.integers(2, 6)), int(rng.integers(1, 33))
+            dim, hidden = int(rng.integers(1, 200)), int(rng.integers(1, 130))
+            if name == "cluster":
+                dim, hidden = (pick(780, 1000), 30) if number % 10 == 9 else (dim, pick(hidden, 20, 250))
+                hidden = 500 if number == 5 else hidden  # 16 blocks
+            elif name == "held":
+                dim, hidden = int(rng.integers(513, 769)), pick(20, 60)
+            elif name == "stacked":
+                dim, hidden, batch = (
+                    4 * int(rng.integers(1, 40)),
+                    4 * int(rng.integers(1, 40)),
+                    int(rng.integers(33, 160)),
+                )
+                outputs = pick(outputs, 2, 9, 40)
+            elif name == "probe":
+                hidden, outputs = 0, pick(outputs, 12)
+            n = min(int(batch * rng.integers(1, 4) + rng.integers(0, batch)) + 1, 30 if name == "held" else 200)
+            batch = max(batch, n // 3)  # three steps or four
+            if name in ("cluster", "held"):
+                batch, n = min(batch, 32), min(n, 70)
+            small = number == 0  # as few threads and steps as show a kernel at work
+            dim, hidden, n = (8, hidden and 4, 2 * batch) if small and name != "held" else (dim, hidden, n)
+            standardize = number % 4 == 1
+            task = make_task(
+                n,
+                dim,
+                outputs,
+                n_val=pick(0, 1, 20),
+                kind=kind,
+                standardize=standardize,
+                dtype=pick(np.float32, np.float16),
+            )
+            loss = "focal" if kind != "regression" and number % 5 == 2 else "nll"
+            spec = HeadSpec(hidden=hidden, dropout=pick(0.0, 0.2), loss=loss, lr=1e30 if number == 7 else 1e-3)
+            heads = [replace(spec, seed=seed) for seed in range(2 if number % 6 == 3 else 1)]
+            compute = "float32" if name in ("plain", "probe") else "tf32"
+            yield (
+                f"{name} {number}",
+                task,
+                heads,
+                Options(batch_size=batch, epochs=2 if number % 8 == 4 else 1, compute=compute),
+            )
+
+
+def digest(outcomes: list[Outcome]) -> str:
+    found = hashlib.sha256()
+    for one in outcomes:
+        found.update(f"{one.status} {one.best_epoch} {one.epochs_run}".encode())
+        for array in (one.train_loss, one.val_loss, *(one.weights[name] for name in sorted(one.weights))):
+            found.update(np.ascontiguousarray(array).tobytes())
+    return found.hexdigest()[:16]
+
+
+def main() -> None:
+    library, chosen = Path(sys.argv[1]), re.compile(sys.argv[2] if len(sys.argv) > 2 else "")
+    engine_native._path = lambda kind: library if kind == "cuda" else None
+    engine = engine_native.NativeEngine("cuda", 0)
+    way = os.environ.get("EC_EMULATION_THREADS")
+    for name, task, heads, options in cases():
+        for suffix in ("", " by lanes") if name in LANES else ("",):
+            if not chosen.search(name + suffix):
+                continue
+            if way:
+                os.environ["EC_EMULATION_THREADS"] = "lanes" if suffix else "warps"
+            outcomes = engine.train([task], [(spec, 0) for spec in heads], options, None)
+            print(name + suffix, digest(outcomes), flush=True)
+
+
+main()
