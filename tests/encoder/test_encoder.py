@@ -6,7 +6,6 @@ import json
 import logging
 import shutil
 import threading
-import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -134,11 +133,18 @@ def test_several_batches_at_once(tiny_bert: Path) -> None:
     outputs = [("cls", -1), ("mean", 1)]
     expected = encoder.encode(tokens.ids, outputs)
     encoder.threads, forward, threads = 3, encoder._forward, set()
+    together, ended, longest = threading.Barrier(3), threading.Semaphore(0), max(tokens.lengths)
+    first_three = iter(range(3))
 
     def slow(ids: Any, outputs: Any) -> list[np.ndarray]:
         threads.add(threading.get_ident())
-        time.sleep(0.002 * len(ids[0]))  # the first batches, of long rows, end last
-        return forward(ids, outputs)
+        if next(first_three, None) is not None:
+            together.wait(20)  # each of the first three batches has a thread of its own
+            if len(ids[0]) == longest:  # the first of them ends last
+                assert ended.acquire(timeout=20) and ended.acquire(timeout=20)
+        result = forward(ids, outputs)
+        ended.release()
+        return result
 
     encoder._forward = slow  # type: ignore[method-assign]
     told: list[tuple[int, list[int]]] = []
