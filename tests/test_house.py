@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from embedcache.heads.kinds import KINDS
+
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "embedcache"
 MODULES = sorted(PACKAGE.rglob("*.py"))
@@ -154,6 +156,44 @@ def test_what_a_room_may_not_touch(path: Path) -> None:
     ]
     assert not {"eval", "exec"} & set(calls)
     assert len(text.splitlines()) <= 400, "a file over 400 lines wants to be two"
+
+
+def asks_for_a_kind(node: ast.AST) -> bool:
+    """Whether code decides by the name of a kind of task: compares with it, or looks something up under it."""
+    if isinstance(node, ast.Compare):
+        parts: list[ast.AST] = [node.left, *node.comparators]
+    elif isinstance(node, ast.Dict):
+        parts = [key for key in node.keys if key is not None]
+    else:
+        return isinstance(node, ast.MatchValue) and asks_for_a_kind(ast.Compare(node.value, [], []))
+    parts += [element for part in parts for element in getattr(part, "elts", [])]
+    return any(isinstance(part, ast.Constant) and part.value in KINDS for part in parts)
+
+
+def test_what_follows_from_a_kind_is_asked_of_the_kind() -> None:
+    """See heads/kinds: a class there says what follows."""
+    found = {
+        str(path.relative_to(PACKAGE)): sum(map(asks_for_a_kind, ast.walk(ast.parse(path.read_text("utf-8")))))
+        for path in MODULES
+    }
+    assert {path: times for path, times in found.items() if times} == {"heads/sklearn.py": 1}  # scikit-learn's tag
+
+
+@pytest.mark.parametrize(
+    ("code", "asks"),
+    [
+        ('kind == "regression"', True),
+        ('kind in ("regression", "other")', True),
+        ('"classification" != kind', True),
+        ('x = {"multilabel": 1}[kind]', True),
+        ('match kind:\n    case "regression":\n        pass', True),
+        ('kind == "exact"', False),
+        ('kind_of("regression").main', False),
+        ('kind: str = "classification"', False),
+    ],
+)
+def test_asking_for_a_kind_would_be_seen(code: str, asks: bool) -> None:
+    assert any(asks_for_a_kind(node) for node in ast.walk(ast.parse(code))) == asks
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -36,6 +36,7 @@ from embedcache.common.machine import check_memory
 from embedcache.common.progress import Progress
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.arrays import json_number
+from embedcache.heads.kinds import kind_of
 from embedcache.index import SearchIndex
 from embedcache.runs.data import Data, load_data
 from embedcache.runs.split import SEED, make_folds
@@ -142,7 +143,7 @@ class AuditedRows:
         sides: Sides | None,
     ) -> None:
         data = load_data(cache, label, pooling, layer, group)
-        if data.kind != "classification":
+        if not kind_of(data.kind).exclusive:
             raise EmbedcacheError(
                 f"column {data.label!r} of {cache.path} holds lists: audit looks at columns with one label a row; "
                 "extract such a column, or name another with --label"

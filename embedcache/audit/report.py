@@ -15,7 +15,7 @@ from embedcache.common.frames import Tabular
 from embedcache.common.whole_file import Output, open_output
 from embedcache.errors import EmbedcacheError
 from embedcache.tables.read import suffixes
-from embedcache.tables.write import Kind, Layout, kind_of
+from embedcache.tables.write import Layout, OutputFormat, output_format
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -148,7 +148,7 @@ class AuditReport(Tabular):
 class Place:
     """Where an audit goes: a table, and beside it (not beside a stream) the whole report as JSON."""
 
-    kind: Kind
+    kind: OutputFormat
     table: Output
     document: Output | None
 
@@ -156,7 +156,7 @@ class Place:
 @contextmanager
 def open_place(path: str | Path) -> Iterator[Place]:
     """Before the work begins. Raises EmbedcacheError unless a table and the JSON beside it may be written there."""
-    kind, document = kind_of(path), beside_table(path)
+    kind, document = output_format(path), beside_table(path)
     with ExitStack() as ends:
         table = ends.enter_context(open_output(path))
         if table.is_stream:

@@ -33,7 +33,7 @@ def column_sides(cache: Cache, column: str) -> Sides:
 
     Raises EmbedcacheError where there is no such column, or its values are no sides of a split.
     """
-    if column in cache.label_names and cache.label_kind(column) == "classification":
+    if column in cache.label_names and not cache.holds_lists(column):
         codes, names = cache.labels(column)
         codes = codes.astype(np.int64)
     elif column in cache.column_names:

@@ -230,6 +230,11 @@ class Cache(Tabular):
         self._check_label(column)
         return self.layout.kinds.get(column, "classification")
 
+    def holds_lists(self, column: str) -> bool:
+        """Whether a row of this label column has any number of labels, not one."""
+        self._check_label(column)
+        return column in self.layout.kinds
+
     def _check_label(self, column: str) -> None:
         if column not in self.layout.classes:
             raise EmbedcacheError(f"{self.path} has no label column {column!r}; {_known(self.label_names)}")

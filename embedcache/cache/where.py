@@ -153,7 +153,7 @@ def _compares(cache: Cache, condition: Condition) -> np.ndarray:
     column, value = condition.column, condition.value.strip()
     if column not in cache.label_names:
         codes, values = coded(_strings(cache, column))
-    elif cache.label_kind(column) == "multilabel":
+    elif cache.holds_lists(column):
         raise EmbedcacheError(f"--where {column}{condition.operator}{value}: {column} holds lists; use = or !=")
     else:
         codes, values = cache.labels(column)
@@ -215,7 +215,7 @@ def _equals(cache: Cache, condition: Condition) -> np.ndarray:
         same = _same_label(cache, column, asked) if is_label else _same_bytes(_strings(cache, column), asked)
         if same.any():
             return same
-    if is_label and cache.label_kind(column) == "multilabel" and value.strip().startswith("["):
+    if is_label and cache.holds_lists(column) and value.strip().startswith("["):
         raise EmbedcacheError(
             f"--where {column}={value.strip()}: {column} holds lists, a condition asks for one label of them: write "
             f"{column}=LABEL (several of these mean any of them), or {column}=[] for the rows without any"

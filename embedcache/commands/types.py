@@ -12,7 +12,7 @@ from click.shell_completion import CompletionItem
 from embedcache.errors import EmbedcacheError
 
 if TYPE_CHECKING:
-    from embedcache.heads.kinds import Tasks
+    from embedcache.heads.kinds.option import Tasks
 
 
 class Number(click.ParamType):
@@ -132,7 +132,7 @@ class TaskList(click.ParamType):
     name = "KIND | COL=KIND,..."
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Tasks:
-        from embedcache.heads.kinds import read_tasks
+        from embedcache.heads.kinds.option import read_tasks
 
         try:
             return read_tasks(value)
@@ -140,7 +140,7 @@ class TaskList(click.ParamType):
             self.fail(str(error).removeprefix("--task "), param, ctx)
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        from embedcache.heads.kinds import WORDS
+        from embedcache.heads.kinds.option import WORDS
 
         before, equals, last = incomplete.rpartition("=")
         return [CompletionItem(before + equals + word) for word in WORDS if word.startswith(last)]

@@ -11,6 +11,7 @@ import numpy as np
 from embedcache.cache import open_cache
 from embedcache.errors import EmbedcacheError
 from embedcache.evaluation.targets import Aligned
+from embedcache.heads.kinds import kind_of
 from embedcache.runs.baseline_features import Rows
 from embedcache.runs.baselines import baselines_for, predict_baselines
 from embedcache.runs.data import load_data
@@ -30,9 +31,8 @@ class Predicted:
     def scores(self, aligned: Aligned) -> dict[str, float]:
         """The scores that need no probability."""
         assert self.predicted is not None
-        return measure_all(
-            aligned.kind, aligned.y if aligned.kind == "regression" else aligned.y.astype(np.int64), self.predicted
-        )
+        y = aligned.y.astype(np.int64) if kind_of(aligned.kind).has_classes else aligned.y
+        return measure_all(aligned.kind, y, self.predicted)
 
 
 def baselines_of(run: Run, texts: Sequence[str], vectors: np.ndarray, aligned: Aligned) -> dict[str, Predicted]:
@@ -93,7 +93,7 @@ def _train(run: Run, texts: Sequence[str], vectors: np.ndarray) -> dict[str, Any
 
 def _spread(predicted: np.ndarray, aligned: Aligned) -> np.ndarray:
     """Predictions with a column for labels that no training row has."""
-    if aligned.kind != "multilabel":
+    if not kind_of(aligned.kind).has_lists:
         return predicted
     more = aligned.y.shape[1] - predicted.shape[1]
     return np.pad(predicted.astype(np.int64), ((0, 0), (0, more)))

@@ -195,7 +195,7 @@ def _cache_labels(cache: Cache, label: str) -> list[Any]:
 
 def _has_strings(cache: Cache, name: str) -> bool:
     """Whether there is a column of that name with one value a row."""
-    return name in cache.column_names or (name in cache.label_names and cache.label_kind(name) == "classification")
+    return name in cache.column_names or (name in cache.label_names and not cache.holds_lists(name))
 
 
 def _of_cache(cache: Cache, name: str, rows: np.ndarray) -> list[str]:

@@ -196,7 +196,7 @@ class _Scored:
         for name, one in self.baselines.items():
             known = {} if one.predicted is None else self._with_intervals(one.scores(aligned), one.predicted)
             scores.baselines[name] = BaselineScores(known, one.note)
-        if aligned.kind != "regression":
+        if kind_of(aligned.kind).has_classes:
             self._add_curves(scores)
         return scores
 
@@ -215,7 +215,7 @@ class _Scored:
         aligned = self.aligned
         proba = probabilities(aligned.outputs.astype(np.float64), aligned.kind)
         truth = aligned.y > 0
-        if aligned.kind == "classification":
+        if kind_of(aligned.kind).exclusive:
             scores.confidence = confidence_curve(aligned.predicted == aligned.y, proba.max(axis=1))
             truth = aligned.y[:, None] == np.arange(len(aligned.names))
         known = len(self.run.classes)
@@ -252,10 +252,11 @@ def _compare(first: _Scored, second: _Scored) -> list[dict[str, Any]]:
     if first.kind != second.kind:
         return []
     predicted = second.aligned.predicted
-    if first.kind != "regression":  # the second's codes in those of the first
+    kind = kind_of(first.kind)
+    if kind.has_classes:  # the second's codes in those of the first
         names = [*first.aligned.names, *(name for name in second.aligned.names if name not in first.aligned.names)]
         place = np.array([names.index(name) for name in second.aligned.names])
-        if first.kind == "classification":
+        if kind.exclusive:
             predicted = place[predicted]
         else:
             spread = np.zeros((len(predicted), len(names)), predicted.dtype)
@@ -271,7 +272,7 @@ def _compare(first: _Scored, second: _Scored) -> list[dict[str, Any]]:
             "second": second.path,
             **score_difference(metric, y, mine, predicted, first.gold.units).to_dict(),
         }
-        for metric in kind_of(first.kind).measured
+        for metric in kind.measured
     ]
 
 
@@ -289,7 +290,7 @@ def _notes(report: EvaluationReport, scored: Sequence[_Scored]) -> list[str]:
             listed = ", ".join(repr(name) for name in list(run.unknown)[:NAMED])
             more = f" and {len(run.unknown) - NAMED:,} more" if len(run.unknown) > NAMED else ""
             notes.append(f"labels that {run.run} has not learned, so their {rows:,} rows are wrong: {listed}{more}")
-        if one.kind == "classification" and (never := _never(run)):
+        if kind_of(one.kind).exclusive and (never := _never(run)):
             notes.append(f"{run.run} never predicts {never} here")
         scaled, plain = (run.evaluation.get(name) for name in ("calibration_scaled", "calibration"))
         if scaled and plain and scaled["ece"] > plain["ece"]:

@@ -10,6 +10,7 @@ from embedcache.common.screen import label_text, number, plural
 from embedcache.common.whole_file import whole_file
 from embedcache.errors import EmbedcacheError
 from embedcache.evaluation.report import EvaluationReport, RunScores, Score
+from embedcache.heads.kinds import kind_of
 from embedcache.report import plots
 from embedcache.report.blocks import Cards, Chapter, Facts, Figure, Grid, Mistakes, Notes, Row, Section, count
 from embedcache.report.evaluation_sections import evaluation_sections
@@ -85,9 +86,7 @@ def _sections(run: RunScores, report: EvaluationReport, prefix: str) -> list[Sec
     )
     made += evaluation_sections(as_report, {}, {"test": "rows", "val": "validation rows"}, prefix)
     made.append(Section("Thresholds", "thresholds", _thresholds(run, prefix)))
-    made.append(
-        Section("Largest errors" if run.kind == "regression" else "Most confident mistakes", "mistakes", _mistakes(run))
-    )
+    made.append(Section(kind_of(run.kind).mistakes, "mistakes", _mistakes(run)))
     for section in made:
         section.id = prefix + section.id
     return [section for section in made if section.blocks]
@@ -154,7 +153,7 @@ def _mistakes(run: RunScores) -> list[Any]:
     items = []
     for one in run.mistakes[:MISTAKES]:
         label, predicted = label_text(one["label"]), label_text(one["predicted"])
-        if run.kind == "regression":
+        if not kind_of(run.kind).has_classes:
             small = f"row {one['row']:,}; error {one['predicted'] - one['label']:+.4g}"
         else:
             small = f"row {one['row']:,}; probability {one['probability']:.3f}"

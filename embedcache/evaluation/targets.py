@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from embedcache.errors import EmbedcacheError
+from embedcache.heads.kinds import kind_of
 from embedcache.runs.folder import Run
 
 NEVER = -1e4  # the logit of a label that a head has not learned
@@ -31,9 +32,8 @@ class Aligned:
     @property
     def predicted(self) -> np.ndarray:
         """Codes int64 [n], 0/1 int64 [n, C], or float64 [n, 1]: what is said of each row, in the form of y."""
-        if self.kind == "regression":
-            return self.outputs.astype(np.float64)
-        return (self.outputs > 0).astype(np.int64) if self.kind == "multilabel" else self.outputs.argmax(axis=1)
+        kind = kind_of(self.kind)
+        return kind.decide(self.outputs).astype(np.int64 if kind.has_classes else np.float64)
 
 
 def align(gold: Sequence[Any], outputs: np.ndarray, run: Run, source: str, label: str) -> Aligned:
@@ -43,10 +43,10 @@ def align(gold: Sequence[Any], outputs: np.ndarray, run: Run, source: str, label
     """
     kind, classes = run.best.kind, run.classes
     lists = any(isinstance(one, tuple) for one in gold)
-    if lists != (kind == "multilabel"):
+    if lists != kind_of(kind).has_lists:
         holds, says = ("lists", "one label a row") if lists else ("one label a row", "lists of labels")
         raise EmbedcacheError(f"column {label!r} of {source} holds {holds}, but {run.path} predicts {says}")
-    if kind == "regression":
+    if not kind_of(kind).has_classes:
         return Aligned(kind, _values(gold, source, label), outputs, classes, {})
     found = Counter(name for one in gold for name in (one if lists else (one,)))
     known = set(classes)

@@ -22,6 +22,7 @@ from embedcache.common.callable_module import make_callable
 from embedcache.common.whole_folder import folder_lock
 from embedcache.errors import EmbedcacheError
 from embedcache.export import card, place
+from embedcache.heads.kinds import kind_of
 from embedcache.runs.calibration import probabilities
 from embedcache.runs.folder import Run, load_run, require_keys
 
@@ -177,7 +178,7 @@ def largest_difference(kind: str, found: np.ndarray, expected: np.ndarray) -> fl
     if found.shape != expected.shape:
         return float("inf")
     a, b = found.astype(np.float64), expected.astype(np.float64)
-    if kind == "regression":
+    if not kind_of(kind).has_classes:
         return float(np.abs(a - b).max() / max(1.0, np.abs(b).max()))
     return float(np.abs(probabilities(a, kind) - probabilities(b, kind)).max())
 

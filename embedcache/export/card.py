@@ -9,17 +9,11 @@ from typing import Any
 from embedcache import __version__
 from embedcache.encoder.folder import read_json
 from embedcache.export.place import ABOUT, FORMAT, write_json
+from embedcache.heads.kinds import kind_of
 from embedcache.report.card import SCORES, code_span, encoder_name, label_list
 from embedcache.runs.folder import Run
 
 VERSION = 1
-# Kind of task -> what makes probabilities of logits, and what transformers calls such a model.
-ACTIVATION = {"classification": "softmax", "multilabel": "sigmoid", "regression": "none"}
-PROBLEM = {
-    "classification": "single_label_classification",
-    "multilabel": "multi_label_classification",
-    "regression": "regression",
-}
 
 CARD = """---
 pipeline_tag: text-classification
@@ -72,18 +66,6 @@ USE = {
         'model = SentenceTransformer(".")\nlogits = model.encode(texts)',
     ),
 }
-# Kind of task -> what the outputs are, and what the example prints of one row of them.
-OUTPUTS = {
-    "classification": (
-        "logits [batch, labels]; their softmax are the probabilities",
-        'about["labels"][int(row.argmax())]',
-    ),
-    "multilabel": (
-        "logits [batch, labels]; the sigmoid of each is the probability of that label, above 1/2 where it is positive",
-        '[label for label, z in zip(about["labels"], row) if z > 0]',
-    ),
-    "regression": ("values [batch, labels]", 'dict(zip(about["labels"], row.tolist()))'),
-}
 CALIBRATION = """
 Logits divided by {:.4f}, the temperature that was fitted on the validation rows, give calibrated probabilities.
 """
@@ -101,7 +83,10 @@ def label_config(folder: Path, kind: str, labels: list[str]) -> None:
     if not (folder / "config.json").exists():
         return  # its labels are in embedcache.json alone
     config = read_json(folder / "config.json")
-    config |= {"id2label": {str(i): label for i, label in enumerate(labels)}, "problem_type": PROBLEM[kind]}
+    config |= {
+        "id2label": {str(i): label for i, label in enumerate(labels)},
+        "problem_type": kind_of(kind).problem_type,
+    }
     config |= {"label2id": {label: i for i, label in enumerate(labels)}}
     if not any(folder.glob("*.py")):
         config.pop("auto_map", None)  # the model's own code, which a graph needs no more
@@ -115,19 +100,19 @@ def write_card(folder: Path, run: Run, to: str, layer: int, checked: dict[str, A
     packages, imports, logits = USE[to]
     if any(folder.rglob("*.py")):
         logits = logits.replace('(".")', '(".", trust_remote_code=True)')
-    outputs, said = OUTPUTS[run.best.kind]
+    kind = kind_of(run.best.kind)
     scores = ", ".join(f"{SCORES[name]} {value:.4f}" for name, value in about["scores"].items())
     temperature = about["temperature"]
     fields = {
         **about,
         "title": f"{code_span(about['label'])} of a text",
         "labels": label_list(about["labels"]),
-        "outputs": outputs,
+        "outputs": kind.exported,
         "packages": packages.format(**about["versions"]),
-        "code": CODE.format(imports=imports, logits=logits, said=said),
+        "code": CODE.format(imports=imports, logits=logits, said=kind.exported_row),
         "more": VECTORS if to == "sentence-transformers" else "",
         "texts": checked["texts"],
-        "unit": "value, as a share of the largest one," if run.best.kind == "regression" else "probability",
+        "unit": "probability" if kind.has_classes else "value, as a share of the largest one,",
         "difference": checked["max_difference"],
         "temperature": CALIBRATION.format(temperature) if temperature else "",
         "scores": f"\nOn the test rows of its training: {scores}.\n" if scores else "",
@@ -145,7 +130,7 @@ def _describe(run: Run, to: str, layer: int, checked: dict[str, Any]) -> dict[st
         "kind": run.best.kind,
         "label": run.info.get("label") or "label",
         "labels": run.classes,
-        "activation": ACTIVATION[run.best.kind],
+        "activation": kind_of(run.best.kind).activation,
         "encoder": encoder_name(run.info["encoder"]["source"]),
         "identity": run.info["encoder"]["identity"],
         "pooling": run.info["pooling"],

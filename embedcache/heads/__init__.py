@@ -4,7 +4,7 @@ Files, in the order in which to read them:
 
     settings         What a setting may be, and what else is known of it: option, label, how it is drawn
     spec             One head's settings, the table of what is known of each, and grids of heads
-    kinds            The kinds of task: what y and outputs are, and all that follows from it; --task, which names them
+    kinds/           The kinds of task: what y and outputs are, and all that follows from it; --task, which names them
     losses           What a head minimizes: the registry, the twin of csrc/heads/losses
     targets          What y means: labels, lists of labels or numbers, to the arrays that a Task holds
     task             What every engine reads and gives back

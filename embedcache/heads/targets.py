@@ -14,7 +14,7 @@ from embedcache.common.labels import Codes, Labels, LabelWarning, unlabelled
 from embedcache.common.texts import is_missing
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.arrays import to_numpy
-from embedcache.heads.kinds import KINDS, kind_of
+from embedcache.heads.kinds import KINDS, kind_of, usual_kind
 from embedcache.heads.spec import LARGEST
 from embedcache.heads.task import View
 
@@ -62,8 +62,8 @@ def read_targets(y: Any, n: int, task: str = "auto") -> Targets:
         raise EmbedcacheError(f"task must be auto, {', '.join(KINDS[:-1])} or {KINDS[-1]}, not {task!r}")
     if not n:
         raise EmbedcacheError("there are no rows to train on")
-    kind = task if task != "auto" else "multilabel" if _is_multilabel(y) else "classification"
-    about = kind_of(kind)
+    about = usual_kind(_is_multilabel(y)) if task == "auto" else kind_of(task)
+    kind = about.name
     if not about.has_classes:
         values = _values(y, n, "training")
         mean, std = values.mean(axis=0), values.std(axis=0)

@@ -14,7 +14,7 @@ import numpy as np
 
 from embedcache.index import file_format
 from embedcache.index.exact import Rows, import_faiss, search_all
-from embedcache.index.kind import Kind, Plan
+from embedcache.index.kind import IndexKind, Plan
 
 FEW_ROWS = 4096  # allowed by a filter: so many are compared one by one
 WIDEST = 8  # times more lists, or a longer queue, for a filter; beyond it the rows allowed are compared
@@ -23,7 +23,7 @@ SEED = 0
 Tick = Callable[[float], None]  # told the share of the building that is done
 
 
-class Approximate(Kind):
+class Approximate(IndexKind):
     """A kind that finds candidates at less cost. ``effort`` and ``factor`` are tuned to the recall that is asked.
 
     Attributes:

@@ -13,7 +13,7 @@ import numpy as np
 
 from embedcache.common.machine import cap_loaded_threads, usable_cores
 from embedcache.errors import EmbedcacheError
-from embedcache.index.kind import Cost, Kind, copies
+from embedcache.index.kind import Cost, IndexKind, copies
 
 CHUNK_BYTES = 8 << 20  # of float32, that are made at once: they stay in a core's share of the cache
 FEW_QUERIES = 8  # are compared row by row; more are a matrix product
@@ -111,7 +111,7 @@ def mean_of(stored: np.ndarray) -> np.ndarray:
     return (total / max(count, 1)).astype(np.float32)
 
 
-class Exact(Kind):
+class Exact(IndexKind):
     """Every row is compared with every query; nothing is lost.
 
     The first single queries are answered straight from the stored vectors. Once there is a second call, float16

@@ -41,7 +41,7 @@ class Plan:
     why: str = ""
 
 
-class Kind(ABC):
+class IndexKind(ABC):
     """One kind of index.
 
     Attributes:

@@ -19,12 +19,13 @@ from embedcache.common.reading import Reading
 from embedcache.common.resume import all_parts
 from embedcache.common.whole_file import Output, check_output, open_output
 from embedcache.errors import EmbedcacheError
+from embedcache.heads.kinds import kind_of
 from embedcache.prediction.classifier import Classifier
 from embedcache.prediction.rows import VERSION, CacheRows, Part, Parts, RowSource, TableRows, is_cache
 from embedcache.runs.folder import Run
 from embedcache.tables.formats.values import json_value, listed
 from embedcache.tables.stream import stored
-from embedcache.tables.write import Kind, Layout, kind_of
+from embedcache.tables.write import Layout, OutputFormat, output_format
 
 COLUMN = "predicted"
 SHOWN = 10  # first rows in a report
@@ -123,7 +124,7 @@ def predict_file(
     """
     start = time.perf_counter()
     refuse_frame(input, "predict_file")
-    kind = None if output is None else kind_of(output)
+    kind = None if output is None else output_format(output)
     with ExitStack() as ends:
         rows: RowSource
         if is_cache(input):
@@ -217,7 +218,7 @@ class _Job:
                 found += [dict(zip(names, row, strict=True)) for row in zip(*cells, strict=True)]
         return found
 
-    def write(self, place: Output, kind: Kind) -> None:
+    def write(self, place: Output, kind: OutputFormat) -> None:
         """Label all rows into ``place``."""
         layout, vector = self.rows.layout, np.zeros((1, self.classifier.run.best.dim), np.float32)
         types = [*(layout.types or ()), *(one.type for one in Part.of(self.classifier, vector).columns)]
@@ -263,4 +264,4 @@ class _Job:
 
 
 def _is_number(run: Run) -> bool:
-    return run.best.kind == "regression"
+    return not kind_of(run.best.kind).has_classes

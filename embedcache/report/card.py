@@ -16,6 +16,7 @@ from embedcache.common.display import shorten
 from embedcache.common.label_names import visible
 from embedcache.common.reading import percent
 from embedcache.encoder.poolings import POOLINGS
+from embedcache.heads.kinds import Kind, kind_of
 from embedcache.runs.folder import Run, require_keys
 from embedcache.runs.intervals import JACKKNIFE
 from embedcache.runs.scores import SCORES as KNOWN
@@ -31,21 +32,6 @@ NEEDED = (
     "baselines", "cache", "pooling", "layer", "dtype",
 )  # fmt: skip
 SHARED, TAGS = {"library_name": "embedcache", "pipeline_tag": "text-classification"}, ["embedcache", "frozen-encoder"]
-PURPOSE = {
-    "classification": "choose one of {n:,} classes for a text",
-    "multilabel": "say which of {n:,} labels belong to a text",
-    "regression": "predict a number for a text",
-}
-ENDING = {
-    "classification": """probabilities = logits.softmax(dim=1)
-for text, row in zip(texts, probabilities):
-    print(about["classes"][int(row.argmax())], float(row.max()), text)""",
-    "multilabel": """probabilities = logits.sigmoid()
-for text, row in zip(texts, probabilities):
-    print([label for label, p in zip(about["classes"], row) if p > 0.5], text)""",
-    "regression": """for text, row in zip(texts, logits):
-    print(float(row[0]), text)""",
-}
 CODE = """import json
 
 import torch
@@ -106,12 +92,12 @@ def make_cards(run: Run) -> list[tuple[Path, str]]:
 
 def make_card(run: Run) -> str:
     """The card of one label column. Raises KeyError, TypeError or ValueError where run.json misses something."""
-    info, kind = run.info, run.best.kind
+    info, kind = run.info, kind_of(run.best.kind)
     about = info["encoder"]
     temperature = info["best"].get("temperature")
     template = resources.files("embedcache.report").joinpath("card.md").read_text("utf-8")
     name = encoder_name(str(about["source"]))
-    purpose = PURPOSE[kind].format(n=len(run.classes))
+    purpose = kind.purpose.format(n=len(run.classes))
     title = f"{code_span(info['label'], 60)} of a text"
     identity = about["identity"]
     head = "a linear head" if not run.best.spec.hidden else f"a head of {run.best.spec.hidden:,} hidden units"
@@ -123,9 +109,9 @@ def make_card(run: Run) -> str:
         embedcache=info["embedcache"],
         created=info["created"],
         purpose=purpose,
-        labels="The number is that of the column " + code_span(info["label"]) + "."
-        if kind == "regression"
-        else f"{'Labels' if kind == 'multilabel' else 'Classes'}: {label_list(run.classes)}.",
+        labels=f"{kind.outputs.capitalize()}: {label_list(run.classes)}."
+        if kind.has_classes
+        else f"The number is that of the column {code_span(info['label'])}.",
         data=_data(info, kind),
         training=_training(info),
         evaluation=_evaluation(info, kind),
@@ -163,7 +149,7 @@ def _front_matter(run: Run, encoder: str) -> str:
     return _front(document)
 
 
-def _data(info: dict[str, Any], kind: str) -> str:
+def _data(info: dict[str, Any], kind: Kind) -> str:
     split, targets = info["split"], info.get("targets", {})
     sides = (("train", "training"), ("val", "validation"), ("test", "test"))
     rows = ", ".join(f"{split[side]:,} {name}" for side, name in sides if split.get(side))
@@ -179,7 +165,7 @@ def _data(info: dict[str, Any], kind: str) -> str:
     if split.get("unlabelled"):
         said += f"{split['unlabelled']:,} rows without a label were left out. "
     counts = targets.get("train", {}).get("counts")
-    if not counts or kind == "regression":
+    if not counts or not kind.has_classes:
         return said.strip()
     classes = info["classes"]
     order = sorted(range(len(counts)), key=lambda c: -counts[c])[:LABELS_SHOWN]
@@ -209,11 +195,11 @@ def _training(info: dict[str, Any]) -> str:
     return f"{said}{chosen}{again}: {made}. Its weights are those of epoch {best['best_epoch']}."
 
 
-def _evaluation(info: dict[str, Any], kind: str) -> str:
-    main = main_score(kind)
+def _evaluation(info: dict[str, Any], kind: Kind) -> str:
+    main = kind.main
     best, evaluation = info["best"], info.get("evaluation") or {}
     scored = {"this head": best} | {baseline_name(name, long=True): one for name, one in info["baselines"].items()}
-    keys = [f"{side}_{name}" for side in ("val", "test") for name in headlines(kind)]
+    keys = [f"{side}_{name}" for side in ("val", "test") for name in headlines(kind.name)]
     keys = [key for key in keys if any(one.get(key) is not None for one in scored.values())]
     if not keys:
         return "There were neither validation nor test rows: nothing is known of how good it is."
@@ -233,7 +219,7 @@ def _evaluation(info: dict[str, Any], kind: str) -> str:
     for one in worth_saying(best, info.get("comparisons", [])):
         said += f" It is {in_words(one, long=True)}."
     found = evaluation.get("test") or evaluation.get("val")
-    if not found or kind == "regression":
+    if not found or not kind.has_classes:
         return _table(titles, lines) + said
     calibration = found["calibration"]["ece"]
     said += f"{' ' if said else chr(10) * 2}Expected calibration error: {calibration:.3f}"
@@ -251,9 +237,9 @@ def _evaluation(info: dict[str, Any], kind: str) -> str:
     return f"{_table(titles, lines)}{said}\n\n{_table(('', 'precision', 'recall', 'F1', 'rows'), per_class)}"
 
 
-def _limitations(info: dict[str, Any], kind: str, max_length: int) -> Iterable[str]:
+def _limitations(info: dict[str, Any], kind: Kind, max_length: int) -> Iterable[str]:
     yield f"Texts are cut to {max_length:,} tokens; what stands after them is not read{_lost(info.get('reading'))}."
-    if kind == "classification":
+    if kind.exclusive:
         yield "Every text gets one of the classes, also a text that belongs to none of them."
     if not info["split"].get("test"):
         yield "There were no test rows: the scores are of rows that also chose the head, and flatter it."
@@ -283,7 +269,7 @@ def _code(run: Run, encoder: str, max_length: int) -> str:
         more="" if layer == -1 else ", output_hidden_states=True",
         hidden="last_hidden_state" if layer == -1 else f"hidden_states[{layer}]",
         pooled=pooled + ("\nvectors = vectors.half().float()  # as the cache rounds them" if rounds else ""),
-        ending=ENDING[run.best.kind],
+        ending=kind_of(run.best.kind).example,
     )
 
 

@@ -84,7 +84,7 @@ class _Column:
             Section("Leaderboard", "leaderboard", self.leaderboard()),
             Section("Learning curves", "curves", self.curves()),
             *evaluation_sections(self.report, self.info, self.rows, self.prefix),
-            Section("Most confident mistakes" if self.main != "r2" else "Largest errors", "mistakes", self.mistakes()),
+            Section(kind_of(self.report.kind).mistakes, "mistakes", self.mistakes()),
         ]
         for section in made:
             section.id = self.prefix + section.id

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from embedcache.cache import Cache
 from embedcache.errors import EmbedcacheError
-from embedcache.heads.kinds import Tasks, columns_of, kind_of, spelled
+from embedcache.heads.kinds import kind_of
+from embedcache.heads.kinds.option import Tasks, is_number, number_columns, spelled
 from embedcache.heads.losses import LOSSES
 from embedcache.heads.spec import SWEPT
 from embedcache.runs.column import Column
@@ -27,9 +28,9 @@ def check_settings(
         raise EmbedcacheError("--val and --folds: give one of them; folds take the place of the validation rows")
     if early_stop and not settings.val and not folds:
         raise EmbedcacheError("--early-stop needs validation rows: raise --val")
-    numbers = columns_of(tasks, "regression")
+    numbers = number_columns(tasks)
     for name in (name for name, setting in SWEPT.items() if setting.classes):
-        if (numbers or tasks == "regression") and not _is_off(settings, name):
+        if (numbers or is_number(tasks)) and not _is_off(settings, name):
             apart = f", or train {' and '.join(numbers)} in a run of its own" if numbers else ""
             option = name.replace("_", "-")
             raise EmbedcacheError(f"--{option} is for classes: leave it out with --task {spelled(tasks)}{apart}")
@@ -57,9 +58,8 @@ def check_choice(columns: Sequence[Column], choose: str, chosen: str) -> None:
 def label_names(cache: Cache, label: str | Sequence[str] | None, run: str | Path, tasks: Tasks) -> list[str]:
     """The label columns that were named, else the usual one. A name may itself have a comma."""
     if label is None:
-        kept = tasks == "regression" or bool(columns_of(tasks, "regression"))
-        names = [target_column(cache, None, "regression" if kept else "auto")]
-        return _check_named(names, tasks)
+        numbers = is_number(tasks) or bool(number_columns(tasks))
+        return _check_named([target_column(cache, None, numbers)], tasks)
     whole = label if isinstance(label, str) else ",".join(label)
     names = [whole] if whole in (*cache.label_names, *cache.column_names) else whole.split(",")
     if len(set(names)) < len(names):

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from embedcache.heads.arrays import json_number
-from embedcache.heads.kinds import kind_of
+from embedcache.heads.kinds import LABELS, NUMBERS, kind_of
 from embedcache.heads.targets import class_weights
 from embedcache.runs.baseline_features import (
     Features,
@@ -35,11 +35,10 @@ TFIDF = {"C": (1.0, 3.0, 10.0), "alpha": (0.3, 1.0, 3.0)}
 SCALED = {"C": (0.01, 0.001, 0.1, 1.0), "alpha": (100.0, 10.0, 1000.0, 10_000.0)}  # on standardized vectors
 RAW = {"C": (10.0, 1.0, 100.0, 1000.0), "alpha": (1.0, 0.1, 10.0, 100.0)}
 CHUNK_ROWS = 8192
-LEAST = 1e-15  # probability, where a logarithm is taken
 
 
 @dataclass
-class Baseline:
+class Fitted:
     """scores: JSON types. predicted: "val" and "test" -> predictions in the form of y, of the rows of ``Rows``."""
 
     scores: dict[str, Any]
@@ -47,7 +46,7 @@ class Baseline:
 
 
 @dataclass(frozen=True)
-class Kind(ABC):
+class Baseline(ABC):
     """One baseline.
 
     Attributes:
@@ -67,7 +66,7 @@ class Kind(ABC):
     reads: str = ""
 
     @abstractmethod
-    def fit(self, rows: Rows, strength: float | None = None) -> Baseline:
+    def fit(self, rows: Rows, strength: float | None = None) -> Fitted:
         """Learn from split.train and predict. strength: the penalty that was chosen before; None: one is chosen."""
 
     def option(self, kind: str) -> str | None:
@@ -76,10 +75,10 @@ class Kind(ABC):
 
 
 @dataclass(frozen=True)
-class Constant(Kind):
+class Constant(Baseline):
     """The same answer for every row, whatever its text: the commonest class, or the mean."""
 
-    def fit(self, rows: Rows, strength: float | None = None) -> Baseline:
+    def fit(self, rows: Rows, strength: float | None = None) -> Fitted:
         """The majority of lists holds every label that more than half of the rows have."""
 
         def always(train: np.ndarray) -> Any:
@@ -99,7 +98,7 @@ class Constant(Kind):
 
 
 @dataclass(frozen=True)
-class Linear(Kind):
+class Linear(Baseline):
     """A linear model on features, at the penalty that does best on the validation rows or over the folds.
 
     Attributes:
@@ -115,12 +114,12 @@ class Linear(Kind):
     def option(self, kind: str) -> str | None:
         return "C" if kind_of(kind).has_classes else "alpha"
 
-    def fit(self, rows: Rows, strength: float | None = None) -> Baseline:
+    def fit(self, rows: Rows, strength: float | None = None) -> Fitted:
         tried = self.strengths(rows)[rows.option] if strength is None else (strength,)
         return _linear(rows, self.features, tried, self.sample)
 
 
-def run_baselines(rows: Rows) -> dict[str, Baseline]:
+def run_baselines(rows: Rows) -> dict[str, Fitted]:
     """Those of BASELINES for the kind of task, trained on split.train.
 
     Each has the scores val_accuracy, val_macro_f1, test_accuracy and test_macro_f1 (of lists: rows with every label
@@ -130,7 +129,7 @@ def run_baselines(rows: Rows) -> dict[str, Baseline]:
     return {one.name: one.fit(rows) for one in baselines_for(rows.kind)}
 
 
-def predict_baselines(rows: Rows, strengths: Mapping[str, float]) -> dict[str, Baseline]:
+def predict_baselines(rows: Rows, strengths: Mapping[str, float]) -> dict[str, Fitted]:
     """The baselines of a run again, on other test rows. strengths: name -> the penalty that was chosen then.
 
     Trained on split.train; split.val and the folds are not looked at. Those whose penalty is missing are left out.
@@ -142,7 +141,7 @@ def predict_baselines(rows: Rows, strengths: Mapping[str, float]) -> dict[str, B
     }
 
 
-def baselines_for(kind: str) -> list[Kind]:
+def baselines_for(kind: str) -> list[Baseline]:
     """The baselines of a kind of task, in the order in which they are shown."""
     return [one for one in BASELINES.values() if kind in one.kinds]
 
@@ -152,7 +151,7 @@ def _linear(
     make: Callable[[Rows], Features],
     tried: Sequence[float],
     sample: Callable[[Rows, np.ndarray, int], np.ndarray],
-) -> Baseline:
+) -> Fitted:
     start, train = time.perf_counter(), rows.split.train
     parts = rows.folds or [rows.split]
     if not len(rows.val):
@@ -174,8 +173,9 @@ def _linear(
         (test,) = _outputs([models[best]], features, rows.split.test, rows.outputs)
     except ValueError as error:
         why = str(error).split("\n")[0]
-        return Baseline({**_scored(rows, {}).scores, "note": f"no baseline: {why}"})
-    found = _scored(rows, {"val": _decided(rows.kind, val[best]), "test": _decided(rows.kind, test)})
+        return Fitted({**_scored(rows, {}).scores, "note": f"no baseline: {why}"})
+    decide = kind_of(rows.kind).decide_by_probability
+    found = _scored(rows, {"val": decide(val[best]), "test": decide(test)})
     found.scores |= {rows.option: tried[best], **features.about, "train_rows": len(some)}
     found.scores["seconds"] = time.perf_counter() - start
     if len(some) < len(train):
@@ -197,19 +197,14 @@ def _outputs(models: Sequence[Callable[..., Any]], features: Features, rows: np.
 
 def _worth(rows: Rows, outputs: np.ndarray) -> float:
     """How well outputs do on the validation rows, by the metric that chooses: more is better."""
-    y, choose = rows.y[rows.val], rows.choose
-    if rows.kind == "regression":
-        return -float(((outputs - y) ** 2).mean())
-    if choose != "loss":
-        return measure_all(rows.kind, y, _decided(rows.kind, outputs))[choose]
-    names = [str(c) for c in range(rows.outputs)]
-    weight = class_weights("balanced", rows.y[rows.split.train], names, rows.kind) if rows.balanced else None
-    weight = np.ones(rows.outputs) if weight is None else weight
-    if rows.kind == "multilabel":
-        p = np.clip(outputs, LEAST, 1 - LEAST)
-        return float((weight * y * np.log(p) + (1 - y) * np.log(1 - p)).mean())
-    loss = np.log(np.maximum(outputs[np.arange(len(y)), y], LEAST))
-    return float((weight[y] * loss).sum() / max(weight[y].sum(), LEAST))
+    y, choose, kind = rows.y[rows.val], rows.choose, kind_of(rows.kind)
+    if kind.has_classes and choose != "loss":
+        return measure_all(rows.kind, y, kind.decide_by_probability(outputs))[choose]
+    weight = None
+    if kind.has_classes and rows.balanced:
+        names = [str(c) for c in range(rows.outputs)]
+        weight = class_weights("balanced", rows.y[rows.split.train], names, rows.kind)
+    return kind.log_likelihood(y, outputs, np.ones(rows.outputs) if weight is None else weight)
 
 
 def _fit(matrix: Any, rows: Rows, train: np.ndarray, strength: float) -> Callable[[Any], np.ndarray]:
@@ -217,7 +212,7 @@ def _fit(matrix: Any, rows: Rows, train: np.ndarray, strength: float) -> Callabl
     from sklearn.linear_model import LogisticRegression, Ridge
     from threadpoolctl import threadpool_limits
 
-    y, weight = rows.y[train], "balanced" if rows.balanced else None
+    kind, y, weight = kind_of(rows.kind), rows.y[train], "balanced" if rows.balanced else None
 
     def fit(target: np.ndarray) -> Any:
         return LogisticRegression(C=strength, max_iter=1000, tol=1e-3, class_weight=weight).fit(matrix, target)
@@ -225,12 +220,12 @@ def _fit(matrix: Any, rows: Rows, train: np.ndarray, strength: float) -> Callabl
     # One BLAS thread: where cores are shared, BLAS threads that wait by spinning cost 30-fold.
     with warnings.catch_warnings(), threadpool_limits(1):
         warnings.simplefilter("ignore")  # not converged
-        if rows.kind == "regression":
+        if not kind.has_classes:
             ridge = Ridge(strength).fit(matrix, y)
             return lambda some: np.asarray(ridge.predict(some), np.float64).reshape(-1, y.shape[1])
         if len(np.unique(y, axis=0)) < 2:
             raise ValueError("the rows to train on are all of one label")
-        if rows.kind == "classification":
+        if kind.exclusive:
             model = fit(y)
             return lambda some: _spread(model.predict_proba(some), model.classes_, rows.outputs)
         models = [fit(column) if 0 < column.sum() < len(column) else float(column[0]) for column in y.T]
@@ -249,24 +244,16 @@ def _spread(proba: np.ndarray, classes: np.ndarray, outputs: int) -> np.ndarray:
     return every
 
 
-def _decided(kind: str, outputs: np.ndarray) -> np.ndarray:
-    """Predictions in the form of y."""
-    if kind == "regression":
-        return outputs
-    return outputs > 0.5 if kind == "multilabel" else outputs.argmax(axis=1)
-
-
-def _scored(rows: Rows, predicted: dict[str, np.ndarray]) -> Baseline:
+def _scored(rows: Rows, predicted: dict[str, np.ndarray]) -> Fitted:
     names = headlines(rows.kind)
     scores: dict[str, Any] = {f"{side}_{name}": None for side in ("val", "test") for name in names}
     predicted = {side: some for side, some in predicted.items() if len(some)}
     for side, some in predicted.items():
         found = measure_all(rows.kind, rows.y[rows.val if side == "val" else rows.split.test], some)
         scores |= {f"{side}_{name}": json_number(found[name]) for name in names}
-    return Baseline(scores, predicted)
+    return Fitted(scores, predicted)
 
 
-LABELS, NUMBERS = ("classification", "multilabel"), ("regression",)
 TEXTS: Any = {
     "called": "TF-IDF baseline",
     "reads": "texts",
@@ -282,7 +269,7 @@ VECTORS: Any = {
     "strengths": lambda rows: SCALED if rows.standardize else RAW,
     "sample": training_vectors,
 }
-BASELINES: dict[str, Kind] = {
+BASELINES: dict[str, Baseline] = {
     one.name: one
     for one in (
         Constant("majority", "majority class", "majority class", LABELS),

@@ -14,15 +14,16 @@ from embedcache.common.times import Times
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.arrays import json_number
 from embedcache.heads.head import TrainedHead
-from embedcache.heads.kinds import Tasks, kind_of, task_of
+from embedcache.heads.kinds import kind_of
+from embedcache.heads.kinds.option import Tasks, task_of
 from embedcache.heads.spec import HeadSpec
 from embedcache.heads.task import Task
 from embedcache.runs.baseline_features import Rows
-from embedcache.runs.baselines import Baseline, run_baselines
+from embedcache.runs.baselines import Fitted, run_baselines
 from embedcache.runs.comparisons import compare, compared_by
 from embedcache.runs.data import check_vectors, load_data, make_task
 from embedcache.runs.leaderboard import Entry, make_leaderboard, predict_rows, seed_spread
-from embedcache.runs.metrics import Evaluation, decide, evaluate
+from embedcache.runs.metrics import Evaluation, evaluate
 from embedcache.runs.mistakes import Judged, describe_targets, find_mistakes, find_thresholds, value_pairs
 from embedcache.runs.notes import column_notes
 from embedcache.runs.predictions import Predictions
@@ -176,13 +177,15 @@ class Column:
         every = (self.cache.texts, data.x, data.y, self.split, self.kind, folds, balanced, self.choose)
         return Rows(*every, standardize=plan.settings.standardize)
 
-    def _compare(self, judged: dict[str, Judged], baselines: dict[str, Baseline]) -> list[dict[str, Any]]:
+    def _compare(self, judged: dict[str, Judged], baselines: dict[str, Fitted]) -> list[dict[str, Any]]:
         """On the test rows, where there are any, else on the validation rows."""
         side = "test" if "test" in judged else "val"
         if side not in judged:
             return []
         one = judged[side]
-        return compare(side, one.y, decide(one.outputs, self.kind), baselines, self.kind, self._groups(one.rows))
+        return compare(
+            side, one.y, kind_of(self.kind).decide(one.outputs), baselines, self.kind, self._groups(one.rows)
+        )
 
     def _groups(self, rows: np.ndarray) -> np.ndarray | None:
         """int64 [n]: equal for rows of one group; None without --group."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from embedcache.heads.kinds import kind_of
-from embedcache.runs.baselines import Baseline
+from embedcache.runs.baselines import Fitted
 from embedcache.runs.intervals import score_difference
 
 
@@ -27,7 +27,7 @@ def compare(
     side: str,
     y: np.ndarray,
     predicted: np.ndarray,
-    baselines: Mapping[str, Baseline],
+    baselines: Mapping[str, Fitted],
     kind: str,
     groups: np.ndarray | None,
 ) -> list[dict[str, Any]]:

@@ -13,7 +13,8 @@ from embedcache.cache.labels import label_counts, unlabelled
 from embedcache.cache.strings import first_rows, hash_texts
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.arrays import finite
-from embedcache.heads.kinds import kind_of, read_tasks, task_of
+from embedcache.heads.kinds import kind_of, usual_kind
+from embedcache.heads.kinds.option import is_number, read_tasks, task_of
 from embedcache.heads.targets import class_weights
 from embedcache.heads.task import CHUNK_ROWS, Task, View, standardize_stats
 from embedcache.runs.split import Split
@@ -81,7 +82,7 @@ def load_data(
     the column holds lists, else classification. A regression also takes a kept column. Classes without a row go.
     """
     task = task_of(read_tasks(task), label or "")
-    label = target_column(cache, label, task)
+    label = target_column(cache, label, is_number(task))
     y, classes, kind = _targets(cache, label, task)
     pooling = pooling or ("cls" if "cls" in cache.poolings else cache.poolings[0])
     groups = keys = None
@@ -142,55 +143,55 @@ def make_task(data: Data, side: Split, standardize: bool, class_weight: str) -> 
     return task
 
 
-def target_column(cache: Cache, label: str | None, task: str = "auto") -> str:
-    """The label column of that name; None: "label", or the only one. Raises EmbedcacheError for none to learn."""
+def target_column(cache: Cache, label: str | None, numbers: bool = False) -> str:
+    """The label column of that name; None: "label", or the only one. Raises EmbedcacheError for none to learn.
+
+    numbers: are what is learned, which may also stand in a kept column.
+    """
     labels, kept = cache.label_names, cache.column_names
     if label is None:
         if "label" in labels:
             return "label"
         if len(labels) == 1:
             return labels[0]
-        if not labels and (task != "regression" or not kept):
-            how = "--keep COLUMN" if task == "regression" else "--label COLUMN"
+        if not labels and not (numbers and kept):
+            how = "--keep COLUMN" if numbers else "--label COLUMN"
             raise EmbedcacheError(f"{cache.path} has no label column: run extract again with {how}")
         known = f"the label columns {', '.join(labels)}" if labels else f"the kept columns {', '.join(kept)}"
         both = f", or train for all of them: --label {','.join(labels)}" if labels else ""
         raise EmbedcacheError(f"{cache.path} has {known}: choose one with --label{both}")
-    if label in labels or (task == "regression" and label in kept):
+    if label in labels or (numbers and label in kept):
         return label
     if label in kept:
         raise EmbedcacheError(
             f"{label!r} is a kept column of {cache.path}, not a label column: --task {label}=regression learns its "
             f"numbers, extract with --label {label} makes it classes"
         )
-    known = ", ".join([*labels, *kept] if task == "regression" else labels)
-    raise EmbedcacheError(
-        f"{cache.path} has no {'label ' if task != 'regression' else ''}column {label!r}; it has {known}"
-    )
+    known = ", ".join([*labels, *kept] if numbers else labels)
+    raise EmbedcacheError(f"{cache.path} has no {'' if numbers else 'label '}column {label!r}; it has {known}")
 
 
 def _targets(cache: Cache, label: str, task: str) -> tuple[np.ndarray, list[str], str]:
     """(y, classes, kind), as Data has them."""
-    lists = label in cache.label_names and cache.label_kind(label) == "multilabel"
-    if task == "regression":
+    lists = label in cache.label_names and cache.holds_lists(label)
+    kind = usual_kind(lists) if task == "auto" else kind_of(task)
+    if not kind.has_classes:
         if lists:
             raise EmbedcacheError(
-                f"--task regression: column {label!r} holds lists, and one number a row is needed{OTHERS}"
+                f"--task {task}: column {label!r} holds lists, and one number a row is needed{OTHERS}"
             )
-        return _values(cache, label), [label], task
-    if lists:
-        if task == "classification":
-            raise EmbedcacheError(
-                f"--task classification: column {label!r} holds lists: leave --task out and each label is learned by "
-                "itself, or extract a column with one label a row"
-            )
-        return (*_label_matrix(cache, label), "multilabel")
-    if task == "multilabel":
+        return _values(cache, label), [label], kind.name
+    if lists and not kind.has_lists:
         raise EmbedcacheError(
-            f"--task multilabel: column {label!r} holds one label a row: leave --task out, or extract a column "
+            f"--task {task}: column {label!r} holds lists: leave --task out and each label is learned by "
+            "itself, or extract a column with one label a row"
+        )
+    if kind.has_lists and not lists:
+        raise EmbedcacheError(
+            f"--task {task}: column {label!r} holds one label a row: leave --task out, or extract a column "
             'of lists (in a CSV as JSON: ["a", "b"])'
         )
-    return (*_class_codes(cache, label), "classification")
+    return (*(_label_matrix if lists else _class_codes)(cache, label), kind.name)
 
 
 def _class_codes(cache: Cache, label: str) -> tuple[np.ndarray, list[str]]:

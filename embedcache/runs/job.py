@@ -24,7 +24,8 @@ from embedcache.common.reading import Reading
 from embedcache.common.times import Times
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.head import TrainedHead
-from embedcache.heads.kinds import kind_of, read_tasks, spelled, task_of
+from embedcache.heads.kinds import kind_of
+from embedcache.heads.kinds.option import read_tasks, spelled, task_of
 from embedcache.heads.spec import SWEPT
 from embedcache.runs.asked import check_choice, check_settings, label_names
 from embedcache.runs.automatic import Automatic, settle

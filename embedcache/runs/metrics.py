@@ -69,7 +69,7 @@ class Evaluation:
         if self.calibration is None:
             return document
         document["per_class"] = [asdict(one) for one in self.per_class]
-        if self.kind == "classification":
+        if kind_of(self.kind).exclusive:
             document["confusion_matrix"] = None if self.confusion_matrix is None else self.confusion_matrix.tolist()
             document["confusions"] = [asdict(one) for one in self.confusions]
         document["calibration"] = self.calibration.to_dict(bins)
@@ -95,15 +95,16 @@ def evaluate(
     ``classes``: the label of each column. ``temperature``: by calibration.fit_temperature, on validation rows.
     ``groups``: int [n], of rows that belong together, for the intervals; None where rows stand for themselves.
     """
-    predicted = decide(outputs, kind)
-    names = kind_of(kind).measured if interval else ()
+    about = kind_of(kind)
+    predicted = about.decide(outputs)
+    names = about.measured if interval else ()
     intervals = {name: score_interval(name, y, predicted, groups) for name in names}
     scores = measure_all(kind, y, predicted)
-    if not kind_of(kind).has_classes:
+    if not about.has_classes:
         return Evaluation(kind, len(y), scores, intervals)
     calibration = measure_calibration(y, outputs, kind)
     per_class = _class_scores(predicted, y, classes)
-    matrix, confusions = (None, []) if kind == "multilabel" else _confusion(predicted, y, classes)
+    matrix, confusions = _confusion(predicted, y, classes) if about.exclusive else (None, [])
     return Evaluation(
         kind=kind,
         rows=len(y),
@@ -116,13 +117,6 @@ def evaluate(
         temperature=temperature,
         scaled=None if temperature is None else measure_calibration(y, outputs, kind, temperature),
     )
-
-
-def decide(outputs: np.ndarray, kind: str) -> np.ndarray:
-    """What a head's outputs say, in the form of y: class codes [n], bool [n, C], or the values themselves."""
-    if kind == "regression":
-        return outputs
-    return outputs > 0 if kind == "multilabel" else outputs.argmax(axis=1)
 
 
 def score_labels(predicted: np.ndarray, y: np.ndarray) -> tuple[float, float]:

@@ -36,10 +36,10 @@ def find_mistakes(judged: Judged, classes: Sequence[str], kind: str, hashes: np.
     predicted, and the probability of both. Multilabel: the lists, the label that is most wrong (``about``), and its
     probability. Regression: the value, the predicted one. hashes: uint8 [N, 16] of all rows of the cache.
     """
-    find = {"classification": _classes, "multilabel": _labels, "regression": _values}[kind]
+    find = kind_of(kind).by_form(one_class=_classes, lists=_labels, numbers=_values)
     mistakes: list[dict[str, Any]] = []
     seen = set()
-    for i, found in find(judged, classes):
+    for i, found in find(judged, classes, kind):
         row = int(judged.rows[i])
         if (text := hashes[row].tobytes()) not in seen:
             seen.add(text)
@@ -49,8 +49,8 @@ def find_mistakes(judged: Judged, classes: Sequence[str], kind: str, hashes: np.
     return mistakes
 
 
-def _classes(judged: Judged, classes: Sequence[str]) -> Any:
-    proba = probabilities(judged.outputs.astype(np.float64), "classification")
+def _classes(judged: Judged, classes: Sequence[str], kind: str) -> Any:
+    proba = probabilities(judged.outputs.astype(np.float64), kind)
     guess = proba.argmax(axis=1)
     sure = np.where(guess == judged.y, -1.0, proba.max(axis=1))
     for i in np.argsort(-sure, kind="stable")[: (sure >= 0).sum()].tolist():
@@ -66,8 +66,8 @@ def _classes(judged: Judged, classes: Sequence[str]) -> Any:
         )
 
 
-def _labels(judged: Judged, classes: Sequence[str]) -> Any:
-    proba = probabilities(judged.outputs.astype(np.float64), "multilabel")
+def _labels(judged: Judged, classes: Sequence[str], kind: str) -> Any:
+    proba = probabilities(judged.outputs.astype(np.float64), kind)
     there, guess = judged.y > 0, judged.outputs > 0
     error = np.where(there == guess, -1.0, np.where(there, 1 - proba, proba))
     most, which = error.max(axis=1), error.argmax(axis=1)
@@ -84,7 +84,7 @@ def _labels(judged: Judged, classes: Sequence[str]) -> Any:
         )
 
 
-def _values(judged: Judged, classes: Sequence[str]) -> Any:
+def _values(judged: Judged, classes: Sequence[str], kind: str) -> Any:
     truth, predicted = judged.y[:, 0].astype(np.float64), judged.outputs[:, 0].astype(np.float64)
     error = np.abs(predicted - truth)
     for i in np.argsort(-error, kind="stable").tolist():

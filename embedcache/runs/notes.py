@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from embedcache.heads.kinds import columns_of, kind_of
+from embedcache.heads.kinds import kind_of
+from embedcache.heads.kinds.option import number_columns
 from embedcache.runs.baselines import BASELINES
 from embedcache.runs.leaderboard import Entry
-from embedcache.runs.metrics import decide
 from embedcache.runs.mistakes import Judged
 from embedcache.runs.scores import title
 from embedcache.runs.split import named, split_notes
@@ -95,8 +95,8 @@ def _never_predicted(judged: dict[str, Judged], classes: Sequence[str], column: 
     """Classes that validation or test rows have and that the chosen head gives to none of them."""
     if not judged:
         return
-    kind = column.kind
-    guesses = np.concatenate([decide(one.outputs, kind) for one in judged.values()])
+    kind = kind_of(column.kind)
+    guesses = np.concatenate([kind.decide(one.outputs) for one in judged.values()])
     y = np.concatenate([one.y for one in judged.values()])
     count = len(classes)
     there = np.bincount(y, minlength=count) if y.ndim == 1 else (y > 0).sum(axis=0)
@@ -112,7 +112,7 @@ def _never_predicted(judged: dict[str, Judged], classes: Sequence[str], column: 
 
 def _more_weight(plan: Plan) -> str:
     """What gives rare classes more weight, of that which is not in use; a bank with numbers takes no class weights."""
-    numbers = bool(columns_of(plan.task, "regression"))
+    numbers = bool(number_columns(plan.task))
     options = ["--choose macro-f1"] if plan.choose != "macro_f1" else []
     if plan.class_weight != "balanced":
         options.append("--class-weight balanced" + (" in a run without the columns of numbers" if numbers else ""))

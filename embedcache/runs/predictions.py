@@ -71,14 +71,14 @@ class Predictions:
     def _schema(self) -> Any:
         import pyarrow as pa
 
-        label = {"classification": pa.string(), "multilabel": pa.list_(pa.string()), "regression": pa.float32()}
+        kind = kind_of(self.kind)
+        label = kind.by_form(one_class=pa.string(), lists=pa.list_(pa.string()), numbers=pa.float32())
         columns = [("row", pa.int64())]
         columns += [("id", pa.string())] if self.ids is not None else []
         columns += [("text_hash", pa.string())]
         columns += [(GROUPS, pa.string())] if self.groups is not None else []
         columns += [("side", pa.string()), ("fold", pa.int32())]
-        columns += [("label", label[self.kind]), ("predicted", label[self.kind])]
-        kind = kind_of(self.kind)
+        columns += [("label", label), ("predicted", label)]
         if kind.has_classes:
             columns.append(("probability", pa.float32() if kind.exclusive else pa.list_(pa.float32())))
         if kind.has_classes and len(self.rows) * len(self.classes) <= MOST_VALUES:

@@ -145,13 +145,6 @@ class ValueMistake(Mistake):
     predicted: Number
 
 
-MISTAKES: dict[str, type[Mistake]] = {
-    "classification": ClassMistake,
-    "multilabel": LabelMistake,
-    "regression": ValueMistake,
-}
-
-
 class Threshold(msgspec.Struct):
     label: str
     threshold: Number
@@ -279,9 +272,10 @@ def _check_mistakes(info: Mapping[str, Any], found: Info) -> None:
     if mistakes:
         if found.kind is UNSET:
             raise SchemaError("kind is missing")
-        kind = MISTAKES[found.kind]
+        forms: list[type[Mistake]] = [ClassMistake, LabelMistake, ValueMistake]
+        form = kind_of(found.kind).by_form(*forms)
         for side, some in mistakes.items():
-            conform(some, list[kind], f"mistakes.{side}")  # type: ignore[valid-type]
+            conform(some, list[form], f"mistakes.{side}")  # type: ignore[valid-type]
 
 
 def _kind(found: Info) -> Kind:

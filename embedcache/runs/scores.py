@@ -1,6 +1,6 @@
 """The scores: what each is called, for which kinds of task it is, how it is computed. One record and one line each.
 
-A score is computed from predictions in the form of y (metrics.decide): class codes int [n], 0/1 [n, C] of labels, or
+A score is computed from predictions in the form of y (``Kind.decide``): class codes int [n], 0/1 [n, C] of labels, or
 numbers float [n] or [n, T]. Those with an interval stand in ``intervals.JACKKNIFE``; what a head may be chosen by, in
 ``heads.kinds``.
 """
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from embedcache.heads.kinds import KINDS, kind_of
+from embedcache.heads.kinds import KINDS, LABELS, LISTS, NUMBERS, kind_of
 
 Measure = Callable[[np.ndarray, np.ndarray], float]  # (y, predicted) of n > 0 rows
 
@@ -112,7 +112,6 @@ def _spearman(y: np.ndarray, predicted: np.ndarray) -> float:
         return float(np.mean([spearmanr(a, b)[0] for a, b in zip(y.T, predicted.T, strict=True)]))
 
 
-LABELS, NUMBERS = ("classification", "multilabel"), ("regression",)
 SCORES: dict[str, Score] = {
     one.name: one
     for one in (
@@ -122,7 +121,7 @@ SCORES: dict[str, Score] = {
             headline=True, hub="accuracy",
         ),
         Score("macro_f1", "macro F1", "F1", LABELS, _macro_f1, "sklearn.metrics.f1_score", headline=True, hub="f1"),
-        Score("micro_f1", "micro F1", "micro F1", ("multilabel",), _micro_f1, "sklearn.metrics.f1_score"),
+        Score("micro_f1", "micro F1", "micro F1", LISTS, _micro_f1, "sklearn.metrics.f1_score"),
         Score("r2", "R²", "r2", NUMBERS, _r2, "sklearn.metrics.r2_score", headline=True, hub="r_squared"),
         Score(
             "rmse", "RMSE", "rmse", NUMBERS, _rmse, "sklearn.metrics.root_mean_squared_error",

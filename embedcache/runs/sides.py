@@ -228,7 +228,7 @@ def _values(cache: Cache, column: str, label: str) -> Sequence[str]:
         raise EmbedcacheError(f"--split-column {column}: that is the label itself; name the column of train and test")
     if column in cache.column_names:
         return [value.strip() for value in cache.column(column)]
-    if column in cache.label_names and cache.label_kind(column) == "classification":
+    if column in cache.label_names and not cache.holds_lists(column):
         codes, names = cache.labels(column)
         names = [*(name.strip() for name in names), ""]  # the last is code -1's
         return [names[code] for code in codes.tolist()]

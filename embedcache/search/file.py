@@ -21,7 +21,7 @@ from embedcache.search.job import answer_document, query_texts
 from embedcache.search.searcher import Answer, Query, Searcher
 from embedcache.tables.read import content_digest
 from embedcache.tables.stream import Stored, Table, stored
-from embedcache.tables.write import Layout, kind_of
+from embedcache.tables.write import Layout, output_format
 
 FILE_QUERIES = 1024  # that are encoded, searched and saved together, or fewer that find
 HITS_TOGETHER = 100_000  # rows in all, some 100 MB with all that is known of them
@@ -132,7 +132,7 @@ def search_file(
         EmbedcacheError: Something cannot be read, searched or written.
     """
     start = time.perf_counter()
-    kind = kind_of(output)
+    kind = output_format(output)
     check_output(output, file)
     how = {"encoding": encoding, "separator": separator, "sheet": sheet}
     vectors: dict[str, Any] = {"index": index, "pooling": pooling, "layer": layer, "center": center}
@@ -252,9 +252,10 @@ class _Lines:
             known["id"] = pa.string()
         self._labels = cache.label_names
         self._kept = [name for name in cache.column_names if name not in (cache.id_column, *self._labels)]
-        lists = {name: cache.label_kind(name) == "multilabel" for name in self._labels}
         names = free_names([*known, "text"], [*self._labels, *self._kept])
-        kinds = {names[name]: pa.list_(pa.string()) if lists[name] else pa.string() for name in self._labels}
+        kinds = {
+            names[name]: pa.list_(pa.string()) if cache.holds_lists(name) else pa.string() for name in self._labels
+        }
         kept = {names[name]: pa.string() for name in self._kept}
         columns = {**known, **kinds, "text": pa.string(), **kept}
         self.layout = Layout(list(columns), list(columns.values()))

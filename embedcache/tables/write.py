@@ -16,7 +16,7 @@ from embedcache.tables.packing import PACKINGS
 from embedcache.tables.read import suffixes
 from embedcache.tables.stream import STREAM
 
-__all__ = ["WRITERS", "Kind", "Layout", "TableWriter", "kind_of"]
+__all__ = ["WRITERS", "Layout", "OutputFormat", "TableWriter", "output_format"]
 
 WRITERS: dict[str, type[TableWriter]] = {
     suffix: format.writer for suffix, format in FORMATS.items() if format.writer is not None
@@ -24,7 +24,7 @@ WRITERS: dict[str, type[TableWriter]] = {
 
 
 @dataclass(frozen=True)
-class Kind:
+class OutputFormat:
     """What an output's name says: the format, and the compression around it ("" for none)."""
 
     writer: type[TableWriter]
@@ -54,14 +54,14 @@ def _different(layout: Layout) -> Layout:
     return replace(layout, names=names)
 
 
-def kind_of(path: str | Path) -> Kind:
+def output_format(path: str | Path) -> OutputFormat:
     """By the name alone, before anything is done. Raises EmbedcacheError for a name of no known format."""
     compression, suffix = suffixes(Path(path))
     writer = WRITERS.get(suffix)
     if writer is not None and (not compression or FORMATS[suffix].is_text):
-        return Kind(writer, compression)
+        return OutputFormat(writer, compression)
     if output_target(path) is None:
-        return Kind(WRITERS[STREAM])
+        return OutputFormat(WRITERS[STREAM])
     text = [suffix for suffix in WRITERS if FORMATS[suffix].is_text]
     ending = suffix + compression
     what = f"tables are not written as '{ending}'" if ending else "nothing behind its name says the format"

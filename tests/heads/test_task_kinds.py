@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from embedcache.errors import EmbedcacheError
-from embedcache.heads.kinds import read_tasks, spelled, task_of
+from embedcache.heads.kinds.option import read_tasks, spelled, task_of
 
 
 @pytest.mark.parametrize(

@@ -242,7 +242,7 @@ def test_a_class_without_rows_is_no_class() -> None:
     cache: Any = SimpleNamespace(
         label_names=["label"],
         column_names=[],
-        label_kind=lambda name: "classification",
+        holds_lists=lambda name: False,
         labels=lambda name: (np.array([2, 0, -1, 2], np.int32), ["bad", "gone", "good"]),
         poolings=["mean"],
         embeddings=lambda pooling, layer: np.zeros((4, 2), np.float32),

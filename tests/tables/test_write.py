@@ -22,7 +22,7 @@ from embedcache.tables.formats.values import Kinds
 from embedcache.tables.packing import PACKINGS
 from embedcache.tables.read import open_source, read_whole
 from embedcache.tables.whole import layout_of, whole_columns
-from embedcache.tables.write import WRITERS, Layout, kind_of
+from embedcache.tables.write import WRITERS, Layout, output_format
 
 COLUMNS: dict[str, list[Any]] = {
     "text": ['a "quote", and\r\na line', "日本 🍿", "", " padded\t", "half \ud83c"],
@@ -43,7 +43,7 @@ def write(path: Path, columns: dict[str, list[Any]] | None = None, times: int = 
         kind.see(values[:2])
         kind.see(values[2:])
     layout = Layout(list(columns), [kind.arrow_type for kind in kinds])
-    with open_output(path) as output, kind_of(path).open(output, layout) as writer:
+    with open_output(path) as output, output_format(path).open(output, layout) as writer:
         for _ in range(times):
             writer.write(list(columns.values()))
     return path
@@ -125,7 +125,7 @@ def test_what_arrow_gives_is_written_as_it_is(tmp_path: Path) -> None:
     for suffix in (".parquet", ".feather", ".csv", ".jsonl"):
         path = tmp_path / f"out{suffix}"
         layout = Layout(table.schema.names, list(table.schema.types), table.schema.metadata)
-        with open_output(path) as output, kind_of(path).open(output, layout) as writer:
+        with open_output(path) as output, output_format(path).open(output, layout) as writer:
             for part in read_whole(open_source(tmp_path / "in.parquet"), 1):
                 writer.write(part.columns)
     assert pq.read_table(tmp_path / "out.parquet").equals(table, check_metadata=True)
@@ -168,7 +168,7 @@ def test_a_failure_leaves_nothing_that_looks_whole(tmp_path: Path, suffix: str, 
     with (
         pytest.raises(ZeroDivisionError),
         open_output(path) as output,
-        kind_of(path).open(output, layout) as writer,
+        output_format(path).open(output, layout) as writer,
     ):
         writer.write([[1, 2, 3]])
         _ = 1 / 0
@@ -182,13 +182,13 @@ def test_a_failure_leaves_nothing_that_looks_whole(tmp_path: Path, suffix: str, 
 @pytest.mark.parametrize("name", ["out", "out.txt", "out.xlsx", "out.parquet.gz", "out.csv.xz", "out.gz", ".csv"])
 def test_other_names_are_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(EmbedcacheError, match=r"name one of \.csv, \.tsv, \.jsonl, .* \.gz, \.bz2, \.zst after it"):
-        kind_of(tmp_path / name)
+        output_format(tmp_path / name)
 
 
 def test_streams_are_lines_of_json_if_their_name_does_not_say_it(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo.tsv")
     for name, suffix in (("-", ".jsonl"), ("/dev/stdout", ".jsonl"), ("/dev/null", ".jsonl"), ("fifo.tsv", ".tsv")):
-        assert kind_of(tmp_path / name if name == "fifo.tsv" else name).writer is WRITERS[suffix]
+        assert output_format(tmp_path / name if name == "fifo.tsv" else name).writer is WRITERS[suffix]
 
 
 def test_bz2_is_what_it_says(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import click
 
 from embedcache.common.label_names import visible
 from embedcache.common.screen import cell, plural
+from embedcache.heads.kinds import kind_of
 
 if TYPE_CHECKING:
     from embedcache.cache import VerifyReport
@@ -88,7 +89,7 @@ def info(document: dict[str, Any]) -> None:
         shown = ", ".join(f"{cell(visible(text), 40)} {count:,}" for text, count in largest[:8])
         more = f", and {len(largest) - 8:,} more" if len(largest) > 8 else ""
         none = f"; {label['missing']:,} without" if label["missing"] else ""
-        kind = " (lists)" if label["kind"] == "multilabel" else ""
+        kind = " (lists)" if kind_of(label["kind"]).has_lists else ""
         click.echo(f"{'label':10}{cell(name)}{kind}: {shown}{more}{none}")
     for line in document["notes"]:
         click.echo(f"Note: {cell(line)}")

@@ -79,7 +79,7 @@ def _comparisons(report: EvaluationReport) -> Table:
 
 def _run(run: RunScores) -> None:
     """What is worth a screen of one run; of several, -o and --json have it."""
-    if run.kind != "regression":
+    if kind_of(run.kind).has_classes:
         print_tables("", *class_table(run.evaluation, "rows"), *confusion_table(run.evaluation, run.names))
         if calibration := run.evaluation.get("calibration"):
             scaled = run.evaluation.get("calibration_scaled")
@@ -100,11 +100,11 @@ def _kept(run: RunScores) -> Table:
 
 
 def _mistakes(run: RunScores) -> list[Table | str]:
-    regression = run.kind == "regression"
-    last = "error" if regression else "probability"
+    kind = kind_of(run.kind)
+    last = "probability" if kind.has_classes else "error"
     table = make_table("row", "label", "predicted", last, "text", right=("row", last))
     for one in run.mistakes[:LISTED]:
         label, predicted = (label_text(one[key]) for key in ("label", "predicted"))
-        value = f"{one['predicted'] - one['label']:+.4g}" if regression else f"{one['probability']:.3f}"
+        value = f"{one['probability']:.3f}" if kind.has_classes else f"{one['predicted'] - one['label']:+.4g}"
         table.add_row(f"{one['row']:,}", cell(label, 24), cell(predicted, 24), value, cell(one["text"], 160))
-    return ["Largest errors:" if regression else "Most confident mistakes:", table]
+    return [f"{kind.mistakes}:", table]

@@ -19,6 +19,7 @@ from embedcache.common.screen import (
     plural,
     print_tables,
 )
+from embedcache.heads.kinds import kind_of
 from embedcache.heads.spec import SWEPT
 from embedcache.report.names import in_words, same_in_all, setting, swept
 from embedcache.runs.scores import SCORES, headlines
@@ -75,17 +76,16 @@ def _mistakes(column: ColumnContents) -> None:
     mistakes = column.mistakes.get(side, [])[:MISTAKES]
     if not mistakes:
         return
-    regression = column.report.kind == "regression"
-    last = "error" if regression else "probability"
+    kind = kind_of(column.report.kind)
+    last = "probability" if kind.has_classes else "error"
     table = make_table("row", "label", "predicted", last, "text", right=("row", last))
     for one in mistakes:
         label, predicted = (label_text(one[key]) for key in ("label", "predicted"))
-        number = f"{one['predicted'] - one['label']:+.4g}" if regression else f"{one['probability']:.3f}"
+        number = f"{one['probability']:.3f}" if kind.has_classes else f"{one['predicted'] - one['label']:+.4g}"
         text = "(not in the cache any more)" if one["text"] is None else one["text"]
         table.add_row(f"{one['row']:,}", cell(label, 24), cell(predicted, 24), number, cell(text, TEXT))
-    which = "Largest errors" if regression else "Most confident mistakes"
     rows = "test rows" if side == "test" else "rows out of fold" if column.report.split["folds"] else "validation rows"
-    print_tables("", f"{which} on the {rows}:", table)
+    print_tables("", f"{kind.mistakes} on the {rows}:", table)
 
 
 def _times(info: dict[str, Any]) -> Table:
@@ -103,12 +103,12 @@ def _column(report: ColumnReport, titled: bool) -> None:
     grouped += f" ({plural(tested, 'group')} of it test)" if tested else ""
     folds = f", {len(split['folds'])} folds of the training rows" if split["folds"] else ""
     title = f"\nLabel {cell(report.label, 40)}: {report.kind}" if titled else report.kind.capitalize()
-    outputs = {"classification": "classes", "multilabel": "labels"}.get(report.kind)
-    count = f", {len(report.classes):,} {outputs}" if outputs else ""
+    kind = kind_of(report.kind)
+    count = f", {len(report.classes):,} {kind.outputs}" if kind.has_classes else ""
     click.echo(f"{title}{count}; {sides} rows{grouped}{folds}")
     print_tables("", _against_baselines(report), *_compared(report), "", *_first_ten(report), *_spreads(report))
     evaluation = report.evaluation["test"] or report.evaluation["val"]
-    if evaluation and report.kind != "regression":
+    if evaluation and kind.has_classes:
         side = "test" if report.evaluation["test"] else "validation"
         print_tables("", *class_table(evaluation, f"{side} rows"), *confusion_table(evaluation, report.classes))
         click.echo(_calibration(report.evaluation))
@@ -201,7 +201,7 @@ def class_table(evaluation: dict[str, Any], rows: str) -> list[Table | str]:
         there = sorted((one for one in classes if one["support"]), key=lambda one: -one["f1"])
         classes = [*there[:5], *there[5:][-5:]]
         which = f", the five best and the five worst of {len(there):,}" if len(there) > 10 else ""
-    title = "label" if evaluation["kind"] == "multilabel" else "class"
+    title = kind_of(evaluation["kind"]).output
     table = make_score_table(title, "precision", "recall", "F1", "rows", left=[title])
     for i, one in enumerate(classes):
         scores = (number(one[key]) for key in ("precision", "recall", "f1"))

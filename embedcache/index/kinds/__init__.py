@@ -11,12 +11,12 @@ from __future__ import annotations
 
 from embedcache.index.approximate import Approximate
 from embedcache.index.exact import Exact
-from embedcache.index.kind import Kind
+from embedcache.index.kind import IndexKind
 from embedcache.index.kinds.hnsw import Hnsw
 from embedcache.index.kinds.ivf import Ivf
 from embedcache.index.kinds.ivfpq import IvfPq
 
-KINDS: dict[str, type[Kind]] = {one.kind: one for one in (Exact, Hnsw, Ivf, IvfPq)}
+KINDS: dict[str, type[IndexKind]] = {one.kind: one for one in (Exact, Hnsw, Ivf, IvfPq)}
 
 
 def engine_of(kind: str) -> type[Approximate]:
