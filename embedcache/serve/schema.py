@@ -214,7 +214,10 @@ class BoardAnswer(BaseModel):
     kind: str
     score: str
     count: int
-    settings: list[str]
+    settings: list[str] = Field(description="The settings in which the heads differ.")
+    scores: list[str] = Field(description="The scores that the heads have, the main one first.")
+    drawn: list[str] = Field(description="The scores that the curves may have.")
+    titles: dict[str, str] = Field(description="What settings, scores and baselines are called.")
     heads: list[dict[str, int | float | str | None]]
     test: dict[str, Any]
     baselines: dict[str, Any]

@@ -106,6 +106,12 @@ def test_the_leaderboard_has_heads_and_curves(client: Any) -> None:
     assert len(losses) == best["epochs_run"]
     assert losses[best["best_epoch"] - 1] == pytest.approx(best["val_loss"])
     assert {"majority", "tfidf_logreg"} <= set(board["baselines"])
+    assert board["scores"] == ["val_accuracy", "val_macro_f1", "val_loss", "val_ece"]
+    assert board["drawn"] == ["val_loss", "val_accuracy", "val_macro_f1", "train_loss"]
+    shown = {*board["settings"], *board["scores"], *board["drawn"], *board["baselines"], "best_epoch"}
+    assert set(board["titles"]) == shown, "the page needs a title for each, and knows no others"
+    assert board["titles"]["val_macro_f1"] == "validation macro F1" and board["titles"]["lr"] == "lr"
+    assert board["titles"]["tfidf_logreg"] == "TF-IDF + logistic regression"
 
 
 def test_the_openapi_document_describes_every_answer(client: Any) -> None:
@@ -362,7 +368,9 @@ def test_several_columns_lists_and_numbers(tmp_path: Path, tiny_bert: Path, open
     stars = make_client(open_service(cache, tmp_path / "stars"))
     (one,) = stars.post("/predict", json={"texts": [TEXT]}).json()
     assert isinstance(one["label"], float) and one["probabilities"] == {}
-    assert stars.get("/leaderboard").json()["columns"]["stars"]["score"] == "val_r2"
+    board = stars.get("/leaderboard").json()["columns"]["stars"]
+    assert board["score"] == "val_r2" and board["drawn"] == ["val_loss", "val_r2", "train_loss"]
+    assert board["scores"] == ["val_r2", "val_loss", "val_rmse", "val_mae", "val_spearman"]
 
 
 def test_another_pooling_of_the_same_encoder_serves_both(made: Path, open_service: Callable[..., Any]) -> None:

@@ -2,16 +2,8 @@
 
 import { el, number, plural, svg } from "./dom.js";
 
-const NAMES = {
-  val_loss: "validation loss", val_accuracy: "validation accuracy", val_macro_f1: "validation macro F1", val_r2: "validation R²",
-  train_loss: "training loss", val_ece: "calibration error", val_rmse: "RMSE", val_mae: "MAE", weight_decay: "weight decay",
-  class_weight: "class weight", label_smoothing: "label smoothing", lr: "learning rate", best_epoch: "best epoch",
-  majority: "most frequent label", tfidf_logreg: "TF-IDF and logistic regression", mean: "the mean", tfidf_ridge: "TF-IDF and ridge regression",
-};
-const SCORES = ["val_accuracy", "val_macro_f1", "val_r2", "val_loss", "val_rmse", "val_mae", "val_ece"];
 const SHOWN = 25;
 const SIZE = { wide: 640, tall: 280, left: 60, bottom: 48, top: 14, right: 22 };
-const named = (name) => NAMES[name] || name.replaceAll("_", " ");
 
 export function showBoards(place, columns) {
   if (place.childElementCount) return;
@@ -20,10 +12,10 @@ export function showBoards(place, columns) {
 
 function makeBoard(column, board) {
   const chart = el("div", { class: "chart" });
-  const scores = ["val_loss", "val_accuracy", "val_macro_f1", "val_r2", "train_loss"].filter((one) =>
+  const scores = board.drawn.filter((one) =>
     Object.values(board.curves).some((curves) => curves[one]));
   const id = `score-${column}`;
-  const select = el("select", { id }, scores.map((one) => el("option", { value: one }, named(one))));
+  const select = el("select", { id }, scores.map((one) => el("option", { value: one }, board.titles[one])));
   const state = { chosen: new Set(board.heads.slice(0, 3).map((head) => head.name)) };
   const redraw = () => chart.replaceChildren(curves(board, select.value, state.chosen));
   select.addEventListener("change", redraw);
@@ -38,20 +30,19 @@ function makeBoard(column, board) {
 
 function summary(board) {
   const score = board.score.replace("val_", "test_");
-  const rows = Object.entries(board.baselines).map(([name, one]) => [named(name), one[board.score], one[score]]);
+  const rows = Object.entries(board.baselines).map(([name, one]) => [board.titles[name], one[board.score], one[score]]);
   const best = board.heads[0];
   if (best) rows.unshift(["best head", best[board.score], board.test[score]]);
   if (!rows.length) return null;
-  const what = named(board.score).replace("validation ", "");
+  const what = board.titles[board.score].replace("validation ", "");
   return el("table", { class: "summary" },
     el("thead", {}, el("tr", {}, ["", `${what}, validation`, "test"].map((one) => el("th", { scope: "col" }, one)))),
     el("tbody", {}, rows.map(([name, val, test]) => el("tr", {}, el("th", { scope: "row" }, name), el("td", {}, number(val)), el("td", {}, number(test))))));
 }
 
 function makeTable(board, chosen, redraw) {
-  const scores = SCORES.filter((one) => board.heads.some((head) => head[one] !== null && head[one] !== undefined));
-  const columns = [...board.settings, ...scores, "best_epoch"];
-  const head = el("thead", {}, el("tr", {}, ["curve", "rank", "name", ...columns].map((one) => el("th", { scope: "col" }, named(one)))));
+  const columns = [...board.settings, ...board.scores, "best_epoch"];
+  const head = el("thead", {}, el("tr", {}, ["curve", "rank", "name", ...columns.map((one) => board.titles[one])].map((one) => el("th", { scope: "col" }, one))));
   const rows = board.heads.map((one, i) => {
     const box = el("input", { type: "checkbox", "aria-label": `curve of ${one.name}`, disabled: !board.curves[one.name] });
     box.checked = chosen.has(one.name);
@@ -86,7 +77,7 @@ function curves(board, score, chosen) {
   const picked = lines.filter(([name]) => chosen.has(name));
   const legend = el("ul", { class: "curves-legend" }, picked.map(([name], i) => el("li", {}, el("span", { class: `line-${i % 6}`, "aria-hidden": "true" }), name)));
   return el("figure", {},
-    svg("svg", { viewBox: `0 0 ${SIZE.wide} ${SIZE.tall}`, role: "img", "aria-label": `${named(score)} by epoch of ${plural(lines.length, "head")}` },
+    svg("svg", { viewBox: `0 0 ${SIZE.wide} ${SIZE.tall}`, role: "img", "aria-label": `${board.titles[score]} by epoch of ${plural(lines.length, "head")}` },
       ticks(low, high).map((value) => svg("g", { class: "tick" },
         svg("line", { x1: SIZE.left, x2: SIZE.wide - SIZE.right, y1: y(value), y2: y(value) }),
         svg("text", { x: SIZE.left - 6, y: y(value) + 4, "text-anchor": "end" }, number(value)))),
