@@ -19,7 +19,7 @@ from benchmarks.machine import machine
 from embedcache.cache import Cache, open_cache
 from embedcache.heads.train import train_bank
 from embedcache.runs.automatic import settle
-from embedcache.runs.baseline_features import Rows
+from embedcache.runs.baseline_features import BaselineRows
 from embedcache.runs.baselines import run_baselines
 from embedcache.runs.data import load_data, make_task
 from embedcache.runs.leaderboard import predict_rows
@@ -42,7 +42,7 @@ def measure(cache: Cache, label: str | None, group: str | None, rows: int, seed:
     y = first.y.copy()
     y[left_out] = -1
     split = make_split(y, cache.hashes, first.keys, seed=seed)
-    baselines = run_baselines(Rows(cache.texts, first.x, y, split))
+    baselines = run_baselines(BaselineRows(cache.texts, first.x, y, split))
     results = {name: one.scores["test_accuracy"] for name, one in baselines.items()}
     for pooling, one in data.items():
         one.y = y

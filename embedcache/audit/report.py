@@ -15,7 +15,7 @@ from embedcache.common.frames import Tabular
 from embedcache.common.whole_file import Output, open_output
 from embedcache.errors import EmbedcacheError
 from embedcache.tables.read import suffixes
-from embedcache.tables.write import Layout, OutputFormat, output_format
+from embedcache.tables.write import OutputFormat, TableLayout, output_format
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -145,7 +145,7 @@ class AuditReport(Tabular):
 
 
 @dataclass(frozen=True)
-class Place:
+class ReportPlace:
     """Where an audit goes: a table, and beside it (not beside a stream) the whole report as JSON."""
 
     kind: OutputFormat
@@ -154,19 +154,19 @@ class Place:
 
 
 @contextmanager
-def open_place(path: str | Path) -> Iterator[Place]:
+def open_place(path: str | Path) -> Iterator[ReportPlace]:
     """Before the work begins. Raises EmbedcacheError unless a table and the JSON beside it may be written there."""
     kind, document = output_format(path), beside_table(path)
     with ExitStack() as ends:
         table = ends.enter_context(open_output(path))
         if table.is_stream:
-            yield Place(kind, table, None)
+            yield ReportPlace(kind, table, None)
             return
         if document.name == Path(path).name:
             raise EmbedcacheError(
                 f"-o {path}: name a table such as a .csv; the whole report goes into a .json beside it"
             )
-        yield Place(kind, table, ends.enter_context(open_output(document)))
+        yield ReportPlace(kind, table, ends.enter_context(open_output(document)))
 
 
 def beside_table(path: str | Path) -> Path:
@@ -176,10 +176,10 @@ def beside_table(path: str | Path) -> Path:
     return path.with_name(path.name[: len(path.name) - ends] + ".json")
 
 
-def write_report(report: AuditReport, place: Place) -> None:
+def write_report(report: AuditReport, place: ReportPlace) -> None:
     """The lines as a table, and the whole report as JSON. Raises EmbedcacheError where they cannot be written."""
     table = report.to_arrow()
-    with place.kind.open(place.table, Layout(table.schema.names, list(table.schema.types))) as writer:
+    with place.kind.open(place.table, TableLayout(table.schema.names, list(table.schema.types))) as writer:
         writer.write([_short(column) for column in table.columns])
     if place.document is not None:
         with place.document.text() as file:

@@ -32,7 +32,7 @@ CHUNK = 1 << 24  # bytes or elements moved at once
 
 
 @dataclass
-class Contents:
+class CacheContents:
     """A cache without its vectors: the layout, and the arrays of every dataset that the input alone decides."""
 
     layout: Layout
@@ -51,7 +51,7 @@ def make_contents(
     *,
     counted: bool = False,
     positions: int | None = None,
-) -> Contents:
+) -> CacheContents:
     """Put the parts in their places; ``encoder["store"]`` is the type of the vectors to come.
 
     labels: codes and classes as LabelCoder gives them, codes [N] of single labels or a matrix [N, C] of lists.
@@ -80,10 +80,10 @@ def make_contents(
     datasets |= {path: (kind, (len(hashes), dim)) for path in lay.output_paths(outputs).values()}
     classes = {name: list(names) for name, (_, names) in labels.items()}
     kinds = {name: lay.MULTILABEL for name, (codes, _) in labels.items() if codes.ndim == 2}
-    return Contents(Layout(attrs, classes, datasets, kinds, positions), arrays)
+    return CacheContents(Layout(attrs, classes, datasets, kinds, positions), arrays)
 
 
-def matches(cache: Cache, contents: Contents) -> bool:
+def matches(cache: Cache, contents: CacheContents) -> bool:
     """Whether the file holds these contents, undamaged, so that only vectors can be missing.
 
     A file that keeps no token counts is not made anew for them.
@@ -102,7 +102,7 @@ def _equal(a: np.ndarray, b: np.ndarray) -> bool:
     return all(np.array_equal(a[i : i + CHUNK], b[i : i + CHUNK]) for i in range(0, len(a), CHUNK))
 
 
-def create(path: Path, contents: Contents, temporary: Path | None = None) -> None:
+def create(path: Path, contents: CacheContents, temporary: Path | None = None) -> None:
     """Write a new file with all its space reserved and everything but the vectors; on failure nothing is left.
 
     It is made under the name ``temporary`` in the same folder and gets its own when all is on the disk.

@@ -54,7 +54,7 @@ class Files(click.types.StringParamType):
         return [CompletionItem(incomplete, type=self.kind)]
 
 
-class Columns(CommaList):
+class ColumnList(CommaList):
     """Columns of the cache or table that is on the line already: one, or several with commas."""
 
     def __init__(self, several: bool, sources: Sequence[str], words: bool) -> None:
@@ -81,7 +81,7 @@ class Columns(CommaList):
         return next((word for word in words if isinstance(word, str) and Path(word).is_file()), None)
 
 
-class Conditions(Columns):
+class Conditions(ColumnList):
     """--where: the columns that can be asked for, and after = the values of one."""
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -147,8 +147,8 @@ def add_completion(command: click.Command) -> None:
         if plain and name in FILES | FOLDERS:
             param.type = Files("dir" if name in FOLDERS else "file")
         elif plain and name == "text" and tables and option:
-            param.type = Columns(False, tables, words=False)
+            param.type = ColumnList(False, tables, words=False)
         elif name in COLUMNS and (plain or type(param.type) is CommaList) and option:
-            param.type = Columns(not plain, arguments, words=True)
+            param.type = ColumnList(not plain, arguments, words=True)
         elif plain and name == "where":
             param.type = Conditions(False, arguments, words=True)

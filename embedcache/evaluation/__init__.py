@@ -15,6 +15,6 @@ Files, in the order in which to read them:
 from __future__ import annotations
 
 from embedcache.evaluation.job import evaluate
-from embedcache.evaluation.report import EvaluationReport, RunScores, Score
+from embedcache.evaluation.report import EvaluationReport, RunScores, ScoreValue
 
-__all__ = ["EvaluationReport", "RunScores", "Score", "evaluate"]
+__all__ = ["EvaluationReport", "RunScores", "ScoreValue", "evaluate"]

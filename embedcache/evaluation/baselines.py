@@ -12,7 +12,7 @@ from embedcache.cache import open_cache
 from embedcache.errors import EmbedcacheError
 from embedcache.evaluation.targets import Aligned
 from embedcache.heads.kinds import kind_of
-from embedcache.runs.baseline_features import Rows
+from embedcache.runs.baseline_features import BaselineRows
 from embedcache.runs.baselines import baselines_for, predict_baselines
 from embedcache.runs.data import load_data
 from embedcache.runs.folder import Run
@@ -79,7 +79,7 @@ def _train(run: Run, texts: Sequence[str], vectors: np.ndarray) -> dict[str, Any
             if (option := options.get(name)) is not None and one.get(option) is not None
         }
         settings = info.get("settings", {})
-        rows = Rows(
+        rows = BaselineRows(
             documents,
             x,
             np.concatenate([y, unknown]),

@@ -16,7 +16,7 @@ from embedcache.errors import EmbedcacheError
 from embedcache.evaluation.baselines import Predicted, baselines_of
 from embedcache.evaluation.curves import class_curves, confidence_curve
 from embedcache.evaluation.gold import Gold, read_cache, read_table
-from embedcache.evaluation.report import BaselineScores, EvaluationReport, RunScores, Score
+from embedcache.evaluation.report import BaselineScores, EvaluationReport, RunScores, ScoreValue
 from embedcache.evaluation.targets import Aligned, align
 from embedcache.evaluation.trained import Learnt, group_column, learnt_by
 from embedcache.heads.arrays import json_number
@@ -200,7 +200,7 @@ class _Scored:
             self._add_curves(scores)
         return scores
 
-    def _with_intervals(self, values: dict[str, float], predicted: np.ndarray) -> dict[str, Score]:
+    def _with_intervals(self, values: dict[str, float], predicted: np.ndarray) -> dict[str, ScoreValue]:
         scores = {}
         for name, value in values.items():
             if name == "loss" and self.aligned.unknown:
@@ -208,7 +208,7 @@ class _Scored:
             interval = None
             if name in kind_of(self.kind).measured:
                 interval = score_interval(name, self.aligned.y, predicted, self.gold.units)
-            scores[name] = Score(json_number(value), interval)
+            scores[name] = ScoreValue(json_number(value), interval)
         return scores
 
     def _add_curves(self, scores: RunScores) -> None:

@@ -9,10 +9,10 @@ from typing import Any
 from embedcache.common.screen import label_text, number, plural
 from embedcache.common.whole_file import whole_file
 from embedcache.errors import EmbedcacheError
-from embedcache.evaluation.report import EvaluationReport, RunScores, Score
+from embedcache.evaluation.report import EvaluationReport, RunScores, ScoreValue
 from embedcache.heads.kinds import kind_of
 from embedcache.report import plots
-from embedcache.report.blocks import Cards, Chapter, Facts, Figure, Grid, Mistakes, Notes, Row, Section, count
+from embedcache.report.blocks import Cards, Chapter, Facts, Figure, FigureRow, Grid, Mistakes, Notes, Section, count
 from embedcache.report.evaluation_sections import evaluation_sections
 from embedcache.report.page import render
 from embedcache.runs.column import ColumnReport
@@ -59,7 +59,7 @@ def _side_by_side(report: EvaluationReport) -> list[Section]:
     return [Section("Side by side", "side", [table, *([Notes(report.notes)] if report.notes else [])])]
 
 
-def _with_interval(score: Score | None) -> str:
+def _with_interval(score: ScoreValue | None) -> str:
     if score is None:
         return "-"
     between = "" if score.interval is None else f" ({score.interval[0]:.3f} to {score.interval[1]:.3f})"
@@ -146,7 +146,7 @@ def _thresholds(run: RunScores, prefix: str) -> list[Any]:
     table = Grid("Over all thresholds", ("class", "average precision", "ROC AUC"), areas)
     kept = [[f"{one['threshold']:.3f}", f"{one['kept']:.1%}", number(one["accuracy"])] for one in run.confidence[::10]]
     folded = [Grid("Rows kept", ("probability from", "rows kept", "accuracy"), kept, folded=True)] if kept else []
-    return [Row(figures), *([table] if areas else []), *folded]
+    return [FigureRow(figures), *([table] if areas else []), *folded]
 
 
 def _mistakes(run: RunScores) -> list[Any]:

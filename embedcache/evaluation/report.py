@@ -7,7 +7,7 @@ from typing import Any
 
 
 @dataclass
-class Score:
+class ScoreValue:
     """A score, and its 95% interval where it has one."""
 
     value: float | None
@@ -22,7 +22,7 @@ class Score:
 class BaselineScores:
     """A baseline on the same rows, trained on the run's own training rows; a note where there is something to say."""
 
-    scores: dict[str, Score]
+    scores: dict[str, ScoreValue]
     note: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -52,7 +52,7 @@ class RunScores:
     rows: int
     trained: int | None
     unknown: dict[str, int]
-    scores: dict[str, Score]
+    scores: dict[str, ScoreValue]
     evaluation: dict[str, Any]
     confidence: list[dict[str, float]] = field(default_factory=list)
     curves: list[dict[str, Any]] = field(default_factory=list)

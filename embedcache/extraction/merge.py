@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from embedcache.cache.checksums import valid_blocks
-from embedcache.cache.create import Contents, Writer, create, make_contents, matches, publish
+from embedcache.cache.create import CacheContents, Writer, create, make_contents, matches, publish
 from embedcache.cache.file import Cache, open_cache
 from embedcache.cache.fill import Filler
 from embedcache.cache.fingerprint import differences
@@ -138,7 +138,7 @@ def _check_all_there(parts: Sequence[ShardOrigin]) -> None:
         )
 
 
-def _join(parts: Sequence[tuple[ShardOrigin, Cache]], folder: Path) -> Contents:
+def _join(parts: Sequence[tuple[ShardOrigin, Cache]], folder: Path) -> CacheContents:
     """The whole table again, as a cache without vectors."""
     by_number = {part.shard.number: (part, cache) for part, cache in reversed(parts)}
     caches = [by_number[number][1] for number in sorted(by_number)]

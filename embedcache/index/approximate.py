@@ -13,8 +13,8 @@ from typing import Any, BinaryIO, ClassVar
 import numpy as np
 
 from embedcache.index import file_format
-from embedcache.index.exact import Rows, import_faiss, search_all
-from embedcache.index.kind import IndexKind, Plan
+from embedcache.index.exact import StoredRows, import_faiss, search_all
+from embedcache.index.kind import IndexKind, IndexPlan
 
 FEW_ROWS = 4096  # allowed by a filter: so many are compared one by one
 WIDEST = 8  # times more lists, or a longer queue, for a filter; beyond it the rows allowed are compared
@@ -39,7 +39,7 @@ class Approximate(IndexKind):
     on_gpu: ClassVar[bool] = False
     index: Any
 
-    def __init__(self, rows: Rows, effort: int = 1, factor: int = 1) -> None:
+    def __init__(self, rows: StoredRows, effort: int = 1, factor: int = 1) -> None:
         self.rows, self.effort, self.factor = rows, effort, factor
 
     @property
@@ -48,7 +48,7 @@ class Approximate(IndexKind):
         """The highest that makes sense."""
 
     @abstractmethod
-    def train(self, plan: Plan, tick: Tick) -> None:
+    def train(self, plan: IndexPlan, tick: Tick) -> None:
         """Make an index without rows that fits them."""
 
     def add(self, which: np.ndarray, tick: Tick) -> None:
@@ -72,7 +72,7 @@ class Approximate(IndexKind):
         """What a file needs besides the cache's vectors."""
 
     @abstractmethod
-    def restore(self, sections: dict[str, np.ndarray], plan: Plan) -> None:
+    def restore(self, sections: dict[str, np.ndarray], plan: IndexPlan) -> None:
         """What ``sections`` gave."""
 
     def prepare(self) -> None:

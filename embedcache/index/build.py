@@ -15,20 +15,20 @@ from embedcache.common.machine import memory_free
 from embedcache.common.progress import Progress
 from embedcache.errors import EmbedcacheError
 from embedcache.index.approximate import Approximate
-from embedcache.index.exact import Exact, Rows, import_faiss
+from embedcache.index.exact import Exact, StoredRows, import_faiss
 from embedcache.index.file_format import About, SpoiltError
-from embedcache.index.kind import Plan
+from embedcache.index.kind import IndexPlan
 from embedcache.index.kinds import KINDS, engine_of
 from embedcache.index.plan import MEMORY_SHARE, SPEED, choose
 from embedcache.index.tune import Measured, Truth, held_out, truth_of, tune
 
 FEWEST_HELD_OUT = 100  # with fewer new rows an index that holds them out keeps what was measured before
 LARGEST_GROWTH = 2  # times the rows that it was trained on; with more the lists no longer fit
-Planned = Callable[[Plan], None]
+Planned = Callable[[IndexPlan], None]
 
 
 def build(
-    rows: Rows,
+    rows: StoredRows,
     *,
     kind: str,
     recall: float,
@@ -101,7 +101,7 @@ def tuned(engine: Approximate, parameters: dict[str, Any], measured: Measured, t
     return {"parameters": found, "measured": measured.recall, "held_out": len(truth.own)}
 
 
-def restored(about: About, rows: Rows, sections: dict[str, np.ndarray], device: str) -> Any:
+def restored(about: About, rows: StoredRows, sections: dict[str, np.ndarray], device: str) -> Any:
     """The engine of a file. Raises ``SpoiltError``, KeyError, TypeError or ValueError where that is not whole."""
     if about.kind not in KINDS:
         raise SpoiltError(f"unknown index kind {about.kind!r}: choose {', '.join(KINDS)}")
@@ -109,7 +109,7 @@ def restored(about: About, rows: Rows, sections: dict[str, np.ndarray], device: 
     if about.kind == "exact":
         return _exact(rows, gpu)
     engine = engine_of(about.kind)(rows)
-    engine.restore(sections, Plan(about.kind, about.rows, about.dim, about.parameters))
+    engine.restore(sections, IndexPlan(about.kind, about.rows, about.dim, about.parameters))
     engine.effort = int(about.parameters[engine.effort_name])
     engine.factor = int(about.parameters.get("rerank_factor", 1))
     if not (1 <= engine.effort <= engine.most_effort and 1 <= engine.factor <= 1000):
@@ -121,7 +121,7 @@ def can_extend(about: About, rows: int) -> bool:
     return rows <= LARGEST_GROWTH * max(about.trained_rows, 1)
 
 
-def _exact(rows: Rows, gpu: int | None) -> Any:
+def _exact(rows: StoredRows, gpu: int | None) -> Any:
     if gpu is None:
         return Exact(rows, memory_free() * MEMORY_SHARE)
     from embedcache.index.gpu import GpuExact

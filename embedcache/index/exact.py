@@ -71,7 +71,7 @@ def _unit_length_slowly(X: np.ndarray, mean: np.ndarray | None) -> np.ndarray:
     return np.ascontiguousarray(X / np.where(lengths > 0, lengths, 1)[:, None], dtype=np.float32)
 
 
-class Rows:
+class StoredRows:
     """N vectors as they are searched: at unit length, centred on ``mean`` first if there is one.
 
     Args:
@@ -103,7 +103,7 @@ class Rows:
 def mean_of(stored: np.ndarray) -> np.ndarray:
     """float32 [D]: the mean of the rows that have a direction."""
     total, count = np.zeros(stored.shape[1]), 0
-    for part in Rows(stored).chunks():
+    for part in StoredRows(stored).chunks():
         X = stored[part].astype(np.float64)
         usable = np.isfinite(X).all(axis=1) & X.any(axis=1)
         total += X[usable].sum(axis=0)
@@ -127,7 +127,7 @@ class Exact(IndexKind):
     def cost(cls, rows: int, dim: int) -> Cost:
         return Cost({}, 0.0, copies(rows, dim))
 
-    def __init__(self, rows: Rows, memory: float = math.inf) -> None:
+    def __init__(self, rows: StoredRows, memory: float = math.inf) -> None:
         self.rows = rows
         self._fits = 2 * len(rows) * rows.dim <= memory  # else every search reads the stored vectors
         self._calls, self._lock = 0, threading.Lock()
@@ -158,7 +158,7 @@ class Exact(IndexKind):
         return self._scan is not None
 
 
-def search_all(rows: Rows, Q: np.ndarray, k: int, allowed: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+def search_all(rows: StoredRows, Q: np.ndarray, k: int, allowed: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
     """The k best of the rows ``allowed`` (int64, ascending; None: all), read once, in chunks."""
     count = len(rows) if allowed is None else len(allowed)
     few = len(Q) <= FEW_QUERIES
@@ -208,7 +208,7 @@ def merge(parts: list[tuple[np.ndarray, np.ndarray]], k: int) -> tuple[np.ndarra
     return values, np.take_along_axis(rows, places, axis=1)
 
 
-def scores_of(rows: Rows, Q: np.ndarray, found: np.ndarray) -> np.ndarray:
+def scores_of(rows: StoredRows, Q: np.ndarray, found: np.ndarray) -> np.ndarray:
     """float32 [q, k]: cosines of Q [q, D] with the rows found [q, k], the same whatever else is asked for."""
     scores = np.empty(found.shape, np.float32)
     step = max(1, CHUNK_BYTES // (4 * rows.dim * max(1, found.shape[1])))
@@ -230,7 +230,7 @@ class HalfScan:
     Cauchy-Schwarz, of unit vectors). So many rows are compared again that those left out cannot be among the k best.
     """
 
-    def __init__(self, rows: Rows) -> None:
+    def __init__(self, rows: StoredRows) -> None:
         self.rows, faiss = rows, import_faiss()
         cores = min(usable_cores(), max(1, len(rows) // 4096))
         step = -(-len(rows) // cores // 64) * 64  # a filter's bits are cut at bytes

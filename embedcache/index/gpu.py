@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from embedcache.index.approximate import Approximate
-from embedcache.index.exact import HALF_ERROR, Exact, Rows, import_faiss, scores_of, search_all, top
+from embedcache.index.exact import HALF_ERROR, Exact, StoredRows, import_faiss, scores_of, search_all, top
 
 MOST_NEIGHBOURS = 2048  # that a GPU index gives
 
@@ -29,7 +29,7 @@ class GpuExact:
 
     kind = "exact"
 
-    def __init__(self, rows: Rows, gpu: int) -> None:
+    def __init__(self, rows: StoredRows, gpu: int) -> None:
         self.rows, self._gpu, self._lock = rows, gpu, threading.Lock()
         self._on_cpu = Exact(rows)
         self._index: Any = None

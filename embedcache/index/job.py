@@ -15,7 +15,7 @@ from embedcache.common.whole_file import Output, open_output, refuse_stream
 from embedcache.errors import EmbedcacheError
 from embedcache.index import file_format
 from embedcache.index.build import Planned, can_extend, extend, gpu_of, on_device, restored
-from embedcache.index.exact import Rows
+from embedcache.index.exact import StoredRows
 from embedcache.index.file_format import About, SpoiltError
 from embedcache.index.ownership import default_path, other_cache
 from embedcache.index.plan import EXACT_ROWS, choose
@@ -186,12 +186,12 @@ def _up_to_date(
     X = cache.embeddings(*output)
     try:
         mean = file_format.take_array(sections["mean"], "float32", about.dim) if center else None
-        old = Rows(X[: about.rows], mean)
+        old = StoredRows(X[: about.rows], mean)
         engine = restored(about, old, sections, "cpu")
     except (SpoiltError, KeyError, TypeError, ValueError):
         return "", None
     about.cache = str(cache.path)
-    rows = Rows(X, mean)
+    rows = StoredRows(X, mean)
     if about.rows == cache.rows:
         return "kept", SearchIndex(about, rows, engine, own_vectors=False)
     claim()

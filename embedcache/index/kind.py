@@ -22,7 +22,7 @@ class Cost(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Plan:
+class IndexPlan:
     """What will be built.
 
     Attributes:

@@ -13,7 +13,7 @@ import math
 from dataclasses import replace
 
 from embedcache.errors import EmbedcacheError
-from embedcache.index.kind import Cost, Plan
+from embedcache.index.kind import Cost, IndexPlan
 from embedcache.index.kinds import KINDS
 
 EXACT_ROWS = 200_000
@@ -32,7 +32,7 @@ def choose(
     recall: float = 0.99,
     kind: str = "auto",
     speed: float = SPEED,
-) -> Plan:
+) -> IndexPlan:
     """The kind of index for N rows of D numbers.
 
     Args:
@@ -79,19 +79,19 @@ def choose(
     return replace(exact, why="nothing else fits the memory")
 
 
-def _plan(kind: str, rows: int, dim: int, speed: float) -> Plan:
+def _plan(kind: str, rows: int, dim: int, speed: float) -> IndexPlan:
     return _planned(kind, rows, dim, speed, KINDS[kind].cost(rows, dim))
 
 
-def _without_copies(kind: str, rows: int, dim: int, speed: float) -> Plan | None:
+def _without_copies(kind: str, rows: int, dim: int, speed: float) -> IndexPlan | None:
     cost = KINDS[kind].cost_without_copies(rows, dim)
     return None if cost is None else _planned(kind, rows, dim, speed, cost)
 
 
-def _planned(kind: str, rows: int, dim: int, speed: float, cost: Cost) -> Plan:
+def _planned(kind: str, rows: int, dim: int, speed: float, cost: Cost) -> IndexPlan:
     # What is built is measured: every row is compared with each query, and tuning tries as much again.
     measuring = 2.0 * rows * dim * min(HELD_OUT, rows) * 2 if cost.work else 0.0
-    return Plan(kind, rows, dim, cost.parameters, (cost.work + measuring) / speed, cost.bytes)
+    return IndexPlan(kind, rows, dim, cost.parameters, (cost.work + measuring) / speed, cost.bytes)
 
 
 def human_bytes(count: float) -> str:

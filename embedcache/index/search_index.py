@@ -18,7 +18,7 @@ from embedcache.errors import EmbedcacheError
 from embedcache.index import file_format
 from embedcache.index.build import Planned, restored
 from embedcache.index.build import build as build_engine
-from embedcache.index.exact import Rows, mean_of, scores_of, top, unit_length
+from embedcache.index.exact import StoredRows, mean_of, scores_of, top, unit_length
 from embedcache.index.file_format import About, SpoiltError
 from embedcache.index.ownership import make_again, vectors_of
 
@@ -66,7 +66,7 @@ class SearchIndex:
         encoder: the cache's description of its encoder, with which texts are encoded; None from bare vectors.
     """
 
-    def __init__(self, about: About, rows: Rows, engine: Any, *, own_vectors: bool) -> None:
+    def __init__(self, about: About, rows: StoredRows, engine: Any, *, own_vectors: bool) -> None:
         self.about, self._rows, self._engine = about, rows, engine
         self._own_vectors = own_vectors
         self._loaded: Encoder | None = None
@@ -182,7 +182,7 @@ class SearchIndex:
     def _of(cls, X: np.ndarray, center: bool, *, own_vectors: bool, **options: Any) -> SearchIndex:
         if not len(X):
             raise EmbedcacheError("there are no vectors to search: give at least one")
-        rows = Rows(X, mean_of(X) if center else None)
+        rows = StoredRows(X, mean_of(X) if center else None)
         engine, found = build_engine(rows, **options)
         about = About(rows=len(X), dim=X.shape[1], center=center, **found)
         return cls(about, rows, engine, own_vectors=own_vectors)
@@ -267,7 +267,7 @@ class SearchIndex:
                 if cache is None:
                     cache = open_cache(path.parent / str(about.cache))
                 stored = vectors_of(cache, about, path)
-            rows = Rows(stored, mean)
+            rows = StoredRows(stored, mean)
             return cls(about, rows, restored(about, rows, sections, device), own_vectors=own)
         except (SpoiltError, KeyError, TypeError, ValueError) as error:
             again = "build it again" if cache is None else make_again(cache, path)

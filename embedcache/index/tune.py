@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from embedcache.index.approximate import Approximate
-from embedcache.index.exact import Rows, search_all
+from embedcache.index.exact import StoredRows, search_all
 from embedcache.index.own_row import without_own
 from embedcache.index.plan import HELD_OUT
 
@@ -34,7 +34,7 @@ class Truth:
     worst: np.ndarray
 
 
-def held_out(rows: Rows, first: int = 0, count: int = HELD_OUT) -> np.ndarray:
+def held_out(rows: StoredRows, first: int = 0, count: int = HELD_OUT) -> np.ndarray:
     """int64, ascending: rows from ``first`` on, chosen at random among those that have a direction."""
     random = np.random.default_rng(SEED)
     chosen = np.sort(first + random.permutation(len(rows) - first)[: 2 * count])
@@ -42,7 +42,7 @@ def held_out(rows: Rows, first: int = 0, count: int = HELD_OUT) -> np.ndarray:
     return np.sort(random.permutation(usable)[:count])
 
 
-def truth_of(rows: Rows, own: np.ndarray, present: np.ndarray | None) -> Truth:
+def truth_of(rows: StoredRows, own: np.ndarray, present: np.ndarray | None) -> Truth:
     """What exact search finds for the rows ``own``, among those ``present`` (int64; None: all)."""
     Q = rows.unit(own)
     count = len(rows) if present is None else len(present)

@@ -17,7 +17,7 @@ from embedcache.common.texts import as_texts
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.arrays import to_numpy
 from embedcache.heads.kinds import kind_of
-from embedcache.prediction.predictions import Answers, Prediction, Predictions
+from embedcache.prediction.predictions import ColumnOutputs, Prediction, Predictions
 from embedcache.runs.calibration import probabilities
 from embedcache.runs.folder import Run, load_run, require_keys
 from embedcache.runs.wording import temperature_note
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from embedcache.cache import Cache
     from embedcache.encoder import Encoder
 
-__all__ = ["Answers", "Classifier", "Prediction", "Predictions"]
+__all__ = ["Classifier", "ColumnOutputs", "Prediction", "Predictions"]
 
 
 class Classifier:
@@ -204,10 +204,10 @@ class Classifier:
         (vectors,) = self.encoder.encode_tokens(tokens, self._outputs, tell=tell)
         return vectors.astype(self._dtype, copy=False), self.encoder.reading(texts, tokens)
 
-    def answers(self, vectors: np.ndarray) -> dict[str, Answers]:
+    def answers(self, vectors: np.ndarray) -> dict[str, ColumnOutputs]:
         """Label column -> what its head says of vectors [n, D], such as rows of the cache."""
         return {
-            column: Answers(run.best.kind, run.classes, self._answer(column, vectors))
+            column: ColumnOutputs(run.best.kind, run.classes, self._answer(column, vectors))
             for column, run in self.run.columns.items()
         }
 

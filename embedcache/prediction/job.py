@@ -21,11 +21,19 @@ from embedcache.common.whole_file import Output, check_output, open_output
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.kinds import kind_of
 from embedcache.prediction.classifier import Classifier
-from embedcache.prediction.rows import VERSION, CacheRows, Part, Parts, RowSource, TableRows, is_cache
+from embedcache.prediction.rows import (
+    VERSION,
+    CacheRows,
+    PredictedBlocks,
+    PredictedRows,
+    RowSource,
+    TableRows,
+    is_cache,
+)
 from embedcache.runs.folder import Run
 from embedcache.tables.formats.values import json_value, listed
 from embedcache.tables.stream import stored
-from embedcache.tables.write import Layout, OutputFormat, output_format
+from embedcache.tables.write import OutputFormat, TableLayout, output_format
 
 COLUMN = "predicted"
 SHOWN = 10  # first rows in a report
@@ -200,7 +208,7 @@ class _Job:
         columns = classifier.run.columns
         self._classes = {label: [] if _is_number(run) else run.classes for label, run in columns.items()}
         places = np.cumsum([0, *(1 if _is_number(run) else 2 for run in columns.values())]).tolist()
-        self._places = dict(zip(columns, places, strict=False))  # of each label column's labels in a Part
+        self._places = dict(zip(columns, places, strict=False))  # of each label column's labels in PredictedRows
         self._found: dict[str, Counter[str]] = {label: Counter() for label in columns}
 
     @property
@@ -212,7 +220,7 @@ class _Job:
         """Label all rows and return the first."""
         found: list[dict[str, Any]] = []
         names = [*self.rows.layout.names, *self.names]
-        for columns in self._columns(Parts(self._made(0))):
+        for columns in self._columns(PredictedBlocks(self._made(0))):
             if wanted := SHOWN - len(found):
                 cells = [map(json_value, listed(one[:wanted])) for one in columns]
                 found += [dict(zip(names, row, strict=True)) for row in zip(*cells, strict=True)]
@@ -221,21 +229,21 @@ class _Job:
     def write(self, place: Output, kind: OutputFormat) -> None:
         """Label all rows into ``place``."""
         layout, vector = self.rows.layout, np.zeros((1, self.classifier.run.best.dim), np.float32)
-        types = [*(layout.types or ()), *(one.type for one in Part.of(self.classifier, vector).columns)]
+        types = [*(layout.types or ()), *(one.type for one in PredictedRows.of(self.classifier, vector).columns)]
         parts, self.resumed = all_parts(
             place,
             self._made,
-            Part.from_bytes,
+            PredictedRows.from_bytes,
             key=self._key,
             total=self.rows.rows,
             what="rows are labelled",
             tell=self.tell,
         )
-        with kind.open(place, Layout([*layout.names, *self.names], types, layout.metadata)) as writer:
-            for columns in self._columns(Parts(parts)):
+        with kind.open(place, TableLayout([*layout.names, *self.names], types, layout.metadata)) as writer:
+            for columns in self._columns(PredictedBlocks(parts)):
                 writer.write(columns)
 
-    def _columns(self, parts: Parts) -> Iterator[list[Any]]:
+    def _columns(self, parts: PredictedBlocks) -> Iterator[list[Any]]:
         """All columns of all rows, the new ones last."""
         for columns in self.rows.whole():
             new = parts.take(len(columns[0]))
@@ -243,7 +251,7 @@ class _Job:
             yield [*columns, *new]
         self.reading = parts.reading
 
-    def _made(self, skip: int) -> Iterator[Part]:
+    def _made(self, skip: int) -> Iterator[PredictedRows]:
         return self.rows.parts(self.classifier, skip, self.progress)
 
     def _count(self, new: list[Any]) -> None:

@@ -46,7 +46,7 @@ class Prediction:
 
 
 @dataclass(frozen=True)
-class Answers:
+class ColumnOutputs:
     """What one column's head says of n texts: probabilities float64 [n, classes], or values float32 [n, 1]."""
 
     kind: str
@@ -67,9 +67,9 @@ class Answers:
     def probabilities(self, i: int) -> dict[str, float]:
         return dict(zip(self.classes, self.outputs[i].tolist(), strict=True)) if self.about.has_classes else {}
 
-    def part(self, rows: slice) -> Answers:
+    def part(self, rows: slice) -> ColumnOutputs:
         """The predictions for some of the texts."""
-        return Answers(self.kind, self.classes, self.outputs[rows])
+        return ColumnOutputs(self.kind, self.classes, self.outputs[rows])
 
     def columns(self, name: str, probabilities: bool) -> dict[str, Any]:
         """Arrow columns: ``name`` has the labels, see ``Predictions.to_arrow``."""
@@ -114,7 +114,7 @@ class Predictions(Sequence[Prediction], Tabular):
         answers: label column -> probabilities or values of all of them.
     """
 
-    def __init__(self, texts: Sequence[str] | None, answers: dict[str, Answers]) -> None:
+    def __init__(self, texts: Sequence[str] | None, answers: dict[str, ColumnOutputs]) -> None:
         self.texts, self.answers = texts, answers
 
     def __len__(self) -> int:

@@ -20,7 +20,7 @@ from embedcache.tables.read import content_digest, open_source
 from embedcache.tables.rows import Columns, read_rows
 from embedcache.tables.stream import Table
 from embedcache.tables.whole import layout_of, whole_columns
-from embedcache.tables.write import Layout
+from embedcache.tables.write import TableLayout
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 FILE_ROWS = 2048  # rows of a table that are encoded, in batches of like length, and saved at a time
 CACHE_ROWS = 8192  # of a cache
 HDF5 = b"\x89HDF\r\n\x1a\n"  # how a cache begins
-VERSION = 2  # of what a Part is saved as
+VERSION = 2  # of what PredictedRows are saved as
 
 
 @dataclass
-class Part:
+class PredictedRows:
     """Predictions of some rows.
 
     Attributes:
@@ -48,7 +48,7 @@ class Part:
         return len(self.columns[0]) if self.columns else 0
 
     @classmethod
-    def of(cls, classifier: Classifier, vectors: np.ndarray, reading: Reading | None = None) -> Part:
+    def of(cls, classifier: Classifier, vectors: np.ndarray, reading: Reading | None = None) -> PredictedRows:
         """vectors: [n, D]."""
         found = []
         for answer in classifier.answers(vectors).values():
@@ -68,7 +68,7 @@ class Part:
         return bytes(sink.getvalue())
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> Part:
+    def from_bytes(cls, data: bytes) -> PredictedRows:
         """What ``to_bytes`` wrote, its checksum found right."""
         import pyarrow as pa
 
@@ -86,11 +86,11 @@ def _rounded(chances: Any) -> Any:
     return pc.round(chances, 6)
 
 
-class Parts:
+class PredictedBlocks:
     """Parts one after another, taken by so many rows as are asked for; ``reading``: what was read of those taken."""
 
-    def __init__(self, parts: Iterator[Part]) -> None:
-        self._parts, self._left = parts, Part([])
+    def __init__(self, parts: Iterator[PredictedRows]) -> None:
+        self._parts, self._left = parts, PredictedRows([])
         self.reading: Reading | None = None
 
     def take(self, rows: int) -> list[pa.Array]:
@@ -104,7 +104,7 @@ class Parts:
                 if (read := self._left.reading) is not None:
                     self.reading = read if self.reading is None else self.reading + read
             found.append([one[:rows] for one in self._left.columns])
-            self._left = Part([one[rows:] for one in self._left.columns])
+            self._left = PredictedRows([one[rows:] for one in self._left.columns])
             rows -= len(found[-1][0])
         return [pa.concat_arrays(some) for some in zip(*found, strict=True)]
 
@@ -119,7 +119,7 @@ class RowSource(ABC):
     """
 
     name: str
-    layout: Layout
+    layout: TableLayout
     rows: int
     are_encoded = True
     mixed: Sequence[str] = ()
@@ -132,7 +132,7 @@ class RowSource(ABC):
         """Says which rows these are, by their content."""
 
     @abstractmethod
-    def parts(self, classifier: Classifier, skip: int, progress: Progress) -> Iterator[Part]:
+    def parts(self, classifier: Classifier, skip: int, progress: Progress) -> Iterator[PredictedRows]:
         """The predictions of the rows after the first ``skip``, which are those of whole parts."""
 
     @abstractmethod
@@ -158,7 +158,7 @@ class TableRows(RowSource):
             ["table", content_digest(self._source.file), self._text, self._how, FILE_ROWS, self._source.path.suffix]
         )
 
-    def parts(self, classifier: Classifier, skip: int, progress: Progress) -> Iterator[Part]:
+    def parts(self, classifier: Classifier, skip: int, progress: Progress) -> Iterator[PredictedRows]:
         done = seen = 0  # characters, rows
         for texts in self._texts():
             before, seen = seen, seen + len(texts)
@@ -173,7 +173,7 @@ class TableRows(RowSource):
                 progress(done, self._characters, rows)
 
             vectors, cut = classifier.encode_counted(texts, tell)
-            yield Part.of(classifier, vectors, cut)
+            yield PredictedRows.of(classifier, vectors, cut)
 
     def whole(self) -> Iterator[list[Any]]:
         return whole_columns(self._source, self.layout, FILE_ROWS)
@@ -203,7 +203,7 @@ class CacheRows(RowSource):
         first = self._columns(self._numbers[:1])
         types = [kind.value_type if pa.types.is_dictionary(kind) else kind for kind in first.schema.types]
         types = [pa.string() if pa.types.is_large_string(kind) else kind for kind in types]
-        self.layout = Layout(first.schema.names, types)
+        self.layout = TableLayout(first.schema.names, types)
 
     def __enter__(self) -> CacheRows:
         return self
@@ -224,11 +224,11 @@ class CacheRows(RowSource):
         rows = blake2b(np.ascontiguousarray(self._numbers).data, digest_size=16).hexdigest()
         return json.dumps(["cache", rows_digest(self.cache, *self._output, self.cache.rows), rows, CACHE_ROWS])
 
-    def parts(self, classifier: Classifier, skip: int, progress: Progress) -> Iterator[Part]:
+    def parts(self, classifier: Classifier, skip: int, progress: Progress) -> Iterator[PredictedRows]:
         dtype = np.dtype(classifier.run.info["dtype"])
         for start in range(skip, self.rows, CACHE_ROWS):
             numbers = self._numbers[start : start + CACHE_ROWS]
-            yield Part.of(classifier, self._vectors[numbers].astype(dtype, copy=False))
+            yield PredictedRows.of(classifier, self._vectors[numbers].astype(dtype, copy=False))
             progress(start + len(numbers), self.rows, start + len(numbers))
 
     def whole(self) -> Iterator[list[Any]]:

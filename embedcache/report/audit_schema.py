@@ -8,7 +8,7 @@ from msgspec import UNSET, UnsetType
 from embedcache.common.checked import Count, Number
 
 
-class Row(msgspec.Struct):
+class AuditRow(msgspec.Struct):
     row: Count
     id: str | None
     text: str
@@ -16,7 +16,7 @@ class Row(msgspec.Struct):
     split: str | None
 
 
-class LabelIssue(Row):
+class LabelIssue(AuditRow):
     suggested: str
     suggested_probability: Number
     heads: Number | None
@@ -26,10 +26,10 @@ class LabelIssue(Row):
 
 class Duplicates(msgspec.Struct):
     kind: str
-    rows: list[Row]
+    rows: list[AuditRow]
 
 
-class Outlier(Row):
+class Outlier(AuditRow):
     score: Number
 
 

@@ -62,7 +62,7 @@ class Figure:
 
 
 @dataclass
-class Row:
+class FigureRow:
     """Figures beside each other, as far as the page is wide enough."""
 
     kind: ClassVar[str] = "row"

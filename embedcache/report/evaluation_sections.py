@@ -10,7 +10,7 @@ from embedcache.common.label_names import visible
 from embedcache.common.screen import number
 from embedcache.heads.kinds import kind_of
 from embedcache.report import plots
-from embedcache.report.blocks import Figure, Grid, Matrix, Paragraph, Row, Section, count
+from embedcache.report.blocks import Figure, FigureRow, Grid, Matrix, Paragraph, Section, count
 from embedcache.runs.column import ColumnReport
 from embedcache.runs.scores import scores_of
 
@@ -159,7 +159,7 @@ def _calibration(report: ColumnReport, side: str, rows: dict[str, str], prefix: 
         for one in some
     ]
     titles = ("", "confidence", "decisions", "mean confidence", "share right")
-    return [*blocks, Row(figures), Grid("The bins", titles, table, words=(0, 1), folded=True)]
+    return [*blocks, FigureRow(figures), Grid("The bins", titles, table, words=(0, 1), folded=True)]
 
 
 def _values(report: ColumnReport, info: dict[str, Any], rows: dict[str, str], prefix: str) -> list[Any]:
@@ -189,4 +189,4 @@ def _values(report: ColumnReport, info: dict[str, Any], rows: dict[str, str], pr
     ]
     shares = (0.05, 0.25, 0.5, 0.75, 0.95)
     table = [[f"{q:.0%}", f"{value:.6g}"] for q, value in zip(shares, np.quantile(error, shares), strict=True)]
-    return [*blocks, Row(figures), Grid("Errors, predicted - true", ("quantile", "error"), table, folded=True)]
+    return [*blocks, FigureRow(figures), Grid("Errors, predicted - true", ("quantile", "error"), table, folded=True)]

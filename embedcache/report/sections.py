@@ -18,11 +18,11 @@ from embedcache.report.blocks import (
     Chapter,
     Facts,
     Figure,
+    FigureRow,
     Grid,
     Mistakes,
     Notes,
     Paragraph,
-    Row,
     Section,
     count,
     seconds,
@@ -347,7 +347,7 @@ class _Column:
             for epoch in epochs[::step]
         ]
         caption = f"{self.report.best['name']}, epoch by epoch" + (f", every {step} epochs" if step > 1 else "")
-        return [Row(pictures), Grid(caption, ("epoch", *columns), rows, words=(), folded=True)]
+        return [FigureRow(pictures), Grid(caption, ("epoch", *columns), rows, words=(), folded=True)]
 
     def _curve(self, what: str, lines: dict[str, np.ndarray], others: np.ndarray, side: str) -> Figure:
         name, others = self.report.best["name"], others[np.isfinite(others).any(axis=1)]

@@ -25,7 +25,7 @@ MAX_VALUES_TIMES_CLASSES = 200_000_000
 
 
 @dataclass(frozen=True)
-class Rows:
+class BaselineRows:
     """What the baselines learn from and are scored on.
 
     y: targets as Data has them. folds: the parts of split.train, each with its val side; none where split.val chooses.
@@ -73,7 +73,7 @@ class Features(ABC):
 class TfidfFeatures(Features):
     """Words and word pairs (characters, where words are not set apart)."""
 
-    def __init__(self, rows: Rows) -> None:
+    def __init__(self, rows: BaselineRows) -> None:
         self.texts, self.outputs = rows.texts, rows.outputs
         self.about = {}
 
@@ -95,7 +95,7 @@ class TfidfFeatures(Features):
 class VectorFeatures(Features):
     """The cached vectors, standardized where the heads' are."""
 
-    def __init__(self, rows: Rows) -> None:
+    def __init__(self, rows: BaselineRows) -> None:
         self.x, self.standardize = rows.x, rows.standardize
         self.about = {"features": rows.x.shape[1]}
 
@@ -131,7 +131,7 @@ def choose_analyzer(texts: Sequence[str]) -> str:
     return "word" if short and re.search(r"\w\w", sample) else "char"
 
 
-def training_texts(rows: Rows, train: np.ndarray, parts: int) -> np.ndarray:
+def training_texts(rows: BaselineRows, train: np.ndarray, parts: int) -> np.ndarray:
     """The training rows, as many as the bounds, divided by parts, allow: then a random sample."""
     left = min(MAX_CHARACTERS, MAX_CHARACTERS_TIMES_CLASSES // rows.outputs) // parts
     order = np.random.default_rng(SEED).permutation(train)[: max(MAX_ROWS // parts, MIN_ROWS)]
@@ -142,7 +142,7 @@ def training_texts(rows: Rows, train: np.ndarray, parts: int) -> np.ndarray:
     return order
 
 
-def training_vectors(rows: Rows, train: np.ndarray, parts: int) -> np.ndarray:
+def training_vectors(rows: BaselineRows, train: np.ndarray, parts: int) -> np.ndarray:
     """As training_texts, of vectors."""
     width = rows.x.shape[1]
     most = min(MAX_ROWS, MAX_VALUES // width, MAX_VALUES_TIMES_CLASSES // (width * rows.outputs)) // parts

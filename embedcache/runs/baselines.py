@@ -21,8 +21,8 @@ from embedcache.heads.arrays import json_number
 from embedcache.heads.kinds import LABELS, NUMBERS, kind_of
 from embedcache.heads.targets import class_weights
 from embedcache.runs.baseline_features import (
+    BaselineRows,
     Features,
-    Rows,
     TfidfFeatures,
     VectorFeatures,
     training_texts,
@@ -39,7 +39,12 @@ CHUNK_ROWS = 8192
 
 @dataclass
 class Fitted:
-    """scores: JSON types. predicted: "val" and "test" -> predictions in the form of y, of the rows of ``Rows``."""
+    """What a baseline found.
+
+    Attributes:
+        scores: JSON types.
+        predicted: "val" and "test" -> predictions in the form of y, of the rows of ``BaselineRows``.
+    """
 
     scores: dict[str, Any]
     predicted: dict[str, np.ndarray] = field(default_factory=dict)
@@ -66,7 +71,7 @@ class Baseline(ABC):
     reads: str = ""
 
     @abstractmethod
-    def fit(self, rows: Rows, strength: float | None = None) -> Fitted:
+    def fit(self, rows: BaselineRows, strength: float | None = None) -> Fitted:
         """Learn from split.train and predict. strength: the penalty that was chosen before; None: one is chosen."""
 
     def option(self, kind: str) -> str | None:
@@ -78,7 +83,7 @@ class Baseline(ABC):
 class Constant(Baseline):
     """The same answer for every row, whatever its text: the commonest class, or the mean."""
 
-    def fit(self, rows: Rows, strength: float | None = None) -> Fitted:
+    def fit(self, rows: BaselineRows, strength: float | None = None) -> Fitted:
         """The majority of lists holds every label that more than half of the rows have."""
 
         def always(train: np.ndarray) -> Any:
@@ -107,19 +112,19 @@ class Linear(Baseline):
         sample: (rows, training rows, parts) to the training rows that its bounds allow.
     """
 
-    features: Callable[[Rows], Features] = field(kw_only=True)
-    strengths: Callable[[Rows], Mapping[str, Sequence[float]]] = field(kw_only=True)
-    sample: Callable[[Rows, np.ndarray, int], np.ndarray] = field(kw_only=True)
+    features: Callable[[BaselineRows], Features] = field(kw_only=True)
+    strengths: Callable[[BaselineRows], Mapping[str, Sequence[float]]] = field(kw_only=True)
+    sample: Callable[[BaselineRows, np.ndarray, int], np.ndarray] = field(kw_only=True)
 
     def option(self, kind: str) -> str | None:
         return "C" if kind_of(kind).has_classes else "alpha"
 
-    def fit(self, rows: Rows, strength: float | None = None) -> Fitted:
+    def fit(self, rows: BaselineRows, strength: float | None = None) -> Fitted:
         tried = self.strengths(rows)[rows.option] if strength is None else (strength,)
         return _linear(rows, self.features, tried, self.sample)
 
 
-def run_baselines(rows: Rows) -> dict[str, Fitted]:
+def run_baselines(rows: BaselineRows) -> dict[str, Fitted]:
     """Those of BASELINES for the kind of task, trained on split.train.
 
     Each has the scores val_accuracy, val_macro_f1, test_accuracy and test_macro_f1 (of lists: rows with every label
@@ -129,7 +134,7 @@ def run_baselines(rows: Rows) -> dict[str, Fitted]:
     return {one.name: one.fit(rows) for one in baselines_for(rows.kind)}
 
 
-def predict_baselines(rows: Rows, strengths: Mapping[str, float]) -> dict[str, Fitted]:
+def predict_baselines(rows: BaselineRows, strengths: Mapping[str, float]) -> dict[str, Fitted]:
     """The baselines of a run again, on other test rows. strengths: name -> the penalty that was chosen then.
 
     Trained on split.train; split.val and the folds are not looked at. Those whose penalty is missing are left out.
@@ -147,10 +152,10 @@ def baselines_for(kind: str) -> list[Baseline]:
 
 
 def _linear(
-    rows: Rows,
-    make: Callable[[Rows], Features],
+    rows: BaselineRows,
+    make: Callable[[BaselineRows], Features],
     tried: Sequence[float],
-    sample: Callable[[Rows, np.ndarray, int], np.ndarray],
+    sample: Callable[[BaselineRows, np.ndarray, int], np.ndarray],
 ) -> Fitted:
     start, train = time.perf_counter(), rows.split.train
     parts = rows.folds or [rows.split]
@@ -195,7 +200,7 @@ def _outputs(models: Sequence[Callable[..., Any]], features: Features, rows: np.
     return found
 
 
-def _worth(rows: Rows, outputs: np.ndarray) -> float:
+def _worth(rows: BaselineRows, outputs: np.ndarray) -> float:
     """How well outputs do on the validation rows, by the metric that chooses: more is better."""
     y, choose, kind = rows.y[rows.val], rows.choose, kind_of(rows.kind)
     if kind.has_classes and choose != "loss":
@@ -207,7 +212,7 @@ def _worth(rows: Rows, outputs: np.ndarray) -> float:
     return kind.log_likelihood(y, outputs, np.ones(rows.outputs) if weight is None else weight)
 
 
-def _fit(matrix: Any, rows: Rows, train: np.ndarray, strength: float) -> Callable[[Any], np.ndarray]:
+def _fit(matrix: Any, rows: BaselineRows, train: np.ndarray, strength: float) -> Callable[[Any], np.ndarray]:
     """A trained model: features -> float64 [n, outputs], probabilities or values. Raises ValueError for one class."""
     from sklearn.linear_model import LogisticRegression, Ridge
     from threadpoolctl import threadpool_limits
@@ -244,7 +249,7 @@ def _spread(proba: np.ndarray, classes: np.ndarray, outputs: int) -> np.ndarray:
     return every
 
 
-def _scored(rows: Rows, predicted: dict[str, np.ndarray]) -> Fitted:
+def _scored(rows: BaselineRows, predicted: dict[str, np.ndarray]) -> Fitted:
     names = headlines(rows.kind)
     scores: dict[str, Any] = {f"{side}_{name}": None for side in ("val", "test") for name in names}
     predicted = {side: some for side, some in predicted.items() if len(some)}

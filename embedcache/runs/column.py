@@ -18,7 +18,7 @@ from embedcache.heads.kinds import kind_of
 from embedcache.heads.kinds.option import Tasks, task_of
 from embedcache.heads.spec import HeadSpec
 from embedcache.heads.task import Task
-from embedcache.runs.baseline_features import Rows
+from embedcache.runs.baseline_features import BaselineRows
 from embedcache.runs.baselines import Fitted, run_baselines
 from embedcache.runs.comparisons import compare, compared_by
 from embedcache.runs.data import check_vectors, load_data, make_task
@@ -26,7 +26,7 @@ from embedcache.runs.leaderboard import Entry, make_leaderboard, predict_rows, s
 from embedcache.runs.metrics import Evaluation, evaluate
 from embedcache.runs.mistakes import Judged, describe_targets, find_mistakes, find_thresholds, value_pairs
 from embedcache.runs.notes import column_notes
-from embedcache.runs.predictions import Predictions
+from embedcache.runs.predictions import StoredPredictions
 from embedcache.runs.recipes import Recipe
 from embedcache.runs.resume import task_digest
 from embedcache.runs.sides import Dealing, deal
@@ -169,13 +169,13 @@ class Column:
         report.notes = column_notes(self, entries, report, judged)
         return report
 
-    def _rows(self) -> Rows:
+    def _rows(self) -> BaselineRows:
         """What the baselines learn from: what the heads learn from."""
         data, plan = self.data, self.plan
         folds = self.sides if plan.folds else ()
         balanced = plan.class_weight == "balanced"
         every = (self.cache.texts, data.x, data.y, self.split, self.kind, folds, balanced, self.choose)
-        return Rows(*every, standardize=plan.settings.standardize)
+        return BaselineRows(*every, standardize=plan.settings.standardize)
 
     def _compare(self, judged: dict[str, Judged], baselines: dict[str, Fitted]) -> list[dict[str, Any]]:
         """On the test rows, where there are any, else on the validation rows."""
@@ -234,7 +234,7 @@ class Column:
             judged["test"] = Judged(test, y[test], predict_rows([best], x, test)[0])
         return judged
 
-    def predictions(self, judged: dict[str, Judged]) -> Predictions:
+    def predictions(self, judged: dict[str, Judged]) -> StoredPredictions:
         """What predictions.parquet holds."""
         data, classes = self.data, len(self.data.classes)
         rows = [np.zeros(0, np.int64), *(one.rows for one in judged.values())]
@@ -245,7 +245,7 @@ class Column:
         side = self.split.codes(self.cache.rows)
         ids, hashes = self.cache.ids, self.cache.hashes
         every = (data.kind, data.classes, side, hashes, ids, data.y, np.concatenate(rows), np.concatenate(outputs))
-        return Predictions(*every, fold, data.groups, data.keys)
+        return StoredPredictions(*every, fold, data.groups, data.keys)
 
     def _split_report(self) -> dict[str, Any]:
         split = self.split

@@ -33,14 +33,14 @@ from embedcache.runs.column import Column, ColumnReport, Plan
 from embedcache.runs.data import Data, load_data
 from embedcache.runs.folder import run_lock
 from embedcache.runs.leaderboard import Entry, evaluations, history_rows
-from embedcache.runs.predictions import Predictions
+from embedcache.runs.predictions import StoredPredictions
 from embedcache.runs.recipes import make_recipe
 from embedcache.runs.resume import remove_unfinished, save_unfinished
 from embedcache.runs.scores import CHOICES
 from embedcache.runs.sides import Dealing, check_dealing, group_column
 from embedcache.runs.sweep import Range, why_fewer
-from embedcache.runs.trainer import Bank, InterruptedTraining, Options, Trainer
-from embedcache.runs.write_folder import Contents, check_target, write_columns, write_run
+from embedcache.runs.trainer import Bank, InterruptedTraining, Trainer, TrainerOptions
+from embedcache.runs.write_folder import RunFiles, check_target, write_columns, write_run
 
 __all__ = ["HeadReport", "InterruptedTraining", "train_head"]
 
@@ -209,7 +209,7 @@ def train_head(
                 )
             settings, folds, said = settled.settings, settled.folds, settled.said
             plan = Plan(recipe, settings, settings.specs(), tasks, pooling, layer, group, folds, dealing, chosen, said)
-            options = Options(settled.early_stop, engine, device, compute, threads)
+            options = TrainerOptions(settled.early_stop, engine, device, compute, threads)
             for name in names:
                 columns.append(Column(opened, name, plan, columns[0] if columns else None))
             check_choice(columns, choose, chosen)
@@ -332,10 +332,10 @@ class Result:
     best: TrainedHead
     report: ColumnReport
     examples: dict[str, Any]
-    predictions: Predictions
+    predictions: StoredPredictions
 
 
-def _contents(result: Result, bank: Bank, info: dict[str, Any]) -> Contents:
+def _contents(result: Result, bank: Bank, info: dict[str, Any]) -> RunFiles:
     """The run directory of one column; info: what all columns share."""
     column = result.column
     ordered = sorted(result.entries, key=lambda entry: entry.name)
@@ -352,7 +352,7 @@ def _contents(result: Result, bank: Bank, info: dict[str, Any]) -> Contents:
     }
     leaderboard = [entry.row(i + 1) for i, entry in enumerate(result.entries)]
     history, found = list(history_rows(ordered)), evaluations(result.entries)
-    return Contents(about, result.best, heads, leaderboard, history, found, result.predictions)
+    return RunFiles(about, result.best, heads, leaderboard, history, found, result.predictions)
 
 
 def _dealt(plan: Plan) -> dict[str, Any]:

@@ -29,7 +29,7 @@ MOST_VALUES = 50_000_000  # probabilities in the file: more than 200 MB of them 
 
 
 @dataclass(frozen=True)
-class Predictions:
+class StoredPredictions:
     """What is stored of one label column.
 
     side: int8 [N], the place in SIDES, -1 for none. hashes: uint8 [N, 16] of the texts. ids: [N] or None. y: as Data

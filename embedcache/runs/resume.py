@@ -118,19 +118,19 @@ def _save_unfinished(path: Path, heads: Mapping[str, TrainedHead]) -> Path:
 
 
 @dataclass
-class Kept:
+class KeptHeads:
     """What resuming found: identity -> head, and what a person should know about it."""
 
     heads: dict[str, TrainedHead] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
 
-def find_heads(run: str | Path, wanted: Collection[str]) -> Kept:
+def find_heads(run: str | Path, wanted: Collection[str]) -> KeptHeads:
     """The wanted heads, by identity, in what an interrupted training of ``run`` left and in ``run`` itself.
 
     Where they are too many for memory, their weights are put into a file without a name beside the run.
     """
-    kept = Kept()
+    kept = KeptHeads()
     path = Path(run).absolute()
     folder = next(folder for folder in path.parents if folder.is_dir())
 

@@ -14,8 +14,7 @@ from embedcache.errors import EmbedcacheError
 from embedcache.heads.engine import EngineWarning
 from embedcache.heads.head import TrainedHead
 from embedcache.heads.spec import HeadSpec
-from embedcache.heads.task import Options as BankOptions
-from embedcache.heads.task import Task
+from embedcache.heads.task import Options, Task
 from embedcache.heads.train import BankResult, choose_engine, train_bank
 from embedcache.runs.column import Column, Plan
 from embedcache.runs.leaderboard import Entry
@@ -27,7 +26,7 @@ class InterruptedTraining(KeyboardInterrupt):
 
 
 @dataclass(frozen=True)
-class Options:
+class TrainerOptions:
     """How the heads are trained, beside the recipe; all of it goes into run.json."""
 
     early_stop: int
@@ -72,7 +71,7 @@ class Trainer:
 
     columns: list[Column]
     plan: Plan
-    options: Options
+    options: TrainerOptions
     run: Path
     tell: Tell
 
@@ -151,7 +150,7 @@ class Trainer:
         options = self.options
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", EngineWarning)
-            bank = BankOptions(compute=options.computed, threads=options.threads or 0, choose=self._choose)
+            bank = Options(compute=options.computed, threads=options.threads or 0, choose=self._choose)
             engine, _ = choose_engine(options.engine, options.device, bank)
         return engine.name, _messages(caught)
 

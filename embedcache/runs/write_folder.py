@@ -36,14 +36,14 @@ from embedcache.runs.folder import (
     run_lock,
 )
 from embedcache.runs.predictions import FILE as PREDICTIONS
-from embedcache.runs.predictions import Predictions
+from embedcache.runs.predictions import StoredPredictions
 from embedcache.runs.versions import RUN_VERSION
 
 LONGEST_NAME = 150  # bytes of a column's folder; file systems take 255
 
 
 @dataclass
-class Contents:
+class RunFiles:
     """What a run directory is to hold for one label column.
 
     info: JSON types, with "classes" (labels) and "dim"; format, heads and checksums are added. heads: name -> head,
@@ -57,7 +57,7 @@ class Contents:
     leaderboard: Sequence[dict[str, Any]]
     history: Sequence[dict[str, Any]] = ()
     evaluations: Mapping[str, Any] = field(default_factory=dict)
-    predictions: Predictions | None = None
+    predictions: StoredPredictions | None = None
 
 
 def column_folders(columns: Sequence[str]) -> dict[str, str]:
@@ -109,13 +109,13 @@ def _check_writable(path: Path) -> None:
         raise EmbedcacheError(f"cannot write to {parent}: {error.strerror}; name another place with -o") from None
 
 
-def write_run(path: str | Path, contents: Contents) -> None:
+def write_run(path: str | Path, contents: RunFiles) -> None:
     """Write a run directory at path, whole or not at all. Raises EmbedcacheError where path may not be replaced."""
     with _staged(path, ()) as part:
         _write_contents(part, contents)
 
 
-def write_columns(path: str | Path, info: dict[str, Any], columns: Mapping[str, Contents]) -> None:
+def write_columns(path: str | Path, info: dict[str, Any], columns: Mapping[str, RunFiles]) -> None:
     """Write the run of several label columns, whole or not at all: a run directory for each in one folder.
 
     info: JSON types, what the columns share. Raises EmbedcacheError as write_run.
@@ -138,7 +138,7 @@ def _staged(path: str | Path, columns: Sequence[str]) -> Iterator[Path]:
             yield part
 
 
-def _write_contents(folder: Path, contents: Contents) -> None:
+def _write_contents(folder: Path, contents: RunFiles) -> None:
     contents.best.save(folder / BEST)
     _save_heads(folder / HEADS, contents.heads)
     _save_table(folder / LEADERBOARD, contents.leaderboard)

@@ -21,7 +21,7 @@ from embedcache.search.job import answer_document, query_texts
 from embedcache.search.searcher import Answer, Query, Searcher
 from embedcache.tables.read import content_digest
 from embedcache.tables.stream import Stored, Table, stored
-from embedcache.tables.write import Layout, output_format
+from embedcache.tables.write import TableLayout, output_format
 
 FILE_QUERIES = 1024  # that are encoded, searched and saved together, or fewer that find
 HITS_TOGETHER = 100_000  # rows in all, some 100 MB with all that is known of them
@@ -232,7 +232,7 @@ class _Objects:
     """An object a query, with the list of what was found."""
 
     def __init__(self) -> None:
-        self.layout = Layout(["query", "results"])
+        self.layout = TableLayout(["query", "results"])
 
     def columns(self, answers: Sequence[Answer]) -> list[Any]:
         documents = [answer_document(answer) for answer in answers]
@@ -258,7 +258,7 @@ class _Lines:
         }
         kept = {names[name]: pa.string() for name in self._kept}
         columns = {**known, **kinds, "text": pa.string(), **kept}
-        self.layout = Layout(list(columns), list(columns.values()))
+        self.layout = TableLayout(list(columns), list(columns.values()))
         self._with_id, self._queries = "id" in known, 0
 
     def columns(self, answers: Sequence[Answer]) -> list[Any]:

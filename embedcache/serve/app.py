@@ -27,7 +27,7 @@ from embedcache.serve import limits as lim
 from embedcache.serve import schema as m
 from embedcache.serve.limits import LimitRequests
 from embedcache.serve.map import color_groups
-from embedcache.serve.micro_batches import BusyError
+from embedcache.serve.micro_batches import QueueFullError
 from embedcache.serve.prometheus import Metrics, Record
 from embedcache.serve.security import Guard, SecureHeaders
 from embedcache.serve.service import NoEncoderError, Search, Service
@@ -110,8 +110,8 @@ def _add_errors(app: FastAPI) -> None:
     async def _cannot(request: Any, error: EmbedcacheError) -> JSONResponse:
         return answer(503 if isinstance(error, NoEncoderError) else 422, str(error))
 
-    @app.exception_handler(BusyError)
-    async def _busy(request: Any, error: BusyError) -> JSONResponse:
+    @app.exception_handler(QueueFullError)
+    async def _busy(request: Any, error: QueueFullError) -> JSONResponse:
         return answer(429, "too much is waiting: try again in a moment", {"Retry-After": str(BUSY_SECONDS)})
 
 

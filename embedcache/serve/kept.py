@@ -18,7 +18,7 @@ LONG = 64  # bytes a value, on average: from there on they are texts, which are 
 
 
 @dataclass(frozen=True)
-class Kept:
+class KeptValues:
     """What a kept column holds.
 
     Attributes:
@@ -40,33 +40,33 @@ class Kept:
         return self.kind == "number" or 0 < 2 * len(self.names) <= len(self.codes)
 
 
-def kept_columns(cache: Cache) -> dict[str, Kept]:
+def kept_columns(cache: Cache) -> dict[str, KeptValues]:
     """The first kept columns that are neither the ids nor named as a label column."""
     others = (cache.id_column, *cache.label_names)
     names = [name for name in cache.column_names if name not in others]
     return {name: _look_at(cache.column(name)) for name in names[:MOST_COLUMNS]}
 
 
-def _look_at(strings: Strings) -> Kept:
+def _look_at(strings: Strings) -> KeptValues:
     first = coded(Strings(strings.data, strings.offsets[: SAMPLE + 1]))[1]
     each_its_own = 2 * len(first) > min(SAMPLE, len(strings)) > MOST_VALUES and numbers_in(first) is None
     if len(strings.data) > LONG * len(strings) or each_its_own:
-        return Kept("text", np.full(len(strings), -1, np.int32), [])
+        return KeptValues("text", np.full(len(strings), -1, np.int32), [])
     return _kept(*coded(strings))
 
 
-def _kept(codes: np.ndarray, names: list[str]) -> Kept:
+def _kept(codes: np.ndarray, names: list[str]) -> KeptValues:
     blank = np.array([not name.strip() for name in names], bool)
     place = np.where(blank, -1, np.cumsum(~blank) - 1).astype(np.int32)
     codes, names = place[codes], [name for name in names if name.strip()]
     numbers = numbers_in(names)
     if numbers is not None and len(names) > 10:
-        return Kept("number", codes, names, low=float(numbers.min()), high=float(numbers.max()))
+        return KeptValues("number", codes, names, low=float(numbers.min()), high=float(numbers.max()))
     if not names or len(names) > MOST_VALUES:
-        return Kept("text", codes, names)
+        return KeptValues("text", codes, names)
     counts = np.bincount(codes[codes >= 0], minlength=len(names))
     order = np.argsort(-counts, kind="stable")
-    return Kept("classes", codes, names, {names[i]: int(counts[i]) for i in order})
+    return KeptValues("classes", codes, names, {names[i]: int(counts[i]) for i in order})
 
 
 def numbers_in(names: list[str]) -> np.ndarray | None:

@@ -21,7 +21,7 @@ from embedcache.cache import Cache, open_cache
 from embedcache.cache.labels import unlabelled
 from embedcache.common.progress import Tell
 from embedcache.errors import EmbedcacheError
-from embedcache.serve.kept import Kept, numbers_in
+from embedcache.serve.kept import KeptValues, numbers_in
 from embedcache.serve.projection import default_map_path, load_map, make_map, save_map
 
 MOST_GROUPS = 8  # that have a colour each; the rest share one
@@ -30,7 +30,7 @@ NICE = 10  # of the process that computes: questions come first
 
 
 @dataclass(frozen=True)
-class Group:
+class MapGroup:
     """Points of one colour. ``role``: "class", "bin" (of numbers, in order), "several", "other" or "none"."""
 
     name: str
@@ -150,7 +150,7 @@ def _problem(made: Path) -> str:
     return ""
 
 
-def color_groups(cache: Cache, column: str, kept: Kept | None = None) -> tuple[list[Group], np.ndarray]:
+def color_groups(cache: Cache, column: str, kept: KeptValues | None = None) -> tuple[list[MapGroup], np.ndarray]:
     """The groups of a label column, or of a kept one, and which of them each row is in, uint8 [N].
 
     Its most frequent classes, then "other" and "no label"; of many numbers, bins of about equally many rows.
@@ -166,8 +166,8 @@ def color_groups(cache: Cache, column: str, kept: Kept | None = None) -> tuple[l
         names, places, roles = _of_classes(codes, classes)
     places = np.where(missing, len(names), places).astype(np.uint8)
     counts = np.bincount(places, minlength=len(names) + 1).tolist()
-    groups = [Group(*one) for one in zip(names, counts, roles, strict=False)]
-    return groups + ([Group(none, counts[-1], "none")] if counts[-1] else []), places
+    groups = [MapGroup(*one) for one in zip(names, counts, roles, strict=False)]
+    return groups + ([MapGroup(none, counts[-1], "none")] if counts[-1] else []), places
 
 
 def _of_classes(codes: np.ndarray, classes: list[str]) -> tuple[list[str], np.ndarray, list[str]]:

@@ -14,7 +14,7 @@ Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 
-class BusyError(Exception):
+class QueueFullError(Exception):
     """More waits already than may wait."""
 
 
@@ -60,14 +60,17 @@ class Batcher(Generic[Job, Result]):
         return len(self._waiting)
 
     async def do(self, job: Job) -> Result:
-        """The job's result. Cancelled while it waits, it is never begun. Raises BusyError, and what the work raises."""
+        """The job's result; a job that is cancelled while it waits is never started.
+
+        Raises QueueFullError, and what the work raises.
+        """
         return await asyncio.wrap_future(self._put(job))
 
     def _put(self, job: Job) -> Future[Result]:
         one = _Waiting[Job, Result](job, self._cost(job), Future())
         with self._changed:
             if self._closed or (self._waiting and self._cost_waiting + one.cost > self._most):
-                raise BusyError
+                raise QueueFullError
             self._waiting.append(one)
             self._cost_waiting += one.cost
             self._changed.notify()

@@ -20,13 +20,13 @@ Side = Annotated[
 ]
 
 
-class Asked(BaseModel):
+class RequestBody(BaseModel):
     """What is not known is refused: a slip would go unseen."""
 
     model_config = ConfigDict(extra="forbid")
 
 
-class PredictRequest(Asked):
+class PredictRequest(RequestBody):
     """Texts to label."""
 
     texts: Annotated[list[Text], Field(max_length=limits.MAX_TEXTS)]
@@ -34,7 +34,7 @@ class PredictRequest(Asked):
     model_config = ConfigDict(json_schema_extra={"examples": [{"texts": ["A tender, funny film."]}]})
 
 
-class SearchRequest(Asked):
+class SearchRequest(RequestBody):
     """What the results should be like: a text, a row, or several of them, at least one; and what they should not."""
 
     query: Text | None = Field(None, description="A text; it may not be blank.")
@@ -202,7 +202,7 @@ class MapAnswer(BaseModel):
     groups: dict[str, list[GroupAnswer]]
 
 
-class AmongRequest(Asked):
+class AmongRequest(RequestBody):
     """Conditions, as in a search."""
 
     where: Annotated[list[Condition], Field(max_length=limits.MAX_WHERE)]

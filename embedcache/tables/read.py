@@ -10,7 +10,7 @@ from typing import Any
 from embedcache.errors import EmbedcacheError
 from embedcache.tables.explain import explained
 from embedcache.tables.formats import FORMATS
-from embedcache.tables.formats.base import Whole
+from embedcache.tables.formats.base import WholeRows
 from embedcache.tables.packing import PACKINGS
 from embedcache.tables.source import Source, existing_file, known_encoding
 from embedcache.tables.stream import STREAM, Stored, Table
@@ -92,7 +92,7 @@ def read_batches(
         yield from source.format.batches(source, wanted, required, batch_rows)
 
 
-def read_whole(source: Source, batch_rows: int) -> Iterator[Whole]:
+def read_whole(source: Source, batch_rows: int) -> Iterator[WholeRows]:
     """What ``Format.whole`` gives, its errors in one line."""
     with explained(source):
         yield from source.format.whole(source, batch_rows)

@@ -9,12 +9,12 @@ from embedcache.tables.formats.base import ABSENT
 from embedcache.tables.formats.values import Kinds
 from embedcache.tables.read import read_whole
 from embedcache.tables.source import Source
-from embedcache.tables.write import Layout
+from embedcache.tables.write import TableLayout
 
 BATCH_ROWS = 8192
 
 
-def layout_of(source: Source) -> tuple[Layout, list[str]]:
+def layout_of(source: Source) -> tuple[TableLayout, list[str]]:
     """The columns of a file that has rows, and the names of those whose values have no type in common.
 
     Formats that need a type get strings for these: JSON where a value is not a string. A file whose
@@ -26,7 +26,7 @@ def layout_of(source: Source) -> tuple[Layout, list[str]]:
         part = next(iter(read_whole(source, BATCH_ROWS)))
         types = [getattr(column, "type", pa.string()) for column in part.columns]
         types = [pa.string() if pa.types.is_large_string(kind) and source.format.is_text else kind for kind in types]
-        return Layout(part.names, types, part.metadata or {}), []
+        return TableLayout(part.names, types, part.metadata or {}), []
     kinds: dict[str, Kinds] = {}
     names: list[str] = []
     for part in read_whole(source, BATCH_ROWS):
@@ -36,10 +36,10 @@ def layout_of(source: Source) -> tuple[Layout, list[str]]:
     found = [kind.arrow_type for kind in kinds.values()]
     names = names or list(kinds)
     mixed = [name for name, kind in zip(names, kinds.values(), strict=True) if kind.is_mixed]
-    return Layout(names, found), mixed
+    return TableLayout(names, found), mixed
 
 
-def whole_columns(source: Source, layout: Layout, batch_rows: int) -> Iterator[list[Any]]:
+def whole_columns(source: Source, layout: TableLayout, batch_rows: int) -> Iterator[list[Any]]:
     """The columns of ``layout`` of so many rows at a time, ABSENT where the rows of a batch have none of a name."""
     for part in read_whole(source, batch_rows):
         if part.names == layout.names:

@@ -11,12 +11,12 @@ from embedcache.common.frames import free_names
 from embedcache.common.whole_file import Output, output_target
 from embedcache.errors import EmbedcacheError
 from embedcache.tables.formats import FORMATS
-from embedcache.tables.formats.writer import Layout, TableWriter
+from embedcache.tables.formats.writer import TableLayout, TableWriter
 from embedcache.tables.packing import PACKINGS
 from embedcache.tables.read import suffixes
 from embedcache.tables.stream import STREAM
 
-__all__ = ["WRITERS", "Layout", "OutputFormat", "TableWriter", "output_format"]
+__all__ = ["WRITERS", "OutputFormat", "TableLayout", "TableWriter", "output_format"]
 
 WRITERS: dict[str, type[TableWriter]] = {
     suffix: format.writer for suffix, format in FORMATS.items() if format.writer is not None
@@ -31,7 +31,7 @@ class OutputFormat:
     compression: str = ""
 
     @contextmanager
-    def open(self, output: Output, layout: Layout) -> Iterator[TableWriter]:
+    def open(self, output: Output, layout: TableLayout) -> Iterator[TableWriter]:
         """A writer of a whole table into ``output``. Raises EmbedcacheError where that cannot be written."""
         with ExitStack() as ends:
             file = ends.enter_context(output.binary())
@@ -46,7 +46,7 @@ class OutputFormat:
             writer.close()
 
 
-def _different(layout: Layout) -> Layout:
+def _different(layout: TableLayout) -> TableLayout:
     """With names that are all different: of those that are alike, the second gets _2."""
     names: list[str] = []
     for name in layout.names:

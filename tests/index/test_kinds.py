@@ -11,7 +11,7 @@ import pytest
 
 from embedcache.errors import EmbedcacheError
 from embedcache.index import SearchIndex, build
-from embedcache.index.exact import Rows
+from embedcache.index.exact import StoredRows
 from embedcache.index.file_format import About
 from embedcache.index.kinds import KINDS
 from embedcache.index.kinds.ivfpq import IvfPq
@@ -120,9 +120,9 @@ def test_a_file(indexes: dict[str, SearchIndex], kind: str, tmp_path: Path) -> N
 @pytest.mark.parametrize("kind", APPROXIMATE)
 def test_added_rows_are_found_as_if_built_with_them(kind: str) -> None:
     old = 8000
-    engine, found = build.build(Rows(X[:old]), kind=kind, recall=0.97, device="cpu")
+    engine, found = build.build(StoredRows(X[:old]), kind=kind, recall=0.97, device="cpu")
     about = About(rows=old, dim=D, **found)
-    engine.rows = Rows(X)
+    engine.rows = StoredRows(X)
     changed = build.extend(engine, about, 0.97)
     assert (changed["rows"], changed["measured"] >= 0.97) == (N, True)
     index = SearchIndex(About(**{**vars(about), **changed}), engine.rows, engine, own_vectors=True)
@@ -132,9 +132,9 @@ def test_added_rows_are_found_as_if_built_with_them(kind: str) -> None:
 
 
 def test_few_added_rows_keep_what_hnsw_measured() -> None:
-    engine, found = build.build(Rows(X[:3000]), kind="hnsw", recall=0.9, device="cpu")
+    engine, found = build.build(StoredRows(X[:3000]), kind="hnsw", recall=0.9, device="cpu")
     about, effort = About(rows=3000, dim=D, **found), engine.effort
-    engine.rows = Rows(X[:3001])
+    engine.rows = StoredRows(X[:3001])
     changed = build.extend(engine, about, 0.9)
     assert (set(changed), engine.effort) == ({"rows", "asked", "seconds"}, effort)
     assert len(engine.order) == 3001

@@ -15,7 +15,7 @@ import pytest
 from embedcache.cache import open_cache
 from embedcache.errors import EmbedcacheError
 from embedcache.index import SearchIndex
-from embedcache.index.exact import Exact, Rows, _widened, unit_length
+from embedcache.index.exact import Exact, StoredRows, _widened, unit_length
 from tests.conftest import make_cache
 from tests.search.brute_force import assert_exact, cosines
 
@@ -237,7 +237,7 @@ def test_many_threads_and_the_float16_scan() -> None:
 def test_equal_vectors_do_not_confuse_the_float16_scan() -> None:
     X = np.random.default_rng(8).normal(size=(5000, 8)).astype(np.float32)
     X[1000:4000] = X[1000] * (1 + 1e-4 * np.random.default_rng(9).normal(size=(3000, 8)))
-    index = Exact(Rows(X))
+    index = Exact(StoredRows(X))
     index.prepare()
     Q = (X[1000] / np.linalg.norm(X[1000]))[None].astype(np.float32)
     scores, _ = index.search(Q, 10, None)

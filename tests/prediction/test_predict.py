@@ -17,14 +17,14 @@ from embedcache.heads.head import TrainedHead
 from embedcache.heads.spec import HeadSpec
 from embedcache.prediction.classifier import Classifier
 from embedcache.prediction.job import FileReport, predict_file
-from embedcache.runs.write_folder import Contents, write_columns, write_run
+from embedcache.runs.write_folder import RunFiles, write_columns, write_run
 from tests.conftest import make_reviews
 
 CLASSES = ["negative", "positive", "まあまあ"]
 TEXTS = ["a superb film", "", "映画は素晴らしかった 🍿", "dull, \"dull\"\nand 'dull' " * 200]
 
 
-def make_contents(tiny_bert: Path, kind: str, classes: list[str], **best: Any) -> Contents:
+def make_contents(tiny_bert: Path, kind: str, classes: list[str], **best: Any) -> RunFiles:
     """A run's: a random head on the tiny encoder's mean vectors, stored as float16."""
     encoder = Encoder.load(tiny_bert, max_length=64, device="cpu", dtype="float32")
     rng = np.random.default_rng(0)
@@ -36,7 +36,7 @@ def make_contents(tiny_bert: Path, kind: str, classes: list[str], **best: Any) -
     info = {"encoder": {"source": encoder.source, "identity": encoder.identity}, "classes": classes, "dim": 32}
     best = {"name": "head-000", "hyperparameters": head.spec.to_dict(), "best_epoch": 1, "epochs_run": 1, **best}
     info |= {"pooling": "mean", "layer": -1, "dtype": "float16", "kind": kind, "best": best}
-    return Contents(info, head, {"head-000": head}, [{"rank": 1, "name": "head-000"}])
+    return RunFiles(info, head, {"head-000": head}, [{"rank": 1, "name": "head-000"}])
 
 
 @pytest.fixture(scope="module")

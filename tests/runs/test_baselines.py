@@ -11,7 +11,7 @@ from sklearn.metrics import log_loss
 from sklearn.preprocessing import StandardScaler
 
 from embedcache.runs import baseline_features, baselines
-from embedcache.runs.baseline_features import Rows, choose_analyzer
+from embedcache.runs.baseline_features import BaselineRows, choose_analyzer
 from embedcache.runs.split import Split
 
 
@@ -22,7 +22,10 @@ def split_at(n: int, train: int, val: int) -> Split:
 def run_baselines(texts: list[str], y: np.ndarray, split: Split, kind: str = "classification", **more: Any) -> Any:
     """The scores by name; the vectors say of each row a little of its target."""
     x = np.random.default_rng(0).normal(size=(len(texts), 6)).astype(np.float32)
-    return {name: one.scores for name, one in baselines.run_baselines(Rows(texts, x, y, split, kind, **more)).items()}
+    return {
+        name: one.scores
+        for name, one in baselines.run_baselines(BaselineRows(texts, x, y, split, kind, **more)).items()
+    }
 
 
 def make_texts(n: int, words: tuple[str, str], filler: list[str], joint: str) -> tuple[list[str], np.ndarray]:
@@ -153,7 +156,7 @@ def folds_of(split: Split, k: int) -> list[Split]:
 def test_the_vectors_are_learnt_as_scikit_learn_does() -> None:
     texts, x, y = rows_of(900)
     split = split_at(900, 600, 700)
-    found = baselines.run_baselines(Rows(texts, x, y, split))["vectors_logreg"]
+    found = baselines.run_baselines(BaselineRows(texts, x, y, split))["vectors_logreg"]
     scaler = StandardScaler().fit(x[split.train])
     z = scaler.transform(x)
     losses = {}
@@ -173,7 +176,7 @@ def test_folds_choose_c_and_score_out_of_fold() -> None:
     """Before, with folds C was always the first and nothing was known of the validation rows."""
     texts, x, y = rows_of(900)
     split = Split(np.arange(700), np.zeros(0, int), np.arange(700, 900))
-    rows = Rows(texts, x, y, split, folds=folds_of(split, 4))
+    rows = BaselineRows(texts, x, y, split, folds=folds_of(split, 4))
     found = baselines.run_baselines(rows)
     assert found["vectors_logreg"].scores["val_accuracy"] > 0.8
     assert len(found["vectors_logreg"].predicted["val"]) == 700 == len(rows.val)
@@ -184,7 +187,9 @@ def test_folds_choose_c_and_score_out_of_fold() -> None:
         texts, x, y = rows_of(300, seed, dim=20 if seed % 2 else 200)
         split = Split(np.arange(260), np.zeros(0, int), np.arange(260, 300))
         chosen.add(
-            baselines.run_baselines(Rows(texts, x, y, split, folds=folds_of(split, 3)))["vectors_logreg"].scores["C"]
+            baselines.run_baselines(BaselineRows(texts, x, y, split, folds=folds_of(split, 3)))[
+                "vectors_logreg"
+            ].scores["C"]
         )
     assert len(chosen) > 1, "no value is always the best"
     texts, y = make_texts(400, ("dull", "superb"), ["film", "plot", "actor", "the", "was"], " ")
@@ -200,7 +205,7 @@ def test_weights_help_rare_classes_as_they_do_for_heads() -> None:
     words = [told + text if label == 2 else text for text, label in zip(texts, y, strict=True)]
     recalls: dict[str, list[float]] = {"vectors_logreg": [], "tfidf_logreg": []}
     for balanced in (False, True):
-        found = baselines.run_baselines(Rows(words, x, y, split, balanced=balanced))
+        found = baselines.run_baselines(BaselineRows(words, x, y, split, balanced=balanced))
         for name, recall in recalls.items():
             recall.append((found[name].predicted["test"] == 1)[y[split.test] == 1].mean())
     assert recalls["vectors_logreg"][1] > recalls["vectors_logreg"][0] + 0.1
@@ -216,7 +221,7 @@ def test_the_metric_that_chooses_chooses_the_penalty() -> None:
         texts, x, y = rows_of(500, seed, dim=60)
         split = split_at(500, 250, 400)
         found = {
-            choose: baselines.run_baselines(Rows(texts, x, y, split, choose=choose))["vectors_logreg"].scores
+            choose: baselines.run_baselines(BaselineRows(texts, x, y, split, choose=choose))["vectors_logreg"].scores
             for choose in ("loss", "accuracy", "macro_f1")
         }
         assert found["macro_f1"]["val_macro_f1"] == max(one["val_macro_f1"] for one in found.values())
@@ -231,10 +236,10 @@ def test_vectors_of_lists_and_of_numbers() -> None:
     tags = (x[:, :3] + rng.normal(0, 0.3, (600, 3)) > 0.5).astype(np.float32)
     tags[:, 2] = 1  # every row has it
     split = split_at(600, 400, 500)
-    found = baselines.run_baselines(Rows(["x"] * 600, x, tags, split, "multilabel"))["vectors_logreg"].scores
+    found = baselines.run_baselines(BaselineRows(["x"] * 600, x, tags, split, "multilabel"))["vectors_logreg"].scores
     assert found["test_accuracy"] > 0.7 and found["test_macro_f1"] > 0.85
     y = (40 + 3 * x[:, :1] + rng.normal(size=(600, 1))).astype(np.float32)
-    ridge = baselines.run_baselines(Rows(["x"] * 600, x, y, split, "regression"))["vectors_ridge"].scores
+    ridge = baselines.run_baselines(BaselineRows(["x"] * 600, x, y, split, "regression"))["vectors_ridge"].scores
     assert ridge["test_r2"] > 0.85 and ridge["alpha"] in (10, 100, 1000, 10_000)
 
 
@@ -242,5 +247,5 @@ def test_the_vectors_bound_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(baseline_features, "MAX_VALUES", 2000)
     monkeypatch.setattr(baseline_features, "MIN_ROWS", 10)
     texts, x, y = rows_of(400)
-    found = baselines.run_baselines(Rows(texts, x, y, split_at(400, 300, 350)))["vectors_logreg"].scores
+    found = baselines.run_baselines(BaselineRows(texts, x, y, split_at(400, 300, 350)))["vectors_logreg"].scores
     assert found["train_rows"] == 100 and "100 of the 300 training rows" in found["note"]

@@ -15,7 +15,7 @@ from embedcache.runs import predictions
 from embedcache.runs.data import load_data
 from embedcache.runs.folder import load_heads, load_run
 from embedcache.runs.job import train_head
-from embedcache.runs.predictions import Predictions, read_sides
+from embedcache.runs.predictions import StoredPredictions, read_sides
 from embedcache.runs.sides import load_sides
 from tests.runs.caches import N, make_labelled_cache
 
@@ -112,7 +112,9 @@ def test_many_classes_and_odd_names(tmp_path: Path, classes: int, monkeypatch: p
     outputs = rng.normal(size=(len(rows), classes)).astype(np.float32)
     hashes, ids = rng.integers(0, 256, (n, 16), np.uint8), [f"id {i}" for i in range(n)]
     fold = np.full(len(rows), -1)
-    one = Predictions("classification", names, side, hashes, ids, rng.integers(0, classes, n), rows, outputs, fold)
+    one = StoredPredictions(
+        "classification", names, side, hashes, ids, rng.integers(0, classes, n), rows, outputs, fold
+    )
     one.save(tmp_path / "predictions.parquet")
     table = read(tmp_path)
     assert table["id"].to_pylist() == ids

@@ -18,8 +18,8 @@ from embedcache.heads.head import TrainedHead
 from embedcache.heads.spec import HeadSpec
 from embedcache.runs import write_folder
 from embedcache.runs.folder import FILES, LATER, load_heads, load_run
-from embedcache.runs.predictions import Predictions
-from embedcache.runs.write_folder import Contents, check_target, column_folders, write_columns, write_run
+from embedcache.runs.predictions import StoredPredictions
+from embedcache.runs.write_folder import RunFiles, check_target, column_folders, write_columns, write_run
 
 INFO = {"classes": ["悪い", "良い", "so so"], "dim": 4}
 
@@ -32,10 +32,10 @@ def make_head(hidden: int, seed: int = 0) -> TrainedHead:
     return TrainedHead(HeadSpec(hidden=hidden, seed=seed), weights, INFO["classes"], best_epoch=1, epochs_run=2)
 
 
-def make_contents(**more: Any) -> Contents:
+def make_contents(**more: Any) -> RunFiles:
     heads = {"head-000": make_head(5), "head-001": make_head(0, seed=1)}
     rows = [{"rank": i + 1, "name": name, "val_loss": 0.5} for i, name in enumerate(heads)]
-    predictions = Predictions(
+    predictions = StoredPredictions(
         "classification",
         INFO["classes"],
         side=np.array([0, 2], np.int8),
@@ -46,7 +46,7 @@ def make_contents(**more: Any) -> Contents:
         outputs=np.zeros((1, 3), np.float32),
         fold=np.array([-1]),
     )
-    return Contents({**INFO, **more}, heads["head-000"], heads, rows, predictions=predictions)
+    return RunFiles({**INFO, **more}, heads["head-000"], heads, rows, predictions=predictions)
 
 
 def write(path: Path, **more: Any) -> dict[str, TrainedHead]:

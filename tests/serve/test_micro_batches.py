@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from embedcache.serve.micro_batches import Batcher, BusyError
+from embedcache.serve.micro_batches import Batcher, QueueFullError
 
 
 class Gate:
@@ -85,7 +85,7 @@ def test_one_jobs_fault_is_its_own(gate: Gate) -> None:
 def test_more_than_may_wait_is_refused_and_the_rest_is_done(gate: Gate) -> None:
     one = batcher(gate, most_waiting=3)
     found = asyncio.run(ask(one, gate, [1, 2, 3, 4, 5, 6]))
-    assert found[:4] == [1, 4, 9, 16] and all(isinstance(error, BusyError) for error in found[4:])
+    assert found[:4] == [1, 4, 9, 16] and all(isinstance(error, QueueFullError) for error in found[4:])
     assert asyncio.run(one.do(7)) == 49, "there is room again"
     one.close()
 
@@ -118,7 +118,7 @@ def test_closing_finishes_what_waits(gate: Gate) -> None:
         closing = asyncio.get_running_loop().run_in_executor(None, one.close)
         gate.free.set()
         await closing
-        with pytest.raises(BusyError):
+        with pytest.raises(QueueFullError):
             await one.do(3)
         return list(await asyncio.gather(*tasks))
 

@@ -22,7 +22,7 @@ from embedcache.tables.formats.values import Kinds
 from embedcache.tables.packing import PACKINGS
 from embedcache.tables.read import open_source, read_whole
 from embedcache.tables.whole import layout_of, whole_columns
-from embedcache.tables.write import WRITERS, Layout, output_format
+from embedcache.tables.write import WRITERS, TableLayout, output_format
 
 COLUMNS: dict[str, list[Any]] = {
     "text": ['a "quote", and\r\na line', "日本 🍿", "", " padded\t", "half \ud83c"],
@@ -42,7 +42,7 @@ def write(path: Path, columns: dict[str, list[Any]] | None = None, times: int = 
     for kind, values in zip(kinds, columns.values(), strict=True):
         kind.see(values[:2])
         kind.see(values[2:])
-    layout = Layout(list(columns), [kind.arrow_type for kind in kinds])
+    layout = TableLayout(list(columns), [kind.arrow_type for kind in kinds])
     with open_output(path) as output, output_format(path).open(output, layout) as writer:
         for _ in range(times):
             writer.write(list(columns.values()))
@@ -124,7 +124,7 @@ def test_what_arrow_gives_is_written_as_it_is(tmp_path: Path) -> None:
     table = pq.read_table(tmp_path / "in.parquet")
     for suffix in (".parquet", ".feather", ".csv", ".jsonl"):
         path = tmp_path / f"out{suffix}"
-        layout = Layout(table.schema.names, list(table.schema.types), table.schema.metadata)
+        layout = TableLayout(table.schema.names, list(table.schema.types), table.schema.metadata)
         with open_output(path) as output, output_format(path).open(output, layout) as writer:
             for part in read_whole(open_source(tmp_path / "in.parquet"), 1):
                 writer.write(part.columns)
@@ -164,7 +164,7 @@ def test_a_failure_leaves_nothing_that_looks_whole(tmp_path: Path, suffix: str, 
         os.mkfifo(path)
         reader = threading.Thread(target=lambda: read.append(path.read_bytes()))
         reader.start()
-    layout = Layout(["n"], [pa.int64()])
+    layout = TableLayout(["n"], [pa.int64()])
     with (
         pytest.raises(ZeroDivisionError),
         open_output(path) as output,

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 import click
 
 from embedcache.common.screen import plural
-from embedcache.index.kind import Plan
+from embedcache.index.kind import IndexPlan
 from embedcache.index.plan import human_bytes
 
 if TYPE_CHECKING:
     from embedcache.index.job import IndexReport
 
 
-def plan(plan: Plan) -> None:
+def plan(plan: IndexPlan) -> None:
     """To stderr, before anything is built."""
     if plan.kind == "exact":
         click.echo(f"exact: {plan.why}", err=True)

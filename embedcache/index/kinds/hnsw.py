@@ -10,7 +10,7 @@ import numpy as np
 from embedcache.index import file_format
 from embedcache.index.approximate import Approximate, Tick, put_faiss, take_faiss
 from embedcache.index.exact import import_faiss
-from embedcache.index.kind import Cost, Plan, copies
+from embedcache.index.kind import Cost, IndexPlan, copies
 
 LINKS, DEPTH = 32, 80  # M and efConstruction of Malkov & Yashunin, 2016
 SCATTERED = 40  # how much slower its single, scattered comparisons are than a matrix product
@@ -39,7 +39,7 @@ class Hnsw(Approximate):
     def most_effort(self) -> int:
         return max(16, min(len(self.rows), 4096))
 
-    def train(self, plan: Plan, tick: Tick) -> None:
+    def train(self, plan: IndexPlan, tick: Tick) -> None:
         faiss = import_faiss()
         self.index = faiss.IndexHNSWSQ(self.rows.dim, faiss.ScalarQuantizer.QT_fp16, plan.parameters["links"])
         self.index.hnsw.efConstruction = DEPTH
@@ -61,7 +61,7 @@ class Hnsw(Approximate):
     def sections(self) -> dict[str, Callable[[BinaryIO], None]]:
         return {"graph": put_faiss(self.index, without_vectors=True), "order": file_format.put_array(self.order)}
 
-    def restore(self, sections: dict[str, np.ndarray], plan: Plan) -> None:
+    def restore(self, sections: dict[str, np.ndarray], plan: IndexPlan) -> None:
         faiss = import_faiss()
         self.index = take_faiss(sections["graph"], "IndexHNSWSQ", len(self.rows), self.rows.dim)
         self._vectors = faiss.IndexScalarQuantizer(self.rows.dim, faiss.ScalarQuantizer.QT_fp16)

@@ -11,7 +11,7 @@ import numpy as np
 from embedcache.index import file_format
 from embedcache.index.approximate import SEED, Approximate, Tick
 from embedcache.index.exact import import_faiss
-from embedcache.index.kind import Cost, Plan, copies
+from embedcache.index.kind import Cost, IndexPlan, copies
 
 TRAIN_PER_LIST = 64  # rows for each list, in k-means; FAISS asks for 39 at least
 ITERATIONS = 10  # of k-means
@@ -38,7 +38,7 @@ class Ivf(Approximate):
     def most_effort(self) -> int:
         return int(self.index.nlist)
 
-    def train(self, plan: Plan, tick: Tick) -> None:
+    def train(self, plan: IndexPlan, tick: Tick) -> None:
         sample = self._sample(plan.parameters["lists"])
         self._centroids = train_centroids(sample, plan.parameters["lists"], tick)
         self._empty(self._centroids)
@@ -71,7 +71,7 @@ class Ivf(Approximate):
     def sections(self) -> dict[str, Callable[[BinaryIO], None]]:
         return {"centroids": file_format.put_array(self._centroids), "lists": file_format.put_array(self._lists)}
 
-    def restore(self, sections: dict[str, np.ndarray], plan: Plan) -> None:
+    def restore(self, sections: dict[str, np.ndarray], plan: IndexPlan) -> None:
         count = int(plan.parameters["lists"])
         self._centroids = file_format.take_array(sections["centroids"], np.float32, count, self.rows.dim)
         self._lists = file_format.take_array(sections["lists"], np.int32, len(self.rows))

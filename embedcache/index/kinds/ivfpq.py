@@ -10,7 +10,7 @@ import numpy as np
 
 from embedcache.index.approximate import Tick, put_faiss, selector, take_faiss
 from embedcache.index.exact import import_faiss, scores_of, top
-from embedcache.index.kind import Cost, Plan, copies
+from embedcache.index.kind import Cost, IndexPlan, copies
 from embedcache.index.kinds.ivf import Ivf, lists_of, train_centroids
 
 FEWEST_FOR_CODES = 16  # codewords of 4 bits; where there are fewer rows they are repeated
@@ -41,7 +41,7 @@ class IvfPq(Ivf):
         parameters = {**cost.parameters, "rerank": "stored"}
         return cost._replace(parameters=parameters, bytes=cost.bytes - copies(rows, dim))
 
-    def train(self, plan: Plan, tick: Tick) -> None:
+    def train(self, plan: IndexPlan, tick: Tick) -> None:
         faiss, lists = import_faiss(), plan.parameters["lists"]
         sample = self._sample(lists)
         self._quantizer = faiss.IndexFlatL2(self.rows.dim)
@@ -54,7 +54,7 @@ class IvfPq(Ivf):
             self.index.train(learnt)
         self._refined(plan)
 
-    def _refined(self, plan: Plan) -> None:
+    def _refined(self, plan: IndexPlan) -> None:
         """With float16 copies for re-ranking, where there is memory for them."""
         faiss = import_faiss()
         self._copies: Any = None
@@ -86,7 +86,7 @@ class IvfPq(Ivf):
     def sections(self) -> dict[str, Callable[[BinaryIO], None]]:
         return {"codes": put_faiss(self.index)}
 
-    def restore(self, sections: dict[str, np.ndarray], plan: Plan) -> None:
+    def restore(self, sections: dict[str, np.ndarray], plan: IndexPlan) -> None:
         self.index = take_faiss(sections["codes"], "IndexIVFPQFastScan", len(self.rows), self.rows.dim)
         self._refined(plan)
         if self._copies is not None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from embedcache.errors import EmbedcacheError
 from embedcache.tables.formats.arrow_values import arrow_strings, not_utf8, parts_of
 from embedcache.tables.formats.arrow_writer import ArrowWriter
-from embedcache.tables.formats.base import Format, Sign, Whole
+from embedcache.tables.formats.base import Format, Sign, WholeRows
 from embedcache.tables.source import Source, check_columns, one_line
 
 if TYPE_CHECKING:
@@ -65,12 +65,12 @@ class ArrowIpc(Format):
                 for part in parts_of(picked, batch_rows=batch_rows):
                     yield [arrow_strings(source, column) for column in part.columns]
 
-    def whole(self, source: Source, batch_rows: int) -> Iterator[Whole]:
+    def whole(self, source: Source, batch_rows: int) -> Iterator[WholeRows]:
         with _opened(source) as (_, batches):
             for batch in batches:
                 _validate(source, batch.columns)
                 for part in parts_of(batch, batch_rows=batch_rows):
-                    yield Whole(part.schema.names, part.columns, part.schema.metadata)
+                    yield WholeRows(part.schema.names, part.columns, part.schema.metadata)
 
 
 class Feather(ArrowIpc):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from embedcache.tables.formats.values import arrow_column
-from embedcache.tables.formats.writer import Layout, TableWriter
+from embedcache.tables.formats.writer import TableLayout, TableWriter
 from embedcache.tables.packing import KeptOpen
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class ArrowWriter(TableWriter):
     has_types = True
 
-    def __init__(self, file: BinaryIO, layout: Layout) -> None:
+    def __init__(self, file: BinaryIO, layout: TableLayout) -> None:
         import pyarrow as pa
 
         super().__init__(file, layout)

@@ -24,7 +24,7 @@ ABSENT = _Absent()
 
 
 @dataclass
-class Whole:
+class WholeRows:
     """Some rows with everything that is in them.
 
     Attributes:
@@ -91,7 +91,7 @@ class Format(ABC):
         """
 
     @abstractmethod
-    def whole(self, source: Source, batch_rows: int) -> Iterator[Whole]:
+    def whole(self, source: Source, batch_rows: int) -> Iterator[WholeRows]:
         """All columns of at most ``batch_rows`` rows at a time, with the types that the format gives them.
 
         Of JSON each batch has the columns that its own rows have.
@@ -110,7 +110,7 @@ class OneReader(Format):
     """A format that reads the columns asked for as it reads all of them."""
 
     @abstractmethod
-    def read(self, source: Source, wanted: Mapping[str, str] | None, batch_rows: int) -> Iterator[Whole]:
+    def read(self, source: Source, wanted: Mapping[str, str] | None, batch_rows: int) -> Iterator[WholeRows]:
         """The columns ``wanted``, in that order, or all, of at most ``batch_rows`` rows at a time."""
 
     def batches(
@@ -119,7 +119,7 @@ class OneReader(Format):
         for part in self.read(source, wanted, batch_rows):
             yield part.columns
 
-    def whole(self, source: Source, batch_rows: int) -> Iterator[Whole]:
+    def whole(self, source: Source, batch_rows: int) -> Iterator[WholeRows]:
         return self.read(source, None, batch_rows)
 
 

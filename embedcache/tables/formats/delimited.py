@@ -11,10 +11,10 @@ from operator import itemgetter
 from typing import Any, BinaryIO, NoReturn
 
 from embedcache.errors import EmbedcacheError, note
-from embedcache.tables.formats.base import OneReader, Records, Whole
+from embedcache.tables.formats.base import OneReader, Records, WholeRows
 from embedcache.tables.formats.blocks import NEWLINE, QUOTE, is_utf8, read_block
 from embedcache.tables.formats.values import cell, listed
-from embedcache.tables.formats.writer import Layout, TableWriter
+from embedcache.tables.formats.writer import TableLayout, TableWriter
 from embedcache.tables.limits import batches_of, too_long
 from embedcache.tables.source import Source, changed, check_columns
 
@@ -29,7 +29,7 @@ class CsvWriter(TableWriter):
     separator = ","
     may_repeat = True
 
-    def __init__(self, file: BinaryIO, layout: Layout) -> None:
+    def __init__(self, file: BinaryIO, layout: TableLayout) -> None:
         super().__init__(file, layout)
         self._put([layout.names])
 
@@ -77,7 +77,7 @@ class Delimited(OneReader, Records):
             note(f"{source.path} is separated by {SEPARATORS[found]} (--separator says otherwise)")
         return found
 
-    def read(self, source: Source, wanted: Mapping[str, str] | None, batch_rows: int) -> Iterator[Whole]:
+    def read(self, source: Source, wanted: Mapping[str, str] | None, batch_rows: int) -> Iterator[WholeRows]:
         """Arrow's parser reads the blocks that all parsers read alike, Python's strict one the header and the rest."""
         separator = self.separator(source)
         with source.binary() as file:
@@ -99,7 +99,7 @@ class Delimited(OneReader, Records):
                     for rows in batches_of(filter(None, reader), batch_rows, _length):  # blank lines are no rows
                         if set(map(len, rows)) != {len(header)}:
                             self._explain(source)
-                        yield Whole(names, [list(map(get, rows)) for get in getters])
+                        yield WholeRows(names, [list(map(get, rows)) for get in getters])
                 except csv.Error:
                     self._explain(source)
 
@@ -202,7 +202,7 @@ def _places(source: Source, wanted: Mapping[str, str] | None, header: list[str])
 
 def _read_plain(
     source: Source, file: Any, separator: str, wanted: Mapping[str, str] | None, batch_rows: int
-) -> Generator[Whole, None, tuple[list[str], bytes]]:
+) -> Generator[WholeRows, None, tuple[list[str], bytes]]:
     """Yield batches as long as blocks are plain; return the header and the first block that is not, up to a line's end.
 
     The header is empty where not even that could be read; the block is empty at the end of the file.
@@ -223,7 +223,7 @@ def _read_plain(
         if table is None:
             break
         for batch in table.to_batches(batch_rows):
-            yield Whole(names, batch.columns)
+            yield WholeRows(names, batch.columns)
         block = read_block(file)
     return header, block
 

@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Any
 
 from embedcache.errors import EmbedcacheError, note
-from embedcache.tables.formats.base import OneReader, Sign, Whole
+from embedcache.tables.formats.base import OneReader, Sign, WholeRows
 from embedcache.tables.source import Source, check_columns, one_line
 
 MOST_ROWS = 1 << 20  # of a sheet, by Excel's own limit
@@ -40,7 +40,7 @@ class Excel(OneReader):
         with closing(_rows(source)) as rows:
             return _header(next(rows, (0, ()))[1])
 
-    def read(self, source: Source, wanted: Mapping[str, str] | None, batch_rows: int) -> Iterator[Whole]:
+    def read(self, source: Source, wanted: Mapping[str, str] | None, batch_rows: int) -> Iterator[WholeRows]:
         with closing(_rows(source)) as rows:
             header = _header(next(rows, (0, ()))[1])
             if not header:
@@ -52,7 +52,7 @@ class Excel(OneReader):
             names = [header[place] for place in places]
             while batch := [row for _, row in islice(rows, batch_rows)]:
                 cells = [[_value(row[place]) if place < len(row) else None for row in batch] for place in places]
-                yield Whole(names, cells)
+                yield WholeRows(names, cells)
 
     def place(self, source: Source, row: int) -> str:
         with closing(_rows(source)) as rows:

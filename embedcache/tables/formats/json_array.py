@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 from embedcache.errors import EmbedcacheError
 from embedcache.tables.formats import blocks
-from embedcache.tables.formats.base import Records, Whole
+from embedcache.tables.formats.base import Records, WholeRows
 from embedcache.tables.formats.json_lines import (
     FIRST_ROWS,
     JsonLines,
@@ -21,7 +21,7 @@ from embedcache.tables.formats.json_lines import (
     values_of,
     whole_of,
 )
-from embedcache.tables.formats.writer import Layout
+from embedcache.tables.formats.writer import TableLayout
 from embedcache.tables.limits import batches_of, too_long
 from embedcache.tables.source import Source, check_columns
 
@@ -35,7 +35,7 @@ WRITE = 'a table is an array of objects, [{"text": "..."}, ...] (in pandas: to_j
 class JsonArrayWriter(JsonLinesWriter):
     """An array of objects, one a line."""
 
-    def __init__(self, file: BinaryIO, layout: Layout) -> None:
+    def __init__(self, file: BinaryIO, layout: TableLayout) -> None:
         super().__init__(file, layout)
         self._before = "["
 
@@ -83,7 +83,7 @@ class JsonArray(Records):
                 explain(source, required)
             yield values
 
-    def whole(self, source: Source, batch_rows: int) -> Iterator[Whole]:
+    def whole(self, source: Source, batch_rows: int) -> Iterator[WholeRows]:
         if _has_lines(source):
             yield from JsonLines().whole(_lines_of(source), batch_rows)
             return

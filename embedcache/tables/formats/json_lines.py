@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 from embedcache.errors import EmbedcacheError
 from embedcache.tables.formats import blocks
 from embedcache.tables.formats.arrow_values import arrow_strings
-from embedcache.tables.formats.base import ABSENT, Records, Whole
+from embedcache.tables.formats.base import ABSENT, Records, WholeRows
 from embedcache.tables.formats.values import json_text, listed
 from embedcache.tables.formats.writer import TableWriter
 from embedcache.tables.limits import batches_of
@@ -75,7 +75,7 @@ class JsonLines(Records):
                 if utf8 and schema is None:
                     schema = _schema(wanted, values)
 
-    def whole(self, source: Source, batch_rows: int) -> Iterator[Whole]:
+    def whole(self, source: Source, batch_rows: int) -> Iterator[WholeRows]:
         with source.text() as file:
             for lines in batches_of(file, batch_rows):
                 yield whole_of(_rows(source, lines))
@@ -92,10 +92,10 @@ def keys(rows: Iterable[Mapping[str, Any]]) -> list[str]:
     return list(dict.fromkeys(key for row in rows for key in row))
 
 
-def whole_of(rows: Sequence[Mapping[str, Any]]) -> Whole:
+def whole_of(rows: Sequence[Mapping[str, Any]]) -> WholeRows:
     """Objects as the columns that any of them has."""
     names = keys(rows)
-    return Whole(names, [[row.get(name, ABSENT) for row in rows] for name in names])
+    return WholeRows(names, [[row.get(name, ABSENT) for row in rows] for name in names])
 
 
 def values_of(rows: Sequence[Mapping[str, Any]], wanted: Iterable[str], required: set[str]) -> list[list[Any]] | None:

@@ -9,7 +9,7 @@ from embedcache.common.machine import check_memory, size
 from embedcache.errors import EmbedcacheError
 from embedcache.tables.formats.arrow_values import arrow_strings, not_utf8, parts_of, together
 from embedcache.tables.formats.arrow_writer import ArrowWriter
-from embedcache.tables.formats.base import Format, Sign, Whole
+from embedcache.tables.formats.base import Format, Sign, WholeRows
 from embedcache.tables.limits import BATCH_BYTES
 from embedcache.tables.source import Source, check_columns, one_line
 
@@ -49,9 +49,9 @@ class Parquet(Format):
         for batch in _record_batches(source, list(wanted), batch_rows):
             yield [arrow_strings(source, batch.column(name)) for name in wanted]
 
-    def whole(self, source: Source, batch_rows: int) -> Iterator[Whole]:
+    def whole(self, source: Source, batch_rows: int) -> Iterator[WholeRows]:
         for batch in _record_batches(source, None, batch_rows):
-            yield Whole(batch.schema.names, batch.columns, batch.schema.metadata)
+            yield WholeRows(batch.schema.names, batch.columns, batch.schema.metadata)
 
 
 def _record_batches(source: Source, columns: list[str] | None, batch_rows: int) -> Iterator[Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from embedcache.tables.formats.base import Records, Whole
+from embedcache.tables.formats.base import Records, WholeRows
 from embedcache.tables.limits import batches_of
 from embedcache.tables.source import Source, check_columns
 
@@ -29,9 +29,9 @@ class PlainText(Records):
                 check_columns(source, wanted, ["text"])
                 yield [[line.rstrip("\n") for line in lines]]
 
-    def whole(self, source: Source, batch_rows: int) -> Iterator[Whole]:
+    def whole(self, source: Source, batch_rows: int) -> Iterator[WholeRows]:
         for columns in self.batches(source, {"text": ""}, {"text"}, batch_rows):
-            yield Whole(["text"], columns)
+            yield WholeRows(["text"], columns)
 
     def records(self, source: Source) -> Iterator[tuple[int, Any]]:
         with source.text() as file:

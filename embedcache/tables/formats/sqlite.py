@@ -7,7 +7,7 @@ from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from embedcache.errors import EmbedcacheError
-from embedcache.tables.formats.base import OneReader, Sign, Whole
+from embedcache.tables.formats.base import OneReader, Sign, WholeRows
 from embedcache.tables.limits import batches_of
 from embedcache.tables.source import Source, check_columns, one_line
 
@@ -39,7 +39,7 @@ class Sqlite(OneReader):
         with _opened(source) as (database, table):
             return _names(database, table)
 
-    def read(self, source: Source, wanted: Mapping[str, str] | None, batch_rows: int) -> Iterator[Whole]:
+    def read(self, source: Source, wanted: Mapping[str, str] | None, batch_rows: int) -> Iterator[WholeRows]:
         with _opened(source) as (database, table):
             names = _names(database, table)
             if wanted is not None:
@@ -52,7 +52,7 @@ class Sqlite(OneReader):
                 done += len(rows)
                 if done > most:
                     raise _damaged(source, "more rows than fit the file")
-                yield Whole(names, [list(column) for column in zip(*rows, strict=True)])
+                yield WholeRows(names, [list(column) for column in zip(*rows, strict=True)])
 
 
 def _length(row: tuple[Any, ...]) -> int:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Layout:
+class TableLayout:
     """The columns of a table that is to be written.
 
     Attributes:
@@ -30,7 +30,7 @@ class TableWriter(ABC):
     """Writes a table into an open binary file, batch by batch, and only ever at its end.
 
     Attributes:
-        has_types: it needs ``Layout.types``.
+        has_types: it needs ``TableLayout.types``.
         nests: a cell may be an object or a list of any kind.
         may_repeat: two columns may have one name.
     """
@@ -39,7 +39,7 @@ class TableWriter(ABC):
     nests = False
     may_repeat = False
 
-    def __init__(self, file: BinaryIO, layout: Layout) -> None:
+    def __init__(self, file: BinaryIO, layout: TableLayout) -> None:
         self.file, self.layout = file, layout
 
     @abstractmethod
