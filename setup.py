@@ -132,7 +132,7 @@ class BuildLibraries(build_ext):
             build_cuda(ext.sources, target)
         except CompileError as error:
             target.unlink(missing_ok=True)
-            print(f"embedcache: going on without the CUDA library: {error}", file=sys.stderr, flush=True)
+            print(f"embedcache: continuing without the CUDA library: {error}", file=sys.stderr, flush=True)
 
 
 class AnyPythonWheel(bdist_wheel):

@@ -18,5 +18,5 @@ class InputNote(UserWarning):
 
 
 def note(message: str) -> None:
-    """Say it by an ``InputNote``."""
+    """Issue it as an ``InputNote``."""
     warnings.warn(message, InputNote, stacklevel=2)

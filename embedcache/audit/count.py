@@ -12,9 +12,9 @@ neural networks using a noise adaptation layer", 2017):
 
 Doubt lowers the softmax, and wrong labels are what is left where there is no doubt: so the two are told apart. The
 biases b give a small class its share. Every class is taken to exist: its share by the experts is drawn to that of its
-labels. A class that no expert tells would otherwise be explained away, as nothing but errors in the others. The rates
-r_j of the classes are drawn to a common one, that is not fitted alone but gone through: every rate weighs as much as
-the labels are likely under it, and that makes the interval.
+labels. A class that no expert recognizes would otherwise be explained away, as nothing but errors in the others. The
+rates r_j of the classes are drawn to a common rate, for which every value of a grid is tried: each weighs as much as
+the labels are likely under it, and that gives the interval.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ RATES = -np.array(  # log-odds
     [9, 7, 6, 5.5, 5, 4.6, 4.3, 4, 3.7, 3.4, 3.1, 2.8, 2.6, 2.4, 2.2, 2, 1.8, 1.6, 1.4, 1.2, 1, 0.7, 0.4, 0]
 )
 FINE = 600  # rates in between, by interpolation
-# Rows are not independent (their experts are trained on each other's labels) and the model is none of the truth: by so
-# much the likelihood is flattened, and the counts spread; chosen on other flips than those of docs/audit.md.
+# Rows are not independent (their experts are trained on each other's labels) and the model is only a model: this factor
+# flattens the likelihood and so widens the interval; chosen on other flips than those of docs/audit.md.
 FLATTEN, MISFIT = 6.0, 0.10
 OPEN = 0.5  # a share of a class: an interval that is wider, or that begins above it, is no estimate
 DRAWS = 4_000
@@ -114,7 +114,7 @@ def count_errors(
     from threadpoolctl import threadpool_limits
 
     profile = _Profile(said.astype(np.float64), y)
-    with threadpool_limits(1):  # of tiny matrices threads wait for each other, at eight times the cost
+    with threadpool_limits(1):  # on tiny matrices threads wait for each other, which is eight times slower
         losses, layers = profile.go()
     wrong = np.stack([layer.wrong(profile.said, y) for layer in layers])
     counts, spreads = (_by_class(values, y, rows) for values in (wrong, wrong * (1 - wrong)))
@@ -142,7 +142,7 @@ def count_errors(
 
 
 def open_counts(count: ErrorCount) -> list[str]:
-    """A word on classes of which the estimate says next to nothing, so that it is not taken for a finding.
+    """A note on classes for which the estimate says next to nothing, so that nobody takes it for a finding.
 
     Where nothing in the texts tells a class from the others, its labels may all be right and hard, or many be wrong:
     both explain them. The interval is then about as wide as the class, or most of it is counted as wrong.

@@ -114,7 +114,7 @@ def audit_cache(
 
 
 def _check_memory(table: AuditedRows, k: int) -> None:
-    """Raises EmbedcacheError where the system would kill the audit: for the most that is held at once, about."""
+    """Raise EmbedcacheError where the audit needs more memory than there is, by an estimate of its peak."""
     rows, classes = len(table.found), len(table.data.classes)
     row = k * (8 + 4 + 8) + 4 * 4 * classes + 100  # neighbours, cosines, votes; what the experts say
     words = Words.bytes_needed(table.cache.texts, classes, table.folds)

@@ -31,7 +31,7 @@ class Sides:
 def column_sides(cache: Cache, column: str) -> Sides:
     """The sides in a label column or a kept one, such as train and test; blank is not a side.
 
-    Raises EmbedcacheError where there is no such column, or its values are no sides of a split.
+    Raises EmbedcacheError where there is no such column, or its values are not the sides of a split.
     """
     if column in cache.label_names and not cache.holds_lists(column):
         codes, names = cache.labels(column)

@@ -30,7 +30,7 @@ class VerifyReport:
     Attributes:
         blocks: how many blocks were looked at, in all datasets.
         damaged: rows whose bytes differ from their checksum. The dataset ``attributes`` stands for all attributes.
-        incomplete: rows that have no vectors yet, which is no damage.
+        incomplete: rows that have no vectors yet, which is not damage.
     """
 
     blocks: int

@@ -86,7 +86,7 @@ def make_contents(
 def matches(cache: Cache, contents: CacheContents) -> bool:
     """Whether the file holds these contents, undamaged, so that only vectors can be missing.
 
-    A file that keeps no token counts is not made anew for them.
+    A file without token counts is not rewritten to get them.
     """
     wanted = contents.layout if cache.layout.counted else contents.layout.uncounted()
     return (

@@ -303,8 +303,8 @@ class Cache(Tabular):
     def check_whole(self) -> None:
         """Raise EmbedcacheError where the file has been cut short since it was opened.
 
-        The system fills what is missing of the last page with zeros, without a word; pages after it end the process
-        (a command says so: common/guard.py). A file that a writer has put in its place does no harm.
+        The system silently fills the rest of the last page with zeros; pages after it end the process (a command
+        reports it: common/guard.py). A file that a writer has put in its place does no harm.
         """
         with suppress(OSError):
             status = self.path.stat()
@@ -312,7 +312,7 @@ class Cache(Tabular):
                 raise unreadable(self.path, "it was cut short while it was read")
 
     def close(self) -> None:
-        """Let go of the map; arrays that were handed out stay valid."""
+        """Release the map; arrays that were handed out stay valid."""
         self._map = np.empty(0, np.uint8)
 
     def __enter__(self) -> Cache:

@@ -25,7 +25,7 @@ def row_numbers(cache: Cache, rows: Rows) -> range | np.ndarray:
     """Which rows are meant: a run of them (no step) as a range, others as int64 [n].
 
     Raises:
-        EmbedcacheError: a row that is not there, or what is no row number.
+        EmbedcacheError: there is no such row, or it is not a row number.
     """
     if rows is None:
         return range(cache.rows)

@@ -24,7 +24,7 @@ TEXTS, INTEGERS = ("id_column", "shard", "shard_table"), ("shard_rows",)
 
 
 class NotACacheError(EmbedcacheError):
-    """The file is something else, and none of our business."""
+    """The file is not an embedcache file."""
 
 
 class DamagedCacheError(EmbedcacheError):

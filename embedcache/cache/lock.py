@@ -13,7 +13,7 @@ from embedcache.errors import EmbedcacheError
 
 @contextmanager
 def writer_lock(cache: Path) -> Iterator[None]:
-    """Hold the lock of ``cache``; the kernel gives it back however this process ends.
+    """Hold the lock of ``cache``; the kernel releases it however this process ends.
 
     Raises:
         EmbedcacheError: someone else writes to this cache, the folder cannot be written, or it refuses locks.

@@ -1,8 +1,8 @@
 """Fill windows of one file from other processes and machines: they write vectors, the owner all the rest.
 
 A helper gets an order: which blocks, and the vectors that are copied from elsewhere. It writes whole blocks of vectors,
-which nobody else writes, and brings back their checksums and flags, that the owner of the lock then writes. Pages of
-the file are so never shared by two machines, and what one wrote no other has to read: vectors that later windows need,
+which nobody else writes, and brings back their checksums and flags, which the owner of the lock then writes. So two
+machines never share a page of the file, and none has to read what another wrote: vectors that later windows need,
 because they have the same text, come back as well, and are kept in an unnamed file.
 """
 

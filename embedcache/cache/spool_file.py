@@ -12,7 +12,7 @@ from embedcache.errors import EmbedcacheError
 
 
 class UnnamedFile:
-    """Bytes in a file of ``folder`` that vanishes with the process. ``what`` it holds is said when the disk is full."""
+    """Bytes in a file of ``folder`` that vanishes with the process. ``what`` they are, for the error of a full disk."""
 
     def __init__(self, folder: Path, what: str) -> None:
         self._folder, self._what, self._size = folder, what, 0

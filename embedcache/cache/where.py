@@ -36,11 +36,11 @@ def rows_where(cache: Cache, conditions: Iterable[str]) -> np.ndarray:
     of lists = and != mean: has the label, has it not; [] is the empty list; contains and starts with are met by one of
     the labels. Rows without a label meet no condition on it. = and in compare letter by letter, contains and starts
     with take capital and small letters as the same. < <= > >= compare numbers (see ``has_decimal_commas``), or ISO
-    dates where the value is one; rows that hold no such thing meet none. Of several conditions, or several with commas
-    between, that ask for values of one column with =, one must be met.
+    dates where the value is one; rows without a number or date there meet none. Several conditions, or several with
+    commas between, that ask for values of one column with = are alternatives: a row must meet one of them.
 
     Raises:
-        EmbedcacheError: what is no condition; no such column or value; no row meets them all.
+        EmbedcacheError: not a condition; no such column or value; no row meets them all.
     """
     columns = condition_columns(cache)
     among = np.ones(cache.rows, dtype=bool)
@@ -174,7 +174,7 @@ def _compares(cache: Cache, condition: Condition) -> np.ndarray:
         kind = "date like 2010-12-31" if isinstance(asked, date) else "number"
         raise EmbedcacheError(
             f"--where {column}{condition.operator}{value}: no row has a {kind} in {column!r}, the first has "
-            f"{' '.join(filled.split())[:40]!r}; =, contains and starts with take what is written"
+            f"{' '.join(filled.split())[:40]!r}; =, contains and starts with compare texts as they are written"
         )
     holds = [same and compare(found, asked) for found, same in zip(measured, alike, strict=True)]
     return np.append(np.array(holds, dtype=bool), False)[codes]  # -1: the last

@@ -5,9 +5,8 @@
     condition  COLUMN OP VALUE, OP being = != < <= > >= or [not] contains, [not] starts with
                COLUMN [not] in (VALUE, VALUE, ...)
 
-A value needs no quotes: it goes on until something follows that can only be the next condition, so that names and
-values may hold commas, = and words such as "and" themselves. Quotes, "..." or '...', are for those that would not come
-through otherwise.
+A value needs no quotes: it ends where something follows that can only be the next condition, so names and values may
+hold commas, = and words such as "and" themselves. Quotes, "..." or '...', are for those that would be cut otherwise.
 """
 
 from __future__ import annotations
@@ -57,7 +56,7 @@ def parse(text: str, columns: Sequence[str]) -> list[Tree]:
     """The expressions of a list; ``columns`` are the names that are known to begin a condition.
 
     Raises:
-        EmbedcacheError: it is none, too long or too deep.
+        EmbedcacheError: it is not such a list, too long or nested too deeply.
     """
     import pyparsing
 
@@ -69,7 +68,7 @@ def parse(text: str, columns: Sequence[str]) -> list[Tree]:
         rest = text[error.loc :].strip()
         near = f' (from "{rest[:40]}" on)' if rest and rest != text.strip() else ""
         raise EmbedcacheError(
-            f'--where "{text[:200]}" is no condition{near}: write COLUMN=VALUE, as in '
+            f'--where "{text[:200]}" is not a condition{near}: write COLUMN=VALUE, as in '
             '"label=positive and year>=2010", or COLUMN contains WORD, starts with WORD, in (VALUE, VALUE); what has '
             'parentheses or quotes goes into "quotes"'
         ) from None

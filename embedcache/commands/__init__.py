@@ -3,7 +3,7 @@
 Files, in the order in which to read them:
 
     common       How commands fail and print JSON, and the options that several have
-    process      What is set right about the process before a command runs: streams, threads, arguments
+    process      What is set up in the process before a command runs: streams, threads, arguments
     config       Defaults for the options of every command, from embedcache.toml
     completion   What a shell reads to complete commands; what completes files and columns
     types        Types of the options: numbers, lists, ranges
@@ -15,7 +15,7 @@ Files, in the order in which to read them:
     predict      Label texts, tables and caches
     evaluate     Score runs on rows whose labels are known
     export       Write a run as one model
-    report       What a run came to, as one page and on the screen
+    report       The results of a run, as one page and on the screen
     index        Build what search reads
     search       Find neighbours
     audit        Look for what is wrong with the rows themselves

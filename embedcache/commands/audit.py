@@ -35,7 +35,7 @@ from embedcache.encoder.poolings import POOLINGS
     show_default=True,
     help="Seeds of heads and folds; the results of several are averaged.",
 )
-@click.option("--group", help="Rows with the same value in this column do not vouch for each other's labels.")
+@click.option("--group", help="Rows with the same value in this column do not judge each other's labels.")
 @click.option("--split", help="A column with the sides of a split, such as train and test.")
 @click.option("--run", help="A RUN of train-head, whose sides are the split.")
 @click.option("-k", "--neighbours", type=Number(int, 1, 1001), default=20, show_default=True)
@@ -61,7 +61,7 @@ def audit(as_json: bool, cache: str, **options: Any) -> None:
     \b
       embedcache audit reviews.h5
       embedcache audit reviews.h5 -o audit.csv     all that is found, as a table
-      ... --label genre --group movie    films do not vouch for themselves
+      ... --label genre --group movie    a film's rows do not judge each other
       ... --seed 0,1,2                   three times the heads, steadier
       ... --split part                   duplicates across train and test
       ... --run RUN                      or across the sides of that run

@@ -5,7 +5,7 @@
     pooling = ["cls", "mean"]
 
 They become click's default_map: the command line and EMBEDCACHE_<COMMAND>_<OPTION> come before them. Everything in the
-file is checked, whichever command runs, so that a slip is not found months later.
+file is checked, whatever command runs, so that no mistake is found months later.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the command line sets right about its own process before a command runs: streams, threads, arguments."""
+"""What the command line sets up in its own process before a command runs: streams, threads, arguments."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def prepare_process() -> None:
 
 
 def check_clock() -> None:
-    """Raises EmbedcacheError where Python itself cannot tell the time, which no command does without."""
+    """Raises EmbedcacheError where Python itself cannot tell the time, which every command needs."""
     try:
         time.time()
     except OverflowError:

@@ -34,7 +34,7 @@ def progress_bar(title: str, unit: str = "rows", *, steps: str = "") -> Iterator
 
     def update(done: int, total: int, rows: int) -> None:
         bar.start_task(task)
-        bar.start()  # with the first news: an error before the work begins is then all that is seen
+        bar.start()  # at the first call: an error before the work starts is then all that is shown
         if done < bar.tasks[0].fields["done"]:
             bar.reset(task)  # the job's next phase
         elapsed = bar.tasks[0].elapsed or 0.0

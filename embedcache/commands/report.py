@@ -1,4 +1,4 @@
-"""report: what a run came to, as one page, and on the screen."""
+"""report: the command that shows the results of a run, as one page and on the screen."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Types of the command line's options: numbers, lists and ranges, so that a slip is wrong usage (exit 2), no crash."""
+"""Types of the command line's options: numbers, lists and ranges. A mistake is wrong usage (exit 2), not a crash."""
 
 from __future__ import annotations
 

@@ -13,15 +13,15 @@ Files, in the order in which to read them:
     label_names       Names of classes that people mix up: alike in print, or one that stands for "not labelled"
     reading           What an encoder reads of texts and what it does not: tokens beyond its length
     frames            Results as tables: an Arrow table
-    tensors           Safetensors files: what the disk says while one is written comes as OSError
+    tensors           Safetensors files: errors of the disk while one is written come as OSError
     checked           JSON from files that may be damaged or made to do harm: bounded in size and depth
     encoder_schema    What the JSON on an encoder may hold: in a cache's attributes, a run, an index
     digest            The SHA-256 of a file's content
     signed            Documents that embedcache writes into a user's folder: they end with a digest
     display           Texts and small tables that are safe to show: in a terminal, on a page, in a notebook
-    screen            Tables and texts for a terminal or a pipe: what every verb's report on the screen is made of
+    screen            Tables and texts for a terminal or a pipe: what every report on the screen is made of
     near_identical    Texts that differ in next to nothing: case, punctuation, blanks, a word in a long one
-    progress          What a long job tells while it works: how far it is, and what a user should know
+    progress          What a long job reports while it works: how far it is, and what a user should know
     times             How long the phases of a job took
     machine           What this process may use of the machine: cores and memory
     devices           How a device is written, wherever one may be named: auto, cpu, cuda or cuda:N

@@ -1,4 +1,4 @@
-"""JSON from files that may be damaged or made to do harm: bounded in size and depth, and held against a schema.
+"""JSON from files that may be damaged or made to do harm: bounded in size and depth, and checked against a schema.
 
 A schema is a msgspec.Struct or a type: what it does not name is ignored, so that files of later versions open. msgspec
 takes nothing for something else (1.5, "1" and true are not whole numbers) and reads no NaN, no infinity and no half a
@@ -47,7 +47,7 @@ class SchemaError(ValueError):
 
 
 def read_json(path: Path) -> Any:
-    """The JSON of a file. Raises SchemaError for what is none, too large or too deep; OSError."""
+    """The JSON of a file. Raises SchemaError where it is not JSON, too large or too deep; OSError."""
     with path.open("rb") as file:
         data = file.read(MOST_BYTES + 1)
     if len(data) > MOST_BYTES:

@@ -30,7 +30,7 @@ class Journal:
     """
 
     def __init__(self, lock: Lock, key: str) -> None:
-        """``key`` says what the work is: its input, its tools, its options."""
+        """``key`` identifies the work: its input, its tools, its options."""
         self._lock, self._key = lock, blake2b(key.encode(), digest_size=KEY_BYTES).digest()
         self._places: list[tuple[int, int]] = []  # of each part's data: offset, bytes
         self._start = MAGIC + self._key

@@ -26,7 +26,7 @@ class NoLocksError(EmbedcacheError):
 class Lock:
     """A lock that is held: ``handle`` is the open file; ``keep`` says whether what is in it stays at the end.
 
-    An empty file never stays. ``over``: there is nothing more to give back. ``owner``: the process that has it, and not
+    An empty file never stays. ``over``: there is nothing left to release. ``owner``: the process that has it, and not
     its fork that ends early.
     """
 
@@ -37,7 +37,7 @@ class Lock:
     owner: int = field(default_factory=os.getpid)
 
     def give_back(self) -> None:
-        """Let go of the lock, held or only begun, and remove its file if nobody else has it. May be called twice."""
+        """Release the lock, held or half acquired, and remove its file if nobody else has it. May be called twice."""
         import fcntl
 
         if self.over or os.getpid() != self.owner:
@@ -55,7 +55,7 @@ class Lock:
         self.over = True
 
     def close(self) -> None:
-        """Close the file, and let go of the lock by that; the file stays."""
+        """Close the file, which releases the lock; the file stays."""
         handle, self.handle = self.handle, -1
         if handle >= 0:
             os.close(handle)
@@ -63,7 +63,7 @@ class Lock:
 
 @contextmanager
 def locked(path: Path, busy: Callable[[str], str]) -> Iterator[Lock]:
-    """Hold the lock of the hidden file ``path``; the kernel gives it back however this process ends.
+    """Hold the lock of the hidden file ``path``; the kernel releases it however this process ends.
 
     Args:
         path: the file, such as ``.RUN.lock`` beside RUN; made here, and removed at the end unless something was written

@@ -26,7 +26,7 @@ DONE = b"done"
 
 
 class Reaper:
-    """``with Reaper() as reaper``: what is started within has the marker. ``close`` lets it live, and ends the wait."""
+    """``with Reaper() as reaper``: what is started within has the marker. ``close`` spares it, and ends the wait."""
 
     def __init__(self) -> None:
         self.marker = secrets.token_hex(16)

@@ -1,4 +1,4 @@
-"""Tables and texts for a terminal or a pipe: what every verb's report on the screen is made of."""
+"""Tables and texts for a terminal or a pipe: what every report on the screen is made of."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Safetensors files: what the disk says while one is written comes as OSError, as from any other file."""
+"""Safetensors files: errors of the disk while one is written come as OSError, as for any other file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Texts as people hand them over: one, a list, a column of pandas, polars or Arrow, an array. What is none is named."""
+"""Texts as people hand them over: one, a list, a column of pandas, polars or Arrow, an array. Others are named."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Where a command's output goes: a file that appears whole or not at all, or a stream that is written through.
 
 A file is written under no name (or, where the system has no such files, as ``.OUT.new``) and takes the name OUT when it
-is whole. As long as a command is at it, the hidden file ``.OUT.partial`` is locked, so that a second one is refused; a
-killed command leaves this one name, and the next that writes OUT takes it away.
+is whole. While a command writes it, the hidden file ``.OUT.partial`` is locked, so that a second one is refused; a
+killed command leaves this one name, and the next that writes OUT removes it.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Output:
         """What is written here is the whole output. A file takes its name at the end, and not where this raises.
 
         Raises EmbedcacheError where it cannot be written, and BrokenPipeError where nobody reads standard output any
-        more, which is the reader's affair (| head) and needs no word.
+        more, which the reader decided (| head) and needs no message.
         """
         try:
             with self._stream() if self.target is None else _whole(self.target, self.lock is not None) as file:
@@ -83,7 +83,7 @@ class Output:
 
 @contextmanager
 def open_output(path: str | Path, advice: str = ADVICE) -> Iterator[Output]:
-    """Make sure, before the work begins, that an output can be written, and keep others from it until the end.
+    """Make sure, before the work starts, that an output can be written, and keep others from it until the end.
 
     Symlinks are followed: their target is what is replaced. ``-`` is standard output; it, pipes and character devices
     (/dev/stdout, /dev/null) are written through. What is there stays as it is until ``Output.binary`` or ``text`` ends.

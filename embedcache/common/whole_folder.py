@@ -125,7 +125,7 @@ def put_in_place(part: Path, path: Path) -> Path | None:
     """Rename part to path; returns where the folder is that stood there, None for none.
 
     In one step where the kernel and the file system can swap two names: then there is no moment without a folder, and a
-    kill leaves the old one or the new one under the name. Elsewhere two renames; ``recover`` ends what a kill left.
+    kill leaves the old one or the new one under the name. Elsewhere two renames; ``recover`` puts right a kill between.
     """
     if not path.exists():
         part.rename(path)
@@ -176,7 +176,7 @@ def _renameat2() -> Any:
 
 
 def recover(path: Path, carry: Carry) -> None:
-    """End what a kill left: a folder without its name gets it back, the other files of a replaced one are carried over.
+    """Put right what a kill left: a folder without its name gets it back, and other files of a replaced one move over.
 
     Only for who holds the lock.
     """
@@ -190,8 +190,8 @@ def recover(path: Path, carry: Carry) -> None:
 def read_whole(path: str | Path, read: Callable[[], T], carry: Carry | None = None) -> T:
     """What ``read`` makes of a folder that others may replace meanwhile: all of it from one and the same folder.
 
-    It is asked again, for a few seconds at the most, while the folder's place is taken by another one; whatever it
-    raises of a folder that stays in its place is raised. With ``carry`` a folder that a killed writer left without its
+    It is called again, for a few seconds at most, while another folder takes this one's place; whatever it raises of a
+    folder that stays is raised. With ``carry`` a folder that a killed writer left without its
     name gets it back.
     """
     path = Path(path)

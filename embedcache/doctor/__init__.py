@@ -35,7 +35,7 @@ class Diagnosis:
 
 
 def diagnose() -> Diagnosis:
-    """Look at the machine, then do the whole job on a made-up encoder, in seconds. Raises nothing."""
+    """Look at the machine, then run the whole pipeline on a made-up encoder, in seconds. Raises nothing."""
     start = time.perf_counter()
     checks = [*machine_checks(), *self_test()]
     return Diagnosis(checks, time.perf_counter() - start)

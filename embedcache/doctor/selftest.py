@@ -1,4 +1,4 @@
-"""The whole job on a made-up encoder in a temporary folder, each step compared with a few lines of NumPy."""
+"""The whole pipeline on a made-up encoder in a temporary folder, each step compared with a few lines of NumPy."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ class _SelfTest:
         result = train_heads(x, self.labels, grid, epochs=100, batch_size=16, standardize=True, device="cpu")
         right = [float((head.predict(x) == np.array(self.labels)).mean()) for head in result.heads]
         if min(right) < 0.95:
-            raise EmbedcacheError(f"a head learnt {min(right):.0%} of rows that can all be learnt")
+            raise EmbedcacheError(f"a head learned {min(right):.0%} of rows that can all be learned")
         self.head, self.x = result.heads[-1], x
         return f"{len(right)} heads by {result.engine}, {min(right):.0%} learnt"
 

@@ -5,7 +5,7 @@ Files, in the order in which to read them:
     model     The encoder, the pooling and the head as one torch module, and that module as a torch.export program
     targets   What each target's folder holds, and how a stranger opens it
     place     Where an export goes: a folder that appears whole or not at all
-    card      Embedcache.json, the labels in config.json, and README.md: what an exported model is and how it is used
+    card      embedcache.json, the labels in config.json, and README.md: what an exported model is and how it is used
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ TARGETS = {
 }
 # Differences of a probability; of a value, as a share of the largest one.
 TOLERANCE = 1e-4  # to the same encoder and head in float32
-ROUNDING = 1e-2  # to predict, which rounds the vectors as the cache does; a head that this moves more leans on noise
+ROUNDING = (
+    1e-2  # to predict, which rounds the vectors as the cache does; a head that this changes more depends on noise
+)
 # What every written model is tried on: lengths from nothing to longer than any max_length, and more than one script.
 TEXTS = [
     "",

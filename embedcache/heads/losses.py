@@ -1,7 +1,7 @@
 """The losses: what a head minimizes. The registry; csrc/heads/losses/losses.h has the same one, in the same order.
 
-A loss is a function of one log-probability: that of a row's class, or of a label's being there or not, whichever it is.
-Class weights, label smoothing and gradients follow from it. Which probabilities there are is the kind's matter: kinds.
+A loss is a function of one log-probability: that of a row's class, or of a label's being there or not.
+Class weights, label smoothing and gradients follow from it. Which probabilities there are depends on the kind: kinds.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from embedcache.errors import EmbedcacheError
 from embedcache.heads.spec import weight_names
 
 STATE = 16  # bytes a weight, of a head in training: itself, two moments, a copy
-CAREFREE = 100_000_000  # bytes that need no looking
+CAREFREE = 100_000_000  # bytes that are taken without looking
 SHARE = 0.5  # of the memory that is free, for weights; the rest is for data and for the training itself
 
 
@@ -37,7 +37,7 @@ class WeightRoom:
     """Zeros for the weights of ``heads`` heads, ``count`` bytes in all.
 
     Attributes:
-        note: where they are, if that is worth a word; else "".
+        note: where they are, if that is worth a note; else "".
     """
 
     def __init__(self, count: int, heads: int, folder: Path | None = None) -> None:

@@ -87,8 +87,8 @@ def read_targets(y: Any, n: int, task: str = "auto") -> Targets:
 def known_labels(y: Any, n: int) -> tuple[Any, np.ndarray]:
     """(y of the rows that have a label, their numbers int64 [k]) of what a cache says of n rows.
 
-    ``Codes``, a part of a cache's codes too, say by -1 that a row has no label; of ``Labels`` the names are learned.
-    All else is as it was given, all rows of it. Raises EmbedcacheError where no row has a label.
+    In ``Codes`` (also in a part of a cache's codes) -1 means that a row has no label; of ``Labels`` the names are
+    learned. Anything else is returned as it is, with all rows. Raises EmbedcacheError where no row has a label.
     """
     labels = y if isinstance(y, Labels) else None
     codes = y.codes if isinstance(y, Labels) else y
@@ -105,7 +105,7 @@ def known_labels(y: Any, n: int) -> tuple[Any, np.ndarray]:
 
 
 def tell_left_out(train: View, val: View | None) -> None:
-    """Warns of rows without a label, which ``known_labels`` left out."""
+    """Warn about rows without a label, which ``known_labels`` left out."""
     said = [
         f"{len(side.x) - len(side.rows):,} of {len(side.x):,} {what}"
         for side, what in ((train, "rows"), (val, "validation rows"))
@@ -116,7 +116,7 @@ def tell_left_out(train: View, val: View | None) -> None:
 
 
 def _check_minus_one(classes: np.ndarray, codes: np.ndarray) -> None:
-    """Warns where -1 stands beside codes from 0 on: as numbers they are labels like any, from a cache they are not."""
+    """Warn about -1 beside codes from 0: among plain numbers it is a label like any other, in a cache it is none."""
     if classes.dtype.kind != "i" or classes[0] != -1 or not np.array_equal(classes, np.arange(len(classes)) - 1):
         return
     warnings.warn(

@@ -214,8 +214,9 @@ def start_bias(spec: HeadSpec, task: Task) -> np.ndarray:
     """float32 [classes]: where the biases of a linear probe start, so that it says what is known without looking at x.
 
     Classification: the logarithm of each class's share of the training loss's weight. Multilabel: the logit of each
-    label's. Regression: 0. A class without rows counts as half a row. Inputs have a hundred times the bias's number,
-    and AdamW moves each as fast: from 0, unequal classes are learned by the inputs first, which early stopping keeps.
+    label's. Regression: 0. A class without rows counts as half a row. There are hundreds of input weights to one bias,
+    and AdamW moves each equally fast: from 0, the input weights learn unequal classes first, and early stopping keeps
+    that.
     """
     y, weight = task.train.y[task.train.rows], training_weight(spec, task)
     return kind_of(task.kind).start_bias(y, weight, task.classes)

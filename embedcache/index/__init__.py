@@ -6,7 +6,7 @@ Files, in the order in which to read them:
     search_index   An index of vectors by cosine: built from a cache, searched by texts or vectors, kept in a file
     kind           What a kind of index says of itself
     plan           Which kind of index, how large and how long: a pure function of the task and the machine
-    build          From a plan to a searchable index: built, measured and tuned, with what is predicted told first
+    build          From a plan to a searchable index: built, measured and tuned; the prediction is reported first
     exact          Exact search by cosine, straight from the stored vectors, and what all kinds share
     approximate    What the kinds share that do not compare every row, by FAISS
     kinds/         The kinds of index, a file each, and the list of them
@@ -15,7 +15,7 @@ Files, in the order in which to read them:
     tune           Recall@10 of an index, measured on held-out rows of its own
     file_format    The index file: sections of bytes, then a JSON footer that says what they are
     schema         What may stand in the footer of an index
-    ownership      Which cache an index belongs to, whether it is up to date, and the command that makes it anew
+    ownership      Which cache an index belongs to, whether it is up to date, and the command that builds it again
     open_index     The index that a search uses: the one named, that of the cache's own name
 """
 

@@ -20,7 +20,7 @@ FEW_ROWS = 4096  # allowed by a filter: so many are compared one by one
 WIDEST = 8  # times more lists, or a longer queue, for a filter; beyond it the rows allowed are compared
 SEED = 0
 
-Tick = Callable[[float], None]  # told the share of the building that is done
+Tick = Callable[[float], None]  # called with the share of the building that is done
 
 
 class Approximate(IndexKind):
@@ -45,7 +45,7 @@ class Approximate(IndexKind):
     @property
     @abstractmethod
     def most_effort(self) -> int:
-        """The highest that makes sense."""
+        """The highest that is useful."""
 
     @abstractmethod
     def train(self, plan: IndexPlan, tick: Tick) -> None:

@@ -1,4 +1,4 @@
-"""From a plan to a searchable index: built, measured and tuned, with what is predicted told first."""
+"""From a plan to a searchable index: built, measured and tuned; the prediction is reported first."""
 
 from __future__ import annotations
 

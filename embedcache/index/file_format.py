@@ -2,7 +2,7 @@
 
     "embedcache index\\n" | sections | footer (JSON, UTF-8) | length of the footer, 8 bytes | its BLAKE2b, 16 bytes
 
-Nothing is handed to FAISS before its checksum was found right, since FAISS trusts what it reads.
+Nothing is given to FAISS before its checksum was verified, since FAISS trusts what it reads.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class About:
 def rows_digest(cache: Cache, pooling: str, layer: int, rows: int) -> str:
     """Hex digest of the first ``rows`` rows of a cache: of their texts' hashes and their vectors.
 
-    The cache's checksums of whole blocks bind both (cache/blocks.py); of the rows after them the bytes are read.
+    The cache's checksums of whole blocks bind both (cache/checksums.py); of the rows after them the bytes are read.
     """
     path = cache.output_paths[pooling, layer]
     whole = rows // BLOCK_ROWS

@@ -101,7 +101,7 @@ def index_cache(
         place: list[Output] = []
 
         def claim() -> None:
-            """Before the long work, so that two do not do it at once; an index that is up to date needs none."""
+            """Taken before the long work, so that no two do it at once; an up-to-date index needs no lock."""
             if before is not None and (other := other_cache(before[0], path, opened)):
                 raise EmbedcacheError(
                     f"{path} is the index of another cache, {other}: name another file with -o, or remove it"
@@ -172,7 +172,7 @@ def _up_to_date(
     device: str,
     progress: Progress | None,
 ) -> tuple[str, SearchIndex | None]:
-    """The index that is there, extended by the cache's new rows; None where it has to be built anew."""
+    """The index that is there, extended by the cache's new rows; None where it has to be built again."""
     about, sections = before
     same = (about.pooling, about.layer, about.center) == (*output, center) and kind in ("auto", about.kind)
     same = same and about.fingerprint == cache.fingerprint and about.rows <= cache.rows

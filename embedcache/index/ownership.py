@@ -1,4 +1,4 @@
-"""Which cache an index belongs to, whether it is up to date, and the command that makes it anew."""
+"""Which cache an index belongs to, whether it is up to date, and the command that builds it again."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def _own(cache: Cache, path: Path) -> str:
 
 
 def make_again(cache: Cache, path: Path, about: About | None = None) -> str:
-    """The command that makes the index anew."""
+    """The command that builds the index again."""
     command = ["embedcache", "index", _shown(cache.path)]
     if path.absolute() != default_path(cache.path):
         command += ["-o", str(path)]

@@ -197,7 +197,7 @@ class Classifier:
     def encode_counted(
         self, texts: Sequence[str], tell: Callable[[np.ndarray], None] | None = None
     ) -> tuple[np.ndarray, Reading]:
-        """(vectors [n, D], what the encoder reads of the texts); tell hears which rows each batch finished."""
+        """(vectors [n, D], what the encoder reads of the texts); tell gets the rows that each batch finished."""
         if self.encoder is None:
             raise EmbedcacheError(f"the classifier of {self.run.path} was loaded without its encoder: load it again")
         tokens = self.encoder.tokenize(texts)

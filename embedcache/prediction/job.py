@@ -157,7 +157,7 @@ def predict_file(
             say(note)
         if kind is not None and kind.writer.has_types:
             for name in rows.mixed:
-                say(f"column '{name}' holds values of several types: strings, and JSON of what is none")
+                say(f"column '{name}' holds values of several types: strings stay, all others become JSON")
         job = _Job(run, rows, names, progress or no_progress, say)
         first: list[dict[str, Any]] = []
         if place is None or kind is None:
@@ -266,7 +266,7 @@ class _Job:
                     self._found[label][one["values"]] += one["counts"]
 
     def _key(self) -> str:
-        """Says what decides the predictions."""
+        """What decides the predictions."""
         one = self.classifier
         return self.rows.key() + json.dumps([VERSION, one.digest, one.calibrated, getattr(one.encoder, "device", None)])
 

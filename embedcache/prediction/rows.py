@@ -87,7 +87,7 @@ def _rounded(chances: Any) -> Any:
 
 
 class PredictedBlocks:
-    """Parts one after another, taken by so many rows as are asked for; ``reading``: what was read of those taken."""
+    """Predicted rows in order, as many at a time as are asked for; ``reading``: what was read of those taken."""
 
     def __init__(self, parts: Iterator[PredictedRows]) -> None:
         self._parts, self._left = parts, PredictedRows([])
@@ -129,7 +129,7 @@ class RowSource(ABC):
 
     @abstractmethod
     def key(self) -> str:
-        """Says which rows these are, by their content."""
+        """What identifies these rows: a digest of their content."""
 
     @abstractmethod
     def parts(self, classifier: Classifier, skip: int, progress: Progress) -> Iterator[PredictedRows]:

@@ -91,7 +91,7 @@ def make_cards(run: Run) -> list[tuple[Path, str]]:
 
 
 def make_card(run: Run) -> str:
-    """The card of one label column. Raises KeyError, TypeError or ValueError where run.json misses something."""
+    """The card of one label column. Raises KeyError, TypeError or ValueError where run.json is incomplete."""
     info, kind = run.info, kind_of(run.best.kind)
     about = info["encoder"]
     temperature = info["best"].get("temperature")
@@ -202,7 +202,7 @@ def _evaluation(info: dict[str, Any], kind: Kind) -> str:
     keys = [f"{side}_{name}" for side in ("val", "test") for name in headlines(kind.name)]
     keys = [key for key in keys if any(one.get(key) is not None for one in scored.values())]
     if not keys:
-        return "There were neither validation nor test rows: nothing is known of how good it is."
+        return "There were neither validation nor test rows: how good it is was not measured."
     titles = ["", *(f"{key.split('_')[0]} {title_of(key.split('_', 1)[1])}" for key in keys)]
     lines = [
         [name, *("-" if one.get(key) is None else f"{one[key]:.4f}" for key in keys)] for name, one in scored.items()
@@ -238,7 +238,7 @@ def _evaluation(info: dict[str, Any], kind: Kind) -> str:
 
 
 def _limitations(info: dict[str, Any], kind: Kind, max_length: int) -> Iterable[str]:
-    yield f"Texts are cut to {max_length:,} tokens; what stands after them is not read{_lost(info.get('reading'))}."
+    yield f"Texts are cut to {max_length:,} tokens; the rest is not read{_lost(info.get('reading'))}."
     if kind.exclusive:
         yield "Every text gets one of the classes, also a text that belongs to none of them."
     if not info["split"].get("test"):

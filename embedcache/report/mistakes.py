@@ -16,7 +16,7 @@ def mistake_item(kind: str, one: dict[str, Any]) -> tuple[list[str], str, str | 
         error = one["predicted"] - one["label"]
         return ["", f"{one['label']:.6g}, predicted {one['predicted']:.6g} ({error:+.4g})"], where, one["text"]
     if not about.exclusive:
-        said = "has it" if one["about"] in one["label"] else "has it not"
+        said = "has it" if one["about"] in one["label"] else "does not have it"
         line = [one["about"], f": {said}, probability {one['probability']:.3f}"]
         both = (", ".join(one[key]) or "none" for key in ("label", "predicted"))
         return line, "{}; labels: {}; predicted: {}".format(where, *both), one["text"]

@@ -380,7 +380,7 @@ class _Column:
 
     def _mistakes_are(self, side: str, n: int) -> str:
         if not n:
-            return f"Not one of the {self.rows[side]} is wrong."
+            return f"None of the {self.rows[side]} is wrong."
         if not kind_of(self.report.kind).has_classes:
             return f"The {n} largest errors among the {self.rows[side]}, each text once:"
         how = "the head that did not train on it" if side == "val" and self.folds else "the chosen head"

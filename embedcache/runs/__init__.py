@@ -21,9 +21,9 @@ Files, in the order in which to read them:
     intervals      95% intervals of scores, and of differences between two models on the same rows
     baseline_features  What baselines learn from: rows, and numbers made of their texts or vectors
     baselines      What a head must beat on the same rows: the commonest class, TF-IDF, a linear model on the vectors
-    comparisons    The chosen head beside each baseline, paired over the very same rows or groups; wording.py says it
+    comparisons    The chosen head beside each baseline, paired over the very same rows or groups
     wording        What a comparison with a baseline says, for screen, page, card and notes
-    notes          What a person should know before trusting the numbers of a run, one line each, each said once
+    notes          What a person should know before trusting the numbers of a run, one line each, each once
     mistakes       Single rows and labels that say more than a score: a head's worst mistakes
     predictions    predictions.parquet: every row's side, and what the chosen head says of rows it did not learn from
     folder         A run directory: best and all heads (safetensors), leaderboard.csv, history.csv and run.json

@@ -1,4 +1,4 @@
-"""The chosen head beside each baseline, paired over the very same rows or groups; wording.py says it."""
+"""The chosen head beside each baseline, paired over the very same rows or groups; wording.py has the words."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ class Data:
 def load_data(
     cache: Cache, label: str | None, pooling: str | None, layer: int, group: str | None, task: str = "auto"
 ) -> Data:
-    """Choose column and vectors. Raises EmbedcacheError for names that are not there or targets without sense.
+    """Choose column and vectors. Raises EmbedcacheError for names that are not there or targets that cannot be learned.
 
     label None: "label", or the only column. pooling None: "cls", or the only one stored. task "auto": multilabel where
     the column holds lists, else classification. A regression also takes a kept column. Classes without a row go.
@@ -261,7 +261,7 @@ def _values(cache: Cache, label: str) -> np.ndarray:
 
 
 def _numbers(cells: Sequence[str]) -> np.ndarray:
-    """float64, NaN where a cell is blank, infinity where it is no number."""
+    """float64, NaN where a cell is blank, infinity where it is not a number."""
     return np.array([np.nan if text.strip() in MISSING_LABELS else _number(text) for text in cells], np.float64)
 
 
@@ -274,7 +274,7 @@ def _cells(cache: Cache, label: str) -> Sequence[str]:
 
 
 def _number(text: str) -> float:
-    """Infinity for what is no number, or too large for float32."""
+    """Infinity for what is not a number, or too large for float32."""
     try:
         number = float("inf" if "_" in text else text)  # to Python 1_000 is a number, to people it is not
     except ValueError:

@@ -67,7 +67,7 @@ class Run:
 
 @contextmanager
 def run_lock(path: str | Path) -> Iterator[None]:
-    """Be the only one who writes a run, or into its folder; of a column's folder: into the whole run.
+    """Hold the lock of a run, to write it or into its folder; for a column's folder, that of the whole run.
 
     Raises EmbedcacheError where another process does.
     """
@@ -161,7 +161,7 @@ def read_file(run: Run, name: str) -> bytes:
 
 
 def require_keys(run: Run, *names: str) -> None:
-    """Raises EmbedcacheError where run.json of a column lacks one of these."""
+    """Raises EmbedcacheError where one of these is missing in run.json of a column."""
     for one in run.columns.values():
         for name in names:
             if name not in one.info:

@@ -122,7 +122,7 @@ def train_head(
             trained in one bank.
         task: "auto" (multilabel where a column holds lists, else classification) or one kind for all columns; or a
             kind by column, like {"stars": "regression"}, where columns that are not named are "auto". Numbers are
-            learned as numbers, and a kept column is learned at all, only where it is asked for.
+            learned as numbers, and kept columns are learned, only where that is asked for.
         recipe: "default", which follows the number of rows, or "article".
         hidden: hidden units; 0 is a linear probe.
         lr: learning rates, above 0.
@@ -161,7 +161,7 @@ def train_head(
         resume: keep the heads that ``run``, or an interrupted training beside it, holds where they are exactly what
             would be trained again.
         progress: called with (head-epochs done, head-epochs in all, training rows summed over heads).
-        tell: called with each line that is good to know before the training begins.
+        tell: called with each note before the training starts.
 
     Returns:
         What was trained, and how the best head of each column does.
@@ -175,7 +175,7 @@ def train_head(
     start, times = time.perf_counter(), Times()
     common = {"batch_size": batch_size, "epochs": epochs, "standardize": standardize}
     settings = make_recipe(recipe, **sweep, **common, val=0.0 if folds else val, test=test)
-    settings.specs()  # an unusable value is said before anything is read
+    settings.specs()  # an unusable value is reported before anything is read
     tasks = read_tasks(task)
     check_settings(settings, tasks, folds, val, early_stop)
     dealing = Dealing(split, split_column, None if same_split is None else str(same_split))
@@ -190,7 +190,7 @@ def train_head(
         **sweep, **common, "val": val, "folds": folds, "split_column": split_column, "same_split": same_split,
     }  # fmt: skip
     named = {name for name, value in given.items() if value is not None}
-    with run_lock(run), open_cache(cache) as opened:  # two trainings of one run: the second is told at once
+    with run_lock(run), open_cache(cache) as opened:  # two trainings of one run: the second fails at once
         columns: list[Column] = []
         with times.of("reading"):
             names = label_names(opened, label, run, tasks)
@@ -366,7 +366,7 @@ def _draw_notes(plan: Plan) -> list[str]:
     settings, notes = plan.settings, []
     drawn, every = len(plan.specs) // len(set(settings.seed)), settings.combinations()
     if settings.random > drawn:
-        notes = [f"--random {settings.random:,}: there are {drawn:,} combinations only, and all of them were trained"]
+        notes = [f"--random {settings.random:,}: there are only {drawn:,} combinations, and all of them were trained"]
     if every is not None and every > len(plan.specs) and (notes or not settings.random):
         notes.append(
             f"{every:,} combinations are {len(plan.specs):,} different heads: "

@@ -21,7 +21,7 @@ from embedcache.runs.scores import main_score, scores_of
 CHUNK_ROWS = 4096
 OUTPUTS = 2**26  # logits held at a time: 256 MB
 # Evaluating a hundred heads of 768-512-2 on 4,000 rows takes some five seconds on two cores. Past the budget (by these
-# estimates, so that the same run always evaluates the same heads) the rest of the leaderboard goes without.
+# estimates, so that the same run always evaluates the same heads) the rest of the leaderboard has no evaluation.
 BUDGET = 20.0
 SECONDS_PER_HEAD, SECONDS_PER_ROW, SECONDS_PER_OUTPUT, SECONDS_PER_PRODUCT = 5e-3, 4e-6, 1e-7, 2e-11
 MAX_VALUES = 5_000_000  # in evaluations.json
@@ -38,9 +38,9 @@ class Entry:
     ``heads``: one per fold. Numbers are means over them. best_epoch counts from 1; of several folds it is the one epoch
     that is best in their mean curve: each fold's own best would flatter the head, and overstate how long to train on
     all rows. ``scores``: those of HISTORY, NaN where there is none; train_loss is the last epoch's, the others are of
-    the epoch that is kept. ``evaluation``: of
-    the validation rows (folds: of every row, by the head that did not train on it), with the temperature fitted there;
-    None without such rows and past the budget. ``outputs``: the best entry's logits float32 [n, C] of the same rows.
+    the epoch that is kept. ``evaluation``: of the validation rows (folds: of every row, by the head that did not
+    train on it), with the temperature fitted there; None without such rows and past the budget. ``outputs``: the best
+    entry's logits float32 [n, C] of the same rows.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Entry:
     def converged(self, epochs: int) -> bool:
         """False where the last of so many epochs is the best and the training loss was still clearly falling there."""
         if self.status != "ok" or min(head.epochs_run for head in self.heads) < epochs:
-            return True  # it stopped early, or blew up
+            return True  # it stopped early, or diverged
         loss = np.mean([head.history["train_loss"][:epochs] for head in self.heads], axis=0)
         if self.best_epoch < epochs or epochs == 1:
             return self.best_epoch < epochs

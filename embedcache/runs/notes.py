@@ -1,4 +1,4 @@
-"""What a person should know before trusting the numbers of a run, one line each, each said once."""
+"""What a person should know before trusting the numbers of a run, one line each, each once."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def _more_weight(plan: Plan) -> str:
 
 
 def _baselines(column: Column, report: ColumnReport) -> Iterator[str]:
-    """Baselines that do better, beyond noise, by the metric that chooses; another metric where it says the contrary."""
+    """Baselines that do better, beyond noise, by the metric that chooses; and any other metric that disagrees."""
     for one in worth_saying(report.best, report.comparisons):
         if one["difference"] < 0 and not one["within_noise"]:
             said = f"the chosen head is {in_words(one, long=True)}"

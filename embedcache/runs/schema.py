@@ -1,7 +1,7 @@
 """What may stand in a run's files and in a saved head: every value that a reader uses, with its type and its bounds.
 
 A reader that uses a new value of run.json names it here. What is optional is checked where it is there;
-run.require_keys asks for what a use cannot do without.
+folder.require_keys asks for what a use needs.
 """
 
 from __future__ import annotations
@@ -292,7 +292,7 @@ def _check_targets(found: Info) -> None:
         raise SchemaError("targets has no training rows")
     for side, about in found.targets.items():
         if about.rows and UNSET in [getattr(about, name) for name in values]:
-            raise SchemaError(f"targets.{side} lacks {' or '.join(values)}")
+            raise SchemaError(f"targets.{side} has no {' or '.join(values)}")
         if isinstance(about.counts, list) and len(about.counts) > len(found.classes):
             raise SchemaError(f"targets.{side}.counts has more classes than there are")
 
@@ -309,7 +309,7 @@ def _check_folds(info: Mapping[str, Any], found: Info) -> None:
         main = f"val_{_kind(found).main}"
         history = found.heads[name].history
         if (history or folds) and {"train_loss", "val_loss", main} - set(history):
-            raise SchemaError(f"heads[{name!r}].history lacks train_loss, val_loss or {main}")
+            raise SchemaError(f"heads[{name!r}].history has no train_loss, val_loss or {main}")
 
 
 def damaged(path: Any, error: Exception) -> EmbedcacheError:

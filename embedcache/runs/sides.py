@@ -112,7 +112,7 @@ def _by_column(cache: Cache, data: Data, column: str, val: float) -> Split:
         )
     if (side < 0).any():
         others = _shown(values[row] for row in labelled.rows[side < 0])
-        what = f"blank or no side ({others})" if others else "blank"
+        what = f"blank or not a side ({others})" if others else "blank"
         notes.append(f"rows left out, because {column!r} is {what}: {int((side < 0).sum()):,}")
     if not val and (side == 1).any():  # folds, or --val 0
         notes.append(f"rows that {column!r} marks for validation, trained on as well: {int((side == 1).sum()):,}")
@@ -214,13 +214,15 @@ def _finish(labelled: Labelled, side: np.ndarray, notes: Sequence[str], data: Da
 
 
 def _cut_groups(side: np.ndarray, unit: np.ndarray) -> list[str]:
-    """A word about groups that a split which knew nothing of them cuts apart."""
+    """A note about groups that a split made without them has cut apart."""
     lowest, highest = np.full(unit.max() + 1, 3), np.full(unit.max() + 1, -1)
     there = side >= 0
     np.minimum.at(lowest, unit[there], side[there])
     np.maximum.at(highest, unit[there], side[there])
     cut = int((highest > lowest).sum())
-    return [f"groups that this split puts on several sides: {cut:,}; their rows know each other"] if cut else []
+    if not cut:
+        return []
+    return [f"groups that this split puts on several sides, so that the scores flatter the heads: {cut:,}"]
 
 
 def _values(cache: Cache, column: str, label: str) -> Sequence[str]:

@@ -318,5 +318,5 @@ def check_train(split: Split, codes: np.ndarray, stratify: bool) -> None:
     if stratify and len(np.unique(codes[split.train])) < 2:
         raise EmbedcacheError(
             f"only one class is left among the {len(split.train):,} training rows: a head needs two or more; "
-            "add labelled rows, lower --val and --test, or deal the rows anew with --split SEED"
+            "add labelled rows, lower --val and --test, or deal the rows again with another --split SEED"
         )

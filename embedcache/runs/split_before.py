@@ -84,7 +84,7 @@ def _deal_units(side: np.ndarray, rows: np.ndarray, data: Labelled, val: float, 
         return
     parts = min(PARTS, len(np.unique(data.unit[rows])))
     part = stratified_parts(rows, data, parts, seed)
-    least = int(len(rows) == len(data.unit))  # without single rows, who else should fill a side
+    least = int(len(rows) == len(data.unit))  # without single rows these fill the sides
     tests = max(round(test * parts), least) if test else 0
     vals = min(max(round(val * parts), least) if val else 0, max(parts - 1 - tests, 0))
     side[rows[part < tests]] = 2

@@ -22,7 +22,7 @@ from embedcache.runs.resume import find_heads, identity, save_unfinished, unfini
 
 
 class InterruptedTraining(KeyboardInterrupt):
-    """Ctrl-C, after what was finished has been saved; str() says where, and how to go on."""
+    """Ctrl-C, after what was finished has been saved; str() says where, and how to continue."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Bank:
 
 @dataclass
 class Trainer:
-    """Trains for the run of that name. ``tell`` hears what is good to know before the training begins."""
+    """Trains for the run of that name. ``tell`` is called with each note before the training starts."""
 
     columns: list[Column]
     plan: Plan
@@ -130,7 +130,7 @@ class Trainer:
         return "loss" if self.plan.choose == "r2" else self.plan.choose
 
     def _kept(self, identities: set[str], resume: bool) -> dict[str, TrainedHead]:
-        """Heads that need no training, and a word about them."""
+        """Heads that need no training, and a note about them."""
         left = next((path for path in unfinished_paths(self.run) if path.exists()), None)
         if not resume:
             if left is not None:
@@ -146,7 +146,7 @@ class Trainer:
         return kept.heads
 
     def _engine_name(self) -> tuple[str, list[str]]:
-        """What will train, and what was warned of."""
+        """The engine that will train, and its warnings."""
         options = self.options
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", EngineWarning)
@@ -162,7 +162,7 @@ class Trainer:
         progress: Progress | None = None,
         early_stop: int | None = None,
     ) -> tuple[BankResult, list[str]]:
-        """The trained bank, and what the engine warned of."""
+        """The trained bank, and the engine's warnings."""
         total = len(heads) * epochs
         tell = None if progress is None else lambda rows, all, _: progress(round(total * rows / all), total, rows)
         with warnings.catch_warnings(record=True) as caught:

@@ -1,7 +1,7 @@
 """What older versions wrote, as today's would have: in heads of version 1 and runs of format 1 epochs count from 0.
 
 Today they count from 1 wherever a person or a file sees them, and a best epoch of 0 says that none ended with a finite
-loss (before: -1). Nothing is checked here but what is touched: the schema comes after.
+loss (before: -1). Only what is changed is checked here; the schema checks the rest afterwards.
 """
 
 from __future__ import annotations

@@ -92,7 +92,9 @@ def check_target(path: str | Path, columns: Sequence[str] = ()) -> bool:
             )
     for folder in set(column_folders(columns).values()) - set(column_paths(path)) if len(columns) > 1 else ():
         if (path / folder).exists():
-            raise EmbedcacheError(f"{path / folder} is not of this run, and in its way: name another folder with -o")
+            raise EmbedcacheError(
+                f"{path / folder} already exists and does not belong to this run: name another folder with -o"
+            )
     _check_writable(path)
     return there
 

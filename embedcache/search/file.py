@@ -219,7 +219,7 @@ class _Job:
         ]
 
     def key(self) -> str:
-        """Says what decides the hits."""
+        """What decides the hits."""
         cache, index = self.searcher.cache, self.searcher.index
         rows = rows_digest(cache, index.pooling, index.layer, cache.rows)
         among = blake2b(np.packbits(self.among).data, digest_size=16).hexdigest()

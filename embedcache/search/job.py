@@ -1,4 +1,4 @@
-"""The verb of `embedcache search`: one query, or a file of them, answered on the screen or into a table."""
+"""The job of `embedcache search`: one query, or a file of them, answered on the screen or into a table."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 Files, in the order in which to read them:
 
     job             The door: open everything, listen, stop
-    server          Listen, say so, and stop cleanly
+    server          Listen, report the address, and stop cleanly
     app             The routes
     schema          Requests and answers of the JSON API, as its OpenAPI document describes them
     service         What is served: a searched cache, the encoder, the best heads of a run

@@ -43,7 +43,7 @@ MEANING = {
     404: "No such row, column or path.",
     408: "The body came too slowly.",
     413: "The body is too large.",
-    422: "What is asked cannot be: detail says why.",
+    422: "The request cannot be answered: detail says why.",
     429: "Too much is waiting: try again after Retry-After seconds.",
     503: "Not there yet, or not on this server.",
     504: "Not done in time.",

@@ -1,4 +1,4 @@
-"""The verb of `embedcache serve`: open everything, listen, stop."""
+"""The job of `embedcache serve`: open everything, listen, stop."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ class LiveMap:
         self._closed = False
 
     def start(self, tell: Tell) -> None:
-        """Read it, or begin to compute it. ``tell`` hears of trouble, in another thread."""
+        """Read it, or start to compute it. ``tell`` is called with a problem, from another thread."""
         path = default_map_path(self.cache.path)
         points = load_map(path, self.cache, *self.output)
         if points is not None:
@@ -70,7 +70,7 @@ class LiveMap:
             self._thread.join()
 
     def close(self) -> None:
-        """What is not computed by now is given up."""
+        """A map that is not computed by now is given up."""
         self._closed = True
         if self._process is not None:
             self._process.terminate()

@@ -28,8 +28,8 @@ class _Waiting(Generic[Job, Result]):
 class Batcher(Generic[Job, Result]):
     """A queue of jobs and the thread that takes what has come meanwhile, up to a budget, as one batch.
 
-    There is no waiting for a batch to fill: a job alone begins at once, and those that come while it is worked on are
-    the next batch. A batch that fails is tried again job by job, so that only the one at fault fails.
+    No batch waits to be filled: a job alone starts at once, and those that come meanwhile are the next batch. A batch
+    that fails is tried again job by job, so that only the one at fault fails.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Batcher(Generic[Job, Result]):
     ) -> None:
         """``work``: jobs to results, in their order. ``budget``: the cost of a batch (one job may cost more).
 
-        ``most_waiting``: the cost of what may wait. ``tell`` hears how many jobs each batch has.
+        ``most_waiting``: the cost of what may wait. ``tell`` is called with the number of jobs of each batch.
         """
         self._work, self._cost, self._budget, self._most, self._tell = work, cost, budget, most_waiting, tell
         self._waiting: deque[_Waiting[Job, Result]] = deque()
@@ -56,7 +56,7 @@ class Batcher(Generic[Job, Result]):
 
     @property
     def waiting(self) -> int:
-        """Jobs that nobody has begun."""
+        """Jobs that have not started."""
         return len(self._waiting)
 
     async def do(self, job: Job) -> Result:

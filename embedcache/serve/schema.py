@@ -21,7 +21,7 @@ Side = Annotated[
 
 
 class RequestBody(BaseModel):
-    """What is not known is refused: a slip would go unseen."""
+    """Unknown fields are refused: a misspelled one would go unnoticed."""
 
     model_config = ConfigDict(extra="forbid")
 

@@ -1,4 +1,4 @@
-"""Listen, say so, and stop cleanly."""
+"""Listen, report the address, and stop cleanly."""
 
 from __future__ import annotations
 

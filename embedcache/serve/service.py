@@ -49,7 +49,7 @@ class Search:
 
 
 class Service:
-    """Everything that the routes need. Make one with ``open``; ``close`` finishes what was begun.
+    """Everything that the routes need. Make one with ``open``; ``close`` finishes what was started.
 
     Attributes:
         cache, searcher: what is searched. run, classifier: None without a run. map: the 2-D projection.
@@ -166,7 +166,7 @@ class Service:
 
     @property
     def waiting(self) -> dict[str, int]:
-        """Jobs that nobody has begun."""
+        """Jobs that have not started."""
         return {"encoding": self._encoding.waiting, "searching": self._searching.waiting}
 
     async def search(self, search: Search) -> Answer:

@@ -13,7 +13,7 @@ THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")  # as 1,234, which may be a t
 
 
 def has_decimal_commas(cells: Iterable[str], column: str) -> bool:
-    """Whether every cell that is not blank is a whole number, or has a decimal comma, and one has it for certain.
+    """Whether every cell that is not blank is a whole number or has a decimal comma, and at least one surely has.
 
     Raises:
         EmbedcacheError: each comma may also stand between thousands.

@@ -89,14 +89,14 @@ def read_rows(
     """Stream the rows of one or several files, in order, in batches of at most ``batch_rows``.
 
     Values stay as written; numbers and booleans, where a format has such, become what ``json.dumps`` writes. Labels
-    that are empty, null or one of ``columns.missing`` become None; a null text becomes "". In JSON a row may lack a
-    label (missing) or a kept column (""), never the text or the id. Kept lists and objects become JSON. A label column
-    may hold lists, in CSV, TSV and workbooks as JSON: in every row that is labelled, or in none. How a file was
-    understood, where that was not certain, is an ``InputNote``.
+    that are empty, null or one of ``columns.missing`` become None; a null text becomes "". In JSON a row may be without
+    a label (missing) or a kept column (""), never without the text or the id. Kept lists and objects become JSON. A
+    label column may hold lists, in CSV, TSV and workbooks as JSON: in every row that is labelled, or in none. How a
+    file was understood, where that was not certain, is an ``InputNote``.
 
     Raises:
-        EmbedcacheError: a file is missing, empty, broken, of an unknown kind or not in ``encoding``, lacks one
-            of the columns, or has labels that are none. Paths are checked at the call, contents when rows are read.
+        EmbedcacheError: a file is missing, empty, broken, of an unknown kind or not in ``encoding``, has not
+            all columns, or has labels that cannot be used. Paths are checked at the call, contents when rows are read.
     """
     sources = [open_source(path, encoding=encoding, separator=separator, sheet=sheet) for path in paths]
     if not sources:

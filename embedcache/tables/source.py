@@ -128,5 +128,5 @@ def check_columns(source: Source, wanted: Mapping[str, str], names: Sequence[str
 
 
 def changed(source: Source) -> EmbedcacheError:
-    """What is left where a second reading finds nothing wrong."""
+    """The error for a file in which a second reading finds nothing wrong."""
     return EmbedcacheError(f"{source.path}: changed while it was read: run again")

@@ -33,7 +33,7 @@ Table = str | Path | Stored
 
 @contextmanager
 def stored(table: str | Path) -> Iterator[Table]:
-    """A table that can be read as often as one likes: a file as it is, of a stream a copy that goes at the end.
+    """A table that can be read any number of times: a file as it is, a stream as a copy that is removed at the end.
 
     ``-`` is standard input. Raises EmbedcacheError where a stream cannot be read, or its copy not be written.
     """

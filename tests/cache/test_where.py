@@ -80,7 +80,7 @@ def test_conditions(cache: Path, where: str, rows: list[int]) -> None:
         ("text contains zzz", "no row of .* matches"),
         ("kind in (Sport, Arts)", r"no row has kind=Arts \(did you mean 'Art'"),
         ("film contains x", "no column 'film' to filter by; it has: kind, tags, "),
-        ("kind in ()", r"is no condition .*in \(VALUE, VALUE\)"),
+        ("kind in ()", r"is not a condition .*in \(VALUE, VALUE\)"),
         ("code>2015-01-01", r"no row has a date like 2010-12-31 in 'code', the first has 'c0'; =, contains"),
         ("kind>3 and code<c", r"no row has a number in 'kind', the first has 'Art'"),
         ("price>4,2,5", r"'4,2,5' is neither a number \(12\.5\) nor a date"),

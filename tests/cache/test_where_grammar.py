@@ -104,7 +104,7 @@ def test_lists_and_names_with_signs() -> None:
     ],
 )
 def test_what_is_no_condition(text: str) -> None:
-    with pytest.raises(EmbedcacheError, match="is no condition") as error:
+    with pytest.raises(EmbedcacheError, match="is not a condition") as error:
         parse(text, COLUMNS)
     assert "\n" not in str(error.value)
 

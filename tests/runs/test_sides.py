@@ -77,7 +77,7 @@ def test_a_column_without_validation_rows(tmp_path: Path) -> None:
     folded = train_head(path, tmp_path / "folds", split_column="own", folds=3, **SETTINGS)
     assert folded.split["val"] == 0 and folded.split["test"] == 100 and folded.split["train"] == 200
     report = train_head(path, tmp_path / "odd", split_column="odd", **SETTINGS)
-    assert any("blank or no side ('extra'): 50" in note for note in report.notes)
+    assert any("blank or not a side ('extra'): 50" in note for note in report.notes)
 
 
 def test_with_folds_the_validation_rows_of_a_column_train(cache: Path, tmp_path: Path) -> None:

@@ -113,7 +113,7 @@ def test_combinations_that_are_the_same_head_are_trained_once(cache: Path, tmp_p
     assert {row["dropout"] for row in rows if row["hidden"]} == {0, 0.1, 0.3}
     assert len({head.weights["w2"].tobytes() for head in load_heads(report.run).values()}) == 8
     drawn = train_head(cache, tmp_path / "drawn", hidden=[0, 8], dropout=[0, 0.1, 0.3], random=5, epochs=1)
-    assert drawn.heads == 4 and "--random 5: there are 4 combinations only" in drawn.notes[0]
+    assert drawn.heads == 4 and "--random 5: there are only 4 combinations" in drawn.notes[0]
     assert drawn.notes[1].startswith("6 combinations are 4 different heads")
     assert not [note for note in train_head(cache, tmp_path / "one", hidden=0, epochs=1).notes if "combin" in note]
     gammas = train_head(cache, tmp_path / "gammas", hidden=0, loss=["nll", "focal"], focal_gamma=[1, 2], epochs=1)
@@ -260,7 +260,7 @@ def test_a_random_draw(cache: Path, tmp_path: Path) -> None:
     assert len({about["spec"]["lr"] for about in info["heads"].values()}) == 3
     report = train_head(cache, tmp_path / "run", random=9, hidden=[0, 8], seed=[0, 1], epochs=2)
     assert report.heads == 4
-    assert any("--random 9: there are 2 combinations only" in note for note in report.notes)
+    assert any("--random 9: there are only 2 combinations" in note for note in report.notes)
 
 
 # ---- several label columns ----

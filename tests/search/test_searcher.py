@@ -97,7 +97,7 @@ def test_where(cache: Path) -> None:
 @pytest.mark.parametrize(
     ("where", "message"),
     [
-        ("positive", r'"positive" is no condition: write COLUMN=VALUE'),
+        ("positive", r'"positive" is not a condition: write COLUMN=VALUE'),
         ("stars=5", r"no column 'stars' to filter by; it has: label, key, movie"),
         ("label=positive,stars=5", r"no row has label=positive,stars=5 .*; there is no column 'stars'"),
         ("label=postive", r"no row has label=postive \(did you mean 'positive'\?\); .*: negative, positive"),
@@ -258,7 +258,7 @@ def test_conditions(kept: Path, where: str, rows: list[int]) -> None:
         ("stars=1 and yeer>3", "no column 'yeer'"),
         ("yeer>3", "no column 'yeer' to filter by; it has: stars, day, year"),
         ("year>2030", "no row of .* matches --where"),
-        ("stars=1 and (year=2010", "is no condition"),
+        ("stars=1 and (year=2010", "is not a condition"),
     ],
 )
 def test_conditions_that_fail(kept: Path, where: str, message: str) -> None:

@@ -90,7 +90,7 @@ def _per_class(classes: Sequence[ClassCount]) -> Table:
 def _how_far(report: AuditReport) -> str:
     errors = report.errors
     if not errors.read:
-        return "None is to be expected: the rows below are the hardest ones."
+        return "No errors are expected: the rows below are the hardest ones."
     found = f"about {errors.expected:,.0f} errors are expected among them"
     first = f" ({errors.expected_first:,.0f} among the first {errors.estimate:,})" if errors.estimate else ""
     return f"Worst first; read the first {errors.read:,}: {found}{first}. {report.found['label']:,} rows are listed."

@@ -1,4 +1,4 @@
-"""What people read on the screen. Notes and tables only; the numbers come from the verbs' reports."""
+"""What people read on the screen. Notes and tables only; the numbers come from the jobs' reports."""
 
 from __future__ import annotations
 
@@ -108,4 +108,4 @@ def damage(cache: str, report: VerifyReport) -> str:
     """All damaged spans in one line."""
     spans = [f"{span.dataset} rows {span.start:,} to {span.stop - 1:,}" for span in report.damaged]
     shown = "; ".join(spans[:20]) + (f"; and {len(spans) - 20:,} more" if len(spans) > 20 else "")
-    return f"{cache} is damaged: {shown}; run the same extract again to make these anew"
+    return f"{cache} is damaged: {shown}; run the same extract again to repair it"

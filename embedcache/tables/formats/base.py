@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class _Absent:
-    """What a JSON object has in place of a key that it lacks; null is another thing."""
+    """Stands for a key that a JSON object does not have; null is a value."""
 
     def __repr__(self) -> str:
         return "ABSENT"
@@ -29,7 +29,8 @@ class WholeRows:
 
     Attributes:
         names: of the columns, in the order of the file; a CSV may have one name twice.
-        columns: of each name an Arrow array, or a list of values as the format has them (ABSENT: JSON lacks the key).
+        columns: of each name an Arrow array, or a list of values as the format has them, ABSENT where a JSON
+            object does not have the key.
         metadata: of an Arrow schema.
     """
 
@@ -87,7 +88,7 @@ class Format(ABC):
 
         A column is an Arrow array of large strings (whose bytes go into the cache as they are), or where the format
         does not give that, a list of values as it gives them. Columns in ``required`` must be in every row, where
-        rows can lack one.
+        rows may be without one.
         """
 
     @abstractmethod
@@ -102,7 +103,7 @@ class Format(ABC):
         return f"row {row + 1}"
 
     def advice(self, source: Source, names: Sequence[str]) -> str:
-        """What may be the matter where a column is not there, or ""."""
+        """A likely reason why a column is missing, or ""."""
         return ""
 
 

@@ -22,7 +22,7 @@ FIRST_ROWS = 8192  # whose keys are the columns
 
 
 class JsonLinesWriter(TableWriter):
-    """An object a line; a key that the input's object lacked is lacking here."""
+    """An object a line; a key that is missing in the input's object is missing here."""
 
     nests = True
 
@@ -99,7 +99,7 @@ def whole_of(rows: Sequence[Mapping[str, Any]]) -> WholeRows:
 
 
 def values_of(rows: Sequence[Mapping[str, Any]], wanted: Iterable[str], required: set[str]) -> list[list[Any]] | None:
-    """Objects as columns; None where one lacks what is required."""
+    """Objects as columns; None where one has no value for a required column."""
     try:
         return [
             list(map(itemgetter(name), rows)) if name in required else [row.get(name) for row in rows]
@@ -131,7 +131,7 @@ def _parsed(source: Source, line: int, text: str) -> Any:
 
 
 def _rows(source: Source, lines: Sequence[str]) -> list[dict[str, Any]]:
-    decoder: Any = json.JSONDecoder()  # typeshed lacks scan_once
+    decoder: Any = json.JSONDecoder()  # typeshed does not know scan_once
     try:
         found = list(map(decoder.scan_once, lines, repeat(0)))  # ends at a line that does not begin with JSON
         ends = {line[end:] for line, (_, end) in zip(lines, found, strict=False)}
