@@ -131,18 +131,22 @@ static void attend(const Model<Word>& model, const AttentionMemory<Word>& memory
                 columns = round_up(length, kBlock);
   for (int64_t h = 0; h < model.heads; ++h) {
     const Word* query = qkv + h * words;
+    /* 1. Keys and values in panels, once for all queries of the head. */
     const Panels<Word> keys = pack_keys(memory.keys, query + part, stride, length, words);
     const Panels<Word> values = pack_values(memory.values, query + 2 * part, stride, length, model.head);
     for (int64_t first = 0; first < length; first += kQueries) {
       const int64_t n = length - first < kQueries ? length - first : kQueries;
+      /* 2. scores [n][columns] of some queries. */
       product(Rows<Word>{query + first * stride, stride}, n, keys, columns, words,
               Store{memory.scores, columns});
+      /* 3. Each row to e^(score - most), as words; one over its sum waits for the end. */
       for (int64_t i = 0; i < n; ++i) {
         float* row = memory.scores + i * columns;
         memory.weight[i] = softmax(row, length, columns, model.scale, model.relative_to(h, first + i));
         to_words(memory.shares + i * columns / kPer<Word>, row, columns);
       }
-      /* a head that is narrower than its columns writes over its neighbour, which comes after it */
+      /* 4. context [n][head] = weight * shares times values.
+       * A head that is narrower than its columns writes over its neighbour, which comes after it. */
       product(
           Rows<Word>{shares_of(memory.shares, memory.scores), columns / kPer<Word>}, n, values,
           round_up(model.head, kBlock), round_up(length, kPer<Word>) / kPer<Word>,

@@ -24,11 +24,11 @@ struct Pass {
   const int64_t* offsets;
   int64_t n, tokens, longest;
 
-  float* x; /* [tokens][x_stride] */
-  Word* words;
-  Word* qkv;
-  Word* context;
-  Word* inner;
+  float* x;      /* [tokens][x_stride] */
+  Word* words;   /* [tokens][words_stride]: x as products read it; for float32 x itself */
+  Word* qkv;     /* [tokens][qkv_stride]: queries, keys, values of all heads, one after another */
+  Word* context; /* [tokens][context_stride] */
+  Word* inner;   /* [at most kInnerRows][inner_stride] */
   int64_t x_stride, words_stride, qkv_stride, context_stride, inner_stride;
   AttentionMemory<Word> attention;
   FirstRowMemory<Word> first;
@@ -84,9 +84,11 @@ struct Pass {
 
   /* x += output(context), LayerNorm, feed-forward part, LayerNorm, for `rows` rows. */
   void after_attention(const Layer<Word>& layer, int64_t rows) {
+    /* 1. x += output(context), LayerNorm. */
     product(Rows<Word>{context, context_stride}, rows, layer.output.weight, layer.output.columns,
             layer.output.words, AddTo{x, x_stride, layer.output.bias});
     finish_rows(0, rows, layer.norm1, model.dim);
+    /* 2. A block of rows at a time: inner = activation(up(words)), x += down(inner), cut along its sum. */
     for (int64_t begin = 0; begin < rows; begin += kInnerRows) {
       const int64_t end = begin + kInnerRows < rows ? begin + kInnerRows : rows;
       switch (model.spec.activation) {
@@ -143,6 +145,7 @@ struct Pass {
   }
 
   void run(const ec_output* outputs, int32_t n_outputs) {
+    /* 1. The highest layer that an output reads, and whether of the last one all read first rows only. */
     const int64_t last = model.spec.layers;
     int64_t top = 0;
     bool only_first_rows = true; /* of the last layer */
@@ -150,6 +153,7 @@ struct Pass {
       top = larger(top, outputs[o].layer);
       only_first_rows &= outputs[o].layer < last || reads_first_row_only(outputs[o].pooling);
     }
+    /* 2. Layer by layer (0: the embeddings), and after each the outputs that read it. */
     embed();
     for (int64_t k = 0; k <= top; ++k) {
       const bool shortened = k == last && only_first_rows && k > 0;

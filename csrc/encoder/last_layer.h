@@ -128,12 +128,15 @@ static void attend_first(const Model<Word>& model, const FirstRowMemory<Word>& m
   const int64_t dim = model.dim, columns = round_up(model.heads, kBlock),
                 head_words = model.head / kPer<Word>;
   const int64_t key_words = dim / kPer<Word>;
+  /* 1. Queries [n][padded] of the first rows alone. */
   for (int64_t i = 0; i < n; ++i)
     memcpy(memory.x + i * memory.stride, words + offsets[i] * words_stride, (size_t)key_words * sizeof(Word));
   memset(memory.query, 0, (size_t)(n * model.padded) * sizeof(float));
   product(Rows<Word>{memory.x, memory.stride}, n, first.query.weight, first.query.columns, first.query.words,
           AddTo{memory.query, model.padded, first.query.bias});
   rows_to_words(memory.query_words, memory.stride, memory.query, model.padded, n);
+  /* 2. For each head the key matrix folded into the query: what a row of x is multiplied by, [n][heads][dim].
+   */
   memset(memory.keys, 0, (size_t)(n * columns * key_words) * sizeof(Word));
   for (int64_t h = 0; h < model.heads; ++h) {
     product(Rows<Word>{memory.query_words + h * head_words, memory.stride}, n, first.key[h], model.padded,
@@ -141,6 +144,7 @@ static void attend_first(const Model<Word>& model, const FirstRowMemory<Word>& m
     for (int64_t i = 0; i < n; ++i)
       put_key(memory.keys + i * columns * key_words + h, columns, memory.folded + i * model.padded, dim);
   }
+  /* 3. Of each sequence scores [length][heads], shares, and the rows' sums by them [heads][padded]. */
   for (int64_t i = 0; i < n; ++i) {
     const int64_t length = offsets[i + 1] - offsets[i];
     for (int64_t panel = 0; panel < columns;
@@ -153,6 +157,7 @@ static void attend_first(const Model<Word>& model, const FirstRowMemory<Word>& m
                   memory.sums + i * model.heads * model.padded},
              model.heads);
   }
+  /* 4. Each head's value matrix on its sums: the contexts. */
   rows_to_words(memory.sum_words, memory.stride, memory.sums, model.padded, n * model.heads);
   for (int64_t h = 0; h < model.heads; ++h) /* ascending: a narrow head writes over its neighbour */
     product(Rows<Word>{memory.sum_words + h * memory.stride, model.heads * memory.stride}, n, first.value[h],

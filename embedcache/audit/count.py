@@ -218,7 +218,7 @@ class _Profile:
         """How much classes are missing among q [n, C], and its gradient by their shares [C].
 
         A class's share, as a multiple of that of its labels, is gamma distributed with its mode at 1: every class
-        counts alike, however small, and none can vanish, while a share that errors have made larger is let go.
+        counts alike, however small, and none can vanish, while a share that errors have made larger may shrink.
         """
         multiple = np.maximum(q.mean(axis=0), 1e-300) / self.shares
         loss = EXISTS * (multiple - 1 - np.log(multiple)).sum()

@@ -41,17 +41,19 @@ def nearest_rows(
     """
     rows = np.full((len(x), k), -1, np.int32)
     scores = np.full((len(x), k), -1, np.float32)
-    own = first == np.arange(len(x))
+    # 1. One row stands for each text: it alone is searched, and found.
+    own = first == np.arange(len(x))  # (N,) bool
     asked = np.flatnonzero(among & own)
     some = None if (among & own).all() else among & own
     for start in range(0, len(asked), CHUNK_ROWS):
         chunk = asked[start : start + CHUNK_ROWS]
-        found = index.search(x[chunk], k + 1, among=some)
-        found_rows, found_scores = without_own(chunk, found.rows, found.scores)
-        width = found_rows.shape[1]
+        found = index.search(x[chunk], k + 1, among=some)  # rows and scores (chunk, k + 1), the own row among them
+        found_rows, found_scores = without_own(chunk, found.rows, found.scores)  # (chunk, width)
+        width = found_rows.shape[1]  # k, or less where there are fewer texts
         rows[chunk, :width], scores[chunk, :width] = found_rows, found_scores
         if progress is not None:
             progress(start + len(chunk), len(asked), start + len(chunk))
+    # 2. Its copies have its neighbours.
     copies = np.flatnonzero(among & ~own)
     rows[copies], scores[copies] = rows[first[copies]], scores[first[copies]]
     return Nearest(rows, scores)

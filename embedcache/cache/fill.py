@@ -71,11 +71,12 @@ class Filler:
         if cache.layout.counted:
             counted = valid_blocks(cache, lay.TOKENS)
             self.damaged += int((~counted & ~cache.absent_blocks(lay.TOKENS)).sum())
+        # A block of vectors counts if its bytes and its texts' token counts agree with their checksums: (blocks,) bool.
         self.valid = {output: valid & counted for output, valid in vectors.items()}
         self.donors = donors or self._find_donors([cache, *others])
         self.lacking = np.zeros(len(first), bool)
         for output, valid in self.valid.items():
-            missing = np.repeat(~valid, BLOCK_ROWS)[: len(first)]
+            missing = np.repeat(~valid, BLOCK_ROWS)[: len(first)]  # (N,) bool, from (blocks,)
             self.lacking |= missing & (self.donors[output].source < 0)
         # The first row of a text that lies in a sound block is a donor, so all others lie in a block that is missing.
         self.lacking &= first == np.arange(len(first))
@@ -129,11 +130,14 @@ class Filler:
         cache = self.writer.cache
         found = found or [np.empty((0, cache.dim), cache.encoder["store"])] * len(self.outputs)
         cut = np.empty(0, bool) if cut is None else cut
+        # 1. The bytes of every output's missing blocks, and of their texts' token counts.
         for output, vectors in zip(self.outputs, found, strict=True):
             self._write(output, window, vectors.astype(cache.encoder["store"], copy=False), cut)
         self.write_counts(window, counts)
+        # 2. If the file is still ours, the checksums: the counts' before the vectors', so that no block counts without.
         self.writer.check()
         self.commit_counts(window)
+        # 3. From here on the new vectors are donors for later windows.
         for output, rows in window.missing.items():
             if len(rows):
                 self.writer.commit(cache.output_paths[output], window.start, window.stop)
@@ -153,20 +157,24 @@ class Filler:
         cache = self.writer.cache
         if not cache.layout.counted:
             return
-        rows = np.unique(np.concatenate([*window.missing.values()]))
-        same_text = self.first[rows]
-        known = counts_of(cache, same_text)
+        # 1. What the file itself has of these texts, outside of the missing blocks.
+        rows = np.unique(np.concatenate([*window.missing.values()]))  # (n,) int64, ascending
+        same_text = self.first[rows]  # (n,): the first row with each one's text
+        known = counts_of(cache, same_text)  # (n, 2) int32, -1 for not known
         known[np.isin(same_text, rows)] = -1  # what the missing blocks hold is not sound
+        # 2. What other caches have of the rest.
         for donors in self.donors.values():
             source = np.where(known[:, 0] < 0, donors.source[same_text], -1)
             for k in np.unique(source[source >= 0]):
                 if isinstance(donor := donors.caches[k], Cache):
                     here = source == k
                     known[here] = counts_of(donor, donors.row[same_text[here]])
+        # 3. What was encoded just now, over all else.
         if counts is not None and len(window.new):
-            place = np.minimum(np.searchsorted(window.new, same_text), len(window.new) - 1)
+            place = np.minimum(np.searchsorted(window.new, same_text), len(window.new) - 1)  # (n,) in window.new
             new = window.new[place] == same_text
             known[new] = counts[place[new]]
+        # 4. To their places, a run of adjacent rows at a time.
         for run in np.split(np.arange(len(rows)), np.flatnonzero(np.diff(rows) != 1) + 1):
             self.writer.put(lay.TOKENS, int(rows[run[0]]), known[run])
 
@@ -180,7 +188,8 @@ class Filler:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Vectors [n, D] and flags uint8 [n] of the rows of missing blocks, each a new one or its donor's."""
         same_text = self.first[window.missing[output]]
-        vectors, truncated = np.zeros((len(same_text), found.shape[1]), found.dtype), np.zeros(len(same_text), np.uint8)
+        vectors = np.zeros((len(same_text), found.shape[1]), found.dtype)  # (rows, D)
+        truncated = np.zeros(len(same_text), np.uint8)
         self.donors[output].gather(same_text, vectors, truncated)
         fresh, place = self.fresh(output, window)
         vectors[fresh], truncated[fresh] = found[place], cut[place]

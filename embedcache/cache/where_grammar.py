@@ -79,29 +79,35 @@ def parse(text: str, columns: Sequence[str]) -> list[Tree]:
 def _grammar(columns: Sequence[str]) -> Any:
     import pyparsing as pp
 
+    # 1. Patterns: an operator, the beginning of a condition on a known column, and what ends a bare value before it.
     known = "|".join(map(re.escape, sorted(columns, key=len, reverse=True))) or r"(?!)"
     operator = rf"(?:\s*(?:{OPERATORS})|\s+(?:{WORDS}|{IN}))"
-    begins = rf"(?:not\s+|\(\s*)*(?:{known}){operator}"  # a condition on a known column, certainly
+    begins = rf"(?:not\s+|\(\s*)*(?:{known}){operator}"
     ends = rf"\s+(?:and|or)\s+{begins}|,\s*{begins}"
     flags = re.IGNORECASE | re.DOTALL
+    # 2. A column: one of the cache's, whose name may hold anything; or any other word before an operator, to report.
     known_column = pp.Regex(rf"(?:{known})(?={operator})", re.DOTALL)
     other_column = pp.Regex(rf"[^=<>!(),]+(?=(?:{OPERATORS}))|[^=<>!(),\s]+(?=\s+(?:{WORDS}|{IN}))")
+    # 3. A value: in quotes, if its end is the condition's, else bare: everything up to the end, parentheses in pairs.
     quoted = (pp.QuotedString('"', esc_char="\\") | pp.QuotedString("'", esc_char="\\")).set_parse_action(
         lambda found: [(found[0], True)]
     )
     follows = pp.Regex(rf"\s*(?:$|\)|{ends})", flags).leave_whitespace()
     bare = pp.Opt(pp.Regex(rf"(?:(?!{ends})(?:\([^()]*\)|[^)]))+", flags).leave_whitespace(), default="")
     value = quoted + pp.FollowedBy(follows) | bare.leave_whitespace()
+    # 4. A list of values for "in", where commas and parentheses end each.
     item = quoted + pp.FollowedBy(pp.one_of(", )")) | pp.Regex(r"[^,()]+").set_parse_action(
         lambda found: found[0].strip()
     )
     several = pp.Suppress("(") + pp.Group(pp.DelimitedList(item)) + pp.Suppress(")")
+    # 5. A condition: a column and its test. Known columns are tried before "not" and parentheses, others after them.
     test = pp.Regex(IN) + several | pp.Regex(WORDS) + value | pp.Regex(OPERATORS) + value
     condition, stranger = ((column + test).set_parse_action(_condition) for column in (known_column, other_column))
     expression, factor = pp.Forward(), pp.Forward()
     inside = pp.Suppress("(") + expression + pp.Suppress(")")
     negated = (pp.Suppress(pp.CaselessKeyword("not")) + factor).set_parse_action(lambda found: Not(found[0]))
     factor <<= condition | negated | inside | stranger
+    # 6. and binds more than or, or more than the commas of the list.
     both = pp.DelimitedList(factor, pp.CaselessKeyword("and"))
     both.set_parse_action(lambda found: found[0] if len(found) == 1 else All(tuple(found)))
     expression <<= pp.DelimitedList(both, pp.CaselessKeyword("or"))

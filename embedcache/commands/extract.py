@@ -69,7 +69,7 @@ def extract(as_json: bool, inputs: tuple[str, ...], cache: str, **options: Any) 
 
     \b
       embedcache extract reviews.csv -o reviews.h5 --keep movie --pooling cls,mean
-      ... --na default,None,-        None and - are no labels, like NA, null ...
+      ... --na default,None,-        None and - mean "not labelled", like NA
       ... --device cuda:all          every GPU of this machine
       ... --ray local --workers 4    four processes on this machine
       ... --ray 10.0.0.1:6379        every GPU, or every core, of a Ray cluster

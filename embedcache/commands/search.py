@@ -74,7 +74,7 @@ def search(as_json: bool, cache: str, output: str | None, columns: tuple[str, ..
     if not named and not options["like"]:
         raise click.UsageError("give one of QUERY, --row N, --like TEXT, --file F")
     if options["file"] is not None and any(options[name] for name in ("like", "unlike", "unlike_row")):
-        raise click.UsageError("--file F goes without --like and --unlike")
+        raise click.UsageError("--file F cannot be combined with --like and --unlike")
     if output is None:
         report = search_cache(cache, **options)
         if as_json:

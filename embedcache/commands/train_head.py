@@ -133,7 +133,7 @@ def train_head(as_json: bool, cache: str, run: str, **options: Any) -> None:
     def tell(line: str) -> None:
         click.echo(f"Note: {line}", err=True)
 
-    with run_lock(run):  # the documents are of this run, whoever waits for its place
+    with run_lock(run):  # the documents belong to this run, even if others wait for its place
         with progress_bar("training", "head-rows", steps="head-epochs") as progress:
             report = train(cache, run, progress=progress, tell=tell, **options)
         written = write_documents(run, tell)

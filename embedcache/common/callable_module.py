@@ -1,6 +1,6 @@
 """Modules that can be called: `ec.search(...)` is a public function, and `embedcache.search` a room of that name.
 
-Importing such a module binds it where the function's name belongs, whoever imports it and whenever. So the module
+Any import of such a module, at any time, binds it where the function's name belongs. So the module
 itself is what the public name means, and a call of it is a call of the function.
 """
 

@@ -1,8 +1,8 @@
 """Folders that appear whole or not at all, take another's place in one step, and are read whole though they change.
 
 Beside a folder NAME there may be, hidden: ``.NAME.lock`` (held by who writes it), ``.NAME.partial-*`` (being filled)
-and ``.NAME.old-*`` (what was replaced, until its other files are carried over). A kill may leave any of them; whoever
-writes next puts them right.
+and ``.NAME.old-*`` (what was replaced, until its other files are carried over). A kill may leave any of them; the next
+writer puts them right.
 """
 
 from __future__ import annotations

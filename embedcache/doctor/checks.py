@@ -38,7 +38,7 @@ class Check:
 
 
 def machine_checks() -> list[Check]:
-    """Everything but the self-test. Raises nothing: what cannot be found out is said to be unknown."""
+    """Everything but the self-test. Raises nothing: what cannot be found out is reported as unknown."""
     checks: list[Check] = []
     for look in (_python, _packages, _hdf5, _faiss, _extras, _engines, _encoder, _processor, _memory, _gpu, _folders):
         try:

@@ -32,7 +32,7 @@ def confidence_curve(right: np.ndarray, confidence: np.ndarray) -> list[dict[str
 
 
 def class_curves(truth: np.ndarray, proba: np.ndarray, names: Sequence[str]) -> list[dict[str, Any]]:
-    """For each class that some rows have and some lack: average precision, ROC AUC, and the curves by threshold.
+    """For each class that some but not all rows have: average precision, ROC AUC, and the curves by threshold.
 
     truth: bool [n, C]; proba: float [n, C]. Of two classes only the rarer one: the other is its mirror.
     """

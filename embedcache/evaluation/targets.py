@@ -31,7 +31,7 @@ class Aligned:
 
     @property
     def predicted(self) -> np.ndarray:
-        """Codes int64 [n], 0/1 int64 [n, C], or float64 [n, 1]: what is said of each row, in the form of y."""
+        """Codes int64 [n], 0/1 int64 [n, C], or float64 [n, 1]: what is predicted for each row, in the form of y."""
         kind = kind_of(self.kind)
         return kind.decide(self.outputs).astype(np.int64 if kind.has_classes else np.float64)
 

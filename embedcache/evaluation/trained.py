@@ -22,7 +22,7 @@ class Learnt:
     Attributes:
         texts: bool [n], rows whose very text it was. None: the run does not store its sides.
         column: by which the run was split, None where it keeps no groups.
-        groups: bool [n], rows of a group of which some row was; None without ``column``, or where the rows lack it.
+        groups: bool [n], rows of a group of which some row was; None without ``column``, or where the rows have none.
         different: how many such groups there are.
     """
 

@@ -105,10 +105,12 @@ class _Run:
         out = self.outcome
         best_score, best_loss = -math.inf, math.inf
         for epoch in range(self.options.epochs):
+            # 1. All steps; a loss that is not finite ends the head before the epoch counts.
             loss = self._epoch(w, adamw, epoch, add)
             if not math.isfinite(loss):
                 out.status = "diverged"
                 return
+            # 2. Validate, and keep the weights if they are the best so far; without validation rows the last are.
             val_loss, out.val_accuracy[epoch], out.val_macro_f1[epoch] = self._validate(w)
             out.epochs_run = epoch + 1
             out.train_loss[epoch], out.val_loss[epoch] = loss, val_loss
@@ -117,6 +119,7 @@ class _Run:
                 best_score, best_loss, out.best_epoch = score, val_loss, epoch
                 for name, value in w.items():
                     np.copyto(out.weights[name], value.detach().cpu().numpy())
+            # 3. End early where the validation loss exploded, or nothing got better for long enough.
             elif not math.isfinite(val_loss):
                 out.status = "diverged"
                 return
@@ -125,7 +128,7 @@ class _Run:
         out.status = "ok"
 
     def _chosen_score(self, epoch: int) -> float:
-        """What decides before the loss does, as csrc/heads/numerics.h has it; -1 where there is no such score."""
+        """The score that decides before the loss, as csrc/heads/numerics.h has it; -1 where there is none."""
         scores = {"accuracy": self.outcome.val_accuracy, "macro_f1": self.outcome.val_macro_f1}
         score = float(scores[self.options.choose][epoch]) if self.options.choose in scores else 0.0
         return -1.0 if math.isnan(score) else score
@@ -143,7 +146,7 @@ class _Run:
         total = 0.0
         for i in range(self.steps):
             step = epoch * self.steps + i
-            x, y = self._batch(view, order[i * batch_size : (i + 1) * batch_size])
+            x, y = self._batch(view, order[i * batch_size : (i + 1) * batch_size])  # (rows, D) float32, (rows, ...)
             loss = self._training_loss(self._forward(w, x, step), y)
             value = float(loss.detach())
             if not math.isfinite(value):
@@ -161,12 +164,12 @@ class _Run:
         if self.spec.hidden:
             bfloat16 = self.options.compute == "bfloat16" and step is not None  # validation is of the float32 weights
             first = _BFloat16Linear.apply if bfloat16 else functional.linear
-            x = functional.relu(first(x, w["w1"], w["b1"]))
+            x = functional.relu(first(x, w["w1"], w["b1"]))  # (rows, hidden)
             if step is not None and self.spec.dropout:
                 p = self.spec.dropout
                 kept = random_streams.dropout_kept(self.spec.seed, step, len(x), self.spec.hidden, p)
                 x = x * torch.from_numpy(kept).to(self.device) * (1.0 / (1.0 - p))
-        return functional.linear(x, w["w2"], w["b2"])
+        return functional.linear(x, w["w2"], w["b2"])  # (rows, C)
 
     def _training_loss(self, z: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """Of a batch's logits [rows, C]."""
@@ -260,7 +263,7 @@ def _general_loss(
     weights = torch.ones(z.shape[1], dtype=z.dtype, device=z.device) if weight is None else weight
     if kind.exclusive:
         counts = (weights * smoothing / z.shape[1]).repeat(len(z), 1)  # [n, C]: what each class counts in each row
-        counts[torch.arange(len(z)), y] += (1.0 - smoothing) * weights[y]
+        counts[torch.arange(len(z)), y] += (1.0 - smoothing) * weights[y]  # the rest of the row's own class
         return (counts * value(functional.log_softmax(z, dim=1))).sum() / weights[y].sum()
     y = y * (1.0 - smoothing) + 0.5 * smoothing
     return (weights * y * value(functional.logsigmoid(z)) + (1.0 - y) * value(functional.logsigmoid(-z))).mean()

@@ -255,7 +255,7 @@ class SearchIndex:
             device: "auto", "cpu" or "cuda[:N]".
 
         Raises:
-            EmbedcacheError: a file is missing, is no such index or damaged, or the cache is another or has changed.
+            EmbedcacheError: a file is missing, not an index or damaged, or the cache is another or has changed.
         """
         path = Path(path)
         try:

@@ -62,11 +62,13 @@ class Labelled:
 
     def split(self, side: np.ndarray) -> Split:
         """From each row's side (0 train, 1 val, 2 test, 3 none); a text that is on two stays on the lower."""
-        lowest = np.full(self.text.max() + 1, 3)
+        # 1. The side of each text: the lowest that any of its rows has. Its rows elsewhere are left out.
+        lowest = np.full(self.text.max() + 1, 3)  # (texts,)
         np.minimum.at(lowest, self.text, side)
-        keep = side == lowest[self.text]
+        keep = side == lowest[self.text]  # (n,) bool
         sides = [np.sort(self.rows[keep & (side == s)]) for s in range(3)]
-        texts, first = np.unique(self.text, return_index=True)
+        # 2. What was special: rows of a text seen before, and texts whose rows differ in y from their first row.
+        texts, first = np.unique(self.text, return_index=True)  # (texts,) each
         conflicts = np.unique(self.text[self.y != self.y[first][self.text]])
         split = Split(sides[0], sides[1], sides[2], self.unlabelled)
         split.duplicates = len(self.rows) - len(texts)
@@ -96,11 +98,14 @@ def make_split(
     all or on the train side, or too few different texts or groups.
     """
     check_shares(val, test)
+    # 1. Deal: the hash of a row's text or group is a place from 0 to 1, and the place is a side.
     data = labelled_rows(codes, hashes, keys, stratify)
-    place = places((hashes if keys is None else keys)[data.rows], seed)
-    side = sides_at(place, val, test)
+    place = places((hashes if keys is None else keys)[data.rows], seed)  # (n,) float64
+    side = sides_at(place, val, test)  # (n,) int64: 0 train, 1 val, 2 test
+    # 2. Fill a side that luck left empty.
     what = "text" if keys is None else "group"
     notes = _fill(side, place, data.unit, {2: test, 1: val}, what)
+    # 3. Keep every text on one side, which its group may have split, and check what came out.
     split = data.split(side)
     split.notes = notes
     for name, share, rows in (("--val", val, split.val), ("--test", test, split.test)):
@@ -120,7 +125,7 @@ def places(keys: np.ndarray, seed: int = SEED) -> np.ndarray:
     """
     from embedcache.cache.strings import first_rows  # a run is read without the cache's code
 
-    first = first_rows(keys)
+    first = first_rows(keys)  # (n,) int64: the first row with the same key, so that each key is hashed once
     salt = int(seed).to_bytes(8, "little")
     place = np.zeros(len(keys))
     for i in np.unique(first).tolist():
@@ -140,7 +145,7 @@ def _fill(side: np.ndarray, place: np.ndarray, unit: np.ndarray, shares: dict[in
     for s, share in shares.items():
         if not share or (side == s).any():
             continue
-        free = np.flatnonzero(side < s)
+        free = np.flatnonzero(side < s)  # rows that may move: of train, and for test those of val too
         if len(np.unique(unit[free])) < 2:
             continue
         nearest = unit[free[np.argmin(place[free])]]
@@ -191,13 +196,15 @@ def article_split(codes: np.ndarray, hashes: np.ndarray) -> Split:
     from sklearn.model_selection import train_test_split
 
     data = labelled_rows(codes, hashes, None, stratify=True)
-    alone = np.bincount(data.y)[data.y] == 1
+    alone = np.bincount(data.y)[data.y] == 1  # (n,) bool: the only row of its class
+    # 1. scikit-learn's draw, without such rows.
     try:
         _, chosen = train_test_split(np.flatnonzero(~alone), test_size=0.2, random_state=42, stratify=data.y[~alone])
     except ValueError:  # so few rows that a fifth cannot hold every class
         return make_split(codes, hashes, val=0.2, test=0.0)
     side = np.zeros(len(data.rows), np.int64)
     side[chosen] = 1
+    # 2. Each text goes where most of its rows were drawn to.
     in_val = np.bincount(data.text, side) > np.bincount(data.text) / 2
     split = data.split(in_val[data.text].astype(np.int64))
     check_train(split, codes, stratify=True)
@@ -275,9 +282,10 @@ def _folds(data: Labelled, folds: int, seed: int) -> np.ndarray:
     """The fold of every row [n]."""
     from sklearn.model_selection import KFold, StratifiedKFold
 
-    unit, y = data.unit, data.y
-    alone = np.bincount(unit)[unit] == 1
+    unit, y = data.unit, data.y  # (n,) int64 each
+    alone = np.bincount(unit)[unit] == 1  # (n,) bool: its unit has no other row
     fold = np.empty(len(unit), np.int64)
+    # 1. Single rows, stratified where each fold can have one of the commonest class.
     rows = np.flatnonzero(alone)
     if len(rows) and (np.bincount(y[rows]).max() if data.stratify else len(rows)) >= folds:
         splitter = (StratifiedKFold if data.stratify else KFold)(folds, shuffle=True, random_state=seed)
@@ -287,6 +295,7 @@ def _folds(data: Labelled, folds: int, seed: int) -> np.ndarray:
                 fold[rows[chosen]] = k
     else:  # a handful of rows: every fold gets some
         fold[rows] = np.random.default_rng(seed).permutation(len(rows)) % folds
+    # 2. Units of several rows, each whole.
     rows = np.flatnonzero(~alone)
     if len(rows):
         fold[rows] = stratified_parts(rows, data, folds, seed)
@@ -297,11 +306,14 @@ def stratified_parts(rows: np.ndarray, data: Labelled, parts: int, seed: int) ->
     """Parts of like size and like classes, 0..parts-1 for each of the rows; a unit is in one part."""
     from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 
+    # 1. The units by random numbers: (rows,) int64, equal for the rows of one unit.
     y, number = data.y[rows], np.unique(data.unit[rows], return_inverse=True)[1]
     number = np.random.default_rng(seed).permutation(number.max() + 1)[number]
+    # 2. Without stratification where there are too many units for it, or too few to be stratified.
     too_few = parts < 2 or number.max() + 1 < parts or (data.stratify and np.bincount(y).max() < parts)
     if number.max() >= MOST_STRATIFIED or too_few:
         return (number + 1) % parts  # so many units are alike without help; one unit alone trains
+    # 3. Else by scikit-learn.
     part = np.empty(len(rows), np.int64)
     # The units are in a random order already: with shuffle=True, scikit-learn before 1.8 loses the stratification.
     splitter = (StratifiedGroupKFold if data.stratify else GroupKFold)(parts)

@@ -130,7 +130,7 @@ def _different(lists: Mapping[str, Sequence[Any]]) -> int:
 
 
 class _Choice:
-    """One of some values. As a distribution, because ParameterSampler draws these one by one, each draw anew."""
+    """One of some values. As a distribution, because ParameterSampler draws these independently, one by one."""
 
     def __init__(self, values: Sequence[Any]) -> None:
         self._values = values

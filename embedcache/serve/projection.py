@@ -33,7 +33,7 @@ def default_map_path(cache_path: str | Path) -> Path:
 def project(X: np.ndarray, *, seed: int = 0, fit_rows: int = FIT_ROWS) -> np.ndarray:
     """float32 [N, 2] within -1 and 1: where each vector of [N, D] lies on the map.
 
-    t-SNE (van der Maaten and Hinton 2008) of the vectors' directions from their mean, begun with the two principal
+    t-SNE (van der Maaten and Hinton 2008) of the vectors' directions from their mean, started from the two principal
     components so that the map's large parts mean something (Kobak and Berens 2019), by openTSNE's interpolated
     gradient (Linderman et al. 2019). Of more than ``fit_rows`` rows a random sample is fitted; each of the others comes
     to lie at the median of the 5 rows of the sample that are most like it. The same vectors and seed on the same
@@ -86,7 +86,7 @@ def load_map(path: str | Path, cache: Cache, pooling: str = "cls", layer: int = 
             if file.metadata() != _about(cache, pooling, layer):
                 return None
             points: np.ndarray = file.get_tensor("points")
-    except (OSError, SafetensorError, ValueError, TypeError, AttributeError):  # a type of numbers that NumPy lacks
+    except (OSError, SafetensorError, ValueError, TypeError, AttributeError):  # a number type that NumPy does not have
         return None
     right = points.shape == (cache.rows, 2) and points.dtype == np.float32 and np.isfinite(points).all()
     return points if right else None

@@ -60,7 +60,7 @@ class Source:
 
     @cached_property
     def encoding(self) -> str:
-        """What was asked for, or in place of UTF-8 what a byte order mark says; UTF-8's own mark is no text."""
+        """What was asked for, or in place of UTF-8 what a byte order mark says; UTF-8's own mark is left out."""
         if self.asked != "utf-8-sig":
             return self.asked
         with self.binary() as file:

@@ -83,13 +83,15 @@ static void first_layer_panel(Parameter panel, int64_t blocks, const Batch<Word>
   alignas(64) Pair scratch[kSpan * kBlock * kBlock / 2];
   for (int64_t first = 0; first < blocks; first += kSpan) {
     const int64_t span = blocks - first < kSpan ? blocks - first : kSpan;
-    const Parameter p = panel.at(first * kBlock * kBlock);
+    const Parameter p = panel.at(first * kBlock * kBlock); /* [span * 32 inputs][32 units] */
+    /* 1. Gradient tiles [some inputs][kStrip units], and AdamW on each while it is in registers. */
     for (int strip = 0; now && strip < kBlock; strip += kStrip)
       for (int64_t block = 0; block < span; ++block)
         for_tiles(kBlock, GradientTile<Word>{dz, now->along_rows + now->block(first + block),
                                              (now->rows + kPer<Word> - 1) / kPer<Word>,
                                              p.at(block * kBlock * kBlock), a, strip});
     if (!next) continue;
+    /* 2. The same weights, which are in L1, times the next batch. */
     const Word* w = operand<Word>(p.w, span * kBlock, scratch);
     for (int strip = 0; strip < kBlock; strip += kStrip)
       for_tiles(next->rows, ForwardTile<Word>{w, *next, first, span, z, strip});

@@ -99,17 +99,20 @@ static void visit(const Head& h, const Member& me, int64_t epoch, int64_t i) {
     float* logits = h.partial[(i + 1) & 1] + slice * h.batch * h.classes;
     if (forward) start_logits(h, slice, next.rows, logits);
     for (int64_t block = slice_start(h, slice); block < slice_start(h, slice + 1); ++block) {
-      const Parameter w2 = h.w2.at(block * w2_block);
-      float* a = h.a + block * h.batch * kBlock;
+      const Parameter w2 = h.w2.at(block * w2_block); /* [classes][32] */
+      float* a = h.a + block * h.batch * kBlock;      /* [batch][32]: of step i until 4, then of step i + 1 */
       if (update) {
+        /* 1. dz [now.rows][32] of the units, from dlogits and w2 as it was. 2. AdamW on w2 and b1. */
         back_to_hidden(w2.w, me.dlogits, h.classes, a, now.rows, h.dropout_scale, me.dz);
         second_layer_update(w2, me.dlogits, h.classes, a, now.rows, adamw);
         first_bias_update(h.b1.at(block * kBlock), me.dz, now.rows, adamw);
       }
+      /* 3. AdamW on w1, and z [next.rows][32] of the next batch from the weights that are in L1. */
       const Word* dz = update ? operand<Word>(me.dz, now.rows, me.dz_pairs) : nullptr;
       if (forward) start_z(h, block, next.rows, me.z);
       first_layer_panel(h.w1.at(block * w1_block), h.x_blocks, update ? &now : nullptr, dz, adamw,
                         forward ? &next : nullptr, me.z);
+      /* 4. Activations, and 5. the block's part of the next logits, from w2 as it is now. */
       if (forward) activate_block(h, me, block, next.rows, (uint32_t)(step + 1));
       if (forward) add_logits(a, next.rows, w2.w, h.classes, logits);
     }
@@ -120,7 +123,7 @@ static void visit(const Head& h, const Member& me, int64_t epoch, int64_t i) {
 static double batch_loss(const Head& h, const Member& me, int64_t i) {
   const ec_view& train = h.task.train;
   const int64_t n = batch_rows(h, i);
-  double weight = 0, loss = 0;
+  double weight = 0, loss = 0; /* every member adds all rows up, in one order */
   for (int64_t b = 0; b < n; ++b) weight += row_weight(h.train_loss, train, row_of(h, i, b));
   const bool shared = shared_loss(h);
   const int parts = shared ? ec::team_size(h.team) : 1, part = shared ? me.number : 0;
@@ -137,17 +140,21 @@ static double batch_loss(const Head& h, const Member& me, int64_t i) {
 /* An epoch's steps; returns EC_HEAD_OK, or why it ended early. Every member comes to the same end. */
 template <class Word>
 static int train_epoch(Head& h, const Member& me, int64_t epoch, double* loss) {
+  /* Batch i + 2 is gathered beside step i, into the third of three buffers: two are being read. */
   begin_epoch(h, me.number, epoch, me.rows, me.two_rows);
   visit<Word>(h, me, epoch, -1);
   if (h.steps > 1) gather_share(h, me.number, 1, me.rows, me.two_rows);
   double sum = 0;
   for (int64_t i = 0; i < h.steps; ++i) {
+    /* 1. From here on all partial logits of step i are there, and batch i + 1. */
     team_barrier(h.team);
     if (h.stop[i & 1]) return EC_HEAD_CANCELLED;
+    /* 2. The loss, to the same bits in every member, so that all end together. */
     const double step_loss = batch_loss(h, me, i);
     if (!isfinite(step_loss)) return EC_HEAD_DIVERGED;
     const int64_t n = batch_rows(h, i);
     sum += step_loss * (double)n;
+    /* 3. Own blocks. 4. The own share of a later batch. */
     visit<Word>(h, me, epoch, i);
     if (i + 2 < h.steps) gather_share(h, me.number, i + 2, me.rows, me.two_rows);
     if (me.number == 0) {

@@ -81,6 +81,7 @@ static void visit_probes(const Probes& h, const ProbeMember& me, int64_t epoch, 
     if (!goes_on(h, me, c)) continue;
     const Parameter w = weights_of(h, c);
     float* logits = h.logits + c * h.stride;
+    /* logits [outputs][stride]: of step i, whose gradients they hold by now, then of step i + 1. */
     if (update) {
       for (int64_t o = c; o < end; ++o)
         h.adamw[o] = o > c && o % h.classes ? h.adamw[o - 1] : adamw_of_step(h, h.specs[o / h.classes], step);

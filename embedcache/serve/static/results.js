@@ -16,7 +16,7 @@ function bars(probabilities, kind) {
   return el("div", { class: "bars", "data-kind": kind }, rows, rest > 0 ? el("p", { class: "note" }, `and ${rest} less likely`) : null);
 }
 
-// A prediction for a text that the run had is no test of it.
+// A prediction for a text of the run's training does not test the run.
 const SIDES = {
   train: "The head was trained on this text and its label: this is not a test.",
   val: "This text helped to choose the head.",

@@ -187,7 +187,7 @@ def _length(record: list[str]) -> int:
 
 
 def _reader(lines: Iterable[str], separator: str, most: int = 2**31 - 1) -> Any:
-    """``most``: characters of a cell. It is a setting of the whole process, made anew for each reader."""
+    """``most``: characters of a cell. It is a setting of the whole process, set again for each reader."""
     csv.field_size_limit(most)  # the default refuses a text of over 131,072 characters
     return csv.reader(lines, delimiter=separator, strict=True)
 

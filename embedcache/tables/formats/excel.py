@@ -19,7 +19,7 @@ SMALL, RATIO = 100 << 20, 100  # one that unpacks to more than SMALL, and to RAT
 
 
 class Excel(OneReader):
-    """Row by row; the first row that is not blank names the columns, blank rows are no rows.
+    """Row by row; the first row that is not blank names the columns, blank rows are left out.
 
     Formulas have the value that was computed when the workbook was saved.
     """
