@@ -2,8 +2,8 @@
 
 embedcache/heads/_heads_cpu.so, embedcache/encoder/_encoder_cpu.so, embedcache/common/_guard_cpu.so: always, with the
 C++ compiler (CXX, else c++, g++ or clang++); EMBEDCACHE_CPU=0 does without. embedcache/heads/_heads_cuda.so: where nvcc
-is on the path or under CUDA_HOME; EMBEDCACHE_CUDA=0 does without; if it cannot be built, the installation says why and
-goes on.
+is on the path or under CUDA_HOME; EMBEDCACHE_CUDA=0 does without; if it cannot be built, the installation reports why
+and continues.
 Everything else about the package is in pyproject.toml.
 """
 

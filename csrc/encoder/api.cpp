@@ -26,7 +26,7 @@ namespace {
 
 thread_local std::string last_error;
 
-/* NULL: this machine lacks the instructions. */
+/* NULL: this machine does not have the instructions. */
 const Encoders* choose_kernels([[maybe_unused]] int32_t compute) {
 #ifdef EC_X86
   const Isa isa = usable_isa();

@@ -49,7 +49,7 @@ struct ProbeMember {
   Validation* part;    /* [n] sums over the validation rows; own probes only */
 };
 
-static bool goes_on(const Probes& h, const ProbeMember& me, int64_t output) {
+static bool in_training(const Probes& h, const ProbeMember& me, int64_t output) {
   return !me.course[output / h.classes].over;
 }
 
@@ -57,12 +57,12 @@ static Parameter weights_of(const Probes& h, int64_t output) {
   return h.w.at(output / kPanel * h.x_blocks * kStep + output % kPanel * kBlock);
 }
 
-/* The end of the run of outputs from c on that go on, or are over, like c, and lie in one eight. */
+/* The end of the run of outputs from c on that are in training, or over, like c, and lie in one eight. */
 static int64_t run_end(const Probes& h, const ProbeMember& me, int64_t c) {
   const int64_t eight = c / kPanel * kPanel + kPanel, limit = eight < me.last ? eight : me.last;
   int64_t end = c;
   do end += h.classes - end % h.classes;
-  while (end < limit && goes_on(h, me, end) == goes_on(h, me, c));
+  while (end < limit && in_training(h, me, end) == in_training(h, me, c));
   return end < limit ? end : limit;
 }
 
@@ -78,7 +78,7 @@ static void visit_probes(const Probes& h, const ProbeMember& me, int64_t epoch, 
   const auto now = batch_at<float>(h, update ? i : 0), next = batch_at<float>(h, i + 1);
   for (int64_t c = me.first, end; c < me.last; c = end) {
     end = run_end(h, me, c);
-    if (!goes_on(h, me, c)) continue;
+    if (!in_training(h, me, c)) continue;
     const Parameter w = weights_of(h, c);
     float* logits = h.logits + c * h.stride;
     /* logits [outputs][stride]: of step i, whose gradients they hold by now, then of step i + 1. */
@@ -186,7 +186,7 @@ static void validate_probes(Probes& h, const ProbeMember& me) {
     if (start + kValRows < val.n) gather_chunk(start + kValRows);
     for (int64_t c = me.first, stop; c < me.last; c = stop) {
       stop = run_end(h, me, c);
-      if (goes_on(h, me, c))
+      if (in_training(h, me, c))
         probe_forward(weights_of(h, c).w, h.b.w + c, stop - c, {x, x, n, h.capacity}, h.x_blocks,
                       h.logits + c * h.stride, h.stride);
     }
