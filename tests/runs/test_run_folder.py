@@ -275,7 +275,7 @@ def test_a_folder_in_a_column_s_place_is_left_alone(tmp_path: Path) -> None:
         lambda: check_target(tmp_path / "run", ["a", "stars"]),
         lambda: write_all(tmp_path / "run", "a", "stars"),
     ):
-        with pytest.raises(EmbedcacheError, match="stars is not of this run"):
+        with pytest.raises(EmbedcacheError, match="stars already exists and does not belong to this run"):
             check()
     assert (tmp_path / "run" / "stars" / "thesis.txt").read_text() == "years of work"
     assert load_run(tmp_path / "run").classes == INFO["classes"]
