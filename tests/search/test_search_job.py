@@ -57,7 +57,7 @@ def test_many_queries_come_in_parts(
     ("options", "message"),
     [
         (["-o", "out.csv", "great"], "-o OUT goes with --file"),
-        (["--file", "q.csv", "--like", "a"], "--file F goes without"),
+        (["--file", "q.csv", "--like", "a"], "--file F cannot be combined"),
         (["--file", "q.csv", "great"], "give one of"),
         (["--unlike", "a"], "give one of"),
         (["--unlike-row", "3"], "give one of"),
