@@ -196,6 +196,16 @@ def test_asking_for_a_kind_would_be_seen(code: str, asks: bool) -> None:
     assert any(asks_for_a_kind(node) for node in ast.walk(ast.parse(code))) == asks
 
 
+def test_a_class_has_its_name_alone() -> None:
+    """One word, one thing, in all rooms. Only the schemas of files name what they check as that is named."""
+    places: dict[str, list[str]] = {}
+    for path in (path for path in MODULES if "schema" not in path.stem):
+        for node in ast.parse(path.read_text("utf-8")).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places.setdefault(node.name, []).append(str(path.relative_to(PACKAGE)))
+    assert {name: paths for name, paths in places.items() if len(paths) > 1} == {}
+
+
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False)
 

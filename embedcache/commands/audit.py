@@ -8,7 +8,7 @@ import click
 
 from embedcache.commands.common import COUNT, check_json, device_option, emit, json_option, unless_written_to
 from embedcache.commands.progress import progress_bar
-from embedcache.commands.types import CommaList, Number
+from embedcache.commands.types import CommaList, NumberInRange
 from embedcache.encoder.poolings import POOLINGS
 
 
@@ -23,14 +23,14 @@ from embedcache.encoder.poolings import POOLINGS
 @click.option("--label", help="The label column.  [default: label, or the only one]")
 @click.option(
     "--folds",
-    type=Number(int, 2, 101),
+    type=NumberInRange(int, 2, 101),
     default=5,
     show_default=True,
     help="Number of folds in which heads are trained.",
 )
 @click.option(
     "--seed",
-    type=CommaList(Number(int, 0, 2**31)),
+    type=CommaList(NumberInRange(int, 0, 2**31)),
     default="0",
     show_default=True,
     help="Seeds of heads and folds; the results of several are averaged.",
@@ -38,17 +38,17 @@ from embedcache.encoder.poolings import POOLINGS
 @click.option("--group", help="Rows with the same value in this column do not judge each other's labels.")
 @click.option("--split", help="A column with the sides of a split, such as train and test.")
 @click.option("--run", help="A RUN of train-head, whose sides are the split.")
-@click.option("-k", "--neighbours", type=Number(int, 1, 1001), default=20, show_default=True)
+@click.option("-k", "--neighbours", type=NumberInRange(int, 1, 1001), default=20, show_default=True)
 @click.option(
     "--near",
-    type=Number(float, 0, 1.0001),
+    type=NumberInRange(float, 0, 1.0001),
     default=0.9,
     show_default=True,
     help="Cosine at which texts that share half of their wording count as near-duplicates.",
 )
 @click.option("--top", type=COUNT, metavar="N", help="List at most N of each kind.  [default: all; 10 on the screen]")
 @click.option("--pooling", type=click.Choice(list(POOLINGS)), help="[default: mean where it is stored, else cls]")
-@click.option("--layers", "layer", type=Number(int, -1000), default=-1, show_default=True)
+@click.option("--layers", "layer", type=NumberInRange(int, -1000), default=-1, show_default=True)
 @click.option("--engine", type=click.Choice(["auto", "native", "torch"]), default="auto", show_default=True)
 @device_option
 @click.option("--threads", type=COUNT, help="[default: every core that this process may use]")

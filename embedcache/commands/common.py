@@ -16,13 +16,13 @@ from typing import Any
 import click
 
 from embedcache.commands.process import prepare_command, prepare_process, prepare_streams
-from embedcache.commands.types import CommaList, Number
+from embedcache.commands.types import CommaList, NumberInRange
 from embedcache.common.screen import one_line
 from embedcache.encoder.poolings import POOLINGS
 from embedcache.errors import EmbedcacheError, InputNote
 from embedcache.tables.limits import TEXT_MB, text_limit
 
-COUNT = Number(int, 1)
+COUNT = NumberInRange(int, 1)
 NAMES = CommaList()
 
 
@@ -148,7 +148,7 @@ def reading_options(of: str) -> Any:
     def add(command: Any) -> Any:
         command = click.option(
             "--max-text-mb",
-            type=Number(float, 0, above=True),
+            type=NumberInRange(float, 0, above=True),
             expose_value=False,
             callback=_limit_texts,
             help=f"Refuse a longer text or line {of}.  [default: {TEXT_MB}]",

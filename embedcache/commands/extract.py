@@ -17,10 +17,10 @@ from embedcache.commands.common import (
     trust_option,
 )
 from embedcache.commands.progress import progress_bar
-from embedcache.commands.types import CommaList, Number, ShardNumber
+from embedcache.commands.types import CommaList, NumberInRange, ShardNumber
 from embedcache.encoder.poolings import POOLINGS
 
-LAYERS = CommaList(Number(int, -1000))
+LAYERS = CommaList(NumberInRange(int, -1000))
 
 
 @click.command(cls=DerivedHelp, words={"formats": formats_read}, short_help="Embed every text once, into CACHE.")

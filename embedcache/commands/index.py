@@ -8,7 +8,7 @@ import click
 
 from embedcache.commands.common import device_option, emit, json_option, pooling_option
 from embedcache.commands.progress import progress_bar
-from embedcache.commands.types import DerivedChoice, Number
+from embedcache.commands.types import DerivedChoice, NumberInRange
 
 
 def kinds() -> tuple[str, ...]:
@@ -21,10 +21,14 @@ def kinds() -> tuple[str, ...]:
 @click.argument("cache")
 @click.option("-o", "--output", metavar="INDEX", help="[default: CACHE with the suffix .index]")
 @pooling_option
-@click.option("--layers", "layer", type=Number(int, -1000), help="[default: -1, or the only one stored]")
+@click.option("--layers", "layer", type=NumberInRange(int, -1000), help="[default: -1, or the only one stored]")
 @click.option("--kind", type=DerivedChoice(kinds), default="auto", show_default=True, help="Kind of index.")
 @click.option(
-    "--recall", type=Number(float, 0, above=True), default=0.99, show_default=True, help="recall@10 to reach; 1: exact."
+    "--recall",
+    type=NumberInRange(float, 0, above=True),
+    default=0.99,
+    show_default=True,
+    help="recall@10 to reach; 1: exact.",
 )
 @click.option("--center/--no-center", default=None, help="Subtract the mean of all rows first.")
 @device_option

@@ -20,9 +20,9 @@ from embedcache.commands.common import (
     unless_written_to,
 )
 from embedcache.commands.progress import progress_bar
-from embedcache.commands.types import Number
+from embedcache.commands.types import NumberInRange
 
-ROW = Number(int, 0)
+ROW = NumberInRange(int, 0)
 
 
 @click.command(short_help="Find the rows of CACHE that are most similar to a text.")
@@ -42,7 +42,7 @@ ROW = Number(int, 0)
 @click.option("--dedupe", is_flag=True, help="Leave out near-duplicates of a better result.")
 @click.option("--index", metavar="INDEX", help="What embedcache index wrote.  [default: that of CACHE, if any]")
 @pooling_option
-@click.option("--layers", "layer", type=Number(int, -1000), help="[default: -1, or that of INDEX]")
+@click.option("--layers", "layer", type=NumberInRange(int, -1000), help="[default: -1, or that of INDEX]")
 @click.option("--center/--no-center", default=None, help="Subtract the mean of all rows first.")
 @device_option
 @trust_option

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from embedcache.commands.common import device_option, emit, json_option, pooling_option, trust_option
-from embedcache.commands.types import Number
+from embedcache.commands.types import NumberInRange
 
 
 @click.command(short_help="Search CACHE and label texts in the browser, and over HTTP.")
@@ -15,7 +15,11 @@ from embedcache.commands.types import Number
 @click.option("--run", metavar="RUN", help="A run of CACHE: its best head labels texts.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option(
-    "--port", type=Number(int, 0, 65536), default=8000, show_default=True, help="The port; 0 takes any free port."
+    "--port",
+    type=NumberInRange(int, 0, 65536),
+    default=8000,
+    show_default=True,
+    help="The port; 0 takes any free port.",
 )
 @click.option(
     "--token",
@@ -25,7 +29,7 @@ from embedcache.commands.types import Number
 )
 @click.option("--index", metavar="INDEX", help="What embedcache index wrote.  [default: that of CACHE, if any]")
 @pooling_option
-@click.option("--layers", "layer", type=Number(int, -1000), help="[default: -1, or that of INDEX]")
+@click.option("--layers", "layer", type=NumberInRange(int, -1000), help="[default: -1, or that of INDEX]")
 @click.option("--model", help="The encoder's folder, where it has moved.")
 @device_option
 @trust_option

@@ -8,12 +8,12 @@ import click
 
 from embedcache.commands.common import COUNT, NAMES, device_option, emit, json_option, pooling_option
 from embedcache.commands.progress import progress_bar
-from embedcache.commands.types import CommaList, DerivedChoice, Number, SweepList, TaskList
+from embedcache.commands.types import CommaList, DerivedChoice, NumberInRange, SweepList, TaskList
 from embedcache.heads import settings
 from embedcache.heads.settings import LARGEST, Choice, ClassWeights, Values, Whole
 from embedcache.heads.spec import SWEPT
 
-FRACTION = Number(float, 0, 1)
+FRACTION = NumberInRange(float, 0, 1)
 
 
 def sweep_options(command: Any) -> Any:
@@ -31,9 +31,9 @@ def _option_type(values: Values, ranges: bool) -> CommaList:
         return CommaList(choices=values.choices)
     assert isinstance(values, Whole | settings.Number)
     if isinstance(values, Whole):
-        number = Number(int, values.low, values.high + 1)
+        number = NumberInRange(int, values.low, values.high + 1)
     else:
-        number = Number(float, values.low, None if values.high == LARGEST else values.high, above=values.above)
+        number = NumberInRange(float, values.low, None if values.high == LARGEST else values.high, above=values.above)
     return SweepList(number) if ranges else CommaList(number)
 
 
@@ -65,11 +65,17 @@ def choices() -> list[str]:
 @click.option("--val", type=FRACTION, help="Share of the rows to validate on.")
 @click.option("--test", type=FRACTION, help="Share of the rows to score the chosen head on, once.")
 @click.option(
-    "--folds", type=Number(int, 2), metavar="K", help="K folds instead of --val; the best head is trained again on all."
+    "--folds",
+    type=NumberInRange(int, 2),
+    metavar="K",
+    help="K folds instead of --val; the best head is trained again on all.",
 )
 @click.option("--group", help="Rows with the same value in this column stay on one side of the split.")
 @click.option(
-    "--split", type=Number(int, 0, 2**63), metavar="SEED", help="Seed that assigns texts to the splits.  [default: 42]"
+    "--split",
+    type=NumberInRange(int, 0, 2**63),
+    metavar="SEED",
+    help="Seed that assigns texts to the splits.  [default: 42]",
 )
 @click.option("--split-column", metavar="COL", help="The column that says train, val or test.")
 @click.option("--same-split", metavar="RUN", help="Splits as in RUN; texts new to it are assigned as it did.")
@@ -83,12 +89,12 @@ def choices() -> list[str]:
 @click.option("--standardize/--no-standardize", default=None, help="Zero mean, unit variance for every feature.")
 @click.option(
     "--early-stop",
-    type=Number(int, 0),
+    type=NumberInRange(int, 0),
     metavar="N",
     help="Stop a head after N epochs without improvement.  [default: by the rows]",
 )
 @pooling_option
-@click.option("--layers", "layer", type=Number(int, -1000), default=-1, show_default=True)
+@click.option("--layers", "layer", type=NumberInRange(int, -1000), default=-1, show_default=True)
 @click.option("--engine", type=click.Choice(["auto", "native", "torch"]), default="auto", show_default=True)
 @device_option
 @click.option(

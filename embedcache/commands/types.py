@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from embedcache.heads.kinds.option import Tasks
 
 
-class Number(click.ParamType):
+class NumberInRange(click.ParamType):
     """A number inside a range: ``low <= x < high``, or ``low < x`` where the bound itself makes no sense."""
 
     def __init__(self, kind: type, low: float, high: float | None = None, *, above: bool = False) -> None:
@@ -104,7 +104,7 @@ def complete_list(choices: tuple[str, ...], incomplete: str) -> list[CompletionI
 class SweepList(CommaList):
     """A comma list of a head's setting, or a range ``low:high`` to draw from (--random); the option has its name."""
 
-    def __init__(self, item: Number) -> None:
+    def __init__(self, item: NumberInRange) -> None:
         super().__init__(item)
         self.number = item
         self.name = "LIST | LOW:HIGH"
