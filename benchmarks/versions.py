@@ -73,6 +73,7 @@ def turn(checkout: Path, folder: str, name: str, model: str) -> dict[str, float]
     table = str(fetch.reviews())
     for dtype in ("bfloat16", "float32"):
         command = [*tool, "extract", table, "-o", cache, "--model", model, "--overwrite", "--dtype", dtype, "--json"]
+        command += ["--pooling", "cls", "--max-length", "250"]  # the same vectors of every version
         whole, said = run(checkout, folder, *command)
         seconds[f"extract 4,000 reviews, {dtype}: encoding"] = json.loads(said)["seconds"]
         seconds[f"extract 4,000 reviews, {dtype}: the command"] = whole

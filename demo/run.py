@@ -32,13 +32,13 @@ def main() -> None:
     model, reviews = (path.relative_to(ROOT).as_posix() for path in (fetch.encoder(), fetch.reviews()))
     OUT.mkdir(parents=True, exist_ok=True)
     cache, heads = "demo/out/reviews.h5", "demo/out/heads"
-    run("extract", reviews, "-o", cache, "--model", model, "--keep", "movie", "--pooling", "cls,mean")
+    run("extract", reviews, "-o", cache, "--model", model, "--keep", "movie")
     sweep = ["--hidden", "0,64,512", "--lr", "1e-4,1e-3", "--dropout", "0.1,0.3", "--seed", "0,1,2,3"]
-    run("train-head", cache, "-o", heads, "--pooling", "mean", "--group", "movie", *sweep)
+    run("train-head", cache, "-o", heads, "--group", "movie", *sweep)
     run(
         "predict", heads, "A tender, funny film that stays with you for days.", "Two hours of my life that I want back."
     )
-    run("search", cache, "a horror film that forgets to be scary", "-k", "5", "--pooling", "mean")
+    run("search", cache, "a horror film that forgets to be scary", "-k", "5")
     print(
         f"""
 That took {time.perf_counter() - start:.0f} s. What was made, in demo/out:
@@ -47,12 +47,12 @@ That took {time.perf_counter() - start:.0f} s. What was made, in demo/out:
               report.html (open it: curves, mistakes with their texts), README.md, leaderboard.csv, history.csv
 
 Try next, with . .venv/bin/activate:
-  embedcache extract {reviews} -o {cache} --model {model} --keep movie --pooling cls,mean
+  embedcache extract {reviews} -o {cache} --model {model} --keep movie
       again: nothing is encoded twice
-  embedcache search {cache} --row 7 --where "label=fresh and not movie=i_spy" --pooling mean
+  embedcache search {cache} --row 7 --where "label=fresh and not movie=i_spy"
   embedcache audit {cache} -o demo/out/audit.csv
       which labels are likely wrong, which texts stand there twice
-  embedcache serve {cache} --run {heads} --pooling mean
+  embedcache serve {cache} --run {heads}
       the same in the browser (first: .venv/bin/pip install -e '.[serve]')
   embedcache extract YOUR.csv -o yours.h5 --text TEXT_COLUMN --label LABEL_COLUMN --model bert-base-uncased
   embedcache train-head yours.h5 -o yours --lr 1e-4,1e-3 --seed 0,1,2

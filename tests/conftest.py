@@ -204,7 +204,8 @@ def make_cache(path, texts, vectors, labels=None, *, columns=None, id=None, enco
     encoder = {"source": "made-up-encoder", "identity": identity, "store": x.dtype.name, **(encoder or {})}
     packed = {name: pack(values) for name, values in (columns or {}).items()}
     outputs = [(name, -1) for name in vectors]
-    create(path, make_contents(hashes, pack(texts), coded, packed, encoder, outputs, x.shape[1], id))
+    widths = dict(zip(outputs, (one.shape[1] for one in vectors.values()), strict=True))
+    create(path, make_contents(hashes, pack(texts), coded, packed, encoder, widths, id))
     with Writer(path) as writer:
         blocks = writer.cache.layout.blocks
         for name, x in vectors.items():

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.extraction.peers import MAX_LENGTH
 from benchmarks.extraction.yardstick import Utilisation
 
 SEEDS, EPOCHS = range(3), 8
@@ -34,6 +35,7 @@ def extract_file(
         with table.open("w", encoding="utf-8", newline="") as file:
             csv.writer(file).writerows([("text", "label"), *part])
         command = ["extract", str(table), "-o", str(target), "--model", str(folder), "--dtype", dtype]
+        command += ["--pooling", "cls", "--max-length", str(MAX_LENGTH)]
         start = time.perf_counter()
         done = subprocess.run(
             [sys.executable, "-m", "embedcache", *command, "--device", device, "--json"],

@@ -100,8 +100,8 @@ def plan(path: Path, target: Path) -> dict[str, Any]:
     first_rows(table.hashes)
     planned = time.perf_counter()
     encoder = {"source": "", "identity": {}, "store": "float16"}
-    outputs = [("cls", -1)]
-    contents = make_contents(table.hashes, table.texts, table.labels, table.columns, encoder, outputs, DIM, "id")
+    widths = {("cls", -1): DIM}
+    contents = make_contents(table.hashes, table.texts, table.labels, table.columns, encoder, widths, "id")
     create(target, contents)
     seconds = {"plan": planned - begun, "create": time.perf_counter() - planned}
     rows = len(table.hashes)
@@ -168,12 +168,13 @@ def with_stub(path: Path, target: Path) -> dict[str, Any]:
 
     class Stub:
         device, dim, invariant, kernel, threads = "cpu", DIM, True, "plain", 1
+        prescribed, sees_padding = None, False
 
         def __init__(self, source: str, **settings: Any) -> None:
-            self.identity = identify(source, **settings)[0]
+            self.identity = identify(source, **{name: one for name, one in settings.items() if name != "model"})[0]
 
-        def layer_number(self, layer: int) -> int:
-            return layer
+        def width(self, output: Any) -> int:
+            return DIM
 
         def tokenize(self, texts: list[str]) -> Tokens:
             return Tokens(texts)

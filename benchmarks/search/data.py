@@ -27,7 +27,7 @@ def reviews() -> np.ndarray:
     import embedcache as ec
 
     path = fetch.DATA / "reviews-all.h5"
-    ec.extract(fetch.all_reviews(), path, model=fetch.encoder(), labels=["label"])
+    ec.extract(fetch.all_reviews(), path, model=fetch.encoder(), labels=["label"], pooling="cls", max_length=250)
     X = ec.open_cache(path).embeddings("cls").astype(np.float32)
     return X[np.sort(np.unique(X, axis=0, return_index=True)[1])]
 

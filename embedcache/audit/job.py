@@ -78,7 +78,7 @@ def audit_cache(
         neighbours: Number of neighbours that vote.
         near: Cosine (0 to 1) at which texts that share half of their wording count as near-duplicates.
         top: List at most so many of each kind; None lists all.
-        pooling: Which vectors; None is mean if it is stored, else cls.
+        pooling: Which vectors; None is model if it is stored, else mean, else cls.
         layer: Which layer; -1 is the last.
         engine: "auto", "native" or "torch", see ``train_heads``.
         device: "auto", "cpu", "cuda" or "cuda:N".
@@ -93,7 +93,7 @@ def audit_cache(
     if split is not None and run is not None:
         raise EmbedcacheError("--split and --run: give one of them")
     with open_cache(cache) as opened, nullcontext() if output is None else open_place(output) as place:
-        if pooling is None and ("mean", layer) in opened.outputs:
+        if pooling is None and ("mean", layer) in opened.outputs and ("model", layer) not in opened.outputs:
             pooling = "mean"
         sides = column_sides(opened, split) if split else run_sides(opened, run, label) if run else None
         table = AuditedRows(opened, label, pooling, layer, group, folds, sides)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -45,8 +45,7 @@ def make_contents(
     labels: Mapping[str, tuple[np.ndarray, list[str]]],
     columns: Mapping[str, Text],
     encoder: Mapping[str, Any],
-    outputs: Sequence[Output],
-    dim: int,
+    outputs: Mapping[Output, int],
     id_column: str | None = None,
     *,
     counted: bool = False,
@@ -54,6 +53,7 @@ def make_contents(
 ) -> CacheContents:
     """Put the parts in their places; ``encoder["store"]`` is the type of the vectors to come.
 
+    outputs: what vectors, and how wide each is.
     labels: codes and classes as LabelCoder gives them, codes [N] of single labels or a matrix [N, C] of lists.
     counted: with room for the tokens of each text, of which the encoder reads ``positions`` at most.
     """
@@ -77,7 +77,8 @@ def make_contents(
     if counted:
         datasets[lay.TOKENS] = ("<i4", (len(hashes), 2))
     kind = np.dtype(encoder["store"]).newbyteorder("<").str
-    datasets |= {path: (kind, (len(hashes), dim)) for path in lay.output_paths(outputs).values()}
+    paths = lay.output_paths(list(outputs))
+    datasets |= {path: (kind, (len(hashes), outputs[output])) for output, path in paths.items()}
     classes = {name: list(names) for name, (_, names) in labels.items()}
     kinds = {name: lay.MULTILABEL for name, (codes, _) in labels.items() if codes.ndim == 2}
     return CacheContents(Layout(attrs, classes, datasets, kinds, positions), arrays)

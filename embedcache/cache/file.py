@@ -131,8 +131,12 @@ class Cache(Tabular):
 
     @property
     def dim(self) -> int:
-        """D, the width of a vector."""
-        return self.layout.datasets[next(iter(self.output_paths.values()))][1][1]
+        """D, the width of the encoder's vectors; those of ``model`` may have another, see ``width``."""
+        return self.width(self.outputs[0])
+
+    def width(self, output: Output) -> int:
+        """The width of the vectors of a stored (pooling, layer)."""
+        return self.layout.datasets[self.output_paths[output]][1][1]
 
     @property
     def outputs(self) -> list[Output]:
@@ -142,6 +146,11 @@ class Cache(Tabular):
     @property
     def poolings(self) -> list[str]:
         return list(dict.fromkeys(pooling for pooling, _ in self.output_paths))
+
+    def preferred(self, layer: int = -1) -> str:
+        """The pooling that is used where none is named: ``model``, else ``cls``, else the first that has the layer."""
+        there = [pooling for pooling, number in self.outputs if number == layer] or self.poolings
+        return next((name for name in ("model", "cls") if name in there), there[0])
 
     @property
     def label_names(self) -> list[str]:
@@ -186,13 +195,14 @@ class Cache(Tabular):
         """The N values of the id column, if there is one."""
         return None if self.id_column is None else self.column(self.id_column)
 
-    def embeddings(self, pooling: str = "cls", layer: int = -1, *, allow_incomplete: bool = False) -> np.ndarray:
-        """[N, D] float16 or float32, a read-only view of the file.
+    def embeddings(self, pooling: str | None = None, layer: int = -1, *, allow_incomplete: bool = False) -> np.ndarray:
+        """[N, D] float16 or float32, a read-only view of the file; without a name those of ``preferred``.
 
         Raises:
             EmbedcacheError: this pooling and layer are not stored, or vectors are still missing (which then are zeros
                 under ``allow_incomplete``).
         """
+        pooling = pooling or self.preferred(layer)
         path = self._output(pooling, layer)
         missing = 0 if allow_incomplete else self.missing_rows(pooling, layer)
         if missing:
@@ -202,9 +212,9 @@ class Cache(Tabular):
             )
         return self.array(path)
 
-    def missing_rows(self, pooling: str = "cls", layer: int = -1) -> int:
+    def missing_rows(self, pooling: str | None = None, layer: int = -1) -> int:
         """Rows in blocks that have no checksum yet."""
-        absent = self.absent_blocks(self._output(pooling, layer))
+        absent = self.absent_blocks(self._output(pooling or self.preferred(layer), layer))
         sizes = np.full(len(absent), lay.BLOCK_ROWS)
         sizes[-1:] = self.rows - (len(absent) - 1) * lay.BLOCK_ROWS
         return int(sizes[absent].sum())
@@ -286,7 +296,10 @@ class Cache(Tabular):
             "rows": self.rows,
             "dim": self.dim,
             "poolings": self.poolings,
-            "outputs": [{"pooling": p, "layer": k, "missing_rows": self.missing_rows(p, k)} for p, k in self.outputs],
+            "outputs": [
+                {"pooling": p, "layer": k, "dim": self.width((p, k)), "missing_rows": self.missing_rows(p, k)}
+                for p, k in self.outputs
+            ],
             "labels": labels,
             "columns": self.column_names,
             "id_column": self.id_column,

@@ -128,7 +128,7 @@ class Filler:
             EmbedcacheError: no space; the file was replaced.
         """
         cache = self.writer.cache
-        found = found or [np.empty((0, cache.dim), cache.encoder["store"])] * len(self.outputs)
+        found = found or [np.empty((0, cache.width(one)), cache.encoder["store"]) for one in self.outputs]
         cut = np.empty(0, bool) if cut is None else cut
         # 1. The bytes of every output's missing blocks, and of their texts' token counts.
         for output, vectors in zip(self.outputs, found, strict=True):

@@ -2,7 +2,7 @@
 
 The identity comes from the encoder and names content only (hashes of the weight and tokenizer files, max_length,
 compute dtype), never a model's name. The store dtype and the format version are added here; pooling and layer for one
-dataset.
+dataset; and for the vectors called ``model`` what makes them of the tokens' vectors.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from hashlib import blake2b
 from typing import Any
 
 from embedcache.cache.layout import DIGEST_BYTES, FORMAT_VERSION, Output, canonical_json
+from embedcache.encoder.poolings import MODEL
 
 
 def fingerprint(encoder: Mapping[str, Any]) -> str:
@@ -20,8 +21,20 @@ def fingerprint(encoder: Mapping[str, Any]) -> str:
 
 
 def output_fingerprint(encoder: Mapping[str, Any], output: Output) -> bytes:
-    """The 16 bytes that stand for one dataset: the fingerprint, the pooling and the layer."""
-    return bytes.fromhex(_digest({**_identity(encoder), "pooling": output[0], "layer": output[1]}))
+    """The 16 bytes that stand for one dataset: what its vectors are made with, the pooling and the layer."""
+    made = _identity(for_pooling(encoder, output[0]))
+    return bytes.fromhex(_digest({**made, "pooling": output[0], "layer": output[1]}))
+
+
+def for_pooling(encoder: Mapping[str, Any], *poolings: str) -> Mapping[str, Any]:
+    """The parts of an encoder description that concern these poolings: ``model`` alone is made by its last part."""
+    return encoder if MODEL in poolings else {key: value for key, value in encoder.items() if key != MODEL}
+
+
+def comparable(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether vectors of two encoder descriptions can stand in one cache: in all that both say they agree."""
+    both = [MODEL] if MODEL in one and MODEL in other else []
+    return fingerprint(for_pooling(one, *both)) == fingerprint(for_pooling(other, *both))
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
@@ -30,7 +43,8 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
 
 
 def _identity(encoder: Mapping[str, Any]) -> dict[str, Any]:
-    return {**encoder["identity"], "store": encoder["store"], "format_version": FORMAT_VERSION}
+    model = {MODEL: encoder[MODEL]} if MODEL in encoder else {}
+    return {**encoder["identity"], **model, "store": encoder["store"], "format_version": FORMAT_VERSION}
 
 
 def _digest(value: Any) -> str:

@@ -124,9 +124,9 @@ def read_structure(file: Hdf5, size: int) -> tuple[Layout, dict[str, int], str, 
 
 def _check_whole(layout: Layout, offsets: dict[str, int]) -> None:
     """What concerns several datasets at once."""
-    embeddings = {value for path, value in layout.datasets.items() if lay.is_embedding(path)}
-    if len(embeddings) != 1:
-        raise InvalidError("embeddings are missing or differ in shape or type")
+    embeddings = [value for path, value in layout.datasets.items() if lay.is_embedding(path)]
+    if len({(kind, shape[0]) for kind, shape in embeddings}) != 1:
+        raise InvalidError("embeddings are missing or differ in rows or type")
     id_column = layout.attrs.get("id_column")
     if id_column is not None and f"{lay.COLUMNS}/{quote(str(id_column))}/bytes" not in layout.datasets:
         raise InvalidError("the id column is missing")

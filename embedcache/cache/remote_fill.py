@@ -80,7 +80,7 @@ class Helper:
         """
         flags, digests = {}, {}
         for (output, blocks), vectors in zip(order.blocks.items(), found, strict=True):
-            rows = np.empty((len(blocks.rows), self.cache.dim), vectors.dtype)
+            rows = np.empty((len(blocks.rows), vectors.shape[1]), vectors.dtype)
             rows[np.setdiff1d(np.arange(len(rows)), blocks.fresh)] = blocks.copied
             rows[blocks.fresh] = vectors[blocks.place]
             flags[output] = blocks.flags.copy()
@@ -122,13 +122,14 @@ class Helpers:
     def order(self, window: Window) -> Order | None:
         """What a helper needs for it; None where it must be written by ``Filler.finish``, which waits for others."""
         filler, cache = self.filler, self.filler.writer.cache
-        block = BLOCK_ROWS * cache.dim * np.dtype(cache.encoder["store"]).itemsize
-        if block % lay.ALIGNMENT or not filler.ready(window):
+        number = np.dtype(cache.encoder["store"]).itemsize
+        aligned = all(BLOCK_ROWS * cache.width(output) * number % lay.ALIGNMENT == 0 for output in cache.outputs)
+        if not aligned or not filler.ready(window):
             return None
         blocks = {}
         for output, rows in window.missing.items():
             fresh, place = filler.fresh(output, window)
-            empty = np.empty((len(window.new), cache.dim), cache.encoder["store"])
+            empty = np.empty((len(window.new), cache.width(output)), cache.encoder["store"])
             vectors, flags = filler.assemble(output, window, empty, np.zeros(len(window.new), bool))
             blocks[output] = Blocks(rows, fresh, place, np.delete(vectors, fresh, axis=0), flags)
         return Order(blocks, np.flatnonzero(np.isin(window.new, self._wanted)))
@@ -159,7 +160,8 @@ class _Kept:
     """Vectors of texts that stand in several rows, in an unnamed file; gives them as a cache does."""
 
     def __init__(self, cache: Cache, n: int, folder: Path) -> None:
-        self.output_paths, self._kind, self._shape = cache.output_paths, cache.encoder["store"], (n, cache.dim)
+        self.output_paths, self._kind = cache.output_paths, cache.encoder["store"]
+        self._widths = {path: cache.width(output) for output, path in cache.output_paths.items()}
         self.truncated = np.zeros(n, np.uint8)
         self._files = {path: tempfile.TemporaryFile(dir=folder) for path in cache.output_paths.values()}  # noqa: SIM115
 
@@ -173,7 +175,6 @@ class _Kept:
             file.flush()
 
     def array(self, path: str) -> np.ndarray:
-        file = self._files[path]
-        size = self._shape[1] * np.dtype(self._kind).itemsize
-        rows = os.fstat(file.fileno()).st_size // size
-        return np.memmap(file, self._kind, "r", shape=(rows, self._shape[1])) if rows else np.empty((0, self._shape[1]))
+        file, width = self._files[path], self._widths[path]
+        rows = os.fstat(file.fileno()).st_size // (width * np.dtype(self._kind).itemsize)
+        return np.memmap(file, self._kind, "r", shape=(rows, width)) if rows else np.empty((0, width))

@@ -9,7 +9,7 @@ import click
 from embedcache.commands.common import COUNT, check_json, device_option, emit, json_option, unless_written_to
 from embedcache.commands.progress import progress_bar
 from embedcache.commands.types import CommaList, NumberInRange
-from embedcache.encoder.poolings import POOLINGS
+from embedcache.encoder.poolings import MODEL, POOLINGS
 
 
 @click.command(short_help="List CACHE's likely label errors, duplicates and outliers.")
@@ -47,7 +47,9 @@ from embedcache.encoder.poolings import POOLINGS
     help="Cosine at which texts that share half of their wording count as near-duplicates.",
 )
 @click.option("--top", type=COUNT, metavar="N", help="List at most N of each kind.  [default: all; 10 on the screen]")
-@click.option("--pooling", type=click.Choice(list(POOLINGS)), help="[default: mean where it is stored, else cls]")
+@click.option(
+    "--pooling", type=click.Choice([*POOLINGS, MODEL]), help="[default: model where it is stored, else mean, else cls]"
+)
 @click.option("--layers", "layer", type=NumberInRange(int, -1000), default=-1, show_default=True)
 @click.option("--engine", type=click.Choice(["auto", "native", "torch"]), default="auto", show_default=True)
 @device_option

@@ -18,7 +18,7 @@ import click
 from embedcache.commands.process import prepare_command, prepare_process, prepare_streams
 from embedcache.commands.types import CommaList, NumberInRange
 from embedcache.common.screen import one_line
-from embedcache.encoder.poolings import POOLINGS
+from embedcache.encoder.poolings import MODEL, POOLINGS
 from embedcache.errors import EmbedcacheError, InputNote
 from embedcache.tables.limits import TEXT_MB, text_limit
 
@@ -221,7 +221,7 @@ def unless_written_to(output: str | None) -> Iterator[None]:
 
 device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda[:N].")
 pooling_option = click.option(
-    "--pooling", type=click.Choice(list(POOLINGS)), help="[default: cls, or the only one stored]"
+    "--pooling", type=click.Choice([*POOLINGS, MODEL]), help="[default: model where it is stored, else cls]"
 )
 trust_option = click.option(
     "--trust-remote-code",

@@ -2,7 +2,7 @@
 
     [extract]
     model = "sentence-transformers/all-MiniLM-L6-v2"
-    pooling = ["cls", "mean"]
+    pooling = ["auto", "mean"]
 
 They become click's default_map: the command line and EMBEDCACHE_<COMMAND>_<OPTION> come before them. Everything in the
 file is checked, whatever command runs, so that no mistake is found months later.

@@ -18,7 +18,7 @@ from embedcache.commands.common import (
 )
 from embedcache.commands.progress import progress_bar
 from embedcache.commands.types import CommaList, NumberInRange, ShardNumber
-from embedcache.encoder.poolings import POOLINGS
+from embedcache.encoder.poolings import MODEL, POOLINGS
 
 LAYERS = CommaList(NumberInRange(int, -1000))
 
@@ -32,15 +32,28 @@ LAYERS = CommaList(NumberInRange(int, -1000))
 @click.option("--id", "id", help="Column with an id for each row.")
 @click.option("--keep", type=NAMES, default=(), help="Other columns to keep, for --where, --group and search.")
 @click.option(
-    "--max-length", type=COUNT, default=250, show_default=True, help="Tokens per text; longer texts are truncated."
+    "--max-length",
+    type=COUNT,
+    help="Tokens per text; longer texts are truncated.  [default: the model's own, with its vectors; else 250]",
 )
 @click.option(
     "--pooling",
-    type=CommaList(choices=tuple(POOLINGS)),
-    default="cls",
+    type=CommaList(choices=("auto", *POOLINGS, MODEL)),
+    default="auto",
     show_default=True,
-    help=f"Vectors to store: {'; '.join(f'{name}, {one.help}' for name, one in POOLINGS.items())}.",
+    help=f"Vectors to store: {MODEL}, the one that the model's authors prescribe; "
+    f"{'; '.join(f'{name}, {one.help}' for name, one in POOLINGS.items())}. auto is {MODEL} and cls where the model "
+    "prescribes a vector (modules.json), else cls.",
 )
+@click.option(
+    "--prompt",
+    metavar="NAME|TEXT",
+    help="Put before every text: one of the model's prompts, or a text.  [default: the model's own, with its vectors]",
+)
+@click.option(
+    "--dims", type=COUNT, help="Cut the model's vectors to the first dimensions (Matryoshka), to unit length."
+)
+@click.option("--force-dims", is_flag=True, help="Cut them although the model does not declare these dimensions.")
 @click.option("--layers", type=LAYERS, default="-1", show_default=True, help="Layers to store; -1 is the last.")
 @click.option(
     "--dtype",
@@ -68,7 +81,9 @@ def extract(as_json: bool, inputs: tuple[str, ...], cache: str, **options: Any) 
     A stopped run continues where it was; texts that CACHE already holds are not encoded again.
 
     \b
-      embedcache extract reviews.csv -o reviews.h5 --keep movie --pooling cls,mean
+      embedcache extract reviews.csv -o reviews.h5 --keep movie
+      ... --pooling cls,mean         these vectors and no others
+      ... --prompt query             the model's prompt of that name
       ... --na default,None,-        None and - mean "not labelled", like NA
       ... --device cuda:all          every GPU of this machine
       ... --ray local --workers 4    four processes on this machine

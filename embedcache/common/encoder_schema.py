@@ -16,6 +16,16 @@ class Identity(msgspec.Struct):
     max_length: Annotated[int, Meta(ge=1, le=2**31)] | UnsetType = UNSET
     compute_dtype: Literal["float32", "bfloat16", "float16"] | UnsetType = UNSET
     architecture: str | UnsetType = UNSET
+    prompt: str | UnsetType = UNSET
+    lower_case: bool | UnsetType = UNSET
+
+
+class Prescribed(msgspec.Struct):
+    """How the vectors called ``model`` are made of the tokens' ones; what is not named here is only compared."""
+
+    pooling: Annotated[list[str], Meta(min_length=1)]
+    steps: list[dict[str, Any]]
+    dims: Annotated[int, Meta(ge=1, le=2**31)] | UnsetType = UNSET
 
 
 class Encoder(msgspec.Struct):
@@ -24,6 +34,7 @@ class Encoder(msgspec.Struct):
     source: str
     identity: Identity
     store: Literal["float16", "float32"]
+    model: Prescribed | UnsetType = UNSET
 
 
 def parse_encoder(text: str) -> dict[str, Any] | None:

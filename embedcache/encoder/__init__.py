@@ -7,12 +7,16 @@ Files, in the order in which to read them:
     families                 The encoder families that are known part by part: one record each
     blueprint                A post-LayerNorm encoder as the runners compute it, alike for every family
     read_model               The blueprint of a model that transformers has loaded
+    load_again               The encoder of a cache, a run or an index, loaded again
     poolings                 How a text's tokens become its vector: one record each
+    prescription             The vector that a model's authors prescribe, read from a sentence-transformers folder
+    after_pooling            What follows the pooling there: Dense, LayerNorm, unit length, a cut
     token_rows               Rows of token ids, one after another in one array
     tokenizer                Texts to token ids, cut to max_length as the model's own tokenizer cuts
     tokenizer_file           Tokenizer.json as it is, where transformers would make the same of it
     load_without_torch       An encoder read straight from its files, without torch and transformers
     load_with_transformers   An encoder as transformers loads it: model and tokenizer
+    row_check                Whether a row's vectors depend on what stands beside it in a batch, found by trying
     batching                 Token-budget batches: texts of like length together
     runner                   Which code computes an encoder's forward pass: "native", "packed" or "plain"
     runner_native            The native encoder: ctypes binding of csrc/encoder/encoder.h

@@ -16,10 +16,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from embedcache.common.reading import Reading, most_unknown, read_of
+from embedcache.encoder.after_pooling import load_prescribed
 from embedcache.encoder.batching import default_batch_tokens, plan_batches
-from embedcache.encoder.folder import check_max_length, find_folder, folder_identity, resolve_device, resolve_dtype
+from embedcache.encoder.folder import (
+    check_max_length,
+    find_root,
+    folder_identity,
+    resolve_device,
+    resolve_dtype,
+    transformer_folder,
+)
 from embedcache.encoder.load_without_torch import Direct, load_direct
-from embedcache.encoder.poolings import find_pooling
+from embedcache.encoder.poolings import MODEL, find_pooling
+from embedcache.encoder.row_check import sees_padding
 from embedcache.encoder.runner_native import may_be_native
 from embedcache.encoder.token_rows import TokenRows, scattered
 from embedcache.encoder.tokenizer import Tokens
@@ -36,18 +45,27 @@ class Encoder:
         identity: JSON-able dict of all that changes a vector, by content (see ``identify``).
         source: absolute folder or hub name, from which it can be loaded again.
         dim: D, the width of the vectors. layers: number of transformer layers.
+        prompt: stands before every text. prescribed: makes the vectors called ``model``; None where none are asked for.
         max_length: the most tokens of a row. device, compute_dtype: where and in what it computes.
         batch_tokens: padded tokens of one batch that suit the device.
         kernel: what computes the forward pass, "native", "packed" or "plain" (see ``runner``).
+        sees_padding: whether a row would see its batch's padding; then rows of equal length alone share a pass.
         invariant: whether a row's vectors are the same to the bit in any batch. threads: batches computed at once.
     """
 
     def __init__(
-        self, identity: dict[str, Any], source: str, device: str, direct: Direct | None, load: Callable[[], Loaded]
+        self,
+        identity: dict[str, Any],
+        source: str,
+        device: str,
+        direct: Direct | None,
+        load: Callable[[], Loaded],
+        about: dict[str, Any] | None = None,
     ) -> None:
         self.identity, self.source, self.device = identity, source, device
         self.max_length: int = identity["max_length"]
         self.compute_dtype: str = identity["compute_dtype"]
+        self.prompt: str = identity.get("prompt", "")
         self._direct, self._load, self._lock = direct, load, threading.Lock()
         self._loaded: Loaded | None = None
         parts: Direct | Loaded = direct or self._all
@@ -56,6 +74,10 @@ class Encoder:
         self.kernel, self.invariant = self._runner.kernel, self._runner.invariant
         self.threads = parts.threads
         self.batch_tokens = default_batch_tokens("native" if self.kernel == "native" else device)
+        self.sees_padding = self.kernel == "plain" and sees_padding(
+            self._runner.run, self._tokenize, self.layers, self.compute_dtype, source
+        )
+        self.prescribed = None if about is None else load_prescribed(source, about, self.dim)
 
     @classmethod
     def load(
@@ -66,6 +88,9 @@ class Encoder:
         dtype: str = "auto",
         device: str = "auto",
         trust_remote_code: bool = False,
+        prompt: str = "",
+        lower_case: bool = False,
+        model: dict[str, Any] | None = None,
         check: Callable[[dict[str, Any]], None] | None = None,
         kernel: str | None = None,
     ) -> Encoder:
@@ -77,6 +102,10 @@ class Encoder:
             dtype: "float32", "bfloat16" or "float16" to compute in; "auto" is what suits the device.
             device: "auto", "cpu", "cuda" or "cuda:N".
             trust_remote_code: whether Python code that comes with the model may run.
+            prompt: put before every text.
+            lower_case: whether every text is lowered first.
+            model: how the vectors called ``model`` are made (``Prescription.about``), which the folder must still say;
+                None: there are none.
             check: called with the identity before any weights are loaded; it may raise.
             kernel: "native", "packed" or "plain"; None is the fastest that can run the encoder. All give the same
                 vectors but for rounding.
@@ -87,9 +116,11 @@ class Encoder:
         """
         check_max_length(max_length)
         device = resolve_device(device)
-        folder, name = find_folder(source, trust_remote_code)
+        root, name = find_root(source, trust_remote_code)
+        folder = transformer_folder(root)
         compute_dtype = resolve_dtype(dtype, device, folder)
-        identity = folder_identity(folder, max_length, compute_dtype, trust_remote_code)
+        before: dict[str, Any] = {"prompt": prompt, "lower_case": lower_case}
+        identity = folder_identity(folder, max_length, compute_dtype, trust_remote_code, **before)
         if check is not None:
             check(identity)
 
@@ -97,11 +128,12 @@ class Encoder:
             from embedcache.encoder.load_with_transformers import load
 
             settings: dict[str, Any] = {"max_length": max_length, "compute_dtype": compute_dtype, "device": device}
+            settings["lower_case"] = lower_case
             return load(folder, name, kernel=kernel, trust_remote_code=trust_remote_code, **settings)
 
-        native = may_be_native(compute_dtype, device, kernel) and not trust_remote_code
+        native = may_be_native(compute_dtype, device, kernel) and not trust_remote_code and not lower_case
         direct = load_direct(folder, max_length, compute_dtype) if native else None
-        return cls(identity, name, device, direct, load)
+        return cls(identity, name, device, direct, load, model)
 
     @property
     def _all(self) -> Loaded:
@@ -122,7 +154,12 @@ class Encoder:
         return self._all.tokenizer
 
     def tokenize(self, texts: Sequence[str]) -> Tokens:
-        """Token ids of each text, cut to max_length as the model's own tokenizer cuts (special tokens stay)."""
+        """Token ids of each text, cut to max_length as the model's own tokenizer cuts (special tokens stay).
+
+        The prompt stands before each text and counts.
+        """
+        if self.prompt:
+            texts = [self.prompt + text if isinstance(text, str) else text for text in texts]
         if self._direct is None:
             return self._tokenize(texts)
         odd = [i for i, text in enumerate(texts) if not self._direct.certain(text)]
@@ -149,25 +186,56 @@ class Encoder:
         Args:
             ids: n rows of token ids, as ``tokenize`` gives them; see ``plan_batches`` for which to put together.
             outputs: (pooling, layer) pairs. The poolings are those of ``poolings``; special tokens count as tokens.
+                "model" is what the model's authors prescribe, of the last layer.
                 Layer k is the output of layer k of 1..layers, 0 are the embeddings before it; negative counts from the
                 end, -1 is the model's last_hidden_state.
 
         Returns:
-            A float32 array [n, dim] per output. A row's vectors do not depend on the others of its batch, but for
+            A float32 array [n, width] per output. A row's vectors do not depend on the others of its batch, but for
             rounding where the encoder is not ``invariant``.
 
         Raises:
             EmbedcacheError: no such pooling or layer; a single row does not fit into the GPU's memory.
         """
-        for pooling, layer in outputs:
-            self.layer_number(layer)
-            find_pooling(pooling)
+        widths = list(map(self.width, outputs))
         if len(ids) == 0:
-            return [np.empty((0, self.dim), dtype=np.float32) for _ in outputs]
-        return self._forward(ids, outputs) if self.device == "cpu" else self._forward_or_half(ids, outputs)
+            return [np.empty((0, width), dtype=np.float32) for width in widths]
+        parts = [self._pooled(output) for output in outputs]
+        wanted = list(dict.fromkeys(part for some in parts for part in some))
+        forward = self._forward if self.device == "cpu" else self._forward_or_half
+        found = dict(zip(wanted, forward(ids, wanted), strict=True))
+        return [
+            self.prescribed([found[part] for part in some]) if self.prescribed and output[0] == MODEL else found[output]
+            for output, some in zip(outputs, parts, strict=True)
+        ]
+
+    def width(self, output: tuple[str, int]) -> int:
+        """The width of the vectors of a (pooling, layer).
+
+        Raises:
+            EmbedcacheError: there is no such pooling or layer.
+        """
+        pooling, layer = output
+        number = self.layer_number(layer)
+        if pooling != MODEL:
+            find_pooling(pooling)
+            return self.dim
+        if self.prescribed is None or number != self.layers:
+            raise EmbedcacheError(
+                f"no model vectors of layer {layer}: they are of the last layer alone"
+                if self.prescribed
+                else f"{self.source} was loaded without what makes its model vectors; run extract with --pooling model"
+            )
+        return self.prescribed.dim
+
+    def _pooled(self, output: tuple[str, int]) -> list[tuple[str, int]]:
+        """What the runner computes for an output."""
+        if output[0] != MODEL or self.prescribed is None:
+            return [output]
+        return [(pooling, output[1]) for pooling in self.prescribed.pooling]
 
     def encode_texts(self, texts: Sequence[str], outputs: Sequence[tuple[str, int]]) -> list[np.ndarray]:
-        """Vectors of any number of texts, in their order: float32 [n, dim] per output, see ``encode``."""
+        """Vectors of any number of texts, in their order: float32 [n, width] per output, see ``encode``."""
         return self.encode_tokens(self.tokenize(texts), outputs)
 
     def encode_tokens(
@@ -187,9 +255,9 @@ class Encoder:
             tell: called in this thread with the row indices (int64) of each batch once its vectors are there.
 
         Returns:
-            A float32 array [n, dim] per output.
+            A float32 array [n, width] per output.
         """
-        vectors = [np.empty((len(tokens.rows), self.dim), dtype=np.float32) for _ in outputs]
+        vectors = [np.empty((len(tokens.rows), self.width(output)), dtype=np.float32) for output in outputs]
         batches = plan_batches(tokens.lengths, batch_tokens or self.batch_tokens)
 
         def work(batch: np.ndarray) -> list[np.ndarray]:
@@ -217,7 +285,7 @@ class Encoder:
         # Outside of the handler, which would keep the failed pass's tensors alive.
         torch.cuda.empty_cache()
         half = len(ids) // 2
-        parts = self.encode(ids[:half], outputs), self.encode(ids[half:], outputs)
+        parts = self._forward_or_half(ids[:half], outputs), self._forward_or_half(ids[half:], outputs)
         return [np.concatenate(pair) for pair in zip(*parts, strict=True)]
 
     def _forward(self, ids: Sequence[Sequence[int]], outputs: Sequence[tuple[str, int]]) -> list[np.ndarray]:
@@ -225,13 +293,20 @@ class Encoder:
         rows = TokenRows.of(ids)
         uncounted = np.zeros(len(rows), bool) if self._uncounted is None else rows.count(self._uncounted) > 0
         if not uncounted.any():
-            return self._runner.run(rows, resolved)
+            return self._by_length(rows, resolved) if self.sees_padding else self._runner.run(rows, resolved)
         # A text with a literal "<pad>": one by one, so that such a row does not depend on its batch either.
         odd, rest = np.flatnonzero(uncounted), np.flatnonzero(~uncounted)
         alone = [self._all.plain.run(rows.take(odd[i : i + 1]), resolved) for i in range(len(odd))]
         parts = [self._runner.run(rows.take(rest), resolved)] if len(rest) else []
         back = np.argsort(np.concatenate([rest, odd]))
         return [np.concatenate(pieces)[back] for pieces in zip(*parts, *alone, strict=True)]
+
+    def _by_length(self, rows: TokenRows, outputs: Sequence[tuple[str, int]]) -> list[np.ndarray]:
+        """A pass for the rows of each length."""
+        groups = [np.flatnonzero(rows.lengths == length) for length in np.unique(rows.lengths)]
+        parts = [self._runner.run(rows.take(group), outputs) for group in groups]
+        back = np.argsort(np.concatenate(groups))
+        return [np.concatenate(pieces)[back] for pieces in zip(*parts, strict=True)]
 
     def pad(self, ids: Sequence[Sequence[int]]) -> tuple[Any, Any]:
         """(input_ids, attention_mask) of rows of token ids: int64 tensors [n, longest] on the encoder's device."""
@@ -259,79 +334,3 @@ def _mapper(threads: int) -> Iterator[Callable[..., Any]]:
         yield pool.map
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def encoder_of(
-    about: dict[str, Any],
-    owner: str,
-    *,
-    model: str | Path | None = None,
-    has_option: bool = False,
-    device: str = "auto",
-    trust_remote_code: bool = False,
-) -> Encoder:
-    """The encoder of a cache, a run or an index.
-
-    Args:
-        about: what its owner keeps of it: "source" and "identity".
-        owner: its name in messages.
-        model: where it is now, if it has moved.
-        has_option: whether the user has a --model that a message can name.
-        device: see ``Encoder.load``.
-        trust_remote_code: see ``Encoder.load``.
-
-    Raises:
-        EmbedcacheError: as ``load_again``.
-    """
-    try:
-        return load_again(
-            str(model or about["source"]),
-            about["identity"],
-            owner,
-            device=device,
-            trust_remote_code=trust_remote_code,
-        )
-    except EmbedcacheError as error:
-        if not has_option:
-            raise
-        raise EmbedcacheError(f"{error}; pass the encoder's folder with --model FOLDER") from None
-
-
-def load_again(
-    source: str, identity: dict[str, Any], owner: str, *, device: str = "auto", trust_remote_code: bool = False
-) -> Encoder:
-    """The encoder with this ``identity``, for more vectors that are comparable with those of ``owner``.
-
-    Raises:
-        EmbedcacheError: it is not found, or a different encoder is now at ``source``.
-    """
-    for name in ("max_length", "compute_dtype"):
-        if name not in identity:
-            raise EmbedcacheError(f"{owner} is damaged: its encoder's {name} is missing; make it again")
-    settings: dict[str, Any] = {"max_length": identity["max_length"], "dtype": identity["compute_dtype"]}
-    settings |= {"device": device, "trust_remote_code": trust_remote_code}
-    if "code" in identity and not trust_remote_code:
-        raise EmbedcacheError(
-            f"the encoder of {owner} has Python code of its own: if you trust it, pass --trust-remote-code"
-        )
-
-    def check(now: dict[str, Any]) -> None:
-        if differs := _differences(identity, now):
-            raise EmbedcacheError(
-                f"the encoder at {source} is not the one that made {owner}: its {' and '.join(differs)} changed; "
-                "restore the old one, or run extract again with this one"
-            )
-
-    return Encoder.load(source, **settings, check=check)
-
-
-def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """What two identities disagree on, by file where there are files."""
-    names = []
-    for key in sorted(old.keys() | new.keys()):
-        was, now = old.get(key), new.get(key)
-        if isinstance(was, dict) and isinstance(now, dict):
-            names += [name for name in sorted(was.keys() | now.keys()) if was.get(name) != now.get(name)]
-        elif was != now:
-            names.append(key)
-    return names

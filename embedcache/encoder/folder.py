@@ -10,8 +10,9 @@ import hashlib
 import json
 import re
 import sys
+from contextlib import suppress
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from embedcache.common.devices import read_device
@@ -45,20 +46,25 @@ def identify(
     dtype: str = "auto",
     device: str = "auto",
     trust_remote_code: bool = False,
+    prompt: str = "",
+    lower_case: bool = False,
 ) -> tuple[dict[str, Any], str]:
     """What an encoder is, by content, without loading it.
 
     Returns:
         (identity, source). The identity is JSON-able and holds all that changes a vector: sha256 of the weights, of
-        the tokenizer's files and of the configuration, of the model's own code where that is trusted, max_length and
-        compute_dtype. No path, name or time is in it. The source is the absolute folder, or the hub name, from which
+        the tokenizer's files and of the configuration, of the model's own code where that is trusted, max_length,
+        compute_dtype, and what is done to a text first: a prompt before it, lower case. No path, name or time is in
+        it. The source is the absolute folder, or the hub name, from which
         ``Encoder.load`` can load it again.
 
     Raises:
         EmbedcacheError: the encoder is not found or files of it are missing; a bad max_length, dtype or device.
     """
     folder, name = find_folder(source, trust_remote_code)
-    return folder_identity(folder, max_length, resolve_dtype(dtype, device, folder), trust_remote_code), name
+    settings: dict[str, Any] = {"prompt": prompt, "lower_case": lower_case}
+    compute_dtype = resolve_dtype(dtype, device, folder)
+    return folder_identity(folder, max_length, compute_dtype, trust_remote_code, **settings), name
 
 
 def positions_of(folder: Path) -> int | None:
@@ -73,7 +79,15 @@ def positions_of(folder: Path) -> int | None:
     return positions if behind is None else positions - behind - 1
 
 
-def folder_identity(folder: Path, max_length: int, compute_dtype: str, trust_remote_code: bool) -> dict[str, Any]:
+def folder_identity(
+    folder: Path,
+    max_length: int,
+    compute_dtype: str,
+    trust_remote_code: bool,
+    *,
+    prompt: str = "",
+    lower_case: bool = False,
+) -> dict[str, Any]:
     """The identity of the encoder in a complete folder."""
     check_max_length(max_length)
     identity: dict[str, Any] = {
@@ -84,6 +98,8 @@ def folder_identity(folder: Path, max_length: int, compute_dtype: str, trust_rem
         "max_length": max_length,
         "compute_dtype": compute_dtype,
     }
+    identity |= {"prompt": prompt} if prompt else {}
+    identity |= {"lower_case": True} if lower_case else {}
     code = {path.name: _sha256(path) for path in sorted(folder.glob("*.py"))} if trust_remote_code else {}
     return identity | ({"code": code} if code else {})
 
@@ -154,10 +170,56 @@ def cpu_computes_bfloat16() -> bool:
 
 
 def find_folder(source: str | Path, trust_remote_code: bool = False) -> tuple[Path, str]:
-    """(folder with all the files, source to store): a folder is taken as it is, a hub name through the HF cache."""
+    """(folder with the encoder's files, source to store), see ``find_root``."""
+    root, name = find_root(source, trust_remote_code)
+    return transformer_folder(root), name
+
+
+def read_modules(root: Path) -> list[dict[str, Any]]:
+    """What modules.json of a sentence-transformers folder lists: dicts with "type" and "path"; [] where there is none.
+
+    Raises:
+        EmbedcacheError: it is damaged, or leads out of the folder.
+    """
+    path = root / "modules.json"
+    if not path.is_file():
+        return []
+    try:
+        modules = json.loads(path.read_text(encoding="utf-8"))
+        parts = [(str(one["type"]), PurePosixPath(one["path"])) for one in modules]
+    except (ValueError, RecursionError, TypeError, KeyError) as error:
+        raise EmbedcacheError(f"{path}: not a list of modules ({error}): copy the model again") from error
+    if any(part.is_absolute() or ".." in part.parts or "\\" in str(part) for _, part in parts):
+        raise EmbedcacheError(f"{path}: a path leads out of the folder: copy the model again")
+    if parts and is_theirs(parts[0][0]) and not parts[0][0].endswith(".Transformer"):
+        raise EmbedcacheError(
+            f"{root}: modules.json begins with {parts[0][0].rpartition('.')[2]}, not with a Transformer: use an "
+            "encoder such as BERT, RoBERTa, MPNet or MiniLM"
+        )
+    return [{**one, "type": kind, "path": "" if str(part) == "." else str(part)}
+            for one, (kind, part) in zip(modules, parts, strict=True)]  # fmt: skip
+
+
+def is_theirs(kind: str) -> bool:
+    """Whether a module of modules.json is one of sentence-transformers' own, and not the model's own code."""
+    return kind.startswith("sentence_transformers.")
+
+
+def transformer_folder(root: Path) -> Path:
+    """Where configuration, weights and tokenizer lie: in the folder itself, or where modules.json says."""
+    modules = read_modules(root)
+    return root / modules[0]["path"] if modules and is_theirs(modules[0]["type"]) else root
+
+
+def find_root(source: str | Path, trust_remote_code: bool = False) -> tuple[Path, str]:
+    """(folder, source to store): a folder is taken as it is, a hub name through the HF cache.
+
+    Raises:
+        EmbedcacheError: it is not found, or the encoder's files in it are not complete.
+    """
     folder, name = Path(source).expanduser(), str(source)
     if folder.is_dir():
-        check_folder(folder, str(folder))
+        check_folder(transformer_folder(folder), str(folder))
         return folder.resolve(), str(folder.resolve())
     if folder.exists():
         raise EmbedcacheError(f"{source} is a file: name the folder that holds config.json, weights and tokenizer")
@@ -165,12 +227,27 @@ def find_folder(source: str | Path, trust_remote_code: bool = False) -> tuple[Pa
         raise EmbedcacheError(f"{source}: no such folder: name a model folder, or a Hugging Face name such as "
                               "bert-base-uncased")  # fmt: skip
     folder = _cached(name, trust_remote_code) or _download(name, trust_remote_code)
-    check_folder(folder, name)
+    if _lacks_modules(folder):
+        with suppress(EmbedcacheError):  # offline: what needs them says which file is missing
+            folder = _download(name, trust_remote_code)
+    check_folder(transformer_folder(folder), name)
     return folder, name
 
 
+def _lacks_modules(root: Path) -> bool:
+    """Whether settings of modules are missing; those without any have no folder on the hub."""
+    needed = [one["path"] for one in read_modules(root) if not one["type"].endswith((".Normalize", ".Dropout"))]
+    return not all((root / path / "config.json").is_file() for path in needed)
+
+
 def check_folder(folder: Path, name: str) -> None:
-    """Raise unless configuration, safetensors weights and tokenizer are all there."""
+    """Raise unless configuration, safetensors weights and tokenizer are all there, and nothing that changes them."""
+    if (folder / "adapter_config.json").is_file():
+        raise EmbedcacheError(
+            f"{name}: holds a PEFT adapter (adapter_config.json), which is not applied here: merge it, with "
+            "AutoPeftModel.from_pretrained(FOLDER).merge_and_unload().save_pretrained(NEW_FOLDER), and copy the "
+            "tokenizer files"
+        )
     if not (folder / "config.json").is_file():
         raise EmbedcacheError(f"{name}: no config.json: name the folder of a model saved with save_pretrained")
     if not weight_files(folder):
@@ -235,11 +312,12 @@ def _cached(name: str, trust_remote_code: bool) -> Path | None:
 
     try:
         folder = Path(snapshot_download(name, local_files_only=True))
-        check_folder(folder, name)
+        inner = transformer_folder(folder)
+        check_folder(inner, name)
     except (OSError, ValueError, EmbedcacheError):
         return None
     # It may have been fetched without its own code, when that was not trusted yet.
-    lacks_code = "auto_map" in read_json(folder / "config.json") and not any(folder.glob("*.py"))
+    lacks_code = "auto_map" in read_json(inner / "config.json") and not any(folder.glob("*.py"))
     return None if trust_remote_code and lacks_code else folder
 
 
@@ -253,7 +331,12 @@ def _download(name: str, trust_remote_code: bool) -> Path:
     try:
         if quiet:
             disable_progress_bars()
-        return Path(snapshot_download(name, allow_patterns=patterns, ignore_patterns=["*/*"], etag_timeout=5))
+        folder = Path(snapshot_download(name, allow_patterns=patterns, ignore_patterns=["*/*"], etag_timeout=5))
+        if inside := [one["path"] for one in read_modules(folder) if one["path"]]:
+            snapshot_download(name, allow_patterns=[f"{path}/{one}" for path in inside for one in patterns])
+        return folder
+    except EmbedcacheError:
+        raise
     except errors.GatedRepoError as error:
         raise EmbedcacheError(f"model '{name}' is gated: accept its terms on the hub, then `hf auth login`") from error
     except errors.RepositoryNotFoundError as error:

@@ -57,8 +57,9 @@ def load(
     device: str,
     kernel: str | None,
     trust_remote_code: bool,
+    lower_case: bool = False,
 ) -> Loaded:
-    """The encoder in a complete folder.
+    """The encoder in a complete folder. ``lower_case``: its tokenizer lowers every text first.
 
     Raises:
         EmbedcacheError: it is damaged, is not an encoder with a CLS token, needs its own code while
@@ -72,6 +73,8 @@ def load(
             f"max_length {max_length} is more than the {positions} positions of {name}: "
             f"use --max-length {positions} or less"
         )
+    if lower_case:
+        _lower(tokenizer.backend_tokenizer)
     return Loaded(model.to(device), tokenizer, max_length, compute_dtype, device, kernel)
 
 
@@ -149,6 +152,13 @@ def _check_tokenizer(model: Any, tokenizer: Any, name: str) -> None:
             f"{name}: the tokenizer has ids up to {max(tokenizer.get_vocab().values())}, the weights only {known} "
             "embeddings: they do not belong together; copy the model again"
         )
+
+
+def _lower(backend: Any) -> None:
+    from tokenizers.normalizers import Lowercase, Sequence
+
+    own = backend.normalizer
+    backend.normalizer = Sequence([Lowercase(), *([] if own is None else [own])])
 
 
 def _positions(model: Any) -> int | None:

@@ -56,6 +56,27 @@ def _max(hidden: Tensor, mask: Tensor | None) -> Tensor:
     return (hidden if mask is None else hidden.masked_fill(mask.unsqueeze(-1) == 0, float("-inf"))).amax(1)
 
 
+def _last(hidden: Tensor, mask: Tensor | None) -> Tensor:
+    if mask is None:
+        return hidden[:, -1].float()
+    last = mask.cumsum(1).argmax(1)  # on whichever side the padding is
+    return hidden.gather(1, last.view(-1, 1, 1).expand(-1, 1, hidden.shape[-1])).squeeze(1).float()
+
+
+def _sqrt_mean(hidden: Tensor, mask: Tensor | None) -> Tensor:
+    if mask is None:
+        return hidden.float().sum(1) / hidden.shape[1] ** 0.5
+    weight = mask.unsqueeze(-1).float()
+    return (hidden.float() * weight).sum(1) / weight.sum(1).sqrt()
+
+
+def _weighted_mean(hidden: Tensor, mask: Tensor | None) -> Tensor:
+    hidden = hidden.float()
+    mask = hidden.new_ones(hidden.shape[:2]) if mask is None else mask.float()
+    weight = (mask.cumsum(1) * mask).unsqueeze(-1)
+    return (hidden * weight).sum(1) / weight.sum(1)
+
+
 POOLINGS = {  # by the names that users give and caches keep
     "cls": Pooling(
         help="the first token's vector",
@@ -80,7 +101,29 @@ POOLINGS = {  # by the names that users give and caches keep
         native=2,
         sentence_transformers="pooling_mode_max_tokens",
     ),
+    "last": Pooling(
+        help="the last token's vector",
+        pool=_last,
+        code='last = inputs["attention_mask"].cumsum(dim=1).argmax(dim=1)\n'
+        "vectors = hidden[torch.arange(len(hidden)), last]",
+        sentence_transformers="pooling_mode_lasttoken",
+    ),
+    "sqrt_mean": Pooling(
+        help="the sum of all tokens' vectors over the square root of their number",
+        pool=_sqrt_mean,
+        code='mask = inputs["attention_mask"].unsqueeze(-1)\n'
+        "vectors = (hidden * mask).sum(dim=1) / mask.sum(dim=1).sqrt()",
+        sentence_transformers="pooling_mode_mean_sqrt_len_tokens",
+    ),
+    "weighted_mean": Pooling(
+        help="the mean of all tokens' vectors, the k-th with weight k",
+        pool=_weighted_mean,
+        code='mask = inputs["attention_mask"]\nweight = (mask.cumsum(dim=1) * mask).unsqueeze(-1)\n'
+        "vectors = (hidden * weight).sum(dim=1) / weight.sum(dim=1)",
+        sentence_transformers="pooling_mode_weightedmean_tokens",
+    ),
 }
+MODEL = "model"  # the vector that the model's authors prescribe, which is made of poolings: see ``prescription``
 
 
 def find_pooling(name: str) -> Pooling:

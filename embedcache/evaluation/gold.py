@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from embedcache.cache import Cache, open_cache
+from embedcache.cache.fingerprint import output_fingerprint
 from embedcache.cache.labels import unlabelled
 from embedcache.cache.strings import first_rows, hash_texts
 from embedcache.cache.where import rows_where
@@ -143,7 +144,8 @@ def read_table(
 
     def vectors(run: Run) -> np.ndarray:
         info = run.info
-        key = (str(sorted(info["encoder"]["identity"].items(), key=str)), info["pooling"], info["layer"], info["dtype"])
+        made_with = output_fingerprint(info["encoder"], (info["pooling"], info["layer"]))
+        key = (made_with, info["dtype"])
         if key not in encoded:
             classifier = classifiers(run)
             parts, read = [], None

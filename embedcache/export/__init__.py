@@ -3,6 +3,7 @@
 Files, in the order in which to read them:
 
     model     The encoder, the pooling and the head as one torch module, and that module as a torch.export program
+    steps     What follows the pooling in a prescribed vector, as torch modules and as sentence-transformers'
     targets   What each target's folder holds, and how a stranger opens it
     place     Where an export goes: a folder that appears whole or not at all
     card      embedcache.json, the labels in config.json, and README.md: what an exported model is and how it is used
@@ -118,7 +119,7 @@ def export_run(
         with place.staged(output) as part:
             place.check_space(part, output, sum(array.nbytes for array in encoder.model.state_dict().values()))
             checked = _write(part, loaded, encoder, to, trust_remote_code)
-            card.write_card(part, loaded, to, encoder.layer_number(loaded.info["layer"]), checked)
+            card.write_card(part, loaded, to, encoder, checked)
             files = place.list_files(part)
     size = sum((output / name).stat().st_size for name in files)
     return ExportReport(str(run), to, str(output), files, size, checked, time.perf_counter() - start)
@@ -134,13 +135,13 @@ def _load_one_column(path: str | Path) -> Run:
 
 def _load_encoder(run: Run, model: str | Path | None, trust_remote_code: bool) -> Encoder:
     """The run's encoder, checked by content as predict does, but always in float32."""
-    from embedcache.encoder.encoder import encoder_of
+    from embedcache.encoder.load_again import encoder_of
 
     require_keys(run, "encoder", "pooling", "layer", "dtype")
     about = run.info["encoder"]
     exact = {**about, "identity": {**about["identity"], "compute_dtype": "float32"}}
     options: dict[str, Any] = {"device": "cpu", "trust_remote_code": trust_remote_code}
-    return encoder_of(exact, str(run.path), model=model, has_option=True, **options)
+    return encoder_of(exact, str(run.path), run.info["pooling"], model=model, has_option=True, **options)
 
 
 def _write(part: Path, run: Run, encoder: Encoder, to: str, trust_remote_code: bool) -> dict[str, Any]:
@@ -161,8 +162,8 @@ def _write(part: Path, run: Run, encoder: Encoder, to: str, trust_remote_code: b
         model = make_model(encoder, run.best, pooling, layer, SHORT_TEXTS)
         write_target(to, part, model, encoder, SHORT_TEXTS)
         card.label_config(part, kind, run.classes)
-        together = read_logits(to, part, TEXTS, trust_remote_code)
-        alone = read_logits(to, part, SHORT_TEXTS[:1], trust_remote_code)
+        together = read_logits(to, part, TEXTS, trust_remote_code, encoder.prompt)
+        alone = read_logits(to, part, SHORT_TEXTS[:1], trust_remote_code, encoder.prompt)
     at = TEXTS.index(SHORT_TEXTS[0])
     difference = max(
         largest_difference(kind, together, expected), largest_difference(kind, alone, expected[at : at + 1])

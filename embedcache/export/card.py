@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from embedcache import __version__
 from embedcache.encoder.folder import read_json
+from embedcache.encoder.poolings import MODEL
 from embedcache.export.place import ABOUT, FORMAT, write_json
 from embedcache.heads.kinds import kind_of
-from embedcache.report.card import SCORES, code_span, encoder_name, label_list
+from embedcache.report.card import SCORES, code_span, encoder_name, label_list, vectors_in_words
 from embedcache.runs.folder import Run
+
+if TYPE_CHECKING:
+    from embedcache.encoder import Encoder
 
 VERSION = 1
 
@@ -22,7 +26,7 @@ library_name: {to}
 
 # {title}
 
-`{encoder}`, {pooling} pooling of layer {layer}, with a trained head on top: one float32 model. It reads texts of up to
+`{encoder}` ({vectors}), with a trained head on top: one float32 model. It reads texts of up to
 {max_length:,} tokens (longer ones are cut) and gives {outputs}.
 
 Labels: {labels}.
@@ -46,6 +50,7 @@ texts = ["A tender, funny film.", "Two hours of my life that I want back."]
 {logits}
 for text, row in zip(texts, logits):
     print({said}, text)"""
+PROMPTED = '[about["prompt"] + text for text in texts]'
 TOKENIZER = 'tokenizer = AutoTokenizer.from_pretrained(".")\ninputs = tokenizer(texts, padding=True, truncation=True, '
 # Target -> packages, imports, and what makes the logits of texts.
 USE = {
@@ -70,10 +75,10 @@ CALIBRATION = """
 Logits divided by {:.4f}, the temperature that was fitted on the validation rows, give calibrated probabilities.
 """
 VECTORS = """
-`encode` gives the logits. The vectors that the head reads are those of the first two modules:
+`encode` gives the logits. The vectors that the head reads are those of the first {modules} modules:
 
 ```python
-vectors = SentenceTransformer(modules=list(model)[:2]).encode(texts)
+vectors = SentenceTransformer(modules=list(model)[:{modules}]).encode(texts{prompt})
 ```
 """
 
@@ -93,13 +98,17 @@ def label_config(folder: Path, kind: str, labels: list[str]) -> None:
     write_json(folder / "config.json", config)
 
 
-def write_card(folder: Path, run: Run, to: str, layer: int, checked: dict[str, Any]) -> None:
+def write_card(folder: Path, run: Run, to: str, encoder: Encoder, checked: dict[str, Any]) -> None:
     """embedcache.json and README.md."""
-    about = _describe(run, to, layer, checked)
+    about = _describe(run, to, encoder.layer_number(run.info["layer"]), checked)
     write_json(folder / ABOUT, about)
     packages, imports, logits = USE[to]
     if any(folder.rglob("*.py")):
         logits = logits.replace('(".")', '(".", trust_remote_code=True)')
+    if encoder.prompt:
+        logits = logits.replace("tokenizer(texts,", f"tokenizer({PROMPTED},")
+    steps = len(about["model"]["steps"]) if about["pooling"] == MODEL else 0
+    prompt = ', prompt=about["prompt"]' if encoder.prompt else ""
     kind = kind_of(run.best.kind)
     scores = ", ".join(f"{SCORES[name]} {value:.4f}" for name, value in about["scores"].items())
     temperature = about["temperature"]
@@ -110,7 +119,8 @@ def write_card(folder: Path, run: Run, to: str, layer: int, checked: dict[str, A
         "outputs": kind.exported,
         "packages": packages.format(**about["versions"]),
         "code": CODE.format(imports=imports, logits=logits, said=kind.exported_row),
-        "more": VECTORS if to == "sentence-transformers" else "",
+        "vectors": vectors_in_words({**run.info, "layer": about["layer"]}),
+        "more": VECTORS.format(modules=2 + steps, prompt=prompt) if to == "sentence-transformers" else "",
         "texts": checked["texts"],
         "unit": "probability" if kind.has_classes else "value, as a share of the largest one,",
         "difference": checked["max_difference"],
@@ -134,6 +144,8 @@ def _describe(run: Run, to: str, layer: int, checked: dict[str, Any]) -> dict[st
         "encoder": encoder_name(run.info["encoder"]["source"]),
         "identity": run.info["encoder"]["identity"],
         "pooling": run.info["pooling"],
+        "model": run.info["encoder"].get(MODEL) if run.info["pooling"] == MODEL else None,
+        "prompt": run.info["encoder"]["identity"].get("prompt", ""),
         "layer": layer,
         "max_length": run.info["encoder"]["identity"]["max_length"],
         "temperature": best.get("temperature"),

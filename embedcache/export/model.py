@@ -13,8 +13,9 @@ import torch
 from torch import nn
 
 from embedcache.encoder.load_with_transformers import quiet
-from embedcache.encoder.poolings import POOLINGS
+from embedcache.encoder.poolings import MODEL, POOLINGS
 from embedcache.errors import EmbedcacheError
+from embedcache.export.steps import after_pooling
 from embedcache.heads.kinds import kind_of
 
 if TYPE_CHECKING:
@@ -25,11 +26,20 @@ if TYPE_CHECKING:
 class TextModel(nn.Module):
     """Token ids to logits. ``layer``: which of the encoder's hidden states is read; None is its last."""
 
-    def __init__(self, encoder: Any, pooling: str, head: nn.Sequential, layer: int | None = None) -> None:
+    def __init__(
+        self,
+        encoder: Any,
+        poolings: Sequence[str],
+        after: nn.Sequential,
+        head: nn.Sequential,
+        layer: int | None = None,
+    ) -> None:
+        """``poolings``: joined. ``after``: what a prescribed vector goes through before the head; may be empty."""
         super().__init__()
         self.encoder: Any = encoder
+        self.after: nn.Sequential = after
         self.head: nn.Sequential = head
-        self.pooling, self.layer = pooling, layer
+        self.poolings, self.layer = list(poolings), layer
 
     def forward(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: torch.Tensor | None = None
@@ -40,7 +50,8 @@ class TextModel(nn.Module):
             inputs["token_type_ids"] = token_type_ids
         result = self.encoder(**inputs, output_hidden_states=self.layer is not None, return_dict=True)
         hidden = result.last_hidden_state if self.layer is None else result.hidden_states[self.layer]
-        logits: torch.Tensor = self.head(POOLINGS[self.pooling].pool(hidden, attention_mask))
+        pooled = torch.cat([POOLINGS[name].pool(hidden, attention_mask) for name in self.poolings], dim=1)
+        logits: torch.Tensor = self.head(self.after(pooled))
         return logits
 
 
@@ -56,7 +67,10 @@ def make_model(encoder: Encoder, head: TrainedHead, pooling: str, layer: int, te
     if layer < encoder.layers:
         short = _without_upper_layers(encoder, layer, texts)
         model, read = (model, layer) if short is None else (short, None)
-    return TextModel(model, pooling, nn.Sequential(*modules), read).eval().requires_grad_(False)
+    prescribed = encoder.prescribed if pooling == MODEL else None
+    after = nn.Sequential(*([] if prescribed is None else after_pooling(prescribed)))
+    poolings = [pooling] if prescribed is None else prescribed.pooling
+    return TextModel(model, poolings, after, nn.Sequential(*modules), read).eval().requires_grad_(False)
 
 
 def _without_upper_layers(encoder: Encoder, layer: int, texts: Sequence[str]) -> Any:

@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from torch import nn
 
 from embedcache.encoder.folder import find_folder, read_json, tokenizer_files
 from embedcache.encoder.poolings import POOLINGS
+from embedcache.encoder.prescription import CONFIG, MODES
 from embedcache.errors import EmbedcacheError
 from embedcache.export.model import TextModel, input_names, make_program
 from embedcache.export.place import write_json
+from embedcache.export.steps import write_dense, write_step
 
 if TYPE_CHECKING:
     from embedcache.encoder import Encoder
@@ -47,8 +48,13 @@ def encoder_folder(to: str, part: Path) -> Path:
     return folder
 
 
-def read_logits(to: str, folder: Path, texts: list[str], trust_remote_code: bool = False) -> np.ndarray:
-    """Logits [n, outputs] of texts by the written model, in one padded batch."""
+def read_logits(
+    to: str, folder: Path, texts: list[str], trust_remote_code: bool = False, prompt: str = ""
+) -> np.ndarray:
+    """Logits [n, outputs] of texts by the written model, in one padded batch.
+
+    prompt: what its card says to put before every text; sentence-transformers does it by itself.
+    """
     if to == "sentence-transformers":
         from sentence_transformers import SentenceTransformer
 
@@ -58,6 +64,7 @@ def read_logits(to: str, folder: Path, texts: list[str], trust_remote_code: bool
         return np.asarray(modules.encode(texts, batch_size=len(texts), show_progress_bar=False))
     from transformers import AutoTokenizer
 
+    texts = [prompt + text for text in texts]
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     tokens = tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
     if to == "torch":
@@ -101,18 +108,25 @@ def _write_modules(part: Path, model: TextModel, encoder: Encoder, texts: Sequen
             f"{encoder.identity['architecture']} encoders cannot be cut after layer {model.layer} of {encoder.layers}, "
             "which this head reads, and sentence-transformers takes the last: use --to torch or --to onnx"
         )
-    if POOLINGS[model.pooling].sentence_transformers is None:
+    if unknown := [name for name in model.poolings if POOLINGS[name].sentence_transformers is None]:
         raise EmbedcacheError(
-            f"sentence-transformers has no {model.pooling} pooling, which this head reads: use --to torch or --to onnx"
+            f"sentence-transformers has no {unknown[0]} pooling, which this head reads: use --to torch or --to onnx"
         )
     inner = part / NAMES[0]
     model.encoder.save_pretrained(inner, safe_serialization=True)
     if "code" in encoder.identity:
         for path in find_folder(encoder.source, True)[0].glob("*.py"):
             shutil.copy(path, part)  # where transformers looks for it, although the configuration is further inside
+    kinds, names = ["Transformer", "Pooling"], list(NAMES)
+    for module in model.after:
+        names.append(f"{len(names)}_{type(module).__name__}")
+        kinds.append(write_step(part / names[-1], module))
     linear = [module for module in model.head if isinstance(module, nn.Linear)]
-    names = [*NAMES, *(f"{i}_Dense" for i in range(2, 2 + len(linear)))]
-    kinds = ["Transformer", "Pooling", *(["Dense"] * len(linear))]
+    for module in linear:
+        names.append(f"{len(names)}_Dense")
+        kinds.append("Dense")
+        (part / names[-1]).mkdir()
+        write_dense(part / names[-1], module, "linear.Identity" if module is linear[-1] else "activation.ReLU")
     modules = [
         {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
         for i, (path, kind) in enumerate(zip(names, kinds, strict=True))
@@ -121,18 +135,16 @@ def _write_modules(part: Path, model: TextModel, encoder: Encoder, texts: Sequen
     write_json(inner / "sentence_bert_config.json", {"max_seq_length": encoder.max_length, "do_lower_case": False})
     (part / names[1]).mkdir()
     settings = {name: one.sentence_transformers for name, one in POOLINGS.items()}
-    modes = {setting: name == model.pooling for name, setting in settings.items() if setting}
-    write_json(part / names[1] / "config.json", {"word_embedding_dimension": encoder.dim, **modes})
-    for name, module in zip(names[2:], linear, strict=True):
-        _write_dense(part / name, module, "linear.Identity" if module is linear[-1] else "activation.ReLU")
-
-
-def _write_dense(folder: Path, module: nn.Linear, activation: str) -> None:
-    folder.mkdir()
-    shape = {"in_features": module.in_features, "out_features": module.out_features, "bias": True}
-    write_json(folder / "config.json", {**shape, "activation_function": f"torch.nn.modules.{activation}"})
-    weights = {"linear.weight": module.weight.detach(), "linear.bias": module.bias.detach()}
-    save_file(weights, folder / "model.safetensors")
+    modes = {setting: name in model.poolings for name, setting in settings.items() if setting}
+    pooling = {"word_embedding_dimension": encoder.dim, **modes}
+    if model.poolings != [
+        mode for _, mode in MODES.values() if mode in model.poolings
+    ]:  # another order: newer versions
+        new = {mode: name for name, (_, mode) in MODES.items()}
+        pooling = {"embedding_dimension": encoder.dim, "pooling_mode": [new[name] for name in model.poolings]}
+    write_json(part / names[1] / "config.json", pooling)
+    if encoder.prompt:
+        write_json(part / CONFIG, {"prompts": {"stored": encoder.prompt}, "default_prompt_name": "stored"})
 
 
 def _write_tokenizer(part: Path, encoder: Encoder) -> None:

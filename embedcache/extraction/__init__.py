@@ -5,6 +5,7 @@ Files, in the order in which to read them:
     job           The door: read the table, plan what is new, let the encoder fill the cache
     read_input    The whole input, read once: its label codes in memory, texts and their hashes in unnamed files
     columns       Which columns of the input a cache keeps: those asked for, and those that it already has
+    vectors       Which vectors a pass makes, and of what: as asked, as the model's authors say, as the cache has it
     encoders      Which encoder a pass is made with, and on what it runs
     local         The encoders of this process, one for each device, as workers of a pipeline
     pipeline      Windows of the file through several workers at once: tokenizing ahead of each encoder

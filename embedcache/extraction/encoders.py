@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -11,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from embedcache.cache.fill import Filler
-from embedcache.cache.layout import Output
 from embedcache.common.devices import read_device
 from embedcache.common.progress import Progress
 from embedcache.encoder import identify
 from embedcache.encoder.folder import find_folder, positions_of
+from embedcache.encoder.poolings import MODEL
 from embedcache.errors import EmbedcacheError
 from embedcache.extraction.local import LocalEncoders
 from embedcache.extraction.ray_cluster import Cluster
@@ -80,12 +79,14 @@ class EncodingPass:
         batch_tokens: int | None,
         progress: Progress | None,
     ) -> None:
-        """settings: max_length, dtype and trust_remote_code, as ``Encoder.load`` takes them."""
+        """settings: max_length, dtype, trust_remote_code, prompt, lower_case and model, as ``Encoder.load`` takes."""
         self._model, self._place, self._batch_tokens = model, place, batch_tokens
         self._progress = progress
         self._settings = self._settle({**settings, "device": place.device})
-        identity, source = identify(model, **self._settings)
+        about = self._settings[MODEL]
+        identity, source = identify(model, **{key: value for key, value in self._settings.items() if key != MODEL})
         self.encoder: dict[str, Any] = {"source": source, "identity": identity, "store": store}
+        self.encoder |= {} if about is None else {MODEL: about}
         self.positions = positions_of(find_folder(source, self._settings["trust_remote_code"])[0])
         self._settings["dtype"] = identity["compute_dtype"]
         self.tokens, self.seconds = 0, 0.0
@@ -121,11 +122,6 @@ class EncodingPass:
             raise EmbedcacheError(f"the files of {self._model} changed while they were read; run extract again")
         return LocalEncoders(loaded, self._batch_tokens)
 
-    def check_layers(self, outputs: Iterable[Output]) -> None:
-        """Before a file is made for them."""
-        for _, layer in outputs:
-            self.encoders.check_layer(layer)
-
     def fill(self, filler: Filler) -> None:
         """Encode the texts without vectors in ``filler``."""
         if not filler.lacking.any():
@@ -147,6 +143,13 @@ class EncodingPass:
         encoders, begun = self.encoders, time.perf_counter()
         encoders.fill(filler, tell)
         self.seconds = time.perf_counter() - begun
+
+    def notes(self) -> list[str]:
+        """What to know of how it was encoded."""
+        if "encoders" not in self.__dict__ or not self.encoders.sees_padding:
+            return []
+        kind = self.encoder["identity"]["architecture"]
+        return [f"{kind} rows would see the padding beside them: only texts of equal length are encoded together"]
 
     def close(self) -> None:
         """Give back what was started."""

@@ -22,7 +22,7 @@ from embedcache.cache.checksums import count_damaged
 from embedcache.cache.create import Writer, create, make_contents, matches, publish
 from embedcache.cache.file import Cache, file_id
 from embedcache.cache.fill import Filler
-from embedcache.cache.fingerprint import differences, fingerprint
+from embedcache.cache.fingerprint import comparable, differences, for_pooling
 from embedcache.cache.hdf5_structure import DamagedCacheError
 from embedcache.cache.labels import label_counts, unlabelled
 from embedcache.cache.layout import Output, sibling
@@ -37,12 +37,13 @@ from embedcache.common.progress import Progress
 from embedcache.common.reading import Reading
 from embedcache.common.whole_file import refuse_stream
 from embedcache.encoder.folder import DTYPES
-from embedcache.encoder.poolings import POOLINGS, find_pooling
+from embedcache.encoder.poolings import MODEL
 from embedcache.errors import EmbedcacheError
 from embedcache.extraction.columns import Asked, choose_columns
 from embedcache.extraction.encoders import EncodingPass, Place
 from embedcache.extraction.read_input import Collected, collect
 from embedcache.extraction.shards import Shard, ShardOrigin, take_part
+from embedcache.extraction.vectors import AskedVectors, choose
 from embedcache.tables.rows import read_rows
 from embedcache.tables.stream import stored
 
@@ -103,9 +104,12 @@ def extract(
     labels: str | Sequence[str] | None = None,
     id: str | None = None,
     keep: str | Sequence[str] = (),
-    max_length: int = 250,
-    pooling: str | Sequence[str] = ("cls",),
+    max_length: int | None = None,
+    pooling: str | Sequence[str] = "auto",
     layers: int | Sequence[int] = (-1,),
+    prompt: str | None = None,
+    dims: int | None = None,
+    force_dims: bool = False,
     dtype: str = "auto",
     store: str = "float16",
     device: str = "auto",
@@ -133,11 +137,18 @@ def extract(
         labels: label columns; None means the column ``label`` where there is one.
         id: a column that names the rows.
         keep: other columns to store. Columns that the cache has stay, as far as the input has them.
-        max_length: the most tokens of a text, special tokens included; longer texts are cut.
+        max_length: the most tokens of a text, special tokens included; longer texts are cut. None is what the cache
+            was made with, or what the model's authors say of its ``model`` vectors, else 250.
         na: label cells that mean "not labelled", beside an empty one: these alone, or with "default" among them these
             and those of ``tables.rows.MISSING_LABELS``; None means the latter alone.
-        pooling: one or several of ``encoder.poolings``.
-        layers: one or several; -1 is the last. Every pooling is stored for every layer.
+        pooling: one or several of ``encoder.poolings``, or "model": the vector that the model's authors prescribe, as
+            ``SentenceTransformer(model).encode`` gives it. "auto" is what the cache has; for a new one "model" and
+            "cls", or "cls" alone where the model's folder prescribes nothing (it has no modules.json).
+        layers: one or several; -1 is the last. Every pooling is stored for every layer, "model" for the last alone.
+        prompt: put before every text: the name of one of the model's prompts, or a text. None is what the cache was
+            made with, or the model's default prompt where "model" vectors are made.
+        dims: cut the "model" vectors to their first dimensions, then to unit length (Matryoshka models).
+        force_dims: cut them although the model does not declare these dimensions.
         dtype: what the encoder computes in; "auto" is what the cache was made with, else what suits the device.
         store: "float16" or "float32", the type of the stored vectors.
         device: "auto", "cpu", "cuda", "cuda:N"; several GPUs as "cuda:0,cuda:1" or "cuda:all".
@@ -166,12 +177,16 @@ def extract(
     asked_for = Asked(text, labels, id, (keep,) if isinstance(keep, str) else tuple(keep))
     columns, column_notes = choose_columns(paths, asked_for, None if overwrite else target, na, reading)
     rows = read_rows(paths, columns, **reading)
-    asked = _asked(pooling, layers, store)
+    if store not in ("float16", "float32"):
+        raise EmbedcacheError(f"unknown store type {store!r}: use float16 or float32")
+    vectors = AskedVectors(pooling, layers, prompt, dims, force_dims, max_length)
+    vectors.poolings(), vectors.numbers()
     wanted = None if shard is None else Shard.parse(shard)
-    settings = {"max_length": max_length, "dtype": dtype, "trust_remote_code": trust_remote_code}
     with copies, writer_lock(target), ExitStack() as ends:
         _clear(target)
         old = _open_old(target, overwrite)
+        chosen = choose(os.fspath(model), vectors, None if overwrite else old, trust_remote_code)
+        settings = {**chosen.settings, "dtype": dtype, "trust_remote_code": trust_remote_code}
         if old and dtype == "auto" and not overwrite:
             made_in = old.encoder["identity"].get("compute_dtype")
             settings["dtype"] = made_in if made_in in DTYPES else dtype  # the attribute may be damaged
@@ -186,7 +201,7 @@ def extract(
         if wanted:
             table, part, guests = take_part(table, wanted, target.parent)
         dropped = _count_dropped(old, table, overwrite)
-        outputs = asked if overwrite or not same else list(dict.fromkeys([*same.outputs, *asked]))
+        outputs = chosen.outputs if overwrite or not same else list(dict.fromkeys([*same.outputs, *chosen.outputs]))
         filler, repaired, read = _build(target, same, table, outputs, encoding_pass, part, guests)
     texts = int(np.count_nonzero(filler.first == np.arange(len(filler.first))))
     encoded = int(np.count_nonzero(filler.lacking))
@@ -207,7 +222,7 @@ def extract(
         encoder=encoding_pass.encoder,
         shard=str(wanted) if wanted else None,
         reading=read.to_dict(),
-        notes=[*column_notes, *_label_notes(table), *read.notes()],
+        notes=[*column_notes, *_label_notes(table), *read.notes(), *chosen.notes, *encoding_pass.notes()],
     )
 
 
@@ -216,21 +231,6 @@ def _clear(target: Path) -> None:
     sibling(target, "tmp").unlink(missing_ok=True)
     for path in (target, sibling(target, "new")):
         shutil.rmtree(sibling(path, "ray"), ignore_errors=True)
-
-
-def _asked(pooling: str | Sequence[str], layers: int | Sequence[int], store: str) -> list[Output]:
-    """The (pooling, layer) pairs; every pooling of every layer."""
-    poolings = [pooling] if isinstance(pooling, str) else list(pooling)
-    numbers = [layers] if isinstance(layers, int) else list(layers)
-    if not poolings:
-        raise EmbedcacheError(f"no pooling to store: choose from {', '.join(POOLINGS)}")
-    for name in poolings:
-        find_pooling(name)
-    if not numbers:
-        raise EmbedcacheError("no layer to store: name one, -1 is the last")
-    if store not in ("float16", "float32"):
-        raise EmbedcacheError(f"unknown store type {store!r}: use float16 or float32")
-    return list(dict.fromkeys((name, layer) for name in poolings for layer in numbers))
 
 
 def _label_notes(table: Collected) -> list[str]:
@@ -255,7 +255,7 @@ def _open_old(target: Path, overwrite: bool) -> Cache | None:
 
 
 def _made_by(cache: Cache, encoder: dict[str, Any]) -> bool:
-    return cache.fingerprint == fingerprint(encoder) or (not cache.sealed and proves_encoder(cache, encoder))
+    return comparable(cache.encoder, encoder) or (not cache.sealed and proves_encoder(cache, encoder))
 
 
 def _open_left(path: Path, encoder: dict[str, Any]) -> Cache | None:
@@ -270,8 +270,10 @@ def _open_left(path: Path, encoder: dict[str, Any]) -> Cache | None:
 def _another_encoder(old: Cache, encoder: dict[str, Any]) -> EmbedcacheError:
     if not old.sealed:
         return DamagedCacheError(f"{old.path} is damaged in its attributes; --overwrite makes it again from the input")
+    both = [MODEL] if MODEL in old.encoder else []
+    differ = differences(for_pooling(old.encoder, *both), for_pooling(encoder, *both))
     return EmbedcacheError(
-        f"{old.path} was made with another encoder or other settings: {differences(old.encoder, encoder)}; "
+        f"{old.path} was made with another encoder or other settings: {differ}; "
         "pass --overwrite to replace it, or another -o to keep both"
     )
 
@@ -303,10 +305,10 @@ def _build(
     Returns:
         The filler, how many damaged blocks were made again, how much of the texts is read.
     """
-    encoding_pass.check_layers(output for output in outputs if not same or output not in same.outputs)
+    there = same.outputs if same else ()
+    widths = {one: same.width(one) if same and one in there else encoding_pass.encoders.width(one) for one in outputs}
     contents = make_contents(
-        table.hashes, table.texts, table.labels, table.columns, encoding_pass.encoder, outputs,
-        same.dim if same else encoding_pass.encoders.dim, table.id_column,
+        table.hashes, table.texts, table.labels, table.columns, encoding_pass.encoder, widths, table.id_column,
         counted=True, positions=encoding_pass.positions,
     )  # fmt: skip
     if part:

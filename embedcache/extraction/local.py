@@ -42,7 +42,7 @@ def encode(
 ) -> Encoded:
     """The vectors of a window; ``tell`` is called with each batch's number of tokens and its texts' indices."""
     n = sum(len(group) for group, _ in batches)
-    vectors = [np.empty((n, encoder.dim), np.float32) for _ in outputs]
+    vectors = [np.empty((n, encoder.width(output)), np.float32) for output in outputs]
     found = Encoded(vectors, np.empty(n, bool), np.empty((n, 2), np.int32))
     for group, tokens in batches:
         lengths = tokens.lengths
@@ -79,15 +79,15 @@ class LocalWorker:
 
 
 class LocalEncoders:
-    """Encoders of one model. ``dim``: D, the width of the vectors."""
+    """Encoders of one model. ``sees_padding``: whether texts of equal length alone share a pass."""
 
     def __init__(self, encoders: Sequence[Encoder], batch_tokens: int | None = None) -> None:
         self._encoders, self._batch_tokens = encoders, batch_tokens
-        self.dim = encoders[0].dim
+        self.sees_padding = encoders[0].sees_padding
 
-    def check_layer(self, layer: int) -> None:
-        """Raises EmbedcacheError for a layer that the model does not have."""
-        self._encoders[0].layer_number(layer)
+    def width(self, output: Output) -> int:
+        """Of its vectors. Raises EmbedcacheError for a layer that the model does not have."""
+        return self._encoders[0].width(output)
 
     def fill(self, filler: Filler, tell: Tell) -> None:
         """Encode and write the texts without vectors in ``filler``."""

@@ -26,6 +26,7 @@ from embedcache.cache.fill import Filler, Window, to_store
 from embedcache.cache.fingerprint import differences
 from embedcache.cache.layout import Output, sibling
 from embedcache.cache.remote_fill import Helper, Helpers, Order, Written
+from embedcache.encoder.poolings import MODEL
 from embedcache.errors import EmbedcacheError
 from embedcache.extraction.local import Encoded, encode, tokenize, window_blocks
 from embedcache.extraction.pipeline import TRIES, Lost, Pipeline, Tell
@@ -72,7 +73,9 @@ class Actor:
             torch.set_num_threads(self._threads)
         self._encoder = Encoder.load(self._model, **self._settings, check=self._check)
         blocks = window_blocks(self._encoder.device, self._encoder.invariant, self._encoder.threads)
-        return {"dim": self._encoder.dim, "layers": self._encoder.layers, "blocks": blocks, "pid": os.getpid()}
+        widths = {"dim": self._encoder.dim, MODEL: self._encoder.prescribed and self._encoder.prescribed.dim}
+        widths["sees_padding"] = self._encoder.sees_padding
+        return {**widths, "layers": self._encoder.layers, "blocks": blocks, "pid": os.getpid()}
 
     def _check(self, identity: dict[str, Any]) -> None:
         differs = differences(self._description, {**self._description, "identity": identity})
@@ -155,7 +158,7 @@ class RayEncoders:
         self.helpers: Helpers | None = None
         self._workers = [RayWorker(self, self._make) for _ in range(workers)]
         self._facts = self._first_to_load()
-        self.dim: int = self._facts["dim"]
+        self.sees_padding: bool = self._facts["sees_padding"]
 
     def _first_to_load(self) -> dict[str, Any]:
         for _ in range(TRIES * len(self._workers)):
@@ -172,11 +175,13 @@ class RayEncoders:
             f"all workers died while loading the encoder ({reason}): check the nodes' memory, or ray logs"
         )
 
-    def check_layer(self, layer: int) -> None:
-        """Raises EmbedcacheError for a layer that the model does not have."""
-        layers = self._facts["layers"]
+    def width(self, output: Output) -> int:
+        """Of its vectors. Raises EmbedcacheError for a layer that the model does not have."""
+        (pooling, layer), layers = output, self._facts["layers"]
         if not -layers - 1 <= layer <= layers:
             raise EmbedcacheError(f"no layer {layer}: the encoder has {layers}, and -1 is the last")
+        width: int = self._facts[MODEL if pooling == MODEL else "dim"]
+        return width
 
     def fill(self, filler: Filler, tell: Tell) -> None:
         """Encode and write the texts without vectors in ``filler``."""

@@ -75,7 +75,7 @@ def index_cache(
     Args:
         cache: a cache file that ``extract`` made.
         output: the index file; None means beside the cache, reviews.h5 -> reviews.index.
-        pooling: which vectors; None means cls, or the only ones stored.
+        pooling: which vectors; None means model, else cls, else the first stored.
         layer: which vectors; None means the last layer, or the only one stored.
         kind: "auto", or a kind of index that docs/search.md lists.
         recall: the recall@10 to reach, above 0 to 1, as measured on 1,000 of the rows; 1 means exact.

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from embedcache.cache import Cache
+from embedcache.cache.fingerprint import output_fingerprint
 from embedcache.errors import EmbedcacheError
 from embedcache.index import file_format
 from embedcache.index.file_format import About
@@ -23,7 +24,7 @@ def vectors_of(cache: Cache, about: About, path: Path) -> np.ndarray:
             f"{path} belongs to another cache, {_shown(other)}, not to {_shown(cache.path)}: {_own(cache, path)}"
         )
     again = make_again(cache, path, about)
-    if cache.fingerprint != about.fingerprint or output not in cache.outputs:
+    if not _same_encoder(cache, about) or output not in cache.outputs:
         raise EmbedcacheError(f"{path} is not an index of {cache.path}, but of other vectors: {again}")
     stored = cache.embeddings(*output)
     if not _holds(cache, about) or stored.shape[1] != about.dim:
@@ -39,8 +40,16 @@ def vectors_of(cache: Cache, about: About, path: Path) -> np.ndarray:
 def _holds(cache: Cache, about: About) -> bool:
     """Whether the cache begins with the rows that the index was made from."""
     output = (about.pooling, about.layer)
-    there = cache.fingerprint == about.fingerprint and output in cache.outputs and cache.rows >= about.rows
+    there = _same_encoder(cache, about) and output in cache.outputs and cache.rows >= about.rows
     return there and file_format.rows_digest(cache, *output, about.rows) == about.digest
+
+
+def _same_encoder(cache: Cache, about: About) -> bool:
+    """Whether the index's vectors are made as the cache's; of others that the cache holds, too, it knows nothing."""
+    if about.encoder is None:
+        return cache.fingerprint == about.fingerprint
+    output = (about.pooling, about.layer)
+    return output_fingerprint(about.encoder, output) == output_fingerprint(cache.encoder, output)
 
 
 def other_cache(about: About, path: Path, cache: Cache) -> Path | None:
@@ -80,7 +89,7 @@ def make_again(cache: Cache, path: Path, about: About | None = None) -> str:
     if path.absolute() != default_path(cache.path):
         command += ["-o", str(path)]
     if about is not None and (about.pooling, about.layer) in cache.outputs:
-        command += ["--pooling", about.pooling] if about.pooling != "cls" else []
+        command += ["--pooling", about.pooling] if about.pooling != cache.preferred(about.layer) else []
         command += ["--layers", str(about.layer)] if about.layer != -1 else []
         command += ["--center"] if about.center else []
         command += ["--recall", str(about.asked)] if about.asked != 0.99 else []

@@ -120,7 +120,7 @@ class SearchIndex:
     def build(
         cls,
         cache: Cache | str | Path,
-        pooling: str = "cls",
+        pooling: str | None = None,
         layer: int = -1,
         *,
         kind: str = "auto",
@@ -134,7 +134,7 @@ class SearchIndex:
 
         Args:
             cache: an open cache, or the path of one.
-            pooling: which vectors.
+            pooling: which vectors; None means model, else cls, else the first stored.
             layer: which vectors; -1 is the last layer.
             kind: "auto", or a kind of index that docs/search.md lists; see ``plan.choose``.
             recall: the recall@10 to reach, above 0 to 1, as measured on 1,000 of the rows; 1 means exact.
@@ -153,6 +153,7 @@ class SearchIndex:
                 return cls.build(opened, pooling, layer, kind=kind, recall=recall, center=center, **options)
         if not cache.rows:
             raise EmbedcacheError(f"{cache.path} has no rows to search: extract some texts into it first")
+        pooling = pooling or cache.preferred(layer)
         X = cache.embeddings(pooling, layer)
         options = {"kind": kind, "recall": recall, "device": device, "progress": progress, "planned": planned}
         index = cls._of(X, center, own_vectors=False, **options)
@@ -291,9 +292,9 @@ class SearchIndex:
                 raise EmbedcacheError(
                     "this index was made from vectors alone: search it by vectors, or build it from a cache"
                 )
-            from embedcache.encoder.encoder import encoder_of
+            from embedcache.encoder.load_again import encoder_of
 
-            self._loaded = encoder_of(self.encoder, "the index")
+            self._loaded = encoder_of(self.encoder, "the index", self.pooling)
         return self._loaded.encode_texts(texts, [(self.pooling, self.layer)])[0]
 
 
@@ -321,7 +322,8 @@ def _as_array(X: Any) -> np.ndarray:
 
 
 def stored_output(cache: Cache, pooling: str | None, layer: int | None) -> tuple[str, int]:
-    """The vectors to search: the asked ones, preferably cls, preferably of the last layer."""
+    """The vectors to search: the asked ones, preferably those of ``Cache.preferred``, preferably of the last layer."""
     fits = [(p, n) for p, n in cache.outputs if pooling in (None, p) and layer in (None, n)]
-    fits.sort(key=lambda output: (output[0] != "cls", output[1] != -1))
-    return fits[0] if fits else (pooling or "cls", -1 if layer is None else layer)
+    best = cache.preferred(-1 if layer is None else layer)
+    fits.sort(key=lambda output: (output[0] != best, output[1] != -1))
+    return fits[0] if fits else (pooling or best, -1 if layer is None else layer)

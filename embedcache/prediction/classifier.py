@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from embedcache.cache.fingerprint import differences
+from embedcache.cache.fingerprint import differences, for_pooling
 from embedcache.common.reading import Reading
 from embedcache.common.texts import as_texts
 from embedcache.errors import EmbedcacheError
@@ -113,8 +113,8 @@ class Classifier:
             EmbedcacheError: The run is incomplete, damaged or has no temperature; the encoder is missing, or another
                 one is there.
         """
-        from embedcache.encoder.encoder import encoder_of
         from embedcache.encoder.folder import resolve_device
+        from embedcache.encoder.load_again import encoder_of
 
         loaded, asked = load_run(run), device
         require_keys(loaded, "encoder", "pooling", "layer", "dtype")
@@ -124,7 +124,8 @@ class Classifier:
         if not encode:
             return cls(loaded, None, calibrated)
         options: dict[str, Any] = {"device": device, "trust_remote_code": trust_remote_code}
-        encoder = encoder_of(loaded.info["encoder"], str(run), model=model, has_option=True, **options)
+        pooling = loaded.info["pooling"]
+        encoder = encoder_of(loaded.info["encoder"], str(run), pooling, model=model, has_option=True, **options)
         classifier = cls(loaded, encoder, calibrated)
         classifier._again = {"device": asked, "trust_remote_code": trust_remote_code}
         return classifier
@@ -229,14 +230,16 @@ class Classifier:
 def check_same_encoder(run: Run, cache: Cache) -> None:
     """Raises EmbedcacheError where a cache's vectors are not of the encoder that the run was trained on."""
     for one in run.columns.values():
-        about = {"identity": one.info["encoder"]["identity"], "store": cache.encoder["store"]}
-        if differs := differences(cache.encoder, about):
+        pooling, layer = one.info["pooling"], one.info["layer"]
+        about = for_pooling({**one.info["encoder"], "store": cache.encoder["store"]}, pooling)
+        if differs := differences(for_pooling(cache.encoder, pooling), about):
             raise EmbedcacheError(
                 f"{run.path} was trained on vectors of another encoder than that of {cache.path} ({differs}): use the "
                 "cache that it was trained on, or one of the same encoder"
             )
-        if one.info["dim"] != cache.dim:
-            raise EmbedcacheError(f"{run.path} reads vectors {one.info['dim']} wide, {cache.path} has {cache.dim}")
+        width = cache.width((pooling, layer)) if (pooling, layer) in cache.outputs else cache.dim
+        if one.info["dim"] != width and (pooling, layer) in cache.outputs:
+            raise EmbedcacheError(f"{run.path} reads vectors {one.info['dim']} wide, {cache.path} has {width}")
 
 
 def _temperature(run: Run) -> float:

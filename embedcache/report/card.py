@@ -15,7 +15,8 @@ from typing import Any
 from embedcache.common.display import shorten
 from embedcache.common.label_names import visible
 from embedcache.common.reading import percent
-from embedcache.encoder.poolings import POOLINGS
+from embedcache.encoder.poolings import MODEL, POOLINGS
+from embedcache.encoder.prescription import in_words as of_model
 from embedcache.heads.kinds import Kind, kind_of
 from embedcache.runs.folder import Run, require_keys
 from embedcache.runs.intervals import JACKKNIFE
@@ -36,15 +37,11 @@ CODE = """import json
 
 import torch
 from safetensors import safe_open
-from transformers import AutoModel, AutoTokenizer
+{imports}
 
 encoder = {encoder}  # its name, or the folder where it is
 texts = ["A tender, funny film.", "Two hours of my life that I want back."]
-tokenizer, model = AutoTokenizer.from_pretrained(encoder), AutoModel.from_pretrained(encoder).eval()
-inputs = tokenizer(texts, padding=True, truncation=True, max_length={max_length}, return_tensors="pt")
-with torch.inference_mode():
-    hidden = model(**inputs{more}).{hidden}
-{pooled}
+{vectors}
 
 with safe_open("best.safetensors", framework="pt") as file:
     about = json.loads(file.metadata()["embedcache-head"])
@@ -53,6 +50,14 @@ if "w1" in weights:
     vectors = torch.relu(vectors @ weights["w1"].T + weights["b1"])
 logits = vectors @ weights["w2"].T + weights["b2"]
 {ending}"""
+POOLED = """tokenizer, model = AutoTokenizer.from_pretrained(encoder), AutoModel.from_pretrained(encoder).eval()
+inputs = tokenizer({texts}, padding=True, truncation=True, max_length={max_length}, return_tensors="pt")
+with torch.inference_mode():
+    hidden = model(**inputs{more}).{hidden}
+{pooled}"""
+PRESCRIBED = """model = SentenceTransformer(encoder)
+model.max_seq_length = {max_length}
+vectors = model.encode(texts, {options}convert_to_tensor=True).float().cpu()"""
 ROUNDING = """
 The vectors of the training were computed in {}, these are computed in float32: probabilities differ in the last digits.
 """
@@ -104,7 +109,7 @@ def make_card(run: Run) -> str:
     return template.format(
         front=_front_matter(run, name),
         title=title[0].upper() + title[1:],
-        what=f"The frozen encoder {code_span(name)} ({info['pooling']} pooling of layer {info['layer']}) and {head}, "
+        what=f"The frozen encoder {code_span(name)} ({vectors_in_words(info)}) and {head}, "
         f"trained on its vectors to {purpose}. The encoder is not in this folder.",
         embedcache=info["embedcache"],
         created=info["created"],
@@ -116,10 +121,20 @@ def make_card(run: Run) -> str:
         training=_training(info),
         evaluation=_evaluation(info, kind),
         limitations="\n".join(f"- {line}" for line in _limitations(info, kind, identity["max_length"])),
+        packages="sentence-transformers" if info["pooling"] == MODEL else "torch transformers safetensors",
         code=_code(run, name, identity["max_length"]),
         rounding=ROUNDING.format(dtype) if (dtype := identity.get("compute_dtype", "float32")) != "float32" else "",
         temperature=CALIBRATED.format(temperature) if temperature else "",
     )
+
+
+def vectors_in_words(info: dict[str, Any]) -> str:
+    """What the head reads."""
+    prompt = info["encoder"]["identity"].get("prompt")
+    after = f", after the prompt {code_span(prompt)}" if prompt else ""
+    if info["pooling"] == MODEL:
+        return f"the vector that its authors prescribe: {of_model(info['encoder'][MODEL])}{after}"
+    return f"{info['pooling']} pooling of layer {info['layer']}{after}"
 
 
 def _front_matter(run: Run, encoder: str) -> str:
@@ -261,16 +276,44 @@ def _lost(reading: dict[str, Any] | None) -> str:
 
 def _code(run: Run, encoder: str, max_length: int) -> str:
     """The same model in plain PyTorch, transformers and safetensors."""
-    layer, rounds = int(run.info["layer"]), run.info["dtype"] == "float16"
-    pooled = POOLINGS[run.info["pooling"]].code
+    prescribed = run.info["pooling"] == MODEL
+    vectors = (_prescribed if prescribed else _pooled)(run.info, max_length)
+    if run.info["dtype"] == "float16":
+        vectors += "\nvectors = vectors.half().float()  # as the cache rounds them"
     return CODE.format(
-        encoder=json.dumps(encoder, ensure_ascii=not encoder.isprintable()),
+        imports="from sentence_transformers import SentenceTransformer"
+        if prescribed
+        else "from transformers import AutoModel, AutoTokenizer",
+        encoder=_quoted(encoder),
+        vectors=vectors,
+        ending=kind_of(run.best.kind).example,
+    )
+
+
+def _pooled(info: dict[str, Any], max_length: int) -> str:
+    """The lines that make vectors by a pooling."""
+    layer, identity = int(info["layer"]), info["encoder"]["identity"]
+    text = f"{_quoted(identity['prompt'])} + text" if identity.get("prompt") else "text"
+    text = f"({text}).lower()" if identity.get("lower_case") else text
+    return POOLED.format(
+        texts="texts" if text == "text" else f"[{text} for text in texts]",
         max_length=max_length,
         more="" if layer == -1 else ", output_hidden_states=True",
         hidden="last_hidden_state" if layer == -1 else f"hidden_states[{layer}]",
-        pooled=pooled + ("\nvectors = vectors.half().float()  # as the cache rounds them" if rounds else ""),
-        ending=kind_of(run.best.kind).example,
+        pooled=POOLINGS[info["pooling"]].code,
     )
+
+
+def _prescribed(info: dict[str, Any], max_length: int) -> str:
+    """The lines that make the vectors that the model's authors prescribe."""
+    options = f"prompt={_quoted(info['encoder']['identity'].get('prompt', ''))}, "
+    dims = info["encoder"][MODEL].get("dims")
+    options += f"truncate_dim={dims}, normalize_embeddings=True, " if dims else ""
+    return PRESCRIBED.format(max_length=max_length, options=options)
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=not text.isprintable())
 
 
 def _table(titles: Sequence[str], lines: Sequence[Sequence[str]]) -> str:

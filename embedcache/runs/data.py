@@ -78,13 +78,13 @@ def load_data(
 ) -> Data:
     """Choose column and vectors. Raises EmbedcacheError for names that are not there or targets that cannot be learned.
 
-    label None: "label", or the only column. pooling None: "cls", or the only one stored. task "auto": multilabel where
+    label None: "label", or the only column. pooling None: see Cache.preferred. task "auto": multilabel where
     the column holds lists, else classification. A regression also takes a kept column. Classes without a row go.
     """
     task = task_of(read_tasks(task), label or "")
     label = target_column(cache, label, is_number(task))
     y, classes, kind = _targets(cache, label, task)
-    pooling = pooling or ("cls" if "cls" in cache.poolings else cache.poolings[0])
+    pooling = pooling or cache.preferred(layer)
     groups = keys = None
     if group is not None:
         groups, names = _group_codes(cache, group, label)

@@ -152,7 +152,7 @@ def train_head(
             "accuracy", "macro-f1" or, for numbers, "r2".
         standardize: give every dimension mean 0 and variance 1 over the training rows.
         early_stop: stop a head after so many epochs without a better one; 0 means never.
-        pooling: which vectors; None means cls, or the only ones stored.
+        pooling: which vectors; None means model, else cls, else the first stored.
         layer: which vectors; -1 is the last layer.
         engine: "auto", "native" or "torch".
         device: "auto", "cpu" or "cuda[:N]".

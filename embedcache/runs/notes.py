@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from embedcache.encoder.poolings import MODEL
 from embedcache.heads.kinds import kind_of
 from embedcache.heads.kinds.option import number_columns
 from embedcache.runs.baselines import BASELINES
@@ -137,4 +138,4 @@ def _instead(column: Column, baseline: str) -> str:
     """What may help a head that a baseline beats."""
     if instead := BASELINES[baseline].instead:
         return instead
-    return "another model" if column.data.pooling == "mean" else "--pooling mean or another model"
+    return "another model" if column.data.pooling in ("mean", MODEL) else "--pooling mean or another model"

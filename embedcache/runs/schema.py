@@ -14,7 +14,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from embedcache.common.checked import Count, Digest, Interval, Number, Positive, SchemaError, Share, conform
 from embedcache.common.encoder_schema import Identity
-from embedcache.encoder.poolings import POOLINGS
+from embedcache.encoder.poolings import MODEL, POOLINGS
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.kinds import Kind, kind_of
 from embedcache.heads.schema import Head, KindName, Score, Spec, check_head
@@ -184,7 +184,7 @@ class Info(msgspec.Struct):
     kind: KindName | Optional = UNSET
     label: str | Optional = UNSET
     dtype: Literal["float16", "float32"] | Optional = UNSET
-    pooling: Annotated[str, Meta(pattern=f"^({'|'.join(POOLINGS)})$")] | Optional = UNSET
+    pooling: Annotated[str, Meta(pattern=f"^({'|'.join((*POOLINGS, MODEL))})$")] | Optional = UNSET
     layer: Annotated[int, Meta(ge=-10_000, le=10_000)] | Optional = UNSET
     encoder: Encoder | Optional = UNSET
     cache: CacheOf | Optional = UNSET

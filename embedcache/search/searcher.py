@@ -151,7 +151,7 @@ class Searcher:
             cache: The cache file.
             index: What ``embedcache index`` wrote. None is the index of the cache's own name, if there is one of the
                 vectors that are asked for.
-            pooling: Which of the cache's vectors; None is cls, or the only one stored.
+            pooling: Which of the cache's vectors; None is model, else cls, else the first stored.
             layer: Which of the cache's vectors; None is the last layer, or the only one stored.
             center: Whether to subtract the mean of all rows first; None is as the index has it, or not.
             device: "auto", "cpu", "cuda" or "cuda:N", for the encoder of the texts to look for.
@@ -169,10 +169,10 @@ class Searcher:
             raise
 
         def load() -> Encoder:
-            from embedcache.encoder.encoder import encoder_of
+            from embedcache.encoder.load_again import encoder_of
 
             owner = str(opened.path)
-            return encoder_of(opened.encoder, owner, device=device, trust_remote_code=trust_remote_code)
+            return encoder_of(opened.encoder, owner, found.pooling, device=device, trust_remote_code=trust_remote_code)
 
         return cls(opened, found, load)
 

@@ -63,12 +63,16 @@ def project(X: np.ndarray, *, seed: int = 0, fit_rows: int = FIT_ROWS) -> np.nda
     return _scaled(points)
 
 
-def make_map(cache: Cache, pooling: str = "cls", layer: int = -1) -> np.ndarray:
-    """The map of a cache's rows, float32 [N, 2]. Raises EmbedcacheError: no such vectors; see also ``project``."""
+def make_map(cache: Cache, pooling: str | None = None, layer: int = -1) -> np.ndarray:
+    """The map of a cache's rows, float32 [N, 2]; without a name of ``Cache.preferred``.
+
+    Raises:
+        EmbedcacheError: no such vectors; see also ``project``.
+    """
     return project(cache.embeddings(pooling, layer))
 
 
-def save_map(path: str | Path, points: np.ndarray, cache: Cache, pooling: str = "cls", layer: int = -1) -> None:
+def save_map(path: str | Path, points: np.ndarray, cache: Cache, pooling: str | None = None, layer: int = -1) -> None:
     """Write a map as safetensors, with what it belongs to, whole or not at all. Raises EmbedcacheError."""
     from safetensors.numpy import save
 
@@ -77,7 +81,7 @@ def save_map(path: str | Path, points: np.ndarray, cache: Cache, pooling: str = 
         file.write(data)
 
 
-def load_map(path: str | Path, cache: Cache, pooling: str = "cls", layer: int = -1) -> np.ndarray | None:
+def load_map(path: str | Path, cache: Cache, pooling: str | None = None, layer: int = -1) -> np.ndarray | None:
     """The points of a map, float32 [N, 2]; None where there is none of just these rows and vectors."""
     from safetensors import SafetensorError, safe_open
 
@@ -92,9 +96,9 @@ def load_map(path: str | Path, cache: Cache, pooling: str = "cls", layer: int = 
     return points if right else None
 
 
-def _about(cache: Cache, pooling: str, layer: int) -> dict[str, str]:
+def _about(cache: Cache, pooling: str | None, layer: int) -> dict[str, str]:
     """What a map belongs to: the encoder, the output, and the texts in their order."""
-    digest = blake2b(output_fingerprint(cache.encoder, (pooling, layer)), digest_size=16)
+    digest = blake2b(output_fingerprint(cache.encoder, (pooling or cache.preferred(layer), layer)), digest_size=16)
     for start in range(0, cache.rows, 1 << 20):
         digest.update(cache.hashes[start : start + (1 << 20)].tobytes())
     return {**FORMAT, "rows": str(cache.rows), "digest": digest.hexdigest()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,7 +30,7 @@ BATCH_CHARACTERS = 16_384  # of texts that are encoded together: some 4,000 toke
 TEXT_COST = 32  # characters that the shortest text counts as
 TOKEN_COST = 8  # characters of a token, at the most: what is longer than max_length tokens is cut
 BATCH_SEARCHES = 64
-Vectors = dict[str, np.ndarray]  # text -> float32 [outputs, D]
+Vectors = dict[str, list[np.ndarray]]  # text -> its vector of each output, float32 [D]
 
 
 class NoEncoderError(EmbedcacheError):
@@ -132,7 +132,8 @@ class Service:
         try:
             if loaded is not None:
                 check_same_encoder(loaded, searcher.cache)
-            encoder, no_encoder = _load_encoder(searcher.cache, model, device, trust_remote_code)
+            poolings = {searcher.index.pooling, *([] if loaded is None else [loaded.info["pooling"]])}
+            encoder, no_encoder = _load_encoder(searcher.cache, poolings, model, device, trust_remote_code)
             service = cls(searcher, encoder=encoder, no_encoder=no_encoder, run=loaded, board=board, limits=limits)
         except BaseException:
             searcher.close()
@@ -149,7 +150,7 @@ class Service:
         self.searcher.index.prepare()
         encoded = self._encode([("good",)])[0] if self.encoder is not None else None
         if self.classifier is not None and encoded:  # weights that give no numbers show at once
-            self._labelled(["good"], encoded["good"][[self._outputs.index(self._head_output)]])
+            self._labelled(["good"], encoded["good"][self._outputs.index(self._head_output)][None])
         query = Query(("good",)) if encoded else Query((0,))
         try:
             self._search([Search(query, 1, encoded=encoded)])
@@ -227,8 +228,8 @@ class Service:
         """All texts of all jobs in one pass, every output that anybody needs."""
         assert self.encoder is not None
         texts = list(dict.fromkeys(text for job in jobs for text in job))
-        vectors = np.stack(self.encoder.encode_texts(texts, self._outputs), axis=1)
-        known = dict(zip(texts, vectors, strict=True))
+        vectors = zip(*self.encoder.encode_texts(texts, self._outputs), strict=True)
+        known = dict(zip(texts, map(list, vectors), strict=True))
         return [{text: known[text] for text in job} for job in jobs]
 
     def _search(self, jobs: list[Search]) -> list[Answer]:
@@ -256,14 +257,14 @@ def _output_of_run(run: Run, path: str | Path) -> tuple[str | None, int | None]:
 
 
 def _load_encoder(
-    cache: Cache, model: str | Path | None, device: str, trust_remote_code: bool
+    cache: Cache, poolings: Iterable[str], model: str | Path | None, device: str, trust_remote_code: bool
 ) -> tuple[Encoder | None, str]:
     """(the encoder, "") or (None, why not)."""
-    from embedcache.encoder.encoder import encoder_of
+    from embedcache.encoder.load_again import encoder_of
 
     options: dict[str, Any] = {"device": device, "trust_remote_code": trust_remote_code}
     try:
-        return encoder_of(cache.encoder, str(cache.path), model=model, has_option=True, **options), ""
+        return encoder_of(cache.encoder, str(cache.path), *poolings, model=model, has_option=True, **options), ""
     except EmbedcacheError as error:
         if model is not None:
             raise

@@ -21,7 +21,8 @@ import pytest
 import embedcache.encoder.encoder as encoder_model
 from embedcache.audit.sides import run_sides
 from embedcache.cache import open_cache
-from embedcache.encoder.encoder import Encoder, load_again
+from embedcache.encoder.encoder import Encoder
+from embedcache.encoder.load_again import load_again
 from embedcache.errors import EmbedcacheError
 from embedcache.prediction.classifier import Classifier
 from embedcache.report import write_documents, write_report

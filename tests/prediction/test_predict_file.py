@@ -123,7 +123,7 @@ def test_values_have_no_probability(made: Path, tmp_path: Path) -> None:
 
 
 def test_a_cache_is_labelled_without_its_encoder(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("embedcache.encoder.encoder.load_again", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr("embedcache.encoder.load_again.load_again", lambda *_, **__: 1 / 0)
     report = document("predict", made / "run", made / "c.h5", "-o", tmp_path / "out.csv")
     rows = read_csv(tmp_path / "out.csv")
     assert list(rows[0]) == ["row", "id", "text", "label", "film", "stars", "predicted", "predicted_probability"]

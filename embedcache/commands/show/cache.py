@@ -80,6 +80,7 @@ def info(document: dict[str, Any]) -> None:
         "columns": ", ".join(document["columns"]) or "none",
         "encoder": f"{encoder['source']} ({encoder['identity'].get('architecture', '')}, "
         f"{encoder['identity']['max_length']} tokens, {encoder['identity']['compute_dtype']})",
+        **_made_of(encoder),
         "made": f"{document['created']}, fingerprint {document['fingerprint']}",
     }
     for name, line in lines.items():
@@ -93,6 +94,16 @@ def info(document: dict[str, Any]) -> None:
         click.echo(f"{'label':10}{cell(name)}{kind}: {shown}{more}{none}")
     for line in document["notes"]:
         click.echo(f"Note: {cell(line)}")
+
+
+def _made_of(encoder: dict[str, Any]) -> dict[str, str]:
+    """Lines on what the model's authors prescribe and on what is done to a text first, where there is anything."""
+    from embedcache.encoder.prescription import in_words
+
+    lines = {"model": in_words(encoder["model"])} if "model" in encoder else {}
+    if prompt := encoder["identity"].get("prompt"):
+        lines["prompt"] = f"{prompt!r} before every text"
+    return lines | ({"texts": "in lower case"} if encoder["identity"].get("lower_case") else {})
 
 
 def verify(cache: str, report: VerifyReport) -> None:

@@ -1,0 +1,161 @@
+"""What follows the pooling in a model's prescribed vector: Dense, LayerNorm, unit length, a cut.
+
+In NumPy, row by row where numbers are summed, so that a text's vector does not depend on the others of its batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from embedcache.encoder.folder import find_root
+from embedcache.encoder.prescription import Prescription, in_words, read_prescription
+from embedcache.errors import EmbedcacheError
+
+Step = Callable[[np.ndarray], np.ndarray]  # float32 [n, D] to [n, E]
+
+
+def _gelu(x: np.ndarray) -> np.ndarray:
+    from scipy.special import erf
+
+    return x * np.float32(0.5) * (1 + erf(x * np.float32(0.5**0.5)))
+
+
+def _sigmoid(x: np.ndarray) -> np.ndarray:
+    from scipy.special import expit
+
+    return np.asarray(expit(x))
+
+
+ACTIVATIONS: dict[str, Step] = {
+    "Identity": lambda x: x,
+    "Tanh": np.tanh,
+    "ReLU": lambda x: np.maximum(x, 0),
+    "GELU": _gelu,
+    "Sigmoid": _sigmoid,
+    "SiLU": lambda x: x * _sigmoid(x),
+}
+
+
+def load_prescribed(source: str, about: Mapping[str, Any], dim: int) -> Prescribed:
+    """What makes the vectors called ``model`` as ``about`` says, from the folder or hub name ``source``.
+
+    Raises:
+        EmbedcacheError: the folder says something else now, or what it says is not understood.
+    """
+    found = read_prescription(find_root(source)[0], source)
+    now = None if found is None else found.about(about.get("dims"))
+    if found is None or now != about:
+        says = "has no modules.json" if now is None else f"says {in_words(now)}"
+        raise EmbedcacheError(
+            f"{source} {says}, not what made these vectors ({in_words(about)}): restore the old files, or run extract "
+            "again with this model"
+        )
+    return Prescribed(found, about, dim, source)
+
+
+class Prescribed:
+    """A model's prescribed vector: which poolings it is made of, and what is made of them.
+
+    Attributes:
+        about: what a cache keeps of it. pooling: names of ``POOLINGS``. width: of their joined vectors. dim: its own.
+        weights: of each step, by name; {} where it has none.
+    """
+
+    def __init__(self, prescription: Prescription, about: Mapping[str, Any], dim: int, name: str) -> None:
+        """``dim``: D, of the encoder.
+
+        Raises:
+            EmbedcacheError: the weights do not fit together, or are damaged.
+        """
+        self.about, self.pooling = dict(about), tuple(about["pooling"])
+        files = dict(zip(map(_key, prescription.steps), prescription.files, strict=True))
+        self.weights = [_read(files.get(_key(step)), name) for step in about["steps"]]
+        self._steps: list[Step] = []
+        self.width = self.dim = dim * len(self.pooling)
+        for step, weights in zip(about["steps"], self.weights, strict=True):
+            if step["step"] == "cut" and step["dims"] > self.dim:
+                raise EmbedcacheError(f"--dims {step['dims']}: the vectors of {name} are {self.dim} wide")
+            self.dim = self._width(step, weights, name)
+            self._steps.append(make_step(step, weights))
+
+    def _width(self, step: Mapping[str, Any], weights: Mapping[str, np.ndarray], name: str) -> int:
+        """Of the vectors behind a step; its weights must fit those before it."""
+        shapes = {key: weight.shape for key, weight in weights.items()}
+        out = step.get("out", self.dim)
+        if step["step"] == "dense":
+            wanted: dict[str, tuple[int, ...]] = {"linear.weight": (out, self.dim)}
+            wanted |= {"linear.bias": (out,)} if "linear.bias" in shapes else {}
+            wanted |= {"residual.weight": (out, self.dim)} if step["residual"] and out != self.dim else {}
+        else:
+            wanted = {key: (self.dim,) for key in ("norm.weight", "norm.bias") if step["step"] == "layer_norm"}
+        if shapes != wanted:
+            raise EmbedcacheError(f"{name}: the weights of its {step['step']} do not fit its vectors; copy it again")
+        return min(out, step.get("dims", out))
+
+    def __call__(self, pooled: Sequence[np.ndarray]) -> np.ndarray:
+        """float32 [n, dim] of the poolings' vectors, float32 [n, D] each."""
+        x = np.concatenate(pooled, axis=1) if len(pooled) > 1 else pooled[0]
+        for step in self._steps:
+            x = step(x)
+        return np.ascontiguousarray(x, np.float32)
+
+
+def make_step(step: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> Step:
+    """The function of one step."""
+    if step["step"] == "dense":
+        return _dense(weights, ACTIVATIONS[step["activation"]], step["residual"])
+    if step["step"] == "layer_norm":
+        return _layer_norm(weights["norm.weight"], weights["norm.bias"])
+    if step["step"] == "cut":
+        return lambda x: x[:, : step["dims"]]
+    return lambda x: x / np.maximum(np.sqrt(np.square(x).sum(axis=1, keepdims=True)), np.float32(1e-12))
+
+
+def _dense(weights: Mapping[str, np.ndarray], activation: Step, residual: bool) -> Step:
+    def linear(x: np.ndarray, weight: np.ndarray) -> np.ndarray:
+        # A product of all rows at once would sum in another order for another number of rows.
+        return np.stack([weight @ row for row in x]) if len(x) else np.empty((0, len(weight)), np.float32)
+
+    def apply(x: np.ndarray) -> np.ndarray:
+        out = activation(linear(x, weights["linear.weight"]) + weights.get("linear.bias", np.float32(0)))
+        if residual:
+            out = out + (linear(x, weights["residual.weight"]) if "residual.weight" in weights else x)
+        return out
+
+    return apply
+
+
+def _layer_norm(scale: np.ndarray, shift: np.ndarray) -> Step:
+    def apply(x: np.ndarray) -> np.ndarray:
+        x = x - x.mean(axis=1, keepdims=True)
+        return x / np.sqrt(np.square(x).mean(axis=1, keepdims=True) + np.float32(1e-5)) * scale + shift
+
+    return apply
+
+
+def _key(step: Mapping[str, Any]) -> str:
+    return str(step.get("weights"))
+
+
+def _read(path: Path | None, name: str) -> dict[str, np.ndarray]:
+    """The weights in a file, in float32."""
+    if path is None:
+        return {}
+    try:
+        try:
+            from safetensors.numpy import load_file
+
+            found = load_file(path)
+        except (TypeError, KeyError):  # NumPy has no bfloat16
+            from safetensors import torch
+
+            found = {key: weight.float().numpy() for key, weight in torch.load_file(path).items()}
+        return {key: np.ascontiguousarray(weight, np.float32) for key, weight in found.items()}
+    except Exception as error:  # the library has no exception type of its own that all versions share
+        reason = " ".join(str(error).split())[:200]
+        where = f"{path.parent.name}/{path.name}"
+        raise EmbedcacheError(f"{name}: {where} is damaged ({reason}): copy the model again") from error

@@ -1,0 +1,97 @@
+"""The encoder of a cache, a run or an index, loaded again: by its content, not by its name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from embedcache.encoder.encoder import Encoder
+from embedcache.encoder.poolings import MODEL
+from embedcache.errors import EmbedcacheError
+
+
+def encoder_of(
+    about: dict[str, Any],
+    owner: str,
+    *poolings: str,
+    model: str | Path | None = None,
+    has_option: bool = False,
+    device: str = "auto",
+    trust_remote_code: bool = False,
+) -> Encoder:
+    """The encoder of a cache, a run or an index.
+
+    Args:
+        about: what its owner keeps of it: "source", "identity", and where its vectors are ``model`` that too.
+        owner: its name in messages.
+        poolings: those that it will compute.
+        model: where it is now, if it has moved.
+        has_option: whether the user has a --model that a message can name.
+        device: see ``Encoder.load``.
+        trust_remote_code: see ``Encoder.load``.
+
+    Raises:
+        EmbedcacheError: as ``load_again``.
+    """
+    try:
+        return load_again(
+            str(model or about["source"]),
+            about["identity"],
+            owner,
+            device=device,
+            trust_remote_code=trust_remote_code,
+            about=about.get(MODEL) if MODEL in poolings else None,
+        )
+    except EmbedcacheError as error:
+        if not has_option:
+            raise
+        raise EmbedcacheError(f"{error}; pass the encoder's folder with --model FOLDER") from None
+
+
+def load_again(
+    source: str,
+    identity: dict[str, Any],
+    owner: str,
+    *,
+    device: str = "auto",
+    trust_remote_code: bool = False,
+    about: dict[str, Any] | None = None,
+) -> Encoder:
+    """The encoder with this ``identity``, for more vectors that are comparable with those of ``owner``.
+
+    about: how its vectors called ``model`` are made; None where they are not needed.
+
+    Raises:
+        EmbedcacheError: it is not found, or a different encoder is now at ``source``.
+    """
+    for name in ("max_length", "compute_dtype"):
+        if name not in identity:
+            raise EmbedcacheError(f"{owner} is damaged: its encoder's {name} is missing; make it again")
+    settings: dict[str, Any] = {"max_length": identity["max_length"], "dtype": identity["compute_dtype"]}
+    settings |= {"device": device, "trust_remote_code": trust_remote_code, "model": about}
+    settings |= {name: identity[name] for name in ("prompt", "lower_case") if name in identity}
+    if "code" in identity and not trust_remote_code:
+        raise EmbedcacheError(
+            f"the encoder of {owner} has Python code of its own: if you trust it, pass --trust-remote-code"
+        )
+
+    def check(now: dict[str, Any]) -> None:
+        if differs := _differences(identity, now):
+            raise EmbedcacheError(
+                f"the encoder at {source} is not the one that made {owner}: its {' and '.join(differs)} changed; "
+                "restore the old one, or run extract again with this one"
+            )
+
+    return Encoder.load(source, **settings, check=check)
+
+
+def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """What two identities disagree on, by file where there are files."""
+    names = []
+    for key in sorted(old.keys() | new.keys()):
+        was, now = old.get(key), new.get(key)
+        if isinstance(was, dict) and isinstance(now, dict):
+            names += [name for name in sorted(was.keys() | now.keys()) if was.get(name) != now.get(name)]
+        elif was != now:
+            names.append(key)
+    return names

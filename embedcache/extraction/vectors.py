@@ -1,0 +1,169 @@
+"""Which vectors a pass makes, and of what: poolings, the model's own prompt and length, where they are not named."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from embedcache.cache.file import Cache
+from embedcache.cache.layout import Output
+from embedcache.encoder.folder import find_root
+from embedcache.encoder.poolings import MODEL, POOLINGS, find_pooling
+from embedcache.encoder.prescription import Prescription, in_words, read_prescription, read_prompts
+from embedcache.errors import EmbedcacheError
+
+AUTO = "auto"
+MAX_LENGTH = 250  # where nothing says otherwise
+
+
+@dataclass(frozen=True)
+class AskedVectors:
+    """What the user asked for; None, and "auto": as the model's authors say, or as the cache has it."""
+
+    pooling: str | Sequence[str] = AUTO
+    layers: int | Sequence[int] = (-1,)
+    prompt: str | None = None
+    dims: int | None = None
+    force_dims: bool = False
+    max_length: int | None = None
+
+    def poolings(self) -> list[str]:
+        """The names, ``auto`` among them.
+
+        Raises:
+            EmbedcacheError: no such pooling, or none at all.
+        """
+        names = [self.pooling] if isinstance(self.pooling, str) else list(self.pooling)
+        if not names:
+            raise EmbedcacheError(f"no pooling to store: choose from {', '.join((AUTO, *POOLINGS, MODEL))}")
+        for name in names:
+            if name not in (AUTO, MODEL):
+                find_pooling(name)
+        if self.dims is not None and self.dims < 1:
+            raise EmbedcacheError(f"dims {self.dims}: keep at least one dimension")
+        return names
+
+    def numbers(self) -> list[int]:
+        """The layers. Raises EmbedcacheError where there is none."""
+        numbers = [self.layers] if isinstance(self.layers, int) else list(self.layers)
+        if not numbers:
+            raise EmbedcacheError("no layer to store: name one, -1 is the last")
+        return numbers
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What a pass makes.
+
+    Attributes:
+        outputs: the (pooling, layer) pairs that were asked for.
+        settings: ``max_length``, ``prompt``, ``lower_case`` and ``model`` of ``Encoder.load``.
+        notes: what was chosen and why, in sentences.
+    """
+
+    outputs: list[Output]
+    settings: dict[str, Any]
+    notes: list[str] = field(default_factory=list)
+
+
+def choose(model: str, asked: AskedVectors, old: Cache | None, trust_remote_code: bool) -> Chosen:
+    """What to make with a model, for a new cache or for one that exists already and is to be continued.
+
+    Raises:
+        EmbedcacheError: the model is not found; what it says of its vectors is not understood, but they are asked for;
+            there is no such prompt, layer or width.
+    """
+    names, numbers = asked.poolings(), asked.numbers()
+    root, name = find_root(model, trust_remote_code)
+    known = {} if old is None else old.encoder["identity"]
+    kept: dict[str, Any] | None = None if old is None else old.encoder.get(MODEL)
+    says: Prescription | None = None
+    notes: list[str] = []
+    if MODEL in names or kept is not None or asked.dims or (AUTO in names and old is None):
+        says = read_prescription(root, name)
+    if says is None and (MODEL in names or asked.dims):
+        raise EmbedcacheError(f"{name} has no modules.json, which would say what its vectors are: use --pooling mean, "
+                              "cls, max or last" + (", and no --dims" if asked.dims else ""))  # fmt: skip
+    if AUTO in names:
+        auto, notes = _auto(says, name) if old is None else (_of_cache(old, numbers), [])
+        names = list(dict.fromkeys(one for each in names for one in (auto if each == AUTO else [each])))
+    new = says is not None and MODEL in names and kept is None
+    if asked.dims and MODEL not in names and kept is None:
+        raise EmbedcacheError("--dims cuts the vectors called model, which are not asked for: add --pooling model")
+    about = kept
+    if says is not None and (new or kept is not None):
+        dims = asked.dims or (kept or {}).get("dims")
+        if asked.dims:
+            _check_dims(says, asked, name)
+        about = says.about(dims)
+    settings = {
+        "max_length": asked.max_length or known.get("max_length"),
+        "prompt": _prompt(asked.prompt, root, name),
+        "lower_case": known.get("lower_case", False),
+        MODEL: about,
+    }
+    if new and says is not None:
+        settings["max_length"] = asked.max_length or says.max_length
+        settings["prompt"] = says.prompt if settings["prompt"] is None else settings["prompt"]
+        settings["lower_case"] = says.lower_case
+        notes.append(f"model is {in_words(says.about(asked.dims))}, as {', '.join(says.read)} of {name} say"
+                     f"{_before(settings)}")  # fmt: skip
+    settings["prompt"] = known.get("prompt", "") if settings["prompt"] is None else settings["prompt"]
+    settings["max_length"] = settings["max_length"] or MAX_LENGTH
+    return Chosen(_outputs(names, numbers), settings, notes)
+
+
+def _auto(says: Prescription | None, name: str) -> tuple[list[str], list[str]]:
+    """(poolings, notes) of a new cache."""
+    if says is not None:
+        return [MODEL, "cls"], []
+    return ["cls"], [
+        f"cls, the first token's vector, is stored: {name} has no modules.json, which would say what vector its "
+        "authors mean; for similar sentences --pooling mean often serves better"
+    ]
+
+
+def _of_cache(old: Cache, numbers: Sequence[int]) -> list[str]:
+    """What a cache holds stays in any case; of further layers, the poolings that it has."""
+    return old.poolings if list(numbers) != [-1] else []
+
+
+def _outputs(names: Sequence[str], numbers: Sequence[int]) -> list[Output]:
+    """Every pooling of every layer; ``model`` is of the last alone."""
+    if MODEL in names and -1 not in numbers and set(names) == {MODEL}:
+        raise EmbedcacheError("model vectors are of the last layer: leave --layers out, or name another --pooling")
+    every = [(name, layer) for name in names for layer in numbers if name != MODEL or layer == -1]
+    return list(dict.fromkeys(every))
+
+
+def _prompt(asked: str | None, root: Path, name: str) -> str | None:
+    """The text of a prompt that was named, or that is given itself; None where none is."""
+    if asked is None:
+        return None
+    prompts, _ = read_prompts(root)
+    if asked in prompts:
+        return prompts[asked]
+    if re.fullmatch(r"[\w-]+", asked):
+        known = f"it has {', '.join(prompts)}" if prompts else "it has none"
+        own = f"a prompt of your own ends in a space or a mark, like {asked + ': '!r}"
+        raise EmbedcacheError(f"{name} has no prompt {asked!r}; {known}; {own}")
+    return asked
+
+
+def _check_dims(says: Prescription, asked: AskedVectors, name: str) -> None:
+    if asked.force_dims or says.matryoshka is None or asked.dims in says.matryoshka:
+        return
+    declared = f"declares {', '.join(map(str, says.matryoshka))}" if says.matryoshka else "declares no dimensions"
+    raise EmbedcacheError(
+        f"--dims {asked.dims}: {name} {declared} to which its vectors may be cut (truncate_dim, "
+        "matryoshka_dimensions); cut vectors of other models lose much: pass --force-dims if you know better"
+    )
+
+
+def _before(settings: dict[str, Any]) -> str:
+    prompt = f", after the prompt {settings['prompt']!r}" if settings["prompt"] else ""
+    lowered = ", in lower case" if settings["lower_case"] else ""
+    return f"{prompt}{lowered}; texts of up to {settings['max_length'] or MAX_LENGTH} tokens"
