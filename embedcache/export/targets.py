@@ -136,7 +136,7 @@ def _write_modules(part: Path, model: TextModel, encoder: Encoder, texts: Sequen
     (part / names[1]).mkdir()
     settings = {name: one.sentence_transformers for name, one in POOLINGS.items()}
     modes = {setting: name in model.poolings for name, setting in settings.items() if setting}
-    pooling = {"word_embedding_dimension": encoder.dim, **modes}
+    pooling: dict[str, Any] = {"word_embedding_dimension": encoder.dim, **modes}
     if model.poolings != [
         mode for _, mode in MODES.values() if mode in model.poolings
     ]:  # another order: newer versions

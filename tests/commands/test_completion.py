@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from embedcache.cache import open_cache
 from embedcache.cli import main
-from embedcache.encoder.poolings import POOLINGS
+from embedcache.encoder.poolings import MODEL, POOLINGS
 from tests.audit.rows import make_rows
 from tests.conftest import document, invoke, make_cache
 
@@ -66,7 +66,7 @@ def in_bash(folder: Path, line: str) -> list[str]:
         ("embedcache ext", ["extract"]),
         ("embedcache train-head reviews.h5 --stand", ["--standardize"]),
         ("embedcache extract --dtype bf", ["bfloat16"]),
-        ("embedcache extract --pooling cls,", [f"cls,{name}" for name in POOLINGS if name != "cls"]),
+        ("embedcache extract --pooling cls,", [f"cls,{name}" for name in ("auto", *POOLINGS, MODEL) if name != "cls"]),
         ("embedcache audit reviews.h5 --group m", ["movie"]),
         ("embedcache train-head reviews.h5 --label label,", ["label,stars", "label,movie", "label,year"]),
         ("embedcache completion z", ["zsh"]),

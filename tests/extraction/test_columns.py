@@ -26,7 +26,7 @@ def table(path: Path, labels: list[str], header: tuple[str, ...] = HEADER) -> Pa
 def make(tmp_path: Path, tiny_bert: Path) -> Any:
     def run(values: list[str], header: tuple[str, ...] = HEADER, **options: Any) -> tuple[Any, Any]:
         path = table(tmp_path / "t.csv", values, header)
-        report = ec.extract(path, tmp_path / "c.h5", model=tiny_bert, **options)
+        report = ec.extract(path, tmp_path / "c.h5", model=tiny_bert, pooling="cls", **options)
         return report, ec.open_cache(tmp_path / "c.h5")
 
     return run
