@@ -77,7 +77,7 @@ def choose(model: str, asked: AskedVectors, old: Cache | None, trust_remote_code
             there is no such prompt, layer or width.
     """
     names, numbers = asked.poolings(), asked.numbers()
-    root, name = find_root(model, trust_remote_code)
+    root, name = find_root(model, trust_remote_code)[0], model
     known = {} if old is None else old.encoder["identity"]
     kept: dict[str, Any] | None = None if old is None else old.encoder.get(MODEL)
     says: Prescription | None = None
