@@ -20,7 +20,7 @@ class Identity(msgspec.Struct):
     lower_case: bool | UnsetType = UNSET
 
 
-class Prescribed(msgspec.Struct):
+class PrescribedFields(msgspec.Struct):
     """How the vectors called ``model`` are made of the tokens' ones; what is not named here is only compared."""
 
     pooling: Annotated[list[str], Meta(min_length=1)]
@@ -34,7 +34,7 @@ class Encoder(msgspec.Struct):
     source: str
     identity: Identity
     store: Literal["float16", "float32"]
-    model: Prescribed | UnsetType = UNSET
+    model: PrescribedFields | UnsetType = UNSET
 
 
 def parse_encoder(text: str) -> dict[str, Any] | None:
