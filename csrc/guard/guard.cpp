@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <csignal>
 #include <cstddef>
 #include <cstdint>
@@ -17,16 +18,22 @@ namespace {
 
 constexpr size_t LINE = 8192;  // of /proc/self/maps: numbers, then a path of at most 4,096 bytes
 
-void say(const char* text, size_t length) {
-  while (length > 0) {
-    const ssize_t written = write(STDERR_FILENO, text, length);
-    if (written <= 0) return;
-    text += written;
-    length -= static_cast<size_t>(written);
-  }
+// What is said, in one piece: lines of other threads may come before or after it, not in between. There is
+// one handler at work (see below), so it can be static.
+char message[LINE + 512];
+size_t message_length = 0;
+
+void add(const char* text) {
+  while (*text != '\0' && message_length < sizeof message) message[message_length++] = *text++;
 }
 
-void say(const char* text) { say(text, strlen(text)); }
+void say() {
+  for (size_t done = 0; done < message_length;) {
+    const ssize_t written = write(STDERR_FILENO, message + done, message_length - done);
+    if (written <= 0) return;
+    done += static_cast<size_t>(written);
+  }
+}
 
 // Reads a number in hexadecimal digits and moves the pointer behind it.
 uintptr_t number(const char*& text) {
@@ -42,8 +49,8 @@ uintptr_t number(const char*& text) {
   }
 }
 
-// Says the path of the file in a line "begin-end flags offset device inode   path", if it covers the address.
-bool say_path(const char* line, uintptr_t address) {
+// Adds the path of the file in a line "begin-end flags offset device inode   path", if it covers the address.
+bool add_path(const char* line, uintptr_t address) {
   const char* at = line;
   const uintptr_t begin = number(at);
   if (*at++ != '-') return false;
@@ -51,14 +58,14 @@ bool say_path(const char* line, uintptr_t address) {
   if (address < begin || address >= end) return false;
   const char* path = strchr(at, '/');
   if (path == nullptr) return false;
-  say(path);
+  add(path);
   return true;
 }
 
-// Says the path of the file that is mapped at the address, as the system knows it; false where it does not
-// say.
-bool say_mapped(uintptr_t address) {
-  static char line[LINE];  // a second fault, in another thread, ends the process as well
+// Adds the path of the file that is mapped at the address, as the system knows it; false where it does not
+// know.
+bool add_mapped(uintptr_t address) {
+  static char line[LINE];
   const int maps = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
   if (maps < 0) return false;
   char part[4096];
@@ -71,7 +78,7 @@ bool say_mapped(uintptr_t address) {
         continue;
       }
       line[length] = '\0';
-      found = say_path(line, address);
+      found = add_path(line, address);
       length = 0;
     }
   }
@@ -80,12 +87,17 @@ bool say_mapped(uintptr_t address) {
 }
 
 void on_bus_error(int, siginfo_t* info, void*) {
-  if (isatty(STDERR_FILENO)) say("\r\033[K\033[?25h");  // a progress bar's line, and the cursor that it hides
-  say("Error: ");
-  if (!say_mapped(reinterpret_cast<uintptr_t>(info->si_addr))) say("a file that is being read");
-  say(" was cut short by another program while it was read, or its disk does not answer: bring back a whole "
+  // Threads that share the work fault together. The first one reports it; it ends the others, too.
+  static std::atomic_flag reported = ATOMIC_FLAG_INIT;
+  if (reported.test_and_set())
+    for (;;) pause();
+  if (isatty(STDERR_FILENO)) add("\r\033[K\033[?25h");  // a progress bar's line, and the cursor that it hides
+  add("Error: ");
+  if (!add_mapped(reinterpret_cast<uintptr_t>(info->si_addr))) add("a file that is being read");
+  add(" was cut short by another program while it was read, or its disk does not answer: bring back a whole "
       "copy, "
       "then run the same command again\n");
+  say();
   _exit(1);
 }
 

@@ -88,7 +88,11 @@ class Killer:
     def __call__(self, done: int, total: int, texts: int) -> None:
         if self.after and texts >= self.after[0]:
             self.after.pop(0)
-            os.kill(actors(os.getpid())[0], signal.SIGKILL)
+            deadline = time.monotonic() + 60
+            while not (found := actors(os.getpid())):  # those that were killed before are being started again
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            os.kill(found[0], signal.SIGKILL)
             self.killed += 1
 
 

@@ -38,6 +38,27 @@ worker.start()
 worker.join()
 """
 
+MANY = """
+import ctypes, os, sys, threading
+path, library = sys.argv[1:]
+assert ctypes.CDLL(library).ec_guard_install() == 0
+libc = ctypes.CDLL(None)
+libc.mmap.restype = ctypes.c_void_p
+libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
+libc.memchr.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
+size, file = os.path.getsize(path), os.open(path, os.O_RDONLY)
+begin = libc.mmap(None, size, 1, 1, file, 0)
+for _ in range(5000):  # a long table of what is mapped, so that the handler takes its time
+    libc.mmap(None, 4096, 1, 1, file, 0)
+os.truncate(path, 0)
+barrier = threading.Barrier(8)
+def read(i):
+    barrier.wait()
+    libc.memchr(begin + i * (size // 8), 1, size // 8)
+for i in range(8):
+    threading.Thread(target=read, args=(i,)).start()
+"""
+
 
 def cut(path: Path, share: float) -> None:
     os.truncate(path, int(path.stat().st_size * share))
@@ -45,7 +66,9 @@ def cut(path: Path, share: float) -> None:
 
 def one_line(path: Path, code: int, stdout: str, stderr: str) -> None:
     assert (code, stdout) == (1, ""), (code, stderr)
-    assert stderr.startswith("Error: ") and str(path) in stderr and stderr.count("\n") == 1, stderr
+    assert (
+        stderr.startswith("Error: ") and str(path) in stderr and stderr.count("\n") == stderr.count("Error: ") == 1
+    ), stderr
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +92,14 @@ def test_the_file_is_named(tmp_path: Path, large: Path, name: str) -> None:
         stdout, stderr = command.communicate("\n", timeout=60)
     one_line(path, command.returncode, stdout, stderr)
     assert "was cut short by another program while it was read" in stderr
+
+
+def test_threads_that_read_it_together_report_it_once(tmp_path: Path) -> None:
+    library = Path(guard.__file__).with_name("_guard_cpu.so")
+    for i in range(4):
+        (path := tmp_path / f"{i}.bin").write_bytes(bytes(1 << 20))
+        done = subprocess.run([sys.executable, "-c", MANY, path, library], capture_output=True, text=True, check=False)
+        one_line(path, done.returncode, done.stdout, done.stderr)
 
 
 def test_a_program_keeps_its_own_handler() -> None:
