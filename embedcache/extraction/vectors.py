@@ -77,6 +77,8 @@ def choose(model: str, asked: AskedVectors, old: Cache | None, trust_remote_code
             there is no such prompt, layer or width.
     """
     names, numbers = asked.poolings(), asked.numbers()
+    if MODEL in names and -1 not in numbers:
+        raise EmbedcacheError("model vectors are of the last layer: leave --layers out, or name another --pooling")
     root, name = find_root(model, trust_remote_code)[0], model
     known = {} if old is None else old.encoder["identity"]
     kept: dict[str, Any] | None = None if old is None else old.encoder.get(MODEL)
@@ -88,7 +90,7 @@ def choose(model: str, asked: AskedVectors, old: Cache | None, trust_remote_code
         raise EmbedcacheError(f"{name} has no modules.json, which would say what its vectors are: use --pooling mean, "
                               "cls, max or last" + (", and no --dims" if asked.dims else ""))  # fmt: skip
     if AUTO in names:
-        auto, notes = _auto(says, name) if old is None else (_of_cache(old, numbers), [])
+        auto, notes = _auto(says, name, -1 in numbers) if old is None else (_of_cache(old, numbers), [])
         names = list(dict.fromkeys(one for each in names for one in (auto if each == AUTO else [each])))
     new = says is not None and MODEL in names and kept is None
     if asked.dims and MODEL not in names and kept is None:
@@ -116,10 +118,10 @@ def choose(model: str, asked: AskedVectors, old: Cache | None, trust_remote_code
     return Chosen(_outputs(names, numbers), settings, notes)
 
 
-def _auto(says: Prescription | None, name: str) -> tuple[list[str], list[str]]:
-    """(poolings, notes) of a new cache."""
+def _auto(says: Prescription | None, name: str, last: bool) -> tuple[list[str], list[str]]:
+    """(poolings, notes) of a new cache; ``last``: whether the last layer, of which a model's vector is, is stored."""
     if says is not None:
-        return [MODEL, "cls"], []
+        return [MODEL, "cls"] if last else ["cls"], []
     return ["cls"], [
         f"cls, the first token's vector, is stored: {name} has no modules.json, which would say what vector its "
         "authors mean; for similar sentences --pooling mean often serves better"
@@ -133,8 +135,6 @@ def _of_cache(old: Cache, numbers: Sequence[int]) -> list[str]:
 
 def _outputs(names: Sequence[str], numbers: Sequence[int]) -> list[Output]:
     """Every pooling of every layer; ``model`` is of the last alone."""
-    if MODEL in names and -1 not in numbers and set(names) == {MODEL}:
-        raise EmbedcacheError("model vectors are of the last layer: leave --layers out, or name another --pooling")
     every = [(name, layer) for name in names for layer in numbers if name != MODEL or layer == -1]
     return list(dict.fromkeys(every))
 

@@ -165,7 +165,10 @@ def test_layers(sentence_model: Path, table: Path, tmp_path: Path) -> None:
         assert set(cache.outputs) == {("cls", -1), ("cls", 1), ("model", -1)}
         assert cache.preferred(1) == "cls" and cache.preferred() == "model"
     with pytest.raises(EmbedcacheError, match="model vectors are of the last layer"):
-        ec.extract(table, tmp_path / "d.h5", model=sentence_model, layers=1, pooling="model", **EXACT)
+        ec.extract(table, tmp_path / "d.h5", model=sentence_model, layers=1, pooling=["cls", "model"], **EXACT)
+    ec.extract(table, tmp_path / "d.h5", model=sentence_model, layers=1, **EXACT)
+    with ec.open_cache(tmp_path / "d.h5") as cache:
+        assert cache.outputs == [("cls", 1)] and "model" not in cache.encoder
 
 
 def test_shards_of_vectors_of_two_widths(sentence_model: Path, table: Path, tmp_path: Path) -> None:
