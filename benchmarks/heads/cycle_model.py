@@ -30,9 +30,10 @@ CHUNK, CHUNKS, WARPS = 64, DIM // 64, 8
 CLOCK, L2, HBM = 1.755e9, 5.5e12, 3.0e12  # a second: cycles under load, bytes, bytes that a kernel gets
 STEPS = EPOCHS * ROWS // 32  # of a head, at a batch of 32
 GOALS = {  # seconds on the device
-    "1,024 heads, batch 32, 7 clusters": 2.5,
-    "1,024 heads, batch 32, 8 clusters": None,
-    "1 head, batch 32": 0.025,
+    "1,024 heads, batch 32, 7 clusters, Tf32": 2.5,
+    "1,024 heads, batch 32, 7 clusters, Bf16": 2.5,
+    "1 head, batch 32, Tf32": 0.025,
+    "1 head, batch 32, Bf16": 0.025,
     "1,024 heads, batch 1,024": 0.85,
 }
 ASSUMED = [
@@ -85,6 +86,8 @@ def model_cluster(kernel: Kernel) -> dict[str, Any]:
     in_pass = sum(phases[i][0] for i in passes)
     code = [s.instruction for s in own[0]]
     from_l2 = 512 * WARPS * sum(s.instruction.name == "LDGSTS" for s in own[0])  # bytes a block and step
+    if "Bf16" in kernel.name:
+        from_l2 = 2 * 32 * DIM * 2 // 16  # a share of the rows, for all blocks
     return {
         "registers": kernel.registers,
         "spilled bytes": kernel.spilled,
@@ -133,16 +136,18 @@ def model_product(kernel: Kernel) -> dict[str, Any]:
 def predictions(kernels: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Seconds on the device of the headline cases, beside the goals."""
     found: dict[str, dict[str, Any]] = {}
-    clusters = {name: k for name, k in kernels.items() if name.startswith("TrainClusters")}
-    if clusters:
+    for operands in ("Tf32", "Bf16"):
+        clusters = {name: k for name, k in kernels.items() if name.startswith(f"TrainClusters<{operands}")}
+        if not clusters:
+            continue
         name, best = min(clusters.items(), key=lambda item: item[1]["a step"]["cycles"])
         step = best["a step"]
         second = step["cycles"] * STEPS / CLOCK
         l2 = HEADS * STEPS * 16 * step["bytes from L2 a block"] / L2
         for count in (7, 8):
             case = {"seconds": max(math.ceil(HEADS / count) * second, l2), "kernel": name, "bound of L2": l2}
-            found[f"1,024 heads, batch 32, {count} clusters"] = case
-        found["1 head, batch 32"] = {"seconds": second, "kernel": name}
+            found[f"1,024 heads, batch 32, {count} clusters, {operands}"] = case
+        found[f"1 head, batch 32, {operands}"] = {"seconds": second, "kernel": name}
     rates = [k["TFLOP/s of 132 multiprocessors"] for n, k in kernels.items() if n in ("FirstLayer<1>", "FirstGradient")]
     if len(rates) == 2:
         flop = 2.0 * HEADS * EPOCHS * ROWS * DIM * HIDDEN
@@ -162,12 +167,12 @@ def predictions(kernels: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]
 
 
 def short_name(mangled: str) -> str:
-    """TrainClusters<12> from the linker's name."""
-    found = re.search(r"kernelINS_\d+([A-Za-z]+?)(?:I((?:L[a-z]\d+E)+)E)?EEEvNS", mangled)
+    """TrainClusters<Tf32, 12> from the linker's name."""
+    found = re.search(r"kernelINS_\d+([A-Za-z]+?)(?:I((?:L[a-z]\d+E|NS_\d\w{2,9}?E)+)E)?EEEvNS", mangled)
     if not found:
         return mangled
-    numbers = re.findall(r"L[a-z](\d+)E", found[2] or "")
-    return found[1] + (f"<{', '.join(numbers)}>" if numbers else "")
+    of = [number or name for number, name in re.findall(r"L[a-z](\d+)E|NS_\d(\w{2,9}?)E", found[2] or "")]
+    return found[1] + (f"<{', '.join(of)}>" if of else "")
 
 
 def model() -> dict[str, Any]:

@@ -12,7 +12,7 @@ from embedcache.heads.task import Options, Outcome, Task
 
 COMPUTES = {  # what each engine trains in
     "native cpu": ("float32", "bfloat16"),
-    "native cuda": ("float32", "tf32"),
+    "native cuda": ("float32", "bfloat16", "tf32"),
     "torch": ("float32", "bfloat16"),
 }
 

@@ -179,8 +179,8 @@ def library(kind: str) -> Library:
 def find(device: str, compute: str = "float32") -> NativeEngine:
     """The engine for "auto", "cpu", "cuda" or "cuda:N" that trains in ``compute``.
 
-    "auto" is a GPU if one works and trains in ``compute``. An EngineWarning says why it is not: the GPU is too old for
-    the library, or has a driver that is, or its engine does not train in that.
+    "auto" is a GPU if one works: its engine trains in whatever any engine trains in. An EngineWarning says why it is
+    not: the GPU is too old for the library, or has a driver that is.
 
     Raises:
         NativeUnavailableError: there is none.
@@ -191,15 +191,11 @@ def find(device: str, compute: str = "float32") -> NativeEngine:
             raise NativeUnavailableError(f"{why}: leave out compute {compute}, or choose another device")
         return NativeEngine(kind, number or 0)
     try:
-        engine = NativeEngine("cuda", 0)
+        return NativeEngine("cuda", 0)
     except NativeUnavailableError as error:
         if "too old" in str(error):
             _warn(f"{error}; the CPU does the work")
         return find("cpu", compute)
-    if not (why := cannot_compute("native cuda", compute)):
-        return engine
-    _warn(f"{why}; the CPU does the work")
-    return find("cpu", compute)
 
 
 def _warn(message: str) -> None:

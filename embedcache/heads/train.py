@@ -216,7 +216,7 @@ def _compute(compute: str) -> str:
 def choose_engine(engine: str, device: str, options: Options) -> tuple[Engine, Options]:
     """The engine that will train, and the options with its device settled.
 
-    The native library comes first, on a GPU only if one works and trains in ``options.compute``. Where it cannot be
+    The native library comes first, on a GPU if one works. Where it cannot be
     had, "auto" takes torch and says so by an EngineWarning.
 
     Raises:

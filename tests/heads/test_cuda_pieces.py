@@ -17,3 +17,6 @@ def test_pieces(tmp_path: Path) -> None:
     subprocess.run([*str(COMPILER).split(), *flags, str(source), "-o", str(program)], check=True)
     done = subprocess.run([str(program)], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "")
+    for how, why in {"wait": "nothing ends", "announce": "nothing ends", "arrive": "too many", "bytes": "more"}.items():
+        done = subprocess.run([str(program), how], capture_output=True, text=True)
+        assert done.returncode < 0 and why in done.stderr, how

@@ -25,18 +25,18 @@ from embedcache.heads.task import Options, Outcome
 from tests.heads.engines import make_task
 
 SHAPES = 30  # of each kind
-LANES = ("cluster 0", "stacked 0", "plain 0", "probe 0")  # also with a host thread for each CUDA thread
+LANES = ("cluster 0", "wide 0", "stacked 0", "plain 0", "probe 0")  # also with a host thread for each CUDA thread
 
 
 def cases() -> Iterator[tuple[str, Any, list[HeadSpec], Options]]:
-    """Name, task, heads, options: clusters (v beside the rest, or in registers), stacked products, plain, probes."""
+    """Name, task, heads, options: clusters (also with v in registers, or in bfloat16), stacked, plain, probes."""
     rng = np.random.default_rng(13)
 
     def pick(*values: Any) -> Any:
         return values[int(rng.integers(len(values)))]
 
     for number in range(SHAPES):
-        for name in ("cluster", "held", "stacked", "plain", "probe"):
+        for name in ("cluster", "held", "wide", "stacked", "plain", "probe"):
             kind = KINDS[number % len(KINDS)]
             outputs, batch = int(rng.integers(2, 6)), int(rng.integers(1, 33))
             dim, hidden = int(rng.integers(1, 200)), int(rng.integers(1, 130))
@@ -45,6 +45,10 @@ def cases() -> Iterator[tuple[str, Any, list[HeadSpec], Options]]:
                 hidden = 500 if number == 5 else hidden  # 16 blocks
             elif name == "held":
                 dim, hidden = int(rng.integers(513, 769)), pick(20, 60)
+            elif name == "wide":
+                dim, hidden = pick(dim, 300, 500), pick(hidden, 20, 60)
+                dim = {4: 640, 9: 800}.get(number % 10, dim)  # v in registers, beside the rest
+                hidden = 500 if number == 5 else hidden  # 16 blocks
             elif name == "stacked":
                 dim, hidden, batch = (
                     4 * int(rng.integers(1, 40)),
@@ -56,7 +60,7 @@ def cases() -> Iterator[tuple[str, Any, list[HeadSpec], Options]]:
                 hidden, outputs = 0, pick(outputs, 12)
             n = min(int(batch * rng.integers(1, 4) + rng.integers(0, batch)) + 1, 30 if name == "held" else 200)
             batch = max(batch, n // 3)  # three steps or four
-            if name in ("cluster", "held"):
+            if name in ("cluster", "held", "wide"):
                 batch, n = min(batch, 32), min(n, 70)
             small = number == 0  # as few threads and steps as show a kernel at work
             dim, hidden, n = (8, hidden and 4, 2 * batch) if small and name != "held" else (dim, hidden, n)
@@ -73,7 +77,7 @@ def cases() -> Iterator[tuple[str, Any, list[HeadSpec], Options]]:
             loss = "focal" if kind != "regression" and number % 5 == 2 else "nll"
             spec = HeadSpec(hidden=hidden, dropout=pick(0.0, 0.2), loss=loss, lr=1e30 if number == 7 else 1e-3)
             heads = [replace(spec, seed=seed) for seed in range(2 if number % 6 == 3 else 1)]
-            compute = "float32" if name in ("plain", "probe") else "tf32"
+            compute = {"plain": "float32", "probe": "float32", "wide": "bfloat16"}.get(name, "tf32")
             yield (
                 f"{name} {number}",
                 task,

@@ -24,6 +24,7 @@
 #ifdef EC_HOST_EMULATION
 #define EC_DEVICE static inline
 #define EC_DEVICE_METHOD inline
+#define EC_FN_METHOD inline
 #define EC_UNROLL
 #define EC_UNROLL_2
 #else
@@ -31,6 +32,7 @@
 #include <cuda_fp16.h>
 #define EC_DEVICE static __device__ __forceinline__
 #define EC_DEVICE_METHOD __device__ __forceinline__
+#define EC_FN_METHOD __host__ __device__ __forceinline__
 #define EC_UNROLL _Pragma("unroll")
 #define EC_UNROLL_2 _Pragma("unroll 2")
 #endif

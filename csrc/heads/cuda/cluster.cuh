@@ -1,5 +1,5 @@
 /* TrainClusters: a head per thread-block cluster, its state on the chip for all the steps of a launch. For
- * small batches (up to 32 rows), in TF32.
+ * small batches (up to 32 rows), in TF32 or bfloat16.
  *
  * Block r of the cluster owns hidden units 32 r .. 32 r + 31. Of the first layer a thread owns the weights
  * that its fragments hold, w, m and v alike, so they lie in shared memory (or, v, in registers) as that
@@ -7,39 +7,36 @@
  *
  *   gradient tile = dz' x of this batch  ->  AdamW  ->  z += updated weights times x of the next batch
  *
- * x streams from L2 through cp.async, 64 inputs at a time, each warp its own 8 of them. Then the warps' sums
- * of z are added, and every block pushes its part of the logits into all blocks' shared memory.
- * cluster_math.cuh holds what comes between.
+ * x streams from L2, 64 or 128 inputs at a time, each warp its own 8 or 16 of them: cluster_tf32.cuh and
+ * cluster_bf16.cuh have the pass. Then the warps' sums of z are added, and every block pushes its part of the
+ * logits into all blocks' shared memory: cluster_math.cuh holds what comes between the passes.
  *
- * What bounds it, for each block and step of 32 rows with D inputs: x from L2, 256 D bytes (3,100 cycles at
- * 64 B a cycle and D 768); the state through shared memory, 512 D bytes (3,100 cycles at 128 B); roots and
- * quotients, 64 D at 16 a cycle (3,100); 2 D mma (some 3,000). They overlap; what comes between the passes
- * does not. The 16 blocks of a head with 512 units read 3.1 MB of x a step: with all processors busy, L2 is
- * the bound. NOT YET RUN ON A GPU.
+ * What bounds it, for each block and step of 32 rows with D inputs: the state through shared memory, 512 D
+ * bytes (3,100 cycles at 128 B and D 768); roots and quotients, 64 D at 16 a cycle (3,100); 2 D mma of TF32
+ * (some 3,000), half of them in bfloat16; x from L2, 256 D bytes in TF32 (3,100 cycles at 64 B a cycle),
+ * which is 3.1 MB a step for the 16 blocks of a head with 512 units; a sixteenth of a half of it in bfloat16.
+ * They overlap; what comes between the passes does not. NOT YET RUN ON A GPU.
  */
 #ifndef EMBEDCACHE_CUDA_CLUSTER_CUH
 #define EMBEDCACHE_CUDA_CLUSTER_CUH
 
+#include "cluster_bf16.cuh"
 #include "cluster_math.cuh"
+#include "cluster_tf32.cuh"
 
 namespace ec {
 
-/* kHeldChunks: chunks whose v is in registers (it makes the loop over them straight code); 0: none, and then
- * what does not fit in shared memory, v first and then m, stays in device memory, which is to say in L2. */
-template <int kHeldChunks>
+/* Operands: Tf32 or Bf16. kHeldChunks: chunks whose v is in registers (it makes the loop over them straight
+ * code); 0: none, and then what does not fit in shared memory, v first and then m, stays in device memory,
+ * which is to say in L2. */
+template <class Operands, int kHeldChunks>
 struct TrainClusters {
   using Shared = ClusterShared;
+  using Sums = typename Operands::Sums;
   static constexpr int kAll = kHostThreads;
 
   struct Held {
     Quad v[kHeldChunks > 0 ? kHeldChunks : 1][2];
-  };
-
-  /* A thread's part of a chunk. */
-  struct Work {
-    FragmentB now[4], next[4]; /* x of this batch and of the next */
-    FragmentC gradient[2];
-    FragmentA w[2];
   };
 
   using Team = Cluster<Shared>;
@@ -80,7 +77,7 @@ struct TrainClusters {
       const bool m_moves = plan.moments[0] != plan.m, v_moves = kMomentsOnChip || plan.moments[1] != plan.v;
       each_quad(shared, held[t], i, [&](int chunk, int tile, Quad& w, Quad& m, Quad& v) {
         const int64_t at = (int64_t)(2 * chunk + tile) * kThreads + i;
-        move_weights(plan, chunk, tile, i, w, load);
+        move_weights<Operands>(plan, chunk, tile, i, w, load);
         if (m_moves) load ? (void)(m = plan.m[at]) : (void)(plan.m[at] = m);
         if (v_moves) load ? (void)(v = plan.v[at]) : (void)(plan.v[at] = v);
       });
@@ -88,63 +85,36 @@ struct TrainClusters {
     });
   }
 
-  static EC_DEVICE_METHOD void adamw(Shared& shared, Held& held, Work& work, int chunk, int i, int ahead) {
+  /* AdamW for a quad; its weights as they are then. */
+  static EC_DEVICE_METHOD Quad update(Shared& shared, Held& held, const Quad& gradient, int chunk, int tile,
+                                      int i, int ahead) {
     const Constants constants = shared.adamw[ahead];
+    Quad& w_at = shared.slots[2 * chunk + tile][i];
+    Quad& m_at = moment(shared, 0, chunk, tile, i);
+    Quad w = w_at, m = m_at,
+         v = kMomentsOnChip ? held.v[kHeldChunks > 0 ? chunk : 0][tile] : moment(shared, 1, chunk, tile, i);
     EC_UNROLL
-    for (int tile = 0; tile < 2; ++tile) {
-      Quad& w_at = shared.slots[2 * chunk + tile][i];
-      Quad& m_at = moment(shared, 0, chunk, tile, i);
-      Quad w = w_at, m = m_at,
-           v = kMomentsOnChip ? held.v[kHeldChunks > 0 ? chunk : 0][tile] : moment(shared, 1, chunk, tile, i);
-      EC_UNROLL
-      for (int e = 0; e < 4; ++e)
-        fast_adamw_update(work.gradient[tile].x[from_c(e)], &w.x[e], &m.x[e], &v.x[e], constants);
-      w_at = w;
-      m_at = m;
-      (kMomentsOnChip ? held.v[kHeldChunks > 0 ? chunk : 0][tile] : moment(shared, 1, chunk, tile, i)) = v;
-      work.w[tile] = {{to_tf32(w.x[0]), to_tf32(w.x[1]), to_tf32(w.x[2]), to_tf32(w.x[3])}};
-    }
-  }
-
-  /* One chunk of 64 inputs of step i: their gradient, AdamW, and their part of the next batch's z. */
-  static EC_DEVICE_METHOD void chunk_pass(const Team& team, PerThread<Held, kAll>& held,
-                                          PerThread<Sums, kAll>& sums, int chunk, int ahead) {
-    PerThread<Work, kAll> work;
-    team.each_lane([&](int t) { copy_wait<1>(t); });
-    team.each_lane([&](int t) {
-      load_x(team.shared(t), chunk % 2, team.in_block(t), work[t].now, work[t].next);
-      work[t].gradient[0] = work[t].gradient[1] = {};
-    });
-    team.each_alone([&](int t) { copy_x(team.shared(t), t, team.in_block(t), chunk + 2); });
-    EC_UNROLL
-    for (int k = 0; k < 4; ++k) {
-      EC_UNROLL
-      for (int tile = 0; tile < 2; ++tile)
-        multiply(
-            team, [&](int t) -> FragmentC& { return work[t].gradient[tile]; },
-            [&](int t) { return sums[t].dz[tile][k]; }, [&](int t) { return work[t].now[k]; });
-    }
-    team.each_alone([&](int t) { adamw(team.shared(t), held[t], work[t], chunk, team.in_block(t), ahead); });
-    EC_UNROLL
-    for (int tile = 0; tile < 2; ++tile) {
-      EC_UNROLL
-      for (int n = 0; n < 4; ++n)
-        multiply(
-            team, [&](int t) -> FragmentC& { return sums[t].z[tile][n]; },
-            [&](int t) { return work[t].w[tile]; }, [&](int t) { return work[t].next[n]; });
-    }
+    for (int e = 0; e < 4; ++e) fast_adamw_update(gradient.x[e], &w.x[e], &m.x[e], &v.x[e], constants);
+    w_at = w;
+    m_at = m;
+    (kMomentsOnChip ? held.v[kHeldChunks > 0 ? chunk : 0][tile] : moment(shared, 1, chunk, tile, i)) = v;
+    return w;
   }
 
   static EC_DEVICE_METHOD void pass(const Team& team, PerThread<Held, kAll>& held,
-                                    PerThread<Sums, kAll>& sums, int ahead) {
-    const int chunks = team.any().plan.chunks;
+                                    PerThread<Sums, kAll>& sums, int ahead, int& phases) {
+    const int chunks = team.any().plan.chunks / Operands::kPerPass;
+    const auto updated = [&](int t, const Quad& gradient, int chunk, int tile) {
+      return update(team.shared(t), held[t], gradient, chunk, tile, team.in_block(t), ahead);
+    };
     if constexpr (kHeldChunks > 0) {
       EC_UNROLL
-      for (int chunk = 0; chunk < kHeldChunks; ++chunk)
-        if (chunk < chunks) chunk_pass(team, held, sums, chunk, ahead);
+      for (int chunk = 0; chunk < kHeldChunks / Operands::kPerPass; ++chunk)
+        if (chunk < chunks) Operands::chunk_pass(team, sums, chunk, phases, updated);
     } else {
-      for (int chunk = 0; chunk < chunks; ++chunk) chunk_pass(team, held, sums, chunk, ahead);
+      for (int chunk = 0; chunk < chunks; ++chunk) Operands::chunk_pass(team, sums, chunk, phases, updated);
     }
+    Operands::end_pass(team);
   }
 
   /* Steps begin .. end - 1 of the epoch, as iterations begin - 1 .. end - 1: iteration i updates by batch i
@@ -152,28 +122,35 @@ struct TrainClusters {
    * a loss was not finite: then that batch has updated nothing. */
   static EC_DEVICE_METHOD bool steps(const Team& team, PerThread<Held, kAll>& held, PerThread<Own, kAll>& own,
                                      int64_t begin, int64_t end) {
-    start(team, own, begin);
-    int slot = slot_of(begin - 1), parity = 0, ahead = kTable;
+    start<Operands>(team, own, begin);
+    int slot = slot_of(begin - 1), parity = 0, ahead = kTable, phases = 0;
     for (int64_t i = begin - 1;; ++i) {
       PerThread<Sums, kAll> sums;
       team.each_thread([&](int t) {
         update_small(team, t, own[t], ahead);
-        load_dz(team.shared(t), team.in_block(t), sums[t]);
+        Operands::load_dz(team.shared(t), team.in_block(t), sums[t]);
       });
+      if (Operands::kPerPass < team.any().plan.chunks)
+        team.each_alone([&](int t) { Operands::vacate(team, t, 1); });
       team.each_alone([&](int t) {
         const Shared& shared = team.shared(t);
-        copy_x(team.shared(t), t, team.in_block(t), 1);
         draw(shared.plan, team.in_block(t), shared.plan.first_step + i + 1, own[t]);
+        Operands::ask(team, t, 1, phases);
       });
-      pass(team, held, sums, ahead);
-      if (i + 1 == end) return true;
+      pass(team, held, sums, ahead, phases);
+      if (i + 1 == end) return finish(team, phases, true);
       ahead = ahead + 1 < kTable ? ahead + 1 : 0;
       slot = next_slot(slot);
-      forward_rest(team, own, sums, i + 1, slot, parity, ahead);
+      forward_rest<Operands>(team, own, sums, i + 1, slot, parity, ahead, phases);
       parity ^= 1;
-      if (!isfinite(team.any().loss)) return false;
+      if (!isfinite(team.any().loss)) return finish(team, phases, false);
       backward_start(team, own, i + 1, slot);
     }
+  }
+
+  static EC_DEVICE_METHOD bool finish(const Team& team, int phases, bool finite) {
+    Operands::drain(team, phases, finite);
+    return finite;
   }
 
   static EC_DEVICE_METHOD void run(const Team& team, const Launch& launch) {
@@ -186,7 +163,8 @@ struct TrainClusters {
     team.each_thread_of_all([&](int t) {
       Shared& shared = team.shared(t);
       if (team.in_block(t) > 0) return;
-      make_plan(shared, launch, head, tally, team.rank(t), kMomentsOnChip);
+      make_plan<Operands>(shared, launch, head, tally, team.rank(t), kMomentsOnChip);
+      Operands::begin(team, t);
       init(shared.room, team.blocks());
       init(shared.arrived, 1);
       fence_init();
@@ -195,7 +173,6 @@ struct TrainClusters {
     PerThread<Own, kAll> own;
     move_state(team, held, own, true);
     const bool finite = steps(team, held, own, launch.step_begin, end);
-    team.each_alone([&](int t) { copy_wait<0>(t); }); /* x of a batch that was given up */
     move_state(team, held, own, false);
     team.each_thread_of_all([&](int t) { /* none may go while another writes to it */
                                          if (team.rank(t) > 0 || team.in_block(t) > 0) return;

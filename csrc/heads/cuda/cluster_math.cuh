@@ -4,7 +4,7 @@
  * Every block of the cluster computes loss and gradient of all rows from the same sums, added in the same
  * order: so they agree to the bit, and nobody waits for one of them. Nothing here touches memory beyond the
  * processor but for the rows' numbers and classes, which are fetched a step and two ahead: bound by latency,
- * that of eight barriers, of the exchange and of the loads and special functions between them.
+ * that of nine barriers, of the exchange and of the loads and special functions between them.
  */
 #ifndef EMBEDCACHE_CUDA_CLUSTER_MATH_CUH
 #define EMBEDCACHE_CUDA_CLUSTER_MATH_CUH
@@ -95,10 +95,12 @@ EC_DEVICE int rows_of(const Plan& plan, int64_t i) {
  *
  * Every block pushes its part of the logits into every block: into memory that held sums of z, so each first
  * says that it is done with those (room). parity: of the exchanges so far in this launch.
- * ahead: which of shared.adamw is this step's; at 0 a warp fills them for as many steps. */
-template <class Team>
+ * ahead: which of shared.adamw is this step's; at 0 a warp fills them for as many steps.
+ * phases: of x's copies, where the operands have any. */
+template <class Operands, class Team>
 EC_DEVICE void forward_rest(const Team& team, PerThread<Own, kHostThreads>& own,
-                            PerThread<Sums, kHostThreads>& sums, int64_t i, int slot, int parity, int ahead) {
+                            PerThread<typename Operands::Sums, kHostThreads>& sums, int64_t i, int slot,
+                            int parity, int ahead, int phases) {
   team.each_thread([&](int t) {
     const int thread = team.in_block(t), warp = thread / kLanes, lane = thread % kLanes;
     for (int tile = 0; tile < 2; ++tile)
@@ -107,7 +109,8 @@ EC_DEVICE void forward_rest(const Team& team, PerThread<Own, kHostThreads>& own,
   team.each_thread([&](int t) {
     ClusterShared& shared = team.shared(t);
     activate(shared, team.in_block(t), own[t]);
-    aim(shared, team.in_block(t), slot);
+    aim<Operands>(shared, team.in_block(t), slot);
+    Operands::fence();
   });
   team.each_thread([&](int t) {
     ClusterShared& shared = team.shared(t);
@@ -116,7 +119,7 @@ EC_DEVICE void forward_rest(const Team& team, PerThread<Own, kHostThreads>& own,
     for (int tile = 0; tile < 2; ++tile)
       for (int e = 0; e < 2; ++e)
         shared.half[1].exchange.a[16 * tile + 8 * h + lane / 4][8 * n + lane % 4 * 2 + e] = own[t].a[tile][e];
-    copy_x(shared, t, thread, 0);
+    Operands::vacate(team, t, 0);
     if (thread == kThreads - 1) arrive_expect(shared.arrived, team.blocks() * plan.outputs * kBatch * 4);
     if (thread / kLanes == 1 && lane < team.blocks()) arrive(team.remote(t, lane, &shared.room));
     if (thread >= kBatch) return;
@@ -125,19 +128,32 @@ EC_DEVICE void forward_rest(const Team& team, PerThread<Own, kHostThreads>& own,
     own[t].position = position_of(plan, i + 4, thread);
     own[t].y = plan.y ? plan.y[shared.row[slot][thread]] : 0;
   });
-  team.each_alone([&](int t) { /* the block's units' part of the logits, to all blocks */
-                               ClusterShared& shared = team.shared(t);
-                               Exchange& exchange = shared.half[1].exchange;
-                               const int e = team.in_block(t), r = e % kBatch, c = e / kBatch;
-                               if (c >= shared.plan.outputs) return;
-                               float sum = 0.0f;
-                               for (int u = 0; u < kUnits; ++u)
-                                 sum = fmaf(exchange.a[u][r], shared.small[c * kUnits + u], sum);
-                               wait(shared.room, parity);
-                               for (int rank = 0; rank < team.blocks(); ++rank)
-                                 push(team.remote(t, rank, &exchange.parts[team.rank(t)][e]), sum,
-                                      team.remote(t, rank, &shared.arrived));
+  team.each_alone([&](int t) { Operands::ask(team, t, 0, phases); });
+  team.each_thread([&](int t) { /* the block's units' part of the logits */
+                                ClusterShared& shared = team.shared(t);
+                                Exchange& exchange = shared.half[1].exchange;
+                                const int e = team.in_block(t), r = e % kBatch, c = e / kBatch;
+                                if (c >= shared.plan.outputs) return;
+                                float sum = 0.0f;
+                                EC_UNROLL
+                                for (int u = 0; u < kUnits; ++u)
+                                  sum = fmaf(exchange.a[u][r], shared.small[c * kUnits + u], sum);
+                                exchange.own_part[e] = sum;
   });
+  team.each_alone(
+      [&](int t) { /* to all blocks: a thread has four rows for one of them at a time */
+                   ClusterShared& shared = team.shared(t);
+                   Exchange& exchange = shared.half[1].exchange;
+                   const int blocks = team.blocks(), all = shared.plan.outputs * kBatch / 4 * blocks;
+                   if (team.in_block(t) >= all) return;
+                   wait(shared.room, parity);
+                   for (int i = team.in_block(t); i < all; i += kThreads) {
+                     const int rank = i & (blocks - 1),
+                               first = (i >> shared.plan.log_blocks) * 4; /* a power of two */
+                     push(team.remote(t, rank, &exchange.parts[team.rank(t)][first]),
+                          *(const Quad*)&exchange.own_part[first], team.remote(t, rank, &shared.arrived));
+                   }
+      });
   team.each_thread([&](int t) {
     ClusterShared& shared = team.shared(t);
     Exchange& exchange = shared.half[1].exchange;
@@ -146,8 +162,10 @@ EC_DEVICE void forward_rest(const Team& team, PerThread<Own, kHostThreads>& own,
     wait(shared.arrived, parity);
     float sum = shared.small[(outputs + 1) * kUnits + c];
     EC_UNROLL
-    for (int rank = 0; rank < kMaxCluster; ++rank)
-      if (rank < team.blocks()) sum += exchange.parts[rank][e];
+    for (int rank = 0; rank < kMaxCluster; ++rank) {
+      const float part = exchange.parts[rank][e];
+      sum += rank < team.blocks() ? part : 0.0f;
+    }
     exchange.logits[e % kBatch][c] = sum;
   });
   team.each_lane([&](int t) { /* what comes up to the next barrier of the block is the first warp's affair */
@@ -207,37 +225,31 @@ EC_DEVICE void backward_start(const Team& team, PerThread<Own, kHostThreads>& ow
   });
   team.each_thread([&](int t) { /* through w2 as it was, dropout and ReLU */
                                 ClusterShared& shared = team.shared(t);
-                                const Plan& plan = shared.plan;
                                 Exchange& exchange = shared.half[1].exchange;
                                 const int thread = team.in_block(t), n = thread / 64, h = thread / kLanes % 2,
                                           lane = thread % kLanes;
+                                float sum[2][2] = {}; /* [tile][row] */
+                                EC_UNROLL
+                                for (int c = 0; c < kClusterOutputs; ++c) {
+                                  if (c >= shared.plan.outputs) break;
+                                  EC_UNROLL
+                                  for (int tile = 0; tile < 2; ++tile) {
+                                    EC_UNROLL
+                                    for (int e = 0; e < 2; ++e)
+                                      sum[tile][e] =
+                                          fmaf(exchange.gradient[8 * n + lane % 4 * 2 + e][c],
+                                               shared.small[c * kUnits + 16 * tile + 8 * h + lane / 4],
+                                               sum[tile][e]);
+                                  }
+                                }
                                 EC_UNROLL
                                 for (int tile = 0; tile < 2; ++tile) {
                                   EC_UNROLL
-                                  for (int e = 0; e < 2; ++e) {
-                                    float sum = 0.0f;
-                                    for (int c = 0; c < plan.outputs; ++c)
-                                      sum =
-                                          fmaf(exchange.gradient[8 * n + lane % 4 * 2 + e][c],
-                                               shared.small[c * kUnits + 16 * tile + 8 * h + lane / 4], sum);
+                                  for (int e = 0; e < 2; ++e)
                                     exchange.back.dz[tile][n][lane].x[h + 2 * e] =
-                                        own[t].a[tile][e] > 0.0f ? sum * plan.scale : 0.0f;
-                                  }
+                                        own[t].a[tile][e] > 0.0f ? sum[tile][e] * shared.plan.scale : 0.0f;
                                 }
   });
-}
-
-EC_DEVICE void load_dz(const ClusterShared& shared, int thread, Sums& sums) {
-  EC_UNROLL
-  for (int tile = 0; tile < 2; ++tile) {
-    EC_UNROLL
-    for (int k = 0; k < 4; ++k) {
-      EC_UNROLL
-      for (int e = 0; e < 4; ++e)
-        sums.dz[tile][k].x[e] = to_tf32(shared.half[1].exchange.back.dz[tile][k][thread % kLanes].x[e]);
-      sums.z[tile][k] = {};
-    }
-  }
 }
 
 /* AdamW for the thread's small parameter, whose gradient is a sum over the batch. */
@@ -249,12 +261,14 @@ EC_DEVICE void update_small(const Team& team, int t, Own& own, int ahead) {
   if (ahead == kTable || i >= (outputs + 1) * kUnits + outputs) return;
   float sum = 0.0f;
   if (c < outputs) {
+    EC_UNROLL
     for (int r = 0; r < kBatch; ++r) sum = fmaf(exchange.gradient[r][c], exchange.a[u][r], sum);
   } else if (c == outputs) {
     for (int k = 0; k < 4; ++k)
       for (int q = 0; q < 4; ++q)
         for (int e = 0; e < 2; ++e) sum += exchange.back.dz[u / 16][k][u % 8 * 4 + q].x[u / 8 % 2 + 2 * e];
   } else {
+    EC_UNROLL
     for (int r = 0; r < kBatch; ++r) sum += exchange.gradient[r][u];
   }
   fast_adamw_update(sum, &shared.small[i], &own.m, &own.v, shared.adamw[ahead]);

@@ -19,9 +19,9 @@ namespace ec {
 
 constexpr int kUnits = 32, kBatch = 32; /* of a block; largest */
 constexpr int kClusterOutputs = 5;
-constexpr int kSlots = 48; /* quads of a thread in shared memory */
-constexpr int kHeldMost = kSlots / 4;
-constexpr int kTable = kLanes; /* steps whose AdamW constants a warp computes at a time */
+constexpr int kSlots = 48;            /* quads of a thread in shared memory */
+constexpr int kMostHeld = kSlots / 4; /* chunks whose v can be in registers */
+constexpr int kTable = kLanes;        /* steps whose AdamW constants a warp computes at a time */
 #ifdef EC_HOST_EMULATION
 constexpr int kHostThreads = kMaxCluster * kThreads;
 #else
@@ -30,7 +30,7 @@ constexpr int kHostThreads = kThreads;
 
 /* A block's view of the head and its data. */
 struct Plan {
-  const float* x; /* ready, see View */
+  const void* x; /* ready, or wide: see View */
   const uint32_t* order;
   const int64_t* rows;
   const int32_t* y;
@@ -45,7 +45,7 @@ struct Plan {
   int64_t n, batch, first_step, all_steps; /* the epoch's first step counts from the head's first */
   uint32_t threshold;
   float scale;
-  int32_t chunks, dim, hidden, outputs, unit0;
+  int32_t chunks, dim, hidden, outputs, unit0, log_blocks;
 };
 
 /* What comes once the logits are known. */
@@ -61,13 +61,18 @@ struct Exchange {
     Backward back;
   };
   float a[kUnits][kBatch + 1]; /* after ReLU and dropout */
-  float logits[kBatch][kClusterOutputs], gradient[kBatch][kClusterOutputs];
+  union {
+    alignas(16) float own_part[kClusterOutputs * kBatch]; /* of the logits: what this block pushes */
+    float gradient[kBatch][kClusterOutputs];              /* by the logits */
+  };
+  float logits[kBatch][kClusterOutputs];
   int32_t y[kBatch];
 };
 
 union Half {
-  float x[kWarps][2][kBatch][8]; /* of this batch (rows in the order of place()) and of the next */
-  float z[kWarps][4][kLanes][4]; /* FragmentC of 16 units and 8 rows */
+  float x[kWarps][2][kBatch][8];         /* of this batch (rows in the order of place()) and of the next */
+  uint16_t wide[2 * kBatch][kWideChunk]; /* of both batches, in bfloat16: see cluster_bf16.cuh */
+  float z[kWarps][4][kLanes][4];         /* FragmentC of 16 units and 8 rows */
   Exchange exchange;
 };
 
@@ -80,7 +85,8 @@ struct ClusterShared {
   float small[kThreads];
   uint32_t row[3][kBatch]; /* of x; batch b in b % 3 */
   uint32_t at[2][kBatch];  /* where x of those rows begins, in chunks: of the pass's batch and of the next */
-  Mbarrier room, arrived;  /* every block has room for parts of the logits; all have come */
+  Mbarrier landed[2], vacated[2]; /* of the halves, see cluster_bf16.cuh */
+  Mbarrier room, arrived;         /* every block has room for parts of the logits; all have come */
   Constants
       adamw[kTable + 1]; /* constants of some steps to come; the last: of an iteration without an update */
   double epoch_loss, loss, over_weight; /* of the epoch; of the batch; over_weight: 1 / its weight */
@@ -99,28 +105,25 @@ struct Own {
   int32_t y;
 };
 
-struct Sums {
-  FragmentA dz[2][4];
-  FragmentC z[2][4];
-};
-
 EC_FN int cluster_blocks(int32_t hidden) {
   int blocks = 1;
   while (blocks * kUnits < hidden) blocks *= 2;
   return blocks;
 }
 
-/* Floats of m, and of v, of a head in a cluster: quads by thread, then the small parameters. */
+/* Floats of m, and of v, of a head in a cluster: quads by thread (of an even number of chunks: enough for all
+ * operands), then the small parameters. */
 EC_FN int64_t cluster_floats(int32_t hidden, int32_t dim) {
-  return cluster_blocks(hidden) * (int64_t)kThreads * (2 * 4 * chunk_count(dim) + 1);
+  return cluster_blocks(hidden) * (int64_t)kThreads * (2 * 4 * 2 * wide_chunk_count(dim) + 1);
 }
 
+template <class Operands>
 EC_DEVICE void make_plan(ClusterShared& shared, const Launch& launch, const Head& head, const Tally& tally,
                          int rank, bool v_held) {
   Plan& p = shared.plan;
   const Task& task = launch.tasks[head.spec.task];
   const View& view = task.train;
-  p.x = view.ready;
+  p.x = Operands::x_of(view);
   p.order = head.order;
   p.rows = view.rows;
   p.y = view.y;
@@ -136,11 +139,13 @@ EC_DEVICE void make_plan(ClusterShared& shared, const Launch& launch, const Head
   p.all_steps = launch.epochs * steps;
   p.threshold = ec_dropout_threshold(head.spec.dropout);
   p.scale = ec_dropout_scale(head.spec.dropout);
-  p.chunks = chunk_count(task.dim);
+  p.chunks = Operands::chunks(task.dim);
   p.dim = task.dim;
   p.hidden = head.shape.hidden;
   p.outputs = head.shape.outputs;
   p.unit0 = rank * kUnits;
+  p.log_blocks = 0;
+  while (1 << p.log_blocks < cluster_blocks(p.hidden)) ++p.log_blocks;
   const int64_t quads = 2 * p.chunks * kThreads, all = cluster_floats(p.hidden, p.dim);
   p.m = (Quad*)(head.state + head.stride) + rank * quads;
   p.v = (Quad*)(head.state + 2 * head.stride) + rank * quads;
@@ -156,19 +161,12 @@ EC_DEVICE void make_plan(ClusterShared& shared, const Launch& launch, const Head
 
 /* ---- Where things are ---- */
 
-/* The unit of the block and the input of number e in a quad of thread i: quads lie as FragmentA, so that the
- * updated weights are an operand as they stand. The gradient's FragmentC has the same numbers, those in the
- * middle swapped: */
-EC_DEVICE int from_c(int e) { return e % 2 * 2 + e / 2; }
-EC_DEVICE int unit_of(int i, int tile, int e) { return 16 * tile + i % kLanes / 4 + e % 2 * 8; }
-EC_DEVICE int input_of(int i, int chunk, int e) {
-  return chunk * kChunk + i / kLanes * 8 + i % 4 * 2 + e / 2;
-}
-
+/* Operands say which unit and input number e of a quad is. */
+template <class Operands>
 EC_DEVICE void move_weights(const Plan& plan, int chunk, int tile, int i, Quad& w, bool load) {
   EC_UNROLL
   for (int e = 0; e < 4; ++e) {
-    const int unit = plan.unit0 + unit_of(i, tile, e), input = input_of(i, chunk, e);
+    const int unit = plan.unit0 + Operands::unit_of(i, tile, e), input = Operands::input_of(i, chunk, e);
     const bool inside = unit < plan.hidden && input < plan.dim;
     float* at = plan.p.w1 + (int64_t)unit * plan.dim + input;
     if (load) w.x[e] = inside ? *at : 0.0f;
@@ -211,53 +209,21 @@ EC_DEVICE uint32_t position_of(const Plan& plan, int64_t batch, int row) {
   return plan.order[clamp(batch * plan.batch + row, plan.n)];
 }
 
-/* Rows 2q and 2q + 1 of eight lie in places q and q + 4, where the gradient's k slots look for them. */
-EC_DEVICE int place(int row) { return row / 8 * 8 + row % 2 * 4 + row % 8 / 2; }
-
 /* Where in shared.row the rows of a batch are, and of the batch after it. */
 EC_DEVICE int slot_of(int64_t batch) { return (int)((batch + 3) % 3); }
 EC_DEVICE int next_slot(int slot) { return slot == 2 ? 0 : slot + 1; }
 
 /* Where the passes find x of the batch in `slot`, and of the next. */
+template <class Operands>
 EC_DEVICE void aim(ClusterShared& shared, int thread, int slot) {
   if (thread >= kBatch) return;
-  const uint32_t chunks = (uint32_t)shared.plan.chunks;
+  const uint32_t chunks = (uint32_t)(shared.plan.chunks / Operands::kPerPass);
   shared.at[0][thread] = shared.row[slot][thread] * chunks;
   shared.at[1][thread] = shared.row[next_slot(slot)][thread] * chunks;
 }
 
-/* The warp's 8 inputs of a chunk, of this batch and the next; each lane asks for 16 bytes of four rows. */
-EC_DEVICE void copy_x(ClusterShared& shared, int t, int thread, int chunk) {
-  const Plan& plan = shared.plan;
-  const int warp = thread / kLanes, lane = thread % kLanes, column = lane % 2 * 4;
-  if (chunk < plan.chunks) {
-    const float* x = plan.x + warp * 8 + column;
-    const float* from[4]; /* all looked up before the first copy */
-    EC_UNROLL
-    for (int part = 0; part < 4; ++part)
-      from[part] = x + (uint64_t)shared.at[part / 2][part % 2 * 16 + lane / 2] * kChunk;
-    EC_UNROLL
-    for (int part = 0; part < 4; ++part) {
-      const int next = part / 2, row = part % 2 * 16 + lane / 2;
-      copy_async(t, &shared.half[chunk % 2].x[warp][next][next ? row : place(row)][column],
-                 from[part] + chunk * kChunk);
-    }
-  }
-  copy_commit(t);
-}
-
-EC_DEVICE void load_x(const ClusterShared& shared, int half, int thread, FragmentB* now, FragmentB* next) {
-  const int warp = thread / kLanes, g = thread % kLanes / 4, q = thread % 4;
-  const auto& x = shared.half[half].x[warp];
-  EC_UNROLL
-  for (int k = 0; k < 4; ++k) {
-    now[k] = {{x[0][8 * k + q][g], x[0][8 * k + q + 4][g]}};
-    next[k] = *(const FragmentB*)&x[1][8 * k + g][2 * q];
-  }
-}
-
 /* Rows of the first three batches; the two that follow are under way; no gradient yet. */
-template <class Team>
+template <class Operands, class Team>
 EC_DEVICE void start(const Team& team, PerThread<Own, kHostThreads>& own, int64_t begin) {
   team.each_thread([&](int t) {
     ClusterShared& shared = team.shared(t);
@@ -270,8 +236,9 @@ EC_DEVICE void start(const Team& team, PerThread<Own, kHostThreads>& own, int64_
     own[t].row = (uint32_t)plan.rows[position_of(plan, begin + 2, i)];
     own[t].position = position_of(plan, begin + 3, i);
   });
-  team.each_thread([&](int t) { aim(team.shared(t), team.in_block(t), slot_of(begin - 1)); });
-  team.each_alone([&](int t) { copy_x(team.shared(t), t, team.in_block(t), 0); });
+  team.each_thread([&](int t) { aim<Operands>(team.shared(t), team.in_block(t), slot_of(begin - 1)); });
+  team.each_alone([&](int t) { Operands::vacate(team, t, 0); });
+  team.each_alone([&](int t) { Operands::ask(team, t, 0, 0); });
 }
 
 }  // namespace ec

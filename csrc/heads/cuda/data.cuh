@@ -29,11 +29,20 @@ class Data {
     copy_tasks();
   }
 
-  /* Makes task i's x as the TF32 kernels read it, if it takes no more than half of the memory that is left
-   * and can be had: without it the task's heads are trained by the plain kernels. */
-  bool prepare(int i, const ec_task& task) {
+  /* Makes task i's x as the kernels of that compute read it, if it takes no more than half of the memory that
+   * is left and can be had: without it the task's heads are trained by the plain kernels. */
+  bool prepare(int i, const ec_task& task, int32_t compute) {
     Task& t = tasks_[(size_t)i];
-    const bool done = prepare(t, t.train, task.train.x.rows) && prepare(t, t.val, task.val.x.rows);
+    bool done;
+    if (compute == EC_COMPUTE_BFLOAT16) { /* in clusters alone, which do not validate */
+      done = prepare<PrepareWide>(t, t.train, task.train.x.rows, wide_stride(t.dim), wide_, &Launch::wide,
+                                  &View::wide);
+    } else {
+      done = prepare<Prepare>(t, t.train, task.train.x.rows, ready_stride(t.dim), ready_, &Launch::ready,
+                              &View::ready) &&
+             prepare<Prepare>(t, t.val, task.val.x.rows, ready_stride(t.dim), ready_, &Launch::ready,
+                              &View::ready);
+    }
     copy_tasks();
     return done;
   }
@@ -47,31 +56,38 @@ class Data {
     device_.synchronize();
   }
 
-  bool prepare(const Task& task, View& view, int64_t rows) {
+  template <class T>
+  using Made =
+      std::map<std::tuple<const void*, const float*, const float*>, Buffer<T>>; /* by x, mean, inv_std */
+
+  template <class Kernel, class T>
+  bool prepare(const Task& task, View& view, int64_t rows, int64_t stride, Made<T>& all, T* Launch::* to,
+               const T* View::* found) {
     if (view.n == 0) return true;
     const auto key = std::make_tuple(view.x, task.mean, task.inv_std);
-    auto at = ready_.find(key);
-    if (at == ready_.end()) {
-      const int64_t size = rows * ready_stride(task.dim);
-      if (rows > UINT32_MAX || size * 4 > free_memory() / 2) return false;
-      Buffer<float> made = try_buffer(size);
+    auto at = all.find(key);
+    if (at == all.end()) {
+      const int64_t size = rows * stride;
+      if (rows > UINT32_MAX || size * (int64_t)sizeof(T) > free_memory() / 2) return false;
+      Buffer<T> made = try_buffer<T>(size);
       if (!made.get()) return false;
       Launch launch = {};
       launch.source = {view.x, nullptr, task.mean, task.inv_std, task.dim, view.dtype};
       launch.source_rows = rows;
-      launch.ready = made.get();
-      device_.launch<Prepare>(launch, (int)std::min(rows, (int64_t)device_.resident_blocks<Prepare>()));
-      at = ready_.emplace(key, std::move(made)).first;
+      launch.*to = made.get();
+      device_.launch<Kernel>(launch, (int)std::min(rows, (int64_t)device_.resident_blocks<Kernel>()));
+      at = all.emplace(key, std::move(made)).first;
     }
-    view.ready = at->second.get();
+    view.*found = at->second.get();
     return true;
   }
 
   /* Empty where the memory that is said to be free cannot be had: it is in pieces, or another process was
    * faster. */
-  static Buffer<float> try_buffer(int64_t size) {
+  template <class T>
+  static Buffer<T> try_buffer(int64_t size) {
     try {
-      return Buffer<float>(size, "X in TF32");
+      return Buffer<T>(size, "X as the tensor cores read it");
     } catch (const Error& error) {
       if (error.code != EC_ERROR_MEMORY) throw;
       return {};
@@ -107,7 +123,7 @@ class Data {
   }
 
   View view(const ec_view& v, int64_t outputs) {
-    if (v.n == 0) return {nullptr, nullptr, nullptr, nullptr, 0, EC_FLOAT32, nullptr};
+    if (v.n == 0) return {nullptr, nullptr, nullptr, nullptr, 0, EC_FLOAT32, nullptr, nullptr};
     const int64_t size = v.x.dtype == EC_FLOAT16 ? 2 : 4;
     const void* x = upload(v.x.data, v.x.rows, v.x.dim * size, v.x.stride * size, "X");
     return {x,
@@ -116,13 +132,14 @@ class Data {
             array(v.rows, v.n),
             (uint32_t)v.n,
             v.x.dtype,
+            nullptr,
             nullptr};
   }
 
   const Device& device_;
   std::map<Key, Buffer<char>> buffers_;
-  std::map<std::tuple<const void*, const float*, const float*>, Buffer<float>>
-      ready_; /* by x, mean, inv_std */
+  Made<float> ready_;
+  Made<uint16_t> wide_;
   std::vector<Task> tasks_;
   Buffer<Task> on_device_;
 };

@@ -30,7 +30,7 @@ namespace ec {
 
 #ifdef __SANITIZE_THREAD__
 
-extern "C" void __tsan_write4(void* at);
+extern "C" void __tsan_write_range(void* at, unsigned long bytes);
 
 /* What a host thread starts in the background, as ThreadSanitizer has it. */
 struct HostBackground {
@@ -38,21 +38,22 @@ struct HostBackground {
   ~HostBackground() { __tsan_destroy_fiber(fiber); }
 };
 
-/* *at = value, as what works in the background does it: that knows all that the thread has done before, says
- * so to whoever waits at `barrier`, and nothing that the thread says later speaks for it. */
-EC_UNSEEN __attribute__((noinline)) inline void store_apart(float* at, float value, void* barrier) {
+/* Copies, as what works in the background does it: that knows all that the thread has done before, says so to
+ * whoever waits at `barrier`, and nothing that the thread says later speaks for it. */
+EC_UNSEEN __attribute__((noinline)) inline void store_apart(void* to, const void* from, int bytes,
+                                                            void* barrier) {
   static thread_local HostBackground background;
   void* const own = __tsan_get_current_fiber();
   __tsan_switch_to_fiber(background.fiber, 0);
-  __tsan_write4(at);
+  __tsan_write_range(to, (unsigned long)bytes);
   __tsan_release(barrier);
   __tsan_switch_to_fiber(own, __tsan_switch_to_fiber_no_sync);
-  *at = value;
+  for (int i = 0; i < bytes / 4; ++i) ((uint32_t*)to)[i] = ((const uint32_t*)from)[i];
 }
 
 #else
 
-inline void store_apart(float* at, float value, void*) { *at = value; }
+inline void store_apart(void* to, const void* from, int bytes, void*) { memcpy(to, from, (size_t)bytes); }
 
 #endif
 

@@ -18,6 +18,9 @@ constexpr int64_t kRowsPerLaunch =
     32768;                         /* a launch takes a second at most: cancel and progress come between */
 using List = std::vector<int32_t>; /* numbers of heads in the group, or of orders */
 
+/* The most blocks of a cluster that trains a head. */
+inline int max_cluster(const Device& device) { return device.max_cluster<TrainClusters<Tf32, 0>>(); }
+
 class Group {
  public:
   /* Takes heads from `first` on, as many as fit: as many as the free memory should hold, or, where it turns
@@ -62,8 +65,7 @@ class Group {
   const ec_task& task(int i) const { return call_.task(first_ + i); }
 
   void choose(int most) {
-    const int resident = device_.resident_blocks<TrainSteps>(),
-              cluster = device_.max_cluster<TrainClusters<0>>();
+    const int resident = device_.resident_blocks<TrainSteps>(), cluster = max_cluster(device_);
     const int64_t free = free_memory(), budget = free - free / 16;
     needs_ = {};
     paths_.clear();
@@ -209,20 +211,21 @@ class Group {
   }
 
   /* Heads of one launch are alike in how many blocks they take. */
+  template <class Operands>
   void train_clusters(const List& list) const {
     for (int blocks = 1; blocks <= kMaxCluster; blocks *= 2) {
       for (const bool held : {false, true}) {
         const List alike = filter(list, [&](int i) {
-          const int chunks = chunk_count(heads_[i].shape.dim);
+          const int chunks = Operands::chunks(heads_[i].shape.dim);
           return cluster_blocks(heads_[i].shape.hidden) == blocks &&
-                 held == (6 * chunks > kSlots && chunks <= kHeldMost);
+                 held == (6 * chunks > kSlots && chunks <= kMostHeld);
         });
         if (alike.empty()) continue;
         const Launch launch = launch_of(alike);
         if (held) {
-          device_.launch_clusters<TrainClusters<kHeldMost>>(launch, launch.n_active, blocks);
+          device_.launch_clusters<TrainClusters<Operands, kMostHeld>>(launch, launch.n_active, blocks);
         } else {
-          device_.launch_clusters<TrainClusters<0>>(launch, launch.n_active, blocks);
+          device_.launch_clusters<TrainClusters<Operands, 0>>(launch, launch.n_active, blocks);
         }
       }
     }
@@ -249,7 +252,9 @@ class Group {
       launch_.step_begin = (uint32_t)begin;
       launch_.step_end = (uint32_t)std::min(begin + stretch, steps);
       launch<TrainSteps>(on_path(active, Path::kPlain));
-      train_clusters(on_path(active, Path::kCluster));
+      const List in_clusters = on_path(active, Path::kCluster);
+      call_.options.compute == EC_COMPUTE_BFLOAT16 ? train_clusters<Bf16>(in_clusters)
+                                                   : train_clusters<Tf32>(in_clusters);
       train_stacked(on_path(active, Path::kStacked));
       read_tallies();
       report_progress();

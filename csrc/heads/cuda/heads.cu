@@ -41,31 +41,28 @@ void check_sizes(const Call& call, int32_t n_tasks) {
   if (call.options.batch_size > kLargest) throw Error{EC_ERROR_ARGUMENT, "the batch" + too_large};
 }
 
-/* x in TF32 for the tasks of heads that can use it. */
+/* x in TF32, or bfloat16, for the tasks of heads that can use it. */
 void prepare(const Call& call, Data& data) {
   std::set<int> wanted;
   for (int i = 0; i < call.n_heads; ++i)
     if (call.heads[i].hidden > 0) wanted.insert(call.heads[i].task);
   bool all = true;
-  for (const int i : wanted) all = data.prepare(i, call.tasks[i]) && all;
+  for (const int i : wanted) all = data.prepare(i, call.tasks[i], call.options.compute) && all;
   if (!all)
-    note(
-        "the device has no room for X in TF32: some heads were trained or validated in float32, which is "
-        "slower");
+    note("the device has no room for X in " + name_of(call.options.compute) +
+         ": some heads were trained or validated in float32, which is slower");
 }
 
 /* Notes go to ec_last_error(): what the caller may want to know although all went well. */
 void train(const Call& call, int32_t n_tasks) {
   check_sizes(call, n_tasks);
-  if (call.options.compute == EC_COMPUTE_BFLOAT16)
-    throw Error{EC_ERROR_UNSUPPORTED, "the CUDA engine computes in float32 or tf32"};
   for (int i = 0; i < call.n_heads; ++i)
     clear_result(call.task(i), call.heads[i], call.results[i], call.options.epochs);
   const Device device(call.options.device, call.options.stream);
   Data data(device, call.tasks, n_tasks);
-  if (call.options.compute == EC_COMPUTE_TF32) {
+  if (call.options.compute != EC_COMPUTE_FLOAT32) {
     prepare(call, data);
-    note(tell_slow_heads(call, data, device.max_cluster<TrainClusters<0>>()));
+    note(tell_slow_heads(call, data, max_cluster(device)));
   }
   int groups = 0, largest = 0;
   for (int first = 0; first < call.n_heads && !call.cancelled(); ++groups) {

@@ -16,12 +16,20 @@ struct View {
   uint32_t n;
   int32_t dtype;
   const float* ready; /* [., ready_stride(dim)] as Prepare makes it, for products alone (to_tf32), or NULL */
+  const uint16_t* wide; /* [., wide_stride(dim)] as PrepareWide makes it: x in bfloat16, or NULL */
 };
 
 /* Inputs that the TF32 kernels take at a time: x is padded with zeros to a multiple of them. */
 constexpr int kChunk = 64;
 EC_FN int32_t chunk_count(int32_t dim) { return (dim + kChunk - 1) / kChunk; }
 EC_FN int64_t ready_stride(int32_t dim) { return (int64_t)chunk_count(dim) * kChunk; }
+
+/* In bfloat16: 128 inputs at a time, of which the first 64 follow a second time. So a copy of 128 numbers may
+ * begin with any of the first eight groups of 8, and rows that lie below each other can be turned against
+ * each other by one group: then no column's groups share a bank. */
+constexpr int kWideChunk = 128, kWideStored = kWideChunk + kWideChunk / 2;
+EC_FN int32_t wide_chunk_count(int32_t dim) { return (dim + kWideChunk - 1) / kWideChunk; }
+EC_FN int64_t wide_stride(int32_t dim) { return (int64_t)wide_chunk_count(dim) * kWideStored; }
 
 struct Task {
   View train, val;
@@ -165,6 +173,7 @@ struct Launch {
   Input source;       /* for Prepare: all of a view's x */
   int64_t source_rows;
   float* ready;
+  uint16_t* wide;
 };
 
 /* What a head's rows are scored by, in training or in validation. */

@@ -10,14 +10,14 @@
  * (MEMBAR.ALL.GPU) or all of L1 (CCTL.IVALL), but a store that a barrier counts is seen by whoever waits
  * there, and an arrival after a barrier of the block follows the block's reads.
  *
- * On the host a barrier is the same 64 bits of counts. A store lands when somebody waits for it, and from its
- * issue until then its place holds NaN; a wait for a phase that nothing will end stops the program, and so
- * does an arrival or a byte too many.
+ * On the host a barrier is the same 64 bits of counts. A store or copy lands when somebody waits for it, and
+ * from its issue until then its place holds NaN; a wait for a phase that nothing will end stops the program,
+ * and so does an arrival or a byte too many.
  */
 #ifndef EMBEDCACHE_CUDA_MBARRIER_CUH
 #define EMBEDCACHE_CUDA_MBARRIER_CUH
 
-#include "block.cuh"
+#include "mma.cuh"
 
 #ifdef EC_HOST_EMULATION
 #include <stdio.h>
@@ -96,15 +96,17 @@ EC_DEVICE void arrive_expect(Mbarrier& barrier, int bytes) {
 
 constexpr int kMostTurns = 60000; /* of a host thread that waits: a minute and more */
 
-/* A store under way. */
+/* A store or copy under way. */
 struct HostPush {
-  float* to;
+  void* to;
+  const void* from; /* NULL: `value` */
   float value;
+  int bytes;
   Mbarrier* barrier;
 
   void land() const {
-    store_apart(to, value, &barrier->state);
-    change(*barrier, __ATOMIC_RELAXED, [](Counts& counts) { counts.bytes -= 4; });
+    store_apart(to, from ? from : &value, bytes, &barrier->state);
+    change(*barrier, __ATOMIC_RELAXED, [this](Counts& counts) { counts.bytes -= bytes; });
   }
 };
 
@@ -115,10 +117,32 @@ inline std::vector<HostPush>& host_pushes() {
 
 /* With host threads it lands at once, though no barrier but this one vouches for it. */
 EC_DEVICE void push(float* to, float value, Mbarrier* barrier) {
-  if (host_threads().barriers) return HostPush{to, value, barrier}.land();
+  if (host_threads().barriers) return HostPush{to, nullptr, value, 4, barrier}.land();
   memset(to, 0xFF, 4);
-  host_pushes().push_back({to, value, barrier});
+  host_pushes().push_back({to, nullptr, value, 4, barrier});
 }
+
+EC_DEVICE void push(float* to, const Quad& values, Mbarrier* barrier) {
+  if ((uintptr_t)to % 16) wrong_barrier("a store that is not aligned");
+  for (int i = 0; i < 4; ++i) push(to + i, values.x[i], barrier);
+}
+
+template <class Team>
+EC_DEVICE void copy_to_all(const Team& team, int t, void* to, const void* from, int bytes,
+                           Mbarrier* barrier) {
+  if (((uintptr_t)to | (uintptr_t)from | (uintptr_t)bytes) % 16) wrong_barrier("a copy that is not aligned");
+  for (int rank = 0; rank < team.blocks(); ++rank) {
+    const HostPush copy = {team.remote(t, rank, (char*)to), from, 0.0f, bytes, team.remote(t, rank, barrier)};
+    if (host_threads().barriers) {
+      copy.land();
+    } else {
+      memset(copy.to, 0xFF, (size_t)bytes);
+      host_pushes().push_back(copy);
+    }
+  }
+}
+
+EC_DEVICE void fence_copies() {}
 
 EC_DEVICE void wait(Mbarrier& barrier, int parity) {
   const auto is_over = [&] {
@@ -162,12 +186,31 @@ EC_DEVICE void arrive_expect(Mbarrier& barrier, int bytes) {
                : "memory");
 }
 
-/* Stores a number in any block; `barrier` of that block counts its 4 bytes once they are there. */
-EC_DEVICE void push(uint32_t to, float value, uint32_t barrier) {
-  asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.b32 [%0], %1, [%2];" ::"r"(to),
-               "r"(__float_as_uint(value)), "r"(barrier)
-               : "memory");
+/* Stores four numbers in any block, aligned to 16 bytes; `barrier` of that block counts those once they are
+ * there. */
+EC_DEVICE void push(uint32_t to, const Quad& values, uint32_t barrier) {
+  asm volatile(
+      "st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%1, %2, %3, %4}, [%5];" ::"r"(to),
+      "f"(values.x[0]), "f"(values.x[1]), "f"(values.x[2]), "f"(values.x[3]), "r"(barrier)
+      : "memory");
 }
+
+/* Copies from device memory to the same place in every block of the cluster (cp.async.bulk): both aligned to
+ * 16 bytes, as many at a time. In each block the barrier at the same place counts the bytes. One thread asks.
+ */
+template <class Team>
+EC_DEVICE void copy_to_all(const Team& team, int, void* to, const void* from, int bytes, Mbarrier* barrier) {
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%0], [%1], %2, "
+      "[%3], "
+      "%4;" ::"r"(shared_address(to)),
+      "l"(from), "r"(bytes), "r"(shared_address(barrier)), "h"((uint16_t)((1u << team.blocks()) - 1))
+      : "memory");
+}
+
+/* What the thread has written so far comes before such copies into the same place, if a barrier of the block
+ * and an arrival are between. */
+EC_DEVICE void fence_copies() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
 EC_DEVICE void wait(Mbarrier& barrier, int parity) {
   asm volatile(

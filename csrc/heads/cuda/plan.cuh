@@ -42,19 +42,24 @@ inline bool fits_cluster(const Call& call, int head) {
          cluster_blocks(s.hidden) <= kMaxCluster;
 }
 
+inline bool is_prepared(const View& view) { return view.ready || view.wide; }
+
+inline std::string name_of(int32_t compute) { return compute == EC_COMPUTE_BFLOAT16 ? "bfloat16" : "TF32"; }
+
 inline Path path_of(const Call& call, const Data& data, int max_cluster, int head) {
   const Shape s = call.shape(head);
-  if (!data.task(call.heads[head].task).train.ready || s.hidden == 0) return Path::kPlain;
+  const View& train = data.task(call.heads[head].task).train;
+  if (!is_prepared(train) || s.hidden == 0) return Path::kPlain;
   if (fits_cluster(call, head) && cluster_blocks(s.hidden) <= max_cluster) return Path::kCluster;
-  return stackable(s) ? Path::kStacked : Path::kPlain;
+  return train.ready && stackable(s) ? Path::kStacked : Path::kPlain;
 }
 
-/* Of a call in TF32 whose x could be prepared: which heads are trained more slowly than others, and why; ""
- * if none. Linear probes are float32 by design. */
+/* Of a call in TF32 or bfloat16 whose x could be prepared: which heads are trained more slowly than others,
+ * and why; "" if none. Linear probes are float32 by design. */
 inline std::string tell_slow_heads(const Call& call, const Data& data, int max_cluster) {
   int plain = 0, stacked = 0;
   for (int head = 0; head < call.n_heads; ++head) {
-    if (!data.task(call.heads[head].task).train.ready || call.heads[head].hidden == 0) continue;
+    if (!is_prepared(data.task(call.heads[head].task).train) || call.heads[head].hidden == 0) continue;
     const Path path = path_of(call, data, max_cluster, head);
     plain += path == Path::kPlain;
     stacked += path == Path::kStacked && fits_cluster(call, head);
@@ -66,12 +71,13 @@ inline std::string tell_slow_heads(const Call& call, const Data& data, int max_c
                                                            : "";
   std::string told;
   if (plain > 0)
-    told = std::to_string(plain) + all +
-           "in float32, which is slower: TF32 takes numbers of inputs and hidden units that are multiples of "
-           "4, or, in clusters of blocks, at most " +
-           std::to_string(kBatch) + " rows a batch, " + std::to_string(kClusterOutputs) + " outputs, " +
-           std::to_string(kSlots / 2 * kChunk) + " inputs and " + std::to_string(kMaxCluster * kUnits) +
-           " hidden units" + clusters;
+    told = std::to_string(plain) + all + "in float32, which is slower: " +
+           (call.options.compute == EC_COMPUTE_TF32 ? "TF32 takes numbers of inputs and hidden units that "
+                                                      "are multiples of 4, or, in clusters of blocks, "
+                                                    : "bfloat16 takes, in clusters of blocks, ") +
+           "at most " + std::to_string(kBatch) + " rows a batch, " + std::to_string(kClusterOutputs) +
+           " outputs, " + std::to_string(kSlots / 2 * kChunk) + " inputs and " +
+           std::to_string(kMaxCluster * kUnits) + " hidden units" + clusters;
   if (stacked > 0)
     told += (told.empty() ? "" : "; ") + std::to_string(stacked) + all +
             "by the kernels for large batches, which is slower" + clusters;
