@@ -32,7 +32,7 @@ test-faults: .venv/installed
 fuzz: .venv/installed
 	$(BIN)/python tests/faults/fuzz.py --seconds $(FUZZ_SECONDS) --seed $(FUZZ_SEED) --keep fuzz-faults
 
-# The C++ engine and encoder, and the CUDA engine's source on the host, under thread, address and undefined sanitizers.
+# The C++ engine, encoder and tokenizer, and the CUDA engine's source on the host, under thread, address and undefined sanitizers.
 sanitize: .venv/installed
 	$(BIN)/python -m pytest -m slow tests/heads/test_sanitizers.py tests/encoder/test_encoder_sanitizers.py
 

@@ -1,9 +1,9 @@
 """Builds the native engines: plain shared libraries for ctypes, without Python.h, torch or a GPU.
 
-embedcache/heads/_heads_cpu.so, embedcache/encoder/_encoder_cpu.so, embedcache/common/_guard_cpu.so: always, with the
-C++ compiler (CXX, else c++, g++ or clang++); EMBEDCACHE_CPU=0 does without. embedcache/heads/_heads_cuda.so: where nvcc
-is on the path or under CUDA_HOME; EMBEDCACHE_CUDA=0 does without; if it cannot be built, the installation reports why
-and continues.
+embedcache/heads/_heads_cpu.so, embedcache/encoder/_encoder_cpu.so, embedcache/encoder/_tokenizer_cpu.so,
+embedcache/common/_guard_cpu.so: always, with the C++ compiler (CXX, else c++, g++ or clang++); EMBEDCACHE_CPU=0 does
+without. embedcache/heads/_heads_cuda.so: where nvcc is on the path or under CUDA_HOME; EMBEDCACHE_CUDA=0 does without;
+if it cannot be built, the installation reports why and continues.
 Everything else about the package is in pyproject.toml.
 """
 
@@ -149,10 +149,11 @@ def cpu_sources(*patterns: str) -> list[str]:
 
 def extensions() -> list[Extension]:
     headers = [str(path) for path in sorted(Path("csrc").rglob("*.h"))] + [
-        str(path) for path in sorted(Path("csrc").rglob("*.cuh"))
+        str(path) for kind in ("cuh", "inc") for path in sorted(Path("csrc").rglob(f"*.{kind}"))
     ]
     cpu = {"embedcache.heads._heads_cpu": cpu_sources("csrc/heads/cpu/*.cpp", "csrc/simd/memory.cpp")}
     cpu["embedcache.encoder._encoder_cpu"] = cpu_sources("csrc/encoder/*.cpp", "csrc/simd/memory.cpp")
+    cpu["embedcache.encoder._tokenizer_cpu"] = cpu_sources("csrc/tokenizer/*.cpp")
     if os.name == "posix":
         cpu["embedcache.common._guard_cpu"] = cpu_sources("csrc/guard/*.cpp")
     cuda = [str(path) for path in sorted(Path("csrc/heads/cuda").glob("*.cu"))]

@@ -121,6 +121,7 @@ def _engines() -> Iterator[Check]:
 
 def _encoder() -> Iterator[Check]:
     from embedcache.encoder.runner_native import backend
+    from embedcache.encoder.tokenizer_native import is_built
 
     computes = {dtype: backend(dtype) for dtype in ("float32", "bfloat16")}
     there = ", ".join(f"{dtype} by {name}" for dtype, name in computes.items() if name)
@@ -128,6 +129,10 @@ def _encoder() -> Iterator[Check]:
         yield Check("encoder engine", OK, there)
     else:
         yield Check("encoder engine", MISSING, "none for this processor", "torch encodes, more slowly")
+    if is_built():
+        yield Check("tokenizer", OK, "native, for WordPiece and byte-level BPE")
+    else:
+        yield Check("tokenizer", MISSING, "the native one is not built", "the tokenizers library works, more slowly")
 
 
 def _processor() -> Iterator[Check]:

@@ -13,6 +13,7 @@ Files, in the order in which to read them:
     after_pooling            What follows the pooling there: Dense, LayerNorm, unit length, a cut
     token_rows               Rows of token ids, one after another in one array
     tokenizer                Texts to token ids, cut to max_length as the model's own tokenizer cuts
+    tokenizer_native         The same by csrc/tokenizer, and which tokenizers it understands
     tokenizer_file           Tokenizer.json as it is, where transformers would make the same of it
     load_without_torch       An encoder read straight from its files, without torch and transformers
     load_with_transformers   An encoder as transformers loads it: model and tokenizer

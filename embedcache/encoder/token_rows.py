@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import overload
 
 import numpy as np
@@ -43,10 +44,10 @@ class TokenRows(Sequence[Sequence[int]]):
     def __getitem__(self, at: slice) -> TokenRows: ...
 
     def __getitem__(self, at: int | slice) -> list[int] | TokenRows:
-        places = np.arange(len(self))[at]
         if isinstance(at, slice):
-            return self.take(places)
-        ids: list[int] = self.flat[self.offsets[places] : self.offsets[places + 1]].tolist()
+            return self.take(np.arange(len(self))[at])
+        place = range(len(self))[at]
+        ids: list[int] = self.flat[self.offsets[place] : self.offsets[place + 1]].tolist()
         return ids
 
     @property
@@ -68,7 +69,8 @@ class TokenRows(Sequence[Sequence[int]]):
 
     def lists(self) -> list[list[int]]:
         """The rows as lists."""
-        return [self[i] for i in range(len(self))]
+        flat, offsets = self.flat.tolist(), self.offsets.tolist()
+        return [flat[begin:end] for begin, end in pairwise(offsets)]
 
 
 def scattered(n: int, parts: Sequence[tuple[np.ndarray, TokenRows]]) -> TokenRows:

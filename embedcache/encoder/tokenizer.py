@@ -6,20 +6,27 @@ byte-level BPE. Their normalizers change characters without regard to what stand
 search for added tokens, unless one of these holds a space. With any other tokenizer (SentencePiece's normalizer is a
 table of strings), and where it is the end of a text that is kept, the whole text is read. If a start turns out to have
 no more than max_length tokens, the whole text is read after all: no guess about the length of words is involved.
+
+Where ``tokenizer_native`` understands a tokenizer it makes the tokens, the same ones; what it leaves, and every other
+tokenizer, is Hugging Face's ``tokenizers`` library's work.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from embedcache.encoder.token_rows import TokenRows, scattered
+from embedcache.encoder.tokenizer_native import NativeTokenizer, native_tokenizer
 from embedcache.errors import EmbedcacheError
 
-TOKENIZE_ROWS = 512  # texts tokenized at once: bounds the memory that the tokenizer's own records take
+TOKENIZE_ROWS = 512  # texts tokenized at once: bounds the memory that the library's own records take
+NATIVE_ROWS = 8192
+WORTH_CHARACTERS = 20_000  # of texts so far; the native tokenizer takes longer to build than the library to read these
 CHARACTERS_PER_TOKEN = 8  # of a start that is tried; English has less than 5
 
 
@@ -69,6 +76,16 @@ class TextTokenizer:
         self._suffix = special[::-1].index(0) if 0 in special else 0
         self._left = truncation_side == "left"
         self._starts = not self._left and splits_at_spaces(self._backend)
+        self._few = WORTH_CHARACTERS
+
+    @cached_property
+    def _native(self) -> NativeTokenizer | None:
+        return native_tokenizer(self._backend, self._max_length, self._left, self._prefix, self._suffix)
+
+    @property
+    def kind(self) -> str:
+        """What makes the tokens of more than a few texts: "native" or "library"."""
+        return "library" if self._native is None else "native"
 
     def __call__(self, texts: Sequence[str]) -> Tokens:
         """Token ids of each text.
@@ -78,8 +95,8 @@ class TextTokenizer:
         """
         parts: list[TokenRows] = []
         read, whole = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
-        for start in range(0, len(texts), TOKENIZE_ROWS):
-            rows, lengths, estimated = self._tokenize(list(texts[start : start + TOKENIZE_ROWS]))
+        for start in range(0, len(texts), NATIVE_ROWS):
+            rows, lengths, estimated = self._tokenize(list(texts[start : start + NATIVE_ROWS]))
             parts.append(rows)
             read.append(lengths)
             whole.append(estimated)
@@ -111,10 +128,28 @@ class TextTokenizer:
 
     def _encode(self, texts: list[str]) -> tuple[TokenRows, np.ndarray]:
         """Each text's ids, cut to max_length; int64 [n], how many there were before."""
+        if self._few > 0:
+            self._few -= sum(len(text) for text in texts if isinstance(text, str))
+        if self._few > 0 or self._native is None:
+            return self._encode_with_library(texts)
+        try:
+            rows, lengths = self._native.encode(texts)
+        except (UnicodeEncodeError, AttributeError, TypeError):  # not a valid string: the library says so
+            return self._encode_with_library(texts)
+        left = np.flatnonzero(lengths < 0)
+        if len(left):
+            more, lengths[left] = self._encode_with_library([texts[i] for i in left])
+            rest = np.setdiff1d(np.arange(len(texts)), left)
+            rows = scattered(len(texts), [(rest, rows.take(rest)), (left, more)])
+        return rows, lengths
+
+    def _encode_with_library(self, texts: list[str]) -> tuple[TokenRows, np.ndarray]:
         # _fast: without offsets into the text, which nothing here uses
         encode_batch = getattr(self._backend, "encode_batch_fast", self._backend.encode_batch)
+        ids: list[list[int]] = []
         try:
-            ids = [encoding.ids for encoding in encode_batch(texts)]
+            for start in range(0, len(texts), TOKENIZE_ROWS):
+                ids += [encoding.ids for encoding in encode_batch(texts[start : start + TOKENIZE_ROWS])]
         except Exception as error:  # the library has no exception type of its own
             raise EmbedcacheError(
                 f"a text cannot be tokenized ({error}): check that it is a valid string and tokenizer.json complete"

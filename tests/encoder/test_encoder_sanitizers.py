@@ -1,4 +1,4 @@
-"""The native encoder under the compiler's sanitizers. Slow (a build and a run for each): ``make sanitize``."""
+"""The native encoder and tokenizer under the compiler's sanitizers. Slow (builds): ``make sanitize``."""
 
 from __future__ import annotations
 
@@ -18,3 +18,9 @@ def test_library(sanitizer: str, runtime: str, tmp_path: Path) -> None:
     csrc = ROOT / "csrc"
     sources = [*sorted((csrc / "encoder").glob("*.cpp")), csrc / "simd" / "memory.cpp"]
     run_clean(sources, HERE / "sanitized_encoder.py", sanitizer, runtime, tmp_path)
+
+
+@pytest.mark.parametrize("sanitizer, runtime", SANITIZERS)
+def test_tokenizer(sanitizer: str, runtime: str, tmp_path: Path) -> None:
+    sources = sorted((ROOT / "csrc" / "tokenizer").glob("*.cpp"))
+    run_clean(sources, HERE / "sanitized_tokenizer.py", sanitizer, runtime, tmp_path)

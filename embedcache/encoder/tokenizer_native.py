@@ -1,0 +1,238 @@
+"""The native tokenizer: ctypes binding of csrc/tokenizer/tokenizer.h, and which tokenizers it understands.
+
+It has the tokens of Hugging Face's ``tokenizers``, which stays the reference: a pipeline with any part that is not
+known here, and each text that holds an added token, or a character on which versions of Unicode differ, is left to it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from ctypes import POINTER, Structure, c_char_p, c_int32, c_int64, c_void_p
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from embedcache.encoder.runner_native import native_threads
+from embedcache.encoder.token_rows import TokenRows
+from embedcache.errors import EmbedcacheError
+
+ABI_VERSION, SLACK = 1, 32
+WORDPIECE, BYTE_LEVEL = 0, 1
+THREAD_BYTES = 1 << 15  # of text; less is not worth a thread
+_PATH = Path(__file__).with_name("_tokenizer_cpu" + (".dll" if sys.platform == "win32" else ".so"))
+
+# What a tokenizer must agree on with the library before it is used, besides all else that is tested when it is built.
+HARD_TEXTS = (
+    "", " ", "a", "A great film, isn't it? They'll say: we've seen 12 of 3.5 — it's GREAT!!", "a'S 'll  're'd ''t",
+    "  two  spaces\t\ttabs\r\n\r\nlines \u00a0\u3000\u2028 ", "e\u0301 \u0344 \u1ebf ﬁ ½ Ⅷ ² ≠ ÉCOLE İstanbul ΣΑΣ",
+    "日本語の映画 and 한국어 영화, मराठी, مراجعة, ไทย, עִבְרִית", "x" * 101,
+    "x" * 100 + " " + "ab" * 60, "#@$%^&*~`|\\<>{}",
+    "👩‍👩‍👧 🤦🏽 ❤️ \ufeffBOM \u200bzero\x00nul\ufffd\x7f",
+)  # fmt: skip
+
+
+class _Strings(Structure):
+    _fields_ = [("bytes", c_char_p), ("offsets", c_void_p), ("n", c_int64)]
+
+
+class _Spec(Structure):
+    _fields_ = [
+        ("kind", c_int32),
+        *((name, c_int32) for name in ("strip_accents", "lowercase", "ideographs", "max_chars", "unknown")),
+        *((name, c_int32) for name in ("prefix_space", "ignore_merges", "nfc")),
+        ("vocabulary", _Strings),
+        ("ids", c_void_p),
+        *((name, _Strings) for name in ("continuing", "merges", "added")),
+        *((name, c_void_p) for name in ("before", "after")),
+        *((name, c_int64) for name in ("n_before", "n_after", "max_length")),
+        ("left", c_int32),
+    ]
+
+
+@cache
+def _library() -> ctypes.CDLL | None:
+    """The built library, or None where there is none of this version."""
+    try:
+        library = ctypes.CDLL(str(_PATH))
+        if library.ec_tokenizer_abi_version() != ABI_VERSION:
+            return None
+    except (OSError, AttributeError):
+        return None
+    library.ec_tokenizer_last_error.restype = c_char_p
+    library.ec_tokenizer_create.restype = c_void_p
+    library.ec_tokenizer_create.argtypes = [POINTER(_Spec)]
+    library.ec_tokenizer_destroy.argtypes = [c_void_p]
+    library.ec_tokenizer_run.argtypes = [c_void_p, POINTER(_Strings), c_int32, c_void_p, c_void_p, c_void_p]
+    return library
+
+
+def is_built() -> bool:
+    """Whether this installation has the native tokenizer."""
+    return _library() is not None
+
+
+class NativeTokenizer:
+    """Texts to token ids. ``encode`` may be called from several threads at once; it releases the GIL."""
+
+    def __init__(
+        self, settings: dict[str, Any], before: Sequence[int], after: Sequence[int], max_length: int, left: bool
+    ) -> None:
+        """settings: as ``understand`` gives them; before, after: the special tokens around each text.
+
+        Raises:
+            EmbedcacheError: the library is not built, or cannot do with these settings.
+        """
+        library, self._handle = _library(), None
+        if library is None:
+            raise EmbedcacheError("the native tokenizer is not built: reinstall embedcache with a C++ compiler")
+        self._library, self._special = library, len(before) + len(after)
+        numbers = {name: value for name, value in settings.items() if isinstance(value, int)}
+        strings = {name: _strings(settings.get(name, ())) for name in ("vocabulary", "continuing", "merges", "added")}
+        arrays = [np.array(one, np.int32) for one in (list(settings["vocabulary"].values()), before, after)]
+        spec = _Spec(
+            **numbers,
+            **{name: one for name, (one, _) in strings.items()},
+            **{name: one.ctypes.data for name, one in zip(("ids", "before", "after"), arrays, strict=True)},
+            n_before=len(before),
+            n_after=len(after),
+            max_length=max_length,
+            left=left,
+        )
+        self._handle = library.ec_tokenizer_create(spec)
+        if not self._handle:
+            raise EmbedcacheError(f"the native tokenizer cannot be made: {self._last_error()}")
+
+    def encode(self, texts: Sequence[str]) -> tuple[TokenRows, np.ndarray]:
+        """Each text's ids, special ones included, cut to max_length; int64 [n], how many there were before.
+
+        -1 stands for a text that is left to the library; its row is empty.
+
+        Raises:
+            UnicodeEncodeError, AttributeError: one of them is not a valid string.
+        """
+        strings, offsets = _strings(texts)
+        n, size = len(texts), int(offsets[-1])
+        ids = np.empty(size + n * (self._special + 1), np.int32)
+        rows, lengths = np.empty(n + 1, np.int64), np.empty(n, np.int64)
+        threads = max(1, min(native_threads(), size // THREAD_BYTES))
+        addresses = (array.ctypes.data for array in (ids, rows, lengths))
+        if self._library.ec_tokenizer_run(self._handle, strings, threads, *addresses):
+            raise EmbedcacheError(f"the native tokenizer failed: {self._last_error()}")
+        return TokenRows(ids[: rows[-1]].copy(), rows), lengths
+
+    def _last_error(self) -> str:
+        return str(self._library.ec_tokenizer_last_error().decode(errors="replace"))
+
+    def __del__(self) -> None:
+        if getattr(self, "_handle", None):
+            self._library.ec_tokenizer_destroy(self._handle)
+            self._handle = None
+
+
+def _strings(texts: Any) -> tuple[_Strings, np.ndarray]:
+    """Strings in one piece, with bytes behind that may be read; int64 [n + 1], where each begins."""
+    encoded = [text.encode() for text in texts]
+    offsets = np.zeros(len(encoded) + 1, np.int64)
+    np.cumsum(np.fromiter(map(len, encoded), np.int64, len(encoded)), out=offsets[1:])
+    encoded.append(bytes(SLACK))
+    strings = _Strings(b"".join(encoded), offsets.ctypes.data, len(encoded) - 1)
+    return strings, offsets  # whoever has the offsets keeps them alive
+
+
+def native_tokenizer(backend: Any, max_length: int, left: bool, prefix: int, suffix: int) -> NativeTokenizer | None:
+    """The same as a tokenizers.Tokenizer without truncation and padding; None where it is not certain to be.
+
+    Args:
+        backend: the tokenizer.
+        max_length: the most tokens of a text.
+        left: whether a long text loses its beginning instead of its end.
+        prefix: how many special tokens it puts before a text.
+        suffix: how many behind it.
+    """
+    if not is_built() or prefix + suffix >= max_length:
+        return None
+    with suppress(EmbedcacheError, KeyError, TypeError, UnicodeEncodeError):
+        settings = understand(json.loads(backend.to_str()))
+        around = backend.encode("").ids
+        if settings is None or len(around) != prefix + suffix:
+            return None
+        native = NativeTokenizer(settings, around[:prefix], around[prefix:], max_length, left)
+        return native if _agree(native, backend, max_length, left, prefix, suffix) else None
+    return None
+
+
+def _agree(native: NativeTokenizer, backend: Any, most: int, left: bool, prefix: int, suffix: int) -> bool:
+    """Whether the two make the same of texts that are hard to read."""
+    found, lengths = native.encode(HARD_TEXTS)
+    for text, row, length in zip(HARD_TEXTS, found, lengths.tolist(), strict=True):
+        ids = backend.encode(text).ids
+        body, kept = ids[prefix : len(ids) - suffix], most - prefix - suffix
+        cut = ids[:prefix] + (body[-kept:] if left else body[:kept]) + ids[len(ids) - suffix :]
+        if length >= 0 and (row, length) != (cut, len(ids)):
+            return False
+    return True
+
+
+def understand(pipeline: dict[str, Any]) -> dict[str, Any] | None:
+    """The settings for ``NativeTokenizer`` out of a tokenizer.json; None where a part of it is not known here."""
+    model, added = pipeline["model"], pipeline["added_tokens"]
+    settings = _wordpiece(pipeline) if model["type"] == "WordPiece" else _byte_level(pipeline)
+    if settings is None or not _only_adds(pipeline["post_processor"]):
+        return None
+    normalized = [token["content"] for token in added if token["normalized"]]
+    # These are looked for in the normalized text; a normalizer that leaves ASCII as it is makes no difference.
+    if normalized and not (model["type"] == "BPE" and all(content.isascii() for content in normalized)):
+        return None
+    return {**settings, "vocabulary": model["vocab"], "added": [token["content"] for token in added]}
+
+
+def _wordpiece(pipeline: dict[str, Any]) -> dict[str, Any] | None:
+    normalizer, model = pipeline["normalizer"] or {}, pipeline["model"]
+    if normalizer.get("type") != "BertNormalizer" or pipeline["pre_tokenizer"] != {"type": "BertPreTokenizer"}:
+        return None
+    if normalizer["clean_text"] is not True or model["unk_token"] not in model["vocab"]:
+        return None
+    strip, lower = normalizer["strip_accents"], normalizer["lowercase"]
+    return {
+        "kind": WORDPIECE,
+        "strip_accents": lower if strip is None else strip,
+        "lowercase": lower,
+        "ideographs": normalizer["handle_chinese_chars"],
+        "max_chars": min(model["max_input_chars_per_word"], 1 << 30),
+        "unknown": model["vocab"][model["unk_token"]],
+        "continuing": [model["continuing_subword_prefix"]],
+    }
+
+
+def _byte_level(pipeline: dict[str, Any]) -> dict[str, Any] | None:
+    normalizer, splitter, model = pipeline["normalizer"], pipeline["pre_tokenizer"] or {}, pipeline["model"]
+    if model["type"] != "BPE" or normalizer not in (None, {"type": "NFC"}):
+        return None
+    if splitter.get("type") != "ByteLevel" or splitter.get("use_regex", True) is not True:
+        return None
+    if any(model.get(name) for name in ("dropout", "continuing_subword_prefix", "end_of_word_suffix")):
+        return None
+    merges = [one if isinstance(one, str) else " ".join(one) for one in model["merges"]]
+    return {
+        "kind": BYTE_LEVEL,
+        "prefix_space": splitter["add_prefix_space"],
+        "ignore_merges": bool(model.get("ignore_merges")),
+        "nfc": normalizer is not None,
+        "merges": merges,
+    }
+
+
+def _only_adds(processor: dict[str, Any] | None) -> bool:
+    """Whether it does nothing to a single text's tokens but put special ones around them."""
+    if processor is None or processor["type"] in ("BertProcessing", "RobertaProcessing", "ByteLevel"):
+        return True
+    if processor["type"] == "Sequence":
+        return all(map(_only_adds, processor["processors"]))
+    kinds = [next(iter(part)) for part in processor["single"]] if processor["type"] == "TemplateProcessing" else []
+    return kinds.count("Sequence") == 1
