@@ -1,9 +1,8 @@
-/* What both libraries do with the arguments of ec_train before they train: check them, clear the results. */
+/* What both libraries do with the arguments of ec_train before they train: check them, clear the scores. */
 #ifndef EMBEDCACHE_CHECK_H
 #define EMBEDCACHE_CHECK_H
 
 #include <cmath>
-#include <cstring>
 #include <string>
 
 #include "losses/losses.h"
@@ -106,12 +105,7 @@ inline std::string check(const ec_task* tasks, int32_t n_tasks, const ec_head* h
 }
 
 /* Heads that never come to an epoch's end show this. */
-inline void clear_result(const ec_task& task, const ec_head& head, ec_result& r, int epochs) {
-  const int64_t dim = task.train.x.dim, hidden = head.hidden, inputs = hidden ? hidden : dim;
-  if (hidden) std::memset(r.w1, 0, sizeof(float) * hidden * dim);
-  if (hidden) std::memset(r.b1, 0, sizeof(float) * hidden);
-  std::memset(r.w2, 0, sizeof(float) * task.outputs * inputs);
-  std::memset(r.b2, 0, sizeof(float) * task.outputs);
+inline void clear_scores(ec_result& r, int epochs) {
   for (int e = 0; e < epochs; ++e) r.train_loss[e] = r.val_loss[e] = r.val_accuracy[e] = r.val_f1[e] = NAN;
   r.best_epoch = -1;
   r.epochs_run = 0;

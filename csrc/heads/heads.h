@@ -12,7 +12,7 @@
 extern "C" {
 #endif
 
-#define EC_ABI_VERSION 5
+#define EC_ABI_VERSION 6
 
 enum { EC_FLOAT16 = 0, EC_FLOAT32 = 1 };                                       /* ec_matrix.dtype */
 enum { EC_COMPUTE_FLOAT32 = 0, EC_COMPUTE_BFLOAT16 = 1, EC_COMPUTE_TF32 = 2 }; /* ec_options.compute */
@@ -76,8 +76,10 @@ typedef struct {
   uint64_t seed;
 } ec_head;
 
-/* Filled by the engine. Weights are those of the best epoch (ec_options.choose), and act on the standardized
- * x. Epochs count from 0. A head that has no finite epoch has best_epoch -1 and weights of zeros. */
+/* Filled by the engine, but for the weights' memory, which holds zeros when it is handed in (fresh pages do,
+ * and nobody touches those twice). Weights are those of the best epoch (ec_options.choose), all of them
+ * finite, and act on the standardized x. Epochs count from 0. A head that has no such epoch has best_epoch -1
+ * and weights of zeros; with a best epoch whose weights are not all finite it is EC_HEAD_DIVERGED. */
 typedef struct {
   float* w1;            /* [hidden, dim], NULL when hidden is 0 */
   float* b1;            /* [hidden], NULL when hidden is 0 */

@@ -30,7 +30,7 @@ from embedcache.heads.task import (
     training_weight,
 )
 
-ABI_VERSION = 5
+ABI_VERSION = 6
 POLL_SECONDS = 0.1  # how often progress is told and Ctrl-C is heard
 STATUS = ("ok", "diverged", "cancelled")
 COMPUTE = {"float32": 0, "bfloat16": 1, "tf32": 2}

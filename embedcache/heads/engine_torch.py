@@ -79,7 +79,7 @@ class TorchEngine:
             pass
         finally:
             torch.set_num_threads(threads)
-        return [run.outcome for run in runs]
+        return [run.finished() for run in runs]
 
 
 class _Run:
@@ -126,6 +126,15 @@ class _Run:
             elif self.options.early_stop and epoch - out.best_epoch >= self.options.early_stop:
                 break
         out.status = "ok"
+
+    def finished(self) -> Outcome:
+        """The outcome, without the weights that are not all finite: the very last step may overflow."""
+        out = self.outcome
+        if not all(np.isfinite(array).all() for array in out.weights.values()):
+            for array in out.weights.values():
+                array.fill(0)
+            out.status, out.best_epoch = "diverged", -1
+        return out
 
     def _chosen_score(self, epoch: int) -> float:
         """The score that decides before the loss, as csrc/heads/numerics.h has it; -1 where there is none."""

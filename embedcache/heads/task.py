@@ -87,7 +87,9 @@ class Options:
 
 @dataclass
 class Outcome:
-    """One head as an engine leaves it; ``weights`` act on the standardized x. Scores are NaN where not run.
+    """One head as an engine leaves it. Scores are NaN where not run.
+
+    ``weights``, all finite, act on the standardized x.
 
     ``best_epoch`` counts from 0, and is -1 for none (a TrainedHead's counts from 1).
     Accuracy and macro F1 are NaN for regression; several labels a row are right together or not at all.

@@ -181,10 +181,6 @@ def _history(task: Task, outcome: Outcome) -> dict[str, np.ndarray]:
 
 
 def _trained(spec: HeadSpec, number: int, task: Task, outcome: Outcome, history: dict[str, np.ndarray]) -> TrainedHead:
-    if not all(np.isfinite(array).all() for array in outcome.weights.values()):  # the very last step overflowed
-        for array in outcome.weights.values():
-            array.fill(0)
-        outcome.status, outcome.best_epoch = "diverged", -1
     best, run = outcome.best_epoch, outcome.epochs_run  # best: from 0, -1 for none, as the engines count
     weights, outcome.weights = outcome.weights, {}
     folded = fold_standardization(weights, task)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from pathlib import Path
 from typing import Any
 
@@ -57,3 +58,31 @@ def test_fewer_threads_where_heads_are_large(monkeypatch: pytest.MonkeyPatch) ->
     assert room.fitting_threads(0, weights) == 2 and room.fitting_threads(1, weights) == 1
     with pytest.raises(EmbedcacheError, match=r"weights need about 3\.0 GB of memory, 2\.5 GB are free: use a smaller"):
         room.fitting_threads(0, 3 * weights)
+
+
+@pytest.mark.skipif(not hasattr(mmap, "MADV_DONTNEED"), reason="needs a system that takes pages back")
+def test_a_head_that_goes_gives_its_memory_back() -> None:
+    """However many others of its bank stay; and those keep their weights."""
+
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE
+
+    place, shapes = room.WeightRoom(4 << 24, 4), {"w2": (2, 2**21 - 64), "b2": (2,)}
+    heads = [place.zeros(shapes) for _ in range(4)]
+    assert not any(array.any() for head in heads for array in head.values())
+    for i, head in enumerate(heads):
+        for array in head.values():
+            array[...] = i
+    before = resident()
+    kept = heads[2]["w2"]
+    del heads, head, array, place
+    assert before - resident() > 2.5 * 2**24
+    assert (kept == 2).all()
+
+
+def test_arrays_of_a_head_stand_one_after_the_other() -> None:
+    """So that an engine can copy a head at once; each head begins on a cache line."""
+    place = room.WeightRoom(4 * 2 * 7, 2)
+    one, other = (place.zeros({"w2": (2, 3), "b2": (1,)}) for _ in range(2))
+    assert one["b2"].ctypes.data == one["w2"].ctypes.data + 24
+    assert other["w2"].ctypes.data == one["w2"].ctypes.data + room.LINE

@@ -48,8 +48,7 @@ int32_t ec_train(const ec_task* tasks, int32_t n_tasks, const ec_head* heads, ec
   if (!wrong.empty()) return ec::fail(EC_ERROR_ARGUMENT, wrong);
   if (options->compute != EC_COMPUTE_FLOAT32 && options->compute != EC_COMPUTE_BFLOAT16)
     return ec::fail(EC_ERROR_UNSUPPORTED, "the CPU library computes in float32 or bfloat16");
-  for (int32_t i = 0; i < n_heads; ++i)
-    ec::clear_result(tasks[heads[i].task], heads[i], results[i], options->epochs);
+  for (int32_t i = 0; i < n_heads; ++i) ec::clear_scores(results[i], options->epochs);
   const int code =
       ec::bank_train(ec::choose_kernels(options->compute), tasks, heads, results, n_heads, *options);
   return code == EC_OK ? code : ec::fail(code, "not enough memory for the heads' state, or no more threads");

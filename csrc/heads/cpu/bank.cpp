@@ -8,6 +8,7 @@
 #include <deque>
 #include <future>
 #include <map>
+#include <set>
 #include <system_error>
 #include <thread>
 #include <utility>
@@ -154,9 +155,10 @@ int bank_train(const Kernels& kernels, const ec_task* tasks, const ec_head* head
       static_cast<int>(std::min<int64_t>(options.threads > 0 ? options.threads : cores, useful));
   plan(bank, threads);
   std::deque<RandomReads> random_reads;
+  std::set<int> looked_at; /* tasks: a sweep's heads share theirs */
   for (int head = 0; head < n_heads; ++head)
-    for (const ec_view* view : {&tasks[heads[head].task].train, &tasks[heads[head].task].val})
-      random_reads.emplace_back(*view);
+    if (const ec_task& task = tasks[heads[head].task]; looked_at.insert(heads[head].task).second)
+      for (const ec_view* view : {&task.train, &task.val}) random_reads.emplace_back(*view);
   int code = EC_OK;
   if (!bank.out_of_memory) {
     std::promise<bool>

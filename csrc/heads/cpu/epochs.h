@@ -57,6 +57,12 @@ static bool end_epoch(Course& c, const ec_options& options, bool validated, cons
   return best;
 }
 
+/* The weights that were kept are not all finite, so the head has none. */
+static void reject_weights(Course& c) {
+  c.best = -1;
+  c.status = EC_HEAD_DIVERGED;
+}
+
 static void write_epoch(ec_result& r, const Course& c, double loss, const Scores& val) {
   r.train_loss[c.epochs] = loss;
   r.val_loss[c.epochs] = val.loss;

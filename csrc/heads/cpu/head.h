@@ -39,6 +39,7 @@ struct Head : ec::Head, Batches {
   double* row_loss;         /* [batch], likewise */
   Validation* validation;   /* [chunks] */
   int64_t* counts;          /* [members][3][classes], of the validation rows */
+  int32_t* bad;             /* [members] whether a weight that the member kept is not finite */
   char* member_memory;
   int64_t member_bytes;
   volatile int stop[2];
@@ -242,7 +243,13 @@ static void train_head(ec::Head* base, int number) {
     if (number == 0) write_epoch(*h.result, course, loss, val);
     if (end_epoch(course, h.options, validated, val)) copy_weights(h, me);
   }
-  if (number == 0) write_course(*h.result, course);
+  team_barrier(h.team);
+  if (number > 0) return;
+  if (course.best >= 0 && any_bad(h)) {
+    reject_weights(course);
+    clear_weights(h);
+  }
+  write_course(*h.result, course);
 }
 
 }  // namespace EC_ISA

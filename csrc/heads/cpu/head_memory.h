@@ -45,6 +45,7 @@ static void lay_out(Head& h, Arena& arena) {
   h.row_loss = shared ? arena.take<double>(h.batch) : nullptr;
   h.validation = arena.take<Validation>(chunks);
   h.counts = arena.take<int64_t>(chunks ? 3 * h.classes * ec::team_size(h.team) : 0);
+  h.bad = arena.take<int32_t>(ec::team_size(h.team));
   const int64_t before = arena.used;
   h.member_memory = arena.memory ? arena.memory + before : nullptr;
   lay_out_member(h, arena);
@@ -119,20 +120,47 @@ static void init_weights(const Head& h, const Member& me) {
     init_elements(seed, EC_TENSOR_B2, 0, h.classes, bound2, [&](int64_t i) { return h.b2.w + i; });
 }
 
-/* The member's part of the weights, as they are now, into the result. */
+/* The member's part of the weights, as they are now, into the result; they are in its cache when it looks
+ * whether they are finite. */
 static void copy_weights(const Head& h, const Member& me) {
+  bool finite = true;
   const int64_t first = slice_start(h, me.first_slice) * kBlock, inputs = h.hidden;
   const int64_t end = slice_start(h, me.last_slice) * kBlock, last = end < inputs ? end : inputs;
   ec_result& r = *h.result;
-  for (int64_t start = first; start < last; start += kBlock)
+  for (int64_t start = first; start < last; start += kBlock) {
     for (int64_t k = 0; k < h.dim; k += 16) /* 16 inputs of a panel: 2 KiB, which L1 holds */
       for (int64_t unit = start; unit < last && unit < start + kBlock; ++unit)
         for (int64_t i = k; i < h.dim && i < k + 16; ++i)
           r.w1[unit * h.dim + i] = h.w1.w[panel_place(unit, i, h.x_blocks * kBlock)];
+    const int64_t units = last - start < kBlock ? last - start : kBlock;
+    finite = all_finite(r.w1 + start * h.dim, units * h.dim) && finite;
+  }
   memcpy(r.b1 + first, h.b1.w + first, (last - first) * sizeof(float));
   for (int64_t c = 0; c < h.classes; ++c)
     for (int64_t i = first; i < last; ++i) r.w2[c * inputs + i] = h.w2.w[second_place(c, i, h.classes)];
-  if (me.first_slice == 0) memcpy(r.b2, h.b2.w, h.classes * sizeof(float));
+  finite = all_finite(r.b1 + first, last - first) && finite;
+  for (int64_t c = 0; c < h.classes; ++c)
+    finite = all_finite(r.w2 + c * inputs + first, last - first) && finite;
+  if (me.first_slice == 0) {
+    memcpy(r.b2, h.b2.w, h.classes * sizeof(float));
+    finite = all_finite(r.b2, h.classes) && finite;
+  }
+  h.bad[me.number] = !finite;
+}
+
+static bool any_bad(const Head& h) {
+  bool bad = false;
+  for (int member = 0; member < ec::team_size(h.team); ++member) bad = bad || h.bad[member];
+  return bad;
+}
+
+/* What a head without an epoch has. */
+static void clear_weights(const Head& h) {
+  const ec_result& r = *h.result;
+  memset(r.w1, 0, h.hidden * h.dim * sizeof(float));
+  memset(r.b1, 0, h.hidden * sizeof(float));
+  memset(r.w2, 0, h.classes * h.hidden * sizeof(float));
+  memset(r.b2, 0, h.classes * sizeof(float));
 }
 
 }  // namespace EC_ISA

@@ -1,4 +1,4 @@
-/* The parameters of a head: where they lie, and their initial values. */
+/* The parameters of a head: where they lie, their initial values, and whether they are finite in the end. */
 #ifndef EMBEDCACHE_CPU_INITIAL_H
 #define EMBEDCACHE_CPU_INITIAL_H
 
@@ -25,6 +25,18 @@ static void init_elements(uint64_t seed, uint32_t tensor, int64_t first, int64_t
       words = ec_philox(seed, (uint32_t)(e / 4), (uint32_t)((uint64_t)(e / 4) >> 32), tensor, EC_DOMAIN_INIT);
     *place(e - first) = ec_init_from_word(words.word[e % 4], bound);
   }
+}
+
+/* Whether these weights, on their way out, are all finite: none has an exponent of ones. */
+static bool all_finite(const float* w, int64_t n) {
+  constexpr uint32_t kExponent = 0x7F800000u;
+  uint32_t largest = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    uint32_t bits;
+    memcpy(&bits, w + i, sizeof bits);
+    largest = (bits & kExponent) > largest ? bits & kExponent : largest;
+  }
+  return largest < kExponent;
 }
 
 }  // namespace EC_ISA

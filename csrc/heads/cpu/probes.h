@@ -33,6 +33,7 @@ struct Probes : ec::Head, Batches {
   double* loss;    /* [n][stride] of the rows of a batch, or of a chunk of the validation rows */
   Scores* scores;  /* [n] */
   int64_t* counts; /* [n][3][classes], of the validation rows */
+  int32_t* bad;    /* [members][n] whether a weight that the member kept is not finite */
   char* member_memory;
   int64_t member_bytes;
   volatile int stop[2];
@@ -226,7 +227,14 @@ static void train_probes(ec::Head* base, int number) {
       if (end_epoch(course, h.options, validated, val)) copy_probe(h, me, p);
     }
   }
-  for (int64_t p = 0; number == 0 && p < h.n; ++p) write_course(*h.results[p], me.course[p]);
+  team_barrier(h.team);
+  for (int64_t p = 0; number == 0 && p < h.n; ++p) {
+    if (me.course[p].best >= 0 && any_bad(h, p)) {
+      reject_weights(me.course[p]);
+      clear_probe(h, p);
+    }
+    write_course(*h.results[p], me.course[p]);
+  }
 }
 
 }  // namespace EC_ISA

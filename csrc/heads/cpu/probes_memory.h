@@ -36,6 +36,7 @@ static void lay_out_probes(Probes& h, Arena& arena) {
   h.loss = arena.take<double>(h.n * h.stride);
   h.scores = arena.take<Scores>(h.n);
   h.counts = arena.take<int64_t>(h.n * 3 * h.classes);
+  h.bad = arena.take<int32_t>(h.n * ec::team_size(h.team));
   const int64_t before = arena.used;
   h.member_memory = arena.memory ? arena.memory + before : nullptr;
   lay_out_probe_member(h, arena);
@@ -85,17 +86,32 @@ static ProbeMember probe_member_of(const Probes& h, int number) {
   return me;
 }
 
-/* The member's part of a probe's weights, as they are now, into its result. */
+/* The member's part of a probe's weights, as they are now, into its result, and whether they are finite. */
 static void copy_probe(const Probes& h, const ProbeMember& me, int64_t p) {
   const ec_result& r = *h.results[p];
   const int64_t dim = h.task.train.x.dim, first = larger(me.first, p * h.classes);
+  bool finite = true;
   for (int64_t o = first; o < me.last && o < (p + 1) * h.classes; ++o) {
     const int64_t c = o % h.classes;
     const float* w = weights_of(h, o).w;
     for (int64_t k = 0; k < dim; k += kBlock, w += kStep)
       memcpy(r.w2 + c * dim + k, w, (dim - k < kBlock ? dim - k : kBlock) * sizeof(float));
     r.b2[c] = h.b.w[o];
+    finite = all_finite(r.w2 + c * dim, dim) && all_finite(r.b2 + c, 1) && finite;
   }
+  h.bad[me.number * h.n + p] = !finite;
+}
+
+static bool any_bad(const Probes& h, int64_t p) {
+  bool bad = false;
+  for (int member = 0; member < ec::team_size(h.team); ++member) bad = bad || h.bad[member * h.n + p];
+  return bad;
+}
+
+/* What a probe without an epoch has. */
+static void clear_probe(const Probes& h, int64_t p) {
+  memset(h.results[p]->w2, 0, h.classes * h.task.train.x.dim * sizeof(float));
+  memset(h.results[p]->b2, 0, h.classes * sizeof(float));
 }
 
 }  // namespace EC_ISA

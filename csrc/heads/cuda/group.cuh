@@ -3,9 +3,11 @@
 #define EMBEDCACHE_CUDA_GROUP_CUH
 
 #include <cmath>
+#include <numeric>
 #include <set>
 
 #include "cluster.cuh"
+#include "finite.cuh"
 #include "plan.cuh"
 #include "shuffle.cuh"
 #include "stacked.cuh"
@@ -43,7 +45,7 @@ class Group {
 
   void train() {
     List active(size_);
-    for (int i = 0; i < size_; ++i) active[i] = i;
+    std::iota(active.begin(), active.end(), 0);
     for (const int i : active) result(i).status = EC_HEAD_OK;
     launch<Initialise>(active);
     for (int epoch = 0; epoch < call_.options.epochs && !active.empty(); ++epoch) {
@@ -56,7 +58,11 @@ class Group {
       validate(active);
       active = filter(active, [&](int i) { return finish_epoch(i, epoch); });
     }
-    for (int i = 0; i < size_; ++i) collect(i);
+    List all(size_);
+    std::iota(all.begin(), all.end(), 0);
+    launch<FiniteWeights>(all);
+    read_tallies();
+    for (const int i : all) collect(i);
     device_.synchronize();
   }
 
@@ -327,10 +333,15 @@ class Group {
                     : ec_is_better(score(epoch), r.val_loss[epoch], score(best), r.val_loss[best]);
   }
 
-  /* The best weights, which are zeros until there is a first epoch, into the caller's memory. */
+  /* The best weights into the caller's memory, which stays as it is, zeros, where there are none. */
   void collect(int i) const {
     const Shape s = heads_[i].shape;
-    const ec_result& r = result(i);
+    ec_result& r = result(i);
+    if (r.best_epoch >= 0 && tallies_[i].bad_weights) {
+      r.best_epoch = -1;
+      r.status = EC_HEAD_DIVERGED;
+    }
+    if (r.best_epoch < 0) return;
     const Parameters best = split_parameters(heads_[i].state + 3 * heads_[i].stride, s);
     device_.copy(r.w1, best.w1, 4 * (int64_t)s.hidden * s.dim);
     device_.copy(r.b1, best.b1, 4 * (int64_t)s.hidden);

@@ -56,8 +56,7 @@ void prepare(const Call& call, Data& data) {
 /* Notes go to ec_last_error(): what the caller may want to know although all went well. */
 void train(const Call& call, int32_t n_tasks) {
   check_sizes(call, n_tasks);
-  for (int i = 0; i < call.n_heads; ++i)
-    clear_result(call.task(i), call.heads[i], call.results[i], call.options.epochs);
+  for (int i = 0; i < call.n_heads; ++i) clear_scores(call.results[i], call.options.epochs);
   const Device device(call.options.device, call.options.stream);
   Data data(device, call.tasks, n_tasks);
   if (call.options.compute != EC_COMPUTE_FLOAT32) {

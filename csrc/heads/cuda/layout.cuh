@@ -82,7 +82,7 @@ struct Tally {
   int64_t val_correct;
   int64_t rows; /* training rows finished since the beginning */
   int32_t diverged;
-  int32_t padding;
+  int32_t bad_weights; /* in the end: not all of the best are finite */
 };
 
 struct Order {
