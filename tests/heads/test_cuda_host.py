@@ -231,6 +231,42 @@ def test_progress_and_cancel(cuda: NativeEngine) -> None:
         assert np.isnan(outcome.train_loss[outcome.epochs_run :]).all()
 
 
+@pytest.mark.parametrize("compute", ["float32", "tf32"])
+def test_how_long_a_launch_is_changes_nothing(
+    emulation: NativeEngine, monkeypatch: pytest.MonkeyPatch, compute: str
+) -> None:
+    """To a device that calls itself slow go a step, and a chunk of validation rows, of few heads at a time."""
+    tasks, heads = mixed_bank()
+    options = Options(batch_size=16, epochs=2, compute=compute)
+    together = emulation.train(tasks, heads, options, None)
+    monkeypatch.setenv("EC_EMULATION_SPEED", "1")
+    for one, other in zip(emulation.train(tasks, heads, options, None), together, strict=True):
+        assert_same(one, other)
+
+
+@pytest.mark.parametrize(("speed", "rows"), [(1, 3 * 16), (200_000_000, 4 * 16), (1 << 50, 7 * 80)])
+def test_the_caller_is_heard_after_half_a_second(
+    emulation: NativeEngine, monkeypatch: pytest.MonkeyPatch, speed: int, rows: int
+) -> None:
+    """Cancelled by the first row that is done: that is a launch. The emulation runs three heads at a time."""
+    train = engine_native.Library.train
+
+    def cancel_by_progress(self: object, tasks: object, heads: object, results: object, options: object) -> str:
+        options.cancel = ctypes.cast(options.progress, ctypes.POINTER(ctypes.c_int32))
+        note = train(self, tasks, heads, results, options)
+        done.append(options.progress.contents.value)
+        return note
+
+    done: list[int] = []
+    monkeypatch.setattr(engine_native.Library, "train", cancel_by_progress)
+    monkeypatch.setenv("EC_EMULATION_SPEED", str(speed))
+    task = make_task(n=80, dim=300)
+    heads = [(replace(SPEC, hidden=300, seed=seed), 0) for seed in range(7)]
+    outcomes = emulation.train([task], heads, Options(batch_size=16, epochs=2), None)
+    assert done == [rows]
+    assert {outcome.status for outcome in outcomes} == {"cancelled"}
+
+
 def test_bad_arguments(cuda: NativeEngine) -> None:
     task = make_task()
     task.train.rows[7] = 10**6

@@ -109,7 +109,7 @@ __global__ void __launch_bounds__(kThreads, 1) cluster_kernel(const __grid_const
 
 class Device {
  public:
-  Device(int number, uint64_t stream) : stream_((cudaStream_t)(uintptr_t)stream) {
+  Device(int number, uint64_t stream) : stream_((cudaStream_t)(uintptr_t)stream), number_(number) {
     const int count = count_devices();
     if (number < 0 || number >= count)
       throw Error{EC_ERROR_DEVICE,
@@ -122,6 +122,14 @@ class Device {
   }
   ~Device() { (void)cudaSetDevice(before_); }
   Device(const Device&) = delete;
+
+  /* Operations a second that float32 kernels should reach: a quarter of what its lanes could do. */
+  double speed() const {
+    constexpr double kLanesOfProcessor = 128, kReached = 0.25;
+    int kilohertz = 0;
+    check(cudaDeviceGetAttribute(&kilohertz, cudaDevAttrClockRate, number_), "asking for the clock");
+    return kReached * 2 * kLanesOfProcessor * processors_ * 1e3 * std::max(kilohertz, 1000000);
+  }
 
   /* Blocks of a kernel that can run at the same time. */
   template <class Kernel>
@@ -216,7 +224,7 @@ class Device {
   }
 
   cudaStream_t stream_;
-  int before_ = 0, processors_ = 0, major_ = 0;
+  int number_, before_ = 0, processors_ = 0, major_ = 0;
 };
 
 }  // namespace ec

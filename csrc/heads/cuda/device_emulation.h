@@ -6,7 +6,8 @@
  * EC_EMULATION_BACKWARDS=1 runs blocks and threads backwards, EC_EMULATION_SEED=N threads in a random order,
  * which changes results if the threads of a phase touch each other's data. EC_EMULATION_MEMORY=BYTES is the
  * device's memory, of which EC_EMULATION_TAKEN=BYTES cannot be had although they are said to be free;
- * EC_EMULATION_CLUSTER=BLOCKS is the largest cluster.
+ * EC_EMULATION_CLUSTER=BLOCKS is the largest cluster; EC_EMULATION_SPEED=OPERATIONS what the device says that
+ * it does in a second (pace.cuh).
  */
 #ifndef EMBEDCACHE_CUDA_DEVICE_EMULATION_H
 #define EMBEDCACHE_CUDA_DEVICE_EMULATION_H
@@ -85,6 +86,8 @@ class Device {
     seed_ = (uint32_t)bytes_from("EC_EMULATION_SEED", 1);
   }
   Device(const Device&) = delete;
+
+  double speed() const { return (double)bytes_from("EC_EMULATION_SPEED", INT64_C(1) << 30); }
 
   template <class Kernel>
   int resident_blocks() const {

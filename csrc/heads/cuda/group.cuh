@@ -8,6 +8,7 @@
 
 #include "cluster.cuh"
 #include "finite.cuh"
+#include "pace.cuh"
 #include "plan.cuh"
 #include "shuffle.cuh"
 #include "stacked.cuh"
@@ -15,10 +16,6 @@
 #include "validate.cuh"
 
 namespace ec {
-
-constexpr int64_t kRowsPerLaunch =
-    32768;                         /* a launch takes a second at most: cancel and progress come between */
-using List = std::vector<int32_t>; /* numbers of heads in the group, or of orders */
 
 /* The most blocks of a cluster that trains a head. */
 inline int max_cluster(const Device& device) { return device.max_cluster<TrainClusters<Tf32, 0>>(); }
@@ -28,7 +25,11 @@ class Group {
   /* Takes heads from `first` on, as many as fit: as many as the free memory should hold, or, where it turns
    * out not to (others use the device too), half of that, and so on. */
   Group(const Device& device, const Data& data, const Call& call, int first)
-      : device_(device), data_(data), call_(call), first_(first) {
+      : device_(device),
+        data_(data),
+        call_(call),
+        first_(first),
+        pace_(device.speed(), device.resident_blocks<TrainSteps>()) {
     for (int most = call.n_heads - first;; most = size_ / 2) {
       choose(most);
       try {
@@ -44,22 +45,20 @@ class Group {
   int size() const { return size_; }
 
   void train() {
-    List active(size_);
-    std::iota(active.begin(), active.end(), 0);
+    List all(size_);
+    std::iota(all.begin(), all.end(), 0);
+    List active = all;
     for (const int i : active) result(i).status = EC_HEAD_OK;
     launch<Initialise>(active);
     for (int epoch = 0; epoch < call_.options.epochs && !active.empty(); ++epoch) {
       launch_.epoch = (uint32_t)epoch;
       shuffle(active);
-      if (!train_epoch(active)) {
+      if (!train_epoch(active) || !validate(active)) {
         for (const int i : active) result(i).status = EC_HEAD_CANCELLED;
         break;
       }
-      validate(active);
       active = filter(active, [&](int i) { return finish_epoch(i, epoch); });
     }
-    List all(size_);
-    std::iota(all.begin(), all.end(), 0);
     launch<FiniteWeights>(all);
     read_tallies();
     for (const int i : all) collect(i);
@@ -71,7 +70,7 @@ class Group {
   const ec_task& task(int i) const { return call_.task(first_ + i); }
 
   void choose(int most) {
-    const int resident = device_.resident_blocks<TrainSteps>(), cluster = max_cluster(device_);
+    const int cluster = max_cluster(device_);
     const int64_t free = free_memory(), budget = free - free / 16;
     needs_ = {};
     paths_.clear();
@@ -81,7 +80,7 @@ class Group {
       const Path path = path_of(call_, data_, cluster, head);
       const std::pair<uint64_t, uint32_t> key = {call_.heads[head].seed, (uint32_t)call_.task(head).train.n};
       Needs more = needs_;
-      more.add(call_, head, path, !order_keys_.count(key), resident);
+      more.add(call_, head, path, !order_keys_.count(key), pace_.blocks());
       if (more.bytes() > budget) {
         if (size_ == 0) throw no_room("head " + std::to_string(first_), more.bytes(), free);
         return;
@@ -247,25 +246,39 @@ class Group {
     });
   }
 
-  /* All steps of an epoch, in launches that are short enough to be interrupted; false if the caller
-   * cancelled. */
-  bool train_epoch(const List& active) {
-    const int64_t batch = call_.options.batch_size, stretch = std::max(kRowsPerLaunch / batch, INT64_C(1));
-    int64_t steps = 0;
-    for (const int i : active) steps = std::max(steps, (task(i).train.n + batch - 1) / batch);
-    for (int64_t begin = 0; begin < steps; begin += stretch) {
-      if (call_.cancelled()) return false;
-      launch_.step_begin = (uint32_t)begin;
-      launch_.step_end = (uint32_t)std::min(begin + stretch, steps);
-      launch<TrainSteps>(on_path(active, Path::kPlain));
-      const List in_clusters = on_path(active, Path::kCluster);
-      call_.options.compute == EC_COMPUTE_BFLOAT16 ? train_clusters<Bf16>(in_clusters)
-                                                   : train_clusters<Tf32>(in_clusters);
-      train_stacked(on_path(active, Path::kStacked));
-      read_tallies();
-      report_progress();
+  /* Calls f(part) with some of the heads, and steps of launch_ for it to take; so few that the caller is
+   * heard every second. False if the caller cancelled. `rows`: of a step. */
+  template <class F>
+  bool in_stretches(const List& list, int64_t steps, int64_t rows, bool training, F f) {
+    const auto seconds = [&](int i) { return pace_.of_head(heads_[i].shape, rows, training); };
+    for (int64_t begin = 0, end; begin < steps; begin = end) {
+      end = std::min(begin + pace_.steps(pace_.of_step(list, seconds)), steps);
+      for (const List& part : end - begin > 1 ? std::vector<List>{list} : pace_.parts(list, seconds)) {
+        if (call_.cancelled()) return false;
+        launch_.step_begin = (uint32_t)begin;
+        launch_.step_end = (uint32_t)end;
+        pace_.begin();
+        f(part);
+        read_tallies();
+        pace_.end(pace_.of_step(part, seconds) * (double)(end - begin));
+        report_progress();
+      }
     }
     return true;
+  }
+
+  /* All steps of an epoch; false if the caller cancelled. */
+  bool train_epoch(const List& active) {
+    const int64_t batch = call_.options.batch_size;
+    int64_t steps = 0;
+    for (const int i : active) steps = std::max(steps, (task(i).train.n + batch - 1) / batch);
+    return in_stretches(active, steps, batch, true, [&](const List& part) {
+      launch<TrainSteps>(on_path(part, Path::kPlain));
+      const List in_clusters = on_path(part, Path::kCluster);
+      call_.options.compute == EC_COMPUTE_BFLOAT16 ? train_clusters<Bf16>(in_clusters)
+                                                   : train_clusters<Tf32>(in_clusters);
+      train_stacked(on_path(part, Path::kStacked));
+    });
   }
 
   void report_progress() {
@@ -276,26 +289,32 @@ class Group {
   }
 
   void validate_stacked(const List& list) const {
-    uint32_t rows = 0, chunk = (uint32_t)needs_.scratch.rows;
-    for (const int i : list) rows = std::max(rows, (uint32_t)task(i).val.n);
     each_wave(list, [&](Launch wave) {
-      for (wave.step_begin = 0; wave.step_begin * (uint64_t)chunk < rows; ++wave.step_begin) {
+      for (const uint32_t end = wave.step_end; wave.step_begin < end; ++wave.step_begin) {
         launch_stacked<FirstLayer<false>>(wave);
         launch_stacked<Scores>(wave);
       }
     });
   }
 
-  void validate(const List& active) {
+  /* A step is a chunk of rows, as many as the scratch holds. False if the caller cancelled. */
+  bool validate(const List& active) {
     const auto has_rows = [&](int i) { return !tallies_[i].diverged && task(i).val.n > 0; };
     const auto stacks = [&](int i) {
       return data_.task(call_.heads[first_ + i].task).val.ready && stackable(heads_[i].shape);
     };
     const List list = filter(active, has_rows);
-    launch<Validate>(filter(list, [&](int i) { return !stacks(i); }));
-    validate_stacked(filter(list, stacks));
+    const int64_t chunk = needs_.scratch.rows;
+    int64_t chunks = 0;
+    for (const int i : list) chunks = std::max(chunks, (task(i).val.n + chunk - 1) / chunk);
+    if (!in_stretches(list, chunks, chunk, false, [&](const List& part) {
+          launch<Validate>(filter(part, [&](int i) { return !stacks(i); }));
+          validate_stacked(filter(part, stacks));
+        }))
+      return false;
     device_.copy(host_counts_.data(), memory_.counts.get(), (int64_t)(host_counts_.size() * sizeof(int64_t)));
     read_tallies();
+    return true;
   }
 
   /* Notes a head's epoch and keeps its weights if they are the best so far; false if the head is to stop. */
@@ -353,6 +372,7 @@ class Group {
   const Data& data_;
   const Call& call_;
   const int first_;
+  Pace pace_;
   int size_ = 0;
   Needs needs_;
   std::set<std::pair<uint64_t, uint32_t>> order_keys_; /* seed, rows */

@@ -1,6 +1,8 @@
 /* Validate: each active head's loss, accuracy and counts for F1 on its validation rows, a head per block,
  * without dropout.
  *
+ * A launch takes the chunks of rows from step_begin to step_end and adds them to the head's tally.
+ *
  * Fuses gather, standardization, both layers and the loss for one batch of rows after the other; no logits
  * leave the scratch. Memory: the weights once per batch of rows (4 bytes per parameter), the rows of x once
  * per 128 units. Bound by float32 arithmetic on the CUDA cores, like the forward third of a training step.
@@ -65,9 +67,11 @@ struct Validate {
       const Head& head = launch.heads[launch.active[slot]];
       const Task& task = launch.tasks[head.spec.task];
       Tally& tally = launch.tallies[launch.active[slot]];
-      start(block, shared, launch, head, block.index(), tally, true);
-      const int64_t n = task.val.n, chunk = launch.scratch_shape.rows;
-      for (int64_t first = 0; first < n; first += chunk) {
+      const int64_t n = task.val.n, chunk = launch.scratch_shape.rows, from = launch.step_begin * chunk,
+                    to = n < launch.step_end * chunk ? n : launch.step_end * chunk;
+      if (from >= to) continue;
+      start(block, shared, launch, head, block.index(), tally, launch.step_begin == 0);
+      for (int64_t first = from; first < to; first += chunk) {
         const int rows = (int)(n - first < chunk ? n - first : chunk);
         gather(block, shared.job, task.val, nullptr, first, rows);
         forward(block, shared.tile, shared.job, rows, [](int, int, float value) { return value; });
