@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import itertools
 import math
@@ -42,9 +41,8 @@ def fitting_threads(threads: int, largest: int) -> int:
 class WeightRoom:
     """Zeros for the weights of ``heads`` heads, ``count`` bytes in all, in one piece that nobody clears.
 
-    Fresh pages of the system are zeros; the engine's threads touch them first, when they write. Large pages make that
-    a five-hundredth of the faults. The pages of a head go back to the system when its last array goes, whatever becomes
-    of the other heads.
+    Fresh pages of the system are zeros; the engine's threads touch them first, when they write. The pages of a head go
+    back to the system when its last array goes, whatever becomes of the other heads.
 
     Attributes:
         note: where they are, if that is worth a note; else "".
@@ -95,11 +93,8 @@ def _fresh_pages(count: int) -> Any:
     """So many zeros: private memory of its own mapping where the system has such, else a bytearray."""
     if not hasattr(mmap, "MAP_ANONYMOUS"):
         return bytearray(count)
-    memory = mmap.mmap(-1, max(count, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    if hasattr(mmap, "MADV_HUGEPAGE"):
-        with contextlib.suppress(OSError):  # a kernel that is built without them
-            memory.madvise(mmap.MADV_HUGEPAGE)
-    return memory
+    # Large pages are not asked for: a virtual machine whose host takes free ones back pays for them dearly.
+    return mmap.mmap(-1, max(count, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 
 
 def _give_back(memory: Any, start: int, end: int) -> None:
