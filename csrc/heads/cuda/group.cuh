@@ -204,13 +204,6 @@ class Group {
     launch<Shuffle>({orders.begin(), orders.end()});
   }
 
-  template <class F>
-  static List filter(const List& list, F keep) {
-    List kept;
-    std::copy_if(list.begin(), list.end(), std::back_inserter(kept), keep);
-    return kept;
-  }
-
   List on_path(const List& active, Path path) const {
     return filter(active, [&](int i) { return paths_[i] == path; });
   }

@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <iterator>
 #include <vector>
 
 #include "layout.cuh"
@@ -16,6 +17,13 @@
 namespace ec {
 
 using List = std::vector<int32_t>; /* numbers of heads in a group, or of orders */
+
+template <class F>
+List filter(const List& list, F keep) {
+  List kept;
+  std::copy_if(list.begin(), list.end(), std::back_inserter(kept), keep);
+  return kept;
+}
 
 constexpr double kSecondsOfLaunch = 0.5;
 constexpr double kSecondsOfBarriers = 20e-6; /* of a step or a chunk of validation rows */
