@@ -1,6 +1,7 @@
 """Training heads on a GPU: the CUDA engine against PyTorch and JAX, the same data and work, on the same device.
 
-    python -m benchmarks.heads.speed_cuda [--device cuda] [--budget 6] [--repeats 3] [--json PATH]
+    python -m benchmarks.heads.speed_cuda [--device cuda] [--peers none] [--budget 6] [--repeats 3]
+        [--json PATH]
 
 The work is that of speed.py: 768-512-2 heads, dropout 0.1, AdamW, no validation, rows in memory. The engine
 is timed for the whole training (median), from the call to the weights (seconds), and without what the call does before
@@ -133,6 +134,8 @@ def measure(case: Case, options: argparse.Namespace) -> dict[str, Any]:
     x = rng.standard_normal((case.rows, DIM), dtype=np.float32)
     y = (x @ rng.standard_normal(DIM, dtype=np.float32) > 0).astype(np.int64)
     results = own_results(case, x, y, options)
+    if options.peers == "none":
+        return {**asdict(case), **judged(case, results)}
     xs, ys = torch.from_numpy(x).to(options.device), torch.from_numpy(y).to(options.device)
     for name, peer in peers_cuda.peers(options.device, case.heads).items():
 
@@ -185,13 +188,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--budget", type=float, default=6.0, help="seconds for each peer in each case")
+    parser.add_argument("--peers", choices=("all", "none"), default="all")
     parser.add_argument("--repeats", type=int, default=3, help="of the engine's runs")
     parser.add_argument("--only", default="", help="cases whose name contains this")
     parser.add_argument("--scale", type=float, default=1.0, help="fraction of the heads and rows, for a quick look")
     parser.add_argument("--json", type=Path, help="default: benchmarks/results/cuda-heads-<gpu>.json, or under $OUT")
     options = parser.parse_args()
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # or JAX takes 75 % of the memory for good
     torch.set_float32_matmul_precision("high")  # TF32 for the peers too
-    gpu = torch.cuda.get_device_name(options.device) if options.device.startswith("cuda") else "none"
+    on_gpu = options.device.startswith("cuda") and torch.cuda.is_available()
+    gpu = torch.cuda.get_device_name(options.device) if on_gpu else "none"
     about = {**machine("numpy", "torch"), "gpu": gpu, "cuda": torch.version.cuda}
     folder = Path(os.environ.get("OUT") or RESULTS)
     path = options.json or folder / f"cuda-heads-{slug(gpu)}.json"
