@@ -5,14 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedcache.heads.kinds import KINDS
 from embedcache.heads.losses import LOSSES
 from embedcache.heads.spec import SCHEDULES, HeadSpec
+from tests.heads.conftest import has_gpu
 from tests.heads.engines import Engine, make_task, same_heads
 from tests.heads.float64_reference import distance, train
+
+DEVICES = ("cpu", "cuda") if has_gpu() else ("cpu",)
+ENGINES = [Engine("native", "cpu", isa) for isa in ("avx512", "avx2", "plain")]
+ENGINES += [Engine("native", "cuda")] * (len(DEVICES) - 1)
 
 
 @st.composite
@@ -54,14 +60,14 @@ def specs(draw: Any, task: dict[str, Any]) -> HeadSpec:
 @settings(max_examples=100, deadline=None, derandomize=True)
 @given(
     data=st.data(),
-    isa=st.sampled_from(["avx512", "avx2", "plain"]),
+    engine=st.sampled_from(ENGINES),
     batch_size=st.integers(1, 100),
     threads=st.integers(1, 4),
 )
-def test_any_shape_and_option(data: st.DataObject, isa: str, batch_size: int, threads: int) -> None:
+def test_any_shape_and_option(data: st.DataObject, engine: Engine, batch_size: int, threads: int) -> None:
     drawn = data.draw(tasks())
     task, spec = make_task(**drawn), data.draw(specs(drawn))
-    result = Engine("native", "cpu", isa).train([task], [(spec, 0)], batch_size=batch_size, epochs=2, threads=threads)
+    result = engine.train([task], [(spec, 0)], batch_size=batch_size, epochs=2, threads=threads)
     reference = train(task, spec, batch_size, 2)
     np.testing.assert_allclose(result.history["train_loss"][0], reference.train_loss, rtol=2e-5)
     if task.val is not None:
@@ -77,15 +83,16 @@ def test_any_shape_and_option(data: st.DataObject, isa: str, batch_size: int, th
         assert distance(weights, expected, initial) < 1e-3
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(data=st.data(), batch_size=st.integers(1, 60), threads=st.integers(1, 4))
-def test_any_bank_is_its_heads(data: st.DataObject, batch_size: int, threads: int) -> None:
+def test_any_bank_is_its_heads(device: str, data: st.DataObject, batch_size: int, threads: int) -> None:
     """To the bit, whatever kinds and options stand beside one another."""
     drawn = data.draw(st.lists(tasks(), min_size=1, max_size=3))
     numbers = data.draw(st.lists(st.integers(0, len(drawn) - 1), min_size=2, max_size=6))
     heads = [(data.draw(specs(drawn[number])), number) for number in numbers]
     bank = [make_task(**arguments) for arguments in drawn]
-    engine = Engine("native", "cpu")
+    engine = Engine("native", device)
     together = engine.train(bank, heads, batch_size=batch_size, epochs=2, threads=threads)
     for i, head in enumerate(heads):
         assert same_heads(engine.train(bank, [head], batch_size=batch_size, epochs=2, threads=1), together, None, [i])
