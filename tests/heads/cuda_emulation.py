@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import float64_reference as reference
 import numpy as np
 import pytest
 
 from embedcache.heads import engine_native
 from embedcache.heads.spec import HeadSpec
 from embedcache.heads.task import Outcome, Task, View, standardize_stats
+from tests.heads import float64_reference as reference
 
 CUDA = Path(__file__).resolve().parents[2] / "csrc" / "heads" / "cuda"
 COMPILER = os.environ.get("CXX") or shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")

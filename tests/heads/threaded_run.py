@@ -95,19 +95,26 @@ def digest(outcomes: list[Outcome]) -> str:
     return found.hexdigest()[:16]
 
 
-def main() -> None:
-    library, chosen = Path(sys.argv[1]), re.compile(sys.argv[2] if len(sys.argv) > 2 else "")
+def train(engine: engine_native.NativeEngine, case: tuple[str, Any, list[HeadSpec], Options], lanes: bool) -> str:
+    """The digest of a case; ``lanes``: with a host thread for each CUDA thread, if there are host threads."""
+    _, task, heads, options = case
+    if os.environ.get("EC_EMULATION_THREADS"):
+        os.environ["EC_EMULATION_THREADS"] = "lanes" if lanes else "warps"
+    return digest(engine.train([task], [(spec, 0) for spec in heads], options, None))
+
+
+def load(library: Path) -> engine_native.NativeEngine:
     engine_native._path = lambda kind: library if kind == "cuda" else None
-    engine = engine_native.NativeEngine("cuda", 0)
-    way = os.environ.get("EC_EMULATION_THREADS")
-    for name, task, heads, options in cases():
-        for suffix in ("", " by lanes") if name in LANES else ("",):
-            if not chosen.search(name + suffix):
-                continue
-            if way:
-                os.environ["EC_EMULATION_THREADS"] = "lanes" if suffix else "warps"
-            outcomes = engine.train([task], [(spec, 0) for spec in heads], options, None)
-            print(name + suffix, digest(outcomes), flush=True)
+    return engine_native.NativeEngine("cuda", 0)
 
 
-main()
+def main() -> None:
+    engine, chosen = load(Path(sys.argv[1])), re.compile(sys.argv[2] if len(sys.argv) > 2 else "")
+    for case in cases():
+        for suffix in ("", " by lanes") if case[0] in LANES else ("",):
+            if chosen.search(case[0] + suffix):
+                print(case[0] + suffix, train(engine, case, bool(suffix)), flush=True)
+
+
+if __name__ == "__main__":
+    main()

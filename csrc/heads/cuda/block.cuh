@@ -27,6 +27,8 @@
 #define EC_FN_METHOD inline
 #define EC_UNROLL
 #define EC_UNROLL_2
+#define EC_SITE , Site site = Site::here() /* the caller's line, for a barrier: see emulation.h */
+#define EC_AT_SITE , site
 #else
 #include <cooperative_groups.h>
 #include <cuda_fp16.h>
@@ -35,6 +37,8 @@
 #define EC_FN_METHOD __host__ __device__ __forceinline__
 #define EC_UNROLL _Pragma("unroll")
 #define EC_UNROLL_2 _Pragma("unroll 2")
+#define EC_SITE
+#define EC_AT_SITE
 #endif
 
 /* Clusters of blocks need compute capability 9.0; no device with less runs the code that uses them. */
@@ -132,18 +136,18 @@ class Cluster : public Crew {
 
 /* Calls f(i) for i in [0, n), spread over the block's threads so that neighbours take neighbouring i. */
 template <class F>
-EC_DEVICE void each_index(const Block& block, int64_t n, F f) {
+EC_DEVICE void each_index(const Block& block, int64_t n, F f EC_SITE) {
   block.each_thread([&](int t) {
     for (int64_t i = t; i < n; i += kThreads) f(i);
-  });
+  } EC_AT_SITE);
 }
 
 /* For what one thread does alone. */
 template <class F>
-EC_DEVICE void one_thread(const Block& block, F f) {
+EC_DEVICE void one_thread(const Block& block, F f EC_SITE) {
   block.each_thread([&](int t) {
     if (t == 0) f();
-  });
+  } EC_AT_SITE);
 }
 
 EC_DEVICE float half_to_float(uint16_t half) {

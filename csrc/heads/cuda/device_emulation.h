@@ -84,6 +84,9 @@ class Device {
     if (threads) lanes_of_thread_ = strcmp(threads, "lanes") == 0 ? 1 : kLanes;
     is_random_ = getenv("EC_EMULATION_SEED") != nullptr;
     seed_ = (uint32_t)bytes_from("EC_EMULATION_SEED", 1);
+    const char* weak = getenv("EC_EMULATION_WEAKEN");
+    const char* colon = weak ? strchr(weak, ':') : nullptr;
+    if (colon) weakened() = {std::string(weak, colon), (int)strtol(colon + 1, nullptr, 10)};
   }
   Device(const Device&) = delete;
 

@@ -17,6 +17,7 @@
 #include <memory>
 #include <numeric>
 #include <random>
+#include <string>
 
 /* A function that ThreadSanitizer does not look into. */
 #ifdef __SANITIZE_THREAD__
@@ -111,21 +112,47 @@ class PerThread {
   std::unique_ptr<T[]> of_thread_;
 };
 
+/* Where in the source a barrier is waited at. EC_EMULATION_WEAKEN=FILE:LINE is the one that is left out, to
+ * see whether that is noticed; at a barrier of the cluster only the block waits then. */
+struct Site {
+  const char* file;
+  int line;
+  static Site here(const char* file = __builtin_FILE(), int line = __builtin_LINE()) { return {file, line}; }
+  bool is_weakened() const;
+};
+
+struct Weakened {
+  std::string file;
+  int line = 0;
+};
+
+inline Weakened& weakened() {
+  static Weakened one;
+  return one;
+}
+
+inline bool Site::is_weakened() const {
+  const Weakened& one = weakened();
+  if (line != one.line) return false;
+  const char* name = strrchr(file, '/');
+  return one.file == (name ? name + 1 : file);
+}
+
 /* What is alike in blocks and clusters. */
 class Crew {
  public:
   Crew() : own_(host_threads()) {}
 
   template <class F>
-  void each_thread(F f) const {
+  void each_thread(F f, Site site = Site::here()) const {
     each_alone(f);
-    if (own_.barriers) own_.barriers->wait_block(own_.first);
+    if (own_.barriers && !site.is_weakened()) own_.barriers->wait_block(own_.first);
   }
 
   template <class F>
-  void each_lane(F f) const {
+  void each_lane(F f, Site site = Site::here()) const {
     each_alone(f);
-    if (own_.count == 1) own_.barriers->wait_warp(own_.first);
+    if (own_.count == 1 && !site.is_weakened()) own_.barriers->wait_warp(own_.first);
   }
 
   template <class F>
@@ -196,9 +223,10 @@ class Cluster : public Crew {
   }
 
   template <class F>
-  void each_thread_of_all(F f) const {
+  void each_thread_of_all(F f, Site site = Site::here()) const {
     each_alone(f);
-    if (own_.barriers) own_.barriers->wait_all();
+    if (own_.barriers && site.is_weakened()) own_.barriers->wait_block(own_.first);
+    if (own_.barriers && !site.is_weakened()) own_.barriers->wait_all();
   }
 
  private:
