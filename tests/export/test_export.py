@@ -346,13 +346,13 @@ def test_a_model_that_differs_is_not_kept(make_run: MakeRun, tmp_path: Path, mon
     run, out = make_run(), tmp_path / "out"
     export_run(run, out, "sentence-transformers")
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
-    honest = targets._write_dense
+    honest = targets.write_dense
 
-    def spoilt(folder: Path, module: Any, activation: str) -> None:
+    def spoilt(folder: Path, module: Any, *more: Any, **settings: Any) -> None:
         module.bias[0] += 0.01
-        honest(folder, module, activation)
+        honest(folder, module, *more, **settings)
 
-    monkeypatch.setattr(targets, "_write_dense", spoilt)
+    monkeypatch.setattr(targets, "write_dense", spoilt)
     with pytest.raises(EmbedcacheError, match=r"gives other results .* nothing was written"):
         export_run(run, out, "sentence-transformers", overwrite=True)
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before

@@ -274,6 +274,8 @@ def test_bad_arguments(cuda: NativeEngine) -> None:
         cuda.train([task], [(SPEC, 0)], Options(), None)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="no nvcc")
 def test_nvcc_compiles_it_without_warnings_and_spills(tmp_path: Path) -> None:
     library = tmp_path / "_heads_cuda.so"

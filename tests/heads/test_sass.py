@@ -20,21 +20,30 @@ pytestmark = [
 ]
 
 PRODUCTS = {  # tensor-core products in the step loop's code
-    "TrainClusters<12>": 12 * 16,  # a warp's 16 for each of 12 chunks of 64 inputs
-    "TrainClusters<0>": 16,
+    "TrainClusters<Tf32, 12>": 12 * 16,  # a warp's 16 for each of 12 chunks of 64 inputs
+    "TrainClusters<Tf32, 0>": 16,
+    "TrainClusters<Bf16, 12>": 12 * 8,
+    "TrainClusters<Bf16, 0>": 16,
     "FirstLayer<0>": 32,
     "FirstLayer<1>": 32,
     "FirstGradient": 32,
 }
 MOST = {  # instructions and shared-memory wavefronts of a warp: a chunk of 64 inputs, or 16 of the depth
-    "TrainClusters<12>": (194, 72),
-    "TrainClusters<0>": (252, 62),
+    "TrainClusters<Tf32, 12>": (196, 75),
+    "TrainClusters<Tf32, 0>": (254, 65),
+    "TrainClusters<Bf16, 12>": (176, 46),
+    "TrainClusters<Bf16, 0>": (414, 73),  # 128 inputs
     "FirstLayer<0>": (355, 66),
     "FirstLayer<1>": (361, 66),
     "FirstGradient": (230, 64),
 }
-MOST_CYCLES = {"TrainClusters<12>": 16_800, "TrainClusters<0>": 24_100}  # of a step, by the model
-REGISTERS = {"TrainClusters<12>": 255, "TrainClusters<0>": 255}  # one block a multiprocessor; else 128 for two
+MOST_CYCLES = {  # of a step, by the model
+    "TrainClusters<Tf32, 12>": 16_600,
+    "TrainClusters<Tf32, 0>": 23_100,
+    "TrainClusters<Bf16, 12>": 16_600,
+    "TrainClusters<Bf16, 0>": 37_600,
+}
+REGISTERS = dict.fromkeys(MOST_CYCLES, 255)  # one block a multiprocessor; else 128 for two
 
 
 @pytest.fixture(scope="module")

@@ -244,7 +244,7 @@ def test_a_class_without_rows_is_no_class() -> None:
         column_names=[],
         holds_lists=lambda name: False,
         labels=lambda name: (np.array([2, 0, -1, 2], np.int32), ["bad", "gone", "good"]),
-        poolings=["mean"],
+        preferred=lambda layer: "mean",
         embeddings=lambda pooling, layer: np.zeros((4, 2), np.float32),
     )
     data = load_data(cache, None, None, -1, None)
