@@ -100,6 +100,8 @@ class _SelfTest:
             x = np.array(cache.embeddings("mean"))
         grid = head_grid(hidden=[0, 16], lr=[0.01, 0.02])
         result = train_heads(x, self.labels, grid, epochs=100, batch_size=16, standardize=True, device="cpu")
+        if any(head.status == "cancelled" for head in result.heads):  # a bank ends with what is finished
+            raise KeyboardInterrupt
         right = [float((head.predict(x) == np.array(self.labels)).mean()) for head in result.heads]
         if min(right) < 0.95:
             raise EmbedcacheError(f"a head learned {min(right):.0%} of rows that can all be learned")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -85,6 +86,16 @@ def test_without_the_native_engine_torch_trains(monkeypatch: pytest.MonkeyPatch)
     about = {check["name"]: check for check in found["checks"]}
     assert about["head engine"]["status"] == "missing" and "reinstall" in about["head engine"]["advice"]
     assert "torch-cpu" in about["self-test: train"]["found"]
+
+
+def test_ctrl_c_while_heads_are_trained_is_no_fault_of_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(engine_native, "_libraries", {})
+    monkeypatch.setattr(engine_native, "_path", lambda kind: None)
+    monkeypatch.setattr("embedcache.heads.engine_torch._Run.train", interrupted)
+    assert invoke("doctor").exit_code == 130
 
 
 def test_a_package_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
