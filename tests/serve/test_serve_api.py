@@ -151,7 +151,7 @@ def test_the_pages_and_their_files_name_nothing_outside(client: Any) -> None:
         ("/search", {"row": 10**30}, "row: "),
         ("/search", {"row": 1, "k": 0}, "k: "),
         ("/search", {"row": 1, "k": 10**6}, "k: "),
-        ("/search", {"row": 1, "where": "nonsense"}, "no condition"),
+        ("/search", {"row": 1, "where": "nonsense"}, "not a condition"),
         ("/search", {"row": 1, "where": "label=nonsense"}, "no row has label=nonsense"),
         ("/search", {"row": 1, "where": "x=1"}, "no column 'x'"),
         ("/search", {"row": 1, "where": ["label=positive"] * 9}, "where"),
