@@ -100,7 +100,8 @@ class ByteLevel {
     }
     for (const uint8_t *p = text, *end = text + n; p < end;) {
       const uint8_t* behind = word_end(p, end);
-      word(p, size_t(behind - p), scratch, out);
+      const size_t size = size_t(behind - p);
+      scratch.cache.ids(p, size, out, [&] { merge(p, size, scratch, out); });
       p = behind;
     }
     return true;
@@ -154,15 +155,6 @@ class ByteLevel {
       last = q, q = behind;
     }
     return q == end || last == p ? q : last;
-  }
-
-  void word(const uint8_t* word, size_t size, ByteScratch& scratch, std::vector<int32_t>& out) const {
-    if (size > WordCache::WORD) return merge(word, size, scratch, out);
-    const WordCache::Key key = WordCache::key(word, size);
-    if (scratch.cache.find(key, size, out)) return;
-    const size_t begin = out.size();
-    merge(word, size, scratch, out);
-    scratch.cache.keep(key, size, out.data() + begin, out.size() - begin);
   }
 
   void merge(const uint8_t* word, size_t size, ByteScratch& scratch, std::vector<int32_t>& out) const {

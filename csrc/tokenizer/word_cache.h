@@ -11,16 +11,36 @@ namespace ec {
 
 class WordCache {
  public:
-  static constexpr size_t WORD = 24, IDS = 8; /* longer ones, and words of more ids, are computed each time */
+  WordCache() : lines_(LINES) {}
 
+  /* Appends the ids of a word, by compute() where they are not here; it appends them too. WORD bytes can be
+   * read there, whatever the word's size. */
+  template <class Compute>
+  void ids(const uint8_t* word, size_t size, std::vector<int32_t>& out, Compute compute) {
+    if (size > WORD) return compute();
+    const Key found = key(word, size);
+    if (find(found, size, out)) return;
+    const size_t begin = out.size();
+    compute();
+    keep(found, size, out.data() + begin, out.size() - begin);
+  }
+
+ private:
   struct Key {
     uint64_t part[3];
     uint64_t hash;
   };
 
-  WordCache() : lines_(LINES) {}
+  static constexpr size_t WORD = 24, IDS = 8; /* longer ones, and words of more ids, are computed each time */
+  static constexpr size_t LINES = 8192;
 
-  /* The word's bytes can be read up to WORD, whatever its size, which is at most WORD. */
+  struct alignas(64) Line {
+    uint64_t part[3];
+    int32_t ids[IDS];
+    uint8_t size = 0, n = 0; /* size: one more than the word's, 0 is empty */
+  };
+
+  /* Of a word of at most WORD bytes. */
   static Key key(const uint8_t* word, size_t size) {
     Key key;
     std::memcpy(key.part, word, WORD);
@@ -50,15 +70,6 @@ class WordCache {
     line.size = uint8_t(size + 1), line.n = uint8_t(n);
     std::memcpy(line.ids, ids, n * sizeof *ids);
   }
-
- private:
-  static constexpr size_t LINES = 8192;
-
-  struct alignas(64) Line {
-    uint64_t part[3];
-    int32_t ids[IDS];
-    uint8_t size = 0, n = 0; /* size: one more than the word's, 0 is empty */
-  };
 
   std::vector<Line> lines_;
 };

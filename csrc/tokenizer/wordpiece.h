@@ -124,12 +124,7 @@ class WordPiece {
     if (!size) return;
     const int64_t characters = state.characters;
     state = {word, 0};
-    if (size > WordCache::WORD) return pieces(word, size, characters, scratch, out);
-    const WordCache::Key key = WordCache::key(word, size);
-    if (scratch.cache.find(key, size, out)) return;
-    const size_t begin = out.size();
-    pieces(word, size, characters, scratch, out);
-    scratch.cache.keep(key, size, out.data() + begin, out.size() - begin);
+    scratch.cache.ids(word, size, out, [&] { pieces(word, size, characters, scratch, out); });
   }
 
   void pieces(const uint8_t* word, size_t size, int64_t characters, WordScratch& scratch,
