@@ -58,36 +58,51 @@ EC_UNSEEN inline float cut_to_tf32(float value) {
 }
 
 /* What a lane brings to a product. */
+template <class A, class B>
 struct Operands {
-  FragmentA a;
-  FragmentB b;
+  A a;
+  B b;
 };
 
-/* One of a warp's products. Its numbers are the lanes' own: ThreadSanitizer need not look at them. */
+/* One of a warp's products, m16n8 of that depth. Its numbers are the lanes' own: ThreadSanitizer need not
+ * look at them. */
+template <int kDepth>
 struct HostProduct {
-  float left[16][8], right[8][8];
+  float left[16][kDepth], right[kDepth][8];
 
-  EC_UNSEEN explicit HostProduct(const Operands* all) {
+  EC_UNSEEN void add(int lane, FragmentC& sum) const {
+    for (int i = 0; i < 4; ++i)
+      for (int k = 0; k < kDepth; ++k)
+        sum.x[i] += left[lane / 4 + i / 2 * 8][k] * right[k][lane % 4 * 2 + i % 2];
+  }
+};
+
+/* c(t) += a(t) b(t) by every warp; c gives a reference, a and b give values. Product: made of all lanes'. */
+template <class Product, class C, class A, class B>
+EC_DEVICE void multiply_as(const Crew& crew, C c, A a, B b) {
+  using All = typename Product::All;
+  crew.each_warp([&](int t) { return All{a(t), b(t)}; },
+                 [&](int first, int begin, int end, const All* all) {
+                   const Product product(all);
+                   for (int lane = begin; lane < end; ++lane) product.add(lane, c(first + lane));
+                 });
+}
+
+struct ProductTf32 : HostProduct<8> {
+  using All = Operands<FragmentA, FragmentB>;
+
+  EC_UNSEEN explicit ProductTf32(const All* all) {
     for (int lane = 0; lane < kLanes; ++lane) {
       const int g = lane / 4, q = lane % 4;
       for (int i = 0; i < 4; ++i) left[g + i % 2 * 8][q + i / 2 * 4] = cut_to_tf32(all[lane].a.x[i]);
       for (int i = 0; i < 2; ++i) right[q + 4 * i][g] = cut_to_tf32(all[lane].b.x[i]);
     }
   }
-  EC_UNSEEN void add(int lane, FragmentC& sum) const {
-    for (int i = 0; i < 4; ++i)
-      for (int k = 0; k < 8; ++k) sum.x[i] += left[lane / 4 + i / 2 * 8][k] * right[k][lane % 4 * 2 + i % 2];
-  }
 };
 
-/* c(t) += a(t) b(t) by every warp; c gives a reference, a and b give values. */
 template <class C, class A, class B>
 EC_DEVICE void multiply(const Crew& crew, C c, A a, B b) {
-  crew.each_warp([&](int t) { return Operands{a(t), b(t)}; },
-                 [&](int first, int begin, int end, const Operands* all) {
-                   const HostProduct product(all);
-                   for (int lane = begin; lane < end; ++lane) product.add(lane, c(first + lane));
-                 });
+  multiply_as<ProductTf32>(crew, c, a, b);
 }
 
 struct HostCopy {

@@ -45,17 +45,10 @@ EC_UNSEEN inline float from_bf16(uint32_t pair, int which) {
   return value;
 }
 
-/* What a lane brings to a product. */
-struct Operands16 {
-  Pairs a;
-  FragmentB16 b;
-};
+struct ProductBf16 : HostProduct<16> {
+  using All = Operands<Pairs, FragmentB16>;
 
-/* One of a warp's products. Its numbers are the lanes' own: ThreadSanitizer need not look at them. */
-struct HostProduct16 {
-  float left[16][16], right[16][8];
-
-  EC_UNSEEN explicit HostProduct16(const Operands16* all) {
+  EC_UNSEEN explicit ProductBf16(const All* all) {
     for (int lane = 0; lane < kLanes; ++lane) {
       const int g = lane / 4, q = lane % 4;
       for (int e = 0; e < 2; ++e) {
@@ -65,20 +58,11 @@ struct HostProduct16 {
       }
     }
   }
-  EC_UNSEEN void add(int lane, FragmentC& sum) const {
-    for (int i = 0; i < 4; ++i)
-      for (int k = 0; k < 16; ++k) sum.x[i] += left[lane / 4 + i / 2 * 8][k] * right[k][lane % 4 * 2 + i % 2];
-  }
 };
 
-/* c(t) += a(t) b(t) by every warp; c gives a reference, a and b give values. */
 template <class C, class A, class B>
 EC_DEVICE void multiply16(const Crew& crew, C c, A a, B b) {
-  crew.each_warp([&](int t) { return Operands16{a(t), b(t)}; },
-                 [&](int first, int begin, int end, const Operands16* all) {
-                   const HostProduct16 product(all);
-                   for (int lane = begin; lane < end; ++lane) product.add(lane, c(first + lane));
-                 });
+  multiply_as<ProductBf16>(crew, c, a, b);
 }
 
 struct HostRow {

@@ -9,17 +9,26 @@
 
 namespace ec {
 
+/* store(i, value) for each place i of all rows, `stride` to a row; column(i) is the column of place i of one.
+ */
+template <class Column, class Store>
+EC_DEVICE void each_place(const Block& block, const Launch& launch, int64_t stride, Column column,
+                          Store store) {
+  for (int64_t row = block.index(); row < launch.source_rows; row += block.count())
+    each_index(block, stride, [&](int64_t i) {
+      const int64_t k = column(i);
+      store(row * stride + i, k < launch.source.dim ? launch.source.at(row, (int)k) : 0.0f);
+    });
+}
+
 struct Prepare {
   struct Shared {};
   static constexpr int kBlocksPerProcessor = 2;
 
   static EC_DEVICE_METHOD void run(const Block& block, Shared&, const Launch& launch) {
-    const int64_t stride = ready_stride(launch.source.dim);
-    for (int64_t row = block.index(); row < launch.source_rows; row += block.count())
-      each_index(block, stride, [&](int64_t k) {
-        const float value = k < launch.source.dim ? launch.source.at(row, (int)k) : 0.0f;
-        launch.ready[row * stride + k] = to_tf32(value);
-      });
+    each_place(
+        block, launch, ready_stride(launch.source.dim), [](int64_t i) { return i; },
+        [&](int64_t i, float value) { launch.ready[i] = to_tf32(value); });
   }
 };
 
@@ -28,13 +37,10 @@ struct PrepareWide {
   static constexpr int kBlocksPerProcessor = 2;
 
   static EC_DEVICE_METHOD void run(const Block& block, Shared&, const Launch& launch) {
-    const int64_t stride = wide_stride(launch.source.dim);
-    for (int64_t row = block.index(); row < launch.source_rows; row += block.count())
-      each_index(block, stride, [&](int64_t i) {
-        const int64_t k = i / kWideStored * kWideChunk + i % kWideStored % kWideChunk;
-        const float value = k < launch.source.dim ? launch.source.at(row, (int)k) : 0.0f;
-        launch.wide[row * stride + i] = to_bf16(value);
-      });
+    each_place(
+        block, launch, wide_stride(launch.source.dim),
+        [](int64_t i) { return i / kWideStored * kWideChunk + i % kWideStored % kWideChunk; },
+        [&](int64_t i, float value) { launch.wide[i] = to_bf16(value); });
   }
 };
 
