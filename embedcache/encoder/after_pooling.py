@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from embedcache.encoder.folder import find_root
 from embedcache.encoder.prescription import Prescription, in_words, read_prescription
 from embedcache.errors import EmbedcacheError
 
@@ -40,21 +39,27 @@ ACTIVATIONS: dict[str, Step] = {
 }
 
 
-def load_prescribed(source: str, about: Mapping[str, Any], dim: int) -> Prescribed:
-    """What makes the vectors called ``model`` as ``about`` says, from the folder or hub name ``source``.
+def load_prescribed(root: Path, name: str, about: Mapping[str, Any], dim: int) -> Prescribed:
+    """What makes the vectors called ``model`` as ``about`` says, from a model's folder.
+
+    Args:
+        root: the folder, in which modules.json lies.
+        name: of the model, for messages.
+        about: what a cache keeps of it.
+        dim: D, of the encoder.
 
     Raises:
         EmbedcacheError: the folder says something else now, or what it says is not understood.
     """
-    found = read_prescription(find_root(source)[0], source)
+    found = read_prescription(root, name)
     now = None if found is None else found.about(about.get("dims"))
     if found is None or now != about:
         says = "has no modules.json" if now is None else f"says {in_words(now)}"
         raise EmbedcacheError(
-            f"{source} {says}, not what made these vectors ({in_words(about)}): restore the old files, or run extract "
+            f"{name} {says}, not what made these vectors ({in_words(about)}): restore the old files, or run extract "
             "again with this model"
         )
-    return Prescribed(found, about, dim, source)
+    return Prescribed(found, about, dim, name)
 
 
 class Prescribed:

@@ -10,13 +10,14 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from embedcache.common.reading import Reading, most_unknown, read_of
-from embedcache.encoder.after_pooling import load_prescribed
+from embedcache.encoder.after_pooling import Prescribed, load_prescribed
 from embedcache.encoder.batching import default_batch_tokens, plan_batches
 from embedcache.encoder.folder import (
     check_max_length,
@@ -60,8 +61,9 @@ class Encoder:
         device: str,
         direct: Direct | None,
         load: Callable[[], Loaded],
-        about: dict[str, Any] | None = None,
+        prescribe: Callable[[int], Prescribed] | None = None,
     ) -> None:
+        """prescribe: of ``dim``, what makes the vectors called ``model``."""
         self.identity, self.source, self.device = identity, source, device
         self.max_length: int = identity["max_length"]
         self.compute_dtype: str = identity["compute_dtype"]
@@ -77,7 +79,7 @@ class Encoder:
         self.sees_padding = self.kernel == "plain" and sees_padding(
             self._runner.run, self._tokenize, self.layers, self.compute_dtype, source
         )
-        self.prescribed = None if about is None else load_prescribed(source, about, self.dim)
+        self.prescribed = None if prescribe is None else prescribe(self.dim)
 
     @classmethod
     def load(
@@ -133,7 +135,8 @@ class Encoder:
 
         native = may_be_native(compute_dtype, device, kernel) and not trust_remote_code and not lower_case
         direct = load_direct(folder, max_length, compute_dtype) if native else None
-        return cls(identity, name, device, direct, load, model)
+        prescribe = None if model is None else partial(load_prescribed, root, name, model)
+        return cls(identity, name, device, direct, load, prescribe)
 
     @property
     def _all(self) -> Loaded:
@@ -296,17 +299,15 @@ class Encoder:
             return self._by_length(rows, resolved) if self.sees_padding else self._runner.run(rows, resolved)
         # A text with a literal "<pad>": one by one, so that such a row does not depend on its batch either.
         odd, rest = np.flatnonzero(uncounted), np.flatnonzero(~uncounted)
-        alone = [self._all.plain.run(rows.take(odd[i : i + 1]), resolved) for i in range(len(odd))]
-        parts = [self._runner.run(rows.take(rest), resolved)] if len(rest) else []
-        back = np.argsort(np.concatenate([rest, odd]))
-        return [np.concatenate(pieces)[back] for pieces in zip(*parts, *alone, strict=True)]
+        parts = [(one, self._all.plain.run(rows.take(one), resolved)) for one in odd[:, None]]
+        if len(rest):
+            parts.append((rest, self._runner.run(rows.take(rest), resolved)))
+        return _in_order(parts)
 
     def _by_length(self, rows: TokenRows, outputs: Sequence[tuple[str, int]]) -> list[np.ndarray]:
         """A pass for the rows of each length."""
         groups = [np.flatnonzero(rows.lengths == length) for length in np.unique(rows.lengths)]
-        parts = [self._runner.run(rows.take(group), outputs) for group in groups]
-        back = np.argsort(np.concatenate(groups))
-        return [np.concatenate(pieces)[back] for pieces in zip(*parts, strict=True)]
+        return _in_order([(group, self._runner.run(rows.take(group), outputs)) for group in groups])
 
     def pad(self, ids: Sequence[Sequence[int]]) -> tuple[Any, Any]:
         """(input_ids, attention_mask) of rows of token ids: int64 tensors [n, longest] on the encoder's device."""
@@ -321,6 +322,12 @@ class Encoder:
         if not -self.layers - 1 <= layer <= self.layers:
             raise EmbedcacheError(f"no layer {layer}: {self.source} has {self.layers}, and -1 is the last")
         return layer if layer >= 0 else self.layers + 1 + layer
+
+
+def _in_order(parts: Sequence[tuple[np.ndarray, list[np.ndarray]]]) -> list[np.ndarray]:
+    """The vectors of all rows, one array per output, out of parts, each with its rows' places in the whole."""
+    back = np.argsort(np.concatenate([places for places, _ in parts]))
+    return [np.concatenate(pieces)[back] for pieces in zip(*(vectors for _, vectors in parts), strict=True)]
 
 
 @contextmanager

@@ -296,13 +296,18 @@ def _sha256(path: Path) -> str:
     if path.name in ("config.json", "tokenizer_config.json"):
         kept = {key: value for key, value in read_json(path).items() if key not in ORIGIN_KEYS}
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+    return weights_sha256(path)
+
+
+def weights_sha256(path: Path) -> str:
+    """Hex digest of a file's content. Within one process a file is hashed once, until it changes."""
     stat = path.stat()
     return _file_sha256(path, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
 
 
 @lru_cache(maxsize=256)
 def _file_sha256(path: Path, inode: int, size: int, mtime_ns: int, ctime_ns: int) -> str:
-    """Within one process a file is hashed once, until it changes: a tool can put mtime back, but never ctime."""
+    """By what shows a change: a tool can put mtime back, but never ctime."""
     return file_sha256(path)
 
 

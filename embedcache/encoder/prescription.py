@@ -13,8 +13,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from embedcache.common.digest import file_sha256
-from embedcache.encoder.folder import is_theirs, positions_of, read_json, read_modules, transformer_folder
+from embedcache.encoder.folder import (
+    is_theirs,
+    positions_of,
+    read_json,
+    read_modules,
+    transformer_folder,
+    weights_sha256,
+)
 from embedcache.errors import EmbedcacheError
 
 MODES = {  # sentence-transformers' poolings, in the order in which older files have them joined
@@ -98,8 +104,7 @@ def in_words(about: Mapping[str, Any]) -> str:
 
 def read_prompts(root: Path) -> tuple[dict[str, str], str]:
     """(prompts by name, the one that is used where none is named) of a folder; ({}, "") where it has none."""
-    path = root / CONFIG
-    config = read_json(path) if path.is_file() else {}
+    path, config = root / CONFIG, _settings(root)
     prompts = {str(name): text or "" for name, text in (config.get("prompts") or {}).items()}
     default = config.get("default_prompt_name")
     if not all(isinstance(text, str) for text in prompts.values()):
@@ -125,7 +130,7 @@ def read_prescription(root: Path, name: str) -> Prescription | None:
     kinds = [_kind(module, name) for module in modules]
     if kinds[:2] != ["Transformer", "Pooling"]:
         raise EmbedcacheError(f"{name}: modules.json lists {', '.join(kinds)}, which is not understood: {ANOTHER}")
-    config = read_json(root / CONFIG) if (root / CONFIG).is_file() else {}
+    config = _settings(root)
     if config.get("model_type", "SentenceTransformer") != "SentenceTransformer":
         raise EmbedcacheError(f"{name} is a {config['model_type']}, which gives no single vector of a text: {ANOTHER}")
     prompts, prompt = read_prompts(root)
@@ -153,6 +158,11 @@ def read_prescription(root: Path, name: str) -> Prescription | None:
         None if truncate is not None else _matryoshka(root),
         tuple(used + ([CONFIG] if config else [])),
     )
+
+
+def _settings(root: Path) -> dict[str, Any]:
+    """What the folder says of the whole model; {} where it says nothing."""
+    return read_json(root / CONFIG) if (root / CONFIG).is_file() else {}
 
 
 def _kind(module: Mapping[str, Any], name: str) -> str:
@@ -201,13 +211,13 @@ def _step(kind: str, folder: Path, name: str) -> tuple[dict[str, Any], Path | No
         again = "save the model again with SentenceTransformer.save" if pickled else "copy the model again"
         raise EmbedcacheError(f"{name}: {folder.name}/model.safetensors {has}: {again}, or {ANOTHER}")
     if kind == "LayerNorm":
-        return {"step": "layer_norm", "weights": file_sha256(weights)}, weights
+        return {"step": "layer_norm", "weights": weights_sha256(weights)}, weights
     activation = str(config.get("activation_function", "torch.nn.modules.activation.Tanh"))
     short = activation.rpartition(".")[2]
     if not activation.startswith("torch.nn.") or short not in ACTIVATIONS:
         raise EmbedcacheError(f"{name}: {folder.name} has the unknown activation {activation}: {ANOTHER}")
     out = _whole(config.get("out_features"), path, "out_features")
-    about = {"step": "dense", "weights": file_sha256(weights), "out": out, "activation": short}
+    about = {"step": "dense", "weights": weights_sha256(weights), "out": out, "activation": short}
     return about | {"residual": config.get("use_residual", False) is True}, weights
 
 

@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from ctypes import POINTER, Structure, c_char_p, c_float, c_int32, c_int64, c_void_p
 from functools import cache
 from itertools import pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from embedcache.common.machine import usable_cores
+from embedcache.common.native_library import find_library, open_library
 from embedcache.encoder.folder import cpu_flags
 from embedcache.encoder.poolings import POOLINGS, Pooling
 from embedcache.encoder.token_rows import TokenRows
@@ -32,7 +32,7 @@ ABI_VERSION = 1
 ACTIVATIONS = {"gelu": 0, "gelu_tanh": 1, "relu": 2}
 COMPUTE = {"float32": 0, "bfloat16": 1}
 TOKENS = -1  # the code of no pooling: the vectors of all tokens
-_PATH = Path(__file__).with_name("_encoder_cpu" + (".dll" if sys.platform == "win32" else ".so"))
+_PATH = find_library(__file__, "_encoder_cpu")
 
 
 class _Pair(Structure):
@@ -66,11 +66,8 @@ class _Output(Structure):
 @cache
 def _library() -> ctypes.CDLL | None:
     """The built library, or None where there is none of this version."""
-    try:
-        library = ctypes.CDLL(str(_PATH))
-        if library.ec_encoder_abi_version() != ABI_VERSION:
-            return None
-    except (OSError, AttributeError):
+    library, _ = open_library(_PATH, "ec_encoder_abi_version", ABI_VERSION)
+    if library is None:
         return None
     library.ec_encoder_backend.restype = library.ec_encoder_last_error.restype = c_char_p
     library.ec_encoder_create.restype = c_void_p

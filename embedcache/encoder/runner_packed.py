@@ -130,13 +130,11 @@ class _PackedRows:
 
     def __init__(self, ids: Sequence[Sequence[int]], device: torch.device) -> None:
         rows = TokenRows.of(ids)
-        lengths = rows.lengths
-        self.order = np.argsort(-lengths, kind="stable")
-        lengths = lengths[self.order]
-        starts = np.concatenate([[0], np.cumsum(lengths)])
+        self.order = np.argsort(-rows.lengths, kind="stable")
+        rows = rows.take(self.order)
+        lengths, starts = rows.lengths, rows.offsets
         positions = np.arange(starts[-1]) - np.repeat(starts[:-1], lengths)
-        tokens = rows.take(self.order).flat
-        self.ids, self.positions = _upload(np.stack([tokens, positions]), device)
+        self.ids, self.positions = _upload(np.stack([rows.flat, positions]), device)
         self.first = _upload(starts[:-1], device)
         self.starts = _upload(starts.astype(np.int32), device)
         begins = np.flatnonzero(np.diff(lengths, prepend=-1))

@@ -24,15 +24,15 @@ class TokenRows(Sequence[Sequence[int]]):
         """The same rows in this form."""
         if isinstance(rows, TokenRows):
             return rows
-        offsets = np.zeros(len(rows) + 1, np.int64)
-        np.cumsum(np.fromiter(map(len, rows), np.int64, len(rows)), out=offsets[1:])
+        offsets = row_offsets(np.fromiter(map(len, rows), np.int64, len(rows)))
         return cls(np.fromiter((token for row in rows for token in row), np.int32, int(offsets[-1])), offsets)
 
     @classmethod
     def joined(cls, parts: Sequence[TokenRows]) -> TokenRows:
         """The rows of all parts, in their order."""
-        lengths = np.concatenate([np.zeros(1, np.int64), *(part.lengths for part in parts)])
-        return cls(np.concatenate([np.zeros(0, np.int32), *(part.flat for part in parts)]), np.cumsum(lengths))
+        lengths = np.concatenate([np.zeros(0, np.int64), *(part.lengths for part in parts)])
+        flat = np.concatenate([np.zeros(0, np.int32), *(part.flat for part in parts)])
+        return cls(flat, row_offsets(lengths))
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -58,19 +58,31 @@ class TokenRows(Sequence[Sequence[int]]):
     def take(self, places: np.ndarray) -> TokenRows:
         """The rows at these places, int64 [m], in this order."""
         lengths = self.lengths[places]
-        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+        offsets = row_offsets(lengths)
         shift = np.repeat(self.offsets[:-1][places] - offsets[:-1], lengths)
         return TokenRows(self.flat[np.arange(offsets[-1]) + shift], offsets)
 
+    def replaced(self, places: np.ndarray, others: TokenRows) -> TokenRows:
+        """These rows, but those at these places, int64 [m], are the others."""
+        rest = np.setdiff1d(np.arange(len(self)), places)
+        return scattered(len(self), [(rest, self.take(rest)), (places, others)])
+
     def count(self, token: int) -> np.ndarray:  # type: ignore[override]
         """int64 [n], how often this id stands in each row."""
-        before = np.concatenate([np.zeros(1, np.int64), np.cumsum(self.flat == token)])
+        before = row_offsets(self.flat == token)
         return before[self.offsets[1:]] - before[self.offsets[:-1]]
 
     def lists(self) -> list[list[int]]:
         """The rows as lists."""
         flat, offsets = self.flat.tolist(), self.offsets.tolist()
         return [flat[begin:end] for begin, end in pairwise(offsets)]
+
+
+def row_offsets(lengths: np.ndarray) -> np.ndarray:
+    """int64 [n + 1]: where each of n rows of these lengths begins, one after another, and where the last ends."""
+    offsets = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    return offsets
 
 
 def scattered(n: int, parts: Sequence[tuple[np.ndarray, TokenRows]]) -> TokenRows:

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from embedcache.encoder.token_rows import TokenRows, scattered
+from embedcache.encoder.token_rows import TokenRows
 from embedcache.encoder.tokenizer_native import NativeTokenizer, native_tokenizer
 from embedcache.errors import EmbedcacheError
 
@@ -116,8 +116,7 @@ class TextTokenizer:
         short = [i for i, end in enumerate(starts) if end is not None and lengths[i] <= self._max_length]
         if short:
             again, lengths[short] = self._encode([texts[i] for i in short])
-            rest = np.setdiff1d(np.arange(len(texts)), short)
-            rows = scattered(len(texts), [(rest, rows.take(rest)), (np.array(short), again)])
+            rows = rows.replaced(np.array(short), again)
             for i in short:
                 starts[i] = None
         special, whole = self._prefix + self._suffix, lengths.copy()
@@ -139,8 +138,7 @@ class TextTokenizer:
         left = np.flatnonzero(lengths < 0)
         if len(left):
             more, lengths[left] = self._encode_with_library([texts[i] for i in left])
-            rest = np.setdiff1d(np.arange(len(texts)), left)
-            rows = scattered(len(texts), [(rest, rows.take(rest)), (left, more)])
+            rows = rows.replaced(left, more)
         return rows, lengths
 
     def _encode_with_library(self, texts: list[str]) -> tuple[TokenRows, np.ndarray]:

@@ -8,24 +8,23 @@ from __future__ import annotations
 
 import ctypes
 import json
-import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from ctypes import POINTER, Structure, c_char_p, c_int32, c_int64, c_void_p
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from embedcache.common.native_library import find_library, open_library
 from embedcache.encoder.runner_native import native_threads
-from embedcache.encoder.token_rows import TokenRows
+from embedcache.encoder.token_rows import TokenRows, row_offsets
 from embedcache.errors import EmbedcacheError
 
 ABI_VERSION, SLACK = 1, 32
 WORDPIECE, BYTE_LEVEL = 0, 1
 THREAD_BYTES = 1 << 15  # of text; less is not worth a thread
-_PATH = Path(__file__).with_name("_tokenizer_cpu" + (".dll" if sys.platform == "win32" else ".so"))
+_PATH = find_library(__file__, "_tokenizer_cpu")
 
 # What a tokenizer must agree on with the library before it is used, besides all else that is tested when it is built.
 HARD_TEXTS = (
@@ -58,11 +57,8 @@ class _Spec(Structure):
 @cache
 def _library() -> ctypes.CDLL | None:
     """The built library, or None where there is none of this version."""
-    try:
-        library = ctypes.CDLL(str(_PATH))
-        if library.ec_tokenizer_abi_version() != ABI_VERSION:
-            return None
-    except (OSError, AttributeError):
+    library, _ = open_library(_PATH, "ec_tokenizer_abi_version", ABI_VERSION)
+    if library is None:
         return None
     library.ec_tokenizer_last_error.restype = c_char_p
     library.ec_tokenizer_create.restype = c_void_p
@@ -138,8 +134,7 @@ class NativeTokenizer:
 def _strings(texts: Any) -> tuple[_Strings, np.ndarray]:
     """Strings in one piece, with bytes behind that may be read; int64 [n + 1], where each begins."""
     encoded = [text.encode() for text in texts]
-    offsets = np.zeros(len(encoded) + 1, np.int64)
-    np.cumsum(np.fromiter(map(len, encoded), np.int64, len(encoded)), out=offsets[1:])
+    offsets = row_offsets(np.fromiter(map(len, encoded), np.int64, len(encoded)))
     encoded.append(bytes(SLACK))
     strings = _Strings(b"".join(encoded), offsets.ctypes.data, len(encoded) - 1)
     return strings, offsets  # whoever has the offsets keeps them alive

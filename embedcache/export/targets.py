@@ -137,9 +137,8 @@ def _write_modules(part: Path, model: TextModel, encoder: Encoder, texts: Sequen
     settings = {name: one.sentence_transformers for name, one in POOLINGS.items()}
     modes = {setting: name in model.poolings for name, setting in settings.items() if setting}
     pooling: dict[str, Any] = {"word_embedding_dimension": encoder.dim, **modes}
-    if model.poolings != [
-        mode for _, mode in MODES.values() if mode in model.poolings
-    ]:  # another order: newer versions
+    usual = [name for _, name in MODES.values() if name in model.poolings]
+    if model.poolings != usual:  # only newer versions know another order
         new = {mode: name for name, (_, mode) in MODES.items()}
         pooling = {"embedding_dimension": encoder.dim, "pooling_mode": [new[name] for name in model.poolings]}
     write_json(part / names[1] / "config.json", pooling)

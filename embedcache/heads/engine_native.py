@@ -13,6 +13,7 @@ import numpy as np
 
 from embedcache.common.devices import read_device
 from embedcache.common.machine import usable_cores
+from embedcache.common.native_library import find_library, open_library
 from embedcache.common.progress import Progress
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.engine import EngineWarning, NativeUnavailableError, cannot_compute
@@ -114,18 +115,10 @@ class Library:
     """A loaded library with checked version. Raises NativeUnavailableError, saying what is missing."""
 
     def __init__(self, kind: str) -> None:
-        path = _path(kind)
-        if path is None:
-            raise NativeUnavailableError(f"the native {kind} engine is not built (reinstall with a compiler at hand)")
-        try:
-            self._library = ctypes.CDLL(str(path))
-            version = self._library.ec_abi_version()
-        except (OSError, AttributeError) as error:
-            raise NativeUnavailableError(f"the native {kind} engine does not load ({error})") from None
-        if version != ABI_VERSION:
-            raise NativeUnavailableError(
-                f"the native {kind} engine is of version {version}, not {ABI_VERSION}: reinstall embedcache"
-            )
+        found, why = open_library(_path(kind), "ec_abi_version", ABI_VERSION)
+        if found is None:
+            raise NativeUnavailableError(f"the native {kind} engine {why}")
+        self._library = found
         self._library.ec_backend.restype = c_char_p
         self._library.ec_last_error.restype = c_char_p
         self._library.ec_train.argtypes = [
@@ -159,11 +152,7 @@ class Library:
 
 
 def _path(kind: str) -> Path | None:
-    for suffix in (".so", ".dylib", ".dll"):
-        path = Path(__file__).with_name(f"_heads_{kind}{suffix}")
-        if path.exists():
-            return path
-    return None
+    return find_library(__file__, f"_heads_{kind}")
 
 
 _libraries: dict[str, Library] = {}

@@ -237,8 +237,7 @@ def check_same_encoder(run: Run, cache: Cache) -> None:
                 f"{run.path} was trained on vectors of another encoder than that of {cache.path} ({differs}): use the "
                 "cache that it was trained on, or one of the same encoder"
             )
-        width = cache.width((pooling, layer)) if (pooling, layer) in cache.outputs else cache.dim
-        if one.info["dim"] != width and (pooling, layer) in cache.outputs:
+        if (pooling, layer) in cache.outputs and one.info["dim"] != (width := cache.width((pooling, layer))):
             raise EmbedcacheError(f"{run.path} reads vectors {one.info['dim']} wide, {cache.path} has {width}")
 
 
