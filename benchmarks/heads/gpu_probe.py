@@ -3,7 +3,7 @@
     python -m benchmarks.heads.gpu_probe [--json PATH]
 
 Rates of host-to-device and device-to-host copies (pageable and pinned), of device memory, and of torch's products in
-TF32 and bfloat16; the clocks by nvidia-smi while the products run. Every later figure is read against these.
+TF32 and bfloat16; the clocks by nvidia-smi right after them. Every later figure is read against these.
 """
 
 from __future__ import annotations

@@ -38,9 +38,8 @@ TARGETS = {
 }
 # Differences of a probability; of a value, as a share of the largest one.
 TOLERANCE = 1e-4  # to the same encoder and head in float32
-ROUNDING = (
-    1e-2  # to predict, which rounds the vectors as the cache does; a head that this changes more depends on noise
-)
+# To predict, which rounds the vectors as the cache does; a head that this changes more depends on noise.
+ROUNDING = 1e-2
 # What every written model is tried on: lengths from nothing to longer than any max_length, and more than one script.
 TEXTS = [
     "",

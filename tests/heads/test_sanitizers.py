@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.heads.cuda_emulation import build_library
+from tests.heads.cuda_emulation import THREAD_FLAGS, build_library
 from tests.sanitizers import ROOT, SANITIZERS, preloaded, run_clean
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -29,10 +29,6 @@ def test_cuda_source_on_the_host() -> None:
     command += [str(HERE / f"test_cuda_{what}.py") for what in ("host", "tf32", "bf16")]
     done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0 and " passed" in done.stdout, done.stdout[-4000:] + done.stderr[-4000:]
-
-
-# memset and memcpy must stay calls: ThreadSanitizer does not see the 16-byte moves that the compiler makes of them.
-THREAD_FLAGS = ["-g1", "-fno-builtin", "-fsanitize=thread"]
 
 
 def run_threaded(library: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.heads.cuda_emulation import COMPILER, build_library
-from tests.heads.weaken_barriers import CASES, THREAD_FLAGS, cases_of, sites, weaken
+from tests.heads.cuda_emulation import COMPILER, THREAD_FLAGS, build_library
+from tests.heads.weaken_barriers import CASES, cases_of, sites, weaken
 from tests.sanitizers import preloaded
 
 

@@ -21,11 +21,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from embedcache.heads import engine_native
-from tests.heads.cuda_emulation import CUDA, build_library
+from tests.heads.cuda_emulation import CUDA, THREAD_FLAGS, build_library
 from tests.heads.threaded_run import cases, load, train
 from tests.sanitizers import ROOT, preloaded
 
-THREAD_FLAGS = ["-g1", "-fno-builtin", "-fsanitize=thread"]  # see test_sanitizers.py
 SITE = re.compile(r"(?<!void )\b(each_thread_of_all|each_thread|each_lane|each_index|one_thread|wait)\(")
 # Numbers of the cases of threaded_run.py that run a file's barriers; the first that notices is enough.
 CASES = {
