@@ -298,9 +298,11 @@ def test_ctrl_c_says_what_is_saved(made: Path, tmp_path: Path) -> None:
         deadline = time.monotonic() + 100
         while not (saved.exists() and saved.stat().st_size) and time.monotonic() < deadline:
             time.sleep(0.05)
+        process.send_signal(signal.SIGSTOP)  # it could end while the second command starts
         second = command("predict", made / "run", made / "c.h5", "-o", tmp_path / "out.csv")
         assert second.returncode == 1 and "is writing" in second.stderr and len(second.stderr.splitlines()) == 1
         process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGCONT)
         _, said = process.communicate(timeout=60)
     assert "rows are labelled and saved beside" in said and "the same command continues" in said, said
     assert process.returncode == 130 and "Traceback" not in said
