@@ -89,7 +89,9 @@ def assert_same(to: str, folder: Path, run: Path) -> None:
 
 
 def slow(to: str, family: str) -> Any:
-    return pytest.mark.slow if to == "onnx" and family in ("roberta", "distilbert") else ()
+    """A tracer takes seconds: by default one family each."""
+    fast = {"torch": ["mpnet"], "onnx": ["bert"]}
+    return pytest.mark.slow if family not in fast.get(to, [family]) else ()
 
 
 @pytest.mark.parametrize(
@@ -281,6 +283,7 @@ def test_tokenizer_json_alone_cuts_and_pads(make_run: MakeRun, tmp_path: Path) -
     assert rows == ids.tolist()
 
 
+@pytest.mark.slow
 def test_weights_too_large_for_one_onnx_file(
     make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -60,7 +60,9 @@ def given(to: str, folder: Path, prompt: str) -> np.ndarray:
     return np.asarray(session.run(None, {name: ids.numpy() for name, ids in inputs.items()})[0])
 
 
-@pytest.mark.parametrize("to", [pytest.param(to, marks=pytest.mark.slow if to == "onnx" else ()) for to in TARGETS])
+@pytest.mark.parametrize(
+    "to", [pytest.param(to, marks=() if to == "sentence-transformers" else pytest.mark.slow) for to in TARGETS]
+)
 def test_every_target_has_all_of_it(to: str, run: Path, tmp_path: Path) -> None:
     export_run(run, tmp_path / "out", to)
     about = json.loads((tmp_path / "out" / "embedcache.json").read_text("utf-8"))

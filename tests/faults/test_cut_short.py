@@ -163,7 +163,7 @@ def test_at_any_moment(made: Path, tmp_path: Path, large: Path, seed: int) -> No
         shutil.rmtree(tmp_path / "run", ignore_errors=True)
 
 
-@pytest.mark.parametrize("moment", [0.0, 0.4, 0.8, 1.6])
+@pytest.mark.parametrize("moment", [0.8, *(pytest.param(at, marks=pytest.mark.slow) for at in (0.0, 0.4, 1.6))])
 @pytest.mark.parametrize("how", ["removed", "replaced"])
 def test_search_file_ends_whatever_becomes_of_its_cache(made: Path, tmp_path: Path, how: str, moment: float) -> None:
     """Before it is opened, it is missing or no cache; once it is open, its map holds it."""

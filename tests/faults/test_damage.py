@@ -80,7 +80,7 @@ def outcome(made: Path, model: Path, path: Path, place: int, bit: int, original:
 
 
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("flips", [50, pytest.param(500, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("flips", [20, pytest.param(500, marks=pytest.mark.slow)])
 def test_every_flipped_bit_is_found_or_harmless_and_repaired(made, tiny_bert, tmp_path, flips):
     original = contents(made / "cache.h5")
     places = sample_places(made / "cache.h5", flips)

@@ -15,7 +15,7 @@ def test_a_short_run_finds_nothing(tmp_path):
         sys.executable,
         str(script),
         "--cases",
-        "100",
+        "30",
         "--seconds",
         "1000",
         "--keep",
@@ -25,4 +25,4 @@ def test_a_short_run_finds_nothing(tmp_path):
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]
-    assert json.loads(done.stdout)["cases"] == 100
+    assert json.loads(done.stdout)["cases"] == 30

@@ -154,7 +154,7 @@ def folder(tmp_path: Path, old: Path) -> Path:
 
 
 def test_hostile_values_in_run_json(old: Path, folder: Path, one_encoder: None) -> None:
-    counts = attack(old, folder, seed=0, most=60, every=20)
+    counts = attack(old, folder, seed=0, most=25, every=20)
     print(counts)
     assert counts["refused"] > counts["taken"] / 3 > 0
 

@@ -111,7 +111,7 @@ print(sum(batches), max(batches))
 """
 
 
-@pytest.mark.parametrize("same", [True, False])
+@pytest.mark.parametrize("same", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_parquet_rows_of_a_megabyte(tmp_path: Path, same: bool) -> None:
     """800 rows that unpack to 800 MB."""
     path = write_parquet(tmp_path / "x.parquet", 800, MB, same=same)

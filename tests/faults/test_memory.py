@@ -43,6 +43,7 @@ def test_more_heads_than_memory(cache: Path, tmp_path: Path) -> None:
     assert "60 heads take 380 MB, and" in " ".join(said.split())
 
 
+@pytest.mark.slow
 def test_more_kept_heads_than_memory(cache: Path, tmp_path: Path) -> None:
     """--resume of a finished run: the heads that it keeps are put into a file, and written again as they are."""
     arguments = [

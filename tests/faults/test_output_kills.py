@@ -38,8 +38,8 @@ def kill(inputs: list[Path], folder: Path, *options: object) -> dict[str, dict[s
 
 @pytest.mark.timeout(280)
 def test_killed_at_random_moments(inputs: list[Path], tmp_path: Path) -> None:
-    counts = kill(inputs[:3], tmp_path, "--kills", 5)
-    assert all(one["kills"] >= 5 for one in counts.values())
+    counts = kill(inputs[:3], tmp_path, "--kills", 2)
+    assert all(one["kills"] >= 2 for one in counts.values())
 
 
 @pytest.mark.slow

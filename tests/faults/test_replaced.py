@@ -48,7 +48,7 @@ def look(seconds: float, read) -> tuple[int, set[str]]:
     return looks, seen
 
 
-@pytest.mark.parametrize("seconds", [2, pytest.param(30, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("seconds", [0.5, pytest.param(30, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("swap", MAKES_SWAPS)
 def test_a_run_is_always_there_and_whole(tmp_path: Path, swap: int, seconds: float) -> None:
     run = tmp_path / "run"
@@ -72,14 +72,14 @@ def test_columns_are_never_of_two_runs(tmp_path: Path, swap: int) -> None:
         return note
 
     with replacing("columns", tmp_path / "run", swap):
-        assert len(look(2, read)[1]) > 2
+        assert len(look(0.5, read)[1]) > 2
 
 
 def test_an_export_is_always_there(tmp_path: Path) -> None:
     if not swaps(tmp_path):
         pytest.skip("this file system cannot swap two names")
     with replacing("export", tmp_path / "out", 1):
-        _, seen = look(1, lambda: (tmp_path / "out").stat().st_ctime_ns)
+        _, seen = look(0.5, lambda: (tmp_path / "out").stat().st_ctime_ns)
     assert len(seen) > 2
     notes = {(tmp_path / "out" / name).read_text() for name in names(tmp_path / "out")}
     assert len(notes) == 1 and len(names(tmp_path / "out")) == 4
@@ -96,7 +96,7 @@ def swaps(folder: Path) -> bool:
 
 
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("kills", [4, pytest.param(60, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [2, pytest.param(60, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("swap", MAKES_SWAPS)
 @pytest.mark.parametrize("kind", ["run", "columns", "export"])
 def test_a_killed_writer_leaves_the_old_one_or_the_new_one(tmp_path: Path, kind: str, swap: int, kills: int) -> None:

@@ -33,8 +33,13 @@ def content(path: Path) -> dict[str, int] | bytes:
 
 
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("rounds", [1, pytest.param(20, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("kind", ["predict", "search", "export", "report"])
+@pytest.mark.parametrize(
+    ("kind", "rounds"),
+    [
+        ("predict", 1),
+        *(pytest.param(kind, 20, marks=pytest.mark.slow) for kind in ("predict", "search", "export", "report")),
+    ],
+)
 def test_two_at_once(made: Path, tmp_path: Path, kind: str, rounds: int) -> None:
     both = commands(made, tmp_path)[kind]
     place = tmp_path / "place"

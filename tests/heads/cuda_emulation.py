@@ -40,9 +40,8 @@ def build_library(folder: Path, flags: Sequence[str] = (), source: Path = CUDA) 
     return library
 
 
-def build(folder: Path) -> engine_native.NativeEngine:
+def open_library(library: Path) -> engine_native.NativeEngine:
     """The engine on the host, ready to train."""
-    library = build_library(folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(engine_native, "_path", lambda kind: library)
         patch.setattr(engine_native, "_libraries", {})

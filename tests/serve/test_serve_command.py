@@ -90,7 +90,9 @@ def test_what_is_in_flight_is_finished(copy: Path) -> None:
     assert statuses and set(statuses) == {200}
 
 
-@pytest.mark.parametrize("seconds", [0, 0.2, 0.5, 1])  # its process is starting, importing, at work
+@pytest.mark.parametrize(
+    "seconds", [0.5, *(pytest.param(at, marks=pytest.mark.slow) for at in (0, 0.2, 1))]
+)  # its process is starting, importing, at work
 def test_the_map_in_the_making_does_not_outlive_it(tmp_path: Path, seconds: float) -> None:
     vectors = np.random.default_rng(0).normal(size=(20_000, 16)).astype(np.float16)
     cache = make_cache(tmp_path / "made.h5", [f"text {i}" for i in range(20_000)], vectors)
