@@ -156,6 +156,11 @@ class Encoder:
         """The transformers tokenizer."""
         return self._all.tokenizer
 
+    @property
+    def tokenized_by(self) -> str:
+        """What has made the tokens of most texts so far: see ``TextTokenizer.made_by``."""
+        return self._tokenize.made_by
+
     def tokenize(self, texts: Sequence[str]) -> Tokens:
         """Token ids of each text, cut to max_length as the model's own tokenizer cuts (special tokens stay).
 

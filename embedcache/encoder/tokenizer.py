@@ -76,16 +76,27 @@ class TextTokenizer:
         self._suffix = special[::-1].index(0) if 0 in special else 0
         self._left = truncation_side == "left"
         self._starts = not self._left and splits_at_spaces(self._backend)
-        self._few = WORTH_CHARACTERS
+        self._few, self._why = WORTH_CHARACTERS, ""
 
     @cached_property
     def _native(self) -> NativeTokenizer | None:
-        return native_tokenizer(self._backend, self._max_length, self._left, self._prefix, self._suffix)
+        try:
+            return native_tokenizer(self._backend, self._max_length, self._left, self._prefix, self._suffix)
+        except EmbedcacheError as error:
+            self._why = str(error)
+            return None
 
     @property
     def kind(self) -> str:
         """What makes the tokens of more than a few texts: "native" or "library"."""
         return "library" if self._native is None else "native"
+
+    @property
+    def made_by(self) -> str:
+        """What has made the tokens so far, such as "native", or "library: too few texts for the native one"."""
+        if self._few > 0:
+            return "library: too few texts for the native one"
+        return f"library: {self._why}" if self._native is None else "native"
 
     def __call__(self, texts: Sequence[str]) -> Tokens:
         """Token ids of each text.

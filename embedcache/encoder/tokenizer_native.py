@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import json
 from collections.abc import Sequence
-from contextlib import suppress
 from ctypes import POINTER, Structure, c_char_p, c_int32, c_int64, c_void_p
 from functools import cache
 from typing import Any
@@ -140,8 +139,8 @@ def _strings(texts: Any) -> tuple[_Strings, np.ndarray]:
     return strings, offsets  # whoever has the offsets keeps them alive
 
 
-def native_tokenizer(backend: Any, max_length: int, left: bool, prefix: int, suffix: int) -> NativeTokenizer | None:
-    """The same as a tokenizers.Tokenizer without truncation and padding; None where it is not certain to be.
+def native_tokenizer(backend: Any, max_length: int, left: bool, prefix: int, suffix: int) -> NativeTokenizer:
+    """The same as a tokenizers.Tokenizer without truncation and padding.
 
     Args:
         backend: the tokenizer.
@@ -149,17 +148,34 @@ def native_tokenizer(backend: Any, max_length: int, left: bool, prefix: int, suf
         left: whether a long text loses its beginning instead of its end.
         prefix: how many special tokens it puts before a text.
         suffix: how many behind it.
+
+    Raises:
+        EmbedcacheError: it is not certain to be the same; the message says why, in a few words.
     """
-    if not is_built() or prefix + suffix >= max_length:
-        return None
-    with suppress(EmbedcacheError, KeyError, TypeError, UnicodeEncodeError):
-        settings = understand(json.loads(backend.to_str()))
-        around = backend.encode("").ids
-        if settings is None or len(around) != prefix + suffix:
-            return None
+    if not is_built():
+        raise EmbedcacheError("the native one is not built")
+    if prefix + suffix >= max_length:
+        raise EmbedcacheError(f"no room for a token in {max_length}")
+    pipeline = json.loads(backend.to_str())
+    try:
+        settings, around = understand(pipeline), backend.encode("").ids
+    except (KeyError, TypeError):
+        settings, around = None, []
+    if settings is None or len(around) != prefix + suffix:
+        raise EmbedcacheError(f"no native code for {_parts(pipeline)}")
+    try:
         native = NativeTokenizer(settings, around[:prefix], around[prefix:], max_length, left)
-        return native if _agree(native, backend, max_length, left, prefix, suffix) else None
-    return None
+    except UnicodeEncodeError:
+        raise EmbedcacheError("its vocabulary is not valid Unicode") from None
+    if not _agree(native, backend, max_length, left, prefix, suffix):
+        raise EmbedcacheError("the native one makes other tokens of hard texts")
+    return native
+
+
+def _parts(pipeline: dict[str, Any]) -> str:
+    """What a tokenizer.json is made of, such as "Precompiled, Metaspace, Unigram"."""
+    parts = (pipeline.get(name) for name in ("normalizer", "pre_tokenizer", "model", "post_processor"))
+    return ", ".join(str(part["type"]) for part in parts if isinstance(part, dict) and part.get("type"))
 
 
 def _agree(native: NativeTokenizer, backend: Any, most: int, left: bool, prefix: int, suffix: int) -> bool:

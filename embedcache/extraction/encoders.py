@@ -151,6 +151,12 @@ class EncodingPass:
         kind = self.encoder["identity"]["architecture"]
         return [f"{kind} rows would see the padding beside them: only texts of equal length are encoded together"]
 
+    @property
+    def tokenized_by(self) -> str:
+        """What made the tokens here, see ``Encoder.tokenized_by``; "" where nothing or a cluster did."""
+        done = "encoders" in self.__dict__ and self.tokens
+        return self.encoders.tokenized_by if done and isinstance(self.encoders, LocalEncoders) else ""
+
     def close(self) -> None:
         """Give back what was started."""
         if "encoders" in self.__dict__:

@@ -61,6 +61,7 @@ class ExtractReport:
         dropped: rows of the old cache whose text is not in the input any more.
         repaired: blocks whose bytes did not agree with their checksum and were made again.
         tokens: tokens encoded, without padding. seconds: the whole call took.
+        tokenizer: what made them, "native", or "library" and why; "" where nothing was encoded, or a cluster did it.
         rows_per_second: encoded texts over the seconds spent encoding, 0 where nothing was.
         encoder: source, identity and store dtype, as in the cache.
         shard: "I/N" where only part I of N was asked for; all counts are of that part.
@@ -82,6 +83,7 @@ class ExtractReport:
     seconds: float
     rows_per_second: float
     encoder: dict[str, Any]
+    tokenizer: str = ""
     shard: str | None = None
     reading: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -220,6 +222,7 @@ def extract(
         seconds=time.perf_counter() - started,
         rows_per_second=encoded / encoding_pass.seconds if encoding_pass.seconds else 0.0,
         encoder=encoding_pass.encoder,
+        tokenizer=encoding_pass.tokenized_by,
         shard=str(wanted) if wanted else None,
         reading=read.to_dict(),
         notes=[*column_notes, *_label_notes(table), *read.notes(), *chosen.notes, *encoding_pass.notes()],

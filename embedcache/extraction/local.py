@@ -100,6 +100,10 @@ class LocalEncoders:
         blocks = window_blocks(one.device, one.invariant, one.threads)
         Pipeline(filler.windows(blocks), workers, finish, tell).run()
 
+    @property
+    def tokenized_by(self) -> str:
+        return self._encoders[0].tokenized_by
+
     def close(self) -> None:
         """There is nothing to give back."""
 

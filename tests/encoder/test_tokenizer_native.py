@@ -82,7 +82,6 @@ def made(name: str) -> tuple[Any, Any]:
     """(the library's tokenizer, the native one), nothing cut."""
     backend = MAKERS[name]()
     native = native_tokenizer(backend, LONG, False, 1, 1)
-    assert native is not None
     return backend, native
 
 
@@ -147,9 +146,11 @@ def test_long_texts_are_cut_as_the_library_cuts(name: str, side: str, monkeypatc
 def test_it_is_built_when_there_is_enough_to_read(name: str) -> None:
     tokenize = TextTokenizer(Tokenizer.from_str(made(name)[0].to_str()), 60)
     first = tokenize(REVIEWS[:1])
+    assert tokenize.made_by == "library: too few texts for the native one"
     assert "_native" not in tokenize.__dict__
     found = tokenize(REVIEWS * 20)
     assert tokenize.__dict__["_native"] is not None
+    assert tokenize.made_by == "native"
     assert found.ids[:1] == first.ids and found.ids == tokenize(REVIEWS).ids * 20
 
 
@@ -194,9 +195,22 @@ def test_a_tokenizer_that_disagrees_is_not_used(monkeypatch: pytest.MonkeyPatch)
     real = understand(json.loads(backend.to_str()))
     assert real
     monkeypatch.setattr(tokenizer_native, "understand", lambda _: {**real, "lowercase": False})
-    assert native_tokenizer(backend, 9, False, 1, 1) is None
+    with pytest.raises(EmbedcacheError, match="other tokens of hard texts"):
+        native_tokenizer(backend, 9, False, 1, 1)
     tokenize = TextTokenizer(backend, 9)
     assert tokenize.kind == "library" and tokenize(["Great film"]).ids == [backend.encode("Great film").ids]
+
+
+def test_why_the_library_makes_the_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tokenizer, "WORTH_CHARACTERS", 0)
+    unigram = Tokenizer(models.Unigram([("<unk>", 0.0), ("▁", -1.0), ("a", -1.0)], unk_id=0))
+    unigram.pre_tokenizer = pre_tokenizers.Metaspace()
+    for backend, most, why in (
+        (unigram, 9, "no native code for Metaspace, Unigram"),
+        (made("uncased")[0], 2, "no room for a token in 2"),
+    ):
+        tokenize = TextTokenizer(Tokenizer.from_str(backend.to_str()), most)
+        assert tokenize.made_by == f"library: {why}"
 
 
 def test_bad_settings() -> None:
@@ -218,6 +232,8 @@ def test_bad_settings() -> None:
 def test_without_the_library(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(tokenizer_native, "_library", lambda: None)
     backend = made("uncased")[0]
-    assert TextTokenizer(backend, 9).kind == "library"
+    tokenize = TextTokenizer(backend, 9)
+    tokenize(REVIEWS * 3)
+    assert (tokenize.kind, tokenize.made_by) == ("library", "library: the native one is not built")
     with pytest.raises(EmbedcacheError, match="not built"):
         NativeTokenizer({}, [], [], 9, False)

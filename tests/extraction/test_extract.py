@@ -68,6 +68,7 @@ def test_vectors_equal_plain_transformers(run, tiny_bert, cache_path):
     rows = make_reviews(150)
     report = run(rows, pooling=("cls", "mean"), dtype="float32", store="float32")
     assert (report.rows, report.encoded, report.reused, report.duplicates) == (150, 150, 0, 0)
+    assert report.tokenizer == "library: too few texts for the native one"
     cls, mean = plain_vectors(tiny_bert, [text for text, _ in rows])
     with open_cache(cache_path) as cache:
         np.testing.assert_allclose(cache.embeddings("cls"), cls, atol=2e-5)

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 
 def extract(report: ExtractReport) -> None:
-    done = f"{report.encoded:,} encoded at {report.rows_per_second:,.0f} rows/s ({report.tokens:,} tokens)"
+    tokens = f"{report.tokens:,} tokens" + (f", tokenizer {report.tokenizer}" if report.tokenizer else "")
+    done = f"{report.encoded:,} encoded at {report.rows_per_second:,.0f} rows/s ({tokens})"
     if not report.encoded:
         done = "nothing to encode"
     name = f"{report.cache} (shard {report.shard})" if report.shard else report.cache
