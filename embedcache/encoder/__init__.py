@@ -22,6 +22,9 @@ Files, in the order in which to read them:
     runner                   Which code computes an encoder's forward pass: "native", "packed" or "plain"
     runner_native            The native encoder: ctypes binding of csrc/encoder/encoder.h
     runner_packed            The forward pass without any padding, in torch
+    gpu_parts                What it uses on a GPU instead of torch's plain operations, each tried first
+    fused_triton             Two of these: residual and LayerNorm, bias and activation, a Triton kernel each
+    gpu_lane                 A stream and pinned memory for each batch that is computed at the same time
     last_layer               The last layer's attention for the first token alone, exact
     runner_plain             The forward pass as transformers does it, padded: for every architecture
 """

@@ -14,6 +14,18 @@ def default_batch_tokens(device: str) -> int:
     return DEFAULT_BATCH_TOKENS[device.split(":")[0]]
 
 
+def tokens_within(cache_bytes: int, token_bytes: int) -> int:
+    """Tokens of a batch whose rows between two products, read and written, stay in a GPU's L2 cache.
+
+    Args:
+        cache_bytes: of the cache; 0: unknown.
+        token_bytes: of one token's row.
+    """
+    most = DEFAULT_BATCH_TOKENS["cuda"]
+    fits = cache_bytes // (2 * token_bytes) // 1024 * 1024
+    return min(most, max(4096, fits)) if cache_bytes else most
+
+
 def plan_batches(lengths: np.ndarray, batch_tokens: int) -> list[np.ndarray]:
     """Cut rows into batches of like length whose padded size stays within a budget.
 

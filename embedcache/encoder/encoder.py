@@ -75,7 +75,8 @@ class Encoder:
         self._tokenize, self._uncounted = parts.tokenize, parts.uncounted
         self.kernel, self.invariant = self._runner.kernel, self._runner.invariant
         self.threads = parts.threads
-        self.batch_tokens = default_batch_tokens("native" if self.kernel == "native" else device)
+        suits = default_batch_tokens("native" if self.kernel == "native" else device)
+        self.batch_tokens = self._runner.batch_tokens or suits
         self.sees_padding = self.kernel == "plain" and sees_padding(
             self._runner.run, self._tokenize, self.layers, self.compute_dtype, source
         )

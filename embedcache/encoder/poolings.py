@@ -29,6 +29,8 @@ class Pooling:
         code: the same in a model card, from ``hidden`` and ``inputs`` to ``vectors``.
         first_token: whether it is the first token's vector. Then the last layer is computed for that token alone.
         native: its code in csrc/encoder/encoder.h; None: ``pool`` is called on the native encoder's token vectors.
+        packed: as ``pool``, of rows that lie one after another, all at once: [T, D] of any float dtype, lengths int64
+            [n], each at least 1, and each token's place in its row, int [T]; to float32 [n, D]. None: length by length.
         sentence_transformers: the setting that switches it on in sentence-transformers' Pooling; None: it has none.
     """
 
@@ -37,6 +39,7 @@ class Pooling:
     code: str
     first_token: bool = False
     native: int | None = None
+    packed: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None
     sentence_transformers: str | None = None
 
 
@@ -77,6 +80,34 @@ def _weighted_mean(hidden: Tensor, mask: Tensor | None) -> Tensor:
     return (hidden * weight).sum(1) / weight.sum(1)
 
 
+def _segments(tokens: Tensor, lengths: Tensor, how: str) -> Tensor:
+    """Each row's "sum", "mean" or "max" in one kernel; unsafe: lengths are not checked, which would wait for them."""
+    import torch
+
+    return torch.segment_reduce(tokens.float(), how, lengths=lengths, axis=0, unsafe=True)
+
+
+def _packed_mean(tokens: Tensor, lengths: Tensor, places: Tensor) -> Tensor:
+    return _segments(tokens, lengths, "mean")
+
+
+def _packed_max(tokens: Tensor, lengths: Tensor, places: Tensor) -> Tensor:
+    return _segments(tokens, lengths, "max")
+
+
+def _packed_last(tokens: Tensor, lengths: Tensor, places: Tensor) -> Tensor:
+    return tokens.index_select(0, lengths.cumsum(0) - 1).float()
+
+
+def _packed_sqrt_mean(tokens: Tensor, lengths: Tensor, places: Tensor) -> Tensor:
+    return _segments(tokens, lengths, "sum") / lengths[:, None].float().sqrt()
+
+
+def _packed_weighted_mean(tokens: Tensor, lengths: Tensor, places: Tensor) -> Tensor:
+    weighted, n = tokens.float() * (places + 1)[:, None].float(), lengths[:, None].float()
+    return _segments(weighted, lengths, "sum") / (n * (n + 1) / 2)
+
+
 POOLINGS = {  # by the names that users give and caches keep
     "cls": Pooling(
         help="the first token's vector",
@@ -91,6 +122,7 @@ POOLINGS = {  # by the names that users give and caches keep
         pool=_mean,
         code='mask = inputs["attention_mask"].unsqueeze(-1)\nvectors = (hidden * mask).sum(dim=1) / mask.sum(dim=1)',
         native=1,
+        packed=_packed_mean,
         sentence_transformers="pooling_mode_mean_tokens",
     ),
     "max": Pooling(
@@ -99,6 +131,7 @@ POOLINGS = {  # by the names that users give and caches keep
         code='mask = inputs["attention_mask"].unsqueeze(-1)\n'
         'vectors = hidden.masked_fill(mask == 0, float("-inf")).amax(dim=1)',
         native=2,
+        packed=_packed_max,
         sentence_transformers="pooling_mode_max_tokens",
     ),
     "last": Pooling(
@@ -106,6 +139,7 @@ POOLINGS = {  # by the names that users give and caches keep
         pool=_last,
         code='last = inputs["attention_mask"].cumsum(dim=1).argmax(dim=1)\n'
         "vectors = hidden[torch.arange(len(hidden)), last]",
+        packed=_packed_last,
         sentence_transformers="pooling_mode_lasttoken",
     ),
     "sqrt_mean": Pooling(
@@ -113,6 +147,7 @@ POOLINGS = {  # by the names that users give and caches keep
         pool=_sqrt_mean,
         code='mask = inputs["attention_mask"].unsqueeze(-1)\n'
         "vectors = (hidden * mask).sum(dim=1) / mask.sum(dim=1).sqrt()",
+        packed=_packed_sqrt_mean,
         sentence_transformers="pooling_mode_mean_sqrt_len_tokens",
     ),
     "weighted_mean": Pooling(
@@ -120,6 +155,7 @@ POOLINGS = {  # by the names that users give and caches keep
         pool=_weighted_mean,
         code='mask = inputs["attention_mask"]\nweight = (mask.cumsum(dim=1) * mask).unsqueeze(-1)\n'
         "vectors = (hidden * weight).sum(dim=1) / weight.sum(dim=1)",
+        packed=_packed_weighted_mean,
         sentence_transformers="pooling_mode_weightedmean_tokens",
     ),
 }

@@ -23,10 +23,12 @@ class Runner(Protocol):
 
     Attributes:
         kernel: its name. invariant: whether a row's vectors are the same to the bit in any batch.
+        batch_tokens: padded tokens of one batch that suit it; None: what suits the device.
     """
 
     kernel: str
     invariant: bool
+    batch_tokens: int | None
 
     def run(self, ids: Sequence[Sequence[int]], outputs: Sequence[tuple[str, int]]) -> list[np.ndarray]:
         """Vectors of n rows, at least one: float32 [n, D] for each (pooling, layer).

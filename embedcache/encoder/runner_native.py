@@ -112,6 +112,7 @@ class NativeEncoder:
 
     kernel = "native"
     invariant = True
+    batch_tokens: int | None = None
 
     def __init__(self, blueprint: Blueprint, max_length: int, compute_dtype: str) -> None:
         library = _library()

@@ -5,32 +5,30 @@ capability 8.0 or more, in half precision, all rows go through one variable-leng
 has it). Elsewhere, and with a bias by distance, rows of equal length go together through scaled_dot_product_attention
 without a mask: batches hold rows of like length, so these groups are few. Query, key and value are one matrix product.
 
-The flash branch has been tested with a stand-in of the same interface, not yet on a GPU.
+On a GPU nothing loops over lengths: the last layer's first tokens go through the same attention, poolings are segment
+reductions, what stands between two products is one kernel (``fused_triton``), and every batch has a stream and pinned
+memory of its own (``gpu_lane``). The tests run all of it on a CPU, with stand-ins; docs/engine.md says what a GPU has
+run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import fields, replace
-from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from embedcache.encoder.batching import tokens_within
 from embedcache.encoder.blueprint import Affine, Blueprint, Layer
 from embedcache.encoder.folder import cpu_computes_bfloat16
+from embedcache.encoder.gpu_lane import Lane, Lanes
+from embedcache.encoder.gpu_parts import ACTIVATIONS, flash_attention, fused_parts
 from embedcache.encoder.last_layer import Group, first_token_context
 from embedcache.encoder.poolings import POOLINGS
 from embedcache.encoder.token_rows import TokenRows
-
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "gelu": functional.gelu,
-    "gelu_tanh": partial(functional.gelu, approximate="tanh"),
-    "relu": functional.relu,
-}
 
 
 class Packed:
@@ -49,12 +47,22 @@ class Packed:
         self._between = torch.float32 if self._device.type == "cpu" else self._dtype
         self._activate = ACTIVATIONS[blueprint.activation]
         self._joined = [_join(layer) for layer in blueprint.layers]
-        self._flash = _flash_attention(blueprint)
+        self._flash, self._fused = flash_attention(blueprint), fused_parts(blueprint)
+        self._all_at_once, self._lanes = _all_at_once(self._device), Lanes(self._device)
+        self.batch_tokens = _batch_tokens(blueprint)
+
+    @property
+    def parts(self) -> dict[str, str]:
+        """What computes attention, and what stands between the products."""
+        return {"attention": "varlen" if self._flash else "groups", "between": "triton" if self._fused else "torch"}
 
     @torch.inference_mode()
     def run(self, ids: Sequence[Sequence[int]], outputs: Sequence[tuple[str, int]]) -> list[np.ndarray]:
         """float32 [n, D] for each (pooling, layer); layer 0 is what enters the first layer."""
-        rows = _PackedRows(ids, self._device)
+        with self._lanes.one() as lane:
+            return self._run(_PackedRows(ids, lane, self._all_at_once), outputs, lane)
+
+    def _run(self, rows: _PackedRows, outputs: Sequence[tuple[str, int]], lane: Lane) -> list[np.ndarray]:
         wanted, deepest = set(outputs), max(layer for _, layer in outputs)
         x = self._embed(rows)
         pooled = {output: rows.pool(x, output[0]) for output in wanted if output[1] == 0}
@@ -62,13 +70,13 @@ class Packed:
         for number, layer in enumerate(self._blueprint.layers[:deepest], start=1):
             asked = [output for output in wanted if output[1] == number]
             if number == deepest and all(POOLINGS[name].first_token for name, _ in asked):
-                first = self._first_tokens(x, layer, rows)
+                first = self._first_tokens(x, number, rows)
                 pooled |= dict.fromkeys(asked, first)
             else:
                 context = self._attend(self._linear(x, self._joined[number - 1]), rows, biases)
                 x = self._after_attention(x, context, layer)
                 pooled |= {output: rows.pool(x, output[0]) for output in asked}
-        vectors = torch.stack([pooled[output].float() for output in outputs]).cpu().numpy()
+        vectors = lane.download(torch.stack([pooled[output].float() for output in outputs]))
         return list(vectors[:, np.argsort(rows.order)])
 
     def _embed(self, rows: _PackedRows) -> Tensor:
@@ -83,13 +91,13 @@ class Packed:
         """[T, D] from query, key and value of all tokens, [T, 3 D]."""
         query, key, value = joined.unflatten(1, (3, self._blueprint.heads, -1)).unbind(1)
         if self._flash:
-            starts, longest = rows.starts, rows.groups[0].length
-            return self._flash(query, key, value, starts, starts, longest, longest).flatten(1)
+            context: Tensor = self._flash(query, key, value, rows.starts, rows.starts, rows.longest, rows.longest)
+            return context.flatten(1)
         parts = []
         for group, bias in zip(rows.groups, biases, strict=True):
             q, k, v = (group.of(tokens).transpose(1, 2) for tokens in (query, key, value))
-            context = functional.scaled_dot_product_attention(q, k, v, attn_mask=bias)
-            parts.append(context.transpose(1, 2).flatten(0, 1))
+            mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+            parts.append(mixed.transpose(1, 2).flatten(0, 1))
         return torch.cat(parts).flatten(1)
 
     def _biases(self, rows: _PackedRows) -> list[Tensor | None]:
@@ -97,20 +105,40 @@ class Packed:
         relative = self._blueprint.relative
         if relative is None:
             return [None] * len(rows.groups)
-        at = torch.arange(rows.groups[0].length, device=self._device)
+        at = torch.arange(rows.longest, device=self._device)
         distance = at - at[:, None] + relative.shape[1] // 2
         longest = relative.to(self._blueprint.layers[0].key[0].dtype)[:, distance]
         return [longest[:, : group.length, : group.length] for group in rows.groups]
 
-    def _first_tokens(self, x: Tensor, layer: Layer, rows: _PackedRows) -> Tensor:
-        first = x[rows.first]
-        context = first_token_context(x, first, rows.groups, layer, self._blueprint.heads, self._blueprint.relative)
+    def _first_tokens(self, x: Tensor, number: int, rows: _PackedRows) -> Tensor:
+        first, layer = x.index_select(0, rows.first), self._blueprint.layers[number - 1]
+        if self._flash:
+            context = self._attend_first(x, first, self._joined[number - 1], rows)
+        else:
+            heads, relative = self._blueprint.heads, self._blueprint.relative
+            context = first_token_context(x, first, rows.groups, layer, heads, relative)
         return self._after_attention(first, context, layer)
 
+    def _attend_first(self, x: Tensor, first: Tensor, joined: Affine, rows: _PackedRows) -> Tensor:
+        """[n, D]: one query a row, keys and values of all its tokens; one kernel for all lengths."""
+        assert self._flash is not None
+        (weight, bias), heads = joined, self._blueprint.heads
+        width = len(bias) // 3
+        key, value = self._linear(x, (weight[width:], bias[width:])).unflatten(1, (2, heads, -1)).unbind(1)
+        query = self._linear(first, (weight[:width], bias[:width])).unflatten(1, (heads, -1))
+        context: Tensor = self._flash(query, key, value, rows.alone, rows.starts, 1, rows.longest)
+        return context.flatten(1)
+
     def _after_attention(self, x: Tensor, context: Tensor, layer: Layer) -> Tensor:
-        x = self._norm(x + self._linear(context, layer.output), layer.norm1)
-        up = self._activate(self._linear(x, layer.up))
-        return self._norm(x + self._linear(up, layer.down), layer.norm2)
+        x = self._add_norm(x, self._linear(context, layer.output), layer.norm1)
+        if self._fused:
+            up = self._fused.activate(functional.linear(x, layer.up[0]), layer.up[1])
+        else:
+            up = self._activate(self._linear(x, layer.up))
+        return self._add_norm(x, self._linear(up, layer.down), layer.norm2)
+
+    def _add_norm(self, x: Tensor, y: Tensor, weights: Affine) -> Tensor:
+        return self._fused.add_norm(x, y, *weights) if self._fused else self._norm(x + y, weights)
 
     def _linear(self, x: Tensor, weights: Affine) -> Tensor:
         return functional.linear(x.to(self._dtype).to(weights[0].dtype), *weights)
@@ -124,19 +152,22 @@ class _PackedRows:
     """Where the rows of a batch stand among its tokens, the longest first.
 
     Attributes:
-        order: int64 [n], the row of the batch that stands in each place. ids, positions: int64 [T].
-        first: int64 [n], each row's first token. starts: int32 [n + 1], the same and T. groups: rows of equal length.
+        order: int64 [n], the row of the batch that stands in each place. ids, positions: int32 [T].
+        first: int32 [n], each row's first token. starts: int32 [n + 1], the same and T. alone: int32 [n + 1], 0 to n.
+        longest: tokens of the longest row. groups: rows of equal length.
     """
 
-    def __init__(self, ids: Sequence[Sequence[int]], device: torch.device) -> None:
+    def __init__(self, ids: Sequence[Sequence[int]], lane: Lane, all_at_once: bool) -> None:
+        """all_at_once: pool by segments, not by groups."""
         rows = TokenRows.of(ids)
         self.order = np.argsort(-rows.lengths, kind="stable")
         rows = rows.take(self.order)
         lengths, starts = rows.lengths, rows.offsets
         positions = np.arange(starts[-1]) - np.repeat(starts[:-1], lengths)
-        self.ids, self.positions = _upload(np.stack([rows.flat, positions]), device)
-        self.first = _upload(starts[:-1], device)
-        self.starts = _upload(starts.astype(np.int32), device)
+        arrays = (rows.flat, positions, starts, np.arange(len(starts)))
+        there = lane.upload([np.ascontiguousarray(array, np.int32) for array in arrays])
+        self.ids, self.positions, self.starts, self.alone = there
+        self.first, self.longest, self._all_at_once = self.starts[:-1], int(lengths[0]), all_at_once
         begins = np.flatnonzero(np.diff(lengths, prepend=-1))
         sizes = np.diff(begins, append=len(lengths))
         self.groups = [
@@ -145,9 +176,12 @@ class _PackedRows:
 
     def pool(self, x: Tensor, pooling: str) -> Tensor:
         """[n, D] of [T, D]; rows of equal length together, so there is no padding."""
-        if POOLINGS[pooling].first_token:
-            return x[self.first]
-        return torch.cat([POOLINGS[pooling].pool(group.of(x), None) for group in self.groups])
+        one = POOLINGS[pooling]
+        if one.first_token:
+            return x.index_select(0, self.first)
+        if self._all_at_once and one.packed:
+            return one.packed(x, self.starts.diff().long(), self.positions)
+        return torch.cat([one.pool(group.of(x), None) for group in self.groups])
 
 
 def _in_dtype(blueprint: Blueprint, dtype: torch.dtype) -> Blueprint:
@@ -167,22 +201,15 @@ def _join(layer: Layer) -> Affine:
     return torch.cat([weight for weight, _ in parts]), torch.cat([bias for _, bias in parts])
 
 
-def _flash_attention(blueprint: Blueprint) -> Callable[..., Any] | None:
-    """torch's variable-length attention, where device, dtype, shape and version have it."""
-    word, width = blueprint.word, blueprint.layers[0].query[0].shape[0] // blueprint.heads
-    half = word.dtype in (torch.bfloat16, torch.float16)
-    if not (word.is_cuda and half and blueprint.relative is None and width % 8 == 0 and width <= 256):
-        return None
-    if torch.cuda.get_device_capability(word.device) < (8, 0):
-        return None
-    try:
-        from torch.nn.attention.varlen import varlen_attn
-    except ImportError:
-        return None
-    return varlen_attn
+def _all_at_once(device: torch.device) -> bool:
+    """Whether to pool by segments: on a CPU the groups are faster, and their sums are what caches hold."""
+    return device.type == "cuda"
 
 
-def _upload(array: np.ndarray, device: torch.device) -> Tensor:
-    """From pinned memory to a GPU, so that the copy is queued like a kernel and no thread waits for it."""
-    tensor = torch.from_numpy(np.ascontiguousarray(array))
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+def _batch_tokens(blueprint: Blueprint) -> int | None:
+    """On a GPU, what stays in its L2."""
+    word = blueprint.word
+    if not word.is_cuda:
+        return None
+    cache = getattr(torch.cuda.get_device_properties(word.device), "L2_cache_size", 0)
+    return tokens_within(cache, len(blueprint.layers[0].query[1]) * word.element_size())

@@ -17,6 +17,7 @@ class Plain:
 
     kernel = "plain"
     invariant = False
+    batch_tokens: int | None = None
 
     def __init__(self, model: Any, pad_id: int, device: str) -> None:
         self._model, self._pad_id, self._device = model, pad_id, device

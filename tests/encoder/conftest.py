@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -39,3 +40,17 @@ def _make_model(family: str, **changes: Any) -> Any:
         if weight.ndim == 1:
             weight += 0.1 * torch.randn_like(weight)
     return model
+
+
+def attend_by_rows(q: Any, k: Any, v: Any, starts: Any, starts_k: Any, longest: int, longest_k: int) -> Any:
+    """What torch's varlen_attn documents, row by row."""
+    import torch
+
+    assert starts.dtype == starts_k.dtype == torch.int32
+    assert (longest, longest_k) == (int(starts.diff().max()), int(starts_k.diff().max()))
+    out = torch.empty_like(q)
+    for (begin, end), (begin_k, end_k) in zip(pairwise(starts), pairwise(starts_k), strict=True):
+        one, keys, values = q[begin:end].transpose(0, 1), k[begin_k:end_k].transpose(0, 1), v[begin_k:end_k]
+        scores = one @ keys.mT / q.shape[-1] ** 0.5
+        out[begin:end] = (scores.softmax(-1) @ values.transpose(0, 1)).transpose(0, 1)
+    return out

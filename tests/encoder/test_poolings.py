@@ -56,6 +56,19 @@ def test_as_sentence_transformers_pools(
     torch.testing.assert_close(pools(name, hidden, mask), wanted)
 
 
+@pytest.mark.parametrize("name", [name for name, one in POOLINGS.items() if one.packed])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_all_rows_at_once(padded: tuple[torch.Tensor, torch.Tensor], name: str, dtype: torch.dtype) -> None:
+    """Rows one after another, as a GPU pools them, give what the padded ones give."""
+    hidden, mask = padded[0].to(dtype), padded[1]
+    places = torch.cat([torch.arange(length, dtype=torch.int32) for length in LENGTHS])
+    packed = find_pooling(name).packed
+    assert packed is not None
+    found = packed(hidden[mask == 1], torch.tensor(LENGTHS), places)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, pools(name, hidden, mask))
+
+
 @pytest.mark.parametrize("name", POOLINGS)
 def test_padding_changes_nothing(padded: tuple[torch.Tensor, torch.Tensor], name: str) -> None:
     hidden, mask = padded

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from embedcache.encoder import runner_packed
+from embedcache.encoder import gpu_parts, runner_packed
+from embedcache.encoder.blueprint import Blueprint
 from embedcache.encoder.families import FAMILIES
 from embedcache.encoder.poolings import POOLINGS
 from embedcache.encoder.runner import Runner, choose_runner, count_threads
 from embedcache.encoder.runner_plain import Plain
 from embedcache.errors import EmbedcacheError
-from tests.encoder.conftest import VOCABULARY
+from tests.encoder.conftest import VOCABULARY, attend_by_rows
 
 M = 64
 LENGTHS = [5, 1, 17, 64, 3, 17, 2, 30, 64, 5, 5, 1]
@@ -164,26 +164,67 @@ def test_half_precision_without_its_instructions(
         assert 0 < np.abs(got - want).max() <= 1.5 * np.abs(other - want).max()
 
 
-def test_variable_length_attention(make_model: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The branch for GPUs, with a stand-in that attends row by row as torch's varlen_attn documents."""
-    calls = []
+def fused(blueprint: Blueprint) -> Fused:
+    return Fused(blueprint.activation, blueprint.epsilon)
+
+
+class Fused:
+    """What ``fused_triton.Fused`` computes, in torch."""
+
+    def __init__(self, activation: str, epsilon: float) -> None:
+        self._activate, self._epsilon = gpu_parts.ACTIVATIONS[activation], epsilon
+
+    def add_norm(self, x: torch.Tensor, y: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
+        assert x.is_contiguous() and y.is_contiguous() and x.shape == y.shape
+        return torch.nn.functional.layer_norm(x + y, scale.shape, scale, shift, self._epsilon)
+
+    def activate(self, x: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        assert x.is_contiguous()
+        return x.copy_(self._activate(x + bias))
+
+
+@pytest.mark.parametrize(("family", "changes"), MODELS, ids=str)
+def test_as_on_a_gpu(
+    make_model: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, family: str, changes: dict[str, Any]
+) -> None:
+    """All that is done on a GPU alone, with stand-ins: vectors of plain transformers, no loop over lengths."""
+    calls: list[tuple[list[int], list[int], int, int]] = []
 
     def stand_in(query: Any, key: Any, value: Any, starts: Any, starts_k: Any, longest: int, longest_k: int) -> Any:
-        assert query.shape == key.shape == value.shape == (sum(LENGTHS), 4, 8)
-        assert query.stride(-1) == 1
-        assert starts.dtype == starts_k.dtype == torch.int32
-        assert longest == longest_k == max(LENGTHS)
-        calls.append(starts.tolist())
-        out = torch.empty(query.shape)
-        for begin, end in pairwise(starts):
-            q, k, v = (part[begin:end].transpose(0, 1) for part in (query, key, value))
-            out[begin:end] = ((q @ k.mT / 8**0.5).softmax(-1) @ v).transpose(0, 1)
-        return out
+        assert key.shape == value.shape and query.shape[1:] == key.shape[1:]
+        assert query.stride(-1) == key.stride(-1) == value.stride(-1) == 1
+        calls.append((starts.tolist(), starts_k.tolist(), longest, longest_k))
+        return attend_by_rows(query, key, value, starts, starts_k, longest, longest_k)
 
-    monkeypatch.setattr(runner_packed, "_flash_attention", lambda blueprint: stand_in)
-    model = make_model("bert")
-    close(make_runner(model, "packed").run(some_ids(), ALL), plain(model).run(some_ids(), ALL))
-    assert calls == [[0, *np.cumsum(sorted(LENGTHS, reverse=True))]] * 3
+    relative = family == "mpnet"  # its bias by distance, which the attention does not take
+    monkeypatch.setattr(runner_packed, "flash_attention", lambda _: None if relative else stand_in)
+    monkeypatch.setattr(runner_packed, "fused_parts", fused)
+    monkeypatch.setattr(runner_packed, "_all_at_once", lambda _: True)
+    model = make_model(family, **changes)
+    runner = make_runner(model, "packed")
+    assert runner.parts == {"attention": "groups" if relative else "varlen", "between": "triton"}  # type: ignore[attr-defined]
+    close(runner.run(some_ids(), ALL), plain(model).run(some_ids(), ALL))
+    every = [0, *np.cumsum(sorted(LENGTHS, reverse=True)).tolist()]
+    whole = (every, every, max(LENGTHS), max(LENGTHS))
+    assert calls == [whole] * (0 if relative else 3)
+    for outputs in (LAST, [("mean", 1), *LAST], [("cls", 2), ("cls", 1)]):
+        close(runner.run(some_ids(), outputs), plain(model).run(some_ids(), outputs))
+    alone = (list(range(len(LENGTHS) + 1)), every, 1, max(LENGTHS))
+    assert calls[3:] == ([] if relative else [whole, whole, alone, whole, whole, alone, whole, alone])
+
+
+def test_bfloat16_as_on_a_gpu(make_model: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """With every row between the products in bfloat16, too, not farther from float32 than transformers."""
+    exact, rounded = plain(make_model("bert")).run(some_ids(), ALL), make_model("bert").bfloat16()
+    theirs = plain(rounded).run(some_ids(), ALL)
+    monkeypatch.setattr(runner_packed, "cpu_computes_bfloat16", lambda: True)
+    monkeypatch.setattr(runner_packed, "flash_attention", lambda _: attend_by_rows)
+    monkeypatch.setattr(runner_packed, "fused_parts", fused)
+    monkeypatch.setattr(runner_packed, "_all_at_once", lambda _: True)
+    runner = make_runner(rounded, "packed")
+    runner._between = torch.bfloat16  # type: ignore[attr-defined]
+    for got, other, want in zip(runner.run(some_ids(), ALL), theirs, exact, strict=True):
+        assert np.abs(got - want).max() <= 1.5 * np.abs(other - want).max()
 
 
 def test_threads(monkeypatch: pytest.MonkeyPatch) -> None:
