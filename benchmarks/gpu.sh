@@ -4,9 +4,15 @@
 #     benchmarks/gpu.sh [STEP ...]      # all steps, or some: build probe parity sanitize timings ncu extract engine
 #
 # PYTHON=... picks an interpreter (default .venv/bin/python, else python3), OUT=... the folder for what comes out
-# (default benchmarks/results/gpu-<name>): log.txt and summary.txt, both written as the steps go, and at most six JSON
-# or text files. A step that fails or takes too long is noted and the next one runs. Exit 1 if any failed. Needs no
-# network and no FAISS; without nvcc the CUDA library is taken as it is.
+# (default benchmarks/results/gpu-<name>): log.txt, summary.txt, probe.json, heads.json, extract.json, all written as the
+# steps go. A step that fails or takes too long is noted and the next one runs. Exit 1 if any failed. Needs no network,
+# no FAISS and no data: texts are the repository's own, weights random. Without nvcc the CUDA library is taken as it is.
+#
+# Packages that the machine lacks come from wheels in WHEELS (default .whl), which `pip download --no-deps` fills where
+# there is a network; the first step says which are missing. TOTAL=... seconds in all, if not 330.
+#
+# REHEARSE=1: with the emulation in the GPU's place (csrc/heads/cuda/block.cuh, compiled to
+# embedcache/heads/_heads_cuda.so) and torch on the CPU, everything small: shows that the steps run, and nothing else.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
@@ -27,8 +33,13 @@ RESULTS=${OUT:-$PWD/benchmarks/results/gpu-$SLUG}
 LOG=$RESULTS/log.txt
 SUMMARY=$RESULTS/summary.txt
 TOTAL=${TOTAL:-330} # seconds, for everything
-export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} PATH=$PATH:${CUDA_HOME:-/usr/local/cuda}/bin
+WHEELS=${WHEELS:-.whl}
+SITE=$(mktemp -d)
+trap 'rm -rf "$SITE"' EXIT
+export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}:$SITE PATH=$PATH:${CUDA_HOME:-/usr/local/cuda}/bin
 export XLA_PYTHON_CLIENT_PREALLOCATE=false HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=true
+if [ -n "${REHEARSE:-}" ]; then small_probe=(--device cpu) small_heads=(--scale 0.001) small_extract=(--device cpu --rows 60 --turns 1)
+else small_probe=() small_heads=() small_extract=(); fi
 mkdir -p "$RESULTS"
 : >"$LOG"
 : >"$SUMMARY"
@@ -51,6 +62,7 @@ step() {
   echo "== $name: $*" >>"$LOG"
   timeout --kill-after=5 "$most" "$@" >>"$LOG" 2>&1
   code=$?
+  figures "$name"
   if [ $code -eq 0 ]; then
     note "ok      $name ($((SECONDS - begin)) s)"
   else
@@ -61,25 +73,48 @@ step() {
   return $code
 }
 
+# figures NAME: what the last step printed that is worth a line of the summary.
+figures() {
+  case $1 in probe | timings | extract | parity | engine) ;; *) return ;; esac
+  sed -n "\\|^== $1: |,\$p" "$LOG" | grep -E '^clusters of|^"?tf32|^ +"(tf32|bfloat16)"|^[a-z0-9-]+: products|cosine of|tokens/s|^1.*heads, |head-rows/s|^  bound| passed' >>"$SUMMARY"
+}
+
 pytest() { # a missing package must not cost the other tests
   "$PYTHON" -m pytest -q -p no:cacheprovider --continue-on-collection-errors -m "slow or not slow" "$@"
 }
 export -f pytest
 export PYTHON
 
-# The library: setup.py where setuptools is new enough, else nvcc's own line.
+# The C++ libraries by setup.py (where its setuptools is too old, the tokenizer alone by the compiler's own line), beside
+# them the CUDA library for this GPU alone, by nvcc's own line: all architectures take twice the time.
 build() {
-  if ! command -v nvcc >/dev/null; then
+  (
+    EMBEDCACHE_CUDA=0 "$PYTHON" setup.py build_ext --inplace ||
+      ${CXX:-c++} -std=c++17 -O3 -fPIC -fvisibility=hidden -shared -pthread csrc/tokenizer/api.cpp \
+        -o embedcache/encoder/_tokenizer_cpu.so
+  ) &
+  if [ -n "${REHEARSE:-}" ] || ! command -v nvcc >/dev/null; then
     echo "no nvcc here: the CUDA library is taken as it is"
-  elif ! "$PYTHON" setup.py build_ext --inplace; then
+  else
+    local arch
+    arch=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader | head -1 | tr -d .)
+    [ "$arch" != 90 ] || arch=90a
     nvcc -std=c++17 -O3 -lineinfo -cudart static -Xcompiler -fPIC,-fvisibility=hidden \
-      -gencode arch=compute_90a,code=sm_90a --shared csrc/heads/cuda/heads.cu -o embedcache/heads/_heads_cuda.so
+      -gencode "arch=compute_$arch,code=sm_$arch" --shared csrc/heads/cuda/heads.cu -o embedcache/heads/_heads_cuda.so || return
   fi
+  wait $!
 }
 export -f build
 
 note "$(date -u +%FT%TZ) ${GPU:-no GPU}"
 { nvidia-smi -q -d CLOCK,POWER; nvcc --version; "$PYTHON" -m pip list 2>/dev/null | grep -iE "^(torch|jax|transformers|numpy) "; } >>"$LOG" 2>&1
+if compgen -G "$WHEELS/*.whl" >/dev/null; then
+  step wheels 30 "$PYTHON" -m pip install -q --no-index --no-deps --no-compile --target "$SITE" "$WHEELS"/*.whl
+fi
+if ! step packages 30 "$PYTHON" -c 'import embedcache.heads.train, embedcache.encoder.encoder, torch, transformers, pytest'; then
+  note "        a package is missing (the last lines above): put its wheel into $WHEELS"
+  exit 1
+fi
 wanted build && step build 60 bash -c build
 if ! step usable 20 "$PYTHON" -c 'from embedcache.heads import engine_native as native; print(native.find("cuda").name)'; then
   note "        no usable GPU: nothing more to do"
@@ -87,10 +122,13 @@ if ! step usable 20 "$PYTHON" -c 'from embedcache.heads import engine_native as 
 fi
 
 # The yardstick of all that follows: clusters at once, copies, products.
-wanted probe && step probe 25 "$PYTHON" -m benchmarks.heads.gpu_probe --json "$RESULTS/probe.json"
+wanted probe && step probe 25 "$PYTHON" -m benchmarks.heads.gpu_probe "${small_probe[@]}" --json "$RESULTS/probe.json"
 
-# Every path against float64 on the GPU.
-wanted parity && step parity 40 bash -c 'pytest tests/heads/test_cuda_host.py tests/heads/test_cuda_tf32.py -k gpu'
+# Every path against float64 on the GPU; the encoder's parts and families against float64 and transformers.
+if wanted parity; then
+  step parity 40 bash -c 'pytest tests/heads/test_cuda_host.py tests/heads/test_cuda_tf32.py -k gpu'
+  step parity-extract 30 bash -c 'pytest tests/encoder/test_on_a_gpu.py tests/encoder/test_fused_triton.py tests/encoder/test_gpu_lane.py'
+fi
 
 # compute-sanitizer's three tools at once, beside the tests of all engines.
 tools=()
@@ -123,7 +161,7 @@ if [ ${#tools[@]} -gt 0 ]; then
 fi
 
 # The headline timings, first turn and median, with nothing beside them.
-wanted timings && step timings 75 "$PYTHON" -m benchmarks.heads.speed_cuda --peers none --json "$RESULTS/heads.json"
+wanted timings && step timings 75 "$PYTHON" -m benchmarks.heads.speed_cuda --peers none --repeats 2 "${small_heads[@]}" --json "$RESULTS/heads.json"
 
 # What bounds the kernels: one launch of each.
 if wanted ncu; then
@@ -135,15 +173,8 @@ if wanted ncu; then
   fi
 fi
 
-# Encodes what demo/data holds (python demo/fetch.py where there is a network, then carry the folder); random weights.
-if wanted extract; then
-  if [ -e demo/data/minilm/tokenizer.json ] && [ -e demo/data/mixed.json ]; then
-    step extract 75 "$PYTHON" -m benchmarks.extraction.speed --device cuda --model bert-base-shape --texts mixed \
-      --only bfloat16 --turns 2 --parts encode --json "$RESULTS/extract.json"
-  else
-    note "        no demo/data: extraction left out"
-  fi
-fi
+# GPU-only and text to vector apart, each part of the code left out in turn, where a batch's time goes.
+wanted extract && step extract 75 "$PYTHON" -m benchmarks.extraction.speed_gpu --budget 55 "${small_extract[@]}" --json "$RESULTS/extract.json"
 
 note "$SECONDS s in all"
 echo

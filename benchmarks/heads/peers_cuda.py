@@ -7,10 +7,13 @@ for some seconds and counts how long all of them would take. JAX times itself: i
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
-from importlib.util import find_spec
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -161,9 +164,34 @@ def torch_big_product_graph(case: Case, x: torch.Tensor, y: torch.Tensor) -> tup
     return torch_big_product(case, x, y, graph=True)
 
 
+def jax_apart(case: Case) -> dict[str, Any]:
+    """``jax_seconds`` of the same data in a process of its own: beside torch both would want the GPU's memory."""
+    code = (
+        "import json, sys\nfrom benchmarks.heads.peers import Case\nfrom benchmarks.heads import peers_cuda\n"
+        "case = Case(**json.loads(sys.argv[1]))\n"
+        "print(json.dumps(peers_cuda.jax_seconds(case, *peers_cuda.rows_of(case))))"
+    )
+    settings = {**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}  # or it takes 75% of the memory for good
+    command = [sys.executable, "-c", code, json.dumps(asdict(case))]
+    done = subprocess.run(command, env=settings, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError((done.stderr.strip().splitlines() or ["no words"])[-1])
+    return {"seconds": float(json.loads(done.stdout.splitlines()[-1]))}
+
+
+def rows_of(case: Case) -> tuple[np.ndarray, np.ndarray]:
+    """float32 [rows, DIM], int64 [rows]: the same each time."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((case.rows, DIM), dtype=np.float32)
+    return x, (x @ rng.standard_normal(DIM, dtype=np.float32) > 0).astype(np.int64)
+
+
 def jax_seconds(case: Case, x: np.ndarray, y: np.ndarray) -> float:
     """JAX: vmap over heads of a lax.scan over steps, compiled ahead; a part of the steps, counted up."""
     import jax
+
+    if not any(device.platform == "gpu" for device in jax.devices()):
+        raise RuntimeError("JAX sees no GPU")
 
     jax.config.update("jax_default_matmul_precision", "tensorfloat32")
     part = replace(case, rows=min(case.rows, case.batch_size * 64), epochs=1)
@@ -178,14 +206,6 @@ def jax_seconds(case: Case, x: np.ndarray, y: np.ndarray) -> float:
     start = time.perf_counter()
     jax.block_until_ready(compiled(*on_device, keys))
     return (time.perf_counter() - start) * case.head_rows / part.head_rows
-
-
-def has_jax_gpu() -> bool:
-    if find_spec("jax") is None:
-        return False
-    import jax
-
-    return any(device.platform == "gpu" for device in jax.devices())
 
 
 LOOPS: dict[str, Peer] = {"torch eager": torch_eager, "torch.compile": torch_compiled}

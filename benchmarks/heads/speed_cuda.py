@@ -25,6 +25,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -106,9 +107,12 @@ def attempt(name: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 
 def own_results(case: Case, x: np.ndarray, y: np.ndarray, options: argparse.Namespace) -> dict[str, Any]:
     computes = ("tf32", "float32") if options.device.startswith("cuda") else ("float32",)
+    if len(computes) > 1 and case.batch_size <= 32:  # larger batches have no kernel for it
+        computes = ("tf32", "bfloat16", "float32")
     results: dict[str, Any] = {}
     for compute in computes:
-        part = case if compute == computes[0] else replace(case, heads=min(case.heads, 264), epochs=1)
+        whole = compute != "float32" or len(computes) == 1  # float32 on a GPU: slow, so a part, counted up
+        part = case if whole else replace(case, heads=min(case.heads, 264), epochs=1)
         warm = replace(part, heads=min(part.heads, 2), epochs=1)
 
         def work(part: Case = part, warm: Case = warm, compute: str = compute) -> dict[str, Any]:
@@ -125,18 +129,9 @@ def own_results(case: Case, x: np.ndarray, y: np.ndarray, options: argparse.Name
     return results
 
 
-def measure(case: Case, options: argparse.Namespace) -> dict[str, Any]:
-    heads = max(1, round(case.heads * options.scale))
-    steps = max(2, round(case.rows * options.scale) // case.batch_size)
-    case = replace(case, heads=heads, rows=steps * case.batch_size)
-    print(f"{case.name}: {case.heads} heads, {case.rows} rows x {case.epochs} epochs", file=sys.stderr, flush=True)
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal((case.rows, DIM), dtype=np.float32)
-    y = (x @ rng.standard_normal(DIM, dtype=np.float32) > 0).astype(np.int64)
-    results = own_results(case, x, y, options)
-    if options.peers == "none":
-        return {**asdict(case), **judged(case, results)}
+def torch_peers(case: Case, x: np.ndarray, y: np.ndarray, options: argparse.Namespace) -> dict[str, Any]:
     xs, ys = torch.from_numpy(x).to(options.device), torch.from_numpy(y).to(options.device)
+    results: dict[str, Any] = {}
     for name, peer in peers_cuda.peers(options.device, case.heads).items():
 
         def work(peer: peers_cuda.Peer = peer) -> dict[str, Any]:
@@ -144,8 +139,21 @@ def measure(case: Case, options: argparse.Namespace) -> dict[str, Any]:
             return timed_steps(case, step, at_once, options.device, options.budget)
 
         results[name] = attempt(name, work)
-    if options.device.startswith("cuda") and peers_cuda.has_jax_gpu():
-        results["JAX vmap + scan"] = attempt("JAX", lambda: {"seconds": peers_cuda.jax_seconds(case, x, y)})
+    return results
+
+
+def measure(case: Case, options: argparse.Namespace) -> dict[str, Any]:
+    heads = max(1, round(case.heads * options.scale))
+    steps = max(2, round(case.rows * options.scale) // case.batch_size)
+    case = replace(case, heads=heads, rows=steps * case.batch_size)
+    print(f"{case.name}: {case.heads} heads, {case.rows} rows x {case.epochs} epochs", file=sys.stderr, flush=True)
+    x, y = peers_cuda.rows_of(case)
+    results = own_results(case, x, y, options)
+    if options.peers == "none":
+        return {**asdict(case), **judged(case, results)}
+    results |= torch_peers(case, x, y, options)
+    if options.device.startswith("cuda") and find_spec("jax"):
+        results["JAX vmap + scan"] = attempt("JAX", lambda: peers_cuda.jax_apart(case))
     return {**asdict(case), **judged(case, results)}
 
 
@@ -194,7 +202,6 @@ def main() -> None:
     parser.add_argument("--scale", type=float, default=1.0, help="fraction of the heads and rows, for a quick look")
     parser.add_argument("--json", type=Path, help="default: benchmarks/results/cuda-heads-<gpu>.json, or under $OUT")
     options = parser.parse_args()
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # or JAX takes 75 % of the memory for good
     torch.set_float32_matmul_precision("high")  # TF32 for the peers too
     on_gpu = options.device.startswith("cuda") and torch.cuda.is_available()
     gpu = torch.cuda.get_device_name(options.device) if on_gpu else "none"

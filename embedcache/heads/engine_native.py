@@ -137,6 +137,10 @@ class Library:
     def devices(self) -> int:
         return int(self._library.ec_device_count())
 
+    def active_clusters(self, blocks: int) -> int:
+        """Clusters of so many blocks that GPU 0 runs at the same time; of the CUDA library alone."""
+        return int(self._library.ec_active_clusters(c_int32(blocks)))
+
     def last_error(self) -> str:
         return str(self._library.ec_last_error().decode(errors="replace"))
 

@@ -91,6 +91,12 @@ def test_a_device_without_large_clusters_stacks(emulation: NativeEngine, monkeyp
     check(outcome, task, spec, 16, 3, "tf32")
 
 
+def test_how_many_clusters_run_at_once(emulation: NativeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What benchmarks/heads/gpu_probe.py asks for; the emulation has one of each size that it has."""
+    monkeypatch.setenv("EC_EMULATION_CLUSTER", "8")
+    assert [emulation._library.active_clusters(blocks) for blocks in (1, 8, 9, 16)] == [1, 1, 0, 0]
+
+
 @pytest.mark.parametrize(("clusters", "also"), [("16", "512 hidden units"), ("0", "this device has no clusters")])
 def test_heads_that_no_tf32_kernel_takes_are_told(
     emulation: NativeEngine, monkeypatch: pytest.MonkeyPatch, clusters: str, also: str

@@ -155,17 +155,23 @@ class Device {
    * where this library's code for it has none. */
   template <class Kernel>
   int max_cluster() const {
+    for (int blocks = kMaxCluster; blocks > 0; blocks /= 2)
+      if (active_clusters<Kernel>(blocks) > 0) return blocks;
+    return 0;
+  }
+
+  /* Clusters of so many blocks that run at the same time; 0 as above. */
+  template <class Kernel>
+  int active_clusters(int blocks) const {
     cudaFuncAttributes code = {};
     check(cudaFuncGetAttributes(&code, cluster_kernel<Kernel>), "asking for the kernel's code");
     if (major_ != 9 || code.ptxVersion < 90) return 0; /* PTX for 8.0 has an empty kernel here */
-    for (int blocks = kMaxCluster; blocks > 0; blocks /= 2) {
-      cudaLaunchAttribute attribute;
-      const cudaLaunchConfig_t config = cluster_config<Kernel>(1, blocks, &attribute);
-      int clusters = 0;
-      const cudaError_t status = cudaOccupancyMaxActiveClusters(&clusters, cluster_kernel<Kernel>, &config);
-      if (status == cudaSuccess && clusters > 0) return blocks;
-      (void)cudaGetLastError();
-    }
+    cudaLaunchAttribute attribute;
+    const cudaLaunchConfig_t config = cluster_config<Kernel>(1, blocks, &attribute);
+    int clusters = 0;
+    if (cudaOccupancyMaxActiveClusters(&clusters, cluster_kernel<Kernel>, &config) == cudaSuccess)
+      return clusters;
+    (void)cudaGetLastError();
     return 0;
   }
 

@@ -111,6 +111,11 @@ class Device {
   }
 
   template <class Kernel>
+  int active_clusters(int blocks) const {
+    return blocks <= max_cluster<Kernel>() ? 1 : 0;
+  }
+
+  template <class Kernel>
   void launch_clusters(const Launch& arguments, int clusters, int blocks) const {
     using Shared = typename Kernel::Shared;
     run_all<Shared>(clusters, blocks, [&](int i, Shared* shared) {

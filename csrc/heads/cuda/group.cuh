@@ -20,6 +20,11 @@ namespace ec {
 /* The most blocks of a cluster that trains a head. */
 inline int max_cluster(const Device& device) { return device.max_cluster<TrainClusters<Tf32, 0>>(); }
 
+/* Clusters of so many blocks at the same time. */
+inline int active_clusters(const Device& device, int blocks) {
+  return device.active_clusters<TrainClusters<Tf32, 0>>(blocks);
+}
+
 class Group {
  public:
   /* Takes heads from `first` on, as many as fit: as many as the free memory should hold, or, where it turns

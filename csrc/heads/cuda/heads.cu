@@ -94,6 +94,18 @@ EC_EXPORT int32_t ec_device_count(void) {
   }
 }
 
+/* Clusters of so many blocks that device 0 runs at the same time, by the kernel that trains in TF32; -1: see
+ * ec_last_error(). Of this library alone, for benchmarks/heads/gpu_probe.py. */
+EC_EXPORT int32_t ec_active_clusters(int32_t blocks) {
+  try {
+    const ec::Device device(0, 0);
+    return ec::active_clusters(device, blocks);
+  } catch (const ec::Error& error) {
+    (void)ec::fail(error.code, error.message);
+    return -1;
+  }
+}
+
 EC_EXPORT const char* ec_last_error(void) { return ec::last_error.c_str(); }
 
 EC_EXPORT int32_t ec_train(const ec_task* tasks, int32_t n_tasks, const ec_head* heads, ec_result* results,
