@@ -174,7 +174,7 @@ if wanted ncu; then
 fi
 
 # GPU-only and text to vector apart, each part of the code left out in turn, where a batch's time goes.
-wanted extract && step extract 75 "$PYTHON" -m benchmarks.extraction.speed_gpu --budget 55 "${small_extract[@]}" --json "$RESULTS/extract.json"
+wanted extract && step extract 90 "$PYTHON" -m benchmarks.extraction.speed_gpu --peers all --budget 70 --turns 2 "${small_extract[@]}" --json "$RESULTS/extract.json"
 
 note "$SECONDS s in all"
 echo
