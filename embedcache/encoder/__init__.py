@@ -5,6 +5,7 @@ Files, in the order in which to read them:
     encoder                  The encoder itself: tokenize, encode
     folder                   Where an encoder's files are, whether they are complete, and what they are
     families                 The encoder families that are known part by part: one record each
+    kinds                    What sort of model a config.json describes: an encoder, causal, an encoder-decoder
     blueprint                A post-LayerNorm encoder as the runners compute it, alike for every family
     read_model               The blueprint of a model that transformers has loaded
     load_again               The encoder of a cache, a run or an index, loaded again
@@ -17,6 +18,7 @@ Files, in the order in which to read them:
     tokenizer_file           Tokenizer.json as it is, where transformers would make the same of it
     load_without_torch       An encoder read straight from its files, without torch and transformers
     load_with_transformers   An encoder as transformers loads it: model and tokenizer
+    model_parts              Which part of what transformers loads is the encoder
     row_check                Whether a row's vectors depend on what stands beside it in a batch, found by trying
     batching                 Token-budget batches: texts of like length together
     runner                   Which code computes an encoder's forward pass: "native", "packed" or "plain"

@@ -27,9 +27,10 @@ from embedcache.encoder.folder import (
     resolve_dtype,
     transformer_folder,
 )
+from embedcache.encoder.kinds import looks_both_ways
 from embedcache.encoder.load_without_torch import Direct, load_direct
 from embedcache.encoder.poolings import MODEL, find_pooling
-from embedcache.encoder.row_check import sees_padding
+from embedcache.encoder.row_check import first_is_blind, sees_padding
 from embedcache.encoder.runner_native import may_be_native
 from embedcache.encoder.token_rows import TokenRows, scattered
 from embedcache.encoder.tokenizer import Tokens
@@ -51,6 +52,7 @@ class Encoder:
         batch_tokens: padded tokens of one batch that suit the device.
         kernel: what computes the forward pass, "native", "packed" or "plain" (see ``runner``).
         sees_padding: whether a row would see its batch's padding; then rows of equal length alone share a pass.
+        no_cls: why the first token's vector is not one of the text; "" where it is.
         invariant: whether a row's vectors are the same to the bit in any batch. threads: batches computed at once.
     """
 
@@ -72,6 +74,7 @@ class Encoder:
         self._loaded: Loaded | None = None
         parts: Direct | Loaded = direct or self._all
         self.dim, self.layers, self._runner = parts.dim, parts.layers, parts.runner
+        self._widths = parts.widths
         self._tokenize, self._uncounted = parts.tokenize, parts.uncounted
         self.kernel, self.invariant = self._runner.kernel, self._runner.invariant
         self.threads = parts.threads
@@ -80,7 +83,19 @@ class Encoder:
         self.sees_padding = self.kernel == "plain" and sees_padding(
             self._runner.run, self._tokenize, self.layers, self.compute_dtype, source
         )
+        self.no_cls = self._why_no_cls(parts.first)
         self.prescribed = None if prescribe is None else prescribe(self.dim)
+
+    def _why_no_cls(self, first: bool) -> str:
+        """``first``: whether the tokenizer puts a token before the text."""
+        if self.kernel == "plain" and first_is_blind(self._runner.run, self._tokenize, self.layers):
+            if looks_both_ways(self.model.config.to_dict()):
+                raise EmbedcacheError(
+                    f"{self.source}: its config.json asks for attention to both sides, which the installed version of "
+                    "transformers does not do for this architecture: install a newer one"
+                )
+            return f"{self.source} is a causal model, whose first token has not seen the text: use last or mean"
+        return "" if first else f"the tokenizer of {self.source} puts no CLS token before a text: use mean or last"
 
     @classmethod
     def load(
@@ -114,7 +129,7 @@ class Encoder:
                 vectors but for rounding.
 
         Raises:
-            EmbedcacheError: the model is not found, incomplete or damaged; it is not an encoder with a CLS token; it
+            EmbedcacheError: the model is not found, incomplete or damaged; it gives no vectors of a text's tokens; it
                 needs its own code and ``trust_remote_code`` is off; it has fewer positions than ``max_length``.
         """
         check_max_length(max_length)
@@ -201,7 +216,8 @@ class Encoder:
 
         Returns:
             A float32 array [n, width] per output. A row's vectors do not depend on the others of its batch, but for
-            rounding where the encoder is not ``invariant``.
+            rounding where the encoder is not ``invariant``. A row without any token is 0 before what a prescribed
+            vector goes through.
 
         Raises:
             EmbedcacheError: no such pooling or layer; a single row does not fit into the GPU's memory.
@@ -222,13 +238,15 @@ class Encoder:
         """The width of the vectors of a (pooling, layer).
 
         Raises:
-            EmbedcacheError: there is no such pooling or layer.
+            EmbedcacheError: there is no such pooling or layer, or the model has no such vector.
         """
         pooling, layer = output
         number = self.layer_number(layer)
         if pooling != MODEL:
             find_pooling(pooling)
-            return self.dim
+            if pooling == "cls" and self.no_cls:
+                raise EmbedcacheError(f"no cls vectors: {self.no_cls}")
+            return self._widths[number]
         if self.prescribed is None or number != self.layers:
             raise EmbedcacheError(
                 f"no model vectors of layer {layer}: they are of the last layer alone"
@@ -300,6 +318,12 @@ class Encoder:
     def _forward(self, ids: Sequence[Sequence[int]], outputs: Sequence[tuple[str, int]]) -> list[np.ndarray]:
         resolved = [(pooling, self.layer_number(layer)) for pooling, layer in outputs]
         rows = TokenRows.of(ids)
+        if not rows.lengths.all():  # no text at all, of a tokenizer that adds no special tokens
+            empty, rest = np.flatnonzero(rows.lengths == 0), np.flatnonzero(rows.lengths)
+            zeros = [np.zeros((len(empty), self._widths[layer]), np.float32) for _, layer in resolved]
+            return _in_order(
+                [(empty, zeros), *([(rest, self._forward(rows.take(rest), outputs))] if len(rest) else [])]
+            )
         uncounted = np.zeros(len(rows), bool) if self._uncounted is None else rows.count(self._uncounted) > 0
         if not uncounted.any():
             return self._by_length(rows, resolved) if self.sees_padding else self._runner.run(rows, resolved)

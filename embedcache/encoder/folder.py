@@ -19,6 +19,7 @@ from embedcache.common.devices import read_device
 from embedcache.common.digest import file_sha256
 from embedcache.common.screen import plural
 from embedcache.encoder.families import FAMILIES, behind_id
+from embedcache.encoder.kinds import ENCODER_DECODER, OWN_POSITIONS, kind_of
 from embedcache.errors import EmbedcacheError
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -73,7 +74,8 @@ def positions_of(folder: Path) -> int | None:
     Some families' tables of positions begin behind the pad token.
     """
     config = read_json(folder / "config.json")
-    positions, behind = config.get("max_position_embeddings"), behind_id(config)
+    setting = OWN_POSITIONS.get(str(config.get("model_type")), "max_position_embeddings")
+    positions, behind = config.get(setting), behind_id(config)
     if not isinstance(positions, int):
         return None
     return positions if behind is None else positions - behind - 1
@@ -90,8 +92,9 @@ def folder_identity(
 ) -> dict[str, Any]:
     """The identity of the encoder in a complete folder."""
     check_max_length(max_length)
+    config = read_json(folder / "config.json")
     identity: dict[str, Any] = {
-        "architecture": read_json(folder / "config.json").get("model_type", "unknown"),
+        "architecture": config.get("model_type", "unknown"),
         "config": _sha256(folder / "config.json"),
         "weights": {path.name: _sha256(path) for path in weight_files(folder)},
         "tokenizer": {path.name: _sha256(path) for path in tokenizer_files(folder)},
@@ -100,6 +103,7 @@ def folder_identity(
     }
     identity |= {"prompt": prompt} if prompt else {}
     identity |= {"lower_case": True} if lower_case else {}
+    identity |= {"part": "encoder"} if kind_of(config) is ENCODER_DECODER else {}
     code = {path.name: _sha256(path) for path in sorted(folder.glob("*.py"))} if trust_remote_code else {}
     return identity | ({"code": code} if code else {})
 

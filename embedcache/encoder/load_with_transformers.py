@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from embedcache.common.docstrings import keep_docstrings
 from embedcache.common.machine import cap_loaded_threads
+from embedcache.encoder.model_parts import SUCH_AS, check_architecture, load_part
+from embedcache.encoder.row_check import ROUNDING
 from embedcache.encoder.runner import choose_runner, count_threads, weights_dtype
 from embedcache.encoder.runner_plain import Plain
 from embedcache.encoder.tokenizer import TextTokenizer
 from embedcache.errors import EmbedcacheError
-
-SUCH_AS = "BERT, RoBERTa, MPNet or MiniLM"
 
 keep_docstrings()
 cap_loaded_threads()  # torch's
@@ -28,7 +30,8 @@ class Loaded:
 
     Attributes:
         model, tokenizer: of transformers. tokenize: texts to ids. plain, runner: compute (see ``runner``).
-        dim: D. layers: how many. threads: batches to compute at once.
+        dim: D. layers: how many. widths: of the vectors of each layer, from the embeddings on.
+        first: whether the tokenizer puts a token before the text. threads: batches to compute at once.
         uncounted: the token id that only ``plain`` can compute, see ``Blueprint``.
     """
 
@@ -39,12 +42,17 @@ class Loaded:
         self.tokenize = TextTokenizer(
             tokenizer.backend_tokenizer, max_length, tokenizer.truncation_side, tokenizer.unk_token_id
         )
-        self.dim: int = model.config.hidden_size
         self.layers: int = model.config.num_hidden_layers
+        self.first = bool(tokenizer.backend_tokenizer.encode("a").special_tokens_mask[:1] == [1])
         # The model's pad id, not the tokenizer's: some families count positions by it.
         pad = model.config.pad_token_id if model.config.pad_token_id is not None else tokenizer.pad_token_id
-        self.plain = Plain(model, int(pad or 0), device)
+        pad = int(pad) if pad is not None and 0 <= pad < _embeddings(model) else 0  # -1 in some: there is none
+        self.plain = Plain(model, pad, device)
         self.runner, self.uncounted = choose_runner(model, self.plain, max_length, device, kernel, compute_dtype)
+        self.widths = [model.config.hidden_size] * (self.layers + 1)
+        if self.runner.kernel == "plain":
+            self.widths = try_out(self, compute_dtype)
+        self.dim: int = self.widths[-1]
         self.threads = count_threads(self.runner, device)
 
 
@@ -62,7 +70,7 @@ def load(
     """The encoder in a complete folder. ``lower_case``: its tokenizer lowers every text first.
 
     Raises:
-        EmbedcacheError: it is damaged, is not an encoder with a CLS token, needs its own code while
+        EmbedcacheError: it is damaged, gives no vectors of a text's tokens, needs its own code while
             ``trust_remote_code`` is off, or has fewer positions than ``max_length``.
     """
     with quiet():
@@ -75,13 +83,17 @@ def load(
         )
     if lower_case:
         _lower(tokenizer.backend_tokenizer)
-    return Loaded(model.to(device), tokenizer, max_length, compute_dtype, device, kernel)
+    try:
+        with quiet():
+            return Loaded(model.to(device), tokenizer, max_length, compute_dtype, device, kernel)
+    except UnlikeTransformersError as error:
+        raise EmbedcacheError(f"{name} ({model.config.model_type}): {error}") from error
 
 
 def _load(folder: Path, name: str, weights: str, trust_remote_code: bool) -> tuple[Any, Any]:
-    """(model, tokenizer) from a complete folder; refuses what has no CLS vector before it loads any weights."""
+    """(model, tokenizer) from a complete folder; refuses what is no encoder of texts before it loads any weights."""
     import transformers
-    from transformers import AutoConfig, AutoModel, AutoTokenizer
+    from transformers import AutoConfig, AutoTokenizer
 
     # Its own code may live in another repository, which only then may be fetched.
     options = {"trust_remote_code": trust_remote_code, "local_files_only": not trust_remote_code}
@@ -89,11 +101,9 @@ def _load(folder: Path, name: str, weights: str, trust_remote_code: bool) -> tup
     dtype_option = {"dtype" if version >= (4, 56) else "torch_dtype": getattr(torch, weights)}
     try:
         config = AutoConfig.from_pretrained(folder, **options)
-        _check_architecture(config, name)
+        check_architecture(config, name)
         tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=True, **options)
-        model, report = AutoModel.from_pretrained(
-            folder, config=config, use_safetensors=True, output_loading_info=True, **dtype_option, **options
-        )
+        model, lacks = load_part(config, folder, dtype_option | options)
     except EmbedcacheError:
         raise
     except Exception as error:  # a broken folder makes transformers raise anything
@@ -106,52 +116,73 @@ def _load(folder: Path, name: str, weights: str, trust_remote_code: bool) -> tup
             f"{name} cannot be loaded ({type(error).__name__}: {reason}): check or copy the model again"
         ) from error
     # The pooler is not used; any other weight that is not in the file would be a random one.
-    missing = sorted(key for key in report["missing_keys"] if "pooler" not in key)
+    missing = [key for key in lacks if "pooler" not in key]
     if missing:
         more = f" and {len(missing) - 1} more" if missing[1:] else ""
         raise EmbedcacheError(
             f"{name}: the weights are incomplete for a {config.model_type} model, {missing[0]}{more} missing: "
             "config.json and weights do not belong together; copy the model again"
         )
+    model.config.use_cache = False  # of keys and values, for texts that are to be continued
     return model.eval().requires_grad_(False), tokenizer
-
-
-def _check_architecture(config: Any, name: str) -> None:
-    from transformers.models.auto.modeling_auto import (
-        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
-        MODEL_FOR_MASKED_LM_MAPPING_NAMES,
-    )
-
-    kind = config.model_type
-    causal = kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and kind not in MODEL_FOR_MASKED_LM_MAPPING_NAMES
-    if config.is_encoder_decoder or causal or getattr(config, "is_decoder", False):
-        what = "an encoder-decoder" if config.is_encoder_decoder else "a decoder"
-        raise EmbedcacheError(
-            f"{name} ({kind}) is {what}, whose first token has not seen the whole text: use one such as {SUCH_AS}"
-        )
-    if not all(isinstance(getattr(config, key, None), int) for key in ("hidden_size", "num_hidden_layers")):
-        raise EmbedcacheError(f"{name} ({kind}) is not a plain text encoder: use one such as {SUCH_AS}")
 
 
 def _check_tokenizer(model: Any, tokenizer: Any, name: str) -> None:
     if not getattr(tokenizer, "is_fast", False):
         raise EmbedcacheError(f"{name}: its tokenizer has no fast version: add a tokenizer.json to the folder")
     try:
-        special = tokenizer.backend_tokenizer.encode("a").special_tokens_mask
+        tokenizer.backend_tokenizer.encode("a")
     except BaseException as error:  # a Rust library's panic is not an Exception
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
         raise EmbedcacheError(f"{name}: its tokenizer is broken ({error}): copy tokenizer.json again") from error
-    if not special or not special[0]:
-        raise EmbedcacheError(
-            f"{name}: its tokenizer puts no CLS token before the text: use an encoder such as {SUCH_AS}"
-        )
-    known = model.get_input_embeddings().num_embeddings
+    known = _embeddings(model)
     if max(tokenizer.get_vocab().values(), default=0) >= known:
         raise EmbedcacheError(
             f"{name}: the tokenizer has ids up to {max(tokenizer.get_vocab().values())}, the weights only {known} "
             "embeddings: they do not belong together; copy the model again"
         )
+
+
+def _embeddings(model: Any) -> int:
+    """How many token ids it knows."""
+    return int(model.get_input_embeddings().weight.shape[0])
+
+
+class UnlikeTransformersError(Exception):
+    """What the runner makes of a text is not what transformers makes of it, or nothing at all."""
+
+
+@torch.inference_mode()
+def try_out(loaded: Loaded, compute_dtype: str) -> list[int]:
+    """The widths of each layer's vectors, found by encoding a short text as sentence-transformers does.
+
+    It gives the model all that the tokenizer makes, token types among it, and takes its last_hidden_state; ``Plain``
+    gives it ids and a mask.
+
+    Raises:
+        UnlikeTransformersError: the two differ, or the model cannot do it.
+    """
+    features = loaded.tokenizer(["a b"], return_tensors="pt").to(loaded.model.device)
+    ids = loaded.tokenize(["a b"]).rows[0]
+    takes = inspect.signature(loaded.model.forward).parameters
+    known = {name: value for name, value in features.items() if name in takes}
+    try:
+        widths = loaded.plain.widths(ids)
+        theirs = loaded.model(**known, return_dict=True).last_hidden_state[0].float().mean(0).cpu().numpy()
+        (ours,) = loaded.plain.run([ids], [("mean", loaded.layers)])
+    except Exception as error:  # an architecture's own code raises anything
+        raise UnlikeTransformersError(
+            f"the code that transformers has for this architecture gives no vectors of a text's tokens: use an encoder "
+            f"such as {SUCH_AS}"
+        ) from error
+    room = ROUNDING[compute_dtype] * float(np.abs(theirs).max())
+    if features["input_ids"][0].tolist() != ids or not np.abs(ours[0] - theirs).max() <= room:
+        raise UnlikeTransformersError(
+            "a text's vectors are others than sentence-transformers would make with this tokenizer: use an encoder "
+            f"such as {SUCH_AS}"
+        )
+    return widths
 
 
 def _lower(backend: Any) -> None:

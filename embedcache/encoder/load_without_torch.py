@@ -26,7 +26,8 @@ class Direct:
     """A native encoder and its tokenizer.
 
     Attributes:
-        runner: computes. tokenize: texts to ids. dim: D. layers: how many. threads: batches to compute at once.
+        runner: computes. tokenize: texts to ids. dim: D. layers: how many. widths: of each layer's vectors.
+        first: whether the tokenizer puts a token before the text. threads: batches to compute at once.
         uncounted: the token id that only ``runner_plain`` can compute, see ``Blueprint``.
     """
 
@@ -35,6 +36,7 @@ class Direct:
         unknown = getattr(backend.model, "unk_token", None)
         self.tokenize = TextTokenizer(backend, max_length, unknown=unknown and backend.token_to_id(unknown))
         self.dim, self.layers = len(blueprint.layers[0].query[1]), len(blueprint.layers)
+        self.widths, self.first = [self.dim] * (self.layers + 1), True
         self.uncounted, self.threads = blueprint.uncounted, native_threads()
         self._marks = {token.content[0] for token in backend.get_added_tokens_decoder().values()}
 

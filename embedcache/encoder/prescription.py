@@ -21,6 +21,7 @@ from embedcache.encoder.folder import (
     transformer_folder,
     weights_sha256,
 )
+from embedcache.encoder.kinds import THEIR_DECODER
 from embedcache.errors import EmbedcacheError
 
 MODES = {  # sentence-transformers' poolings, in the order in which older files have them joined
@@ -224,6 +225,12 @@ def _step(kind: str, folder: Path, name: str) -> tuple[dict[str, Any], Path | No
 def _transformer(root: Path, name: str) -> tuple[int | None, bool, list[str]]:
     """(the most tokens, whether texts are lowered, the file that says so) of the Transformer's own settings."""
     folder = transformer_folder(root)
+    kind = read_json(folder / "config.json").get("model_type")
+    if kind in THEIR_DECODER:
+        raise EmbedcacheError(
+            f"{name} ({kind}): sentence-transformers takes the states of its decoder, which is not used here; for "
+            "those of its encoder use --pooling mean"
+        )
     file = next((file for file in SETTINGS if (folder / file).is_file()), None)
     config = read_json(folder / file) if file else {}
     for key, value in config.items():

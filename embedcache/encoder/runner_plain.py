@@ -24,6 +24,16 @@ class Plain:
         self._layers: int = model.config.num_hidden_layers
 
     @torch.inference_mode()
+    def widths(self, ids: Sequence[int]) -> list[int]:
+        """The width of the vectors of each layer, from the embeddings on, seen on a row of token ids."""
+        input_ids, attention_mask = self.pad([ids])
+        result = self._model(
+            input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=True, return_dict=True
+        )
+        inner = result.hidden_states[: self._layers]
+        return [int(states.shape[-1]) for states in (*inner, result.last_hidden_state)]
+
+    @torch.inference_mode()
     def run(self, ids: Sequence[Sequence[int]], outputs: Sequence[tuple[str, int]]) -> list[np.ndarray]:
         input_ids, attention_mask = self.pad(ids)
         inner = any(layer < self._layers for _, layer in outputs)

@@ -10,7 +10,8 @@ from typing import Any
 
 from embedcache.cache.file import Cache
 from embedcache.cache.layout import Output
-from embedcache.encoder.folder import find_root
+from embedcache.encoder.folder import find_root, read_json, transformer_folder
+from embedcache.encoder.kinds import ENCODER, kind_of
 from embedcache.encoder.poolings import MODEL, POOLINGS, find_pooling
 from embedcache.encoder.prescription import Prescription, in_words, read_prescription, read_prompts
 from embedcache.errors import EmbedcacheError
@@ -90,7 +91,7 @@ def choose(model: str, asked: AskedVectors, old: Cache | None, trust_remote_code
         raise EmbedcacheError(f"{name} has no modules.json, which would say what its vectors are: use --pooling mean, "
                               "cls, max or last" + (", and no --dims" if asked.dims else ""))  # fmt: skip
     if AUTO in names:
-        auto, notes = _auto(says, name, -1 in numbers) if old is None else (_of_cache(old, numbers), [])
+        auto, notes = _auto(says, root, name, -1 in numbers) if old is None else (_of_cache(old, numbers), [])
         names = list(dict.fromkeys(one for each in names for one in (auto if each == AUTO else [each])))
     new = says is not None and MODEL in names and kept is None
     if asked.dims and MODEL not in names and kept is None:
@@ -118,13 +119,16 @@ def choose(model: str, asked: AskedVectors, old: Cache | None, trust_remote_code
     return Chosen(_outputs(names, numbers), settings, notes)
 
 
-def _auto(says: Prescription | None, name: str, last: bool) -> tuple[list[str], list[str]]:
+def _auto(says: Prescription | None, root: Path, name: str, last: bool) -> tuple[list[str], list[str]]:
     """(poolings, notes) of a new cache; ``last``: whether the last layer, of which a model's vector is, is stored."""
+    kind = kind_of(read_json(transformer_folder(root) / "config.json"))
     if says is not None:
-        return [MODEL, "cls"] if last else ["cls"], []
-    return ["cls"], [
-        f"cls, the first token's vector, is stored: {name} has no modules.json, which would say what vector its "
-        "authors mean; for similar sentences --pooling mean often serves better"
+        return [MODEL, kind.pooling] if last else [kind.pooling], []
+    as_such = "" if kind is ENCODER else f"it is {kind.name}, and "
+    hint = "; for similar sentences --pooling mean often serves better" if kind is ENCODER else ""
+    return [kind.pooling], [
+        f"{kind.pooling}, {kind.why}, is stored: {as_such}{name} has no modules.json, which would say what vector its "
+        f"authors mean{hint}"
     ]
 
 

@@ -239,9 +239,8 @@ SPOILT = [
     (lambda f: (f / "config.json").write_text("{"), r"config\.json: not JSON"),
     (lambda f: edit(f / "config.json", model_type="none-such"), r"cannot be loaded .*none-such"),
     (lambda f: edit(f / "config.json", hidden_size=64), r"cannot be loaded"),
-    (lambda f: edit(f / "config.json", is_decoder=True), r"\(bert\) is a decoder"),
-    (lambda f: edit(f / "config.json", model_type="gpt2"), r"\(gpt2\) is a decoder"),
-    (lambda f: (f / "config.json").write_text('{"model_type": "t5"}'), r"\(t5\) is an encoder-decoder"),
+    (lambda f: edit(f / "config.json", model_type="gpt2"), r"are incomplete for a gpt2 model"),
+    (lambda f: (f / "config.json").write_text('{"model_type": "t5"}'), r"are incomplete for a t5 model"),
     (lambda f: (f / "config.json").write_text('{"model_type": "clip"}'), r"\(clip\) is not a plain text encoder"),
     (lambda f: edit(f / "config.json", model_type="x", auto_map={"AutoConfig": "c.C"}), r"--trust-remote-code"),
     (lambda f: (f / "model.safetensors").unlink(), r"no model\.safetensors"),
@@ -270,8 +269,13 @@ def test_a_tokenizer_of_another_model(tiny_models: dict[str, Path], bert_copy: P
         load(bert_copy)
     tokenizer["post_processor"] = None
     (bert_copy / "tokenizer.json").write_text(json.dumps(tokenizer))
-    with pytest.raises(EmbedcacheError, match="no CLS token"):
+    with pytest.raises(EmbedcacheError, match="ids up to 9999"):
         load(bert_copy)
+    del tokenizer["model"]["vocab"]["onemore"]
+    (bert_copy / "tokenizer.json").write_text(json.dumps(tokenizer))
+    encoder = load(bert_copy)
+    with pytest.raises(EmbedcacheError, match=r"no cls vectors: the tokenizer of .* puts no CLS token before a text"):
+        encoder.encode_texts(TEXTS, [("cls", -1)])
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -1,0 +1,68 @@
+"""Which part of what transformers loads is the encoder: all of it, an encoder-decoder's encoder, a retriever's BERT."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from embedcache.errors import EmbedcacheError
+
+SUCH_AS = "BERT, RoBERTa, MPNet or MiniLM"
+ALONE = {  # encoder-decoders whose folders may hold the encoder alone: their own classes for it
+    "longt5": "LongT5EncoderModel", "mt5": "MT5EncoderModel", "switch_transformers": "SwitchTransformersEncoderModel",
+    "t5": "T5EncoderModel", "umt5": "UMT5EncoderModel",
+}  # fmt: skip
+RETRIEVERS = {"DPRContextEncoder": "ctx_encoder", "DPRQuestionEncoder": "question_encoder"}
+
+
+def check_architecture(config: Any, name: str) -> None:
+    """Refuse, by its configuration, what gives no vectors of a text's tokens.
+
+    Raises:
+        EmbedcacheError: it says why.
+    """
+    kind, named = config.model_type, (getattr(config, "architectures", None) or [""])[0]
+    if getattr(config, "quantization_config", None):
+        raise EmbedcacheError(
+            f"{name}: its weights are quantised (quantization_config in config.json), which are not read here: use "
+            "the checkpoint that it was made from, and --dtype bfloat16 for less memory"
+        )
+    if kind == "nystromformer":
+        raise EmbedcacheError(
+            f"{name} ({kind}) reads texts of exactly {config.segment_means_seq_length} tokens, padding among them: "
+            f"use an encoder such as {SUCH_AS}"
+        )
+    if kind == "canine":
+        raise EmbedcacheError(
+            f"{name} ({kind}) reads characters, by a tokenizer without a fast version: use an encoder such as {SUCH_AS}"
+        )
+    if kind.startswith("siglip"):
+        raise EmbedcacheError(
+            f"{name} ({kind}) needs the padding that it was trained with: use an encoder such as {SUCH_AS}"
+        )
+    if kind == "dpr" and named == "DPRReader":
+        raise EmbedcacheError(f"{name} is a DPR reader, not an encoder: use DPR's question or context encoder")
+    if not all(isinstance(getattr(config, key, None), int) for key in ("hidden_size", "num_hidden_layers")):
+        raise EmbedcacheError(f"{name} ({kind}) is not a plain text encoder: use one such as {SUCH_AS}")
+
+
+def load_part(config: Any, folder: Path, options: dict[str, Any]) -> tuple[Any, list[str]]:
+    """(the encoder, names of its weights that the folder lacks) by ``from_pretrained``, which raises anything."""
+    import transformers
+
+    named = (getattr(config, "architectures", None) or [""])[0]
+    if config.model_type in ALONE:
+        loader = getattr(transformers, ALONE[config.model_type])
+    elif config.model_type == "dpr":
+        loader = getattr(transformers, named if named in RETRIEVERS else "DPRQuestionEncoder")
+    else:
+        loader = transformers.AutoModel
+    model, report = loader.from_pretrained(
+        folder, config=config, use_safetensors=True, output_loading_info=True, **options
+    )
+    missing = sorted(report["missing_keys"])
+    if config.model_type == "dpr":
+        return getattr(model, RETRIEVERS[type(model).__name__]).bert_model, missing
+    if config.model_type not in ALONE and getattr(config, "is_encoder_decoder", False):
+        return model.get_encoder(), [key for key in missing if "decoder" not in key]
+    return model, missing
