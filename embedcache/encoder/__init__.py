@@ -35,17 +35,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from embedcache.encoder.folder import identify
-
 if TYPE_CHECKING:
     from embedcache.encoder.encoder import Encoder, Tokens
+    from embedcache.encoder.folder import identify
 
 __all__ = ["Encoder", "Tokens", "identify"]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in ("Encoder", "Tokens"):
+    if name not in __all__:
         raise AttributeError(f"module 'embedcache.encoder' has no attribute {name!r}")
-    from embedcache.encoder import encoder
+    from embedcache.encoder import encoder, folder
 
-    return getattr(encoder, name)
+    return getattr(folder if name == "identify" else encoder, name)
