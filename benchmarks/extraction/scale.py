@@ -23,16 +23,15 @@ SAME_TEXT = 0.01  # rows whose text stands in an earlier row
 # MiniLM, native, tokens a second of a core's own time at 223 tokens a text, tokenizing included, on a busy machine.
 CORE_TOKENS = {"float32": 9_700, "bfloat16": 16_700}
 TOKENIZED = 13_000_000  # tokens a second of a core's own time, native WordPiece, 146 tokens a text; Zen 4
+GPU_TFLOPS, GPU_SHARE = 540, 0.62  # an H200's bfloat16 products, and text to vector of it in useful FLOP; BERT-base
 SORT_BYTES = 13  # memory a row that finding duplicates takes for a while, besides what stays
 
 # ---- assumed: not measured by us ----
-GPU_TFLOPS = 650  # what an H100 does in bfloat16 products
-GPU_SHARE = 0.55  # of that in useful FLOP: the project's aim, see extraction.md for what is measured
 GPU_CORES = 16  # of the CPU, for each GPU; tokenizing must keep up
 PLAN_ROWS = 200_000  # rows a second that are read, hashed and deduplicated: the project's aim
 DISK = 2e9  # bytes a second of a parallel file system, to one client
 HASHES = 1e9  # bytes a second that one core checksums
-GPU_DOLLARS, CORE_DOLLARS = 2.5, 0.04  # an hour of an H100, of one core with its memory, on demand
+GPU_DOLLARS, CORE_DOLLARS = 2.5, 0.04  # an hour of an H200, of one core with its memory, on demand
 STORE_DOLLARS = 0.08  # a GB and month
 
 # ---- known ----
@@ -75,7 +74,7 @@ def encoding() -> str:
         core = CORE_TOKENS["bfloat16"] / TOKENS * mini / cost
         gpu = gpu_rate(cost)
         for what, rate, counts, price in (
-            ("core, bfloat16", core, (64, 1024), CORE_DOLLARS), ("H100", gpu, (1, 8, 64), GPU_DOLLARS)
+            ("core, bfloat16", core, (64, 1024), CORE_DOLLARS), ("H200", gpu, (1, 8, 64), GPU_DOLLARS)
         ):  # fmt: skip
             hours = texts / rate / 3600
             rows += [
@@ -111,12 +110,12 @@ def other() -> str:
         ("a run that continues: checksums of all that is there, 8 cores", duration(vectors / min(DISK, 8 * HASHES)),
          size(vectors)),
         ("merge: read, check, write", duration(3 * (vectors + text) / DISK), f"3 x {size(vectors + text)}"),
-        ("vectors through the driver, for each H100 that does not see the file", f"{gpu * dim * 2 / 1e6:,.0f} MB/s",
+        ("vectors through the driver, for each H200 that does not see the file", f"{gpu * dim * 2 / 1e6:,.0f} MB/s",
          f"{gpu:,.0f} rows/s x {dim * 2:,} bytes"),
         ("texts to it", f"{gpu * TEXT_BYTES / 1e6:,.0f} MB/s", f"{TEXT_BYTES} bytes a row"),
-        ("cores that tokenize for one H100, BERT-base", f"{gpu * TOKENS / TOKENIZED:.1f}", f"{TOKENIZED:,} tokens/s"),
+        ("cores that tokenize for one H200, BERT-base", f"{gpu * TOKENS / TOKENIZED:.1f}", f"{TOKENIZED:,} tokens/s"),
         ("the same for MiniLM, to use all of it", f"{mini * TOKENS / TOKENIZED:.1f}", f"{mini:,.0f} rows/s"),
-        ("lost by a kill: windows in work of each GPU", f"{3 * 8192 / gpu:,.1f} s", "3 x 8,192 rows"),
+        ("lost by a kill: windows in work of each GPU", f"{3 * 16384 / gpu:,.1f} s", "3 x 16,384 rows"),
     ]  # fmt: skip
     return table("what | how much | from", rows)
 

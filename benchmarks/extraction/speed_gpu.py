@@ -9,10 +9,10 @@ each shape, in the order of value, until ``--budget`` seconds are over:
 1. the worst cosine of 500 texts to plain transformers in float32;
 2. the rate of matrix products at the model's own shapes, which all else is measured against;
 3. tokenizing alone; tokens to vectors (GPU-only: ids in memory to vectors in memory); text to vectors, all in all;
-4. tokens to vectors in batches of 4,096 to 65,536 tokens, and with a part of the code left out: Triton's kernels,
-   variable-length attention, the second thread;
-5. where the time of one batch goes (torch's profiler, to the log);
-6. with ``--peers all``: sentence-transformers, batches of 256, sorted by itself.
+4. with ``--peers all``: sentence-transformers, batches of 256, sorted by itself;
+5. tokens to vectors in batches of 8,192 to 262,144 tokens, and with a part of the code left out: Triton's kernels,
+   the second thread;
+6. where the time of one batch goes (torch's profiler, to the log).
 
 "of the rate" is useful FLOP (yardstick.py) over the best product's. What is reported is written after every part.
 """
@@ -41,7 +41,7 @@ from embedcache.encoder import Encoder
 
 OUTPUTS = [("cls", -1)]
 COMPARED = 500
-BATCHES = (4096, 8192, 16384, 32768, 65536)
+BATCHES = (262144, 131072, 32768, 8192)
 
 
 class Measured:
@@ -73,6 +73,8 @@ class Measured:
         yield "tokenizing", lambda: self._time("tokenizing", lambda: self.encoder.tokenize(self.texts), flop=False)
         yield "tokens to vectors", lambda: self._time("tokens to vectors", self._vectors)
         yield "text to vectors", lambda: self._time("text to vectors", self._text_to_vectors)
+        if self._options.peers == "all":
+            yield "peer", self._peer
         for size in BATCHES:
             yield (
                 f"batches of {size}",
@@ -81,8 +83,6 @@ class Measured:
         for name, change in self._without().items():
             yield name, lambda name=name, change=change: self._changed(name, change)
         yield "profile", self._profile
-        if self._options.peers == "all":
-            yield "peer", self._peer
 
     def _vectors(self, size: int | None = None) -> None:
         self.encoder.encode_tokens(self.tokens, OUTPUTS, batch_tokens=size)
@@ -120,9 +120,8 @@ class Measured:
 
     def _without(self) -> dict[str, tuple[Any, str, Any]]:
         found: dict[str, tuple[Any, str, Any]] = {"one thread": (self.encoder, "threads", 1)}
-        for name, part in (("without Triton", "_fused"), ("without varlen", "_flash")):
-            if getattr(self.runner, part, None) is not None:
-                found[name] = (self.runner, part, None)
+        if getattr(self.runner, "_fused", None) is not None:
+            found["without Triton"] = (self.runner, "_fused", None)
         return found
 
     def _changed(self, name: str, change: tuple[Any, str, Any]) -> None:

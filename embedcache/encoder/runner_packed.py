@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from embedcache.encoder.batching import tokens_within
+from embedcache.encoder.batching import PACKED_GPU_TOKENS
 from embedcache.encoder.blueprint import Affine, Blueprint, Layer
 from embedcache.encoder.folder import cpu_computes_bfloat16
 from embedcache.encoder.gpu_lane import Lane, Lanes
@@ -49,7 +49,7 @@ class Packed:
         self._joined = [_join(layer) for layer in blueprint.layers]
         self._flash, self._fused = flash_attention(blueprint), fused_parts(blueprint)
         self._all_at_once, self._lanes = _all_at_once(self._device), Lanes(self._device)
-        self.batch_tokens = _batch_tokens(blueprint)
+        self.batch_tokens = PACKED_GPU_TOKENS if self._flash else None
 
     @property
     def parts(self) -> dict[str, str]:
@@ -204,12 +204,3 @@ def _join(layer: Layer) -> Affine:
 def _all_at_once(device: torch.device) -> bool:
     """Whether to pool by segments: on a CPU the groups are faster, and their sums are what caches hold."""
     return device.type == "cuda"
-
-
-def _batch_tokens(blueprint: Blueprint) -> int | None:
-    """On a GPU, what stays in its L2."""
-    word = blueprint.word
-    if not word.is_cuda:
-        return None
-    cache = getattr(torch.cuda.get_device_properties(word.device), "L2_cache_size", 0)
-    return tokens_within(cache, len(blueprint.layers[0].query[1]) * word.element_size())

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from embedcache.encoder import Encoder, Tokens
 
 # Texts are sorted by length within a window, and a killed run repeats those in work. A GPU's batches need the larger.
-WINDOW_BLOCKS = {"cpu": 1, "cuda": 8}
+WINDOW_BLOCKS = {"cpu": 1, "cuda": 16}
 CORES_PER_BLOCK = 4
 
 

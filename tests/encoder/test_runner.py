@@ -203,6 +203,7 @@ def test_as_on_a_gpu(
     model = make_model(family, **changes)
     runner = make_runner(model, "packed")
     assert runner.parts == {"attention": "groups" if relative else "varlen", "between": "triton"}  # type: ignore[attr-defined]
+    assert (runner.batch_tokens is None) == relative
     close(runner.run(some_ids(), ALL), plain(model).run(some_ids(), ALL))
     every = [0, *np.cumsum(sorted(LENGTHS, reverse=True)).tolist()]
     whole = (every, every, max(LENGTHS), max(LENGTHS))

@@ -81,7 +81,7 @@ def test_gpus_that_are_not_there(table, tiny_bert, tmp_path, device):
 
 def test_a_window_is_larger_where_batches_do_not_matter(monkeypatch):
     monkeypatch.setattr(local, "CORES_PER_BLOCK", 4)
-    assert local.window_blocks("cpu", False, 64) == 1 and local.window_blocks("cuda:1", False, 2) == 8
+    assert local.window_blocks("cpu", False, 64) == 1 and local.window_blocks("cuda:1", False, 2) == 16
     assert local.window_blocks("cpu", True, 2) == 1 and local.window_blocks("cpu", True, 64) == 16
 
 
