@@ -96,7 +96,10 @@ def step_loop(kernel: Kernel) -> Loop:
     blocks = kernel.blocks
     return max(
         kernel.loops,
-        key=lambda one: (kernel.count("HMMA", code=[i for b in one.blocks for i in blocks[b].code]), len(one.blocks)),
+        key=lambda one: (
+            kernel.count("HMMA", "HGMMA", code=[i for b in one.blocks for i in blocks[b].code]),
+            len(one.blocks),
+        ),
     )
 
 

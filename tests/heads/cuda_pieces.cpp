@@ -4,6 +4,7 @@
 
 #include "../../csrc/heads/cuda/cluster.cuh"
 #include "../../csrc/heads/cuda/stacked.cuh"
+#include "../../csrc/heads/cuda/wgmma.cuh"
 
 using namespace ec;
 
@@ -115,6 +116,98 @@ static void matrices_come_as_pairs() {
       }
 }
 
+struct alignas(1024) Matrices {
+  uint16_t a[2 * 64 * kLine], b[256 * kLine]; /* one line beside the other, or two or four blocks of 64 */
+};
+
+static float a_at(int row, int k) { return number((row * 37 + k * 11) % 256); }
+static float b_at(int column, int k) { return number((column * 29 + k * 53) % 256); }
+
+/* Depth 16 to 31 of 64, or of as many lines as there are; blocks of 64 rows or columns 64 lines apart.
+ * `unturned`: the mistake of a copy that forgets to turn a line's groups. */
+static void lay_out(Matrices& m, Line line, int columns, bool unturned) {
+  const auto place = [&](int outer, int k) {
+    const int of = line == Line::kDepth ? outer : outer / kLine * 64 + k;
+    const int i = line == Line::kDepth ? k : outer % kLine;
+    return unturned ? of * kLine + i : place_in_line(of, i);
+  };
+  for (int k = 0; k < 64; ++k) {
+    for (int row = 0; row < 64; ++row) m.a[place(row, k)] = to_bf16(a_at(row, k));
+    for (int column = 0; column < columns; ++column) m.b[place(column, k)] = to_bf16(b_at(column, k));
+  }
+}
+
+/* How many of the sums of a group of four warps are not what the PTX manual's figure of D says. */
+template <int kColumns, Line kLineOf>
+static int wrong_sums(bool unturned, bool add) {
+  static Matrices m;
+  lay_out(m, kLineOf, kColumns, unturned);
+  const Crew crew = crew_of(kGroupThreads);
+  struct Sums {
+    float x[kColumns / 2];
+  };
+  PerThread<Sums> all;
+  const auto sums = [&](int t) { return all[t].x; };
+  crew.each_alone([&](int t) {
+    for (float& x : all[t].x) x = 5.0f;
+  });
+  const int further = kLineOf == Line::kDepth ? 16 : 16 * kLine;
+  fence_products<kColumns>(crew, sums);
+  for (int k = 1; k < 3; ++k)
+    multiply_group<kColumns, kLineOf, kLineOf>(
+        crew, sums, [&](int) { return operand(m.a + k * further, 64); },
+        [&](int) { return operand(m.b + k * further, 64); }, add || k > 1);
+  commit_products(crew);
+  wait_products<kColumns, 1>(crew, sums);
+  for (int t = 0; t < kGroupThreads; ++t)
+    expect(all[t].x[0] != all[t].x[0], "a product that was not waited for does not hide its sums");
+  wait_products<kColumns, 0>(crew, sums);
+  int found = 0;
+  for (int t = 0; t < kGroupThreads; ++t)
+    for (int i = 0; i < kColumns / 2; ++i) {
+      const int row = t / 32 * 16 + t % 32 / 4 + (i & 2 ? 8 : 0), column = i / 4 * 8 + t % 4 * 2 + (i & 1);
+      float sum = add ? 5.0f : 0.0f; /* exact: few bits */
+      for (int k = 16; k < 48; ++k) sum += a_at(row, k) * b_at(column, k);
+      found += all[t].x[i] != sum;
+    }
+  return found;
+}
+
+static void products_of_groups_are_those_of_matrices() {
+  const char* what = "wgmma is not the product of its matrices";
+  expect(wrong_sums<256, Line::kDepth>(false, false) == 0 && wrong_sums<256, Line::kDepth>(false, true) == 0,
+         what);
+  expect(
+      wrong_sums<128, Line::kAcross>(false, true) == 0 && wrong_sums<128, Line::kAcross>(false, false) == 0,
+      what);
+  expect(
+      wrong_sums<256, Line::kDepth>(true, false) > 4096 && wrong_sums<128, Line::kAcross>(true, false) > 4096,
+      "groups that were not turned are not noticed");
+  expect(
+      descriptor_bits(0x2F440, 64) == (UINT64_C(1) << 62 | UINT64_C(64) << 32 | UINT64_C(512) << 16 | 0x2F44),
+      "the descriptor is not that of the PTX manual");
+}
+
+/* What must stop the program. */
+static void misuse_products(const char* how) {
+  static Matrices m;
+  lay_out(m, Line::kDepth, 128, false);
+  const Crew crew = crew_of(kGroupThreads);
+  struct Sums {
+    float x[64];
+  };
+  PerThread<Sums> all;
+  const auto sums = [&](int t) { return all[t].x; };
+  if (strcmp(how, "fence")) fence_products<128>(crew, sums);
+  if (!strcmp(how, "touch")) all[7].x[3] = 1.0f;
+  multiply_group<128, Line::kDepth, Line::kDepth>(
+      crew, sums, [&](int) { return operand(m.a); }, [&](int) { return operand(m.b); }, true);
+  commit_products(crew);
+  if (!strcmp(how, "change")) m.b[place_in_line(9, 5)] ^= 1;
+  if (!strcmp(how, "write")) all[7].x[3] = 1.0f;
+  wait_products<128, 0>(crew, sums);
+}
+
 static void bfloat16_is_rounded_to_even() {
   expect(to_bf16(from_bits(0x3F808000)) == 0x3F80 && to_bf16(from_bits(0x3F818000)) == 0x3F82, "a tie");
   expect(to_bf16(from_bits(0x3F808001)) == 0x3F81 && to_bf16(from_bits(0xBF807FFF)) == 0xBF80, "no tie");
@@ -164,11 +257,12 @@ static void misuse(const char* how) {
 
 int main(int, char** arguments) {
   if (arguments[1]) {
-    misuse(arguments[1]);
+    arguments[2] ? misuse_products(arguments[2]) : misuse(arguments[1]);
     return 0;
   }
   a_product_of_pairs_is_one_of_matrices();
   matrices_come_as_pairs();
+  products_of_groups_are_those_of_matrices();
   bfloat16_is_rounded_to_even();
   a_barrier_counts_arrivals_and_bytes();
   finished_heads_have_no_rows();

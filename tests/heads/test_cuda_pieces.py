@@ -20,3 +20,7 @@ def test_pieces(tmp_path: Path) -> None:
     for how, why in {"wait": "nothing ends", "announce": "nothing ends", "arrive": "too many", "bytes": "more"}.items():
         done = subprocess.run([str(program), how], capture_output=True, text=True)
         assert done.returncode < 0 and why in done.stderr, how
+    for how in ("fence", "touch", "change", "write"):
+        done = subprocess.run([str(program), "products", how], capture_output=True, text=True)
+        assert done.returncode < 0 and "emulated wgmma" in done.stderr, how
+    assert subprocess.run([str(program), "products", "well"]).returncode == 0

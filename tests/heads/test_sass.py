@@ -6,6 +6,7 @@ Skipped without nvcc or nvdisasm (the wheel nvidia-cuda-nvdisasm has it).
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -43,12 +44,19 @@ MOST_CYCLES = {  # of a step, by the model
     "TrainClusters<Bf16, 12>": 16_600,
     "TrainClusters<Bf16, 0>": 37_600,
 }
-REGISTERS = dict.fromkeys(MOST_CYCLES, 255)  # one block a multiprocessor; else 128 for two
+GROUP_PRODUCTS = {"LargeLayer": 4, "LargeGradient": 8}  # by four warps at once (wgmma): of a warp and 64 of the depth
+# One block a multiprocessor; else 128 for two.
+REGISTERS = dict.fromkeys((*MOST_CYCLES, *GROUP_PRODUCTS), 255)
 
 
 @pytest.fixture(scope="module")
-def kernels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, sass.Kernel]:
-    found = sass.read_kernels(*sass.compile_cubin(tmp_path_factory.mktemp("cubin")))
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    return sass.compile_cubin(tmp_path_factory.mktemp("cubin"))
+
+
+@pytest.fixture(scope="module")
+def kernels(compiled: tuple[Path, str]) -> dict[str, sass.Kernel]:
+    found = sass.read_kernels(*compiled)
     return {cycle_model.short_name(kernel.name): kernel for kernel in found}
 
 
@@ -70,6 +78,21 @@ def test_no_kernel_spills_or_has_too_many_registers(kernels: dict[str, sass.Kern
 
 def test_every_kernel_of_products_has_its_limits(kernels: dict[str, sass.Kernel]) -> None:
     assert {name for name, kernel in kernels.items() if kernel.count("HMMA")} == set(PRODUCTS) == set(MOST)
+
+
+def test_products_of_groups_are_under_way_while_the_next_chunk_is_asked_for(
+    compiled: tuple[Path, str], kernels: dict[str, sass.Kernel]
+) -> None:
+    """The compiler says so where it makes a warp wait after every one, and then there is such a wait in the loop."""
+    assert "serialized" not in compiled[1]
+    assert {name for name, kernel in kernels.items() if kernel.count("HGMMA")} == set(GROUP_PRODUCTS)
+    for name, products in GROUP_PRODUCTS.items():
+        kernel = kernels[name]
+        code = [i for b in step_loop(kernel).blocks for i in kernel.blocks[b].code]
+        assert kernel.count("HGMMA") == kernel.count("HGMMA", code=code) == products, name
+        waits = [i.operands.split(",")[1].strip() for i in code if i.opcode.startswith("WARPGROUP.DEPBAR")]
+        assert waits == ["0x1"], name
+        assert kernel.count("MEMBAR.ALL.GPU", "CCTL.IVALL", "ERRBAR", code=code) == 0, name
 
 
 @pytest.mark.parametrize("name", PRODUCTS)

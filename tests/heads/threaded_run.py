@@ -25,7 +25,8 @@ from embedcache.heads.task import Options, Outcome
 from tests.heads.engines import make_task
 
 SHAPES = 30  # of each kind
-LANES = ("cluster 0", "wide 0", "stacked 0", "plain 0", "probe 0")  # also with a host thread for each CUDA thread
+# Also with a host thread for each CUDA thread.
+LANES = ("cluster 0", "wide 0", "stacked 0", "plain 0", "probe 0", "large 0")
 
 
 def cases() -> Iterator[tuple[str, Any, list[HeadSpec], Options]]:
@@ -86,6 +87,30 @@ def cases() -> Iterator[tuple[str, Any, list[HeadSpec], Options]]:
             )
 
 
+def large_cases() -> Iterator[tuple[str, Any, list[HeadSpec], Options]]:
+    """Large batches in bfloat16: one row tile or three, one unit tile or two, as many chunks as stages and more."""
+    rng = np.random.default_rng(14)
+    for number in range(SHAPES):
+        kind = KINDS[number % len(KINDS)]
+        dim, hidden, batch = (2 * int(rng.integers(1, high)) for high in (70, 60, 90))
+        dim, hidden, batch = {1: (400, 20, 40), 2: (10, 300, 140), 3: (66, 20, 270)}.get(number, (dim, hidden, batch))
+        dim, hidden, batch = (8, 4, 36) if number == 0 else (dim, hidden, max(batch, 33))
+        task = make_task(
+            batch + int(rng.integers(1, 40)),
+            dim,
+            int(rng.integers(2, 9)),
+            n_val=0,
+            kind=kind,
+            standardize=number % 4 == 1,
+            weighted=number % 3 == 1 and kind != "regression",
+            dtype=(np.float32, np.float16)[number % 2],
+        )
+        loss = "focal" if kind != "regression" and number % 5 == 2 else "nll"
+        spec = HeadSpec(hidden=hidden, dropout=0.2 * (number % 2), loss=loss, lr=1e30 if number == 7 else 1e-3)
+        heads = [replace(spec, seed=seed) for seed in range(2 if number % 6 == 3 else 1)]
+        yield f"large {number}", task, heads, Options(batch_size=batch, epochs=1, compute="bfloat16")
+
+
 def digest(outcomes: list[Outcome]) -> str:
     found = hashlib.sha256()
     for one in outcomes:
@@ -110,7 +135,7 @@ def load(library: Path) -> engine_native.NativeEngine:
 
 def main() -> None:
     engine, chosen = load(Path(sys.argv[1])), re.compile(sys.argv[2] if len(sys.argv) > 2 else "")
-    for case in cases():
+    for case in (*cases(), *large_cases()):
         for suffix in ("", " by lanes") if case[0] in LANES else ("",):
             if chosen.search(case[0] + suffix):
                 print(case[0] + suffix, train(engine, case, bool(suffix)), flush=True)

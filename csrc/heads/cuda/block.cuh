@@ -122,6 +122,7 @@ class Cluster : public Crew {
 #else
   EC_DEVICE_METHOD int blocks() const { return 1; }
   EC_DEVICE_METHOD int rank(int) const { return 0; }
+  EC_DEVICE_METHOD uint32_t remote(int, int, const void*) const { return 0; }
   template <class F>
   EC_DEVICE_METHOD void each_thread_of_all(F f) const {
     each_thread(f);

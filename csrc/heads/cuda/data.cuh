@@ -15,6 +15,9 @@
 
 namespace ec {
 
+/* How x is prepared: for the kernels in TF32, for clusters in bfloat16, for large batches in bfloat16. */
+enum class Form { kReady, kWide, kLines };
+
 class Data {
  public:
   Data(const Device& device, const ec_task* tasks, int n_tasks) : device_(device) {
@@ -29,14 +32,18 @@ class Data {
     copy_tasks();
   }
 
-  /* Makes task i's x as the kernels of that compute read it, if it takes no more than half of the memory that
-   * is left and can be had: without it the task's heads are trained by the plain kernels. */
-  bool prepare(int i, const ec_task& task, int32_t compute) {
+  /* Makes task i's x as some kernels read it, if it takes no more than half of the memory that is left and
+   * can be had: without it the task's heads are trained by the plain kernels. What trains in bfloat16 does
+   * not validate. */
+  bool prepare(int i, const ec_task& task, Form form) {
     Task& t = tasks_[(size_t)i];
     bool done;
-    if (compute == EC_COMPUTE_BFLOAT16) { /* in clusters alone, which do not validate */
+    if (form == Form::kWide) {
       done = prepare<PrepareWide>(t, t.train, task.train.x.rows, wide_stride(t.dim), wide_, &Launch::wide,
                                   &View::wide);
+    } else if (form == Form::kLines) {
+      done = prepare<PrepareLines>(t, t.train, task.train.x.rows, ready_stride(t.dim), lines_, &Launch::lines,
+                                   &View::lines);
     } else {
       done = prepare<Prepare>(t, t.train, task.train.x.rows, ready_stride(t.dim), ready_, &Launch::ready,
                               &View::ready) &&
@@ -123,7 +130,7 @@ class Data {
   }
 
   View view(const ec_view& v, int64_t outputs) {
-    if (v.n == 0) return {nullptr, nullptr, nullptr, nullptr, 0, EC_FLOAT32, nullptr, nullptr};
+    if (v.n == 0) return {nullptr, nullptr, nullptr, nullptr, 0, EC_FLOAT32, nullptr, nullptr, nullptr};
     const int64_t size = v.x.dtype == EC_FLOAT16 ? 2 : 4;
     const void* x = upload(v.x.data, v.x.rows, v.x.dim * size, v.x.stride * size, "X");
     return {x,
@@ -133,13 +140,14 @@ class Data {
             (uint32_t)v.n,
             v.x.dtype,
             nullptr,
+            nullptr,
             nullptr};
   }
 
   const Device& device_;
   std::map<Key, Buffer<char>> buffers_;
   Made<float> ready_;
-  Made<uint16_t> wide_;
+  Made<uint16_t> wide_, lines_;
   std::vector<Task> tasks_;
   Buffer<Task> on_device_;
 };

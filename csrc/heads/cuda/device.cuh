@@ -94,14 +94,14 @@ class Buffer {
 template <class Kernel>
 __global__ void __launch_bounds__(kThreads, Kernel::kBlocksPerProcessor)
     kernel(const __grid_constant__ Launch launch) {
-  extern __shared__ __align__(128) unsigned char memory[];
+  extern __shared__ __align__(1024) unsigned char memory[];
   Kernel::run(Block(), *reinterpret_cast<typename Kernel::Shared*>(memory), launch);
 }
 
 template <class Kernel>
 __global__ void __launch_bounds__(kThreads, 1) cluster_kernel(const __grid_constant__ Launch launch) {
 #if EC_HAS_CLUSTERS
-  extern __shared__ __align__(128) unsigned char memory[];
+  extern __shared__ __align__(1024) unsigned char memory[]; /* as wgmma.cuh's lines want it */
   using Shared = typename Kernel::Shared;
   Kernel::run(Cluster<Shared>(reinterpret_cast<Shared*>(memory)), launch);
 #endif

@@ -13,7 +13,8 @@
 #include "shuffle.cuh"
 #include "stacked.cuh"
 #include "train.cuh"
-#include "validate.cuh"
+#include "wgmma_gradient.cuh"
+#include "wgmma_layer.cuh"
 
 namespace ec {
 
@@ -55,6 +56,7 @@ class Group {
     List active = all;
     for (const int i : active) result(i).status = EC_HEAD_OK;
     launch<Initialise>(active);
+    launch<LargeImages>(on_path(active, Path::kLarge));
     for (int epoch = 0; epoch < call_.options.epochs && !active.empty(); ++epoch) {
       launch_.epoch = (uint32_t)epoch;
       shuffle(active);
@@ -119,7 +121,10 @@ class Group {
     memory_.counts = Buffer<int64_t>(3 * needs_.outputs, "counts of the classes");
     memory_.class_weights = Buffer<float>(needs_.outputs, "class weights");
     memory_.starts = Buffer<float>(needs_.outputs, "the probes' start");
+    memory_.images = Buffer<uint16_t>(needs_.images, "the heads' weights in bfloat16");
+    memory_.large = Buffer<char>(needs_.blocks * large_bytes(needs_.large), "sums of large batches");
     float* state = memory_.state.get();
+    uint16_t* images = memory_.images.get();
     int64_t* counts = memory_.counts.get();
     float* class_weights = memory_.class_weights.get();
     float* starts = memory_.starts.get();
@@ -131,7 +136,9 @@ class Group {
       if (spec.start) device_.copy(starts, spec.start, 4 * (int64_t)shape.outputs);
       const int64_t stride = Needs::stride_of(shape, paths_[i]);
       heads_.push_back({spec, shape, state, stride, orders_[order_of_[i]].positions,
-                        spec.class_weight ? class_weights : nullptr, counts, spec.start ? starts : nullptr});
+                        spec.class_weight ? class_weights : nullptr, counts, spec.start ? starts : nullptr,
+                        paths_[i] == Path::kLarge ? images : nullptr});
+      if (paths_[i] == Path::kLarge) images += image_numbers(shape);
       state += 4 * stride;
       counts += 3 * (int64_t)shape.outputs;
       class_weights += shape.outputs;
@@ -156,6 +163,8 @@ class Group {
     launch_.scratch_shape = needs_.scratch;
     launch_.steps = memory_.steps.get();
     launch_.dim = needs_.dim;
+    launch_.large = memory_.large.get();
+    launch_.large_shape = needs_.large;
     device_.synchronize();
   }
 
@@ -183,12 +192,12 @@ class Group {
   /* Calls f(launch) for parts of the list that are small enough for every head to have a scratch of its own.
    */
   template <class F>
-  void each_wave(const List& list, F f) const {
+  void each_wave(const List& list, int most, F f) const {
     const Launch all = launch_of(list);
-    for (int begin = 0; begin < all.n_active; begin += needs_.blocks) {
+    for (int begin = 0; begin < all.n_active; begin += most) {
       Launch wave = all;
       wave.active = all.active + begin;
-      wave.n_active = std::min(all.n_active - begin, needs_.blocks);
+      wave.n_active = std::min(all.n_active - begin, most);
       f(wave);
     }
   }
@@ -235,13 +244,27 @@ class Group {
   }
 
   void train_stacked(const List& list) const {
-    each_wave(list, [&](Launch wave) {
+    each_wave(list, needs_.blocks, [&](Launch wave) {
       for (const uint32_t end = wave.step_end; wave.step_begin < end; ++wave.step_begin) {
         launch_stacked<FirstLayer<true>>(wave);
         launch_stacked<OutputLayer>(wave);
         launch_stacked<FirstGradient>(wave);
       }
     });
+  }
+
+  /* Heads of one launch are alike in how many blocks their units take. */
+  void train_large(const List& list) const {
+    for (int tiles = 1; tiles <= kLargeUnitTiles; ++tiles) {
+      const List alike = filter(list, [&](int i) { return unit_tiles(heads_[i].shape.hidden) == tiles; });
+      each_wave(alike, needs_.large_wave(), [&](Launch wave) {
+        const int clusters = wave.n_active * LargeLayer::clusters_of_head(wave);
+        for (const uint32_t end = wave.step_end; wave.step_begin < end; ++wave.step_begin) {
+          device_.launch_clusters<LargeLayer>(wave, clusters, kSharers * tiles);
+          device_.launch_clusters<LargeGradient>(wave, LargeGradient::blocks(wave), 1);
+        }
+      });
+    }
   }
 
   /* Calls f(part) with some of the heads, and steps of launch_ for it to take; so few that the caller is
@@ -276,6 +299,7 @@ class Group {
       call_.options.compute == EC_COMPUTE_BFLOAT16 ? train_clusters<Bf16>(in_clusters)
                                                    : train_clusters<Tf32>(in_clusters);
       train_stacked(on_path(part, Path::kStacked));
+      train_large(on_path(part, Path::kLarge));
     });
   }
 
@@ -287,7 +311,7 @@ class Group {
   }
 
   void validate_stacked(const List& list) const {
-    each_wave(list, [&](Launch wave) {
+    each_wave(list, needs_.blocks, [&](Launch wave) {
       for (const uint32_t end = wave.step_end; wave.step_begin < end; ++wave.step_begin) {
         launch_stacked<FirstLayer<false>>(wave);
         launch_stacked<Scores>(wave);
@@ -332,22 +356,13 @@ class Group {
             macro_f1(&host_counts_[(size_t)(heads_[i].counts - memory_.counts.get())], task(i).outputs);
       }
     }
-    if (task(i).val.n == 0 || is_better(r, epoch)) {
+    if (task(i).val.n == 0 || is_better(call_.options, r, epoch)) {
       r.best_epoch = epoch;
       device_.copy(heads_[i].state + 3 * heads_[i].stride, heads_[i].state,
                    4 * parameter_count(heads_[i].shape));
     }
     const int patience = call_.options.early_stop;
     return r.status == EC_HEAD_OK && (patience == 0 || epoch - r.best_epoch < patience);
-  }
-
-  bool is_better(const ec_result& r, int epoch) const {
-    const auto score = [&](int e) {
-      return ec_chosen_score(call_.options.choose, r.val_accuracy[e], r.val_f1[e]);
-    };
-    const int best = r.best_epoch;
-    return best < 0 ? ec_is_better(score(epoch), r.val_loss[epoch], -INFINITY, INFINITY)
-                    : ec_is_better(score(epoch), r.val_loss[epoch], score(best), r.val_loss[best]);
   }
 
   /* The best weights into the caller's memory, which stays as it is, zeros, where there are none. */
@@ -382,19 +397,7 @@ class Group {
   std::vector<int64_t> host_counts_; /* as memory_.counts */
   int64_t rows_reported_ = 0;
   Launch launch_ = {};
-  struct Memory {
-    Buffer<float> state;
-    Buffer<uint32_t> positions;
-    Buffer<int64_t> counts;
-    Buffer<float> class_weights;
-    Buffer<float> starts;
-    Buffer<char> scratch;
-    Buffer<Head> heads;
-    Buffer<Order> orders;
-    Buffer<Tally> tallies;
-    Buffer<int32_t> active;
-    Buffer<StackedStep> steps;
-  } memory_;
+  GroupMemory memory_;
 };
 
 }  // namespace ec

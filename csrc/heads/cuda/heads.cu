@@ -6,6 +6,7 @@
  */
 #include <exception>
 #include <new>
+#include <set>
 
 #include "../check.h"
 #include "group.cuh"
@@ -42,12 +43,13 @@ void check_sizes(const Call& call, int32_t n_tasks) {
 }
 
 /* x in TF32, or bfloat16, for the tasks of heads that can use it. */
-void prepare(const Call& call, Data& data) {
-  std::set<int> wanted;
+void prepare(const Call& call, Data& data, int max_cluster) {
+  std::set<std::pair<int, Form>> wanted;
   for (int i = 0; i < call.n_heads; ++i)
-    if (call.heads[i].hidden > 0) wanted.insert(call.heads[i].task);
+    if (call.heads[i].hidden > 0)
+      wanted.emplace(call.heads[i].task, form_of(call, wanted_path(call, max_cluster, i)));
   bool all = true;
-  for (const int i : wanted) all = data.prepare(i, call.tasks[i], call.options.compute) && all;
+  for (const auto& [i, form] : wanted) all = data.prepare(i, call.tasks[i], form) && all;
   if (!all)
     note("the device has no room for X in " + name_of(call.options.compute) +
          ": some heads were trained or validated in float32, which is slower");
@@ -60,8 +62,8 @@ void train(const Call& call, int32_t n_tasks) {
   const Device device(call.options.device, call.options.stream);
   Data data(device, call.tasks, n_tasks);
   if (call.options.compute != EC_COMPUTE_FLOAT32) {
-    prepare(call, data);
-    note(tell_slow_heads(call, data, max_cluster(device)));
+    prepare(call, data, max_cluster(device));
+    note(tell_slow_heads(call, max_cluster(device)));
   }
   int groups = 0, largest = 0;
   for (int first = 0; first < call.n_heads && !call.cancelled(); ++groups) {

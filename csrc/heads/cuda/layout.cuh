@@ -16,7 +16,8 @@ struct View {
   uint32_t n;
   int32_t dtype;
   const float* ready; /* [., ready_stride(dim)] as Prepare makes it, for products alone (to_tf32), or NULL */
-  const uint16_t* wide; /* [., wide_stride(dim)] as PrepareWide makes it: x in bfloat16, or NULL */
+  const uint16_t* wide;  /* [., wide_stride(dim)] as PrepareWide makes it: x in bfloat16, or NULL */
+  const uint16_t* lines; /* [., ready_stride(dim)] as PrepareLines makes it: x in bfloat16, or NULL */
 };
 
 /* Inputs that the TF32 kernels take at a time: x is padded with zeros to a multiple of them. */
@@ -73,6 +74,7 @@ struct Head {
   const float* class_weight; /* [outputs] or NULL: of the training loss; spec has the host's pointer */
   int64_t* counts;           /* [3][outputs] of the validation rows: see count_rows() */
   const float* start;        /* [outputs] or NULL: where a probe's b2 starts; spec has the host's pointer */
+  uint16_t* images;          /* w1 as LargeLayer reads it, or NULL */
 };
 
 /* What a head's launches tell the host. */
@@ -149,6 +151,11 @@ struct Input {
   EC_DEVICE_METHOD float operator()(int i, int k) const { return at(row[i], k); }
 };
 
+/* Sizes of the scratch of heads that LargeLayer trains, largest over the bank; 0 if there are none. */
+struct LargeShape {
+  int64_t row_tiles, unit_tiles, outputs;
+};
+
 /* What OutputLayer tells FirstGradient of a head's step. */
 struct StackedStep {
   ec_adamw adamw;
@@ -173,7 +180,9 @@ struct Launch {
   Input source;       /* for Prepare: all of a view's x */
   int64_t source_rows;
   float* ready;
-  uint16_t* wide;
+  uint16_t *wide, *lines;
+  char* large; /* scratch of LargeLayer, see large_scratch() */
+  LargeShape large_shape;
 };
 
 /* What a head's rows are scored by, in training or in validation. */

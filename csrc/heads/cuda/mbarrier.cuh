@@ -128,10 +128,11 @@ EC_DEVICE void push(float* to, const Quad& values, Mbarrier* barrier) {
 }
 
 template <class Team>
-EC_DEVICE void copy_to_all(const Team& team, int t, void* to, const void* from, int bytes,
-                           Mbarrier* barrier) {
+EC_DEVICE void copy_to_some(const Team& team, int t, uint32_t ranks, void* to, const void* from, int bytes,
+                            Mbarrier* barrier) {
   if (((uintptr_t)to | (uintptr_t)from | (uintptr_t)bytes) % 16) wrong_barrier("a copy that is not aligned");
   for (int rank = 0; rank < team.blocks(); ++rank) {
+    if (!(ranks >> rank & 1)) continue;
     const HostPush copy = {team.remote(t, rank, (char*)to), from, 0.0f, bytes, team.remote(t, rank, barrier)};
     if (host_threads().barriers) {
       copy.land();
@@ -196,16 +197,17 @@ EC_DEVICE void push(uint32_t to, const Quad& values, uint32_t barrier) {
       : "memory");
 }
 
-/* Copies from device memory to the same place in every block of the cluster (cp.async.bulk): both aligned to
- * 16 bytes, as many at a time. In each block the barrier at the same place counts the bytes. One thread asks.
- */
+/* Copies from device memory to the same place in those blocks of the cluster whose bits are set
+ * (cp.async.bulk): both aligned to 16 bytes, as many at a time. In each of them the barrier at the same place
+ * counts the bytes. One thread asks. */
 template <class Team>
-EC_DEVICE void copy_to_all(const Team& team, int, void* to, const void* from, int bytes, Mbarrier* barrier) {
+EC_DEVICE void copy_to_some(const Team&, int, uint32_t ranks, void* to, const void* from, int bytes,
+                            Mbarrier* barrier) {
   asm volatile(
       "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%0], [%1], %2, "
       "[%3], "
       "%4;" ::"r"(shared_address(to)),
-      "l"(from), "r"(bytes), "r"(shared_address(barrier)), "h"((uint16_t)((1u << team.blocks()) - 1))
+      "l"(from), "r"(bytes), "r"(shared_address(barrier)), "h"((uint16_t)ranks)
       : "memory");
 }
 
@@ -226,6 +228,13 @@ EC_DEVICE void wait(Mbarrier& barrier, int parity) {
 }
 
 #endif
+
+/* The same into every block of the cluster. */
+template <class Team>
+EC_DEVICE void copy_to_all(const Team& team, int t, void* to, const void* from, int bytes,
+                           Mbarrier* barrier) {
+  copy_to_some(team, t, (1u << team.blocks()) - 1, to, from, bytes, barrier);
+}
 
 }  // namespace ec
 #endif

@@ -4,11 +4,13 @@
 
 #include "cluster_math.cuh"
 #include "data.cuh"
+#include "wgmma_tile.cuh"
 
 namespace ec {
 
 constexpr int64_t kValRows = 128; /* scratch rows at least, so that small batches validate no slower */
 constexpr int64_t kStackedValRows = 1024;
+constexpr int64_t kLargeCache = INT64_C(36) << 20; /* bytes of an H100's 50 MB */
 
 /* What ec_train was given. */
 struct Call {
@@ -26,9 +28,10 @@ struct Call {
   bool cancelled() const { return options.cancel && *options.cancel; }
 };
 
-/* Who trains a head: TrainSteps in float32, and whatever the two others do not take; TrainClusters, small
- * batches; or the kernels of stacked.cuh. The last also validate for all that fit them. */
-enum class Path { kPlain, kCluster, kStacked };
+/* Who trains a head: TrainSteps in float32, and whatever the others do not take; TrainClusters, small
+ * batches; the kernels of stacked.cuh, which also validate for all that fit them; or, in bfloat16, LargeLayer
+ * and LargeGradient. */
+enum class Path { kPlain, kCluster, kStacked, kLarge };
 
 inline bool stackable(Shape s) {
   return s.hidden > 0 && s.hidden % 4 == 0 && s.dim % 4 == 0;
@@ -42,25 +45,49 @@ inline bool fits_cluster(const Call& call, int head) {
          cluster_blocks(s.hidden) <= kMaxCluster;
 }
 
-inline bool is_prepared(const View& view) { return view.ready || view.wide; }
+/* Whether LargeLayer and LargeGradient take the head: any batch, on a device with clusters of blocks. */
+inline bool fits_large(const Call& call, int max_cluster, int head) {
+  const Shape s = call.shape(head);
+  return call.options.compute == EC_COMPUTE_BFLOAT16 && s.dim % 2 == 0 && s.outputs <= kLargeOutputs &&
+         unit_tiles(s.hidden) <= kLargeUnitTiles && kSharers * unit_tiles(s.hidden) <= max_cluster;
+}
 
 inline std::string name_of(int32_t compute) { return compute == EC_COMPUTE_BFLOAT16 ? "bfloat16" : "TF32"; }
 
-inline Path path_of(const Call& call, const Data& data, int max_cluster, int head) {
-  const Shape s = call.shape(head);
-  const View& train = data.task(call.heads[head].task).train;
-  if (!is_prepared(train) || s.hidden == 0) return Path::kPlain;
-  if (fits_cluster(call, head) && cluster_blocks(s.hidden) <= max_cluster) return Path::kCluster;
-  return train.ready && stackable(s) ? Path::kStacked : Path::kPlain;
+/* Who trains a head with a hidden layer, if its x can be prepared. */
+inline Path wanted_path(const Call& call, int max_cluster, int head) {
+  if (fits_cluster(call, head) && cluster_blocks(call.shape(head).hidden) <= max_cluster)
+    return Path::kCluster;
+  if (call.options.compute == EC_COMPUTE_TF32)
+    return stackable(call.shape(head)) ? Path::kStacked : Path::kPlain;
+  return fits_large(call, max_cluster, head) ? Path::kLarge : Path::kPlain;
 }
 
-/* Of a call in TF32 or bfloat16 whose x could be prepared: which heads are trained more slowly than others,
- * and why; "" if none. Linear probes are float32 by design. */
-inline std::string tell_slow_heads(const Call& call, const Data& data, int max_cluster) {
+/* How that path reads x. */
+inline Form form_of(const Call& call, Path path) {
+  return call.options.compute == EC_COMPUTE_TF32 ? Form::kReady
+         : path == Path::kLarge                  ? Form::kLines
+                                                 : Form::kWide;
+}
+
+inline bool is_prepared(const View& view, Form form) {
+  return form == Form::kReady ? (bool)view.ready : form == Form::kWide ? (bool)view.wide : (bool)view.lines;
+}
+
+inline Path path_of(const Call& call, const Data& data, int max_cluster, int head) {
+  if (call.options.compute == EC_COMPUTE_FLOAT32 || call.shape(head).hidden == 0) return Path::kPlain;
+  const Path path = wanted_path(call, max_cluster, head);
+  const View& train = data.task(call.heads[head].task).train;
+  return is_prepared(train, form_of(call, path)) ? path : Path::kPlain;
+}
+
+/* Of a call in TF32 or bfloat16: which heads are trained more slowly than others for their shapes, and why;
+ * "" if none. Linear probes are float32 by design. */
+inline std::string tell_slow_heads(const Call& call, int max_cluster) {
   int plain = 0, stacked = 0;
   for (int head = 0; head < call.n_heads; ++head) {
-    if (!is_prepared(data.task(call.heads[head].task).train) || call.heads[head].hidden == 0) continue;
-    const Path path = path_of(call, data, max_cluster, head);
+    if (call.heads[head].hidden == 0 || call.task(head).train.n == 0) continue;
+    const Path path = wanted_path(call, max_cluster, head);
     plain += path == Path::kPlain;
     stacked += path == Path::kStacked && fits_cluster(call, head);
   }
@@ -69,15 +96,21 @@ inline std::string tell_slow_heads(const Call& call, const Data& data, int max_c
                                : max_cluster < kMaxCluster ? ": this device's clusters have at most " +
                                                                  std::to_string(max_cluster) + " blocks"
                                                            : "";
+  const std::string in_clusters = "at most " + std::to_string(kBatch) + " rows a batch, " +
+                                  std::to_string(kClusterOutputs) + " outputs, " +
+                                  std::to_string(kSlots / 2 * kChunk) + " inputs and " +
+                                  std::to_string(kMaxCluster * kUnits) + " hidden units";
   std::string told;
   if (plain > 0)
     told = std::to_string(plain) + all + "in float32, which is slower: " +
-           (call.options.compute == EC_COMPUTE_TF32 ? "TF32 takes numbers of inputs and hidden units that "
-                                                      "are multiples of 4, or, in clusters of blocks, "
-                                                    : "bfloat16 takes, in clusters of blocks, ") +
-           "at most " + std::to_string(kBatch) + " rows a batch, " + std::to_string(kClusterOutputs) +
-           " outputs, " + std::to_string(kSlots / 2 * kChunk) + " inputs and " +
-           std::to_string(kMaxCluster * kUnits) + " hidden units" + clusters;
+           (call.options.compute == EC_COMPUTE_TF32
+                ? "TF32 takes numbers of inputs and hidden units that are multiples of 4, or, in clusters of "
+                  "blocks, " +
+                      in_clusters
+                : "bfloat16 takes, in clusters of blocks, " + in_clusters +
+                      ", or an even number of inputs, at most " + std::to_string(kLargeOutputs) +
+                      " outputs and " + std::to_string(kLargeUnitTiles * kLargeUnits) + " hidden units") +
+           clusters;
   if (stacked > 0)
     told += (told.empty() ? "" : "; ") + std::to_string(stacked) + all +
             "by the kernels for large batches, which is slower" + clusters;
@@ -90,6 +123,8 @@ class Needs {
   int64_t state = 0;     /* floats */
   int64_t positions = 0; /* of all orders */
   int64_t outputs = 0;   /* of all heads */
+  int64_t images = 0;    /* numbers of all heads' images of w1 */
+  LargeShape large = {0, 0, 0};
   ScratchShape scratch = {0, 0, 0};
   int blocks = 0;
   int32_t dim = 0; /* largest */
@@ -113,13 +148,49 @@ class Needs {
     scratch.hidden = std::max<int64_t>(scratch.hidden, s.hidden);
     scratch.outputs = std::max<int64_t>(scratch.outputs, s.outputs);
     blocks = std::min(blocks + 1, resident_blocks);
+    if (path != Path::kLarge) return;
+    images += image_numbers(s);
+    large.row_tiles = std::max<int64_t>(large.row_tiles, row_tiles(batch));
+    large.unit_tiles = std::max<int64_t>(large.unit_tiles, unit_tiles(s.hidden));
+    large.outputs = std::max<int64_t>(large.outputs, s.outputs);
+  }
+
+  /* Heads of large batches at a time: so many that L2 holds what one of their kernels leaves to the other. */
+  int large_wave() const {
+    return (int)std::clamp(kLargeCache / std::max(large_bytes(large), INT64_C(1)), INT64_C(1),
+                           (int64_t)blocks);
   }
 
   int64_t bytes() const {
-    return 4 * state + 8 * positions + (3 * 8 + 4) * outputs +
-           blocks * (scratch_bytes(scratch) + (int64_t)sizeof(StackedStep));
+    return 4 * state + 2 * images + 8 * positions + (3 * 8 + 4) * outputs +
+           blocks * (scratch_bytes(scratch) + large_bytes(large) + (int64_t)sizeof(StackedStep));
   }
 };
+
+/* What a group has on the device. */
+struct GroupMemory {
+  Buffer<float> state;
+  Buffer<uint32_t> positions;
+  Buffer<int64_t> counts;
+  Buffer<float> class_weights;
+  Buffer<float> starts;
+  Buffer<uint16_t> images;
+  Buffer<char> large;
+  Buffer<char> scratch;
+  Buffer<Head> heads;
+  Buffer<Order> orders;
+  Buffer<Tally> tallies;
+  Buffer<int32_t> active;
+  Buffer<StackedStep> steps;
+};
+
+/* Whether the epoch is the head's best so far. */
+inline bool is_better(const ec_options& options, const ec_result& r, int epoch) {
+  const auto score = [&](int e) { return ec_chosen_score(options.choose, r.val_accuracy[e], r.val_f1[e]); };
+  const int best = r.best_epoch;
+  return best < 0 ? ec_is_better(score(epoch), r.val_loss[epoch], -INFINITY, INFINITY)
+                  : ec_is_better(score(epoch), r.val_loss[epoch], score(best), r.val_loss[best]);
+}
 
 }  // namespace ec
 #endif

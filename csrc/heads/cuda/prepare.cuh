@@ -1,6 +1,6 @@
 /* Prepare: a view's x as the TF32 kernels read it: standardized, rounded to TF32, [rows, ready_stride] with
- * zeros beyond the last column. PrepareWide: the same in bfloat16, [rows, wide_stride]. Once a call, a row
- * per block in turn; bound by device memory. */
+ * zeros beyond the last column. PrepareLines: the same in bfloat16; PrepareWide: too, [rows, wide_stride].
+ * Once a call, a row per block in turn; bound by device memory. */
 #ifndef EMBEDCACHE_CUDA_PREPARE_CUH
 #define EMBEDCACHE_CUDA_PREPARE_CUH
 
@@ -29,6 +29,17 @@ struct Prepare {
     each_place(
         block, launch, ready_stride(launch.source.dim), [](int64_t i) { return i; },
         [&](int64_t i, float value) { launch.ready[i] = to_tf32(value); });
+  }
+};
+
+struct PrepareLines {
+  struct Shared {};
+  static constexpr int kBlocksPerProcessor = 2;
+
+  static EC_DEVICE_METHOD void run(const Block& block, Shared&, const Launch& launch) {
+    each_place(
+        block, launch, ready_stride(launch.source.dim), [](int64_t i) { return i; },
+        [&](int64_t i, float value) { launch.lines[i] = to_bf16(value); });
   }
 };
 
