@@ -144,7 +144,7 @@ if wanted sanitize; then
     note "        no compute-sanitizer here"
   fi
 fi
-if wanted engine; then step engine 60 bash -c 'pytest tests/heads/test_engine.py -k "cuda and not two_hundred"'; fi
+if wanted engine; then step engine 60 bash -c 'pytest tests/heads/test_engine.py -k cuda'; fi
 if [ ${#tools[@]} -gt 0 ]; then
   for pair in "${tools[@]}"; do
     tool=${pair%%:*}
