@@ -1,4 +1,7 @@
-"""Safetensors files: errors of the disk while one is written come as OSError, as for any other file."""
+"""Safetensors files: errors of the disk while one is written come as OSError, as for any other file.
+
+A model's weights are read in float32, whatever they are stored in.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from embedcache.common.durable import replacing
+from embedcache.errors import EmbedcacheError
 
 
 def save_tensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: dict[str, str] | None = None) -> None:
@@ -32,3 +36,25 @@ def save_tensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: dict[s
         found = re.search(r"\(os error (\d+)\)", str(error))
         number = int(found[1]) if found else errno.EIO
         raise OSError(number, os.strerror(number) if found else str(error), str(path)) from error
+
+
+def load_float32(path: Path, name: str) -> dict[str, np.ndarray]:
+    """All arrays of a file in float32. ``name``: of the model, for messages.
+
+    Raises:
+        EmbedcacheError: it is damaged.
+    """
+    try:
+        try:
+            from safetensors.numpy import load_file
+
+            found = load_file(path)
+        except (TypeError, KeyError):  # NumPy has no bfloat16
+            from safetensors import torch
+
+            found = {key: weight.float().numpy() for key, weight in torch.load_file(path).items()}
+        return {key: np.ascontiguousarray(weight, np.float32) for key, weight in found.items()}
+    except Exception as error:  # the library has no exception type of its own that all versions share
+        reason = " ".join(str(error).split())[:200]
+        where = f"{path.parent.name}/{path.name}"
+        raise EmbedcacheError(f"{name}: {where} is damaged ({reason}): copy the model again") from error

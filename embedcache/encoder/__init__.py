@@ -20,6 +20,7 @@ Files, in the order in which to read them:
     load_with_transformers   An encoder as transformers loads it: model and tokenizer
     model_parts              Which part of what transformers loads is the encoder
     row_check                Whether a row's vectors depend on what stands beside it in a batch, found by trying
+    static                   Static models: a table of tokens' vectors, of which a text's vector is the mean
     batching                 Token-budget batches: texts of like length together
     runner                   Which code computes an encoder's forward pass: "native", "packed" or "plain"
     runner_native            The native encoder: ctypes binding of csrc/encoder/encoder.h

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from embedcache.common.tensors import load_float32
 from embedcache.encoder.prescription import Prescription, in_words, read_prescription
 from embedcache.errors import EmbedcacheError
 
@@ -78,7 +79,8 @@ class Prescribed:
         """
         self.about, self.pooling = dict(about), tuple(about["pooling"])
         files = dict(zip(map(_key, prescription.steps), prescription.files, strict=True))
-        self.weights = [_read(files.get(_key(step)), name) for step in about["steps"]]
+        paths = [files.get(_key(step)) for step in about["steps"]]
+        self.weights = [{} if path is None else load_float32(path, name) for path in paths]
         self._steps: list[Step] = []
         self.width = self.dim = dim * len(self.pooling)
         for step, weights in zip(about["steps"], self.weights, strict=True):
@@ -144,23 +146,3 @@ def _layer_norm(scale: np.ndarray, shift: np.ndarray) -> Step:
 
 def _key(step: Mapping[str, Any]) -> str:
     return str(step.get("weights"))
-
-
-def _read(path: Path | None, name: str) -> dict[str, np.ndarray]:
-    """The weights in a file, in float32."""
-    if path is None:
-        return {}
-    try:
-        try:
-            from safetensors.numpy import load_file
-
-            found = load_file(path)
-        except (TypeError, KeyError):  # NumPy has no bfloat16
-            from safetensors import torch
-
-            found = {key: weight.float().numpy() for key, weight in torch.load_file(path).items()}
-        return {key: np.ascontiguousarray(weight, np.float32) for key, weight in found.items()}
-    except Exception as error:  # the library has no exception type of its own that all versions share
-        reason = " ".join(str(error).split())[:200]
-        where = f"{path.parent.name}/{path.name}"
-        raise EmbedcacheError(f"{name}: {where} is damaged ({reason}): copy the model again") from error

@@ -23,6 +23,7 @@ from embedcache.encoder.folder import (
     check_max_length,
     find_root,
     folder_identity,
+    is_static,
     resolve_device,
     resolve_dtype,
     transformer_folder,
@@ -32,6 +33,7 @@ from embedcache.encoder.load_without_torch import Direct, load_direct
 from embedcache.encoder.poolings import MODEL, find_pooling
 from embedcache.encoder.row_check import first_is_blind, sees_padding
 from embedcache.encoder.runner_native import may_be_native
+from embedcache.encoder.static import Static, load_static
 from embedcache.encoder.token_rows import TokenRows, scattered
 from embedcache.encoder.tokenizer import Tokens
 from embedcache.errors import EmbedcacheError
@@ -50,7 +52,8 @@ class Encoder:
         prompt: stands before every text. prescribed: makes the vectors called ``model``; None where none are asked for.
         max_length: the most tokens of a row. device, compute_dtype: where and in what it computes.
         batch_tokens: padded tokens of one batch that suit the device.
-        kernel: what computes the forward pass, "native", "packed" or "plain" (see ``runner``).
+        kernel: what computes the forward pass, "native", "packed" or "plain" (see ``runner``), or
+            "static" of a model that is a table of tokens' vectors.
         sees_padding: whether a row would see its batch's padding; then rows of equal length alone share a pass.
         no_cls: why the first token's vector is not one of the text; "" where it is.
         invariant: whether a row's vectors are the same to the bit in any batch. threads: batches computed at once.
@@ -61,7 +64,7 @@ class Encoder:
         identity: dict[str, Any],
         source: str,
         device: str,
-        direct: Direct | None,
+        direct: Direct | Static | None,
         load: Callable[[], Loaded],
         prescribe: Callable[[int], Prescribed] | None = None,
     ) -> None:
@@ -72,7 +75,7 @@ class Encoder:
         self.prompt: str = identity.get("prompt", "")
         self._direct, self._load, self._lock = direct, load, threading.Lock()
         self._loaded: Loaded | None = None
-        parts: Direct | Loaded = direct or self._all
+        parts: Direct | Static | Loaded = direct or self._all
         self.dim, self.layers, self._runner = parts.dim, parts.layers, parts.runner
         self._widths = parts.widths
         self._tokenize, self._uncounted = parts.tokenize, parts.uncounted
@@ -149,9 +152,13 @@ class Encoder:
             settings["lower_case"] = lower_case
             return load(folder, name, kernel=kernel, trust_remote_code=trust_remote_code, **settings)
 
+        prescribe = None if model is None else partial(load_prescribed, root, name, model)
+        if is_static(folder):
+            return cls(
+                identity, name, "cpu", load_static(folder, name, max_length), partial(_no_model, name), prescribe
+            )
         native = may_be_native(compute_dtype, device, kernel) and not trust_remote_code and not lower_case
         direct = load_direct(folder, max_length, compute_dtype) if native else None
-        prescribe = None if model is None else partial(load_prescribed, root, name, model)
         return cls(identity, name, device, direct, load, prescribe)
 
     @property
@@ -244,6 +251,10 @@ class Encoder:
         number = self.layer_number(layer)
         if pooling != MODEL:
             find_pooling(pooling)
+            if self.kernel == "static" and pooling != "mean":
+                raise EmbedcacheError(
+                    f"no {pooling} vectors: {self.source} is a static model, a text's vector is the mean of its tokens'"
+                )
             if pooling == "cls" and self.no_cls:
                 raise EmbedcacheError(f"no cls vectors: {self.no_cls}")
             return self._widths[number]
@@ -352,6 +363,10 @@ class Encoder:
         if not -self.layers - 1 <= layer <= self.layers:
             raise EmbedcacheError(f"no layer {layer}: {self.source} has {self.layers}, and -1 is the last")
         return layer if layer >= 0 else self.layers + 1 + layer
+
+
+def _no_model(name: str) -> Loaded:
+    raise EmbedcacheError(f"{name} is a static model, a table of tokens' vectors, which transformers does not load")
 
 
 def _in_order(parts: Sequence[tuple[np.ndarray, list[np.ndarray]]]) -> list[np.ndarray]:

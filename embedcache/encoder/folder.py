@@ -19,7 +19,7 @@ from embedcache.common.devices import read_device
 from embedcache.common.digest import file_sha256
 from embedcache.common.screen import plural
 from embedcache.encoder.families import FAMILIES, behind_id
-from embedcache.encoder.kinds import ENCODER_DECODER, OWN_POSITIONS, kind_of
+from embedcache.encoder.kinds import ENCODER_DECODER, OWN_POSITIONS, STATIC_TYPE, kind_of
 from embedcache.errors import EmbedcacheError
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -33,6 +33,10 @@ TOKENIZER_FILES = (
     "merges.txt",
     "*.model",
 )
+STATIC = "StaticEmbedding"  # sentence-transformers' module for a table of tokens' vectors
+STATIC_WEIGHTS = frozenset(("embedding.weight", "embeddings", "mapping", "weights"))
+MAX_HEADER = 1 << 16  # bytes of theirs; a larger one has more weights
+UNCONFIGURED = (".Normalize", ".Dropout", f".{STATIC}")  # modules that need no config.json
 # Keys about a file's origin, not its effect: a model that is saved again stays the same model.
 ORIGIN_KEYS = frozenset(
     "_name_or_path name_or_path _commit_hash transformers_version torch_dtype dtype tokenizer_file "
@@ -73,7 +77,7 @@ def positions_of(folder: Path) -> int | None:
 
     Some families' tables of positions begin behind the pad token.
     """
-    config = read_json(folder / "config.json")
+    config = model_config(folder)
     setting = OWN_POSITIONS.get(str(config.get("model_type")), "max_position_embeddings")
     positions, behind = config.get(setting), behind_id(config)
     if not isinstance(positions, int):
@@ -92,10 +96,10 @@ def folder_identity(
 ) -> dict[str, Any]:
     """The identity of the encoder in a complete folder."""
     check_max_length(max_length)
-    config = read_json(folder / "config.json")
+    config = model_config(folder)
     identity: dict[str, Any] = {
         "architecture": config.get("model_type", "unknown"),
-        "config": _sha256(folder / "config.json"),
+        "config": _config_sha256({} if is_static(folder) else config),
         "weights": {path.name: _sha256(path) for path in weight_files(folder)},
         "tokenizer": {path.name: _sha256(path) for path in tokenizer_files(folder)},
         "max_length": max_length,
@@ -146,11 +150,13 @@ def resolve_dtype(dtype: str, device: str, folder: Path) -> str:
     """ "auto" to bfloat16 where the device computes in it and, on a CPU, the family allows it; else to float32."""
     if dtype not in ("auto", *DTYPES):
         raise EmbedcacheError(f"unknown dtype '{dtype}': use auto, {', '.join(DTYPES)}")
+    if is_static(folder):
+        return "float32"
     if dtype != "auto":
         return dtype
     device = resolve_device(device)
     if device == "cpu":
-        family = FAMILIES.get(str(read_json(folder / "config.json").get("model_type")))
+        family = FAMILIES.get(str(model_config(folder).get("model_type")))
         return "bfloat16" if family and family.bfloat16 and cpu_computes_bfloat16() else "float32"
     import torch
 
@@ -195,10 +201,10 @@ def read_modules(root: Path) -> list[dict[str, Any]]:
         raise EmbedcacheError(f"{path}: not a list of modules ({error}): copy the model again") from error
     if any(part.is_absolute() or ".." in part.parts or "\\" in str(part) for _, part in parts):
         raise EmbedcacheError(f"{path}: a path leads out of the folder: copy the model again")
-    if parts and is_theirs(parts[0][0]) and not parts[0][0].endswith(".Transformer"):
+    if parts and is_theirs(parts[0][0]) and not parts[0][0].endswith((".Transformer", f".{STATIC}")):
         raise EmbedcacheError(
-            f"{root}: modules.json begins with {parts[0][0].rpartition('.')[2]}, not with a Transformer: use an "
-            "encoder such as BERT, RoBERTa, MPNet or MiniLM"
+            f"{root}: modules.json begins with {parts[0][0].rpartition('.')[2]}, not with a Transformer or "
+            "StaticEmbedding: use an encoder such as BERT, RoBERTa, MPNet or MiniLM"
         )
     return [{**one, "type": kind, "path": "" if str(part) == "." else str(part)}
             for one, (kind, part) in zip(modules, parts, strict=True)]  # fmt: skip
@@ -240,7 +246,7 @@ def find_root(source: str | Path, trust_remote_code: bool = False) -> tuple[Path
 
 def _lacks_modules(root: Path) -> bool:
     """Whether settings of modules are missing; those without any have no folder on the hub."""
-    needed = [one["path"] for one in read_modules(root) if not one["type"].endswith((".Normalize", ".Dropout"))]
+    needed = [one["path"] for one in read_modules(root) if not one["type"].endswith(UNCONFIGURED)]
     return not all((root / path / "config.json").is_file() for path in needed)
 
 
@@ -252,7 +258,7 @@ def check_folder(folder: Path, name: str) -> None:
             "AutoPeftModel.from_pretrained(FOLDER).merge_and_unload().save_pretrained(NEW_FOLDER), and copy the "
             "tokenizer files"
         )
-    if not (folder / "config.json").is_file():
+    if not (folder / "config.json").is_file() and not is_static(folder):
         raise EmbedcacheError(f"{name}: no config.json: name the folder of a model saved with save_pretrained")
     if not weight_files(folder):
         if list(folder.glob("*.bin")) or list(folder.glob("*.pt")):
@@ -282,7 +288,30 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def tokenizer_files(folder: Path) -> list[Path]:
+    """All files of a tokenizer; a static model's is tokenizer.json alone."""
+    if is_static(folder):
+        return [path for path in [folder / "tokenizer.json"] if path.is_file()]
     return sorted({path for pattern in TOKENIZER_FILES for path in folder.glob(pattern) if path.is_file()})
+
+
+def model_config(folder: Path) -> dict[str, Any]:
+    """A model's config.json; of a static model, of which it says nothing, a ``model_type`` alone."""
+    return {"model_type": STATIC_TYPE} if is_static(folder) else read_json(folder / "config.json")
+
+
+def is_static(folder: Path) -> bool:
+    """Whether a folder holds a table of tokens' vectors and nothing else, by the names in its weights' header."""
+    config, weights = folder / "config.json", folder / "model.safetensors"
+    if not weights.is_file() or (config.is_file() and read_json(config).get("model_type") != "model2vec"):
+        return False
+    with weights.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = file.read(size) if size < MAX_HEADER else b""
+    try:
+        names = json.loads(header).keys() - {"__metadata__"}
+    except (ValueError, RecursionError, AttributeError):
+        return False
+    return bool(names & {"embedding.weight", "embeddings"}) and names <= STATIC_WEIGHTS
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -297,10 +326,13 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def _sha256(path: Path) -> str:
     """Hex digest of a file's content; of a JSON configuration without the keys about its origin."""
-    if path.name in ("config.json", "tokenizer_config.json"):
-        kept = {key: value for key, value in read_json(path).items() if key not in ORIGIN_KEYS}
-        return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
-    return weights_sha256(path)
+    return _config_sha256(read_json(path)) if path.name == "tokenizer_config.json" else weights_sha256(path)
+
+
+def _config_sha256(config: dict[str, Any]) -> str:
+    """Hex digest of a configuration without the keys about its origin."""
+    kept = {key: value for key, value in config.items() if key not in ORIGIN_KEYS}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
 def weights_sha256(path: Path) -> str:
@@ -326,7 +358,7 @@ def _cached(name: str, trust_remote_code: bool) -> Path | None:
     except (OSError, ValueError, EmbedcacheError):
         return None
     # It may have been fetched without its own code, when that was not trusted yet.
-    lacks_code = "auto_map" in read_json(inner / "config.json") and not any(folder.glob("*.py"))
+    lacks_code = "auto_map" in model_config(inner) and not any(folder.glob("*.py"))
     return None if trust_remote_code and lacks_code else folder
 
 

@@ -28,6 +28,8 @@ ENCODER = ModelKind("an encoder", "cls", "the first token's vector")
 CAUSAL = ModelKind("a causal model", "last", "the last token's vector, the only one that has seen the whole text")
 BIDIRECTIONAL = ModelKind("a decoder that looks both ways", "mean", "the mean of all tokens' vectors")
 ENCODER_DECODER = ModelKind("an encoder-decoder", "mean", "the mean of the vectors of its encoder, which alone is used")
+STATIC = ModelKind("a static model", "mean", "the mean of its tokens' vectors")
+STATIC_TYPE = "static"  # as ``folder.model_config`` calls it, since static models have no config.json, or another's
 
 # Encoder-decoders by model_type. sentence-transformers takes the encoder of the first, and states of the decoder of the
 # others, whose prescribed vectors are therefore refused.
@@ -51,6 +53,8 @@ OWN_POSITIONS = dict.fromkeys(("ctrl", "gpt2", "gpt_bigcode", "gptj", "codegen",
 def kind_of(config: dict[str, Any]) -> ModelKind:
     """Of a config.json."""
     kind = str(config.get("model_type"))
+    if kind == STATIC_TYPE:
+        return STATIC
     named = config.get("architectures")
     head = str(named[0]) if isinstance(named, list) and named else ""
     if kind in THEIR_ENCODER | THEIR_DECODER or config.get("is_encoder_decoder") is True:

@@ -14,7 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from embedcache.encoder.folder import (
+    STATIC,
+    is_static,
     is_theirs,
+    model_config,
     positions_of,
     read_json,
     read_modules,
@@ -46,6 +49,7 @@ USUAL = {  # settings that change nothing at these values
 HARMLESS = frozenset(("max_seq_length", "do_lower_case", "unpad_inputs", "query_length", "document_length"))
 ACTIVATIONS = ("Identity", "Tanh", "ReLU", "GELU", "Sigmoid", "SiLU")
 CONFIG = "config_sentence_transformers.json"
+ANY_LENGTH = 1 << 20  # tokens of a text of a static model, which has no limit
 ANOTHER = "store other vectors with --pooling, such as cls or mean"
 
 
@@ -129,7 +133,8 @@ def read_prescription(root: Path, name: str) -> Prescription | None:
     if not modules:
         return None
     kinds = [_kind(module, name) for module in modules]
-    if kinds[:2] != ["Transformer", "Pooling"]:
+    heads = 1 if kinds[0] == STATIC else 2  # a table of tokens' vectors has its pooling in it
+    if kinds[:heads] not in ([STATIC], ["Transformer", "Pooling"]):
         raise EmbedcacheError(f"{name}: modules.json lists {', '.join(kinds)}, which is not understood: {ANOTHER}")
     config = _settings(root)
     if config.get("model_type", "SentenceTransformer") != "SentenceTransformer":
@@ -137,7 +142,7 @@ def read_prescription(root: Path, name: str) -> Prescription | None:
     prompts, prompt = read_prompts(root)
     steps: list[dict[str, Any]] = []
     files: list[Path | None] = []
-    for module, kind in zip(modules[2:], kinds[2:], strict=True):
+    for module, kind in zip(modules[heads:], kinds[heads:], strict=True):
         if kind != "Dropout":
             step, weights = _step(kind, root / module["path"], name)
             steps.append(step)
@@ -147,9 +152,9 @@ def read_prescription(root: Path, name: str) -> Prescription | None:
         steps.append({"step": "cut", "dims": _whole(truncate, root / CONFIG, "truncate_dim")})
         files.append(None)
     max_length, lower_case, settings = _transformer(root, name)
-    used = ["modules.json", *(f"{one['path']}/config.json" for one in modules[1:2]), *settings]
+    used = ["modules.json", *(f"{one['path']}/config.json" for one in modules[1:heads]), *settings]
     return Prescription(
-        _pooling(root / modules[1]["path"], name, prompts),
+        ("mean",) if heads == 1 else _pooling(root / modules[1]["path"], name, prompts),
         tuple(steps),
         tuple(files),
         prompts,
@@ -168,7 +173,7 @@ def _settings(root: Path) -> dict[str, Any]:
 
 def _kind(module: Mapping[str, Any], name: str) -> str:
     kind = str(module["type"]).rpartition(".")[2]
-    known = ("Transformer", "Pooling", "Dense", "LayerNorm", "Normalize", "Dropout")
+    known = (STATIC, "Transformer", "Pooling", "Dense", "LayerNorm", "Normalize", "Dropout")
     if not is_theirs(module["type"]) or kind not in known:
         raise EmbedcacheError(f"{name}: modules.json asks for {module['type']}, which is not understood: {ANOTHER}")
     return kind
@@ -225,7 +230,10 @@ def _step(kind: str, folder: Path, name: str) -> tuple[dict[str, Any], Path | No
 def _transformer(root: Path, name: str) -> tuple[int | None, bool, list[str]]:
     """(the most tokens, whether texts are lowered, the file that says so) of the Transformer's own settings."""
     folder = transformer_folder(root)
-    kind = read_json(folder / "config.json").get("model_type")
+    if is_static(folder):
+        cut = read_json(folder / "tokenizer.json").get("truncation") or {}
+        return int(cut.get("max_length", ANY_LENGTH)), False, []
+    kind = model_config(folder).get("model_type")
     if kind in THEIR_DECODER:
         raise EmbedcacheError(
             f"{name} ({kind}): sentence-transformers takes the states of its decoder, which is not used here; for "
@@ -247,7 +255,7 @@ def _transformer(root: Path, name: str) -> tuple[int | None, bool, list[str]]:
 
 def _matryoshka(root: Path) -> tuple[int, ...]:
     """The widths that the configuration declares."""
-    declared = read_json(transformer_folder(root) / "config.json").get("matryoshka_dimensions")
+    declared = model_config(transformer_folder(root)).get("matryoshka_dimensions")
     return tuple(one for one in declared if isinstance(one, int)) if isinstance(declared, list) else ()
 
 

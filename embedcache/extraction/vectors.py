@@ -10,10 +10,10 @@ from typing import Any
 
 from embedcache.cache.file import Cache
 from embedcache.cache.layout import Output
-from embedcache.encoder.folder import find_root, read_json, transformer_folder
-from embedcache.encoder.kinds import ENCODER, kind_of
+from embedcache.encoder.folder import find_root, model_config, transformer_folder
+from embedcache.encoder.kinds import ENCODER, STATIC, kind_of
 from embedcache.encoder.poolings import MODEL, POOLINGS, find_pooling
-from embedcache.encoder.prescription import Prescription, in_words, read_prescription, read_prompts
+from embedcache.encoder.prescription import ANY_LENGTH, Prescription, in_words, read_prescription, read_prompts
 from embedcache.errors import EmbedcacheError
 
 AUTO = "auto"
@@ -121,7 +121,9 @@ def choose(model: str, asked: AskedVectors, old: Cache | None, trust_remote_code
 
 def _auto(says: Prescription | None, root: Path, name: str, last: bool) -> tuple[list[str], list[str]]:
     """(poolings, notes) of a new cache; ``last``: whether the last layer, of which a model's vector is, is stored."""
-    kind = kind_of(read_json(transformer_folder(root) / "config.json"))
+    kind = kind_of(model_config(transformer_folder(root)))
+    if says is not None and kind is STATIC:
+        return [MODEL], []
     if says is not None:
         return [MODEL, kind.pooling] if last else [kind.pooling], []
     as_such = "" if kind is ENCODER else f"it is {kind.name}, and "
@@ -170,4 +172,5 @@ def _check_dims(says: Prescription, asked: AskedVectors, name: str) -> None:
 def _before(settings: dict[str, Any]) -> str:
     prompt = f", after the prompt {settings['prompt']!r}" if settings["prompt"] else ""
     lowered = ", in lower case" if settings["lower_case"] else ""
-    return f"{prompt}{lowered}; texts of up to {settings['max_length'] or MAX_LENGTH} tokens"
+    longest = settings["max_length"] or MAX_LENGTH
+    return f"{prompt}{lowered}; texts of " + ("any length" if longest == ANY_LENGTH else f"up to {longest} tokens")

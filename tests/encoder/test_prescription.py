@@ -227,7 +227,7 @@ def test_what_is_not_understood_is_named(what: str, tiny_bert: Path, tmp_path: P
         ('{"a": 1}', "modules.json: not a list of modules"),
         ('[{"type": "sentence_transformers.models.Transformer", "path": "../x"}]', "leads out of the folder"),
         ('[{"type": "sentence_transformers.models.Transformer", "path": "/etc"}]', "leads out of the folder"),
-        ('[{"type": "sentence_transformers.models.StaticEmbedding", "path": ""}]', "begins with StaticEmbedding"),
+        ('[{"type": "sentence_transformers.models.WordEmbeddings", "path": ""}]', "begins with WordEmbeddings"),
     ],
 )
 def test_broken_lists_of_modules(modules: str, said: str, bert_copy: Path) -> None:

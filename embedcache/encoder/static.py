@@ -1,0 +1,98 @@
+"""Static models: a table of tokens' vectors, of which a text's vector is the mean. No torch, no transformers.
+
+sentence-transformers' StaticEmbedding, and model2vec, whose table may be smaller (a row for several tokens, by a
+mapping) and weighted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.sparse import csr_matrix
+
+from embedcache.common.tensors import load_float32
+from embedcache.encoder.runner_native import native_threads
+from embedcache.encoder.token_rows import TokenRows
+from embedcache.encoder.tokenizer import TextTokenizer
+from embedcache.errors import EmbedcacheError
+
+
+class Static:
+    """A static model and its tokenizer; attributes as those of ``load_without_torch.Direct``."""
+
+    def __init__(self, table: np.ndarray, backend: Any, max_length: int, left: bool) -> None:
+        """table: float32 [V, D], a row for each token. left: whether a long text loses its beginning."""
+        unknown = getattr(backend.model, "unk_token", None)
+        number = backend.token_to_id(unknown) if isinstance(unknown, str) else None
+        self.runner = StaticRunner(table)
+        self.tokenize = TextTokenizer(backend, max_length, "left" if left else "right", number)
+        self.dim, self.layers, self.widths = table.shape[1], 0, [table.shape[1]]
+        self.first, self.uncounted, self.threads = False, None, native_threads()
+
+    def certain(self, text: Any) -> bool:
+        """There is no other tokenizer."""
+        return True
+
+
+class StaticRunner:
+    """The runner (see ``runner``): a gather and a sum, row by row."""
+
+    kernel = "static"
+    invariant = True
+    batch_tokens: int | None = 1 << 16  # a token is so little work that its batches are large
+
+    def __init__(self, table: np.ndarray) -> None:
+        self._table = table
+
+    def run(self, ids: Sequence[Sequence[int]], outputs: Sequence[tuple[str, int]]) -> list[np.ndarray]:
+        """float32 [n, D] for each output, all of which are the mean."""
+        rows = TokenRows.of(ids)
+        # As a sparse matrix of ones its product with the table adds each row's vectors, one token after another.
+        ones = np.ones(len(rows.flat), np.float32)
+        counts = csr_matrix((ones, rows.flat, rows.offsets), shape=(len(rows), len(self._table)))
+        vectors = counts @ self._table
+        vectors /= np.maximum(rows.lengths, 1).astype(np.float32)[:, None]
+        return [vectors for _ in outputs]
+
+
+def load_static(folder: Path, name: str, max_length: int) -> Static:
+    """The static model in a complete folder.
+
+    Raises:
+        EmbedcacheError: it is damaged, or its tokenizer is another model's.
+    """
+    from tokenizers import Tokenizer
+
+    try:
+        backend = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    except Exception as error:  # the library has no exception type of its own
+        raise EmbedcacheError(f"{name}: tokenizer.json cannot be read ({error}): copy the model again") from error
+    truncation = backend.truncation or {}
+    backend.post_processor = None  # special tokens are no part of a text here
+    table = _table(folder / "model.safetensors", name)
+    most = max(backend.get_vocab().values(), default=0)
+    if most >= len(table):
+        raise EmbedcacheError(
+            f"{name}: the tokenizer has ids up to {most}, the weights only {len(table)} embeddings: they do not belong "
+            "together; copy the model again"
+        )
+    return Static(table, backend, max_length, truncation.get("direction") == "left")
+
+
+def _table(path: Path, name: str) -> np.ndarray:
+    """float32 [V, D]."""
+    weights = load_float32(path, name)
+    table = weights.get("embedding.weight", weights.get("embeddings"))
+    if table is None or table.ndim != 2:
+        raise EmbedcacheError(f"{name}: {path.name} holds no table of vectors: copy the model again")
+    try:
+        if "mapping" in weights:
+            table = table[weights["mapping"].astype(np.int64)]
+        if "weights" in weights:
+            table = table * weights["weights"][:, None]
+    except (IndexError, ValueError) as error:
+        raise EmbedcacheError(f"{name}: the parts of {path.name} do not fit together: copy the model again") from error
+    return np.ascontiguousarray(table, np.float32)
