@@ -3,7 +3,7 @@
     compute-sanitizer --tool racecheck python -m benchmarks.heads.cuda_small
 
 No figure comes out of it: it fails if a head does not train. All ways of training are there: float32, a head per
-cluster with v in registers, in shared memory and in L2, and the stacked products of large batches.
+cluster with v in registers, in shared memory and in L2, the stacked products of large batches, and those of four warps.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def main() -> None:
         y = rng.integers(classes, size=len(x))
         grid = head_grid(hidden=hidden, dropout=0.1, lr=1e-3, seed=range(2))
         how = {"batch_size": batch_size, "epochs": 2, "validation": (x[:50], y[:50])}
-        for compute in ("float32", "tf32"):
+        for compute in ("float32", "tf32", "bfloat16"):
             result = train_heads(x, y, grid, engine="native", device="cuda", compute=compute, **how)
             assert all(head.status == "ok" for head in result.heads), (dim, hidden, batch_size, compute)
             print(f"{compute}: {dim}-{hidden}-{classes}, batch {batch_size}: {len(grid)} heads", flush=True)

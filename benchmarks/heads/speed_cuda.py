@@ -106,9 +106,7 @@ def attempt(name: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 
 
 def own_results(case: Case, x: np.ndarray, y: np.ndarray, options: argparse.Namespace) -> dict[str, Any]:
-    computes = ("tf32", "float32") if options.device.startswith("cuda") else ("float32",)
-    if len(computes) > 1 and case.batch_size <= 32:  # larger batches have no kernel for it
-        computes = ("tf32", "bfloat16", "float32")
+    computes = ("tf32", "bfloat16", "float32") if options.device.startswith("cuda") else ("float32",)
     results: dict[str, Any] = {}
     for compute in computes:
         whole = compute != "float32" or len(computes) == 1  # float32 on a GPU: slow, so a part, counted up
