@@ -16,14 +16,15 @@ from benchmarks.heads.sm_pipeline import REMOTE, Step, wavefronts
 # Source that the work here (a class a row, plain log-likelihood, no smoothing, constant rate, no weights) never runs.
 AVOIDED = (
     *("label_loss", "number_loss", "ec_label_loss", "ec_label_gradient", "ec_loss_value", "ec_loss_slope"),
-    *("ec_focal_value", "ec_focal_slope"),
+    *("ec_focal_value", "ec_focal_slope", "any_loss", "adamw_of"),  # adamw_of: once in 32 steps
 )
 AVOIDED_LINES = ("spread", "pulls", "cos(", "return 2.0 * (z")
 AVOIDED_LOADS = ("loss.weight[c]",)  # lines whose loads do not run, though a test of theirs does
 # Functions with loops over the outputs, of which there are two: code that the compiler unrolled for more does not run.
 OVER_OUTPUTS, OUTPUTS = ("backward_start", "row_loss", "class_loss"), 2
+REMOTE_WAITS = ("arrived",)  # a wait for what other blocks store
 # Source functions that some warps of a block run alone, while the others wait for them.
-ROLES = {"row_loss": {0}, "next_adamw": {7}}
+ROLES: dict[str, set[int]] = {"look_ahead": {0}, "add_loss": {7}}
 
 
 @cache
@@ -261,5 +262,7 @@ def trace(kernel: Kernel, loop: Loop, warp: int, chunks: int, varying: set[int])
         if _is_avoided_load(i):
             continue  # predicated: it issues, but nobody waits for it
         remote = any("shared_of" in text_at(place) for place in i.places) or bool(functions_of(i) & set(REMOTE))
+        waits = [text_at(place) for place in i.places] if i.name == "SYNCS" else []
+        remote = remote or any(f"{what}, parity" in line for what in REMOTE_WAITS for line in waits)
         steps.append(Step(i, wavefronts(i, i.address not in varying), remote))
     return [step for step in steps if not step.instruction.never or step.instruction.name == "LDS"]

@@ -5,7 +5,8 @@ order for each warp, once the instruction's control bits allow it (stalls, score
 the code), its pipe is free, and the barrier that it stands at is passed. Shared memory takes a wavefront of 128 bytes
 a cycle for the whole multiprocessor.
 
-What no machine code says is in COSTS: it comes from public microbenchmarks of the H100 and is rounded.
+What no machine code says is in COSTS: measured on an H200 (the H100's multiprocessor, 1.98 GHz) where MEASURED names
+it, else from public microbenchmarks of the H100, rounded.
 """
 
 from __future__ import annotations
@@ -18,28 +19,32 @@ from benchmarks.heads.sass import Instruction
 SCHEDULERS = 4
 # Cycles. Latencies count from issue to the release of the scoreboard; "rate" is how long a scheduler's pipe is taken.
 COSTS = {
-    "shared_latency": 24,
-    "l2_latency": 260,  # global loads and background copies: x and the settings lie in L2
+    "shared_latency": 25,
+    "l2_latency": 265,  # global loads and background copies: x and the settings lie in L2
     "remote_shared_latency": 200,  # a load of another block's shared memory
-    "special_latency": 22,  # roots, quotients, conversions
-    "double_latency": 16,
+    "special_latency": 18,  # roots, quotients, conversions
+    "double_latency": 8,
     "constant_latency": 30,
-    "tensor_latency": 33,
+    "tensor_latency": 25,
     "special_rate": 8,  # 16 a cycle and multiprocessor
     "double_rate": 2,
     "integer_rate": 2,  # 16 lanes a scheduler
-    "tensor_rate": 6.5,  # m16n8k8 TF32: 4 at the full rate, of which mma.sync reaches some 62 %
-    "bfloat16_tensor_rate": 6.5,  # m16n8k16 bfloat16: twice the products in the same time
-    "barrier": 20,
+    "pack_rate": 2,  # two numbers to bfloat16
+    "tensor_rate": 6.3,  # m16n8k8 TF32: 4 at the full rate, of which mma.sync reaches some 62 %
+    "bfloat16_tensor_rate": 6.3,  # m16n8k16 bfloat16: twice the products in the same time
+    "barrier": 28,
     "cluster_barrier": 190,
     "gpu_fence": 500,  # MEMBAR.ALL.GPU with loads under way
+    "remote_store": 250,  # st.async to another block, until who waits for it there goes on
     "queue": 40,  # wavefronts that may wait at shared memory before a warp cannot issue more
 }
+MEASURED = ("shared_latency", "l2_latency", "special_latency", "double_latency", "tensor_latency", "pack_rate",
+            "tensor_rate", "bfloat16_tensor_rate", "barrier", "remote_store")  # fmt: skip
 INTEGER = (
     *("IADD3", "LOP3", "SHF", "LEA", "ISETP", "FSETP", "SEL", "FSEL", "PRMT", "MOV", "FMNMX", "VIADD", "VIMNMX"),
     *("IMAD", "PLOP3", "IABS", "IMNMX", "CS2R", "POPC", "FLO", "BMSK", "SGXT", "R2P", "P2R"),
 )
-SPECIAL = ("MUFU", "F2F", "F2I", "I2F", "I2FP", "F2FP")
+SPECIAL = ("MUFU", "F2F", "F2I", "I2F", "I2FP")
 DOUBLE = ("DFMA", "DADD", "DMUL", "DSETP", "DMNMX")
 REMOTE = ("shared_of",)  # source functions in whose loads another block's memory is read
 
@@ -54,6 +59,8 @@ def pipe_of(instruction: Instruction) -> tuple[str, float]:
         return "special", COSTS["special_rate"]
     if name in DOUBLE:
         return "double", COSTS["double_rate"]
+    if name == "F2FP":
+        return "integer", COSTS["pack_rate"]
     if name in INTEGER and not instruction.opcode.startswith(("IMAD.MOV", "CS2R")):
         return "multiply" if name == "IMAD" else "integer", COSTS["integer_rate"]
     return "", 0.0
@@ -145,6 +152,7 @@ class Multiprocessor:
         self.pipes: list[dict[str, float]] = [{} for _ in range(SCHEDULERS)]
         self.busy: list[defaultdict[str, float]] = [defaultdict(float) for _ in range(SCHEDULERS)]
         self.shared_free = self.shared_busy = 0.0
+        self.pushed = 0.0  # when what the blocks store into each other is there: they go in step
         self.arrived: Counter[tuple[int, int]] = Counter()
         self.passed: list[tuple[float, Instruction]] = []
 
@@ -186,7 +194,11 @@ class Multiprocessor:
             warp.boards[i.write] = max(warp.boards[i.write], done)
         if i.read < 6:
             warp.boards[i.read] = max(warp.boards[i.read], max(self.shared_free, cycle) + 8)
-        if i.name in ("LDGSTS", "UBLKCP"):
+        if i.name == "STAS":
+            self.pushed = cycle + COSTS["remote_store"]
+        elif i.name == "SYNCS" and step.remote:
+            warp.free = max(warp.free, self.pushed)
+        elif i.name in ("LDGSTS", "UBLKCP"):
             warp.copies = done
         elif i.name == "LDGDEPBAR":
             warp.groups.append(warp.copies)

@@ -21,28 +21,40 @@ pytestmark = [
 ]
 
 PRODUCTS = {  # tensor-core products in the step loop's code
-    "TrainClusters<Tf32, 12>": 12 * 16,  # a warp's 16 for each of 12 chunks of 64 inputs
-    "TrainClusters<Tf32, 0>": 16,
-    "TrainClusters<Bf16, 12>": 12 * 8,
-    "TrainClusters<Bf16, 0>": 16,
+    "TrainClusters<Tf32, 12, 2>": 12 * 16,  # a warp's 16 for each of 12 chunks of 64 inputs
+    "TrainClusters<Tf32, 12, 5>": 12 * 16,
+    "TrainClusters<Tf32, 0, 2>": 16,
+    "TrainClusters<Tf32, 0, 5>": 16,
+    "TrainClusters<Bf16, 12, 2>": 12 * 8,
+    "TrainClusters<Bf16, 12, 5>": 12 * 8,
+    "TrainClusters<Bf16, 0, 2>": 16,
+    "TrainClusters<Bf16, 0, 5>": 16,
     "FirstLayer<0>": 32,
     "FirstLayer<1>": 32,
     "FirstGradient": 32,
 }
 MOST = {  # instructions and shared-memory wavefronts of a warp: a chunk of 64 inputs, or 16 of the depth
-    "TrainClusters<Tf32, 12>": (196, 75),
-    "TrainClusters<Tf32, 0>": (254, 65),
-    "TrainClusters<Bf16, 12>": (176, 46),
-    "TrainClusters<Bf16, 0>": (414, 73),  # 128 inputs
+    "TrainClusters<Tf32, 12, 2>": (176, 71),
+    "TrainClusters<Tf32, 12, 5>": (176, 71),
+    "TrainClusters<Tf32, 0, 2>": (235, 61),
+    "TrainClusters<Tf32, 0, 5>": (235, 61),
+    "TrainClusters<Bf16, 12, 2>": (166, 42),
+    "TrainClusters<Bf16, 12, 5>": (166, 42),
+    "TrainClusters<Bf16, 0, 2>": (477, 65),  # 128 inputs
+    "TrainClusters<Bf16, 0, 5>": (477, 65),
     "FirstLayer<0>": (355, 66),
     "FirstLayer<1>": (361, 66),
     "FirstGradient": (230, 64),
 }
 MOST_CYCLES = {  # of a step, by the model
-    "TrainClusters<Tf32, 12>": 16_600,
-    "TrainClusters<Tf32, 0>": 23_100,
-    "TrainClusters<Bf16, 12>": 16_600,
-    "TrainClusters<Bf16, 0>": 37_600,
+    "TrainClusters<Tf32, 12, 2>": 15_100,
+    "TrainClusters<Tf32, 12, 5>": 18_000,
+    "TrainClusters<Tf32, 0, 2>": 21_900,
+    "TrainClusters<Tf32, 0, 5>": 24_700,
+    "TrainClusters<Bf16, 12, 2>": 13_600,
+    "TrainClusters<Bf16, 12, 5>": 16_500,
+    "TrainClusters<Bf16, 0, 2>": 40_100,
+    "TrainClusters<Bf16, 0, 5>": 42_900,
 }
 GROUP_PRODUCTS = {"LargeLayer": 4, "LargeGradient": 8}  # by four warps at once (wgmma): of a warp and 64 of the depth
 # One block a multiprocessor; else 128 for two.

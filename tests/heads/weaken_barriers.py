@@ -28,7 +28,11 @@ from tests.sanitizers import ROOT, preloaded
 SITE = re.compile(r"(?<!void )\b(each_thread_of_all|each_thread|each_lane|each_index|one_thread|wait)\(")
 # Numbers of the cases of threaded_run.py that run a file's barriers; the first that notices is enough.
 CASES = {
-    "cluster": [*("cluster 0", "held 1", "cluster 1", "cluster 3", "cluster 7", "cluster 5"), "cluster 0 by lanes"],
+    "cluster_bf16": ["wide 0", "wide 1", "wide 4", "wide 2", "wide 3", "wide 5", "wide 0 by lanes"],
+    "cluster": [
+        *("cluster 0", "held 1", "cluster 1", "cluster 3", "cluster 7", "wide 1", "wide 4", "cluster 5"),
+        "cluster 0 by lanes",
+    ],
     "stacked": [*("stacked 0", "stacked 1", "stacked 2", "stacked 3", "stacked 7"), "stacked 0 by lanes"],
     "wgmma": ["large 0", "large 1", "large 2", "large 7", "large 3", "large 0 by lanes"],
     "": [*("plain 0", "probe 0", "plain 1", "stacked 0", "stacked 1", "plain 2", "probe 2"), "plain 7"],

@@ -15,21 +15,22 @@
  * bytes (3,100 cycles at 128 B and D 768); roots and quotients, 64 D at 16 a cycle (3,100); 2 D mma of TF32
  * (some 3,000), half of them in bfloat16; x from L2, 256 D bytes in TF32 (3,100 cycles at 64 B a cycle),
  * which is 3.1 MB a step for the 16 blocks of a head with 512 units; a sixteenth of a half of it in bfloat16.
- * They overlap; what comes between the passes does not. NOT YET RUN ON A GPU.
+ * They overlap; what comes between the passes does not. README.md has what an H200 takes for it.
  */
 #ifndef EMBEDCACHE_CUDA_CLUSTER_CUH
 #define EMBEDCACHE_CUDA_CLUSTER_CUH
 
 #include "cluster_bf16.cuh"
+#include "cluster_loss.cuh"
 #include "cluster_math.cuh"
 #include "cluster_tf32.cuh"
 
 namespace ec {
 
-/* Operands: Tf32 or Bf16. kHeldChunks: chunks whose v is in registers (it makes the loop over them straight
- * code); 0: none, and then what does not fit in shared memory, v first and then m, stays in device memory,
- * which is to say in L2. */
-template <class Operands, int kHeldChunks>
+/* Operands: Tf32 or Bf16. kOutputs: at most so many. kHeldChunks: chunks whose v is in registers (it makes
+ * the loop over them straight code); 0: none, and then what does not fit in shared memory, v first and then
+ * m, stays in device memory, which is to say in L2. */
+template <class Operands, int kHeldChunks, int kOutputs>
 struct TrainClusters {
   using Shared = ClusterShared;
   using Sums = typename Operands::Sums;
@@ -87,14 +88,12 @@ struct TrainClusters {
 
   /* AdamW for a quad; its weights as they are then. */
   static EC_DEVICE_METHOD Quad update(Shared& shared, Held& held, const Quad& gradient, int chunk, int tile,
-                                      int i, int ahead) {
-    const Constants constants = shared.adamw[ahead];
+                                      int i, const Constants& constants) {
     Quad& w_at = shared.slots[2 * chunk + tile][i];
     Quad& m_at = moment(shared, 0, chunk, tile, i);
     Quad w = w_at, m = m_at,
          v = kMomentsOnChip ? held.v[kHeldChunks > 0 ? chunk : 0][tile] : moment(shared, 1, chunk, tile, i);
-    EC_UNROLL
-    for (int e = 0; e < 4; ++e) fast_adamw_update(gradient.x[e], &w.x[e], &m.x[e], &v.x[e], constants);
+    adamw(gradient, w, m, v, constants);
     w_at = w;
     m_at = m;
     (kMomentsOnChip ? held.v[kHeldChunks > 0 ? chunk : 0][tile] : moment(shared, 1, chunk, tile, i)) = v;
@@ -104,17 +103,19 @@ struct TrainClusters {
   static EC_DEVICE_METHOD void pass(const Team& team, PerThread<Held, kAll>& held,
                                     PerThread<Sums, kAll>& sums, int ahead, int& phases) {
     const int chunks = team.any().plan.chunks / Operands::kPerPass;
+    const Constants constants = team.any().adamw[ahead];
     const auto updated = [&](int t, const Quad& gradient, int chunk, int tile) {
-      return update(team.shared(t), held[t], gradient, chunk, tile, team.in_block(t), ahead);
+      return update(team.shared(t), held[t], gradient, chunk, tile, team.in_block(t), constants);
     };
     if constexpr (kHeldChunks > 0) {
       EC_UNROLL
       for (int chunk = 0; chunk < kHeldChunks / Operands::kPerPass; ++chunk)
-        if (chunk < chunks) Operands::chunk_pass(team, sums, chunk, phases, updated);
+        if (chunk < chunks) Operands::chunk_pass(team, sums, chunk, chunks, phases, updated);
     } else {
-      for (int chunk = 0; chunk < chunks; ++chunk) Operands::chunk_pass(team, sums, chunk, phases, updated);
+      for (int chunk = 0; chunk < chunks; ++chunk)
+        Operands::chunk_pass(team, sums, chunk, chunks, phases, updated);
     }
-    Operands::end_pass(team);
+    team.each_thread([](int) {}); /* others may still read x where the sums go, and where x begins */
   }
 
   /* Steps begin .. end - 1 of the epoch, as iterations begin - 1 .. end - 1: iteration i updates by batch i
@@ -123,28 +124,25 @@ struct TrainClusters {
   static EC_DEVICE_METHOD bool steps(const Team& team, PerThread<Held, kAll>& held, PerThread<Own, kAll>& own,
                                      int64_t begin, int64_t end) {
     start<Operands>(team, own, begin);
-    int slot = slot_of(begin - 1), parity = 0, ahead = kTable, phases = 0;
+    int slot = slot_of(begin - 1), parity = 0, ahead = kTable, phases = 0, rows = 0;
+    draw(team, own, begin);
     for (int64_t i = begin - 1;; ++i) {
       PerThread<Sums, kAll> sums;
-      team.each_thread([&](int t) {
+      team.each_lane([&](int t) {
         update_small(team, t, own[t], ahead);
+        if (rows > 0 && team.in_block(t) == kThreads - 1) add_loss(team.shared(t), rows);
         Operands::load_dz(team.shared(t), team.in_block(t), sums[t]);
       });
-      if (Operands::kPerPass < team.any().plan.chunks)
-        team.each_alone([&](int t) { Operands::vacate(team, t, 1); });
-      team.each_alone([&](int t) {
-        const Shared& shared = team.shared(t);
-        draw(shared.plan, team.in_block(t), shared.plan.first_step + i + 1, own[t]);
-        Operands::ask(team, t, 1, phases);
-      });
+      Operands::leave_exchange(team, phases);
       pass(team, held, sums, ahead, phases);
       if (i + 1 == end) return finish(team, phases, true);
       ahead = ahead + 1 < kTable ? ahead + 1 : 0;
       slot = next_slot(slot);
-      forward_rest<Operands>(team, own, sums, i + 1, slot, parity, ahead, phases);
+      rows = rows_of(team.any().plan, i + 1);
+      forward_rest<Operands, kOutputs>(team, own, sums, i + 1, slot, parity, ahead, phases);
+      backward_start<kOutputs>(team, own, rows, slot, parity);
       parity ^= 1;
-      if (!isfinite(team.any().loss)) return finish(team, phases, false);
-      backward_start(team, own, i + 1, slot);
+      if (!is_finite(team.any())) return finish(team, phases, false);
     }
   }
 
@@ -164,8 +162,11 @@ struct TrainClusters {
       Shared& shared = team.shared(t);
       if (team.in_block(t) > 0) return;
       make_plan<Operands>(shared, launch, head, tally, team.rank(t), kMomentsOnChip);
-      Operands::begin(team, t);
-      init(shared.room, team.blocks());
+      for (int half = 0; half < 2; ++half) {
+        init(shared.read[half], kWarps);
+        init(shared.vacated[half], team.blocks());
+      }
+      Operands::begin(shared);
       init(shared.arrived, 1);
       fence_init();
     });
@@ -182,6 +183,18 @@ struct TrainClusters {
     });
   }
 };
+
+/* The most blocks of a cluster that trains a head. */
+template <class Device>
+int max_cluster(const Device& device) {
+  return device.template max_cluster<TrainClusters<Tf32, 0, kClusterOutputs>>();
+}
+
+/* Clusters of so many blocks at the same time. */
+template <class Device>
+int active_clusters(const Device& device, int blocks) {
+  return device.template active_clusters<TrainClusters<Tf32, 0, kClusterOutputs>>(blocks);
+}
 
 }  // namespace ec
 #endif

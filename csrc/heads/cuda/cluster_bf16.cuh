@@ -49,7 +49,7 @@ struct Bf16 {
     for (int tile = 0; tile < 2; ++tile) {
       EC_UNROLL
       for (int k = 0; k < 4; ++k) {
-        const Quad dz = shared.half[1].exchange.back.dz[tile][k][thread % kLanes];
+        const Quad dz = shared.half[1].exchange.dz[tile][k][z_place(thread % kLanes)];
         sums.dz[tile][k / 2].x[k % 2 * 2] = pair(dz.x[0], dz.x[2]);
         sums.dz[tile][k / 2].x[k % 2 * 2 + 1] = pair(dz.x[1], dz.x[3]);
         sums.z[tile][k] = {};
@@ -62,32 +62,63 @@ struct Bf16 {
   static EC_DEVICE_METHOD void fence() { fence_copies(); }
 
   /* By one thread of each block. */
-  template <class Team>
-  static EC_DEVICE_METHOD void begin(const Team& team, int t) {
-    for (int half = 0; half < 2; ++half) {
-      init(team.shared(t).landed[half], 1);
-      init(team.shared(t).vacated[half], team.blocks() * kWarps);
-    }
+  static EC_DEVICE_METHOD void begin(ClusterShared& shared) {
+    for (Mbarrier& landed : shared.landed) init(landed, 1);
   }
 
-  /* The warp reads that half no more. */
+  /* The parity of what is vacated before the next copies into the first half. */
+  static EC_DEVICE_METHOD int parity_of(int, int phases) { return phases & 1; }
+
   template <class Team>
-  static EC_DEVICE_METHOD void vacate(const Team& team, int t, int half) {
-    const int lane = t % kLanes;
-    if (lane < team.blocks()) arrive(team.remote(t, lane, &team.shared(t).vacated[half]));
+  static EC_DEVICE_METHOD void first_copy(const Team& team) {
+    team.each_alone([&](int t) { read_half(team.shared(t), team.in_block(t), 0); });
+    team.each_alone([&](int t) {
+      if (is_warp(team.in_block(t), asker(0))) announce(team, t, t % kLanes, 0, 0);
+    });
+    team.each_alone([&](int t) { ask_first(team, t, 0); });
   }
 
-  /* The block's rows of a chunk, into all blocks; the last warps first, which have the least else to do. */
+  /* The warp is done with the exchange: x may come there, if there is more than a chunk of it. */
+  template <class Team>
+  static EC_DEVICE_METHOD void leave_exchange(const Team& team, int phases) {
+    if (team.any().plan.chunks <= kPerPass) return;
+    team.each_alone([&](int t) { read_half(team.shared(t), team.in_block(t), 1); });
+    team.each_alone([&](int t) {
+      if (is_warp(team.in_block(t), asker(1))) announce(team, t, t % kLanes, 1, phases >> 1 & 1);
+    });
+  }
+
+  /* Which warp copies a chunk. */
+  static EC_DEVICE_METHOD int asker(int chunk) { return kWarps - 1 - chunk % kWarps; }
+
+  /* The block's rows of a chunk, into all blocks, by the lanes of a warp. */
   template <class Team>
   static EC_DEVICE_METHOD void ask(const Team& team, int t, int chunk, int phases) {
+    const int lane = t % kLanes;
+    if (!is_warp(team.in_block(t), asker(chunk))) return;
+    if (lane == 0) arrive_expect(team.shared(t).landed[chunk % 2], kChunkBytes);
+    copy_rows(team, t, chunk, lane, kLanes, phases);
+  }
+
+  /* Of the first chunk, by a lane of each warp: they have nothing else to do then. */
+  template <class Team>
+  static EC_DEVICE_METHOD void ask_first(const Team& team, int t, int phases) {
+    const int warp = team.in_block(t) / kLanes;
+    if (t % kLanes) return;
+    if (warp == 0) arrive_expect(team.shared(t).landed[0], kChunkBytes);
+    copy_rows(team, t, 0, warp, kWarps, phases);
+  }
+
+  /* Every row that is a thread's, of so many that share them out. */
+  template <class Team>
+  static EC_DEVICE_METHOD void copy_rows(const Team& team, int t, int chunk, int first, int threads,
+                                         int phases) {
     ClusterShared& shared = team.shared(t);
-    const int thread = team.in_block(t), half = chunk % 2;
-    if (thread % kLanes || kPerPass * chunk >= shared.plan.chunks) return;
-    const int warp = kWarps - 1 - thread / kLanes;
-    if (warp == 0) arrive_expect(shared.landed[half], kChunkBytes);
-    int row = warp * team.blocks() + team.rank(t);
-    if (row < 2 * kBatch) wait(shared.vacated[half], phases >> half & 1);
-    for (; row < 2 * kBatch; row += kWarps * team.blocks()) {
+    const int half = chunk % 2;
+    int row = first * team.blocks() + team.rank(t);
+    if (row >= 2 * kBatch) return;
+    wait(shared.vacated[half], phases >> half & 1);
+    for (; row < 2 * kBatch; row += threads * team.blocks()) {
       const uint16_t* x =
           (const uint16_t*)shared.plan.x + (uint64_t)shared.at[row / kBatch][row % kBatch] * kWideStored;
       copy_to_all(team, t, shared.half[half].wide[row], x + chunk * kWideStored + row % 8 * 8, kRowBytes,
@@ -126,34 +157,38 @@ struct Bf16 {
   /* As Tf32's, of 128 inputs. */
   template <class Team, class Update>
   static EC_DEVICE_METHOD void chunk_pass(const Team& team, PerThread<Sums, kHostThreads>& sums, int chunk,
-                                          int& phases, Update update) {
+                                          int chunks, int& phases, Update update) {
     PerThread<Work, kHostThreads> work;
     const int half = chunk % 2;
-    const bool more = kPerPass * (chunk + 2) < team.any().plan.chunks;
+    const bool more = chunk + 2 < chunks;
     team.each_lane([&](int t) { wait(team.shared(t).landed[half], phases >> half & 1); });
     phases ^= 1 << half;
     load_x(team, work, half);
-    team.each_alone([&](int t) {
-      if (more) vacate(team, t, half);
-    });
+    if (more) team.each_alone([&](int t) { read_half(team.shared(t), team.in_block(t), half); });
     EC_UNROLL
-    for (int k = 0; k < 2; ++k) {
+    for (int part = 0; part < 2; ++part) {
       EC_UNROLL
-      for (int of = 0; of < 4; ++of)
-        multiply16(
-            team, [&](int t) -> FragmentC& { return work[t].gradient[of / 2][of % 2]; },
-            [&](int t) { return sums[t].dz[of % 2][k]; },
-            [&](int t) { return half_of(work[t].now[of / 2], k); });
-    }
-    team.each_alone([&](int t) {
-      EC_UNROLL
-      for (int of = 0; of < 4; ++of) {
-        const Quad w = update(t, work[t].gradient[of / 2][of % 2], kPerPass * chunk + of / 2, of % 2);
-        work[t].w[of % 2].x[of / 2 * 2] = pair(w.x[0], w.x[1]);
-        work[t].w[of % 2].x[of / 2 * 2 + 1] = pair(w.x[2], w.x[3]);
+      for (int k = 0; k < 2; ++k) {
+        EC_UNROLL
+        for (int tile = 0; tile < 2; ++tile)
+          multiply16(
+              team, [&](int t) -> FragmentC& { return work[t].gradient[part][tile]; },
+              [&](int t) { return sums[t].dz[tile][k]; },
+              [&](int t) { return half_of(work[t].now[part], k); });
       }
-    });
-    team.each_alone([&](int t) { ask(team, t, chunk + 2, phases); });
+      if (part == 0 && chunk == 0 && chunks > 1) team.each_alone([&](int t) { ask(team, t, 1, phases); });
+      team.each_alone([&](int t) {
+        EC_UNROLL
+        for (int tile = 0; tile < 2; ++tile) {
+          const Quad w = update(t, work[t].gradient[part][tile], kPerPass * chunk + part, tile);
+          work[t].w[tile].x[part * 2] = pair(w.x[0], w.x[1]);
+          work[t].w[tile].x[part * 2 + 1] = pair(w.x[2], w.x[3]);
+        }
+        if (part == 0 && more && is_warp(team.in_block(t), asker(chunk + 2)))
+          announce(team, t, t % kLanes, half, phases >> half & 1);
+      });
+    }
+    if (more) team.each_alone([&](int t) { ask(team, t, chunk + 2, phases); });
     EC_UNROLL
     for (int tile = 0; tile < 2; ++tile) {
       EC_UNROLL
@@ -163,12 +198,6 @@ struct Bf16 {
             [&](int t) { return work[t].w[tile]; },
             [&](int t) { return half_of(work[t].next[n / 2], n % 2); });
     }
-  }
-
-  /* The warps' sums go where x is that others may still read. */
-  template <class Team>
-  static EC_DEVICE_METHOD void end_pass(const Team& team) {
-    team.each_thread([](int) {});
   }
 
   /* x of a batch that was given up. */

@@ -1,10 +1,10 @@
-/* What a cluster does with a head between the passes over its first layer (cluster.cuh): activation, logits,
- * loss, the gradient back to the hidden units, and AdamW for the small parameters.
+/* What a cluster does with a head between the passes over its first layer (cluster.cuh), up to the logits:
+ * the warps' sums of z, activation, dropout, and the exchange of the blocks' parts of the logits.
  *
- * Every block of the cluster computes loss and gradient of all rows from the same sums, added in the same
- * order: so they agree to the bit, and nobody waits for one of them. Nothing here touches memory beyond the
- * processor but for the rows' numbers and classes, which are fetched a step and two ahead: bound by latency,
- * that of nine barriers, of the exchange and of the loads and special functions between them.
+ * A warp has four rows and all of the block's units; a lane two of the rows and two units (Seat). So what
+ * comes between the passes stays within a warp, from lane to lane (swap), but for three barriers of the
+ * block: before the warps' sums of z are stored, after it, and once their gradient is. cluster_loss.cuh goes
+ * on from the logits.
  */
 #ifndef EMBEDCACHE_CUDA_CLUSTER_MATH_CUH
 #define EMBEDCACHE_CUDA_CLUSTER_MATH_CUH
@@ -13,265 +13,193 @@
 
 namespace ec {
 
-/* ---- Forward, from z on ---- */
-
-/* Which of the thread's four units and rows of a step dropout leaves. Drawn ahead of the step. */
-EC_DEVICE void draw(const Plan& plan, int thread, int64_t step, Own& own) {
-  own.kept = 15;
-  if (!plan.threshold) return;
-  const int n = thread / 64, h = thread / kLanes % 2, lane = thread % kLanes;
-  const uint32_t unit = (uint32_t)(plan.unit0 / 64 * 16 + 8 * h + lane / 4);
-  EC_UNROLL
-  for (int e = 0; e < 2; ++e) {
-    const uint32_t row = (uint32_t)(8 * n + lane % 4 * 2 + e);
-    const ec_words words = ec_philox(plan.seed, unit, row, (uint32_t)step, EC_DOMAIN_DROPOUT);
+/* Dropout of the thread's units and rows in a step: its bits of Own::kept. Drawn ahead of the step. Four
+ * words come at a time, for units 16 apart: two of them are this lane's and two another's, which draws the
+ * other row. */
+template <class Team>
+EC_DEVICE void draw(const Team& team, PerThread<Own, kHostThreads>& own, int64_t i) {
+  PerThread<uint32_t, kHostThreads> lent;
+  team.each_alone([&](int t) {
+    const Plan& plan = team.shared(t).plan;
+    const Seat seat(team.in_block(t));
+    own[t].kept = 15;
+    lent[t] = 15;
+    if (!plan.threshold) return;
     EC_UNROLL
-    for (int tile = 0; tile < 2; ++tile) {
-      const uint32_t word = plan.unit0 % 64 ? words.word[2 + tile] : words.word[tile];
-      if (word < plan.threshold) own.kept &= ~(1u << (2 * tile + e));
+    for (int h = 0; h < 2; ++h) {
+      const uint32_t unit = (uint32_t)(plan.unit0 / 64 * 16 + 8 * h + seat.g);
+      const ec_words words = ec_philox(plan.seed, unit, (uint32_t)seat.row(seat.tile),
+                                       (uint32_t)(plan.first_step + i), EC_DOMAIN_DROPOUT);
+      const bool upper = plan.unit0 % 64 != 0;
+      const uint32_t first = upper ? words.word[2] : words.word[0],
+                     second = upper ? words.word[3] : words.word[1];
+      const uint32_t bit = 1u << (2 * h + seat.tile);
+      if ((seat.tile ? second : first) < plan.threshold) own[t].kept &= ~bit;
+      if ((seat.tile ? first : second) < plan.threshold) lent[t] &= ~bit;
     }
-  }
+  });
+  swap(team, kOtherTile, [&](int t) { return lent[t]; }, [&](int t, uint32_t bits) { own[t].kept &= bits; });
 }
 
-/* z of the thread's four units and rows, [tile][row], summed over the warps: bias, ReLU, dropout. */
+/* z of the thread's units and rows, summed over the warps: bias, ReLU, dropout. */
 EC_DEVICE void activate(const ClusterShared& shared, int thread, Own& own) {
   const Plan& plan = shared.plan;
-  const int n = thread / 64, h = thread / kLanes % 2, lane = thread % kLanes;
-  const int unit = 8 * h + lane / 4;
-  FragmentB z[2] = {};
+  const Seat seat(thread);
+  Quad z = {};
   EC_UNROLL
-  for (int tile = 0; tile < 2; ++tile) {
+  for (int warp = 0; warp < kWarps; ++warp) {
+    const Quad part = shared.half[seat.tile].z[warp][seat.n][z_place(seat.fragment_lane())];
     EC_UNROLL
-    for (int warp = 0; warp < kWarps; ++warp) {
-      const FragmentB part = *(const FragmentB*)&shared.half[tile].z[warp][n][lane][2 * h];
-      z[tile].x[0] += part.x[0];
-      z[tile].x[1] += part.x[1];
-    }
+    for (int e = 0; e < 4; ++e) z.x[e] += part.x[e];
   }
   EC_UNROLL
-  for (int e = 0; e < 2; ++e) {
-    EC_UNROLL
-    for (int tile = 0; tile < 2; ++tile) {
-      const float value = z[tile].x[e] + shared.small[plan.outputs * kUnits + 16 * tile + unit];
-      const bool kept = own.kept >> (2 * tile + e) & 1;
-      own.a[tile][e] = value < 0.0f || !kept ? 0.0f : value * plan.scale;
-    }
+  for (int e = 0; e < 4; ++e) {
+    const float value = z.x[e] + shared.small[plan.outputs * kUnits + seat.unit(e / 2)];
+    own.a[e] = value < 0.0f || !(own.kept >> e & 1) ? 0.0f : value * plan.scale;
   }
 }
 
-/* The row's loss and its weight; exp and log of the special-function unit. */
-EC_DEVICE void row_loss(const Plan& plan, Exchange& exchange, int r, uint32_t row, int32_t y) {
-  const Loss& l = plan.loss;
-  const float* logits = exchange.logits[r];
-  const float* targets = plan.targets ? plan.targets + (int64_t)row * l.outputs : nullptr;
-  exchange.back.weight[r] = row_weight(l, y);
-  if (l.kind != EC_KIND_CLASSES) {
-    exchange.back.loss[r] =
-        l.kind == EC_KIND_LABELS ? label_loss(l, logits, targets) : number_loss(l, logits, targets);
-    return;
-  }
-  float top = logits[0], sum = 0.0f;
-  for (int c = 1; c < l.outputs; ++c) top = logits[c] > top ? logits[c] : top;
-  for (int c = 0; c < l.outputs; ++c) sum += fast_exp(logits[c] - top);
-  exchange.back.log_sum[r] = top + logf(sum);
-  exchange.back.loss[r] = class_loss(l, logits, y, exchange.back.log_sum[r], exchange.back.mass + r);
+/* Two outputs' parts of the logits: of four rows for one output, as a lane pushes them to one block. */
+struct Pushed {
+  float part[2][2]; /* [output][row] */
+  Quad rows;
+};
+
+/* The block's units' part of the logits of outputs `first` and the next, summed over lanes and handed on so
+ * that each lane has four rows of one output, which it pushes into one block. */
+template <class Team>
+EC_DEVICE void push_logits(const Team& team, PerThread<Own, kHostThreads>& own, int first, int parity) {
+  PerThread<Pushed, kHostThreads> pushed;
+  team.each_alone([&](int t) {
+    const ClusterShared& shared = team.shared(t);
+    const Seat seat(team.in_block(t));
+    EC_UNROLL
+    for (int k = 0; k < 2; ++k) {
+      const bool is = first + k < shared.plan.outputs;
+      const float* w2 = &shared.small[(first + k) * kUnits];
+      const float w[2] = {is ? w2[seat.unit(0)] : 0.0f, is ? w2[seat.unit(1)] : 0.0f};
+      EC_UNROLL
+      for (int e = 0; e < 2; ++e) pushed[t].part[k][e] = fmaf(own[t].a[2 + e], w[1], own[t].a[e] * w[0]);
+    }
+  });
+  /* Lanes of tile 0 go on with the first row, of tile 1 with the second; of even g with the first output. */
+  for (int k = 0; k < 2; ++k)
+    swap(
+        team, kOtherTile,
+        [&](int t) { return Seat(team.in_block(t)).tile ? pushed[t].part[k][0] : pushed[t].part[k][1]; },
+        [&](int t, float other) {
+          pushed[t].part[k][0] =
+              (Seat(team.in_block(t)).tile ? pushed[t].part[k][1] : pushed[t].part[k][0]) + other;
+        });
+  swap(
+      team, kOtherOutput,
+      [&](int t) { return Seat(team.in_block(t)).g % 2 ? pushed[t].part[0][0] : pushed[t].part[1][0]; },
+      [&](int t, float other) {
+        pushed[t].part[0][0] =
+            (Seat(team.in_block(t)).g % 2 ? pushed[t].part[1][0] : pushed[t].part[0][0]) + other;
+      });
+  EC_UNROLL
+  for (int lanes = 2 * kOtherOutput; lanes <= 4 * kOtherOutput; lanes *= 2)
+    swap(
+        team, lanes, [&](int t) { return pushed[t].part[0][0]; },
+        [&](int t, float other) { pushed[t].part[0][0] += other; });
+  swap(
+      team, kOtherTile, [&](int t) { return pushed[t].part[0][0]; },
+      [&](int t, float other) {
+        const bool tile = Seat(team.in_block(t)).tile;
+        pushed[t].rows.x[0] = tile ? other : pushed[t].part[0][0];
+        pushed[t].rows.x[1] = tile ? pushed[t].part[0][0] : other;
+      });
+  EC_UNROLL
+  for (int e = 0; e < 2; ++e)
+    swap(
+        team, kOtherRows, [&](int t) { return pushed[t].rows.x[e]; },
+        [&](int t, float other) { pushed[t].rows.x[2 + e] = other; });
+  team.each_alone([&](int t) {
+    ClusterShared& shared = team.shared(t);
+    const int thread = team.in_block(t), lane = thread % kLanes, output = first + lane / 2 % 2;
+    const int rank = lane % 2 | (lane / 2 & 14);
+    if (output >= shared.plan.outputs || rank >= team.blocks()) return;
+    Quad rows = pushed[t].rows;
+    if (lane % 2) rows = {{rows.x[2], rows.x[3], rows.x[0], rows.x[1]}};
+    wait(shared.vacated[0], parity);
+    float* to = part_of(shared, thread / kLanes, team.rank(t)) + 4 * output;
+    push(team.remote(t, rank, to), rows, team.remote(t, rank, &shared.arrived));
+  });
 }
 
 /* AdamW's constants of a step (from 0). */
 EC_DEVICE Constants adamw_of(const Plan& plan, int64_t step) {
   const ec_head& s = *plan.spec;
   const double lr = s.lr * ec_lr_factor(s.schedule, s.warmup, step, plan.all_steps);
-  return {ec_adamw_at(lr, s.beta1, s.beta2, s.eps, s.weight_decay, step + 1)};
+  return scaled(ec_adamw_at(lr, s.beta1, s.beta2, s.eps, s.weight_decay, step + 1));
 }
 
-/* Rows of batch i. */
-EC_DEVICE int rows_of(const Plan& plan, int64_t i) {
-  const int64_t left = plan.n - i * plan.batch;
-  return (int)(left < plan.batch ? left : plan.batch);
+/* What the first warp looks up for batches to come, and does not wait for: i is this batch. */
+EC_DEVICE void look_ahead(ClusterShared& shared, int row, Own& own, int64_t i, int slot) {
+  const Plan& plan = shared.plan;
+  own.y = plan.y ? plan.y[shared.row[next_slot(slot)][row]] : 0;
+  shared.row[next_slot(next_slot(slot))][row] = own.row;
+  own.row = (uint32_t)plan.rows[own.position];
+  own.position = position_of(plan, i + 4, row);
 }
 
-/* Batch i from the warps' sums of z to its loss, in shared.loss; its x, and that of the batch that follows,
- * is asked for on the way. slot: of the batch, in shared.row.
+/* The epoch's loss, by one thread once all of the batch's are there. rows: of that batch. */
+EC_DEVICE void add_loss(ClusterShared& shared, int64_t rows) {
+  double sum[2] = {0, 0};
+  EC_UNROLL
+  for (int warp = 0; warp < kWarps; ++warp) sum[warp % 2] += shared.loss[warp];
+  shared.epoch_loss += (sum[0] + sum[1]) * (double)rows;
+  shared.rows_done += rows;
+}
+
+/* Batch i from the warps' sums of z to the blocks' parts of its logits, which are on their way then; its x,
+ * and that of the batch that follows, is asked for. slot: of the batch, in shared.row.
  *
- * Every block pushes its part of the logits into every block: into memory that held sums of z, so each first
- * says that it is done with those (room). parity: of the exchanges so far in this launch.
- * ahead: which of shared.adamw is this step's; at 0 a warp fills them for as many steps.
- * phases: of x's copies, where the operands have any. */
-template <class Operands, class Team>
+ * Every block pushes its part of the logits into every block: into memory that held sums of z, so each waits
+ * until all have read those.
+ * parity: of the exchanges so far in this launch. phases: of x's copies, where the operands have any.
+ * ahead: which of shared.adamw is this step's; at 0 a warp fills them for as many steps. */
+template <class Operands, int kOutputs, class Team>
 EC_DEVICE void forward_rest(const Team& team, PerThread<Own, kHostThreads>& own,
                             PerThread<typename Operands::Sums, kHostThreads>& sums, int64_t i, int slot,
                             int parity, int ahead, int phases) {
   team.each_thread([&](int t) {
-    const int thread = team.in_block(t), warp = thread / kLanes, lane = thread % kLanes;
-    for (int tile = 0; tile < 2; ++tile)
-      for (int n = 0; n < 4; ++n) *(Quad*)team.shared(t).half[tile].z[warp][n][lane] = sums[t].z[tile][n];
-  });
-  team.each_thread([&](int t) {
     ClusterShared& shared = team.shared(t);
-    activate(shared, team.in_block(t), own[t]);
-    aim<Operands>(shared, team.in_block(t), slot);
+    const int thread = team.in_block(t), warp = thread / kLanes, lane = thread % kLanes;
+    EC_UNROLL
+    for (int tile = 0; tile < 2; ++tile) {
+      EC_UNROLL
+      for (int n = 0; n < 4; ++n) shared.half[tile].z[warp][n][z_place(lane)] = sums[t].z[tile][n];
+    }
+    aim<Operands>(shared, thread, slot);
+    if (thread < kBatch) shared.y[thread] = own[t].y;
+    if (thread == kThreads - 1)
+      arrive_expect(shared.arrived, team.blocks() * shared.plan.outputs * kBatch * 4);
+  });
+  team.each_lane([&](int t) {
+    activate(team.shared(t), team.in_block(t), own[t]);
     Operands::fence();
   });
-  team.each_thread([&](int t) {
+  const int vacated = Operands::parity_of(parity, phases);
+  team.each_alone([&](int t) { read_half(team.shared(t), team.in_block(t), 0); });
+  team.each_alone([&](int t) { /* each warp tells two blocks */
+                               const int warp = team.in_block(t) / kLanes, lane = t % kLanes;
+                               if (lane < 2) announce(team, t, 2 * warp + lane, 0, vacated);
+  });
+  push_logits(team, own, 0, vacated);
+  if (kOutputs > 2)
+    for (int first = 2, outputs = team.any().plan.outputs; first < outputs; first += 2)
+      push_logits(team, own, first, vacated);
+  team.each_alone([&](int t) {
     ClusterShared& shared = team.shared(t);
-    const Plan& plan = shared.plan;
-    const int thread = team.in_block(t), n = thread / 64, h = thread / kLanes % 2, lane = thread % kLanes;
-    for (int tile = 0; tile < 2; ++tile)
-      for (int e = 0; e < 2; ++e)
-        shared.half[1].exchange.a[16 * tile + 8 * h + lane / 4][8 * n + lane % 4 * 2 + e] = own[t].a[tile][e];
-    Operands::vacate(team, t, 0);
-    if (thread == kThreads - 1) arrive_expect(shared.arrived, team.blocks() * plan.outputs * kBatch * 4);
-    if (thread / kLanes == 1 && lane < team.blocks()) arrive(team.remote(t, lane, &shared.room));
-    if (thread >= kBatch) return;
-    shared.row[next_slot(next_slot(slot))][thread] = own[t].row;
-    own[t].row = (uint32_t)plan.rows[own[t].position];
-    own[t].position = position_of(plan, i + 4, thread);
-    own[t].y = plan.y ? plan.y[shared.row[slot][thread]] : 0;
+    const int thread = team.in_block(t);
+    Operands::ask_first(team, t, phases);
+    if (thread < kBatch) look_ahead(shared, thread, own[t], i, slot);
+    if (ahead == 0 && thread >= kThreads - kTable)
+      shared.adamw[thread % kTable] = adamw_of(shared.plan, shared.plan.first_step + i + thread % kTable);
   });
-  team.each_alone([&](int t) { Operands::ask(team, t, 0, phases); });
-  team.each_thread([&](int t) { /* the block's units' part of the logits */
-                                ClusterShared& shared = team.shared(t);
-                                Exchange& exchange = shared.half[1].exchange;
-                                const int e = team.in_block(t), r = e % kBatch, c = e / kBatch;
-                                if (c >= shared.plan.outputs) return;
-                                float sum = 0.0f;
-                                EC_UNROLL
-                                for (int u = 0; u < kUnits; ++u)
-                                  sum = fmaf(exchange.a[u][r], shared.small[c * kUnits + u], sum);
-                                exchange.own_part[e] = sum;
-  });
-  team.each_alone(
-      [&](int t) { /* to all blocks: a thread has four rows for one of them at a time */
-                   ClusterShared& shared = team.shared(t);
-                   Exchange& exchange = shared.half[1].exchange;
-                   const int blocks = team.blocks(), all = shared.plan.outputs * kBatch / 4 * blocks;
-                   if (team.in_block(t) >= all) return;
-                   wait(shared.room, parity);
-                   for (int i = team.in_block(t); i < all; i += kThreads) {
-                     const int rank = i & (blocks - 1),
-                               first = (i >> shared.plan.log_blocks) * 4; /* a power of two */
-                     push(team.remote(t, rank, &exchange.parts[team.rank(t)][first]),
-                          *(const Quad*)&exchange.own_part[first], team.remote(t, rank, &shared.arrived));
-                   }
-      });
-  team.each_thread([&](int t) {
-    ClusterShared& shared = team.shared(t);
-    Exchange& exchange = shared.half[1].exchange;
-    const int e = team.in_block(t), c = e / kBatch, outputs = shared.plan.outputs;
-    if (c >= outputs) return;
-    wait(shared.arrived, parity);
-    float sum = shared.small[(outputs + 1) * kUnits + c];
-    EC_UNROLL
-    for (int rank = 0; rank < kMaxCluster; ++rank) {
-      const float part = exchange.parts[rank][e];
-      sum += rank < team.blocks() ? part : 0.0f;
-    }
-    exchange.logits[e % kBatch][c] = sum;
-  });
-  team.each_lane([&](int t) { /* what comes up to the next barrier of the block is the first warp's affair */
-                              ClusterShared& shared = team.shared(t);
-                              Exchange& exchange = shared.half[1].exchange;
-                              const int r = team.in_block(t);
-                              if (ahead == 0 && r >= kThreads - kTable)
-                                shared.adamw[r % kTable] =
-                                    adamw_of(shared.plan, shared.plan.first_step + i + r % kTable);
-                              if (r >= kBatch) return;
-                              exchange.y[r] = own[t].y;
-                              exchange.back.loss[r] = exchange.back.weight[r] = 0.0;
-                              if (r < rows_of(shared.plan, i))
-                                row_loss(shared.plan, exchange, r, shared.row[slot][r], own[t].y);
-  });
-  team.each_lane([&](int t) { /* 32 numbers in two rounds: fewer additions one after the other */
-                              Exchange& exchange = team.shared(t).half[1].exchange;
-                              const int j = team.in_block(t) % 8, which = team.in_block(t) / 8;
-                              if (which > 1) return;
-                              const double* from =
-                                  (which ? exchange.back.weight : exchange.back.loss) + 4 * j;
-                              exchange.back.part[which][j] = (from[0] + from[1]) + (from[2] + from[3]);
-  });
-  team.each_thread([&](int t) {
-    ClusterShared& shared = team.shared(t);
-    if (team.in_block(t) > 0) return;
-    const auto& part = shared.half[1].exchange.back.part;
-    double sum[2] = {0, 0};
-    for (int j = 0; j < 8; ++j)
-      for (int which = 0; which < 2; ++which) sum[which] += part[which][j];
-    shared.over_weight = 1.0 / sum[1];
-    shared.loss = sum[0] / sum[1];
-  });
-}
-
-/* ---- Backward, to the hidden units ---- */
-
-template <class Team>
-EC_DEVICE void backward_start(const Team& team, PerThread<Own, kHostThreads>& own, int64_t i, int slot) {
-  team.each_thread([&](int t) {
-    ClusterShared& shared = team.shared(t);
-    const Plan& plan = shared.plan;
-    Exchange& exchange = shared.half[1].exchange;
-    const int e = team.in_block(t), r = e % kBatch, c = e / kBatch, rows = rows_of(plan, i);
-    if (e == kThreads - 1) { /* in a warp that has nothing else to do */
-      shared.epoch_loss += shared.loss * rows;
-      shared.rows_done += rows;
-    }
-    if (c >= plan.outputs) return;
-    const float* targets =
-        plan.targets ? plan.targets + (int64_t)shared.row[slot][r] * plan.outputs : nullptr;
-    const float z = exchange.logits[r][c];
-    const double softmax = plan.loss.kind == EC_KIND_CLASSES ? fast_exp(z - exchange.back.log_sum[r]) : 0.0;
-    const double gradient = loss_gradient(plan.loss, z, c, exchange.y[r], targets, softmax,
-                                          exchange.back.log_sum[r], exchange.back.mass[r]);
-    exchange.gradient[r][c] = r < rows ? (float)(gradient * shared.over_weight) : 0.0f;
-  });
-  team.each_thread([&](int t) { /* through w2 as it was, dropout and ReLU */
-                                ClusterShared& shared = team.shared(t);
-                                Exchange& exchange = shared.half[1].exchange;
-                                const int thread = team.in_block(t), n = thread / 64, h = thread / kLanes % 2,
-                                          lane = thread % kLanes;
-                                float sum[2][2] = {}; /* [tile][row] */
-                                EC_UNROLL
-                                for (int c = 0; c < kClusterOutputs; ++c) {
-                                  if (c >= shared.plan.outputs) break;
-                                  EC_UNROLL
-                                  for (int tile = 0; tile < 2; ++tile) {
-                                    EC_UNROLL
-                                    for (int e = 0; e < 2; ++e)
-                                      sum[tile][e] =
-                                          fmaf(exchange.gradient[8 * n + lane % 4 * 2 + e][c],
-                                               shared.small[c * kUnits + 16 * tile + 8 * h + lane / 4],
-                                               sum[tile][e]);
-                                  }
-                                }
-                                EC_UNROLL
-                                for (int tile = 0; tile < 2; ++tile) {
-                                  EC_UNROLL
-                                  for (int e = 0; e < 2; ++e)
-                                    exchange.back.dz[tile][n][lane].x[h + 2 * e] =
-                                        own[t].a[tile][e] > 0.0f ? sum[tile][e] * shared.plan.scale : 0.0f;
-                                }
-  });
-}
-
-/* AdamW for the thread's small parameter, whose gradient is a sum over the batch. */
-template <class Team>
-EC_DEVICE void update_small(const Team& team, int t, Own& own, int ahead) {
-  ClusterShared& shared = team.shared(t);
-  const Exchange& exchange = shared.half[1].exchange;
-  const int i = team.in_block(t), outputs = shared.plan.outputs, c = i / kUnits, u = i % kUnits;
-  if (ahead == kTable || i >= (outputs + 1) * kUnits + outputs) return;
-  float sum = 0.0f;
-  if (c < outputs) {
-    EC_UNROLL
-    for (int r = 0; r < kBatch; ++r) sum = fmaf(exchange.gradient[r][c], exchange.a[u][r], sum);
-  } else if (c == outputs) {
-    for (int k = 0; k < 4; ++k)
-      for (int q = 0; q < 4; ++q)
-        for (int e = 0; e < 2; ++e) sum += exchange.back.dz[u / 16][k][u % 8 * 4 + q].x[u / 8 % 2 + 2 * e];
-  } else {
-    EC_UNROLL
-    for (int r = 0; r < kBatch; ++r) sum += exchange.gradient[r][u];
-  }
-  fast_adamw_update(sum, &shared.small[i], &own.m, &own.v, shared.adamw[ahead]);
+  draw(team, own, i + 1); /* while the parts are under way */
 }
 
 }  // namespace ec

@@ -19,6 +19,7 @@ namespace ec {
 
 constexpr int kUnits = 32, kBatch = 32; /* of a block; largest */
 constexpr int kClusterOutputs = 5;
+constexpr int kSmall = (kClusterOutputs + 1) * kUnits + kClusterOutputs; /* parameters, at most */
 constexpr int kSlots = 48;            /* quads of a thread in shared memory */
 constexpr int kMostHeld = kSlots / 4; /* chunks whose v can be in registers */
 constexpr int kTable = kLanes;        /* steps whose AdamW constants a warp computes at a time */
@@ -43,67 +44,161 @@ struct Plan {
   float *own_m, *own_v; /* [kThreads] of the small parameters, there */
   Loss loss;
   int64_t n, batch, first_step, all_steps; /* the epoch's first step counts from the head's first */
+  double over_full,
+      over_last; /* 1 / the weight of a batch's rows, without weights of classes; of the last's */
   uint32_t threshold;
   float scale;
-  int32_t chunks, dim, hidden, outputs, unit0, log_blocks;
-};
-
-/* What comes once the logits are known. */
-struct Backward {
-  double loss[kBatch], weight[kBatch], mass[kBatch], part[2][8];
-  Quad dz[2][4][kLanes]; /* FragmentA of 16 units and 8 rows */
-  float log_sum[kBatch];
+  int32_t chunks, dim, hidden, outputs, unit0;
 };
 
 struct Exchange {
-  union {
-    float parts[kMaxCluster][kClusterOutputs * kBatch]; /* of the logits: what each block has pushed */
-    Backward back;
-  };
-  float a[kUnits][kBatch + 1]; /* after ReLU and dropout */
-  union {
-    alignas(16) float own_part[kClusterOutputs * kBatch]; /* of the logits: what this block pushes */
-    float gradient[kBatch][kClusterOutputs];              /* by the logits */
-  };
-  float logits[kBatch][kClusterOutputs];
-  int32_t y[kBatch];
+  /* Of the logits, what each block has pushed, for each warp's four rows; then that warp's sums of the small
+   * parameters' gradients: see part_of(). */
+  alignas(16) float parts[kWarps * kMaxCluster * 4 * kClusterOutputs];
+  Quad dz[2][4][kLanes]; /* FragmentA of 16 units and 8 rows; lane i's is in place z_place(i) */
 };
 
 union Half {
   float x[kWarps][2][kBatch][8];         /* of this batch (rows in the order of place()) and of the next */
   uint16_t wide[2 * kBatch][kWideChunk]; /* of both batches, in bfloat16: see cluster_bf16.cuh */
-  float z[kWarps][4][kLanes][4];         /* FragmentC of 16 units and 8 rows */
+  Quad z[kWarps][4][kLanes];             /* FragmentC of 16 units and 8 rows; places as dz's */
   Exchange exchange;
 };
 
-/* One load of 16 bytes and one of 4. */
-struct alignas(16) Constants : ec_adamw {};
+/* AdamW's constants for m and v over their rates: fewer operations a weight. One load of 16 bytes and one of
+ * 4. */
+struct alignas(16) Constants {
+  float m_rate, v_rate, root, eps, decay;
+};
 
 struct ClusterShared {
   Quad slots[kSlots][kThreads];
   Half half[2];
-  float small[kThreads];
+  float small[kSmall];
+  int32_t y[kBatch];       /* of the batch that the logits are of */
   uint32_t row[3][kBatch]; /* of x; batch b in b % 3 */
   uint32_t at[2][kBatch];  /* where x of those rows begins, in chunks: of the pass's batch and of the next */
-  Mbarrier landed[2], vacated[2]; /* of the halves, see cluster_bf16.cuh */
-  Mbarrier room, arrived;         /* every block has room for parts of the logits; all have come */
+  Mbarrier read[2], vacated[2]; /* of the halves: by all warps; by all blocks, see announce() */
+  Mbarrier landed[2];           /* x has, see cluster_bf16.cuh */
+  Mbarrier arrived;             /* all parts of the logits have */
   Constants
       adamw[kTable + 1]; /* constants of some steps to come; the last: of an iteration without an update */
-  double epoch_loss, loss, over_weight; /* of the epoch; of the batch; over_weight: 1 / its weight */
+  double loss[kWarps];   /* of the batch: of each warp's rows, over the batch's weight */
+  double epoch_loss;     /* of the epoch so far */
   int64_t rows_done;
   Plan plan;
 };
 static_assert(sizeof(Exchange) <= sizeof(float) * kWarps * 2 * kBatch * 8, "the exchange fits in a half");
+static_assert(kSmall <= kMaxCluster * 4 * kClusterOutputs && 2 * kUnits + 1 <= kMaxCluster * 4 * 2,
+              "a warp's sums fit where its parts of the logits were");
 static_assert(sizeof(ClusterShared) <= 232448, "what a block may have of compute capability 9.0");
 
-/* A thread's own small parameter, and what it fetches ahead for its row. */
+/* A thread's own small parameter, its hidden units, and what it fetches ahead for its row. */
 struct Own {
   float m, v;
-  float a[2][2]; /* [tile][row]: see forward_rest */
-  uint32_t kept; /* bit 2 tile + row: dropout leaves it */
+  float a[4];    /* after ReLU and dropout: [2 unit + row] of its Seat */
+  uint32_t kept; /* bit 2 unit + row: dropout leaves it */
   uint32_t position, row;
   int32_t y;
 };
+
+/* Which units and rows a thread has between the passes: units 16 tile + g and 8 more, rows 8 n + 2 q and the
+ * next. That is what FragmentC of 16 units and 8 rows gives lane 4 g + q of every warp. */
+struct Seat {
+  int tile, g, n, q;
+  EC_DEVICE_METHOD explicit Seat(int thread)
+      : tile(thread / 16 % 2),
+        g(thread / 2 % 8),
+        n(thread / kLanes / 2),
+        q(thread / kLanes % 2 * 2 + thread % 2) {}
+  EC_DEVICE_METHOD int unit(int h) const { return 16 * tile + g + 8 * h; }
+  EC_DEVICE_METHOD int row(int e) const { return 8 * n + 2 * q + e; }
+  EC_DEVICE_METHOD int fragment_lane() const { return 4 * g + q; }
+};
+/* How far away the lane is that has the warp's other two rows, its units 8 lanes on, or the other tile. */
+constexpr int kOtherRows = 1, kOtherOutput = 2, kOtherTile = 16;
+
+/* Where lane i's quads of a fragment are: no eight lanes in a row, nor eight threads' Seats, share a bank. */
+EC_DEVICE int z_place(int i) { return i ^ (i >> 2 & 2); }
+
+/* set(t, value of the lane so many away): lanes is a power of two, whose bit the other's number lacks or has.
+ */
+template <class Team, class Get, class Set>
+EC_DEVICE void swap(const Team& team, int lanes, Get get, Set set) {
+#ifdef EC_HOST_EMULATION
+  using T = decltype(get(0));
+  team.each_warp([&](int t) { return get(t); },
+                 [&](int first, int begin, int end, const T* all) {
+                   for (int lane = begin; lane < end; ++lane) set(first + lane, all[lane ^ lanes]);
+                 });
+#else
+  team.each_alone([&](int t) { set(t, __shfl_xor_sync(0xFFFFFFFFu, get(t), lanes)); });
+#endif
+}
+
+constexpr float kNoStep = 1e18f; /* what m is divided by where nothing may move; its square is finite */
+
+/* m and v are kept over their rates, so that a step adds the gradient and its square as they are. A rate of
+ * 0, as a warm-up's first, leaves the weights alone. */
+EC_DEVICE Constants scaled(const ec_adamw& a) {
+  const double step = (double)a.rate * (double)a.m_rate;
+  if (!(step > 1e-30)) return {a.m_rate, a.v_rate, 0.0f, kNoStep, a.decay};
+  return {a.m_rate, a.v_rate, (float)(sqrt((double)a.v_rate) / step), (float)((double)a.eps / step), a.decay};
+}
+
+/* ec_adamw_update of such m and v to some 2^-22 in the step, as fast_adamw_update. */
+EC_DEVICE void adamw(float gradient, float* w, float* m, float* v, const Constants& a) {
+  *m = fmaf(-a.m_rate, *m, *m) + gradient;
+  *v = fmaf(gradient, gradient, fmaf(-a.v_rate, *v, *v));
+  const float over = fast_quotient(1.0f, fmaf(a.root, fast_root(*v), a.eps));
+  *w = fmaf(-*m, over, fmaf(-a.decay, *w, *w));
+}
+
+/* The same of a quad, two quotients by one reciprocal: the special-function unit is what a pass waits for. */
+EC_DEVICE void adamw(const Quad& gradient, Quad& w, Quad& m, Quad& v, const Constants& a) {
+  float under[4];
+  EC_UNROLL
+  for (int e = 0; e < 4; ++e) {
+    m.x[e] = fmaf(-a.m_rate, m.x[e], m.x[e]) + gradient.x[e];
+    v.x[e] = fmaf(gradient.x[e], gradient.x[e], fmaf(-a.v_rate, v.x[e], v.x[e]));
+    under[e] = fmaf(a.root, fast_root(v.x[e]), a.eps);
+    w.x[e] = fmaf(-a.decay, w.x[e], w.x[e]);
+  }
+  EC_UNROLL
+  for (int e = 0; e < 4; e += 2) {
+    const float over = fast_quotient(1.0f, under[e] * under[e + 1]);
+    w.x[e] = fmaf(-m.x[e], over * under[e + 1], w.x[e]);
+    w.x[e + 1] = fmaf(-m.x[e + 1], over * under[e], w.x[e + 1]);
+  }
+}
+
+/* ---- Who may write to the halves ----
+ *
+ * Each warp says once that it has read what is in a half (read_half). Then the block tells all blocks
+ * (announce), and whoever writes into the other blocks' halves waits for those (vacated). */
+
+EC_DEVICE void read_half(ClusterShared& shared, int thread, int half) {
+  if (thread % kLanes == 0) arrive_here(shared.read[half]);
+}
+
+/* The calling thread tells block `rank`, if there is one. */
+template <class Team>
+EC_DEVICE void announce(const Team& team, int t, int rank, int half, int parity) {
+  ClusterShared& shared = team.shared(t);
+  if (rank >= team.blocks()) return;
+  wait(shared.read[half], parity);
+  arrive(team.remote(t, rank, &shared.vacated[half]));
+}
+
+EC_DEVICE bool is_warp(int thread, int warp) { return thread / kLanes == warp; }
+
+/* Where a block's part of the logits is put for a warp's four rows: four numbers for each output. Two
+ * outputs' places at least: rows, outputs and four blocks then lie in different banks, and there is room for
+ * the warp's sums once it has read them. */
+EC_DEVICE float* part_of(ClusterShared& shared, int warp, int rank) {
+  const int outputs = shared.plan.outputs > 1 ? shared.plan.outputs : 2;
+  return &shared.half[1].exchange.parts[(warp * kMaxCluster + rank) * 4 * outputs];
+}
 
 EC_FN int cluster_blocks(int32_t hidden) {
   int blocks = 1;
@@ -144,8 +239,9 @@ EC_DEVICE void make_plan(ClusterShared& shared, const Launch& launch, const Head
   p.hidden = head.shape.hidden;
   p.outputs = head.shape.outputs;
   p.unit0 = rank * kUnits;
-  p.log_blocks = 0;
-  while (1 << p.log_blocks < cluster_blocks(p.hidden)) ++p.log_blocks;
+  const double of_row = p.loss.kind == EC_KIND_CLASSES ? 1.0 : (double)p.outputs;
+  p.over_full = 1.0 / (of_row * (double)p.batch);
+  p.over_last = 1.0 / (of_row * (double)(p.n - (steps - 1) * p.batch));
   const int64_t quads = 2 * p.chunks * kThreads, all = cluster_floats(p.hidden, p.dim);
   p.m = (Quad*)(head.state + head.stride) + rank * quads;
   p.v = (Quad*)(head.state + 2 * head.stride) + rank * quads;
@@ -155,8 +251,7 @@ EC_DEVICE void make_plan(ClusterShared& shared, const Launch& launch, const Head
   p.moments[1] = !v_held && 6 * p.chunks <= kSlots ? &shared.slots[4 * p.chunks][0] : p.v;
   shared.epoch_loss = launch.step_begin == 0 ? 0.0 : tally.train_loss;
   shared.rows_done = 0;
-  shared.adamw[kTable] = {};
-  shared.adamw[kTable].eps = 1.0f;
+  shared.adamw[kTable] = {0.0f, 0.0f, 0.0f, kNoStep, 0.0f};
 }
 
 /* ---- Where things are ---- */
@@ -189,7 +284,7 @@ EC_DEVICE void move_small(const Team& team, int t, Own& own, bool load) {
   const int i = team.in_block(t);
   float* at = small_parameter(shared.plan, i);
   if (load) {
-    shared.small[i] = at ? *at : 0.0f;
+    if (i < kSmall) shared.small[i] = at ? *at : 0.0f;
     own.m = shared.plan.own_m[i];
     own.v = shared.plan.own_v[i];
     return;
@@ -207,6 +302,12 @@ EC_DEVICE int64_t clamp(int64_t position, int64_t n) {
 
 EC_DEVICE uint32_t position_of(const Plan& plan, int64_t batch, int row) {
   return plan.order[clamp(batch * plan.batch + row, plan.n)];
+}
+
+/* Rows of batch i. */
+EC_DEVICE int rows_of(const Plan& plan, int64_t i) {
+  const int64_t left = plan.n - i * plan.batch;
+  return (int)(left < plan.batch ? left : plan.batch);
 }
 
 /* Where in shared.row the rows of a batch are, and of the batch after it. */
@@ -229,16 +330,16 @@ EC_DEVICE void start(const Team& team, PerThread<Own, kHostThreads>& own, int64_
     ClusterShared& shared = team.shared(t);
     const Plan& plan = shared.plan;
     const int i = team.in_block(t);
-    shared.half[1].exchange.back.dz[i / 128][i / kLanes % 4][i % kLanes] = {};
+    shared.half[1].exchange.dz[i / 128][i / kLanes % 4][i % kLanes] = {};
     if (i >= kBatch) return;
     for (int64_t batch = begin - 1; batch <= begin + 1; ++batch)
       shared.row[slot_of(batch)][i] = (uint32_t)plan.rows[position_of(plan, batch, i)];
     own[t].row = (uint32_t)plan.rows[position_of(plan, begin + 2, i)];
     own[t].position = position_of(plan, begin + 3, i);
+    own[t].y = plan.y ? plan.y[shared.row[slot_of(begin)][i]] : 0;
   });
   team.each_thread([&](int t) { aim<Operands>(team.shared(t), team.in_block(t), slot_of(begin - 1)); });
-  team.each_alone([&](int t) { Operands::vacate(team, t, 0); });
-  team.each_alone([&](int t) { Operands::ask(team, t, 0, 0); });
+  Operands::first_copy(team);
 }
 
 }  // namespace ec

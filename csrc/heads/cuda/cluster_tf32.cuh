@@ -41,7 +41,7 @@ struct Tf32 {
       for (int k = 0; k < 4; ++k) {
         EC_UNROLL
         for (int e = 0; e < 4; ++e)
-          sums.dz[tile][k].x[e] = to_tf32(shared.half[1].exchange.back.dz[tile][k][thread % kLanes].x[e]);
+          sums.dz[tile][k].x[e] = to_tf32(shared.half[1].exchange.dz[tile][k][z_place(thread % kLanes)].x[e]);
         sums.z[tile][k] = {};
       }
     }
@@ -49,11 +49,27 @@ struct Tf32 {
 
   static EC_DEVICE_METHOD void fence() {}
 
-  template <class Team>
-  static EC_DEVICE_METHOD void begin(const Team&, int) {}
+  static EC_DEVICE_METHOD void begin(ClusterShared&) {}
+
+  /* Only the exchange writes into other blocks' halves. */
+  static EC_DEVICE_METHOD int parity_of(int parity, int) { return parity; }
 
   template <class Team>
-  static EC_DEVICE_METHOD void vacate(const Team&, int, int) {}
+  static EC_DEVICE_METHOD void first_copy(const Team& team) {
+    team.each_alone([&](int t) { ask_first(team, t, 0); });
+  }
+
+  /* Where the exchange is each warp puts x of its own. */
+  template <class Team>
+  static EC_DEVICE_METHOD void leave_exchange(const Team& team, int) {
+    team.each_thread([](int) {});
+    team.each_alone([&](int t) { ask(team, t, 1, 0); });
+  }
+
+  template <class Team>
+  static EC_DEVICE_METHOD void ask_first(const Team& team, int t, int) {
+    ask(team, t, 0, 0);
+  }
 
   /* Rows 2q and 2q + 1 of eight lie in places q and q + 4, where the gradient's k slots look for them. */
   static EC_DEVICE_METHOD int place(int row) { return row / 8 * 8 + row % 2 * 4 + row % 8 / 2; }
@@ -95,7 +111,7 @@ struct Tf32 {
    * gives the updated weights. */
   template <class Team, class Update>
   static EC_DEVICE_METHOD void chunk_pass(const Team& team, PerThread<Sums, kHostThreads>& sums, int chunk,
-                                          int& phases, Update update) {
+                                          int, int& phases, Update update) {
     PerThread<Work, kHostThreads> work;
     team.each_lane([&](int t) { copy_wait<1>(t); });
     team.each_lane([&](int t) {
@@ -128,10 +144,6 @@ struct Tf32 {
             [&](int t) { return work[t].w[tile]; }, [&](int t) { return work[t].next[n]; });
     }
   }
-
-  /* Where a warp's x was its sums go, and no other's x. */
-  template <class Team>
-  static EC_DEVICE_METHOD void end_pass(const Team&) {}
 
   /* x of a batch that was given up. */
   template <class Team>

@@ -18,14 +18,6 @@
 
 namespace ec {
 
-/* The most blocks of a cluster that trains a head. */
-inline int max_cluster(const Device& device) { return device.max_cluster<TrainClusters<Tf32, 0>>(); }
-
-/* Clusters of so many blocks at the same time. */
-inline int active_clusters(const Device& device, int blocks) {
-  return device.active_clusters<TrainClusters<Tf32, 0>>(blocks);
-}
-
 class Group {
  public:
   /* Takes heads from `first` on, as many as fit: as many as the free memory should hold, or, where it turns
@@ -222,24 +214,24 @@ class Group {
     return filter(active, [&](int i) { return paths_[i] == path; });
   }
 
-  /* Heads of one launch are alike in how many blocks they take. */
+  /* Heads of one launch are alike in how many blocks they take, and in their kernel. */
   template <class Operands>
   void train_clusters(const List& list) const {
-    for (int blocks = 1; blocks <= kMaxCluster; blocks *= 2) {
-      for (const bool held : {false, true}) {
-        const List alike = filter(list, [&](int i) {
-          const int chunks = Operands::chunks(heads_[i].shape.dim);
-          return cluster_blocks(heads_[i].shape.hidden) == blocks &&
-                 held == (6 * chunks > kSlots && chunks <= kMostHeld);
-        });
-        if (alike.empty()) continue;
-        const Launch launch = launch_of(alike);
-        if (held) {
-          device_.launch_clusters<TrainClusters<Operands, kMostHeld>>(launch, launch.n_active, blocks);
-        } else {
-          device_.launch_clusters<TrainClusters<Operands, 0>>(launch, launch.n_active, blocks);
-        }
-      }
+    for (int k = 0; 1 << k / 4 <= kMaxCluster; ++k) {
+      const int blocks = 1 << k / 4, held = k % 2, few = k / 2 % 2;
+      const List alike = filter(list, [&](int i) {
+        const int chunks = Operands::chunks(heads_[i].shape.dim), outputs = heads_[i].shape.outputs;
+        return cluster_blocks(heads_[i].shape.hidden) == blocks && few == (outputs <= 2) &&
+               held == (6 * chunks > kSlots && chunks <= kMostHeld);
+      });
+      if (alike.empty()) continue;
+      const auto run = [&, launch = launch_of(alike)](auto kernel) {
+        device_.launch_clusters<decltype(kernel)>(launch, launch.n_active, blocks);
+      };
+      if (held && few) run(TrainClusters<Operands, kMostHeld, 2>());
+      if (held && !few) run(TrainClusters<Operands, kMostHeld, kClusterOutputs>());
+      if (!held)
+        few ? run(TrainClusters<Operands, 0, 2>()) : run(TrainClusters<Operands, 0, kClusterOutputs>());
     }
   }
 

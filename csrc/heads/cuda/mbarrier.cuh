@@ -87,6 +87,8 @@ EC_DEVICE void arrive(Mbarrier* barrier) {
   change(*barrier, __ATOMIC_RELEASE, [](Counts& counts) { arrive(counts); });
 }
 
+EC_DEVICE void arrive_here(Mbarrier& barrier) { arrive(&barrier); }
+
 EC_DEVICE void arrive_expect(Mbarrier& barrier, int bytes) {
   change(barrier, __ATOMIC_RELEASE, [bytes](Counts& counts) {
     counts.bytes += bytes;
@@ -179,6 +181,11 @@ EC_DEVICE void fence_init() { asm volatile("fence.mbarrier_init.release.cluster;
 /* At a barrier of any block: see Cluster::remote(). */
 EC_DEVICE void arrive(uint32_t barrier) {
   asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(barrier) : "memory");
+}
+
+/* At the block's own barrier. */
+EC_DEVICE void arrive_here(Mbarrier& barrier) {
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(&barrier)) : "memory");
 }
 
 /* Arrives at the block's own barrier and announces so many bytes. */
