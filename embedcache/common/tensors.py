@@ -6,6 +6,7 @@ A model's weights are read in float32, whatever they are stored in.
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -15,6 +16,8 @@ import numpy as np
 
 from embedcache.common.durable import replacing
 from embedcache.errors import EmbedcacheError
+
+FEW_TENSORS = 1 << 16  # bytes of a header
 
 
 def save_tensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: dict[str, str] | None = None) -> None:
@@ -36,6 +39,17 @@ def save_tensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: dict[s
         found = re.search(r"\(os error (\d+)\)", str(error))
         number = int(found[1]) if found else errno.EIO
         raise OSError(number, os.strerror(number) if found else str(error), str(path)) from error
+
+
+def tensor_names(path: Path) -> set[str]:
+    """The names in a file's header; empty where it is damaged, or longer than that of a few tensors."""
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = file.read(size) if size < FEW_TENSORS else b""
+    try:
+        return set(json.loads(header)) - {"__metadata__"}
+    except (ValueError, RecursionError, TypeError):
+        return set()
 
 
 def load_float32(path: Path, name: str) -> dict[str, np.ndarray]:

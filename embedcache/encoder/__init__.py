@@ -4,6 +4,7 @@ Files, in the order in which to read them:
 
     encoder                  The encoder itself: tokenize, encode
     folder                   Where an encoder's files are, whether they are complete, and what they are
+    hub                      Models by their Hugging Face name: what of them is fetched
     families                 The encoder families that are known part by part: one record each
     kinds                    What sort of model a config.json describes: an encoder, causal, an encoder-decoder
     blueprint                A post-LayerNorm encoder as the runners compute it, alike for every family
@@ -19,6 +20,7 @@ Files, in the order in which to read them:
     load_without_torch       An encoder read straight from its files, without torch and transformers
     load_with_transformers   An encoder as transformers loads it: model and tokenizer
     model_parts              Which part of what transformers loads is the encoder
+    adapter                  A PEFT adapter, merged into its base's weights
     row_check                Whether a row's vectors depend on what stands beside it in a batch, found by trying
     static                   Static models: a table of tokens' vectors, of which a text's vector is the mean
     batching                 Token-budget batches: texts of like length together

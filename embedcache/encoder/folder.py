@@ -18,7 +18,9 @@ from typing import Any
 from embedcache.common.devices import read_device
 from embedcache.common.digest import file_sha256
 from embedcache.common.screen import plural
+from embedcache.common.tensors import tensor_names
 from embedcache.encoder.families import FAMILIES, behind_id
+from embedcache.encoder.hub import download
 from embedcache.encoder.kinds import ENCODER_DECODER, OWN_POSITIONS, STATIC_TYPE, kind_of
 from embedcache.errors import EmbedcacheError
 
@@ -34,14 +36,15 @@ TOKENIZER_FILES = (
     "*.model",
 )
 STATIC = "StaticEmbedding"  # sentence-transformers' module for a table of tokens' vectors
+ADAPTER, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"  # of PEFT
 STATIC_WEIGHTS = frozenset(("embedding.weight", "embeddings", "mapping", "weights"))
-MAX_HEADER = 1 << 16  # bytes of theirs; a larger one has more weights
 UNCONFIGURED = (".Normalize", ".Dropout", f".{STATIC}")  # modules that need no config.json
 # Keys about a file's origin, not its effect: a model that is saved again stays the same model.
 ORIGIN_KEYS = frozenset(
     "_name_or_path name_or_path _commit_hash transformers_version torch_dtype dtype tokenizer_file "
     "special_tokens_map_file".split()
 )
+ADAPTER_ORIGIN = frozenset(("base_model_name_or_path", "revision", "peft_version"))
 
 
 def identify(
@@ -107,6 +110,9 @@ def folder_identity(
     }
     identity |= {"prompt": prompt} if prompt else {}
     identity |= {"lower_case": True} if lower_case else {}
+    adapter = [folder / name for name in (ADAPTER, ADAPTER_WEIGHTS)]
+    if adapter[0].is_file():
+        identity["adapter"] = {path.name: _sha256(path) for path in adapter}
     identity |= {"part": "encoder"} if kind_of(config) is ENCODER_DECODER else {}
     code = {path.name: _sha256(path) for path in sorted(folder.glob("*.py"))} if trust_remote_code else {}
     return identity | ({"code": code} if code else {})
@@ -236,12 +242,17 @@ def find_root(source: str | Path, trust_remote_code: bool = False) -> tuple[Path
     if isinstance(source, Path) or not re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", name):
         raise EmbedcacheError(f"{source}: no such folder: name a model folder, or a Hugging Face name such as "
                               "bert-base-uncased")  # fmt: skip
-    folder = _cached(name, trust_remote_code) or _download(name, trust_remote_code)
+    folder = _cached(name, trust_remote_code) or download(name, trust_remote_code, _inside)
     if _lacks_modules(folder):
         with suppress(EmbedcacheError):  # offline: what needs them says which file is missing
-            folder = _download(name, trust_remote_code)
+            folder = download(name, trust_remote_code, _inside)
     check_folder(transformer_folder(folder), name)
     return folder, name
+
+
+def _inside(root: Path) -> list[str]:
+    """The folders of a model's modules."""
+    return [one["path"] for one in read_modules(root) if one["path"]]
 
 
 def _lacks_modules(root: Path) -> bool:
@@ -251,13 +262,12 @@ def _lacks_modules(root: Path) -> bool:
 
 
 def check_folder(folder: Path, name: str) -> None:
-    """Raise unless configuration, safetensors weights and tokenizer are all there, and nothing that changes them."""
-    if (folder / "adapter_config.json").is_file():
-        raise EmbedcacheError(
-            f"{name}: holds a PEFT adapter (adapter_config.json), which is not applied here: merge it, with "
-            "AutoPeftModel.from_pretrained(FOLDER).merge_and_unload().save_pretrained(NEW_FOLDER), and copy the "
-            "tokenizer files"
-        )
+    """Raise unless configuration, safetensors weights and tokenizer are all there; of an adapter, its base's too."""
+    if (folder / ADAPTER).is_file() and not (folder / ADAPTER_WEIGHTS).is_file():
+        raise EmbedcacheError(f"{name}: its PEFT adapter has no {ADAPTER_WEIGHTS}: save it again with save_pretrained")
+    if (base := base_folder(folder)) != folder:
+        check_folder(base, str(base))
+        return
     if not (folder / "config.json").is_file() and not is_static(folder):
         raise EmbedcacheError(f"{name}: no config.json: name the folder of a model saved with save_pretrained")
     if not weight_files(folder):
@@ -278,7 +288,8 @@ def check_folder(folder: Path, name: str) -> None:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """model.safetensors, or the shards that its index names; empty where there is neither."""
+    """model.safetensors, or the shards that its index names; empty where there is neither. Of an adapter its base's."""
+    folder = base_folder(folder)
     if (folder / "model.safetensors").is_file():
         return [folder / "model.safetensors"]
     index = folder / "model.safetensors.index.json"
@@ -291,12 +302,31 @@ def tokenizer_files(folder: Path) -> list[Path]:
     """All files of a tokenizer; a static model's is tokenizer.json alone."""
     if is_static(folder):
         return [path for path in [folder / "tokenizer.json"] if path.is_file()]
-    return sorted({path for pattern in TOKENIZER_FILES for path in folder.glob(pattern) if path.is_file()})
+    found = sorted({path for pattern in TOKENIZER_FILES for path in folder.glob(pattern) if path.is_file()})
+    return found if found or (base := base_folder(folder)) == folder else tokenizer_files(base)
+
+
+def base_folder(folder: Path) -> Path:
+    """Where the base of a PEFT adapter lies: beside it, or where it says. A folder without one is its own.
+
+    Raises:
+        EmbedcacheError: it is not found.
+    """
+    if not (folder / ADAPTER).is_file() or (folder / "config.json").is_file():
+        return folder
+    named = str(read_json(folder / ADAPTER).get("base_model_name_or_path"))
+    beside = (folder / named).resolve()
+    base = transformer_folder(find_root(str(beside) if beside.is_dir() else named)[0])
+    if (base / ADAPTER).is_file():
+        raise EmbedcacheError(
+            f"{folder}: the base of its PEFT adapter, {named}, is an adapter itself: merge that one first"
+        )
+    return base
 
 
 def model_config(folder: Path) -> dict[str, Any]:
     """A model's config.json; of a static model, of which it says nothing, a ``model_type`` alone."""
-    return {"model_type": STATIC_TYPE} if is_static(folder) else read_json(folder / "config.json")
+    return {"model_type": STATIC_TYPE} if is_static(folder) else read_json(base_folder(folder) / "config.json")
 
 
 def is_static(folder: Path) -> bool:
@@ -304,13 +334,7 @@ def is_static(folder: Path) -> bool:
     config, weights = folder / "config.json", folder / "model.safetensors"
     if not weights.is_file() or (config.is_file() and read_json(config).get("model_type") != "model2vec"):
         return False
-    with weights.open("rb") as file:
-        size = int.from_bytes(file.read(8), "little")
-        header = file.read(size) if size < MAX_HEADER else b""
-    try:
-        names = json.loads(header).keys() - {"__metadata__"}
-    except (ValueError, RecursionError, AttributeError):
-        return False
+    names = tensor_names(weights)
     return bool(names & {"embedding.weight", "embeddings"}) and names <= STATIC_WEIGHTS
 
 
@@ -326,12 +350,14 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def _sha256(path: Path) -> str:
     """Hex digest of a file's content; of a JSON configuration without the keys about its origin."""
+    if path.name == ADAPTER:
+        return _config_sha256(read_json(path), ADAPTER_ORIGIN)
     return _config_sha256(read_json(path)) if path.name == "tokenizer_config.json" else weights_sha256(path)
 
 
-def _config_sha256(config: dict[str, Any]) -> str:
+def _config_sha256(config: dict[str, Any], origin: frozenset[str] = ORIGIN_KEYS) -> str:
     """Hex digest of a configuration without the keys about its origin."""
-    kept = {key: value for key, value in config.items() if key not in ORIGIN_KEYS}
+    kept = {key: value for key, value in config.items() if key not in origin}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
@@ -360,35 +386,3 @@ def _cached(name: str, trust_remote_code: bool) -> Path | None:
     # It may have been fetched without its own code, when that was not trusted yet.
     lacks_code = "auto_map" in model_config(inner) and not any(folder.glob("*.py"))
     return None if trust_remote_code and lacks_code else folder
-
-
-def _download(name: str, trust_remote_code: bool) -> Path:
-    from huggingface_hub import errors, snapshot_download
-    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
-
-    patterns = ["*.safetensors", "*.json", "*.txt", "*.model"] + ["*.py"] * trust_remote_code
-    quiet = are_progress_bars_disabled() or not sys.stderr.isatty()
-    restore = enable_progress_bars if not are_progress_bars_disabled() else disable_progress_bars
-    try:
-        if quiet:
-            disable_progress_bars()
-        folder = Path(snapshot_download(name, allow_patterns=patterns, ignore_patterns=["*/*"], etag_timeout=5))
-        if inside := [one["path"] for one in read_modules(folder) if one["path"]]:
-            snapshot_download(name, allow_patterns=[f"{path}/{one}" for path in inside for one in patterns])
-        return folder
-    except EmbedcacheError:
-        raise
-    except errors.GatedRepoError as error:
-        raise EmbedcacheError(f"model '{name}' is gated: accept its terms on the hub, then `hf auth login`") from error
-    except errors.RepositoryNotFoundError as error:
-        raise EmbedcacheError(
-            f"no model '{name}' on the Hugging Face hub (or it is private): check the name, or name a local folder"
-        ) from error
-    except Exception as error:  # the HTTP client's own errors too, which differ by version of the hub's library
-        reason = (str(error).splitlines() or [type(error).__name__])[0].removeprefix("Got: ")[:120]
-        raise EmbedcacheError(
-            f"model '{name}' is not in the local cache and cannot be downloaded ({reason}): when offline, pass the "
-            "path of a folder that holds its config.json, model.safetensors and tokenizer files"
-        ) from error
-    finally:
-        restore()

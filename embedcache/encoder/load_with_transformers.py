@@ -14,6 +14,7 @@ import torch
 
 from embedcache.common.docstrings import keep_docstrings
 from embedcache.common.machine import cap_loaded_threads
+from embedcache.encoder.adapter import merge_adapter, tokenizer_folder, without_adapter
 from embedcache.encoder.model_parts import SUCH_AS, check_architecture, load_part
 from embedcache.encoder.row_check import ROUNDING
 from embedcache.encoder.runner import choose_runner, count_threads, weights_dtype
@@ -100,10 +101,11 @@ def _load(folder: Path, name: str, weights: str, trust_remote_code: bool) -> tup
     version = tuple(int(part) for part in transformers.__version__.split(".")[:2])
     dtype_option = {"dtype" if version >= (4, 56) else "torch_dtype": getattr(torch, weights)}
     try:
-        config = AutoConfig.from_pretrained(folder, **options)
-        check_architecture(config, name)
-        tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=True, **options)
-        model, lacks = load_part(config, folder, dtype_option | options)
+        with without_adapter(folder) as base:
+            config = AutoConfig.from_pretrained(base, **options)
+            check_architecture(config, name)
+            tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder(folder), use_fast=True, **options)
+            model, lacks = load_part(config, base, dtype_option | options)
     except EmbedcacheError:
         raise
     except Exception as error:  # a broken folder makes transformers raise anything
@@ -123,6 +125,7 @@ def _load(folder: Path, name: str, weights: str, trust_remote_code: bool) -> tup
             f"{name}: the weights are incomplete for a {config.model_type} model, {missing[0]}{more} missing: "
             "config.json and weights do not belong together; copy the model again"
         )
+    model = merge_adapter(model, folder, name)
     model.config.use_cache = False  # of keys and values, for texts that are to be continued
     return model.eval().requires_grad_(False), tokenizer
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from embedcache.encoder.blueprint import Affine, Blueprint, assemble, plain_config
 from embedcache.encoder.families import FAMILIES, Family
-from embedcache.encoder.folder import read_json, weight_files
+from embedcache.encoder.folder import ADAPTER, read_json, weight_files
 from embedcache.encoder.runner_native import NativeEncoder, native_threads
 from embedcache.encoder.tokenizer import TextTokenizer
 from embedcache.encoder.tokenizer_file import read_tokenizer
@@ -48,6 +48,8 @@ class Direct:
 def load_direct(folder: Path, max_length: int, compute_dtype: str) -> Direct | None:
     """The encoder in a folder; None where transformers must load it, or explain what is wrong with it."""
     with suppress(Exception):  # transformers explains better what is wrong with a folder
+        if (folder / ADAPTER).is_file():
+            return None
         config = read_json(folder / "config.json")
         family = FAMILIES.get(config["model_type"])
         if family is None or family.tokenizers is None or "auto_map" in config or config.get("quantization_config"):

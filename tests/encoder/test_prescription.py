@@ -252,9 +252,3 @@ def test_a_folder_that_changed_is_refused(tiny_bert: Path, tmp_path: Path) -> No
     change(folder, "2_Dense/config.json", activation_function=NN + "activation.ReLU")
     with pytest.raises(EmbedcacheError, match=r"says mean, Dense to 16 \(ReLU\).*not what made these vectors"):
         load(folder, model=about)
-
-
-def test_an_adapter_is_not_left_out_silently(bert_copy: Path) -> None:
-    write_json(bert_copy / "adapter_config.json", {"peft_type": "LORA"})
-    with pytest.raises(EmbedcacheError, match=r"holds a PEFT adapter.*merge it"):
-        Encoder.load(bert_copy, device="cpu")
