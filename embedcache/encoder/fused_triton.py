@@ -38,7 +38,23 @@ def _activate(x, bias, width, KIND: tl.constexpr, BLOCK: tl.constexpr):  # type:
     value = tl.load(x + place, mask=inside, other=0.0).to(tl.float32)
     value += tl.load(bias + at, mask=inside, other=0.0).to(tl.float32)
     if KIND == 0:
-        value = 0.5 * value * (1.0 + tl.math.erf(value * 0.7071067811865476))
+        # value times the normal distribution up to it. Its tail beyond |value| is t 2^(q(t) - value^2 log2(e) / 2) with
+        # t = 1 / (1 + |value| / sqrt 8) and a polynomial q, fitted to 8e-8. The kernel is bound by instructions: 27 a
+        # number, where it took 40 with tl.math.erf, whose 1 + erf loses the tail's digits besides.
+        size = tl.abs(value)
+        root = tl.math.rsqrt(tl.math.fma(size, 0.35355339059327373, 1.0))
+        t = root * root
+        power = tl.math.fma(t, 0.22245164215564728, -1.0546956062316895)
+        power = tl.math.fma(power, t, 1.8385151624679565)
+        power = tl.math.fma(power, t, -1.2290022373199463)
+        power = tl.math.fma(power, t, 0.06854043155908585)
+        power = tl.math.fma(power, t, -0.0952586680650711)
+        power = tl.math.fma(power, t, 0.08258902281522751)
+        power = tl.math.fma(power, t, 0.5510573983192444)
+        power = tl.math.fma(power, t, 1.4414958953857422)
+        power = tl.math.fma(power, t, -2.825692892074585)
+        tail = t * tl.math.exp2(tl.math.fma(size * -0.7213475204444817, size, power))
+        value = value * tl.where(value < 0.0, tail, 1.0 - tail)
     elif KIND == 1:  # (1 + tanh u) / 2 = 1 / (1 + exp(-2 u))
         cubic = 1.5957691216057308 * (value + 0.044715 * value * value * value)
         value = value / (1.0 + tl.exp(-cubic))

@@ -55,6 +55,14 @@ def test_bias_and_activation(rows: int, width: int, activation: str, dtype: torc
     near(found, exact)
 
 
+def test_gelu_keeps_the_digits_of_small_numbers() -> None:
+    """Also where 1 + erf is all but 0."""
+    x = torch.linspace(-9, 9, 4097, device=DEVICE)[None]
+    exact = x.double() * torch.special.erfc(-x.double() / 2**0.5) / 2
+    found = Fused("gelu", 1e-5).activate(x.clone(), torch.zeros(4097, device=DEVICE))
+    assert (found.double() / exact - 1).abs().nan_to_num().max() < 1e-5
+
+
 @pytest.mark.parametrize("activation", KINDS)
 def test_large_numbers_stay_finite(activation: str) -> None:
     x = torch.tensor([[-1e30, -200.0, -0.0, 200.0, 1e30]], device=DEVICE)
