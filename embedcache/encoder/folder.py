@@ -83,7 +83,7 @@ def positions_of(folder: Path) -> int | None:
     config = model_config(folder)
     setting = OWN_POSITIONS.get(str(config.get("model_type")), "max_position_embeddings")
     positions, behind = config.get(setting), behind_id(config)
-    if not isinstance(positions, int):
+    if not isinstance(positions, int) or positions < 1:
         return None
     return positions if behind is None else positions - behind - 1
 

@@ -46,7 +46,8 @@ class Loaded:
         self.layers: int = model.config.num_hidden_layers
         self.first = bool(tokenizer.backend_tokenizer.encode("a").special_tokens_mask[:1] == [1])
         # The model's pad id, not the tokenizer's: some families count positions by it.
-        pad = model.config.pad_token_id if model.config.pad_token_id is not None else tokenizer.pad_token_id
+        pad = getattr(model.config, "pad_token_id", None)
+        pad = tokenizer.pad_token_id if pad is None else pad
         pad = int(pad) if pad is not None and 0 <= pad < _embeddings(model) else 0  # -1 in some: there is none
         self.plain = Plain(model, pad, device)
         self.runner, self.uncounted = choose_runner(model, self.plain, max_length, device, kernel, compute_dtype)
@@ -201,7 +202,8 @@ def _positions(model: Any) -> int | None:
         if name.endswith("position_embeddings") and isinstance(module, torch.nn.Embedding):
             # Tables with a padding id begin behind it.
             return module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
-    return getattr(model.config, "max_position_embeddings", None)
+    positions = getattr(model.config, "max_position_embeddings", None)
+    return positions if positions is None or positions > 0 else None  # XLNet's -1: there is no limit
 
 
 @contextmanager

@@ -42,6 +42,11 @@ def check_architecture(config: Any, name: str) -> None:
         )
     if kind == "dpr" and named == "DPRReader":
         raise EmbedcacheError(f"{name} is a DPR reader, not an encoder: use DPR's question or context encoder")
+    if hasattr(config, "vision_config") or hasattr(config, "audio_config"):
+        raise EmbedcacheError(
+            f"{name} ({kind}) reads images or sound beside text, and its text part is not used alone: use an encoder "
+            f"such as {SUCH_AS}"
+        )
     if not all(isinstance(getattr(config, key, None), int) for key in ("hidden_size", "num_hidden_layers")):
         raise EmbedcacheError(f"{name} ({kind}) is not a plain text encoder: use one such as {SUCH_AS}")
 

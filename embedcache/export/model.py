@@ -24,7 +24,14 @@ if TYPE_CHECKING:
 
 
 class TextModel(nn.Module):
-    """Token ids to logits. ``layer``: which of the encoder's hidden states is read; None is its last."""
+    """Token ids to logits.
+
+    Attributes:
+        layer: which of the encoder's hidden states is read; None is its last.
+        may_be_empty: whether the tokenizer makes no token of an empty text, whose pooled vector is 0 then.
+    """
+
+    may_be_empty = False
 
     def __init__(
         self,
@@ -51,6 +58,8 @@ class TextModel(nn.Module):
         result = self.encoder(**inputs, output_hidden_states=self.layer is not None, return_dict=True)
         hidden = result.last_hidden_state if self.layer is None else result.hidden_states[self.layer]
         pooled = torch.cat([POOLINGS[name].pool(hidden, attention_mask) for name in self.poolings], dim=1)
+        if self.may_be_empty:
+            pooled = pooled.masked_fill(attention_mask.sum(1, keepdim=True) == 0, 0)
         logits: torch.Tensor = self.head(self.after(pooled))
         return logits
 
@@ -70,7 +79,9 @@ def make_model(encoder: Encoder, head: TrainedHead, pooling: str, layer: int, te
     prescribed = encoder.prescribed if pooling == MODEL else None
     after = nn.Sequential(*([] if prescribed is None else after_pooling(prescribed)))
     poolings = [pooling] if prescribed is None else prescribed.pooling
-    return TextModel(model, poolings, after, nn.Sequential(*modules), read).eval().requires_grad_(False)
+    whole = TextModel(model, poolings, after, nn.Sequential(*modules), read)
+    whole.may_be_empty = not encoder.tokenize([""]).lengths[0]
+    return whole.eval().requires_grad_(False)
 
 
 def _without_upper_layers(encoder: Encoder, layer: int, texts: Sequence[str]) -> Any:

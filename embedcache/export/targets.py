@@ -15,6 +15,7 @@ from tokenizers import Tokenizer
 from torch import nn
 
 from embedcache.encoder.folder import find_folder, read_json, tokenizer_files
+from embedcache.encoder.model_parts import ALONE
 from embedcache.encoder.poolings import POOLINGS
 from embedcache.encoder.prescription import CONFIG, MODES
 from embedcache.errors import EmbedcacheError
@@ -112,6 +113,11 @@ def _write_modules(part: Path, model: TextModel, encoder: Encoder, texts: Sequen
         raise EmbedcacheError(
             f"sentence-transformers has no {unknown[0]} pooling, which this head reads: use --to torch or --to onnx"
         )
+    if encoder.identity.get("part") == "encoder" and encoder.identity["architecture"] not in ALONE:
+        raise EmbedcacheError(
+            f"sentence-transformers does not open the encoder of a {encoder.identity['architecture']} model alone: use "
+            "--to torch or --to onnx"
+        )
     inner = part / NAMES[0]
     model.encoder.save_pretrained(inner, safe_serialization=True)
     if "code" in encoder.identity:
@@ -152,11 +158,16 @@ def _write_tokenizer(part: Path, encoder: Encoder) -> None:
         shutil.copy(path, part)
     fast, tokenizer = Tokenizer.from_str(encoder.tokenizer.backend_tokenizer.to_str()), encoder.tokenizer
     fast.enable_truncation(encoder.max_length, direction=tokenizer.truncation_side)
-    if tokenizer.pad_token is not None:
-        fast.enable_padding(pad_id=tokenizer.pad_token_id, pad_token=tokenizer.pad_token)
+    pad = next(
+        (one for one in (tokenizer.pad_token, tokenizer.eos_token, tokenizer.unk_token) if one is not None), None
+    )
+    if pad is not None:  # any will do, behind the text and masked
+        fast.enable_padding(pad_id=fast.token_to_id(pad), pad_token=pad)
     fast.save(str(part / "tokenizer.json"))
     config = part / "tokenizer_config.json"
     settings = read_json(config) if config.exists() else {}
+    settings |= {"pad_token": pad} if tokenizer.pad_token is None and pad is not None else {}
+    settings |= {"padding_side": "right"} if tokenizer.padding_side != "right" else {}
     settings |= {"model_max_length": encoder.max_length, "model_input_names": input_names(encoder)}
     settings.setdefault("tokenizer_class", type(tokenizer).__name__)
     write_json(config, settings)
