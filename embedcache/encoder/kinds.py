@@ -44,7 +44,7 @@ CAUSAL_TYPES = frozenset(
     "falcon falcon_h1 falcon_mamba gemma gemma2 gemma3_text glm glm4 gpt2 gpt_bigcode gpt_neo gpt_neox gpt_oss gptj "
     "granite granitemoe helium hunyuan_v1_dense jamba lfm2 llama mamba mamba2 minimax mistral mixtral mpt nemotron "
     "olmo olmo2 olmo3 olmoe openai-gpt opt persimmon phi phi3 phimoe qwen2 qwen2_moe qwen3 qwen3_moe qwen3_next "
-    "recurrent_gemma seed_oss smollm3 stablelm starcoder2 xglm zamba zamba2".split()
+    "recurrent_gemma rwkv seed_oss smollm3 stablelm starcoder2 xglm zamba zamba2".split()
 )
 ALSO_CAUSAL = frozenset(("clip_text_model",))  # a text tower, whose last token is the text's vector
 OWN_POSITIONS = dict.fromkeys(("ctrl", "gpt2", "gpt_bigcode", "gptj", "codegen", "openai-gpt"), "n_positions")
