@@ -130,15 +130,24 @@ def test_threads_of_a_phase_do_not_touch_each_other(emulation: NativeEngine, mon
 
 def test_heads_that_do_not_fit_together_go_in_groups(emulation: NativeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     tasks, heads = mixed_bank()
-    together = emulation.train(tasks, heads, Options(batch_size=16, epochs=2), None)
+    options = Options(batch_size=40, epochs=2)  # more than clusters take, which need more memory
+    together = emulation.train(tasks, heads, options, None)
     settings = {"EC_EMULATION_MEMORY": "250000"}, {"EC_EMULATION_MEMORY": "600000", "EC_EMULATION_TAKEN": "300000"}
     for variables in settings:  # so little, or so much less than the driver says
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
         with pytest.warns(EngineWarning, match=f"of the {len(heads)} heads at a time: .* in [0-9]+ groups"):
-            grouped = emulation.train(tasks, heads, Options(batch_size=16, epochs=2), None)
+            grouped = emulation.train(tasks, heads, options, None)
         for one, other in zip(grouped, together, strict=True):
             assert_same(one, other)
+
+
+def test_no_room_for_what_clusters_read(emulation: NativeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = make_task(n=400, dim=10, val=0)
+    monkeypatch.setenv("EC_EMULATION_MEMORY", "200000")
+    with pytest.warns(EngineWarning, match="no room for X as the faster kernels read it"):
+        (outcome,) = emulation.train([task], [(SPEC, 0)], Options(batch_size=16, epochs=3), None)
+    check(outcome, task, SPEC, 16, 3)
 
 
 @pytest.mark.parametrize(("memory", "what"), [(5000, "X"), (40000, "head 0")])

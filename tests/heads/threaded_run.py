@@ -57,6 +57,8 @@ def cases() -> Iterator[tuple[str, Any, list[HeadSpec], Options]]:
                     int(rng.integers(33, 160)),
                 )
                 outputs = pick(outputs, 2, 9, 40)
+            elif name == "plain":
+                outputs += 4  # more than clusters take
             elif name == "probe":
                 hidden, outputs = 0, pick(outputs, 12)
             n = min(int(batch * rng.integers(1, 4) + rng.integers(0, batch)) + 1, 30 if name == "held" else 200)
@@ -85,6 +87,14 @@ def cases() -> Iterator[tuple[str, Any, list[HeadSpec], Options]]:
                 heads,
                 Options(batch_size=batch, epochs=2 if number % 8 == 4 else 1, compute=compute),
             )
+
+
+def float_cases() -> Iterator[tuple[str, Any, list[HeadSpec], Options]]:
+    """Clusters in float32: every second case of "cluster", and of "held" those between."""
+    for name, task, heads, options in cases():
+        kind, number = name.split()
+        if kind == ("cluster", "held")[int(number) % 2]:
+            yield f"float {number}", task, heads, replace(options, compute="float32")
 
 
 def large_cases() -> Iterator[tuple[str, Any, list[HeadSpec], Options]]:
@@ -135,7 +145,7 @@ def load(library: Path) -> engine_native.NativeEngine:
 
 def main() -> None:
     engine, chosen = load(Path(sys.argv[1])), re.compile(sys.argv[2] if len(sys.argv) > 2 else "")
-    for case in (*cases(), *large_cases()):
+    for case in (*cases(), *float_cases(), *large_cases()):
         for suffix in ("", " by lanes") if case[0] in LANES else ("",):
             if chosen.search(case[0] + suffix):
                 print(case[0] + suffix, train(engine, case, bool(suffix)), flush=True)

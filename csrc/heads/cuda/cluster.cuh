@@ -1,5 +1,5 @@
 /* TrainClusters: a head per thread-block cluster, its state on the chip for all the steps of a launch. For
- * small batches (up to 32 rows), in TF32 or bfloat16.
+ * small batches (up to 32 rows), in TF32 or bfloat16, or in float32 by TF32's parts.
  *
  * Block r of the cluster owns hidden units 32 r .. 32 r + 31. Of the first layer a thread owns the weights
  * that its fragments hold, w, m and v alike, so they lie in shared memory (or, v, in registers) as that
@@ -23,13 +23,14 @@
 #include "cluster_bf16.cuh"
 #include "cluster_loss.cuh"
 #include "cluster_math.cuh"
+#include "cluster_split.cuh"
 #include "cluster_tf32.cuh"
 
 namespace ec {
 
-/* Operands: Tf32 or Bf16. kOutputs: at most so many. kHeldChunks: chunks whose v is in registers (it makes
- * the loop over them straight code); 0: none, and then what does not fit in shared memory, v first and then
- * m, stays in device memory, which is to say in L2. */
+/* Operands: Tf32, Bf16 or Split. kOutputs: at most so many. kHeldChunks: chunks whose v is in registers (it
+ * makes the loop over them straight code); 0: none, and then what does not fit in shared memory, v first and
+ * then m, stays in device memory, which is to say in L2. */
 template <class Operands, int kHeldChunks, int kOutputs>
 struct TrainClusters {
   using Shared = ClusterShared;

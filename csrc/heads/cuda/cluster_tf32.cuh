@@ -96,15 +96,18 @@ struct Tf32 {
     copy_commit(t);
   }
 
-  static EC_DEVICE_METHOD void load_x(const ClusterShared& shared, int half, int thread, FragmentB* now,
-                                      FragmentB* next) {
-    const int warp = thread / kLanes, g = thread % kLanes / 4, q = thread % 4;
-    const auto& x = shared.half[half].x[warp];
+  static EC_DEVICE_METHOD void load_now(const ClusterShared& shared, int half, int thread, FragmentB* now) {
+    const int g = thread % kLanes / 4, q = thread % 4;
+    const auto& x = shared.half[half].x[thread / kLanes][0];
     EC_UNROLL
-    for (int k = 0; k < 4; ++k) {
-      now[k] = {{x[0][8 * k + q][g], x[0][8 * k + q + 4][g]}};
-      next[k] = *(const FragmentB*)&x[1][8 * k + g][2 * q];
-    }
+    for (int k = 0; k < 4; ++k) now[k] = {{x[8 * k + q][g], x[8 * k + q + 4][g]}};
+  }
+
+  static EC_DEVICE_METHOD void load_next(const ClusterShared& shared, int half, int thread, FragmentB* next) {
+    const int g = thread % kLanes / 4, q = thread % 4;
+    const auto& x = shared.half[half].x[thread / kLanes][1];
+    EC_UNROLL
+    for (int n = 0; n < 4; ++n) next[n] = *(const FragmentB*)&x[8 * n + g][2 * q];
   }
 
   /* One chunk: its gradient, AdamW, and its part of the next batch's z. update(t, gradient, chunk, tile)
@@ -115,7 +118,8 @@ struct Tf32 {
     PerThread<Work, kHostThreads> work;
     team.each_lane([&](int t) { copy_wait<1>(t); });
     team.each_lane([&](int t) {
-      load_x(team.shared(t), chunk % 2, team.in_block(t), work[t].now, work[t].next);
+      load_now(team.shared(t), chunk % 2, team.in_block(t), work[t].now);
+      load_next(team.shared(t), chunk % 2, team.in_block(t), work[t].next);
       work[t].gradient[0] = work[t].gradient[1] = {};
     });
     team.each_alone([&](int t) { ask(team, t, chunk + 2, phases); });

@@ -15,8 +15,9 @@
 
 namespace ec {
 
-/* How x is prepared: for the kernels in TF32, for clusters in bfloat16, for large batches in bfloat16. */
-enum class Form { kReady, kWide, kLines };
+/* How x is prepared: for the kernels in TF32, for clusters in bfloat16, for large batches in bfloat16; for
+ * clusters in float32, which have it where others have it in TF32. */
+enum class Form { kReady, kWide, kLines, kPlain };
 
 class Data {
  public:
@@ -33,8 +34,8 @@ class Data {
   }
 
   /* Makes task i's x as some kernels read it, if it takes no more than half of the memory that is left and
-   * can be had: without it the task's heads are trained by the plain kernels. What trains in bfloat16 does
-   * not validate. */
+   * can be had: without it the task's heads are trained by the plain kernels. Validation
+   * takes no other than TF32's. */
   bool prepare(int i, const ec_task& task, Form form) {
     Task& t = tasks_[(size_t)i];
     bool done;
@@ -44,6 +45,9 @@ class Data {
     } else if (form == Form::kLines) {
       done = prepare<PrepareLines>(t, t.train, task.train.x.rows, ready_stride(t.dim), lines_, &Launch::lines,
                                    &View::lines);
+    } else if (form == Form::kPlain) {
+      done = prepare<PreparePlain>(t, t.train, task.train.x.rows, ready_stride(t.dim), ready_, &Launch::ready,
+                                   &View::ready);
     } else {
       done = prepare<Prepare>(t, t.train, task.train.x.rows, ready_stride(t.dim), ready_, &Launch::ready,
                               &View::ready) &&

@@ -289,7 +289,8 @@ class Group {
       launch<TrainSteps>(on_path(part, Path::kPlain));
       const List in_clusters = on_path(part, Path::kCluster);
       call_.options.compute == EC_COMPUTE_BFLOAT16 ? train_clusters<Bf16>(in_clusters)
-                                                   : train_clusters<Tf32>(in_clusters);
+      : call_.options.compute == EC_COMPUTE_TF32   ? train_clusters<Tf32>(in_clusters)
+                                                   : train_clusters<Split>(in_clusters);
       train_stacked(on_path(part, Path::kStacked));
       train_large(on_path(part, Path::kLarge));
     });

@@ -42,17 +42,21 @@ void check_sizes(const Call& call, int32_t n_tasks) {
   if (call.options.batch_size > kLargest) throw Error{EC_ERROR_ARGUMENT, "the batch" + too_large};
 }
 
-/* x in TF32, or bfloat16, for the tasks of heads that can use it. */
+/* x in TF32, bfloat16 or standardized float32, for the tasks of heads that can use it. */
 void prepare(const Call& call, Data& data, int max_cluster) {
+  const bool is_rounded = call.options.compute != EC_COMPUTE_FLOAT32;
   std::set<std::pair<int, Form>> wanted;
   for (int i = 0; i < call.n_heads; ++i)
-    if (call.heads[i].hidden > 0)
-      wanted.emplace(call.heads[i].task, form_of(call, wanted_path(call, max_cluster, i)));
+    if (const Path path = wanted_path(call, max_cluster, i);
+        call.heads[i].hidden > 0 && (path != Path::kPlain || is_rounded))
+      wanted.emplace(call.heads[i].task, form_of(call, path));
   bool all = true;
   for (const auto& [i, form] : wanted) all = data.prepare(i, call.tasks[i], form) && all;
   if (!all)
-    note("the device has no room for X in " + name_of(call.options.compute) +
-         ": some heads were trained or validated in float32, which is slower");
+    note("the device has no room for X " +
+         (is_rounded ? "in " + name_of(call.options.compute) +
+                           ": some heads were trained or validated in float32, which is slower"
+                     : "as the faster kernels read it: some heads were trained by slower ones"));
 }
 
 /* Notes go to ec_last_error(): what the caller may want to know although all went well. */
@@ -61,10 +65,8 @@ void train(const Call& call, int32_t n_tasks) {
   for (int i = 0; i < call.n_heads; ++i) clear_scores(call.results[i], call.options.epochs);
   const Device device(call.options.device, call.options.stream);
   Data data(device, call.tasks, n_tasks);
-  if (call.options.compute != EC_COMPUTE_FLOAT32) {
-    prepare(call, data, max_cluster(device));
-    note(tell_slow_heads(call, max_cluster(device)));
-  }
+  prepare(call, data, max_cluster(device));
+  if (call.options.compute != EC_COMPUTE_FLOAT32) note(tell_slow_heads(call, max_cluster(device)));
   int groups = 0, largest = 0;
   for (int first = 0; first < call.n_heads && !call.cancelled(); ++groups) {
     Group group(device, data, call, first);

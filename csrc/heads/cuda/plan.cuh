@@ -65,17 +65,18 @@ inline Path wanted_path(const Call& call, int max_cluster, int head) {
 
 /* How that path reads x. */
 inline Form form_of(const Call& call, Path path) {
-  return call.options.compute == EC_COMPUTE_TF32 ? Form::kReady
-         : path == Path::kLarge                  ? Form::kLines
-                                                 : Form::kWide;
+  return call.options.compute == EC_COMPUTE_FLOAT32 ? Form::kPlain
+         : call.options.compute == EC_COMPUTE_TF32  ? Form::kReady
+         : path == Path::kLarge                     ? Form::kLines
+                                                    : Form::kWide;
 }
 
 inline bool is_prepared(const View& view, Form form) {
-  return form == Form::kReady ? (bool)view.ready : form == Form::kWide ? (bool)view.wide : (bool)view.lines;
+  return form == Form::kWide ? (bool)view.wide : form == Form::kLines ? (bool)view.lines : (bool)view.ready;
 }
 
 inline Path path_of(const Call& call, const Data& data, int max_cluster, int head) {
-  if (call.options.compute == EC_COMPUTE_FLOAT32 || call.shape(head).hidden == 0) return Path::kPlain;
+  if (call.shape(head).hidden == 0) return Path::kPlain;
   const Path path = wanted_path(call, max_cluster, head);
   const View& train = data.task(call.heads[head].task).train;
   return is_prepared(train, form_of(call, path)) ? path : Path::kPlain;

@@ -32,6 +32,18 @@ struct Prepare {
   }
 };
 
+/* The same without rounding. */
+struct PreparePlain {
+  struct Shared {};
+  static constexpr int kBlocksPerProcessor = 2;
+
+  static EC_DEVICE_METHOD void run(const Block& block, Shared&, const Launch& launch) {
+    each_place(
+        block, launch, ready_stride(launch.source.dim), [](int64_t i) { return i; },
+        [&](int64_t i, float value) { launch.ready[i] = value; });
+  }
+};
+
 struct PrepareLines {
   struct Shared {};
   static constexpr int kBlocksPerProcessor = 2;
