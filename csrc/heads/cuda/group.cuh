@@ -8,6 +8,7 @@
 
 #include "cluster.cuh"
 #include "finite.cuh"
+#include "host_pages.cuh"
 #include "pace.cuh"
 #include "plan.cuh"
 #include "shuffle.cuh"
@@ -43,6 +44,7 @@ class Group {
   int size() const { return size_; }
 
   void train() {
+    HostPages pages(places());
     List all(size_);
     std::iota(all.begin(), all.end(), 0);
     List active = all;
@@ -60,6 +62,7 @@ class Group {
     }
     launch<FiniteWeights>(all);
     read_tallies();
+    pages.wait();
     for (const int i : all) collect(i);
     device_.synchronize();
   }
@@ -356,6 +359,14 @@ class Group {
     }
     const int patience = call_.options.early_stop;
     return r.status == EC_HEAD_OK && (patience == 0 || epoch - r.best_epoch < patience);
+  }
+
+  /* Where the first layers' weights go, nearly all of what is collected. */
+  std::vector<Memory> places() const {
+    std::vector<Memory> found;
+    for (int i = 0; i < size_; ++i)
+      found.push_back({(char*)result(i).w1, 4 * (int64_t)heads_[i].shape.hidden * heads_[i].shape.dim});
+    return found;
   }
 
   /* The best weights into the caller's memory, which stays as it is, zeros, where there are none. */
