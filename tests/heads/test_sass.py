@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.heads import cycle_model, sass
+from benchmarks.heads import cycle_model, large_model, sass
 from benchmarks.heads.sass_trace import longest_way, step_loop
 
 pytestmark = [
@@ -146,3 +146,10 @@ def test_the_inner_loop_has_grown_no_longer(modelled: dict[str, dict[str, Any]],
 @pytest.mark.parametrize("name", MOST_CYCLES)
 def test_a_step_takes_no_longer_by_the_model(modelled: dict[str, dict[str, Any]], name: str) -> None:
     assert modelled[name]["a step"]["cycles"] <= MOST_CYCLES[name]
+
+
+def test_large_batches_take_no_longer_by_the_model(kernels: dict[str, sass.Kernel]) -> None:
+    found = large_model.model(kernels)
+    assert found["seconds"]["all, one kernel after the other"] <= 0.98
+    for name, chunk in found["a chunk, cycles"].items():
+        assert chunk["issue"] < chunk["L2"], name  # the schedulers are not what a product waits for

@@ -15,6 +15,13 @@
 
 namespace ec {
 
+template <class T>
+Buffer<T> copy_of(const Device& device, const std::vector<T>& values, const char* what) {
+  Buffer<T> buffer((int64_t)values.size(), what);
+  device.copy(buffer.get(), values.data(), (int64_t)(values.size() * sizeof(T)));
+  return buffer;
+}
+
 /* How x is prepared: for the kernels in TF32, for clusters in bfloat16, for large batches in bfloat16; for
  * clusters in float32, which have it where others have it in TF32. */
 enum class Form { kReady, kWide, kLines, kPlain };

@@ -141,9 +141,9 @@ class Group {
     }
     tallies_.resize(size_);
     host_counts_.resize((size_t)(3 * needs_.outputs));
-    memory_.heads = copy_of(heads_, "the heads' settings");
-    memory_.orders = copy_of(orders_, "the orders' settings");
-    memory_.tallies = copy_of(tallies_, "the heads' losses");
+    memory_.heads = copy_of(device_, heads_, "the heads' settings");
+    memory_.orders = copy_of(device_, orders_, "the orders' settings");
+    memory_.tallies = copy_of(device_, tallies_, "the heads' losses");
     memory_.active = Buffer<int32_t>(size_, "the list of heads");
     memory_.steps = Buffer<StackedStep>(needs_.blocks, "the heads' steps");
     launch_ = {};
@@ -161,13 +161,6 @@ class Group {
     launch_.large = memory_.large.get();
     launch_.large_shape = needs_.large;
     device_.synchronize();
-  }
-
-  template <class T>
-  Buffer<T> copy_of(const std::vector<T>& values, const char* what) const {
-    Buffer<T> buffer((int64_t)values.size(), what);
-    device_.copy(buffer.get(), values.data(), (int64_t)(values.size() * sizeof(T)));
-    return buffer;
   }
 
   /* A launch with this list; kernels that were launched before still see theirs. */
@@ -253,10 +246,11 @@ class Group {
     for (int tiles = 1; tiles <= kLargeUnitTiles; ++tiles) {
       const List alike = filter(list, [&](int i) { return unit_tiles(heads_[i].shape.hidden) == tiles; });
       each_wave(alike, needs_.large_wave(), [&](Launch wave) {
-        const int clusters = wave.n_active * LargeLayer::clusters_of_head(wave);
+        const int layers = wave.n_active * LargeLayer::clusters_of_head(wave);
+        const int gradients = wave.n_active * LargeGradient::clusters_of_head(wave);
         for (const uint32_t end = wave.step_end; wave.step_begin < end; ++wave.step_begin) {
-          device_.launch_clusters<LargeLayer>(wave, clusters, kSharers * tiles);
-          device_.launch_clusters<LargeGradient>(wave, LargeGradient::blocks(wave), 1);
+          device_.launch_clusters<LargeLayer>(wave, layers, kSharers * tiles);
+          device_.launch_clusters<LargeGradient>(wave, gradients, kSharers);
         }
       });
     }

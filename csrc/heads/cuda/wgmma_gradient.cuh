@@ -1,13 +1,13 @@
 /* LargeGradient: the second half of a step for large batches in bfloat16: w1 by AdamW from the gradient dz'
  * x, and with it w2, b1 and b2 by the sums that LargeLayer left. A block has 256 units and 128 inputs of a
- * head.
+ * head; two blocks with the same units share dz'.
  *
  * Fused: AdamW into the product's epilogue (a gradient lives in registers only), which also rounds the new w1
  * into the image that LargeLayer reads next. While the tensor cores multiply, the block's m and v are asked
  * into L2.
  *
  * Memory, for 768-512-2, a head and step: w, m and v read and written, w1's image written (10.2 MB from and
- * to device memory), dz and x (9.4 MB from L2). Bound: device memory, 3.4 us at 3 TB/s, where the products
+ * to device memory), dz and x (6.3 MB from L2). Bound: device memory, 3.4 us at 3 TB/s, where the products
  * take 1 us. NOT YET RUN ON A GPU.
  */
 #ifndef EMBEDCACHE_CUDA_WGMMA_GRADIENT_CUH
@@ -28,7 +28,7 @@ static_assert(sizeof(LargeGradientShared) <= 232448, "it fits a multiprocessor o
 
 struct LargeGradient {
   using Shared = LargeGradientShared;
-  using Team = Cluster<Shared>; /* of one block */
+  using Team = Cluster<Shared>; /* of kSharers blocks, with inputs beside each other */
 
   struct Place {
     const Launch& launch;
@@ -36,12 +36,19 @@ struct LargeGradient {
     const uint16_t* x;
     LargeScratch scratch;
     LargeStep step;
-    int unit_tile, unit_tiles, input0;
+    int unit_tile, unit_tiles, first_input; /* of the cluster */
   };
 
-  static EC_FN_METHOD int input_tiles(int dim) { return (dim + kLargeInputs - 1) / kLargeInputs; }
-  static int blocks(const Launch& launch) {
-    return launch.n_active * (int)launch.large_shape.unit_tiles * input_tiles(launch.dim);
+  static EC_DEVICE_METHOD int input0(const Team& team, const Place& place, int t) {
+    return place.first_input + team.rank(t) * kLargeInputs;
+  }
+
+  static EC_FN_METHOD int clusters_of_units(const Launch& launch) {
+    constexpr int kInputs = kSharers * kLargeInputs;
+    return (launch.dim + kInputs - 1) / kInputs;
+  }
+  static EC_FN_METHOD int clusters_of_head(const Launch& launch) {
+    return (int)launch.large_shape.unit_tiles * clusters_of_units(launch);
   }
 
   struct Job {
@@ -49,7 +56,7 @@ struct LargeGradient {
     const Place& place;
     PerThread<LargeSums, kHostThreads>& sums;
 
-    EC_DEVICE_METHOD Sharing sharing(int) const { return {0, 1, 1, 0}; }
+    EC_DEVICE_METHOD Sharing sharing(int t) const { return {0, 1, kSharers, team.rank(t)}; }
     EC_DEVICE_METHOD const uint16_t* image(int, int chunk) const {
       return place.scratch.dz + ((int64_t)chunk * place.unit_tiles + place.unit_tile) * kImage;
     }
@@ -59,7 +66,8 @@ struct LargeGradient {
       EC_UNROLL
       for (int part = 0; part < kLargeRows * kPiece / kThreads; ++part) {
         const int e = team.in_block(t) + part * kThreads, line = e / kPiece, i = e % kPiece * kPiece;
-        const int row = chunk * kLine + line % kLine, input = place.input0 + line / kLine * kLine + i;
+        const int row = chunk * kLine + line % kLine,
+                  input = input0(team, place, t) + line / kLine * kLine + i;
         const bool inside = row < place.step.rows && input < inputs;
         const uint64_t at = inside ? (uint64_t)place.scratch.row[row] * inputs + input : 0;
         copy_async(t, (float*)(stage.x + place_in_line(line, i)), (const float*)(place.x + at), inside);
@@ -86,11 +94,10 @@ struct LargeGradient {
       if (chunk >= 2) return;
       team.each_alone([&](int t) {
         const Shape s = place.head.shape;
-        const int unit = place.unit_tile * kLargeUnits + team.in_block(t);
+        const int unit = place.unit_tile * kLargeUnits + team.in_block(t), input = input0(team, place, t);
         if (unit >= s.hidden) return;
-        const float* at =
-            place.head.state + (chunk + 1) * place.head.stride + (int64_t)unit * s.dim + place.input0;
-        for (int i = 0; i < kLargeInputs && place.input0 + i < s.dim; i += 32) ask_into_cache(at + i);
+        const float* at = place.head.state + (chunk + 1) * place.head.stride + (int64_t)unit * s.dim + input;
+        for (int i = 0; i < kLargeInputs && input + i < s.dim; i += 32) ask_into_cache(at + i);
       });
     }
   };
@@ -137,7 +144,8 @@ struct LargeGradient {
         if (unit >= place.head.shape.hidden) continue;
         EC_UNROLL
         for (int j = 0; j < 16; j += 4)
-          update(place, unit, place.input0 + 8 * j + lane % 4 * 2, sums + 64 * m + 4 * j + 2 * h, adamw);
+          update(place, unit, input0(team, place, t) + 8 * j + lane % 4 * 2, sums + 64 * m + 4 * j + 2 * h,
+                 adamw);
       }
     }
   }
@@ -172,8 +180,8 @@ struct LargeGradient {
   }
 
   static EC_DEVICE_METHOD void run(const Team& team, const Launch& launch) {
-    const int inputs = input_tiles(launch.dim), all = (int)launch.large_shape.unit_tiles * inputs;
-    const int slot = team.index() / all, number = launch.active[slot];
+    const int of_units = clusters_of_units(launch), of_head = clusters_of_head(launch);
+    const int slot = team.index() / of_head, number = launch.active[slot];
     const Head& head = launch.heads[number];
     const LargeScratch scratch = large_scratch(launch, slot);
     const Place place = {launch,
@@ -181,24 +189,25 @@ struct LargeGradient {
                          launch.tasks[head.spec.task].train.lines,
                          scratch,
                          *scratch.step,
-                         team.index() % all / inputs,
+                         team.index() % of_head / of_units,
                          unit_tiles(head.shape.hidden),
-                         team.index() % inputs * kLargeInputs};
-    if (place.step.rows == 0 || place.unit_tile >= place.unit_tiles || place.input0 >= head.shape.dim) return;
-    const bool is_first = place.unit_tile == 0 && place.input0 == 0;
-    team.each_thread([&](int t) {
+                         team.index() % of_units * kSharers * kLargeInputs};
+    if (place.step.rows == 0 || place.unit_tile >= place.unit_tiles || place.first_input >= head.shape.dim)
+      return;
+    const bool is_first = place.unit_tile == 0 && place.first_input == 0;
+    team.each_thread_of_all([&](int t) {
       if (team.in_block(t) > 0) return;
       Shared& shared = team.shared(t);
       double loss = 0;
       for (int tile = 0; tile < row_tiles(place.step.rows); ++tile) loss += scratch.loss[tile];
       shared.loss = loss / place.step.weight;
       shared.adamw = place.step.adamw;
-      begin_tile(shared.tile, 1);
+      begin_tile(shared.tile, kSharers);
       fence_init();
     });
     const bool finite = isfinite(team.any().loss);
     team.each_alone([&](int t) {
-      if (!is_first || team.in_block(t) > 0) return;
+      if (!is_first || team.rank(t) > 0 || team.in_block(t) > 0) return;
       Tally& tally = launch.tallies[number];
       tally.diverged = !finite;
       if (!finite) return;
@@ -209,9 +218,9 @@ struct LargeGradient {
     if (!finite) return;
     PerThread<LargeSums, kHostThreads> sums;
     large_product(team, [&](int t) { return sums[t].x; }, lines_of(place.step.rows), Job{team, place, sums});
-    team.each_alone([&](int t) {
-      update_weights(team, place, t, sums[t].x);
-      if (place.input0 == 0) update_small(team, place, t);
+    team.each_thread_of_all([&](int t) { /* none may go while another writes to it */
+                                         update_weights(team, place, t, sums[t].x);
+                                         if (input0(team, place, t) == 0) update_small(team, place, t);
     });
   }
 };

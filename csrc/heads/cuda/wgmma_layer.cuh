@@ -38,6 +38,7 @@ struct LargeShared {
   Mbarrier parts;
   Loss loss;
   double weight;
+  int unit_tile, first_row, share; /* of the block, and which share of images it copies */
 
   EC_DEVICE_METHOD LargeAfter& after() {
     void* const at = tile.stage;
@@ -74,13 +75,6 @@ struct LargeLayer {
     return (int)((launch.large_shape.row_tiles + kSharers - 1) / kSharers);
   }
 
-  static EC_DEVICE_METHOD int unit_tile(const Team& team, const Place& place, int t) {
-    return team.rank(t) % place.unit_tiles;
-  }
-  static EC_DEVICE_METHOD int first_row(const Team& team, const Place& place, int t) {
-    return place.first_row + team.rank(t) / place.unit_tiles * kLargeRows;
-  }
-
   /* Of the batch: its row that row i of x is at place first + i of the epoch. */
   static EC_DEVICE_METHOD uint32_t row_of(const Place& place, int i) {
     return (uint32_t)place.view.rows[place.head.order[place.stretch.first + i]];
@@ -106,6 +100,9 @@ struct LargeLayer {
     team.each_thread([&](int t) {
       if (team.in_block(t) > 0) return;
       Shared& shared = team.shared(t);
+      shared.unit_tile = team.rank(t) % place.unit_tiles;
+      shared.share = team.rank(t) / place.unit_tiles;
+      shared.first_row = place.first_row + shared.share * kLargeRows;
       shared.loss = make_loss(launch.tasks[head.spec.task], head.class_weight, head.spec.label_smoothing,
                               loss_of(head.spec));
       begin_tile(shared.tile, kSharers);
@@ -114,8 +111,8 @@ struct LargeLayer {
     });
     team.each_thread([&](int t) {
       Shared& shared = team.shared(t);
-      const int i = team.in_block(t), unit = unit_tile(team, place, t) * kLargeUnits + i,
-                row = first_row(team, place, t) + i;
+      const int i = team.in_block(t), unit = team.shared(t).unit_tile * kLargeUnits + i,
+                row = team.shared(t).first_row + i;
       const Parameters p = split_parameters(head.state, s);
       const bool is_unit = unit < s.hidden;
       shared.b1[i] = is_unit ? p.b1[unit] : 0.0f;
@@ -124,7 +121,7 @@ struct LargeLayer {
       if (i < kLargeRows) {
         const uint32_t own = row < place.stretch.rows ? row_of(place, row) : 0;
         shared.row[i] = own;
-        if (unit_tile(team, place, t) == 0 && row < place.stretch.rows) place.scratch.row[row] = own;
+        if (team.shared(t).unit_tile == 0 && row < place.stretch.rows) place.scratch.row[row] = own;
       }
       shared.weight_of_thread[i] = own_weight(place, shared.loss, i);
     });
@@ -141,8 +138,8 @@ struct LargeLayer {
   static EC_DEVICE_METHOD void draw(const Team& team, const Place& place, int t, int n, Dropped& dropped) {
     const int thread = team.in_block(t), lane = thread % kLanes;
     const int unit =
-        unit_tile(team, place, t) * kLargeUnits + n / 8 * 64 + n / 4 % 2 * 8 + lane % 4 * 2 + n % 2;
-    const int row = first_row(team, place, t) + thread / kLanes * 16 + lane / 4 + n / 2 % 2 * 8;
+        team.shared(t).unit_tile * kLargeUnits + n / 8 * 64 + n / 4 % 2 * 8 + lane % 4 * 2 + n % 2;
+    const int row = team.shared(t).first_row + thread / kLanes * 16 + lane / 4 + n / 2 % 2 * 8;
     const ec_words words = ec_philox(place.head.spec.seed, (uint32_t)(unit / 64 * 16 + unit % 16),
                                      (uint32_t)row, (uint32_t)place.stretch.step, EC_DOMAIN_DROPOUT);
     uint32_t carried = 0;
@@ -166,14 +163,15 @@ struct LargeLayer {
     int chunks, draws;
 
     EC_DEVICE_METHOD Sharing sharing(int t) const {
-      return {unit_tile(team, place, t), place.unit_tiles, kSharers, team.rank(t) / place.unit_tiles};
+      const Shared& shared = team.shared(t);
+      return {shared.unit_tile, place.unit_tiles, kSharers, shared.share};
     }
     EC_DEVICE_METHOD const uint16_t* image(int t, int chunk) const {
-      return place.head.images + ((int64_t)unit_tile(team, place, t) * chunks + chunk) * kImage;
+      return place.head.images + ((int64_t)team.shared(t).unit_tile * chunks + chunk) * kImage;
     }
     EC_DEVICE_METHOD void gather(int t, LargeStage& stage, int chunk) const {
       const Shared& shared = team.shared(t);
-      const int rows = place.stretch.rows - first_row(team, place, t);
+      const int rows = place.stretch.rows - team.shared(t).first_row;
       EC_UNROLL
       for (int part = 0; part < kLargeRows * kPiece / kThreads; ++part) {
         const int e = team.in_block(t) + part * kThreads, line = e / kPiece, i = e % kPiece * kPiece;
@@ -239,7 +237,7 @@ struct LargeLayer {
   /* The block's parts of the logits, four rows at a time, into all blocks with the same rows. */
   static EC_DEVICE_METHOD void push_parts(const Team& team, const Place& place, int t) {
     Shared& shared = team.shared(t);
-    const int own = unit_tile(team, place, t), outputs = place.head.shape.outputs;
+    const int own = team.shared(t).unit_tile, outputs = place.head.shape.outputs;
     if (team.in_block(t) == 0) arrive_expect(shared.parts, place.unit_tiles * outputs * kLargeRows * 4);
     for (int e = team.in_block(t); e < outputs * (kLargeRows / 4); e += kThreads) {
       const int c = e / (kLargeRows / 4), row = e % (kLargeRows / 4) * 4;
@@ -263,7 +261,7 @@ struct LargeLayer {
     const int i = team.in_block(t), outputs = place.head.shape.outputs;
     if (i >= kLargeRows) return;
     float* d = shared.after().d[i];
-    const bool inside = first_row(team, place, t) + i < place.stretch.rows;
+    const bool inside = team.shared(t).first_row + i < place.stretch.rows;
     const Loss& l = shared.loss;
     const float* b2 = split_parameters(place.head.state, place.head.shape).b2;
     for (int c = 0; c < kLargeOutputs; ++c) {
@@ -294,32 +292,30 @@ struct LargeLayer {
   static EC_DEVICE_METHOD void backward(const Team& team, const Place& place, int t) {
     Shared& shared = team.shared(t);
     const LargeAfter& after = shared.after();
-    const int i = team.in_block(t), unit = unit_tile(team, place, t) * kLargeUnits + i,
-              row0 = first_row(team, place, t);
+    const int i = team.in_block(t), unit = team.shared(t).unit_tile * kLargeUnits + i,
+              row0 = team.shared(t).first_row;
     const int64_t units = (int64_t)place.launch.large_shape.unit_tiles * kLargeUnits,
                   tile = row0 / kLargeRows;
     float w[kMost], of_w[kMost] = {}, of_b = 0.0f;
     EC_UNROLL
     for (int c = 0; c < kMost; ++c) w[c] = shared.w2[c][i];
-    uint16_t* const dz =
-        place.scratch.dz + place_in_gradient(place.unit_tiles, row0, unit / kLargeUnits * kLargeUnits);
-    const int64_t next_image = (int64_t)place.unit_tiles * kImage;
+    uint16_t* dz = place.scratch.dz + place_in_gradient(place.unit_tiles, row0, unit / kLine * kLine);
     for (int line = 0; line < kLargeRows; line += kLinesOfSwizzle) {
+      if (line == kLine) dz += (int64_t)place.unit_tiles * kImage - kLine * kLine; /* the next image */
       EC_UNROLL
       for (int k = 0; k < kLinesOfSwizzle; ++k) {
-        const int row = line + k;
-        const float a = after.a[row * kActivationStride + i];
+        const float a = after.a[(line + k) * kActivationStride + i];
         float gradient = 0.0f;
         EC_UNROLL
         for (int c = 0; c < kMost; ++c) {
-          gradient = fmaf(after.d[row][c], w[c], gradient);
-          of_w[c] = fmaf(after.d[row][c], a, of_w[c]);
+          gradient = fmaf(after.d[line + k][c], w[c], gradient);
+          of_w[c] = fmaf(after.d[line + k][c], a, of_w[c]);
         }
         gradient = a > 0.0f ? gradient * place.scale : 0.0f;
         of_b += gradient;
-        dz[row / kLine * next_image + place_in_line(i / kLine * kLine + row % kLine, i % kLine)] =
-            to_bf16(gradient);
+        dz[place_in_line(k, i % kLine)] = to_bf16(gradient);
       }
+      dz += kLinesOfSwizzle * kLine;
     }
     place.scratch.b1[tile * units + unit] = of_b;
     EC_UNROLL
@@ -331,8 +327,8 @@ struct LargeLayer {
   /* By one block of each row tile: sums over its rows; by one of the head: what the step needs. */
   static EC_DEVICE_METHOD void tell(const Team& team, const Place& place, int t) {
     Shared& shared = team.shared(t);
-    const int i = team.in_block(t), row0 = first_row(team, place, t), tile = row0 / kLargeRows;
-    if (unit_tile(team, place, t) > 0) return;
+    const int i = team.in_block(t), row0 = team.shared(t).first_row, tile = row0 / kLargeRows;
+    if (team.shared(t).unit_tile > 0) return;
     if (i < place.head.shape.outputs) {
       float sum = 0.0f;
       for (int row = 0; row < kLargeRows; ++row) sum += shared.after().d[row][i];
@@ -378,10 +374,10 @@ struct LargeLayer {
         Job{team, place, sums, dropped, chunks, (kDraws + chunks - 1) / chunks});
     team.each_thread([](int) {}); /* the stages' memory is free */
     team.each_thread([&](int t) { activate(team, place, t, sums[t].x, dropped[t]); });
-    team.each_thread([&](int t) { push_parts(team, place, t); });
+    team.each_alone([&](int t) { push_parts(team, place, t); }); /* who needs them waits for them */
     team.each_thread([&](int t) { row_loss(team, place, t); });
     team.each_thread_of_all([&](int t) { /* none may go while another writes to it */
-                                         if (first_row(team, place, t) >= place.stretch.rows) return;
+                                         if (team.shared(t).first_row >= place.stretch.rows) return;
                                          if (head.shape.outputs <= 2) {
                                            backward<2>(team, place, t);
                                          } else {

@@ -24,7 +24,7 @@ constexpr int kLargeUnits = 256, kLargeRows = 128; /* of a tile */
 constexpr int kImage = kLargeUnits * kLine, kImageBytes = 2 * kImage;
 constexpr int kLargeStages = 4, kLargeAhead = 2;
 constexpr int kLargeOutputs = 8, kLargeUnitTiles = 4;
-constexpr int kSharers = 2; /* blocks that share the images of w1 */
+constexpr int kSharers = 2; /* blocks that share images */
 constexpr int kGroups = kThreads / kGroupThreads;
 constexpr int kPiece = 8; /* numbers that are copied at a time: 16 bytes */
 
