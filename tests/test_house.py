@@ -7,6 +7,7 @@ import graphlib
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -119,6 +120,12 @@ def test_a_circle_would_be_seen(tmp_path: Path) -> None:
 
 def test_few_files_are_loose() -> None:
     assert {path.stem for path in PACKAGE.glob("*.py")} == LOOSE
+
+
+def test_files_of_tests_have_names_of_their_own() -> None:
+    """tests/ has no packages: pytest takes two files of one name for one module, and runs neither."""
+    names = Counter(path.name for path in (ROOT / "tests").rglob("test_*.py"))
+    assert [name for name, count in names.items() if count > 1] == []
 
 
 def test_the_readme_lists_the_rooms() -> None:
