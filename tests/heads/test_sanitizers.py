@@ -31,16 +31,19 @@ def test_cuda_source_on_the_host() -> None:
     assert done.returncode == 0 and " passed" in done.stdout, done.stdout[-4000:] + done.stderr[-4000:]
 
 
-def run_threaded(library: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(HERE / "threaded_run.py"), str(library)]
+def run_threaded(library: Path, cases: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(HERE / "threaded_run.py"), str(library), cases]
     environment = environment | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     return subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
 
 
-def test_cuda_threads_do_not_race(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("cases", "count"), [("^(cluster|held|wide)", 92), ("^(float|stacked|plain|probe|large)", 154)]
+)
+def test_cuda_threads_do_not_race(tmp_path: Path, cases: str, count: int) -> None:
     """A host thread for each warp, or each thread, in a random order: no race, and the bits of the phases."""
     environment = preloaded("libtsan.so") | {"EC_EMULATION_THREADS": "warps", "EC_EMULATION_SEED": "5"}
-    phases = run_threaded(build_library(tmp_path), dict(os.environ))
-    threads = run_threaded(build_library(tmp_path, THREAD_FLAGS), environment)
+    phases = run_threaded(build_library(tmp_path), cases, dict(os.environ))
+    threads = run_threaded(build_library(tmp_path, THREAD_FLAGS), cases, environment)
     assert threads.returncode == 0, threads.stderr[:8000]
-    assert phases.stdout.count("\n") >= 210 and threads.stdout == phases.stdout
+    assert phases.stdout.count("\n") == count and threads.stdout == phases.stdout
