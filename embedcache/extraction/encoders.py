@@ -155,7 +155,7 @@ class EncodingPass:
     def tokenized_by(self) -> str:
         """What made the tokens here, see ``Encoder.tokenized_by``; "" where nothing or a cluster did."""
         done = "encoders" in self.__dict__ and self.tokens
-        return self.encoders.tokenized_by if done and isinstance(self.encoders, LocalEncoders) else ""
+        return self.encoders.tokenized_by if done else ""
 
     def close(self) -> None:
         """Give back what was started."""

@@ -130,6 +130,8 @@ class RayEncoders:
         EmbedcacheError: the cluster has no GPU that was asked for, or no room for any worker.
     """
 
+    tokenized_by = ""  # its workers tokenize, each by itself
+
     def __init__(
         self,
         cluster: Cluster,

@@ -100,30 +100,6 @@ struct FirstGradient {
     return launch.n_active * tiles(launch.scratch_shape.hidden) * tiles(launch.dim);
   }
 
-  /* The pairs at `at`, + 16, + 32, + 48, of which `left` floats are in the matrix: all loads before the first
-   * store. */
-  static EC_DEVICE_METHOD void update(float* at, int64_t stride, int left, const FourPairs& gradient,
-                                      const ec_adamw& adamw) {
-    FourPairs w, m, v;
-    EC_UNROLL
-    for (int i = 0; i < 4; ++i) {
-      if (16 * i >= left) continue;
-      w.pair[i] = *(const FragmentB*)(at + 16 * i);
-      m.pair[i] = *(const FragmentB*)(at + stride + 16 * i);
-      v.pair[i] = *(const FragmentB*)(at + 2 * stride + 16 * i);
-    }
-    EC_UNROLL
-    for (int i = 0; i < 4; ++i) {
-      if (16 * i >= left) continue;
-      EC_UNROLL
-      for (int e = 0; e < 2; ++e)
-        fast_adamw_update(gradient.pair[i].x[e], &w.pair[i].x[e], &m.pair[i].x[e], &v.pair[i].x[e], adamw);
-      *(FragmentB*)(at + 16 * i) = w.pair[i];
-      *(FragmentB*)(at + stride + 16 * i) = m.pair[i];
-      *(FragmentB*)(at + 2 * stride + 16 * i) = v.pair[i];
-    }
-  }
-
   static EC_DEVICE_METHOD void run(const Block& block, Shared& shared, const Launch& launch) {
     const int input_tiles = tiles(launch.dim), all = tiles(launch.scratch_shape.hidden) * input_tiles;
     const int slot = block.index() / all, unit0 = block.index() % all / input_tiles * kStackTile,
@@ -141,7 +117,9 @@ struct FirstGradient {
         block, shared.tile, step.rows, dz, x, [&](int row, int column, const FourPairs& gradient) {
           if (unit0 + row >= s.hidden) return;
           float* at = head.state + (int64_t)(unit0 + row) * s.dim + input0 + column;
-          update(at, head.stride, s.dim - input0 - column, gradient, adamw);
+          update_pairs<16>(
+              at, head.stride, s.dim - input0 - column, adamw, [&](int i) { return gradient.pair[i].x; },
+              [](int, const FragmentB&) {});
         });
   }
 };

@@ -31,10 +31,37 @@ struct StackedSums {
   FragmentC c[2][8];
 };
 
-/* Four pairs of neighbouring columns, 16 columns apart. */
+/* Four pairs of neighbouring columns, 16 columns apart here. */
 struct FourPairs {
   FragmentB pair[4];
 };
+
+/* AdamW for the pairs at `at`, + kApart, + 2 kApart, + 3 kApart, of which `left` floats are in the matrix:
+ * all loads before the first store. gradient(i) is that of pair i, two floats; done(i, w) gets its new
+ * weights. */
+template <int kApart, class Gradient, class Done>
+EC_DEVICE void update_pairs(float* at, int64_t stride, int left, const ec_adamw& adamw, Gradient gradient,
+                            Done done) {
+  FourPairs w, m, v;
+  EC_UNROLL
+  for (int i = 0; i < 4; ++i) {
+    if (kApart * i >= left) continue;
+    w.pair[i] = *(const FragmentB*)(at + kApart * i);
+    m.pair[i] = *(const FragmentB*)(at + stride + kApart * i);
+    v.pair[i] = *(const FragmentB*)(at + 2 * stride + kApart * i);
+  }
+  EC_UNROLL
+  for (int i = 0; i < 4; ++i) {
+    if (kApart * i >= left) continue;
+    EC_UNROLL
+    for (int e = 0; e < 2; ++e)
+      fast_adamw_update(gradient(i)[e], &w.pair[i].x[e], &m.pair[i].x[e], &v.pair[i].x[e], adamw);
+    *(FragmentB*)(at + kApart * i) = w.pair[i];
+    *(FragmentB*)(at + stride + kApart * i) = m.pair[i];
+    *(FragmentB*)(at + 2 * stride + kApart * i) = v.pair[i];
+    done(i, w.pair[i]);
+  }
+}
 
 /* What lies at (outer, k) and the three after it, or NULL beyond the matrix. */
 struct StackedRows { /* rows that run along k */

@@ -102,33 +102,16 @@ struct LargeGradient {
     }
   };
 
-  /* AdamW for four pairs of a row, 8 inputs apart: all loads before the first store. */
+  /* AdamW for four pairs of a row, 8 inputs apart, and their image in bfloat16. */
   static EC_DEVICE_METHOD void update(const Place& place, int unit, int input, const float* gradient,
                                       const ec_adamw& adamw) {
     const Shape s = place.head.shape;
-    const int64_t stride = place.head.stride;
-    float* at = place.head.state + (int64_t)unit * s.dim + input;
-    const int left = s.dim - input;
-    FourPairs w, m, v;
-    EC_UNROLL
-    for (int i = 0; i < 4; ++i) {
-      if (8 * i >= left) continue;
-      w.pair[i] = *(const FragmentB*)(at + 8 * i);
-      m.pair[i] = *(const FragmentB*)(at + stride + 8 * i);
-      v.pair[i] = *(const FragmentB*)(at + 2 * stride + 8 * i);
-    }
-    EC_UNROLL
-    for (int i = 0; i < 4; ++i) {
-      if (8 * i >= left) continue;
-      EC_UNROLL
-      for (int e = 0; e < 2; ++e)
-        fast_adamw_update(gradient[4 * i + e], &w.pair[i].x[e], &m.pair[i].x[e], &v.pair[i].x[e], adamw);
-      *(FragmentB*)(at + 8 * i) = w.pair[i];
-      *(FragmentB*)(at + stride + 8 * i) = m.pair[i];
-      *(FragmentB*)(at + 2 * stride + 8 * i) = v.pair[i];
-      *(uint32_t*)(place.head.images + place_in_image(s, unit, input + 8 * i)) =
-          pair(w.pair[i].x[0], w.pair[i].x[1]);
-    }
+    update_pairs<8>(
+        place.head.state + (int64_t)unit * s.dim + input, place.head.stride, s.dim - input, adamw,
+        [&](int i) { return gradient + 4 * i; },
+        [&](int i, const FragmentB& w) {
+          *(uint32_t*)(place.head.images + place_in_image(s, unit, input + 8 * i)) = pair(w.x[0], w.x[1]);
+        });
   }
 
   static EC_DEVICE_METHOD void update_weights(const Team& team, const Place& place, int t,
