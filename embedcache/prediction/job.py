@@ -4,39 +4,23 @@ from __future__ import annotations
 
 import json
 import time
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from embedcache.common.frames import refuse_frame
 from embedcache.common.progress import Progress, Tell, no_progress, no_tell
-from embedcache.common.reading import Reading
-from embedcache.common.resume import all_parts
-from embedcache.common.whole_file import Output, check_output, open_output
-from embedcache.errors import EmbedcacheError
-from embedcache.heads.kinds import kind_of
-from embedcache.prediction.classifier import Classifier
-from embedcache.prediction.rows import (
-    VERSION,
-    CacheRows,
-    PredictedBlocks,
-    PredictedRows,
-    RowSource,
-    TableRows,
-    is_cache,
-)
-from embedcache.runs.folder import Run
-from embedcache.tables.formats.values import json_value, listed
-from embedcache.tables.stream import stored
-from embedcache.tables.write import OutputFormat, TableLayout, output_format
+from embedcache.index.file_format import rows_digest
+from embedcache.prediction.classifier import Classifier, check_same_encoder
+from embedcache.prediction.labelling import COLUMN, Labelling, open_rows
+from embedcache.prediction.predicted import Finished, Labeller, PredictedRows
 
-COLUMN = "predicted"
-SHOWN = 10  # first rows in a report
+if TYPE_CHECKING:
+    from embedcache.cache import Cache
 
 
 @dataclass(frozen=True)
@@ -132,144 +116,59 @@ def predict_file(
     """
     start = time.perf_counter()
     refuse_frame(input, "predict_file")
-    kind = None if output is None else output_format(output)
+    say = tell or no_tell
     with ExitStack() as ends:
-        rows: RowSource
-        if is_cache(input):
-            rows = ends.enter_context(CacheRows(input, [where] if isinstance(where, str) else list(where)))
-        elif where:
-            raise EmbedcacheError(f"{input} is not a cache: --where filters rows of a cache")
-        else:
-            table = ends.enter_context(stored(input))
-            if output is not None:
-                check_output(output, input)
-            rows = TableRows(table, text, encoding=encoding, separator=separator, sheet=sheet)
+        rows = open_rows(ends, input, output, where, text, encoding=encoding, separator=separator, sheet=sheet)
         if not isinstance(run, Classifier):
             options: dict[str, Any] = {"model": model, "trust_remote_code": trust_remote_code, "calibrated": calibrated}
             run = Classifier.load(run, device, encode=rows.are_encoded, **options)
-        rows.check(run)
-        names = new_names(run, column)
-        if taken := [name for name in names if name in rows.layout.names]:
-            raise EmbedcacheError(f"{rows.name} has a column '{taken[0]}' already: choose another name with --as NAME")
-        place = None if output is None else ends.enter_context(open_output(output))
-        say = tell or no_tell
+        work = Labelling(RunLabeller(run), rows, column, progress or no_progress, say)
         for note in run.notes:
             say(note)
-        if kind is not None and kind.writer.has_types:
-            for name in rows.mixed:
-                say(f"column '{name}' holds values of several types: strings stay, all others become JSON")
-        job = _Job(run, rows, names, progress or no_progress, say)
-        first: list[dict[str, Any]] = []
-        if place is None or kind is None:
-            first = job.show()
-        else:
-            job.write(place, kind)
-    labels, read = job.counts, job.reading
+        work.run(output)
+    labels, read = work.counts, work.reading
     return FileReport(
         input=rows.name,
-        output=None if place is None else place.name,
+        output=work.output,
         rows=rows.rows,
         truncated=read.truncated if read else 0,
         labels=next(iter(labels.values())),
         columns=labels,
         seconds=time.perf_counter() - start,
-        predicted=names,
-        resumed=job.resumed,
-        first=first,
+        predicted=work.names,
+        resumed=work.resumed,
+        first=work.first,
         text=text if rows.are_encoded else "text",
         reading=read.to_dict() if read else {},
         notes=read.notes(advise=False) if read else [],
     )
 
 
-def new_names(classifier: Classifier, column: str = COLUMN) -> list[str]:
-    """The columns that a prediction is written into."""
-    names = []
-    for label, run in classifier.run.columns.items():
-        name = f"{column}_{label}" if len(classifier.run.columns) > 1 else column
-        names += [name] if _is_number(run) else [name, f"{name}_probability"]
-    return names
+class RunLabeller(Labeller):
+    """The best heads of a run: texts are encoded, rows of a cache are not."""
 
+    def __init__(self, classifier: Classifier) -> None:
+        self.classifier = classifier
+        self.columns = {label: (run.best.kind, run.classes) for label, run in classifier.run.columns.items()}
+        self._output = classifier.run.info["pooling"], classifier.run.info["layer"]
 
-class _Job:
-    """The work of one call: counts and resumed as in the report, reading of the texts that were encoded."""
-
-    def __init__(
-        self,
-        classifier: Classifier,
-        rows: RowSource,
-        names: list[str],
-        progress: Progress,
-        tell: Tell,
-    ) -> None:
-        self.classifier, self.rows, self.names, self.progress, self.tell = classifier, rows, names, progress, tell
-        self.resumed = 0
-        self.reading: Reading | None = None
-        columns = classifier.run.columns
-        self._classes = {label: [] if _is_number(run) else run.classes for label, run in columns.items()}
-        places = np.cumsum([0, *(1 if _is_number(run) else 2 for run in columns.values())]).tolist()
-        self._places = dict(zip(columns, places, strict=False))  # of each label column's labels in PredictedRows
-        self._found: dict[str, Counter[str]] = {label: Counter() for label in columns}
-
-    @property
-    def counts(self) -> dict[str, dict[str, int]]:
-        """Label column -> class -> rows."""
-        return {label: {name: self._found[label][name] for name in names} for label, names in self._classes.items()}
-
-    def show(self) -> list[dict[str, Any]]:
-        """Label all rows and return the first."""
-        found: list[dict[str, Any]] = []
-        names = [*self.rows.layout.names, *self.names]
-        for columns in self._columns(PredictedBlocks(self._made(0))):
-            if wanted := SHOWN - len(found):
-                cells = [map(json_value, listed(one[:wanted])) for one in columns]
-                found += [dict(zip(names, row, strict=True)) for row in zip(*cells, strict=True)]
-        return found
-
-    def write(self, place: Output, kind: OutputFormat) -> None:
-        """Label all rows into ``place``."""
-        layout, vector = self.rows.layout, np.zeros((1, self.classifier.run.best.dim), np.float32)
-        types = [*(layout.types or ()), *(one.type for one in PredictedRows.of(self.classifier, vector).columns)]
-        parts, self.resumed = all_parts(
-            place,
-            self._made,
-            PredictedRows.from_bytes,
-            key=self._key,
-            total=self.rows.rows,
-            what="rows are labelled",
-            tell=self.tell,
-        )
-        with kind.open(place, TableLayout([*layout.names, *self.names], types, layout.metadata)) as writer:
-            for columns in self._columns(PredictedBlocks(parts)):
-                writer.write(columns)
-
-    def _columns(self, parts: PredictedBlocks) -> Iterator[list[Any]]:
-        """All columns of all rows, the new ones last."""
-        for columns in self.rows.whole():
-            new = parts.take(len(columns[0]))
-            self._count(new)
-            yield [*columns, *new]
-        self.reading = parts.reading
-
-    def _made(self, skip: int) -> Iterator[PredictedRows]:
-        return self.rows.parts(self.classifier, skip, self.progress)
-
-    def _count(self, new: list[Any]) -> None:
-        import pyarrow as pa
-        import pyarrow.compute as pc
-
-        for label, place in self._places.items():
-            if self._classes[label]:
-                labels = new[place]
-                flat = pc.list_flatten(labels) if pa.types.is_list(labels.type) else labels
-                for one in pc.value_counts(flat).to_pylist():
-                    self._found[label][one["values"]] += one["counts"]
-
-    def _key(self) -> str:
-        """What decides the predictions."""
+    def key(self) -> str:
         one = self.classifier
-        return self.rows.key() + json.dumps([VERSION, one.digest, one.calibrated, getattr(one.encoder, "device", None)])
+        return json.dumps([one.digest, one.calibrated, getattr(one.encoder, "device", None)])
 
+    def check(self, cache: Cache) -> None:
+        check_same_encoder(self.classifier.run, cache)
+        cache.embeddings(*self._output)  # are there, all of them
 
-def _is_number(run: Run) -> bool:
-    return not kind_of(run.best.kind).has_classes
+    def cache_key(self, cache: Cache) -> str:
+        return rows_digest(cache, *self._output, cache.rows)
+
+    def texts(self, texts: list[str], tell: Finished) -> PredictedRows:
+        vectors, read = self.classifier.encode_counted(texts, tell)
+        return PredictedRows.of(self.classifier.answers(vectors).values(), read)
+
+    def cached(self, cache: Cache, rows: np.ndarray, tell: Finished) -> PredictedRows:
+        vectors = cache.embeddings(*self._output)[rows].astype(self.classifier.run.info["dtype"], copy=False)
+        made = PredictedRows.of(self.classifier.answers(vectors).values())
+        tell(rows)
+        return made

@@ -1,0 +1,183 @@
+"""Rows and a labeller in, a table with predictions out: counted, and resumed where an earlier command stopped."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from embedcache.common.progress import Progress, Tell
+from embedcache.common.reading import Reading
+from embedcache.common.resume import all_parts
+from embedcache.common.whole_file import Output, check_output, open_output
+from embedcache.errors import EmbedcacheError
+from embedcache.prediction.predicted import VERSION, Labeller, PredictedBlocks, PredictedRows
+from embedcache.prediction.rows import CacheRows, RowSource, TableRows, is_cache
+from embedcache.tables.formats.values import json_value, listed
+from embedcache.tables.stream import stored
+from embedcache.tables.write import OutputFormat, TableLayout, output_format
+
+COLUMN = "predicted"
+SHOWN = 10  # first rows in a report
+
+
+def open_rows(
+    ends: ExitStack,
+    input: str | Path,
+    output: str | Path | None,
+    where: str | Sequence[str],
+    text: str,
+    **reading: Any,
+) -> RowSource:
+    """The rows of a table or a cache; what they hold open is closed with ``ends``.
+
+    Args:
+        ends: Closes it.
+        input: A table or a cache; "-" is standard input.
+        output: Where the labelled rows will go: refused before the table is read where that cannot be.
+        where: Conditions on the rows of a cache.
+        text: The column of texts of a table.
+        reading: encoding, separator and sheet of a table.
+
+    Raises:
+        EmbedcacheError: They cannot be read, or not be labelled into ``output``.
+    """
+    if output is not None:
+        output_format(output)
+    if is_cache(input):
+        return ends.enter_context(CacheRows(input, [where] if isinstance(where, str) else list(where)))
+    if where:
+        raise EmbedcacheError(f"{input} is not a cache: --where filters rows of a cache")
+    table = ends.enter_context(stored(input))
+    if output is not None:
+        check_output(output, input)
+    return TableRows(table, text, **reading)
+
+
+class Labelling:
+    """The work of one call.
+
+    Attributes:
+        names: of the new columns. output: the table that was written; None where nothing was.
+        first: the first rows where nothing was written, else [].
+        counts: label column -> class -> rows. resumed: rows that an earlier, interrupted command had labelled.
+        reading: what was read of the texts; None where nothing was encoded.
+    """
+
+    def __init__(
+        self,
+        labeller: Labeller,
+        rows: RowSource,
+        column: str,
+        progress: Progress,
+        tell: Tell,
+        see: Callable[[list[Any]], None] | None = None,
+    ) -> None:
+        """Checks that the rows can be labelled.
+
+        Args:
+            labeller: Labels them.
+            rows: Are labelled.
+            column: The name of the new columns, or its beginning.
+            progress: Hears how far the work is.
+            tell: Hears notes.
+            see: Is called with the new columns of each batch of rows, in order, Arrow arrays.
+
+        Raises:
+            EmbedcacheError: The labeller cannot label these rows, or the name of a new column is taken.
+        """
+        rows.check(labeller)
+        self.labeller, self.rows, self.progress, self.tell = labeller, rows, progress, tell
+        self.names = labeller.names(column)
+        if taken := [name for name in self.names if name in rows.layout.names]:
+            raise EmbedcacheError(f"{rows.name} has a column '{taken[0]}' already: choose another name with --as NAME")
+        self._see = see
+        self.output: str | None = None
+        self.first: list[dict[str, Any]] = []
+        self.resumed = 0
+        self.reading: Reading | None = None
+        columns = labeller.columns
+        self._classes = {
+            label: classes if labeller.has_classes(label) else [] for label, (_, classes) in columns.items()
+        }
+        places = np.cumsum([0, *(2 if labeller.has_classes(label) else 1 for label in columns)]).tolist()
+        self._places = dict(zip(columns, places, strict=False))  # of each label column's labels in PredictedRows
+        self._found: dict[str, Counter[str]] = {label: Counter() for label in columns}
+
+    @property
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Label column -> class -> rows."""
+        return {label: {name: self._found[label][name] for name in names} for label, names in self._classes.items()}
+
+    def run(self, output: str | Path | None) -> None:
+        """Label all rows into the table ``output``; with None the first ones are kept here."""
+        if output is None:
+            self.first = self._show()
+            return
+        kind = output_format(output)
+        with open_output(output) as place:
+            if kind.writer.has_types:
+                for name in self.rows.mixed:
+                    self.tell(f"column '{name}' holds values of several types: strings stay, all others become JSON")
+            self._write(place, kind)
+            self.output = place.name
+
+    def _show(self) -> list[dict[str, Any]]:
+        """Label all rows and return the first."""
+        found: list[dict[str, Any]] = []
+        names = [*self.rows.layout.names, *self.names]
+        for columns in self._columns(PredictedBlocks(self._made(0))):
+            if wanted := SHOWN - len(found):
+                cells = [map(json_value, listed(one[:wanted])) for one in columns]
+                found += [dict(zip(names, row, strict=True)) for row in zip(*cells, strict=True)]
+        return found
+
+    def _write(self, place: Output, kind: OutputFormat) -> None:
+        """Label all rows into ``place``."""
+        layout = self.rows.layout
+        types = [*(layout.types or ()), *self.labeller.types()]
+        parts, self.resumed = all_parts(
+            place,
+            self._made,
+            PredictedRows.from_bytes,
+            key=self._key,
+            total=self.rows.rows,
+            what="rows are labelled",
+            tell=self.tell,
+        )
+        with kind.open(place, TableLayout([*layout.names, *self.names], types, layout.metadata)) as writer:
+            for columns in self._columns(PredictedBlocks(parts)):
+                writer.write(columns)
+
+    def _columns(self, parts: PredictedBlocks) -> Iterator[list[Any]]:
+        """All columns of all rows, the new ones last."""
+        for columns in self.rows.whole():
+            new = parts.take(len(columns[0]))
+            self._count(new)
+            if self._see is not None:
+                self._see(new)
+            yield [*columns, *new]
+        self.reading = parts.reading
+
+    def _made(self, skip: int) -> Iterator[PredictedRows]:
+        return self.rows.parts(self.labeller, skip, self.progress)
+
+    def _count(self, new: list[Any]) -> None:
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        for label, place in self._places.items():
+            if self._classes[label]:
+                labels = new[place]
+                flat = pc.list_flatten(labels) if pa.types.is_list(labels.type) else labels
+                for one in pc.value_counts(flat).to_pylist():
+                    self._found[label][one["values"]] += one["counts"]
+
+    def _key(self) -> str:
+        """What decides the predictions."""
+        return self.rows.key(self.labeller) + json.dumps([VERSION, self.labeller.key()])

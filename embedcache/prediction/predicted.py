@@ -1,0 +1,154 @@
+"""Predictions as they are kept and written, and what makes them: a labeller of texts and of cached rows."""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from embedcache.common.reading import Reading
+from embedcache.heads.kinds import kind_of
+from embedcache.prediction.predictions import ColumnOutputs
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from embedcache.cache import Cache
+
+VERSION = 2  # of what PredictedRows are saved as
+CACHE_ROWS = 8192  # of a cache
+Finished = Callable[[np.ndarray], None]  # called with the rows of a part that a batch finished
+
+
+@dataclass
+class PredictedRows:
+    """Predictions of some rows.
+
+    Attributes:
+        columns: Arrow arrays; of each label column the labels, and unless it is a regression their probabilities to
+            six decimals. Lists of labels have lists of probabilities.
+        reading: what the encoder read of their texts; None where nothing was encoded.
+    """
+
+    columns: list[pa.Array]
+    reading: Reading | None = None
+
+    def __len__(self) -> int:
+        return len(self.columns[0]) if self.columns else 0
+
+    @classmethod
+    def of(cls, answers: Iterable[ColumnOutputs], reading: Reading | None = None) -> PredictedRows:
+        """answers: of each label column, on the same n rows."""
+        found = []
+        for answer in answers:
+            labels, *chances = answer.columns("label", probabilities=False).values()
+            found += [labels, *map(_rounded, chances)]
+        return cls(found, reading)
+
+    def to_bytes(self) -> bytes:
+        """As an Arrow stream."""
+        import pyarrow as pa
+
+        batch = pa.RecordBatch.from_arrays(self.columns, names=list(map(str, range(len(self.columns)))))
+        batch = batch.replace_schema_metadata({"reading": json.dumps(self.reading and asdict(self.reading))})
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, batch.schema) as writer:
+            writer.write_batch(batch)
+        return bytes(sink.getvalue())
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> PredictedRows:
+        """What ``to_bytes`` wrote, its checksum found right."""
+        import pyarrow as pa
+
+        batch = pa.ipc.open_stream(data).read_next_batch()
+        read = json.loads(batch.schema.metadata[b"reading"])
+        return cls(batch.columns, read and Reading(**{**read, "scripts": tuple(read["scripts"])}))
+
+
+def _rounded(chances: Any) -> Any:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if pa.types.is_list(chances.type):
+        return pa.ListArray.from_arrays(chances.offsets, pc.round(chances.values, 6))
+    return pc.round(chances, 6)
+
+
+class PredictedBlocks:
+    """Predicted rows in order, as many at a time as are asked for; ``reading``: what was read of those taken."""
+
+    def __init__(self, parts: Iterator[PredictedRows]) -> None:
+        self._parts, self._left = parts, PredictedRows([])
+        self.reading: Reading | None = None
+
+    def take(self, rows: int) -> list[pa.Array]:
+        """The columns of the next rows."""
+        import pyarrow as pa
+
+        found: list[list[pa.Array]] = []
+        while rows:
+            if not len(self._left):
+                self._left = next(self._parts)
+                if (read := self._left.reading) is not None:
+                    self.reading = read if self.reading is None else self.reading + read
+            found.append([one[:rows] for one in self._left.columns])
+            self._left = PredictedRows([one[rows:] for one in self._left.columns])
+            rows -= len(found[-1][0])
+        return [pa.concat_arrays(some) for some in zip(*found, strict=True)]
+
+
+class Labeller(ABC):
+    """What labels rows: a run's heads, or labels that are only named.
+
+    Attributes:
+        columns: label column -> (kind of task, classes).
+        cache_rows: how many rows of a cache are labelled, and saved, at a time.
+    """
+
+    columns: Mapping[str, tuple[str, list[str]]]
+    cache_rows = CACHE_ROWS
+
+    @abstractmethod
+    def key(self) -> str:
+        """What decides its predictions, the rows apart."""
+
+    @abstractmethod
+    def check(self, cache: Cache) -> None:
+        """Raises EmbedcacheError where it cannot label the rows of a cache; called first."""
+
+    @abstractmethod
+    def cache_key(self, cache: Cache) -> str:
+        """A digest of what it reads of a cache."""
+
+    @abstractmethod
+    def texts(self, texts: list[str], tell: Finished) -> PredictedRows:
+        """Label texts."""
+
+    @abstractmethod
+    def cached(self, cache: Cache, rows: np.ndarray, tell: Finished) -> PredictedRows:
+        """Label rows of a cache, int64 [n]."""
+
+    def has_classes(self, column: str) -> bool:
+        """Whether it predicts labels, not numbers."""
+        return kind_of(self.columns[column][0]).has_classes
+
+    def types(self) -> list[pa.DataType]:
+        """The types of the columns of its PredictedRows."""
+        zeros = np.zeros((1, max((1, *(len(classes) for _, classes in self.columns.values())))), np.float32)
+        answers = (
+            ColumnOutputs(kind, classes, zeros[:, : len(classes) or 1]) for kind, classes in self.columns.values()
+        )
+        return [one.type for one in PredictedRows.of(answers).columns]
+
+    def names(self, column: str) -> list[str]:
+        """The columns that its predictions are written into, ``column`` being their name or its beginning."""
+        names = []
+        for label in self.columns:
+            name = f"{column}_{label}" if len(self.columns) > 1 else column
+            names += [name, f"{name}_probability"] if self.has_classes(label) else [name]
+        return names
