@@ -23,5 +23,6 @@ def reading_of(cache: Cache) -> Reading:
     """What the encoder reads of the cache's texts, and what it does not."""
     counts = counts_of(cache)
     texts = (cache.texts[row] for row in most_unknown(counts).tolist())
-    length, cut = int(cache.encoder["identity"].get("max_length", 0)), int(np.count_nonzero(cache.truncated))
-    return read_of(counts, cut, length, cache.layout.positions, texts)
+    identity, cut = cache.encoder["identity"], int(np.count_nonzero(cache.truncated))
+    length, chunk = int(identity.get("max_length", 0)), identity.get("chunk") is True
+    return read_of(counts, cut, length, cache.layout.positions, texts, chunk)

@@ -37,6 +37,11 @@ LAYERS = CommaList(NumberInRange(int, -1000))
     help="Tokens per text; longer texts are truncated.  [default: the model's own, with its vectors; else 250]",
 )
 @click.option(
+    "--chunk/--no-chunk",
+    default=None,
+    help="Read longer texts in chunks of --max-length tokens and store the mean of their vectors.",
+)
+@click.option(
     "--pooling",
     type=CommaList(choices=("auto", *POOLINGS, MODEL)),
     default="auto",

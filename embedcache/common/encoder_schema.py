@@ -18,6 +18,7 @@ class Identity(msgspec.Struct):
     architecture: str | UnsetType = UNSET
     prompt: str | UnsetType = UNSET
     lower_case: bool | UnsetType = UNSET
+    chunk: bool | UnsetType = UNSET
 
 
 class PrescribedFields(msgspec.Struct):

@@ -14,7 +14,7 @@ MUCH = 0.02  # share of unknown tokens that is worth a note
 MOSTLY = 0.2  # share of a text's tokens from which the text counts as hardly known
 SOME = 0.01  # share of such texts that is worth a note
 SCRIPTS = 3  # that are named
-SUMMED = ("texts", "truncated", "counted", "tokens", "lost", "unknown", "hardly_known", "lost_at_limit")
+SUMMED = ("texts", "truncated", "counted", "tokens", "lost", "unknown", "hardly_known", "lost_at_limit", "in_chunks")
 SAMPLE = 200  # texts whose scripts are looked at
 LONG, LANGUAGES = "docs/long-texts.md", "docs/languages.md"
 
@@ -32,6 +32,7 @@ class Reading:
         longest: tokens of the longest text. lost_at_limit: what would be cut off at ``positions``.
         max_length: how many tokens of a text are read. positions: how many the model can read, None for not known.
         scripts: the writing systems, apart from Latin, of the texts with the most unknown tokens.
+        in_chunks: how many texts are longer than max_length and are read whole, in chunks of that length.
     """
 
     texts: int
@@ -46,6 +47,7 @@ class Reading:
     max_length: int
     positions: int | None = None
     scripts: tuple[str, ...] = ()
+    in_chunks: int = 0
 
     def __add__(self, other: Reading) -> Reading:
         """What one encoder read of the texts of both."""
@@ -78,6 +80,11 @@ class Reading:
     def notes(self, advise: bool = True) -> list[str]:
         """A sentence for each thing that the user should know; ``advise``: with what extract can do about it."""
         notes = [self._cut(advise)] if self.truncated else []
+        if self.in_chunks:
+            notes.append(
+                f"{self.in_chunks:,} of {self.texts:,} texts are longer than {self.max_length:,} tokens: each is read "
+                "in chunks, and its vector is the mean of theirs (--chunk)"
+            )
         return [*notes, self._unknown()] if self.much_unknown else notes
 
     def _cut(self, advise: bool) -> str:
@@ -91,11 +98,12 @@ class Reading:
         if self.positions is None:
             return f"{said}; a higher --max-length reads more, if the model can; see {LONG}"
         if self.max_length >= self.positions:
-            return f"{said}; {self.positions:,} is this model's limit; see {LONG}"
+            return f"{said}; {self.positions:,} is this model's limit; --chunk reads them in chunks; see {LONG}"
         if self.longest <= self.positions:
             return f"{said}; --max-length {self.longest} reads them whole (this model's limit is {self.positions:,})"
         rest = percent(self.lost_at_limit / self.tokens)
-        return f"{said}; raise --max-length to {self.positions}, this model's limit ({rest} are lost then); see {LONG}"
+        said += f"; raise --max-length to {self.positions}, this model's limit ({rest} are lost then)"
+        return f"{said}, or read them in chunks with --chunk; see {LONG}"
 
     def _unknown(self) -> str:
         read = self.tokens - self.lost
@@ -108,15 +116,21 @@ class Reading:
 
 
 def read_of(
-    counts: np.ndarray, truncated: int, max_length: int, positions: int | None = None, texts: Iterable[str] = ()
+    counts: np.ndarray,
+    truncated: int,
+    max_length: int,
+    positions: int | None = None,
+    texts: Iterable[str] = (),
+    chunk: bool = False,
 ) -> Reading:
     """Sum up counts int [n, 2] of n texts: tokens of the whole text and unknown ones among those read; -1: not counted.
 
     texts: the ones that have the most unknown tokens, for their scripts.
+    chunk: whether longer texts are read in chunks.
     """
     known = counts[counts[:, 0] >= 0].astype(np.int64)
     whole, unknown = known[:, 0], known[:, 1]
-    read = np.minimum(whole, max_length)
+    read = whole if chunk else np.minimum(whole, max_length)
     unknown = np.clip(unknown, 0, read)
     reading = Reading(
         texts=len(counts),
@@ -127,9 +141,10 @@ def read_of(
         unknown=int(unknown.sum()),
         hardly_known=int(np.count_nonzero(unknown >= np.maximum(1, MOSTLY * read))),
         longest=int(whole.max(initial=0)),
-        lost_at_limit=int(np.maximum(whole - positions, 0).sum()) if positions else 0,
+        lost_at_limit=int(np.maximum(whole - positions, 0).sum()) if positions and not chunk else 0,
         max_length=max_length,
         positions=positions,
+        in_chunks=int(np.count_nonzero(whole > max_length)) if chunk else 0,
     )
     return replace(reading, scripts=scripts_of(texts)) if reading.unknown else reading
 

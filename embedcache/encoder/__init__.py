@@ -17,6 +17,7 @@ Files, in the order in which to read them:
     tokenizer                Texts to token ids, cut to max_length as the model's own tokenizer cuts
     tokenizer_native         The same by csrc/tokenizer, and which tokenizers it understands
     tokenizer_file           Tokenizer.json as it is, where transformers would make the same of it
+    chunking                 Texts of more tokens than a row may have, in chunks
     load_without_torch       An encoder read straight from its files, without torch and transformers
     load_with_transformers   An encoder as transformers loads it: model and tokenizer
     model_parts              Which part of what transformers loads is the encoder

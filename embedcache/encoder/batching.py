@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
 import numpy as np
 
 # Padded tokens of one forward pass, where the user asks for no other number.
@@ -36,3 +41,16 @@ def plan_batches(lengths: np.ndarray, batch_tokens: int) -> list[np.ndarray]:
         batches.append(order[start : start + size])
         start += size
     return batches
+
+
+@contextmanager
+def mapper(threads: int) -> Iterator[Callable[..., Any]]:
+    """A ``map`` over that many threads, results in order; what has not begun is dropped on an error or Ctrl-C."""
+    if threads == 1:
+        yield map
+        return
+    pool = ThreadPoolExecutor(threads)
+    try:
+        yield pool.map
+    finally:
+        pool.shutdown(cancel_futures=True)

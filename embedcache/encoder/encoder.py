@@ -7,9 +7,7 @@ Nothing here imports torch or transformers unless the encoder needs them (see ``
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +16,8 @@ import numpy as np
 
 from embedcache.common.reading import Reading, most_unknown, read_of
 from embedcache.encoder.after_pooling import Prescribed, load_prescribed
-from embedcache.encoder.batching import default_batch_tokens, plan_batches
+from embedcache.encoder.batching import default_batch_tokens, mapper, plan_batches
+from embedcache.encoder.chunking import in_chunks, mean_of_chunks, whole_texts
 from embedcache.encoder.folder import (
     check_max_length,
     find_root,
@@ -50,7 +49,8 @@ class Encoder:
         source: absolute folder or hub name, from which it can be loaded again.
         dim: D, the width of the vectors. layers: number of transformer layers.
         prompt: stands before every text. prescribed: makes the vectors called ``model``; None where none are asked for.
-        max_length: the most tokens of a row. device, compute_dtype: where and in what it computes.
+        max_length: the most tokens of a row. chunk: whether a longer text is read in chunks of so many tokens, and
+            its vector is the mean of theirs. device, compute_dtype: where and in what it computes.
         batch_tokens: padded tokens of one batch that suit the device.
         kernel: what computes the forward pass, "native", "packed" or "plain" (see ``runner``), or
             "static" of a model that is a table of tokens' vectors.
@@ -73,6 +73,7 @@ class Encoder:
         self.max_length: int = identity["max_length"]
         self.compute_dtype: str = identity["compute_dtype"]
         self.prompt: str = identity.get("prompt", "")
+        self.chunk: bool = identity.get("chunk", False)
         self._direct, self._load, self._lock = direct, load, threading.Lock()
         self._loaded: Loaded | None = None
         parts: Direct | Static | Loaded = direct or self._all
@@ -111,6 +112,7 @@ class Encoder:
         trust_remote_code: bool = False,
         prompt: str = "",
         lower_case: bool = False,
+        chunk: bool = False,
         model: dict[str, Any] | None = None,
         check: Callable[[dict[str, Any]], None] | None = None,
         kernel: str | None = None,
@@ -125,6 +127,7 @@ class Encoder:
             trust_remote_code: whether Python code that comes with the model may run.
             prompt: put before every text.
             lower_case: whether every text is lowered first.
+            chunk: read a longer text in chunks of max_length tokens (see ``chunking``) instead of its start alone.
             model: how the vectors called ``model`` are made (``Prescription.about``), which the folder must still say;
                 None: there are none.
             check: called with the identity before any weights are loaded; it may raise.
@@ -140,7 +143,7 @@ class Encoder:
         root, name = find_root(source, trust_remote_code)
         folder = transformer_folder(root)
         compute_dtype = resolve_dtype(dtype, device, folder)
-        before: dict[str, Any] = {"prompt": prompt, "lower_case": lower_case}
+        before: dict[str, Any] = {"prompt": prompt, "lower_case": lower_case, "chunk": chunk}
         identity = folder_identity(folder, max_length, compute_dtype, trust_remote_code, **before)
         if check is not None:
             check(identity)
@@ -187,8 +190,15 @@ class Encoder:
     def tokenize(self, texts: Sequence[str]) -> Tokens:
         """Token ids of each text, cut to max_length as the model's own tokenizer cuts (special tokens stay).
 
-        The prompt stands before each text and counts.
+        The prompt stands before each text and counts. With ``chunk`` a longer text has several rows.
         """
+        tokens = self._tokenize_starts(texts)
+        if not self.chunk or not tokens.truncated.any():
+            return tokens
+        return in_chunks(texts, tokens, self.max_length, self._tokenize_starts, self._tokenize.offsets)
+
+    def _tokenize_starts(self, texts: Sequence[str]) -> Tokens:
+        """Token ids of each text, what is too long cut off."""
         if self.prompt:
             texts = [self.prompt + text if isinstance(text, str) else text for text in texts]
         if self._direct is None:
@@ -209,7 +219,7 @@ class Encoder:
         """How much of the texts with these tokens the encoder reads."""
         counts = tokens.counts
         some = (texts[i] for i in most_unknown(counts).tolist())
-        return read_of(counts, int(tokens.truncated.sum()), self.max_length, texts=some)
+        return read_of(counts, int(tokens.truncated.sum()), self.max_length, texts=some, chunk=self.chunk)
 
     def encode(self, ids: Sequence[Sequence[int]], outputs: Sequence[tuple[str, int]]) -> list[np.ndarray]:
         """Vectors of one batch, in one forward pass (halved and tried again where a GPU's memory does not suffice).
@@ -290,24 +300,36 @@ class Encoder:
             tokens: of the texts.
             outputs: see ``encode``.
             batch_tokens: padded tokens of one batch; None: what suits the device.
-            tell: called in this thread with the row indices (int64) of each batch once its vectors are there.
+            tell: called in this thread with the texts' indices (int64) of each batch once their vectors are there.
 
         Returns:
             A float32 array [n, width] per output.
         """
         vectors = [np.empty((len(tokens.rows), self.width(output)), dtype=np.float32) for output in outputs]
-        batches = plan_batches(tokens.lengths, batch_tokens or self.batch_tokens)
+        batches = plan_batches(tokens.rows.lengths, batch_tokens or self.batch_tokens)
+        if tell is not None and tokens.chunks is not None:
+            tell = whole_texts(tokens.chunks, tell)
 
         def work(batch: np.ndarray) -> list[np.ndarray]:
             return self.encode(tokens.rows.take(batch), outputs)
 
-        with _mapper(self.threads) as map_batches:
+        with mapper(self.threads) as map_batches:
             for batch, parts in zip(batches, map_batches(work, batches), strict=True):
                 for whole, part in zip(vectors, parts, strict=True):
                     whole[batch] = part
                 if tell is not None:
                     tell(batch)
-        return vectors
+        if tokens.chunks is None:
+            return vectors
+        return [
+            mean_of_chunks(one, tokens.chunks, tokens.rows.lengths, self._unit_length(output))
+            for one, output in zip(vectors, outputs, strict=True)
+        ]
+
+    def _unit_length(self, output: tuple[str, int]) -> bool:
+        """Whether the vectors of an output are brought to unit length."""
+        steps = self.prescribed.about["steps"] if self.prescribed and output[0] == MODEL else []
+        return bool(steps) and steps[-1]["step"] == "normalize"
 
     def _forward_or_half(self, ids: Sequence[Sequence[int]], outputs: Sequence[tuple[str, int]]) -> list[np.ndarray]:
         import torch
@@ -373,16 +395,3 @@ def _in_order(parts: Sequence[tuple[np.ndarray, list[np.ndarray]]]) -> list[np.n
     """The vectors of all rows, one array per output, out of parts, each with its rows' places in the whole."""
     back = np.argsort(np.concatenate([places for places, _ in parts]))
     return [np.concatenate(pieces)[back] for pieces in zip(*(vectors for _, vectors in parts), strict=True)]
-
-
-@contextmanager
-def _mapper(threads: int) -> Iterator[Callable[..., Any]]:
-    """A ``map`` over that many threads, results in order; what has not begun is dropped on an error or Ctrl-C."""
-    if threads == 1:
-        yield map
-        return
-    pool = ThreadPoolExecutor(threads)
-    try:
-        yield pool.map
-    finally:
-        pool.shutdown(cancel_futures=True)

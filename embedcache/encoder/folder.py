@@ -56,21 +56,22 @@ def identify(
     trust_remote_code: bool = False,
     prompt: str = "",
     lower_case: bool = False,
+    chunk: bool = False,
 ) -> tuple[dict[str, Any], str]:
     """What an encoder is, by content, without loading it.
 
     Returns:
         (identity, source). The identity is JSON-able and holds all that changes a vector: sha256 of the weights, of
         the tokenizer's files and of the configuration, of the model's own code where that is trusted, max_length,
-        compute_dtype, and what is done to a text first: a prompt before it, lower case. No path, name or time is in
-        it. The source is the absolute folder, or the hub name, from which
+        compute_dtype, and what is done to a text first: a prompt before it, lower case, chunks. No path, name or time
+        is in it. The source is the absolute folder, or the hub name, from which
         ``Encoder.load`` can load it again.
 
     Raises:
         EmbedcacheError: the encoder is not found or files of it are missing; a bad max_length, dtype or device.
     """
     folder, name = find_folder(source, trust_remote_code)
-    settings: dict[str, Any] = {"prompt": prompt, "lower_case": lower_case}
+    settings: dict[str, Any] = {"prompt": prompt, "lower_case": lower_case, "chunk": chunk}
     compute_dtype = resolve_dtype(dtype, device, folder)
     return folder_identity(folder, max_length, compute_dtype, trust_remote_code, **settings), name
 
@@ -96,6 +97,7 @@ def folder_identity(
     *,
     prompt: str = "",
     lower_case: bool = False,
+    chunk: bool = False,
 ) -> dict[str, Any]:
     """The identity of the encoder in a complete folder."""
     check_max_length(max_length)
@@ -110,6 +112,7 @@ def folder_identity(
     }
     identity |= {"prompt": prompt} if prompt else {}
     identity |= {"lower_case": True} if lower_case else {}
+    identity |= {"chunk": True} if chunk else {}
     adapter = [folder / name for name in (ADAPTER, ADAPTER_WEIGHTS)]
     if adapter[0].is_file():
         identity["adapter"] = {path.name: _sha256(path) for path in adapter}

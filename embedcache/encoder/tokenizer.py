@@ -36,12 +36,14 @@ class Tokens:
 
     ``whole``: the tokens of each whole text, cut or not. Of a text of which only the start was read it is estimated
     from that start, by characters. ``unknown``: how many of ``rows`` are the tokenizer's "unknown" token.
+    ``chunks``: where a text may have several rows, int64 [n + 1]: text i has rows chunks[i] to chunks[i + 1].
     """
 
     rows: TokenRows
     truncated: np.ndarray  # bool [n]
     whole: np.ndarray  # int64 [n]
     unknown: np.ndarray  # int64 [n]
+    chunks: np.ndarray | None = None
 
     @property
     def ids(self) -> list[list[int]]:
@@ -50,8 +52,10 @@ class Tokens:
 
     @property
     def lengths(self) -> np.ndarray:
-        """int64 [n], tokens of each row after truncation."""
-        return self.rows.lengths
+        """int64 [n], tokens of each text that are read."""
+        if self.chunks is None:
+            return self.rows.lengths
+        return np.diff(self.rows.offsets[self.chunks])
 
     @property
     def counts(self) -> np.ndarray:
@@ -98,6 +102,16 @@ class TextTokenizer:
             return "library: too few texts for the native one"
         return f"library: {self._why}" if self._native is None else "native"
 
+    @property
+    def special(self) -> int:
+        """How many special tokens a text has around it."""
+        return self._prefix + self._suffix
+
+    def offsets(self, text: str) -> list[tuple[int, int]]:
+        """Where each token of the whole text, special ones left out, begins and ends in it, in characters."""
+        offsets: list[tuple[int, int]] = self._backend.encode(text, add_special_tokens=False).offsets
+        return offsets
+
     def __call__(self, texts: Sequence[str]) -> Tokens:
         """Token ids of each text.
 
@@ -130,7 +144,7 @@ class TextTokenizer:
             rows = rows.replaced(np.array(short), again)
             for i in short:
                 starts[i] = None
-        special, whole = self._prefix + self._suffix, lengths.copy()
+        special, whole = self.special, lengths.copy()
         for i, end in enumerate(starts):
             if end is not None:
                 whole[i] = special + round((int(lengths[i]) - special) * len(texts[i]) / end)

@@ -79,7 +79,7 @@ class EncodingPass:
         batch_tokens: int | None,
         progress: Progress | None,
     ) -> None:
-        """settings: max_length, dtype, trust_remote_code, prompt, lower_case and model, as ``Encoder.load`` takes."""
+        """settings: max_length, dtype, trust_remote_code, prompt, lower_case, chunk, model, as of ``Encoder.load``."""
         self._model, self._place, self._batch_tokens = model, place, batch_tokens
         self._progress = progress
         self._settings = self._settle({**settings, "device": place.device})
@@ -129,8 +129,9 @@ class EncodingPass:
                 filler.finish(window)
             return
         offsets = filler.writer.cache.texts.offsets
-        # Bytes stand for tokens until they are counted; of long texts only so many can become tokens.
-        size = np.minimum(np.diff(offsets), self._settings["max_length"] * BYTES_PER_TOKEN) + BYTES_PER_TOKEN
+        # Bytes stand for tokens until they are counted; of a long text that is cut only so many can become tokens.
+        most = np.inf if self._settings["chunk"] else self._settings["max_length"] * BYTES_PER_TOKEN
+        size = np.minimum(np.diff(offsets), most) + BYTES_PER_TOKEN
         all_bytes, done_bytes, done_texts = int(size[filler.lacking].sum()), 0, 0
 
         def tell(tokens: int, rows: np.ndarray) -> None:

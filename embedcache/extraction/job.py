@@ -107,6 +107,7 @@ def extract(
     id: str | None = None,
     keep: str | Sequence[str] = (),
     max_length: int | None = None,
+    chunk: bool | None = None,
     pooling: str | Sequence[str] = "auto",
     layers: int | Sequence[int] = (-1,),
     prompt: str | None = None,
@@ -141,6 +142,8 @@ def extract(
         keep: other columns to store. Columns that the cache has stay, as far as the input has them.
         max_length: the most tokens of a text, special tokens included; longer texts are cut. None is what the cache
             was made with, or what the model's authors say of its ``model`` vectors, else 250.
+        chunk: read a longer text in chunks of max_length tokens; its vector is the mean of theirs. None is what the
+            cache was made with, else no.
         na: label cells that mean "not labelled", beside an empty one: these alone, or with "default" among them these
             and those of ``tables.rows.MISSING_LABELS``; None means the latter alone.
         pooling: one or several of ``encoder.poolings``, or "model": the vector that the model's authors prescribe, as
@@ -181,7 +184,7 @@ def extract(
     rows = read_rows(paths, columns, **reading)
     if store not in ("float16", "float32"):
         raise EmbedcacheError(f"unknown store type {store!r}: use float16 or float32")
-    vectors = AskedVectors(pooling, layers, prompt, dims, force_dims, max_length)
+    vectors = AskedVectors(pooling, layers, prompt, dims, force_dims, max_length, chunk)
     vectors.poolings(), vectors.numbers()
     wanted = None if shard is None else Shard.parse(shard)
     with copies, writer_lock(target), ExitStack() as ends:

@@ -30,6 +30,7 @@ class AskedVectors:
     dims: int | None = None
     force_dims: bool = False
     max_length: int | None = None
+    chunk: bool | None = None
 
     def poolings(self) -> list[str]:
         """The names, ``auto`` among them.
@@ -61,7 +62,7 @@ class Chosen:
 
     Attributes:
         outputs: the (pooling, layer) pairs that were asked for.
-        settings: ``max_length``, ``prompt``, ``lower_case`` and ``model`` of ``Encoder.load``.
+        settings: ``max_length``, ``prompt``, ``lower_case``, ``chunk`` and ``model`` of ``Encoder.load``.
         notes: what was chosen and why, in sentences.
     """
 
@@ -106,6 +107,7 @@ def choose(model: str, asked: AskedVectors, old: Cache | None, trust_remote_code
         "max_length": asked.max_length or known.get("max_length"),
         "prompt": _prompt(asked.prompt, root, name),
         "lower_case": known.get("lower_case", False),
+        "chunk": known.get("chunk", False) if asked.chunk is None else asked.chunk,
         MODEL: about,
     }
     if new and says is not None:
@@ -173,4 +175,6 @@ def _before(settings: dict[str, Any]) -> str:
     prompt = f", after the prompt {settings['prompt']!r}" if settings["prompt"] else ""
     lowered = ", in lower case" if settings["lower_case"] else ""
     longest = settings["max_length"] or MAX_LENGTH
+    if settings["chunk"]:
+        return f"{prompt}{lowered}; texts in chunks of up to {longest} tokens"
     return f"{prompt}{lowered}; texts of " + ("any length" if longest == ANY_LENGTH else f"up to {longest} tokens")

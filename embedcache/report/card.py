@@ -253,7 +253,13 @@ def _evaluation(info: dict[str, Any], kind: Kind) -> str:
 
 
 def _limitations(info: dict[str, Any], kind: Kind, max_length: int) -> Iterable[str]:
-    yield f"Texts are cut to {max_length:,} tokens; the rest is not read{_lost(info.get('reading'))}."
+    if info["encoder"]["identity"].get("chunk"):
+        yield (
+            f"Texts of more than {max_length:,} tokens are read in chunks of that length, and have the mean of their "
+            "vectors (of unit length where the vectors are). The code above reads their start alone."
+        )
+    else:
+        yield f"Texts are cut to {max_length:,} tokens; the rest is not read{_lost(info.get('reading'))}."
     if kind.exclusive:
         yield "Every text gets one of the classes, also a text that belongs to none of them."
     if not info["split"].get("test"):

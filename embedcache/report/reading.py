@@ -12,8 +12,12 @@ def read_facts(reading: dict[str, Any] | None) -> list[tuple[str, str]]:
     """What the encoder read of the texts; runs of older versions do not say."""
     if not reading:
         return []
-    said = f"{count(reading['truncated'])} of {count(reading['texts'])} longer than {reading['max_length']:,} tokens"
-    if reading["counted"]:
+    in_chunks = reading.get("in_chunks", 0)  # else cut
+    longer = f"{count(in_chunks or reading['truncated'])} of {count(reading['texts'])}"
+    said = f"{longer} longer than {reading['max_length']:,} tokens"
+    if in_chunks:
+        said += ", read in chunks of that length; their vectors are the means of the chunks'"
+    elif reading["counted"]:
         said += f"; {percent(reading['lost_share'])} of all tokens not read"
     pairs = [("Texts", said)]
     if reading["unknown"]:

@@ -221,7 +221,8 @@ class Service:
         return found | await self._encoding.do(tuple(part))
 
     def _text_cost(self, text: str) -> int:
-        longest = TOKEN_COST * self.encoder.max_length if self.encoder is not None else len(text)
+        cut = self.encoder is not None and not self.encoder.chunk
+        longest = TOKEN_COST * self.encoder.max_length if self.encoder and cut else len(text)
         return max(TEXT_COST, min(len(text), longest))
 
     def _encode(self, jobs: list[tuple[str, ...]]) -> list[Vectors]:

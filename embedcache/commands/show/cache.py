@@ -104,7 +104,9 @@ def _made_of(encoder: dict[str, Any]) -> dict[str, str]:
     lines = {"model": in_words(encoder["model"])} if "model" in encoder else {}
     if prompt := encoder["identity"].get("prompt"):
         lines["prompt"] = f"{prompt!r} before every text"
-    return lines | ({"texts": "in lower case"} if encoder["identity"].get("lower_case") else {})
+    done = {"lower_case": "in lower case", "chunk": "longer ones in chunks"}
+    texts = ", ".join(words for name, words in done.items() if encoder["identity"].get(name))
+    return lines | ({"texts": texts} if texts else {})
 
 
 def verify(cache: str, report: VerifyReport) -> None:
