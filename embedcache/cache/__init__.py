@@ -18,10 +18,14 @@ Files, in the order in which to read them:
     spool_file       Data that is collected before the cache has a place for it: in a file without a name
     where            Which rows of a cache may be found: those with a text that meet conditions like label=positive
     where_grammar    The language of --where: "label=positive and year>=2010 and not (genre=war or genre=horror)"
+    token_states     What the last layers read of every row's tokens: ragged, read when it is asked for
+    state_files      The two files of a cache's token states, opened for reading
+    state_writer     Make and grow the files of token states, and write states into them in place
     notes            What a user should know of the data in a cache before trusting what is made of them
     frames           A cache's rows as an Arrow table: texts, codes and vectors stay where they are
     remote_fill      Fill windows of one file from other processes and machines: they write vectors
     lock             One writer of a cache at a time
+    map_file         Map a file that a writer may replace at any moment
     hdf5_reader      Reads as much of the HDF5 format as a cache needs, and no more: links, attributes
     hdf5_structure   Read the HDF5 structure of a file that may be broken or hostile
     hdf5_bytes       What the HDF5 reader reads with: errors, bytes in a row, little-endian numbers, the checksum

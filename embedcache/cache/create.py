@@ -21,9 +21,10 @@ import numpy as np
 
 from embedcache.cache import layout as lay
 from embedcache.cache.checksums import digests, valid_blocks
-from embedcache.cache.file import Cache, file_id
+from embedcache.cache.file import Cache
 from embedcache.cache.hdf5_structure import HDF5_ERRORS, nbytes
 from embedcache.cache.layout import Layout, Output, block_path, quote
+from embedcache.cache.map_file import file_id
 from embedcache.cache.strings import Text
 from embedcache.common.durable import take_name
 from embedcache.errors import EmbedcacheError
@@ -151,7 +152,7 @@ def _write_structure(path: Path, layout: Layout) -> None:
         for name, value in {**layout.attrs, "created": created, "seal": layout.seal(created)}.items():
             file.attrs[name] = value
         for name, (kind, shape) in layout.with_checksums().items():
-            _write_dataset(file, name, kind, shape)
+            write_dataset(file, name, kind, shape)
         if layout.counted and layout.positions is not None:
             file[lay.TOKENS].attrs["positions"] = layout.positions
         for column, classes in layout.classes.items():
@@ -162,7 +163,7 @@ def _write_structure(path: Path, layout: Layout) -> None:
                 dataset.attrs["kind"] = layout.kinds[column]
 
 
-def _write_dataset(file: h5py.File, path: str, kind: str, shape: lay.Shape) -> None:
+def write_dataset(file: h5py.File, path: str, kind: str, shape: lay.Shape) -> None:
     """Contiguous, allocated now, never filled: HDF5 has nothing left to do afterwards."""
     plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     plist.set_layout(h5py.h5d.CONTIGUOUS)

@@ -17,16 +17,13 @@ import numpy as np
 from embedcache.cache import frames
 from embedcache.cache import layout as lay
 from embedcache.cache.fingerprint import fingerprint, output_fingerprint
-from embedcache.cache.hdf5_structure import (
-    DamagedCacheError,
-    NotACacheError,
-    parse_output,
-    structure_of,
-    unreadable,
-)
+from embedcache.cache.hdf5_structure import DamagedCacheError, parse_output, structure_of, unreadable
 from embedcache.cache.labels import Codes, Labels, label_counts, label_of, unlabelled, valid_codes
-from embedcache.cache.layout import Layout, Output, block_path, quote, unquote
+from embedcache.cache.layout import Output, block_path, quote, unquote
+from embedcache.cache.map_file import map_file
+from embedcache.cache.state_files import open_states
 from embedcache.cache.strings import Strings, valid_offsets
+from embedcache.cache.token_states import TokenStates
 from embedcache.common.display import html_table
 from embedcache.common.encoder_schema import parse_encoder
 from embedcache.common.frames import Tabular
@@ -67,7 +64,8 @@ class Cache(Tabular):
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path).absolute()
-        self.layout, self._offsets, self.created, seal, self._map, self.inode = _read(self.path)
+        structure, self._map, self.inode = map_file(self.path, structure_of)
+        self.layout, self._offsets, self.created, seal = structure
         encoder = parse_encoder(str(self.layout.attrs["encoder"]))
         self.sealed = encoder is not None and seal == self.layout.seal(self.created)
         self.encoder: dict[str, Any] = encoder or {"source": "", "identity": {}, "store": "float16"}
@@ -211,6 +209,14 @@ class Cache(Tabular):
                 "run the same extract again: it continues where it stopped"
             )
         return self.array(path)
+
+    def token_states(self) -> TokenStates:
+        """What the last layers of the encoder read of every row's tokens, from the files beside the cache.
+
+        Raises:
+            EmbedcacheError: it has none, not those of all rows, or they are another encoder's or damaged.
+        """
+        return TokenStates(open_states(self.path, self.encoder), self.hashes)
 
     def missing_rows(self, pooling: str | None = None, layer: int = -1) -> int:
         """Rows in blocks that have no checksum yet."""
@@ -368,33 +374,3 @@ def _known(names: Sequence[str]) -> str:
 
 def _damaged(path: Path, reason: str) -> DamagedCacheError:
     return DamagedCacheError(f"{path} is damaged: {reason}; run the same extract again to repair it")
-
-
-def _read(path: Path) -> tuple[Layout, dict[str, int], str, str, np.ndarray, tuple[int, int]]:
-    """The structure and the map of one and the same file, although a writer may replace it at any moment."""
-    while True:
-        try:
-            before = path.stat()
-            if not path.is_file():
-                raise NotACacheError(f"{path} is not a file; a cache is one .h5 file")
-            data = np.memmap(path, np.uint8, "r") if before.st_size else np.empty(0, np.uint8)
-        except FileNotFoundError:
-            raise EmbedcacheError(f"no such file: {path}; embedcache extract makes one") from None
-        except OSError as error:
-            raise EmbedcacheError(f"cannot read {path}: {error.strerror or error}; check its permissions") from None
-        inode = (before.st_dev, before.st_ino)
-        try:
-            structure = structure_of(path, data)
-            if inode == file_id(path):
-                return (*structure, data, inode)
-        except EmbedcacheError:
-            if inode == file_id(path):
-                raise
-
-
-def file_id(path: Path) -> tuple[int, int] | None:
-    """Device and inode of the file that has this name now."""
-    with suppress(OSError):
-        status = path.stat()
-        return status.st_dev, status.st_ino
-    return None

@@ -26,6 +26,12 @@ def output_fingerprint(encoder: Mapping[str, Any], output: Output) -> bytes:
     return bytes.fromhex(_digest({**made, "pooling": output[0], "layer": output[1]}))
 
 
+def states_fingerprint(encoder: Mapping[str, Any], layer: int) -> bytes:
+    """The 16 bytes that stand for token states: what they are made with, and the layer, counted from the embeddings."""
+    made = {**encoder["identity"], "store": "float16", "format_version": FORMAT_VERSION}
+    return bytes.fromhex(_digest({**made, "tokens": layer}))
+
+
 def for_pooling(encoder: Mapping[str, Any], *poolings: str) -> Mapping[str, Any]:
     """The parts of an encoder description that concern these poolings: ``model`` alone is made by its last part."""
     return encoder if MODEL in poolings else {key: value for key, value in encoder.items() if key != MODEL}
@@ -40,6 +46,11 @@ def comparable(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     """What differs between two encoder descriptions, in words; empty when nothing does."""
     return "; ".join(_compare(_identity(old), _identity(new)))
+
+
+def states_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """What differs between two encoder descriptions as far as token states are concerned; empty when nothing does."""
+    return "; ".join(_compare(old["identity"], new["identity"]))
 
 
 def _identity(encoder: Mapping[str, Any]) -> dict[str, Any]:

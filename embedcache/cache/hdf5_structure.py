@@ -60,9 +60,9 @@ def structure_of(path: Path, data: np.ndarray) -> tuple[Layout, dict[str, int], 
 
 def _check_format(file: Hdf5, path: Path) -> None:
     """Is it ours, and can this version read it?"""
-    if _text(file, file.root, "format") != lay.FORMAT:
+    if read_text(file, file.root, "format") != lay.FORMAT:
         raise NotACacheError(f"{path} is an HDF5 file but not an embedcache file; name another one")
-    version = _integer(file.root, "format_version")
+    version = read_integer(file.root, "format_version")
     if version > lay.FORMAT_VERSION:
         raise NotACacheError(
             f"{path} has format version {version}, this embedcache reads {lay.FORMAT_VERSION}; upgrade embedcache"
@@ -80,17 +80,17 @@ def read_structure(file: Hdf5, size: int) -> tuple[Layout, dict[str, int], str, 
     root = file.root
     attrs: dict[str, str | int] = {
         "format": lay.FORMAT,
-        "format_version": _integer(root, "format_version"),
-        "encoder": _text(file, root, "encoder"),
+        "format_version": read_integer(root, "format_version"),
+        "encoder": read_text(file, root, "encoder"),
     }
-    attrs |= {name: _text(file, root, name) for name in TEXTS if name in root.attributes}
-    attrs |= {name: _integer(root, name) for name in INTEGERS if name in root.attributes}
+    attrs |= {name: read_text(file, root, name) for name in TEXTS if name in root.attributes}
+    attrs |= {name: read_integer(root, name) for name in INTEGERS if name in root.attributes}
     layout = Layout(attrs)
     offsets: dict[str, int] = {}
-    tree = _Tree(file)
+    tree = Tree(file)
 
     def add(path: str, types: tuple[str, ...], shape: tuple[int | None, ...]) -> None:
-        layout.datasets[path], offsets[path] = _dataset(tree.node(path), path, types, shape, size)
+        layout.datasets[path], offsets[path] = read_dataset(tree.node(path), path, types, shape, size)
 
     add(lay.HASH, ("|u1",), (None, lay.DIGEST_BYTES))
     rows = layout.rows
@@ -112,14 +112,14 @@ def read_structure(file: Hdf5, size: int) -> tuple[Layout, dict[str, int], str, 
     if "tokens" in tree.links("rows"):
         add(lay.TOKENS, ("<i4",), (rows, 2))
         if "positions" in tree.node(lay.TOKENS).attributes:
-            positions = _integer(tree.node(lay.TOKENS), "positions")
+            positions = read_integer(tree.node(lay.TOKENS), "positions")
             layout = replace(layout, positions=positions if 0 < positions < 1 << 31 else None)
     for path in layout.checked:
         expected = (layout.blocks, lay.DIGEST_BYTES)
         where = block_path(path)
-        _, offsets[where] = _dataset(tree.node(where), where, ("|u1",), expected, size)
+        _, offsets[where] = read_dataset(tree.node(where), where, ("|u1",), expected, size)
     _check_whole(layout, offsets)
-    return layout, offsets, _text(file, root, "created"), _text(file, root, "seal")
+    return layout, offsets, read_text(file, root, "created"), read_text(file, root, "seal")
 
 
 def _check_whole(layout: Layout, offsets: dict[str, int]) -> None:
@@ -143,7 +143,7 @@ def nbytes(kind: str, shape: Shape) -> int:
     return math.prod(shape) * np.dtype(kind).itemsize
 
 
-class _Tree:
+class Tree:
     """The objects of a file by path, each read once, reached by hard links alone: other links can lead elsewhere."""
 
     def __init__(self, file: Hdf5) -> None:
@@ -167,7 +167,7 @@ class _Tree:
         return sorted(self.node(path).links) if name in self.node(group).links else []
 
 
-def _embedding_paths(tree: _Tree) -> list[str]:
+def _embedding_paths(tree: Tree) -> list[str]:
     paths = []
     for name in tree.links(lay.EMBEDDINGS):
         path = f"{lay.EMBEDDINGS}/{name}"
@@ -187,7 +187,7 @@ def parse_output(path: str) -> lay.Output:
         raise InvalidError(f"unknown dataset {path}") from None
 
 
-def _dataset(
+def read_dataset(
     node: Node, path: str, types: tuple[str, ...], shape: tuple[int | None, ...], size: int
 ) -> tuple[tuple[str, Shape], int]:
     """((type, shape), offset) of a dataset that is one plain stretch of the file."""
@@ -205,7 +205,7 @@ def _dataset(
     return (kind, found), offset if needed else 0
 
 
-def _text(file: Hdf5, node: Node, name: str) -> str:
+def read_text(file: Hdf5, node: Node, name: str) -> str:
     attribute = node.attributes.get(name)
     found = file.strings(attribute) if attribute and attribute.shape == () else None
     if found is None:
@@ -213,7 +213,7 @@ def _text(file: Hdf5, node: Node, name: str) -> str:
     return found[0]
 
 
-def _integer(node: Node, name: str) -> int:
+def read_integer(node: Node, name: str) -> int:
     attribute = node.attributes.get(name)
     found = attribute.integer() if attribute and attribute.shape == () else None
     if found is None:
@@ -222,7 +222,7 @@ def _integer(node: Node, name: str) -> int:
 
 
 def _kind(file: Hdf5, dataset: Node, path: str) -> str:
-    kind = _text(file, dataset, "kind")
+    kind = read_text(file, dataset, "kind")
     if kind != lay.MULTILABEL:
         raise InvalidError(f"{path} is of the unknown kind {kind!r}")
     return kind

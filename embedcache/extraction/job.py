@@ -20,13 +20,14 @@ import numpy as np
 
 from embedcache.cache.checksums import count_damaged
 from embedcache.cache.create import Writer, create, make_contents, matches, publish
-from embedcache.cache.file import Cache, file_id
+from embedcache.cache.file import Cache
 from embedcache.cache.fill import Filler
 from embedcache.cache.fingerprint import comparable, differences, for_pooling
 from embedcache.cache.hdf5_structure import DamagedCacheError
 from embedcache.cache.labels import label_counts, unlabelled
 from embedcache.cache.layout import Output, sibling
 from embedcache.cache.lock import writer_lock
+from embedcache.cache.map_file import file_id
 from embedcache.cache.reuse import count_unknown, proves_encoder
 from embedcache.cache.strings import first_rows
 from embedcache.cache.tokens import reading_of

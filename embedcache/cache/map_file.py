@@ -1,0 +1,50 @@
+"""Map a file that a writer may replace at any moment: its structure and its bytes are of one and the same file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from embedcache.cache.hdf5_structure import NotACacheError
+from embedcache.errors import EmbedcacheError
+
+FileId = tuple[int, int]  # device and inode
+Structure = TypeVar("Structure")
+
+
+def file_id(path: Path) -> FileId | None:
+    """Device and inode of the file that has this name now."""
+    with suppress(OSError):
+        status = path.stat()
+        return status.st_dev, status.st_ino
+    return None
+
+
+def map_file(path: Path, read: Callable[[Path, np.ndarray], Structure]) -> tuple[Structure, np.ndarray, FileId]:
+    """What ``read`` makes of a file's bytes; the bytes, uint8, a read-only memory map; and which file it is.
+
+    Raises:
+        EmbedcacheError: there is no such file, it cannot be read, or ``read`` raises it.
+    """
+    while True:
+        try:
+            before = path.stat()
+            if not path.is_file():
+                raise NotACacheError(f"{path} is not a file; a cache is one .h5 file")
+            data = np.memmap(path, np.uint8, "r") if before.st_size else np.empty(0, np.uint8)
+        except FileNotFoundError:
+            raise EmbedcacheError(f"no such file: {path}; embedcache extract makes one") from None
+        except OSError as error:
+            raise EmbedcacheError(f"cannot read {path}: {error.strerror or error}; check its permissions") from None
+        inode = (before.st_dev, before.st_ino)
+        try:
+            structure = read(path, data)
+            if inode == file_id(path):
+                return structure, data, inode
+        except EmbedcacheError:
+            if inode == file_id(path):
+                raise
