@@ -4,32 +4,32 @@ Files, in the order in which to read them:
 
     encoder                  The encoder itself: tokenize, encode
     folder                   Where an encoder's files are, whether they are complete, and what they are
-    hub                      Models by their Hugging Face name: what of them is fetched
-    families                 The encoder families that are known part by part: one record each
+    hub                      Models by their Hugging Face name: which files are downloaded
+    families                 The encoder families whose every part is known: one record each
     kinds                    What sort of model a config.json describes: an encoder, causal, an encoder-decoder
-    blueprint                A post-LayerNorm encoder as the runners compute it, alike for every family
+    blueprint                A post-LayerNorm encoder as the runners compute it, the same for every family
     read_model               The blueprint of a model that transformers has loaded
-    load_again               The encoder of a cache, a run or an index, loaded again
+    load_again               Load the encoder of a cache, a run or an index again
     poolings                 How a text's tokens become its vector: one record each
     prescription             The vector that a model's authors prescribe, read from a sentence-transformers folder
-    after_pooling            What follows the pooling there: Dense, LayerNorm, unit length, a cut
+    after_pooling            The steps after pooling in that vector: Dense, LayerNorm, unit length, a cut
     token_rows               Rows of token ids, one after another in one array
-    tokenizer                Texts to token ids, cut to max_length as the model's own tokenizer cuts
-    tokenizer_native         The same by csrc/tokenizer, and which tokenizers it understands
-    tokenizer_file           Tokenizer.json as it is, where transformers would make the same of it
-    chunking                 Texts of more tokens than a row may have, in chunks
+    tokenizer                Texts to token ids, truncated to max_length as the model's own tokenizer does it
+    tokenizer_native         The same in csrc/tokenizer, and which tokenizers it understands
+    tokenizer_file           Read tokenizer.json directly, where transformers would make the same tokenizer
+    chunking                 Split texts of more tokens than a row may have into chunks
     load_without_torch       An encoder read straight from its files, without torch and transformers
     load_with_transformers   An encoder as transformers loads it: model and tokenizer
     model_parts              Which part of what transformers loads is the encoder
     adapter                  A PEFT adapter, merged into its base's weights
-    row_check                Whether a row's vectors depend on what stands beside it in a batch, found by trying
-    static                   Static models: a table of tokens' vectors, of which a text's vector is the mean
-    batching                 Token-budget batches: texts of like length together
+    row_check                Test whether a row's vectors depend on the other rows of its batch
+    static                   Static models: a table of token vectors; a text's vector is their mean
+    batching                 Token-budget batches: texts of similar length together
     runner                   Which code computes an encoder's forward pass: "native", "packed" or "plain"
     runner_native            The native encoder: ctypes binding of csrc/encoder/encoder.h
     runner_packed            The forward pass without any padding, in torch
-    gpu_parts                What it uses on a GPU instead of torch's plain operations, each tried first
-    fused_triton             Two of these: residual and LayerNorm, bias and activation, a Triton kernel each
+    gpu_parts                The faster operations that it uses on a GPU, each tested before use
+    fused_triton             Two of these as Triton kernels: residual with LayerNorm, bias with activation
     gpu_lane                 A stream and pinned memory for each batch that is computed at the same time
     last_layer               The last layer's attention for the first token alone, exact
     runner_plain             The forward pass as transformers does it, padded: for every architecture

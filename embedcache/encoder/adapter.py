@@ -1,4 +1,4 @@
-"""A PEFT adapter (LoRA), merged into its base's weights when the model is loaded."""
+"""Merge a PEFT adapter (LoRA) into the weights of its base model when the model is loaded."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from embedcache.errors import EmbedcacheError
 
 @contextmanager
 def without_adapter(folder: Path) -> Iterator[Path]:
-    """A folder of the base's files alone: beside an adapter, transformers would load what the adapter names."""
+    """Yield a folder that holds the base model's files only.
+
+    Where transformers finds an adapter in the folder, it loads the base model that the adapter names instead.
+    """
     base = base_folder(folder)
     if base != folder or not (folder / ADAPTER).is_file():
         yield base
@@ -27,23 +30,28 @@ def without_adapter(folder: Path) -> Iterator[Path]:
 
 
 def tokenizer_folder(folder: Path) -> Path:
-    """The adapter's own, where it has one."""
+    """The folder of the adapter's own tokenizer, or of its base's where the adapter has none."""
     return tokenizer_files(folder)[0].parent
 
 
 def merge_adapter(model: Any, folder: Path, name: str) -> Any:
-    """The model with the folder's adapter in its weights; the model itself where there is none.
+    """Merge the adapter in a folder into a model; a model without an adapter is returned as it is.
+
+    Args:
+        model: the base, as transformers loaded it.
+        folder: where adapter_config.json may be.
+        name: of the model, for messages.
 
     Raises:
-        EmbedcacheError: peft is missing; the adapter is of another kind, of another base, or damaged.
+        EmbedcacheError: peft is missing; the adapter is not LoRA, belongs to another base, or is damaged.
     """
     if not (folder / ADAPTER).is_file():
         return model
     kind = read_json(folder / ADAPTER).get("peft_type")
     if kind != "LORA":
         raise EmbedcacheError(
-            f"{name}: its PEFT adapter is of the kind {kind}, and only LORA is merged here: merge it yourself, with "
-            "merge_and_unload().save_pretrained(NEW_FOLDER) where that kind can be"
+            f"{name}: its PEFT adapter is of the kind {kind}, but only LORA can be merged here: merge it yourself with "
+            "merge_and_unload().save_pretrained(NEW_FOLDER) if PEFT supports that for this kind"
         )
     try:
         import peft
@@ -57,7 +65,8 @@ def merge_adapter(model: Any, folder: Path, name: str) -> Any:
         ) from error
     if isinstance(merged, str):
         raise EmbedcacheError(
-            f"{name}: its PEFT adapter does not fit its base: {merged} has no place in it, or is missing"
+            f"{name}: its PEFT adapter does not fit its base: {merged} is missing, or has no counterpart in the base: "
+            "copy both again"
         )
     return merged
 
@@ -78,7 +87,7 @@ def _merge(peft: Any, model: Any, folder: Path) -> Any:
 
 
 def _own_name(weight: str, modules: set[str]) -> str:
-    """A weight's name in the encoder: of an adapter that was trained with a head the encoder is one module of many."""
+    """A weight's name in the encoder alone; in an adapter trained with a head, the encoder is a submodule."""
     start = "base_model.model."
     path = weight.removeprefix(start)
     _, _, inner = path.partition(".")

@@ -1,6 +1,6 @@
-"""What follows the pooling in a model's prescribed vector: Dense, LayerNorm, unit length, a cut.
+"""The steps after pooling in a model's prescribed vector: Dense, LayerNorm, unit length, a cut.
 
-In NumPy, row by row where numbers are summed, so that a text's vector does not depend on the others of its batch.
+They are NumPy code that sums each row by itself, so a text's vector does not depend on the other texts of its batch.
 """
 
 from __future__ import annotations
@@ -41,41 +41,50 @@ ACTIVATIONS: dict[str, Step] = {
 
 
 def load_prescribed(root: Path, name: str, about: Mapping[str, Any], dim: int) -> Prescribed:
-    """What makes the vectors called ``model`` as ``about`` says, from a model's folder.
+    """Load what makes the vectors called ``model`` from a model's folder.
 
     Args:
-        root: the folder, in which modules.json lies.
+        root: the folder that holds modules.json.
         name: of the model, for messages.
-        about: what a cache keeps of it.
-        dim: D, of the encoder.
+        about: how the vectors were made, as a cache records it (``Prescription.about``).
+        dim: D, the width of the encoder's vectors.
 
     Raises:
-        EmbedcacheError: the folder says something else now, or what it says is not understood.
+        EmbedcacheError: the folder now prescribes another vector, or one that is not supported.
     """
     found = read_prescription(root, name)
     now = None if found is None else found.about(about.get("dims"))
     if found is None or now != about:
         says = "has no modules.json" if now is None else f"says {in_words(now)}"
         raise EmbedcacheError(
-            f"{name} {says}, not what made these vectors ({in_words(about)}): restore the old files, or run extract "
-            "again with this model"
+            f"{name} {says}, but these vectors were made differently ({in_words(about)}): restore the old files, or "
+            "run extract again with this model"
         )
     return Prescribed(found, about, dim, name)
 
 
 class Prescribed:
-    """A model's prescribed vector: which poolings it is made of, and what is made of them.
+    """A model's prescribed vector: the poolings that it starts from, and the steps after them.
 
     Attributes:
-        about: what a cache keeps of it. pooling: names of ``POOLINGS``. width: of their joined vectors. dim: its own.
-        weights: of each step, by name; {} where it has none.
+        about: how it is made, as a cache records it.
+        pooling: names of ``POOLINGS``; their vectors are concatenated.
+        width: of the concatenated vectors.
+        dim: of the prescribed vector.
+        weights: of each step, float32 arrays by name; {} for a step without weights.
     """
 
     def __init__(self, prescription: Prescription, about: Mapping[str, Any], dim: int, name: str) -> None:
-        """``dim``: D, of the encoder.
+        """Load the weights of every step.
+
+        Args:
+            prescription: what the model's folder says now.
+            about: what is to be made, see ``load_prescribed``.
+            dim: D, the width of the encoder's vectors.
+            name: of the model, for messages.
 
         Raises:
-            EmbedcacheError: the weights do not fit together, or are damaged.
+            EmbedcacheError: the weights do not fit together, or are damaged; a cut is wider than the vectors.
         """
         self.about, self.pooling = dict(about), tuple(about["pooling"])
         files = dict(zip(map(_key, prescription.steps), prescription.files, strict=True))
@@ -90,7 +99,7 @@ class Prescribed:
             self._steps.append(make_step(step, weights))
 
     def _width(self, step: Mapping[str, Any], weights: Mapping[str, np.ndarray], name: str) -> int:
-        """Of the vectors behind a step; its weights must fit those before it."""
+        """The width of the vectors after a step. Raises EmbedcacheError where its weights do not fit those before."""
         shapes = {key: weight.shape for key, weight in weights.items()}
         out = step.get("out", self.dim)
         if step["step"] == "dense":
@@ -104,7 +113,7 @@ class Prescribed:
         return min(out, step.get("dims", out))
 
     def __call__(self, pooled: Sequence[np.ndarray]) -> np.ndarray:
-        """float32 [n, dim] of the poolings' vectors, float32 [n, D] each."""
+        """The prescribed vectors, float32 [n, dim], from those of each pooling, float32 [n, D]."""
         x = np.concatenate(pooled, axis=1) if len(pooled) > 1 else pooled[0]
         for step in self._steps:
             x = step(x)
@@ -124,7 +133,7 @@ def make_step(step: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> Ste
 
 def _dense(weights: Mapping[str, np.ndarray], activation: Step, residual: bool) -> Step:
     def linear(x: np.ndarray, weight: np.ndarray) -> np.ndarray:
-        # A product of all rows at once would sum in another order for another number of rows.
+        # One product for all rows would sum in an order that depends on the number of rows.
         return np.stack([weight @ row for row in x]) if len(x) else np.empty((0, len(weight)), np.float32)
 
     def apply(x: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Token-budget batches: texts of like length together, so that little of the work is padding."""
+"""Token-budget batches: texts of similar length together, so that little of the work is padding."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from typing import Any
 
 import numpy as np
 
-# Padded tokens of one forward pass, where the user asks for no other number.
-# A native batch is one core's: more tokens only leave cores without work at the end of a window.
+# Padded tokens per forward pass, unless the user names another number.
+# A native batch runs on one core: larger ones only leave cores idle at the end of a window.
 DEFAULT_BATCH_TOKENS = {"native": 512, "cpu": 2048, "cuda": 32768}
-# Variable-length attention on a GPU. What Python does for a batch costs the same for any size, and that its rows would
-# stay in L2 is worth nothing: BERT-base on an H200, 26% of the products' rate at 4,096 tokens, 71% at 65,536.
+# Variable-length attention on a GPU. Python's work per batch costs the same for any size, and small batches that stay
+# in L2 gain nothing: BERT-base on an H200 reaches 26% of the matrix products' rate at 4,096 tokens, 71% at 65,536.
 PACKED_GPU_TOKENS = 65536
 
 
 def default_batch_tokens(device: str) -> int:
-    """The budget for a device such as "cpu" or "cuda:1", or for the native runner, "native"."""
+    """The default budget, in padded tokens, for a device such as "cpu" or "cuda:1", or for the "native" runner."""
     return DEFAULT_BATCH_TOKENS[device.split(":")[0]]
 
 
 def plan_batches(lengths: np.ndarray, batch_tokens: int) -> list[np.ndarray]:
-    """Cut rows into batches of like length whose padded size stays within a budget.
+    """Cut rows into batches of similar length whose padded size stays within a budget.
 
     Args:
-        lengths: [n] integers, tokens of each row.
-        batch_tokens: the most tokens of one batch, padding included (a longer row is a batch of its own).
+        lengths: integers [n], tokens of each row.
+        batch_tokens: the most tokens of one batch, padding included; a longer row is a batch of its own.
 
     Returns:
-        int64 arrays of row indices, together every row once. The longest rows come first, so that a batch that does
-        not fit into memory shows at the start and not after hours; equal lengths keep their order.
+        int64 arrays of row indices that together hold every row once. The longest rows come first, so that a batch
+        too large for the memory fails at the start and not after hours. Rows of equal length keep their order.
     """
     lengths = np.asarray(lengths, dtype=np.int64)
     order = np.argsort(-lengths, kind="stable")

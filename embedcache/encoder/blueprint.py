@@ -1,6 +1,6 @@
-"""A post-LayerNorm encoder as the runners compute it: its weights, laid out alike for every family.
+"""A post-LayerNorm encoder as the runners compute it: its weights in one layout for every family.
 
-Nothing here imports torch: a blueprint's numbers are torch tensors (from ``read_model``) or NumPy arrays (from
+Nothing here imports torch: a blueprint holds torch tensors (from ``read_model``) or NumPy arrays (from
 ``load_without_torch``).
 """
 
@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from embedcache.encoder.families import Family
 
 Affine = tuple[Any, Any]  # (weight, bias): of a linear layer [out, in] and [out], of a LayerNorm [D] and [D]
-ACTIVATIONS = {  # as configurations call them -> as the runners do
+ACTIVATIONS = {  # the name in config.json -> the runners' name
     "gelu": "gelu", "gelu_python": "gelu", "relu": "relu",
     "gelu_new": "gelu_tanh", "gelu_fast": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh",
 }  # fmt: skip
@@ -21,11 +21,13 @@ ACTIVATIONS = {  # as configurations call them -> as the runners do
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer's weights, as ``torch.nn.Linear`` keeps them; the model's own tensors, no copies.
+    """One layer's weights, (weight, bias) each, in the layout of ``torch.nn.Linear``. They are not copies.
 
     Attributes:
-        query, key, value, output: [D, D] and [D]. norm1: of attention + residual, [D] and [D].
-        up: [F, D] and [F]. down: [D, F] and [D]. norm2: of feed-forward + residual.
+        query, key, value, output: of attention, [D, D] and [D].
+        norm1: the LayerNorm after attention and residual, [D] and [D].
+        up, down: the feed-forward part, [F, D] and [F], [D, F] and [D].
+        norm2: the LayerNorm after feed-forward and residual, [D] and [D].
     """
 
     query: Affine
@@ -43,13 +45,18 @@ class Blueprint:
     """An encoder's weights, all of one dtype on one device.
 
     Attributes:
-        word: [V, E]. position: [P, E], row 0 is the first token's. token_type: [E], added to every token, or None.
-        norm: the embeddings' LayerNorm, [E] and [E]. projection: from E to D, [D, E] and [D], or None.
-        layers: first to last. heads: of D // heads columns each. epsilon: of every LayerNorm.
+        word: the token embeddings, [V, E].
+        position: the position embeddings, [P, E]; row 0 is the first token's.
+        token_type: [E], added to every token, or None.
+        norm: the embeddings' LayerNorm, [E] and [E].
+        projection: from E to D, [D, E] and [D], or None.
+        layers: first to last.
+        heads: the number of attention heads, of D // heads columns each.
+        epsilon: of every LayerNorm.
         activation: "gelu" (by erf), "gelu_tanh" or "relu".
-        relative: float32 [heads, 2 * M - 1], added to the scaled scores at index j - i + M - 1 for query i and key j,
-            M being max_length; or None.
-        uncounted: the token id that is skipped when positions are counted: a row that holds it (a text with a literal
+        relative: float32 [heads, 2 * M - 1] for M = max_length: index j - i + M - 1 is added to the scaled score of
+            query i and key j. None where the family has no such bias.
+        uncounted: the token id that is skipped when positions are counted. A row that holds it (a text with a literal
             "<pad>") cannot be computed from the blueprint. None where there is no such id.
     """
 
@@ -67,7 +74,7 @@ class Blueprint:
 
 
 class Weights(Protocol):
-    """Where ``assemble`` finds a model's weights, by the names of its modules. A name that is not there raises."""
+    """Where ``assemble`` finds a model's weights, by module name. An unknown name raises any exception."""
 
     def has(self, module: str) -> bool:
         """Whether there is a module of that name."""
@@ -88,15 +95,15 @@ def assemble(
     uncounted: int | None,
     relative: Callable[[Any], Any],
 ) -> Blueprint:
-    """The blueprint of a family's model.
+    """Assemble the blueprint of a family's model.
 
     Args:
         family: its record.
-        setting: ``setting(name)`` or ``setting(name, default)`` gives a value of its configuration, by BERT's name.
-        weights: gives the weights of its modules.
+        setting: ``setting(name)`` or ``setting(name, default)`` returns a value of its configuration, by BERT's name.
+        weights: returns the weights of its modules.
         epsilon: of every LayerNorm.
         uncounted: the token id that is skipped when positions are counted, or None.
-        relative: turns its embedding [buckets, heads] into the bias by distance, see ``Blueprint``.
+        relative: turns its embedding [buckets, heads] into the bias by distance, see ``Blueprint.relative``.
 
     Raises:
         Exception: whatever the three callables raise, such as a KeyError for a missing weight.
@@ -128,7 +135,7 @@ def assemble(
 
 
 def plain_config(setting: Callable[..., Any]) -> bool:
-    """Whether a configuration has no setting that makes the forward pass another one; ``setting(name, default)``."""
+    """Whether no setting of a configuration changes the forward pass; called as ``setting(name, default)``."""
     off = ("is_decoder", "add_cross_attention", "is_encoder_decoder")
     absolute = setting("position_embedding_type", "absolute") in ("absolute", None)
     return absolute and not any(setting(name, False) for name in off)

@@ -1,8 +1,8 @@
-"""A text of more tokens than the encoder reads, in chunks: each is encoded as a text of its own, then their mean.
+"""Split a text of more tokens than the encoder reads into chunks. Each is encoded as a text; the result is their mean.
 
-A chunk is a piece of the text itself, so it has the tokens, special tokens and prompt that a text with these words
-has. All chunks of a text are about equally long. Between them the text is cut behind a sentence where one ends in the
-second half of a chunk, else between words, else between tokens.
+A chunk is a piece of the text itself, so it has the tokens, special tokens and prompt that a text of these words has.
+All chunks of a text have about the same length. The text is cut after a sentence where one ends in the second half of a
+chunk, else between words, else between tokens.
 """
 
 from __future__ import annotations
@@ -26,16 +26,17 @@ def in_chunks(
     tokenize: Callable[[list[str]], Tokens],
     offsets_in: Callable[[str], Offsets],
 ) -> Tokens:
-    """The tokens of the texts, with a row for each chunk of a text that was cut; no text is cut any more.
+    """Give each truncated text a row for each of its chunks, so that no text is truncated any more.
 
     Args:
         texts: n of them.
-        tokens: theirs, as ``tokenize`` gives them.
+        tokens: their tokens, as ``tokenize`` returns them.
         max_length: the most tokens of a row, special tokens and prompt included.
-        tokenize: texts to tokens, a prompt before each.
-        offsets_in: of a text.
+        tokenize: texts to tokens, with the prompt before each.
+        offsets_in: the token offsets in a text.
     """
-    # 1. Pieces of every long text. In a piece the tokens at its ends may be more than they were in the whole text.
+    # 1. Cut every long text into pieces. At its ends a piece may have more tokens than the whole text has there, so
+    #    pieces that are too long are cut again.
     around = int(tokenize([""]).whole[0])
     room, long = max(1, max_length - around), np.flatnonzero(tokens.truncated)
     pieces = [(i, piece) for i in long.tolist() for piece in split_text(texts[i], offsets_in(texts[i]), room)]
@@ -48,7 +49,7 @@ def in_chunks(
             for part in (split_text(piece, offsets_in(piece), room) if cut else [piece])
         ]
         found = tokenize([piece for _, piece in pieces])
-    # 2. All rows in the order of their texts.
+    # 2. Put all rows into the order of their texts.
     owners = np.fromiter((i for i, _ in pieces), np.int64, len(pieces))
     short = np.flatnonzero(~tokens.truncated)
     order = np.argsort(np.concatenate([short, owners]), kind="stable")
@@ -56,7 +57,7 @@ def in_chunks(
     places[order] = np.arange(len(order))
     parts = [(places[: len(short)], tokens.rows.take(short)), (places[len(short) :], found.rows)]
     chunks = row_offsets(np.bincount(np.concatenate([short, owners]), minlength=len(texts)))
-    # 3. What is counted for each text: what stands around every chunk counts once.
+    # 3. Count the tokens of each text. Special tokens and prompt, which every chunk has, count once.
     whole, unknown = tokens.whole.copy(), tokens.unknown.copy()
     whole[long], unknown[long] = around, 0
     np.add.at(whole, owners, found.whole - around)
@@ -65,12 +66,15 @@ def in_chunks(
 
 
 def split_text(text: str, offsets: Offsets, room: int) -> list[str]:
-    """The text in as few pieces as ``room`` tokens each allow, blanks around them taken off; at least one piece.
+    """Split a text into as few pieces of up to ``room`` tokens as possible, without white space around them.
 
     Args:
-        text: what to cut.
+        text: the text.
         offsets: where each of its tokens begins and ends, in characters.
         room: the most tokens of a piece, 1 or more.
+
+    Returns:
+        The pieces, at least one.
     """
     pieces, first, begun = [], 0, 0
     while len(offsets) - first > room:
@@ -84,7 +88,7 @@ def split_text(text: str, offsets: Offsets, room: int) -> list[str]:
 
 
 def _cut(text: str, offsets: Offsets, first: int, ideal: int, last: int) -> int:
-    """The token before which to cut, near ``ideal``: not in the first half of a chunk, at most ``last``."""
+    """The token before which to cut: near ``ideal``, not in the first half of the chunk, and not after ``last``."""
     between_words = None
     for token in sorted(range(first + (ideal - first) // 2 + 1, last + 1), key=lambda token: abs(token - ideal)):
         begin = end = offsets[token][0]
@@ -103,15 +107,15 @@ def _cut(text: str, offsets: Offsets, first: int, ideal: int, last: int) -> int:
 
 
 def mean_of_chunks(vectors: np.ndarray, chunks: np.ndarray, tokens: np.ndarray, unit_length: bool) -> np.ndarray:
-    """A vector for each text: the mean of its chunks' vectors, weighted by their numbers of tokens.
+    """The vector of each text: the mean of its chunks' vectors, weighted by their number of tokens.
 
     A text of one chunk keeps its vector to the bit.
 
     Args:
         vectors: float32 [m, D], of all chunks.
         chunks: int64 [n + 1], where each text's chunks begin, and m.
-        tokens: int64 [m], of each chunk.
-        unit_length: whether the vectors are of unit length, and the means are to be.
+        tokens: int64 [m], the number in each chunk.
+        unit_length: whether the vectors have unit length, so that the means must have it, too.
 
     Returns:
         float32 [n, D].
@@ -126,7 +130,7 @@ def mean_of_chunks(vectors: np.ndarray, chunks: np.ndarray, tokens: np.ndarray, 
 
 
 def whole_texts(chunks: np.ndarray, tell: Callable[[np.ndarray], None]) -> Callable[[np.ndarray], None]:
-    """``tell`` of texts, to be called with rows: once all chunks of a text are there."""
+    """Turn ``tell``, which takes texts, into a function of rows: it tells of a text once all its chunks are done."""
     owners, left = np.repeat(np.arange(len(chunks) - 1), np.diff(chunks)), np.diff(chunks)
 
     def told(rows: np.ndarray) -> None:

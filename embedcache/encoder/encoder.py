@@ -1,4 +1,4 @@
-"""The encoder itself: tokenize, encode. Frozen: eval mode, inference mode, no dropout, no gradients.
+"""The encoder itself: tokenize, encode. It is frozen: eval mode, inference mode, no dropout, no gradients.
 
 Nothing here imports torch or transformers unless the encoder needs them (see ``load_without_torch`` and
 ``load_with_transformers``).
@@ -47,15 +47,15 @@ class Encoder:
     Attributes:
         identity: JSON-able dict of all that changes a vector, by content (see ``identify``).
         source: absolute folder or hub name, from which it can be loaded again.
-        dim: D, the width of the vectors. layers: number of transformer layers.
-        prompt: stands before every text. prescribed: makes the vectors called ``model``; None where none are asked for.
-        max_length: the most tokens of a row. chunk: whether a longer text is read in chunks of so many tokens, and
-            its vector is the mean of theirs. device, compute_dtype: where and in what it computes.
-        batch_tokens: padded tokens of one batch that suit the device.
-        kernel: what computes the forward pass, "native", "packed" or "plain" (see ``runner``), or
-            "static" of a model that is a table of tokens' vectors.
-        sees_padding: whether a row would see its batch's padding; then rows of equal length alone share a pass.
-        no_cls: why the first token's vector is not one of the text; "" where it is.
+        dim: D, the width of the vectors. layers: the number of transformer layers.
+        prompt: put before every text. prescribed: makes the vectors called ``model``; None where none are asked for.
+        max_length: the most tokens of a row, special tokens included.
+        chunk: whether a longer text is read in chunks of max_length tokens; its vector is their mean.
+        device, compute_dtype: where and in what it computes.
+        batch_tokens: the default budget of a batch, in padded tokens.
+        kernel: what computes the forward pass: "native", "packed", "plain" (see ``runner``) or "static".
+        sees_padding: whether padding would change a row's vectors; then a batch holds rows of equal length only.
+        no_cls: why there is no cls vector, for messages; "" where there is one.
         invariant: whether a row's vectors are the same to the bit in any batch. threads: batches computed at once.
     """
 
@@ -68,7 +68,7 @@ class Encoder:
         load: Callable[[], Loaded],
         prescribe: Callable[[int], Prescribed] | None = None,
     ) -> None:
-        """prescribe: of ``dim``, what makes the vectors called ``model``."""
+        """``prescribe`` takes ``dim`` and returns what makes the vectors called ``model``."""
         self.identity, self.source, self.device = identity, source, device
         self.max_length: int = identity["max_length"]
         self.compute_dtype: str = identity["compute_dtype"]
@@ -95,10 +95,10 @@ class Encoder:
         if self.kernel == "plain" and first_is_blind(self._runner.run, self._tokenize, self.layers):
             if looks_both_ways(self.model.config.to_dict()):
                 raise EmbedcacheError(
-                    f"{self.source}: its config.json asks for attention to both sides, which the installed version of "
-                    "transformers does not do for this architecture: install a newer one"
+                    f"{self.source}: its config.json asks for bidirectional attention, which the installed version of "
+                    "transformers does not support for this architecture: install a newer one"
                 )
-            return f"{self.source} is a causal model, whose first token has not seen the text: use last or mean"
+            return f"{self.source} is a causal model, whose first token does not see the text: use last or mean"
         return "" if first else f"the tokenizer of {self.source} puts no CLS token before a text: use mean or last"
 
     @classmethod
@@ -117,26 +117,27 @@ class Encoder:
         check: Callable[[dict[str, Any]], None] | None = None,
         kernel: str | None = None,
     ) -> Encoder:
-        """Load from a local folder, or by a Hugging Face name through the usual cache; safetensors only.
+        """Load from a local folder, or by Hugging Face name through the usual cache; safetensors only.
 
         Args:
             source: the folder or the name.
             max_length: the most tokens of a text, special tokens included.
-            dtype: "float32", "bfloat16" or "float16" to compute in; "auto" is what suits the device.
+            dtype: "float32", "bfloat16" or "float16" to compute in; "auto" chooses what suits the device.
             device: "auto", "cpu", "cuda" or "cuda:N".
             trust_remote_code: whether Python code that comes with the model may run.
             prompt: put before every text.
-            lower_case: whether every text is lowered first.
-            chunk: read a longer text in chunks of max_length tokens (see ``chunking``) instead of its start alone.
-            model: how the vectors called ``model`` are made (``Prescription.about``), which the folder must still say;
+            lower_case: whether every text is lowercased first.
+            chunk: whether to read a longer text in chunks of max_length tokens (see ``chunking``), not only its start.
+            model: how the vectors called ``model`` are made (``Prescription.about``); the folder must still agree.
                 None: there are none.
             check: called with the identity before any weights are loaded; it may raise.
-            kernel: "native", "packed" or "plain"; None is the fastest that can run the encoder. All give the same
-                vectors but for rounding.
+            kernel: "native", "packed" or "plain"; None chooses the fastest that can run the encoder. All return the
+                same vectors up to rounding.
 
         Raises:
-            EmbedcacheError: the model is not found, incomplete or damaged; it gives no vectors of a text's tokens; it
-                needs its own code and ``trust_remote_code`` is off; it has fewer positions than ``max_length``.
+            EmbedcacheError: the model is not found, incomplete or damaged; it does not return vectors of a text's
+                tokens; it needs its own code and ``trust_remote_code`` is off; it has fewer positions than
+                ``max_length``.
         """
         check_max_length(max_length)
         device = resolve_device(device)
@@ -166,7 +167,7 @@ class Encoder:
 
     @property
     def _all(self) -> Loaded:
-        """What transformers makes of it, loaded when it is first asked for."""
+        """The encoder as transformers loads it, on first use."""
         with self._lock:
             if self._loaded is None:
                 self._loaded = self._load()
@@ -184,13 +185,13 @@ class Encoder:
 
     @property
     def tokenized_by(self) -> str:
-        """What has made the tokens of most texts so far: see ``TextTokenizer.made_by``."""
+        """Which code has tokenized most texts so far: see ``TextTokenizer.made_by``."""
         return self._tokenize.made_by
 
     def tokenize(self, texts: Sequence[str]) -> Tokens:
-        """Token ids of each text, cut to max_length as the model's own tokenizer cuts (special tokens stay).
+        """Token ids of each text, truncated to max_length as the model's own tokenizer does it (special tokens stay).
 
-        The prompt stands before each text and counts. With ``chunk`` a longer text has several rows.
+        The prompt is put before each text, and its tokens count. With ``chunk`` a longer text has several rows.
         """
         tokens = self._tokenize_starts(texts)
         if not self.chunk or not tokens.truncated.any():
@@ -216,25 +217,24 @@ class Encoder:
         return Tokens(scattered(len(texts), parts), truncated, whole, unknown)
 
     def reading(self, texts: Sequence[str], tokens: Tokens) -> Reading:
-        """How much of the texts with these tokens the encoder reads."""
+        """How much of these texts the encoder reads, given their tokens."""
         counts = tokens.counts
         some = (texts[i] for i in most_unknown(counts).tolist())
         return read_of(counts, int(tokens.truncated.sum()), self.max_length, texts=some, chunk=self.chunk)
 
     def encode(self, ids: Sequence[Sequence[int]], outputs: Sequence[tuple[str, int]]) -> list[np.ndarray]:
-        """Vectors of one batch, in one forward pass (halved and tried again where a GPU's memory does not suffice).
+        """Vectors of one batch, in one forward pass. A batch too large for a GPU's memory is halved and tried again.
 
         Args:
-            ids: n rows of token ids, as ``tokenize`` gives them; see ``plan_batches`` for which to put together.
+            ids: n rows of token ids, as ``tokenize`` returns them; ``plan_batches`` chooses which to put together.
             outputs: (pooling, layer) pairs. The poolings are those of ``poolings``; special tokens count as tokens.
-                "model" is what the model's authors prescribe, of the last layer.
-                Layer k is the output of layer k of 1..layers, 0 are the embeddings before it; negative counts from the
-                end, -1 is the model's last_hidden_state.
+                "model" is the vector that the model's authors prescribe, of the last layer.
+                Layer k in 1..layers is the output of that layer, 0 is the embeddings that enter the first; negative
+                numbers count from the end, -1 is the model's last_hidden_state.
 
         Returns:
-            A float32 array [n, width] per output. A row's vectors do not depend on the others of its batch, but for
-            rounding where the encoder is not ``invariant``. A row without any token is 0 before what a prescribed
-            vector goes through.
+            A float32 array [n, width] per output. A row's vectors do not depend on the other rows of its batch, except
+            for rounding where the encoder is not ``invariant``. A row without tokens is 0 in every pooling.
 
         Raises:
             EmbedcacheError: no such pooling or layer; a single row does not fit into the GPU's memory.
@@ -263,27 +263,27 @@ class Encoder:
             find_pooling(pooling)
             if self.kernel == "static" and pooling != "mean":
                 raise EmbedcacheError(
-                    f"no {pooling} vectors: {self.source} is a static model, a text's vector is the mean of its tokens'"
+                    f"no {pooling} vectors: {self.source} is a static model, which only has means: use --pooling mean"
                 )
             if pooling == "cls" and self.no_cls:
                 raise EmbedcacheError(f"no cls vectors: {self.no_cls}")
             return self._widths[number]
         if self.prescribed is None or number != self.layers:
             raise EmbedcacheError(
-                f"no model vectors of layer {layer}: they are of the last layer alone"
+                f"no model vectors of layer {layer}: they exist for the last layer only"
                 if self.prescribed
-                else f"{self.source} was loaded without what makes its model vectors; run extract with --pooling model"
+                else f"{self.source} was loaded without its model vectors; run extract with --pooling model to add them"
             )
         return self.prescribed.dim
 
     def _pooled(self, output: tuple[str, int]) -> list[tuple[str, int]]:
-        """What the runner computes for an output."""
+        """The (pooling, layer) pairs that the runner computes for an output."""
         if output[0] != MODEL or self.prescribed is None:
             return [output]
         return [(pooling, output[1]) for pooling in self.prescribed.pooling]
 
     def encode_texts(self, texts: Sequence[str], outputs: Sequence[tuple[str, int]]) -> list[np.ndarray]:
-        """Vectors of any number of texts, in their order: float32 [n, width] per output, see ``encode``."""
+        """Vectors of any number of texts, in input order: float32 [n, width] per output, see ``encode``."""
         return self.encode_tokens(self.tokenize(texts), outputs)
 
     def encode_tokens(
@@ -294,13 +294,13 @@ class Encoder:
         batch_tokens: int | None = None,
         tell: Callable[[np.ndarray], None] | None = None,
     ) -> list[np.ndarray]:
-        """Vectors of tokenized texts, in their order. ``threads`` batches are computed at once.
+        """Vectors of tokenized texts, in input order. ``threads`` batches are computed at once.
 
         Args:
             tokens: of the texts.
             outputs: see ``encode``.
-            batch_tokens: padded tokens of one batch; None: what suits the device.
-            tell: called in this thread with the texts' indices (int64) of each batch once their vectors are there.
+            batch_tokens: the budget of a batch, in padded tokens; None: what suits the device.
+            tell: called in this thread with the indices (int64) of the texts that each batch has finished.
 
         Returns:
             A float32 array [n, width] per output.
@@ -342,7 +342,7 @@ class Encoder:
                     f"one row of {len(ids[0])} tokens does not fit into the memory of {self.device}: use a smaller "
                     "--max-length, --dtype bfloat16 or --device cpu"
                 ) from error
-        # Outside of the handler, which would keep the failed pass's tensors alive.
+        # Outside the handler, which would keep the tensors of the failed pass alive.
         torch.cuda.empty_cache()
         half = len(ids) // 2
         parts = self._forward_or_half(ids[:half], outputs), self._forward_or_half(ids[half:], outputs)
@@ -351,7 +351,7 @@ class Encoder:
     def _forward(self, ids: Sequence[Sequence[int]], outputs: Sequence[tuple[str, int]]) -> list[np.ndarray]:
         resolved = [(pooling, self.layer_number(layer)) for pooling, layer in outputs]
         rows = TokenRows.of(ids)
-        if not rows.lengths.all():  # no text at all, of a tokenizer that adds no special tokens
+        if not rows.lengths.all():  # an empty text, where the tokenizer adds no special tokens
             empty, rest = np.flatnonzero(rows.lengths == 0), np.flatnonzero(rows.lengths)
             zeros = [np.zeros((len(empty), self._widths[layer]), np.float32) for _, layer in resolved]
             return _in_order(
@@ -360,7 +360,7 @@ class Encoder:
         uncounted = np.zeros(len(rows), bool) if self._uncounted is None else rows.count(self._uncounted) > 0
         if not uncounted.any():
             return self._by_length(rows, resolved) if self.sees_padding else self._runner.run(rows, resolved)
-        # A text with a literal "<pad>": one by one, so that such a row does not depend on its batch either.
+        # Texts with a literal "<pad>" go one by one, so that these rows do not depend on their batch either.
         odd, rest = np.flatnonzero(uncounted), np.flatnonzero(~uncounted)
         parts = [(one, self._all.plain.run(rows.take(one), resolved)) for one in odd[:, None]]
         if len(rest):
@@ -368,7 +368,7 @@ class Encoder:
         return _in_order(parts)
 
     def _by_length(self, rows: TokenRows, outputs: Sequence[tuple[str, int]]) -> list[np.ndarray]:
-        """A pass for the rows of each length."""
+        """One pass per row length."""
         groups = [np.flatnonzero(rows.lengths == length) for length in np.unique(rows.lengths)]
         return _in_order([(group, self._runner.run(rows.take(group), outputs)) for group in groups])
 
@@ -377,7 +377,7 @@ class Encoder:
         return self._all.plain.pad(ids)
 
     def layer_number(self, layer: int) -> int:
-        """The layer as counted from the embeddings, 0, to the last, ``layers``.
+        """Resolve a layer to its number from 0, the embeddings, to ``layers``, the last.
 
         Raises:
             EmbedcacheError: the model has no such layer.
@@ -392,6 +392,6 @@ def _no_model(name: str) -> Loaded:
 
 
 def _in_order(parts: Sequence[tuple[np.ndarray, list[np.ndarray]]]) -> list[np.ndarray]:
-    """The vectors of all rows, one array per output, out of parts, each with its rows' places in the whole."""
+    """Join parts, each with its rows' places in the whole, to one array per output."""
     back = np.argsort(np.concatenate([places for places, _ in parts]))
     return [np.concatenate(pieces)[back] for pieces in zip(*(vectors for _, vectors in parts), strict=True)]

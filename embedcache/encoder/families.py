@@ -1,9 +1,9 @@
-"""The encoder families that are known part by part: one record each, from which everything else follows.
+"""The encoder families whose every part is known: one record each, from which everything else follows.
 
-A family is known by its ``model_type`` in config.json. The record says where its weights are, how it counts positions
-and which tokenizers it has; from it follow which code computes it (see ``runner``), whether it is read without torch,
-the automatic dtype, the table in docs/extraction.md and the tests. A model of any other family runs as transformers
-runs it.
+A family is recognized by ``model_type`` in config.json. Its record says where its weights are, how it counts positions
+and which tokenizers it has. The record decides which code computes it (see ``runner``), whether it is read without
+torch, the automatic dtype, the table in docs/extraction.md and the tests. transformers runs the models of all other
+families.
 
 Nothing here imports torch or transformers.
 """
@@ -20,8 +20,11 @@ class Names:
     """Names of the modules in a family's layers.
 
     Attributes:
-        layers: the list of layers. attention: query, key, value and output of one layer.
-        norm1: the LayerNorm after attention. up, down: the feed-forward part. norm2: the LayerNorm after it.
+        layers: the list of layers.
+        attention: query, key, value and output of one layer.
+        norm1: the LayerNorm after attention.
+        up, down: the feed-forward part.
+        norm2: the LayerNorm after the feed-forward part.
     """
 
     layers: str
@@ -34,10 +37,11 @@ class Names:
 
 @dataclass(frozen=True)
 class Tokenizers:
-    """Tokenizers that transformers builds from their settings, and that tokenizer.json therefore holds whole.
+    """Tokenizer classes that transformers builds from settings alone, so tokenizer.json holds all of them.
 
     Attributes:
-        classes: names without "Fast", the default first. special: the default tokens of the special roles.
+        classes: names without "Fast", the default first.
+        special: the default token of each special role.
     """
 
     classes: tuple[str, ...]
@@ -65,18 +69,19 @@ class Family:
     """A family of encoders: BERT's layers (post-LayerNorm), and where it differs from BERT.
 
     Attributes:
-        title: what people call it. model: its class below ``transformers.models``.
-        prefix: of the weights' names where a model was saved with its head; "" is the model_type.
+        title: its common name, for the docs.
+        model: its class below ``transformers.models``.
+        prefix: of the weights' names where a model was saved with its head; "" stands for the model_type.
         names: of the modules in its layers.
-        keys: settings of config.json that it calls by another name than BERT does.
-        epsilon: of every LayerNorm, where the family's code has a fixed one; None: ``layer_norm_eps``.
-        behind: positions begin behind this token id, or behind the one of this setting; None: at 0.
-        types: embeddings whose row 0 is added to every token, and the setting that switches them on ("": always on).
+        keys: settings of config.json that have another name than BERT's, by BERT's name.
+        epsilon: of every LayerNorm, where the family's code fixes it; None: ``layer_norm_eps``.
+        behind: positions begin after this token id, or after the one in this setting; None: at 0.
+        types: embeddings whose row 0 is added to every token, and the setting that switches each on ("": always on).
         projection: the linear layer from the embeddings' width to D, in models where the two differ.
-        relative: the embedding of the bias by distance that is added to the attention's scores, or None.
-        tokenizers: those with which it can be read without torch; None: it is always read by transformers.
-        bfloat16: whether ``--dtype auto`` may be bfloat16 on a CPU. Only where vectors were seen to stay close to
-            float32's.
+        relative: the embedding of the bias by distance that is added to the attention scores, or None.
+        tokenizers: the classes with which it can be read without torch; None: transformers always reads it.
+        bfloat16: whether ``--dtype auto`` may choose bfloat16 on a CPU. True only where measured vectors stayed close
+            to float32's.
     """
 
     title: str
@@ -93,7 +98,7 @@ class Family:
     bfloat16: bool = False
 
     def behind_id(self, setting: Callable[..., Any]) -> int | None:
-        """The token id behind which positions begin, by ``setting(name)``; None: they begin at 0."""
+        """The token id after which positions begin, by ``setting(name)``; None: they begin at 0."""
         return setting(self.behind) if isinstance(self.behind, str) else self.behind
 
 
@@ -125,8 +130,7 @@ FAMILIES = {
         behind="pad_token_id",
         bfloat16=True,
     ),
-    # Not in bfloat16: of 640 texts that all-mpnet-base-v2 encoded, 3 came out with a cosine to float32 below 0.9999
-    # (the worst 0.9993).
+    # Not in bfloat16: with all-mpnet-base-v2, 3 of 640 texts had a cosine to float32 below 0.9999 (the worst 0.9993).
     "mpnet": Family(
         title="MPNet",
         model="mpnet.modeling_mpnet.MPNetModel",
@@ -180,12 +184,12 @@ FAMILIES = {
         tokenizers=Tokenizers(("BertTokenizer",), _WORDPIECE),
     ),
 }
-# Other families whose positions begin behind the pad token; transformers runs them.
+# Other families whose positions begin after the pad token; transformers runs them.
 _ALSO_BEHIND_PAD = frozenset(("data2vec-text", "ibert", "longformer", "xlm-roberta-xl", "xmod"))
 
 
 def behind_id(config: dict[str, Any]) -> int | None:
-    """The token id behind which a model's positions begin, by its config.json; None where they begin at 0."""
+    """The token id after which a model's positions begin, by its config.json; None where they begin at 0."""
     kind = str(config.get("model_type"))
     if kind in _ALSO_BEHIND_PAD:
         pad = config.get("pad_token_id", 1)

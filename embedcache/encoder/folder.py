@@ -1,4 +1,4 @@
-"""Where an encoder's files are, whether they are complete, and what they are: hashes of their content.
+"""Where an encoder's files are, whether they are complete, and its identity: the hashes of their content.
 
 Nothing here imports torch or transformers: an extract that finds nothing new never loads a model.
 """
@@ -35,11 +35,11 @@ TOKENIZER_FILES = (
     "merges.txt",
     "*.model",
 )
-STATIC = "StaticEmbedding"  # sentence-transformers' module for a table of tokens' vectors
+STATIC = "StaticEmbedding"  # sentence-transformers' module for a table of token vectors
 ADAPTER, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"  # of PEFT
 STATIC_WEIGHTS = frozenset(("embedding.weight", "embeddings", "mapping", "weights"))
 UNCONFIGURED = (".Normalize", ".Dropout", f".{STATIC}")  # modules that need no config.json
-# Keys about a file's origin, not its effect: a model that is saved again stays the same model.
+# Keys about a file's origin, which do not change a vector: a model that is saved again stays the same model.
 ORIGIN_KEYS = frozenset(
     "_name_or_path name_or_path _commit_hash transformers_version torch_dtype dtype tokenizer_file "
     "special_tokens_map_file".split()
@@ -58,17 +58,16 @@ def identify(
     lower_case: bool = False,
     chunk: bool = False,
 ) -> tuple[dict[str, Any], str]:
-    """What an encoder is, by content, without loading it.
+    """Identify an encoder by its content, without loading it. The arguments are those of ``Encoder.load``.
 
     Returns:
-        (identity, source). The identity is JSON-able and holds all that changes a vector: sha256 of the weights, of
+        (identity, source). The identity is a JSON-able dict of all that changes a vector: sha256 of the weights, of
         the tokenizer's files and of the configuration, of the model's own code where that is trusted, max_length,
-        compute_dtype, and what is done to a text first: a prompt before it, lower case, chunks. No path, name or time
-        is in it. The source is the absolute folder, or the hub name, from which
-        ``Encoder.load`` can load it again.
+        compute_dtype, the prompt before each text, whether texts are lowercased and whether they are read in chunks. It
+        holds no path, name or time. The source is the absolute folder or the hub name for ``Encoder.load``.
 
     Raises:
-        EmbedcacheError: the encoder is not found or files of it are missing; a bad max_length, dtype or device.
+        EmbedcacheError: the encoder is not found or files are missing; a bad max_length, dtype or device.
     """
     folder, name = find_folder(source, trust_remote_code)
     settings: dict[str, Any] = {"prompt": prompt, "lower_case": lower_case, "chunk": chunk}
@@ -77,9 +76,9 @@ def identify(
 
 
 def positions_of(folder: Path) -> int | None:
-    """The most tokens of a text that the model reads, special ones included, by its configuration; None: no limit.
+    """The most tokens per text that the configuration allows, special tokens included; None: no limit.
 
-    Some families' tables of positions begin behind the pad token.
+    In some families the position table begins after the pad token.
     """
     config = model_config(folder)
     setting = OWN_POSITIONS.get(str(config.get("model_type")), "max_position_embeddings")
@@ -129,7 +128,7 @@ def check_max_length(max_length: int) -> None:
 
 
 def resolve_device(device: str) -> str:
-    """ "auto" to "cuda" where there is one, else "cpu"; others are checked ("cpu" without importing torch)."""
+    """Resolve "auto" to "cuda" or "cpu". Raises EmbedcacheError for a missing device ("cpu" never imports torch)."""
     kind, number = read_device(device)
     if kind == "cpu" or (kind == "auto" and not _has_cuda_driver()):
         return "cpu"
@@ -145,7 +144,7 @@ def resolve_device(device: str) -> str:
 
 
 def _has_cuda_driver() -> bool:
-    """Whether it is worth importing torch to look for a GPU."""
+    """Whether there may be a GPU, so that importing torch to look for it is worth the time."""
     if "torch" in sys.modules:
         return True
     try:
@@ -156,7 +155,7 @@ def _has_cuda_driver() -> bool:
 
 
 def resolve_dtype(dtype: str, device: str, folder: Path) -> str:
-    """ "auto" to bfloat16 where the device computes in it and, on a CPU, the family allows it; else to float32."""
+    """Resolve "auto": bfloat16 where the device computes in it and, on a CPU, the family allows it; else float32."""
     if dtype not in ("auto", *DTYPES):
         raise EmbedcacheError(f"unknown dtype '{dtype}': use auto, {', '.join(DTYPES)}")
     if is_static(folder):
@@ -169,13 +168,13 @@ def resolve_dtype(dtype: str, device: str, folder: Path) -> str:
         return "bfloat16" if family and family.bfloat16 and cpu_computes_bfloat16() else "float32"
     import torch
 
-    # Asked of the hardware: is_bf16_supported() also says yes to slow emulation.
+    # By compute capability: is_bf16_supported() is also true for slow emulation.
     return "bfloat16" if torch.cuda.get_device_capability(device) >= (8, 0) else "float32"
 
 
 @lru_cache(maxsize=1)
 def cpu_flags() -> frozenset[str]:
-    """The features of this processor by /proc/cpuinfo; empty where that is missing."""
+    """The features of this processor, from /proc/cpuinfo; empty where that file is missing."""
     try:
         flags = re.search(r"^flags\s*:(.*)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
     except OSError:
@@ -184,21 +183,21 @@ def cpu_flags() -> frozenset[str]:
 
 
 def cpu_computes_bfloat16() -> bool:
-    """Whether this processor multiplies bfloat16."""
+    """Whether this processor has instructions for bfloat16 products."""
     return not cpu_flags().isdisjoint(("avx512_bf16", "amx_bf16"))
 
 
 def find_folder(source: str | Path, trust_remote_code: bool = False) -> tuple[Path, str]:
-    """(folder with the encoder's files, source to store), see ``find_root``."""
+    """(folder with the encoder's files, source to record), see ``find_root``."""
     root, name = find_root(source, trust_remote_code)
     return transformer_folder(root), name
 
 
 def read_modules(root: Path) -> list[dict[str, Any]]:
-    """What modules.json of a sentence-transformers folder lists: dicts with "type" and "path"; [] where there is none.
+    """The modules in modules.json of a sentence-transformers folder, dicts with "type" and "path"; [] without one.
 
     Raises:
-        EmbedcacheError: it is damaged, or leads out of the folder.
+        EmbedcacheError: it is damaged, or a path leads out of the folder.
     """
     path = root / "modules.json"
     if not path.is_file():
@@ -212,7 +211,7 @@ def read_modules(root: Path) -> list[dict[str, Any]]:
         raise EmbedcacheError(f"{path}: a path leads out of the folder: copy the model again")
     if parts and is_theirs(parts[0][0]) and not parts[0][0].endswith((".Transformer", f".{STATIC}")):
         raise EmbedcacheError(
-            f"{root}: modules.json begins with {parts[0][0].rpartition('.')[2]}, not with a Transformer or "
+            f"{root}: modules.json starts with {parts[0][0].rpartition('.')[2]}, not with a Transformer or "
             "StaticEmbedding: use an encoder such as BERT, RoBERTa, MPNet or MiniLM"
         )
     return [{**one, "type": kind, "path": "" if str(part) == "." else str(part)}
@@ -220,21 +219,21 @@ def read_modules(root: Path) -> list[dict[str, Any]]:
 
 
 def is_theirs(kind: str) -> bool:
-    """Whether a module of modules.json is one of sentence-transformers' own, and not the model's own code."""
+    """Whether a module of modules.json is part of sentence-transformers, rather than the model's own code."""
     return kind.startswith("sentence_transformers.")
 
 
 def transformer_folder(root: Path) -> Path:
-    """Where configuration, weights and tokenizer lie: in the folder itself, or where modules.json says."""
+    """The folder of configuration, weights and tokenizer: the folder itself, or the one that modules.json names."""
     modules = read_modules(root)
     return root / modules[0]["path"] if modules and is_theirs(modules[0]["type"]) else root
 
 
 def find_root(source: str | Path, trust_remote_code: bool = False) -> tuple[Path, str]:
-    """(folder, source to store): a folder is taken as it is, a hub name through the HF cache.
+    """(folder, source to record) of a local folder, or of a hub name by way of the Hugging Face cache.
 
     Raises:
-        EmbedcacheError: it is not found, or the encoder's files in it are not complete.
+        EmbedcacheError: it is not found, or the encoder's files in it are incomplete.
     """
     folder, name = Path(source).expanduser(), str(source)
     if folder.is_dir():
@@ -247,25 +246,25 @@ def find_root(source: str | Path, trust_remote_code: bool = False) -> tuple[Path
                               "bert-base-uncased")  # fmt: skip
     folder = _cached(name, trust_remote_code) or download(name, trust_remote_code, _inside)
     if _lacks_modules(folder):
-        with suppress(EmbedcacheError):  # offline: what needs them says which file is missing
+        with suppress(EmbedcacheError):  # offline: the code that needs them names the missing file
             folder = download(name, trust_remote_code, _inside)
     check_folder(transformer_folder(folder), name)
     return folder, name
 
 
 def _inside(root: Path) -> list[str]:
-    """The folders of a model's modules."""
+    """The subfolders of a model's modules."""
     return [one["path"] for one in read_modules(root) if one["path"]]
 
 
 def _lacks_modules(root: Path) -> bool:
-    """Whether settings of modules are missing; those without any have no folder on the hub."""
+    """Whether settings of modules are missing. Modules without settings have no folder on the hub."""
     needed = [one["path"] for one in read_modules(root) if not one["type"].endswith(UNCONFIGURED)]
     return not all((root / path / "config.json").is_file() for path in needed)
 
 
 def check_folder(folder: Path, name: str) -> None:
-    """Raise unless configuration, safetensors weights and tokenizer are all there; of an adapter, its base's too."""
+    """Raise EmbedcacheError unless configuration, safetensors weights and tokenizer exist (here, or in the base)."""
     if (folder / ADAPTER).is_file() and not (folder / ADAPTER_WEIGHTS).is_file():
         raise EmbedcacheError(f"{name}: its PEFT adapter has no {ADAPTER_WEIGHTS}: save it again with save_pretrained")
     if (base := base_folder(folder)) != folder:
@@ -280,7 +279,7 @@ def check_folder(folder: Path, name: str) -> None:
                 "trust them, convert once: AutoModel.from_pretrained(FOLDER).save_pretrained(NEW_FOLDER), and copy the "
                 "tokenizer files"
             )
-        raise EmbedcacheError(f"{name}: no model.safetensors: save the weights there with save_pretrained")
+        raise EmbedcacheError(f"{name}: no model.safetensors: save the model there with save_pretrained")
     for path in weight_files(folder):
         if not path.is_file():
             raise EmbedcacheError(f"{name}: {path.name}, which its index names, is missing: copy the model again")
@@ -291,7 +290,7 @@ def check_folder(folder: Path, name: str) -> None:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """model.safetensors, or the shards that its index names; empty where there is neither. Of an adapter its base's."""
+    """model.safetensors, or the shards that its index names; [] without either. For an adapter, its base's."""
     folder = base_folder(folder)
     if (folder / "model.safetensors").is_file():
         return [folder / "model.safetensors"]
@@ -302,7 +301,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def tokenizer_files(folder: Path) -> list[Path]:
-    """All files of a tokenizer; a static model's is tokenizer.json alone."""
+    """All files of a tokenizer; a static model has tokenizer.json only."""
     if is_static(folder):
         return [path for path in [folder / "tokenizer.json"] if path.is_file()]
     found = sorted({path for pattern in TOKENIZER_FILES for path in folder.glob(pattern) if path.is_file()})
@@ -310,10 +309,10 @@ def tokenizer_files(folder: Path) -> list[Path]:
 
 
 def base_folder(folder: Path) -> Path:
-    """Where the base of a PEFT adapter lies: beside it, or where it says. A folder without one is its own.
+    """The folder of a PEFT adapter's base: the same one, or the one the adapter names. Without an adapter, ``folder``.
 
     Raises:
-        EmbedcacheError: it is not found.
+        EmbedcacheError: the base is not found, or is an adapter itself.
     """
     if not (folder / ADAPTER).is_file() or (folder / "config.json").is_file():
         return folder
@@ -328,12 +327,12 @@ def base_folder(folder: Path) -> Path:
 
 
 def model_config(folder: Path) -> dict[str, Any]:
-    """A model's config.json; of a static model, of which it says nothing, a ``model_type`` alone."""
+    """A model's config.json; for a static model, where it says nothing useful, only a ``model_type``."""
     return {"model_type": STATIC_TYPE} if is_static(folder) else read_json(base_folder(folder) / "config.json")
 
 
 def is_static(folder: Path) -> bool:
-    """Whether a folder holds a table of tokens' vectors and nothing else, by the names in its weights' header."""
+    """Whether the weights are a table of token vectors and nothing else, by the names in their header."""
     config, weights = folder / "config.json", folder / "model.safetensors"
     if not weights.is_file() or (config.is_file() and read_json(config).get("model_type") != "model2vec"):
         return False
@@ -352,7 +351,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _sha256(path: Path) -> str:
-    """Hex digest of a file's content; of a JSON configuration without the keys about its origin."""
+    """Hex digest of a file's content; for a JSON configuration, without the keys about its origin."""
     if path.name == ADAPTER:
         return _config_sha256(read_json(path), ADAPTER_ORIGIN)
     return _config_sha256(read_json(path)) if path.name == "tokenizer_config.json" else weights_sha256(path)
@@ -372,12 +371,12 @@ def weights_sha256(path: Path) -> str:
 
 @lru_cache(maxsize=256)
 def _file_sha256(path: Path, inode: int, size: int, mtime_ns: int, ctime_ns: int) -> str:
-    """By what shows a change: a tool can put mtime back, but never ctime."""
+    """Cached by what shows a change to the file: a tool can set mtime back, but not ctime."""
     return file_sha256(path)
 
 
 def _cached(name: str, trust_remote_code: bool) -> Path | None:
-    """The hub model's folder in the Hugging Face cache, if all the files are there: no network is touched."""
+    """The hub model's folder in the Hugging Face cache, if it is complete. Works offline."""
     from huggingface_hub import snapshot_download
 
     try:
@@ -386,6 +385,6 @@ def _cached(name: str, trust_remote_code: bool) -> Path | None:
         check_folder(inner, name)
     except (OSError, ValueError, EmbedcacheError):
         return None
-    # It may have been fetched without its own code, when that was not trusted yet.
+    # An earlier call may have downloaded it without its own code, which was not trusted then.
     lacks_code = "auto_map" in model_config(inner) and not any(folder.glob("*.py"))
     return None if trust_remote_code and lacks_code else folder

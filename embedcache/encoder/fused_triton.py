@@ -1,7 +1,7 @@
-"""What stands between a layer's matrix products, each in one pass over memory: two Triton kernels.
+"""The work between a layer's matrix products, in two Triton kernels of one pass over memory each.
 
-Residual and LayerNorm: reads two rows, writes one; torch writes and reads the sum between. Bias and activation: in
-place, behind a product without its bias. Both compute in float32 and round once, at the end.
+Residual with LayerNorm reads two rows and writes one; torch also writes and reads their sum. Bias with activation works
+in place, after a product without its bias. Both compute in float32 and round once, at the end.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import triton.language as tl  # type: ignore[import-not-found,import-untyped,unu
 from torch import Tensor
 
 KINDS = {"gelu": 0, "gelu_tanh": 1, "relu": 2}
-COLUMNS = 1024  # of an activation's program
+COLUMNS = 1024  # that one program of the activation kernel handles
 
 
-# No annotations but constexpr: Triton's compiler reads them, too.
+# No annotations except constexpr: Triton's compiler reads annotations.
 @triton.jit
 def _add_norm(x, y, scale, shift, out, width, epsilon, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
     at = tl.arange(0, BLOCK)
@@ -38,9 +38,10 @@ def _activate(x, bias, width, KIND: tl.constexpr, BLOCK: tl.constexpr):  # type:
     value = tl.load(x + place, mask=inside, other=0.0).to(tl.float32)
     value += tl.load(bias + at, mask=inside, other=0.0).to(tl.float32)
     if KIND == 0:
-        # value times the normal distribution up to it. Its tail beyond |value| is t 2^(q(t) - value^2 log2(e) / 2) with
-        # t = 1 / (1 + |value| / sqrt 8) and a polynomial q, fitted to 8e-8. The kernel is bound by instructions: 27 a
-        # number, where it took 40 with tl.math.erf, whose 1 + erf loses the tail's digits besides.
+        # value * Phi(value), the normal distribution function. Its tail beyond |value| is
+        # t 2^(q(t) - value^2 log2(e) / 2) with t = 1 / (1 + |value| / sqrt 8) and a polynomial q, fitted to 8e-8. The
+        # kernel is bound by instructions: 27 per number, against 40 with tl.math.erf, whose 1 + erf also loses the
+        # tail's digits.
         size = tl.abs(value)
         root = tl.math.rsqrt(tl.math.fma(size, 0.35355339059327373, 1.0))
         t = root * root
@@ -64,7 +65,7 @@ def _activate(x, bias, width, KIND: tl.constexpr, BLOCK: tl.constexpr):  # type:
 
 
 class Fused:
-    """The two kernels, for contiguous tensors on the current device. activation: as ``Blueprint.activation``."""
+    """The two kernels, for contiguous tensors on the current device; ``activation`` as ``Blueprint.activation``."""
 
     def __init__(self, activation: str, epsilon: float) -> None:
         self._kind, self._epsilon = KINDS[activation], epsilon
@@ -78,7 +79,7 @@ class Fused:
         return out
 
     def activate(self, x: Tensor, bias: Tensor) -> Tensor:
-        """The activation of x + bias, [T, F] and [F]; x is overwritten."""
+        """The activation of x + bias, [T, F] and [F], in place: x is overwritten and returned."""
         rows, width = x.shape
         _activate[(rows, triton.cdiv(width, COLUMNS))](x, bias, width, KIND=self._kind, BLOCK=COLUMNS)
         return x

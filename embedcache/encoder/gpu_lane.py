@@ -1,9 +1,9 @@
-"""One batch's way to a GPU and back: a stream, and pinned memory for what goes there and what comes from it.
+"""Carry a batch to a GPU and back: a stream, and pinned memory for the upload and the download.
 
-A copy from or to pinned memory is queued like a kernel; from ordinary memory it stops the thread, and a thread that
-waits for its vectors on the one default stream waits for everybody's kernels. So each batch that is computed at the
-same time as others has a lane of its own. A lane is used by one thread at a time and can be used again: an event tells
-when its pinned memory is free.
+A copy from or to pinned memory is queued like a kernel; a copy from ordinary memory blocks the thread. And a thread
+that waits for its vectors on the one default stream waits for the kernels of all threads. So each batch that is
+computed at the same time as others has its own lane. One thread uses a lane at a time; an event tells when its pinned
+memory is free for the next batch.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from torch import Tensor
 
 
 class Lane(Protocol):
-    """What a batch needs between its arrays and its tensors."""
+    """How the arrays of a batch become tensors on the device, and its vectors an array again."""
 
     def upload(self, arrays: Sequence[np.ndarray]) -> list[Tensor]:
-        """int32 tensors of int32 arrays [n], on the device once the kernels after this call run."""
+        """int32 tensors of int32 arrays [n], on the device by the time the kernels queued after this call run."""
 
     def download(self, vectors: Tensor) -> np.ndarray:
-        """The tensor as an array, which is valid until the lane's next download."""
+        """The tensor as an array that is valid until the lane's next download."""
 
 
 class HostLane:
-    """The CPU's: nothing is copied."""
+    """The lane of a CPU, which copies nothing."""
 
     def upload(self, arrays: Sequence[np.ndarray]) -> list[Tensor]:
         return [torch.from_numpy(array) for array in arrays]
@@ -39,25 +39,25 @@ class HostLane:
 
 
 class GpuLane:
-    """A GPU's."""
+    """The lane of a GPU."""
 
     def __init__(self, device: torch.device, cuda: Any = torch.cuda) -> None:
-        """cuda: ``torch.cuda``, or what stands in for it."""
+        """``cuda`` is ``torch.cuda``, or a stand-in for it in tests."""
         self._device, self._cuda, self._stream = device, cuda, cuda.Stream(device)
-        # The weights came by the default stream; for one that began later this is the only time to wait for it.
+        # The weights were copied on the default stream. This stream must wait for them once, here.
         self._stream.wait_stream(cuda.default_stream(device))
         self._sent, self._came = cuda.Event(blocking=True), cuda.Event(blocking=True)
         self._up, self._down = torch.empty(0, dtype=torch.int32), torch.empty(0)
 
     @contextmanager
     def on_stream(self) -> Iterator[None]:
-        """Whatever is queued within goes to this lane's stream, and to its device."""
+        """Queue the work of the with block on this lane's stream and device."""
         with self._cuda.stream(self._stream):
             yield
 
     def upload(self, arrays: Sequence[np.ndarray]) -> list[Tensor]:
         sizes = [len(array) for array in arrays]
-        self._sent.synchronize()  # a batch that failed may have left its copy in the queue
+        self._sent.synchronize()  # the copy of a failed batch may still be queued
         self._up = _room(self._up, sum(sizes))
         pinned = self._up[: sum(sizes)]
         np.concatenate(arrays, out=pinned.numpy(), casting="same_kind")
@@ -77,14 +77,14 @@ class GpuLane:
 
 
 class Lanes:
-    """The lanes of a device, as many as batches are computed at once."""
+    """The lanes of a device, one for each batch computed at once."""
 
     def __init__(self, device: torch.device) -> None:
         self._device, self._free = device, list[GpuLane]()
 
     @contextmanager
     def one(self) -> Iterator[Lane]:
-        """A lane for one batch."""
+        """Lend a lane for one batch."""
         if self._device.type != "cuda":
             yield HostLane()
             return
@@ -100,7 +100,7 @@ class Lanes:
 
 
 def _room(buffer: Tensor, size: int) -> Tensor:
-    """Pinned memory for so many numbers: the same, or a larger one with some to spare."""
+    """Pinned memory for ``size`` numbers: the buffer itself, or a new one with some to spare."""
     if len(buffer) >= size:
         return buffer
     return _pinned(size + size // 4, buffer.dtype)

@@ -1,7 +1,7 @@
-"""What the packed runner uses on a GPU instead of torch's plain operations, each tried on a few rows before it is used.
+"""The faster operations that the packed runner uses on a GPU, each tested on a few rows before use.
 
-A part that is missing (torch before 2.10, no Triton, no C compiler for its launcher), fails, or gives other numbers is
-left out: torch's plain operations do the same more slowly.
+A part that is missing (torch before 2.10, no Triton, no C compiler for its launcher), fails, or returns other numbers
+is left out; torch's plain operations do the same more slowly.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu_tanh": lambda x: functional.gelu(x, approximate="tanh"),
     "relu": functional.relu,
 }
-TRIED = (3, 1, 5)  # lengths of the rows on which a part is tried
-ROUNDINGS = 4  # of the dtype, by which a part may be off its reference
+TRIED = (3, 1, 5)  # lengths of the rows on which a part is tested
+ROUNDINGS = 4  # of the dtype: how far a part may be from its reference
 
 
 class FusedParts(Protocol):
@@ -32,7 +32,7 @@ class FusedParts(Protocol):
 
 
 def flash_attention(blueprint: Blueprint) -> Callable[..., Any] | None:
-    """torch's variable-length attention, where device, dtype, shape and version have it."""
+    """torch's variable-length attention, or None where device, dtype, shape or torch's version does not support it."""
     word, width = blueprint.word, blueprint.layers[0].query[0].shape[0] // blueprint.heads
     half = word.dtype in (torch.bfloat16, torch.float16)
     if not (word.is_cuda and half and blueprint.relative is None and width % 8 == 0 and width <= 256):
@@ -48,7 +48,15 @@ def flash_attention(blueprint: Blueprint) -> Callable[..., Any] | None:
 
 
 def attends(flash: Callable[..., Any], heads: int, width: int, dtype: torch.dtype, device: torch.device) -> bool:
-    """Whether it attends within each row: whole rows, and the first token of each alone."""
+    """Whether it attends within each row, both for whole rows and for the first token of each row only.
+
+    Args:
+        flash: with the signature of ``torch.nn.attention.varlen.varlen_attn``.
+        heads: the number of heads.
+        width: columns of a head.
+        dtype: of query, key and value.
+        device: where they are.
+    """
     tokens = sum(TRIED)
     joined = _numbers(device, tokens, 3 * heads * width).to(dtype)
     query, key, value = joined.unflatten(1, (3, heads, width)).unbind(1)
@@ -57,7 +65,7 @@ def attends(flash: Callable[..., Any], heads: int, width: int, dtype: torch.dtyp
     try:
         whole = flash(query, key, value, starts, starts, max(TRIED), max(TRIED))
         only = flash(query[first], key, value, alone, starts, 1, max(TRIED))
-    except Exception:  # whatever a build without it raises
+    except Exception:  # a build without it raises anything
         return False
     q, k, v = (part.double().transpose(0, 1) for part in (query, key, value))
     rows = torch.repeat_interleave(torch.arange(len(TRIED), device=device), torch.tensor(TRIED, device=device))
@@ -67,7 +75,7 @@ def attends(flash: Callable[..., Any], heads: int, width: int, dtype: torch.dtyp
 
 
 def fused_parts(blueprint: Blueprint) -> FusedParts | None:
-    """The Triton kernels, on a GPU that runs them."""
+    """The Triton kernels, or None where they cannot run."""
     if not blueprint.word.is_cuda:
         return None
     try:
@@ -76,12 +84,12 @@ def fused_parts(blueprint: Blueprint) -> FusedParts | None:
         with torch.cuda.device(blueprint.word.device):
             fused = Fused(blueprint.activation, blueprint.epsilon)
             return fused if fuses(fused, blueprint) else None
-    except Exception:  # no Triton, or whatever its compiler raises
+    except Exception:  # no Triton, or any error of its compiler
         return None
 
 
 def fuses(fused: FusedParts, blueprint: Blueprint) -> bool:
-    """Whether it has the numbers of torch's float64 operations, on a few rows of a layer's own widths."""
+    """Whether its results agree with torch's float64 operations on a few rows of a layer's own widths."""
     layer, device, dtype = blueprint.layers[0], blueprint.word.device, blueprint.word.dtype
     (scale, shift), (_, bias) = layer.norm1, layer.up
     x, y = _numbers(device, 2, sum(TRIED), len(shift)).to(dtype)
@@ -93,11 +101,11 @@ def fuses(fused: FusedParts, blueprint: Blueprint) -> bool:
 
 
 def _close(found: Tensor, exact: Tensor) -> bool:
-    """Within some roundings of the largest number, with the right dtype's; nothing that is not finite."""
+    """Whether all numbers are finite and within ``ROUNDINGS`` roundings, in their dtype, of the largest one."""
     rounding = torch.finfo(found.dtype).eps * exact.abs().max()
     return bool((found.double() - exact).abs().max() <= ROUNDINGS * rounding)
 
 
 def _numbers(device: torch.device, *shape: int) -> Tensor:
-    """The same random ones each time, whatever the process's generator has drawn."""
+    """The same random numbers each time, independent of the process's own generator."""
     return torch.randn(*shape, generator=torch.Generator().manual_seed(0)).to(device)

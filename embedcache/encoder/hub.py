@@ -1,4 +1,4 @@
-"""Models by their Hugging Face name: what of them is fetched, and what keeps it from coming."""
+"""Models by their Hugging Face name: which files are downloaded, and clear errors where that fails."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from embedcache.errors import EmbedcacheError
 
 
 def download(name: str, trust_remote_code: bool, inside: Callable[[Path], list[str]]) -> Path:
-    """The folder of a hub model, with the files that are read: safetensors, JSON, vocabularies.
+    """Download the files of a hub model that are needed (safetensors, JSON, vocabularies) and return their folder.
 
     Args:
-        name: on the hub.
-        trust_remote_code: whether the model's own code is fetched too.
-        inside: which folders of it are needed, by its modules.json.
+        name: of the model on the hub.
+        trust_remote_code: whether to download the model's own Python code, too.
+        inside: returns the subfolders that are needed, from the folder that holds modules.json.
 
     Raises:
-        EmbedcacheError: it is gated, not found, or cannot be reached.
+        EmbedcacheError: the model is gated or not found, or the hub cannot be reached.
     """
     from huggingface_hub import errors, snapshot_download
     from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars

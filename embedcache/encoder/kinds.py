@@ -1,7 +1,7 @@
 """What sort of model a config.json describes, and which vector is stored where its folder prescribes none.
 
-Nothing here imports torch or transformers. What is said here is a first word: whether a token's vector depends on the
-tokens behind it is tried out when a model is loaded (see ``row_check``).
+Nothing here imports torch or transformers. This is a guess from the configuration: loading a model tests whether its
+tokens see those after them (see ``row_check``).
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ class ModelKind:
     """A sort of model.
 
     Attributes:
-        name: for people. pooling: what ``auto`` stores beside the prescribed vector, or alone where there is none.
-        why: of that pooling, in words, for a folder that prescribes nothing.
+        name: in words, for messages.
+        pooling: what ``auto`` stores in addition to the prescribed vector, or alone where there is none.
+        why: what that pooling is, in words, for a note about a folder that prescribes nothing.
     """
 
     name: str
@@ -27,18 +28,18 @@ class ModelKind:
 ENCODER = ModelKind("an encoder", "cls", "the first token's vector")
 CAUSAL = ModelKind("a causal model", "last", "the last token's vector, the only one that has seen the whole text")
 BIDIRECTIONAL = ModelKind("a decoder that looks both ways", "mean", "the mean of all tokens' vectors")
-ENCODER_DECODER = ModelKind("an encoder-decoder", "mean", "the mean of the vectors of its encoder, which alone is used")
+ENCODER_DECODER = ModelKind("an encoder-decoder", "mean", "the mean of its encoder's vectors; the decoder is not used")
 STATIC = ModelKind("a static model", "mean", "the mean of its tokens' vectors")
-STATIC_TYPE = "static"  # as ``folder.model_config`` calls it, since static models have no config.json, or another's
+STATIC_TYPE = "static"  # ``folder.model_config`` sets it: a static model has no config.json, or one that does not say
 
-# Encoder-decoders by model_type. sentence-transformers takes the encoder of the first, and states of the decoder of the
-# others, whose prescribed vectors are therefore refused.
+# Encoder-decoders by model_type. sentence-transformers uses the encoder of the first group, but the decoder's states of
+# the second, whose prescribed vectors are therefore refused.
 THEIR_ENCODER = frozenset(
     "blenderbot blenderbot-small longt5 m2m_100 marian mt5 pegasus pegasus_x prophetnet switch_transformers t5 "
     "umt5".split()
 )
 THEIR_DECODER = frozenset("bart bigbird_pegasus fsmt led mbart mvp nllb-moe plbart seamless_m4t".split())
-# Decoders by model_type: in transformers they have a head for causal language modelling, and none for masked.
+# Decoders by model_type: transformers has a head for causal language modelling for them, and none for masked.
 CAUSAL_TYPES = frozenset(
     "apertus arcee bamba biogpt bitnet bloom codegen cohere cohere2 ctrl dbrx deepseek_v2 deepseek_v3 ernie4_5 exaone4 "
     "falcon falcon_h1 falcon_mamba gemma gemma2 gemma3_text glm glm4 gpt2 gpt_bigcode gpt_neo gpt_neox gpt_oss gptj "
@@ -51,7 +52,7 @@ OWN_POSITIONS = dict.fromkeys(("ctrl", "gpt2", "gpt_bigcode", "gptj", "codegen",
 
 
 def kind_of(config: dict[str, Any]) -> ModelKind:
-    """Of a config.json."""
+    """The sort of model that a config.json describes."""
     kind = str(config.get("model_type"))
     if kind == STATIC_TYPE:
         return STATIC

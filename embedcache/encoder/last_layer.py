@@ -1,13 +1,13 @@
-"""The last layer's attention for the first token alone, exact.
+"""The last layer's attention for the first token only, exact.
 
 Where only the CLS row of a layer's output is stored, query, output projection and feed-forward are computed for n rows
-instead of T tokens. Keys and values are never formed: with one query per row, head h's score of token t is
+instead of T tokens. Keys and values are never formed:
 
-    q_h . (Wk_h x_t + bk_h) = (Wk_h^T q_h) . x_t + const
+1. With one query per row, head h's score of token t is q_h . (Wk_h x_t + bk_h) = (Wk_h^T q_h) . x_t + const. So the
+   key's weights fold into the query, and the constant cancels in the softmax.
+2. The value's weights come after the mean: sum p_t (Wv_h x_t + bv_h) = Wv_h (sum p_t x_t) + bv_h.
 
-so the key's weights fold into the query and the constant cancels in the softmax; the value's weights come after the
-mean: sum p_t (Wv_h x_t + bv_h) = Wv_h (sum p_t x_t) + bv_h. What is left are 4 D flops for each token and head, where
-keys and values took 4 D^2 for each token.
+This costs 4 D flops per token and head; keys and values would cost 4 D^2 per token.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Group(NamedTuple):
-    """Rows of equal length that follow one another: ``rows`` of them, from row ``row`` and token ``token`` on."""
+    """Consecutive rows of equal length: ``rows`` of them, starting at row ``row`` and token ``token``."""
 
     row: int
     token: int
@@ -31,26 +31,26 @@ class Group(NamedTuple):
     length: int
 
     def of(self, tokens: Tensor) -> Tensor:
-        """The group's part of [T, ...], as [rows, length, ...], not copied."""
+        """The group's part of [T, ...] as a view [rows, length, ...]."""
         return tokens[self.token : self.token + self.rows * self.length].unflatten(0, (self.rows, self.length))
 
 
 def first_token_context(
     x: Tensor, first: Tensor, groups: list[Group], layer: Layer, heads: int, relative: Tensor | None
 ) -> Tensor:
-    """What the first tokens attend to, before the output projection.
+    """The attention context of each row's first token, before the output projection.
 
     Args:
         x: [T, D], the tokens of all rows.
         first: [n, D], the first tokens among them.
         groups: all rows in order.
         layer: its weights.
-        heads: how many.
+        heads: the number of heads.
         relative: MPNet's bias by distance, float32 [heads, 2 * M - 1], or None.
 
     Returns:
-        float32 [n, D]. All but the query is computed in float32: folded in bfloat16, the scores would be less exact
-        than the plain layer's, and it is little work.
+        float32 [n, D]. Everything but the query is computed in float32: with weights folded in bfloat16 the scores
+        would be less exact than the plain layer's, and the work is small.
     """
     n, width = first.shape
     by_head = (heads, width // heads, width)
@@ -62,7 +62,7 @@ def first_token_context(
 
 
 def _mix(folded: Tensor, x: Tensor, relative: Tensor | None) -> Tensor:
-    """x [rows, length, D] averaged by each head's attention: [rows, heads, D], as ``folded``."""
+    """Average x [rows, length, D] by each head's attention: [rows, heads, D], the shape of ``folded``."""
     scores = torch.bmm(folded, x.transpose(1, 2))
     if relative is not None:
         middle = relative.shape[1] // 2

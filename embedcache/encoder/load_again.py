@@ -1,4 +1,4 @@
-"""The encoder of a cache, a run or an index, loaded again: by its content, not by its name."""
+"""Load the encoder of a cache, a run or an index again. Its content must be the same; its name may differ."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def encoder_of(
     device: str = "auto",
     trust_remote_code: bool = False,
 ) -> Encoder:
-    """The encoder of a cache, a run or an index.
+    """Load the encoder of a cache, a run or an index.
 
     Args:
-        about: what its owner keeps of it: "source", "identity", and where its vectors are ``model`` that too.
-        owner: its name in messages.
-        poolings: those that it will compute.
-        model: where it is now, if it has moved.
-        has_option: whether the user has a --model that a message can name.
+        about: what the owner records: "source", "identity", and "model" if it has vectors of that name.
+        owner: the owner's name in messages.
+        poolings: the poolings that the encoder will compute.
+        model: where the encoder is now, if it has moved.
+        has_option: whether the user's command has a --model option that a message can name.
         device: see ``Encoder.load``.
         trust_remote_code: see ``Encoder.load``.
 
@@ -57,12 +57,18 @@ def load_again(
     trust_remote_code: bool = False,
     about: dict[str, Any] | None = None,
 ) -> Encoder:
-    """The encoder with this ``identity``, for more vectors that are comparable with those of ``owner``.
+    """Load the encoder with this identity, to make vectors that are comparable with those of ``owner``.
 
-    about: how its vectors called ``model`` are made; None where they are not needed.
+    Args:
+        source: the folder, or the hub name.
+        identity: what ``owner`` recorded (see ``identify``).
+        owner: the owner's name in messages.
+        device: see ``Encoder.load``.
+        trust_remote_code: see ``Encoder.load``.
+        about: how the vectors called ``model`` are made; None where they are not needed.
 
     Raises:
-        EmbedcacheError: it is not found, or a different encoder is now at ``source``.
+        EmbedcacheError: it is not found, a different encoder is now at ``source``, or the identity is damaged.
     """
     for name in ("max_length", "compute_dtype"):
         if name not in identity:
@@ -72,7 +78,7 @@ def load_again(
     settings |= {name: identity[name] for name in ("prompt", "lower_case", "chunk") if name in identity}
     if "code" in identity and not trust_remote_code:
         raise EmbedcacheError(
-            f"the encoder of {owner} has Python code of its own: if you trust it, pass --trust-remote-code"
+            f"the encoder of {owner} has its own Python code: if you trust it, pass --trust-remote-code"
         )
 
     def check(now: dict[str, Any]) -> None:
@@ -86,7 +92,7 @@ def load_again(
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """What two identities disagree on, by file where there are files."""
+    """The names of what differs between two identities: of files, where a part consists of files."""
     names = []
     for key in sorted(old.keys() | new.keys()):
         was, now = old.get(key), new.get(key)

@@ -1,4 +1,4 @@
-"""An encoder as transformers loads it: model and tokenizer, and the fastest runner for them."""
+"""Load an encoder with transformers: model and tokenizer, and the fastest runner for them."""
 
 from __future__ import annotations
 
@@ -30,10 +30,16 @@ class Loaded:
     """A transformers model on its device.
 
     Attributes:
-        model, tokenizer: of transformers. tokenize: texts to ids. plain, runner: compute (see ``runner``).
-        dim: D. layers: how many. widths: of the vectors of each layer, from the embeddings on.
-        first: whether the tokenizer puts a token before the text. threads: batches to compute at once.
-        uncounted: the token id that only ``plain`` can compute, see ``Blueprint``.
+        model, tokenizer: of transformers.
+        tokenize: texts to ``Tokens``.
+        plain: the runner that transformers itself is.
+        runner: the fastest runner (see ``runner``), which may be ``plain``.
+        dim: D, the width of the last layer's vectors.
+        layers: the number of layers.
+        widths: of each layer's vectors, from the embeddings on.
+        first: whether the tokenizer puts a token before the text.
+        threads: the number of batches to compute at once.
+        uncounted: the token id whose rows only ``plain`` can compute, see ``Blueprint``; or None.
     """
 
     def __init__(
@@ -69,10 +75,20 @@ def load(
     trust_remote_code: bool,
     lower_case: bool = False,
 ) -> Loaded:
-    """The encoder in a complete folder. ``lower_case``: its tokenizer lowers every text first.
+    """Load the encoder in a complete folder.
+
+    Args:
+        folder: with the encoder's files.
+        name: of the model, for messages.
+        max_length: the most tokens of a text.
+        compute_dtype: the dtype to compute in.
+        device: the device to compute on.
+        kernel: the runner asked for, or None.
+        trust_remote_code: whether Python code that comes with the model may run.
+        lower_case: whether the tokenizer lowercases every text first.
 
     Raises:
-        EmbedcacheError: it is damaged, gives no vectors of a text's tokens, needs its own code while
+        EmbedcacheError: the model is damaged, does not return vectors of a text's tokens, needs its own code while
             ``trust_remote_code`` is off, or has fewer positions than ``max_length``.
     """
     with quiet():
@@ -93,11 +109,11 @@ def load(
 
 
 def _load(folder: Path, name: str, weights: str, trust_remote_code: bool) -> tuple[Any, Any]:
-    """(model, tokenizer) from a complete folder; refuses what is no encoder of texts before it loads any weights."""
+    """(model, tokenizer) from a complete folder. A model that is not a text encoder is refused before weights load."""
     import transformers
     from transformers import AutoConfig, AutoTokenizer
 
-    # Its own code may live in another repository, which only then may be fetched.
+    # The model's own code may be in another repository, which may be downloaded only if the user trusts it.
     options = {"trust_remote_code": trust_remote_code, "local_files_only": not trust_remote_code}
     version = tuple(int(part) for part in transformers.__version__.split(".")[:2])
     dtype_option = {"dtype" if version >= (4, 56) else "torch_dtype": getattr(torch, weights)}
@@ -109,16 +125,16 @@ def _load(folder: Path, name: str, weights: str, trust_remote_code: bool) -> tup
             model, lacks = load_part(config, base, dtype_option | options)
     except EmbedcacheError:
         raise
-    except Exception as error:  # a broken folder makes transformers raise anything
+    except Exception as error:  # transformers raises anything for a broken folder
         reason = " ".join(str(error).split())[:200]
         if not trust_remote_code and "trust_remote_code" in str(error):
             raise EmbedcacheError(
-                f"{name} needs Python code of its own: read it, and if you trust it, pass --trust-remote-code"
+                f"{name} needs its own Python code: read it, and if you trust it, pass --trust-remote-code"
             ) from error
         raise EmbedcacheError(
             f"{name} cannot be loaded ({type(error).__name__}: {reason}): check or copy the model again"
         ) from error
-    # The pooler is not used; any other weight that is not in the file would be a random one.
+    # The pooler is not used. Any other missing weight would have random values.
     missing = [key for key in lacks if "pooler" not in key]
     if missing:
         more = f" and {len(missing) - 1} more" if missing[1:] else ""
@@ -127,7 +143,7 @@ def _load(folder: Path, name: str, weights: str, trust_remote_code: bool) -> tup
             "config.json and weights do not belong together; copy the model again"
         )
     model = merge_adapter(model, folder, name)
-    model.config.use_cache = False  # of keys and values, for texts that are to be continued
+    model.config.use_cache = False  # of keys and values, which only text generation needs
     return model.eval().requires_grad_(False), tokenizer
 
 
@@ -149,23 +165,27 @@ def _check_tokenizer(model: Any, tokenizer: Any, name: str) -> None:
 
 
 def _embeddings(model: Any) -> int:
-    """How many token ids it knows."""
+    """The number of token ids that a model has embeddings for."""
     return int(model.get_input_embeddings().weight.shape[0])
 
 
 class UnlikeTransformersError(Exception):
-    """What the runner makes of a text is not what transformers makes of it, or nothing at all."""
+    """The runner's vectors of a text differ from those of transformers, or the model does not return any."""
 
 
 @torch.inference_mode()
 def try_out(loaded: Loaded, compute_dtype: str) -> list[int]:
-    """The widths of each layer's vectors, found by encoding a short text as sentence-transformers does.
+    """Encode a short text as sentence-transformers does, and compare; return the width of each layer's vectors.
 
-    It gives the model all that the tokenizer makes, token types among it, and takes its last_hidden_state; ``Plain``
-    gives it ids and a mask.
+    sentence-transformers passes everything the tokenizer returns to the model, token types included, and uses its
+    last_hidden_state; ``Plain`` passes ids and a mask only.
+
+    Args:
+        loaded: the model and its runners.
+        compute_dtype: decides how much rounding alone may change.
 
     Raises:
-        UnlikeTransformersError: the two differ, or the model cannot do it.
+        UnlikeTransformersError: the two results differ, or the model's code fails.
     """
     features = loaded.tokenizer(["a b"], return_tensors="pt").to(loaded.model.device)
     ids = loaded.tokenize(["a b"]).rows[0]
@@ -177,14 +197,14 @@ def try_out(loaded: Loaded, compute_dtype: str) -> list[int]:
         (ours,) = loaded.plain.run([ids], [("mean", loaded.layers)])
     except Exception as error:  # an architecture's own code raises anything
         raise UnlikeTransformersError(
-            f"the code that transformers has for this architecture gives no vectors of a text's tokens: use an encoder "
-            f"such as {SUCH_AS}"
+            "transformers' code for this architecture does not return vectors of a text's tokens: use an encoder such "
+            f"as {SUCH_AS}"
         ) from error
     room = ROUNDING[compute_dtype] * float(np.abs(theirs).max())
     if features["input_ids"][0].tolist() != ids or not np.abs(ours[0] - theirs).max() <= room:
         raise UnlikeTransformersError(
-            "a text's vectors are others than sentence-transformers would make with this tokenizer: use an encoder "
-            f"such as {SUCH_AS}"
+            "its vectors of a test text differ from those that sentence-transformers makes with this tokenizer: use an "
+            f"encoder such as {SUCH_AS}"
         )
     return widths
 
@@ -197,10 +217,10 @@ def _lower(backend: Any) -> None:
 
 
 def _positions(model: Any) -> int | None:
-    """The most tokens that a row may have; None where there is no limit."""
+    """The most tokens per row; None where there is no limit."""
     for name, module in model.named_modules():
         if name.endswith("position_embeddings") and isinstance(module, torch.nn.Embedding):
-            # Tables with a padding id begin behind it.
+            # Positions in a table with a padding id begin after it.
             return module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
     positions = getattr(model.config, "max_position_embeddings", None)
     return positions if positions is None or positions > 0 else None  # XLNet's -1: there is no limit
@@ -208,7 +228,7 @@ def _positions(model: Any) -> int | None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep transformers' bars, reports and advice off the screen while a model loads, then restore its settings."""
+    """Silence transformers' progress bars, reports and advice while a model loads, then restore its settings."""
     from transformers.utils import logging
 
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()

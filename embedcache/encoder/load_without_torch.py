@@ -1,8 +1,9 @@
-"""An encoder read straight from its files, without torch and transformers, which take seconds to import.
+"""Read an encoder straight from its files, without torch and transformers, which take seconds to import.
 
-Only folders of which it is certain to make, to the bit, what transformers makes: a known family with nothing unusual in
-its configuration, float32 or float16 weights, a tokenizer that ``tokenizer_file`` reads. ``load_with_transformers``
-reads the others, and tokenizes texts that may hold a special token written out, such as "[MASK]".
+Only for folders where the result is certain to equal that of transformers to the bit: a known family with nothing
+unusual in its configuration, float32 or float16 weights, a tokenizer that ``tokenizer_file`` reads.
+``load_with_transformers`` reads all others, and tokenizes texts that may hold a written-out special token, such as
+"[MASK]".
 """
 
 from __future__ import annotations
@@ -26,9 +27,14 @@ class Direct:
     """A native encoder and its tokenizer.
 
     Attributes:
-        runner: computes. tokenize: texts to ids. dim: D. layers: how many. widths: of each layer's vectors.
-        first: whether the tokenizer puts a token before the text. threads: batches to compute at once.
-        uncounted: the token id that only ``runner_plain`` can compute, see ``Blueprint``.
+        runner: the native encoder.
+        tokenize: texts to ``Tokens``.
+        dim: D, the width of the vectors.
+        layers: the number of layers.
+        widths: of each layer's vectors, from the embeddings on.
+        first: whether the tokenizer puts a token before the text.
+        threads: the number of batches to compute at once.
+        uncounted: the token id whose rows only ``runner_plain`` can compute, see ``Blueprint``; or None.
     """
 
     def __init__(self, blueprint: Blueprint, backend: Any, max_length: int, compute_dtype: str) -> None:
@@ -41,13 +47,19 @@ class Direct:
         self._marks = {token.content[0] for token in backend.get_added_tokens_decoder().values()}
 
     def certain(self, text: Any) -> bool:
-        """Whether its tokens are those that transformers makes: it holds nothing that a special token begins with."""
+        """Whether its tokens are certain to be those of transformers: no special token can start in the text."""
         return isinstance(text, str) and not any(mark in text for mark in self._marks)
 
 
 def load_direct(folder: Path, max_length: int, compute_dtype: str) -> Direct | None:
-    """The encoder in a folder; None where transformers must load it, or explain what is wrong with it."""
-    with suppress(Exception):  # transformers explains better what is wrong with a folder
+    """The encoder in a folder; None where transformers must load it, or must explain what is wrong with the folder.
+
+    Args:
+        folder: with the encoder's files.
+        max_length: the most tokens of a text.
+        compute_dtype: the dtype to compute in.
+    """
+    with suppress(Exception):  # loading with transformers gives better messages for a damaged folder
         if (folder / ADAPTER).is_file():
             return None
         config = read_json(folder / "config.json")
@@ -83,7 +95,7 @@ def _read_blueprint(folder: Path, config: dict[str, Any], family: Family, max_le
 
 
 class _Weights:
-    """The tensors of a folder as float32 arrays, by the names of their modules."""
+    """The tensors in a folder's safetensors files as float32 arrays, by module name."""
 
     def __init__(self, folder: Path, prefix: str) -> None:
         from safetensors import safe_open
@@ -94,7 +106,7 @@ class _Weights:
     @staticmethod
     def _plain(name: str, prefix: str) -> str:
         name = name.removeprefix(f"{prefix}.")
-        for old, new in ((".gamma", ".weight"), (".beta", ".bias")):  # LayerNorm's in checkpoints of old
+        for old, new in ((".gamma", ".weight"), (".beta", ".bias")):  # LayerNorm's names in old checkpoints
             name = name.removesuffix(old) + new if name.endswith(f"LayerNorm{old}") else name
         return name
 
@@ -123,11 +135,11 @@ class _Weights:
 
 
 def _relative(weight: np.ndarray, max_length: int) -> np.ndarray:
-    """MPNet's bias by distance, float32 [heads, 2 * max_length - 1]; buckets as in T5 (Raffel et al., 2020)."""
+    """MPNet's bias by distance, float32 [heads, 2 * max_length - 1]; its buckets are T5's (Raffel et al., 2020)."""
     if len(weight) != 32:
         raise ValueError("not 32 buckets")
     distance = np.arange(1 - max_length, max_length)
-    # Of 16 buckets to each side, 8 are for a distance each, 8 on a logarithmic scale to 128.
+    # 16 buckets per side: 8 for one distance each, then 8 on a logarithmic scale up to 128.
     near, far = 8, np.abs(distance)
     with np.errstate(divide="ignore"):
         scaled = np.log(far.astype(np.float32) / np.float32(near)) / np.float32(math.log(128 / near)) * np.float32(8)

@@ -1,4 +1,4 @@
-"""Which part of what transformers loads is the encoder: all of it, an encoder-decoder's encoder, a retriever's BERT."""
+"""Which part of a transformers model is the encoder: all of it, an encoder-decoder's encoder, or a retriever's BERT."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from embedcache.errors import EmbedcacheError
 
 SUCH_AS = "BERT, RoBERTa, MPNet or MiniLM"
-ALONE = {  # encoder-decoders whose folders may hold the encoder alone: their own classes for it
+ALONE = {  # encoder-decoders whose folder may hold the encoder only, and transformers' class for that
     "longt5": "LongT5EncoderModel", "mt5": "MT5EncoderModel", "switch_transformers": "SwitchTransformersEncoderModel",
     "t5": "T5EncoderModel", "umt5": "UMT5EncoderModel",
 }  # fmt: skip
@@ -16,43 +16,56 @@ RETRIEVERS = {"DPRContextEncoder": "ctx_encoder", "DPRQuestionEncoder": "questio
 
 
 def check_architecture(config: Any, name: str) -> None:
-    """Refuse, by its configuration, what gives no vectors of a text's tokens.
+    """Refuse, by its configuration, a model that does not return vectors of a text's tokens.
+
+    Args:
+        config: of transformers.
+        name: of the model, for messages.
 
     Raises:
-        EmbedcacheError: it says why.
+        EmbedcacheError: it is such a model; the message says why.
     """
     kind, named = config.model_type, (getattr(config, "architectures", None) or [""])[0]
     if getattr(config, "quantization_config", None):
         raise EmbedcacheError(
-            f"{name}: its weights are quantised (quantization_config in config.json), which are not read here: use "
-            "the checkpoint that it was made from, and --dtype bfloat16 for less memory"
+            f"{name}: its weights are quantized (quantization_config in config.json), which is not supported: use the "
+            "checkpoint that it was made from, with --dtype bfloat16 for less memory"
         )
     if kind == "nystromformer":
         raise EmbedcacheError(
-            f"{name} ({kind}) reads texts of exactly {config.segment_means_seq_length} tokens, padding among them: "
+            f"{name} ({kind}) reads texts of exactly {config.segment_means_seq_length} tokens, padding included: "
             f"use an encoder such as {SUCH_AS}"
         )
     if kind == "canine":
         raise EmbedcacheError(
-            f"{name} ({kind}) reads characters, by a tokenizer without a fast version: use an encoder such as {SUCH_AS}"
+            f"{name} ({kind}) reads characters, and its tokenizer has no fast version: use an encoder such as {SUCH_AS}"
         )
     if kind.startswith("siglip"):
         raise EmbedcacheError(
-            f"{name} ({kind}) needs the padding that it was trained with: use an encoder such as {SUCH_AS}"
+            f"{name} ({kind}) needs the same padding as in its training: use an encoder such as {SUCH_AS}"
         )
     if kind == "dpr" and named == "DPRReader":
         raise EmbedcacheError(f"{name} is a DPR reader, not an encoder: use DPR's question or context encoder")
     if hasattr(config, "vision_config") or hasattr(config, "audio_config"):
         raise EmbedcacheError(
-            f"{name} ({kind}) reads images or sound beside text, and its text part is not used alone: use an encoder "
-            f"such as {SUCH_AS}"
+            f"{name} ({kind}) reads images or sound as well as text, and its text part cannot be used alone: use an "
+            f"encoder such as {SUCH_AS}"
         )
     if not all(isinstance(getattr(config, key, None), int) for key in ("hidden_size", "num_hidden_layers")):
         raise EmbedcacheError(f"{name} ({kind}) is not a plain text encoder: use one such as {SUCH_AS}")
 
 
 def load_part(config: Any, folder: Path, options: dict[str, Any]) -> tuple[Any, list[str]]:
-    """(the encoder, names of its weights that the folder lacks) by ``from_pretrained``, which raises anything."""
+    """Load the encoder with ``from_pretrained``, which raises anything.
+
+    Args:
+        config: of transformers.
+        folder: with the model's files.
+        options: more arguments of ``from_pretrained``.
+
+    Returns:
+        (the encoder, the names of its weights that are missing in the folder).
+    """
     import transformers
 
     named = (getattr(config, "architectures", None) or [""])[0]

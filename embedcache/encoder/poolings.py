@@ -1,7 +1,7 @@
-"""How a text's tokens become its vector: the poolings, a record each, from which everything else follows.
+"""The poolings, which turn the vectors of a text's tokens into one: a record each, from which everything else follows.
 
-From a record follow the choices and help of ``--pooling``, the table in docs/extraction.md, what every runner computes,
-the lines in a run's model card, the Pooling module of an export, and the tests' cases.
+A record decides the choices and help of ``--pooling``, the table in docs/extraction.md, what every runner computes, the
+lines in a run's model card, the Pooling module of an export, and the tests' cases.
 
 Nothing here imports torch: the functions call methods of the tensors that they get.
 """
@@ -20,18 +20,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Pooling:
-    """One way to make a vector of the tokens' vectors.
+    """One way to turn the vectors of a text's tokens into one.
 
     Attributes:
         help: what the vector is, for --help and the docs.
-        pool: [n, L, D] of any float dtype, and a mask [n, L] that is 0 at padding, or None where there is no padding;
-            to float32 [n, D].
-        code: the same in a model card, from ``hidden`` and ``inputs`` to ``vectors``.
-        first_token: whether it is the first token's vector. Then the last layer is computed for that token alone.
-        native: its code in csrc/encoder/encoder.h; None: ``pool`` is called on the native encoder's token vectors.
-        packed: as ``pool``, of rows that lie one after another, all at once: [T, D] of any float dtype, lengths int64
-            [n], each at least 1, and each token's place in its row, int [T]; to float32 [n, D]. None: length by length.
-        sentence_transformers: the setting that switches it on in sentence-transformers' Pooling; None: it has none.
+        pool: takes [n, L, D] of any float dtype and a mask [n, L] that is 0 at padding, or None where there is no
+            padding; returns float32 [n, D].
+        code: the same as lines of a model card, from ``hidden`` and ``inputs`` to ``vectors``.
+        first_token: whether it is the first token's vector. Then the last layer is computed for that token only.
+        native: its number in csrc/encoder/encoder.h; None: ``pool`` is called on the native encoder's token vectors.
+        packed: as ``pool``, for all rows at once without padding: takes [T, D] of any float dtype, lengths int64 [n],
+            each at least 1, and each token's place in its row, int [T]; returns float32 [n, D]. None: ``pool`` is
+            called for each group of equal length.
+        sentence_transformers: the setting that selects it in sentence-transformers' Pooling; None: there is none.
     """
 
     help: str
@@ -62,7 +63,7 @@ def _max(hidden: Tensor, mask: Tensor | None) -> Tensor:
 def _last(hidden: Tensor, mask: Tensor | None) -> Tensor:
     if mask is None:
         return hidden[:, -1].float()
-    last = mask.cumsum(1).argmax(1)  # on whichever side the padding is
+    last = mask.cumsum(1).argmax(1)  # right for padding on either side
     return hidden.gather(1, last.view(-1, 1, 1).expand(-1, 1, hidden.shape[-1])).squeeze(1).float()
 
 
@@ -81,7 +82,7 @@ def _weighted_mean(hidden: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def _segments(tokens: Tensor, lengths: Tensor, how: str) -> Tensor:
-    """Each row's "sum", "mean" or "max" in one kernel; unsafe: lengths are not checked, which would wait for them."""
+    """Each row's "sum", "mean" or "max" in one kernel; ``unsafe`` skips a check of the lengths that would block."""
     import torch
 
     return torch.segment_reduce(tokens.float(), how, lengths=lengths, axis=0, unsafe=True)
@@ -159,14 +160,14 @@ POOLINGS = {  # by the names that users give and caches keep
         sentence_transformers="pooling_mode_weightedmean_tokens",
     ),
 }
-MODEL = "model"  # the vector that the model's authors prescribe, which is made of poolings: see ``prescription``
+MODEL = "model"  # the vector that the model's authors prescribe, made from these poolings: see ``prescription``
 
 
 def find_pooling(name: str) -> Pooling:
     """The pooling of that name.
 
     Raises:
-        EmbedcacheError: there is none; the message lists those that there are.
+        EmbedcacheError: there is none; the message lists all poolings.
     """
     if name not in POOLINGS:
         raise EmbedcacheError(f"unknown pooling {name!r}: choose from {', '.join(POOLINGS)}")

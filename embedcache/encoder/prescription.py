@@ -1,8 +1,8 @@
-"""The vector that a model's authors prescribe, as a sentence-transformers folder says it.
+"""The vector that a model's authors prescribe, read from a sentence-transformers folder.
 
-``SentenceTransformer(folder).encode(texts)`` gives it: poolings of the last layer, one after another, then what
-modules.json lists behind them. It is read as the current sentence-transformers reads it, in the spellings of every
-version since 0.2; what is not understood is named and refused, since a part left out gives another vector.
+``SentenceTransformer(folder).encode(texts)`` returns it: poolings of the last layer, concatenated, then the steps that
+modules.json lists after them. The files are read as the current sentence-transformers reads them, with the names that
+every version since 0.2 has used. An unknown part is named and refused: leaving it out would give another vector.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from embedcache.encoder.folder import (
 from embedcache.encoder.kinds import THEIR_DECODER
 from embedcache.errors import EmbedcacheError
 
-MODES = {  # sentence-transformers' poolings, in the order in which older files have them joined
+MODES = {  # sentence-transformers' poolings, in the order in which older versions concatenate them
     "cls": ("pooling_mode_cls_token", "cls"),
     "max": ("pooling_mode_max_tokens", "max"),
     "mean": ("pooling_mode_mean_tokens", "mean"),
@@ -35,12 +35,12 @@ MODES = {  # sentence-transformers' poolings, in the order in which older files 
     "weightedmean": ("pooling_mode_weightedmean_tokens", "weighted_mean"),
     "lasttoken": ("pooling_mode_lasttoken", "last"),
 }
-SETTINGS = (  # what the Transformer's own settings are called, by the class that it had once
+SETTINGS = (  # the file of the Transformer's settings; older versions had a class and a name per architecture
     "sentence_bert_config.json", "sentence_roberta_config.json", "sentence_distilbert_config.json",
     "sentence_camembert_config.json", "sentence_albert_config.json", "sentence_xlm-roberta_config.json",
     "sentence_xlnet_config.json",
 )  # fmt: skip
-USUAL = {  # settings that change nothing at these values
+USUAL = {  # settings that have no effect at these values
     "transformer_task": "feature-extraction",
     "module_output_name": "token_embeddings",
     "modality_config": {"text": {"method": "forward", "method_output_name": "last_hidden_state"}},
@@ -49,25 +49,26 @@ USUAL = {  # settings that change nothing at these values
 HARMLESS = frozenset(("max_seq_length", "do_lower_case", "unpad_inputs", "query_length", "document_length"))
 ACTIVATIONS = ("Identity", "Tanh", "ReLU", "GELU", "Sigmoid", "SiLU")
 CONFIG = "config_sentence_transformers.json"
-ANY_LENGTH = 1 << 20  # tokens of a text of a static model, which has no limit
+ANY_LENGTH = 1 << 20  # max_length of a static model, which has no limit
 ANOTHER = "store other vectors with --pooling, such as cls or mean"
 
 
 @dataclass(frozen=True)
 class Prescription:
-    """What a folder says.
+    """What a folder prescribes.
 
     Attributes:
-        pooling: names of ``POOLINGS``; their vectors are joined.
+        pooling: names of ``POOLINGS``; their vectors are concatenated.
         steps: what follows, in order, as JSON: {"step": "dense", "weights": sha256, "out": width, "activation": name,
             "residual": bool}, {"step": "layer_norm", "weights": sha256}, {"step": "normalize"} or {"step": "cut",
             "dims": N}.
-        files: for each step the file of its weights, or None.
-        prompts: by name. prompt: the one that is put before every text.
-        max_length: the most tokens of a text; None where nothing limits them.
-        lower_case: whether texts are lowered first.
-        matryoshka: the widths to which the vectors may be cut; None: any, () none that the folder names.
-        read: the names of the files that say so.
+        files: the file of each step's weights, or None.
+        prompts: by name.
+        prompt: the one put before every text; "" for none.
+        max_length: the most tokens of a text; None: no limit.
+        lower_case: whether texts are lowercased first.
+        matryoshka: the widths to which the vectors may be cut; () where the folder declares none, None for any.
+        read: the names of the files that this was read from.
     """
 
     pooling: tuple[str, ...]
@@ -81,7 +82,7 @@ class Prescription:
     read: tuple[str, ...] = ()
 
     def about(self, dims: int | None = None) -> dict[str, Any]:
-        """What a cache keeps of it. dims: cut to so many, then to unit length."""
+        """What a cache records. ``dims``: cut the vectors to this width, then normalize them; None: do not."""
         if dims is None:
             return {"pooling": list(self.pooling), "steps": list(self.steps)}
         uncut = [step for step in self.steps if step["step"] != "cut"]
@@ -93,7 +94,7 @@ class Prescription:
 
 
 def in_words(about: Mapping[str, Any]) -> str:
-    """``Prescription.about`` for people: "mean, Dense to 512 (Tanh), unit length"."""
+    """``Prescription.about`` in words, such as "mean, Dense to 512 (Tanh), unit length"."""
     names = {"layer_norm": "LayerNorm", "normalize": "unit length"}
     words = ["+".join(map(str, about["pooling"]))]
     for step in about["steps"]:
@@ -108,7 +109,7 @@ def in_words(about: Mapping[str, Any]) -> str:
 
 
 def read_prompts(root: Path) -> tuple[dict[str, str], str]:
-    """(prompts by name, the one that is used where none is named) of a folder; ({}, "") where it has none."""
+    """(prompts by name, the default prompt's text) of a folder; ({}, "") where it has none."""
     path, config = root / CONFIG, _settings(root)
     prompts = {str(name): text or "" for name, text in (config.get("prompts") or {}).items()}
     default = config.get("default_prompt_name")
@@ -120,25 +121,25 @@ def read_prompts(root: Path) -> tuple[dict[str, str], str]:
 
 
 def read_prescription(root: Path, name: str) -> Prescription | None:
-    """What the folder of a model says of its vector; None where it has no modules.json and so says nothing.
+    """Read what a model's folder prescribes; None where there is no modules.json.
 
     Args:
-        root: the folder, in which modules.json lies.
+        root: the folder that may hold modules.json.
         name: of the model, for messages.
 
     Raises:
-        EmbedcacheError: a part is not understood (it is named), or a file is missing or damaged.
+        EmbedcacheError: a part is not supported (the message names it), or a file is missing or damaged.
     """
     modules = read_modules(root)
     if not modules:
         return None
     kinds = [_kind(module, name) for module in modules]
-    heads = 1 if kinds[0] == STATIC else 2  # a table of tokens' vectors has its pooling in it
+    heads = 1 if kinds[0] == STATIC else 2  # a table of token vectors includes its pooling
     if kinds[:heads] not in ([STATIC], ["Transformer", "Pooling"]):
-        raise EmbedcacheError(f"{name}: modules.json lists {', '.join(kinds)}, which is not understood: {ANOTHER}")
+        raise EmbedcacheError(f"{name}: modules.json lists {', '.join(kinds)}, which is not supported: {ANOTHER}")
     config = _settings(root)
     if config.get("model_type", "SentenceTransformer") != "SentenceTransformer":
-        raise EmbedcacheError(f"{name} is a {config['model_type']}, which gives no single vector of a text: {ANOTHER}")
+        raise EmbedcacheError(f"{name} is a {config['model_type']}, which has no single vector per text: {ANOTHER}")
     prompts, prompt = read_prompts(root)
     steps: list[dict[str, Any]] = []
     files: list[Path | None] = []
@@ -167,7 +168,7 @@ def read_prescription(root: Path, name: str) -> Prescription | None:
 
 
 def _settings(root: Path) -> dict[str, Any]:
-    """What the folder says of the whole model; {} where it says nothing."""
+    """The settings of the whole model; {} where there are none."""
     return read_json(root / CONFIG) if (root / CONFIG).is_file() else {}
 
 
@@ -175,7 +176,7 @@ def _kind(module: Mapping[str, Any], name: str) -> str:
     kind = str(module["type"]).rpartition(".")[2]
     known = (STATIC, "Transformer", "Pooling", "Dense", "LayerNorm", "Normalize", "Dropout")
     if not is_theirs(module["type"]) or kind not in known:
-        raise EmbedcacheError(f"{name}: modules.json asks for {module['type']}, which is not understood: {ANOTHER}")
+        raise EmbedcacheError(f"{name}: modules.json asks for {module['type']}, which is not supported: {ANOTHER}")
     return kind
 
 
@@ -190,7 +191,7 @@ def _pooling(folder: Path, name: str, prompts: Mapping[str, str]) -> tuple[str, 
     if config.get("include_prompt", True) is not True and any(prompts.values()):
         raise EmbedcacheError(
             f"{name}: {folder.name}/config.json leaves the prompt's tokens out of the pooling (include_prompt), which "
-            f"is not done here: {ANOTHER}"
+            f"is not supported: {ANOTHER}"
         )
     return tuple(MODES[mode][1] for mode in modes)
 
@@ -202,12 +203,12 @@ def _config(folder: Path, name: str) -> dict[str, Any]:
 
 
 def _step(kind: str, folder: Path, name: str) -> tuple[dict[str, Any], Path | None]:
-    """One module behind the pooling, and the file of its weights."""
+    """One module after the pooling, and the file of its weights or None."""
     path = folder / "config.json"
     config = {} if kind == "Normalize" and not path.is_file() else _config(folder, name)
     for key in ("module_input_name", "module_output_name"):
         if config.get(key) not in (None, "sentence_embedding"):
-            raise EmbedcacheError(f"{name}: {folder.name} works on {config[key]}, which is not understood: {ANOTHER}")
+            raise EmbedcacheError(f"{name}: {folder.name} works on {config[key]}, which is not supported: {ANOTHER}")
     if kind == "Normalize":
         return {"step": "normalize"}, None
     weights = folder / "model.safetensors"
@@ -228,7 +229,7 @@ def _step(kind: str, folder: Path, name: str) -> tuple[dict[str, Any], Path | No
 
 
 def _transformer(root: Path, name: str) -> tuple[int | None, bool, list[str]]:
-    """(the most tokens, whether texts are lowered, the file that says so) of the Transformer's own settings."""
+    """(the most tokens, whether texts are lowercased, the settings file if any) by the Transformer's own settings."""
     folder = transformer_folder(root)
     if is_static(folder):
         cut = read_json(folder / "tokenizer.json").get("truncation") or {}
@@ -236,14 +237,14 @@ def _transformer(root: Path, name: str) -> tuple[int | None, bool, list[str]]:
     kind = model_config(folder).get("model_type")
     if kind in THEIR_DECODER:
         raise EmbedcacheError(
-            f"{name} ({kind}): sentence-transformers takes the states of its decoder, which is not used here; for "
+            f"{name} ({kind}): sentence-transformers pools the states of its decoder, which is not supported; to store "
             "those of its encoder use --pooling mean"
         )
     file = next((file for file in SETTINGS if (folder / file).is_file()), None)
     config = read_json(folder / file) if file else {}
     for key, value in config.items():
         if key not in HARMLESS and value and value != USUAL.get(key):
-            raise EmbedcacheError(f"{name}: {file} has {key}={json.dumps(value)}, which is not understood: {ANOTHER}")
+            raise EmbedcacheError(f"{name}: {file} has {key}={json.dumps(value)}, which is not supported: {ANOTHER}")
     longest = [config["max_seq_length"]] if config.get("max_seq_length") is not None else []
     tokenizer = folder / "tokenizer_config.json"
     if not longest and tokenizer.is_file():
@@ -261,5 +262,5 @@ def _matryoshka(root: Path) -> tuple[int, ...]:
 
 def _whole(value: Any, path: Path, key: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise EmbedcacheError(f"{path}: {key} is {value!r}, not a number from 1: copy the model again")
+        raise EmbedcacheError(f"{path}: {key} is {value!r}, not a positive whole number: copy the model again")
     return value

@@ -1,6 +1,6 @@
-"""The blueprint of a model that transformers has loaded.
+"""Read the blueprint of a model that transformers has loaded.
 
-It is read strictly: a model with any part that is not listed here, be it an adapter, cross attention or another kind of
+Reading is strict: a model with any part that is not listed here, such as an adapter, cross attention or another kind of
 position, has no blueprint, and plain transformers runs it.
 """
 
@@ -16,14 +16,14 @@ from embedcache.encoder.blueprint import Affine, Blueprint, assemble, plain_conf
 from embedcache.encoder.families import FAMILIES
 
 CLASSES = {f"transformers.models.{family.model}": family for family in FAMILIES.values()}
-# What a family's model may be made of, beside the classes of its own module.
+# What a family's model may consist of, in addition to the classes of its own module.
 _PARTS = (nn.Linear, nn.LayerNorm, nn.Embedding, nn.Dropout, nn.ModuleList, nn.Tanh, nn.ReLU)
 
 
 def read_blueprint(model: Any, max_length: int) -> Blueprint | None:
-    """A transformers model's blueprint for rows of up to ``max_length`` tokens; None for any other architecture.
+    """The blueprint of a transformers model for rows of up to ``max_length`` tokens; None where it has none.
 
-    Its numbers are the model's own tensors, no copies.
+    It holds the model's own tensors, not copies.
     """
     family, config = CLASSES.get(f"{type(model).__module__}.{type(model).__name__}"), model.config
     if family is None or not plain_config(partial(getattr, config)) or not _known_parts(model):
@@ -40,13 +40,13 @@ def read_blueprint(model: Any, max_length: int) -> Blueprint | None:
         )
     except (KeyError, AttributeError, IndexError):
         return None
-    # Every weight must have been understood. The pooler comes after the vectors.
+    # Every weight must have a place in the blueprint, except the pooler's, which the vectors do not pass through.
     own = {name: weight for name, weight in model.named_parameters() if not name.startswith("pooler.")}
     return blueprint if own.keys() == weights.seen and _consistent(blueprint, list(own.values()), max_length) else None
 
 
 class _Weights:
-    """A model's own tensors by the names of its modules. ``seen``: the names of the parameters that were asked for."""
+    """A model's own tensors by module name. ``seen`` holds the names of the parameters that were read."""
 
     def __init__(self, model: nn.Module) -> None:
         self.modules: dict[str, Any] = dict(model.named_modules())
@@ -66,7 +66,7 @@ class _Weights:
 
 
 def _known_parts(model: nn.Module) -> bool:
-    """Only modules of the family itself, of torch and of transformers' activations, and one epsilon for all."""
+    """Whether all modules are the family's, torch's or transformers' activations, and all LayerNorms share epsilon."""
     own = {type(model).__module__, "transformers.activations"}
     epsilons = {module.eps for module in model.modules() if isinstance(module, nn.LayerNorm)}
     return len(epsilons) == 1 and all(
@@ -77,7 +77,7 @@ def _known_parts(model: nn.Module) -> bool:
 
 
 def _consistent(blueprint: Blueprint, weights: list[Tensor], max_length: int) -> bool:
-    """One dtype, one device; whole heads; positions for every token."""
+    """Whether all weights have one dtype and device, the width divides into heads, and every token has a position."""
     width = blueprint.layers[0].query[0].shape if blueprint.layers else (0, 1)
     return (
         len({(weight.dtype, weight.device) for weight in weights}) == 1

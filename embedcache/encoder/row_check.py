@@ -1,10 +1,10 @@
-"""Whether a row's vectors depend on what stands beside it in a batch, and whether its first token sees the others.
+"""Test whether a row's vectors depend on the other rows of its batch, and whether its first token sees those after it.
 
-Both are found by trying, for every architecture.
+Both tests encode short texts, whatever the architecture.
 
-Attention masks keep most encoders' rows apart from padding. Some architectures mix neighbouring tokens and do not look
-at the mask (convolutions, Fourier transforms, embeddings joined with their neighbours'): there a short text gets
-another vector beside a long one than alone. Rows of equal length need no padding, and so do not see any.
+In most encoders the attention mask keeps a row apart from its padding. Some architectures mix neighbouring tokens
+without regard to the mask (convolutions, Fourier transforms, embeddings joined with their neighbours'): there a short
+text gets another vector next to a long one than alone. Rows of equal length need no padding, so they are safe.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from embedcache.errors import EmbedcacheError
 
 Run = Callable[[Sequence[Sequence[int]], Sequence[tuple[str, int]]], list[np.ndarray]]
-ROUNDING = {"float32": 1e-3, "bfloat16": 0.1, "float16": 0.02}  # of the largest number, in another matrix product
+ROUNDING = {"float32": 1e-3, "bfloat16": 0.1, "float16": 0.02}  # relative to the largest number, in another batch size
 SHORT, LONG = "a b", "a b " * 20
 
 
@@ -28,17 +28,17 @@ def sees_padding(
     compute_dtype: str,
     name: str,
 ) -> bool:
-    """Whether a short row's vectors are others beside a long one.
+    """Whether a short row's vectors change next to a long one.
 
     Args:
         run: of a runner.
         tokenize: texts to ``Tokens``.
-        layers: how many.
-        compute_dtype: how much rounding alone may change.
+        layers: the number of layers.
+        compute_dtype: decides how much rounding alone may change.
         name: of the model, for messages.
 
     Raises:
-        EmbedcacheError: they are others even beside a row of equal length, so that no batch is safe.
+        EmbedcacheError: they change even next to a row of equal length, so that no batch is safe.
     """
     short, long = tokenize([SHORT, LONG]).ids
     outputs = [("cls", layers), ("mean", layers)]
@@ -50,16 +50,14 @@ def sees_padding(
     room = ROUNDING[compute_dtype] * float(np.abs(alone).max())
     turned = list(short)[::-1]
     if np.abs(first(short, turned) - alone).max() > room:
-        raise EmbedcacheError(
-            f"{name}: a text's vector depends on the other texts that are encoded with it: use another model"
-        )
+        raise EmbedcacheError(f"{name}: a text's vector depends on the other texts in its batch: use another model")
     return len(long) > len(short) and bool(np.abs(first(short, long) - alone).max() > room)
 
 
 def first_is_blind(run: Run, tokenize: Callable[[Sequence[str]], Any], layers: int) -> bool:
-    """Whether the first token's vector of the last layer is the same whatever stands behind it: a causal model.
+    """Whether the last layer's vector of the first token does not depend on the tokens after it, as in a causal model.
 
-    Args as those of ``sees_padding``.
+    The arguments are those of ``sees_padding``.
     """
     row = list(tokenize([LONG]).ids[0])
     found = [run([one], [("cls", layers)])[0] for one in (row, row[:1] * len(row))]

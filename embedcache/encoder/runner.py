@@ -19,11 +19,12 @@ KERNELS = ("native", "packed", "plain")
 
 
 class Runner(Protocol):
-    """One forward pass.
+    """The code of the forward pass.
 
     Attributes:
-        kernel: its name. invariant: whether a row's vectors are the same to the bit in any batch.
-        batch_tokens: padded tokens of one batch that suit it; None: what suits the device.
+        kernel: its name.
+        invariant: whether a row's vectors are the same to the bit in any batch.
+        batch_tokens: its default budget of a batch, in padded tokens; None: the device's default.
     """
 
     kernel: str
@@ -33,24 +34,33 @@ class Runner(Protocol):
     def run(self, ids: Sequence[Sequence[int]], outputs: Sequence[tuple[str, int]]) -> list[np.ndarray]:
         """Vectors of n rows, at least one: float32 [n, D] for each (pooling, layer).
 
-        Layers are 0, what enters the first layer, to the number of layers. Releases the GIL while it computes.
+        Layers count from 0, the input of the first layer, to the number of layers. The GIL is released while it
+        computes.
         """
 
 
 def weights_dtype(compute_dtype: str, device: str, kernel: str | None) -> str:
-    """What to load the weights in: float32 where the native runner may round the operands of its products itself."""
+    """The dtype to load weights in: float32 for the native runner, which rounds the operands of its products itself."""
     return "float32" if may_be_native(compute_dtype, device, kernel) else compute_dtype
 
 
 def choose_runner(
     model: Any, plain: Plain, max_length: int, device: str, kernel: str | None, compute_dtype: str
 ) -> tuple[Runner, int | None]:
-    """The fastest runner for a model on its device, or the one asked for.
+    """Choose the fastest runner for a model on its device, or the one asked for.
 
-    A model that was loaded in ``weights_dtype`` is converted to ``compute_dtype`` where the native runner is not it.
+    Unless it is the native runner, the model is converted from ``weights_dtype`` to ``compute_dtype``.
+
+    Args:
+        model: of transformers, on ``device``.
+        plain: its plain runner.
+        max_length: the most tokens of a row.
+        device: "cpu", "cuda" or "cuda:N".
+        kernel: the runner asked for; None: the fastest.
+        compute_dtype: the dtype to compute in.
 
     Returns:
-        (runner, token id or None): rows that hold this token only ``plain`` computes (see ``Blueprint.uncounted``).
+        (runner, token id or None). Only ``plain`` can compute rows that hold this token (see ``Blueprint.uncounted``).
 
     Raises:
         EmbedcacheError: ``kernel`` cannot run this model here.
@@ -71,10 +81,10 @@ def choose_runner(
 
 
 def count_threads(runner: Runner, device: str) -> int:
-    """How many batches to compute at once.
+    """The number of batches to compute at once.
 
-    A native batch takes one core; torch takes all cores for one batch. At a GPU two threads take turns: one queues its
-    batch while the other waits for its vectors, so that the GPU has work all the time.
+    A native batch uses one core; torch uses all cores for one batch. On a GPU two threads take turns: one queues its
+    batch while the other waits for its vectors, so that the GPU always has work.
     """
     if device != "cpu":
         return 2 if runner.kernel == "packed" else 1

@@ -1,6 +1,6 @@
 """The native encoder: ctypes binding of csrc/encoder/encoder.h. A batch runs on one thread.
 
-A row's vectors depend on its token ids alone, to the bit, so batches can be made as suits the moment.
+A row's vectors depend on its token ids only, to the bit, so any rows can form a batch.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 ABI_VERSION = 1
 ACTIVATIONS = {"gelu": 0, "gelu_tanh": 1, "relu": 2}
 COMPUTE = {"float32": 0, "bfloat16": 1}
-TOKENS = -1  # the code of no pooling: the vectors of all tokens
+TOKENS = -1  # instead of a pooling's number: the vectors of all tokens
 _PATH = find_library(__file__, "_encoder_cpu")
 
 
@@ -65,7 +65,7 @@ class _Output(Structure):
 
 @cache
 def _library() -> ctypes.CDLL | None:
-    """The built library, or None where there is none of this version."""
+    """The compiled library, or None where it is missing or of another version."""
     library, _ = open_library(_PATH, "ec_encoder_abi_version", ABI_VERSION)
     if library is None:
         return None
@@ -78,7 +78,7 @@ def _library() -> ctypes.CDLL | None:
 
 
 def backend(compute_dtype: str) -> str:
-    """What computes in float32 or bfloat16 here, such as "cpu-avx512-bf16"; "" where the native encoder cannot run."""
+    """The code that computes in this dtype here, such as "cpu-avx512-bf16"; "" where the native encoder cannot run."""
     library = _library()
     if library is None or compute_dtype not in COMPUTE:
         return ""
@@ -86,16 +86,18 @@ def backend(compute_dtype: str) -> str:
 
 
 def may_be_native(compute_dtype: str, device: str, kernel: str | None) -> bool:
-    """Whether the native encoder computes it: by AVX-512 in bfloat16, unless there is AMX (several times as fast),
-    which torch uses. ``kernel`` is the one asked for."""
+    """Whether the native encoder may compute this.
+
+    In bfloat16 it uses AVX-512. Where the processor has AMX, torch is preferred, which uses it and is several times as
+    fast. ``kernel`` is the runner asked for, or None.
+    """
     better = compute_dtype == "bfloat16" and "amx_bf16" in cpu_flags()
     asked = kernel == "native" or (kernel is None and not better)
     return device == "cpu" and asked and bool(backend(compute_dtype))
 
 
 def native_threads() -> int:
-    """How many batches to compute at once: a thread for every core that this process may use, or fewer if torch or
-    OMP_NUM_THREADS say so."""
+    """The number of batches to compute at once: the usable cores, or fewer if torch or OMP_NUM_THREADS say so."""
     usable = usable_cores()
     if torch := sys.modules.get("torch"):
         return min(usable, int(torch.get_num_threads()))
@@ -107,7 +109,7 @@ class NativeEncoder:
     """A blueprint's weights, packed. ``run`` may be called from several threads at once.
 
     Raises:
-        EmbedcacheError: this machine cannot run it (see ``backend``), unsupported sizes, or not enough memory.
+        EmbedcacheError: this machine cannot run it (see ``backend``), a size is not supported, or memory is short.
     """
 
     kernel = "native"
@@ -119,8 +121,8 @@ class NativeEncoder:
         if library is None:
             raise EmbedcacheError("the native encoder is not built: reinstall embedcache where there is a C++ compiler")
         self._library, self._handle = library, None
-        self._alive: list[np.ndarray] = []  # what the library reads while it lives
-        packed: list[np.ndarray] = []  # what it only reads while it packs
+        self._alive: list[np.ndarray] = []  # arrays that the library reads as long as the encoder exists
+        packed: list[np.ndarray] = []  # arrays that it copies, so they can go after ec_encoder_create
         layers = (_Layer * len(blueprint.layers))()
         for to, layer in zip(layers, blueprint.layers, strict=True):
             for name in ("query", "key", "value", "output", "up", "down"):
@@ -151,7 +153,7 @@ class NativeEncoder:
         self._dim = spec.dim
         self._handle = library.ec_encoder_create(spec)
         if not self._handle:
-            raise EmbedcacheError(f"the native encoder cannot be made: {self._last_error()}")
+            raise EmbedcacheError(f"the native encoder cannot be created: {self._last_error()}")
 
     def run(self, ids: Sequence[Sequence[int]], outputs: Sequence[tuple[str, int]]) -> list[np.ndarray]:
         """float32 [n, D] for each (pooling, layer); layers count from the embeddings, 0."""
@@ -165,10 +167,10 @@ class NativeEncoder:
         ]
 
     def run_codes(self, rows: TokenRows, outputs: Sequence[tuple[int, int]]) -> list[np.ndarray]:
-        """As ``run``, for (code, layer).
+        """As ``run``, for (code, layer) pairs.
 
         Returns:
-            float32 [n, D] each; for TOKENS [T, D] of the T tokens.
+            float32 [n, D] for each pair; for TOKENS float32 [T, D], a vector for each of the T tokens.
         """
         flat, offsets = np.ascontiguousarray(rows.flat), np.ascontiguousarray(rows.offsets)
         sizes = [len(flat) if code == TOKENS else len(rows) for code, _ in outputs]
@@ -193,7 +195,7 @@ class NativeEncoder:
 
 
 def _pool_tokens(tokens: np.ndarray, offsets: np.ndarray, pooling: Pooling) -> np.ndarray:
-    """[n, D] of [T, D], row by row: a row's vector does not depend on the others of its batch."""
+    """Pool [T, D] to [n, D] row by row, so that a row's vector does not depend on the others of its batch."""
     import torch
 
     rows = [torch.from_numpy(tokens[begin:end])[None] for begin, end in pairwise(offsets.tolist())]
@@ -202,7 +204,7 @@ def _pool_tokens(tokens: np.ndarray, offsets: np.ndarray, pooling: Pooling) -> n
 
 
 def _pointer(tensor: Tensor | np.ndarray | None, alive: list[np.ndarray], positions: int | None = None) -> int | None:
-    """Address of the numbers as float32, which ``alive`` keeps; of ``relative`` those up to so many positions."""
+    """Address of the numbers as float32; ``alive`` keeps them. ``positions``: take that part of a bias by distance."""
     if tensor is None:
         return None
     numbers = tensor if isinstance(tensor, np.ndarray) else tensor.detach().float().cpu().numpy()

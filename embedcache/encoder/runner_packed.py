@@ -1,14 +1,15 @@
-"""The forward pass without any padding, in torch: the tokens of a batch stand one after another, [T, D].
+"""The forward pass without any padding, in torch: the tokens of a batch are one array, [T, D].
 
-All parts but attention work on single tokens, so only attention sees where a row begins. On a GPU of compute
-capability 8.0 or more, in half precision, all rows go through one variable-length flash attention (torch 2.10 and newer
-has it). Elsewhere, and with a bias by distance, rows of equal length go together through scaled_dot_product_attention
-without a mask: batches hold rows of like length, so these groups are few. Query, key and value are one matrix product.
+All parts but attention work on single tokens, so only attention needs to know where a row begins. On a GPU of compute
+capability 8.0 or more, in half precision, all rows go through one variable-length flash attention (torch 2.10 or
+newer). Elsewhere, and with a bias by distance, rows of equal length go together through scaled_dot_product_attention
+without a mask; batches hold rows of similar length, so these groups are few. Query, key and value are one matrix
+product.
 
 On a GPU nothing loops over lengths: the last layer's first tokens go through the same attention, poolings are segment
-reductions, what stands between two products is one kernel (``fused_triton``), and every batch has a stream and pinned
-memory of its own (``gpu_lane``). The tests run all of it on a CPU, with stand-ins; docs/engine.md says what a GPU has
-run.
+reductions, the work between two products is one kernel (``fused_triton``), and every batch has its own stream and
+pinned memory (``gpu_lane``). The tests run all of it on a CPU, with stand-ins; docs/engine.md lists what has been run
+on a GPU.
 """
 
 from __future__ import annotations
@@ -32,18 +33,18 @@ from embedcache.encoder.token_rows import TokenRows
 
 
 class Packed:
-    """The runner (see ``runner``) for a blueprint on any device."""
+    """The packed runner (see ``runner``), for a blueprint on any device."""
 
     kernel = "packed"
     invariant = False  # a matrix product of another size may sum in another order
 
     def __init__(self, blueprint: Blueprint) -> None:
         self._device, self._dtype = blueprint.word.device, blueprint.word.dtype
-        # A CPU without the instructions multiplies the rounded numbers in float32: torch's emulation is 4 times slower.
+        # A CPU without bfloat16 products multiplies the rounded numbers in float32: torch emulates them 4 times slower.
         slow = self._device.type == "cpu" and not (self._dtype == torch.bfloat16 and cpu_computes_bfloat16())
         self._blueprint = blueprint = _in_dtype(blueprint, torch.float32 if slow else self._dtype)
-        # bfloat16 on a CPU: only what enters a matrix product is rounded, the rows between them stay float32, which
-        # halves the error. On a GPU traffic to memory is what these rows cost, and all is of the weights' dtype.
+        # bfloat16 on a CPU: only the operands of matrix products are rounded and the rows between them stay float32,
+        # which halves the error. On a GPU the memory traffic of these rows dominates, so all have the weights' dtype.
         self._between = torch.float32 if self._device.type == "cpu" else self._dtype
         self._activate = ACTIVATIONS[blueprint.activation]
         self._joined = [_join(layer) for layer in blueprint.layers]
@@ -53,12 +54,12 @@ class Packed:
 
     @property
     def parts(self) -> dict[str, str]:
-        """What computes attention, and what stands between the products."""
+        """Which code computes attention, and the work between the products."""
         return {"attention": "varlen" if self._flash else "groups", "between": "triton" if self._fused else "torch"}
 
     @torch.inference_mode()
     def run(self, ids: Sequence[Sequence[int]], outputs: Sequence[tuple[str, int]]) -> list[np.ndarray]:
-        """float32 [n, D] for each (pooling, layer); layer 0 is what enters the first layer."""
+        """float32 [n, D] for each (pooling, layer); layer 0 is the input of the first layer."""
         with self._lanes.one() as lane:
             return self._run(_PackedRows(ids, lane, self._all_at_once), outputs, lane)
 
@@ -88,7 +89,7 @@ class Packed:
         return x if plan.projection is None else self._linear(x, plan.projection).to(self._between)
 
     def _attend(self, joined: Tensor, rows: _PackedRows, biases: list[Tensor | None]) -> Tensor:
-        """[T, D] from query, key and value of all tokens, [T, 3 D]."""
+        """The context of all tokens, [T, D], from their query, key and value, [T, 3 D]."""
         query, key, value = joined.unflatten(1, (3, self._blueprint.heads, -1)).unbind(1)
         if self._flash:
             context: Tensor = self._flash(query, key, value, rows.starts, rows.starts, rows.longest, rows.longest)
@@ -101,7 +102,7 @@ class Packed:
         return torch.cat(parts).flatten(1)
 
     def _biases(self, rows: _PackedRows) -> list[Tensor | None]:
-        """The bias by distance for each group, [heads, length, length]."""
+        """The bias by distance for each group, [heads, length, length], or None."""
         relative = self._blueprint.relative
         if relative is None:
             return [None] * len(rows.groups)
@@ -120,7 +121,7 @@ class Packed:
         return self._after_attention(first, context, layer)
 
     def _attend_first(self, x: Tensor, first: Tensor, joined: Affine, rows: _PackedRows) -> Tensor:
-        """[n, D]: one query a row, keys and values of all its tokens; one kernel for all lengths."""
+        """The context of the first tokens, [n, D]: one query per row, keys and values of all its tokens, one kernel."""
         assert self._flash is not None
         (weight, bias), heads = joined, self._blueprint.heads
         width = len(bias) // 3
@@ -149,16 +150,20 @@ class Packed:
 
 
 class _PackedRows:
-    """Where the rows of a batch stand among its tokens, the longest first.
+    """The rows of a batch, the longest first, as one array of tokens.
 
     Attributes:
-        order: int64 [n], the row of the batch that stands in each place. ids, positions: int32 [T].
-        first: int32 [n], each row's first token. starts: int32 [n + 1], the same and T. alone: int32 [n + 1], 0 to n.
-        longest: tokens of the longest row. groups: rows of equal length.
+        order: int64 [n], the index in the batch of the row in each place.
+        ids, positions: int32 [T], of each token.
+        first: int32 [n], where each row's first token is.
+        starts: int32 [n + 1], the same and T.
+        alone: int32 [n + 1], 0 to n: the starts of rows of one token.
+        longest: tokens of the longest row.
+        groups: rows of equal length.
     """
 
     def __init__(self, ids: Sequence[Sequence[int]], lane: Lane, all_at_once: bool) -> None:
-        """all_at_once: pool by segments, not by groups."""
+        """``all_at_once``: pool all rows at once, by segments, rather than group by group."""
         rows = TokenRows.of(ids)
         self.order = np.argsort(-rows.lengths, kind="stable")
         rows = rows.take(self.order)
@@ -175,7 +180,7 @@ class _PackedRows:
         ]
 
     def pool(self, x: Tensor, pooling: str) -> Tensor:
-        """[n, D] of [T, D]; rows of equal length together, so there is no padding."""
+        """Pool [T, D] to [n, D]; rows of equal length go together, so there is no padding."""
         one = POOLINGS[pooling]
         if one.first_token:
             return x.index_select(0, self.first)
@@ -185,7 +190,7 @@ class _PackedRows:
 
 
 def _in_dtype(blueprint: Blueprint, dtype: torch.dtype) -> Blueprint:
-    """The same with its matrices in that dtype; a matrix that already has it is not copied."""
+    """The same blueprint with its matrices in ``dtype``; a matrix that already has it is not copied."""
 
     def affine(pair: Affine) -> Affine:
         return pair[0].to(dtype), pair[1].to(dtype)
@@ -196,11 +201,11 @@ def _in_dtype(blueprint: Blueprint, dtype: torch.dtype) -> Blueprint:
 
 
 def _join(layer: Layer) -> Affine:
-    """One [3 D, D] and [3 D] for query, key and value."""
+    """Query, key and value as one linear layer, [3 D, D] and [3 D]."""
     parts = (layer.query, layer.key, layer.value)
     return torch.cat([weight for weight, _ in parts]), torch.cat([bias for _, bias in parts])
 
 
 def _all_at_once(device: torch.device) -> bool:
-    """Whether to pool by segments: on a CPU the groups are faster, and their sums are what caches hold."""
+    """Whether to pool by segments. On a CPU groups are faster, and existing caches hold their sums."""
     return device.type == "cuda"

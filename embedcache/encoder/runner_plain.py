@@ -1,4 +1,4 @@
-"""The forward pass as transformers does it, padded: for every architecture, and the oracle for the other runners."""
+"""The forward pass by transformers, with padding: for every architecture, and the oracle for the other runners."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from embedcache.encoder.token_rows import TokenRows
 
 
 class Plain:
-    """The runner (see ``runner``) for every model that ``AutoModel`` loads; padded with ``pad_id``."""
+    """The plain runner (see ``runner``), for every model that ``AutoModel`` loads; it pads with ``pad_id``."""
 
     kernel = "plain"
     invariant = False
@@ -25,7 +25,7 @@ class Plain:
 
     @torch.inference_mode()
     def widths(self, ids: Sequence[int]) -> list[int]:
-        """The width of the vectors of each layer, from the embeddings on, seen on a row of token ids."""
+        """The width of each layer's vectors, from the embeddings on, found by encoding one row of token ids."""
         input_ids, attention_mask = self.pad([ids])
         result = self._model(
             input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=True, return_dict=True
@@ -47,7 +47,7 @@ class Plain:
         return pooled
 
     def pad(self, ids: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-        """(input_ids, attention_mask) of rows of token ids: int64 [n, longest] on the model's device."""
+        """Pad rows of token ids to (input_ids, attention_mask): int64 [n, longest] on the model's device."""
         rows = TokenRows.of(ids)
         lengths = rows.lengths
         padded = np.full((len(rows), lengths.max()), self._pad_id, dtype=np.int64)

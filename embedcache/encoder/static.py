@@ -1,7 +1,7 @@
-"""Static models: a table of tokens' vectors, of which a text's vector is the mean. No torch, no transformers.
+"""Static models: a table of token vectors; a text's vector is their mean. No torch, no transformers.
 
-sentence-transformers' StaticEmbedding, and model2vec, whose table may be smaller (a row for several tokens, by a
-mapping) and weighted.
+These are sentence-transformers' StaticEmbedding, and model2vec, whose table may be smaller (a mapping lets several
+tokens share a row) and weighted.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from embedcache.errors import EmbedcacheError
 
 
 class Static:
-    """A static model and its tokenizer; attributes as those of ``load_without_torch.Direct``."""
+    """A static model and its tokenizer; the attributes are those of ``load_without_torch.Direct``."""
 
     def __init__(self, table: np.ndarray, backend: Any, max_length: int, left: bool) -> None:
-        """table: float32 [V, D], a row for each token. left: whether a long text loses its beginning."""
+        """``table``: float32 [V, D], a row per token. ``left``: whether a long text loses its start, not its end."""
         unknown = getattr(backend.model, "unk_token", None)
         number = backend.token_to_id(unknown) if isinstance(unknown, str) else None
         self.runner = StaticRunner(table)
@@ -33,24 +33,24 @@ class Static:
         self.first, self.uncounted, self.threads = False, None, native_threads()
 
     def certain(self, text: Any) -> bool:
-        """There is no other tokenizer."""
+        """Always: there is no other tokenizer to agree with."""
         return True
 
 
 class StaticRunner:
-    """The runner (see ``runner``): a gather and a sum, row by row."""
+    """The runner of static models (see ``runner``): a gather and a sum, row by row."""
 
     kernel = "static"
     invariant = True
-    batch_tokens: int | None = 1 << 16  # a token is so little work that its batches are large
+    batch_tokens: int | None = 1 << 16  # large, because a token is little work
 
     def __init__(self, table: np.ndarray) -> None:
         self._table = table
 
     def run(self, ids: Sequence[Sequence[int]], outputs: Sequence[tuple[str, int]]) -> list[np.ndarray]:
-        """float32 [n, D] for each output, all of which are the mean."""
+        """float32 [n, D] for each output; every output is the mean."""
         rows = TokenRows.of(ids)
-        # As a sparse matrix of ones its product with the table adds each row's vectors, one token after another.
+        # The product of a sparse matrix of ones with the table adds each row's vectors, one token after another.
         ones = np.ones(len(rows.flat), np.float32)
         counts = csr_matrix((ones, rows.flat, rows.offsets), shape=(len(rows), len(self._table)))
         vectors = counts @ self._table
@@ -59,10 +59,15 @@ class StaticRunner:
 
 
 def load_static(folder: Path, name: str, max_length: int) -> Static:
-    """The static model in a complete folder.
+    """Load the static model in a complete folder.
+
+    Args:
+        folder: with the model's files.
+        name: of the model, for messages.
+        max_length: the most tokens of a text.
 
     Raises:
-        EmbedcacheError: it is damaged, or its tokenizer is another model's.
+        EmbedcacheError: it is damaged, or its tokenizer belongs to another model.
     """
     from tokenizers import Tokenizer
 
@@ -71,7 +76,7 @@ def load_static(folder: Path, name: str, max_length: int) -> Static:
     except Exception as error:  # the library has no exception type of its own
         raise EmbedcacheError(f"{name}: tokenizer.json cannot be read ({error}): copy the model again") from error
     truncation = backend.truncation or {}
-    backend.post_processor = None  # special tokens are no part of a text here
+    backend.post_processor = None  # static models do not use special tokens
     table = _table(folder / "model.safetensors", name)
     most = max(backend.get_vocab().values(), default=0)
     if most >= len(table):
@@ -83,7 +88,7 @@ def load_static(folder: Path, name: str, max_length: int) -> Static:
 
 
 def _table(path: Path, name: str) -> np.ndarray:
-    """float32 [V, D]."""
+    """The table of a weights file, float32 [V, D]."""
     weights = load_float32(path, name)
     table = weights.get("embedding.weight", weights.get("embeddings"))
     if table is None or table.ndim != 2:

@@ -1,4 +1,4 @@
-"""Rows of token ids of any lengths, one after another in one array: no list and no object for each of them."""
+"""Rows of token ids of any length, one after another in one array, rather than a list or an object per row."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ class TokenRows(Sequence[Sequence[int]]):
     """n rows of token ids.
 
     Attributes:
-        flat: int32 [T], the rows' ids one after another. offsets: int64 [n + 1], where in it each row begins, and T.
+        flat: int32 [T], the ids of all rows, one row after another.
+        offsets: int64 [n + 1], where in ``flat`` each row begins, and T.
     """
 
     def __init__(self, flat: np.ndarray, offsets: np.ndarray) -> None:
@@ -21,7 +22,7 @@ class TokenRows(Sequence[Sequence[int]]):
 
     @classmethod
     def of(cls, rows: Sequence[Sequence[int]]) -> TokenRows:
-        """The same rows in this form."""
+        """Convert rows to this form."""
         if isinstance(rows, TokenRows):
             return rows
         offsets = row_offsets(np.fromiter(map(len, rows), np.int64, len(rows)))
@@ -29,7 +30,7 @@ class TokenRows(Sequence[Sequence[int]]):
 
     @classmethod
     def joined(cls, parts: Sequence[TokenRows]) -> TokenRows:
-        """The rows of all parts, in their order."""
+        """The rows of all parts, in order."""
         lengths = np.concatenate([np.zeros(0, np.int64), *(part.lengths for part in parts)])
         flat = np.concatenate([np.zeros(0, np.int32), *(part.flat for part in parts)])
         return cls(flat, row_offsets(lengths))
@@ -52,23 +53,23 @@ class TokenRows(Sequence[Sequence[int]]):
 
     @property
     def lengths(self) -> np.ndarray:
-        """int64 [n]."""
+        """The length of each row, int64 [n]."""
         return np.diff(self.offsets)
 
     def take(self, places: np.ndarray) -> TokenRows:
-        """The rows at these places, int64 [m], in this order."""
+        """The rows at ``places``, int64 [m], in that order."""
         lengths = self.lengths[places]
         offsets = row_offsets(lengths)
         shift = np.repeat(self.offsets[:-1][places] - offsets[:-1], lengths)
         return TokenRows(self.flat[np.arange(offsets[-1]) + shift], offsets)
 
     def replaced(self, places: np.ndarray, others: TokenRows) -> TokenRows:
-        """These rows, but those at these places, int64 [m], are the others."""
+        """The same rows, with those at ``places``, int64 [m], replaced by ``others``."""
         rest = np.setdiff1d(np.arange(len(self)), places)
         return scattered(len(self), [(rest, self.take(rest)), (places, others)])
 
     def count(self, token: int) -> np.ndarray:  # type: ignore[override]
-        """int64 [n], how often this id stands in each row."""
+        """How often a token id occurs in each row, int64 [n]."""
         before = row_offsets(self.flat == token)
         return before[self.offsets[1:]] - before[self.offsets[:-1]]
 
@@ -79,14 +80,14 @@ class TokenRows(Sequence[Sequence[int]]):
 
 
 def row_offsets(lengths: np.ndarray) -> np.ndarray:
-    """int64 [n + 1]: where each of n rows of these lengths begins, one after another, and where the last ends."""
+    """Where each of n consecutive rows of these lengths begins, and where the last one ends: int64 [n + 1]."""
     offsets = np.zeros(len(lengths) + 1, np.int64)
     np.cumsum(lengths, out=offsets[1:])
     return offsets
 
 
 def scattered(n: int, parts: Sequence[tuple[np.ndarray, TokenRows]]) -> TokenRows:
-    """n rows out of parts, each with the places (int64) of its rows among them; every place once."""
+    """Join parts to n rows. Each part is (places, rows), with places int64; together they hold every place once."""
     order = np.concatenate([np.zeros(0, np.int64), *(np.asarray(places, np.int64) for places, _ in parts)])
     back = np.empty(n, np.int64)
     back[order] = np.arange(n)

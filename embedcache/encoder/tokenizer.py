@@ -1,14 +1,14 @@
-"""Texts to token ids, cut to max_length as the model's own tokenizer cuts; of a long text only the start is read.
+"""Texts to token ids, truncated to max_length as the model's own tokenizer does; of long texts only the start is read.
 
-A start is enough where the tokens of a text up to a space are the first tokens of the whole text. So it is where words
-become tokens each for itself: with BERT's splitting and WordPiece, and with GPT-2's splitting, which RoBERTa has, and
-byte-level BPE. Their normalizers change characters without regard to what stands beyond a space, and so does the
-search for added tokens, unless one of these holds a space. With any other tokenizer (SentencePiece's normalizer is a
-table of strings), and where it is the end of a text that is kept, the whole text is read. If a start turns out to have
-no more than max_length tokens, the whole text is read after all: no guess about the length of words is involved.
+A start is enough where the tokens of a text up to a space are the first tokens of the whole text. That holds where each
+word becomes tokens by itself: with BERT's splitting and WordPiece, and with GPT-2's splitting (RoBERTa's, too) and
+byte-level BPE. Their normalizers do not look beyond a space, nor does the search for added tokens, unless an added
+token contains a space. With any other tokenizer (SentencePiece's normalizer is a table of strings), and where
+truncation keeps the end of a text, the whole text is read. It is also read where a start turns out to have no more than
+max_length tokens, so nothing depends on a guess about the length of words.
 
-Where ``tokenizer_native`` understands a tokenizer it makes the tokens, the same ones; what it leaves, and every other
-tokenizer, is Hugging Face's ``tokenizers`` library's work.
+``tokenizer_native`` makes the same tokens for the tokenizers that it understands. Hugging Face's ``tokenizers`` library
+handles all other tokenizers, and the texts that the native one leaves to it.
 """
 
 from __future__ import annotations
@@ -24,25 +24,29 @@ from embedcache.encoder.token_rows import TokenRows
 from embedcache.encoder.tokenizer_native import NativeTokenizer, native_tokenizer
 from embedcache.errors import EmbedcacheError
 
-TOKENIZE_ROWS = 512  # texts tokenized at once: bounds the memory that the library's own records take
-NATIVE_ROWS = 8192
-WORTH_CHARACTERS = 20_000  # of texts so far; the native tokenizer takes longer to build than the library to read these
-CHARACTERS_PER_TOKEN = 8  # of a start that is tried; English has less than 5
+TOKENIZE_ROWS = 512  # texts per call of the library: bounds the memory of its records
+NATIVE_ROWS = 8192  # texts per call of the native tokenizer
+WORTH_CHARACTERS = 20_000  # the library reads this much text in less time than the native tokenizer takes to build
+CHARACTERS_PER_TOKEN = 8  # of the start to read; English has fewer than 5
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """Token ids of n texts, special tokens included, none longer than max_length; which rows were cut to fit.
+    """Token ids of n texts.
 
-    ``whole``: the tokens of each whole text, cut or not. Of a text of which only the start was read it is estimated
-    from that start, by characters. ``unknown``: how many of ``rows`` are the tokenizer's "unknown" token.
-    ``chunks``: where a text may have several rows, int64 [n + 1]: text i has rows chunks[i] to chunks[i + 1].
+    Attributes:
+        rows: the ids of each text, special tokens included, at most max_length of them.
+        truncated: bool [n], whether the text was longer.
+        whole: int64 [n], the tokens of the whole text. Where only the start was read, it is estimated from the start by
+            the number of characters.
+        unknown: int64 [n], how many ids in ``rows`` are the tokenizer's "unknown" token.
+        chunks: int64 [n + 1] where a text may have several rows: text i has the rows chunks[i] to chunks[i + 1].
     """
 
     rows: TokenRows
-    truncated: np.ndarray  # bool [n]
-    whole: np.ndarray  # int64 [n]
-    unknown: np.ndarray  # int64 [n]
+    truncated: np.ndarray
+    whole: np.ndarray
+    unknown: np.ndarray
     chunks: np.ndarray | None = None
 
     @property
@@ -52,26 +56,27 @@ class Tokens:
 
     @property
     def lengths(self) -> np.ndarray:
-        """int64 [n], tokens of each text that are read."""
+        """The tokens of each text that are read, int64 [n]."""
         if self.chunks is None:
             return self.rows.lengths
         return np.diff(self.rows.offsets[self.chunks])
 
     @property
     def counts(self) -> np.ndarray:
-        """int32 [n, 2]: ``whole`` and ``unknown``, as a cache keeps them."""
+        """``whole`` and ``unknown`` as a cache stores them: int32 [n, 2]."""
         return np.stack([self.whole, self.unknown], axis=1).astype(np.int32)
 
 
 class TextTokenizer:
-    """A tokenizers.Tokenizer, without its own truncation, so that it shows whether a text is too long.
+    """Tokenizes by a tokenizers.Tokenizer, or by the native code that makes the same tokens.
 
-    ``unknown``: the id of the token that stands for what the vocabulary does not have; None where there is none.
+    The tokenizer's own truncation is switched off, so that its tokens show whether a text is too long.
     """
 
     def __init__(
         self, backend: Any, max_length: int, truncation_side: str = "right", unknown: int | None = None
     ) -> None:
+        """``unknown``: the id of the token for what the vocabulary does not have; None where there is none."""
         self._max_length, self._backend, self._unknown = max_length, backend, unknown
         self._backend.no_truncation()
         self._backend.no_padding()
@@ -92,12 +97,12 @@ class TextTokenizer:
 
     @property
     def kind(self) -> str:
-        """What makes the tokens of more than a few texts: "native" or "library"."""
+        """Which code tokenizes more than a few texts: "native" or "library"."""
         return "library" if self._native is None else "native"
 
     @property
     def made_by(self) -> str:
-        """What has made the tokens so far, such as "native", or "library: too few texts for the native one"."""
+        """Which code has tokenized so far: "native", or "library: " and why, such as too few texts."""
         if self._few > 0:
             return "library: too few texts for the native one"
         return f"library: {self._why}" if self._native is None else "native"
@@ -116,7 +121,7 @@ class TextTokenizer:
         """Token ids of each text.
 
         Raises:
-            EmbedcacheError: one of them is not a valid string.
+            EmbedcacheError: a text is not a valid string.
         """
         parts: list[TokenRows] = []
         read, whole = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
@@ -130,7 +135,7 @@ class TextTokenizer:
         return Tokens(together, np.concatenate(read) > self._max_length, np.concatenate(whole), unknown)
 
     def _tokenize(self, texts: list[str]) -> tuple[TokenRows, np.ndarray, np.ndarray]:
-        """The rows of ``Tokens``; the tokens of what was read of each text; those of the whole text."""
+        """(rows, int64 [n] tokens in the part that was read, int64 [n] tokens in the whole text)."""
         if not self._starts or not all(isinstance(text, str) for text in texts):
             rows, lengths = self._encode(texts)
             return rows, lengths, lengths
@@ -151,14 +156,14 @@ class TextTokenizer:
         return rows, lengths, whole
 
     def _encode(self, texts: list[str]) -> tuple[TokenRows, np.ndarray]:
-        """Each text's ids, cut to max_length; int64 [n], how many there were before."""
+        """(ids of each text, truncated to max_length; int64 [n], the number before truncation)."""
         if self._few > 0:
             self._few -= sum(len(text) for text in texts if isinstance(text, str))
         if self._few > 0 or self._native is None:
             return self._encode_with_library(texts)
         try:
             rows, lengths = self._native.encode(texts)
-        except (UnicodeEncodeError, AttributeError, TypeError):  # not a valid string: the library says so
+        except (UnicodeEncodeError, AttributeError, TypeError):  # not a valid string: the library's error explains it
             return self._encode_with_library(texts)
         left = np.flatnonzero(lengths < 0)
         if len(left):
@@ -167,7 +172,7 @@ class TextTokenizer:
         return rows, lengths
 
     def _encode_with_library(self, texts: list[str]) -> tuple[TokenRows, np.ndarray]:
-        # _fast: without offsets into the text, which nothing here uses
+        # _fast leaves out offsets into the text, which nothing here uses.
         encode_batch = getattr(self._backend, "encode_batch_fast", self._backend.encode_batch)
         ids: list[list[int]] = []
         try:
@@ -175,7 +180,7 @@ class TextTokenizer:
                 ids += [encoding.ids for encoding in encode_batch(texts[start : start + TOKENIZE_ROWS])]
         except Exception as error:  # the library has no exception type of its own
             raise EmbedcacheError(
-                f"a text cannot be tokenized ({error}): check that it is a valid string and tokenizer.json complete"
+                f"a text cannot be tokenized ({error}): check that it is a valid string and tokenizer.json is complete"
             ) from error
         lengths = np.fromiter(map(len, ids), np.int64, len(ids))
         return TokenRows.of([row if len(row) <= self._max_length else self._cut(row) for row in ids]), lengths
@@ -189,7 +194,7 @@ class TextTokenizer:
 
 
 def splits_at_spaces(backend: Any) -> bool:
-    """Whether the tokens of ``text[:start_of(text, n)]`` are the first tokens of ``text``, for any text and n."""
+    """Whether the tokens of ``text[:start_of(text, n)]`` are the first tokens of ``text`` for every text and n."""
     normalizer, splitter, model = backend.normalizer, backend.pre_tokenizer, backend.model
     kinds = tuple(type(part).__name__ for part in (normalizer, splitter, model))
     known = kinds == ("BertNormalizer", "BertPreTokenizer", "WordPiece") or (
@@ -203,9 +208,9 @@ def splits_at_spaces(backend: Any) -> bool:
 
 
 def start_of(text: str, limit: int) -> int | None:
-    """Where to cut a text of over ``limit`` characters: before the last space up to there that follows no other.
+    """Where to cut a text of more than ``limit`` characters: before the last space up to there, or run of white space.
 
-    None for a shorter text, and one without such a space.
+    None for a shorter text, and for one without such a space.
     """
     if len(text) <= limit:
         return None

@@ -1,8 +1,8 @@
-"""tokenizer.json as it is, where transformers would make the same of it.
+"""Read tokenizer.json directly, where transformers would make the same tokenizer.
 
 transformers builds the tokenizers of these classes from their settings, and takes only the vocabulary from the file. So
-the file must be the pipeline that the settings ask for: BERT's cleaning and splitting with WordPiece, or RoBERTa's
-splitting with byte-level BPE; and all files must agree on the special tokens and the vocabulary.
+the file must hold the pipeline that the settings ask for: BERT's cleaning and splitting with WordPiece, or RoBERTa's
+splitting with byte-level BPE. And all files must agree on the special tokens and the vocabulary.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any
 from embedcache.encoder.families import Tokenizers
 from embedcache.encoder.folder import read_json
 
-AS_IT_IS = "PreTrainedTokenizer"  # with "Fast": the class that takes the whole file
-# Settings that do not change the tokens of one text.
+AS_IT_IS = "PreTrainedTokenizer"  # PreTrainedTokenizerFast is the class that reads the whole file
+# Settings that do not change the tokens of a single text.
 HARMLESS = frozenset(
     "name_or_path special_tokens_map_file model_max_length tokenizer_class added_tokens_decoder max_length errors "
     "clean_up_tokenization_spaces tokenizer_file is_local backend stride truncation_strategy padding padding_side "
@@ -31,7 +31,7 @@ TEMPLATE = ["SpecialToken", "Sequence", "SpecialToken"]
 
 
 def read_tokenizer(folder: Path, tokenizers: Tokenizers) -> Any:
-    """A tokenizers.Tokenizer, or None where it is not certain. Damaged files raise any exception."""
+    """A tokenizers.Tokenizer, or None where transformers might make another one. Damaged files raise any exception."""
     from tokenizers import Tokenizer
 
     settings = read_json(folder / "tokenizer_config.json")
@@ -88,7 +88,7 @@ def _is_byte_level(pipeline: dict[str, Any], wanted: dict[str, Any]) -> bool:
 def _same_special_tokens(
     folder: Path, settings: dict[str, Any], default: dict[str, str], pipeline: dict[str, Any]
 ) -> bool:
-    """Whether the tokens that the settings name are those of the pipeline, and CLS and SEP stand where it puts them."""
+    """Whether settings and pipeline have the same special tokens, with CLS before a text and SEP after it."""
     added = {token["content"]: token for token in pipeline["added_tokens"]}
     path = folder / "special_tokens_map.json"
     named = [settings, read_json(path)] if path.exists() else [settings]
@@ -98,14 +98,14 @@ def _same_special_tokens(
     listed = {int(number): token["content"] for number, token in (settings.get("added_tokens_decoder") or {}).items()}
     if not all(content in added and added[content]["special"] for content in special.values()):
         return False
-    # One role, one token: where two files disagree there are more tokens than roles.
+    # Each role has one token: where two files disagree, there are more tokens than roles.
     if not listed.items() <= numbers.items() or len(dict(tokens)) != len(tokens) or not all(added):
         return False
     return _ends(pipeline["post_processor"]) == (special["cls_token"], special["sep_token"])
 
 
 def _ends(post_processor: dict[str, Any]) -> tuple[str, str] | None:
-    """What it puts before and after a text."""
+    """The tokens that a post-processor puts before and after a text; None unless there is exactly one each."""
     if post_processor["type"] in ("RobertaProcessing", "BertProcessing"):
         return post_processor["cls"][0], post_processor["sep"][0]
     single = post_processor["single"] if post_processor["type"] == "TemplateProcessing" else []

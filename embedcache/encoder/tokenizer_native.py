@@ -1,7 +1,8 @@
 """The native tokenizer: ctypes binding of csrc/tokenizer/tokenizer.h, and which tokenizers it understands.
 
-It has the tokens of Hugging Face's ``tokenizers``, which stays the reference: a pipeline with any part that is not
-known here, and each text that holds an added token, or a character on which versions of Unicode differ, is left to it.
+It makes the same tokens as Hugging Face's ``tokenizers``, which remains the reference. That library handles every
+pipeline with a part that is not known here, and every text that contains an added token, or a character on which
+versions of Unicode differ.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ from embedcache.errors import EmbedcacheError
 
 ABI_VERSION, SLACK = 1, 32
 WORDPIECE, BYTE_LEVEL = 0, 1
-THREAD_BYTES = 1 << 15  # of text; less is not worth a thread
+THREAD_BYTES = 1 << 15  # of text per thread; less is not worth a thread
 _PATH = find_library(__file__, "_tokenizer_cpu")
 
-# What a tokenizer must agree on with the library before it is used, besides all else that is tested when it is built.
+# Texts on which a native tokenizer must agree with the library before it is used.
 HARD_TEXTS = (
     "", " ", "a", "A great film, isn't it? They'll say: we've seen 12 of 3.5 — it's GREAT!!", "a'S 'll  're'd ''t",
     "  two  spaces\t\ttabs\r\n\r\nlines \u00a0\u3000\u2028 ", "e\u0301 \u0344 \u1ebf ﬁ ½ Ⅷ ² ≠ ÉCOLE İstanbul ΣΑΣ",
@@ -55,7 +56,7 @@ class _Spec(Structure):
 
 @cache
 def _library() -> ctypes.CDLL | None:
-    """The built library, or None where there is none of this version."""
+    """The compiled library, or None where it is missing or of another version."""
     library, _ = open_library(_PATH, "ec_tokenizer_abi_version", ABI_VERSION)
     if library is None:
         return None
@@ -78,10 +79,17 @@ class NativeTokenizer:
     def __init__(
         self, settings: dict[str, Any], before: Sequence[int], after: Sequence[int], max_length: int, left: bool
     ) -> None:
-        """settings: as ``understand`` gives them; before, after: the special tokens around each text.
+        """Build the tokenizer's tables.
+
+        Args:
+            settings: as ``understand`` returns them.
+            before: special tokens to put before each text.
+            after: special tokens to put after each text.
+            max_length: the most tokens of a text, special tokens included.
+            left: whether a long text loses its start, not its end.
 
         Raises:
-            EmbedcacheError: the library is not built, or cannot do with these settings.
+            EmbedcacheError: the library is not built, or refuses these settings.
         """
         library, self._handle = _library(), None
         if library is None:
@@ -101,15 +109,17 @@ class NativeTokenizer:
         )
         self._handle = library.ec_tokenizer_create(spec)
         if not self._handle:
-            raise EmbedcacheError(f"the native tokenizer cannot be made: {self._last_error()}")
+            raise EmbedcacheError(f"the native tokenizer cannot be created: {self._last_error()}")
 
     def encode(self, texts: Sequence[str]) -> tuple[TokenRows, np.ndarray]:
-        """Each text's ids, special ones included, cut to max_length; int64 [n], how many there were before.
+        """Tokenize texts.
 
-        -1 stands for a text that is left to the library; its row is empty.
+        Returns:
+            (ids of each text, special ones included, truncated to max_length; int64 [n], the number before
+            truncation). A text that must be left to the library has an empty row and the number -1.
 
         Raises:
-            UnicodeEncodeError, AttributeError: one of them is not a valid string.
+            UnicodeEncodeError, AttributeError: a text is not a valid string.
         """
         strings, offsets = _strings(texts)
         n, size = len(texts), int(offsets[-1])
@@ -131,26 +141,26 @@ class NativeTokenizer:
 
 
 def _strings(texts: Any) -> tuple[_Strings, np.ndarray]:
-    """Strings in one piece, with bytes behind that may be read; int64 [n + 1], where each begins."""
+    """(strings in one buffer, padded with bytes that may be read; int64 [n + 1], where each begins)."""
     encoded = [text.encode() for text in texts]
     offsets = row_offsets(np.fromiter(map(len, encoded), np.int64, len(encoded)))
     encoded.append(bytes(SLACK))
     strings = _Strings(b"".join(encoded), offsets.ctypes.data, len(encoded) - 1)
-    return strings, offsets  # whoever has the offsets keeps them alive
+    return strings, offsets  # the caller must keep the offsets alive as long as the strings
 
 
 def native_tokenizer(backend: Any, max_length: int, left: bool, prefix: int, suffix: int) -> NativeTokenizer:
-    """The same as a tokenizers.Tokenizer without truncation and padding.
+    """The native tokenizer that makes the same tokens as a tokenizers.Tokenizer.
 
     Args:
-        backend: the tokenizer.
+        backend: the tokenizer, without truncation and padding.
         max_length: the most tokens of a text.
-        left: whether a long text loses its beginning instead of its end.
-        prefix: how many special tokens it puts before a text.
-        suffix: how many behind it.
+        left: whether a long text loses its start, not its end.
+        prefix: the number of special tokens before a text.
+        suffix: the number of special tokens after a text.
 
     Raises:
-        EmbedcacheError: it is not certain to be the same; the message says why, in a few words.
+        EmbedcacheError: the tokens might differ; the message says why, in a few words.
     """
     if not is_built():
         raise EmbedcacheError("the native one is not built")
@@ -168,18 +178,18 @@ def native_tokenizer(backend: Any, max_length: int, left: bool, prefix: int, suf
     except UnicodeEncodeError:
         raise EmbedcacheError("its vocabulary is not valid Unicode") from None
     if not _agree(native, backend, max_length, left, prefix, suffix):
-        raise EmbedcacheError("the native one makes other tokens of hard texts")
+        raise EmbedcacheError("the native one makes other tokens for some test texts")
     return native
 
 
 def _parts(pipeline: dict[str, Any]) -> str:
-    """What a tokenizer.json is made of, such as "Precompiled, Metaspace, Unigram"."""
+    """The types of a pipeline's parts, such as "Precompiled, Metaspace, Unigram"."""
     parts = (pipeline.get(name) for name in ("normalizer", "pre_tokenizer", "model", "post_processor"))
     return ", ".join(str(part["type"]) for part in parts if isinstance(part, dict) and part.get("type"))
 
 
 def _agree(native: NativeTokenizer, backend: Any, most: int, left: bool, prefix: int, suffix: int) -> bool:
-    """Whether the two make the same of texts that are hard to read."""
+    """Whether both make the same tokens for ``HARD_TEXTS``, as far as the native one handles them."""
     found, lengths = native.encode(HARD_TEXTS)
     for text, row, length in zip(HARD_TEXTS, found, lengths.tolist(), strict=True):
         ids = backend.encode(text).ids
@@ -191,13 +201,13 @@ def _agree(native: NativeTokenizer, backend: Any, most: int, left: bool, prefix:
 
 
 def understand(pipeline: dict[str, Any]) -> dict[str, Any] | None:
-    """The settings for ``NativeTokenizer`` out of a tokenizer.json; None where a part of it is not known here."""
+    """The settings for ``NativeTokenizer`` from a tokenizer.json; None where a part of it is not known here."""
     model, added = pipeline["model"], pipeline["added_tokens"]
     settings = _wordpiece(pipeline) if model["type"] == "WordPiece" else _byte_level(pipeline)
     if settings is None or not _only_adds(pipeline["post_processor"]):
         return None
     normalized = [token["content"] for token in added if token["normalized"]]
-    # These are looked for in the normalized text; a normalizer that leaves ASCII as it is makes no difference.
+    # They are searched for in the normalized text. Byte-level BPE's normalizer, none or NFC, leaves ASCII unchanged.
     if normalized and not (model["type"] == "BPE" and all(content.isascii() for content in normalized)):
         return None
     return {**settings, "vocabulary": model["vocab"], "added": [token["content"] for token in added]}
@@ -240,7 +250,7 @@ def _byte_level(pipeline: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _only_adds(processor: dict[str, Any] | None) -> bool:
-    """Whether it does nothing to a single text's tokens but put special ones around them."""
+    """Whether a post-processor does nothing to a single text except put special tokens around it."""
     if processor is None or processor["type"] in ("BertProcessing", "RobertaProcessing", "ByteLevel"):
         return True
     if processor["type"] == "Sequence":

@@ -1,4 +1,4 @@
-"""Which vectors a pass makes, and of what: poolings, the model's own prompt and length, where they are not named."""
+"""Which vectors a pass makes: poolings, layers, prompt and length, as asked or as the model or the cache has them."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from embedcache.encoder.prescription import ANY_LENGTH, Prescription, in_words, 
 from embedcache.errors import EmbedcacheError
 
 AUTO = "auto"
-MAX_LENGTH = 250  # where nothing says otherwise
+MAX_LENGTH = 250  # tokens, where neither the user, the cache nor the model says otherwise
 
 
 @dataclass(frozen=True)
 class AskedVectors:
-    """What the user asked for; None, and "auto": as the model's authors say, or as the cache has it."""
+    """What the user asked for. None and "auto" mean: as the cache has it, else as the model's authors prescribe."""
 
     pooling: str | Sequence[str] = AUTO
     layers: int | Sequence[int] = (-1,)
@@ -49,7 +49,7 @@ class AskedVectors:
         return names
 
     def numbers(self) -> list[int]:
-        """The layers. Raises EmbedcacheError where there is none."""
+        """The layer numbers. Raises EmbedcacheError where there are none."""
         numbers = [self.layers] if isinstance(self.layers, int) else list(self.layers)
         if not numbers:
             raise EmbedcacheError("no layer to store: name one, -1 is the last")
@@ -62,8 +62,8 @@ class Chosen:
 
     Attributes:
         outputs: the (pooling, layer) pairs that were asked for.
-        settings: ``max_length``, ``prompt``, ``lower_case``, ``chunk`` and ``model`` of ``Encoder.load``.
-        notes: what was chosen and why, in sentences.
+        settings: arguments of ``Encoder.load``: ``max_length``, ``prompt``, ``lower_case``, ``chunk`` and ``model``.
+        notes: what was chosen and why, a sentence each.
     """
 
     outputs: list[Output]
@@ -72,15 +72,23 @@ class Chosen:
 
 
 def choose(model: str, asked: AskedVectors, old: Cache | None, trust_remote_code: bool) -> Chosen:
-    """What to make with a model, for a new cache or for one that exists already and is to be continued.
+    """Decide what to make with a model, for a new cache or for one to continue.
+
+    Args:
+        model: folder or hub name.
+        asked: what the user asked for.
+        old: the cache to continue, or None.
+        trust_remote_code: whether the model's own Python code may be downloaded.
 
     Raises:
-        EmbedcacheError: the model is not found; what it says of its vectors is not understood, but they are asked for;
-            there is no such prompt, layer or width.
+        EmbedcacheError: the model is not found; its prescribed vectors are asked for but not supported; there is no
+            such prompt, layer or width.
     """
     names, numbers = asked.poolings(), asked.numbers()
     if MODEL in names and -1 not in numbers:
-        raise EmbedcacheError("model vectors are of the last layer: leave --layers out, or name another --pooling")
+        raise EmbedcacheError(
+            "the vectors called model exist for the last layer only: leave --layers out, or name another --pooling"
+        )
     root, name = find_root(model, trust_remote_code)[0], model
     known = {} if old is None else old.encoder["identity"]
     kept: dict[str, Any] | None = None if old is None else old.encoder.get(MODEL)
@@ -89,14 +97,14 @@ def choose(model: str, asked: AskedVectors, old: Cache | None, trust_remote_code
     if MODEL in names or kept is not None or asked.dims or (AUTO in names and old is None):
         says = read_prescription(root, name)
     if says is None and (MODEL in names or asked.dims):
-        raise EmbedcacheError(f"{name} has no modules.json, which would say what its vectors are: use --pooling mean, "
+        raise EmbedcacheError(f"{name} has no modules.json to say what its vectors are: use --pooling mean, "
                               "cls, max or last" + (", and no --dims" if asked.dims else ""))  # fmt: skip
     if AUTO in names:
         auto, notes = _auto(says, root, name, -1 in numbers) if old is None else (_of_cache(old, numbers), [])
         names = list(dict.fromkeys(one for each in names for one in (auto if each == AUTO else [each])))
     new = says is not None and MODEL in names and kept is None
     if asked.dims and MODEL not in names and kept is None:
-        raise EmbedcacheError("--dims cuts the vectors called model, which are not asked for: add --pooling model")
+        raise EmbedcacheError("--dims cuts the vectors called model, which were not asked for: add --pooling model")
     about = kept
     if says is not None and (new or kept is not None):
         dims = asked.dims or (kept or {}).get("dims")
@@ -114,7 +122,7 @@ def choose(model: str, asked: AskedVectors, old: Cache | None, trust_remote_code
         settings["max_length"] = asked.max_length or says.max_length
         settings["prompt"] = says.prompt if settings["prompt"] is None else settings["prompt"]
         settings["lower_case"] = says.lower_case
-        notes.append(f"model is {in_words(says.about(asked.dims))}, as {', '.join(says.read)} of {name} say"
+        notes.append(f"model is {in_words(says.about(asked.dims))}, by {', '.join(says.read)} of {name}"
                      f"{_before(settings)}")  # fmt: skip
     settings["prompt"] = known.get("prompt", "") if settings["prompt"] is None else settings["prompt"]
     settings["max_length"] = settings["max_length"] or MAX_LENGTH
@@ -122,33 +130,33 @@ def choose(model: str, asked: AskedVectors, old: Cache | None, trust_remote_code
 
 
 def _auto(says: Prescription | None, root: Path, name: str, last: bool) -> tuple[list[str], list[str]]:
-    """(poolings, notes) of a new cache; ``last``: whether the last layer, of which a model's vector is, is stored."""
+    """(poolings, notes) for a new cache. ``last``: whether the last layer is stored, which ``model`` needs."""
     kind = kind_of(model_config(transformer_folder(root)))
     if says is not None and kind is STATIC:
         return [MODEL], []
     if says is not None:
         return [MODEL, kind.pooling] if last else [kind.pooling], []
     as_such = "" if kind is ENCODER else f"it is {kind.name}, and "
-    hint = "; for similar sentences --pooling mean often serves better" if kind is ENCODER else ""
+    hint = "; for sentence similarity --pooling mean often works better" if kind is ENCODER else ""
     return [kind.pooling], [
-        f"{kind.pooling}, {kind.why}, is stored: {as_such}{name} has no modules.json, which would say what vector its "
-        f"authors mean{hint}"
+        f"stored {kind.pooling} ({kind.why}): {as_such}{name} has no modules.json to say which vector its authors "
+        f"use{hint}"
     ]
 
 
 def _of_cache(old: Cache, numbers: Sequence[int]) -> list[str]:
-    """What a cache holds stays in any case; of further layers, the poolings that it has."""
+    """What ``auto`` adds to a cache: nothing for the last layer; its own poolings for any other layer."""
     return old.poolings if list(numbers) != [-1] else []
 
 
 def _outputs(names: Sequence[str], numbers: Sequence[int]) -> list[Output]:
-    """Every pooling of every layer; ``model`` is of the last alone."""
+    """Every pooling of every layer; ``model`` of the last only."""
     every = [(name, layer) for name in names for layer in numbers if name != MODEL or layer == -1]
     return list(dict.fromkeys(every))
 
 
 def _prompt(asked: str | None, root: Path, name: str) -> str | None:
-    """The text of a prompt that was named, or that is given itself; None where none is."""
+    """The text of the prompt, which was given by its name or as the text itself; None where there is none."""
     if asked is None:
         return None
     prompts, _ = read_prompts(root)
@@ -156,7 +164,7 @@ def _prompt(asked: str | None, root: Path, name: str) -> str | None:
         return prompts[asked]
     if re.fullmatch(r"[\w-]+", asked):
         known = f"it has {', '.join(prompts)}" if prompts else "it has none"
-        own = f"a prompt of your own ends in a space or a mark, like {asked + ': '!r}"
+        own = f"to pass a prompt's text, end it with a space or punctuation, such as {asked + ': '!r}"
         raise EmbedcacheError(f"{name} has no prompt {asked!r}; {known}; {own}")
     return asked
 
@@ -167,7 +175,7 @@ def _check_dims(says: Prescription, asked: AskedVectors, name: str) -> None:
     declared = f"declares {', '.join(map(str, says.matryoshka))}" if says.matryoshka else "declares no dimensions"
     raise EmbedcacheError(
         f"--dims {asked.dims}: {name} {declared} to which its vectors may be cut (truncate_dim, "
-        "matryoshka_dimensions); cut vectors of other models lose much: pass --force-dims if you know better"
+        "matryoshka_dimensions); cutting the vectors of other models loses much: pass --force-dims to do it anyway"
     )
 
 

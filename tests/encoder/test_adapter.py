@@ -129,10 +129,10 @@ def damaged(tiny_bert: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, how:
 @pytest.mark.parametrize(
     ("how", "said"),
     [
-        ("kind", "is of the kind PROMPT_TUNING, and only LORA is merged here"),
+        ("kind", "is of the kind PROMPT_TUNING, but only LORA can be merged here"),
         ("base", "/none/such: no such folder"),
         ("pickled", r"its PEFT adapter has no adapter_model\.safetensors"),
-        ("part", r"does not fit its base: .*lora_A.* has no place in it, or is missing"),
+        ("part", r"does not fit its base: .*lora_A.* is missing, or has no counterpart in the base"),
         ("bytes", "does not fit its base, or is damaged"),
         ("modules", "does not fit its base, or is damaged"),
         ("no peft", r'holds a PEFT adapter: pip install "embedcache\[peft\]"'),

@@ -241,7 +241,7 @@ SPOILT = [
     (lambda f: edit(f / "config.json", hidden_size=64), r"cannot be loaded"),
     (lambda f: edit(f / "config.json", model_type="gpt2"), r"are incomplete for a gpt2 model"),
     (lambda f: (f / "config.json").write_text('{"model_type": "t5"}'), r"are incomplete for a t5 model"),
-    (lambda f: (f / "config.json").write_text('{"model_type": "clip"}'), r"\(clip\) reads images or sound beside text"),
+    (lambda f: (f / "config.json").write_text('{"model_type": "clip"}'), r"\(clip\) reads images or sound as well"),
     (lambda f: edit(f / "config.json", model_type="x", auto_map={"AutoConfig": "c.C"}), r"--trust-remote-code"),
     (lambda f: (f / "model.safetensors").unlink(), r"no model\.safetensors"),
     (lambda f: (f / "model.safetensors").rename(f / "pytorch_model.bin"), r"only pickled .*save_pretrained"),

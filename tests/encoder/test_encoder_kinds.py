@@ -145,9 +145,9 @@ def test_extract_says_what_it_stores(folder_of: Callable[[str], Path], tmp_path:
     table = tmp_path / "rows.csv"
     write_csv(table, [(text, "x") for text in TEXTS])
     for kind, pooling, said in (
-        ("GPT2", "last", "last, the last token's vector, the only one that has seen the whole text, is stored: it is a "
+        ("GPT2", "last", "stored last (the last token's vector, the only one that has seen the whole text): it is a "
                          "causal model, and"),
-        ("T5", "mean", "mean, the mean of the vectors of its encoder, which alone is used, is stored: it is "),
+        ("T5", "mean", "stored mean (the mean of its encoder's vectors; the decoder is not used): it is an "),
     ):  # fmt: skip
         about = document(
             "extract", table, "-o", tmp_path / f"{kind}.h5", "--model", folder_of(kind), "--max-length", 64
@@ -166,7 +166,7 @@ def test_extract_says_what_it_stores(folder_of: Callable[[str], Path], tmp_path:
         "--max-length",
         64,
     )
-    assert "is a causal model, whose first token has not seen the text: use last or mean" in line
+    assert "is a causal model, whose first token does not see the text: use last or mean" in line
     assert not (tmp_path / "cls.h5").exists()
     folder = prescribed("GPT2", folder_of("GPT2"), tmp_path / "prescribed")
     document("extract", table, "-o", tmp_path / "model.h5", "--model", folder)
@@ -175,7 +175,7 @@ def test_extract_says_what_it_stores(folder_of: Callable[[str], Path], tmp_path:
 
 def test_states_of_a_decoder_are_refused(folder_of: Callable[[str], Path], tmp_path: Path) -> None:
     folder = make_folder(folder_of("Bart"), tmp_path, {})
-    with pytest.raises(EmbedcacheError, match=r"\(bart\): sentence-transformers takes the states of its decoder"):
+    with pytest.raises(EmbedcacheError, match=r"\(bart\): sentence-transformers pools the states of its decoder"):
         read_prescription(folder, "it")
 
 
@@ -183,15 +183,15 @@ def test_attention_that_transformers_does_not_do(folder_of: Callable[[str], Path
     """A setting that the installed code does not know would be a causal model, silently."""
     folder = tiny_kinds.write_kind(tmp_path, "GPT2", use_bidirectional_attention=True)
     assert kind_of(json.loads((folder / "config.json").read_text())) is BIDIRECTIONAL
-    with pytest.raises(EmbedcacheError, match=r"asks for attention to both sides, which the installed version"):
+    with pytest.raises(EmbedcacheError, match=r"asks for bidirectional attention, which the installed version"):
         Encoder.load(folder, max_length=64, device="cpu", dtype="float32")
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "Nystromformer": ({"segment_means_seq_length": 64}, r"\(nystromformer\) reads texts of exactly 64 tokens"),
     "Canine": ({}, r"\(canine\) reads characters"),
-    "Xmod": ({}, r"\(xmod\): the code that transformers has for this architecture gives no vectors"),
-    "Bert": ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, r"its weights are quantised"),
+    "Xmod": ({}, r"\(xmod\): transformers' code for this architecture does not return vectors"),
+    "Bert": ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, r"its weights are quantized"),
 }
 
 

@@ -163,11 +163,11 @@ def edit_modules(folder: Path, number: int, **values: Any) -> None:
 REFUSED: dict[str, tuple[Any, str]] = {
     "a module of another kind": (
         lambda f: edit_modules(f, 2, type="sentence_transformers.models.LSTM"),
-        "modules.json asks for sentence_transformers.models.LSTM, which is not understood",
+        "modules.json asks for sentence_transformers.models.LSTM, which is not supported",
     ),
     "the model's own code": (
         lambda f: edit_modules(f, 2, type="custom_st.Gate"),
-        "modules.json asks for custom_st.Gate, which is not understood",
+        "modules.json asks for custom_st.Gate, which is not supported",
     ),
     "no pooling": (
         lambda f: edit_modules(f, 1, type="sentence_transformers.models.Normalize"),
@@ -195,7 +195,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     ),
     "a setting of the Transformer": (
         lambda f: change(f, "sentence_bert_config.json", model_args={"attn_implementation": "eager"}),
-        'sentence_bert_config.json has model_args={"attn_implementation": "eager"}, which is not understood',
+        'sentence_bert_config.json has model_args={"attn_implementation": "eager"}, which is not supported',
     ),
     "another type of model": (
         lambda f: change(f, "config_sentence_transformers.json", model_type="SparseEncoder"), "is a SparseEncoder",
@@ -205,7 +205,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
         "its default prompt 'q' is not among its prompts",
     ),
     "a cut to nothing": (
-        lambda f: change(f, "config_sentence_transformers.json", truncate_dim=0), "truncate_dim is 0, not a number",
+        lambda f: change(f, "config_sentence_transformers.json", truncate_dim=0), "truncate_dim is 0, not a positive",
     ),
 }  # fmt: skip
 
@@ -227,7 +227,7 @@ def test_what_is_not_understood_is_named(what: str, tiny_bert: Path, tmp_path: P
         ('{"a": 1}', "modules.json: not a list of modules"),
         ('[{"type": "sentence_transformers.models.Transformer", "path": "../x"}]', "leads out of the folder"),
         ('[{"type": "sentence_transformers.models.Transformer", "path": "/etc"}]', "leads out of the folder"),
-        ('[{"type": "sentence_transformers.models.WordEmbeddings", "path": ""}]', "begins with WordEmbeddings"),
+        ('[{"type": "sentence_transformers.models.WordEmbeddings", "path": ""}]', "starts with WordEmbeddings"),
     ],
 )
 def test_broken_lists_of_modules(modules: str, said: str, bert_copy: Path) -> None:
@@ -250,5 +250,7 @@ def test_a_folder_that_changed_is_refused(tiny_bert: Path, tmp_path: Path) -> No
     about = load(folder).prescribed.about  # type: ignore[union-attr]
     assert in_words(about) == "mean, Dense to 16 (Tanh), unit length"
     change(folder, "2_Dense/config.json", activation_function=NN + "activation.ReLU")
-    with pytest.raises(EmbedcacheError, match=r"says mean, Dense to 16 \(ReLU\).*not what made these vectors"):
+    with pytest.raises(
+        EmbedcacheError, match=r"says mean, Dense to 16 \(ReLU\), .*but these vectors were made differently"
+    ):
         load(folder, model=about)

@@ -95,22 +95,20 @@ def test_extract_and_what_reads_the_cache(tmp_path: Path) -> None:
     write_csv(table, [*make_reviews(80), ("long " * 3000, "positive")])
     about = document("extract", table, "-o", cache, "--model", folder, "--label", "label")
     assert Cache(cache).poolings == ["model"] and about["truncated"] == 0
-    assert any("model is mean, unit length, as modules.json of" in one and one.endswith("; texts of any length")
+    assert any("model is mean, unit length, by modules.json of" in one and one.endswith("; texts of any length")
                for one in about["notes"])  # fmt: skip
     document("train-head", cache, "-o", tmp_path / "run", "--hidden", 8, "--epochs", 2)
     document("predict", tmp_path / "run", "a superb film")
     found = document("search", cache, "a superb film", "-k", 3)
     assert len(found["results"]) == 3
     line = fails("extract", table, "-o", tmp_path / "cls.h5", "--model", folder, "--pooling", "cls")
-    assert "is a static model, a text's vector is the mean of its tokens'" in line
+    assert "is a static model, which only has means: use --pooling mean" in line
     line = fails("export", tmp_path / "run", "--to", "onnx", "-o", tmp_path / "out")
     assert "is a static model, a table of tokens' vectors" in line
     (folder / "modules.json").unlink()
     about = document("extract", table, "-o", tmp_path / "mean.h5", "--model", folder)
     assert Cache(tmp_path / "mean.h5").poolings == ["mean"]
-    assert any(
-        "mean, the mean of its tokens' vectors, is stored: it is a static model" in one for one in about["notes"]
-    )
+    assert any("stored mean (the mean of its tokens' vectors): it is a static model" in one for one in about["notes"])
 
 
 def test_damaged_folders(tmp_path: Path) -> None:

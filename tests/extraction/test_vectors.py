@@ -46,7 +46,7 @@ def test_auto_is_the_models_own_vector(sentence_model: Path, table: Path, tmp_pa
     path = tmp_path / "c.h5"
     report = ec.extract(table, path, model=sentence_model, **EXACT)
     said = report.notes[-1]
-    assert "model is mean, Dense to 16 (Tanh), unit length, as modules.json, 1_Pooling/config.json" in said
+    assert "model is mean, Dense to 16 (Tanh), unit length, by modules.json, 1_Pooling/config.json" in said
     assert "after the prompt 'find this: '; texts of up to 60 tokens" in said
     before = path.read_bytes()
     again = ec.extract(table, path, model=sentence_model, device="cpu", store="float32")
@@ -113,7 +113,7 @@ def test_a_cache_of_today_stays_as_it_is(sentence_model: Path, table: Path, tmp_
 
 def test_where_the_folder_says_nothing(tiny_bert: Path, table: Path, tmp_path: Path) -> None:
     report = ec.extract(table, tmp_path / "c.h5", model=tiny_bert, **EXACT)
-    assert "cls, the first token's vector, is stored" in report.notes[-1] and "no modules.json" in report.notes[-1]
+    assert "stored cls (the first token's vector)" in report.notes[-1] and "no modules.json" in report.notes[-1]
     with ec.open_cache(tmp_path / "c.h5") as cache:
         assert cache.outputs == [("cls", -1)]
     for options in (["--pooling", "model"], ["--dims", "8"]):
@@ -137,7 +137,7 @@ def test_prompts(sentence_model: Path, tiny_bert: Path, table: Path, tmp_path: P
     found = stored("bare.h5", model=tiny_bert, prompt="a story: ", pooling="mean")
     np.testing.assert_allclose(found, wanted, atol=1e-6)
     line = fails("extract", table, "-o", tmp_path / "d.h5", "--model", sentence_model, "--prompt", "qurey")
-    assert "has no prompt 'qurey'; it has query, passage; a prompt of your own ends in a space or a mark" in line
+    assert "has no prompt 'qurey'; it has query, passage; to pass a prompt's text, end it with a space or" in line
     line = fails("extract", table, "-o", tmp_path / "passage.h5", "--model", sentence_model, "--prompt", "query")
     assert "prompt read: in the cache, find this: asked" in line
 
@@ -164,7 +164,7 @@ def test_layers(sentence_model: Path, table: Path, tmp_path: Path) -> None:
     with ec.open_cache(tmp_path / "c.h5") as cache:
         assert set(cache.outputs) == {("cls", -1), ("cls", 1), ("model", -1)}
         assert cache.preferred(1) == "cls" and cache.preferred() == "model"
-    with pytest.raises(EmbedcacheError, match="model vectors are of the last layer"):
+    with pytest.raises(EmbedcacheError, match="called model exist for the last layer only"):
         ec.extract(table, tmp_path / "d.h5", model=sentence_model, layers=1, pooling=["cls", "model"], **EXACT)
     ec.extract(table, tmp_path / "d.h5", model=sentence_model, layers=1, **EXACT)
     with ec.open_cache(tmp_path / "d.h5") as cache:
@@ -196,6 +196,6 @@ def test_changed_modules_are_another_model(sentence_model: Path, table: Path, tm
     assert replaced.encoded == 60
     run = tmp_path / "run"
     document("train-head", path, "-o", run, "--hidden", "8", "--epochs", 2, "--lr", "1e-2")
-    assert "not what made these vectors" in fails("predict", run, "a film", "--model", sentence_model)
+    assert "but these vectors were made differently" in fails("predict", run, "a film", "--model", sentence_model)
     document("train-head", path, "-o", run, "--pooling", "cls", "--hidden", "8", "--epochs", 2, "--lr", "1e-2")
     assert document("predict", run, "a film", "--model", sentence_model)
