@@ -45,7 +45,7 @@ def plan_batches(lengths: np.ndarray, batch_tokens: int) -> list[np.ndarray]:
 
 @contextmanager
 def mapper(threads: int) -> Iterator[Callable[..., Any]]:
-    """A ``map`` over that many threads, results in order; what has not begun is dropped on an error or Ctrl-C."""
+    """A ``map`` over that many threads, results in order. Calls not yet started are dropped on an error or Ctrl-C."""
     if threads == 1:
         yield map
         return

@@ -16,7 +16,7 @@ from embedcache.tables.stream import Table
 
 @dataclass(frozen=True)
 class Asked:
-    """What the user named. labels: None means the column ``label`` where there is one."""
+    """The columns that the user named. ``labels``: None means the column ``label`` where there is one."""
 
     text: str
     labels: str | Sequence[str] | None
@@ -27,11 +27,23 @@ class Asked:
 def choose_columns(
     paths: Sequence[Table], asked: Asked, cache: Path | None, na: Sequence[str] | None, reading: dict[str, Any]
 ) -> tuple[Columns, list[str]]:
-    """The columns to read, and what the user should know of them.
+    """Choose the columns to read.
 
-    A cache that exists keeps its label columns, its id and its kept columns without naming them again, as it keeps its
-    poolings. A column that is no longer in the input is removed, with a note. cache: None: nothing stays.
-    reading: how files are read, as ``column_names`` takes it.
+    An existing cache keeps its label columns, its id and its kept columns without naming them again, as it keeps its
+    poolings. A column that is no longer in the input is dropped, with a note.
+
+    Args:
+        paths: the input's tables.
+        asked: the columns that the user named.
+        cache: the cache to continue; None: keep no columns of a cache.
+        na: label cells that mean "not labelled", see ``extract``.
+        reading: how files are read, as arguments of ``column_names``.
+
+    Returns:
+        (columns, notes for the user).
+
+    Raises:
+        EmbedcacheError: a table cannot be read.
     """
     there: list[str] = []
     if paths and (asked.labels is None or (cache is not None and cache.exists())):
@@ -54,15 +66,15 @@ def choose_columns(
     notes = []
     if stayed := [name for name in stay if name in there]:
         which = f"{', '.join(map(repr, stayed))}: {'a column' if len(stayed) == 1 else 'columns'} of the cache"
-        notes.append(f"{which}, kept without being named again; --overwrite keeps the columns that are named alone")
+        notes.append(f"{which}, kept although not named again; with --overwrite only the named columns are kept")
     if gone:
         which = f"{', '.join(map(repr, gone))}: {'a column' if len(gone) == 1 else 'columns'} of the cache"
-        notes.append(f"{which}, not in the input any more: dropped")
+        notes.append(f"{which}, dropped because the input no longer has {'it' if len(gone) == 1 else 'them'}")
     return Columns(asked.text, tuple(labels), id, tuple(keep), missing_labels(na)), notes
 
 
 def _of_cache(path: Path | None) -> tuple[list[str], str | None, list[str]]:
-    """Label columns, id column and other kept columns of a cache; none where there is no sound one."""
+    """Label columns, id column and other kept columns of a cache; none where it is missing or damaged."""
     with suppress(EmbedcacheError):
         if path is not None and path.exists():
             with Cache(path) as cache:

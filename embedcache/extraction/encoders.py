@@ -1,4 +1,4 @@
-"""Which encoder a pass is made with, and on what it runs; loaded or connected to only when there is work."""
+"""Which encoder a pass uses, and where it runs. It is loaded, or connected to, only when there is work."""
 
 from __future__ import annotations
 
@@ -21,14 +21,17 @@ from embedcache.extraction.ray_cluster import Cluster
 from embedcache.extraction.ray_workers import RayEncoders
 
 BYTES_PER_TOKEN = 4
-COPY_BLOCKS = 8  # written at once where nothing is encoded
+COPY_BLOCKS = 8  # blocks of a window in which nothing is encoded
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where to encode. device: "auto", "cpu", "cuda[:N]", "cuda:0,cuda:1" or "cuda:all".
+    """Where to encode.
 
-    workers: how many actors. ray: "local" or the address of a cluster; None is this process, unless there are workers.
+    Attributes:
+        device: "auto", "cpu", "cuda[:N]", "cuda:0,cuda:1" or "cuda:all".
+        workers: the number of Ray actors; None: the cluster's default.
+        ray: "local" or the address of a cluster; None: this process, or "local" if ``workers`` is set.
     """
 
     device: str = "auto"
@@ -40,10 +43,10 @@ class Place:
         return "local" if self.ray is None and self.workers else self.ray
 
     def devices(self) -> list[str]:
-        """Of this process.
+        """The devices that this process uses.
 
         Raises:
-            EmbedcacheError: a list of anything but different GPUs.
+            EmbedcacheError: a list of anything other than different GPUs.
         """
         if self.device == "cuda:all":
             import torch
@@ -63,11 +66,13 @@ def _is_one_gpu(device: str) -> bool:
 
 
 class EncodingPass:
-    """The encoder's side of one extract: what it is, and the encoding itself.
+    """The encoder's side of one extract: its identity, and the encoding itself.
 
     Attributes:
-        encoder: the description that the cache keeps. positions: how many tokens of a text the model can read.
-        tokens, seconds: spent so far.
+        encoder: its description, as the cache records it.
+        positions: the most tokens of a text that the model can read; None: no limit.
+        tokens: encoded so far.
+        seconds: spent encoding so far.
     """
 
     def __init__(
@@ -79,7 +84,19 @@ class EncodingPass:
         batch_tokens: int | None,
         progress: Progress | None,
     ) -> None:
-        """settings: max_length, dtype, trust_remote_code, prompt, lower_case, chunk, model, as of ``Encoder.load``."""
+        """Identify the encoder, without loading it.
+
+        Args:
+            model: folder or hub name.
+            settings: max_length, dtype, trust_remote_code, prompt, lower_case, chunk and model of ``Encoder.load``.
+            place: where to encode.
+            store: the dtype of stored vectors.
+            batch_tokens: the budget of a batch, in padded tokens; None: what suits the device.
+            progress: see ``extract``.
+
+        Raises:
+            EmbedcacheError: the model is not found or incomplete, or a setting is invalid.
+        """
         self._model, self._place, self._batch_tokens = model, place, batch_tokens
         self._progress = progress
         self._settings = self._settle({**settings, "device": place.device})
@@ -92,7 +109,7 @@ class EncodingPass:
         self.tokens, self.seconds = 0, 0.0
 
     def _settle(self, settings: dict[str, Any]) -> dict[str, Any]:
-        """The dtype is settled here, but a cluster's devices are not this machine's."""
+        """Choose dtype and device to identify the encoder with. A cluster's devices are not those of this machine."""
         if self._place.cluster is None:
             return {**settings, "device": self._place.devices()[0]}
         if settings["device"] not in ("auto", "cpu", "cuda"):
@@ -123,13 +140,14 @@ class EncodingPass:
         return LocalEncoders(loaded, self._batch_tokens)
 
     def fill(self, filler: Filler) -> None:
-        """Encode the texts without vectors in ``filler``."""
+        """Encode the texts that have no vectors in ``filler``, and write them."""
         if not filler.lacking.any():
             for window in filler.windows(COPY_BLOCKS):
                 filler.finish(window)
             return
         offsets = filler.writer.cache.texts.offsets
-        # Bytes stand for tokens until they are counted; of a long text that is cut only so many can become tokens.
+        # Progress needs a total before anything is tokenized, so it is estimated from the bytes of each text. A text
+        # that will be truncated counts at most the bytes of max_length tokens.
         most = np.inf if self._settings["chunk"] else self._settings["max_length"] * BYTES_PER_TOKEN
         size = np.minimum(np.diff(offsets), most) + BYTES_PER_TOKEN
         all_bytes, done_bytes, done_texts = int(size[filler.lacking].sum()), 0, 0
@@ -146,20 +164,20 @@ class EncodingPass:
         self.seconds = time.perf_counter() - begun
 
     def notes(self) -> list[str]:
-        """What to know of how it was encoded."""
+        """Notes for the user on how the texts were encoded."""
         if "encoders" not in self.__dict__ or not self.encoders.sees_padding:
             return []
         kind = self.encoder["identity"]["architecture"]
-        return [f"{kind} rows would see the padding beside them: only texts of equal length are encoded together"]
+        return [f"padding would change the vectors of {kind} models: only texts of equal length are encoded together"]
 
     @property
     def tokenized_by(self) -> str:
-        """What made the tokens here, see ``Encoder.tokenized_by``; "" where nothing or a cluster did."""
+        """Which code tokenized here, see ``Encoder.tokenized_by``; "" where nothing was encoded, or on a cluster."""
         done = "encoders" in self.__dict__ and self.tokens
         return self.encoders.tokenized_by if done else ""
 
     def close(self) -> None:
-        """Give back what was started."""
+        """End the actors, and a cluster that was started here."""
         if "encoders" in self.__dict__:
             self.encoders.close()
         elif "_cluster" in self.__dict__:

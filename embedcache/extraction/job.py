@@ -1,8 +1,8 @@
-"""The one pass: read the table, plan what is new, let the encoder fill the cache, continue where a killed run stopped.
+"""The one pass: read the table, find what is new, let the encoder fill the cache; continue where a killed run stopped.
 
-A new table is built beside the old cache (``.NAME.new``) and takes its place when it is complete; what a killed run
-left there is used by the next one. A first run writes under the final name from the start. Vectors are found again by
-the hash of their text, so nothing that has a vector is ever encoded again.
+A first run writes under the final name from the start. A later run with another table builds a new file next to the old
+cache (``.NAME.new``), which replaces it when it is complete; if that run is killed, the next one continues its file.
+Vectors are found by the hash of their text, so a text that has a vector is never encoded again.
 """
 
 from __future__ import annotations
@@ -54,20 +54,23 @@ class ExtractReport:
     """What one extract did. ``rows`` = ``encoded`` + ``reused`` + ``duplicates``.
 
     Attributes:
-        cache: the file. rows: of the input, and now of the cache.
-        encoded: texts that went through the encoder. reused: texts whose vectors were already there.
-        duplicates: rows whose text stands in an earlier row.
+        cache: the file.
+        rows: of the input, and so of the cache.
+        encoded: texts that went through the encoder.
+        reused: texts whose vectors already existed.
+        duplicates: rows whose text is that of an earlier row.
         truncated: rows whose text is longer than max_length. blank: rows with an empty or all-blank text.
         missing_labels: rows without a label, for each label column.
-        dropped: rows of the old cache whose text is not in the input any more.
-        repaired: blocks whose bytes did not agree with their checksum and were made again.
-        tokens: tokens encoded, without padding. seconds: the whole call took.
-        tokenizer: what made them, "native", or "library" and why; "" where nothing was encoded, or a cluster did it.
-        rows_per_second: encoded texts over the seconds spent encoding, 0 where nothing was.
+        dropped: rows of the old cache whose text is no longer in the input.
+        repaired: blocks whose bytes did not match their checksum and were encoded again.
+        tokens: encoded, without padding.
+        seconds: that the whole call took.
+        tokenizer: which code tokenized: "native", or "library" and why; "" where nothing was encoded, or on a cluster.
+        rows_per_second: encoded texts per second of encoding, 0 where nothing was encoded.
         encoder: source, identity and store dtype, as in the cache.
-        shard: "I/N" where only part I of N was asked for; all counts are of that part.
-        reading: of all rows, tokens lost to max_length and tokens unknown to the model, see ``common.reading.Reading``.
-        notes: what the user should know, in sentences.
+        shard: "I/N" where only part I of N was asked for; all counts are those of that part.
+        reading: for all rows, tokens cut off and tokens unknown to the model, see ``common.reading.Reading``.
+        notes: what the user should know, a sentence each.
     """
 
     cache: str
@@ -129,9 +132,9 @@ def extract(
     trust_remote_code: bool = False,
     progress: Progress | None = None,
 ) -> ExtractReport:
-    """Encode every text of ``inputs`` once and keep the vectors in the file ``cache``.
+    """Encode every text of ``inputs`` once and store the vectors in the file ``cache``.
 
-    The cache afterwards mirrors the input: same rows, same order. Poolings and layers that it already has stay.
+    Afterwards the cache has the rows of the input, in the same order. Poolings and layers that it already had stay.
 
     Args:
         inputs: one or several tables, read one after another; "-" is standard input, JSON lines.
@@ -140,44 +143,45 @@ def extract(
         text: the column of texts.
         labels: label columns; None means the column ``label`` where there is one.
         id: a column that names the rows.
-        keep: other columns to store. Columns that the cache has stay, as far as the input has them.
+        keep: other columns to store. Columns that the cache already has stay if the input has them.
         max_length: the most tokens of a text, special tokens included; longer texts are cut. None is what the cache
             was made with, or what the model's authors say of its ``model`` vectors, else 250.
         chunk: read a longer text in chunks of max_length tokens; its vector is the mean of theirs. None is what the
             cache was made with, else no.
-        na: label cells that mean "not labelled", beside an empty one: these alone, or with "default" among them these
-            and those of ``tables.rows.MISSING_LABELS``; None means the latter alone.
+        na: label cells that mean "not labelled", in addition to empty ones. "default" among them adds those of
+            ``tables.rows.MISSING_LABELS``. None means these defaults only.
         pooling: one or several of ``encoder.poolings``, or "model": the vector that the model's authors prescribe, as
             ``SentenceTransformer(model).encode`` gives it. "auto" is what the cache has; for a new one "model" and
             "cls", or "cls" alone where the model's folder prescribes nothing (it has no modules.json).
-        layers: one or several; -1 is the last. Every pooling is stored for every layer, "model" for the last alone.
+        layers: one or several; -1 is the last. Every pooling is stored for every layer, "model" for the last only.
         prompt: put before every text: the name of one of the model's prompts, or a text. None is what the cache was
             made with, or the model's default prompt where "model" vectors are made.
-        dims: cut the "model" vectors to their first dimensions, then to unit length (Matryoshka models).
-        force_dims: cut them although the model does not declare these dimensions.
+        dims: cut the "model" vectors to their first dimensions, then normalize them (Matryoshka models).
+        force_dims: cut them even if the model does not declare these dimensions.
         dtype: what the encoder computes in; "auto" is what the cache was made with, else what suits the device.
         store: "float16" or "float32", the type of the stored vectors.
         device: "auto", "cpu", "cuda", "cuda:N"; several GPUs as "cuda:0,cuda:1" or "cuda:all".
-        workers: processes that encode, by Ray; by default one for each of its GPUs, or for 16 cores.
-        ray: "local", or the address of a Ray cluster; with workers alone it is "local".
+        workers: the number of Ray processes that encode; by default one per GPU, or per 16 cores without a GPU.
+        ray: "local", or the address of a Ray cluster; None is "local" if ``workers`` is set.
         batch_tokens: padded tokens in one forward pass; by default what suits the device.
         encoding: of text files.
-        separator: of .csv and .tsv files; None means as each file shows.
-        sheet: of workbooks; None means the first.
+        separator: of .csv and .tsv files; None detects it for each file.
+        sheet: the sheet of workbooks; None means the first.
         shard: "I/N" or (I, N): only part I of N of the rows; ``merge`` joins the caches of all parts.
-        overwrite: replace a cache of another encoder or other texts. Vectors that still hold are not computed again.
+        overwrite: replace a cache of another encoder or other texts. Vectors that are still valid are reused.
         trust_remote_code: whether Python code that comes with the model may run.
-        progress: called as ``progress(done_tokens, total_tokens, done_texts)`` while encoding, the total an estimate.
+        progress: called as ``progress(done_tokens, total_tokens, done_texts)`` while encoding; the total is estimated.
 
     Raises:
-        EmbedcacheError: bad input, another encoder's cache, no space, another writer. What existed is unchanged.
+        EmbedcacheError: bad input, a cache of another encoder, no disk space, another writer. Existing files stay
+            unchanged.
     """
     started = time.perf_counter()
     refuse_frame(inputs, "extract")
     refuse_stream(os.fspath(cache), "a cache", "file")
     target = Path(os.path.realpath(cache))
     given = [inputs] if isinstance(inputs, (str, os.PathLike)) else inputs
-    copies = ExitStack()  # of what comes through a stream; files without a name, which go in any case
+    copies = ExitStack()  # copies of streams; unnamed files, which the system deletes in any case
     paths = [copies.enter_context(stored(os.fspath(path))) for path in given]
     reading: dict[str, Any] = {"encoding": encoding, "separator": separator, "sheet": sheet}
     asked_for = Asked(text, labels, id, (keep,) if isinstance(keep, str) else tuple(keep))
@@ -234,14 +238,14 @@ def extract(
 
 
 def _clear(target: Path) -> None:
-    """Remove what a killed run left and cannot be used."""
+    """Remove files of a killed run that cannot be used."""
     sibling(target, "tmp").unlink(missing_ok=True)
     for path in (target, sibling(target, "new")):
         shutil.rmtree(sibling(path, "ray"), ignore_errors=True)
 
 
 def _label_notes(table: Collected) -> list[str]:
-    """What is odd about the classes of each label column."""
+    """Notes on unusual classes in each label column."""
     return [
         note
         for name, (codes, classes) in table.labels.items()
@@ -250,7 +254,7 @@ def _label_notes(table: Collected) -> list[str]:
 
 
 def _open_old(target: Path, overwrite: bool) -> Cache | None:
-    """The cache to continue; None where there is none, or where it is too damaged to read."""
+    """The cache to continue; None where there is none, or with ``overwrite`` where it is too damaged to read."""
     if not target.exists():
         return None
     try:
@@ -266,7 +270,7 @@ def _made_by(cache: Cache, encoder: dict[str, Any]) -> bool:
 
 
 def _open_left(path: Path, encoder: dict[str, Any]) -> Cache | None:
-    """The file that a killed run left beside the target, where it is useful."""
+    """The file that a killed run left next to the target, if it can be used."""
     try:
         cache = Cache(path)
     except EmbedcacheError:
@@ -276,7 +280,7 @@ def _open_left(path: Path, encoder: dict[str, Any]) -> Cache | None:
 
 def _another_encoder(old: Cache, encoder: dict[str, Any]) -> EmbedcacheError:
     if not old.sealed:
-        return DamagedCacheError(f"{old.path} is damaged in its attributes; --overwrite makes it again from the input")
+        return DamagedCacheError(f"{old.path}: its attributes are damaged; --overwrite makes it again from the input")
     both = [MODEL] if MODEL in old.encoder else []
     differ = differences(for_pooling(old.encoder, *both), for_pooling(encoder, *both))
     return EmbedcacheError(
@@ -286,14 +290,14 @@ def _another_encoder(old: Cache, encoder: dict[str, Any]) -> EmbedcacheError:
 
 
 def _count_dropped(old: Cache | None, table: Collected, overwrite: bool) -> int:
-    """Rows of the old cache whose text is not in the input any more."""
+    """The number of rows of the old cache whose text is no longer in the input."""
     if not old or not old.rows:
         return 0
     dropped = count_unknown(old.hashes, table.hashes)
     if dropped == old.rows and not overwrite:
         raise EmbedcacheError(
-            f"none of the {dropped:,} texts in {old.path} is in the input: check that it is the right file. "
-            "Pass --overwrite to replace the cache, or another -o to keep both"
+            f"none of the {dropped:,} texts in {old.path} is in the input: check that it is the right file; "
+            "pass --overwrite to replace the cache, or another -o to keep both"
         )
     return dropped
 
@@ -307,10 +311,10 @@ def _build(
     part: ShardOrigin | None,
     guests: np.ndarray | None,
 ) -> tuple[Filler, int, Reading]:
-    """Continue the target, or the file that a killed run left beside it, or start a new one; fill it, give it its name.
+    """Continue the target or the file that a killed run left next to it, or start a new one; fill and publish it.
 
     Returns:
-        The filler, how many damaged blocks were made again, how much of the texts is read.
+        (the filler, the number of damaged blocks that were made again, how much of the texts was read).
     """
     there = same.outputs if same else ()
     widths = {one: same.width(one) if same and one in there else encoding_pass.encoders.width(one) for one in outputs}
@@ -337,13 +341,13 @@ def _build(
             encoding_pass.fill(filler)
         except BaseException:
             if inode is None and not writer.started and file_id(work) == writer.cache.inode:
-                work.unlink()  # there is nothing to continue, and other settings may come next
+                work.unlink()  # nothing to continue, and the next run may have other settings
             raise
         writer.sync()
         writer.check()
         reading = reading_of(writer.cache)
         if work != target and file_id(target) not in (inode, None):
-            raise EmbedcacheError(f"{target} was replaced while this ran; run the same extract again, nothing is lost")
+            raise EmbedcacheError(f"{target} was replaced during this run; run the same extract again, nothing is lost")
     if work != target:
         publish(work, target)
     beside.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""The encoders of this process, one for each device, as workers of a pipeline."""
+"""The encoders of this process, one per device, as workers of a pipeline."""
 
 from __future__ import annotations
 
@@ -14,25 +14,31 @@ from embedcache.extraction.pipeline import Pipeline, Tell
 if TYPE_CHECKING:
     from embedcache.encoder import Encoder, Tokens
 
-# Texts are sorted by length within a window, and a killed run repeats those in work. A GPU's batches need the larger.
+# Blocks per window. Texts are sorted by length within a window, and a killed run loses the windows in progress. A GPU's
+# batches need larger ones.
 WINDOW_BLOCKS = {"cpu": 1, "cuda": 16}
 CORES_PER_BLOCK = 4
 
 
 class Encoded(NamedTuple):
-    """Vectors of the texts of one window, [n, D] for each output; bool [n], whether the text was cut; int32 [n, 2],
-    its tokens as ``Tokens.counts`` has them."""
+    """The encoded texts of one window.
+
+    Attributes:
+        vectors: [n, D] for each output.
+        truncated: bool [n], whether the text was truncated.
+        counts: int32 [n, 2], see ``Tokens.counts``.
+    """
 
     vectors: list[np.ndarray]
     truncated: np.ndarray
     counts: np.ndarray
 
 
-Batches = list[tuple[np.ndarray, "Tokens"]]  # texts that may share batches, by their indices
+Batches = list[tuple[np.ndarray, "Tokens"]]  # (indices, tokens) of texts that may share batches
 
 
 def tokenize(encoder: Encoder, texts: Sequence[str], guests: np.ndarray) -> Batches:
-    """The texts of a window, those apart that are guests (bool [n]) in it."""
+    """Tokenize the texts of a window, in one group, or in two where some are guests (bool [n], see ``Window``)."""
     groups = [np.flatnonzero(group) for group in (~guests, guests) if group.any()]
     return [(group, encoder.tokenize([texts[int(i)] for i in group])) for group in groups]
 
@@ -40,7 +46,7 @@ def tokenize(encoder: Encoder, texts: Sequence[str], guests: np.ndarray) -> Batc
 def encode(
     encoder: Encoder, batches: Batches, outputs: Sequence[Output], batch_tokens: int | None, tell: Tell
 ) -> Encoded:
-    """The vectors of a window; ``tell`` is called with each batch's number of tokens and its texts' indices."""
+    """Encode a window. ``tell`` is called with each batch's number of tokens and the indices of its texts."""
     n = sum(len(group) for group, _ in batches)
     vectors = [np.empty((n, encoder.width(output)), np.float32) for output in outputs]
     found = Encoded(vectors, np.empty(n, bool), np.empty((n, 2), np.int32))
@@ -79,18 +85,18 @@ class LocalWorker:
 
 
 class LocalEncoders:
-    """Encoders of one model. ``sees_padding``: whether texts of equal length alone share a pass."""
+    """Encoders of one model. ``sees_padding``: whether only texts of equal length share a pass."""
 
     def __init__(self, encoders: Sequence[Encoder], batch_tokens: int | None = None) -> None:
         self._encoders, self._batch_tokens = encoders, batch_tokens
         self.sees_padding = encoders[0].sees_padding
 
     def width(self, output: Output) -> int:
-        """Of its vectors. Raises EmbedcacheError for a layer that the model does not have."""
+        """The width of an output's vectors. Raises EmbedcacheError for a layer that the model does not have."""
         return self._encoders[0].width(output)
 
     def fill(self, filler: Filler, tell: Tell) -> None:
-        """Encode and write the texts without vectors in ``filler``."""
+        """Encode the texts that have no vectors in ``filler``, and write them."""
         workers = [LocalWorker(one, filler, self._batch_tokens) for one in self._encoders]
 
         def finish(window: Window, encoded: Encoded | None) -> None:
@@ -105,14 +111,14 @@ class LocalEncoders:
         return self._encoders[0].tokenized_by
 
     def close(self) -> None:
-        """There is nothing to give back."""
+        """Does nothing: there is nothing to release."""
 
 
 def window_blocks(device: str, invariant: bool, threads: int) -> int:
-    """The blocks of one window.
+    """The number of blocks in a window.
 
-    Where a vector depends on its batch it is a fixed number, so that a resumed run makes the same batches. Else a
-    machine of many cores gets enough to share out.
+    Where a vector depends on its batch the number is fixed, so that a resumed run makes the same batches. Otherwise it
+    grows with the number of cores, so that all have work.
     """
     blocks = WINDOW_BLOCKS[device.partition(":")[0]]
     return max(blocks, threads // CORES_PER_BLOCK) if invariant else blocks

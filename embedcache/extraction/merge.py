@@ -31,9 +31,13 @@ class MergeReport:
     """What one merge did.
 
     Attributes:
-        cache: the file. rows: of the whole input. shards: in how many parts it was.
-        missing_rows: rows without a vector, because the shards have none. unfinished: the files of those shards.
-        complete: whether every row has all its vectors. seconds: the whole call took.
+        cache: the file.
+        rows: of the whole input.
+        shards: the number of parts.
+        missing_rows: rows without a vector, because no shard has one.
+        complete: whether every row has all its vectors.
+        unfinished: the files of the shards that lack vectors.
+        seconds: that the whole call took.
     """
 
     cache: str
@@ -51,10 +55,10 @@ class MergeReport:
 def merge(
     shards: Sequence[str | os.PathLike[str]], cache: str | os.PathLike[str], *, overwrite: bool = False
 ) -> MergeReport:
-    """Join what ``extract(..., shard=(I, N))`` made into the one file that extract without a shard would have made.
+    """Join the caches of ``extract(..., shard=(I, N))`` into the file that extract without a shard would have made.
 
-    Shards that are not finished leave rows without vectors; the report names their files. Run them again and merge
-    again: what the file has stays.
+    Unfinished shards leave rows without vectors; the report names their files. Finish them and merge again: vectors
+    that the file already has stay.
 
     Args:
         shards: the caches of all parts, in any order.
@@ -62,8 +66,8 @@ def merge(
         overwrite: replace another file at ``cache``.
 
     Raises:
-        EmbedcacheError: a shard is missing (named); a file is not a shard, or one of another input or encoder; another
-            file is at ``cache`` and ``overwrite`` is off.
+        EmbedcacheError: a shard is missing (the message names it); a file is not a shard, or belongs to another input
+            or encoder; another file is at ``cache`` and ``overwrite`` is off.
     """
     started, target = time.perf_counter(), Path(os.path.realpath(cache))
     refuse_stream(os.fspath(cache), "a cache", "file")
@@ -78,7 +82,7 @@ def merge(
         contents = _join(parts, target.parent)
         there = Cache(target) if target.exists() else None
         if there and not matches(there, contents) and not overwrite:
-            raise EmbedcacheError(f"{target} is there and holds something else; pass --overwrite, or name another -o")
+            raise EmbedcacheError(f"{target} exists and holds something else; pass --overwrite, or name another -o")
         work = target
         if not there or not matches(there, contents):
             work = sibling(target, "new") if there else target
@@ -106,12 +110,12 @@ def _open(path: Path) -> tuple[ShardOrigin, Cache]:
     part = ShardOrigin.of(cache)
     for dataset in cache.layout.checked:
         if not comes_with_vectors(dataset) and not valid_blocks(cache, dataset).all():
-            raise EmbedcacheError(f"{path} is damaged in {dataset}; run its extract again to repair it")
+            raise EmbedcacheError(f"{path}: {dataset} is damaged; run its extract again to repair it")
     return part, cache
 
 
 def _check_alike(first: tuple[ShardOrigin, Cache], other: tuple[ShardOrigin, Cache]) -> None:
-    """Raises EmbedcacheError unless they are parts of one table by one encoder, with the same columns."""
+    """Raise EmbedcacheError unless both are parts of one table, by one encoder, with the same columns."""
     (part, cache), (its_part, its) = first, other
     reason = ""
     if (part.shard.of, part.rows, part.table) != (its_part.shard.of, its_part.rows, its_part.table):
@@ -154,7 +158,7 @@ def _join(parts: Sequence[tuple[ShardOrigin, Cache]], folder: Path) -> CacheCont
     hashes = whole([cache.hashes for cache in caches])
     labels = {name: (whole([c.labels(name)[0] for c in caches]), one.labels(name)[1]) for name in one.label_names}
     if table_digest(hashes, labels) != parts[0][0].table:
-        raise EmbedcacheError("the shards together are not the input that they name; extract all of them again")
+        raise EmbedcacheError("the shards do not add up to the input that they name; extract all of them again")
     contents = make_contents(
         hashes,
         _join_texts([cache.texts for cache in caches], total, folder),
@@ -170,7 +174,7 @@ def _join(parts: Sequence[tuple[ShardOrigin, Cache]], folder: Path) -> CacheCont
 
 
 def _join_texts(parts: Sequence[Strings], total: int, folder: Path) -> Text:
-    """Stripe after stripe, from each part in turn."""
+    """Join the parts' texts, a stripe from each part in turn."""
     file, lengths = UnnamedFile(folder, "the texts"), np.empty(total, np.int64)
     rows = stripe_rows(total, len(parts))
     for stripe in range(-(-total // rows)):
@@ -182,9 +186,10 @@ def _join_texts(parts: Sequence[Strings], total: int, folder: Path) -> Text:
 
 
 def _copy_vectors(writer: Writer, parts: Sequence[tuple[ShardOrigin, Cache]]) -> list[bool]:
-    """Copy each block of which all texts have their vector; that of a text in several rows is its first row's.
+    """Copy each block whose texts all have a vector. A text in several rows has the vector of its first row.
 
-    Returns for every part whether all its blocks are sound.
+    Returns:
+        For every part, whether all its blocks are sound.
     """
     total, cache = writer.cache.rows, writer.cache
     donors, whole = {}, [True] * len(parts)

@@ -1,8 +1,10 @@
-"""Windows of the file through several workers at once: tokenizing ahead of each encoder, writing behind them all.
+"""Send windows of the file through several workers at once, tokenizing ahead of each encoder and writing after it.
 
-Every worker has two threads, one that prepares window after window (tokenizes) and one that computes. The calling
-thread writes what they bring, in the order of the file, and reports the progress. So an encoder never waits, and
-memory holds a few windows at most. Nothing here knows what a worker is: an encoder of this process, or one far away.
+1. Every worker has two threads. One prepares (tokenizes) window after window, the other computes their vectors.
+2. The calling thread writes the finished windows in the order of the file, and reports progress.
+
+So an encoder never waits for tokens or for the disk, and memory holds a few windows at most. Nothing here depends on
+what a worker is: an encoder of this process, or one on another machine.
 """
 
 from __future__ import annotations
@@ -18,14 +20,14 @@ import numpy as np
 
 from embedcache.cache.fill import Window
 
-IN_HAND = 3  # windows that a worker has at a time: one is computed, the others are prepared
-TRIES = 4  # to get one window done, where its worker is lost each time
+IN_HAND = 3  # windows that a worker holds: one is being computed, the others are prepared
+TRIES = 4  # attempts at one window, if its worker dies each time
 
-Tell = Callable[[int, np.ndarray], None]  # so many tokens are done, of the texts of these rows
+Tell = Callable[[int, np.ndarray], None]  # (number of tokens done, rows of their texts)
 
 
 class Lost(Exception):  # noqa: N818 - news rather than an error
-    """The worker died while it had this window, which is to be done again. The text explains what happened."""
+    """The worker died while it had this window, so another must do it. The message says what happened."""
 
 
 class Stopped(BaseException):
@@ -33,25 +35,25 @@ class Stopped(BaseException):
 
 
 class Worker(Protocol):
-    """What does the work; its two methods are called from two threads, each with windows in order.
+    """What does the work. Its two methods are called from two threads, each with windows in order.
 
-    Both call ``tell`` often enough, if need be with 0 tokens: it ends them where the pass has ended.
+    Both must call ``tell`` often, if need be with 0 tokens: it raises ``Stopped`` once the pass has ended.
     """
 
     def prepare(self, window: Window, tell: Tell) -> Any:
-        """What ``compute`` needs. May raise Lost."""
+        """Return what ``compute`` needs. May raise Lost."""
 
     def compute(self, window: Window, prepared: Any, tell: Tell) -> Any:
-        """What ``finish`` is to be called with. May raise Lost."""
+        """Return what ``finish`` needs. May raise Lost."""
 
 
 class Pipeline:
-    """Gives the windows to the workers; calls ``finish`` for each in order, and ``tell``, in the calling thread alone.
+    """Gives windows to workers and calls ``finish`` for each in order, and ``tell``, both in the calling thread only.
 
-    A window in which nothing is to be encoded goes to no worker; it is finished with None.
+    A window with nothing to encode goes to no worker; it is finished with None.
 
-    Whatever ends it early (an error in a worker, in ``tell`` or in ``finish``, Ctrl-C), the windows that are encoded by
-    then are finished first, as far as they follow each other without a gap.
+    If the pass ends early (an error in a worker, in ``tell`` or in ``finish``, or Ctrl-C), the windows encoded so far
+    are finished first, up to the first gap.
     """
 
     def __init__(
@@ -62,14 +64,14 @@ class Pipeline:
         tell: Tell,
     ) -> None:
         self._windows, self._finish, self._tell = windows, finish, tell
-        # All that follows is the calling thread's; the workers' threads communicate through the queues.
+        # Only the calling thread uses what follows; the workers' threads communicate through the queues.
         self._work: SimpleQueue[Window | None] = SimpleQueue()
         self._news: SimpleQueue[tuple[str, Any, Any]] = SimpleQueue()
         self._stop = threading.Event()
-        self._given: deque[Window] = deque()  # in the order of the file, not finished yet
-        self._done: dict[int, Any] = {}  # what the workers brought for some of these
-        self._lost: dict[int, int] = {}  # how often
-        self._most = (IN_HAND + 1) * len(workers)  # windows given and not finished, which bounds the memory
+        self._given: deque[Window] = deque()  # given to the workers and not finished yet, in the order of the file
+        self._done: dict[int, Any] = {}  # the results for some of these, by Window.start
+        self._lost: dict[int, int] = {}  # how often a worker died with a window, by Window.start
+        self._most = (IN_HAND + 1) * len(workers)  # of windows given and not finished: bounds the memory
         self._rooms = [threading.Semaphore(IN_HAND) for _ in workers]
         self._threads = []
         for worker, room in zip(workers, self._rooms, strict=True):
@@ -78,6 +80,7 @@ class Pipeline:
                 self._threads.append(threading.Thread(target=loop, args=(worker, room, ready), daemon=True))
 
     def run(self) -> None:
+        """Process all windows; returns when every one is finished."""
         for thread in self._threads:
             thread.start()
         refused = False
@@ -91,14 +94,14 @@ class Pipeline:
                     self._hear(*self._news.get())
         except BaseException as error:
             self._end()
-            if not refused or not isinstance(error, Exception):  # what finish refused once it would refuse again
+            if not refused or not isinstance(error, Exception):  # finish would fail again on the same window
                 with suppress(Exception):
                     self._save()
             raise
         self._end()
 
     def _give(self) -> bool:
-        """Keep the workers busy; whether there is any window to wait for."""
+        """Give the workers windows up to the limit. Returns whether any window is unfinished."""
         while len(self._given) < self._most and (window := next(self._windows, None)) is not None:
             self._given.append(window)
             if len(window.new):
@@ -127,7 +130,7 @@ class Pipeline:
         del self._done[window.start]
 
     def _end(self) -> None:
-        """Let the workers end at their next batch."""
+        """Stop the workers' threads at their next batch, and wait for them."""
         self._stop.set()
         for room in self._rooms:
             self._work.put(None)
@@ -166,7 +169,7 @@ class Pipeline:
             room.release()
 
     def _try(self, window: Window, work: Callable[..., Any], *arguments: Any) -> tuple[Any] | None:
-        """What ``work`` gives; or None, and the news are out."""
+        """The result of ``work`` in a tuple; or None, after the calling thread was told of a failure."""
         try:
             return (work(*arguments),)
         except Lost as lost:

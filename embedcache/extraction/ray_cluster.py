@@ -1,4 +1,4 @@
-"""A connection to Ray: one that is started here, or one that runs already; quiet, and with errors in one line."""
+"""Connect to a Ray cluster, or start one on this machine; quietly, with errors in one line."""
 
 from __future__ import annotations
 
@@ -14,23 +14,33 @@ from embedcache.common.machine import usable_cores
 from embedcache.common.reaper import Reaper
 from embedcache.errors import EmbedcacheError
 
-CORES = 16  # of one actor on a CPU, at most, unless --workers says otherwise
+CORES = 16  # the most for one actor on a CPU, unless --workers sets the number of actors
 
 
 class Cluster:
-    """A connection to Ray, that ends with ``close`` unless it was there before.
+    """A connection to Ray. ``close`` ends it, unless it existed before.
 
-    Processes that are started here end with this one, even where it is killed: Ray itself leaves some of them behind.
+    Processes that are started here end with this one, even if it is killed. Ray itself would leave some of them behind.
 
-    Raises:
-        EmbedcacheError: Ray is not installed, or nothing answers at the address.
+    Attributes:
+        cores: of each node that has any.
+        gpus: of all nodes together.
     """
 
     def __init__(self, address: str, workers: int | None) -> None:
+        """Connect.
+
+        Args:
+            address: "local" starts a cluster here; "auto" or HOST:PORT connects to one.
+            workers: the number of actors, which a cluster started here must have cores for.
+
+        Raises:
+            EmbedcacheError: Ray is not installed, or nothing answers at the address.
+        """
         local = address == "local"
         _check_address(address)
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        if local:  # the name is Ray's; on Linux it keeps all ports on the loopback address
+        if local:  # despite its name, on Linux this keeps all ports on the loopback address
             os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
         try:
             self.ray: Any = importlib.import_module("ray")
@@ -47,18 +57,18 @@ class Cluster:
             else:
                 self._connect(address, None)
             if threading.current_thread() is threading.main_thread():
-                signal.signal(signal.SIGTERM, before)  # Ray has put its own there, which would end without a word
+                signal.signal(signal.SIGTERM, before)  # Ray installs its own handler, which would end silently
             _silence()
         nodes = [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
         self.cores = [int(node.get("CPU", 0)) for node in nodes if node.get("CPU", 0) >= 1]
         self.gpus = int(sum(node.get("GPU", 0) for node in nodes))
 
     def _connect(self, address: str, cores: int | None, tries: int = 2) -> None:
-        """``cores``: of a cluster that is started here; on a busy machine that may take a second try."""
+        """``cores``: for a cluster to start here, which may need a second try on a busy machine; None: connect only."""
         local: dict[str, Any] = {"num_cpus": cores, "include_dashboard": False} if cores else {}
         try:
             self.ray.init(address=address, log_to_driver=False, logging_level="ERROR", **local)
-        except Exception as error:  # Ray raises many kinds here, bare ones among them
+        except Exception as error:  # Ray raises many types here, bare Exception among them
             self.ray.shutdown()
             if cores and tries > 1:
                 return self._connect(address, cores, tries - 1)
@@ -68,6 +78,7 @@ class Cluster:
             raise EmbedcacheError(f"Ray does not start here ({reason}): see /tmp/ray/session_latest/logs") from None
 
     def close(self) -> None:
+        """End the connection, and a cluster that was started here."""
         if self._mine:
             self.ray.shutdown()
         if self._reaper is not None:
@@ -75,7 +86,7 @@ class Cluster:
 
 
 def _check_address(address: str) -> None:
-    """Checks at once: Ray itself would try for minutes, and print."""
+    """Check that the address answers. Ray itself would try for minutes, and print."""
     if address in ("local", "auto"):
         return
     host, _, port = address.rpartition(":")
@@ -96,16 +107,16 @@ def _no_cluster(address: str, reason: str) -> EmbedcacheError:
 
 
 def _silence() -> None:
-    """Ray prints lost workers on stdout, which is for JSON, and has no setting against it; we report them ourselves."""
+    """Stop Ray from printing on stdout, which is for JSON, that a worker died. It has no setting for that."""
     module: Any = importlib.import_module("ray._private.worker")
     if hasattr(module, "print_to_stdstream"):
         module.print_to_stdstream = lambda *_, **__: None
 
 
 def cores_for(nodes: Sequence[int], workers: int | None) -> tuple[int, int]:
-    """(workers, cores of each) on CPUs, from the cores of each node.
+    """(number of workers, cores of each) on CPUs, from the cores of each node.
 
-    As many cores as let all the workers run at once; if they cannot, one each, and some wait for room.
+    Each worker gets as many cores as still let all workers run at once. If even one each is too many, some must wait.
     """
     if workers is None:
         workers = sum(-(-cores // CORES) for cores in nodes)

@@ -1,8 +1,9 @@
-"""The encoders of a pass as actors of a Ray cluster: on this machine, or on many.
+"""The encoders of a pass as actors of a Ray cluster, on one machine or many.
 
-Ray starts the processes, finds room for them, notices when one is lost. An actor holds one encoder and gets window
-after window. Where it sees the file itself it reads the texts there and writes the vectors; else both go through Ray,
-and the driver writes. The driver alone holds the lock, writes checksums and decides what counts.
+Ray starts the processes, places them on nodes and notices when one dies. An actor holds one encoder and gets window
+after window. If its machine sees the driver's file, it reads the texts there and writes the vectors itself; otherwise
+both travel through Ray, and the driver writes. Only the driver holds the lock, writes checksums and so decides which
+vectors count.
 """
 
 from __future__ import annotations
@@ -33,13 +34,19 @@ from embedcache.extraction.pipeline import TRIES, Lost, Pipeline, Tell
 from embedcache.extraction.ray_cluster import CORES, Cluster, cores_for
 
 PATIENCE = 600  # seconds without any worker before it is an error
-POLL = 0.5  # seconds between looks whether the pass has ended
-AGAIN = "what is written stays; run the same extract again to continue"
+POLL = 0.5  # seconds between checks whether the pass has ended
+AGAIN = "vectors already written are kept; run the same extract again to continue"
 
 
 @dataclass(frozen=True)
 class Shared:
-    """How an actor knows the driver's file: by a secret beside it that the driver wrote a moment ago."""
+    """How an actor recognizes the driver's file: by a secret next to it that the driver has just written.
+
+    Attributes:
+        path: of the cache.
+        secret: the content of the file ``secret`` in the folder next to it.
+        inode, created: of the cache.
+    """
 
     path: str
     secret: str
@@ -48,14 +55,14 @@ class Shared:
 
 
 class EncodedWindow(NamedTuple):
-    """What an actor brings for a window: vectors, or what it wrote itself; and how many tokens that were."""
+    """An actor's result for a window: its vectors or what it wrote itself, and the number of tokens."""
 
     result: Encoded | Written
     tokens: int
 
 
 class Actor:
-    """Lives in a process of Ray's. Two threads call it, one to tokenize and one to compute, as in a pipeline."""
+    """Runs in a Ray process. Two threads call it, one to tokenize and one to compute, as in a pipeline."""
 
     def __init__(self, model: str, settings: dict[str, Any], encoder: dict[str, Any], threads: int) -> None:
         os.environ["RAYON_NUM_THREADS"], os.environ["TOKENIZERS_PARALLELISM"] = str(threads), "true"
@@ -64,7 +71,7 @@ class Actor:
         self._helper: Helper | None = None
 
     def load(self) -> dict[str, Any]:
-        """Load the encoder; returns what the driver must know of it."""
+        """Load the encoder. Returns what the driver must know about it."""
         import torch
 
         from embedcache.encoder import Encoder
@@ -81,12 +88,12 @@ class Actor:
         differs = differences(self._description, {**self._description, "identity": identity})
         if differs:
             raise EmbedcacheError(
-                f"the encoder at {self._model} on {socket.gethostname()} is not the one here: {differs}; "
+                f"the encoder at {self._model} on {socket.gethostname()} differs from the one here: {differs}; "
                 "copy the same model folder to every machine"
             )
 
     def attach(self, shared: Shared, answer: str) -> None:
-        """Open the driver's file if this machine has it, and confirm it in a file ``answer`` beside it."""
+        """Open the driver's file if this machine sees it, and confirm that in a file ``answer`` next to it."""
         path = Path(shared.path)
         with suppress(OSError, EmbedcacheError):
             if (sibling(path, "ray") / "secret").read_text() != shared.secret or path.stat().st_ino != shared.inode:
@@ -101,7 +108,7 @@ class Actor:
             self._helper = Helper(cache)
 
     def prepare(self, window: Window, texts: list[str] | None) -> int:
-        """Tokenize; the texts are in the file where they do not come along."""
+        """Tokenize the texts of a window; ``texts`` None: read them from the file."""
         if texts is None:
             assert self._helper is not None
             texts = [self._helper.cache.texts[int(row)] for row in window.new]
@@ -111,7 +118,7 @@ class Actor:
     def compute(
         self, window: Window, prepared: int, outputs: Sequence[Output], batch_tokens: int | None, order: Order | None
     ) -> EncodedWindow:
-        """Encode, and write it to the file if there is an order to."""
+        """Encode a prepared window; with an ``order``, write the vectors to the file."""
         texts, batches = self._ready.pop(prepared)
         tokens = sum(int(part.lengths.sum()) for _, part in batches)
         found = encode(self._encoder, batches, outputs, batch_tokens, lambda *_: None)
@@ -127,10 +134,10 @@ class RayEncoders:
     """Encoders on a cluster, with the interface of ``LocalEncoders``.
 
     Raises:
-        EmbedcacheError: the cluster has no GPU that was asked for, or no room for any worker.
+        EmbedcacheError: a GPU was asked for and the cluster has none, or it has no room for any worker.
     """
 
-    tokenized_by = ""  # its workers tokenize, each by itself
+    tokenized_by = ""  # each worker tokenizes by itself, and does not report how
 
     def __init__(
         self,
@@ -178,7 +185,7 @@ class RayEncoders:
         )
 
     def width(self, output: Output) -> int:
-        """Of its vectors. Raises EmbedcacheError for a layer that the model does not have."""
+        """The width of an output's vectors. Raises EmbedcacheError for a layer that the model does not have."""
         (pooling, layer), layers = output, self._facts["layers"]
         if not -layers - 1 <= layer <= layers:
             raise EmbedcacheError(f"no layer {layer}: the encoder has {layers}, and -1 is the last")
@@ -186,7 +193,7 @@ class RayEncoders:
         return width
 
     def fill(self, filler: Filler, tell: Tell) -> None:
-        """Encode and write the texts without vectors in ``filler``."""
+        """Encode the texts that have no vectors in ``filler``, and write them."""
         path = filler.writer.path
         beside, secret = sibling(path, "ray"), secrets.token_hex(16)
         shutil.rmtree(beside, ignore_errors=True)
@@ -217,7 +224,7 @@ class RayEncoders:
 
 
 class RayWorker:
-    """One actor as a worker of a pipeline; when it is lost, another one takes its place, wherever Ray finds room."""
+    """One actor as a worker of a pipeline. If it dies, another takes its place, wherever Ray finds room."""
 
     def __init__(self, encoders: RayEncoders, make: Any) -> None:
         self._encoders, self._make, self._ray = encoders, make, encoders.cluster.ray
@@ -225,7 +232,7 @@ class RayWorker:
         self._start()
 
     def facts(self) -> dict[str, Any]:
-        """What the actor reports of its encoder, once it is loaded. Raises Lost, after the actor is replaced."""
+        """What the actor reports about its encoder once it is loaded. Raises Lost after replacing a dead actor."""
         actor = self._actor
         try:
             return self.result(self.loading)
@@ -243,7 +250,7 @@ class RayWorker:
         self.loading = self._actor.load.remote()
 
     def prepare(self, window: Window, tell: Tell) -> Any:
-        """Send the window to the actor; its two steps follow each other there."""
+        """Send the window to the actor, which runs both steps one after the other."""
         with self._lock:
             actor, loading, joined = self._actor, self.loading, self._joined
         if not joined:
@@ -258,7 +265,7 @@ class RayWorker:
         return actor, order, compute.remote(small, prepared, filler.outputs, self._encoders.batch_tokens, order)
 
     def compute(self, window: Window, prepared: Any, tell: Tell) -> tuple[Order | None, EncodedWindow]:
-        """Wait for it."""
+        """Wait for the actor's result."""
         actor, order, reference = prepared
         found = self._wait(actor, reference, tell)
         tell(found.tokens, window.new)
@@ -296,7 +303,7 @@ class RayWorker:
             raise
 
     def result(self, reference: Any) -> Any:
-        """What a call gave. Raises Lost, or the error that the call raised."""
+        """The result of a call to the actor. Raises Lost, or the error that the call raised."""
         errors = self._ray.exceptions
         try:
             return self._ray.get(reference)
@@ -307,7 +314,7 @@ class RayWorker:
             raise Lost(reason) from EmbedcacheError(f"workers died repeatedly on the same rows ({reason}); {AGAIN}")
 
     def _replace(self, lost: Any) -> None:
-        """Both threads may notice; one makes the new actor."""
+        """Replace a dead actor. Both threads may notice its death; only the first replaces it."""
         with self._lock:
             if self._actor is lost:
                 with self._encoders.lock:

@@ -1,4 +1,4 @@
-"""The whole input, read once: its label codes in memory, texts and their hashes in unnamed files."""
+"""Read the whole input once: label codes into memory, texts and their hashes into unnamed files."""
 
 from __future__ import annotations
 
@@ -15,13 +15,22 @@ from embedcache.errors import EmbedcacheError
 from embedcache.tables.rows import Columns, Rows, utf8
 
 TOO_MANY_CLASSES = 10_000
-SUSPICIOUS_CLASSES = 1_000  # from here on, when they are more than half as many as the labelled rows
-MOST_LABELS = 5_000  # of a column of lists: a head learns no more, and each costs a byte a row
+SUSPICIOUS_CLASSES = 1_000  # so many are refused if they are more than half as many as the labelled rows
+MOST_LABELS = 5_000  # in a column of lists: each label costs a byte per row
 
 
 @dataclass
 class Collected:
-    """N rows. ``hashes``: uint8 [N, 16] of the texts; ``labels``: codes and classes, as LabelCoder gives them."""
+    """The N rows of the input.
+
+    Attributes:
+        hashes: uint8 [N, 16], of the texts.
+        texts: the texts.
+        labels: (codes, classes) of each label column, as ``LabelCoder`` returns them.
+        columns: the other columns to store.
+        id_column: the one among ``columns`` that names the rows, or None.
+        blank: the number of rows with an empty or all-blank text.
+    """
 
     hashes: np.ndarray
     texts: Text
@@ -32,10 +41,15 @@ class Collected:
 
 
 def collect(rows: Iterable[Rows], columns: Columns, folder: Path) -> Collected:
-    """Read it all, a batch at a time; the unnamed files are in ``folder``.
+    """Read all rows, a batch at a time.
+
+    Args:
+        rows: batches of rows.
+        columns: which columns these are.
+        folder: where to put the unnamed files.
 
     Raises:
-        EmbedcacheError: no space there; so many different labels that the column cannot be the label.
+        EmbedcacheError: no disk space; a label column with so many different values that it cannot be the label.
     """
     texts, hashes, blank = Spool(folder), UnnamedFile(folder, "the hashes"), 0
     coders = {name: LabelCoder() for name in columns.labels}
@@ -64,13 +78,13 @@ def collect(rows: Iterable[Rows], columns: Columns, folder: Path) -> Collected:
 def _not_a_label(name: str, classes: int) -> EmbedcacheError:
     return EmbedcacheError(
         f"column {name!r} has {classes:,} different values: is it really the label? Name the label column with "
-        f"--label; --id {name} or --keep {name} stores this one beside it (for regression use --keep {name}, then "
+        f"--label; --id {name} or --keep {name} stores this one as well (for regression use --keep {name}, then "
         f"train-head --label {name} --task regression)"
     )
 
 
 def _too_many_labels(name: str) -> EmbedcacheError:
     return EmbedcacheError(
-        f"the lists of column {name!r} hold more than {MOST_LABELS:,} different labels: leave the rarest out, or name "
-        f"another --label; --keep {name} stores the lists beside it"
+        f"the lists of column {name!r} hold more than {MOST_LABELS:,} different labels: leave out the rarest, or name "
+        f"another --label; --keep {name} stores the lists as well"
     )

@@ -1,7 +1,7 @@
-"""Parts of one input, for batch schedulers: each job extracts its part into a cache of its own; ``merge`` joins them.
+"""Parts of one input, for batch schedulers: each job extracts its part into its own cache; ``merge`` joins them.
 
-The rows are dealt out in stripes of 8 blocks, in turn; those of a small input are shorter. A part is an ordinary cache,
-that can be resumed, verified and searched; its attributes record which part of which input it is.
+The rows are dealt out in turn, in stripes of 8 blocks (fewer rows for a small input). A part is an ordinary cache that
+can be resumed, verified and searched; its attributes record which part of which input it is.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ STRIPE = 8 * BLOCK_ROWS  # rows; whole windows, so that a part makes the batches
 
 
 def stripe_rows(total: int, of: int) -> int:
-    """Rows of a stripe, so that each of ``of`` parts of ``total`` rows gets one."""
+    """The rows of a stripe, few enough that each of ``of`` parts of ``total`` rows gets one."""
     return max(1, min(STRIPE, total // of))
 
 
@@ -41,7 +41,7 @@ class Shard:
 
     @classmethod
     def parse(cls, shard: str | Sequence[int]) -> Shard:
-        """From "2/8" or (2, 8).
+        """Read "2/8" or (2, 8).
 
         Raises:
             EmbedcacheError: it is anything else.
@@ -54,7 +54,7 @@ class Shard:
         return cls(*shard)
 
     def rows(self, total: int) -> np.ndarray:
-        """int64, the rows of ``total`` that belong to it, in order."""
+        """The rows of ``total`` that belong to this part, int64, in order."""
         stripe = stripe_rows(total, self.of)
         starts = np.arange((self.number - 1) * stripe, total, self.of * stripe)
         rows = (starts[:, None] + np.arange(stripe)).reshape(-1)
@@ -63,7 +63,13 @@ class Shard:
 
 @dataclass(frozen=True)
 class ShardOrigin:
-    """What the attributes ``shard...`` record: which part, of how many rows in all, and that whole table's digest."""
+    """What the attributes ``shard...`` of a cache record.
+
+    Attributes:
+        shard: which part it is.
+        rows: of the whole table.
+        table: the whole table's digest, see ``table_digest``.
+    """
 
     shard: Shard
     rows: int
@@ -74,17 +80,17 @@ class ShardOrigin:
 
     @classmethod
     def of(cls, cache: Cache) -> ShardOrigin:
-        """What a cache is a part of.
+        """Read it from a cache.
 
         Raises:
-            EmbedcacheError: it is not a shard, or is damaged.
+            EmbedcacheError: the cache is not a shard, or is damaged.
         """
         try:
             attrs = cache.layout.attrs
             part = cls(Shard.parse(str(attrs["shard"])), int(attrs["shard_rows"]), str(attrs["shard_table"]))
         except (KeyError, EmbedcacheError):
             raise EmbedcacheError(
-                f"{cache.path} is not a shard: merge joins what extract --shard I/N made; name those files"
+                f"{cache.path} is not a shard: merge joins the files that extract --shard I/N made; name those"
             ) from None
         if not 0 <= part.rows < 1 << 40 or len(part.shard.rows(part.rows)) != cache.rows:
             raise EmbedcacheError(f"{cache.path} is damaged: shard {part.shard} of {part.rows:,} rows has {cache.rows}")
@@ -92,7 +98,12 @@ class ShardOrigin:
 
 
 def table_digest(hashes: np.ndarray, labels: dict[str, tuple[np.ndarray, list[str]]]) -> str:
-    """Stands for the texts of a whole table, their order, and their labels."""
+    """A digest of the texts of a whole table, their order and their labels.
+
+    Args:
+        hashes: uint8 [N, 16], of the texts.
+        labels: (codes, classes) of each label column.
+    """
     state = blake2b(digest_size=16)
     state.update(np.ascontiguousarray(hashes).data)
     for name, (codes, classes) in sorted(labels.items()):
@@ -103,7 +114,15 @@ def table_digest(hashes: np.ndarray, labels: dict[str, tuple[np.ndarray, list[st
 
 
 def take_part(table: Collected, shard: Shard, folder: Path) -> tuple[Collected, ShardOrigin, np.ndarray]:
-    """The rows of one part; what it is; and bool [n], which of its texts another part has in an earlier row.
+    """Take the rows of one part.
+
+    Args:
+        table: the whole input.
+        shard: the part.
+        folder: where to put unnamed files.
+
+    Returns:
+        (the part's rows; which part it is; bool [n], whether another part has the text in an earlier row).
 
     Raises:
         EmbedcacheError: there are fewer rows than parts.
@@ -111,7 +130,7 @@ def take_part(table: Collected, shard: Shard, folder: Path) -> tuple[Collected, 
     total = len(table.hashes)
     part = ShardOrigin(shard, total, table_digest(table.hashes, table.labels))
     if shard.of > total:
-        raise EmbedcacheError(f"{total:,} rows do not make {shard.of:,} shards: use fewer")
+        raise EmbedcacheError(f"{total:,} rows are too few for {shard.of:,} shards: use fewer shards")
     rows = shard.rows(total)
     texts = take_texts(table.texts, rows, folder)
     first = first_rows(table.hashes)[rows]
@@ -127,7 +146,7 @@ def take_part(table: Collected, shard: Shard, folder: Path) -> tuple[Collected, 
 
 
 def take_texts(texts: Text, rows: np.ndarray, folder: Path) -> Text:
-    """Some rows of a run of texts, in order; their bytes are in an unnamed file of ``folder``."""
+    """Copy some rows of ``texts``, in order, to an unnamed file in ``folder``."""
     data, offsets = texts
     lengths = np.diff(offsets)[rows]
     file = UnnamedFile(folder, "the texts")

@@ -68,7 +68,7 @@ def test_a_column_that_the_input_lacks_goes_and_is_named(make: Any) -> None:
     make(["a", "b"] * 3, keep=["drug"], id="id")
     report, cache = make(["a", "b"] * 3, header=("text", "label"))
     assert cache.column_names == [] and cache.id_column is None
-    assert report.notes == ["'drug', 'id': columns of the cache, not in the input any more: dropped"]
+    assert report.notes == ["'drug', 'id': columns of the cache, dropped because the input no longer has them"]
 
 
 def test_overwrite_keeps_what_is_named_alone(make: Any) -> None:

@@ -160,7 +160,7 @@ def test_another_model_on_a_worker_is_refused(run, tiny_bert, bert_copy, tmp_pat
         plain(self, *arguments)
 
     monkeypatch.setattr(workers.RayEncoders, "__init__", change_first)
-    with pytest.raises(EmbedcacheError, match=r"encoder at .* is not the one here: weights model.safetensors differs"):
+    with pytest.raises(EmbedcacheError, match=r"encoder at .* differs from the one here: weights model.safetensors"):
         run(model=bert_copy)
     assert not list(tmp_path.glob("*.h5"))
 

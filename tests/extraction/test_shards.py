@@ -198,7 +198,7 @@ def test_a_shard_with_damaged_texts_is_refused(made, tmp_path):
     data[place] ^= 1
     (tmp_path / "part-2.h5").write_bytes(data)
     line = fails("merge", made / "part-1.h5", tmp_path / "part-2.h5", made / "part-3.h5", "-o", tmp_path / "m.h5")
-    assert "part-2.h5 is damaged in text/bytes" in line
+    assert "part-2.h5: text/bytes is damaged" in line
 
 
 @pytest.mark.parametrize(("rows", "of"), [(10, 3), (7, 7), (5, 4), (1500, 2)])
@@ -218,7 +218,7 @@ def test_small_inputs(tiny_bert, tmp_path, rows, of):
 
 def test_more_shards_than_rows(tiny_bert, tmp_path):
     table = write_csv(tmp_path / "table.csv", make_reviews(5))
-    with pytest.raises(EmbedcacheError, match="5 rows do not make 6 shards: use fewer"):
+    with pytest.raises(EmbedcacheError, match="5 rows are too few for 6 shards: use fewer"):
         make(table, tmp_path / "c.h5", tiny_bert, shard=(1, 6), labels="label", id="label")
     assert [path.name for path in tmp_path.iterdir()] == ["table.csv"]
 
