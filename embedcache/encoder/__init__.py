@@ -13,6 +13,7 @@ Files, in the order in which to read them:
     poolings                 How a text's tokens become its vector: one record each
     prescription             The vector that a model's authors prescribe, read from a sentence-transformers folder
     after_pooling            The steps after pooling in that vector: Dense, LayerNorm, unit length, a cut
+    token_vectors            The vectors of all tokens, as the last layers read them, handed out batch by batch
     token_rows               Rows of token ids, one after another in one array
     tokenizer                Texts to token ids, truncated to max_length as the model's own tokenizer does it
     tokenizer_native         The same in csrc/tokenizer, and which tokenizers it understands

@@ -98,6 +98,12 @@ class Prescribed:
             self.dim = self._width(step, weights, name)
             self._steps.append(make_step(step, weights))
 
+    @property
+    def unit_length(self) -> bool:
+        """Whether it is brought to unit length."""
+        steps = self.about["steps"]
+        return bool(steps) and steps[-1]["step"] == "normalize"
+
     def _width(self, step: Mapping[str, Any], weights: Mapping[str, np.ndarray], name: str) -> int:
         """The width of the vectors after a step. Raises EmbedcacheError where its weights do not fit those before."""
         shapes = {key: weight.shape for key, weight in weights.items()}

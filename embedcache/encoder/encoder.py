@@ -29,11 +29,12 @@ from embedcache.encoder.folder import (
 )
 from embedcache.encoder.kinds import looks_both_ways
 from embedcache.encoder.load_without_torch import Direct, load_direct
-from embedcache.encoder.poolings import MODEL, find_pooling
+from embedcache.encoder.poolings import MODEL, TOKEN_STATES, find_pooling
 from embedcache.encoder.row_check import first_is_blind, sees_padding
 from embedcache.encoder.runner_native import may_be_native
 from embedcache.encoder.static import Static, load_static
 from embedcache.encoder.token_rows import TokenRows, scattered
+from embedcache.encoder.token_vectors import KeepStates, beside_empty, rows_in_order
 from embedcache.encoder.tokenizer import Tokens
 from embedcache.errors import EmbedcacheError
 
@@ -228,13 +229,15 @@ class Encoder:
         Args:
             ids: n rows of token ids, as ``tokenize`` returns them; ``plan_batches`` chooses which to put together.
             outputs: (pooling, layer) pairs. The poolings are those of ``poolings``; special tokens count as tokens.
-                "model" is the vector that the model's authors prescribe, of the last layer.
+                "model" is the vector that the model's authors prescribe, of the last layer; "tokens" is all tokens'
+                vectors.
                 Layer k in 1..layers is the output of that layer, 0 is the embeddings that enter the first; negative
                 numbers count from the end, -1 is the model's last_hidden_state.
 
         Returns:
-            A float32 array [n, width] per output. A row's vectors do not depend on the other rows of its batch, except
-            for rounding where the encoder is not ``invariant``. A row without tokens is 0 in every pooling.
+            A float32 array [n, width] per output; of "tokens" [t, width], one row's tokens after another. A row's
+            vectors do not depend on the other rows of its batch, except for rounding where the encoder is not
+            ``invariant``. A row without tokens is 0 in every pooling.
 
         Raises:
             EmbedcacheError: no such pooling or layer; a single row does not fit into the GPU's memory.
@@ -260,7 +263,8 @@ class Encoder:
         pooling, layer = output
         number = self.layer_number(layer)
         if pooling != MODEL:
-            find_pooling(pooling)
+            if pooling != TOKEN_STATES:
+                find_pooling(pooling)
             if self.kernel == "static" and pooling != "mean":
                 raise EmbedcacheError(
                     f"no {pooling} vectors: {self.source} is a static model, which only has means: use --pooling mean"
@@ -293,6 +297,7 @@ class Encoder:
         *,
         batch_tokens: int | None = None,
         tell: Callable[[np.ndarray], None] | None = None,
+        states: KeepStates | None = None,
     ) -> list[np.ndarray]:
         """Vectors of tokenized texts, in input order. ``threads`` batches are computed at once.
 
@@ -301,6 +306,7 @@ class Encoder:
             outputs: see ``encode``.
             batch_tokens: the budget of a batch, in padded tokens; None: what suits the device.
             tell: called in this thread with the indices (int64) of the texts that each batch has finished.
+            states: who gets all tokens' vectors of a layer, batch after batch; not with ``chunk``.
 
         Returns:
             A float32 array [n, width] per output.
@@ -311,7 +317,12 @@ class Encoder:
             tell = whole_texts(tokens.chunks, tell)
 
         def work(batch: np.ndarray) -> list[np.ndarray]:
-            return self.encode(tokens.rows.take(batch), outputs)
+            rows = tokens.rows.take(batch)
+            if states is None:
+                return self.encode(rows, outputs)
+            *found, values = self.encode(rows, [*outputs, (TOKEN_STATES, states.layer)])
+            states.keep(batch, values, rows.offsets)
+            return found
 
         with mapper(self.threads) as map_batches:
             for batch, parts in zip(batches, map_batches(work, batches), strict=True):
@@ -321,15 +332,11 @@ class Encoder:
                     tell(batch)
         if tokens.chunks is None:
             return vectors
+        unit = self.prescribed is not None and self.prescribed.unit_length
         return [
-            mean_of_chunks(one, tokens.chunks, tokens.rows.lengths, self._unit_length(output))
+            mean_of_chunks(one, tokens.chunks, tokens.rows.lengths, unit and output[0] == MODEL)
             for one, output in zip(vectors, outputs, strict=True)
         ]
-
-    def _unit_length(self, output: tuple[str, int]) -> bool:
-        """Whether the vectors of an output are brought to unit length."""
-        steps = self.prescribed.about["steps"] if self.prescribed and output[0] == MODEL else []
-        return bool(steps) and steps[-1]["step"] == "normalize"
 
     def _forward_or_half(self, ids: Sequence[Sequence[int]], outputs: Sequence[tuple[str, int]]) -> list[np.ndarray]:
         import torch
@@ -352,11 +359,7 @@ class Encoder:
         resolved = [(pooling, self.layer_number(layer)) for pooling, layer in outputs]
         rows = TokenRows.of(ids)
         if not rows.lengths.all():  # an empty text, where the tokenizer adds no special tokens
-            empty, rest = np.flatnonzero(rows.lengths == 0), np.flatnonzero(rows.lengths)
-            zeros = [np.zeros((len(empty), self._widths[layer]), np.float32) for _, layer in resolved]
-            return _in_order(
-                [(empty, zeros), *([(rest, self._forward(rows.take(rest), outputs))] if len(rest) else [])]
-            )
+            return beside_empty(rows, resolved, self._widths, lambda some: self._forward(some, outputs))
         uncounted = np.zeros(len(rows), bool) if self._uncounted is None else rows.count(self._uncounted) > 0
         if not uncounted.any():
             return self._by_length(rows, resolved) if self.sees_padding else self._runner.run(rows, resolved)
@@ -365,12 +368,13 @@ class Encoder:
         parts = [(one, self._all.plain.run(rows.take(one), resolved)) for one in odd[:, None]]
         if len(rest):
             parts.append((rest, self._runner.run(rows.take(rest), resolved)))
-        return _in_order(parts)
+        return rows_in_order(parts, resolved, rows.lengths)
 
     def _by_length(self, rows: TokenRows, outputs: Sequence[tuple[str, int]]) -> list[np.ndarray]:
         """One pass per row length."""
         groups = [np.flatnonzero(rows.lengths == length) for length in np.unique(rows.lengths)]
-        return _in_order([(group, self._runner.run(rows.take(group), outputs)) for group in groups])
+        parts = [(group, self._runner.run(rows.take(group), outputs)) for group in groups]
+        return rows_in_order(parts, outputs, rows.lengths)
 
     def pad(self, ids: Sequence[Sequence[int]]) -> tuple[Any, Any]:
         """(input_ids, attention_mask) of rows of token ids: int64 tensors [n, longest] on the encoder's device."""
@@ -389,9 +393,3 @@ class Encoder:
 
 def _no_model(name: str) -> Loaded:
     raise EmbedcacheError(f"{name} is a static model, a table of tokens' vectors, which transformers does not load")
-
-
-def _in_order(parts: Sequence[tuple[np.ndarray, list[np.ndarray]]]) -> list[np.ndarray]:
-    """Join parts, each with its rows' places in the whole, to one array per output."""
-    back = np.argsort(np.concatenate([places for places, _ in parts]))
-    return [np.concatenate(pieces)[back] for pieces in zip(*(vectors for _, vectors in parts), strict=True)]

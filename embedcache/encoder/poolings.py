@@ -160,6 +160,7 @@ POOLINGS = {  # by the names that users give and caches keep
         sentence_transformers="pooling_mode_weightedmean_tokens",
     ),
 }
+TOKEN_STATES = "tokens"  # no pooling: the vectors of all tokens, [T, D], one row's after another
 MODEL = "model"  # the vector that the model's authors prescribe, made from these poolings: see ``prescription``
 
 

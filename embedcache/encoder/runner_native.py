@@ -158,11 +158,11 @@ class NativeEncoder:
     def run(self, ids: Sequence[Sequence[int]], outputs: Sequence[tuple[str, int]]) -> list[np.ndarray]:
         """float32 [n, D] for each (pooling, layer); layers count from the embeddings, 0."""
         rows = TokenRows.of(ids)
-        poolings = [POOLINGS[name] for name, _ in outputs]
-        codes = [TOKENS if one.native is None else one.native for one in poolings]
+        poolings = [POOLINGS.get(name) for name, _ in outputs]  # None: the tokens' vectors themselves
+        codes = [TOKENS if one is None or one.native is None else one.native for one in poolings]
         found = self.run_codes(rows, list(zip(codes, (layer for _, layer in outputs), strict=True)))
         return [
-            vectors if one.native is not None else _pool_tokens(vectors, rows.offsets, one)
+            vectors if one is None or one.native is not None else _pool_tokens(vectors, rows.offsets, one)
             for one, vectors in zip(poolings, found, strict=True)
         ]
 

@@ -28,8 +28,8 @@ from embedcache.encoder.folder import cpu_computes_bfloat16
 from embedcache.encoder.gpu_lane import Lane, Lanes
 from embedcache.encoder.gpu_parts import ACTIVATIONS, flash_attention, fused_parts
 from embedcache.encoder.last_layer import Group, first_token_context
-from embedcache.encoder.poolings import POOLINGS
-from embedcache.encoder.token_rows import TokenRows
+from embedcache.encoder.poolings import POOLINGS, TOKEN_STATES
+from embedcache.encoder.token_rows import TokenRows, take_ragged
 
 
 class Packed:
@@ -70,15 +70,21 @@ class Packed:
         biases = self._biases(rows)
         for number, layer in enumerate(self._blueprint.layers[:deepest], start=1):
             asked = [output for output in wanted if output[1] == number]
-            if number == deepest and all(POOLINGS[name].first_token for name, _ in asked):
+            if number == deepest and all(name in POOLINGS and POOLINGS[name].first_token for name, _ in asked):
                 first = self._first_tokens(x, number, rows)
                 pooled |= dict.fromkeys(asked, first)
             else:
                 context = self._attend(self._linear(x, self._joined[number - 1]), rows, biases)
                 x = self._after_attention(x, context, layer)
                 pooled |= {output: rows.pool(x, output[0]) for output in asked}
-        vectors = lane.download(torch.stack([pooled[output].float() for output in outputs]))
-        return list(vectors[:, np.argsort(rows.order)])
+        back, one = np.argsort(rows.order), [output for output in outputs if output[0] != TOKEN_STATES]
+        found = {}
+        if one:
+            vectors = lane.download(torch.stack([pooled[output].float() for output in one]))
+            found = dict(zip(one, vectors[:, back], strict=True))
+        for output in wanted.difference(one):
+            found[output] = take_ragged(lane.download(pooled[output].float()), rows.offsets, back)[0]
+        return [found[output] for output in outputs]
 
     def _embed(self, rows: _PackedRows) -> Tensor:
         plan = self._blueprint
@@ -157,6 +163,7 @@ class _PackedRows:
         ids, positions: int32 [T], of each token.
         first: int32 [n], where each row's first token is.
         starts: int32 [n + 1], the same and T.
+        offsets: int64 [n + 1], ``starts`` in this process's memory.
         alone: int32 [n + 1], 0 to n: the starts of rows of one token.
         longest: tokens of the longest row.
         groups: rows of equal length.
@@ -172,6 +179,7 @@ class _PackedRows:
         arrays = (rows.flat, positions, starts, np.arange(len(starts)))
         there = lane.upload([np.ascontiguousarray(array, np.int32) for array in arrays])
         self.ids, self.positions, self.starts, self.alone = there
+        self.offsets = starts
         self.first, self.longest, self._all_at_once = self.starts[:-1], int(lengths[0]), all_at_once
         begins = np.flatnonzero(np.diff(lengths, prepend=-1))
         sizes = np.diff(begins, append=len(lengths))
@@ -180,7 +188,9 @@ class _PackedRows:
         ]
 
     def pool(self, x: Tensor, pooling: str) -> Tensor:
-        """Pool [T, D] to [n, D]; rows of equal length go together, so there is no padding."""
+        """Pool [T, D] to [n, D]; rows of equal length go together, so there is no padding. Token states stay [T, D]."""
+        if pooling == TOKEN_STATES:
+            return x
         one = POOLINGS[pooling]
         if one.first_token:
             return x.index_select(0, self.first)

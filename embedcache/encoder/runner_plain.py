@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from embedcache.encoder.poolings import POOLINGS
+from embedcache.encoder.poolings import POOLINGS, TOKEN_STATES
 from embedcache.encoder.token_rows import TokenRows
 
 
@@ -43,7 +43,11 @@ class Plain:
         pooled = []
         for pooling, layer in outputs:
             hidden = result.last_hidden_state if layer == self._layers else result.hidden_states[layer]
-            pooled.append(POOLINGS[pooling].pool(hidden, attention_mask).cpu().numpy())
+            if pooling == TOKEN_STATES:
+                true = hidden[attention_mask[:, : hidden.shape[1]].bool()]
+            else:
+                true = POOLINGS[pooling].pool(hidden, attention_mask)
+            pooled.append(true.float().cpu().numpy())
         return pooled
 
     def pad(self, ids: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -58,10 +58,7 @@ class TokenRows(Sequence[Sequence[int]]):
 
     def take(self, places: np.ndarray) -> TokenRows:
         """The rows at ``places``, int64 [m], in that order."""
-        lengths = self.lengths[places]
-        offsets = row_offsets(lengths)
-        shift = np.repeat(self.offsets[:-1][places] - offsets[:-1], lengths)
-        return TokenRows(self.flat[np.arange(offsets[-1]) + shift], offsets)
+        return TokenRows(*take_ragged(self.flat, self.offsets, places))
 
     def replaced(self, places: np.ndarray, others: TokenRows) -> TokenRows:
         """The same rows, with those at ``places``, int64 [m], replaced by ``others``."""
@@ -84,6 +81,14 @@ def row_offsets(lengths: np.ndarray) -> np.ndarray:
     offsets = np.zeros(len(lengths) + 1, np.int64)
     np.cumsum(lengths, out=offsets[1:])
     return offsets
+
+
+def take_ragged(flat: np.ndarray, offsets: np.ndarray, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The rows at these places, int64 [m], of what lies one row after another in [T, ...]: [t, ...] and offsets."""
+    lengths = np.diff(offsets)[places]
+    taken = row_offsets(lengths)
+    shift = np.repeat(offsets[:-1][places] - taken[:-1], lengths)
+    return flat[np.arange(taken[-1]) + shift], taken
 
 
 def scattered(n: int, parts: Sequence[tuple[np.ndarray, TokenRows]]) -> TokenRows:
