@@ -26,7 +26,7 @@ test-all: .venv/installed
 # Kills, flipped bits, full disks, signals, two writers, hostile files, odd environments, little memory: at length, each
 # with its seeds. The short forms are in test.
 test-faults: .venv/installed
-	$(BIN)/python -m pytest -m "slow or not slow" tests/faults tests/extraction/test_extract_faults.py tests/extraction/test_ray_workers.py tests/cache
+	$(BIN)/python -m pytest -m "slow or not slow" --numprocesses auto --maxprocesses 4 --dist worksteal tests/faults tests/extraction/test_extract_faults.py tests/extraction/test_ray_workers.py tests/cache
 
 # Spoilt caches, tables and models; what breaks something is kept.
 fuzz: .venv/installed

@@ -175,7 +175,7 @@ def _check_weights(head: TrainedHead) -> None:
     inputs = 1.0
     if head.spec.hidden:
         inputs = head.weights["w1"].shape[-1] * largest["w1"] + largest["b1"]
-    if head.weights["w2"].shape[-1] * largest["w2"] * inputs + largest["b2"] > np.finfo(np.float32).max:
+    if head.weights["w2"].shape[-1] * largest["w2"] * inputs + largest["b2"] > float(np.finfo(np.float32).max):
         raise SchemaError("its weights are so large that its outputs are not finite")
 
 
