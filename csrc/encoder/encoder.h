@@ -1,10 +1,10 @@
 /* The C interface of the native encoder: a frozen BERT-like transformer on a CPU, token ids to vectors.
  *
- * Post-LayerNorm encoders only (embedcache/encoder/families.py lists them). All weights come as float32,
- * row-major, a linear layer's as [out][in]; create() packs its own copy of those of the linear layers, the
- * embedding tables and the vectors stay the caller's and must outlive the encoder.
+ * Post-LayerNorm encoders only (embedcache/encoder/families.py lists them). All weights are float32,
+ * row-major, [out][in] for a linear layer. create() packs its own copy of the linear layers; the embedding
+ * tables and the LayerNorms stay the caller's and must outlive the encoder.
  *
- * A row's vectors depend on its ids alone, to the bit: not on its batch, not on the thread.
+ * A row's vectors depend on its ids only, to the bit: not on its batch, not on the thread.
  */
 #ifndef EMBEDCACHE_ENCODER_H
 #define EMBEDCACHE_ENCODER_H
@@ -72,7 +72,7 @@ typedef struct {
 typedef struct ec_encoder ec_encoder;
 
 int32_t ec_encoder_abi_version(void);
-/* "cpu-avx2", "cpu-avx512", "cpu-avx512-bf16": what this machine computes with, or "" where it cannot. */
+/* The code that this machine runs: "cpu-avx2", "cpu-avx512", "cpu-avx512-bf16", or "" where none can run. */
 const char* ec_encoder_backend(int32_t compute);
 /* NULL on failure; ec_encoder_last_error says why. */
 ec_encoder* ec_encoder_create(const ec_encoder_spec* spec);

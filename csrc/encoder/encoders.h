@@ -1,4 +1,4 @@
-/* The table of what each instruction set's build offers. Only plain functions, as in ../cpu/team.h. */
+/* The functions of each instruction set's build. Plain functions only, as in ../heads/cpu/team.h. */
 #ifndef EMBEDCACHE_ENCODER_ENCODERS_H
 #define EMBEDCACHE_ENCODER_ENCODERS_H
 

@@ -1,4 +1,4 @@
-/* What is done with a product's tile while it is in registers. `bias` has all the tile's columns. */
+/* The epilogues of a product: work on a tile while it is in registers. `bias` has all the tile's columns. */
 #ifndef EMBEDCACHE_ENCODER_EPILOGUES_H
 #define EMBEDCACHE_ENCODER_EPILOGUES_H
 
@@ -6,8 +6,8 @@
 
 namespace EC_ISA {
 
-/* Activated, if so asked, and rounded to words: the feed-forward part's inner row is never in memory as
- * float32. */
+/* Activate the tile if asked, round it to words and store it: the inner row of the feed-forward part is never
+ * in memory as float32. */
 template <class Word, int Activation = kNoActivation>
 struct StoreWords {
   Word* out;
@@ -22,7 +22,7 @@ struct StoreWords {
   }
 };
 
-/* x += tile + bias: the residual. Without bias, one more part of a sum. */
+/* x += tile + bias, the residual. Without a bias it adds one more part of a sum. */
 struct AddTo {
   float* x;
   int64_t stride;
@@ -39,7 +39,7 @@ struct AddTo {
   }
 };
 
-/* As it is. */
+/* Store the tile unchanged. */
 struct Store {
   float* out;
   int64_t stride;

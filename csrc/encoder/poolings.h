@@ -11,10 +11,10 @@
 
 namespace EC_ISA {
 
-/* Whether a sequence's vector is its first row: then nobody needs the others of the last layer. */
+/* Whether a sequence's vector is its first row, so that the last layer's other rows are not needed. */
 static inline bool reads_first_row_only(int32_t pooling) { return pooling == EC_POOL_CLS; }
 
-/* x [length][stride] to out [dim]; of EC_POOL_TOKENS to out [length][dim]. */
+/* Pools x [length][stride] to out [dim]; EC_POOL_TOKENS copies it to out [length][dim]. */
 static void pool_rows(int32_t pooling, float* out, const float* x, int64_t stride, int64_t length,
                       int64_t dim) {
   const size_t bytes = (size_t)dim * sizeof(float);

@@ -1,4 +1,4 @@
-/* Whether a text holds one of the added tokens, written out. */
+/* Find out whether a text contains one of the added tokens, such as a written-out "[MASK]". */
 #pragma once
 #include <cstdint>
 #include <cstring>

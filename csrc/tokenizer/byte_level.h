@@ -1,5 +1,6 @@
-/* GPT-2: splitting by its pattern, then byte-level BPE. A word is found in the cache, or its pairs are merged
- * by a heap in the order in which `tokenizers` merges them, stale entries included. */
+/* GPT-2's tokenizer: splitting by its pattern, then byte-level BPE. The ids of a word come from the cache, or
+ * from merging its pairs by a heap, in the order in which `tokenizers` merges them, stale entries included.
+ */
 #pragma once
 #include <algorithm>
 #include <cstdint>

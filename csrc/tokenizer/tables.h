@@ -1,5 +1,5 @@
-/* Hash tables by open addressing, filled once and then only read: strings to ids, pairs of ids to what they
- * merge to. */
+/* Hash tables with open addressing, filled once and then only read: from strings to ids, and from pairs of
+ * ids to the id that they merge to. */
 #pragma once
 #include <cstdint>
 #include <cstring>
@@ -17,7 +17,7 @@ inline uint64_t mix(uint64_t h) {
   return h ^ h >> 29;
 }
 
-/* A string's hash grows by a byte at a time, so that all beginnings of a word are hashed in one pass. */
+/* The hash of a string is extended byte by byte, so that one pass hashes all prefixes of a word. */
 inline uint64_t hash_step(uint64_t h, uint8_t byte) { return (h ^ byte) * HASH_FACTOR ^ h >> 47; }
 
 /* Slots for n entries at a load of at most a half. */

@@ -1,6 +1,5 @@
-/* What the tokenizers ask about characters: one number for each code point, expanded once from the runs of
- * unicode.inc (800 KB, of which a text touches a few pages), and what a character becomes without accents and
- * in lower case. */
+/* Properties of characters: one number per code point, expanded once from the runs of unicode.inc (800 KB, of
+ * which a text touches a few pages), and each character without accents and in lower case. */
 #pragma once
 #include <algorithm>
 #include <cstdint>
@@ -65,7 +64,7 @@ class Unicode {
   std::vector<uint32_t> info_;
 };
 
-/* Decodes the character at p, which is valid UTF-8, and steps behind it. */
+/* Decodes the character at p, which is valid UTF-8, and advances p past it. */
 inline uint32_t next_character(const uint8_t*& p) {
   const uint32_t a = *p;
   if (a < 0x80) return ++p, a;
@@ -74,7 +73,7 @@ inline uint32_t next_character(const uint8_t*& p) {
   return p += 4, (a & 7) << 18 | (p[-3] & 63u) << 12 | (p[-2] & 63u) << 6 | (p[-1] & 63u);
 }
 
-/* Writes up to 4 bytes to p and steps behind them. */
+/* Writes up to 4 bytes to p and advances p past them. */
 inline void put_character(uint8_t*& p, uint32_t c) {
   if (c < 0x80) {
     *p++ = uint8_t(c);

@@ -1,5 +1,5 @@
-/* The ids of words that were met before: a line of memory for each, found by a hash of the word, compared in
- * full, and overwritten by the next word with the same hash. 512 KB a thread, whatever the texts are. */
+/* A cache of words' ids: a line of memory per word, found by the word's hash, compared in full, and
+ * overwritten by the next word with the same hash. It takes 512 KB per thread, whatever the texts are. */
 #pragma once
 #include <cstdint>
 #include <cstring>

@@ -1,6 +1,6 @@
-/* BERT: cleaning, accents, lower case and splitting, character by character; then the longest pieces that the
- * vocabulary has, from the left. A text is read once; a word is found in the cache, or by a lookup for each
- * beginning. */
+/* BERT's tokenizer: cleaning, accents, lower case and splitting, character by character; then the longest
+ * pieces that the vocabulary has, from the left. A text is read once. The ids of a word come from the cache,
+ * or from a lookup of each of its prefixes. */
 #pragma once
 #include <cstdint>
 #include <string_view>
@@ -13,7 +13,7 @@
 
 namespace ec {
 
-/* A thread's memory: nothing is allocated for a word. */
+/* The memory of a thread, so that nothing is allocated per word. */
 struct WordScratch {
   WordCache cache;
   std::vector<uint8_t> word;     /* longer than any word, see WordPiece::room */
