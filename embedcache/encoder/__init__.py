@@ -18,6 +18,7 @@ Files, in the order in which to read them:
     tokenizer                Texts to token ids, truncated to max_length as the model's own tokenizer does it
     tokenizer_native         The same in csrc/tokenizer, and which tokenizers it understands
     tokenizer_file           Read tokenizer.json directly, where transformers would make the same tokenizer
+    tokenizer_python         Tokenizers that transformers has in Python only
     chunking                 Split texts of more tokens than a row may have into chunks
     load_without_torch       An encoder read straight from its files, without torch and transformers
     load_with_transformers   An encoder as transformers loads it: model and tokenizer

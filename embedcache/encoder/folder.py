@@ -305,6 +305,8 @@ def tokenizer_files(folder: Path) -> list[Path]:
     if is_static(folder):
         return [path for path in [folder / "tokenizer.json"] if path.is_file()]
     found = sorted({path for pattern in TOKENIZER_FILES for path in folder.glob(pattern) if path.is_file()})
+    if (codes := folder / "bpe.codes").is_file() and folder / "tokenizer.json" not in found:
+        found.append(codes)  # of a tokenizer without a fast version; where there is one, it is not read
     return found if found or (base := base_folder(folder)) == folder else tokenizer_files(base)
 
 

@@ -20,6 +20,7 @@ from embedcache.encoder.row_check import ROUNDING
 from embedcache.encoder.runner import choose_runner, count_threads, weights_dtype
 from embedcache.encoder.runner_plain import Plain
 from embedcache.encoder.tokenizer import TextTokenizer
+from embedcache.encoder.tokenizer_python import PythonTokenizer
 from embedcache.errors import EmbedcacheError
 
 keep_docstrings()
@@ -43,14 +44,18 @@ class Loaded:
     """
 
     def __init__(
-        self, model: Any, tokenizer: Any, max_length: int, compute_dtype: str, device: str, kernel: str | None
+        self,
+        model: Any,
+        tokenizer: Any,
+        tokenize: TextTokenizer | PythonTokenizer,
+        max_length: int,
+        compute_dtype: str,
+        device: str,
+        kernel: str | None,
     ) -> None:
-        self.model, self.tokenizer = model, tokenizer
-        self.tokenize = TextTokenizer(
-            tokenizer.backend_tokenizer, max_length, tokenizer.truncation_side, tokenizer.unk_token_id
-        )
+        self.model, self.tokenizer, self.tokenize = model, tokenizer, tokenize
         self.layers: int = model.config.num_hidden_layers
-        self.first = bool(tokenizer.backend_tokenizer.encode("a").special_tokens_mask[:1] == [1])
+        self.first = tokenize.first
         # The model's pad id, not the tokenizer's: some families count positions by it.
         pad = getattr(model.config, "pad_token_id", None)
         pad = tokenizer.pad_token_id if pad is None else pad
@@ -99,11 +104,10 @@ def load(
             f"max_length {max_length} is more than the {positions} positions of {name}: "
             f"use --max-length {positions} or less"
         )
-    if lower_case:
-        _lower(tokenizer.backend_tokenizer)
     try:
         with quiet():
-            return Loaded(model.to(device), tokenizer, max_length, compute_dtype, device, kernel)
+            tokenize = _tokenize(tokenizer, max_length, lower_case)
+            return Loaded(model.to(device), tokenizer, tokenize, max_length, compute_dtype, device, kernel)
     except UnlikeTransformersError as error:
         raise EmbedcacheError(f"{name} ({model.config.model_type}): {error}") from error
 
@@ -148,14 +152,12 @@ def _load(folder: Path, name: str, weights: str, trust_remote_code: bool) -> tup
 
 
 def _check_tokenizer(model: Any, tokenizer: Any, name: str) -> None:
-    if not getattr(tokenizer, "is_fast", False):
-        raise EmbedcacheError(f"{name}: its tokenizer has no fast version: add a tokenizer.json to the folder")
     try:
-        tokenizer.backend_tokenizer.encode("a")
+        tokenizer("a")
     except BaseException as error:  # a Rust library's panic is not an Exception
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
-        raise EmbedcacheError(f"{name}: its tokenizer is broken ({error}): copy tokenizer.json again") from error
+        raise EmbedcacheError(f"{name}: its tokenizer is broken ({error}): copy its files again") from error
     known = _embeddings(model)
     if max(tokenizer.get_vocab().values(), default=0) >= known:
         raise EmbedcacheError(
@@ -207,6 +209,14 @@ def try_out(loaded: Loaded, compute_dtype: str) -> list[int]:
             f"encoder such as {SUCH_AS}"
         )
     return widths
+
+
+def _tokenize(tokenizer: Any, max_length: int, lower_case: bool) -> TextTokenizer | PythonTokenizer:
+    if not tokenizer.is_fast:
+        return PythonTokenizer(tokenizer, max_length, lower_case)
+    if lower_case:
+        _lower(tokenizer.backend_tokenizer)
+    return TextTokenizer(tokenizer.backend_tokenizer, max_length, tokenizer.truncation_side, tokenizer.unk_token_id)
 
 
 def _lower(backend: Any) -> None:

@@ -37,9 +37,7 @@ def check_architecture(config: Any, name: str) -> None:
             f"use an encoder such as {SUCH_AS}"
         )
     if kind == "canine":
-        raise EmbedcacheError(
-            f"{name} ({kind}) reads characters, and its tokenizer has no fast version: use an encoder such as {SUCH_AS}"
-        )
+        raise EmbedcacheError(f"{name} ({kind}) reads characters, not tokens: use an encoder such as {SUCH_AS}")
     if kind.startswith("siglip"):
         raise EmbedcacheError(
             f"{name} ({kind}) needs the same padding as in its training: use an encoder such as {SUCH_AS}"

@@ -71,6 +71,9 @@ class TextTokenizer:
     """Tokenizes by a tokenizers.Tokenizer, or by the native code that makes the same tokens.
 
     The tokenizer's own truncation is switched off, so that its tokens show whether a text is too long.
+
+    Attributes:
+        first: whether it puts a token before the text.
     """
 
     def __init__(
@@ -81,6 +84,7 @@ class TextTokenizer:
         self._backend.no_truncation()
         self._backend.no_padding()
         special = self._backend.encode("a").special_tokens_mask
+        self.first: bool = special[:1] == [1]
         self._prefix = special.index(0) if 0 in special else len(special)
         self._suffix = special[::-1].index(0) if 0 in special else 0
         self._left = truncation_side == "left"

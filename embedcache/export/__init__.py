@@ -162,6 +162,10 @@ def _write(part: Path, run: Run, encoder: Encoder, to: str, trust_remote_code: b
             f"the head of {run.path} depends on digits that the cache's {run.info['dtype']} rounds away: they change "
             f"its results by {rounding:.2g}; train it again, with a lower --lr or on a cache of --store float32"
         )
+    if not encoder.tokenizer.is_fast:
+        raise EmbedcacheError(
+            f"the tokenizer of {encoder.source} has no fast version (tokenizer.json), which an exported model needs"
+        )
     with exporting(to, encoder):
         model = make_model(encoder, run.best, pooling, layer, SHORT_TEXTS)
         write_target(to, part, model, encoder, SHORT_TEXTS)
