@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from embedcache.index.job import index_cache as index
     from embedcache.prediction.classifier import Classifier, Prediction, Predictions
     from embedcache.prediction.job import FileReport, predict_file
+    from embedcache.prompting.job import ZeroShotReport, zero_shot
     from embedcache.report import ReportFile
     from embedcache.report import write_report as report
     from embedcache.report.train_run import RunReport, train_run
@@ -77,6 +78,7 @@ _HOME = {
     "Searcher": "embedcache.search.searcher",
     "TrainedHead": "embedcache.heads.head",
     "VerifyReport": "embedcache.cache",
+    "ZeroShotReport": "embedcache.prompting.job",
     "audit": "embedcache.audit",
     "evaluate": "embedcache.evaluation",
     "export": "embedcache.export",
@@ -96,6 +98,7 @@ _HOME = {
     "train_heads": "embedcache.heads.train",
     "train_run": "embedcache.report.train_run",
     "verify": "embedcache.cache",
+    "zero_shot": "embedcache.prompting.job",
 }
 
 __all__ = [
@@ -132,6 +135,7 @@ __all__ = [
     "Searcher",
     "TrainedHead",
     "VerifyReport",
+    "ZeroShotReport",
     "__version__",
     "audit",
     "evaluate",
@@ -152,6 +156,7 @@ __all__ = [
     "train_heads",
     "train_run",
     "verify",
+    "zero_shot",
 ]
 
 

@@ -20,6 +20,7 @@ from embedcache.commands import (
     search,
     serve,
     train_head,
+    zero_shot,
 )
 from embedcache.commands.config import ConfiguredCommands
 
@@ -46,6 +47,7 @@ for command in (
     info.verify,
     train_head.train_head,
     predict.predict,
+    zero_shot.zero_shot,
     evaluate.evaluate,
     export.export,
     report.report,

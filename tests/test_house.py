@@ -28,6 +28,7 @@ FLOORS = [
     "audit doctor prediction search",
     "report serve",
     "evaluation export",
+    "prompting",
     "commands",
     "cli",
     "__main__ __init__",

@@ -87,6 +87,7 @@ SAME: dict[str, list[Callable[..., Any]]] = {
     "serve": [ec.serve.function],
     "train-head": [ec.train_run],
     "verify": [ec.verify],
+    "zero-shot": [ec.zero_shot],
 }
 COMMAND_LINE_ALONE = {"completion": "for shells", "doctor": "prints what it finds"}
 ANOTHER_NAME = {"cache": {"path"}, "runs": {"data"}}  # open_cache(path) is pinned; RUN... TABLE is one argument

@@ -13,6 +13,7 @@ Files, in the order in which to read them:
     info         Look at a cache: info and verify
     train_head   Make a run
     predict      Label texts, tables and caches
+    zero_shot    Label tables and caches by what the labels are called
     evaluate     Score runs on rows whose labels are known
     export       Write a run as one model
     report       The results of a run, as one page and on the screen

@@ -61,7 +61,7 @@ class TableRows(RowSource):
 
     def __init__(self, table: Table, text: str, **how: Any) -> None:
         """how: encoding, separator and sheet of ``read_rows``. Raises EmbedcacheError where it cannot be read."""
-        self.name, self._table, self._text, self._how = str(table), table, text, how
+        self.name, self.table, self._text, self._how = str(table), table, text, how
         self.rows = self._characters = 0
         for texts in self._texts():
             self.rows += len(texts)
@@ -94,7 +94,7 @@ class TableRows(RowSource):
         return whole_columns(self._source, self.layout, FILE_ROWS)
 
     def _texts(self) -> Iterator[list[str]]:
-        for part in read_rows([self._table], Columns(self._text), batch_rows=FILE_ROWS, **self._how):
+        for part in read_rows([self.table], Columns(self._text), batch_rows=FILE_ROWS, **self._how):
             yield part.texts.to_pylist()
 
 
@@ -111,9 +111,9 @@ class CacheRows(RowSource):
         from embedcache.cache.where import rows_where
 
         self.name, self.cache = str(path), open_cache(path)
-        self._numbers = np.flatnonzero(rows_where(self.cache, where)) if where else np.arange(self.cache.rows)
-        self.rows = len(self._numbers)
-        first = self._columns(self._numbers[:1])
+        self.numbers = np.flatnonzero(rows_where(self.cache, where)) if where else np.arange(self.cache.rows)
+        self.rows = len(self.numbers)
+        first = self._columns(self.numbers[:1])
         types = [kind.value_type if pa.types.is_dictionary(kind) else kind for kind in first.schema.types]
         types = [pa.string() if pa.types.is_large_string(kind) else kind for kind in types]
         self.layout = TableLayout(first.schema.names, types)
@@ -130,7 +130,7 @@ class CacheRows(RowSource):
         labeller.check(self.cache)
 
     def key(self, labeller: Labeller) -> str:
-        rows = blake2b(np.ascontiguousarray(self._numbers).data, digest_size=16).hexdigest()
+        rows = blake2b(np.ascontiguousarray(self.numbers).data, digest_size=16).hexdigest()
         return json.dumps(["cache", labeller.cache_key(self.cache), rows, labeller.cache_rows])
 
     def parts(self, labeller: Labeller, skip: int, progress: Progress) -> Iterator[PredictedRows]:
@@ -142,11 +142,11 @@ class CacheRows(RowSource):
             progress(done, self.rows, done)
 
         for start in range(skip, self.rows, labeller.cache_rows):
-            yield labeller.cached(self.cache, self._numbers[start : start + labeller.cache_rows], tell)
+            yield labeller.cached(self.cache, self.numbers[start : start + labeller.cache_rows], tell)
 
     def whole(self) -> Iterator[list[Any]]:
         for start in range(0, self.rows, WRITTEN_ROWS):
-            yield self._columns(self._numbers[start : start + WRITTEN_ROWS]).columns
+            yield self._columns(self.numbers[start : start + WRITTEN_ROWS]).columns
 
     def _columns(self, numbers: np.ndarray) -> Any:
         """An Arrow table: the rows' numbers, then everything that the cache has of them but vectors."""

@@ -5,6 +5,7 @@ Files, in the order in which to read them:
     cache        After extract, merge, info and verify
     run          After train-head, report and export
     predict      After predict
+    zero_shot    After zero-shot
     evaluation   After evaluate
     index        After index
     search       After search

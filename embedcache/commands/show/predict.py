@@ -36,7 +36,7 @@ def predictions(predicted: Sequence[Prediction]) -> None:
 def predicted_file(report: FileReport) -> None:
     rows = f"{plural(report.rows, 'row')} labelled in {report.seconds:.1f} s"
     if report.output is None:
-        _first_rows(report)
+        first_rows(report.first, report.predicted, report.text)
         click.echo(f"{report.input}: {rows}; -o OUT writes all of them, with their columns")
     else:
         click.echo(f"{report.output}: {rows}, into {', '.join(report.predicted)}")
@@ -48,18 +48,16 @@ def predicted_file(report: FileReport) -> None:
         click.echo(f"Note: {cell(line)}")
 
 
-def _first_rows(report: FileReport) -> None:
-    """The new columns, and what tells which row it is."""
-    names = list(report.first[0]) if report.first else []
-    known = [name for name in names if name not in report.predicted]
-    shown = [name for name in known[:1] if name != report.text]
-    text = [name for name in (report.text,) if name in known]
-    numbers = [name for name in report.predicted if name.endswith("_probability")]
-    table = make_table(*shown, *report.predicted, *text, right=numbers, text=report.text)
-    for row in report.first:
-        table.add_row(
-            *(cell(_shown(row[name]), 300 if name in text else 40) for name in (*shown, *report.predicted, *text))
-        )
+def first_rows(first: Sequence[dict[str, Any]], predicted: Sequence[str], column: str) -> None:
+    """The new columns, and what tells which row it is; ``column`` has the texts."""
+    names = list(first[0]) if first else []
+    known = [name for name in names if name not in predicted]
+    shown = [name for name in known[:1] if name != column]
+    text = [name for name in (column,) if name in known]
+    numbers = [name for name in predicted if name.endswith("_probability")]
+    table = make_table(*shown, *predicted, *text, right=numbers, text=column)
+    for row in first:
+        table.add_row(*(cell(_shown(row[name]), 300 if name in text else 40) for name in (*shown, *predicted, *text)))
     print_tables(table)
 
 
