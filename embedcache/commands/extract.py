@@ -55,6 +55,7 @@ LAYERS = CommaList(NumberInRange(int, -1000))
     metavar="NAME|TEXT",
     help="Put before every text: one of the model's prompts, or a text.  [default: the model's own, with its vectors]",
 )
+@click.option("--task", metavar="NAME", help="Merge the model's adapter for this task into its weights (Jina v3).")
 @click.option(
     "--dims", type=COUNT, help="Cut the model's vectors to the first dimensions (Matryoshka), to unit length."
 )

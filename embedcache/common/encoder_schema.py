@@ -19,6 +19,7 @@ class Identity(msgspec.Struct):
     prompt: str | UnsetType = UNSET
     lower_case: bool | UnsetType = UNSET
     chunk: bool | UnsetType = UNSET
+    task: str | UnsetType = UNSET
 
 
 class PrescribedFields(msgspec.Struct):

@@ -23,6 +23,7 @@ Files, in the order in which to read them:
     load_without_torch       An encoder read straight from its files, without torch and transformers
     load_with_transformers   An encoder as transformers loads it: model and tokenizer
     model_parts              Which part of what transformers loads is the encoder
+    adapter_files            The files of PEFT adapters, and the adapters that a model has for tasks
     adapter                  A PEFT adapter, merged into its base's weights
     row_check                Test whether a row's vectors depend on the other rows of its batch
     static                   Static models: a table of token vectors; a text's vector is their mean

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from embedcache.encoder.folder import ADAPTER, ADAPTER_WEIGHTS, base_folder, read_json, tokenizer_files
+from embedcache.encoder.adapter_files import ADAPTER, ADAPTER_WEIGHTS
+from embedcache.encoder.folder import base_folder, read_json, tokenizer_files
 from embedcache.errors import EmbedcacheError
 
 

@@ -114,6 +114,7 @@ class Encoder:
         prompt: str = "",
         lower_case: bool = False,
         chunk: bool = False,
+        task: str = "",
         model: dict[str, Any] | None = None,
         check: Callable[[dict[str, Any]], None] | None = None,
         kernel: str | None = None,
@@ -129,6 +130,7 @@ class Encoder:
             prompt: put before every text.
             lower_case: whether every text is lowercased first.
             chunk: whether to read a longer text in chunks of max_length tokens (see ``chunking``), not only its start.
+            task: the model's adapter of that name is merged into its weights; "": none (see ``task_adapter``).
             model: how the vectors called ``model`` are made (``Prescription.about``); the folder must still agree.
                 None: there are none.
             check: called with the identity before any weights are loaded; it may raise.
@@ -145,7 +147,7 @@ class Encoder:
         root, name = find_root(source, trust_remote_code)
         folder = transformer_folder(root)
         compute_dtype = resolve_dtype(dtype, device, folder)
-        before: dict[str, Any] = {"prompt": prompt, "lower_case": lower_case, "chunk": chunk}
+        before: dict[str, Any] = {"prompt": prompt, "lower_case": lower_case, "chunk": chunk, "task": task}
         identity = folder_identity(folder, max_length, compute_dtype, trust_remote_code, **before)
         if check is not None:
             check(identity)
@@ -154,7 +156,7 @@ class Encoder:
             from embedcache.encoder.load_with_transformers import load
 
             settings: dict[str, Any] = {"max_length": max_length, "compute_dtype": compute_dtype, "device": device}
-            settings["lower_case"] = lower_case
+            settings |= {"lower_case": lower_case, "task": task}
             return load(folder, name, kernel=kernel, trust_remote_code=trust_remote_code, **settings)
 
         prescribe = None if model is None else partial(load_prescribed, root, name, model)
@@ -162,7 +164,7 @@ class Encoder:
             return cls(
                 identity, name, "cpu", load_static(folder, name, max_length), partial(_no_model, name), prescribe
             )
-        native = may_be_native(compute_dtype, device, kernel) and not trust_remote_code and not lower_case
+        native = may_be_native(compute_dtype, device, kernel) and not (trust_remote_code or lower_case or task)
         direct = load_direct(folder, max_length, compute_dtype) if native else None
         return cls(identity, name, device, direct, load, prescribe)
 

@@ -19,6 +19,7 @@ from embedcache.common.devices import read_device
 from embedcache.common.digest import file_sha256
 from embedcache.common.screen import plural
 from embedcache.common.tensors import tensor_names
+from embedcache.encoder.adapter_files import ADAPTER, ADAPTER_WEIGHTS, task_adapter
 from embedcache.encoder.families import FAMILIES, behind_id
 from embedcache.encoder.hub import download
 from embedcache.encoder.kinds import ENCODER_DECODER, OWN_POSITIONS, STATIC_TYPE, kind_of
@@ -36,7 +37,6 @@ TOKENIZER_FILES = (
     "*.model",
 )
 STATIC = "StaticEmbedding"  # sentence-transformers' module for a table of token vectors
-ADAPTER, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"  # of PEFT
 STATIC_WEIGHTS = frozenset(("embedding.weight", "embeddings", "mapping", "weights"))
 UNCONFIGURED = (".Normalize", ".Dropout", f".{STATIC}")  # modules that need no config.json
 # Keys about a file's origin, which do not change a vector: a model that is saved again stays the same model.
@@ -57,20 +57,22 @@ def identify(
     prompt: str = "",
     lower_case: bool = False,
     chunk: bool = False,
+    task: str = "",
 ) -> tuple[dict[str, Any], str]:
     """Identify an encoder by its content, without loading it. The arguments are those of ``Encoder.load``.
 
     Returns:
         (identity, source). The identity is a JSON-able dict of all that changes a vector: sha256 of the weights, of
         the tokenizer's files and of the configuration, of the model's own code where that is trusted, max_length,
-        compute_dtype, the prompt before each text, whether texts are lowercased and whether they are read in chunks. It
-        holds no path, name or time. The source is the absolute folder or the hub name for ``Encoder.load``.
+        compute_dtype, the prompt before each text, whether texts are lowercased and whether they are read in chunks,
+        and the adapter of a task. It holds no path, name or time. The source is the absolute folder or the hub name
+        for ``Encoder.load``.
 
     Raises:
         EmbedcacheError: the encoder is not found or files are missing; a bad max_length, dtype or device.
     """
     folder, name = find_folder(source, trust_remote_code)
-    settings: dict[str, Any] = {"prompt": prompt, "lower_case": lower_case, "chunk": chunk}
+    settings: dict[str, Any] = {"prompt": prompt, "lower_case": lower_case, "chunk": chunk, "task": task}
     compute_dtype = resolve_dtype(dtype, device, folder)
     return folder_identity(folder, max_length, compute_dtype, trust_remote_code, **settings), name
 
@@ -97,6 +99,7 @@ def folder_identity(
     prompt: str = "",
     lower_case: bool = False,
     chunk: bool = False,
+    task: str = "",
 ) -> dict[str, Any]:
     """The identity of the encoder in a complete folder."""
     check_max_length(max_length)
@@ -112,7 +115,8 @@ def folder_identity(
     identity |= {"prompt": prompt} if prompt else {}
     identity |= {"lower_case": True} if lower_case else {}
     identity |= {"chunk": True} if chunk else {}
-    adapter = [folder / name for name in (ADAPTER, ADAPTER_WEIGHTS)]
+    identity |= {"task": task} if task else {}
+    adapter = [(task_adapter(folder, task) if task else folder) / name for name in (ADAPTER, ADAPTER_WEIGHTS)]
     if adapter[0].is_file():
         identity["adapter"] = {path.name: _sha256(path) for path in adapter}
     identity |= {"part": "encoder"} if kind_of(config) is ENCODER_DECODER else {}

@@ -23,13 +23,14 @@ def download(name: str, trust_remote_code: bool, inside: Callable[[Path], list[s
     from huggingface_hub import errors, snapshot_download
     from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
-    patterns = ["*.safetensors", "*.json", "*.txt", "*.model"] + ["*.py"] * trust_remote_code
+    patterns = ["*.safetensors", "*.json", "*.txt", "*.model", "bpe.codes"] + ["*.py"] * trust_remote_code
     quiet = are_progress_bars_disabled() or not sys.stderr.isatty()
     restore = enable_progress_bars if not are_progress_bars_disabled() else disable_progress_bars
     try:
         if quiet:
             disable_progress_bars()
         folder = Path(snapshot_download(name, allow_patterns=patterns, ignore_patterns=["*/*"], etag_timeout=5))
+        snapshot_download(name, allow_patterns=["*/adapter_config.json", "*/adapter_model.safetensors"])  # of tasks
         if folders := inside(folder):
             snapshot_download(name, allow_patterns=[f"{path}/{one}" for path in folders for one in patterns])
         return folder

@@ -15,6 +15,7 @@ import torch
 from embedcache.common.docstrings import keep_docstrings
 from embedcache.common.machine import cap_loaded_threads
 from embedcache.encoder.adapter import merge_adapter, tokenizer_folder, without_adapter
+from embedcache.encoder.adapter_files import task_adapter
 from embedcache.encoder.model_parts import SUCH_AS, check_architecture, load_part
 from embedcache.encoder.row_check import ROUNDING
 from embedcache.encoder.runner import choose_runner, count_threads, weights_dtype
@@ -79,6 +80,7 @@ def load(
     kernel: str | None,
     trust_remote_code: bool,
     lower_case: bool = False,
+    task: str = "",
 ) -> Loaded:
     """Load the encoder in a complete folder.
 
@@ -91,6 +93,7 @@ def load(
         kernel: the runner asked for, or None.
         trust_remote_code: whether Python code that comes with the model may run.
         lower_case: whether the tokenizer lowercases every text first.
+        task: the subfolder of an adapter to merge, or "".
 
     Raises:
         EmbedcacheError: the model is damaged, does not return vectors of a text's tokens, needs its own code while
@@ -98,6 +101,8 @@ def load(
     """
     with quiet():
         model, tokenizer = _load(folder, name, weights_dtype(compute_dtype, device, kernel), trust_remote_code)
+        if task:
+            model = merge_adapter(model, task_adapter(folder, task), name).eval().requires_grad_(False)
     _check_tokenizer(model, tokenizer, name)
     if (positions := _positions(model)) is not None and max_length > positions:
         raise EmbedcacheError(

@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from embedcache.encoder.adapter_files import ADAPTER
 from embedcache.encoder.blueprint import Affine, Blueprint, assemble, plain_config
 from embedcache.encoder.families import FAMILIES, Family
-from embedcache.encoder.folder import ADAPTER, read_json, weight_files
+from embedcache.encoder.folder import read_json, weight_files
 from embedcache.encoder.runner_native import NativeEncoder, native_threads
 from embedcache.encoder.tokenizer import TextTokenizer
 from embedcache.encoder.tokenizer_file import read_tokenizer

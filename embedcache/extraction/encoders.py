@@ -88,7 +88,8 @@ class EncodingPass:
 
         Args:
             model: folder or hub name.
-            settings: max_length, dtype, trust_remote_code, prompt, lower_case, chunk and model of ``Encoder.load``.
+            settings: max_length, dtype, trust_remote_code, prompt, lower_case, chunk, task and model of
+                ``Encoder.load``.
             place: where to encode.
             store: the dtype of stored vectors.
             batch_tokens: the budget of a batch, in padded tokens; None: what suits the device.

@@ -112,6 +112,7 @@ def extract(
     keep: str | Sequence[str] = (),
     max_length: int | None = None,
     chunk: bool | None = None,
+    task: str | None = None,
     pooling: str | Sequence[str] = "auto",
     layers: int | Sequence[int] = (-1,),
     prompt: str | None = None,
@@ -148,6 +149,8 @@ def extract(
             was made with, or what the model's authors say of its ``model`` vectors, else 250.
         chunk: read a longer text in chunks of max_length tokens; its vector is the mean of theirs. None is what the
             cache was made with, else no.
+        task: merge the model's adapter for this task (a subfolder of that name) into its weights. None is what the
+            cache was made with, else none.
         na: label cells that mean "not labelled", in addition to empty ones. "default" among them adds those of
             ``tables.rows.MISSING_LABELS``. None means these defaults only.
         pooling: one or several of ``encoder.poolings``, or "model": the vector that the model's authors prescribe, as
@@ -189,7 +192,7 @@ def extract(
     rows = read_rows(paths, columns, **reading)
     if store not in ("float16", "float32"):
         raise EmbedcacheError(f"unknown store type {store!r}: use float16 or float32")
-    vectors = AskedVectors(pooling, layers, prompt, dims, force_dims, max_length, chunk)
+    vectors = AskedVectors(pooling, layers, prompt, dims, force_dims, max_length, chunk, task)
     vectors.poolings(), vectors.numbers()
     wanted = None if shard is None else Shard.parse(shard)
     with copies, writer_lock(target), ExitStack() as ends:

@@ -10,6 +10,7 @@ from typing import Any
 
 from embedcache.cache.file import Cache
 from embedcache.cache.layout import Output
+from embedcache.encoder.adapter_files import tasks_of
 from embedcache.encoder.folder import find_root, model_config, transformer_folder
 from embedcache.encoder.kinds import ENCODER, STATIC, kind_of
 from embedcache.encoder.poolings import MODEL, POOLINGS, find_pooling
@@ -31,6 +32,7 @@ class AskedVectors:
     force_dims: bool = False
     max_length: int | None = None
     chunk: bool | None = None
+    task: str | None = None
 
     def poolings(self) -> list[str]:
         """The names, ``auto`` among them.
@@ -62,7 +64,8 @@ class Chosen:
 
     Attributes:
         outputs: the (pooling, layer) pairs that were asked for.
-        settings: arguments of ``Encoder.load``: ``max_length``, ``prompt``, ``lower_case``, ``chunk`` and ``model``.
+        settings: arguments of ``Encoder.load``: ``max_length``, ``prompt``, ``lower_case``, ``chunk``, ``task`` and
+            ``model``.
         notes: what was chosen and why, a sentence each.
     """
 
@@ -116,6 +119,7 @@ def choose(model: str, asked: AskedVectors, old: Cache | None, trust_remote_code
         "prompt": _prompt(asked.prompt, root, name),
         "lower_case": known.get("lower_case", False),
         "chunk": known.get("chunk", False) if asked.chunk is None else asked.chunk,
+        "task": known.get("task", "") if asked.task is None else asked.task,
         MODEL: about,
     }
     if new and says is not None:
@@ -126,6 +130,8 @@ def choose(model: str, asked: AskedVectors, old: Cache | None, trust_remote_code
                      f"{_before(settings)}")  # fmt: skip
     settings["prompt"] = known.get("prompt", "") if settings["prompt"] is None else settings["prompt"]
     settings["max_length"] = settings["max_length"] or MAX_LENGTH
+    if not settings["task"] and (tasks := tasks_of(transformer_folder(root))):
+        notes.append(f"{name} has adapters for the tasks {', '.join(tasks)}; none is used: name one with --task")
     return Chosen(_outputs(names, numbers), settings, notes)
 
 

@@ -253,6 +253,11 @@ def _evaluation(info: dict[str, Any], kind: Kind) -> str:
 
 
 def _limitations(info: dict[str, Any], kind: Kind, max_length: int) -> Iterable[str]:
+    if task := info["encoder"]["identity"].get("task"):
+        yield (
+            f"The encoder has its adapter for the task {code_span(task)} merged into its weights. The code above loads "
+            "it without: merge it first (peft's `merge_and_unload`)."
+        )
     if info["encoder"]["identity"].get("chunk"):
         yield (
             f"Texts of more than {max_length:,} tokens are read in chunks of that length, and have the mean of their "

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import embedcache as ec
 from embedcache.encoder import Encoder, identify
 from embedcache.errors import EmbedcacheError
 from tests.encoder.sentence_folders import NORMALIZE, make_folder, write_json
@@ -23,7 +24,7 @@ def encoded(folder: Path) -> list[np.ndarray]:
     return Encoder.load(folder, max_length=64, dtype="float32", device="cpu").encode_texts(TEXTS, OUTPUTS)
 
 
-def write_adapter(base: Path, to: Path, head: bool = False, **options: Any) -> Path:
+def write_adapter(base: Path, to: Path, head: bool = False, seed: int = 3, **options: Any) -> Path:
     """A LoRA of visible size; head: trained with a classifier on top, which names the encoder's parts otherwise."""
     peft = pytest.importorskip("peft")
     import torch
@@ -31,7 +32,7 @@ def write_adapter(base: Path, to: Path, head: bool = False, **options: Any) -> P
 
     model = (AutoModelForMaskedLM if head else AutoModel).from_pretrained(base)
     settings = {"r": 4, "lora_alpha": 8, "target_modules": ["query", "value"], **options}
-    torch.manual_seed(3)
+    torch.manual_seed(seed)
     adapted = peft.get_peft_model(model, peft.LoraConfig(**settings))
     for name, weight in adapted.named_parameters():
         if "lora_B" in name:
@@ -146,3 +147,38 @@ def test_what_cannot_be_merged(
     with pytest.raises(EmbedcacheError, match=said) as caught:
         encoded(adapter)
     assert "\n" not in str(caught.value)
+
+
+def test_an_adapter_for_each_task(tiny_bert: Path, tmp_path: Path) -> None:
+    """In a subfolder each, as Jina v3 has them; one is merged, or none."""
+    folder = make_folder(tiny_bert, tmp_path / "model", {})
+    for task, seed in (("retrieval_query", 3), ("classification", 4)):
+        write_adapter(tiny_bert, folder / task, seed=seed)
+    plain = Encoder.load(folder, max_length=64, dtype="float32", device="cpu")
+    expected = {task: merged(tiny_bert, folder / task) for task in ("retrieval_query", "classification")}
+    for task, vectors in expected.items():
+        encoder = Encoder.load(folder, max_length=64, dtype="float32", device="cpu", task=task)
+        assert encoder.identity["task"] == task and set(encoder.identity["adapter"]) == {
+            "adapter_config.json",
+            "adapter_model.safetensors",
+        }
+        for found, wanted in zip(encoder.encode_texts(TEXTS, OUTPUTS), vectors, strict=True):
+            np.testing.assert_allclose(found, wanted, atol=2e-6)
+            assert np.abs(found - plain.encode_texts(TEXTS, OUTPUTS)[0]).max() > 0.01
+    assert "task" not in plain.identity and "adapter" not in plain.identity
+    with pytest.raises(EmbedcacheError, match="no adapter for a task 'other'; it has classification, retrieval_query"):
+        identify(folder, device="cpu", task="other")
+
+
+def test_a_cache_keeps_its_task(tiny_bert: Path, tmp_path: Path) -> None:
+    folder, table, cache = make_folder(tiny_bert, tmp_path / "model", {}), tmp_path / "t.csv", tmp_path / "c.h5"
+    write_adapter(tiny_bert, folder / "classification")
+    table.write_text("text\n" + "\n".join(TEXTS[1:4]) + "\n")
+    ec.extract(table, cache, model=folder, task="classification", store="float32", dtype="float32")
+    table.write_text("text\n" + "\n".join(TEXTS[1:5]) + "\n")
+    again = ec.extract(table, cache, model=folder, store="float32")
+    assert (again.encoded, again.reused) == (1, 3) and again.encoder["identity"]["task"] == "classification"
+    with pytest.raises(EmbedcacheError, match="task classification in the cache, absent asked"):
+        ec.extract(table, cache, model=folder, task="", store="float32")
+    other = ec.extract(table, tmp_path / "plain.h5", model=folder)
+    assert any("has adapters for the tasks classification; none is used" in note for note in other.notes)

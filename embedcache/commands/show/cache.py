@@ -104,6 +104,8 @@ def _made_of(encoder: dict[str, Any]) -> dict[str, str]:
     lines = {"model": in_words(encoder["model"])} if "model" in encoder else {}
     if prompt := encoder["identity"].get("prompt"):
         lines["prompt"] = f"{prompt!r} before every text"
+    if task := encoder["identity"].get("task"):
+        lines["task"] = f"{task}, by the model's adapter for it"
     done = {"lower_case": "in lower case", "chunk": "longer ones in chunks"}
     texts = ", ".join(words for name, words in done.items() if encoder["identity"].get(name))
     return lines | ({"texts": texts} if texts else {})
