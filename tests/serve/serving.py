@@ -38,3 +38,12 @@ def listening(service: Any, **options: Any) -> Iterator[str]:
     finally:
         server.should_exit = True
         thread.join()
+
+
+def detail(answer: Any, status: int) -> str:
+    """The one line of an error, which has this shape and no other."""
+    assert answer.status_code == status, answer.text
+    assert list(answer.json()) == ["detail"]
+    line = answer.json()["detail"]
+    assert isinstance(line, str) and line and "\n" not in line and "Traceback" not in line
+    return str(line)
