@@ -8,14 +8,15 @@
 #include "../simd/isa.h"
 #include "../simd/memory.h"
 #include "../simd/subnormals.h"
-#include "encoders.h"
+#include "rotaries.h"
 
 #ifdef __SANITIZE_ADDRESS__
 #include <sanitizer/asan_interface.h>
 #endif
 
 struct ec_encoder {
-  const ec::Encoders* kernels;
+  decltype(ec::Encoders::destroy) destroy;
+  decltype(ec::Encoders::run) run;
   void* model;
   int64_t vocabulary, positions, layers;
 };
@@ -40,6 +41,31 @@ const Encoders* choose_kernels([[maybe_unused]] int32_t compute) {
   if (isa.avx2) return &encoders_avx2;
 #endif
   return nullptr;
+}
+
+/* NULL: this machine does not have the instructions. */
+const Rotaries* choose_rotary([[maybe_unused]] int32_t compute) {
+#ifdef EC_X86
+  const Isa isa = usable_isa();
+#ifdef EC_AVX512BF16
+  if (compute == EC_ENCODE_BFLOAT16 && isa.avx512bf16) return &rotaries_avx512bf16;
+#endif
+  if (compute == EC_ENCODE_FLOAT32 && isa.avx512) return &rotaries_avx512;
+  if (compute == EC_ENCODE_FLOAT32 && isa.avx2) return &rotaries_avx2;
+#endif
+  return nullptr;
+}
+
+std::string wrong_rotary(const ec_rotary_spec* s) {
+  if (!s) return "no encoder";
+  const int64_t each = s->compute == EC_ENCODE_BFLOAT16 ? 2 : 1;
+  if (s->vocabulary < 1 || s->positions < 1 || s->dim < 1 || s->inner < 1 || s->heads < 1 ||
+      s->key_heads < 1 || s->head < 2 || s->layers < 1)
+    return "sizes must be 1 or more";
+  if (s->heads % s->key_heads || s->head % 2 || s->inner % each || s->dim % each)
+    return "the keys' heads do not divide the queries', or a size is odd";
+  if (s->activation < EC_GELU || s->activation > EC_SILU) return "unknown activation";
+  return "";
 }
 
 std::string wrong_spec(const ec_encoder_spec* s) {
@@ -119,7 +145,24 @@ ec_encoder* ec_encoder_create(const ec_encoder_spec* spec) try {
   ec::last_error = "this machine has no instructions for it";
   if (!kernels) return nullptr;
   auto encoder = std::make_unique<ec_encoder>();
-  *encoder = {kernels, kernels->create(*spec), spec->vocabulary, spec->positions, spec->layers};
+  *encoder = {kernels->destroy, kernels->run,    kernels->create(*spec),
+              spec->vocabulary, spec->positions, spec->layers};
+  ec::last_error = "not enough memory for the packed weights";
+  return encoder->model ? encoder.release() : nullptr;
+} catch (const std::exception& error) {
+  ec::last_error = error.what();
+  return nullptr;
+}
+
+ec_encoder* ec_rotary_create(const ec_rotary_spec* spec) try {
+  ec::last_error = ec::wrong_rotary(spec);
+  if (!ec::last_error.empty()) return nullptr;
+  ec::last_error = "this machine has no instructions for it";
+  const ec::Rotaries* kernels = ec::choose_rotary(spec->compute);
+  if (!kernels) return nullptr;
+  auto encoder = std::make_unique<ec_encoder>();
+  *encoder = {kernels->destroy, kernels->run,    kernels->create(*spec),
+              spec->vocabulary, spec->positions, spec->layers};
   ec::last_error = "not enough memory for the packed weights";
   return encoder->model ? encoder.release() : nullptr;
 } catch (const std::exception& error) {
@@ -129,7 +172,7 @@ ec_encoder* ec_encoder_create(const ec_encoder_spec* spec) try {
 
 void ec_encoder_destroy(ec_encoder* encoder) {
   if (!encoder) return;
-  encoder->kernels->destroy(encoder->model);
+  encoder->destroy(encoder->model);
   delete encoder;
 }
 
@@ -139,8 +182,8 @@ int32_t ec_encoder_run(const ec_encoder* encoder, const int32_t* ids, const int6
   ec::last_error = ec::wrong_batch(*encoder, ids, offsets, n, outputs, n_outputs);
   if (!ec::last_error.empty()) return 1;
   [[maybe_unused]] const ec::FlushSubnormals flush;
-  const int64_t bytes = encoder->kernels->run(encoder->model, ids, offsets, n, outputs, n_outputs, nullptr);
-  encoder->kernels->run(encoder->model, ids, offsets, n, outputs, n_outputs, ec::scratch.take(bytes));
+  const int64_t bytes = encoder->run(encoder->model, ids, offsets, n, outputs, n_outputs, nullptr);
+  encoder->run(encoder->model, ids, offsets, n, outputs, n_outputs, ec::scratch.take(bytes));
   return 0;
 } catch (const std::exception&) {
   ec::last_error = "not enough memory for a batch of " + std::to_string(offsets[n]) + " tokens";

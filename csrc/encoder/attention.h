@@ -94,7 +94,8 @@ struct StoreContext {
 };
 
 /* s[length] -> e^(scale s + relative - max), zero up to `padded`; returns one over their sum. */
-static float softmax(float* s, int64_t length, int64_t padded, float scale, const float* relative) {
+[[maybe_unused]] static float softmax(float* s, int64_t length, int64_t padded, float scale,
+                                      const float* relative) {
   for (int64_t j = length; j < padded; ++j) s[j] = -3e38f;
   vf most = splat(-3e38f);
   for (int64_t j = 0; j < padded; j += kLanes) {

@@ -1,6 +1,7 @@
 /* The C interface of the native encoder: a frozen BERT-like transformer on a CPU, token ids to vectors.
  *
- * Post-LayerNorm encoders only (embedcache/encoder/families.py lists them). All weights are float32,
+ * This file is for post-LayerNorm encoders (embedcache/encoder/families.py lists them), rotary.h for another
+ * kind. All weights are float32,
  * row-major, [out][in] for a linear layer. create() packs its own copy of the linear layers; the embedding
  * tables and the LayerNorms stay the caller's and must outlive the encoder.
  *
@@ -15,7 +16,7 @@
 extern "C" {
 #endif
 
-#define EC_ENCODER_ABI_VERSION 1
+#define EC_ENCODER_ABI_VERSION 2
 
 enum { EC_GELU = 0, EC_GELU_TANH = 1, EC_RELU = 2 };
 enum { EC_ENCODE_FLOAT32 = 0, EC_ENCODE_BFLOAT16 = 1 }; /* the products' operands; all sums are float32 */
@@ -25,6 +26,7 @@ enum {
   EC_POOL_CLS = 0,
   EC_POOL_MEAN = 1,
   EC_POOL_MAX = 2,
+  EC_POOL_LAST = 3,
   EC_POOLINGS /* how many there are */
 };
 

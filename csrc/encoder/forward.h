@@ -8,14 +8,11 @@
 #ifndef EMBEDCACHE_ENCODER_FORWARD_H
 #define EMBEDCACHE_ENCODER_FORWARD_H
 
+#include "blocks.h"
 #include "last_layer.h"
 #include "poolings.h"
 
 namespace EC_ISA {
-
-constexpr int64_t kInnerRows = 192;  /* tokens that go through the feed-forward part together */
-constexpr int64_t kInnerWords = 768; /* of its second product's sum at once, so that operands stay in L2 */
-constexpr int64_t kPad = 16;         /* words, so that rows do not all start in the same set of L1 */
 
 template <class Word>
 struct Pass {

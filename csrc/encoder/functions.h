@@ -106,7 +106,7 @@ static inline void clear_tail(float* x, int64_t n, int64_t padded) {
 }
 
 /* LayerNorm of x[n] in place: two passes, the variance from differences to the mean. */
-static void layer_norm(float* x, int64_t n, const ec_norm& norm, float epsilon) {
+[[maybe_unused]] static void layer_norm(float* x, int64_t n, const ec_norm& norm, float epsilon) {
   const int64_t whole = n / kLanes * kLanes;
   vf sums = {};
   for (int64_t i = 0; i < whole; i += kLanes) sums += load_unaligned(x + i);

@@ -9,6 +9,9 @@ Files, in the order in which to read them:
     kinds                    What sort of model a config.json describes: an encoder, causal, an encoder-decoder
     blueprint                A post-LayerNorm encoder as the runners compute it, the same for every family
     read_model               The blueprint of a model that transformers has loaded
+    rotary_families          Families with rotary positions and a gated feed-forward part: one record each
+    rotary_blueprint         Such an encoder as its runner computes it, the same for every family
+    read_rotary              The rotary blueprint of a model that transformers has loaded
     load_again               Load the encoder of a cache, a run or an index again
     poolings                 How a text's tokens become its vector: one record each
     prescription             The vector that a model's authors prescribe, read from a sentence-transformers folder
@@ -30,6 +33,7 @@ Files, in the order in which to read them:
     batching                 Token-budget batches: texts of similar length together
     runner                   Which code computes an encoder's forward pass: "native", "packed" or "plain"
     runner_native            The native encoder: ctypes binding of csrc/encoder/encoder.h
+    runner_rotary            The same for rotary families: csrc/encoder/rotary.h
     runner_packed            The forward pass without any padding, in torch
     gpu_parts                The faster operations that it uses on a GPU, each tested before use
     fused_triton             Two of these as Triton kernels: residual with LayerNorm, bias with activation

@@ -22,7 +22,7 @@ from embedcache.encoder.runner import choose_runner, count_threads, weights_dtyp
 from embedcache.encoder.runner_plain import Plain
 from embedcache.encoder.tokenizer import TextTokenizer
 from embedcache.encoder.tokenizer_python import PythonTokenizer
-from embedcache.errors import EmbedcacheError
+from embedcache.errors import EmbedcacheError, InputNote
 
 keep_docstrings()
 cap_loaded_threads()  # torch's
@@ -252,6 +252,7 @@ def quiet() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            warnings.simplefilter("always", InputNote)
             yield
     finally:
         logging.set_verbosity(verbosity)

@@ -140,6 +140,7 @@ POOLINGS = {  # by the names that users give and caches keep
         pool=_last,
         code='last = inputs["attention_mask"].cumsum(dim=1).argmax(dim=1)\n'
         "vectors = hidden[torch.arange(len(hidden)), last]",
+        native=3,
         packed=_packed_last,
         sentence_transformers="pooling_mode_lasttoken",
     ),

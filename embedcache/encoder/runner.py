@@ -10,12 +10,17 @@ import numpy as np
 import torch
 
 from embedcache.encoder.read_model import read_blueprint
+from embedcache.encoder.read_rotary import read_rotary
 from embedcache.encoder.runner_native import NativeEncoder, may_be_native, native_threads
 from embedcache.encoder.runner_packed import Packed
 from embedcache.encoder.runner_plain import Plain
-from embedcache.errors import EmbedcacheError
+from embedcache.encoder.runner_rotary import RotaryEncoder
+from embedcache.errors import EmbedcacheError, note
 
 KERNELS = ("native", "packed", "plain")
+# The cosine that the two codes of a rotary family must reach on one row: what rounding alone keeps above.
+AGREE = {"float32": 0.9999, "bfloat16": 0.99}
+TRIED_TOKENS = 24
 
 
 class Runner(Protocol):
@@ -25,10 +30,12 @@ class Runner(Protocol):
         kernel: its name.
         invariant: whether a row's vectors are the same to the bit in any batch.
         batch_tokens: its default budget of a batch, in padded tokens; None: the device's default.
+        causal: whether a token sees only itself and the tokens before it; unknown for ``plain``.
     """
 
     kernel: str
     invariant: bool
+    causal: bool
     batch_tokens: int | None
 
     def run(self, ids: Sequence[Sequence[int]], outputs: Sequence[tuple[str, int]]) -> list[np.ndarray]:
@@ -71,6 +78,16 @@ def choose_runner(
     if blueprint and may_be_native(compute_dtype, device, kernel):
         with suppress(EmbedcacheError):  # unsupported sizes
             return NativeEncoder(blueprint, max_length, compute_dtype), blueprint.uncounted
+    rotary = None if blueprint or not may_be_native(compute_dtype, device, kernel) else read_rotary(model, max_length)
+    if rotary:
+        with suppress(EmbedcacheError):
+            encoder = RotaryEncoder(rotary, compute_dtype)
+            if _agree(encoder, plain, len(rotary.word), min(TRIED_TOKENS, max_length), compute_dtype):
+                return encoder, None
+            note(
+                f"the native code for {model.config.model_type} gives other vectors than the installed transformers: "
+                "transformers computes it"
+            )
     model.to(getattr(torch, compute_dtype))
     blueprint = read_blueprint(model, max_length) if blueprint else None
     if blueprint and kernel in (None, "packed"):
@@ -78,6 +95,17 @@ def choose_runner(
     if kernel in (None, "plain"):
         return plain, None
     raise EmbedcacheError(f"the kernel '{kernel}' cannot run this {model.config.model_type} encoder on {device}")
+
+
+def _agree(encoder: RotaryEncoder, plain: Plain, vocabulary: int, length: int, compute_dtype: str) -> bool:
+    """Whether both give a row of ``length`` tokens from all over the vocabulary the same vector, but for rounding.
+
+    The row costs one pass of transformers. It would show a version of it that reads a family's settings in another way.
+    """
+    row = np.linspace(0, vocabulary - 1, length).astype(np.int32).tolist()
+    outputs = [("mean", plain.layers)]
+    (ours,), (theirs,) = (runner.run([row], outputs)[0].astype(np.float64) for runner in (encoder, plain))
+    return bool(ours @ theirs >= AGREE[compute_dtype] * np.linalg.norm(ours) * np.linalg.norm(theirs))
 
 
 def count_threads(runner: Runner, device: str) -> int:

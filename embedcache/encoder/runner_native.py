@@ -28,29 +28,29 @@ if TYPE_CHECKING:
 
     from embedcache.encoder.blueprint import Affine, Blueprint
 
-ABI_VERSION = 1
+ABI_VERSION = 2
 ACTIVATIONS = {"gelu": 0, "gelu_tanh": 1, "relu": 2}
 COMPUTE = {"float32": 0, "bfloat16": 1}
 TOKENS = -1  # instead of a pooling's number: the vectors of all tokens
 _PATH = find_library(__file__, "_encoder_cpu")
 
 
-class _Pair(Structure):
+class WeightPair(Structure):
     """A linear layer's or a LayerNorm's weight and bias."""
 
     _fields_ = [("weight", c_void_p), ("bias", c_void_p)]
 
 
 class _Layer(Structure):
-    _fields_ = [(name, _Pair) for name in ("query", "key", "value", "output", "up", "down", "norm1", "norm2")]
+    _fields_ = [(name, WeightPair) for name in ("query", "key", "value", "output", "up", "down", "norm1", "norm2")]
 
 
 class _Spec(Structure):
     _fields_ = [
         *((name, c_int64) for name in ("vocabulary", "positions", "width", "dim", "inner", "heads", "layers")),
         *((name, c_void_p) for name in ("word", "position", "token_type")),
-        ("norm", _Pair),
-        ("projection", _Pair),
+        ("norm", WeightPair),
+        ("projection", WeightPair),
         ("layer", POINTER(_Layer)),
         ("relative", c_void_p),
         ("epsilon", c_float),
@@ -72,8 +72,22 @@ def _library() -> ctypes.CDLL | None:
     library.ec_encoder_backend.restype = library.ec_encoder_last_error.restype = c_char_p
     library.ec_encoder_create.restype = c_void_p
     library.ec_encoder_create.argtypes = [POINTER(_Spec)]
+    library.ec_rotary_create.restype = c_void_p
+    library.ec_rotary_create.argtypes = [c_void_p]
     library.ec_encoder_destroy.argtypes = [c_void_p]
     library.ec_encoder_run.argtypes = [c_void_p, c_void_p, c_void_p, c_int64, POINTER(_Output), c_int32]
+    return library
+
+
+def native_library() -> ctypes.CDLL:
+    """The built library.
+
+    Raises:
+        EmbedcacheError: there is none of this version.
+    """
+    library = _library()
+    if library is None:
+        raise EmbedcacheError("the native encoder is not built: reinstall embedcache where there is a C++ compiler")
     return library
 
 
@@ -114,13 +128,12 @@ class NativeEncoder:
 
     kernel = "native"
     invariant = True
+    causal = False
     batch_tokens: int | None = None
+    _handle: int | None = None
 
     def __init__(self, blueprint: Blueprint, max_length: int, compute_dtype: str) -> None:
-        library = _library()
-        if library is None:
-            raise EmbedcacheError("the native encoder is not built: reinstall embedcache where there is a C++ compiler")
-        self._library, self._handle = library, None
+        self._library = native_library()
         self._alive: list[np.ndarray] = []  # arrays that the library reads as long as the encoder exists
         packed: list[np.ndarray] = []  # arrays that it copies, so they can go after ec_encoder_create
         layers = (_Layer * len(blueprint.layers))()
@@ -139,20 +152,23 @@ class NativeEncoder:
             inner=len(blueprint.layers[0].up[1]),
             heads=blueprint.heads,
             layers=len(layers),
-            word=_pointer(blueprint.word, self._alive),
-            position=_pointer(blueprint.position, self._alive),
-            token_type=_pointer(blueprint.token_type, self._alive),
+            word=pointer(blueprint.word, self._alive),
+            position=pointer(blueprint.position, self._alive),
+            token_type=pointer(blueprint.token_type, self._alive),
             norm=_pair(blueprint.norm, self._alive),
-            projection=_pair(blueprint.projection, packed) if blueprint.projection else _Pair(),
+            projection=_pair(blueprint.projection, packed) if blueprint.projection else WeightPair(),
             layer=layers,
-            relative=_pointer(blueprint.relative, self._alive, positions),
+            relative=pointer(blueprint.relative, self._alive, positions),
             epsilon=blueprint.epsilon,
             activation=ACTIVATIONS[blueprint.activation],
             compute=COMPUTE[compute_dtype],
         )
         self._dim = spec.dim
-        self._handle = library.ec_encoder_create(spec)
-        if not self._handle:
+        self._keep(self._library.ec_encoder_create(spec))
+
+    def _keep(self, handle: int | None) -> None:
+        self._handle = handle
+        if not handle:
             raise EmbedcacheError(f"the native encoder cannot be created: {self._last_error()}")
 
     def run(self, ids: Sequence[Sequence[int]], outputs: Sequence[tuple[str, int]]) -> list[np.ndarray]:
@@ -203,7 +219,7 @@ def _pool_tokens(tokens: np.ndarray, offsets: np.ndarray, pooling: Pooling) -> n
     return pooled
 
 
-def _pointer(tensor: Tensor | np.ndarray | None, alive: list[np.ndarray], positions: int | None = None) -> int | None:
+def pointer(tensor: Tensor | np.ndarray | None, alive: list[np.ndarray], positions: int | None = None) -> int | None:
     """Address of the numbers as float32; ``alive`` keeps them. ``positions``: take that part of a bias by distance."""
     if tensor is None:
         return None
@@ -215,5 +231,5 @@ def _pointer(tensor: Tensor | np.ndarray | None, alive: list[np.ndarray], positi
     return alive[-1].ctypes.data
 
 
-def _pair(pair: Affine, alive: list[np.ndarray]) -> _Pair:
-    return _Pair(_pointer(pair[0], alive), _pointer(pair[1], alive))
+def _pair(pair: Affine, alive: list[np.ndarray]) -> WeightPair:
+    return WeightPair(pointer(pair[0], alive), pointer(pair[1], alive))

@@ -37,6 +37,7 @@ class Packed:
 
     kernel = "packed"
     invariant = False  # a matrix product of another size may sum in another order
+    causal = False
 
     def __init__(self, blueprint: Blueprint) -> None:
         self._device, self._dtype = blueprint.word.device, blueprint.word.dtype

@@ -13,15 +13,20 @@ from embedcache.encoder.token_rows import TokenRows
 
 
 class Plain:
-    """The plain runner (see ``runner``), for every model that ``AutoModel`` loads; it pads with ``pad_id``."""
+    """The plain runner (see ``runner``), for every model that ``AutoModel`` loads; it pads with ``pad_id``.
+
+    Attributes:
+        layers: the number of layers.
+    """
 
     kernel = "plain"
     invariant = False
+    causal = False
     batch_tokens: int | None = None
 
     def __init__(self, model: Any, pad_id: int, device: str) -> None:
         self._model, self._pad_id, self._device = model, pad_id, device
-        self._layers: int = model.config.num_hidden_layers
+        self.layers: int = model.config.num_hidden_layers
 
     @torch.inference_mode()
     def widths(self, ids: Sequence[int]) -> list[int]:
@@ -30,19 +35,19 @@ class Plain:
         result = self._model(
             input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=True, return_dict=True
         )
-        inner = result.hidden_states[: self._layers]
+        inner = result.hidden_states[: self.layers]
         return [int(states.shape[-1]) for states in (*inner, result.last_hidden_state)]
 
     @torch.inference_mode()
     def run(self, ids: Sequence[Sequence[int]], outputs: Sequence[tuple[str, int]]) -> list[np.ndarray]:
         input_ids, attention_mask = self.pad(ids)
-        inner = any(layer < self._layers for _, layer in outputs)
+        inner = any(layer < self.layers for _, layer in outputs)
         result = self._model(
             input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=inner, return_dict=True
         )
         pooled = []
         for pooling, layer in outputs:
-            hidden = result.last_hidden_state if layer == self._layers else result.hidden_states[layer]
+            hidden = result.last_hidden_state if layer == self.layers else result.hidden_states[layer]
             if pooling == TOKEN_STATES:
                 true = hidden[attention_mask[:, : hidden.shape[1]].bool()]
             else:

@@ -42,6 +42,7 @@ class StaticRunner:
 
     kernel = "static"
     invariant = True
+    causal = False
     batch_tokens: int | None = 1 << 16  # large, because a token is little work
 
     def __init__(self, table: np.ndarray) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 from embedcache.encoder import runner_native
 from embedcache.encoder.poolings import POOLINGS
 from embedcache.encoder.token_rows import TokenRows
+from tests.encoder import sanitized_rotary
 
 SHAPES = (  # width, dim, heads, inner, layers, activation, relative
     (32, 32, 2, 64, 2, "gelu", False),
@@ -74,6 +75,8 @@ def main() -> None:
     batches = [rows, rows[:1], rows[2:3], rows[3:6], rows[::-1]]
     for isa in ("", "avx512", "avx2"):
         os.environ["EMBEDCACHE_ISA"] = isa
+        for dtype in filter(runner_native.backend, ("float32", "bfloat16")):
+            sanitized_rotary.check(dtype)
         for shape in SHAPES:
             for dtype in ("float32", "bfloat16"):
                 if not runner_native.backend(dtype):

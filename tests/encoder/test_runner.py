@@ -123,7 +123,7 @@ class TestRunner:
     [
         ("albert", {"embedding_size": 32}),
         ("deberta", {}),
-        ("modernbert", {"pad_token_id": 0}),
+        ("prelayernorm", {"pad_token_id": 0}),
         ("bert", {"hidden_act": "silu"}),
     ],
 )
