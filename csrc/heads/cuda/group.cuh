@@ -2,7 +2,6 @@
 #ifndef EMBEDCACHE_CUDA_GROUP_CUH
 #define EMBEDCACHE_CUDA_GROUP_CUH
 
-#include <cmath>
 #include <numeric>
 #include <set>
 
@@ -11,6 +10,7 @@
 #include "host_pages.cuh"
 #include "pace.cuh"
 #include "plan.cuh"
+#include "results.cuh"
 #include "shuffle.cuh"
 #include "stacked.cuh"
 #include "train.cuh"
@@ -63,7 +63,7 @@ class Group {
     launch<FiniteWeights>(all);
     read_tallies();
     pages.wait();
-    for (const int i : all) collect(i);
+    for (const int i : all) collect(device_, result(i), heads_[i], tallies_[i]);
     device_.synchronize();
   }
 
@@ -331,21 +331,9 @@ class Group {
 
   /* Notes a head's epoch and keeps its weights if they are the best so far; false if the head is to stop. */
   bool finish_epoch(int i, int epoch) {
-    const Tally& tally = tallies_[i];
     ec_result& r = result(i);
-    const double val_loss = task(i).val.n > 0 ? tally.val_loss / tally.val_weight : 0.0;
-    if (tally.diverged || !std::isfinite(val_loss)) r.status = EC_HEAD_DIVERGED;
-    if (tally.diverged) return false;
-    r.epochs_run = epoch + 1;
-    r.train_loss[epoch] = tally.train_loss / (double)task(i).train.n;
-    if (task(i).val.n > 0) {
-      r.val_loss[epoch] = val_loss;
-      if (task(i).kind != EC_KIND_NUMBERS) {
-        r.val_accuracy[epoch] = (double)tally.val_correct / (double)task(i).val.n;
-        r.val_f1[epoch] =
-            macro_f1(&host_counts_[(size_t)(heads_[i].counts - memory_.counts.get())], task(i).outputs);
-      }
-    }
+    const int64_t* counts = host_counts_.data() + (heads_[i].counts - memory_.counts.get());
+    if (!note_epoch(r, task(i), tallies_[i], counts, epoch)) return false;
     if (task(i).val.n == 0 || is_better(call_.options, r, epoch)) {
       r.best_epoch = epoch;
       device_.copy(heads_[i].state + 3 * heads_[i].stride, heads_[i].state,
@@ -355,28 +343,10 @@ class Group {
     return r.status == EC_HEAD_OK && (patience == 0 || epoch - r.best_epoch < patience);
   }
 
-  /* Where the first layers' weights go, nearly all of what is collected. */
   std::vector<Memory> places() const {
     std::vector<Memory> found;
-    for (int i = 0; i < size_; ++i)
-      found.push_back({(char*)result(i).w1, 4 * (int64_t)heads_[i].shape.hidden * heads_[i].shape.dim});
+    for (int i = 0; i < size_; ++i) found.push_back(place_of(result(i), heads_[i].shape));
     return found;
-  }
-
-  /* The best weights into the caller's memory, which stays as it is, zeros, where there are none. */
-  void collect(int i) const {
-    const Shape s = heads_[i].shape;
-    ec_result& r = result(i);
-    if (r.best_epoch >= 0 && tallies_[i].bad_weights) {
-      r.best_epoch = -1;
-      r.status = EC_HEAD_DIVERGED;
-    }
-    if (r.best_epoch < 0) return;
-    const Parameters best = split_parameters(heads_[i].state + 3 * heads_[i].stride, s);
-    device_.copy(r.w1, best.w1, 4 * (int64_t)s.hidden * s.dim);
-    device_.copy(r.b1, best.b1, 4 * (int64_t)s.hidden);
-    device_.copy(r.w2, best.w2, 4 * (int64_t)s.outputs * features(s));
-    device_.copy(r.b2, best.b2, 4 * (int64_t)s.outputs);
   }
 
   const Device& device_;
