@@ -13,6 +13,7 @@ import numpy as np
 
 from embedcache.cache import layout as lay
 from embedcache.cache.file import Cache
+from embedcache.common.machine import usable_cores
 
 
 class Span(NamedTuple):
@@ -100,7 +101,7 @@ def digest_of(salt: bytes, *arrays: np.ndarray) -> bytes:
 def digests(cache: Cache, path: str, first: int, last: int) -> np.ndarray:
     """[last - first, 16] uint8 checksums of what the blocks hold now; several threads."""
     salt = cache.salt(path)
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1, max(1, last - first))) as pool:
+    with ThreadPoolExecutor(min(8, usable_cores(), max(1, last - first))) as pool:
         each = pool.map if last - first > 1 else map
         found = b"".join(each(lambda block: digest(cache, path, block, salt), range(first, last)))
     return np.frombuffer(found, np.uint8).reshape(-1, lay.DIGEST_BYTES)

@@ -32,6 +32,7 @@ from embedcache.cache.hdf5_structure import (
 )
 from embedcache.cache.map_file import map_file
 from embedcache.common.encoder_schema import parse_encoder
+from embedcache.common.machine import usable_cores
 from embedcache.errors import EmbedcacheError
 
 FORMAT, FORMAT_VERSION = "embedcache token states", 1
@@ -191,7 +192,7 @@ class StateFiles:
                 values = self.read(self.spans[slot : slot + 1, 0], self.spans[slot : slot + 1, 1])
                 found[slot] = text_digest(salt, self.hashes[slot], values) == self.checksums[slot].tobytes()
 
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        with ThreadPoolExecutor(min(8, usable_cores())) as pool:
             list(pool.map(check, np.split(wanted, np.arange(TASKS, len(wanted), TASKS))))
         return found
 
