@@ -19,11 +19,13 @@ class Loss:
     """One loss.
 
     Attributes:
-        value: The loss of log-probabilities (any shape, dtype and device) with its setting, differentiable; what the
-            torch engine computes, and 0 where the log-probability is.
-        setting: The field of HeadSpec that it is set by. None: there is nothing to set.
+        help: what it is, for the help of ``--loss``.
+        value: the loss of log-probabilities (any shape, dtype and device) with its setting. It is differentiable, and 0
+            where the log-probability is 0. The torch engine computes it.
+        setting: the field of HeadSpec that holds its setting; None: it has none.
     """
 
+    help: str
     value: Callable[[Tensor, float], Tensor]
     setting: str | None = None
 
@@ -38,8 +40,8 @@ def _focal(log_p: Tensor, gamma: float) -> Tensor:
     return focal(log_p, gamma)
 
 
-# The negative log-likelihood of numbers is their squared error: that of a normal distribution, but for constants.
+# The negative log-likelihood of numbers is their squared error: that of a normal distribution, up to constants.
 LOSSES = {
-    "nll": Loss(_nll),
-    "focal": Loss(_focal, "focal_gamma"),
+    "nll": Loss("the negative log-likelihood", _nll),
+    "focal": Loss("the focal loss, in which rows that are already right count less", _focal, "focal_gamma"),
 }

@@ -83,8 +83,7 @@ class HeadSpec:
     ))  # fmt: skip
     loss: str = field(default="nll", metadata=_known(
         Choice(tuple(LOSSES)), "", "loss", turn=9, classes=True,
-        help="What is minimized: the negative log-likelihood, or the focal loss, to which rows that are right already "
-        "count less.",
+        help=f"What is minimized: {'; '.join(f'{name}, {one.help}' for name, one in LOSSES.items())}.",
     ))  # fmt: skip
     focal_gamma: float = field(default=2.0, metadata=_known(
         Number(0.0, 1000.0), "g", "gamma", turn=10, scale="even", needs=("loss", "focal".__eq__),

@@ -29,6 +29,7 @@ def test_both_registries_have_the_same_losses_in_the_same_order() -> None:
 def test_settings_of_losses_are_settings_of_heads() -> None:
     assert SETTINGS["loss"].values.choices == tuple(LOSSES)
     for name, loss in LOSSES.items():
+        assert f"{name}, {loss.help}" in SETTINGS["loss"].help
         if loss.setting:
             assert SETTINGS[loss.setting].means({"loss": name}) and not SETTINGS[loss.setting].means({"loss": "nll"})
 
