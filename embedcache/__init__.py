@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from embedcache.export import export_run as export
     from embedcache.extraction.job import ExtractReport, extract
     from embedcache.extraction.merge import MergeReport, merge
+    from embedcache.finetune import TuneReport
+    from embedcache.finetune.job import finetune
     from embedcache.heads.engine import EngineWarning
     from embedcache.heads.head import TrainedHead
     from embedcache.heads.search_cv import FusedHeadSearchCV
@@ -77,12 +79,14 @@ _HOME = {
     "SearchReport": "embedcache.search.job",
     "Searcher": "embedcache.search.searcher",
     "TrainedHead": "embedcache.heads.head",
+    "TuneReport": "embedcache.finetune",
     "VerifyReport": "embedcache.cache",
     "ZeroShotReport": "embedcache.prompting.job",
     "audit": "embedcache.audit",
     "evaluate": "embedcache.evaluation",
     "export": "embedcache.export",
     "extract": "embedcache.extraction.job",
+    "finetune": "embedcache.finetune",
     "head_grid": "embedcache.heads.spec",
     "index": "embedcache.index",
     "load_heads": "embedcache.runs.folder",
@@ -134,6 +138,7 @@ __all__ = [
     "SearchReport",
     "Searcher",
     "TrainedHead",
+    "TuneReport",
     "VerifyReport",
     "ZeroShotReport",
     "__version__",
@@ -141,6 +146,7 @@ __all__ = [
     "evaluate",
     "export",
     "extract",
+    "finetune",
     "head_grid",
     "index",
     "load_heads",

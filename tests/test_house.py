@@ -25,7 +25,7 @@ FLOORS = [
     "encoder heads tables",
     "cache",
     "extraction index runs",
-    "audit doctor prediction search",
+    "audit doctor finetune prediction search",
     "report serve",
     "evaluation export",
     "prompting",

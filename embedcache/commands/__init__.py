@@ -7,11 +7,13 @@ Files, in the order in which to read them:
     config       Defaults for the options of every command, from embedcache.toml
     completion   What a shell reads to complete commands; what completes files and columns
     types        Types of the options: numbers, lists, ranges
+    run_options  What train-head and finetune share: sweeps, the split, what chooses
     progress     Progress bars and tables on a terminal; silent where stderr is no terminal
     extract      Make a cache
     merge        Join the caches of all shards
     info         Look at a cache: info and verify
     train_head   Make a run
+    finetune     Make a run whose head comes with layers of the encoder
     predict      Label texts, tables and caches
     zero_shot    Label tables and caches by what the labels are called
     evaluate     Score runs on rows whose labels are known

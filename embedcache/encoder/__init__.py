@@ -4,6 +4,7 @@ Files, in the order in which to read them:
 
     encoder                  The encoder itself: tokenize, encode
     folder                   Where an encoder's files are, whether they are complete, and what they are
+    file_hashes              Digests of large files, each made once while the file stays as it is
     hub                      Models by their Hugging Face name: which files are downloaded
     families                 The encoder families whose every part is known: one record each
     kinds                    What sort of model a config.json describes: an encoder, causal, an encoder-decoder
@@ -28,6 +29,10 @@ Files, in the order in which to read them:
     model_parts              Which part of what transformers loads is the encoder
     adapter_files            The files of PEFT adapters, and the adapters that a model has for tasks
     adapter                  A PEFT adapter, merged into its base's weights
+    tuned                    What finetune trained of an encoder, laid over its base: one file of a run
+    bottleneck               Bottleneck adapters, as modules
+    apply_tuned              Tuned tensors, laid over a transformers model
+    after_pooling_torch      The steps after the pooling as torch modules, which gradients pass
     row_check                Test whether a row's vectors depend on the other rows of its batch
     static                   Static models: a table of token vectors; a text's vector is their mean
     batching                 Token-budget batches: texts of similar length together

@@ -32,10 +32,11 @@ from embedcache.encoder.load_without_torch import Direct, load_direct
 from embedcache.encoder.poolings import MODEL, TOKEN_STATES, find_pooling
 from embedcache.encoder.row_check import first_is_blind, sees_padding
 from embedcache.encoder.runner_native import may_be_native
-from embedcache.encoder.static import Static, load_static
+from embedcache.encoder.static import Static, load_static, no_model
 from embedcache.encoder.token_rows import TokenRows, scattered
 from embedcache.encoder.token_vectors import KeepStates, beside_empty, rows_in_order
 from embedcache.encoder.tokenizer import Tokens
+from embedcache.encoder.tuned import find_tuned
 from embedcache.errors import EmbedcacheError
 
 if TYPE_CHECKING:
@@ -121,6 +122,7 @@ class Encoder:
         model: dict[str, Any] | None = None,
         check: Callable[[dict[str, Any]], None] | None = None,
         kernel: str | None = None,
+        base: str | Path | None = None,
     ) -> Encoder:
         """Load from a local folder, or by Hugging Face name through the usual cache; safetensors only.
 
@@ -139,6 +141,7 @@ class Encoder:
             check: called with the identity before any weights are loaded; it may raise.
             kernel: "native", "packed" or "plain"; None chooses the fastest that can run the encoder. All return the
                 same vectors up to rounding.
+            base: where the base of a tuned run is now, if it has moved.
 
         Raises:
             EmbedcacheError: the model is not found, incomplete or damaged; it does not return vectors of a text's
@@ -147,11 +150,13 @@ class Encoder:
         """
         check_max_length(max_length)
         device = resolve_device(device)
-        root, name = find_root(source, trust_remote_code)
+        tuned = find_tuned(source)
+        root, name = find_root(source if base is None else base, trust_remote_code)
+        name = name if tuned is None else str(tuned.path.parent)
         folder = transformer_folder(root)
         compute_dtype = resolve_dtype(dtype, device, folder)
         before: dict[str, Any] = {"prompt": prompt, "lower_case": lower_case, "chunk": chunk, "task": task}
-        identity = folder_identity(folder, max_length, compute_dtype, trust_remote_code, **before)
+        identity = folder_identity(folder, max_length, compute_dtype, trust_remote_code, tuned=tuned, **before)
         if check is not None:
             check(identity)
 
@@ -159,16 +164,14 @@ class Encoder:
             from embedcache.encoder.load_with_transformers import load
 
             settings: dict[str, Any] = {"max_length": max_length, "compute_dtype": compute_dtype, "device": device}
-            settings |= {"lower_case": lower_case, "task": task}
+            settings |= {"lower_case": lower_case, "task": task, "tuned": tuned}
             return load(folder, name, kernel=kernel, trust_remote_code=trust_remote_code, **settings)
 
         prescribe = None if model is None else partial(load_prescribed, root, name, model)
         if is_static(folder):
-            return cls(
-                identity, name, "cpu", load_static(folder, name, max_length), partial(_no_model, name), prescribe
-            )
+            return cls(identity, name, "cpu", load_static(folder, name, max_length), partial(no_model, name), prescribe)
         native = may_be_native(compute_dtype, device, kernel) and not (trust_remote_code or lower_case or task)
-        direct = load_direct(folder, max_length, compute_dtype) if native else None
+        direct = load_direct(folder, max_length, compute_dtype, tuned) if native else None
         return cls(identity, name, device, direct, load, prescribe)
 
     @property
@@ -394,7 +397,3 @@ class Encoder:
         if not -self.layers - 1 <= layer <= self.layers:
             raise EmbedcacheError(f"no layer {layer}: {self.source} has {self.layers}, and -1 is the last")
         return layer if layer >= 0 else self.layers + 1 + layer
-
-
-def _no_model(name: str) -> Loaded:
-    raise EmbedcacheError(f"{name} is a static model, a table of tokens' vectors, which transformers does not load")

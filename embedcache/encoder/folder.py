@@ -16,13 +16,14 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from embedcache.common.devices import read_device
-from embedcache.common.digest import file_sha256
 from embedcache.common.screen import plural
 from embedcache.common.tensors import tensor_names
 from embedcache.encoder.adapter_files import ADAPTER, ADAPTER_WEIGHTS, task_adapter
 from embedcache.encoder.families import FAMILIES, behind_id
+from embedcache.encoder.file_hashes import weights_sha256
 from embedcache.encoder.hub import download
 from embedcache.encoder.kinds import ENCODER_DECODER, OWN_POSITIONS, STATIC_TYPE, kind_of
+from embedcache.encoder.tuned import Tuned, find_tuned
 from embedcache.errors import EmbedcacheError
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -74,6 +75,7 @@ def identify(
     folder, name = find_folder(source, trust_remote_code)
     settings: dict[str, Any] = {"prompt": prompt, "lower_case": lower_case, "chunk": chunk, "task": task}
     compute_dtype = resolve_dtype(dtype, device, folder)
+    settings["tuned"] = find_tuned(source)
     return folder_identity(folder, max_length, compute_dtype, trust_remote_code, **settings), name
 
 
@@ -100,6 +102,7 @@ def folder_identity(
     lower_case: bool = False,
     chunk: bool = False,
     task: str = "",
+    tuned: Tuned | None = None,
 ) -> dict[str, Any]:
     """The identity of the encoder in a complete folder."""
     check_max_length(max_length)
@@ -121,7 +124,8 @@ def folder_identity(
         identity["adapter"] = {path.name: _sha256(path) for path in adapter}
     identity |= {"part": "encoder"} if kind_of(config) is ENCODER_DECODER else {}
     code = {path.name: _sha256(path) for path in sorted(folder.glob("*.py"))} if trust_remote_code else {}
-    return identity | ({"code": code} if code else {})
+    identity |= {"code": code} if code else {}
+    return identity if tuned is None else tuned.identity(identity)
 
 
 def check_max_length(max_length: int) -> None:
@@ -241,6 +245,8 @@ def find_root(source: str | Path, trust_remote_code: bool = False) -> tuple[Path
     """
     folder, name = Path(source).expanduser(), str(source)
     if folder.is_dir():
+        if (tuned := find_tuned(folder)) is not None:  # all other files are its base's
+            return find_root(tuned.base, trust_remote_code)[0], str(folder.resolve())
         check_folder(transformer_folder(folder), str(folder))
         return folder.resolve(), str(folder.resolve())
     if folder.exists():
@@ -367,18 +373,6 @@ def _config_sha256(config: dict[str, Any], origin: frozenset[str] = ORIGIN_KEYS)
     """Hex digest of a configuration without the keys about its origin."""
     kept = {key: value for key, value in config.items() if key not in origin}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
-
-
-def weights_sha256(path: Path) -> str:
-    """Hex digest of a file's content. Within one process a file is hashed once, until it changes."""
-    stat = path.stat()
-    return _file_sha256(path, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
-
-
-@lru_cache(maxsize=256)
-def _file_sha256(path: Path, inode: int, size: int, mtime_ns: int, ctime_ns: int) -> str:
-    """Cached by what shows a change to the file: a tool can set mtime back, but not ctime."""
-    return file_sha256(path)
 
 
 def _cached(name: str, trust_remote_code: bool) -> Path | None:

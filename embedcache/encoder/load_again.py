@@ -33,11 +33,13 @@ def encoder_of(
     Raises:
         EmbedcacheError: as ``load_again``.
     """
+    tuned = "tuned" in about["identity"]  # then it is its base that may have moved
     try:
         return load_again(
-            str(model or about["source"]),
+            str(about["source"] if tuned else model or about["source"]),
             about["identity"],
             owner,
+            base=model if tuned else None,
             device=device,
             trust_remote_code=trust_remote_code,
             about=about.get(MODEL) if MODEL in poolings else None,
@@ -56,6 +58,7 @@ def load_again(
     device: str = "auto",
     trust_remote_code: bool = False,
     about: dict[str, Any] | None = None,
+    base: str | Path | None = None,
 ) -> Encoder:
     """Load the encoder with this identity, to make vectors that are comparable with those of ``owner``.
 
@@ -66,6 +69,7 @@ def load_again(
         device: see ``Encoder.load``.
         trust_remote_code: see ``Encoder.load``.
         about: how the vectors called ``model`` are made; None where they are not needed.
+        base: where the base of a tuned encoder is now, if it has moved.
 
     Raises:
         EmbedcacheError: it is not found, a different encoder is now at ``source``, or the identity is damaged.
@@ -88,7 +92,7 @@ def load_again(
                 "restore the old one, or run extract again with this one"
             )
 
-    return Encoder.load(source, **settings, check=check)
+    return Encoder.load(source, **settings, check=check, base=base)
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:

@@ -16,12 +16,14 @@ from embedcache.common.docstrings import keep_docstrings
 from embedcache.common.machine import cap_loaded_threads
 from embedcache.encoder.adapter import merge_adapter, tokenizer_folder, without_adapter
 from embedcache.encoder.adapter_files import task_adapter
+from embedcache.encoder.apply_tuned import apply_tuned
 from embedcache.encoder.model_parts import SUCH_AS, check_architecture, load_part
 from embedcache.encoder.row_check import ROUNDING
 from embedcache.encoder.runner import choose_runner, count_threads, weights_dtype
 from embedcache.encoder.runner_plain import Plain
 from embedcache.encoder.tokenizer import TextTokenizer
 from embedcache.encoder.tokenizer_python import PythonTokenizer
+from embedcache.encoder.tuned import Tuned
 from embedcache.errors import EmbedcacheError, InputNote
 
 keep_docstrings()
@@ -81,6 +83,7 @@ def load(
     trust_remote_code: bool,
     lower_case: bool = False,
     task: str = "",
+    tuned: Tuned | None = None,
 ) -> Loaded:
     """Load the encoder in a complete folder.
 
@@ -94,6 +97,7 @@ def load(
         trust_remote_code: whether Python code that comes with the model may run.
         lower_case: whether the tokenizer lowercases every text first.
         task: the subfolder of an adapter to merge, or "".
+        tuned: what is laid over its weights.
 
     Raises:
         EmbedcacheError: the model is damaged, does not return vectors of a text's tokens, needs its own code while
@@ -103,6 +107,7 @@ def load(
         model, tokenizer = _load(folder, name, weights_dtype(compute_dtype, device, kernel), trust_remote_code)
         if task:
             model = merge_adapter(model, task_adapter(folder, task), name).eval().requires_grad_(False)
+        model = apply_tuned(model, tuned, name).eval().requires_grad_(False)
     _check_tokenizer(model, tokenizer, name)
     if (positions := _positions(model)) is not None and max_length > positions:
         raise EmbedcacheError(

@@ -22,6 +22,7 @@ from embedcache.encoder.folder import read_json, weight_files
 from embedcache.encoder.runner_native import NativeEncoder, native_threads
 from embedcache.encoder.tokenizer import TextTokenizer
 from embedcache.encoder.tokenizer_file import read_tokenizer
+from embedcache.encoder.tuned import Tuned
 
 
 class Direct:
@@ -52,29 +53,32 @@ class Direct:
         return isinstance(text, str) and not any(mark in text for mark in self._marks)
 
 
-def load_direct(folder: Path, max_length: int, compute_dtype: str) -> Direct | None:
+def load_direct(folder: Path, max_length: int, compute_dtype: str, tuned: Tuned | None = None) -> Direct | None:
     """The encoder in a folder; None where transformers must load it, or must explain what is wrong with the folder.
 
     Args:
         folder: with the encoder's files.
         max_length: the most tokens of a text.
         compute_dtype: the dtype to compute in.
+        tuned: what is laid over its weights; bottlenecks have no place in a blueprint.
     """
     with suppress(Exception):  # loading with transformers gives better messages for a damaged folder
-        if (folder / ADAPTER).is_file():
+        if (folder / ADAPTER).is_file() or (tuned and tuned.header.kind == "adapter"):
             return None
         config = read_json(folder / "config.json")
         family = FAMILIES.get(config["model_type"])
         if family is None or family.tokenizers is None or "auto_map" in config or config.get("quantization_config"):
             return None
         backend = read_tokenizer(folder, family.tokenizers)
-        blueprint = backend and _read_blueprint(folder, config, family, max_length)
+        blueprint = backend and _read_blueprint(folder, config, family, max_length, tuned)
         if blueprint and max(backend.get_vocab().values()) < len(blueprint.word):
             return Direct(blueprint, backend, max_length, compute_dtype)
     return None
 
 
-def _read_blueprint(folder: Path, config: dict[str, Any], family: Family, max_length: int) -> Blueprint | None:
+def _read_blueprint(
+    folder: Path, config: dict[str, Any], family: Family, max_length: int, tuned: Tuned | None
+) -> Blueprint | None:
     def setting(name: str, *default: Any) -> Any:
         key = family.keys.get(name, name)
         return config.get(key, *default) if default else config[key]
@@ -82,6 +86,7 @@ def _read_blueprint(folder: Path, config: dict[str, Any], family: Family, max_le
     if not plain_config(config.get) or config.get("pruned_heads"):
         return None
     with _Weights(folder, family.prefix or config["model_type"]) as weights:
+        weights.put(tuned)
         blueprint = assemble(
             family,
             setting,
@@ -96,11 +101,12 @@ def _read_blueprint(folder: Path, config: dict[str, Any], family: Family, max_le
 
 
 class _Weights:
-    """The tensors in a folder's safetensors files as float32 arrays, by module name."""
+    """The tensors in a folder's safetensors files as float32 arrays, by module name. ``over``: used instead of them."""
 
     def __init__(self, folder: Path, prefix: str) -> None:
         from safetensors import safe_open
 
+        self.over: dict[str, np.ndarray] = {}
         self._files = [safe_open(path, framework="numpy") for path in weight_files(folder)]
         self._place = {self._plain(name, prefix): (file, name) for file in self._files for name in file.keys()}  # noqa: SIM118
 
@@ -120,7 +126,19 @@ class _Weights:
     def affine(self, module: str) -> Affine:
         return self._read(f"{module}.weight"), self._read(f"{module}.bias")
 
+    def put(self, tuned: Tuned | None) -> None:
+        """Raises KeyError where the folder has no such weights."""
+        self.over = {} if tuned is None else tuned.over(self)
+        if unknown := self.over.keys() - self._place.keys():
+            raise KeyError(min(unknown))
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        """One of the folder's own."""
+        return self._read(name)
+
     def _read(self, name: str) -> np.ndarray:
+        if name in self.over:
+            return self.over[name]
         file, stored = self._place[name]
         array = file.get_tensor(stored)
         if array.dtype not in (np.float32, np.float16):

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from embedcache.encoder.file_hashes import weights_sha256
 from embedcache.encoder.folder import (
     STATIC,
     is_static,
@@ -22,7 +23,6 @@ from embedcache.encoder.folder import (
     read_json,
     read_modules,
     transformer_folder,
-    weights_sha256,
 )
 from embedcache.encoder.kinds import THEIR_DECODER
 from embedcache.errors import EmbedcacheError

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from scipy.sparse import csr_matrix
@@ -102,3 +102,8 @@ def _table(path: Path, name: str) -> np.ndarray:
     except (IndexError, ValueError) as error:
         raise EmbedcacheError(f"{name}: the parts of {path.name} do not fit together: copy the model again") from error
     return np.ascontiguousarray(table, np.float32)
+
+
+def no_model(name: str) -> NoReturn:
+    """In place of what transformers would load of a static model. Raises EmbedcacheError."""
+    raise EmbedcacheError(f"{name} is a static model, a table of tokens' vectors, which transformers does not load")

@@ -3,7 +3,7 @@
 Files, in the order in which to read them:
 
     model     The encoder, the pooling and the head as one torch module, and that module as a torch.export program
-    steps     What follows the pooling in a prescribed vector, as torch modules and as sentence-transformers'
+    steps     What follows the pooling in a prescribed vector, as modules of sentence-transformers
     targets   What each target's folder holds, and how a stranger opens it
     place     Where an export goes: a folder that appears whole or not at all
     card      embedcache.json, the labels in config.json, and README.md: what an exported model is and how it is used

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from embedcache.encoder.after_pooling_torch import after_pooling
 from embedcache.encoder.load_with_transformers import quiet
 from embedcache.encoder.poolings import MODEL, POOLINGS
 from embedcache.errors import EmbedcacheError
-from embedcache.export.steps import after_pooling
 from embedcache.heads.kinds import kind_of
 
 if TYPE_CHECKING:

@@ -156,7 +156,8 @@ class _Run:
         for i in range(self.steps):
             step = epoch * self.steps + i
             x, y = self._batch(view, order[i * batch_size : (i + 1) * batch_size])  # (rows, D) float32, (rows, ...)
-            loss = self._training_loss(self._forward(w, x, step), y)
+            z = self._forward(w, x, step)
+            loss = training_loss(s, kind_of(self.task.kind), z, y, self.train_weight)
             value = float(loss.detach())
             if not math.isfinite(value):
                 return math.nan
@@ -180,15 +181,6 @@ class _Run:
                 x = x * torch.from_numpy(kept).to(self.device) * (1.0 / (1.0 - p))
         return functional.linear(x, w["w2"], w["b2"])  # (rows, C)
 
-    def _training_loss(self, z: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """Of a batch's logits [rows, C]."""
-        s, kind = self.spec, kind_of(self.task.kind)
-        if s.loss == "nll":
-            return _likelihood(kind, z, y, self.train_weight, s.label_smoothing)
-        loss = LOSSES[s.loss]
-        setting = getattr(s, loss.setting) if loss.setting else 0.0
-        return _general_loss(kind, z, y, self.train_weight, s.label_smoothing, lambda log_p: loss.value(log_p, setting))
-
     @torch.no_grad()
     def _validate(self, w: dict[str, nn.Parameter]) -> tuple[float, float, float]:
         """Loss, accuracy and macro F1; NaN where there is none."""
@@ -202,13 +194,13 @@ class _Run:
             z = self._forward(w, x, None)
             double = None if weight is None else weight.double()
             target = y if kind.exclusive else y.double()
-            loss += float(_likelihood(kind, z.double(), target, double, 0.0, "sum"))
+            loss += float(likelihood(kind, z.double(), target, double, 0.0, "sum"))
             total += float(double[y].sum()) if kind.exclusive and double is not None else y.numel()
-            chunk = _counts(kind, z, y)
+            chunk = counts_of(kind, z, y)
             right, counts = right + float(chunk[1]), counts + chunk[0]
         if not kind.has_classes:
             return loss / total, math.nan, math.nan
-        return loss / total, right / len(view.rows), _macro_f1(counts)
+        return loss / total, right / len(view.rows), macro_f1(counts)
 
     def _batch(self, view: View, positions: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         rows = view.rows[positions]
@@ -243,7 +235,18 @@ def lr_factor(spec: HeadSpec, step: int, total: int) -> float:
     return {"constant": 1.0, "linear": 1.0 - done, "cosine": 0.5 * (1.0 + math.cos(math.pi * done))}[spec.schedule]
 
 
-def _likelihood(
+def training_loss(
+    spec: HeadSpec, kind: Kind, z: torch.Tensor, y: torch.Tensor, weight: torch.Tensor | None
+) -> torch.Tensor:
+    """What a batch's logits [n, C] cost; y as ``likelihood`` has it, weight: of the classes [C]."""
+    if spec.loss == "nll":
+        return likelihood(kind, z, y, weight, spec.label_smoothing)
+    loss = LOSSES[spec.loss]
+    setting = getattr(spec, loss.setting) if loss.setting else 0.0
+    return _general_loss(kind, z, y, weight, spec.label_smoothing, lambda log_p: loss.value(log_p, setting))
+
+
+def likelihood(
     kind: Kind,
     z: torch.Tensor,
     y: torch.Tensor,
@@ -268,7 +271,7 @@ def _general_loss(
     smoothing: float,
     value: Callable[[torch.Tensor], torch.Tensor],
 ) -> torch.Tensor:
-    """The same sums over a batch as _likelihood, of ``value`` (a loss of log-probabilities) in place of -log p."""
+    """The same sums over a batch as likelihood, of ``value`` (a loss of log-probabilities) in place of -log p."""
     weights = torch.ones(z.shape[1], dtype=z.dtype, device=z.device) if weight is None else weight
     if kind.exclusive:
         counts = (weights * smoothing / z.shape[1]).repeat(len(z), 1)  # [n, C]: what each class counts in each row
@@ -278,7 +281,7 @@ def _general_loss(
     return (weights * y * value(functional.logsigmoid(z)) + (1.0 - y) * value(functional.logsigmoid(-z))).mean()
 
 
-def _counts(kind: Kind, z: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def counts_of(kind: Kind, z: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """(int64 [3, C]: rows of each class, rows predicted as it, both at once; how many rows are right altogether)."""
     if kind.exclusive:
         said = z.argmax(dim=1)
@@ -290,7 +293,7 @@ def _counts(kind: Kind, z: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor,
     return counts, (is_there == said).all(dim=1).sum()
 
 
-def _macro_f1(counts: torch.Tensor) -> float:
+def macro_f1(counts: torch.Tensor) -> float:
     """The mean over the classes that occur in either the rows or the predictions."""
     actual, predicted, both = counts.double()
     return float((2 * both / (actual + predicted))[actual + predicted > 0].mean())

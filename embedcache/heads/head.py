@@ -17,7 +17,7 @@ from embedcache.errors import EmbedcacheError
 from embedcache.heads.arrays import json_number, to_numpy
 from embedcache.heads.kinds import kind_of
 from embedcache.heads.schema import HEAD_VERSION, Head, check_head, head_of_today
-from embedcache.heads.spec import BRIEF, HeadSpec, weight_names
+from embedcache.heads.spec import BRIEF, SETTINGS, HeadSpec, weight_names
 
 if TYPE_CHECKING:
     import torch
@@ -91,6 +91,14 @@ class TrainedHead:
         Regression: float32 [n], or [n, C] for several values a row.
         """
         return kind_of(self.kind).named(self.logits(X), self.classes)
+
+    def settings(self) -> dict[str, Any]:
+        """How it was trained, as a leaderboard's columns; JSON types."""
+        return {name: value for name, value in self.spec.to_dict().items() if SETTINGS[name].column}
+
+    def known_outputs(self, rows: np.ndarray) -> np.ndarray | None:
+        """The outputs [n, C] of rows of its cache, where they were kept; else None, and they are computed."""
+        return None
 
     def to_torch(self) -> torch.nn.Sequential:
         """The same head as torch modules, in evaluation mode; gives log-probabilities, or a regression's values."""

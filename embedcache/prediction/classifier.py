@@ -232,6 +232,11 @@ def check_same_encoder(run: Run, cache: Cache) -> None:
     for one in run.columns.values():
         pooling, layer = one.info["pooling"], one.info["layer"]
         about = for_pooling({**one.info["encoder"], "store": cache.encoder["store"]}, pooling)
+        if "tuned" in one.info and one.info["encoder"]["identity"] != cache.encoder["identity"]:
+            raise EmbedcacheError(
+                f"{run.path} is a tuned run, which reads the vectors of its own encoder, not those of {cache.path}: "
+                f"give it texts, or a cache made with extract --model {run.path} --dtype float32"
+            )
         if differs := differences(for_pooling(cache.encoder, pooling), about):
             raise EmbedcacheError(
                 f"{run.path} was trained on vectors of another encoder than that of {cache.path} ({differs}): use the "

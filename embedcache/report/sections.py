@@ -10,7 +10,6 @@ from embedcache.common.label_names import visible
 from embedcache.common.screen import number, plural
 from embedcache.heads.arrays import json_number
 from embedcache.heads.kinds import kind_of
-from embedcache.heads.spec import SWEPT
 from embedcache.report import plots
 from embedcache.report.audit_section import audit_section
 from embedcache.report.blocks import (
@@ -34,6 +33,7 @@ from embedcache.report.names import same_in_all, setting, swept
 from embedcache.report.reading import read_facts
 from embedcache.runs.scores import headlines, main_score
 from embedcache.runs.scores import title as title_of
+from embedcache.runs.settings_shown import SHOWN
 from embedcache.runs.wording import CONSTANT, baseline_name, worth_saying
 from embedcache.runs.wording import in_words as comparison
 
@@ -251,7 +251,7 @@ class _Column:
             epoch = f"{row['best_epoch']:.3g}" if row["status"] == "ok" else row["status"]
             settings = (setting(key, row) for key in keys)
             body.append([row["rank"], row["name"], *settings, epoch, *(number(row.get(key)) for key in scores)])
-        titles = ("rank", "head", *(SWEPT[key].label for key in keys), "epoch", *map(name_of, scores))
+        titles = ("rank", "head", *(SHOWN[key].label for key in keys), "epoch", *map(name_of, scores))
         which = f"The first {TOP} of {len(board):,} heads" if len(board) > TOP else "Every head"
         by = title_of(self.report.best.get("chosen_by") or "loss")
         blocks.append(Grid(f"{which}, by validation {by}", titles, body, words=(1,)))
@@ -298,7 +298,7 @@ class _Column:
             ]
             for i, one in enumerate(spreads, 1)
         ]
-        titles = ("setting", *(SWEPT[key].label for key in keys), "seeds", "mean", "std", "lowest", "highest")
+        titles = ("setting", *(SHOWN[key].label for key in keys), "seeds", "mean", "std", "lowest", "highest")
         which = (
             f"; the first {SPREADS} of {len(self.report.spread):,} settings"
             if len(self.report.spread) > SPREADS

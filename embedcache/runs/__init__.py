@@ -9,6 +9,7 @@ Files, in the order in which to read them:
     sweep          The heads of a sweep: every combination of the settings, or a random draw of them
     data           What a run learns from: the cached matrix, the targets of one column, the groups
     sides          Where the sides of a run come from: dealt by a seed, told by a column, or those of another run
+    settings_shown  Every setting that a leaderboard may have as a column
     split          Which rows train, which choose the best epoch and head, which test
     split_before   How a run without predictions.parquet was split
     column         One label column of a run: its rows, what its heads learn

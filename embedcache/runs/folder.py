@@ -20,6 +20,7 @@ from embedcache.common.digest import file_sha256
 from embedcache.common.display import html_table
 from embedcache.common.signed import CARD, REPORT, is_signed
 from embedcache.common.whole_folder import folder_lock, read_whole
+from embedcache.encoder.tuned import FILE as TUNED
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.head import TrainedHead
 from embedcache.heads.memory import MakeRoom, WeightRoom, read_weights
@@ -37,6 +38,7 @@ BEST, HEADS, INFO = "best.safetensors", "heads.safetensors", "run.json"
 LEADERBOARD, HISTORY, EVALUATIONS = "leaderboard.csv", "history.csv", "evaluations.json"
 FILES = (BEST, HEADS, LEADERBOARD, HISTORY, EVALUATIONS, PREDICTIONS, INFO)
 LATER = (HISTORY, EVALUATIONS, PREDICTIONS)  # the first runs had none
+OWN_ENCODER = TUNED  # of runs that finetune made: what was trained of the encoder
 
 
 @dataclass(eq=False)
@@ -136,11 +138,22 @@ def _load_column(path: Path, info: dict[str, Any]) -> Run:
         raise damaged(path / INFO, error) from None
     if file_sha256(path / BEST) != info["files"].get(BEST):
         raise damaged(path / BEST, SchemaError(f"its checksum is not the one in {INFO}"))
+    if "tuned" in info:
+        _own_encoder(path, info)
     best = TrainedHead.load(path / BEST)
     _check_head(path / BEST, best, info)
     run = Run(path, info, best, version=version)
     run.columns = {str(info.get("label", "label")): run}
     return run
+
+
+def _own_encoder(path: Path, info: dict[str, Any]) -> None:
+    """A tuned run is the folder of its encoder, wherever it lies now."""
+    if not (path / OWN_ENCODER).is_file():
+        raise EmbedcacheError(f"{path} is incomplete: {OWN_ENCODER} is missing; run finetune again")
+    if file_sha256(path / OWN_ENCODER) != info["files"].get(OWN_ENCODER):
+        raise damaged(path / OWN_ENCODER, SchemaError(f"its checksum is not the one in {INFO}"))
+    info["encoder"] = {**info["encoder"], "source": str(path.resolve())}
 
 
 def read_file(run: Run, name: str) -> bytes:
@@ -225,7 +238,7 @@ def carry_over(old: Path, new: Path) -> None:
     for folder in folders:
         if (old / folder).is_dir():
             carry_over(old / folder, new / folder)
-    for name in (*FILES, *(name for name in (REPORT, CARD) if is_signed(old / name))):
+    for name in (*FILES, OWN_ENCODER, *(name for name in (REPORT, CARD) if is_signed(old / name))):
         (old / name).unlink(missing_ok=True)
     for entry in list(old.iterdir()):
         new.mkdir(exist_ok=True)

@@ -316,11 +316,15 @@ class Job:
             "kept": bank.kept,
             "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in PACKAGES}},
         }
-        contents = {result.column.label: _contents(result, bank, info) for result in results}
+        contents = {result.column.label: self.contents(result, bank, info) for result in results}
         if len(contents) == 1:
             write_run(self.run, next(iter(contents.values())))
         else:
             write_columns(self.run, info, contents)
+
+    def contents(self, result: Result, bank: Bank, info: dict[str, Any]) -> RunFiles:
+        """The run directory of one column; info: what all columns share."""
+        return column_files(result, bank, info)
 
 
 @dataclass
@@ -335,7 +339,7 @@ class Result:
     predictions: StoredPredictions
 
 
-def _contents(result: Result, bank: Bank, info: dict[str, Any]) -> RunFiles:
+def column_files(result: Result, bank: Bank, info: dict[str, Any]) -> RunFiles:
     """The run directory of one column; info: what all columns share."""
     column = result.column
     ordered = sorted(result.entries, key=lambda entry: entry.name)

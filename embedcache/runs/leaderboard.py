@@ -11,7 +11,7 @@ import numpy as np
 from embedcache.heads.arrays import json_number
 from embedcache.heads.head import TrainedHead
 from embedcache.heads.kinds import kind_of
-from embedcache.heads.spec import SETTINGS, HeadSpec
+from embedcache.heads.spec import HeadSpec
 from embedcache.heads.task import Task, View
 from embedcache.heads.train import HISTORY
 from embedcache.runs.calibration import fit_temperature
@@ -76,8 +76,7 @@ class Entry:
 
     def row(self, rank: int) -> dict[str, Any]:
         """A line of leaderboard.csv and of the report; None where there is no number."""
-        settings = {name: value for name, value in self.spec.to_dict().items() if SETTINGS[name].column}
-        row = {"rank": rank, "name": self.name, **settings}
+        row = {"rank": rank, "name": self.name, **self.heads[0].settings()}
         kind = kind_of(self.kind)
         row |= {f"val_{name}": json_number(self.scores[f"val_{name}"]) for name in ("loss", *kind.shown)}
         found = self.evaluation
@@ -132,14 +131,14 @@ def seed_spread(entries: Sequence[Entry]) -> list[Spread]:
     groups: dict[str, list[Entry]] = {}
     for entry in entries:
         if entry.status == "ok":
-            groups.setdefault(repr(_without_seed(entry.spec)), []).append(entry)
+            groups.setdefault(repr(_without_seed(entry)), []).append(entry)
     spreads = []
     for group in groups.values():
         values = np.array([entry.main_score for entry in group])
         if len(group) > 1 and np.isfinite(values).all():
             spreads.append(
                 Spread(
-                    settings=_without_seed(group[0].spec),
+                    settings=_without_seed(group[0]),
                     heads=[entry.name for entry in group],
                     score=main_score(group[0].kind),
                     mean=float(values.mean()),
@@ -179,10 +178,15 @@ def evaluations(entries: Sequence[Entry]) -> dict[str, dict[str, Any]]:
 
 def predict_rows(heads: Sequence[TrainedHead], x: np.ndarray, rows: np.ndarray) -> list[np.ndarray]:
     """Each head's logits float32 [n, C] of x[rows]; the rows are gathered once, some at a time, for all heads."""
-    outputs = [np.empty((len(rows), len(head.weights["b2"])), np.float32) for head in heads]
-    for start in range(0, len(rows), CHUNK_ROWS):
+    known = [head.known_outputs(rows) for head in heads]
+    outputs = [
+        np.empty((len(rows), len(head.weights["b2"])), np.float32) if one is None else one
+        for head, one in zip(heads, known, strict=True)
+    ]
+    todo = [(head, out) for head, out, one in zip(heads, outputs, known, strict=True) if one is None]
+    for start in range(0, len(rows), CHUNK_ROWS) if todo else ():
         part = x[rows[start : start + CHUNK_ROWS]].astype(np.float32)
-        for head, output in zip(heads, outputs, strict=True):
+        for head, output in todo:
             output[start : start + CHUNK_ROWS] = head.logits(part)
     return outputs
 
@@ -239,8 +243,8 @@ def _rank(entry: Entry, choose: str) -> tuple[bool, float, float, float]:
     return (False, -score, loss, -entry.main_score if np.isfinite(entry.main_score) else 0.0)
 
 
-def _without_seed(spec: HeadSpec) -> dict[str, Any]:
-    return {name: value for name, value in spec.to_dict().items() if SETTINGS[name].column and name != "seed"}
+def _without_seed(entry: Entry) -> dict[str, Any]:
+    return {name: value for name, value in entry.heads[0].settings().items() if name != "seed"}
 
 
 def _evaluate(entries: Sequence[Entry], tasks: Sequence[Task]) -> None:

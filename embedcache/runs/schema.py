@@ -166,6 +166,14 @@ class CacheOf(msgspec.Struct):
     rows: Count
 
 
+class Tuned(msgspec.Struct):
+    """What finetune trained: layers from 1, and how many numbers, the head's not counted."""
+
+    train: str
+    layers: list[Count]
+    parameters: Count
+
+
 class Settings(msgspec.Struct):
     batch_size: Annotated[int, Meta(ge=1)]
     epochs: Annotated[int, Meta(ge=1)]
@@ -212,6 +220,7 @@ class Info(msgspec.Struct):
     pairs: dict[str, list[tuple[Number, Number]]] | Optional = UNSET
     thresholds: list[Threshold] | Optional = UNSET
     identities: dict[str, str] | Optional = UNSET
+    tuned: Tuned | Optional = UNSET
 
 
 class Columns(msgspec.Struct):

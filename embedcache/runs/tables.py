@@ -8,10 +8,11 @@ from embedcache.common.checked import Count, SchemaError, conform, read_table
 from embedcache.heads.spec import SETTINGS
 from embedcache.runs.folder import HISTORY, LEADERBOARD, Run, read_file
 from embedcache.runs.schema import damaged
+from embedcache.runs.settings_shown import TUNED
 from embedcache.runs.versions import rows_of_today
 
 # Columns of leaderboard.csv that hold no numbers.
-TEXTS = frozenset({"name", "status", *(name for name, setting in SETTINGS.items() if setting.values.text)})
+TEXTS = frozenset({"name", "status", *(name for name, setting in {**SETTINGS, **TUNED}.items() if setting.values.text)})
 NEEDED = ("rank", "name", "status", "hidden", "best_epoch")
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -30,6 +31,7 @@ from embedcache.runs.folder import (
     HISTORY,
     INFO,
     LEADERBOARD,
+    OWN_ENCODER,
     carry_over,
     column_paths,
     is_run,
@@ -48,7 +50,7 @@ class RunFiles:
 
     info: JSON types, with "classes" (labels) and "dim"; format, heads and checksums are added. heads: name -> head,
     every one trained. leaderboard, history: rows with the same keys, one an entry and one an epoch. evaluations: JSON
-    types by the entry's name.
+    types by the entry's name. own_encoder: the file of tuned tensors, copied.
     """
 
     info: dict[str, Any]
@@ -58,6 +60,7 @@ class RunFiles:
     history: Sequence[dict[str, Any]] = ()
     evaluations: Mapping[str, Any] = field(default_factory=dict)
     predictions: StoredPredictions | None = None
+    own_encoder: Path | None = None
 
 
 def column_folders(columns: Sequence[str]) -> dict[str, str]:
@@ -148,7 +151,9 @@ def _write_contents(folder: Path, contents: RunFiles) -> None:
     _save_json(folder / EVALUATIONS, contents.evaluations, indent=None)
     if contents.predictions is not None:
         contents.predictions.save(folder / PREDICTIONS)
-    files = {name: file_sha256(folder / name) for name in FILES if (folder / name).exists()}
+    if contents.own_encoder is not None:
+        shutil.copyfile(contents.own_encoder, folder / OWN_ENCODER)
+    files = {name: file_sha256(folder / name) for name in (*FILES, OWN_ENCODER) if (folder / name).exists()}
     about = {name: {**head.metadata(), "classes": None} for name, head in contents.heads.items()}  # info has them
     _write_info(folder, {**contents.info, "heads": about, "files": files})
     mode = (folder / INFO).stat().st_mode  # safetensors gives its files to their owner alone

@@ -6,10 +6,10 @@ from typing import Any
 
 from embedcache.heads.kinds import Kind, kind_of
 from embedcache.heads.settings import Setting
-from embedcache.heads.spec import SWEPT
 from embedcache.heads.train import HISTORY
 from embedcache.runs.folder import Run
 from embedcache.runs.scores import scores_of, title
+from embedcache.runs.settings_shown import SHOWN
 from embedcache.runs.tables import read_history, read_leaderboard
 from embedcache.runs.wording import baseline_name
 
@@ -29,7 +29,7 @@ def _column(run: Run) -> dict[str, Any]:
     rows = read_leaderboard(run)
     heads = rows[:MOST_HEADS]
     best, baselines = info.get("best", {}), info.get("baselines") or {}
-    settings = [name for name, setting in SWEPT.items() if setting.help and _differ(rows, setting)]
+    settings = [name for name, setting in SHOWN.items() if setting.help and _differ(rows, setting)]
     scores, drawn = _scores(kind)
     return {
         "kind": kind.name,

@@ -20,9 +20,9 @@ from embedcache.common.screen import (
     print_tables,
 )
 from embedcache.heads.kinds import kind_of
-from embedcache.heads.spec import SWEPT
 from embedcache.report.names import in_words, same_in_all, setting, swept
 from embedcache.runs.scores import SCORES, headlines
+from embedcache.runs.settings_shown import SHOWN
 from embedcache.runs.wording import baseline_name, worth_saying
 from embedcache.runs.wording import in_words as comparison
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from embedcache.export import ExportReport
+    from embedcache.finetune.outcome import TuneReport
     from embedcache.report import ReportFile
     from embedcache.report.contents import ColumnContents
     from embedcache.runs.column import ColumnReport
@@ -49,6 +50,25 @@ def train_head(report: HeadReport, documents: Sequence[str] = ()) -> None:
     rate = f"{report.head_rows_per_second:,.0f} head-rows/s, {report.engine}"
     kept = f"; {report.kept:,} needed no training" if report.kept else ""
     click.echo(f"{report.run}: {plural(report.heads, 'head')} in {report.train_seconds:.1f} s ({rate}){kept}")
+    _columns(report, documents)
+
+
+def finetune(report: TuneReport, documents: Sequence[str] = ()) -> None:
+    """The same report, and what was trained."""
+    rate = f"{report.head_rows_per_second:,.0f} rows/s, {report.engine}"
+    kept = f"; {report.kept:,} needed no training" if report.kept else ""
+    click.echo(f"{report.run}: {plural(report.heads, 'configuration')} in {report.train_seconds:.1f} s ({rate}){kept}")
+    layers, start = report.trained["layers"], report.start
+    which = f"layer {layers[0]}" if len(layers) == 1 else f"layers {layers[0]} to {layers[-1]}"
+    begun = f"{start['name']} of {start['run']}" if start["run"] else "a head trained on the cached vectors"
+    click.echo(
+        f"{report.best['name']} is --train {report.trained['train']}, {report.pooling}: {which}, "
+        f"{report.trained['parameters']:,} parameters of the encoder; it started from {one_line(begun)}"
+    )
+    _columns(report, documents)
+
+
+def _columns(report: HeadReport, documents: Sequence[str]) -> None:
     for column in report.columns.values():
         _column(column, titled=len(report.columns) > 1)
     click.echo(f"{Path(report.run) / ('*' if len(report.columns) > 1 else '') / 'leaderboard.csv'} has every head.")
@@ -186,7 +206,7 @@ def _with_settings(
     after: Sequence[Sequence[str]],
 ) -> Table:
     """A table with a column for every setting; where the screen is too narrow, with one that holds all of them."""
-    table = make_score_table(*first, *(SWEPT[key].label for key in keys), *last, left=["head"])
+    table = make_score_table(*first, *(SHOWN[key].label for key in keys), *last, left=["head"])
     narrow = make_score_table(*first, "settings", *last, left=["head", "settings"], wraps="settings")
     for some, row, others in zip(before, rows, after, strict=True):
         table.add_row(*some, *(setting(key, row) for key in keys), *others)

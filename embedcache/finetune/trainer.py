@@ -1,0 +1,211 @@
+"""The training of a run: every configuration on every side of its column, each kept on the disk when it ends."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from embedcache import __version__
+from embedcache.common.progress import Progress, Tell
+from embedcache.errors import EmbedcacheError
+from embedcache.finetune.bench import Bench
+from embedcache.finetune.checkpoint import save_state
+from embedcache.finetune.config import Config
+from embedcache.finetune.head import TunedHead, tuned_head
+from embedcache.finetune.loop import LoopOptions, Training, predict_rows
+from embedcache.finetune.start import Start
+from embedcache.heads.head import TrainedHead
+from embedcache.heads.kinds import kind_of
+from embedcache.heads.task import Task
+from embedcache.runs.column import Column, Plan
+from embedcache.runs.leaderboard import Entry
+from embedcache.runs.trainer import Bank, InterruptedTraining, TrainerOptions
+
+
+@dataclass
+class TunedTrainer:
+    """Trains for the run of that name, as runs.trainer.Trainer does for heads. ``starts``: by pooling."""
+
+    column: Column
+    plan: Plan
+    options: TrainerOptions
+    run: Path
+    tell: Tell
+    configs: list[Config]
+    starts: Mapping[str, Start]
+    bench: Bench
+    resume: bool = False
+    progress: Progress | None = None
+    _done: int = field(default=0, init=False)
+
+    @property
+    def columns(self) -> list[Column]:
+        """The one that is trained."""
+        return [self.column]
+
+    @property
+    def folder(self) -> Path:
+        """Where checkpoints are, beside the run."""
+        path = self.run.resolve()
+        return path.parent / f".{path.name}.tuning"
+
+    def train(self, resume: bool, progress: Progress | None) -> Bank:
+        """Every configuration on every side, in their order; those that had ended need no training."""
+        self.resume, self.progress = resume, progress
+        if self.folder.exists() and not resume:
+            self.tell(f"an interrupted finetune is in {self.folder}; it is not used: --resume continues with it")
+            shutil.rmtree(self.folder, ignore_errors=True)
+        begun, rows, kept = time.perf_counter(), 0, 0
+        heads: list[TunedHead] = []
+        identities: list[str] = []
+        best: tuple[TunedHead, str] | None = None
+        digests = self.column.digests()
+        for config in self.configs:
+            for number, task in enumerate(self.column.tasks):
+                start = self.starts[config.pooling].heads[number]
+                identity = self._identity(config, digests[number], start)
+                head, trained = self._train(config, task, start, identity, number)
+                rows, kept = rows + trained, kept + (not trained)
+                if self.plan.folds:  # the best is trained again on all of them
+                    self._drop_layers(head, identity)
+                elif best is None or _rank(head, self._choose) > _rank(best[0], self._choose):
+                    if best is not None:
+                        self._drop_layers(*best)
+                    best = (head, identity)
+                else:
+                    self._drop_layers(head, identity)
+                heads.append(head)
+                identities.append(identity)
+        label = self.column.label
+        seconds = time.perf_counter() - begun
+        return Bank({label: list(heads)}, {label: identities}, kept, rows, seconds, self._engine, [])
+
+    def train_again(self, column: Column, winner: Entry) -> TrainedHead:
+        """The winning configuration on all folds together, for as many epochs as are best in their mean curve."""
+        first = winner.heads[0]
+        assert isinstance(first, TunedHead) and first.config is not None
+        config = replace(first.config, epochs=max(1, round(winner.best_epoch)))
+        task = replace(column.task(column.split), val=None)
+        start = self.starts[config.pooling].whole
+        head, _ = self._train(config, task, start, self._identity(config, "whole", start), 0)
+        if head.status != "ok":
+            raise EmbedcacheError("the best configuration diverged when it was trained on all folds: give a lower --lr")
+        head.classes = column.data.classes
+        return head
+
+    def judge(self, head: TunedHead, rows: np.ndarray) -> None:
+        """Compute its logits of these rows, once."""
+        assert head.config is not None
+        trainee = self.bench.trainee(head.config, head)
+        trainee.put({**head.layers, **{f"head/{name}": array for name, array in head.weights.items()}})
+        inputs, classes = self.bench.inputs(head.config.way), len(head.weights["b2"])
+        head.outputs.append((rows, predict_rows(trainee, inputs, rows, classes, self.bench.device)))
+
+    def interrupted(self, heads: Mapping[str, TrainedHead], total: int) -> InterruptedTraining:
+        """What to say after Ctrl-C: everything is in the folder already."""
+        return InterruptedTraining(
+            f"Interrupted: what was trained is saved in {self.folder}; the same command with --resume continues."
+        )
+
+    def clean(self) -> None:
+        """Once the run is written."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    @property
+    def _engine(self) -> str:
+        return f"torch-{self.bench.device.split(':')[0]}"
+
+    @property
+    def _choose(self) -> str:
+        return "loss" if self.plan.choose == "r2" else self.plan.choose
+
+    def _train(
+        self, config: Config, task: Task, start: TrainedHead, identity: str, number: int
+    ) -> tuple[TunedHead, int]:
+        """(the head and its layers, how many rows were trained on now)."""
+        rows, before = 0, self._done
+        total = self._total()
+
+        def tell(count: int) -> None:
+            nonlocal rows
+            rows, self._done = rows + count, self._done + count
+            if self.progress is not None:
+                self.progress(min(self._done, total), total, self._done)
+
+        trainee = self.bench.trainee(config, start)
+        bfloat16 = self.options.compute == "bfloat16" or (
+            self.options.compute == "auto" and self.bench.device.startswith("cuda")
+        )
+        path = self.folder / f"{identity}.safetensors"
+        options = LoopOptions(
+            self.options.early_stop, self._choose, self.bench.device, bfloat16, path, self.resume, tell
+        )
+        training = Training(trainee, self.bench.inputs(config.way), task, config, identity, options)
+        ended = training.ended
+        try:
+            state = training.run()
+        except KeyboardInterrupt:
+            training.save()
+            raise self.interrupted({}, 0) from None
+        self._done = before + training.total
+        val = None if task.val is None else task.val.rows
+        head = tuned_head(state, config, start, val, number)
+        head.kind_of_layers, head.scale = trainee.kind, trainee.scale
+        return head, 0 if ended else rows
+
+    def _total(self) -> int:
+        """Rows of all configurations, sides and epochs."""
+        sides = sum(len(task.train.rows) for task in self.column.tasks)
+        return sum(config.epochs for config in self.configs) * sides
+
+    def _drop_layers(self, head: TunedHead, identity: str) -> None:
+        """Keep the layers of the best alone, in memory and on the disk."""
+        head.layers = {}
+        path = self.folder / f"{identity}.safetensors"
+        state = head.state
+        if state is not None and any(not name.startswith("head/") for name in state.best):
+            state.best = {name: array for name, array in state.best.items() if name.startswith("head/")}
+            save_state(path, state, None, None)
+
+    def _identity(self, config: Config, task: str, start: TrainedHead) -> str:
+        """Of everything that a configuration depends on."""
+        states = None if config.way.depth is None else {"layer": self.bench.stored.layer}
+        about = {
+            "config": config.settings(),
+            "spec": config.spec.to_dict(),
+            "task": task,
+            "encoder": self.bench.encoder.identity,
+            "states": states,
+            "start": _digest(start),
+            "options": [self.options.early_stop, self._choose, self.options.compute, self._engine],
+            "beside": [self.bench.alpha, list(self.bench.targets), self.bench.checkpointing],
+            "embedcache": __version__,
+            "torch": torch.__version__,
+        }
+        return hashlib.blake2b(json.dumps(about, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def _digest(head: TrainedHead) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for name, array in sorted(head.weights.items()):
+        digest.update(f"{name}{array.shape}".encode() + np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def _rank(head: TunedHead, choose: str) -> tuple[float, ...]:
+    """As the leaderboard ranks: higher is better."""
+    if head.status != "ok" or not head.best_epoch:
+        return (-1.0, 0.0, 0.0, 0.0)
+    at = head.best_epoch - 1
+    loss = head.val_loss if np.isfinite(head.val_loss) else head.history["train_loss"][-1]
+    score = 0.0 if choose == "loss" else head.history[f"val_{choose}"][at]
+    main = head.history[f"val_{kind_of(head.kind).main}"][at]
+    return (1.0, score if np.isfinite(score) else 0.0, -loss, main if np.isfinite(main) else 0.0)

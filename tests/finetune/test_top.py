@@ -1,0 +1,196 @@
+"""The top layers fed with stored states, against plain transformers with the layers below frozen."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from embedcache.encoder import Encoder
+from embedcache.encoder.families import FAMILIES
+from embedcache.errors import EmbedcacheError
+from embedcache.finetune.config import Config, Way
+from embedcache.finetune.inputs import States, TokenIds, epoch_batches
+from embedcache.finetune.loop import CLIP, LoopOptions, Training
+from embedcache.finetune.top import Top, check_top, first_alone, layers_of, set_dropout
+from embedcache.finetune.trainee import Trainee
+from embedcache.heads.engine_torch import lr_factor
+from embedcache.heads.head import TrainedHead
+from embedcache.heads.spec import HeadSpec
+from embedcache.heads.task import Task, View
+from tests.conftest import make_reviews
+from tests.finetune.token_caches import StatesInMemory, hidden_states
+
+N, EPOCHS, BATCH = 40, 2, 8
+TEXTS = [text for text, _ in make_reviews(N)]
+Y = (np.arange(N) % 2).astype(np.int32)
+
+
+@pytest.fixture(scope="module")
+def encoders(tiny_models: dict[str, Path]) -> dict[str, Encoder]:
+    class Loaded(dict[str, Encoder]):
+        def __missing__(self, family: str) -> Encoder:
+            self[family] = Encoder.load(tiny_models[family], dtype="float32", max_length=100, kernel="plain")
+            return self[family]
+
+    return Loaded()
+
+
+def make_head(dim: int, hidden: int = 0) -> TrainedHead:
+    rng = np.random.default_rng(3)
+    shapes = {"w1": (hidden, dim), "b1": (hidden,), "w2": (2, hidden or dim), "b2": (2,)}
+    names = shapes if hidden else ("w2", "b2")
+    weights = {name: rng.normal(scale=0.1, size=shapes[name]).astype(np.float32) for name in names}
+    return TrainedHead(HeadSpec(hidden=hidden), weights)
+
+
+def make_config(way: str, pooling: str) -> Config:
+    spec = HeadSpec(hidden=0, lr=1e-3, schedule="linear", warmup=0.1, weight_decay=0.01)
+    return Config(Way.parse(way), pooling, spec, 3e-3, BATCH, EPOCHS, None, 0.0)
+
+
+def make_training(encoder: Encoder, trainee: Trainee, inputs: Any, config: Config, path: Path) -> Training:
+    set_dropout(trainee.body, 0.0)
+    view = View(np.zeros((N, 1), np.float32), Y, np.arange(N))
+    options = LoopOptions(0, "loss", "cpu", False, path, False, lambda rows: None)
+    return Training(trainee, inputs, Task(view, None, 2), config, "id", options)
+
+
+def plain_losses(encoder: Encoder, keep: int, pooling: str, config: Config, head: TrainedHead) -> list[float]:
+    """Plain transformers, token ids in, everything below the last layers and all that they share frozen."""
+    model, path = copy.deepcopy(encoder.model), layers_of(encoder.model)[0]
+    model.requires_grad_(False).train()
+    set_dropout(model, 0.0)
+    layers = model.get_submodule(path)[-keep:].requires_grad_(True)
+    linear = nn.Linear(encoder.dim, 2)
+    with torch.no_grad():
+        linear.weight.copy_(torch.from_numpy(head.weights["w2"]))
+        linear.bias.copy_(torch.from_numpy(head.weights["b2"]))
+    groups = [
+        {"params": [p for p in part.parameters() if (p.dim() > 1) == big], "lr": lr, "top": lr, "weight_decay": decay}
+        for part, lr in ((layers, config.spec.lr), (linear, config.head_lr))
+        for big, decay in ((True, 0.01), (False, 0.0))
+    ]
+    adamw = torch.optim.AdamW(groups)
+    ids = TokenIds(encoder.tokenize(TEXTS).rows, 0)
+    losses, steps = [], -(-N // BATCH)
+    for epoch in range(EPOCHS):
+        for batch in epoch_batches(ids.lengths, np.arange(N), BATCH, 0, epoch):
+            x, mask = encoder.pad(encoder.tokenize([TEXTS[i] for i in batch]).rows)
+            hidden = model(input_ids=x, attention_mask=mask).last_hidden_state
+            weight = mask[..., None].float()
+            pooled = hidden[:, 0] if pooling == "cls" else (hidden * weight).sum(1) / weight.sum(1)
+            loss = nn.functional.cross_entropy(linear(pooled), torch.from_numpy(Y[batch]).long())
+            for group in adamw.param_groups:
+                group["lr"] = group["top"] * lr_factor(config.spec, len(losses), EPOCHS * steps)
+            adamw.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_([p for group in groups for p in group["params"]], CLIP)
+            adamw.step()
+            losses.append(float(loss.detach()))
+    return losses
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("keep", "pooling"), [(1, "cls"), (2, "mean"), (2, "cls")])
+def test_losses_are_those_of_plain_transformers(encoders, tmp_path, family, keep, pooling) -> None:
+    encoder = encoders[family]
+    config, head = make_config(f"top:{keep}", pooling), make_head(encoder.dim)
+    layer = encoder.layers - keep
+    states = StatesInMemory(hidden_states(encoder, TEXTS, layer), keep, layer)
+    top = Top(encoder.model, keep, first_alone(encoder.model, pooling), 100)
+    assert (top.row is not None) == (pooling == "cls")
+    training = make_training(
+        encoder, Trainee(top, encoder, pooling, head), States(states, states.lengths), config, tmp_path / "c"
+    )
+    losses = []
+    step = training.step
+
+    def keep_loss(rows: np.ndarray) -> float:
+        losses.append(step(rows))
+        return losses[-1]
+
+    training.step = keep_loss  # type: ignore[method-assign]
+    training.run()
+    expected = plain_losses(encoder, keep, pooling, config, head)
+    assert len(losses) == EPOCHS * N // BATCH and np.ptp(losses) > 0.1
+    np.testing.assert_allclose(losses, expected, rtol=2e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_first_row_has_the_gradients_of_the_whole_layer(encoders, family) -> None:
+    encoder = encoders[family]
+    ids, mask = encoder.pad(encoder.tokenize(TEXTS[:7]).rows)
+    states = encoder.model(input_ids=ids, attention_mask=mask, output_hidden_states=True).hidden_states[1]
+    target = torch.randn(7, encoder.dim, generator=torch.Generator().manual_seed(1))
+    outs, grads = [], []
+    for alone in (True, False):
+        top = Top(encoder.model, 1, alone, 100).train()
+        set_dropout(top, 0.0)
+        for weight in top.weights().values():
+            weight.requires_grad_(True)
+        out = top(states, mask.bool())[:, 0]
+        ((out - target) ** 2).sum().backward()
+        outs.append(out.detach())
+        grads.append({name: weight.grad for name, weight in top.weights().items()})
+    torch.testing.assert_close(outs[0], outs[1], rtol=1e-5, atol=1e-5)
+    assert grads[0].keys() == grads[1].keys() and len(grads[0]) == 16
+    largest = max(float(grad.abs().max()) for grad in grads[1].values())
+    for name, grad in grads[1].items():
+        mine = torch.zeros_like(grad) if grads[0][name] is None else grads[0][name]
+        assert float((mine - grad).abs().max()) <= 1e-5 * largest, name
+    unused = [name for name, grad in grads[0].items() if grad is None]
+    assert unused == [f"{layers_of(encoder.model)[0]}.1.{FAMILIES[family].names.attention[1]}.bias"]
+
+
+def test_dropout_of_the_first_row_counts_the_values_bias(encoders) -> None:
+    """On the average over many masks, a linear value path gives the output without dropout: here its bias alone."""
+    from embedcache.finetune.first_row import FirstRow
+
+    encoder = encoders["bert"]
+    layer = copy.deepcopy(layers_of(encoder.model)[1][-1])
+    row = FirstRow(layer, FAMILIES["bert"], encoder.model.config).train()
+    x, mask = torch.randn(2, 5, 32), torch.ones(2, 5, dtype=torch.bool)
+    row.p = 0.5
+    torch.manual_seed(0)
+    first = row(x, mask)
+    torch.manual_seed(0)
+    assert torch.equal(first, row(x, mask)) and not torch.equal(first, row(x, mask))
+    assert torch.equal(row.eval()(x, mask), row(x, mask))
+
+
+def test_what_all_layers_share_stays_as_it_is(encoders) -> None:
+    model = encoders["mpnet"].model
+    shared = [name for name, _ in model.named_parameters() if "relative_attention_bias" in name]
+    assert shared and not set(shared) & set(Top(model, 2, False, 100).weights())
+
+
+def test_a_top_that_is_not_the_models_is_refused(encoders) -> None:
+    encoder = encoders["bert"]
+    ids, mask = encoder.pad(encoder.tokenize(TEXTS[:3]).rows)
+    top = Top(encoder.model, 1, False, 100)
+    with torch.no_grad():
+        for weight in top.weights().values():
+            weight.mul_(1.5)
+    with pytest.raises(EmbedcacheError, match="other vectors"):
+        check_top(encoder.model, top, ids, mask.bool())
+
+
+@pytest.mark.parametrize("text", ["", "top", "top:0", "top:x", "lora:", "last:2", "full:2", "adapter:full", "all"])
+def test_ways_that_are_none(text: str) -> None:
+    with pytest.raises(EmbedcacheError, match="--train"):
+        Way.parse(text)
+
+
+def test_ways() -> None:
+    texts = ("last", "top:3", "lora", "adapter", "full", "lora:last", "adapter:top:2")
+    ways = [(way.method, way.depth) for way in map(Way.parse, texts)]
+    assert ways == [
+        ("tensors", 1), ("tensors", 3), ("lora", None), ("adapter", None), ("tensors", None), ("lora", 1),
+        ("adapter", 2),
+    ]  # fmt: skip
