@@ -13,7 +13,13 @@ import numpy as np
 
 from embedcache.cache import layout as lay
 from embedcache.cache.file import Cache
+from embedcache.cache.fingerprint import states_differences
+from embedcache.cache.state_files import StateFiles, index_path
+from embedcache.cache.token_states import find_slots
 from embedcache.common.machine import usable_cores
+from embedcache.errors import EmbedcacheError
+
+STATES = "token states"  # what they are called beside the datasets
 
 
 class Span(NamedTuple):
@@ -32,11 +38,13 @@ class VerifyReport:
         blocks: how many blocks were looked at, in all datasets.
         damaged: rows whose bytes differ from their checksum. The dataset ``attributes`` stands for all attributes.
         incomplete: rows that have no vectors yet, which is not damage.
+        texts: how many texts' token states were looked at; those of damaged ones stand as the dataset "token states".
     """
 
     blocks: int
     damaged: list[Span] = field(default_factory=list)
     incomplete: list[Span] = field(default_factory=list)
+    texts: int = 0
 
     @property
     def ok(self) -> bool:
@@ -48,6 +56,7 @@ class VerifyReport:
             "blocks": self.blocks,
             "damaged": [span._asdict() for span in self.damaged],
             "incomplete": [span._asdict() for span in self.incomplete],
+            "texts": self.texts,
             "ok": self.ok,
         }
 
@@ -75,7 +84,27 @@ def verify(cache: str | os.PathLike[str]) -> VerifyReport:
             invalid = np.logical_not(valid_blocks(opened, dataset))
             report.incomplete += _spans(opened, dataset, absent) if lay.is_embedding(dataset) else []
             report.damaged += _spans(opened, dataset, invalid & ~absent)
+        if index_path(opened.path).exists():
+            _verify_states(opened, report)
     return report
+
+
+def _verify_states(cache: Cache, report: VerifyReport) -> None:
+    """The token states of a cache's rows, which lie in files of their own."""
+    bad, absent = np.ones(cache.rows, bool), np.zeros(cache.rows, bool)
+    try:
+        files = StateFiles(cache.path)
+        slots = find_slots(files, cache.hashes)
+        report.texts = len(np.unique(slots[slots >= 0]))
+        sound = np.append(files.sound(slots[slots >= 0]), False)[slots]
+        if not files.sealed:  # where no text shows what has changed, all of it may have
+            bad = ~sound if not sound.all() else bad
+        elif not states_differences(files.about.encoder, cache.encoder):
+            bad, absent = ~sound & (slots >= 0), slots < 0
+    except EmbedcacheError:
+        pass
+    report.damaged += _row_spans(STATES, bad)
+    report.incomplete += _row_spans(STATES, absent)
 
 
 def digest(cache: Cache, path: str, block: int, salt: bytes | None = None) -> bytes:
@@ -127,6 +156,10 @@ def count_damaged(cache: Cache) -> int:
 
 def _spans(cache: Cache, dataset: str, blocks: np.ndarray) -> list[Span]:
     """Neighbouring blocks as one span of rows."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], blocks, [False]]).astype(np.int8)))
-    rows = np.minimum(edges * lay.BLOCK_ROWS, cache.rows).tolist()
-    return [Span(dataset, start, stop) for start, stop in zip(rows[::2], rows[1::2], strict=True)]
+    return _row_spans(dataset, np.repeat(blocks, lay.BLOCK_ROWS)[: cache.rows])
+
+
+def _row_spans(dataset: str, rows: np.ndarray) -> list[Span]:
+    """Neighbouring rows, bool [N], as one span."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], rows, [False]]).astype(np.int8))).tolist()
+    return [Span(dataset, start, stop) for start, stop in zip(edges[::2], edges[1::2], strict=True)]

@@ -39,6 +39,11 @@ class CacheContents:
     layout: Layout
     arrays: dict[str, np.ndarray]
 
+    @property
+    def bytes(self) -> int:
+        """What the file takes, its structure aside."""
+        return sum(nbytes(*what) for what in self.layout.with_checksums().values())
+
 
 def make_contents(
     hashes: np.ndarray,
@@ -114,7 +119,7 @@ def create(path: Path, contents: CacheContents, temporary: Path | None = None) -
     """
     temporary = temporary or lay.sibling(path, "tmp")
     try:
-        _check_space(path, sum(nbytes(*what) for what in contents.layout.with_checksums().values()))
+        _check_space(path, contents.bytes)
         try:
             _write_structure(temporary, contents.layout)
         except HDF5_ERRORS as error:

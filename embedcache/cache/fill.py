@@ -6,8 +6,8 @@ or another window changes, so windows can be encoded ahead, in any order and any
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from embedcache.cache.create import Writer
 from embedcache.cache.file import Cache
 from embedcache.cache.layout import BLOCK_ROWS, Output
 from embedcache.cache.reuse import Donors, find_donors, sound_blocks
+from embedcache.cache.state_writer import State, StateFill
 from embedcache.cache.tokens import counts_of
 from embedcache.errors import EmbedcacheError
 
@@ -29,7 +30,8 @@ class Window:
         start, stop: the blocks, the last one exclusive.
         missing: for every output the rows of its missing blocks, in order.
         new: int64, the texts that must be encoded for them: each once, by its first row, in order.
-        guests: bool, those of them that must not be in a batch with the others.
+        guests: bool, those of ``texts`` that must not be in a batch with the others.
+        states: int64, the texts whose token states must be made, as ``new``.
     """
 
     start: int
@@ -37,13 +39,20 @@ class Window:
     missing: dict[Output, np.ndarray]
     new: np.ndarray
     guests: np.ndarray
+    states: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+
+    @property
+    def texts(self) -> np.ndarray:
+        """int64, all that goes through the encoder: ``new``, then those of ``states`` that have their vectors."""
+        return np.concatenate([self.new, np.setdiff1d(self.states, self.new)])
 
 
 class Filler:
     """The plan for one file: which blocks are missing, which texts must be encoded for them.
 
     Attributes:
-        lacking: bool [N], the rows whose texts must be encoded; of equal texts only the first row.
+        lacking: bool [N], the rows whose texts have no vector; of equal texts only the first row.
+        states: where token states go, and which texts have none; None where they are not kept.
         damaged: blocks whose bytes do not agree with their checksum; they are filled like missing ones.
     """
 
@@ -54,13 +63,14 @@ class Filler:
         others: Sequence[Cache] = (),
         donors: dict[Output, Donors] | None = None,
         guests: np.ndarray | None = None,
+        states: StateFill | None = None,
     ) -> None:
         """first: [N] for each row the first with the same text. others: caches of the same encoder to copy from.
 
         donors: instead, what can be copied from where, if that is known; the first cache of each is the file itself.
         guests: bool [N], rows whose texts go into batches of their own; none by default.
         """
-        self.writer, self.first = writer, first
+        self.writer, self.first, self.states = writer, first, states
         self._guests = np.zeros(len(first), bool) if guests is None else guests
         cache = writer.cache
         self.outputs = cache.outputs
@@ -81,6 +91,11 @@ class Filler:
         # The first row of a text that lies in a sound block is a donor, so all others lie in a block that is missing.
         self.lacking &= first == np.arange(len(first))
 
+    @property
+    def encoded(self) -> np.ndarray:
+        """bool [N], the rows whose texts go through the encoder; of equal texts only the first row."""
+        return self.lacking if self.states is None else self.lacking | self.states.lacking
+
     def _find_donors(self, caches: list[Cache]) -> dict[Output, Donors]:
         """Where the vector of each text already is; with nothing missing, nothing is looked for."""
         found, own = {}, caches[0]
@@ -95,10 +110,14 @@ class Filler:
         for start in range(0, self.writer.cache.layout.blocks, size):
             stop = min(start + size, self.writer.cache.layout.blocks)
             missing = {output: self._rows(start, valid[start:stop]) for output, valid in self.valid.items()}
-            if any(map(len, missing.values())):
-                row = start * BLOCK_ROWS
-                new = row + np.flatnonzero(self.lacking[row : stop * BLOCK_ROWS])
-                yield Window(start, stop, missing, new, self._guests[new])
+            row, end = start * BLOCK_ROWS, stop * BLOCK_ROWS
+            states = np.empty(0, np.int64)
+            if self.states is not None:
+                states = row + np.flatnonzero(self.states.lacking[row:end])
+            if any(map(len, missing.values())) or len(states):
+                new = row + np.flatnonzero(self.lacking[row:end])
+                window = Window(start, stop, missing, new, np.empty(0, bool), states)
+                yield replace(window, guests=self._guests[window.texts])
 
     def ready(self, window: Window) -> bool:
         """Whether all that needs no encoder can be copied now: no text waits for an earlier window."""
@@ -113,6 +132,7 @@ class Filler:
         found: Sequence[np.ndarray] = (),
         cut: np.ndarray | None = None,
         counts: np.ndarray | None = None,
+        states: Mapping[int, State] | None = None,
     ) -> None:
         """Write a window and commit it: bytes first, then the checksums of all its blocks in one write.
 
@@ -123,6 +143,7 @@ class Filler:
             found: for each output the vectors of ``window.new``, [n, D], as ``to_store`` gives them; none for none.
             cut: bool [n], which of them were truncated.
             counts: int32 [n, 2], their tokens, as ``Tokens.counts``.
+            states: by the rows of ``window.states``, see ``StateFill.finish``.
 
         Raises:
             EmbedcacheError: no space; the file was replaced.
@@ -136,12 +157,18 @@ class Filler:
         self.write_counts(window, counts)
         # 2. If the file is still ours, the checksums: the counts' before the vectors', so that no block counts without.
         self.writer.check()
+        self.finish_states(states)
         self.commit_counts(window)
         # 3. From here on the new vectors are donors for later windows.
         for output, rows in window.missing.items():
             if len(rows):
                 self.writer.commit(cache.output_paths[output], window.start, window.stop)
             self.donors[output].add(0, window.new)
+
+    def finish_states(self, states: Mapping[int, State] | None) -> None:
+        """Before the vectors' checksums, so that a killed run makes the same batches again."""
+        if self.states is not None and states:
+            self.states.finish(states)
 
     def _write(self, output: Output, window: Window, found: np.ndarray, cut: np.ndarray) -> None:
         """Vectors and flags of whole missing blocks."""
@@ -159,6 +186,8 @@ class Filler:
             return
         # 1. What the file itself has of these texts, outside of the missing blocks.
         rows = np.unique(np.concatenate([*window.missing.values()]))  # (n,) int64, ascending
+        if not len(rows):
+            return
         same_text = self.first[rows]  # (n,): the first row with each one's text
         known = counts_of(cache, same_text)  # (n, 2) int32, -1 for not known
         known[np.isin(same_text, rows)] = -1  # what the missing blocks hold is not sound
@@ -180,7 +209,7 @@ class Filler:
 
     def commit_counts(self, window: Window) -> None:
         """Before the vectors' checksums: a block of vectors that counts has its counts."""
-        if self.writer.cache.layout.counted:
+        if self.writer.cache.layout.counted and any(map(len, window.missing.values())):
             self.writer.commit(lay.TOKENS, window.start, window.stop)
 
     def assemble(

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ from embedcache.cache.create import write_at
 from embedcache.cache.file import Cache
 from embedcache.cache.fill import Filler, Window
 from embedcache.cache.layout import BLOCK_ROWS, DIGEST_BYTES, Output
+from embedcache.cache.state_writer import State, StateFill
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Order:
 class Written:
     """What a helper wrote: for each output flags [n] and checksums [blocks, 16]; and the vectors that are wanted.
 
-    counts: int32 [n, 2], the tokens of the encoded texts, which the owner writes.
+    counts: int32 [n, 2], the tokens of the encoded texts, which the owner writes. states: see ``StateFill.finish``.
     """
 
     flags: dict[Output, np.ndarray]
@@ -61,6 +62,7 @@ class Written:
     wanted: list[np.ndarray]
     wanted_flags: np.ndarray
     counts: np.ndarray
+    states: dict[int, State] = field(default_factory=dict)
 
 
 class Helper:
@@ -115,6 +117,7 @@ class Helpers:
         again[first[first != np.arange(len(first))]] = True
         self._wanted = np.flatnonzero(again & filler.lacking)  # texts that stand in other rows, too
         self._kept = _Kept(cache, len(self._wanted), cache.path.parent)
+        self._crossing: np.ndarray | None = None
         self._source = {output: len(donors.caches) for output, donors in filler.donors.items()}
         for donors in filler.donors.values():
             donors.caches.append(self._kept)  # type: ignore[arg-type]
@@ -134,6 +137,19 @@ class Helpers:
             blocks[output] = Blocks(rows, fresh, place, np.delete(vectors, fresh, axis=0), flags)
         return Order(blocks, np.flatnonzero(np.isin(window.new, self._wanted)))
 
+    def slots(self, window: Window) -> np.ndarray | None:
+        """int64, where a helper may write the states of ``window.states`` itself; None where it may not.
+
+        It may where no page of theirs has states that another window makes.
+        """
+        states = self.filler.states
+        if states is None:
+            return None
+        if self._crossing is None:
+            self._crossing = _crossing(states)
+        inside = np.isin(self._crossing, window.states)
+        return states.slots[window.states] if (inside[:, 0] == inside[:, 1]).all() else None
+
     def finish(self, window: Window, order: Order, written: Written) -> None:
         """Commit what a helper wrote; in the order of the file, as ``Filler.finish``."""
         filler, writer = self.filler, self.filler.writer
@@ -142,6 +158,7 @@ class Helpers:
                 writer.put(lay.TRUNCATED, int(blocks.rows[start]), written.flags[output][start : start + BLOCK_ROWS])
         filler.write_counts(window, written.counts)
         writer.check()
+        filler.finish_states(written.states)
         filler.commit_counts(window)
         rows = window.new[order.wanted]
         places = np.searchsorted(self._wanted, rows)
@@ -154,6 +171,19 @@ class Helpers:
             donors = filler.donors[output]
             unknown = donors.source[rows] < 0
             donors.row[rows[unknown]], donors.source[rows[unknown]] = places[unknown], self._source[output]
+
+
+def _crossing(states: StateFill) -> np.ndarray:
+    """int64 [n, 2], rows of different blocks whose states, neither of which is there yet, have a page in common."""
+    rows = np.flatnonzero(states.lacking)
+    spans = states.writer.files.spans[states.slots[rows]]
+    rows, spans = rows[spans[:, 1] > 0], spans[spans[:, 1] > 0]
+    order = np.argsort(spans[:, 0])
+    rows, size = rows[order], states.writer.files.about.token_bytes
+    begins, ends = spans[order, 0] * size, spans[order].sum(axis=1) * size
+    same_page = (ends[:-1] - 1) // lay.ALIGNMENT == begins[1:] // lay.ALIGNMENT
+    pairs = np.stack([rows[:-1], rows[1:]], axis=1)
+    return pairs[same_page & (pairs[:, 0] // BLOCK_ROWS != pairs[:, 1] // BLOCK_ROWS)]
 
 
 class _Kept:

@@ -91,7 +91,8 @@ class StateFiles:
     """Both files of a cache, as they are: texts may be missing or damaged. Close it, or let it go.
 
     Attributes:
-        path: the index. values_path: the numbers. about: what they are of. created: when the index was made.
+        cache: whose they are. path: the index. values_path: the numbers. about: what they are of.
+        created: when the index was made. seal: digest of all that it says, but for the checksums.
         hashes: uint8 [M, 16]. spans: int64 [M, 2], where each text's states begin and how many they are, in tokens.
         checksums: uint8 [M, 16], all zero where the text has no states yet.
         sealed: whether all but the checksums is as it was written. inode: which file the index is.
@@ -103,7 +104,7 @@ class StateFiles:
         Raises:
             EmbedcacheError: there is no index, or it cannot be read.
         """
-        self.path, self.values_path = index_path(cache), values_path(cache)
+        self.cache, self.path, self.values_path = cache, index_path(cache), values_path(cache)
         found, self._map, self.inode = map_file(self.path, _read_index)
         self.about, self.created, self.seal, self._places = found
         self.hashes, self.spans, self.checksums = (self._array(name) for name in (HASH, SPANS, CHECKSUMS))

@@ -11,7 +11,7 @@ import errno
 import math
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
@@ -69,8 +69,10 @@ def make_states(
         EmbedcacheError: the disk is too full (says how much is needed) or cannot be written.
     """
     tokens = int(spans.sum(axis=1).max(initial=0))
-    _reserve(values_path(cache), about, tokens)
     index = index_path(cache)
+    if not index.exists():  # what a killed run left of the numbers without an index is of no use
+        values_path(cache).unlink(missing_ok=True)
+    _reserve(values_path(cache), about, tokens)
     temporary = lay.sibling(index, "tmp")
     created = datetime.now(timezone.utc).isoformat(timespec="seconds")
     checksums = np.zeros((len(hashes), lay.DIGEST_BYTES), np.uint8) if checksums is None else checksums
@@ -134,6 +136,8 @@ def _reserve(path: Path, about: StatesAbout, tokens: int) -> None:
             code = getattr(error, "errno", None)
             if code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 os.ftruncate(handle, before)
+                if not before:
+                    path.unlink()
                 free = shutil.disk_usage(path.parent).free
                 raise _no_space(path, size - before, size - before, free) from None
             if code not in (None, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
@@ -220,3 +224,61 @@ class StateWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+State = bytes | np.ndarray  # the checksum of states that are written, or the states themselves, float16 [t, D]
+
+
+class StateFill:
+    """The token states that a pass makes.
+
+    Attributes:
+        writer: the files.
+        slots: int64 [N], which text of the files each row of the table has.
+        lacking: bool [N], the rows whose states must be made; of equal texts only the first row.
+        damaged: texts whose states do not agree with their checksum; they are made again.
+    """
+
+    def __init__(self, writer: StateWriter, slots: np.ndarray, lacking: np.ndarray) -> None:
+        self.writer, self.slots, self.lacking = writer, slots, lacking
+        self.damaged = int(np.count_nonzero(~writer.files.absent[slots[lacking]]))
+
+    @property
+    def layer(self) -> int:
+        """Whose output the states are, counted from the embeddings, 0."""
+        return self.writer.files.about.layer
+
+    def put(self, row: int, values: np.ndarray) -> bytes:
+        """Write the states of a row's text, float16 [t, D]; returns the checksum, with which they will count."""
+        return self.writer.put(int(self.slots[row]), values)
+
+    def finish(self, states: Mapping[int, State]) -> None:
+        """From here on these count, by row; what is not written yet is written first.
+
+        Raises:
+            EmbedcacheError: no space; the files were replaced.
+        """
+        digests = [one if isinstance(one, bytes) else self.put(row, one) for row, one in states.items()]
+        self.writer.check()
+        self.writer.commit(self.slots[np.fromiter(states, np.int64, len(states))], digests)
+
+
+def to_half(values: np.ndarray, offsets: np.ndarray, rows: np.ndarray, texts: Sequence[str]) -> np.ndarray:
+    """Token states as float16. values: float32 [t, D], those of ``texts[i]`` from ``offsets[i]`` on.
+
+    Raises:
+        EmbedcacheError: a number is not finite in it; names the row.
+    """
+    with np.errstate(over="ignore"):
+        stored = values.astype(KIND)
+    bad = np.flatnonzero(~np.isfinite(stored).all(axis=1))
+    if not bad.size:
+        return stored
+    token = int(bad[0])
+    i = int(np.searchsorted(offsets, token, "right")) - 1
+    if np.isfinite(values[token]).all():
+        most = np.abs(values[token]).max()
+        problem = f"have values up to {most:.3g}, too large for float16; keep another layer's (--tokens), or none"
+    else:
+        problem = "are not finite as the encoder gives them; try --dtype float32"
+    raise EmbedcacheError(f"the token states of row {int(rows[i]):,} ({texts[i][:40]!r}), counted from 0, {problem}")

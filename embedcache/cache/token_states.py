@@ -7,11 +7,12 @@ values[offsets[i] : offsets[i + 1]]                   # of rows[i]: its true tok
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from embedcache.cache.state_files import StateFiles
+from embedcache.cache.state_files import StateFiles, index_path, open_states, values_path
 from embedcache.cache.strings import first_rows
 from embedcache.errors import EmbedcacheError
 
@@ -87,6 +88,35 @@ class TokenStates:
     def close(self) -> None:
         """Release the files; arrays that were handed out stay valid."""
         self._files.close()
+
+
+def describe_states(cache: Path, encoder: dict[str, Any], hashes: np.ndarray) -> dict[str, Any] | None:
+    """What `embedcache info` prints of the token states of a cache's rows; None where it has none.
+
+    ``problem`` is a sentence where they cannot be read, else "".
+    """
+    if not index_path(cache).exists():
+        return None
+    paths = [index_path(cache), values_path(cache)]
+    size = sum(path.stat().st_size for path in paths if path.exists())
+    about: dict[str, Any] = {"files": list(map(str, paths)), "file_bytes": size}
+    try:
+        files = open_states(cache, encoder)
+    except EmbedcacheError as error:
+        return about | {"problem": str(error)}
+    slots = find_slots(files, hashes)
+    texts = np.unique(slots[slots >= 0])
+    tokens = int(files.spans[texts, 1].sum())
+    return about | {
+        "layers": files.about.layers,
+        "layer": files.about.layer,
+        "dim": files.about.dim,
+        "texts": len(texts),
+        "tokens": tokens,
+        "bytes": tokens * files.about.token_bytes,
+        "missing_rows": int((slots < 0).sum()),
+        "problem": "",
+    }
 
 
 def find_slots(files: StateFiles, hashes: np.ndarray) -> np.ndarray:

@@ -14,6 +14,7 @@ from embedcache.commands.common import (
     formats_read,
     json_option,
     reading_options,
+    tell,
     trust_option,
 )
 from embedcache.commands.progress import progress_bar
@@ -62,6 +63,12 @@ LAYERS = CommaList(NumberInRange(int, -1000))
 @click.option("--force-dims", is_flag=True, help="Cut them although the model does not declare these dimensions.")
 @click.option("--layers", type=LAYERS, default="-1", show_default=True, help="Layers to store; -1 is the last.")
 @click.option(
+    "--tokens",
+    type=COUNT,
+    metavar="K",
+    help="Also keep what the last K layers read of every token, to tune them later: gigabytes, in files beside CACHE.",
+)
+@click.option(
     "--dtype",
     type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
     default="auto",
@@ -89,6 +96,7 @@ def extract(as_json: bool, inputs: tuple[str, ...], cache: str, **options: Any) 
     \b
       embedcache extract reviews.csv -o reviews.h5 --keep movie
       ... --pooling cls,mean         these vectors and no others
+      ... --tokens 2                 and what the last two layers read
       ... --prompt query             the model's prompt of that name
       ... --na default,None,-        None and - mean "not labelled", like NA
       ... --device cuda:all          every GPU of this machine
@@ -101,7 +109,7 @@ def extract(as_json: bool, inputs: tuple[str, ...], cache: str, **options: Any) 
 
     try:
         with progress_bar("encoding") as progress:
-            report = run(inputs, cache, progress=progress, **options)
+            report = run(inputs, cache, progress=progress, tell=tell, **options)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(show.interrupted_extract(cache)) from None
     if as_json:

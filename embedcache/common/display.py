@@ -56,3 +56,11 @@ def _cell(value: Any) -> str:
 
 def _text(value: Any) -> str:
     return escape(shorten(", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)))
+
+
+def human_bytes(count: float) -> str:
+    """A number of bytes as people say it: 1.2 GB."""
+    for unit, size in (("GB", 1e9), ("MB", 1e6)):
+        if count >= size:
+            return f"{count / size:,.1f} {unit}"
+    return f"{count / 1e3:,.0f} kB"

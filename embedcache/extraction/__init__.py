@@ -10,6 +10,8 @@ Files, in the order in which to read them:
     local         The encoders of this process, one per device, as workers of a pipeline
     pipeline      Send windows of the file through several workers at once, tokenizing ahead of each encoder
     shards        Parts of one input, for batch schedulers: each job extracts its part into its own cache
+    token_states  Which texts of a pass lack their token states, and room for these
+    merge_states  Join the token states of all shards
     merge         Join the caches of all shards of one input: every row in its place, every vector copied
     ray_cluster   Connect to a Ray cluster, or start one on this machine
     ray_workers   The encoders of a pass as actors of a Ray cluster, on one machine or many

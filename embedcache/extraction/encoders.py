@@ -141,8 +141,8 @@ class EncodingPass:
         return LocalEncoders(loaded, self._batch_tokens)
 
     def fill(self, filler: Filler) -> None:
-        """Encode the texts that have no vectors in ``filler``, and write them."""
-        if not filler.lacking.any():
+        """Encode the texts that have no vectors or token states in ``filler``, and write them."""
+        if not filler.encoded.any():
             for window in filler.windows(COPY_BLOCKS):
                 filler.finish(window)
             return
@@ -151,7 +151,7 @@ class EncodingPass:
         # that will be truncated counts at most the bytes of max_length tokens.
         most = np.inf if self._settings["chunk"] else self._settings["max_length"] * BYTES_PER_TOKEN
         size = np.minimum(np.diff(offsets), most) + BYTES_PER_TOKEN
-        all_bytes, done_bytes, done_texts = int(size[filler.lacking].sum()), 0, 0
+        all_bytes, done_bytes, done_texts = int(size[filler.encoded].sum()), 0, 0
 
         def tell(tokens: int, rows: np.ndarray) -> None:
             nonlocal done_bytes, done_texts

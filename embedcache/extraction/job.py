@@ -29,12 +29,14 @@ from embedcache.cache.layout import Output, sibling
 from embedcache.cache.lock import writer_lock
 from embedcache.cache.map_file import file_id
 from embedcache.cache.reuse import count_unknown, proves_encoder
+from embedcache.cache.state_files import index_path
+from embedcache.cache.state_writer import check_space
 from embedcache.cache.strings import first_rows
 from embedcache.cache.tokens import reading_of
 from embedcache.common.display import html_table
 from embedcache.common.frames import refuse_frame
 from embedcache.common.label_names import label_notes
-from embedcache.common.progress import Progress
+from embedcache.common.progress import Progress, Tell, no_tell
 from embedcache.common.reading import Reading
 from embedcache.common.whole_file import refuse_stream
 from embedcache.encoder.folder import DTYPES
@@ -44,6 +46,7 @@ from embedcache.extraction.columns import Asked, choose_columns
 from embedcache.extraction.encoders import EncodingPass, Place
 from embedcache.extraction.read_input import Collected, collect
 from embedcache.extraction.shards import Shard, ShardOrigin, take_part
+from embedcache.extraction.token_states import StatesPlan, filling, plan_states, remove_foreign
 from embedcache.extraction.vectors import AskedVectors, choose
 from embedcache.tables.rows import read_rows
 from embedcache.tables.stream import stored
@@ -71,6 +74,7 @@ class ExtractReport:
         shard: "I/N" where only part I of N was asked for; all counts are those of that part.
         reading: for all rows, tokens cut off and tokens unknown to the model, see ``common.reading.Reading``.
         notes: what the user should know, a sentence each.
+        token_states: what there is of them now and what was made, see ``StatesPlan.report``; None: none are kept.
     """
 
     cache: str
@@ -91,6 +95,7 @@ class ExtractReport:
     shard: str | None = None
     reading: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    token_states: dict[str, Any] | None = None
 
     def _repr_html_(self) -> str:
         """For notebooks."""
@@ -131,7 +136,9 @@ def extract(
     shard: str | Sequence[int] | None = None,
     overwrite: bool = False,
     trust_remote_code: bool = False,
+    tokens: int | None = None,
     progress: Progress | None = None,
+    tell: Tell = no_tell,
 ) -> ExtractReport:
     """Encode every text of ``inputs`` once and store the vectors in the file ``cache``.
 
@@ -173,7 +180,10 @@ def extract(
         shard: "I/N" or (I, N): only part I of N of the rows; ``merge`` joins the caches of all parts.
         overwrite: replace a cache of another encoder or other texts. Vectors that are still valid are reused.
         trust_remote_code: whether Python code that comes with the model may run.
+        tokens: also keep, in files beside the cache, what the last so many layers read of every token, to tune them
+            later. None is what the cache has: states that are there stay, and get those of new texts.
         progress: called as ``progress(done_tokens, total_tokens, done_texts)`` while encoding; the total is estimated.
+        tell: called with a sentence on the disk space for token states, before they are made.
 
     Raises:
         EmbedcacheError: bad input, a cache of another encoder, no disk space, another writer. Existing files stay
@@ -213,11 +223,17 @@ def extract(
         table, part, guests = collect(rows, columns, target.parent), None, None
         if wanted:
             table, part, guests = take_part(table, wanted, target.parent)
+        if tokens is not None or index_path(target).exists():
+            ends.enter_context(writer_lock(index_path(target)))
         dropped = _count_dropped(old, table, overwrite)
         outputs = chosen.outputs if overwrite or not same else list(dict.fromkeys([*same.outputs, *chosen.outputs]))
-        filler, repaired, read = _build(target, same, table, outputs, encoding_pass, part, guests)
-    texts = int(np.count_nonzero(filler.first == np.arange(len(filler.first))))
-    encoded = int(np.count_nonzero(filler.lacking))
+        first = first_rows(table.hashes)
+        plan = plan_states(target, table, first, tokens, encoding_pass, overwrite)
+        if plan is not None and plan.lacking.any():
+            tell(plan.line())
+        filler, repaired, read = _build(target, same, table, first, outputs, encoding_pass, part, guests, plan)
+    texts = int(np.count_nonzero(first == np.arange(len(first))))
+    encoded = int(np.count_nonzero(filler.encoded))
     return ExtractReport(
         cache=str(cache),
         rows=len(table.hashes),
@@ -237,6 +253,7 @@ def extract(
         shard=str(wanted) if wanted else None,
         reading=read.to_dict(),
         notes=[*column_notes, *_label_notes(table), *read.notes(), *chosen.notes, *encoding_pass.notes()],
+        token_states=plan.report(filler.states) if plan and filler.states else None,
     )
 
 
@@ -309,10 +326,12 @@ def _build(
     target: Path,
     same: Cache | None,
     table: Collected,
+    first: np.ndarray,
     outputs: list[Output],
     encoding_pass: EncodingPass,
     part: ShardOrigin | None,
     guests: np.ndarray | None,
+    plan: StatesPlan | None,
 ) -> tuple[Filler, int, Reading]:
     """Continue the target or the file that a killed run left next to it, or start a new one; fill and publish it.
 
@@ -329,19 +348,19 @@ def _build(
         contents.layout.attrs.update(part.attributes())
     inode, beside, repaired = file_id(target), sibling(target, "new"), 0
     left = _open_left(beside, encoding_pass.encoder)
-    if same and matches(same, contents):
-        work = target
-    elif left and matches(left, contents):
-        work = beside
-    else:
-        work = target if inode is None else beside
+    found = target if same and matches(same, contents) else beside if left and matches(left, contents) else None
+    work = found or (target if inode is None else beside)
+    if plan is not None:
+        check_space(target, plan.needed, plan.needed + (0 if found else contents.bytes))
+    if found is None:
         create(work, contents, sibling(target, "tmp"))
         repaired = count_damaged(same) if same else 0
     with Writer(work) as writer:
         others = [cache for cache in (same, left) if cache and cache.inode != writer.cache.inode]
-        filler = Filler(writer, first_rows(table.hashes), others, guests=guests)
         try:
-            encoding_pass.fill(filler)
+            with filling(plan) as states:
+                filler = Filler(writer, first, others, guests=guests, states=states)
+                encoding_pass.fill(filler)
         except BaseException:
             if inode is None and not writer.started and file_id(work) == writer.cache.inode:
                 work.unlink()  # nothing to continue, and the next run may have other settings
@@ -353,5 +372,7 @@ def _build(
             raise EmbedcacheError(f"{target} was replaced during this run; run the same extract again, nothing is lost")
     if work != target:
         publish(work, target)
+    if plan is None:
+        remove_foreign(target, encoding_pass.encoder)
     beside.unlink(missing_ok=True)
     return filler, repaired + filler.damaged, reading

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from embedcache.cache.fill import Filler, Window, to_store
 from embedcache.cache.layout import Output
+from embedcache.cache.state_writer import State, to_half
+from embedcache.encoder.token_vectors import KeepStates, states_layer
 from embedcache.extraction.pipeline import Pipeline, Tell
 
 if TYPE_CHECKING:
@@ -18,6 +22,7 @@ if TYPE_CHECKING:
 # batches need larger ones.
 WINDOW_BLOCKS = {"cpu": 1, "cuda": 16}
 CORES_PER_BLOCK = 4
+COUNTED = 8192  # texts that are tokenized at once where only their tokens are counted
 
 
 class Encoded(NamedTuple):
@@ -27,61 +32,144 @@ class Encoded(NamedTuple):
         vectors: [n, D] for each output.
         truncated: bool [n], whether the text was truncated.
         counts: int32 [n, 2], see ``Tokens.counts``.
+        states: of the rows whose token states were made, see ``StateFill.finish``.
     """
 
     vectors: list[np.ndarray]
     truncated: np.ndarray
     counts: np.ndarray
+    states: dict[int, State]
 
 
-Batches = list[tuple[np.ndarray, "Tokens"]]  # (indices, tokens) of texts that may share batches
+class TextGroup(NamedTuple):
+    """Texts of a window that may share batches.
+
+    Attributes:
+        places: int64, which of ``Window.texts`` they are.
+        tokens: theirs.
+        new: whether their vectors are asked for; of the others only the token states are.
+    """
+
+    places: np.ndarray
+    tokens: Tokens
+    new: bool
 
 
-def tokenize(encoder: Encoder, texts: Sequence[str], guests: np.ndarray) -> Batches:
-    """Tokenize the texts of a window, in one group, or in two where some are guests (bool [n], see ``Window``)."""
-    groups = [np.flatnonzero(group) for group in (~guests, guests) if group.any()]
-    return [(group, encoder.tokenize([texts[int(i)] for i in group])) for group in groups]
+def tokenize(encoder: Encoder, window: Window, texts: Sequence[str]) -> list[TextGroup]:
+    """Tokenize the texts of a window, each group apart: new ones and others, guests among them and not."""
+    new, groups = np.arange(len(texts)) < len(window.new), []
+    for is_new, guest in ((True, False), (True, True), (False, False), (False, True)):
+        places = np.flatnonzero((new == is_new) & (window.guests == guest))
+        if len(places):
+            groups.append(TextGroup(places, encoder.tokenize([texts[int(i)] for i in places]), is_new))
+    return groups
+
+
+@dataclass(frozen=True)
+class Work:
+    """What to make of the texts of each window.
+
+    Attributes:
+        outputs: the vectors of the new ones.
+        layer: whose output the token states are, counted from the embeddings; None: none are kept.
+        store: the type of the vectors in the file.
+        batch_tokens: padded tokens of one batch.
+    """
+
+    outputs: Sequence[Output]
+    layer: int | None
+    store: str
+    batch_tokens: int | None
+
+    @classmethod
+    def of(cls, filler: Filler, batch_tokens: int | None) -> Work:
+        layer = None if filler.states is None else filler.states.layer
+        return cls(filler.outputs, layer, filler.writer.cache.encoder["store"], batch_tokens)
 
 
 def encode(
-    encoder: Encoder, batches: Batches, outputs: Sequence[Output], batch_tokens: int | None, tell: Tell
+    encoder: Encoder,
+    work: Work,
+    window: Window,
+    texts: Sequence[str],
+    groups: Sequence[TextGroup],
+    tell: Tell,
+    put: Callable[[int, np.ndarray], State],
 ) -> Encoded:
-    """Encode a window. ``tell`` is called with each batch's number of tokens and the indices of its texts."""
-    n = sum(len(group) for group, _ in batches)
-    vectors = [np.empty((n, encoder.width(output)), np.float32) for output in outputs]
-    found = Encoded(vectors, np.empty(n, bool), np.empty((n, 2), np.int32))
-    for group, tokens in batches:
-        lengths = tokens.lengths
+    """Encode a window.
 
-        def told(batch: np.ndarray, group: np.ndarray = group, lengths: np.ndarray = lengths) -> None:
-            tell(int(lengths[batch].sum()), group[batch])
+    Args:
+        encoder: by which.
+        work: what to make.
+        window: of which texts.
+        texts: theirs, in the order of ``window.texts``.
+        groups: as ``tokenize`` gives them.
+        tell: called with each batch's number of tokens and the rows of its texts.
+        put: takes the token states of a row, float16 [t, D], as soon as they are there; in several threads. It returns
+            what ``Filler.finish`` is to know of them.
 
-        parts = encoder.encode_tokens(tokens, outputs, batch_tokens=batch_tokens, tell=told)
-        for whole, part in zip(found.vectors, parts, strict=True):
-            whole[group] = part
-        found.truncated[group], found.counts[group] = tokens.truncated, tokens.counts
-    return found
+    Raises:
+        EmbedcacheError: a vector or a state is not finite in the type of the file.
+    """
+    rows, n = window.texts, len(window.new)
+    vectors = [np.empty((n, encoder.width(output)), np.float32) for output in work.outputs]
+    found = Encoded(vectors, np.empty(n, bool), np.empty((n, 2), np.int32), {})
+    keeper = _Keeper(rows, texts, np.isin(rows, window.states), put, found.states)
+    for places, tokens, new in groups:
+        # All new texts of a window go one way, also where a killed run has some of their states: the same batches.
+        states = None
+        if work.layer is not None and (not new or keeper.wanted[:n].any()):
+            states = KeepStates(work.layer, partial(keeper.keep, places))
+        told = partial(_told, tell, rows[places], tokens.lengths)
+        outputs = work.outputs if new else []
+        parts = encoder.encode_tokens(tokens, outputs, batch_tokens=work.batch_tokens, tell=told, states=states)
+        if new:
+            for whole, part in zip(found.vectors, parts, strict=True):
+                whole[places] = part
+            found.truncated[places], found.counts[places] = tokens.truncated, tokens.counts
+    return found._replace(vectors=[to_store(one, work.store, window.new, texts) for one in found.vectors])
+
+
+def _told(tell: Tell, rows: np.ndarray, lengths: np.ndarray, batch: np.ndarray) -> None:
+    tell(int(lengths[batch].sum()), rows[batch])
+
+
+@dataclass(frozen=True)
+class _Keeper:
+    """Hands out a window's token states, batch by batch: those that are wanted (bool, of each of the texts)."""
+
+    rows: np.ndarray
+    texts: Sequence[str]
+    wanted: np.ndarray
+    put: Callable[[int, np.ndarray], State]
+    found: dict[int, State]
+
+    def keep(self, places: np.ndarray, batch: np.ndarray, values: np.ndarray, offsets: np.ndarray) -> None:
+        """As ``encoder.token_vectors.Keep``; places: int64, which of the texts are in the group."""
+        here = places[batch]
+        half = to_half(values, offsets, self.rows[here], [self.texts[int(place)] for place in here])
+        for i in np.flatnonzero(self.wanted[here]).tolist():
+            row = int(self.rows[here[i]])
+            self.found[row] = self.put(row, half[offsets[i] : offsets[i + 1]])
 
 
 class LocalWorker:
     """Tokenizes and computes with one encoder."""
 
     def __init__(self, encoder: Encoder, filler: Filler, batch_tokens: int | None) -> None:
-        self._encoder, self._outputs, self._batch_tokens = encoder, filler.outputs, batch_tokens
-        self._texts, self._store = filler.writer.cache.texts, filler.writer.cache.encoder["store"]
+        self._encoder, self._filler, self._work = encoder, filler, Work.of(filler, batch_tokens)
+        self._texts = filler.writer.cache.texts
 
-    def prepare(self, window: Window, tell: Tell) -> tuple[list[str], Batches]:
-        texts = [self._texts[int(row)] for row in window.new]
-        return texts, tokenize(self._encoder, texts, window.guests)
+    def prepare(self, window: Window, tell: Tell) -> tuple[list[str], list[TextGroup]]:
+        texts = [self._texts[int(row)] for row in window.texts]
+        return texts, tokenize(self._encoder, window, texts)
 
-    def compute(self, window: Window, prepared: tuple[list[str], Batches], tell: Tell) -> Encoded:
-        texts, batches = prepared
+    def compute(self, window: Window, prepared: tuple[list[str], list[TextGroup]], tell: Tell) -> Encoded:
+        return encode(self._encoder, self._work, window, *prepared, tell, self._put)
 
-        def told(tokens: int, batch: np.ndarray) -> None:
-            tell(tokens, window.new[batch])
-
-        found = encode(self._encoder, batches, self._outputs, self._batch_tokens, told)
-        return found._replace(vectors=[to_store(one, self._store, window.new, texts) for one in found.vectors])
+    def _put(self, row: int, values: np.ndarray) -> State:
+        assert self._filler.states is not None
+        return self._filler.states.put(row, values)
 
 
 class LocalEncoders:
@@ -94,6 +182,16 @@ class LocalEncoders:
     def width(self, output: Output) -> int:
         """The width of an output's vectors. Raises EmbedcacheError for a layer that the model does not have."""
         return self._encoders[0].width(output)
+
+    def states_layer(self, last: int) -> int:
+        """Whose output the last layers read. Raises EmbedcacheError where there are no such states."""
+        return states_layer(self._encoders[0], last)
+
+    def lengths(self, texts: Sequence[str]) -> np.ndarray:
+        """int64 [n], the tokens of each text that are read."""
+        encoder, parts = self._encoders[0], range(0, len(texts), COUNTED)
+        found = [encoder.tokenize(texts[start : start + COUNTED]).lengths for start in parts]
+        return np.concatenate([np.empty(0, np.int64), *found])
 
     def fill(self, filler: Filler, tell: Tell) -> None:
         """Encode the texts that have no vectors in ``filler``, and write them."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
+from operator import and_
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +18,19 @@ from embedcache.cache.create import CacheContents, Writer, create, make_contents
 from embedcache.cache.file import Cache, open_cache
 from embedcache.cache.fill import Filler
 from embedcache.cache.fingerprint import differences
-from embedcache.cache.layout import BLOCK_ROWS, comes_with_vectors, sibling
+from embedcache.cache.layout import BLOCK_ROWS, HASH, comes_with_vectors, sibling
 from embedcache.cache.lock import writer_lock
 from embedcache.cache.reuse import Donors, sound_blocks
 from embedcache.cache.spool_file import UnnamedFile
+from embedcache.cache.state_files import index_path
+from embedcache.cache.state_writer import check_space
 from embedcache.cache.strings import Strings, Text, first_rows
+from embedcache.cache.token_states import describe_states
 from embedcache.common.whole_file import refuse_stream
 from embedcache.errors import EmbedcacheError
+from embedcache.extraction.merge_states import copy_states, plan_merge
 from embedcache.extraction.shards import ShardOrigin, stripe_rows, table_digest
+from embedcache.extraction.token_states import remove_foreign
 
 
 @dataclass
@@ -34,10 +41,11 @@ class MergeReport:
         cache: the file.
         rows: of the whole input.
         shards: the number of parts.
-        missing_rows: rows without a vector, because no shard has one.
-        complete: whether every row has all its vectors.
-        unfinished: the files of the shards that lack vectors.
+        missing_rows: rows without a vector, or without token states, because no shard has them.
+        complete: whether every row has all its vectors and states.
+        unfinished: the files of the shards that lack vectors, or token states.
         seconds: that the whole call took.
+        token_states: what there is of them, as ``info`` has it; None: the shards have none.
     """
 
     cache: str
@@ -47,6 +55,7 @@ class MergeReport:
     complete: bool
     unfinished: list[str] = field(default_factory=list)
     seconds: float = 0.0
+    token_states: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -77,14 +86,19 @@ def merge(
     for part, one in parts[1:]:
         _check_alike(parts[0], (part, one))
     _check_all_there([part for part, _ in parts])
-    with writer_lock(target):
+    with writer_lock(target), ExitStack() as ends:
         sibling(target, "tmp").unlink(missing_ok=True)
         contents = _join(parts, target.parent)
+        states = plan_merge(target, contents.arrays[HASH], parts, overwrite)
+        if states is not None:
+            ends.enter_context(writer_lock(index_path(target)))
         there = Cache(target) if target.exists() else None
         if there and not matches(there, contents) and not overwrite:
             raise EmbedcacheError(f"{target} exists and holds something else; pass --overwrite, or name another -o")
-        work = target
-        if not there or not matches(there, contents):
+        work, makes = target, not there or not matches(there, contents)
+        if states is not None:
+            check_space(target, states.plan.needed, states.plan.needed + (contents.bytes if makes else 0))
+        if makes:
             work = sibling(target, "new") if there else target
             create(work, contents, sibling(target, "tmp"))
         with Writer(work) as writer:
@@ -92,8 +106,17 @@ def merge(
             writer.sync()
             writer.check()
             missing = max(writer.cache.missing_rows(*output) for output in writer.cache.outputs)
+        if states is not None:
+            whole = list(map(and_, whole, copy_states(states)))
         if work != target:
             publish(work, target)
+        about = None
+        if states is not None:
+            with Cache(target) as merged:
+                about = describe_states(target, merged.encoder, merged.hashes)
+            missing = max(missing, about["missing_rows"] if about else 0)
+        else:
+            remove_foreign(target, parts[0][1].encoder)
     return MergeReport(
         cache=str(cache),
         rows=contents.layout.rows,
@@ -102,6 +125,7 @@ def merge(
         complete=not missing,
         unfinished=[str(path) for path, sound in zip(shards, whole, strict=True) if missing and not sound],
         seconds=time.perf_counter() - started,
+        token_states=about,
     )
 
 

@@ -104,7 +104,7 @@ class Pipeline:
         """Give the workers windows up to the limit. Returns whether any window is unfinished."""
         while len(self._given) < self._most and (window := next(self._windows, None)) is not None:
             self._given.append(window)
-            if len(window.new):
+            if len(window.texts):
                 self._work.put(window)
             else:
                 self._done[window.start] = None

@@ -16,20 +16,22 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from embedcache.cache.file import Cache
-from embedcache.cache.fill import Filler, Window, to_store
+from embedcache.cache.fill import Filler, Window
 from embedcache.cache.fingerprint import differences
 from embedcache.cache.layout import Output, sibling
 from embedcache.cache.remote_fill import Helper, Helpers, Order, Written
+from embedcache.cache.state_writer import State, StateWriter
 from embedcache.encoder.poolings import MODEL
+from embedcache.encoder.token_vectors import states_layer
 from embedcache.errors import EmbedcacheError
-from embedcache.extraction.local import Encoded, encode, tokenize, window_blocks
+from embedcache.extraction.local import COUNTED, Encoded, Work, encode, tokenize, window_blocks
 from embedcache.extraction.pipeline import TRIES, Lost, Pipeline, Tell
 from embedcache.extraction.ray_cluster import CORES, Cluster, cores_for
 
@@ -46,12 +48,14 @@ class Shared:
         path: of the cache.
         secret: the content of the file ``secret`` in the folder next to it.
         inode, created: of the cache.
+        states: the cache beside which the files of token states are, and the seal of their index; None: none are kept.
     """
 
     path: str
     secret: str
     inode: int
     created: str
+    states: tuple[str, str] | None = None
 
 
 class EncodedWindow(NamedTuple):
@@ -69,6 +73,7 @@ class Actor:
         self._model, self._settings, self._description, self._threads = model, settings, encoder, threads
         self._ready: dict[int, Any] = {}
         self._helper: Helper | None = None
+        self._states: StateWriter | None = None
 
     def load(self) -> dict[str, Any]:
         """Load the encoder. Returns what the driver must know about it."""
@@ -92,6 +97,14 @@ class Actor:
                 "copy the same model folder to every machine"
             )
 
+    def states_layer(self, last: int) -> int:
+        """See ``LocalEncoders``."""
+        return states_layer(self._encoder, last)
+
+    def lengths(self, texts: list[str]) -> np.ndarray:
+        """See ``LocalEncoders``."""
+        return self._encoder.tokenize(texts).lengths
+
     def attach(self, shared: Shared, answer: str) -> None:
         """Open the driver's file if this machine sees it, and confirm that in a file ``answer`` next to it."""
         path = Path(shared.path)
@@ -101,6 +114,10 @@ class Actor:
             cache = Cache(path)
             if cache.created != shared.created:
                 return
+            if shared.states is not None:
+                self._states = StateWriter(Path(shared.states[0]))
+                if self._states.files.seal != shared.states[1]:
+                    return
             with (sibling(path, "ray") / answer).open("x") as file:
                 file.write(shared.secret)
                 file.flush()
@@ -111,23 +128,33 @@ class Actor:
         """Tokenize the texts of a window; ``texts`` None: read them from the file."""
         if texts is None:
             assert self._helper is not None
-            texts = [self._helper.cache.texts[int(row)] for row in window.new]
-        self._ready[window.start] = texts, tokenize(self._encoder, texts, window.guests)
+            texts = [self._helper.cache.texts[int(row)] for row in window.texts]
+        self._ready[window.start] = texts, tokenize(self._encoder, window, texts)
         return window.start
 
     def compute(
-        self, window: Window, prepared: int, outputs: Sequence[Output], batch_tokens: int | None, order: Order | None
+        self, window: Window, prepared: int, work: Work, order: Order | None, slots: np.ndarray | None
     ) -> EncodedWindow:
-        """Encode a prepared window; with an ``order``, write the vectors to the file."""
-        texts, batches = self._ready.pop(prepared)
-        tokens = sum(int(part.lengths.sum()) for _, part in batches)
-        found = encode(self._encoder, batches, outputs, batch_tokens, lambda *_: None)
-        store = self._description["store"]
-        found = found._replace(vectors=[to_store(one, store, window.new, texts) for one in found.vectors])
+        """Encode a prepared window.
+
+        With an ``order``, write the vectors to the file; with ``slots``, int64, write the token states of the texts
+        ``window.states`` to these places.
+        """
+        texts, groups = self._ready.pop(prepared)
+        tokens, writer = sum(int(group.tokens.lengths.sum()) for group in groups), self._states
+        places = {} if slots is None else dict(zip(window.states.tolist(), slots.tolist(), strict=True))
+
+        def put(row: int, values: np.ndarray) -> State:
+            return writer.put(places[row], values) if writer and slots is not None else values.copy()
+
+        found = encode(self._encoder, work, window, texts, groups, lambda *_: None, put)
+        if writer and slots is not None:
+            writer.sync()
         if order is None:
             return EncodedWindow(found, tokens)
         assert self._helper is not None
-        return EncodedWindow(self._helper.write(order, found.vectors, found.truncated, found.counts), tokens)
+        written = self._helper.write(order, found.vectors, found.truncated, found.counts)
+        return EncodedWindow(replace(written, states=found.states), tokens)
 
 
 class RayEncoders:
@@ -192,8 +219,27 @@ class RayEncoders:
         width: int = self._facts[MODEL if pooling == MODEL else "dim"]
         return width
 
+    def states_layer(self, last: int) -> int:
+        """Whose output the last layers read. Raises EmbedcacheError where there are no such states."""
+        return int(self._ask("states_layer", last))
+
+    def lengths(self, texts: Sequence[str]) -> np.ndarray:
+        """int64 [n], the tokens of each text that are read; counted by the first worker."""
+        parts = range(0, len(texts), COUNTED)
+        found = [self._ask("lengths", texts[start : start + COUNTED]) for start in parts]
+        return np.concatenate([np.empty(0, np.int64), *found])
+
+    def _ask(self, method: str, what: Any) -> Any:
+        """What the first worker, or the one that takes its place, gives."""
+        for again in reversed(range(TRIES)):
+            try:
+                return self._workers[0].ask(method, what)
+            except Lost as lost:
+                if not again:
+                    raise lost.__cause__ or lost from None
+
     def fill(self, filler: Filler, tell: Tell) -> None:
-        """Encode the texts that have no vectors in ``filler``, and write them."""
+        """Encode the texts that have no vectors or token states in ``filler``, and write them."""
         path = filler.writer.path
         beside, secret = sibling(path, "ray"), secrets.token_hex(16)
         shutil.rmtree(beside, ignore_errors=True)
@@ -201,8 +247,11 @@ class RayEncoders:
         try:
             (beside / "secret").write_text(secret)
             cache = filler.writer.cache
-            self.shared = Shared(str(path), secret, path.stat().st_ino, cache.created)
+            files = None if filler.states is None else filler.states.writer.files
+            states = None if files is None else (str(files.cache), files.seal)
+            self.shared = Shared(str(path), secret, path.stat().st_ino, cache.created, states)
             self.helpers = Helpers(filler)
+            self.work = Work.of(filler, self.batch_tokens)
             Pipeline(filler.windows(self._facts["blocks"]), self._workers, self._finish, tell).run()
         finally:
             shutil.rmtree(beside, ignore_errors=True)
@@ -240,6 +289,16 @@ class RayWorker:
             self._replace(actor)
             raise
 
+    def ask(self, method: str, what: Any) -> Any:
+        """What a method of the loaded actor gives. Raises Lost after replacing a dead actor."""
+        self.facts()
+        actor = self._actor
+        try:
+            return self.result(getattr(actor, method).remote(what))
+        except Lost:
+            self._replace(actor)
+            raise
+
     @property
     def _helpers(self) -> Helpers:
         assert self._encoders.helpers is not None
@@ -257,18 +316,19 @@ class RayWorker:
             self._join(actor, loading, tell)
         with self._encoders.lock:
             order = self._helpers.order(window) if self._sees else None
+            slots = self._helpers.slots(window) if self._sees else None
         filler = self._helpers.filler
-        texts = None if self._sees else [filler.writer.cache.texts[int(row)] for row in window.new]
-        small = Window(window.start, window.stop, {}, window.new, window.guests)
+        texts = None if self._sees else [filler.writer.cache.texts[int(row)] for row in window.texts]
+        small = replace(window, missing={})
         prepared = actor.prepare.options(concurrency_group="tokenize").remote(small, texts)
         compute = actor.compute.options(concurrency_group="compute")
-        return actor, order, compute.remote(small, prepared, filler.outputs, self._encoders.batch_tokens, order)
+        return actor, order, compute.remote(small, prepared, self._encoders.work, order, slots)
 
     def compute(self, window: Window, prepared: Any, tell: Tell) -> tuple[Order | None, EncodedWindow]:
         """Wait for the actor's result."""
         actor, order, reference = prepared
         found = self._wait(actor, reference, tell)
-        tell(found.tokens, window.new)
+        tell(found.tokens, window.texts)
         return order, found
 
     def _join(self, actor: Any, loading: Any, tell: Tell) -> None:

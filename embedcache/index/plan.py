@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+from embedcache.common.display import human_bytes
 from embedcache.errors import EmbedcacheError
 from embedcache.index.kind import Cost, IndexPlan
 from embedcache.index.kinds import KINDS
@@ -92,10 +93,3 @@ def _planned(kind: str, rows: int, dim: int, speed: float, cost: Cost) -> IndexP
     # What is built is measured: every row is compared with each query, and tuning tries as much again.
     measuring = 2.0 * rows * dim * min(HELD_OUT, rows) * 2 if cost.work else 0.0
     return IndexPlan(kind, rows, dim, cost.parameters, (cost.work + measuring) / speed, cost.bytes)
-
-
-def human_bytes(count: float) -> str:
-    for unit, size in (("GB", 1e9), ("MB", 1e6)):
-        if count >= size:
-            return f"{count / size:,.1f} {unit}"
-    return f"{count / 1e3:,.0f} kB"

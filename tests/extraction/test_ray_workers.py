@@ -17,12 +17,14 @@ import pytest
 import torch
 
 from embedcache.cache import open_cache, verify
+from embedcache.cache.state_writer import StateFill
 from embedcache.errors import EmbedcacheError
 from embedcache.extraction import ray_workers as workers
 from embedcache.extraction.job import extract
 from embedcache.extraction.ray_cluster import Cluster, cores_for
 from tests.conftest import fails, make_reviews, write_csv
 from tests.extraction.test_extract import assert_same, contents
+from tests.extraction.token_files import files_of
 
 pytest.importorskip("ray")
 ROWS = 6000
@@ -30,7 +32,7 @@ ROWS = 6000
 
 @pytest.fixture(scope="module")
 def made(tiny_bert, tmp_path_factory):
-    """table.csv, in which windows share texts with earlier ones, and one.h5, by one process."""
+    """table.csv, in which windows share texts with earlier ones, and one.h5 with token states, by one process."""
     folder = tmp_path_factory.mktemp("workers")
     rows = make_reviews(ROWS)
     for i in range(0, 1000, 97):
@@ -38,7 +40,7 @@ def made(tiny_bert, tmp_path_factory):
     table = write_csv(folder / "table.csv", rows)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as each worker has: torch rounds differently on two cores
-    extract(table, folder / "one.h5", model=tiny_bert, device="cpu", pooling=("cls", "mean"))
+    extract(table, folder / "one.h5", model=tiny_bert, device="cpu", pooling=("cls", "mean"), tokens=1)
     torch.set_num_threads(threads)
     return folder
 
@@ -99,11 +101,12 @@ class Killer:
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the actors in /proc")
 def test_one_of_three_workers_is_killed_midway(run, made, tmp_path):
     kill, calls = Killer(1500), []
-    report = run(progress=lambda *call: (calls.append(call), kill(*call)))
+    report = run(progress=lambda *call: (calls.append(call), kill(*call)), tokens=1)
     assert kill.killed == 1
     assert_same(contents(tmp_path / "cache.h5"), contents(made / "one.h5"))
+    assert files_of(tmp_path / "cache.h5") == files_of(made / "one.h5")
     assert verify(tmp_path / "cache.h5").ok
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["cache.h5"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cache.h5", "cache.tokens.h5", "cache.tokens.npy"]
     assert report.encoded == calls[-1][2] < ROWS and calls[-1][:2] == (report.tokens, report.tokens)
     assert run().encoded == 0
 
@@ -111,7 +114,8 @@ def test_one_of_three_workers_is_killed_midway(run, made, tmp_path):
 @pytest.mark.slow
 def test_workers_that_see_no_shared_file(run, made, tmp_path, monkeypatch):
     monkeypatch.setattr(workers.RayWorker, "_answered", lambda *_: False)
-    run(store="float32")
+    run(store="float32", tokens=1)
+    assert files_of(tmp_path / "cache.h5") == files_of(made / "one.h5")
     with open_cache(tmp_path / "cache.h5") as cache, open_cache(made / "one.h5") as one:
         np.testing.assert_array_equal(cache.embeddings("mean").astype(np.float16), one.embeddings("mean"))
 
@@ -129,8 +133,11 @@ def test_blocks_are_written_by_the_workers(run, monkeypatch):
             return plain(*arguments)
 
         monkeypatch.setattr(f"{owner}.finish", count)
-    run()
+    plain_put, written = StateFill.put, []
+    monkeypatch.setattr(StateFill, "put", lambda self, row, values: written.append(row) or plain_put(self, row, values))
+    run(tokens=1)
     assert counts["helper"] >= 3 and sum(counts.values()) == -(-ROWS // 1024)
+    assert not written  # all token states by the workers
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from embedcache.common.display import human_bytes
 from embedcache.common.label_names import visible
 from embedcache.common.screen import cell, plural
 from embedcache.heads.kinds import kind_of
@@ -26,6 +27,12 @@ def extract(report: ExtractReport) -> None:
     parts += [f"{report.reused:,} reused"] if report.reused else []
     parts += [plural(report.duplicates, "duplicate")] if report.duplicates else []
     click.echo(f"{name}: {plural(report.rows, 'row')}; {', '.join(parts)}; {report.seconds:.1f} s in all")
+    if made := report.token_states:
+        of = f"{plural(made['texts'], 'text')}, {made['encoded']:,} of them made now"
+        where = f"{human_bytes(made['bytes'])} in {made['files'][1]}"
+        click.echo(
+            f"  what the last {plural(made['layers'], 'layer')} read: {made['tokens']:,} tokens of {of}; {where}"
+        )
     notes = {
         f"{report.blank:,} with a blank text": report.blank,
         f"{report.dropped:,} of the old cache dropped: no longer in the input": report.dropped,
@@ -42,12 +49,15 @@ def extract(report: ExtractReport) -> None:
 def interrupted_extract(cache: str) -> str:
     """Read from the file itself, so that it is true."""
     from embedcache.cache import open_cache
+    from embedcache.cache.token_states import describe_states
     from embedcache.errors import EmbedcacheError
 
     again = "the same command continues from there"
     try:
         with open_cache(cache) as opened:
             missing = max(opened.missing_rows(*output) for output in opened.outputs)
+            states = describe_states(opened.path, opened.encoder, opened.hashes) or {}
+            missing = max(missing, states.get("missing_rows", 0))
             return f"Interrupted: {opened.rows - missing:,} of {opened.rows:,} rows are saved in {cache}; {again}."
     except EmbedcacheError:
         return f"Interrupted before the first vector: {cache} is unchanged; run the same command to start again."
@@ -82,6 +92,7 @@ def info(document: dict[str, Any]) -> None:
         "encoder": f"{encoder['source']} ({encoder['identity'].get('architecture', '')}, "
         f"{encoder['identity']['max_length']} tokens, {encoder['identity']['compute_dtype']})",
         **_made_of(encoder),
+        **_states(document["token_states"]),
         "made": f"{document['created']}, fingerprint {document['fingerprint']}",
     }
     for name, line in lines.items():
@@ -111,12 +122,28 @@ def _made_of(encoder: dict[str, Any]) -> dict[str, str]:
     return lines | ({"texts": texts} if texts else {})
 
 
+def _states(about: dict[str, Any] | None) -> dict[str, str]:
+    """The line on token states, where there are any."""
+    if about is None:
+        return {}
+    if about["problem"]:
+        return {"tokens": about["problem"]}
+    todo = about["missing_rows"]
+    state = f"{todo:,} rows to go, run extract again" if todo else "complete"
+    return {
+        "tokens": f"what the last {plural(about['layers'], 'layer')} read: {about['tokens']:,} x {about['dim']}, "
+        f"{human_bytes(about['bytes'])} in {about['files'][1]}, {state}"
+    }
+
+
 def verify(cache: str, report: VerifyReport) -> None:
     if report.ok:
-        click.echo(f"{cache}: {plural(report.blocks, 'block')} checked, no damage")
+        states = f" and the token states of {plural(report.texts, 'text')}" if report.texts else ""
+        click.echo(f"{cache}: {plural(report.blocks, 'block')}{states} checked, no damage")
     for span in report.incomplete:
+        what = "none" if span.dataset == "token states" else "no vectors"
         click.echo(
-            f"  {span.dataset} rows {span.start:,} to {span.stop - 1:,} have no vectors yet; run extract to continue"
+            f"  {span.dataset} rows {span.start:,} to {span.stop - 1:,} have {what} yet; run extract to continue"
         )
 
 

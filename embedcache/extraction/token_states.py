@@ -1,0 +1,296 @@
+"""Which texts of a pass lack their token states, and room for these: tokens are counted before anything is made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from embedcache.cache.fingerprint import states_differences
+from embedcache.cache.hdf5_structure import DamagedCacheError
+from embedcache.cache.state_files import HEADER, StateFiles, StatesAbout, index_path, values_path
+from embedcache.cache.state_writer import StateFill, StateWriter, make_states, place_texts, remove_states
+from embedcache.cache.strings import Strings, first_rows
+from embedcache.common.display import human_bytes
+from embedcache.encoder.poolings import TOKEN_STATES
+from embedcache.errors import EmbedcacheError
+from embedcache.extraction.encoders import EncodingPass
+from embedcache.extraction.read_input import Collected
+
+INDEX_BYTES = 48  # of a text in the index
+
+
+@dataclass
+class StatesPlan:
+    """The token states that a table needs.
+
+    Attributes:
+        cache: beside which their files are. about: what they are of.
+        texts: how many different ones the table has. tokens: of these.
+        hashes, spans, checksums: of all texts that the files will have, see ``StateFiles``.
+        slots: int64 [N], which of them each row has. lacking: bool [N], see ``StateFill``.
+        needed: bytes that the files will grow by.
+        grows: whether they must be made or made longer. replaces: whether others are removed first. new: whether there
+            were none.
+    """
+
+    cache: Path
+    about: StatesAbout
+    texts: int
+    tokens: int
+    hashes: np.ndarray
+    spans: np.ndarray
+    checksums: np.ndarray
+    slots: np.ndarray
+    lacking: np.ndarray
+    needed: int
+    grows: bool
+    replaces: bool
+    new: bool
+
+    @property
+    def bytes(self) -> int:
+        """What the states of the table's texts take."""
+        return self.tokens * self.about.token_bytes
+
+    def line(self) -> str:
+        """What is about to be made."""
+        n, path = int(self.lacking.sum()), values_path(self.cache)
+        return f"token states of {n:,} texts to make: {human_bytes(self.needed)} more in {path}"
+
+    def reserve(self) -> StateFill:
+        """Make or lengthen the files.
+
+        Raises:
+            EmbedcacheError: the disk is too full, or cannot be written.
+        """
+        if self.replaces:
+            remove_states(self.cache)
+        if self.grows:
+            make_states(self.cache, self.about, self.hashes, self.spans, self.checksums)
+        return StateFill(StateWriter(self.cache), self.slots, self.lacking)
+
+    def report(self, fill: StateFill) -> dict[str, Any]:
+        """What an extract says of them."""
+        made = int(self.lacking.sum())
+        return {
+            "layers": self.about.layers,
+            "layer": self.about.layer,
+            "dim": self.about.dim,
+            "texts": self.texts,
+            "tokens": self.tokens,
+            "bytes": self.bytes,
+            "encoded": made,
+            "reused": self.texts - made,
+            "repaired": fill.damaged,
+            "files": [str(index_path(self.cache)), str(values_path(self.cache))],
+        }
+
+
+def plan_states(
+    cache: Path, table: Collected, first: np.ndarray, layers: int | None, encoding_pass: EncodingPass, overwrite: bool
+) -> StatesPlan | None:
+    """What is to be done for the states that the last ``layers`` read; None: those that there are, if any, go on.
+
+    Args:
+        cache: its path.
+        table: the rows.
+        first: int64 [N], for each row the first with the same text.
+        layers: how many are asked for.
+        encoding_pass: the encoder.
+        overwrite: whether other states may be replaced.
+
+    Raises:
+        EmbedcacheError: other states are there, or files that are not of this kind; the encoder has no such states.
+    """
+    there = _open_there(cache, layers)
+    replaces = there is not None and _replaces(there, layers, encoding_pass.encoder, overwrite)
+    if there is not None and replaces:
+        there.close()
+        there = None
+    if there is None and layers is None:
+        return None
+    about = there.about if there else _new_about(encoding_pass, layers or 0)
+
+    def lengths(rows: np.ndarray) -> np.ndarray:
+        return encoding_pass.encoders.lengths(_Some(Strings(*table.texts), rows))
+
+    unique = np.flatnonzero(first == np.arange(len(first)))
+    return plan_texts(cache, table.hashes, first, unique, there, about, lengths, replaces)
+
+
+def remove_foreign(cache: Path, encoder: dict[str, Any]) -> None:
+    """Remove states of an encoder that the cache has no more: it was overwritten."""
+    if index_path(cache).exists() and states_differences(StateFiles(cache).about.encoder, encoder):
+        remove_states(cache)
+
+
+def plan_texts(
+    cache: Path,
+    hashes: np.ndarray,
+    first: np.ndarray,
+    rows: np.ndarray,
+    there: StateFiles | None,
+    about: StatesAbout,
+    lengths: Callable[[np.ndarray], np.ndarray],
+    replaces: bool,
+) -> StatesPlan:
+    """The plan for the texts of these rows, int64 ascending, each the first of its text, added to what there is.
+
+    Args:
+        cache: its path.
+        hashes: uint8 [N, 16], of its rows.
+        first: int64 [N], for each row the first with the same text.
+        rows: whose texts' states are wanted.
+        there: the files, None for none.
+        about: what the states are of.
+        lengths: int64 [n], the tokens of the texts of rows int64 [n] that the files do not have.
+        replaces: whether other files are removed first.
+    """
+    known = _Known.of(there) if there else _Known.nothing()
+    slots = np.full(len(first), -1, np.int64)
+    found = first_rows(known.hashes, hashes[rows])[len(known.hashes) :]
+    slots[rows] = np.where(found < len(known.hashes), found, -1)
+    lacking = np.zeros(len(first), bool)
+    lacking[rows] = ~np.append(known.sound, False)[slots[rows]]
+    new = rows[slots[rows] < 0]
+    slots[new] = len(known.hashes) + np.arange(len(new))
+    slots = slots[first]
+    tokens = lengths(new) if len(new) else np.empty(0, np.int64)
+    places = place_texts(tokens, new, known.tokens, about.token_bytes)
+    spans = np.concatenate([known.spans, np.stack([places, tokens], axis=1)])
+    size = HEADER + int(spans.sum(axis=1).max(initial=0)) * about.token_bytes
+    has = values_path(cache).stat().st_size if values_path(cache).exists() else 0
+    return StatesPlan(
+        cache=cache,
+        about=about,
+        texts=len(rows),
+        tokens=int(spans[slots[rows], 1].sum()),
+        hashes=np.concatenate([known.hashes, hashes[new]]),
+        spans=spans,
+        checksums=np.concatenate([known.checksums, np.zeros((len(new), 16), np.uint8)]),
+        slots=slots,
+        lacking=lacking,
+        needed=max(0, size - has) + INDEX_BYTES * len(spans),
+        grows=bool(len(new)) or there is None or not there.sealed or not there.whole,
+        replaces=replaces,
+        new=there is None,
+    )
+
+
+@contextmanager
+def filling(plan: StatesPlan | None) -> Iterator[StateFill | None]:
+    """The files of a plan while they are filled, on the disk in the end; new ones that stay empty are removed."""
+    if plan is None:
+        yield None
+        return
+    fill = plan.reserve()
+    with fill.writer as writer:
+        try:
+            yield fill
+            writer.sync()
+            writer.check()
+        except BaseException:
+            if plan.new and not writer.started:
+                remove_states(plan.cache)
+            raise
+
+
+@dataclass
+class _Known:
+    """Texts that the files have. ``tokens``: the end of the last. ``sound``: bool, whose states hold."""
+
+    hashes: np.ndarray
+    spans: np.ndarray
+    checksums: np.ndarray
+    sound: np.ndarray
+
+    @property
+    def tokens(self) -> int:
+        return int(self.spans.sum(axis=1).max(initial=0))
+
+    @classmethod
+    def nothing(cls) -> _Known:
+        return cls(
+            np.empty((0, 16), np.uint8), np.empty((0, 2), np.int64), np.empty((0, 16), np.uint8), np.empty(0, bool)
+        )
+
+    @classmethod
+    def of(cls, files: StateFiles) -> _Known:
+        sound = files.sound()
+        keep = np.ones(len(sound), bool) if files.sealed else sound  # a hash or a place may be damaged
+        return cls(files.hashes[keep], files.spans[keep], files.checksums[keep], sound[keep])
+
+
+class _Some(Sequence[str]):
+    """Some of the texts, read when they are asked for."""
+
+    def __init__(self, texts: Strings, rows: np.ndarray) -> None:
+        self._texts, self._rows = texts, rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, at: Any) -> Any:
+        if isinstance(at, slice):
+            return [self._texts[int(row)] for row in self._rows[at]]
+        return self._texts[int(self._rows[at])]
+
+
+def _open_there(cache: Path, layers: int | None) -> StateFiles | None:
+    """The files that there are. Where the index is past reading and states are asked for, they are made anew."""
+    if not index_path(cache).exists():
+        if layers is not None and (path := values_path(cache)).exists() and not _may_be_ours(path):
+            raise EmbedcacheError(f"{path} is in the way of the token states, and is not theirs: move it away")
+        return None
+    try:
+        return StateFiles(cache)
+    except DamagedCacheError:
+        if layers is None:
+            raise
+        return None
+
+
+def _may_be_ours(path: Path) -> bool:
+    """Whether a numbers' file without an index is what a killed run left."""
+    with path.open("rb") as file:
+        start = file.read(10)
+    return start in (b"", bytes(10)) or (start[:6] == b"\x93NUMPY" and start[8:] == (HEADER - 10).to_bytes(2, "little"))
+
+
+def _replaces(there: StateFiles, layers: int | None, encoder: dict[str, Any], overwrite: bool) -> bool:
+    """Whether the files are to be removed: they are of other layers or of another encoder."""
+    about = there.about
+    differ = states_differences(about.encoder, encoder)
+    other = layers is not None and layers != about.layers
+    if not differ and not other:
+        return False
+    if overwrite or (not there.sealed and layers is not None):
+        return True
+    if not there.sealed:
+        raise DamagedCacheError(f"{there.path} is damaged in its attributes; run extract with --tokens K again")
+    if differ:
+        raise EmbedcacheError(
+            f"{there.path} was made with another encoder or other settings: {differ}; pass --overwrite to replace it, "
+            "or delete it"
+        )
+    serves = f"they serve the last {layers} too, since the layers between can be run; " if _fewer(layers, about) else ""
+    raise EmbedcacheError(
+        f"{there.path} has the token states for the last {about.layers} layers, not for {layers}: {serves}pass "
+        "--overwrite to replace them"
+    )
+
+
+def _fewer(layers: int | None, about: StatesAbout) -> bool:
+    return layers is not None and layers < about.layers
+
+
+def _new_about(encoding_pass: EncodingPass, layers: int) -> StatesAbout:
+    encoders, encoder = encoding_pass.encoders, encoding_pass.encoder
+    layer = encoders.states_layer(layers)
+    about = {"source": encoder["source"], "identity": encoder["identity"], "store": "float16"}
+    return StatesAbout(about, layers, layer, encoders.width((TOKEN_STATES, layer)))
