@@ -27,14 +27,15 @@ from embedcache.encoder.folder import (
     resolve_dtype,
     transformer_folder,
 )
+from embedcache.encoder.forward import Forward
 from embedcache.encoder.kinds import looks_both_ways
 from embedcache.encoder.load_without_torch import Direct, load_direct
 from embedcache.encoder.poolings import MODEL, TOKEN_STATES, find_pooling
 from embedcache.encoder.row_check import first_is_blind, sees_padding
 from embedcache.encoder.runner_native import may_be_native
 from embedcache.encoder.static import Static, load_static, no_model
-from embedcache.encoder.token_rows import TokenRows, scattered
-from embedcache.encoder.token_vectors import KeepStates, beside_empty, rows_in_order
+from embedcache.encoder.token_rows import scattered
+from embedcache.encoder.token_vectors import KeepStates
 from embedcache.encoder.tokenizer import Tokens
 from embedcache.encoder.tuned import find_tuned
 from embedcache.errors import EmbedcacheError
@@ -80,14 +81,16 @@ class Encoder:
         self._loaded: Loaded | None = None
         parts: Direct | Static | Loaded = direct or self._all
         self.dim, self.layers, self._runner = parts.dim, parts.layers, parts.runner
-        self._widths = parts.widths
-        self._tokenize, self._uncounted = parts.tokenize, parts.uncounted
+        self._widths, self._tokenize = parts.widths, parts.tokenize
         self.kernel, self.invariant = self._runner.kernel, self._runner.invariant
         self.threads = parts.threads
         suits = default_batch_tokens("native" if self.kernel == "native" else device)
         self.batch_tokens = self._runner.batch_tokens or suits
         self.sees_padding = self.kernel == "plain" and sees_padding(
             self._runner.run, self._tokenize, self.layers, self.compute_dtype, source
+        )
+        self._forward = Forward(
+            self._runner, lambda: self._all.plain, device, self._widths, parts.uncounted, self.sees_padding
         )
         self.no_cls = self._why_no_cls(parts.first)
         self.prescribed = None if prescribe is None else prescribe(self.dim)
@@ -255,8 +258,8 @@ class Encoder:
             return [np.empty((0, width), dtype=np.float32) for width in widths]
         parts = [self._pooled(output) for output in outputs]
         wanted = list(dict.fromkeys(part for some in parts for part in some))
-        forward = self._forward if self.device == "cpu" else self._forward_or_half
-        found = dict(zip(wanted, forward(ids, wanted), strict=True))
+        numbered = [(pooling, self.layer_number(layer)) for pooling, layer in wanted]
+        found = dict(zip(wanted, self._forward(ids, numbered), strict=True))
         return [
             self.prescribed([found[part] for part in some]) if self.prescribed and output[0] == MODEL else found[output]
             for output, some in zip(outputs, parts, strict=True)
@@ -345,44 +348,6 @@ class Encoder:
             mean_of_chunks(one, tokens.chunks, tokens.rows.lengths, unit and output[0] == MODEL)
             for one, output in zip(vectors, outputs, strict=True)
         ]
-
-    def _forward_or_half(self, ids: Sequence[Sequence[int]], outputs: Sequence[tuple[str, int]]) -> list[np.ndarray]:
-        import torch
-
-        try:
-            return self._forward(ids, outputs)
-        except torch.cuda.OutOfMemoryError as error:
-            if len(ids) == 1:
-                raise EmbedcacheError(
-                    f"one row of {len(ids[0])} tokens does not fit into the memory of {self.device}: use a smaller "
-                    "--max-length, --dtype bfloat16 or --device cpu"
-                ) from error
-        # Outside the handler, which would keep the tensors of the failed pass alive.
-        torch.cuda.empty_cache()
-        half = len(ids) // 2
-        parts = self._forward_or_half(ids[:half], outputs), self._forward_or_half(ids[half:], outputs)
-        return [np.concatenate(pair) for pair in zip(*parts, strict=True)]
-
-    def _forward(self, ids: Sequence[Sequence[int]], outputs: Sequence[tuple[str, int]]) -> list[np.ndarray]:
-        resolved = [(pooling, self.layer_number(layer)) for pooling, layer in outputs]
-        rows = TokenRows.of(ids)
-        if not rows.lengths.all():  # an empty text, where the tokenizer adds no special tokens
-            return beside_empty(rows, resolved, self._widths, lambda some: self._forward(some, outputs))
-        uncounted = np.zeros(len(rows), bool) if self._uncounted is None else rows.count(self._uncounted) > 0
-        if not uncounted.any():
-            return self._by_length(rows, resolved) if self.sees_padding else self._runner.run(rows, resolved)
-        # Texts with a literal "<pad>" go one by one, so that these rows do not depend on their batch either.
-        odd, rest = np.flatnonzero(uncounted), np.flatnonzero(~uncounted)
-        parts = [(one, self._all.plain.run(rows.take(one), resolved)) for one in odd[:, None]]
-        if len(rest):
-            parts.append((rest, self._runner.run(rows.take(rest), resolved)))
-        return rows_in_order(parts, resolved, rows.lengths)
-
-    def _by_length(self, rows: TokenRows, outputs: Sequence[tuple[str, int]]) -> list[np.ndarray]:
-        """One pass per row length."""
-        groups = [np.flatnonzero(rows.lengths == length) for length in np.unique(rows.lengths)]
-        parts = [(group, self._runner.run(rows.take(group), outputs)) for group in groups]
-        return rows_in_order(parts, outputs, rows.lengths)
 
     def pad(self, ids: Sequence[Sequence[int]]) -> tuple[Any, Any]:
         """(input_ids, attention_mask) of rows of token ids: int64 tensors [n, longest] on the encoder's device."""

@@ -76,7 +76,7 @@ def test_a_causal_model_and_a_text_without_a_token(tmp_path):
 
 def test_rows_that_would_see_padding_go_by_their_length(tiny_bert):
     encoder = load(tiny_bert, "plain")
-    wanted, encoder.sees_padding = kept(encoder, [], 1, 1000)[1], True
+    wanted, encoder._forward._sees_padding = kept(encoder, [], 1, 1000)[1], True
     for mine, theirs in zip(kept(encoder, [], 1, 1000)[1], wanted, strict=True):
         assert np.allclose(mine, theirs, atol=2e-5)
 
