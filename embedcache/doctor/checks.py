@@ -17,7 +17,7 @@ from typing import Any
 
 from embedcache import __version__
 from embedcache.common.machine import cpu_quota, memory_free, memory_limit
-from embedcache.encoder.folder import cpu_flags
+from embedcache.encoder.hardware import cpu_flags
 from embedcache.errors import EmbedcacheError
 
 OK, MISSING, FAILED = "ok", "missing", "failed"

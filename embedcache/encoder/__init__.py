@@ -5,6 +5,7 @@ Files, in the order in which to read them:
     encoder                  The encoder itself: tokenize, encode
     folder                   Where an encoder's files are, whether they are complete, and what they are
     file_hashes              Digests of large files, each made once while the file stays as it is
+    hardware                 The device that a name stands for, and what this processor can do
     hub                      Models by their Hugging Face name: which files are downloaded
     families                 The encoder families whose every part is known: one record each
     kinds                    What sort of model a config.json describes: an encoder, causal, an encoder-decoder

@@ -23,11 +23,11 @@ from embedcache.encoder.folder import (
     find_root,
     folder_identity,
     is_static,
-    resolve_device,
     resolve_dtype,
     transformer_folder,
 )
 from embedcache.encoder.forward import Forward
+from embedcache.encoder.hardware import resolve_device
 from embedcache.encoder.kinds import looks_both_ways
 from embedcache.encoder.load_without_torch import Direct, load_direct
 from embedcache.encoder.poolings import MODEL, TOKEN_STATES, find_pooling

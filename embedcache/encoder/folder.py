@@ -5,22 +5,18 @@ Nothing here imports torch or transformers: an extract that finds nothing new ne
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import json
 import re
-import sys
 from contextlib import suppress
-from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from embedcache.common.devices import read_device
-from embedcache.common.screen import plural
 from embedcache.common.tensors import tensor_names
 from embedcache.encoder.adapter_files import ADAPTER, ADAPTER_WEIGHTS, task_adapter
 from embedcache.encoder.families import FAMILIES, behind_id
 from embedcache.encoder.file_hashes import weights_sha256
+from embedcache.encoder.hardware import cpu_computes_bfloat16, resolve_device
 from embedcache.encoder.hub import download
 from embedcache.encoder.kinds import ENCODER_DECODER, OWN_POSITIONS, STATIC_TYPE, kind_of
 from embedcache.encoder.tuned import Tuned, find_tuned
@@ -135,33 +131,6 @@ def check_max_length(max_length: int) -> None:
         )
 
 
-def resolve_device(device: str) -> str:
-    """Resolve "auto" to "cuda" or "cpu". Raises EmbedcacheError for a missing device ("cpu" never imports torch)."""
-    kind, number = read_device(device)
-    if kind == "cpu" or (kind == "auto" and not _has_cuda_driver()):
-        return "cpu"
-    import torch
-
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if device == "auto":
-        return "cuda" if count else "cpu"
-    if (number or 0) >= count:
-        found = plural(count, "CUDA device") if count else "no CUDA device"
-        raise EmbedcacheError(f"device '{device}': PyTorch finds {found}; use --device cpu or auto")
-    return device
-
-
-def _has_cuda_driver() -> bool:
-    """Whether there may be a GPU, so that importing torch to look for it is worth the time."""
-    if "torch" in sys.modules:
-        return True
-    try:
-        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
-    except OSError:
-        return False
-    return True
-
-
 def resolve_dtype(dtype: str, device: str, folder: Path) -> str:
     """Resolve "auto": bfloat16 where the device computes in it and, on a CPU, the family allows it; else float32."""
     if dtype not in ("auto", *DTYPES):
@@ -178,21 +147,6 @@ def resolve_dtype(dtype: str, device: str, folder: Path) -> str:
 
     # By compute capability: is_bf16_supported() is also true for slow emulation.
     return "bfloat16" if torch.cuda.get_device_capability(device) >= (8, 0) else "float32"
-
-
-@lru_cache(maxsize=1)
-def cpu_flags() -> frozenset[str]:
-    """The features of this processor, from /proc/cpuinfo; empty where that file is missing."""
-    try:
-        flags = re.search(r"^flags\s*:(.*)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
-    except OSError:
-        return frozenset()
-    return frozenset(flags[1].split() if flags else ())
-
-
-def cpu_computes_bfloat16() -> bool:
-    """Whether this processor has instructions for bfloat16 products."""
-    return not cpu_flags().isdisjoint(("avx512_bf16", "amx_bf16"))
 
 
 def find_folder(source: str | Path, trust_remote_code: bool = False) -> tuple[Path, str]:

@@ -18,7 +18,7 @@ import numpy as np
 
 from embedcache.common.machine import usable_cores
 from embedcache.common.native_library import find_library, open_library
-from embedcache.encoder.folder import cpu_flags
+from embedcache.encoder.hardware import cpu_flags
 from embedcache.encoder.poolings import POOLINGS, Pooling
 from embedcache.encoder.token_rows import TokenRows
 from embedcache.errors import EmbedcacheError

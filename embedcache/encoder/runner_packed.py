@@ -24,9 +24,9 @@ from torch.nn import functional
 
 from embedcache.encoder.batching import PACKED_GPU_TOKENS
 from embedcache.encoder.blueprint import Affine, Blueprint, Layer
-from embedcache.encoder.folder import cpu_computes_bfloat16
 from embedcache.encoder.gpu_lane import Lane, Lanes
 from embedcache.encoder.gpu_parts import ACTIVATIONS, flash_attention, fused_parts
+from embedcache.encoder.hardware import cpu_computes_bfloat16
 from embedcache.encoder.last_layer import Group, first_token_context
 from embedcache.encoder.poolings import POOLINGS, TOKEN_STATES
 from embedcache.encoder.token_rows import TokenRows, take_ragged

@@ -13,7 +13,7 @@ from embedcache.cache import Cache
 from embedcache.common.progress import Tell
 from embedcache.common.times import Times
 from embedcache.encoder.encoder import Encoder
-from embedcache.encoder.folder import resolve_device
+from embedcache.encoder.hardware import resolve_device
 from embedcache.encoder.load_again import encoder_of
 from embedcache.encoder.poolings import MODEL
 from embedcache.errors import EmbedcacheError

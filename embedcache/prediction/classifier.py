@@ -113,7 +113,7 @@ class Classifier:
             EmbedcacheError: The run is incomplete, damaged or has no temperature; the encoder is missing, or another
                 one is there.
         """
-        from embedcache.encoder.folder import resolve_device
+        from embedcache.encoder.hardware import resolve_device
         from embedcache.encoder.load_again import encoder_of
 
         loaded, asked = load_run(run), device

@@ -20,9 +20,9 @@ from embedcache.encoder.folder import (
     folder_identity,
     model_config,
     positions_of,
-    resolve_device,
     transformer_folder,
 )
+from embedcache.encoder.hardware import resolve_device
 from embedcache.encoder.load_with_transformers import quiet
 from embedcache.errors import EmbedcacheError
 

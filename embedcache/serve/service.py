@@ -120,7 +120,7 @@ class Service:
             EmbedcacheError: a cache, an index or a run that cannot be opened or do not belong together; a model that
                 was asked for and is not the cache's.
         """
-        from embedcache.encoder.folder import resolve_device
+        from embedcache.encoder.hardware import resolve_device
 
         device = resolve_device(device)
         loaded, board = (None, {}) if run is None else with_run(run, lambda one: (one, read_board(one)))

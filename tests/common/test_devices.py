@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from embedcache.common.devices import read_device
-from embedcache.encoder.folder import resolve_device
+from embedcache.encoder.hardware import resolve_device
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.engine_native import find
 from embedcache.heads.engine_torch import TorchEngine

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from embedcache.encoder.folder import cpu_computes_bfloat16, cpu_flags, identify, resolve_device, resolve_dtype
+from embedcache.encoder.folder import identify, resolve_dtype
+from embedcache.encoder.hardware import cpu_computes_bfloat16, cpu_flags
 from embedcache.errors import EmbedcacheError
 
 
@@ -139,14 +140,6 @@ def test_auto_dtype_of_a_cpu(
         cpu_flags.cache_clear()
 
 
-def test_devices_and_dtypes(tiny_bert: Path) -> None:
-    import torch
-
-    assert resolve_device("auto") == ("cuda" if torch.cuda.is_available() else "cpu")
-    for bad in ("gpu", "cuda:x", "mps"):
-        with pytest.raises(EmbedcacheError, match=f"unknown device '{bad}'"):
-            resolve_device(bad)
-    with pytest.raises(EmbedcacheError, match=r"device 'cuda:99': PyTorch finds"):
-        resolve_device("cuda:99")
+def test_dtypes(tiny_bert: Path) -> None:
     with pytest.raises(EmbedcacheError, match="unknown dtype 'int8'"):
         resolve_dtype("int8", "cpu", tiny_bert)
