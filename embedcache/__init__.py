@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from embedcache.index.job import index_cache as index
     from embedcache.prediction.classifier import Classifier, Prediction, Predictions
     from embedcache.prediction.job import FileReport, predict_file
+    from embedcache.pretraining.job import AdaptReport, adapt
     from embedcache.prompting.job import ZeroShotReport, zero_shot
     from embedcache.report import ReportFile
     from embedcache.report import write_report as report
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 
 # Public name -> the module that holds it; one that is such a module itself can be called (common/callable_module.py).
 _HOME = {
+    "AdaptReport": "embedcache.pretraining.job",
     "Answer": "embedcache.search.searcher",
     "AuditReport": "embedcache.audit",
     "BankResult": "embedcache.heads.train",
@@ -82,6 +84,7 @@ _HOME = {
     "TuneReport": "embedcache.finetune",
     "VerifyReport": "embedcache.cache",
     "ZeroShotReport": "embedcache.prompting.job",
+    "adapt": "embedcache.pretraining.job",
     "audit": "embedcache.audit",
     "evaluate": "embedcache.evaluation",
     "export": "embedcache.export",
@@ -106,6 +109,7 @@ _HOME = {
 }
 
 __all__ = [
+    "AdaptReport",
     "Answer",
     "AuditReport",
     "BankResult",
@@ -142,6 +146,7 @@ __all__ = [
     "VerifyReport",
     "ZeroShotReport",
     "__version__",
+    "adapt",
     "audit",
     "evaluate",
     "export",

@@ -6,6 +6,7 @@ import click
 
 from embedcache import __version__
 from embedcache.commands import (
+    adapt,
     audit,
     completion,
     doctor,
@@ -44,6 +45,7 @@ def main(config: str | None) -> None:
 for command in (
     extract.extract,
     merge.merge,
+    adapt.adapt,
     info.info,
     info.verify,
     train_head.train_head,

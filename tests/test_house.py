@@ -24,7 +24,7 @@ FLOORS = [
     "common ops",
     "encoder heads tables",
     "cache",
-    "extraction index runs",
+    "extraction index pretraining runs",
     "audit doctor finetune prediction search",
     "report serve",
     "evaluation export",

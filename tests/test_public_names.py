@@ -74,6 +74,7 @@ def test_an_unknown_name() -> None:
 
 # Command -> the functions that together have its options.
 SAME: dict[str, list[Callable[..., Any]]] = {
+    "adapt": [ec.adapt],
     "audit": [ec.audit.function],
     "evaluate": [ec.evaluate],
     "export": [ec.export.function],

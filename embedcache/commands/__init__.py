@@ -11,6 +11,7 @@ Files, in the order in which to read them:
     progress     Progress bars and tables on a terminal; silent where stderr is no terminal
     extract      Make a cache
     merge        Join the caches of all shards
+    adapt        Train a masked language model on unlabelled texts
     info         Look at a cache: info and verify
     train_head   Make a run
     finetune     Make a run whose head comes with layers of the encoder

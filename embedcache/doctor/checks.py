@@ -22,7 +22,7 @@ from embedcache.errors import EmbedcacheError
 
 OK, MISSING, FAILED = "ok", "missing", "failed"
 PACKAGES = ("numpy", "scipy", "scikit-learn", "pyarrow", "h5py", "torch", "transformers", "tokenizers")
-EXTRAS = {"serve": ("fastapi", "uvicorn"), "export": ("onnx", "onnxruntime"), "ray": ("ray",)}
+EXTRAS = {"serve": ("fastapi", "uvicorn"), "export": ("onnx", "onnxruntime"), "ray": ("ray",), "train": ("accelerate",)}
 FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 GIGABYTE = 1e9
 

@@ -3,6 +3,7 @@
 Files, in the order in which to read them:
 
     cache        After extract, merge, info and verify
+    adapt        After adapt
     run          After train-head, report and export
     predict      After predict
     zero_shot    After zero-shot
