@@ -1,4 +1,4 @@
-"""The files of PEFT adapters, and the adapters that a model has for tasks (as Jina v3 has)."""
+"""The files of PEFT adapters, and the adapters for tasks that some models have (such as Jina v3)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ ADAPTER, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 
 def tasks_of(folder: Path) -> list[str]:
-    """The tasks for which a model's folder holds an adapter, in a subfolder of that name each."""
+    """The tasks for which a model's folder has an adapter, each in a subfolder of the task's name."""
     return sorted(path.parent.name for path in folder.glob(f"*/{ADAPTER}"))
 
 
@@ -23,4 +23,4 @@ def task_adapter(folder: Path, task: str) -> Path:
     if task in tasks_of(folder):
         return folder / task
     known = f"it has {', '.join(tasks_of(folder))}" if tasks_of(folder) else "it has none"
-    raise EmbedcacheError(f"{folder} has no adapter for a task {task!r}; {known} (subfolders with {ADAPTER})")
+    raise EmbedcacheError(f"{folder} has no adapter for the task {task!r}; {known} (subfolders with {ADAPTER})")

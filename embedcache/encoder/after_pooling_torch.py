@@ -1,4 +1,4 @@
-"""What follows the pooling in a prescribed vector, as torch modules, which gradients pass."""
+"""The steps after pooling in a prescribed vector as torch modules, through which gradients flow."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Dense(nn.Module):
-    """A linear layer with its activation, added to what came in where the step says so."""
+    """A linear layer with its activation; with a residual, its input is added."""
 
     def __init__(self, step: Mapping[str, Any], weights: Mapping[str, Any]) -> None:
         super().__init__()
@@ -30,15 +30,15 @@ class Dense(nn.Module):
 
 
 class Normalize(nn.Module):
-    """To unit length."""
+    """Scale vectors to unit length."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """float32 [batch, D]."""
+        """float32 [batch, D] to the same."""
         return nn.functional.normalize(x, p=2, dim=-1)
 
 
 class Cut(nn.Module):
-    """To the first dimensions."""
+    """Keep the first dimensions."""
 
     def __init__(self, dims: int, width: int) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class Cut(nn.Module):
 
 
 def after_pooling(prescribed: Prescribed) -> list[nn.Module]:
-    """The steps of a prescribed vector."""
+    """The steps of a prescribed vector, in order."""
     modules: list[nn.Module] = []
     width = prescribed.width
     for step, weights in zip(prescribed.about["steps"], prescribed.weights, strict=True):
@@ -67,7 +67,7 @@ def after_pooling(prescribed: Prescribed) -> list[nn.Module]:
 
 
 def linear(weight: Any, bias: Any) -> nn.Linear:
-    """Of NumPy arrays."""
+    """A linear layer with the weight [out, in] and the bias [out] or None, NumPy arrays."""
     module = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
     arrays = {"weight": weight} | ({} if bias is None else {"bias": bias})
     module.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})

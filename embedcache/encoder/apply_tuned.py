@@ -1,4 +1,4 @@
-"""Tuned tensors, laid over a transformers model."""
+"""Put the tensors that finetune trained into a transformers model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from embedcache.errors import EmbedcacheError
 
 
 class _Arrays:
-    """Parameters as float32 arrays, one at a time."""
+    """A model's parameters by name, converted to float32 arrays when they are read."""
 
     def __init__(self, own: dict[str, Any]) -> None:
         self._own = own
@@ -22,7 +22,12 @@ class _Arrays:
 
 
 def apply_tuned(model: Any, tuned: Tuned | None, name: str) -> Any:
-    """The transformers model with the tuned tensors in it, float32 rounded to the model's own dtype.
+    """Put the tuned tensors into a transformers model, rounded from float32 to the model's own dtype.
+
+    Args:
+        model: the base, as transformers loaded it.
+        tuned: the tensors; None: the model is returned unchanged.
+        name: of the model, for messages.
 
     Raises:
         EmbedcacheError: they do not fit the model.

@@ -1,4 +1,4 @@
-"""Bottleneck adapters (Houlsby et al., 2019): small layers behind the linear layers that end a block's two halves."""
+"""Bottleneck adapters (Houlsby et al., 2019): small layers after the last linear layer of each half of a block."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from embedcache.encoder.tuned import ADAPTER
 
 
 class Bottleneck(nn.Module):
-    """x + up(gelu(down(x))). It begins as the identity: up is zero."""
+    """x + up(gelu(down(x))). It starts as the identity, since up is zero."""
 
     def __init__(self, width: int, rank: int) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class Bottleneck(nn.Module):
 
 
 class Adapted(nn.Module):
-    """A linear layer and the bottleneck behind it."""
+    """A linear layer, followed by its bottleneck."""
 
     def __init__(self, linear: nn.Module, adapter: Bottleneck) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class Adapted(nn.Module):
 
 
 def adapt(model: nn.Module, name: str, rank: int) -> Bottleneck:
-    """Put a new bottleneck behind the linear layer of that name."""
+    """Put a new bottleneck after the linear layer of that name."""
     parent, _, last = name.rpartition(".")
     linear: Any = model.get_submodule(name)
     adapter = Bottleneck(linear.out_features, rank)
@@ -51,10 +51,14 @@ def adapt(model: nn.Module, name: str, rank: int) -> Bottleneck:
 
 
 def insert_adapters(model: nn.Module, arrays: Mapping[str, np.ndarray]) -> None:
-    """Put stored bottlenecks into a model, and other stored tensors (LayerNorms) in the place of its own.
+    """Put stored bottlenecks into a model, and replace its tensors by the other stored ones (LayerNorms).
+
+    Args:
+        model: of transformers; it is changed.
+        arrays: the stored tensors by name.
 
     Raises:
-        KeyError, ValueError: they do not fit it.
+        KeyError, ValueError: they do not fit the model.
     """
     own, rest = dict(model.named_parameters()), dict(arrays)
     for name in sorted({key.partition(ADAPTER)[0] for key in arrays if ADAPTER in key}):

@@ -1,4 +1,4 @@
-"""Digests of large files, each made once while the file stays as it is."""
+"""Digests of large files, each computed once as long as the file does not change."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The rotary blueprint of a model that transformers has loaded.
+"""Read the rotary blueprint of a model that transformers has loaded.
 
-It is read as strictly as ``read_model`` reads BERT's family: with any part, setting or weight that is not understood
-there is no blueprint, and plain transformers runs the model.
+Reading is as strict as in ``read_model``: a model with any unknown part, setting or weight has no blueprint, and plain
+transformers runs it.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from embedcache.encoder.rotary_blueprint import ACTIVATIONS, RotaryBlueprint, Ro
 from embedcache.encoder.rotary_families import ROTARY_FAMILIES, RotaryFamily
 
 CLASSES = {f"transformers.models.{family.model}": family for family in ROTARY_FAMILIES.values()}
-# What a family's model may be made of, beside the classes of its own module.
+# What a family's model may consist of, in addition to the classes of its own module.
 _PARTS = (nn.Linear, nn.LayerNorm, nn.Embedding, nn.Dropout, nn.Identity, nn.ModuleList, nn.Tanh, nn.ReLU, nn.SiLU)
-# Settings that make the forward pass another one, with the values that they have where they do not.
+# Settings that change the forward pass, and the values at which they do not.
 _OFF = {
     "attn_logit_softcapping": None, "is_decoder": False, "add_cross_attention": False, "is_encoder_decoder": False,
     "quantization_config": None, "attention_chunk_size": None,
@@ -26,13 +26,13 @@ _OFF = {
 
 
 class UnknownError(Exception):
-    """Something of the model is not understood."""
+    """A part, a setting or a weight of the model is unknown."""
 
 
 def read_rotary(model: Any, max_length: int) -> RotaryBlueprint | None:
-    """A transformers model's rotary blueprint for rows of up to ``max_length`` tokens; None for any other architecture.
+    """The rotary blueprint of a transformers model for rows of up to ``max_length`` tokens; None where it has none.
 
-    Its weights are the model's own tensors, or parts of them.
+    It holds the model's own tensors, or parts of them.
     """
     family = CLASSES.get(f"{type(model).__module__}.{type(model).__name__}")
     if family is None:
@@ -49,7 +49,7 @@ def _expect(condition: bool) -> None:
 
 
 class _Reader:
-    """Finds a family's parts in its model. ``seen``: the names of the parameters that were asked for."""
+    """Finds a family's parts in its model. ``seen`` holds the names of the parameters that were read."""
 
     def __init__(self, family: RotaryFamily, model: Any, max_length: int) -> None:
         self.family, self.model, self.config, self.max_length = family, model, model.config, max_length
@@ -96,7 +96,7 @@ class _Reader:
         return int(rows // heads)
 
     def _causal(self) -> bool:
-        """What the layers say, unless a setting turns it round behind their back."""
+        """Whether the layers are causal. A setting that contradicts the layers makes the model unknown."""
         said = {bool(self._attention(i).is_causal) for i in range(self.config.num_hidden_layers)}
         _expect(len(said) == 1)
         causal = said.pop()
@@ -104,7 +104,7 @@ class _Reader:
         return causal
 
     def _epsilon(self) -> float:
-        """The one of all norms, which are all of one class."""
+        """The epsilon of all norms, which must agree and be of one class."""
         _expect(len({type(norm) for norm in self.norms}) == 1)
         epsilons = {float(getattr(norm, "variance_epsilon", getattr(norm, "eps", "nan"))) for norm in self.norms}
         _expect(len(epsilons) == 1)
@@ -132,7 +132,7 @@ class _Reader:
         return RotaryLayer(linears, norms, None if reach is None else reach - family.window, cosine, sine)
 
     def _angles(self, kind: str) -> tuple[Tensor, Tensor]:
-        """cos and sin, float32 [max_length, head / 2], as transformers computes them."""
+        """The cosines and sines of the angles, float32 [max_length, head / 2], as transformers computes them."""
         if kind not in self.angles:
             rotary = self.modules["rotary_emb"]
             several = isinstance(rotary.rope_type, dict)
@@ -164,7 +164,7 @@ class _Reader:
         return (1.0 + weight.float() if self.family.one_more else weight), None if bias is None else bias.detach()
 
     def _check(self, blueprint: RotaryBlueprint) -> None:
-        """All shapes are those of the layers' products, one dtype, one device, and every weight was understood."""
+        """Check that all shapes fit, all weights have one dtype and device, and every weight was read."""
         width, head = blueprint.word.shape[1], blueprint.head
         inner = blueprint.layers[0].linears["down"][0].shape[1]
         queries, keys = blueprint.heads * head, blueprint.key_heads * head
@@ -175,7 +175,7 @@ class _Reader:
         for layer in blueprint.layers:
             _expect({name: tuple(weight.shape) for name, (weight, _) in layer.linears.items()} == shapes)
             _expect(tuple(layer.cosine.shape) == (self.max_length, head // 2) and head % 2 == 0)
-        # Masks that ``is_causal`` in the configuration makes have windows of another width.
+        # Where the configuration sets ``is_causal`` to false, transformers' masks have windows of another width.
         turned = getattr(self.config, "is_causal", True) is False
         _expect(not turned or all(layer.window is None for layer in blueprint.layers))
         own = {name: one for name, one in self.model.named_parameters() if not name.startswith("pooler.")}

@@ -1,6 +1,6 @@
-"""An encoder with rotary positions and a gated feed-forward part, laid out alike for every family.
+"""An encoder with rotary positions and a gated feed-forward part, in one layout for every family.
 
-csrc/encoder/rotary.h says what a layer computes. Nothing here imports torch: the numbers are torch tensors.
+csrc/encoder/rotary.h defines what a layer computes. The weights are torch tensors, but nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 Weights = tuple[Any, Any]  # (weight, bias or None): of a linear layer [out, in] and [out], of a norm [D] and [D]
-ACTIVATIONS = {  # as configurations call them -> as the runner does
+ACTIVATIONS = {  # the name in config.json -> the runner's name
     "gelu": "gelu", "gelu_python": "gelu", "relu": "relu", "silu": "silu", "swish": "silu",
     "gelu_new": "gelu_tanh", "gelu_fast": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh",
 }  # fmt: skip
@@ -25,9 +25,10 @@ class RotaryLayer:
     """One layer.
 
     Attributes:
-        linears: by the names of ``LINEARS``. norms: by those of ``NORMS``, as many as the layer has.
-        window: the farthest key that a query sees; None: all.
-        cosine, sine: float32 [max_length, head / 2], of the angles at each position.
+        linears: the linear layers, by the names in ``LINEARS``.
+        norms: the norms that the layer has, by the names in ``NORMS``.
+        window: how many tokens away a query sees keys; None: it sees all.
+        cosine, sine: of the angles at each position, float32 [max_length, head / 2].
     """
 
     linears: dict[str, Weights]
@@ -42,11 +43,20 @@ class RotaryBlueprint:
     """An encoder's weights, all of one dtype.
 
     Attributes:
-        word: [V, D], times ``word_scale``. token_type: [D], added to every token, or None.
-        norm: of the embeddings, or None. final_norm: of the last layer's output, or None.
-        layers: first to last. heads: of queries. key_heads: of keys and values. head: the numbers of one.
-        scale: of the scores. epsilon: of every norm. rms: whether norms take no mean off.
-        causal: whether a token sees those before it and itself alone. activation: one of ``ACTIVATIONS``' values.
+        word: the token embeddings, [V, D].
+        word_scale: what they are multiplied by.
+        token_type: [D], added to every token, or None.
+        norm: of the embeddings, or None.
+        final_norm: of the last layer's output, or None.
+        layers: first to last.
+        heads: the number of query heads.
+        key_heads: the number of heads of keys and values.
+        head: the width of a head.
+        scale: of the scores.
+        epsilon: of every norm.
+        rms: whether norms do not subtract the mean.
+        causal: whether a token sees only itself and the tokens before it.
+        activation: one of the values in ``ACTIVATIONS``.
     """
 
     word: Any

@@ -1,8 +1,8 @@
 """Families with rotary positions and a gated feed-forward part that the native encoder computes: one record each.
 
-A family is known by its class in transformers, and every one is loaded by transformers; ``read_rotary`` then finds its
-weights by the names here. From the records follow the table in docs/encoders.md and the tests. On a GPU, and with any
-setting that ``read_rotary`` does not know, a model of them runs as transformers runs it.
+A family is recognized by its class in transformers, which loads every model; ``read_rotary`` then finds the weights by
+the names here. The records decide the table in docs/encoders.md and the tests. On a GPU, and with any setting that
+``read_rotary`` does not know, transformers runs the model.
 
 Nothing here imports torch or transformers.
 """
@@ -14,18 +14,21 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class RotaryFamily:
-    """Where a family's model keeps what the layers of csrc/encoder/rotary.h are made of.
+    """Where a family's model has the parts of the layers in csrc/encoder/rotary.h.
 
     Attributes:
-        title: what people call it. model: its class below ``transformers.models``.
-        word: the embedding. types: the one whose row 0 is added to every token, where there is one.
-        norm: of the embeddings. final_norm: of the last layer's output. None: there is none.
-        attention: a layer's module that says ``is_causal``. linears: the linear layers by their part in a layer;
-            "qkv" and "gate_up" are several in one, in that order.
-        norms: by their place in a layer. A place that a layer has no norm in, such as an ``Identity``, has none.
+        title: its common name, for the docs.
+        model: its class below ``transformers.models``.
+        word: the token embedding.
+        types: the embedding whose row 0 is added to every token, or None.
+        norm: the norm of the embeddings, or None.
+        final_norm: the norm of the last layer's output, or None.
+        attention: the module of a layer that has ``is_causal``.
+        linears: the linear layers, by their part in a layer; "qkv" and "gate_up" are several in one, in that order.
+        norms: the norms, by their place in a layer. Where a layer has an ``Identity`` there, it has no norm.
         one_more: whether 1 is added to the norms' weights.
-        window: where local layers see keys up to ``sliding_window`` tokens away 0; up to one less 1.
-        all_local: whether ``sliding_window`` is every layer's; otherwise ``layer_types`` says whose it is.
+        window: 0 if local layers see keys up to ``sliding_window`` tokens away, 1 if up to one token less.
+        all_local: whether ``sliding_window`` holds for every layer; otherwise ``layer_types`` says for which.
     """
 
     title: str

@@ -40,13 +40,13 @@ class RotaryEncoder(NativeEncoder):
     """A rotary blueprint's weights, packed. ``run`` may be called from several threads at once.
 
     Raises:
-        EmbedcacheError: this machine cannot run it (see ``backend``), unsupported sizes, or not enough memory.
+        EmbedcacheError: this machine cannot run it (see ``backend``), a size is not supported, or memory is short.
     """
 
     def __init__(self, blueprint: RotaryBlueprint, compute_dtype: str) -> None:
         self._library = native_library()
-        self._alive: list[np.ndarray] = []  # what the library reads while it lives
-        packed: list[np.ndarray] = []  # what it only reads while it packs
+        self._alive: list[np.ndarray] = []  # arrays that the library reads as long as the encoder exists
+        packed: list[np.ndarray] = []  # arrays that it copies, so they can go after ec_rotary_create
         layers = (_Layer * len(blueprint.layers))()
         for to, layer in zip(layers, blueprint.layers, strict=True):
             to.window = -1 if layer.window is None else layer.window

@@ -1,4 +1,4 @@
-"""The vectors of all tokens, as the last layers of an encoder read them: handed out batch by batch."""
+"""The vectors of all tokens that the last layers of an encoder read, handed out batch by batch."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from embedcache.errors import EmbedcacheError
 if TYPE_CHECKING:
     from embedcache.encoder.encoder import Encoder
 
-# Called with a batch's texts (their indices, int64 [n]), their tokens' vectors, float32 [t, D], one text's after
-# another, and where each text's begin, int64 [n + 1]. Several threads call it at once.
+# Called with the indices of a batch's texts, int64 [n], the vectors of their tokens, float32 [t, D], one text after
+# another, and where each text begins, int64 [n + 1]. Several threads call it at the same time.
 Keep = Callable[[np.ndarray, np.ndarray, np.ndarray], None]
 
 
 class KeepStates(NamedTuple):
-    """Whom to hand the output of a layer, counted from the embeddings, 0."""
+    """Which layer's output to keep, counted from the embeddings, 0, and the function that takes it."""
 
     layer: int
     keep: Keep
 
 
 def states_layer(encoder: Encoder, last: int) -> int:
-    """The layer, counted from the embeddings, 0, whose output the ``last`` layers of an encoder read.
+    """The layer whose output the ``last`` layers of an encoder read, counted from the embeddings, 0.
 
     Raises:
-        EmbedcacheError: it has not so many layers, or gives no vector for each token there, which is tried out.
+        EmbedcacheError: the encoder has fewer layers, or a test row does not get one vector per token there.
     """
     if encoder.kernel == "static":
         raise _no_states(encoder, "it is a static model, a table of tokens' vectors, without layers")
@@ -48,7 +48,7 @@ def states_layer(encoder: Encoder, last: int) -> int:
     except (IndexError, TypeError):  # an architecture's own code: the states of other layers, or none
         raise _no_states(encoder, "transformers does not show what the layers of this architecture read") from None
     if len(found) != len(row):
-        raise _no_states(encoder, "its layers join tokens, so that what they read is not a vector for each")
+        raise _no_states(encoder, "its layers join tokens, so they do not read one vector per token")
     return layer
 
 
@@ -62,7 +62,14 @@ def beside_empty(
     widths: Sequence[int],
     forward: Callable[[TokenRows], list[np.ndarray]],
 ) -> list[np.ndarray]:
-    """The vectors of all rows, of which some have no token at all: zeros, and ``forward`` of the others."""
+    """The vectors of all rows: zeros for those without tokens, ``forward`` of the others.
+
+    Args:
+        rows: n of them, some without tokens.
+        outputs: (pooling, layer) pairs, layers counted from 0.
+        widths: of each layer's vectors.
+        forward: computes the vectors of some rows.
+    """
     empty, rest = np.flatnonzero(rows.lengths == 0), np.flatnonzero(rows.lengths)
     sizes = [0 if name == TOKEN_STATES else len(empty) for name, _ in outputs]
     parts = [(empty, [np.zeros((n, widths[layer]), np.float32) for n, (_, layer) in zip(sizes, outputs, strict=True)])]
@@ -73,9 +80,12 @@ def beside_empty(
 def rows_in_order(
     parts: Sequence[tuple[np.ndarray, list[np.ndarray]]], outputs: Sequence[tuple[str, int]], lengths: np.ndarray
 ) -> list[np.ndarray]:
-    """The vectors of all rows, one array per output, out of parts, each with its rows' places in the whole.
+    """Join parts to one array per output.
 
-    lengths: int64 [n], tokens of each row.
+    Args:
+        parts: (places of the rows in the whole, an array per output) of each part.
+        outputs: (pooling, layer) pairs.
+        lengths: int64 [n], the tokens of each row of the whole.
     """
     order = np.concatenate([places for places, _ in parts])
     back, whole = np.argsort(order), []

@@ -1,4 +1,4 @@
-"""Tokenizers that transformers has in Python only, such as BERTweet's and MeCab's: the same tokens, slowly."""
+"""Tokenizers that transformers has in Python only, such as BERTweet's and MeCab's: the same tokens, but slow."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from embedcache.errors import EmbedcacheError
 
 
 class PythonTokenizer:
-    """Does for a tokenizer of transformers without a fast version what ``TextTokenizer`` does for the others.
+    """The counterpart of ``TextTokenizer`` for a transformers tokenizer without a fast version.
 
     Attributes:
         special: the number of special tokens around a text.
-        first: whether one of them stands before it.
-        made_by: what makes the tokens, for people.
+        first: whether there is one before it.
+        made_by: which code tokenizes, see ``TextTokenizer.made_by``.
     """
 
     made_by = "library: in Python, it has no fast version"
@@ -32,7 +32,7 @@ class PythonTokenizer:
         """Token ids of each text.
 
         Raises:
-            EmbedcacheError: one of them is not a valid string, or the tokenizer's own code fails.
+            EmbedcacheError: a text is not a valid string, or the tokenizer's own code fails.
         """
         whole = np.zeros(len(texts), np.int64)
         rows = []
@@ -49,7 +49,7 @@ class PythonTokenizer:
         )
 
     def _encode(self, text: str, max_length: int | None = None) -> list[int]:
-        """The ids of a text, cut to ``max_length`` where that is given."""
+        """The ids of a text, truncated to ``max_length`` unless that is None."""
         try:
             found = self._tokenizer(
                 text.lower() if self._lower_case else text,
@@ -65,5 +65,5 @@ class PythonTokenizer:
         return ids
 
     def offsets(self, text: str) -> list[tuple[int, int]]:
-        """Always raises EmbedcacheError: a tokenizer in Python does not say where a text's tokens are."""
+        """Always raises EmbedcacheError: a tokenizer in Python does not report where a text's tokens are."""
         raise EmbedcacheError("--chunk needs a tokenizer with a fast version (tokenizer.json), which this model lacks")

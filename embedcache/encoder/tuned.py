@@ -1,7 +1,7 @@
-"""What finetune trained of an encoder, laid over its base when that is loaded: one file beside a run's head.
+"""The part of an encoder that finetune trained, applied to its base when that is loaded: one file next to a run's head.
 
-The file, ``tuned.safetensors``, holds trained tensors alone and says what they belong to. A folder that has it is a
-model folder to everybody who loads one: its configuration, tokenizer and other weights are the base's.
+The file, ``tuned.safetensors``, holds only the trained tensors, and what they belong to. A folder with this file can be
+loaded like any model folder: configuration, tokenizer and all other weights come from the base.
 
 Nothing here imports torch.
 """
@@ -26,9 +26,9 @@ from embedcache.errors import EmbedcacheError
 FILE = "tuned.safetensors"
 FORMAT = "embedcache-tuned"
 VERSION = 1
-BASE = ("architecture", "config", "weights", "tokenizer", "adapter")  # of its identity, what the tensors depend on
-LORA_A, LORA_B = ".lora_A", ".lora_B"  # behind a weight's name
-ADAPTER = ".adapter."  # between a linear layer's name and those of the bottleneck behind it
+BASE = ("architecture", "config", "weights", "tokenizer", "adapter")  # the part of its identity that the tensors need
+LORA_A, LORA_B = ".lora_A", ".lora_B"  # suffixes of a weight's name
+ADAPTER = ".adapter."  # between a linear layer's name and those of its bottleneck's weights
 
 
 class Base(msgspec.Struct):
@@ -37,7 +37,14 @@ class Base(msgspec.Struct):
 
 
 class TunedHeader(msgspec.Struct):
-    """The file's JSON. scale: of LoRA's product. kind: how the tensors are laid over the base's."""
+    """The file's JSON.
+
+    Attributes:
+        version: of the format.
+        base: what the tensors belong to.
+        kind: how they are applied to the base's.
+        scale: of LoRA's product.
+    """
 
     version: Annotated[int, Meta(ge=1)]
     base: Base
@@ -47,7 +54,7 @@ class TunedHeader(msgspec.Struct):
 
 @dataclass(frozen=True)
 class Tuned:
-    """The file of one folder, read as far as its header."""
+    """The file of one folder, of which the header has been read."""
 
     path: Path
     header: TunedHeader
@@ -59,10 +66,10 @@ class Tuned:
         return self.header.base.source
 
     def identity(self, base: Mapping[str, Any]) -> dict[str, Any]:
-        """The identity of the tuned encoder, by that of the base that is there now.
+        """The identity of the tuned encoder, from that of the base that is there now.
 
         Raises:
-            EmbedcacheError: it is another base.
+            EmbedcacheError: this is another base.
         """
         was, changed = self.header.base.identity, []
         for key in BASE:
@@ -91,13 +98,13 @@ class Tuned:
             raise _damaged(self.path, error) from None
 
     def over(self, base: Any) -> dict[str, np.ndarray]:
-        """The new values of the base's weights that it changes, by their names.
+        """The new values of the weights that change, float32 by name.
 
         Args:
-            base: gives the base's float32 arrays by name, ``base[name]``, as far as LoRA asks for them.
+            base: ``base[name]`` returns a float32 array of the base; only LoRA reads any.
 
         Raises:
-            KeyError: the base lacks one.
+            KeyError: the base has no such weight.
         """
         arrays = self.arrays()
         found = {name: array for name, array in arrays.items() if not name.endswith((LORA_A, LORA_B))}
@@ -130,7 +137,17 @@ def find_tuned(folder: str | Path) -> Tuned | None:
 
 
 def save_tuned(path: Path, tensors: Mapping[str, np.ndarray], base: Mapping[str, Any], **how: Any) -> None:
-    """Write such a file. base: "source" and "identity"; how: fields of ``TunedHeader``. Raises OSError."""
+    """Write the file.
+
+    Args:
+        path: where to.
+        tensors: what was trained, by name.
+        base: "source" and "identity" of the base.
+        how: other fields of ``TunedHeader``.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     kept = {key: base["identity"][key] for key in BASE if key in base["identity"]}
     header = {"version": VERSION, "base": {"source": base["source"], "identity": kept}, **how}
     save_tensors(path, tensors, {FORMAT: json.dumps(header, sort_keys=True)})

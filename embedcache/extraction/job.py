@@ -74,7 +74,7 @@ class ExtractReport:
         shard: "I/N" where only part I of N was asked for; all counts are those of that part.
         reading: for all rows, tokens cut off and tokens unknown to the model, see ``common.reading.Reading``.
         notes: what the user should know, a sentence each.
-        token_states: what there is of them now and what was made, see ``StatesPlan.report``; None: none are kept.
+        token_states: which exist now and which were made, see ``StatesPlan.report``; None: none are kept.
     """
 
     cache: str
@@ -180,8 +180,9 @@ def extract(
         shard: "I/N" or (I, N): only part I of N of the rows; ``merge`` joins the caches of all parts.
         overwrite: replace a cache of another encoder or other texts. Vectors that are still valid are reused.
         trust_remote_code: whether Python code that comes with the model may run.
-        tokens: also keep, in files beside the cache, what the last so many layers read of every token, to tune them
-            later. None is what the cache has: states that are there stay, and get those of new texts.
+        tokens: also keep, in files next to the cache, the vectors of all tokens that the last ``tokens`` layers read,
+            so that these layers can be tuned later. None keeps the states that the cache has, and adds those of new
+            texts.
         progress: called as ``progress(done_tokens, total_tokens, done_texts)`` while encoding; the total is estimated.
         tell: called with a sentence on the disk space for token states, before they are made.
 

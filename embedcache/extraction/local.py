@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 # batches need larger ones.
 WINDOW_BLOCKS = {"cpu": 1, "cuda": 16}
 CORES_PER_BLOCK = 4
-COUNTED = 8192  # texts that are tokenized at once where only their tokens are counted
+COUNTED = 8192  # texts per call where tokens are only counted
 
 
 class Encoded(NamedTuple):
@@ -32,7 +32,7 @@ class Encoded(NamedTuple):
         vectors: [n, D] for each output.
         truncated: bool [n], whether the text was truncated.
         counts: int32 [n, 2], see ``Tokens.counts``.
-        states: of the rows whose token states were made, see ``StateFill.finish``.
+        states: the token states that were made, by row, see ``StateFill.finish``.
     """
 
     vectors: list[np.ndarray]
@@ -45,9 +45,9 @@ class TextGroup(NamedTuple):
     """Texts of a window that may share batches.
 
     Attributes:
-        places: int64, which of ``Window.texts`` they are.
-        tokens: theirs.
-        new: whether their vectors are asked for; of the others only the token states are.
+        places: int64, their indices in ``Window.texts``.
+        tokens: of these texts.
+        new: whether their vectors are asked for, or only their token states.
     """
 
     places: np.ndarray
@@ -56,7 +56,7 @@ class TextGroup(NamedTuple):
 
 
 def tokenize(encoder: Encoder, window: Window, texts: Sequence[str]) -> list[TextGroup]:
-    """Tokenize the texts of a window, each group apart: new ones and others, guests among them and not."""
+    """Tokenize the texts of a window in up to four groups: new texts and others, guests (see ``Window``) and others."""
     new, groups = np.arange(len(texts)) < len(window.new), []
     for is_new, guest in ((True, False), (True, True), (False, False), (False, True)):
         places = np.flatnonzero((new == is_new) & (window.guests == guest))
@@ -67,13 +67,13 @@ def tokenize(encoder: Encoder, window: Window, texts: Sequence[str]) -> list[Tex
 
 @dataclass(frozen=True)
 class Work:
-    """What to make of the texts of each window.
+    """What to make from the texts of each window.
 
     Attributes:
-        outputs: the vectors of the new ones.
-        layer: whose output the token states are, counted from the embeddings; None: none are kept.
-        store: the type of the vectors in the file.
-        batch_tokens: padded tokens of one batch.
+        outputs: which vectors the new texts get.
+        layer: the layer whose output is kept as token states, counted from the embeddings; None: none is.
+        store: the dtype of the vectors in the file.
+        batch_tokens: the budget of a batch, in padded tokens; None: what suits the device.
     """
 
     outputs: Sequence[Output]
@@ -99,24 +99,24 @@ def encode(
     """Encode a window.
 
     Args:
-        encoder: by which.
+        encoder: the encoder.
         work: what to make.
-        window: of which texts.
-        texts: theirs, in the order of ``window.texts``.
-        groups: as ``tokenize`` gives them.
+        window: the window.
+        texts: its texts, in the order of ``window.texts``.
+        groups: as ``tokenize`` returns them.
         tell: called with each batch's number of tokens and the rows of its texts.
-        put: takes the token states of a row, float16 [t, D], as soon as they are there; in several threads. It returns
-            what ``Filler.finish`` is to know of them.
+        put: called with a row and its token states, float16 [t, D], as soon as they are computed, by several threads.
+            It returns what ``Filler.finish`` must know about them.
 
     Raises:
-        EmbedcacheError: a vector or a state is not finite in the type of the file.
+        EmbedcacheError: a vector or a token state is not finite in the dtype of the file.
     """
     rows, n = window.texts, len(window.new)
     vectors = [np.empty((n, encoder.width(output)), np.float32) for output in work.outputs]
     found = Encoded(vectors, np.empty(n, bool), np.empty((n, 2), np.int32), {})
     keeper = _Keeper(rows, texts, np.isin(rows, window.states), put, found.states)
     for places, tokens, new in groups:
-        # All new texts of a window go one way, also where a killed run has some of their states: the same batches.
+        # Even if a killed run has made some of the states, all new texts stay together, so that batches are the same.
         states = None
         if work.layer is not None and (not new or keeper.wanted[:n].any()):
             states = KeepStates(work.layer, partial(keeper.keep, places))
@@ -136,7 +136,7 @@ def _told(tell: Tell, rows: np.ndarray, lengths: np.ndarray, batch: np.ndarray) 
 
 @dataclass(frozen=True)
 class _Keeper:
-    """Hands out a window's token states, batch by batch: those that are wanted (bool, of each of the texts)."""
+    """Hands out a window's token states, batch by batch, for the texts that are ``wanted`` (bool, one per text)."""
 
     rows: np.ndarray
     texts: Sequence[str]
@@ -145,7 +145,7 @@ class _Keeper:
     found: dict[int, State]
 
     def keep(self, places: np.ndarray, batch: np.ndarray, values: np.ndarray, offsets: np.ndarray) -> None:
-        """As ``encoder.token_vectors.Keep``; places: int64, which of the texts are in the group."""
+        """A ``token_vectors.Keep``, after ``places``: int64, the indices in the window of the group's texts."""
         here = places[batch]
         half = to_half(values, offsets, self.rows[here], [self.texts[int(place)] for place in here])
         for i in np.flatnonzero(self.wanted[here]).tolist():
@@ -184,11 +184,11 @@ class LocalEncoders:
         return self._encoders[0].width(output)
 
     def states_layer(self, last: int) -> int:
-        """Whose output the last layers read. Raises EmbedcacheError where there are no such states."""
+        """The layer whose output the ``last`` layers read. Raises EmbedcacheError where there are no such states."""
         return states_layer(self._encoders[0], last)
 
     def lengths(self, texts: Sequence[str]) -> np.ndarray:
-        """int64 [n], the tokens of each text that are read."""
+        """How many tokens of each text are read, int64 [n]."""
         encoder, parts = self._encoders[0], range(0, len(texts), COUNTED)
         found = [encoder.tokenize(texts[start : start + COUNTED]).lengths for start in parts]
         return np.concatenate([np.empty(0, np.int64), *found])

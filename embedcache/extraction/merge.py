@@ -45,7 +45,7 @@ class MergeReport:
         complete: whether every row has all its vectors and states.
         unfinished: the files of the shards that lack vectors, or token states.
         seconds: that the whole call took.
-        token_states: what there is of them, as ``info`` has it; None: the shards have none.
+        token_states: about them, as ``info`` shows it; None: the shards have none.
     """
 
     cache: str

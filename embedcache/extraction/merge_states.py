@@ -1,4 +1,4 @@
-"""Join the token states of all shards: each text's are copied, laid out as one extract would have laid them out."""
+"""Join the token states of all shards: copy those of each text to where one extract would have put them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from embedcache.errors import EmbedcacheError
 from embedcache.extraction.shards import ShardOrigin
 from embedcache.extraction.token_states import StatesPlan, filling, plan_texts
 
-COPIED = 256  # texts that are committed together
+COPIED = 256  # texts per commit
 Parts = Sequence[tuple[ShardOrigin, Cache]]
 
 
@@ -25,9 +25,10 @@ class MergePlan:
 
     Attributes:
         plan: the files to make.
-        parts: those of the shards.
-        source: int64 [N], which of them has the states of each row's text, where the row is its first; else -1.
-        slot: int64 [N], where in it.
+        parts: the shards' files.
+        source: int64 [N], the index in ``parts`` of the file with a row's states; -1 for a row that is not the first
+            with its text, or that no shard has.
+        slot: int64 [N], the place in that file; -1 as in ``source``.
     """
 
     plan: StatesPlan
@@ -37,23 +38,24 @@ class MergePlan:
 
 
 def plan_merge(cache: Path, hashes: np.ndarray, parts: Parts, overwrite: bool) -> MergePlan | None:
-    """What is to be done for the token states of the shards; None where they have none.
+    """Plan the copying of the shards' token states; None where they have none.
 
     Args:
         cache: the path of the whole cache.
         hashes: uint8 [N, 16], of its rows.
         parts: the shards.
-        overwrite: whether other states there may be replaced.
+        overwrite: whether other states of that cache may be replaced.
 
     Raises:
-        EmbedcacheError: not all shards have states of the same layer; theirs are damaged; others are at ``cache``.
+        EmbedcacheError: the shards do not all have states of the same layer; a shard's states are damaged; the cache
+            has other states and ``overwrite`` is off.
     """
     without = [one for _, one in parts if not index_path(one.path).exists()]
     if len(without) == len(parts):
         return None
     if without:
         raise EmbedcacheError(
-            f"{without[0].path} has no token states, and other shards have: extract all shards alike, with --tokens K"
+            f"{without[0].path} has no token states, but other shards have: extract all shards alike, with --tokens K"
         )
     files = [open_states(one.path, one.encoder) for _, one in parts]
     about = files[0].about
@@ -67,7 +69,7 @@ def plan_merge(cache: Path, hashes: np.ndarray, parts: Parts, overwrite: bool) -
     replaces = there is not None and not _alike(there.about, about)
     if there is not None and replaces:
         if not overwrite:
-            raise EmbedcacheError(f"{there.path} is there and holds something else; pass --overwrite to replace it")
+            raise EmbedcacheError(f"{there.path} exists and holds something else; pass --overwrite to replace it")
         there = None
     first = first_rows(hashes)
     source, slot = np.full(len(hashes), -1, np.int64), np.full(len(hashes), -1, np.int64)
@@ -88,7 +90,7 @@ def _alike(one: StatesAbout, other: StatesAbout) -> bool:
 
 
 def copy_states(merge: MergePlan) -> list[bool]:
-    """Copy what the shards have and the whole has not; returns for each shard whether all its texts' states hold."""
+    """Copy the states that the whole lacks. Returns for each shard whether the states of all its texts are sound."""
     whole = [True] * len(merge.parts)
     with filling(merge.plan) as fill:
         assert fill is not None

@@ -48,7 +48,7 @@ class Shared:
         path: of the cache.
         secret: the content of the file ``secret`` in the folder next to it.
         inode, created: of the cache.
-        states: the cache beside which the files of token states are, and the seal of their index; None: none are kept.
+        states: (the cache that the files of token states belong to, the seal of their index); None: none are kept.
     """
 
     path: str
@@ -220,17 +220,17 @@ class RayEncoders:
         return width
 
     def states_layer(self, last: int) -> int:
-        """Whose output the last layers read. Raises EmbedcacheError where there are no such states."""
+        """The layer whose output the ``last`` layers read. Raises EmbedcacheError where there are no such states."""
         return int(self._ask("states_layer", last))
 
     def lengths(self, texts: Sequence[str]) -> np.ndarray:
-        """int64 [n], the tokens of each text that are read; counted by the first worker."""
+        """How many tokens of each text are read, int64 [n]; the first worker counts them."""
         parts = range(0, len(texts), COUNTED)
         found = [self._ask("lengths", texts[start : start + COUNTED]) for start in parts]
         return np.concatenate([np.empty(0, np.int64), *found])
 
     def _ask(self, method: str, what: Any) -> Any:
-        """What the first worker, or the one that takes its place, gives."""
+        """The result of a method of the first worker, or of the one that replaces it."""
         for again in reversed(range(TRIES)):
             try:
                 return self._workers[0].ask(method, what)
@@ -290,7 +290,7 @@ class RayWorker:
             raise
 
     def ask(self, method: str, what: Any) -> Any:
-        """What a method of the loaded actor gives. Raises Lost after replacing a dead actor."""
+        """The result of a method of the loaded actor. Raises Lost after replacing a dead actor."""
         self.facts()
         actor = self._actor
         try:

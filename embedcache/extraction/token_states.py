@@ -1,4 +1,4 @@
-"""Which texts of a pass lack their token states, and room for these: tokens are counted before anything is made."""
+"""Find the texts that lack token states, and reserve space for them: tokens are counted before any state is made."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from embedcache.errors import EmbedcacheError
 from embedcache.extraction.encoders import EncodingPass
 from embedcache.extraction.read_input import Collected
 
-INDEX_BYTES = 48  # of a text in the index
+INDEX_BYTES = 48  # per text in the index
 
 
 @dataclass
@@ -29,13 +29,17 @@ class StatesPlan:
     """The token states that a table needs.
 
     Attributes:
-        cache: beside which their files are. about: what they are of.
-        texts: how many different ones the table has. tokens: of these.
+        cache: the cache that their files are next to.
+        about: the encoder and the layer that they are of.
+        texts: the number of different texts in the table.
+        tokens: of these texts.
         hashes, spans, checksums: of all texts that the files will have, see ``StateFiles``.
-        slots: int64 [N], which of them each row has. lacking: bool [N], see ``StateFill``.
-        needed: bytes that the files will grow by.
-        grows: whether they must be made or made longer. replaces: whether others are removed first. new: whether there
-            were none.
+        slots: int64 [N], the index of each row's text among these.
+        lacking: bool [N], see ``StateFill``.
+        needed: the bytes that the files will grow by.
+        grows: whether the files must be made or lengthened.
+        replaces: whether other states are removed first.
+        new: whether there were no states.
     """
 
     cache: Path
@@ -54,11 +58,11 @@ class StatesPlan:
 
     @property
     def bytes(self) -> int:
-        """What the states of the table's texts take."""
+        """The size of the states of the table's texts."""
         return self.tokens * self.about.token_bytes
 
     def line(self) -> str:
-        """What is about to be made."""
+        """A sentence on what is about to be made."""
         n, path = int(self.lacking.sum()), values_path(self.cache)
         return f"token states of {n:,} texts to make: {human_bytes(self.needed)} more in {path}"
 
@@ -66,7 +70,7 @@ class StatesPlan:
         """Make or lengthen the files.
 
         Raises:
-            EmbedcacheError: the disk is too full, or cannot be written.
+            EmbedcacheError: the disk is too full, or the files cannot be written.
         """
         if self.replaces:
             remove_states(self.cache)
@@ -75,7 +79,7 @@ class StatesPlan:
         return StateFill(StateWriter(self.cache), self.slots, self.lacking)
 
     def report(self, fill: StateFill) -> dict[str, Any]:
-        """What an extract says of them."""
+        """What an extract reports about them."""
         made = int(self.lacking.sum())
         return {
             "layers": self.about.layers,
@@ -94,18 +98,19 @@ class StatesPlan:
 def plan_states(
     cache: Path, table: Collected, first: np.ndarray, layers: int | None, encoding_pass: EncodingPass, overwrite: bool
 ) -> StatesPlan | None:
-    """What is to be done for the states that the last ``layers`` read; None: those that there are, if any, go on.
+    """Plan the token states of a pass; None where none are kept.
 
     Args:
         cache: its path.
         table: the rows.
-        first: int64 [N], for each row the first with the same text.
-        layers: how many are asked for.
+        first: int64 [N], for each row the first one with the same text.
+        layers: keep what the last ``layers`` layers read; None: continue the states that the cache has, if any.
         encoding_pass: the encoder.
         overwrite: whether other states may be replaced.
 
     Raises:
-        EmbedcacheError: other states are there, or files that are not of this kind; the encoder has no such states.
+        EmbedcacheError: the cache has other states and ``overwrite`` is off; another file is in their place; the
+            encoder has no such states.
     """
     there = _open_there(cache, layers)
     replaces = there is not None and _replaces(there, layers, encoding_pass.encoder, overwrite)
@@ -124,7 +129,7 @@ def plan_states(
 
 
 def remove_foreign(cache: Path, encoder: dict[str, Any]) -> None:
-    """Remove states of an encoder that the cache has no more: it was overwritten."""
+    """Remove the states of an encoder that no longer is the cache's, because the cache was overwritten."""
     if index_path(cache).exists() and states_differences(StateFiles(cache).about.encoder, encoder):
         remove_states(cache)
 
@@ -139,16 +144,16 @@ def plan_texts(
     lengths: Callable[[np.ndarray], np.ndarray],
     replaces: bool,
 ) -> StatesPlan:
-    """The plan for the texts of these rows, int64 ascending, each the first of its text, added to what there is.
+    """Plan the states of some texts, in addition to those in the files.
 
     Args:
         cache: its path.
         hashes: uint8 [N, 16], of its rows.
-        first: int64 [N], for each row the first with the same text.
-        rows: whose texts' states are wanted.
-        there: the files, None for none.
-        about: what the states are of.
-        lengths: int64 [n], the tokens of the texts of rows int64 [n] that the files do not have.
+        first: int64 [N], for each row the first one with the same text.
+        rows: int64, ascending: the rows whose states are wanted, each the first one with its text.
+        there: the files; None: there are none.
+        about: the encoder and the layer that the states are of.
+        lengths: takes rows, int64 [n], and returns the number of tokens of their texts, int64 [n].
         replaces: whether other files are removed first.
     """
     known = _Known.of(there) if there else _Known.nothing()
@@ -184,7 +189,7 @@ def plan_texts(
 
 @contextmanager
 def filling(plan: StatesPlan | None) -> Iterator[StateFill | None]:
-    """The files of a plan while they are filled, on the disk in the end; new ones that stay empty are removed."""
+    """Make the files of a plan, and sync them in the end; new files are removed if nothing was written to them."""
     if plan is None:
         yield None
         return
@@ -202,7 +207,7 @@ def filling(plan: StatesPlan | None) -> Iterator[StateFill | None]:
 
 @dataclass
 class _Known:
-    """Texts that the files have. ``tokens``: the end of the last. ``sound``: bool, whose states hold."""
+    """The texts that the files have. ``sound``: bool, whether a text's states match their checksum."""
 
     hashes: np.ndarray
     spans: np.ndarray
@@ -227,7 +232,7 @@ class _Known:
 
 
 class _Some(Sequence[str]):
-    """Some of the texts, read when they are asked for."""
+    """Some of the texts, each read from the file when it is used."""
 
     def __init__(self, texts: Strings, rows: np.ndarray) -> None:
         self._texts, self._rows = texts, rows
@@ -242,10 +247,10 @@ class _Some(Sequence[str]):
 
 
 def _open_there(cache: Path, layers: int | None) -> StateFiles | None:
-    """The files that there are. Where the index is past reading and states are asked for, they are made anew."""
+    """Open the files, if any. An index too damaged to read counts as none if states are asked for."""
     if not index_path(cache).exists():
         if layers is not None and (path := values_path(cache)).exists() and not _may_be_ours(path):
-            raise EmbedcacheError(f"{path} is in the way of the token states, and is not theirs: move it away")
+            raise EmbedcacheError(f"{path} is in the place of the token states, but is another file: move it away")
         return None
     try:
         return StateFiles(cache)
@@ -256,14 +261,14 @@ def _open_there(cache: Path, layers: int | None) -> StateFiles | None:
 
 
 def _may_be_ours(path: Path) -> bool:
-    """Whether a numbers' file without an index is what a killed run left."""
+    """Whether a values file without an index is one that a killed run left."""
     with path.open("rb") as file:
         start = file.read(10)
     return start in (b"", bytes(10)) or (start[:6] == b"\x93NUMPY" and start[8:] == (HEADER - 10).to_bytes(2, "little"))
 
 
 def _replaces(there: StateFiles, layers: int | None, encoder: dict[str, Any], overwrite: bool) -> bool:
-    """Whether the files are to be removed: they are of other layers or of another encoder."""
+    """Whether to remove the files, because they are of other layers or of another encoder."""
     about = there.about
     differ = states_differences(about.encoder, encoder)
     other = layers is not None and layers != about.layers
@@ -272,7 +277,7 @@ def _replaces(there: StateFiles, layers: int | None, encoder: dict[str, Any], ov
     if overwrite or (not there.sealed and layers is not None):
         return True
     if not there.sealed:
-        raise DamagedCacheError(f"{there.path} is damaged in its attributes; run extract with --tokens K again")
+        raise DamagedCacheError(f"{there.path}: its attributes are damaged; run extract with --tokens K again")
     if differ:
         raise EmbedcacheError(
             f"{there.path} was made with another encoder or other settings: {differ}; pass --overwrite to replace it, "

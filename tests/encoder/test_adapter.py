@@ -166,7 +166,7 @@ def test_an_adapter_for_each_task(tiny_bert: Path, tmp_path: Path) -> None:
             np.testing.assert_allclose(found, wanted, atol=2e-6)
             assert np.abs(found - plain.encode_texts(TEXTS, OUTPUTS)[0]).max() > 0.01
     assert "task" not in plain.identity and "adapter" not in plain.identity
-    with pytest.raises(EmbedcacheError, match="no adapter for a task 'other'; it has classification, retrieval_query"):
+    with pytest.raises(EmbedcacheError, match="no adapter for the task 'other'; it has classification, retr"):
         identify(folder, device="cpu", task="other")
 
 

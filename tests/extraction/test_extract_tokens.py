@@ -201,7 +201,7 @@ def test_what_cannot_be(run, cache_path, tmp_path, monkeypatch):
     report = run(5, overwrite=True, max_length=20)  # of another encoder, and nobody asked for new ones
     assert report.token_states is None and not index_path(cache_path).exists() and not values_path(cache_path).exists()
     values_path(cache_path).write_bytes(b"somebody's own")
-    with pytest.raises(EmbedcacheError, match="in the way of the token states"):
+    with pytest.raises(EmbedcacheError, match="in the place of the token states"):
         run(5, tokens=1)
     assert values_path(cache_path).read_bytes() == b"somebody's own"
 
@@ -254,7 +254,7 @@ def test_shards_with_and_without_states(run, tmp_path):
     for k, options in enumerate(({"tokens": 1}, {}, {"tokens": 2}), 1):
         run(90, name=f"part-{k}.h5", shard=(k, 3), **options)
     shards, whole = [tmp_path / f"part-{k}.h5" for k in (1, 2, 3)], tmp_path / "whole.h5"
-    with pytest.raises(EmbedcacheError, match=r"part-2\.h5 has no token states, and other shards have"):
+    with pytest.raises(EmbedcacheError, match=r"part-2\.h5 has no token states, but other shards have"):
         merge(shards, whole)
     run(90, name="part-2.h5", shard=(2, 3), tokens=1)
     with pytest.raises(EmbedcacheError, match="states of different layers, for the last 1 and the last 2"):
