@@ -15,7 +15,7 @@ from embedcache.commands.common import (
 
 @click.command(short_help="Write RUN's encoder and best head as one model.")
 @click.argument("run")
-@click.option("--to", required=True, type=click.Choice(["torch", "onnx", "sentence-transformers"]))
+@click.option("--to", required=True, type=click.Choice(["torch", "onnx", "sentence-transformers", "transformers"]))
 @click.option("-o", "--output", required=True, metavar="OUT", help="The folder to create.")
 @click.option("--model", help="The encoder's folder, where it has moved.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing export.")
@@ -28,6 +28,8 @@ def export(as_json: bool, run: str, **options: Any) -> None:
       torch                   model.pt2, for torch.export.load
       onnx                    model.onnx, for ONNX Runtime and others
       sentence-transformers   a folder that SentenceTransformer(OUT) opens
+      transformers            one for AutoModelForSequenceClassification, where
+                              its classifier can compute this head
 
     What is written is opened again and compared; OUT/README.md has the few lines that use it.
 

@@ -4,6 +4,7 @@ Files, in the order in which to read them:
 
     model     The encoder, the pooling and the head as one torch module, and that module as a torch.export program
     steps     What follows the pooling in a prescribed vector, as modules of sentence-transformers
+    classifier_folder  A folder for AutoModelForSequenceClassification, where its classifier can compute our head
     targets   What each target's folder holds, and how a stranger opens it
     place     Where an export goes: a folder that appears whole or not at all
     card      embedcache.json, the labels in config.json, and README.md: what an exported model is and how it is used
@@ -35,6 +36,7 @@ TARGETS = {
     "torch": (),
     "onnx": ("onnx", "onnxscript", "onnxruntime"),
     "sentence-transformers": ("sentence_transformers",),
+    "transformers": (),
 }
 # Differences of a probability; of a value, as a share of the largest one.
 TOLERANCE = 1e-4  # to the same encoder and head in float32
@@ -95,7 +97,8 @@ def export_run(
     Args:
         run: a run directory of one label column; of several, name one of its folders.
         output: the folder to make; it appears whole or not at all.
-        to: "torch" (model.pt2, for torch.export.load), "onnx" (model.onnx) or "sentence-transformers".
+        to: "torch" (model.pt2, for torch.export.load), "onnx" (model.onnx), "sentence-transformers", or "transformers"
+            (for AutoModelForSequenceClassification, where its classifier can compute this head).
         model: the encoder's folder or name, if it has moved since the cache was made.
         overwrite: replace an export that is at ``output``; anything else there is never touched.
         trust_remote_code: whether Python code that comes with the encoder may run.

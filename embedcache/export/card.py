@@ -65,6 +65,13 @@ USE = {
         TOKENIZER + 'return_tensors="np")\nsession = onnxruntime.InferenceSession("model.onnx")\n'
         'logits = session.run(["logits"], dict(inputs))[0]',
     ),
+    "transformers": (
+        "torch transformers",
+        "from transformers import AutoModelForSequenceClassification, AutoTokenizer",
+        TOKENIZER + 'return_tensors="pt")\n'
+        'model = AutoModelForSequenceClassification.from_pretrained(".")\n'
+        "logits = model(**inputs).logits.detach()",
+    ),
     "sentence-transformers": (
         "sentence-transformers",
         "from sentence_transformers import SentenceTransformer",

@@ -19,6 +19,7 @@ from embedcache.encoder.model_parts import ALONE
 from embedcache.encoder.poolings import POOLINGS
 from embedcache.encoder.prescription import CONFIG, MODES
 from embedcache.errors import EmbedcacheError
+from embedcache.export.classifier_folder import write_classifier
 from embedcache.export.model import TextModel, input_names, make_program
 from embedcache.export.place import write_json
 from embedcache.export.steps import write_dense, write_step
@@ -33,6 +34,9 @@ ONE_FILE_BYTES = 1_900_000_000  # protobuf ends at 2 GiB; weights beyond go to a
 def write_target(to: str, part: Path, model: TextModel, encoder: Encoder, texts: Sequence[str]) -> None:
     """Tokenizer, configuration and model. ``texts``: a few, to trace the model with."""
     _write_tokenizer(encoder_folder(to, part), encoder)
+    if to == "transformers":
+        write_classifier(part, model, encoder)
+        return
     {"torch": _write_torch, "onnx": _write_onnx, "sentence-transformers": _write_modules}[to](
         part, model, encoder, texts
     )
@@ -68,6 +72,12 @@ def read_logits(
     texts = [prompt + text for text in texts]
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     tokens = tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
+    if to == "transformers":
+        from transformers import AutoModelForSequenceClassification
+
+        classifier = AutoModelForSequenceClassification.from_pretrained(folder, local_files_only=True).eval()
+        with torch.inference_mode():
+            return np.asarray(classifier(**tokens).logits.numpy())
     if to == "torch":
         with torch.inference_mode():
             logits: np.ndarray = torch.export.load(folder / "model.pt2").module()(**tokens).numpy()

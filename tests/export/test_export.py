@@ -99,6 +99,7 @@ def slow(to: str, family: str) -> Any:
     [
         pytest.param(to, family, pooling, marks=slow(to, family))
         for to in TARGETS
+        if to != "transformers"
         for family, pooling in zip(("bert", "roberta", "mpnet", "distilbert"), cycle(POOLINGS), strict=False)
     ],
 )

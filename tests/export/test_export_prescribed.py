@@ -61,7 +61,12 @@ def given(to: str, folder: Path, prompt: str) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    "to", [pytest.param(to, marks=() if to == "sentence-transformers" else pytest.mark.slow) for to in TARGETS]
+    "to",
+    [
+        pytest.param(to, marks=() if to == "sentence-transformers" else pytest.mark.slow)
+        for to in TARGETS
+        if to != "transformers"
+    ],
 )
 def test_every_target_has_all_of_it(to: str, run: Path, tmp_path: Path) -> None:
     export_run(run, tmp_path / "out", to)
