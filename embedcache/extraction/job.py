@@ -260,7 +260,8 @@ def extract(
 
 def _clear(target: Path) -> None:
     """Remove files of a killed run that cannot be used."""
-    sibling(target, "tmp").unlink(missing_ok=True)
+    for path in (target, index_path(target)):
+        sibling(path, "tmp").unlink(missing_ok=True)
     for path in (target, sibling(target, "new")):
         shutil.rmtree(sibling(path, "ray"), ignore_errors=True)
 
@@ -363,7 +364,8 @@ def _build(
                 filler = Filler(writer, first, others, guests=guests, states=states)
                 encoding_pass.fill(filler)
         except BaseException:
-            if inode is None and not writer.started and file_id(work) == writer.cache.inode:
+            new = inode is None or found is None
+            if new and not writer.started and file_id(work) == writer.cache.inode:
                 work.unlink()  # nothing to continue, and the next run may have other settings
             raise
         writer.sync()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 import torch
 
 from embedcache.cache import open_cache, verify
+from embedcache.cache.lock import writer_lock
 from embedcache.cache.state_files import StateFiles, index_path, values_path
 from embedcache.cache.state_writer import StateFill
 from embedcache.encoder import Encoder
@@ -19,6 +22,8 @@ from tests.conftest import make_reviews, write_csv
 from tests.extraction.token_files import files_of
 
 ROWS = 1100  # two blocks
+SOME = 300
+KERNELS = ["native", pytest.param("packed", marks=pytest.mark.slow)]
 
 
 @pytest.fixture
@@ -75,46 +80,46 @@ def test_states_and_vectors_in_one_pass(run, cache_path, tiny_bert):
 
 
 def test_a_cache_gets_states_later_and_no_vector_again(run, cache_path, monkeypatch):
-    run(ROWS)
+    run(SOME)
     before, asked = cache_path.read_bytes(), []
     encode = Encoder.encode
     monkeypatch.setattr(
         Encoder, "encode", lambda self, ids, outputs: asked.extend(outputs) or encode(self, ids, outputs)
     )
-    report = run(ROWS, tokens=2)
+    report = run(SOME, tokens=2)
     assert set(asked) == {("tokens", 0)} and cache_path.read_bytes() == before
-    assert (report.encoded, report.reused, report.token_states["encoded"]) == (ROWS, 0, ROWS)
+    assert (report.encoded, report.reused, report.token_states["encoded"]) == (SOME, 0, SOME)
     later = files_of(cache_path)
-    run(ROWS, name="together.h5", tokens=2)
+    run(SOME, name="together.h5", tokens=2)
     assert files_of(cache_path.with_name("together.h5")) == later
 
 
 def test_more_texts_other_labels_and_another_order(run, cache_path, monkeypatch):
-    reviews = make_reviews(ROWS + 50)
-    run(reviews[:ROWS], tokens=1)
+    reviews = make_reviews(SOME + 50)
+    run(reviews[:SOME], tokens=1)
     first = values_path(cache_path).read_bytes()
     seen = []
     tokenize = Encoder.tokenize
     monkeypatch.setattr(Encoder, "tokenize", lambda self, texts: seen.append(len(texts)) or tokenize(self, texts))
     report = run(reviews, tokens=1)
-    assert (report.encoded, report.token_states["encoded"], report.token_states["reused"]) == (50, 50, ROWS)
+    assert (report.encoded, report.token_states["encoded"], report.token_states["reused"]) == (50, 50, SOME)
     assert seen == [50, 50]  # counted, then encoded
     whole = values_path(cache_path).read_bytes()
     assert whole[4096 : len(first)] == first[4096:]  # nothing was moved
-    before, some = files_of(cache_path), open_cache(cache_path).token_states().take([3, ROWS + 20])[0]
+    before, some = files_of(cache_path), open_cache(cache_path).token_states().take([3, SOME + 20])[0]
     monkeypatch.undo()
     monkeypatch.setattr("embedcache.extraction.encoders.EncodingPass.encoders", None)  # nothing is encoded
     report = run([(text, "other") for text, _ in reviews[::-1]])  # the states stay without being named
-    assert report.encoded == 0 and report.token_states["reused"] == ROWS + 50 and files_of(cache_path) == before
-    last = ROWS + 49
-    assert np.array_equal(open_cache(cache_path).token_states().take([last - 3, last - ROWS - 20])[0], some)
+    assert report.encoded == 0 and report.token_states["reused"] == SOME + 50 and files_of(cache_path) == before
+    last = SOME + 49
+    assert np.array_equal(open_cache(cache_path).token_states().take([last - 3, last - SOME - 20])[0], some)
 
 
 class Stop(BaseException):
     pass
 
 
-@pytest.mark.parametrize("kernel", ["native", "packed"])
+@pytest.mark.parametrize("kernel", KERNELS)
 def test_an_interrupted_run_ends_as_an_undisturbed_one(run, cache_path, monkeypatch, kernel):
     if kernel == "packed":
         monkeypatch.setattr("embedcache.encoder.encoder.may_be_native", lambda *_: False)
@@ -149,7 +154,11 @@ def test_nothing_is_left_of_a_run_that_saved_nothing(run, tmp_path, monkeypatch)
     assert [path.name for path in tmp_path.iterdir()] == ["table.csv"]
 
 
-@pytest.mark.parametrize("what", ["states", "hash", "span", "checksum", "attribute", "structure", "end", "no values"])
+DAMAGE = ("states", "hash", "structure", "no values")
+MORE_DAMAGE = [pytest.param(what, marks=pytest.mark.slow) for what in ("span", "checksum", "attribute", "end")]
+
+
+@pytest.mark.parametrize("what", [*DAMAGE, *MORE_DAMAGE])
 def test_damage_is_found_and_made_good(run, cache_path, what):
     run(100, tokens=1)
     before, files = files_of(cache_path), StateFiles(cache_path)
@@ -229,21 +238,23 @@ def test_states_beyond_float16_name_the_row(run, monkeypatch):
         run(100, tokens=1)
 
 
-@pytest.mark.parametrize("kernel", ["native", "packed"])
+@pytest.mark.parametrize("kernel", KERNELS)
 def test_merged_shards_are_one_run_to_the_bit(run, cache_path, tmp_path, monkeypatch, kernel):
     if kernel == "packed":
         monkeypatch.setattr("embedcache.encoder.encoder.may_be_native", lambda *_: False)
         monkeypatch.setattr("embedcache.encoder.runner.may_be_native", lambda *_: False)
-    monkeypatch.setattr("embedcache.extraction.shards.STRIPE", 1024)
-    reviews = make_reviews(2500)
-    reviews[1500:1520], reviews[2450:2470] = reviews[:20], reviews[1030:1050]  # the same texts in several shards
+    stripe = 1024 if kernel == "packed" else 200  # whole windows, where it matters what is encoded together
+    monkeypatch.setattr("embedcache.extraction.shards.STRIPE", stripe)
+    rows = 2 * stripe + stripe // 2
+    reviews = make_reviews(rows)
+    reviews[stripe + 50 : stripe + 70], reviews[rows - 30 : rows - 10] = reviews[:20], reviews[stripe : stripe + 20]
     run(reviews, tokens=1)
     shards = [tmp_path / f"part-{k}.h5" for k in (1, 2)]
     for k, shard in enumerate(shards, 1):
         run(reviews, name=shard.name, tokens=1, shard=(k, 2))
     whole = tmp_path / "whole.h5"
     report = merge(shards[::-1], whole)
-    assert report.complete and report.token_states["texts"] == 2460 and report.token_states["missing_rows"] == 0
+    assert report.complete and report.token_states["texts"] == rows - 40 and report.token_states["missing_rows"] == 0
     assert files_of(whole) == files_of(cache_path)
     assert np.array_equal(open_cache(whole).embeddings(), open_cache(cache_path).embeddings())
     before = values_path(whole).stat().st_mtime_ns
@@ -276,3 +287,48 @@ def test_shards_with_and_without_states(run, tmp_path):
     assert merge(shards, whole).complete
     run(90, tokens=1)
     assert files_of(whole) == files_of(tmp_path / "cache.h5")
+
+
+def test_space_that_is_gone_when_it_is_reserved(run, cache_path, tmp_path, monkeypatch):
+    run(20, tokens=1)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.suffix != ".csv"}
+    allocate = os.posix_fallocate
+
+    def full(handle, offset, size):
+        if os.readlink(f"/proc/self/fd/{handle}").endswith(".npy"):  # noqa: PTH115
+            raise OSError(errno.ENOSPC, "No space left on device")
+        allocate(handle, offset, size)
+
+    monkeypatch.setattr("os.posix_fallocate", full)
+    with pytest.raises(EmbedcacheError, match="not enough space for the token states"):
+        run(30)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.suffix != ".csv"} == before
+    for path in before:
+        (tmp_path / path).unlink()
+    with pytest.raises(EmbedcacheError, match="not enough space for the token states"):
+        run(30, tokens=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["table.csv"]
+
+
+def test_another_writer_of_the_same_files(run, cache_path, tmp_path):
+    run(20, tokens=1)
+    with (
+        writer_lock(index_path(cache_path)),
+        pytest.raises(EmbedcacheError, match=r"another extract is writing .*tokens"),
+    ):
+        run(30, name="cache.hdf5", tokens=1)  # its states would be in the same place
+    assert not (tmp_path / "cache.hdf5").exists()
+    run(20, name="cache.hdf5", tokens=1)  # one after the other they share them
+    assert open_cache(cache_path).token_states().tokens == open_cache(tmp_path / "cache.hdf5").token_states().tokens
+
+
+def test_the_index_goes_away_while_it_is_written(run, cache_path, monkeypatch):
+    put = StateFill.put
+
+    def remove(self, row, values):
+        index_path(cache_path).unlink(missing_ok=True)
+        return put(self, row, values)
+
+    monkeypatch.setattr(StateFill, "put", remove)
+    with pytest.raises(EmbedcacheError, match=r"cache\.tokens\.h5 was removed or replaced while it was written"):
+        run(20, tokens=1)

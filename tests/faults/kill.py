@@ -1,13 +1,14 @@
 """Kill extract, many times, and see that nothing is ever lost.
 
     python tests/faults/kill.py MODEL FOLDER --random 180 --commands 20 [--every 1] [--rows 4000] [--seed 0]
+        [--tokens 1]
 
 Four scenes take turns: a first extract, an append with reordering (rows new and old mixed in every block), a repair of
 damaged blocks, and other labels for the same texts, where nothing is encoded and a new file takes the old one's place.
 Each is killed at moments spread over its whole time, then run to its end, and compared with the undisturbed result to
 the bit; after every kill h5py must open what is there. ``--random`` kills hit forks of a warm process, ``--commands``
 real command lines. ``--every`` K kills each scene at every K-th change that it makes to the disk, before the change and
-in the middle of it. Prints one JSON document.
+in the middle of it. ``--tokens`` K keeps token states in all of these scenes. Prints one JSON document.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ import numpy as np
 import torch
 
 from embedcache.cache import open_cache, verify
+from embedcache.cache.state_files import StateFiles, index_path, values_path
 from embedcache.encoder import Encoder
 from embedcache.extraction.job import extract
 
@@ -62,7 +64,8 @@ def write_table(path: Path, texts: list[str], labels: int = 7) -> Path:
 
 
 class Killer:
-    def __init__(self, model: str, folder: Path, rows: int, seed: int) -> None:
+    def __init__(self, model: str, folder: Path, rows: int, seed: int, tokens: int) -> None:
+        self.options, self.more = (OPTIONS | {"tokens": tokens}, ["--tokens", str(tokens)]) if tokens else (OPTIONS, [])
         self.model, self.folder, self.cache = model, folder, folder / "cache.h5"
         self.rng = random.Random(seed)
         self.counts: Counter[str] = Counter()
@@ -75,8 +78,8 @@ class Killer:
         base, damaged = folder / "base.h5", folder / "damaged.h5"
         table = write_table(folder / "base.csv", texts)
         self.scenes = [self.scene("first", table, None)]
-        shutil.copy(self.cache, base)
-        shutil.copy(base, damaged)
+        copy(self.cache, base)
+        copy(base, damaged)
         damage(damaged)
         self.scenes += [
             self.scene("append", write_table(folder / "changed.csv", changed), base),
@@ -85,7 +88,6 @@ class Killer:
         ]
         if invariant:  # then vectors do not depend on their batch: an append or repair ends as if nothing had been
             assert self.scenes[2].expected == self.scenes[0].expected
-            self.cache.unlink()
             again = self.scene("append", self.scenes[1].table, None)
             assert self.scenes[1].expected == again.expected
         self.counts["invariant"] = int(invariant)
@@ -98,10 +100,10 @@ class Killer:
         return Scene(name, table, start, contents(self.cache), seconds)
 
     def prepare(self, start: Path | None) -> None:
-        for left in [self.cache, *self.folder.glob(".*")]:
+        for left in [*files_of(self.cache), *self.folder.glob(".*")]:
             left.unlink(missing_ok=True)
         if start:
-            shutil.copy(start, self.cache)
+            copy(start, self.cache)
 
     def forked(self, table: Path, disturb: Callable[[], None] | None = None, kill_after: float | None = None) -> int:
         """Run extract in a child; returns its status as ``waitpid`` does, the signal's number where it was killed."""
@@ -111,7 +113,7 @@ class Killer:
             try:
                 if disturb:
                     disturb()
-                extract(table, self.cache, model=self.model, **OPTIONS)
+                extract(table, self.cache, model=self.model, **self.options)
                 status = 0
             finally:
                 os._exit(status)
@@ -125,7 +127,9 @@ class Killer:
     def command(self, table: Path, kill_after: float | None = None) -> int:
         line = [sys.executable, "-m", "embedcache", "extract", str(table), "-o", str(self.cache), "--model", self.model]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        with subprocess.Popen([*line, *COMMAND], env={**os.environ, "OMP_NUM_THREADS": "1"}, **pipes) as process:
+        with subprocess.Popen(
+            [*line, *COMMAND, *self.more], env={**os.environ, "OMP_NUM_THREADS": "1"}, **pipes
+        ) as process:
             try:
                 _, stderr = process.communicate(timeout=kill_after)
             except subprocess.TimeoutExpired:
@@ -143,6 +147,10 @@ class Killer:
                     file["embeddings/cls"][-1], file["text/bytes"][-1]
                 with open_cache(path) as cache:
                     self.counts["incomplete"] += not cache.complete
+        if index_path(self.cache).exists():
+            files = StateFiles(self.cache)
+            assert files.sealed and files.whole
+            self.counts["states incomplete"] += bool(files.absent.any())
 
     def resume(self, scene: Scene) -> None:
         assert self.forked(scene.table) == 0
@@ -210,13 +218,15 @@ class Killer:
         while self.forked(scene.table, lambda at=number: die_at(at, False)) == 0 or not self.cache.exists():
             self.prepare(None)
             number = self.rng.randrange(20, 60)
-        before = np.fromfile(self.cache, np.uint8)
+        paths = [path for path in files_of(self.cache) if path.exists()]
+        before = [np.fromfile(path, np.uint8) for path in paths]
         self.resume(scene)
-        after = np.fromfile(self.cache, np.uint8)
-        pages = -(-len(before) // 4096)
+        after = [np.fromfile(path, np.uint8) for path in paths]
         for _ in range(count):
-            kept = np.repeat(np.random.default_rng(self.rng.randrange(1 << 30)).random(pages) < self.rng.random(), 4096)
-            np.where(kept[: len(before)], after, before).tofile(self.cache)
+            for path, old, new in zip(paths, before, after, strict=True):
+                random_pages = np.random.default_rng(self.rng.randrange(1 << 30)).random(-(-len(old) // 4096))
+                kept = np.repeat(random_pages < self.rng.random(), 4096)
+                np.where(kept[: len(old)], new, old).tofile(path)
             self.after_kill("power cuts")
             self.resume(scene)
 
@@ -238,7 +248,17 @@ def die_at(number: int, torn: bool) -> None:
         return change
 
     write, replace, unlink, allocate = os.pwrite, Path.replace, Path.unlink, os.posix_fallocate
-    os.pwrite = dies(write, lambda handle, data, offset: write(handle, data[: len(data) // 2], offset))
+    dying, texts = dies(write, lambda handle, data, offset: write(handle, data[: len(data) // 2], offset)), 0
+
+    def pwrite(handle: int, data: Any, offset: int) -> int:
+        nonlocal texts
+        if Path(f"/proc/self/fd/{handle}").readlink().suffix == ".npy" and offset:  # each text's states: some of them
+            texts += 1
+            if texts % 200:
+                return write(handle, data, offset)
+        return dying(handle, data, offset)
+
+    os.pwrite = pwrite
     os.posix_fallocate = dies(allocate, lambda handle, offset, size: allocate(handle, offset, size // 2))
     os.fsync = dies(os.fsync, None)
     h5py.File = dies(h5py.File, lambda path, *_, **__: Path(path).write_bytes(b"\x89HDF\r\n\x1a\n"))  # its structure
@@ -251,14 +271,27 @@ def contents(path: Path) -> dict[str, bytes]:
     with open_cache(path) as cache:
         assert cache.complete
         found = {name: cache.array(name).tobytes() for name in cache.layout.datasets}
+        if index_path(path).exists():
+            assert StateFiles(path).sound().all()
+            values, offsets = cache.token_states().take(np.arange(cache.rows))
+            found |= {"token states": values.tobytes(), "their offsets": offsets.tobytes()}
         return found | {f"blocks/{name}": cache.checksums(name).tobytes() for name in cache.layout.checked}
 
 
 def damage(path: Path) -> None:
-    """Flip a bit in the vectors of two blocks and in a checksum."""
+    """Flip a bit in the vectors of two blocks and in a checksum; the same in two texts' token states."""
     with open_cache(path) as cache:
         vectors = cache.offset("embeddings/cls") + cache.dim * 2 * np.array([5, cache.rows - 5])
         places = [*vectors.tolist(), cache.offset("blocks/embeddings/mean") + 16 + 3]
+    flip(path, places)
+    if index_path(path).exists():
+        files = StateFiles(path)
+        flip(values_path(path), [4096 + int(files.spans[slot, 0]) * files.about.token_bytes for slot in (9, -9)])
+        flip(index_path(path), [files.offset("texts/checksums") + 16 * 30])
+
+
+def flip(path: Path, places: list[int]) -> None:
+    """A bit in each of these bytes."""
     with path.open("r+b") as file:
         for place in places:
             file.seek(place)
@@ -267,14 +300,27 @@ def damage(path: Path) -> None:
             file.write(bytes([byte ^ 4]))
 
 
+def files_of(cache: Path) -> list[Path]:
+    """The cache, and the files of its token states."""
+    return [cache, index_path(cache), values_path(cache)]
+
+
+def copy(source: Path, target: Path) -> None:
+    """A cache with its token states."""
+    for old, new in zip(files_of(source), files_of(target), strict=True):
+        if old.exists():
+            shutil.copy(old, new)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model")
     parser.add_argument("folder", type=Path)
-    for name, default in (("random", 0), ("commands", 0), ("every", 0), ("power-cuts", 0), ("rows", 4000), ("seed", 0)):
+    for name, default in (("random", 0), ("commands", 0), ("every", 0), ("power-cuts", 0), ("rows", 4000), ("seed", 0),
+                          ("tokens", 0)):  # fmt: skip
         parser.add_argument(f"--{name}", type=int, default=default)
     options = parser.parse_args()
-    killer = Killer(options.model, options.folder, options.rows, options.seed)
+    killer = Killer(options.model, options.folder, options.rows, options.seed, options.tokens)
     killer.random_moments(options.random)
     killer.command_lines(options.commands)
     if options.every:

@@ -43,6 +43,28 @@ def test_an_append_that_does_not_fit_leaves_the_old_cache(tiny_bert, tmp_path, t
         assert verify(path).ok
 
 
+@pytest.mark.parametrize("size", [64, 150, 250, 500, 900])
+def test_a_disk_of_so_many_kb_for_token_states(tiny_bert, tmp_path, tmpfs, size):
+    """Of 300 texts: 100 kB of cache and 700 of states."""
+    small, more = (write_csv(tmp_path / f"{n}.csv", make_reviews(n)) for n in (300, 330))
+    options = {"model": tiny_bert, "device": "cpu", "tokens": 1}
+    with tmpfs(f"size={size}k") as folder:
+        path = folder / "cache.h5"
+        if size < 900:
+            with pytest.raises(EmbedcacheError, match=r"not enough space|cannot write"):
+                extract(small, path, **options)
+            assert list(folder.iterdir()) == []
+            return
+        extract(small, path, **options)
+        before = {path.name: path.read_bytes() for path in folder.iterdir()}
+        with pytest.raises(EmbedcacheError, match=r"not enough space|cannot write"):
+            extract(more, path, **options)
+        assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+        subprocess.run(["mount", "-o", "remount,size=8m", str(folder)], check=True)
+        assert extract(more, path, **options).token_states["encoded"] == 30
+        assert verify(path).ok
+
+
 @pytest.mark.parametrize("inodes", [2, 3, 4])
 def test_no_room_for_another_name(tiny_bert, table, tmpfs, inodes):
     with tmpfs(f"nr_inodes={inodes}") as folder:

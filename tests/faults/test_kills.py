@@ -21,7 +21,7 @@ def kill(model: Path, folder: Path, *options: object) -> dict[str, int]:
 
 @pytest.mark.timeout(280)
 def test_killed_at_random_moments(tiny_bert, tmp_path):
-    counts = kill(tiny_bert, tmp_path, "--random", 8, "--power-cuts", 1, "--rows", 2200)
+    counts = kill(tiny_bert, tmp_path, "--random", 8, "--power-cuts", 1, "--rows", 2200, "--tokens", 1)
     assert counts["random"] >= 8 and counts["power cuts"] == 1
 
 
@@ -30,6 +30,14 @@ def test_killed_at_random_moments(tiny_bert, tmp_path):
 def test_200_kills_at_random_moments(tiny_bert, tmp_path):
     counts = kill(tiny_bert, tmp_path, "--random", 180, "--commands", 20, "--seed", 1)
     assert counts["random"] + counts["commands"] >= 200 and counts["incomplete"] > 20  # busy: 45
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+def test_kills_with_token_states(tiny_bert, tmp_path):
+    options = ("--random", 60, "--commands", 8, "--every", 2, "--power-cuts", 25, "--rows", 2200, "--tokens", 1)
+    counts = kill(tiny_bert, tmp_path, *options)
+    assert counts["at a change"] > 100 and counts["power cuts"] == 25 and counts["states incomplete"] > 20
 
 
 @pytest.mark.slow
