@@ -60,7 +60,10 @@ def structure_of(path: Path, data: np.ndarray) -> tuple[Layout, dict[str, int], 
 
 def _check_format(file: Hdf5, path: Path) -> None:
     """Is it ours, and can this version read it?"""
-    if read_text(file, file.root, "format") != lay.FORMAT:
+    found = read_text(file, file.root, "format")
+    if found == lay.STATES_FORMAT:
+        raise NotACacheError(f"{path} is the index of a cache's token states; name the cache beside it")
+    if found != lay.FORMAT:
         raise NotACacheError(f"{path} is an HDF5 file but not an embedcache file; name another one")
     version = read_integer(file.root, "format_version")
     if version > lay.FORMAT_VERSION:

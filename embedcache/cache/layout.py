@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-FORMAT = "embedcache"
+FORMAT, STATES_FORMAT = "embedcache", "embedcache token states"
 FORMAT_VERSION = 1
 MULTILABEL = "multilabel"  # the kind of a label column that holds lists
 BLOCK_ROWS = 1024

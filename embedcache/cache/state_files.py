@@ -1,7 +1,7 @@
 """The two files of a cache's token states, opened for reading: what a text's tokens are before the last layers.
 
-``reviews.tokens.npy`` has the numbers, [T, D] float16, one text's tokens after another; ``reviews.tokens.h5`` beside it
-says which text lies where, by the text's hash, with a checksum for each. A text counts once its checksum is there. So
+``reviews.tokens.npy`` has the numbers, [T, D] float16, one text's tokens after another; ``reviews.tokens.hdf5`` says
+which text lies where, by the text's hash, with a checksum for each. A text counts once its checksum is there. So
 neither the order of a table nor its other columns concern these files, and more texts are added at the end.
 """
 
@@ -35,7 +35,7 @@ from embedcache.common.encoder_schema import parse_encoder
 from embedcache.common.machine import usable_cores
 from embedcache.errors import EmbedcacheError
 
-FORMAT, FORMAT_VERSION = "embedcache token states", 1
+FORMAT_VERSION = 1
 HASH, SPANS, CHECKSUMS = "texts/hash", "texts/spans", "texts/checksums"
 HEADER = lay.ALIGNMENT  # bytes of the .npy file before the numbers
 KIND = np.dtype("<f2")
@@ -45,8 +45,8 @@ TASKS = 256  # texts that a thread checks at a time
 
 
 def index_path(cache: Path) -> Path:
-    """reviews.h5 -> reviews.tokens.h5, beside the file itself where it is a link."""
-    return Path(os.path.realpath(cache)).with_suffix(".tokens.h5")
+    """reviews.h5 -> reviews.tokens.hdf5, beside the file itself where it is a link."""
+    return Path(os.path.realpath(cache)).with_suffix(".tokens.hdf5")
 
 
 def values_path(cache: Path) -> Path:
@@ -246,7 +246,7 @@ def _read_index(path: Path, data: np.ndarray) -> tuple[StatesAbout, str, str, Pl
     try:
         file = Hdf5(data)
         root = file.root
-        if read_text(file, root, "format") != FORMAT:
+        if read_text(file, root, "format") != lay.STATES_FORMAT:
             raise NotACacheError(f"{path} is not an index of token states; move it away")
         if (version := read_integer(root, "format_version")) > FORMAT_VERSION:
             raise NotACacheError(

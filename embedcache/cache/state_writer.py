@@ -25,7 +25,6 @@ from embedcache.cache.hdf5_structure import HDF5_ERRORS
 from embedcache.cache.map_file import file_id
 from embedcache.cache.state_files import (
     CHECKSUMS,
-    FORMAT,
     FORMAT_VERSION,
     HASH,
     HEADER,
@@ -85,7 +84,7 @@ def make_states(
             alignment_interval=lay.ALIGNMENT,
             locking=False,
         ) as file:
-            attrs = {"format": FORMAT, "format_version": FORMAT_VERSION, "created": created}
+            attrs = {"format": lay.STATES_FORMAT, "format_version": FORMAT_VERSION, "created": created}
             attrs |= {"encoder": lay.canonical_json(about.encoder), "layers": about.layers, "layer": about.layer}
             attrs |= {"dim": about.dim, "seal": index_seal(about, created, hashes, spans)}
             for name, value in attrs.items():

@@ -60,7 +60,7 @@ class ExtractReport:
         cache: the file.
         rows: of the input, and so of the cache.
         encoded: texts that went through the encoder.
-        reused: texts whose vectors already existed.
+        reused: texts that did not, since all that is asked for them existed.
         duplicates: rows whose text is that of an earlier row.
         truncated: rows whose text is longer than max_length. blank: rows with an empty or all-blank text.
         missing_labels: rows without a label, for each label column.

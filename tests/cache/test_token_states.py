@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from embedcache.cache import open_cache
 from embedcache.cache.state_files import StateFiles, StatesAbout, index_path, open_states, values_path
 from embedcache.cache.state_writer import StateWriter, make_states, place_texts
 from embedcache.cache.strings import hash_texts
@@ -125,6 +126,8 @@ def test_states_of_another_encoder_or_of_none(cache):
     with pytest.raises(EmbedcacheError, match=r"another encoder .*max_length 9 in the cache, 10 asked"):
         open_states(cache, other)
     open_states(cache, {**ENCODER, "store": "float32", "model": {"pooling": ["mean"]}, "source": "elsewhere"})
+    with pytest.raises(EmbedcacheError, match="is the index of a cache's token states; name the cache beside it"):
+        open_cache(index_path(cache))
     index_path(cache).write_bytes(b"no index")
     with pytest.raises(EmbedcacheError, match="not an HDF5 file"):
         open_states(cache, ENCODER)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -89,6 +91,12 @@ def test_which_layer_the_last_ones_read(tiny_bert):
             states_layer(encoder, last)
     with pytest.raises(EmbedcacheError, match=r"no token states of .*--chunk.* leave --tokens out"):
         states_layer(load(tiny_bert, chunk=True), 1)
+
+
+def test_a_static_model_has_no_layers():
+    static = SimpleNamespace(kernel="static", source="/models/static")
+    with pytest.raises(EmbedcacheError, match=r"no token states of /models/static: it is a static model"):
+        states_layer(static, 1)
 
 
 def test_layers_that_join_tokens_give_no_states(tiny_bert, monkeypatch):

@@ -330,5 +330,5 @@ def test_the_index_goes_away_while_it_is_written(run, cache_path, monkeypatch):
         return put(self, row, values)
 
     monkeypatch.setattr(StateFill, "put", remove)
-    with pytest.raises(EmbedcacheError, match=r"cache\.tokens\.h5 was removed or replaced while it was written"):
+    with pytest.raises(EmbedcacheError, match=r"cache\.tokens\.hdf5 was removed or replaced while it was written"):
         run(20, tokens=1)

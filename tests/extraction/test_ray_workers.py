@@ -106,7 +106,7 @@ def test_one_of_three_workers_is_killed_midway(run, made, tmp_path):
     assert_same(contents(tmp_path / "cache.h5"), contents(made / "one.h5"))
     assert files_of(tmp_path / "cache.h5") == files_of(made / "one.h5")
     assert verify(tmp_path / "cache.h5").ok
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["cache.h5", "cache.tokens.h5", "cache.tokens.npy"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cache.h5", "cache.tokens.hdf5", "cache.tokens.npy"]
     assert report.encoded == calls[-1][2] < ROWS and calls[-1][:2] == (report.tokens, report.tokens)
     assert run().encoded == 0
 
