@@ -14,9 +14,9 @@ from embedcache.commands.types import NumberInRange
 @click.command(short_help="Train a masked language model on unlabelled texts.")
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
 @click.option("-o", "--output", required=True, metavar="MODEL", help="The folder to write.")
-@click.option("--model", help="The encoder to go on with.  [default: bert-base-uncased]")
-@click.option("--from-scratch", metavar="CONFIG", help="Begin anew: a config.json, or a folder with one.")
-@click.option("--epochs", type=COUNT, default=3, show_default=True, help="How often each text is read.")
+@click.option("--model", help="The encoder to train further.  [default: bert-base-uncased]")
+@click.option("--from-scratch", metavar="CONFIG", help="Random weights instead: a config.json, or a folder with one.")
+@click.option("--epochs", type=COUNT, default=3, show_default=True, help="Passes over the texts.")
 @click.option(
     "--mask",
     type=NumberInRange(float, 0, 1, above=True),
@@ -24,11 +24,13 @@ from embedcache.commands.types import NumberInRange
     show_default=True,
     help="Share of the words that are masked.",
 )
-@click.option("--lr", type=NumberInRange(float, 0, above=True), help="Learning rate.  [default: 5e-5, or 5e-4 anew]")
-@click.option("--batch-size", type=COUNT, default=32, show_default=True, help="Rows of a step.")
+@click.option(
+    "--lr", type=NumberInRange(float, 0, above=True), help="Learning rate.  [default: 5e-5; 5e-4 from scratch]"
+)
+@click.option("--batch-size", type=COUNT, default=32, show_default=True, help="Rows in a training step.")
 @click.option("--max-length", type=COUNT, help="The most tokens of a row.  [default: 256]")
 @click.option("--seed", type=NumberInRange(int, 0), default=0, show_default=True, help="Seed of all that is random.")
-@click.option("--resume", is_flag=True, help="Go on with what an interrupted command has saved.")
+@click.option("--resume", is_flag=True, help="Continue an interrupted command.")
 @click.option("--text", default="text", show_default=True, help="The column of texts.")
 @reading_options("in INPUT")
 @device_option
@@ -37,8 +39,8 @@ def adapt(as_json: bool, **options: Any) -> None:
     """Train a masked language model on the texts of INPUT, before extract encodes with it.
 
     Whole words are masked. About one text in twenty is held out, by its content;
-    the perplexity of these is told before and after. MODEL is a model folder.
-    Needs accelerate: pip install 'embedcache[train]'.
+    the perplexity on these is reported before and after. MODEL is a model
+    folder. Needs accelerate: pip install 'embedcache[train]'.
 
     \b
       embedcache adapt reviews.csv -o adapted --model bert-base-uncased

@@ -18,7 +18,7 @@ from embedcache.encoder.poolings import MODEL, POOLINGS
     "-o",
     "--output",
     metavar="OUT",
-    help="A table to write (.csv, .parquet ...; - for standard output), beside it a .json with the whole report.",
+    help="A table to write (.csv, .parquet ...; - for standard output), and a .json with the whole report.",
 )
 @click.option("--label", help="The label column.  [default: label, or the only one]")
 @click.option(
@@ -56,7 +56,7 @@ from embedcache.encoder.poolings import MODEL, POOLINGS
 @click.option("--threads", type=COUNT, help="[default: every core that this process may use]")
 @json_option
 def audit(as_json: bool, cache: str, **options: Any) -> None:
-    """List rows of CACHE with a likely wrong label, texts that stand in it more than once, and texts like no others.
+    """List rows of CACHE with a likely wrong label, texts that occur more than once, and texts unlike any other.
 
     Heads, neighbours and words judge a row's label without having seen it, or its copies.
 

@@ -22,7 +22,7 @@ from embedcache.commands.common import (
 @trust_option
 @json_option
 def export(as_json: bool, run: str, **options: Any) -> None:
-    """Write the encoder and the best head of RUN as one model, that needs no embedcache.
+    """Write the encoder and the best head of RUN as one model that works without embedcache.
 
     \b
       torch                   model.pt2, for torch.export.load

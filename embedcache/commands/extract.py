@@ -57,10 +57,8 @@ LAYERS = CommaList(NumberInRange(int, -1000))
     help="Put before every text: one of the model's prompts, or a text.  [default: the model's own, with its vectors]",
 )
 @click.option("--task", metavar="NAME", help="Merge the model's adapter for this task into its weights (Jina v3).")
-@click.option(
-    "--dims", type=COUNT, help="Cut the model's vectors to the first dimensions (Matryoshka), to unit length."
-)
-@click.option("--force-dims", is_flag=True, help="Cut them although the model does not declare these dimensions.")
+@click.option("--dims", type=COUNT, help="Keep the first dimensions of the model's vectors (Matryoshka), normalized.")
+@click.option("--force-dims", is_flag=True, help="Do so even if the model does not declare these dimensions.")
 @click.option("--layers", type=LAYERS, default="-1", show_default=True, help="Layers to store; -1 is the last.")
 @click.option(
     "--tokens",

@@ -38,7 +38,7 @@ LIKE_HEADS = {name: setting for name, setting in SWEPT.items() if name not in ("
 @sweep_options({**OWN, **LIKE_HEADS}, ranges=False)
 @click.option("--rank", type=sweep_type(TUNED["width"].values, ranges=False), help=TUNED["width"].help)
 @click.option("--alpha", type=ABOVE_0, help="Scales LoRA by alpha / rank.  [default: 2 rank]")
-@click.option("--targets", type=NAMES, help="Linear layers beside which LoRA stands.  [default: all]")
+@click.option("--targets", type=NAMES, help="Linear layers that LoRA is added to.  [default: all]")
 @split_options
 @click.option(
     "--early-stop",

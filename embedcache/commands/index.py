@@ -36,8 +36,8 @@ def kinds() -> tuple[str, ...]:
 def index(as_json: bool, cache: str, **options: Any) -> None:
     """Build an index of CACHE, which search and serve then use.
 
-    auto takes exact up to 200,000 rows, where every row is compared in milliseconds, and more above. Recall is
-    measured on 1,000 rows of CACHE itself and tuned to what is asked. Run again after rows were added to CACHE: only
+    auto is exact up to 200,000 rows, where comparing every row takes milliseconds, and approximate above. Recall is
+    measured on 1,000 rows of CACHE itself and tuned to --recall. Run it again after rows were added to CACHE: only
     those are added.
 
     \b

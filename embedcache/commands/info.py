@@ -41,7 +41,7 @@ def info(as_json: bool, cache: str) -> None:
 def verify(as_json: bool, cache: str) -> None:
     """Check every byte of CACHE against its checksums.
 
-    Exit code 1 where something differs; the extract that made CACHE makes it again.
+    Exit code 1 if something differs; run the extract that made CACHE again to repair it.
 
     \b
       embedcache verify reviews.h5

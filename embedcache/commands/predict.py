@@ -43,8 +43,8 @@ from embedcache.commands.progress import progress_bar
 def predict(as_json: bool, run: str, texts: tuple[str, ...], **options: Any) -> None:
     """Label texts with the best head of RUN, or of each of its label columns.
 
-    Of --input or CACHE every row is labelled: all its columns are kept, and behind them come "predicted" and
-    "predicted_probability". Of a CACHE, made by the encoder of RUN, nothing is encoded. OUT is a {formats} file;
+    Every row of --input or CACHE is labelled: all its columns are kept, followed by "predicted" and
+    "predicted_probability". A CACHE must be of RUN's encoder, and is not encoded again. OUT is a {formats} file;
     a stream is JSON lines. Without -o the first rows are shown. A stopped command continues where it was.
 
     \b

@@ -25,7 +25,7 @@ def report(as_json: bool, run: str, output: str | None, cache: str | None, audit
       embedcache report RUN -o report.html     the page alone
       embedcache report RUN --cache moved.h5   where the cache is now
       embedcache report RUN --audit audit.csv  what audit found, too
-      embedcache report RUN --json             what the page tells, as data
+      embedcache report RUN --json             what the page shows, as data
     """
     from embedcache.commands.show import run as show_heads
     from embedcache.report import write_report

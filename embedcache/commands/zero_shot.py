@@ -75,7 +75,7 @@ def _methods() -> Sequence[str]:
 def zero_shot(as_json: bool, **options: Any) -> None:
     """Label every row of INPUT or CACHE with labels that are only named and described. Nothing is trained.
 
-    All columns are kept, and behind them come "predicted" and
+    All columns are kept, followed by "predicted" and
     "predicted_probability". Where labels are known, accuracy and macro F1 are
     shown with 95% intervals. OUT is a {formats} file; a stream is JSON lines.
     Without -o the first rows are shown. A stopped command continues where it was.

@@ -28,7 +28,7 @@ TUNED: dict[str, Setting] = {
         ),
         Setting(
             SHARE, "ld", "layers' dropout", name="layer_dropout", default=0.1,
-            help="Share that the trained layers drop.  [default: 0.1]",
+            help="Dropout in the trained layers.  [default: 0.1]",
         ),
     )
 }  # fmt: skip
