@@ -94,7 +94,9 @@ def test_numbers_are_predicted(folder: Path) -> None:
 def test_several_columns_are_predicted(folder: Path, tmp_path: Path) -> None:
     (one,) = document("predict", folder / "both", "a great plot", "--calibrated")
     assert list(one["columns"]) == ["topics", "label"] and isinstance(one["label"], list)
-    assert one["columns"]["label"]["label"] in ("positive", "negative")
+    probabilities = one["columns"]["label"]["probabilities"]
+    assert probabilities.keys() == {"positive", "negative"}
+    assert one["columns"]["label"]["label"] == max(probabilities, key=probabilities.get)
     table = write_csv(tmp_path / "in.csv", [["a great plot"], ["dull"]], ["text"])
     document("predict", folder / "both", "--input", table, "-o", tmp_path / "out.csv")
     header = (tmp_path / "out.csv").read_text().splitlines()[0]
