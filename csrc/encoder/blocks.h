@@ -1,4 +1,4 @@
-/* How much of a batch goes from one product to the next at once. */
+/* Sizes of the blocks in which a batch goes from one product to the next. */
 #ifndef EMBEDCACHE_ENCODER_BLOCKS_H
 #define EMBEDCACHE_ENCODER_BLOCKS_H
 

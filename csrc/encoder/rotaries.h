@@ -1,5 +1,4 @@
-/* The table of what each instruction set's build offers for rotary encoders. Only plain functions, as in
- * encoders.h.
+/* The functions of each instruction set's build for rotary encoders. Plain functions only, as in encoders.h.
  */
 #ifndef EMBEDCACHE_ENCODER_ROTARIES_H
 #define EMBEDCACHE_ENCODER_ROTARIES_H

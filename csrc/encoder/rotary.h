@@ -35,7 +35,7 @@ typedef struct {
   int64_t vocabulary, positions;
   int64_t dim;              /* D */
   int64_t inner;            /* F, of the feed-forward part */
-  int64_t heads, key_heads; /* as many queries share a key as the one is a multiple of the other */
+  int64_t heads, key_heads; /* of queries; of keys and values: heads / key_heads queries share a key */
   int64_t head;             /* numbers of a head; heads * head may differ from D */
   int64_t layers;
   const float* word;            /* [vocabulary][D], times word_scale */
@@ -46,8 +46,8 @@ typedef struct {
   float word_scale;
   float scale;    /* of the scores */
   float epsilon;  /* of every norm */
-  int32_t rms;    /* norms are by the root of the mean square: no mean is taken off */
-  int32_t causal; /* a token sees those before it and itself */
+  int32_t rms;    /* RMSNorm instead of LayerNorm: no mean is subtracted */
+  int32_t causal; /* a token sees only itself and the tokens before it */
   int32_t activation;
   int32_t compute;
 } ec_rotary_spec;

@@ -22,13 +22,13 @@ struct RotaryPass {
   int64_t n, tokens, longest;
 
   float* x;      /* [tokens][x_stride] */
-  Word* words;   /* [tokens][words_stride]: what a part's products read of x */
+  Word* words;   /* [tokens][words_stride]: x as a part's products read it */
   Word* qkv;     /* [tokens][qkv_stride]: queries, keys, values of all heads, one after another */
   Word* context; /* [tokens][context_stride] */
   Word* inner;   /* [at most kInnerRows][inner_stride] */
   float* raw;    /* [at most kInnerRows][raw_stride]: queries or keys before they are turned */
-  float* part;   /* [at most kInnerRows][x_stride]: what a part gives, if it is normed before it is added */
-  Word* chosen;  /* [n][words_stride]: the rows that alone are asked for */
+  float* part;   /* [at most kInnerRows][x_stride]: a part's output, if it is normed before it is added */
+  Word* chosen;  /* [n][words_stride]: the rows asked for, if only one of each sequence is */
   Word* chosen_query; /* [n][qkv_stride] */
   int64_t* place;     /* [tokens]: of a token in its sequence; later those of the chosen ones */
   int64_t x_stride, words_stride, qkv_stride, context_stride, inner_stride, raw_stride;
@@ -133,7 +133,7 @@ struct RotaryPass {
     }
   }
 
-  /* Keys and values of all rows. What a row of keys is too wide, its values write over. */
+  /* Keys and values of all rows. Keys are padded at the end of a row; the values overwrite the padding. */
   void keys_and_values(const RotaryLayer<Word>& layer) {
     turned(layer.key, layer, layer.from.key_norm, 1.0f, model.spec.key_heads, words, tokens, qkv + key_at);
     product(Rows<Word>{words, words_stride}, tokens, layer.value.weight, layer.value.columns,

@@ -1,4 +1,4 @@
-/* The rotary encoder for the instruction set and the words (EC_WORD) that this is compiled for. */
+/* The rotary encoder for the instruction set and the word type (EC_WORD) that this is compiled for. */
 #ifndef EMBEDCACHE_ENCODER_ROTARY_KERNELS_H
 #define EMBEDCACHE_ENCODER_ROTARY_KERNELS_H
 
@@ -11,7 +11,7 @@ static void* create(const ec_rotary_spec& spec) { return rotary_create<EC_WORD>(
 
 static void destroy(void* model) { ec::memory_give_back(model); }
 
-/* With memory NULL nothing is done but to count the bytes that it takes. */
+/* Runs a batch and returns the bytes of memory that it uses. With memory NULL it only counts them. */
 static int64_t run(const void* model, const int32_t* ids, const int64_t* offsets, int64_t n,
                    const ec_output* outputs, int32_t n_outputs, void* memory) {
   int64_t longest = 0;

@@ -7,7 +7,7 @@
 
 namespace EC_ISA {
 
-/* LayerNorm of x[n] to out[n], or RMSNorm, which takes no mean off; out may be x. */
+/* LayerNorm of x[n] to out[n], or RMSNorm, which subtracts no mean; out may be x. */
 static void norm_row(float* out, const float* x, int64_t n, const ec_norm& norm, float epsilon, bool rms) {
   const int64_t whole = n / kLanes * kLanes;
   float mean = 0.0f;
@@ -80,7 +80,8 @@ static inline void store_lanes(Pair* p, vf x) {
   memcpy(p, &words, sizeof(words) / 2);
 }
 
-/* A strip's first vector holds gates, its second one what they gate: kLanes numbers of the inner row. */
+/* A strip's first vector holds gates, its second the values that they gate: kLanes numbers of the inner row.
+ */
 template <class Word, int Activation>
 struct StoreGated {
   Word* out;
