@@ -29,7 +29,15 @@ CPU_FLAGS = [
 ]
 AVX2 = ["-mavx2", "-mfma", "-mf16c"]
 AVX512 = [*AVX2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"]
-ISA_FLAGS = {"avx2": AVX2, "avx512": AVX512, "avx512bf16": [*AVX512, "-mavx512bf16"]}  # the same source, once for each
+ISA_FLAGS = {  # the same source, once for each
+    "avx2": AVX2,
+    "avxvnni": [*AVX2, "-mavxvnni"],
+    "avx512": AVX512,
+    "avx512vnni": [*AVX512, "-mavx512vnni"],
+    "avx512bf16": [*AVX512, "-mavx512bf16"],
+    "avx512bf16vnni": [*AVX512, "-mavx512bf16", "-mavx512vnni"],
+}
+OPTIONAL = {"-mavx512bf16": "EC_AVX512BF16", "-mavxvnni": "EC_AVXVNNI"}  # compilers of some years ago know neither
 CUDA_FLAGS = ["-std=c++17", "-O3", "-cudart", "static", "-Xcompiler", "-fPIC,-fvisibility=hidden,-Wall,-Wextra"]
 CUDA_ARCHITECTURES = ["80", "90a"]  # machine code; PTX of the first serves every other GPU
 
@@ -78,10 +86,11 @@ def build_cpu(sources: list[str], objects: Path, target: Path) -> None:
     compiler = find_compiler()
     extra = os.environ.get("EMBEDCACHE_CXXFLAGS", "").split()
     define = ["-DEC_X86"] if is_x86() else []
-    if is_x86() and knows_flag(compiler, "-mavx512bf16"):
-        define.append("-DEC_AVX512BF16")
-    else:  # an older one: bfloat16 is then computed with the other instructions
-        sources = [source for source in sources if isa(source) != "avx512bf16"]
+    for flag, name in OPTIONAL.items():
+        if is_x86() and knows_flag(compiler, flag):
+            define.append(f"-D{name}")
+        else:  # it is then computed with the other instructions
+            sources = [source for source in sources if flag not in ISA_FLAGS.get(isa(source), [])]
 
     def compile_one(source: str) -> str:
         made = objects / (Path(source).stem + ".o")

@@ -18,7 +18,14 @@ COMPILER = shutil.which("g++")
 FLAGS = ["-std=c++17", "-O1", "-g", "-fPIC", "-fno-math-errno", "-ffp-contract=fast", "-Wno-psabi", "-pthread"]
 AVX2 = ["-mavx2", "-mfma", "-mf16c"]
 AVX512 = [*AVX2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"]
-ISA = {"avx2": AVX2, "avx512": AVX512, "avx512bf16": [*AVX512, "-mavx512bf16"]}
+ISA = {
+    "avx2": AVX2,
+    "avxvnni": [*AVX2, "-mavxvnni"],
+    "avx512": AVX512,
+    "avx512vnni": [*AVX512, "-mavx512vnni"],
+    "avx512bf16": [*AVX512, "-mavx512bf16"],
+    "avx512bf16vnni": [*AVX512, "-mavx512bf16", "-mavx512vnni"],
+}
 
 
 def preloaded(runtime: str) -> dict[str, str]:
@@ -46,7 +53,7 @@ def run_clean(sources: Sequence[Path], script: Path, sanitizer: str, runtime: st
     environment, objects = preloaded(runtime), []
     for source in sources:
         objects.append(str(folder / f"{source.stem}.o"))
-        flags = [*FLAGS, *ISA.get(source.stem.rpartition("_")[2], []), "-DEC_X86", "-DEC_AVX512BF16"]
+        flags = [*FLAGS, *ISA.get(source.stem.rpartition("_")[2], []), "-DEC_X86", "-DEC_AVX512BF16", "-DEC_AVXVNNI"]
         command = [COMPILER, *flags, f"-fsanitize={sanitizer}", "-c", str(source), "-o", objects[-1]]
         subprocess.run(command, check=True)
     built = str(folder / "_sanitized.so")

@@ -27,10 +27,24 @@ namespace {
 
 thread_local std::string last_error;
 
+#ifdef EC_X86
+const Encoders* choose_int8(const Isa& isa) {
+#ifdef EC_AVX512BF16
+  if (isa.avx512bf16 && isa.avx512vnni) return &int8_avx512bf16vnni;
+#endif
+  if (isa.avx512vnni) return &int8_avx512vnni;
+#ifdef EC_AVXVNNI
+  if (isa.avxvnni) return &int8_avxvnni;
+#endif
+  return isa.avx512 ? &int8_avx512 : isa.avx2 ? &int8_avx2 : nullptr;
+}
+#endif
+
 /* NULL: this machine does not have the instructions. */
 const Encoders* choose_kernels([[maybe_unused]] int32_t compute) {
 #ifdef EC_X86
   const Isa isa = usable_isa();
+  if (compute == EC_ENCODE_INT8) return choose_int8(isa);
   if (compute == EC_ENCODE_BFLOAT16) {
 #ifdef EC_AVX512BF16
     if (isa.avx512bf16) return &encoders_avx512bf16;
@@ -68,9 +82,11 @@ std::string wrong_rotary(const ec_rotary_spec* s) {
   return "";
 }
 
+constexpr int64_t kMostInt8 = 65536; /* 127 * 255 of each: an int32 holds their sum */
+
 std::string wrong_spec(const ec_encoder_spec* s) {
   if (!s) return "no encoder";
-  const int64_t each = s->compute == EC_ENCODE_BFLOAT16 ? 2 : 1;
+  const int64_t each = s->compute == EC_ENCODE_FLOAT32 ? 1 : 2;
   if (s->vocabulary < 1 || s->positions < 1 || s->width < 1 || s->dim < 1 || s->inner < 1 || s->heads < 1 ||
       s->layers < 1)
     return "sizes must be 1 or more";
@@ -78,6 +94,8 @@ std::string wrong_spec(const ec_encoder_spec* s) {
     return "the heads do not divide the width, or a size is odd";
   if (s->width != s->dim && !s->projection.weight) return "embeddings of another width need a projection";
   if (s->width > 3 * s->dim) return "embeddings of more than three times the width";
+  if (s->compute == EC_ENCODE_INT8 && (s->dim > kMostInt8 || s->inner > kMostInt8))
+    return "sums of more than 65,536 products, too many for int8";
   if (s->activation < EC_GELU || s->activation > EC_RELU) return "unknown activation";
   return "";
 }

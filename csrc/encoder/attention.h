@@ -80,15 +80,15 @@ static inline Panels<Pair> pack_values(Pair* out, const Pair* values, int64_t st
   return {out, panel, kBlock};
 }
 
-template <class Word>
+template <class Out>
 struct StoreContext {
-  Word* out;
+  Out* out;
   int64_t stride;
   const float* weight;
   template <int R>
   void take(const Tile<R>& tile, int64_t row, int64_t column) const {
     for (int i = 0; i < R; ++i)
-      store_numbers(out + (row + i) * stride + column / kPer<Word>, tile.at[i][0] * weight[row + i],
+      store_numbers(out + (row + i) * stride + column / kPer<Out>, tile.at[i][0] * weight[row + i],
                     tile.at[i][1] * weight[row + i]);
   }
 };
@@ -124,10 +124,11 @@ struct StoreContext {
 static inline const float* shares_of(float*, const float* scores) { return scores; }
 static inline const Pair* shares_of(Pair* shares, const float*) { return shares; }
 
-/* qkv: the sequence's first row of [rows][3 parts of `part` words]; context: where its first row goes. */
-template <class Word>
+/* qkv: the sequence's first row of [rows][3 parts of `part` words]; context: where its first row goes, as
+ * words or as floats. */
+template <class Word, class Out>
 static void attend(const Model<Word>& model, const AttentionMemory<Word>& memory, const Word* qkv,
-                   int64_t stride, int64_t length, Word* context, int64_t context_stride) {
+                   int64_t stride, int64_t length, Out* context, int64_t context_stride) {
   const int64_t part = model.padded / kPer<Word>, words = model.head / kPer<Word>,
                 columns = round_up(length, kBlock);
   for (int64_t h = 0; h < model.heads; ++h) {
@@ -148,10 +149,10 @@ static void attend(const Model<Word>& model, const AttentionMemory<Word>& memory
       }
       /* 4. context [n][head] = weight * shares times values.
        * A head that is narrower than its columns writes over its neighbour, which comes after it. */
-      product(
-          Rows<Word>{shares_of(memory.shares, memory.scores), columns / kPer<Word>}, n, values,
-          round_up(model.head, kBlock), round_up(length, kPer<Word>) / kPer<Word>,
-          StoreContext<Word>{context + first * context_stride + h * words, context_stride, memory.weight});
+      product(Rows<Word>{shares_of(memory.shares, memory.scores), columns / kPer<Word>}, n, values,
+              round_up(model.head, kBlock), round_up(length, kPer<Word>) / kPer<Word>,
+              StoreContext<Out>{context + first * context_stride + h * model.head / kPer<Out>, context_stride,
+                                memory.weight});
     }
   }
 }

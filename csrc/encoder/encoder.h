@@ -16,10 +16,14 @@
 extern "C" {
 #endif
 
-#define EC_ENCODER_ABI_VERSION 2
+#define EC_ENCODER_ABI_VERSION 3
 
 enum { EC_GELU = 0, EC_GELU_TANH = 1, EC_RELU = 2 };
-enum { EC_ENCODE_FLOAT32 = 0, EC_ENCODE_BFLOAT16 = 1 }; /* the products' operands; all sums are float32 */
+/* The products' operands; their sums are float32. EC_ENCODE_INT8 (int8.h): those of the linear layers, whose
+ * sums are int32; attention's own are bfloat16, or float32 on machines without it. */
+enum { EC_ENCODE_FLOAT32 = 0, EC_ENCODE_BFLOAT16 = 1, EC_ENCODE_INT8 = 2 };
+/* Linear layers that are not int8 in EC_ENCODE_INT8, but as attention's products. */
+enum { EC_KEEP_QKV = 1, EC_KEEP_OUTPUT = 2, EC_KEEP_UP = 4, EC_KEEP_DOWN = 8 };
 /* A new one is a function in poolings.h and a record in embedcache/encoder/poolings.py. */
 enum {
   EC_POOL_TOKENS = -1, /* none: the vector of every token */
@@ -43,6 +47,7 @@ typedef struct {
 typedef struct {
   ec_linear query, key, value, output, up, down;
   ec_norm norm1, norm2; /* after attention, after the feed-forward part */
+  int32_t kept;         /* EC_KEEP_... */
 } ec_layer;
 
 typedef struct {
@@ -74,7 +79,8 @@ typedef struct {
 typedef struct ec_encoder ec_encoder;
 
 int32_t ec_encoder_abi_version(void);
-/* The code that this machine runs: "cpu-avx2", "cpu-avx512", "cpu-avx512-bf16", or "" where none can run. */
+/* The code that this machine runs: "cpu-avx2", "cpu-avx512", "cpu-avx512-bf16" (for int8 with "-vnni", or
+ * without it emulated, with the same sums), or "" where none can run. */
 const char* ec_encoder_backend(int32_t compute);
 /* NULL on failure; ec_encoder_last_error says why. */
 ec_encoder* ec_encoder_create(const ec_encoder_spec* spec);

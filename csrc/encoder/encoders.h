@@ -15,6 +15,8 @@ struct Encoders {
 };
 
 extern const Encoders encoders_avx2, encoders_avx512, encoders_avx512bf16;
+/* The same for EC_ENCODE_INT8. */
+extern const Encoders int8_avx2, int8_avxvnni, int8_avx512, int8_avx512vnni, int8_avx512bf16vnni;
 
 }  // namespace ec
 

@@ -6,8 +6,8 @@
 
 namespace EC_ISA {
 
-/* Activate the tile if asked, round it to words and store it: the inner row of the feed-forward part is never
- * in memory as float32. */
+/* Activate the tile if asked, round it to words and store it: before a product of words, the inner row of the
+ * feed-forward part is never in memory as float32. */
 template <class Word, int Activation = kNoActivation>
 struct StoreWords {
   Word* out;

@@ -14,6 +14,32 @@
 
 namespace EC_ISA {
 
+constexpr int64_t kInnerFloats =
+    512; /* of the inner row before an int8 product: activated, then quantized, a part at a time */
+
+/* Whether x itself is what products of float32 read. Not with int8, where the down product's first part
+ * changes x before the up product's second part reads it. */
+template <class Word>
+constexpr bool kAlias = kPer<Word> == 1 && !kInt8;
+
+/* What int8 products read, and what becomes it. */
+struct Int8Memory {
+  QuadRows x, contexts; /* [tokens] */
+  QuadRows inner;       /* [at most kInnerRows], kInnerFloats of each */
+  float* floats;        /* [rows][float_stride]: contexts of a sequence, or a part of the inner rows */
+  int64_t float_stride;
+
+  template <class Word>
+  void take(Arena* arena, const Model<Word>& model, int64_t tokens, int64_t rows) {
+    const int64_t inner_rows = tokens < kInnerRows ? tokens : kInnerRows;
+    x.take(arena, tokens, model.dim);
+    contexts.take(arena, tokens, model.dim);
+    inner.take(arena, inner_rows, kInnerFloats);
+    float_stride = larger(model.padded, kInnerFloats) + kBlock;
+    floats = arena->take<float>(larger(rows, inner_rows) * float_stride);
+  }
+};
+
 template <class Word>
 struct Pass {
   const Model<Word>& model;
@@ -22,13 +48,14 @@ struct Pass {
   int64_t n, tokens, longest;
 
   float* x;      /* [tokens][x_stride] */
-  Word* words;   /* [tokens][words_stride]: x as products read it; for float32 x itself */
+  Word* words;   /* [tokens][words_stride]: x as products read it; see kAlias */
   Word* qkv;     /* [tokens][qkv_stride]: queries, keys, values of all heads, one after another */
   Word* context; /* [tokens][context_stride] */
   Word* inner;   /* [at most kInnerRows][inner_stride] */
   int64_t x_stride, words_stride, qkv_stride, context_stride, inner_stride;
   AttentionMemory<Word> attention;
   FirstRowMemory<Word> first;
+  Int8Memory int8;
 
   Pass(const Model<Word>& model, const int32_t* ids, const int64_t* offsets, int64_t n, int64_t longest)
       : model(model), ids(ids), offsets(offsets), n(n), tokens(offsets[n]), longest(longest) {}
@@ -41,23 +68,45 @@ struct Pass {
     context_stride = model.padded / per + kBlock;
     inner_stride = round_up(model.inner, kBlock) / per + kPad;
     x = arena->take<float>(tokens * x_stride);
-    words = per == 1 ? reinterpret_cast<Word*>(x) : arena->take<Word>(tokens * words_stride);
+    words = kAlias<Word> ? reinterpret_cast<Word*>(x) : arena->take<Word>(tokens * words_stride);
     qkv = arena->take<Word>(tokens * qkv_stride);
     context = arena->take<Word>(tokens * context_stride);
     inner = arena->take<Word>((tokens < kInnerRows ? tokens : kInnerRows) * inner_stride);
     attention.take(arena, longest, model.head);
     first.take(arena, model, n, longest);
+    if (kInt8) int8.take(arena, model, tokens, larger(longest, n));
   }
 
-  /* After x has changed in these rows: LayerNorm, and the words of the next product. */
-  void finish_rows(int64_t begin, int64_t end, const ec_norm& norm, int64_t width) {
+  /* Row t of x as `reader`, the next product, reads it; NULL: as words. */
+  void hand_on(int64_t t, int64_t width, const Linear<Word>* reader) {
+    if (kInt8 && reader && reader->is_int8())
+      quantize(x + t * x_stride, width, int8.x, t);
+    else if (kPer<Word> == 1 && !kAlias<Word>)
+      memcpy(words + t * words_stride, x + t * x_stride, (size_t)round_up(width, kBlock) * sizeof(float));
+    else
+      to_words(words + t * words_stride, x + t * x_stride, round_up(width, kBlock));
+  }
+
+  /* After x has changed in these rows: LayerNorm, and the rows for the next product. */
+  void finish_rows(int64_t begin, int64_t end, const ec_norm& norm, int64_t width,
+                   const Linear<Word>* reader) {
     for (int64_t t = begin; t < end; ++t) {
       layer_norm(x + t * x_stride, width, norm, model.spec.epsilon);
-      to_words(words + t * words_stride, x + t * x_stride, round_up(width, kBlock));
+      hand_on(t, width, reader);
     }
   }
 
-  void embed() {
+  /* The linear layer's product with rows of words, or with the same rows quantized. */
+  template <class Epilogue>
+  void apply(const Linear<Word>& to, Rows<Word> rows, const QuadRows& quads, int64_t m,
+             const Epilogue& epilogue) {
+    if constexpr (kInt8)
+      if (to.is_int8()) return product(quads, m, to.quads, to.columns, epilogue);
+    product(rows, m, to.weight, to.columns, to.words, epilogue);
+  }
+
+  /* reader: of the first layer. */
+  void embed(const Linear<Word>* reader) {
     const ec_encoder_spec& spec = model.spec;
     for (int64_t i = 0; i < n; ++i)
       for (int64_t t = offsets[i]; t < offsets[i + 1]; ++t) {
@@ -68,7 +117,7 @@ struct Pass {
           out[c] = word[c] + (spec.token_type ? spec.token_type[c] : 0.0f) + position[c];
         clear_tail(out, spec.width, x_stride);
       }
-    finish_rows(0, tokens, spec.norm, spec.width);
+    finish_rows(0, tokens, spec.norm, spec.width, model.has_projection() ? nullptr : reader);
     if (!model.has_projection()) return;
     const Linear<Word>& to = model.projection; /* from a copy, in memory that nobody needs yet */
     for (int64_t t = 0; t < tokens; ++t)
@@ -76,60 +125,108 @@ struct Pass {
     for (int64_t t = 0; t < tokens; ++t) clear_tail(x + t * x_stride, 0, x_stride);
     product(Rows<Word>{qkv, qkv_stride}, tokens, to.weight, to.columns, to.words,
             AddTo{x, x_stride, to.bias});
-    for (int64_t t = 0; t < tokens; ++t) to_words(words + t * words_stride, x + t * x_stride, model.padded);
+    for (int64_t t = 0; t < tokens; ++t) hand_on(t, model.dim, reader);
   }
 
-  /* x += output(context), LayerNorm, feed-forward part, LayerNorm, for `rows` rows. */
-  void after_attention(const Layer<Word>& layer, int64_t rows) {
+  /* x += output(context), LayerNorm, feed-forward part, LayerNorm, for `rows` rows; reader: of the next
+   * layer. */
+  void after_attention(const Layer<Word>& layer, int64_t rows, const Linear<Word>* reader) {
     /* 1. x += output(context), LayerNorm. */
-    product(Rows<Word>{context, context_stride}, rows, layer.output.weight, layer.output.columns,
-            layer.output.words, AddTo{x, x_stride, layer.output.bias});
-    finish_rows(0, rows, layer.norm1, model.dim);
-    /* 2. A block of rows at a time: inner = activation(up(words)), x += down(inner), cut along its sum. */
+    apply(layer.output, {context, context_stride}, int8.contexts, rows,
+          AddTo{x, x_stride, layer.output.bias});
+    finish_rows(0, rows, layer.norm1, model.dim, &layer.up);
+    /* 2. A block of rows at a time: x += down(activation(up(words))). */
     for (int64_t begin = 0; begin < rows; begin += kInnerRows) {
       const int64_t end = begin + kInnerRows < rows ? begin + kInnerRows : rows;
       switch (model.spec.activation) {
         case EC_GELU:
-          up<EC_GELU>(layer.up, begin, end);
+          feed_forward<EC_GELU>(layer, begin, end);
           break;
         case EC_GELU_TANH:
-          up<EC_GELU_TANH>(layer.up, begin, end);
+          feed_forward<EC_GELU_TANH>(layer, begin, end);
           break;
         default:
-          up<EC_RELU>(layer.up, begin, end);
-      }
-      const Linear<Word>& down = layer.down;
-      for (int64_t k = 0; k < down.words; k += kInnerWords) {
-        const Panels<Word> part = {down.weight.data + k * kBlock, down.weight.panel, kBlock};
-        product(Rows<Word>{inner + k, inner_stride}, end - begin, part, down.columns,
-                down.words - k < kInnerWords ? down.words - k : kInnerWords,
-                AddTo{x + begin * x_stride, x_stride, k ? nullptr : down.bias});
+          feed_forward<EC_RELU>(layer, begin, end);
       }
     }
-    finish_rows(0, rows, layer.norm2, model.dim);
+    finish_rows(0, rows, layer.norm2, model.dim, reader);
   }
 
+  /* The inner rows as words: inner = activation(up(words)), x += down(inner), cut along its sum. */
   template <int Activation>
-  void up(const Linear<Word>& linear, int64_t begin, int64_t end) {
-    product(Rows<Word>{words + begin * words_stride, words_stride}, end - begin, linear.weight,
-            linear.columns, linear.words, StoreWords<Word, Activation>{inner, inner_stride, linear.bias});
+  void feed_forward(const Layer<Word>& layer, int64_t begin, int64_t end) {
+    const Linear<Word>& down = layer.down;
+    if (down.is_int8()) return feed_forward_int8<Activation>(layer, begin, end);
+    apply(layer.up, {words + begin * words_stride, words_stride}, int8.x.from(begin), end - begin,
+          StoreWords<Word, Activation>{inner, inner_stride, layer.up.bias});
+    for (int64_t k = 0; k < down.words; k += kInnerWords) {
+      const Panels<Word> part = {down.weight.data + k * kBlock, down.weight.panel, kBlock};
+      product(Rows<Word>{inner + k, inner_stride}, end - begin, part, down.columns,
+              down.words - k < kInnerWords ? down.words - k : kInnerWords,
+              AddTo{x + begin * x_stride, x_stride, k ? nullptr : down.bias});
+    }
   }
 
-  void layer(const Layer<Word>& layer) {
-    product(Rows<Word>{words, words_stride}, tokens, layer.qkv.weight, layer.qkv.columns, layer.qkv.words,
-            StoreWords<Word>{qkv, qkv_stride, layer.qkv.bias});
-    for (int64_t i = 0; i < n; ++i)
-      attend(model, attention, qkv + offsets[i] * qkv_stride, qkv_stride, offsets[i + 1] - offsets[i],
-             context + offsets[i] * context_stride, context_stride);
-    after_attention(layer, tokens);
+  /* The inner rows quantized: kInnerFloats of each at a time, with a scale of their own, while they are in
+   * L2. */
+  template <int Activation>
+  void feed_forward_int8(const Layer<Word>& layer, int64_t begin, int64_t end) {
+    const int64_t rows = end - begin, stride = int8.float_stride;
+    const Linear<Word>& down = layer.down;
+    for (int64_t k = 0; k < model.inner; k += kInnerFloats) {
+      const int64_t n = model.inner - k < kInnerFloats ? model.inner - k : kInnerFloats;
+      Linear<Word> up = layer.up;
+      up.columns = round_up(n, kBlock);
+      up.bias += k;
+      up.weight.data += k / kBlock * up.weight.panel;
+      up.quads = up.quads.columns_from(k);
+      apply(up, {words + begin * words_stride, words_stride}, int8.x.from(begin), rows,
+            StoreWords<float, Activation>{int8.floats, stride, up.bias});
+      for (int64_t i = 0; i < rows; ++i) quantize(int8.floats + i * stride, n, int8.inner, i);
+      product(int8.inner, rows, down.quads.part_of_sum(k, n), down.columns,
+              AddTo{x + begin * x_stride, x_stride, k ? nullptr : down.bias});
+    }
+  }
+
+  void layer(const Layer<Word>& layer, const Linear<Word>* reader) {
+    apply(layer.qkv, {words, words_stride}, int8.x, tokens,
+          StoreWords<Word>{qkv, qkv_stride, layer.qkv.bias});
+    for (int64_t i = 0; i < n; ++i) {
+      const Word* rows = qkv + offsets[i] * qkv_stride;
+      const int64_t length = offsets[i + 1] - offsets[i];
+      if (layer.output.is_int8()) {
+        attend(model, attention, rows, qkv_stride, length, int8.floats, int8.float_stride);
+        quantize_contexts(offsets[i], length);
+      } else {
+        attend(model, attention, rows, qkv_stride, length, context + offsets[i] * context_stride,
+               context_stride);
+      }
+    }
+    after_attention(layer, tokens, reader);
+  }
+
+  /* Contexts as floats: the quantized rows from `first` on. */
+  void quantize_contexts(int64_t first, int64_t rows) {
+    for (int64_t i = 0; i < rows; ++i) {
+      float* row = int8.floats + i * int8.float_stride;
+      clear_tail(row, model.dim, model.padded); /* the last head may have written beyond it */
+      quantize(row, model.dim, int8.contexts, first + i);
+    }
   }
 
   /* Afterwards row i of x belongs to sequence i. */
   void last_layer_first_rows() {
-    attend_first(model, first, x, x_stride, words, words_stride, offsets, n, context, context_stride);
+    const Layer<Word>& layer = model.layers[model.spec.layers - 1];
+    if (layer.output.is_int8()) {
+      attend_first(model, first, x, x_stride, words, words_stride, offsets, n, int8.floats,
+                   int8.float_stride);
+      quantize_contexts(0, n);
+    } else {
+      attend_first(model, first, x, x_stride, words, words_stride, offsets, n, context, context_stride);
+    }
     for (int64_t i = 1; i < n; ++i)
       memcpy(x + i * x_stride, x + offsets[i] * x_stride, (size_t)model.padded * sizeof(float));
-    after_attention(model.layers[model.spec.layers - 1], n);
+    after_attention(layer, n, nullptr);
   }
 
   void pool(const ec_output& output, bool first_rows_only) const {
@@ -151,15 +248,19 @@ struct Pass {
       only_first_rows &= outputs[o].layer < last || reads_first_row_only(outputs[o].pooling);
     }
     /* 2. Layer by layer (0: the embeddings), and after each the outputs that read it. */
-    embed();
+    const auto shortened = [&](int64_t k) { return k == last && only_first_rows && k > 0; };
+    const auto reader = [&](int64_t k) { /* of layer k's rows */
+                                         return k < last && !shortened(k + 1) ? &model.layers[k].qkv
+                                                                              : nullptr;
+    };
+    embed(reader(0));
     for (int64_t k = 0; k <= top; ++k) {
-      const bool shortened = k == last && only_first_rows && k > 0;
-      if (shortened)
+      if (shortened(k))
         last_layer_first_rows();
       else if (k > 0)
-        layer(model.layers[k - 1]);
+        layer(model.layers[k - 1], reader(k));
       for (int32_t o = 0; o < n_outputs; ++o)
-        if (outputs[o].layer == k) pool(outputs[o], shortened);
+        if (outputs[o].layer == k) pool(outputs[o], shortened(k));
     }
   }
 };

@@ -118,12 +118,12 @@ static void sum_rows(const Sums& sums, int64_t heads) {
   for (; h < heads; ++h) sums.run<1>(h);
 }
 
-/* Contexts of the first rows of n sequences, to context[n][stride]; x [rows][padded], words the same for
- * products. */
-template <class Word>
+/* Contexts of the first rows of n sequences, to context[n][stride] as words or as floats; x [rows][padded],
+ * words the same for products. */
+template <class Word, class Out>
 static void attend_first(const Model<Word>& model, const FirstRowMemory<Word>& memory, const float* x,
                          int64_t x_stride, const Word* words, int64_t words_stride, const int64_t* offsets,
-                         int64_t n, Word* context, int64_t context_stride) {
+                         int64_t n, Out* context, int64_t context_stride) {
   const FirstRow<Word>& first = model.first;
   const int64_t dim = model.dim, columns = round_up(model.heads, kBlock),
                 head_words = model.head / kPer<Word>;
@@ -162,7 +162,8 @@ static void attend_first(const Model<Word>& model, const FirstRowMemory<Word>& m
   for (int64_t h = 0; h < model.heads; ++h) /* ascending: a narrow head writes over its neighbour */
     product(Rows<Word>{memory.sum_words + h * memory.stride, model.heads * memory.stride}, n, first.value[h],
             round_up(model.head, kBlock), key_words,
-            StoreWords<Word>{context + h * head_words, context_stride, first.value_bias + h * model.head});
+            StoreWords<Out>{context + h * model.head / kPer<Out>, context_stride,
+                            first.value_bias + h * model.head});
 }
 
 }  // namespace EC_ISA

@@ -4,8 +4,15 @@
 
 #include "../simd/arena.h"
 #include "functions.h"
+#include "int8.h"
 
 namespace EC_ISA {
+
+#ifdef EC_INT8
+constexpr bool kInt8 = true; /* whether linear layers may be int8 */
+#else
+constexpr bool kInt8 = false;
+#endif
 
 template <class Word>
 struct Linear {
@@ -13,6 +20,9 @@ struct Linear {
   const float* bias; /* [columns] */
   int64_t columns;   /* outputs, up to a multiple of 32: zeros */
   int64_t words;     /* inputs */
+  QuadPanels quads;  /* in place of `weight`, where it has data: int8 */
+
+  bool is_int8() const { return kInt8 && quads.data; }
 };
 
 template <class Word>
@@ -54,6 +64,8 @@ struct Model {
 template <class Word>
 struct Packer {
   Arena arena;
+  float* row; /* of weights, while they become int8 */
+  QuadRows row_quads;
 
   float* take_bias(const float* bias, int64_t n, int64_t columns) {
     float* out = arena.take<float>(columns);
@@ -66,26 +78,46 @@ struct Packer {
     if (arena.memory) return pack<Word>(out, source, columns, k, column_step, k_step);
     return {};
   }
-  Linear<Word> take_linear(const ec_linear& from, int64_t outputs, int64_t inputs) {
-    Linear<Word> to;
+  /* Linear layers of as many inputs side by side: their panels follow each other in memory. */
+  QuadPanels take_quads(const float* const* parts, int n, int64_t outputs, int64_t inputs) {
+    const int64_t columns = round_up(outputs, kBlock), words = columns * (round_up(inputs, kQuad) / kQuad);
+    Quad* out = arena.take<Quad>(n * words);
+    float* scale = arena.take<float>(n * columns);
+    QuadPanels made = {};
+    for (int p = n - 1; arena.memory && p >= 0; --p) {
+      for (int64_t i = inputs; i < round_up(inputs, kBlock); ++i) row[i] = 0.0f;
+      made = pack_quads(out + p * words, scale + p * columns, parts[p], outputs, inputs, row, row_quads);
+    }
+    return made;
+  }
+  Linear<Word> take_linear(const ec_linear& from, int64_t outputs, int64_t inputs, bool int8 = false) {
+    Linear<Word> to = {};
     to.columns = round_up(outputs, kBlock);
     to.words = inputs / kPer<Word>;
-    to.weight = take_panels(from.weight, outputs, inputs, inputs, 1);
+    if (int8)
+      to.quads = take_quads(&from.weight, 1, outputs, inputs);
+    else
+      to.weight = take_panels(from.weight, outputs, inputs, inputs, 1);
     to.bias = take_bias(from.bias, outputs, to.columns);
     return to;
   }
   /* Query, key and value side by side: their panels follow each other in memory. */
-  Linear<Word> take_qkv(const ec_layer& from, int64_t dim) {
+  Linear<Word> take_qkv(const ec_layer& from, int64_t dim, bool int8) {
     const ec_linear* parts[] = {&from.query, &from.key, &from.value};
+    const float* weights[] = {from.query.weight, from.key.weight, from.value.weight};
     Linear<Word> to = {};
     const int64_t each = round_up(dim, kBlock), words = words_of_pack<Word>(dim, dim);
-    Word* out = arena.take<Word>(3 * words);
-    float* bias = arena.take<float>(3 * each);
-    for (int p = 0; arena.memory && p < 3; ++p) {
-      pack<Word>(out + p * words, parts[p]->weight, dim, dim, dim, 1);
-      for (int64_t i = 0; i < each; ++i) bias[p * each + i] = i < dim ? parts[p]->bias[i] : 0.0f;
+    if (int8) {
+      to.quads = take_quads(weights, 3, dim, dim);
+    } else {
+      Word* out = arena.take<Word>(3 * words);
+      for (int p = 0; arena.memory && p < 3; ++p)
+        pack<Word>(out + p * words, parts[p]->weight, dim, dim, dim, 1);
+      to.weight = {out, dim / kPer<Word> * kBlock, kBlock};
     }
-    to.weight = {out, dim / kPer<Word> * kBlock, kBlock};
+    float* bias = arena.take<float>(3 * each);
+    for (int p = 0; arena.memory && p < 3; ++p)
+      for (int64_t i = 0; i < each; ++i) bias[p * each + i] = i < dim ? parts[p]->bias[i] : 0.0f;
     to.bias = bias;
     to.columns = 3 * each;
     to.words = dim / kPer<Word>;
@@ -107,15 +139,21 @@ struct Packer {
   }
   void take_all(Model<Word>* model) {
     const ec_encoder_spec& spec = model->spec;
+    if (kInt8) {
+      const int64_t most = larger(spec.dim, spec.inner);
+      row = arena.take<float>(round_up(most, kBlock));
+      row_quads.take(&arena, 1, most);
+    }
     if (model->has_projection()) model->projection = take_linear(spec.projection, spec.dim, spec.width);
     model->layers = arena.take<Layer<Word>>(spec.layers);
     for (int64_t i = 0; i < spec.layers; ++i) {
       const ec_layer& from = spec.layer[i];
       Layer<Word> to;
-      to.qkv = take_qkv(from, spec.dim);
-      to.output = take_linear(from.output, spec.dim, spec.dim);
-      to.up = take_linear(from.up, spec.inner, spec.dim);
-      to.down = take_linear(from.down, spec.dim, spec.inner);
+      const int32_t quads = kInt8 ? ~from.kept : 0;
+      to.qkv = take_qkv(from, spec.dim, quads & EC_KEEP_QKV);
+      to.output = take_linear(from.output, spec.dim, spec.dim, quads & EC_KEEP_OUTPUT);
+      to.up = take_linear(from.up, spec.inner, spec.dim, quads & EC_KEEP_UP);
+      to.down = take_linear(from.down, spec.dim, spec.inner, quads & EC_KEEP_DOWN);
       to.norm1 = from.norm1;
       to.norm2 = from.norm2;
       if (arena.memory) model->layers[i] = to;

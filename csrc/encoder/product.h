@@ -56,35 +56,57 @@ static __attribute__((noinline)) void tile_sum(const Word* a, int64_t stride, co
   *out = tile;
 }
 
-template <int R, class Word, class Epilogue>
-static inline __attribute__((always_inline)) int64_t tiles_of(Rows<Word> a, int64_t first, int64_t end,
-                                                              const Word* b, int64_t step, int64_t n,
+/* What the loops below ask of operands: a tile's sum of R rows and kStrip columns, kTile, the most rows of
+ * one, and words, how many of 4 bytes a row of a has. */
+template <class Word>
+struct Operands {
+  Rows<Word> a;
+  Panels<Word> b;
+  int64_t n;
+  static constexpr int kTile = kRows;
+  int64_t words() const { return n; }
+  template <int R>
+  inline __attribute__((always_inline)) void sum(int64_t first, int64_t column, Tile<R>* out) const {
+    const Word* panel = b.data + column / kBlock * b.panel + column % kBlock;
+    tile_sum<R>(a.data + first * a.stride, a.stride, panel, b.step, n, out);
+  }
+};
+
+template <int R, class Of, class Epilogue>
+static inline __attribute__((always_inline)) int64_t tiles_of(const Of& operands, int64_t first, int64_t end,
                                                               int64_t column, const Epilogue& epilogue) {
   for (; first + R <= end; first += R) {
     Tile<R> tile;
-    tile_sum<R>(a.data + first * a.stride, a.stride, b, step, n, &tile);
+    operands.template sum<R>(first, column, &tile);
     epilogue.template take<R>(tile, first, column);
   }
   return first;
 }
 
-/* Rows [0, m) of a times `columns` (a multiple of 32) columns of b; n words each. epilogue.take<R>(tile, row,
- * column) gets every tile of R rows and kStrip columns once. */
-template <class Word, class Epilogue>
-static void product(Rows<Word> a, int64_t m, Panels<Word> b, int64_t columns, int64_t n,
-                    const Epilogue& epilogue) {
-  const int64_t fitting = kBlockBytes / (4 * n) / kRows * kRows, block = fitting > kRows ? fitting : kRows;
+/* epilogue.take<R>(tile, row, column) gets every tile of R rows and kStrip columns once. */
+template <class Of, class Epilogue>
+static inline __attribute__((always_inline)) void each_tile(const Of& operands, int64_t m, int64_t columns,
+                                                            const Epilogue& epilogue) {
+  constexpr int kTile = Of::kTile;
+  const int64_t fitting = kBlockBytes / (4 * operands.words()) / kTile * kTile,
+                block = fitting > kTile ? fitting : kTile;
   for (int64_t start = 0; start < m; start += block) {
     const int64_t end = start + block < m ? start + block : m;
     for (int64_t column = 0; column < columns; column += kStrip) {
-      const Word* panel = b.data + column / kBlock * b.panel + column % kBlock;
-      int64_t row = tiles_of<kRows>(a, start, end, panel, b.step, n, column, epilogue);
-      if (kRows > 8) row = tiles_of<8>(a, row, end, panel, b.step, n, column, epilogue);
-      if (kRows > 4) row = tiles_of<4>(a, row, end, panel, b.step, n, column, epilogue);
-      row = tiles_of<2>(a, row, end, panel, b.step, n, column, epilogue);
-      tiles_of<1>(a, row, end, panel, b.step, n, column, epilogue);
+      int64_t row = tiles_of<kTile>(operands, start, end, column, epilogue);
+      if (kTile > 8) row = tiles_of<8>(operands, row, end, column, epilogue);
+      if (kTile > 4) row = tiles_of<4>(operands, row, end, column, epilogue);
+      row = tiles_of<2>(operands, row, end, column, epilogue);
+      tiles_of<1>(operands, row, end, column, epilogue);
     }
   }
+}
+
+/* Rows [0, m) of a times `columns` (a multiple of 32) columns of b; n words each. */
+template <class Word, class Epilogue>
+static void product(Rows<Word> a, int64_t m, Panels<Word> b, int64_t columns, int64_t n,
+                    const Epilogue& epilogue) {
+  each_tile(Operands<Word>{a, b, n}, m, columns, epilogue);
 }
 
 /* A matrix of weights in panels: element (k, column) is source[column * column_step + k * k_step], zero from

@@ -68,9 +68,10 @@ LAYERS = CommaList(NumberInRange(int, -1000))
 )
 @click.option(
     "--dtype",
-    type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
+    type=click.Choice(["auto", "float32", "bfloat16", "float16", "int8"]),
     default="auto",
     show_default=True,
+    help="What to compute in; int8 (CPUs) is the fastest and rounds the most.",
 )
 @click.option("--store", type=click.Choice(["float16", "float32"]), default="float16", show_default=True)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda[:N], cuda:0,cuda:1 or cuda:all.")

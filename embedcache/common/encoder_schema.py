@@ -14,7 +14,8 @@ class Identity(msgspec.Struct):
     """All that changes a vector; what is not named here is only compared."""
 
     max_length: Annotated[int, Meta(ge=1, le=2**31)] | UnsetType = UNSET
-    compute_dtype: Literal["float32", "bfloat16", "float16"] | UnsetType = UNSET
+    compute_dtype: Literal["float32", "bfloat16", "float16", "int8"] | UnsetType = UNSET
+    kept: list[Annotated[str, Meta(pattern=r"^\d{1,4} (qkv|output|up|down)$")]] | UnsetType = UNSET
     architecture: str | UnsetType = UNSET
     prompt: str | UnsetType = UNSET
     lower_case: bool | UnsetType = UNSET

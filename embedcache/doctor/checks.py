@@ -23,7 +23,7 @@ from embedcache.errors import EmbedcacheError
 OK, MISSING, FAILED = "ok", "missing", "failed"
 PACKAGES = ("numpy", "scipy", "scikit-learn", "pyarrow", "h5py", "torch", "transformers", "tokenizers")
 EXTRAS = {"serve": ("fastapi", "uvicorn"), "export": ("onnx", "onnxruntime"), "ray": ("ray",), "train": ("accelerate",)}
-FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
+FLAGS = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16")
 GIGABYTE = 1e9
 
 
@@ -123,7 +123,7 @@ def _encoder() -> Iterator[Check]:
     from embedcache.encoder.runner_native import backend
     from embedcache.encoder.tokenizer_native import is_built
 
-    computes = {dtype: backend(dtype) for dtype in ("float32", "bfloat16")}
+    computes = {dtype: backend(dtype) for dtype in ("float32", "bfloat16", "int8")}
     there = ", ".join(f"{dtype} by {name}" for dtype, name in computes.items() if name)
     if there:
         yield Check("encoder engine", OK, there)

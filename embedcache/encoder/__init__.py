@@ -41,6 +41,7 @@ Files, in the order in which to read them:
     runner                   Which code computes an encoder's forward pass: "native", "packed" or "plain"
     runner_native            The native encoder: ctypes binding of csrc/encoder/encoder.h
     runner_rotary            The same for rotary families: csrc/encoder/rotary.h
+    int8                     Which products of an int8 encoder stay in bfloat16, by measuring its vectors
     runner_packed            The forward pass without any padding, in torch
     gpu_parts                The faster operations that it uses on a GPU, each tested before use
     fused_triton             Two of these as Triton kernels: residual with LayerNorm, bias with activation

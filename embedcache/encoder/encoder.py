@@ -32,7 +32,7 @@ from embedcache.encoder.kinds import looks_both_ways
 from embedcache.encoder.load_without_torch import Direct, load_direct
 from embedcache.encoder.poolings import MODEL, TOKEN_STATES, find_pooling
 from embedcache.encoder.row_check import first_is_blind, sees_padding
-from embedcache.encoder.runner_native import may_be_native
+from embedcache.encoder.runner_native import check_int8, may_be_native
 from embedcache.encoder.static import Static, load_static, no_model
 from embedcache.encoder.token_rows import scattered
 from embedcache.encoder.token_vectors import KeepStates
@@ -122,6 +122,7 @@ class Encoder:
         lower_case: bool = False,
         chunk: bool = False,
         task: str = "",
+        kept: Sequence[str] = (),
         model: dict[str, Any] | None = None,
         check: Callable[[dict[str, Any]], None] | None = None,
         kernel: str | None = None,
@@ -132,13 +133,14 @@ class Encoder:
         Args:
             source: the folder or the name.
             max_length: the most tokens of a text, special tokens included.
-            dtype: "float32", "bfloat16" or "float16" to compute in; "auto" chooses what suits the device.
+            dtype: "float32", "bfloat16", "float16" or "int8" to compute in; "auto": what suits the device, never int8.
             device: "auto", "cpu", "cuda" or "cuda:N".
             trust_remote_code: whether Python code that comes with the model may run.
             prompt: put before every text.
             lower_case: whether every text is lowercased first.
             chunk: whether to read a longer text in chunks of max_length tokens (see ``chunking``), not only its start.
             task: the model's adapter of that name is merged into its weights; "": none (see ``task_adapter``).
+            kept: in int8, products that are not, such as "5 qkv" (layer and product, see ``int8``).
             model: how the vectors called ``model`` are made (``Prescription.about``); the folder must still agree.
                 None: there are none.
             check: called with the identity before any weights are loaded; it may raise.
@@ -149,17 +151,20 @@ class Encoder:
         Raises:
             EmbedcacheError: the model is not found, incomplete or damaged; it does not return vectors of a text's
                 tokens; it needs its own code and ``trust_remote_code`` is off; it has fewer positions than
-                ``max_length``.
+                ``max_length``; it cannot be computed in int8 here.
         """
         check_max_length(max_length)
-        device = resolve_device(device)
+        device = device if dtype == "int8" else resolve_device(device)
         tuned = find_tuned(source)
         root, name = find_root(source if base is None else base, trust_remote_code)
         name = name if tuned is None else str(tuned.path.parent)
         folder = transformer_folder(root)
         compute_dtype = resolve_dtype(dtype, device, folder)
+        if compute_dtype == "int8":
+            device = check_int8(folder, kernel)
         before: dict[str, Any] = {"prompt": prompt, "lower_case": lower_case, "chunk": chunk, "task": task}
-        identity = folder_identity(folder, max_length, compute_dtype, trust_remote_code, tuned=tuned, **before)
+        before |= {"tuned": tuned, "kept": kept}
+        identity = folder_identity(folder, max_length, compute_dtype, trust_remote_code, **before)
         if check is not None:
             check(identity)
 
@@ -167,14 +172,14 @@ class Encoder:
             from embedcache.encoder.load_with_transformers import load
 
             settings: dict[str, Any] = {"max_length": max_length, "compute_dtype": compute_dtype, "device": device}
-            settings |= {"lower_case": lower_case, "task": task, "tuned": tuned}
+            settings |= {"lower_case": lower_case, "task": task, "tuned": tuned, "kept": kept}
             return load(folder, name, kernel=kernel, trust_remote_code=trust_remote_code, **settings)
 
         prescribe = None if model is None else partial(load_prescribed, root, name, model)
         if is_static(folder):
             return cls(identity, name, "cpu", load_static(folder, name, max_length), partial(no_model, name), prescribe)
         native = may_be_native(compute_dtype, device, kernel) and not (trust_remote_code or lower_case or task)
-        direct = load_direct(folder, max_length, compute_dtype, tuned) if native else None
+        direct = load_direct(folder, max_length, compute_dtype, tuned, kept) if native else None
         return cls(identity, name, device, direct, load, prescribe)
 
     @property

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -22,7 +23,7 @@ from embedcache.encoder.kinds import ENCODER_DECODER, OWN_POSITIONS, STATIC_TYPE
 from embedcache.encoder.tuned import Tuned, find_tuned
 from embedcache.errors import EmbedcacheError
 
-DTYPES = ("float32", "bfloat16", "float16")
+DTYPES = ("float32", "bfloat16", "float16", "int8")
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -55,21 +56,22 @@ def identify(
     lower_case: bool = False,
     chunk: bool = False,
     task: str = "",
+    kept: Sequence[str] = (),
 ) -> tuple[dict[str, Any], str]:
     """Identify an encoder by its content, without loading it. The arguments are those of ``Encoder.load``.
 
     Returns:
         (identity, source). The identity is a JSON-able dict of all that changes a vector: sha256 of the weights, of
         the tokenizer's files and of the configuration, of the model's own code where that is trusted, max_length,
-        compute_dtype, the prompt before each text, whether texts are lowercased and whether they are read in chunks,
-        and the adapter of a task. It holds no path, name or time. The source is the absolute folder or the hub name
-        for ``Encoder.load``.
+        compute_dtype and in int8 the products kept out of it, the prompt before each text, whether texts are lowercased
+        and whether they are read in chunks, and the adapter of a task. It holds no path, name or time. The source is
+        the absolute folder or the hub name for ``Encoder.load``.
 
     Raises:
         EmbedcacheError: the encoder is not found or files are missing; a bad max_length, dtype or device.
     """
     folder, name = find_folder(source, trust_remote_code)
-    settings: dict[str, Any] = {"prompt": prompt, "lower_case": lower_case, "chunk": chunk, "task": task}
+    settings: dict[str, Any] = {"prompt": prompt, "lower_case": lower_case, "chunk": chunk, "task": task, "kept": kept}
     compute_dtype = resolve_dtype(dtype, device, folder)
     settings["tuned"] = find_tuned(source)
     return folder_identity(folder, max_length, compute_dtype, trust_remote_code, **settings), name
@@ -99,6 +101,7 @@ def folder_identity(
     chunk: bool = False,
     task: str = "",
     tuned: Tuned | None = None,
+    kept: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The identity of the encoder in a complete folder."""
     check_max_length(max_length)
@@ -114,6 +117,7 @@ def folder_identity(
     identity |= {"prompt": prompt} if prompt else {}
     identity |= {"lower_case": True} if lower_case else {}
     identity |= {"chunk": True} if chunk else {}
+    identity |= {"kept": sorted(kept)} if compute_dtype == "int8" else {}
     identity |= {"task": task} if task else {}
     adapter = [(task_adapter(folder, task) if task else folder) / name for name in (ADAPTER, ADAPTER_WEIGHTS)]
     if adapter[0].is_file():
@@ -137,6 +141,8 @@ def resolve_dtype(dtype: str, device: str, folder: Path) -> str:
         raise EmbedcacheError(f"unknown dtype '{dtype}': use auto, {', '.join(DTYPES)}")
     if is_static(folder):
         return "float32"
+    if dtype == "int8" and device not in ("auto", "cpu"):
+        raise EmbedcacheError(f"int8 is computed on CPUs, not on {device}: use --device cpu, or --dtype bfloat16")
     if dtype != "auto":
         return dtype
     device = resolve_device(device)

@@ -79,7 +79,8 @@ def load_again(
             raise EmbedcacheError(f"{owner} is damaged: its encoder's {name} is missing; make it again")
     settings: dict[str, Any] = {"max_length": identity["max_length"], "dtype": identity["compute_dtype"]}
     settings |= {"device": device, "trust_remote_code": trust_remote_code, "model": about}
-    settings |= {name: identity[name] for name in ("prompt", "lower_case", "chunk", "task") if name in identity}
+    before = ("prompt", "lower_case", "chunk", "task", "kept")
+    settings |= {name: identity[name] for name in before if name in identity}
     if "code" in identity and not trust_remote_code:
         raise EmbedcacheError(
             f"the encoder of {owner} has its own Python code: if you trust it, pass --trust-remote-code"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,7 @@ class Loaded:
         compute_dtype: str,
         device: str,
         kernel: str | None,
+        kept: Sequence[str] = (),
     ) -> None:
         self.model, self.tokenizer, self.tokenize = model, tokenizer, tokenize
         self.layers: int = model.config.num_hidden_layers
@@ -64,7 +65,7 @@ class Loaded:
         pad = tokenizer.pad_token_id if pad is None else pad
         pad = int(pad) if pad is not None and 0 <= pad < _embeddings(model) else 0  # -1 in some: there is none
         self.plain = Plain(model, pad, device)
-        self.runner, self.uncounted = choose_runner(model, self.plain, max_length, device, kernel, compute_dtype)
+        self.runner, self.uncounted = choose_runner(model, self.plain, max_length, device, kernel, compute_dtype, kept)
         self.widths = [model.config.hidden_size] * (self.layers + 1)
         if self.runner.kernel == "plain":
             self.widths = try_out(self, compute_dtype)
@@ -84,6 +85,7 @@ def load(
     lower_case: bool = False,
     task: str = "",
     tuned: Tuned | None = None,
+    kept: Sequence[str] = (),
 ) -> Loaded:
     """Load the encoder in a complete folder.
 
@@ -98,6 +100,7 @@ def load(
         lower_case: whether the tokenizer lowercases every text first.
         task: the subfolder of an adapter to merge, or "".
         tuned: what is laid over its weights.
+        kept: products that are not in int8 with the others.
 
     Raises:
         EmbedcacheError: the model is damaged, does not return vectors of a text's tokens, needs its own code while
@@ -117,7 +120,7 @@ def load(
     try:
         with quiet():
             tokenize = _tokenize(tokenizer, max_length, lower_case)
-            return Loaded(model.to(device), tokenizer, tokenize, max_length, compute_dtype, device, kernel)
+            return Loaded(model.to(device), tokenizer, tokenize, max_length, compute_dtype, device, kernel, kept)
     except UnlikeTransformersError as error:
         raise EmbedcacheError(f"{name} ({model.config.model_type}): {error}") from error
 

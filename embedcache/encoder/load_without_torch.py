@@ -9,6 +9,7 @@ unusual in its configuration, float32 or float16 weights, a tokenizer that ``tok
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -39,8 +40,10 @@ class Direct:
         uncounted: the token id whose rows only ``runner_plain`` can compute, see ``Blueprint``; or None.
     """
 
-    def __init__(self, blueprint: Blueprint, backend: Any, max_length: int, compute_dtype: str) -> None:
-        self.runner = NativeEncoder(blueprint, max_length, compute_dtype)
+    def __init__(
+        self, blueprint: Blueprint, backend: Any, max_length: int, compute_dtype: str, kept: Sequence[str] = ()
+    ) -> None:
+        self.runner = NativeEncoder(blueprint, max_length, compute_dtype, kept)
         unknown = getattr(backend.model, "unk_token", None)
         self.tokenize = TextTokenizer(backend, max_length, unknown=unknown and backend.token_to_id(unknown))
         self.dim, self.layers = len(blueprint.layers[0].query[1]), len(blueprint.layers)
@@ -53,7 +56,9 @@ class Direct:
         return isinstance(text, str) and not any(mark in text for mark in self._marks)
 
 
-def load_direct(folder: Path, max_length: int, compute_dtype: str, tuned: Tuned | None = None) -> Direct | None:
+def load_direct(
+    folder: Path, max_length: int, compute_dtype: str, tuned: Tuned | None = None, kept: Sequence[str] = ()
+) -> Direct | None:
     """The encoder in a folder; None where transformers must load it, or must explain what is wrong with the folder.
 
     Args:
@@ -61,6 +66,7 @@ def load_direct(folder: Path, max_length: int, compute_dtype: str, tuned: Tuned 
         max_length: the most tokens of a text.
         compute_dtype: the dtype to compute in.
         tuned: what is laid over its weights; bottlenecks have no place in a blueprint.
+        kept: products that are not in int8 with the others.
     """
     with suppress(Exception):  # loading with transformers gives better messages for a damaged folder
         if (folder / ADAPTER).is_file() or (tuned and tuned.header.kind == "adapter"):
@@ -72,7 +78,7 @@ def load_direct(folder: Path, max_length: int, compute_dtype: str, tuned: Tuned 
         backend = read_tokenizer(folder, family.tokenizers)
         blueprint = backend and _read_blueprint(folder, config, family, max_length, tuned)
         if blueprint and max(backend.get_vocab().values()) < len(blueprint.word):
-            return Direct(blueprint, backend, max_length, compute_dtype)
+            return Direct(blueprint, backend, max_length, compute_dtype, kept)
     return None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Any, Protocol
 
 import numpy as np
@@ -52,7 +52,13 @@ def weights_dtype(compute_dtype: str, device: str, kernel: str | None) -> str:
 
 
 def choose_runner(
-    model: Any, plain: Plain, max_length: int, device: str, kernel: str | None, compute_dtype: str
+    model: Any,
+    plain: Plain,
+    max_length: int,
+    device: str,
+    kernel: str | None,
+    compute_dtype: str,
+    kept: Sequence[str] = (),
 ) -> tuple[Runner, int | None]:
     """Choose the fastest runner for a model on its device, or the one asked for.
 
@@ -65,6 +71,7 @@ def choose_runner(
         device: "cpu", "cuda" or "cuda:N".
         kernel: the runner asked for; None: the fastest.
         compute_dtype: the dtype to compute in.
+        kept: products that are not in int8 with the others.
 
     Returns:
         (runner, token id or None). Only ``plain`` can compute rows that hold this token (see ``Blueprint.uncounted``).
@@ -76,8 +83,13 @@ def choose_runner(
         raise EmbedcacheError(f"unknown kernel '{kernel}': use {', '.join(KERNELS)}")
     blueprint = None if kernel == "plain" else read_blueprint(model, max_length)
     if blueprint and may_be_native(compute_dtype, device, kernel):
-        with suppress(EmbedcacheError):  # unsupported sizes
-            return NativeEncoder(blueprint, max_length, compute_dtype), blueprint.uncounted
+        with suppress(EmbedcacheError) if compute_dtype != "int8" else nullcontext():  # unsupported sizes
+            return NativeEncoder(blueprint, max_length, compute_dtype, kept), blueprint.uncounted
+    if compute_dtype == "int8":
+        raise EmbedcacheError(
+            f"this {model.config.model_type} encoder cannot be computed in int8, as its configuration or weights are "
+            "not those of its family: use --dtype bfloat16 or float32"
+        )
     rotary = None if blueprint or not may_be_native(compute_dtype, device, kernel) else read_rotary(model, max_length)
     if rotary:
         with suppress(EmbedcacheError):

@@ -12,12 +12,15 @@ from collections.abc import Sequence
 from ctypes import POINTER, Structure, c_char_p, c_float, c_int32, c_int64, c_void_p
 from functools import cache
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from embedcache.common.machine import usable_cores
 from embedcache.common.native_library import find_library, open_library
+from embedcache.encoder.families import FAMILIES
+from embedcache.encoder.folder import model_config
 from embedcache.encoder.hardware import cpu_flags
 from embedcache.encoder.poolings import POOLINGS, Pooling
 from embedcache.encoder.token_rows import TokenRows
@@ -28,9 +31,10 @@ if TYPE_CHECKING:
 
     from embedcache.encoder.blueprint import Affine, Blueprint
 
-ABI_VERSION = 2
+ABI_VERSION = 3
 ACTIVATIONS = {"gelu": 0, "gelu_tanh": 1, "relu": 2}
-COMPUTE = {"float32": 0, "bfloat16": 1}
+COMPUTE = {"float32": 0, "bfloat16": 1, "int8": 2}
+PRODUCTS = ("qkv", "output", "up", "down")  # of a layer, in the order of their bits in _Layer.kept
 TOKENS = -1  # instead of a pooling's number: the vectors of all tokens
 _PATH = find_library(__file__, "_encoder_cpu")
 
@@ -42,7 +46,10 @@ class WeightPair(Structure):
 
 
 class _Layer(Structure):
-    _fields_ = [(name, WeightPair) for name in ("query", "key", "value", "output", "up", "down", "norm1", "norm2")]
+    _fields_ = [
+        *((name, WeightPair) for name in ("query", "key", "value", "output", "up", "down", "norm1", "norm2")),
+        ("kept", c_int32),
+    ]
 
 
 class _Spec(Structure):
@@ -110,6 +117,26 @@ def may_be_native(compute_dtype: str, device: str, kernel: str | None) -> bool:
     return device == "cpu" and asked and bool(backend(compute_dtype))
 
 
+def check_int8(folder: Path, kernel: str | None) -> str:
+    """The device that computes the model in a folder in int8.
+
+    Raises:
+        EmbedcacheError: there is none here, or this family or kernel has no int8 products.
+    """
+    kind = str(model_config(folder).get("model_type"))
+    if kind not in FAMILIES:
+        why = f"{kind} models have no int8 products, only {', '.join(FAMILIES)} have"
+    elif kernel not in (None, "native"):
+        why = f"the kernel '{kernel}' has no int8 products, only native has"
+    elif _library() is None:
+        why = "the native encoder is not built (reinstall embedcache where there is a C++ compiler)"
+    elif not backend("int8"):
+        why = "this processor has no AVX2"
+    else:
+        return "cpu"
+    raise EmbedcacheError(f"int8: {why}: use --dtype bfloat16 or float32")
+
+
 def native_threads() -> int:
     """The number of batches to compute at once: the usable cores, or fewer if torch or OMP_NUM_THREADS say so."""
     usable = usable_cores()
@@ -132,12 +159,13 @@ class NativeEncoder:
     batch_tokens: int | None = None
     _handle: int | None = None
 
-    def __init__(self, blueprint: Blueprint, max_length: int, compute_dtype: str) -> None:
+    def __init__(self, blueprint: Blueprint, max_length: int, compute_dtype: str, kept: Sequence[str] = ()) -> None:
         self._library = native_library()
         self._alive: list[np.ndarray] = []  # arrays that the library reads as long as the encoder exists
         packed: list[np.ndarray] = []  # arrays that it copies, so they can go after ec_encoder_create
         layers = (_Layer * len(blueprint.layers))()
-        for to, layer in zip(layers, blueprint.layers, strict=True):
+        for number, (to, layer) in enumerate(zip(layers, blueprint.layers, strict=True), 1):
+            to.kept = sum(1 << bit for bit, name in enumerate(PRODUCTS) if f"{number} {name}" in kept)
             for name in ("query", "key", "value", "output", "up", "down"):
                 setattr(to, name, _pair(getattr(layer, name), packed))
             for name in ("norm1", "norm2"):

@@ -146,7 +146,8 @@ def _load_encoder(run: Run, model: str | Path | None, trust_remote_code: bool) -
             f"{run.path} reads long texts in chunks (--chunk), which no exported model does: train on a cache without "
             "--chunk, or use predict and serve"
         )
-    exact = {**about, "identity": {**about["identity"], "compute_dtype": "float32"}}
+    plain = {name: value for name, value in about["identity"].items() if name != "kept"}
+    exact = {**about, "identity": {**plain, "compute_dtype": "float32"}}
     options: dict[str, Any] = {"device": "cpu", "trust_remote_code": trust_remote_code}
     return encoder_of(exact, str(run.path), run.info["pooling"], model=model, has_option=True, **options)
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,6 +20,9 @@ from embedcache.errors import EmbedcacheError
 from embedcache.extraction.local import LocalEncoders
 from embedcache.extraction.ray_cluster import Cluster
 from embedcache.extraction.ray_workers import RayEncoders
+
+if TYPE_CHECKING:
+    from embedcache.encoder.int8 import Int8Choice
 
 BYTES_PER_TOKEN = 4
 COPY_BLOCKS = 8  # blocks of a window in which nothing is encoded
@@ -88,7 +92,7 @@ class EncodingPass:
 
         Args:
             model: folder or hub name.
-            settings: max_length, dtype, trust_remote_code, prompt, lower_case, chunk, task and model of
+            settings: max_length, dtype, trust_remote_code, prompt, lower_case, chunk, task, kept and model of
                 ``Encoder.load``.
             place: where to encode.
             store: the dtype of stored vectors.
@@ -108,6 +112,17 @@ class EncodingPass:
         self.positions = positions_of(find_folder(source, self._settings["trust_remote_code"])[0])
         self._settings["dtype"] = identity["compute_dtype"]
         self.tokens, self.seconds = 0, 0.0
+        self._choice: Int8Choice | None = None
+
+    def measure_int8(self, texts: Sequence[str]) -> None:
+        """In int8, choose by the table's first texts which products stay in bfloat16; part of the identity."""
+        if self.encoder["identity"]["compute_dtype"] != "int8":
+            return
+        from embedcache.encoder.int8 import choose_kept
+
+        settings = {name: value for name, value in self._settings.items() if name not in ("dtype", "device", "kept")}
+        self._choice = choose_kept(self._model, settings, texts)
+        self._settings["kept"] = self.encoder["identity"]["kept"] = self._choice.kept
 
     def _settle(self, settings: dict[str, Any]) -> dict[str, Any]:
         """Choose dtype and device to identify the encoder with. A cluster's devices are not those of this machine."""
@@ -117,7 +132,7 @@ class EncodingPass:
             raise EmbedcacheError(f"device '{settings['device']}': with --ray or --workers use auto, cpu or cuda")
         if settings["dtype"] == "auto" and (settings["device"] == "cuda" or self._on_gpus(settings["device"])):
             settings["dtype"] = "bfloat16"
-        return {**settings, "device": "cpu"}
+        return settings if settings["dtype"] == "int8" else {**settings, "device": "cpu"}
 
     def _on_gpus(self, device: str) -> bool:
         return device == "cuda" or (device == "auto" and self._cluster.gpus > 0)
@@ -130,7 +145,8 @@ class EncodingPass:
     @cached_property
     def encoders(self) -> LocalEncoders | RayEncoders:
         if self._place.cluster is not None:
-            settings = {**self._settings, "device": "cuda" if self._on_gpus(self._place.device) else "cpu"}
+            on_gpus = self._settings["dtype"] != "int8" and self._on_gpus(self._place.device)
+            settings = {**self._settings, "device": "cuda" if on_gpus else "cpu"}
             source = self.encoder["source"]
             return RayEncoders(self._cluster, source, settings, self.encoder, self._place.workers, self._batch_tokens)
         from embedcache.encoder import Encoder
@@ -166,6 +182,10 @@ class EncodingPass:
 
     def notes(self) -> list[str]:
         """Notes for the user on how the texts were encoded."""
+        chosen = [] if self._choice is None else [self._choice.in_words()]
+        return [*chosen, *self._padding_notes()]
+
+    def _padding_notes(self) -> list[str]:
         if "encoders" not in self.__dict__ or not self.encoders.sees_padding:
             return []
         kind = self.encoder["identity"]["architecture"]

@@ -214,6 +214,8 @@ def extract(
         if old and dtype == "auto" and not overwrite:
             made_in = old.encoder["identity"].get("compute_dtype")
             settings["dtype"] = made_in if made_in in DTYPES else dtype  # the attribute may be damaged
+        if old and not overwrite:
+            settings["kept"] = old.encoder["identity"].get("kept", ())  # of int8, chosen when it was made
         encoding_pass = EncodingPass(
             os.fspath(model), settings, Place(device, workers, ray), store, batch_tokens, progress
         )
@@ -222,6 +224,8 @@ def extract(
         if old and not same and not overwrite:
             raise _another_encoder(old, encoding_pass.encoder)
         table, part, guests = collect(rows, columns, target.parent), None, None
+        if not same:
+            encoding_pass.measure_int8(table.first_texts())
         if wanted:
             table, part, guests = take_part(table, wanted, target.parent)
         if tokens is not None or index_path(target).exists():

@@ -10,7 +10,7 @@ import numpy as np
 
 from embedcache.cache.labels import LabelCoder
 from embedcache.cache.spool_file import UnnamedFile
-from embedcache.cache.strings import HASH_BYTES, Spool, Text, blank_rows, hash_texts, slices
+from embedcache.cache.strings import HASH_BYTES, Spool, Strings, Text, blank_rows, hash_texts, slices
 from embedcache.errors import EmbedcacheError
 from embedcache.tables.rows import Columns, Rows, utf8
 
@@ -38,6 +38,11 @@ class Collected:
     columns: dict[str, Text]
     id_column: str | None
     blank: int
+
+    def first_texts(self, most: int = 1000) -> list[str]:
+        """Those of the first rows."""
+        strings = Strings(*self.texts)
+        return [strings[row] for row in range(min(most, len(self.hashes)))]
 
 
 def collect(rows: Iterable[Rows], columns: Columns, folder: Path) -> Collected:

@@ -23,6 +23,7 @@ SHAPES = (  # width, dim, heads, inner, layers, activation, relative
     (128, 128, 2, 512, 2, "relu", True),
     (80, 80, 40, 33 * 2, 2, "gelu", False),  # more heads than a panel has columns
 )
+MIXED = ("int8", ("1 output", "1 up", "2 qkv"))
 LENGTHS = (1, 2, 64, 17, 3, 33, 31, 16, 48, 49)
 POSITIONS, VOCABULARY = 64, 50
 OUTPUTS = ([("cls", 1)], [("mean", 0), ("cls", 1)], [(name, 1) for name in POOLINGS] + [("cls", 0), ("cls", 1)])
@@ -73,15 +74,15 @@ def main() -> None:
     rng = np.random.default_rng(0)
     rows = [rng.integers(0, VOCABULARY, n).tolist() for n in LENGTHS]
     batches = [rows, rows[:1], rows[2:3], rows[3:6], rows[::-1]]
-    for isa in ("", "avx512", "avx2"):
+    for isa in ("", "avx512vnni", "avx512", "avx2"):
         os.environ["EMBEDCACHE_ISA"] = isa
         for dtype in filter(runner_native.backend, ("float32", "bfloat16")):
             sanitized_rotary.check(dtype)
         for shape in SHAPES:
-            for dtype in ("float32", "bfloat16"):
+            for dtype, kept in (("float32", ()), ("bfloat16", ()), ("int8", ()), ("int8", ("1 qkv", "1 down")), MIXED):
                 if not runner_native.backend(dtype):
                     continue
-                encoder = runner_native.NativeEncoder(blueprint(*shape), POSITIONS, dtype)
+                encoder = runner_native.NativeEncoder(blueprint(*shape), POSITIONS, dtype, kept)
                 offsets = np.cumsum([0, *LENGTHS])
                 (tokens,) = encoder.run_codes(TokenRows.of(rows), [(runner_native.TOKENS, shape[4])])
                 assert np.isfinite(tokens).all() and len(tokens) == offsets[-1]

@@ -141,5 +141,5 @@ def test_auto_dtype_of_a_cpu(
 
 
 def test_dtypes(tiny_bert: Path) -> None:
-    with pytest.raises(EmbedcacheError, match="unknown dtype 'int8'"):
-        resolve_dtype("int8", "cpu", tiny_bert)
+    with pytest.raises(EmbedcacheError, match="unknown dtype 'int4'"):
+        resolve_dtype("int4", "cpu", tiny_bert)

@@ -110,9 +110,12 @@ def info(document: dict[str, Any]) -> None:
 
 def _made_of(encoder: dict[str, Any]) -> dict[str, str]:
     """Lines on what the model's authors prescribe and on what is done to a text first, where there is anything."""
+    from embedcache.encoder.int8 import in_int8
     from embedcache.encoder.prescription import in_words
 
     lines = {"model": in_words(encoder["model"])} if "model" in encoder else {}
+    if encoder["identity"].get("compute_dtype") == "int8":
+        lines["int8"] = in_int8(encoder["identity"].get("kept", []))
     if prompt := encoder["identity"].get("prompt"):
         lines["prompt"] = f"{prompt!r} before every text"
     if task := encoder["identity"].get("task"):

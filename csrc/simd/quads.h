@@ -1,0 +1,102 @@
+/* Quads of int8: what the encoder's products read in the int8 compute mode.
+ *
+ * A word holds four neighbours in the direction that a product sums over, the first one lowest. One operand
+ * is signed (rows, -127 to 127), the other (weights) has 128 added to it and is read as unsigned, as vpdpbusd
+ * wants it: four multiply-adds a lane. Sums are int32 and exact (up to 65,536 products: 127 * 255 of each),
+ * so that every way to compute them gives the same bits.
+ */
+#ifndef EMBEDCACHE_SIMD_QUADS_H
+#define EMBEDCACHE_SIMD_QUADS_H
+
+#include "simd.h"
+
+namespace EC_ISA {
+
+typedef uint32_t Quad;
+
+constexpr int kQuad = 4;
+
+/* Each instruction set defines the same six:
+ *   quad_dot      sum + the four products of each lane, of unsigned weights and signed rows
+ *   nearest       whole numbers, ties to even
+ *   store_quads   kLanes int32 as int8, what is outside of it as its end
+ *   lanes_outside    a bit for each lane above 127 or below -127
+ *   lane_most, lane_total    the largest lane, the sum of all
+ * and how many rows of a tile fit into its registers beside what quad_dot needs. */
+#if EC_LANES == 16
+#if defined(__AVX512VNNI__)
+constexpr int kQuadRows = 12;
+static inline vi quad_dot(vi sum, vu weights, vi row) {
+  return (vi)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)weights, (__m512i)row);
+}
+#else
+constexpr int kQuadRows = 8;
+static inline vi quad_dot(vi sum, vu weights, vi row) {
+  const __m512i w = (__m512i)weights, r = (__m512i)row, low = _mm512_set1_epi16(0xFF);
+  const __m512i even =
+      _mm512_madd_epi16(_mm512_and_si512(w, low), _mm512_srai_epi16(_mm512_slli_epi16(r, 8), 8));
+  const __m512i odd = _mm512_madd_epi16(_mm512_srli_epi16(w, 8), _mm512_srai_epi16(r, 8));
+  return (vi)_mm512_add_epi32((__m512i)sum, _mm512_add_epi32(even, odd));
+}
+#endif
+static inline vi nearest(vf x) { return (vi)_mm512_cvtps_epi32(x); }
+static inline uint32_t lanes_outside(vi x) {
+  return _mm512_cmpgt_epu32_mask(_mm512_abs_epi32((__m512i)x), _mm512_set1_epi32(127));
+}
+static inline int32_t lane_most(vi x) { return _mm512_reduce_max_epi32((__m512i)x); }
+static inline int32_t lane_total(vu x) { return _mm512_reduce_add_epi32((__m512i)x); }
+static inline void store_quads(Quad* out, vi x) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm512_cvtsepi32_epi8((__m512i)x));
+}
+#else
+#if defined(__AVXVNNI__)
+constexpr int kQuadRows = 6;
+static inline vi quad_dot(vi sum, vu weights, vi row) {
+  return (vi)_mm256_dpbusd_avx_epi32((__m256i)sum, (__m256i)weights, (__m256i)row);
+}
+#elif defined(__AVX512VNNI__) /* the same instruction in another encoding, for tests */
+constexpr int kQuadRows = 6;
+static inline vi quad_dot(vi sum, vu weights, vi row) {
+  return (vi)_mm256_dpbusd_epi32((__m256i)sum, (__m256i)weights, (__m256i)row);
+}
+#else
+constexpr int kQuadRows = 4;
+static inline vi quad_dot(vi sum, vu weights, vi row) {
+  const __m256i w = (__m256i)weights, r = (__m256i)row, low = _mm256_set1_epi16(0xFF);
+  const __m256i even =
+      _mm256_madd_epi16(_mm256_and_si256(w, low), _mm256_srai_epi16(_mm256_slli_epi16(r, 8), 8));
+  const __m256i odd = _mm256_madd_epi16(_mm256_srli_epi16(w, 8), _mm256_srai_epi16(r, 8));
+  return (vi)_mm256_add_epi32((__m256i)sum, _mm256_add_epi32(even, odd));
+}
+#endif
+static inline vi nearest(vf x) { return (vi)_mm256_cvtps_epi32(x); }
+static inline uint32_t lanes_outside(vi x) {
+  const __m256i outside = _mm256_cmpgt_epi32(_mm256_abs_epi32((__m256i)x), _mm256_set1_epi32(127));
+  return (uint32_t)_mm256_movemask_ps((vf)outside);
+}
+static inline int32_t lane_most(vi x) {
+  int32_t most = x[0];
+  for (int i = 1; i < kLanes; ++i) most = x[i] > most ? x[i] : most;
+  return most;
+}
+static inline int32_t lane_total(vu x) {
+  uint32_t total = 0;
+  for (int i = 0; i < kLanes; ++i) total += x[i];
+  return (int32_t)total;
+}
+static inline void store_quads(Quad* out, vi x) {
+  const __m128i low = _mm256_castsi256_si128((__m256i)x), high = _mm256_extracti128_si256((__m256i)x, 1);
+  const __m128i words = _mm_packs_epi32(low, high);
+  _mm_storel_epi64(reinterpret_cast<__m128i*>(out), _mm_packs_epi16(words, words));
+}
+#endif
+
+static inline int32_t lane_of(vi x, int64_t i) {
+  int32_t lanes[kLanes];
+  memcpy(lanes, &x, sizeof lanes);
+  return lanes[i];
+}
+
+}  // namespace EC_ISA
+
+#endif
