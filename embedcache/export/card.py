@@ -11,7 +11,7 @@ from embedcache.encoder.folder import read_json
 from embedcache.encoder.poolings import MODEL
 from embedcache.export.place import ABOUT, FORMAT, write_json
 from embedcache.heads.kinds import kind_of
-from embedcache.report.card import SCORES, code_span, encoder_name, label_list, vectors_in_words
+from embedcache.report.card import SCORES, base_source, code_span, encoder_name, label_list, vectors_in_words
 from embedcache.runs.folder import Run
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ def _describe(run: Run, to: str, layer: int, checked: dict[str, Any]) -> dict[st
         "label": run.info.get("label") or "label",
         "labels": run.classes,
         "activation": kind_of(run.best.kind).activation,
-        "encoder": encoder_name(run.info["encoder"]["source"]),
+        "encoder": encoder_name(base_source(run.info)),
         "identity": run.info["encoder"]["identity"],
         "pooling": run.info["pooling"],
         "model": run.info["encoder"].get(MODEL) if run.info["pooling"] == MODEL else None,

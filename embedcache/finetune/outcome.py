@@ -112,7 +112,12 @@ class TuneJob(Job):
             "pooling": best.config.pooling,
             "dim": best.dim,
             "dtype": "float32",
-            "tuned": {**about_layers(best, trainer), "start": trainer.starts[best.config.pooling].about},
+            "tuned": {
+                **about_layers(best, trainer),
+                "base": encoder.source,
+                "kind": best.kind_of_layers,
+                "start": trainer.starts[best.config.pooling].about,
+            },
         }
         return replace(files, own_encoder=path)
 

@@ -36,7 +36,7 @@ SHARED, TAGS = {"library_name": "embedcache", "pipeline_tag": "text-classificati
 CODE = """import json
 
 import torch
-from safetensors import safe_open
+from safetensors import safe_open{more}
 {imports}
 
 encoder = {encoder}  # its name, or the folder where it is
@@ -58,6 +58,7 @@ with torch.inference_mode():
 PRESCRIBED = """model = SentenceTransformer(encoder)
 model.max_seq_length = {max_length}
 vectors = model.encode(texts, {options}convert_to_tensor=True).float().cpu()"""
+TUNED = """\n{}.load_state_dict(load_file("tuned.safetensors"), strict=False)  # what was trained of it"""
 ROUNDING = """
 The vectors of the training were computed in {}, these are computed in float32: probabilities differ in the last digits.
 """
@@ -77,6 +78,11 @@ def encoder_name(source: str) -> str:
     """The source's name; of a folder, which means nothing elsewhere, its last part."""
     path = Path(source)
     return path.name if path.is_absolute() else source
+
+
+def base_source(info: dict[str, Any]) -> str:
+    """Where the encoder of a run comes from; of a tuned one its base, as the run itself is its folder."""
+    return str(info["tuned"]["base"] if "tuned" in info else info["encoder"]["source"])
 
 
 def label_list(labels: Sequence[Any]) -> str:
@@ -101,7 +107,7 @@ def make_card(run: Run) -> str:
     about = info["encoder"]
     temperature = info["best"].get("temperature")
     template = resources.files("embedcache.report").joinpath("card.md").read_text("utf-8")
-    name = encoder_name(str(about["source"]))
+    name = encoder_name(base_source(info))
     purpose = kind.purpose.format(n=len(run.classes))
     title = f"{code_span(info['label'], 60)} of a text"
     identity = about["identity"]
@@ -109,8 +115,7 @@ def make_card(run: Run) -> str:
     return template.format(
         front=_front_matter(run, name),
         title=title[0].upper() + title[1:],
-        what=f"The frozen encoder {code_span(name)} ({vectors_in_words(info)}) and {head}, "
-        f"trained on its vectors to {purpose}. The encoder is not in this folder.",
+        what=_what(info, name, f"{vectors_in_words(info)}", f"{head}", purpose),
         embedcache=info["embedcache"],
         created=info["created"],
         purpose=purpose,
@@ -128,6 +133,20 @@ def make_card(run: Run) -> str:
     )
 
 
+def _what(info: dict[str, Any], name: str, vectors: str, head: str, purpose: str) -> str:
+    if "tuned" not in info:
+        return (
+            f"The frozen encoder {code_span(name)} ({vectors}) and {head}, trained on its vectors to {purpose}. The "
+            "encoder is not in this folder."
+        )
+    tuned = info["tuned"]
+    return (
+        f"The encoder {code_span(name)} ({vectors}) and {head}, trained together to {purpose}: {tuned['parameters']:,} "
+        f"numbers of its layers {tuned['layers'][0]} to {tuned['layers'][-1]} ({tuned['train']}), which are in "
+        "`tuned.safetensors`. The rest of the encoder is not in this folder."
+    )
+
+
 def vectors_in_words(info: dict[str, Any]) -> str:
     """What the head reads."""
     prompt = info["encoder"]["identity"].get("prompt")
@@ -141,8 +160,9 @@ def _front_matter(run: Run, encoder: str) -> str:
 
     info, main = run.info, main_score(run.best.kind)
     best = info["best"]
-    document: dict[str, Any] = {**SHARED, "tags": [*TAGS, run.best.kind]}
-    if not Path(str(info["encoder"]["source"])).is_absolute():
+    tags = [tag for tag in TAGS if tag != "frozen-encoder" or "tuned" not in info]
+    document: dict[str, Any] = {**SHARED, "tags": [*tags, run.best.kind]}
+    if not Path(base_source(info)).is_absolute():
         document["base_model"] = encoder
     sides = [side for side in ("test", "val") if best.get(f"{side}_{main}") is not None]
     if sides:
@@ -288,13 +308,21 @@ def _lost(reading: dict[str, Any] | None) -> str:
 def _code(run: Run, encoder: str, max_length: int) -> str:
     """The same model in plain PyTorch, transformers and safetensors."""
     prescribed = run.info["pooling"] == MODEL
+    tuned = run.info.get("tuned")
+    if tuned and tuned["kind"] != "tensors":
+        return f"# embedcache export RUN writes encoder, head and {tuned['kind']} weights as one model"
     vectors = (_prescribed if prescribed else _pooled)(run.info, max_length)
     if run.info["dtype"] == "float16":
         vectors += "\nvectors = vectors.half().float()  # as the cache rounds them"
+    if tuned:
+        owner = "model[0].auto_model" if prescribed else "model"
+        first = "\nmodel.max_seq_length" if prescribed else "\ninputs ="
+        vectors = vectors.replace(first, TUNED.format(owner) + first, 1)
     return CODE.format(
         imports="from sentence_transformers import SentenceTransformer"
         if prescribed
         else "from transformers import AutoModel, AutoTokenizer",
+        more="\nfrom safetensors.torch import load_file" if tuned else "",
         encoder=_quoted(encoder),
         vectors=vectors,
         ending=kind_of(run.best.kind).example,
@@ -346,7 +374,7 @@ def _overview(run: Run) -> str:
         sides = [side for side in ("test", "val") if best.get(f"{side}_{main}") is not None]
         found = f"{sides[0]} {title_of(main)} {best[f'{sides[0]}_{main}']:.4f}" if sides else "-"
         lines.append([code_span(name), one.best.kind, found, code_span(f"{one.path.name}/README.md", 1000)])
-    source = code_span(encoder_name(str(run.info["encoder"]["source"])))
+    source = code_span(encoder_name(base_source(run.info)))
     return (
         f"{_front({**SHARED, 'tags': TAGS})}\n# Heads for {len(run.columns)} label columns\n\n"
         f"On the vectors of the frozen encoder {source}, made by embedcache {run.info['embedcache']} on "

@@ -167,11 +167,13 @@ class CacheOf(msgspec.Struct):
 
 
 class Tuned(msgspec.Struct):
-    """What finetune trained: layers from 1, and how many numbers, the head's not counted."""
+    """What finetune trained of which base: layers from 1, how many numbers; kind: see encoder/tuned.py."""
 
     train: str
     layers: list[Count]
     parameters: Count
+    base: str
+    kind: Literal["tensors", "lora", "adapter"]
 
 
 class Settings(msgspec.Struct):

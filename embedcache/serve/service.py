@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from embedcache.encoder import Encoder
 
 BATCH_CHARACTERS = 16_384  # of texts that are encoded together: some 4,000 tokens, a tenth of a second on two cores
+TUNED = "tuned run"  # in the place of a pooling: what the heads of a tuned run read
 TEXT_COST = 32  # characters that the shortest text counts as
 TOKEN_COST = 8  # characters of a token, at the most: what is longer than max_length tokens is cut
 BATCH_SEARCHES = 64
@@ -65,6 +66,7 @@ class Service:
         encoder: Encoder | None = None,
         no_encoder: str = "",
         run: Run | None = None,
+        tuned: Encoder | None = None,
         board: dict[str, dict[str, Any]] | None = None,
         limits: Limits | None = None,
         tell_batch: Callable[[str, int], None] = lambda kind, jobs: None,
@@ -72,15 +74,15 @@ class Service:
         limits = limits or Limits()
         self.searcher, self.cache, self.run = searcher, searcher.cache, run
         self.limits, self.no_encoder = limits, no_encoder
-        self.encoder = encoder
-        self.classifier = None if run is None else Classifier(run, encoder)
+        self.encoder, self._tuned = encoder, tuned
+        self.classifier = None if run is None else Classifier(run, tuned or encoder)
         self.board = board or {}
         self.kept = kept_columns(self.cache)
         self._sides = None if run is None else TextSides(run, self.cache)
         self.map = LiveMap(searcher.cache, searcher.index.pooling, searcher.index.layer)
         self.tell_batch = tell_batch
         self._search_output = (searcher.index.pooling, searcher.index.layer)
-        self._head_output = self._search_output if run is None else (run.info["pooling"], run.info["layer"])
+        self._head_output = self._search_output if run is None else _head_output(run, tuned is not None)
         self._outputs = list(dict.fromkeys([self._search_output, self._head_output]))
         self._encoding = Batcher(
             "encoding",
@@ -130,11 +132,14 @@ class Service:
             pooling, layer = _output_of_run(loaded, cache)
         searcher = Searcher.open(cache, index=index, pooling=pooling, layer=layer)
         try:
-            if loaded is not None:
+            tuned = None if loaded is None else _tuned_encoder(loaded, searcher.cache, device, trust_remote_code)
+            if loaded is not None and tuned is None:
                 check_same_encoder(loaded, searcher.cache)
-            poolings = {searcher.index.pooling, *([] if loaded is None else [loaded.info["pooling"]])}
+            own = [] if loaded is None or tuned is not None else [loaded.info["pooling"]]
+            poolings = {searcher.index.pooling, *own}
             encoder, no_encoder = _load_encoder(searcher.cache, poolings, model, device, trust_remote_code)
-            service = cls(searcher, encoder=encoder, no_encoder=no_encoder, run=loaded, board=board, limits=limits)
+            heads: dict[str, Any] = {"run": loaded, "tuned": tuned, "board": board}
+            service = cls(searcher, encoder=encoder, no_encoder=no_encoder, limits=limits, **heads)
         except BaseException:
             searcher.close()
             raise
@@ -229,8 +234,10 @@ class Service:
         """All texts of all jobs in one pass, every output that anybody needs."""
         assert self.encoder is not None
         texts = list(dict.fromkeys(text for job in jobs for text in job))
-        vectors = zip(*self.encoder.encode_texts(texts, self._outputs), strict=True)
-        known = dict(zip(texts, map(list, vectors), strict=True))
+        found = self.encoder.encode_texts(texts, [one for one in self._outputs if one[0] != TUNED])
+        if self._tuned is not None and self.run is not None:  # the last of the outputs
+            found += self._tuned.encode_texts(texts, [(self.run.info["pooling"], self.run.info["layer"])])
+        known = dict(zip(texts, map(list, zip(*found, strict=True)), strict=True))
         return [{text: known[text] for text in job} for job in jobs]
 
     def _search(self, jobs: list[Search]) -> list[Answer]:
@@ -248,6 +255,21 @@ class Service:
             for i, answer in zip(members, found, strict=True):
                 answers[i] = replace(answer, results=answer.results[: jobs[i].k])
         return [answers[i] for i in range(len(jobs))]
+
+
+def _head_output(run: Run, tuned: bool) -> tuple[str, int]:
+    """What the heads read, by a name that no vectors of the cache have where it is made by a tuned encoder."""
+    return (TUNED if tuned else run.info["pooling"]), run.info["layer"]
+
+
+def _tuned_encoder(run: Run, cache: Cache, device: str, trust_remote_code: bool) -> Encoder | None:
+    """The encoder of a tuned run, where it is not the cache's. Raises EmbedcacheError: its base is gone or changed."""
+    from embedcache.encoder.load_again import encoder_of
+
+    if "tuned" not in run.info or run.info["encoder"]["identity"] == cache.encoder["identity"]:
+        return None
+    options: dict[str, Any] = {"device": device, "trust_remote_code": trust_remote_code}
+    return encoder_of(run.info["encoder"], str(run.path), run.info["pooling"], **options)
 
 
 def _output_of_run(run: Run, path: str | Path) -> tuple[str | None, int | None]:

@@ -48,7 +48,7 @@ def logits(folder: Path, texts: list[str]) -> np.ndarray:
     ("family", "hidden"),
     [
         ("bert", 0),
-        ("distilbert", 16),
+        pytest.param("distilbert", 16, marks=pytest.mark.slow),
         *[
             pytest.param(*one, marks=pytest.mark.slow)
             for one in (
@@ -76,6 +76,7 @@ def test_the_logits_are_the_runs(family, hidden, make_cache, tmp_path) -> None:
     assert config["architectures"][0].endswith("ForSequenceClassification")
 
 
+@pytest.mark.slow
 def test_heads_that_no_classifier_computes(make_cache, tmp_path) -> None:
     train_head(make_cache("bert"), tmp_path / "run", pooling="cls", hidden=8, lr=1e-2, epochs=1)
     line = fails("export", tmp_path / "run", "--to", "transformers", "-o", tmp_path / "out")

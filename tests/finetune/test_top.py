@@ -96,8 +96,12 @@ def plain_losses(encoder: Encoder, keep: int, pooling: str, config: Config, head
     return losses
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize(("keep", "pooling"), [(1, "cls"), (2, "mean"), (2, "cls")])
+EVERY = ["bert", *(pytest.param(family, marks=pytest.mark.slow) for family in FAMILIES if family != "bert")]
+SLOW = [pytest.param(keep, pooling, marks=pytest.mark.slow) for keep, pooling in ((1, "cls"), (2, "mean"))]
+
+
+@pytest.mark.parametrize("family", EVERY)
+@pytest.mark.parametrize(("keep", "pooling"), [(2, "cls"), *SLOW])
 def test_losses_are_those_of_plain_transformers(encoders, tmp_path, family, keep, pooling) -> None:
     encoder = encoders[family]
     config, head = make_config(f"top:{keep}", pooling), make_head(encoder.dim)
@@ -122,7 +126,7 @@ def test_losses_are_those_of_plain_transformers(encoders, tmp_path, family, keep
     np.testing.assert_allclose(losses, expected, rtol=2e-5)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", EVERY)
 def test_the_first_row_has_the_gradients_of_the_whole_layer(encoders, family) -> None:
     encoder = encoders[family]
     ids, mask = encoder.pad(encoder.tokenize(TEXTS[:7]).rows)
@@ -164,6 +168,7 @@ def test_dropout_of_the_first_row_counts_the_values_bias(encoders) -> None:
     assert torch.equal(row.eval()(x, mask), row(x, mask))
 
 
+@pytest.mark.slow
 def test_what_all_layers_share_stays_as_it_is(encoders) -> None:
     model = encoders["mpnet"].model
     shared = [name for name, _ in model.named_parameters() if "relative_attention_bias" in name]

@@ -33,7 +33,7 @@ FAST = {"epochs": 2, "lr": 1e-3, "group": "film", "early_stop": 0}
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory, tiny_bert) -> Path:
-    return make_token_cache(tmp_path_factory.mktemp("tuned"), tiny_bert)
+    return make_token_cache(tmp_path_factory.mktemp("tuned"), tiny_bert, n=160)
 
 
 @pytest.fixture(scope="module")
@@ -230,3 +230,46 @@ def test_a_killed_finetune_continues_to_the_same_bits(cache, tmp_path, rows) -> 
     assert mine.keys() == theirs.keys() and all(np.array_equal(mine[name], theirs[name]) for name in mine)
     assert (found.path / "history.csv").read_text() == (whole.path / "history.csv").read_text()
     assert not (tmp_path / ".run.tuning").exists()
+
+
+@pytest.mark.slow
+def test_the_cards_code_gives_what_the_run_gives(cache, tiny_bert, tmp_path, monkeypatch, capsys) -> None:
+    """The card's lines, in the run's folder, with the base where the reader has it."""
+    from embedcache.report import write_documents
+
+    heads = train_head(cache, tmp_path / "heads", hidden=0, lr=1e-2, epochs=2, group="film", pooling="mean")
+    report = finetune(cache, tmp_path / "run", from_run=heads.run, epochs=1, lr=1e-3)
+    write_documents(report.run)
+    card = (tmp_path / "run" / "README.md").read_text()
+    assert "numbers of its layers 2 to 2 (last), which are in `tuned.safetensors`" in card and "frozen" not in card
+    code = card.split("```python\n")[2].split("```")[0]
+    monkeypatch.chdir(report.run)
+    names: dict[str, object] = {}
+    exec(code.replace(f'encoder = "{tiny_bert.name}"', f"encoder = {str(tiny_bert)!r}"), names)
+    expected = Classifier.load(report.run).predict_proba(names["texts"])
+    np.testing.assert_allclose(names["probabilities"].numpy(), expected, atol=1e-5)  # type: ignore[attr-defined]
+
+
+@pytest.mark.slow
+def test_serve_searches_by_the_caches_encoder_and_predicts_by_the_tuned_one(report, cache) -> None:
+    import asyncio
+
+    from embedcache.search import Query
+    from embedcache.serve.service import Search, Service
+
+    texts = texts_of(cache)[:2]
+    service = Service.open(cache, report.run)
+    try:
+        found = asyncio.run(service.predict(texts))
+        expected = Classifier.load(report.run).predict(texts)
+        assert [one.label for one in found] == [one.label for one in expected]
+        for mine, theirs in zip(found, expected, strict=True):
+            assert mine.probabilities == pytest.approx(theirs.probabilities, abs=1e-6)
+    finally:
+        service.close()
+    service = Service.open(cache, report.run)
+    try:
+        answer = asyncio.run(service.search(Search(Query((texts[0],)), 1)))
+        assert answer.results[0].text == texts[0] and answer.results[0].score > 0.999
+    finally:
+        service.close()
