@@ -13,6 +13,7 @@ from embedcache.common.screen import cell, label_text, make_table, plural, print
 if TYPE_CHECKING:
     from embedcache.prediction.job import FileReport
     from embedcache.prediction.predictions import Prediction
+    from embedcache.prompting.job import ZeroShotReport
 
 
 def predictions(predicted: Sequence[Prediction]) -> None:
@@ -34,18 +35,27 @@ def predictions(predicted: Sequence[Prediction]) -> None:
 
 
 def predicted_file(report: FileReport) -> None:
+    labelled_rows(report)
+    for column, labels in report.columns.items():
+        if counts := counts_of(labels):
+            click.echo(f"  {cell(column)}: {counts}")
+    for line in report.notes:
+        click.echo(f"Note: {cell(line)}")
+
+
+def labelled_rows(report: FileReport | ZeroShotReport) -> None:
+    """Where the labelled rows are; without an output, the first of them."""
     rows = f"{plural(report.rows, 'row')} labelled in {report.seconds:.1f} s"
     if report.output is None:
         first_rows(report.first, report.predicted, report.text)
         click.echo(f"{report.input}: {rows}; -o OUT writes all of them, with their columns")
     else:
         click.echo(f"{report.output}: {rows}, into {', '.join(report.predicted)}")
-    for column, labels in report.columns.items():
-        counts = ", ".join(f"{cell(visible(label), 40)} {count:,}" for label, count in labels.items() if count)
-        if counts:
-            click.echo(f"  {cell(column)}: {counts}")
-    for line in report.notes:
-        click.echo(f"Note: {cell(line)}")
+
+
+def counts_of(labels: dict[str, int]) -> str:
+    """How many rows each label has, those without any left out."""
+    return ", ".join(f"{cell(visible(label), 40)} {count:,}" for label, count in labels.items() if count)
 
 
 def first_rows(first: Sequence[dict[str, Any]], predicted: Sequence[str], column: str) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from embedcache.commands.show.predict import first_rows
+from embedcache.commands.show.predict import counts_of, labelled_rows
 from embedcache.common.label_names import visible
 from embedcache.common.screen import cell, plural
 from embedcache.runs.scores import title
@@ -18,14 +18,8 @@ if TYPE_CHECKING:
 
 def labelled(report: ZeroShotReport) -> None:
     """Where the labels are, how many there are of each, and how often they are right."""
-    rows = f"{plural(report.rows, 'row')} labelled in {report.seconds:.1f} s"
-    if report.output is None:
-        first_rows(report.first, report.predicted, report.text)
-        click.echo(f"{report.input}: {rows}; -o OUT writes all of them, with their columns")
-    else:
-        click.echo(f"{report.output}: {rows}, into {', '.join(report.predicted)}")
-    counts = ", ".join(f"{cell(visible(label), 40)} {count:,}" for label, count in report.labels.items() if count)
-    click.echo(f"  {counts}")
+    labelled_rows(report)
+    click.echo(f"  {counts_of(report.labels)}")
     if report.scores is not None:
         click.echo(f"  {_scores(report.scores)}")
     for line in report.notes:
