@@ -23,7 +23,7 @@ from embedcache.cache.layout import Output, block_path, quote, unquote
 from embedcache.cache.map_file import map_file
 from embedcache.cache.state_files import open_states
 from embedcache.cache.strings import Strings, valid_offsets
-from embedcache.cache.token_states import TokenStates, describe_states
+from embedcache.cache.token_states import TokenStates
 from embedcache.common.display import html_table
 from embedcache.common.encoder_schema import parse_encoder
 from embedcache.common.frames import Tabular
@@ -317,7 +317,6 @@ class Cache(Tabular):
             "truncated": int(np.count_nonzero(self.truncated)),
             "created": self.created,
             "bytes": self._map.size,
-            "token_states": describe_states(self.path, self.encoder, self.hashes),
         }
 
     def check_whole(self) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from embedcache.commands.common import (
@@ -23,11 +25,13 @@ def info(as_json: bool, cache: str) -> None:
     """
     from embedcache.cache import open_cache
     from embedcache.cache.notes import data_notes
+    from embedcache.cache.token_states import describe_states
     from embedcache.cache.tokens import reading_of
     from embedcache.commands.show import cache as show
 
     with open_cache(cache) as opened:
-        about = {"reading": reading_of(opened).to_dict(), "notes": data_notes(opened)}
+        about: dict[str, Any] = {"reading": reading_of(opened).to_dict(), "notes": data_notes(opened)}
+        about["token_states"] = describe_states(opened.path, opened.encoder, opened.hashes)
         document = opened.info() | about
     if as_json:
         emit(document)

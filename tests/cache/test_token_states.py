@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -144,3 +146,24 @@ def test_texts_of_different_blocks_share_no_page(cache):
     begins = place_texts(np.full(6, 10), rows, 7, 768)  # 16 tokens are three pages
     assert begins.tolist() == [16, 26, 36, 48, 58, 80]
     assert place_texts(np.empty(0, np.int64), np.empty(0, np.int64), 7, 768).tolist() == []
+
+
+def test_a_spoilt_index_gives_no_other_states(cache):
+    write(cache)
+    good, rng = index_path(cache).read_bytes(), random.Random(0)
+    places, outcomes = [place for place, byte in enumerate(good) if byte], Counter()
+    for _ in range(200):
+        spoilt = bytearray(good)
+        for place in rng.choices(places, k=rng.choice([1, 1, 3])):
+            spoilt[place] = rng.choice([spoilt[place] ^ 1 << rng.randrange(8), rng.randrange(256)])
+        index_path(cache).write_bytes(spoilt)
+        try:
+            states = TokenStates(open_states(cache, ENCODER), hash_texts(TEXTS))
+            values, offsets = states.take(range(5))
+        except EmbedcacheError as error:
+            assert "\n" not in str(error)
+            outcomes["refused"] += 1
+        else:
+            assert all(np.array_equal(values[offsets[k] : offsets[k + 1]], states_of(k)) for k in range(5))
+            outcomes["read"] += 1
+    assert outcomes["refused"] > 100 and outcomes["read"] > 0

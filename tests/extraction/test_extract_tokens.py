@@ -18,7 +18,7 @@ from embedcache.encoder import Encoder
 from embedcache.errors import EmbedcacheError
 from embedcache.extraction.job import extract
 from embedcache.extraction.merge import merge
-from tests.conftest import make_reviews, write_csv
+from tests.conftest import document, fails, invoke, make_reviews, write_csv
 from tests.extraction.token_files import files_of
 
 ROWS = 1100  # two blocks
@@ -332,3 +332,24 @@ def test_the_index_goes_away_while_it_is_written(run, cache_path, monkeypatch):
     monkeypatch.setattr(StateFill, "put", remove)
     with pytest.raises(EmbedcacheError, match=r"cache\.tokens\.hdf5 was removed or replaced while it was written"):
         run(20, tokens=1)
+
+
+def test_what_the_commands_say(run, cache_path):
+    run(50, tokens=1)
+    about = document("info", cache_path)["token_states"]
+    states = open_cache(cache_path).token_states()
+    assert (about["layers"], about["layer"], about["dim"], about["texts"]) == (1, 1, 32, 50)
+    assert (about["tokens"], about["bytes"], about["missing_rows"]) == (states.tokens, states.bytes, 0)
+    assert about["file_bytes"] > states.bytes and about["problem"] == ""
+    shown = invoke("info", cache_path).stdout
+    assert f"tokens    what the last layer read: {states.tokens:,} x 32, " in shown and "complete" in shown
+    assert "and the token states of 50 texts checked, no damage" in invoke("verify", cache_path).stdout
+    assert document("verify", cache_path)["texts"] == 50
+    with values_path(cache_path).open("r+b") as file:
+        file.seek(4096 + 64 * int(states.begins[30]))
+        file.write(b"?!")
+    assert "damaged: token states rows 30 to 30; run the same extract again" in fails("verify", cache_path)
+    values_path(cache_path).unlink()
+    assert "is missing, cut short or not what" in invoke("info", cache_path).stdout
+    index_path(cache_path).unlink()
+    assert document("info", cache_path)["token_states"] is None

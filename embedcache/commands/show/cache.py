@@ -30,9 +30,7 @@ def extract(report: ExtractReport) -> None:
     if made := report.token_states:
         of = f"{plural(made['texts'], 'text')}, {made['encoded']:,} of them made now"
         where = f"{human_bytes(made['bytes'])} in {made['files'][1]}"
-        click.echo(
-            f"  what the last {plural(made['layers'], 'layer')} read: {made['tokens']:,} tokens of {of}; {where}"
-        )
+        click.echo(f"  what the last {_layers(made)} read: {made['tokens']:,} tokens of {of}; {where}")
     notes = {
         f"{report.blank:,} with a blank text": report.blank,
         f"{report.dropped:,} of the old cache dropped: no longer in the input": report.dropped,
@@ -65,13 +63,20 @@ def interrupted_extract(cache: str) -> str:
 
 def merge(report: MergeReport) -> None:
     done = f"{plural(report.shards, 'shard')} joined in {report.seconds:.1f} s"
-    click.echo(f"{report.cache}: {plural(report.rows, 'row')}; {done}")
+    states = report.token_states
+    more = (
+        f"; with the token states of {plural(states['texts'], 'text')}, {human_bytes(states['bytes'])}"
+        if states
+        else ""
+    )
+    click.echo(f"{report.cache}: {plural(report.rows, 'row')}; {done}{more}")
 
 
 def incomplete_merge(report: MergeReport) -> str:
     names = ", ".join(report.unfinished[:20]) + (", ..." if report.unfinished[20:] else "")
+    what = "vector or no token states" if report.token_states else "vector"
     return (
-        f"{report.cache} is not complete: {report.missing_rows:,} of {report.rows:,} rows have no vector, since "
+        f"{report.cache} is not complete: {report.missing_rows:,} of {report.rows:,} rows have no {what}, since "
         f"{names} is not finished or damaged; run the extract of each again, then merge again"
     )
 
@@ -125,6 +130,10 @@ def _made_of(encoder: dict[str, Any]) -> dict[str, str]:
     return lines | ({"texts": texts} if texts else {})
 
 
+def _layers(about: dict[str, Any]) -> str:
+    return "layer" if about["layers"] == 1 else f"{about['layers']} layers"
+
+
 def _states(about: dict[str, Any] | None) -> dict[str, str]:
     """The line on token states, where there are any."""
     if about is None:
@@ -134,7 +143,7 @@ def _states(about: dict[str, Any] | None) -> dict[str, str]:
     todo = about["missing_rows"]
     state = f"{todo:,} rows to go, run extract again" if todo else "complete"
     return {
-        "tokens": f"what the last {plural(about['layers'], 'layer')} read: {about['tokens']:,} x {about['dim']}, "
+        "tokens": f"what the last {_layers(about)} read: {about['tokens']:,} x {about['dim']}, "
         f"{human_bytes(about['bytes'])} in {about['files'][1]}, {state}"
     }
 
