@@ -140,7 +140,7 @@ class Encoder:
             lower_case: whether every text is lowercased first.
             chunk: whether to read a longer text in chunks of max_length tokens (see ``chunking``), not only its start.
             task: the model's adapter of that name is merged into its weights; "": none (see ``task_adapter``).
-            kept: in int8, products that are not, such as "5 qkv" (layer and product, see ``int8``).
+            kept: with int8, the products that stay in bfloat16, such as "5 qkv" (layer and product, see ``int8``).
             model: how the vectors called ``model`` are made (``Prescription.about``); the folder must still agree.
                 None: there are none.
             check: called with the identity before any weights are loaded; it may raise.

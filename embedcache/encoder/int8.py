@@ -1,8 +1,8 @@
-"""Which products of an int8 encoder stay in bfloat16, by measuring its vectors.
+"""Choose which products of an int8 encoder stay in bfloat16, by measuring its vectors.
 
 csrc/encoder/int8.h computes the products of a layer's linear layers (see ``PRODUCTS``) in int8. Most models lose little
-by it, some lose much in a few products. ``choose_kept`` finds these once, on a table's first texts. The choice is part
-of the encoder's identity: whoever continues the cache, predicts or searches computes the same.
+accuracy by this, some lose much in a few products. ``choose_kept`` finds these once, on a table's first texts. The
+choice is part of the encoder's identity, so that a continued cache, predict and search compute the same.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from embedcache.encoder.encoder import Encoder
 from embedcache.encoder.poolings import MODEL
 from embedcache.encoder.runner_native import PRODUCTS, backend
 
-TEXTS = 32  # measured
-MEDIAN, WORST = 0.999, 0.99  # cosines to float32 that their vectors must reach
+TEXTS = 32  # the most to measure
+MEDIAN, WORST = 0.999, 0.99  # the median and lowest cosine to float32 that their vectors must reach
 
 
 @dataclass(frozen=True)
 class Int8Choice:
-    """What was chosen, and by which cosines to float32.
+    """What was chosen, and the cosines to float32 that it reaches.
 
     Attributes:
         kept: the products that stay in bfloat16, such as "5 qkv".
-        products: how many the encoder has.
-        before: (median, lowest) cosine of the texts with all products in int8; None where there was no text.
-        after: the same without those in ``kept``.
+        products: the number of products of the encoder.
+        before: (median, lowest) cosine of the texts with all products in int8; None if there was no text.
+        after: the same with the products in ``kept`` in bfloat16.
         native: whether this processor has instructions for int8.
     """
 
@@ -58,16 +58,19 @@ def in_int8(kept: Sequence[str], products: int | None = None) -> str:
 
 
 def choose_kept(source: str | Path, settings: dict[str, Any], texts: Sequence[str]) -> Int8Choice:
-    """The products that stay in bfloat16, so that the first texts' vectors are close enough to float32.
+    """Choose the products that stay in bfloat16, so that the first texts' vectors are close enough to float32.
 
-    A text's loss is one minus its cosine to float32, of its CLS or of its mean vector, whichever loses more. Where all
-    products in int8 lose too much, each is tried alone; the losses nearly add up. The worst stay in bfloat16, as few as
-    suffice by that sum, and one more at a time until the vectors themselves are close enough.
+    A text's loss is one minus the cosine to float32 of its CLS or its mean vector, whichever loses more.
+
+    1. Measure the loss with all products in int8. If it is small enough, none stays in bfloat16.
+    2. Otherwise measure the loss with each product alone in int8; these losses nearly add up.
+    3. Keep the worst products in bfloat16, as few as suffice by that sum.
+    4. Keep one more at a time until the measured loss is small enough, too.
 
     Args:
         source: the model's folder or name.
-        settings: arguments of ``Encoder.load`` but for dtype, device and kept.
-        texts: the first distinct ones are measured, ``TEXTS`` at most.
+        settings: arguments of ``Encoder.load`` except dtype, device and kept.
+        texts: the first different ones are measured, ``TEXTS`` at most.
 
     Raises:
         EmbedcacheError: as ``Encoder.load``.
@@ -93,7 +96,7 @@ def choose_kept(source: str | Path, settings: dict[str, Any], texts: Sequence[st
 
 
 class _Measured:
-    """An encoder in float32, and what texts lose by it in int8."""
+    """The vectors of some texts in float32, to which those in int8 are compared."""
 
     def __init__(self, source: str | Path, settings: dict[str, Any], texts: list[str]) -> None:
         self._source, self._settings, self._texts = source, {**settings, MODEL: None}, texts
@@ -103,7 +106,7 @@ class _Measured:
         self.products = [f"{layer} {name}" for layer in range(1, exact.layers + 1) for name in PRODUCTS]
 
     def losses(self, kept: Sequence[str]) -> np.ndarray:
-        """float64 [n]: what each text loses."""
+        """The loss of each text, float64 [n], with the products in ``kept`` in bfloat16 and the others in int8."""
         encoder = Encoder.load(self._source, **self._settings, dtype="int8", kept=kept)
         found = encoder.encode_texts(self._texts, self._outputs)
         worst: np.ndarray = np.max([_loss(x, y) for x, y in zip(found, self._exact, strict=True)], axis=0)

@@ -100,7 +100,7 @@ def load(
         lower_case: whether the tokenizer lowercases every text first.
         task: the subfolder of an adapter to merge, or "".
         tuned: what is laid over its weights.
-        kept: products that are not in int8 with the others.
+        kept: with int8, the products that stay in bfloat16.
 
     Raises:
         EmbedcacheError: the model is damaged, does not return vectors of a text's tokens, needs its own code while

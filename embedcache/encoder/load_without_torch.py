@@ -66,7 +66,7 @@ def load_direct(
         max_length: the most tokens of a text.
         compute_dtype: the dtype to compute in.
         tuned: what is laid over its weights; bottlenecks have no place in a blueprint.
-        kept: products that are not in int8 with the others.
+        kept: with int8, the products that stay in bfloat16.
     """
     with suppress(Exception):  # loading with transformers gives better messages for a damaged folder
         if (folder / ADAPTER).is_file() or (tuned and tuned.header.kind == "adapter"):

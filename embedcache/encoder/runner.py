@@ -71,7 +71,7 @@ def choose_runner(
         device: "cpu", "cuda" or "cuda:N".
         kernel: the runner asked for; None: the fastest.
         compute_dtype: the dtype to compute in.
-        kept: products that are not in int8 with the others.
+        kept: with int8, the products that stay in bfloat16.
 
     Returns:
         (runner, token id or None). Only ``plain`` can compute rows that hold this token (see ``Blueprint.uncounted``).
