@@ -52,7 +52,7 @@ def adapt(as_json: bool, **options: Any) -> None:
     from embedcache.pretraining.job import adapt as run
 
     if options["model"] is not None and options["from_scratch"] is not None:
-        raise click.UsageError("--model goes on with a model and --from-scratch begins one: give one of them")
+        raise click.UsageError("--model continues a model and --from-scratch starts one: give one of them")
     with progress_bar("training", steps="steps") as progress:
         report = run(progress=progress, tell=tell, **options)
     if as_json:

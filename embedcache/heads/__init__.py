@@ -16,7 +16,7 @@ Files, in the order in which to read them:
     random_streams   The engines' random streams in NumPy; csrc/heads/numerics.h specifies them
     memory           Where the weights of a bank's heads are while it trains: in memory, or in a file
     head             A trained head: weights and how they came about; predicts, goes to torch
-    schema           What may stand in a saved head, every value with its type and bounds
+    schema           What a saved head may hold: every value with its type and bounds
     sklearn          Heads as scikit-learn estimators: for pipelines, cross-validation and searches
     search_cv        A grid search that trains all its candidates on all folds together, as heads of one bank
 """

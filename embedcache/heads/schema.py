@@ -1,4 +1,4 @@
-"""What may stand in a saved head, every value with its type and bounds; heads of older versions are read as today's."""
+"""What a saved head may hold: every value with its type and bounds; heads of older versions are read as today's."""
 
 from __future__ import annotations
 

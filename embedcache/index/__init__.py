@@ -14,7 +14,7 @@ Files, in the order in which to read them:
     own_row        A row's own neighbours: what a search finds for it, without the row itself
     tune           Recall@10 of an index, measured on held-out rows of its own
     file_format    The index file: sections of bytes, then a JSON footer that says what they are
-    schema         What may stand in the footer of an index
+    schema         What the footer of an index may hold
     ownership      Which cache an index belongs to, whether it is up to date, and the command that builds it again
     open_index     The index that a search uses: the one named, that of the cache's own name
 """

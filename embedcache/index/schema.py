@@ -1,4 +1,4 @@
-"""What may stand in the footer of an index."""
+"""What the footer of an index may hold."""
 
 from __future__ import annotations
 

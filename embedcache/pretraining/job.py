@@ -173,7 +173,7 @@ def adapt(
 
 def _check_asked(model: str | Path | None, from_scratch: str | Path | None, epochs: int, mask: float) -> None:
     if model is not None and from_scratch is not None:
-        raise EmbedcacheError("--model goes on with a model and --from-scratch begins one: give one of them")
+        raise EmbedcacheError("--model continues a model and --from-scratch starts one: give one of them")
     if not 0 < mask < 1 or epochs < 1:
         raise EmbedcacheError(f"mask {mask}, epochs {epochs}: mask a share between 0 and 1, in one epoch or more")
     if importlib.util.find_spec("accelerate") is None:

@@ -30,7 +30,7 @@ Files, in the order in which to read them:
     folder         A run directory: best and all heads (safetensors), leaderboard.csv, history.csv and run.json
     write_folder   Write a run directory, whole or not at all: beside its place, then moved there
     tables         The tables of a run, as its training wrote them: the leaderboard and the learning curves
-    schema         What may stand in a run's files and in a saved head: every value that a reader uses
+    schema         What a run's files and a saved head may hold: every value that a reader uses
     schema_split   What run.json may say of a split, and of a head beside its baselines; schema.py has the rest
     versions       What older versions wrote, read as today's
 """

@@ -37,7 +37,7 @@ VERSION = 2  # before, epochs counted from 0: each head has its own version
 
 
 class Header(msgspec.Struct):
-    """What may stand in the file's header; each head is checked on its own."""
+    """What the file's header may hold; each head is checked on its own."""
 
     version: int
     heads: dict[str, dict[str, Any]]

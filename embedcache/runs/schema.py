@@ -1,4 +1,4 @@
-"""What may stand in a run's files and in a saved head: every value that a reader uses, with its type and its bounds.
+"""What a run's files and a saved head may hold: every value that a reader uses, with its type and its bounds.
 
 A reader that uses a new value of run.json names it here. What is optional is checked where it is there;
 folder.require_keys asks for what a use needs.
