@@ -132,7 +132,7 @@ def _condition_parts(path: str, typed: str) -> list[str]:
         return [f"{column}={value}" for value in column_values(cache, column, MOST_VALUES)]
 
 
-FILES = frozenset("inputs shards cache output input file index model folder".split())
+FILES = frozenset("inputs shards cache output input file index model folder from_scratch".split())
 FOLDERS = frozenset(("run",))
 COLUMNS = frozenset("label labels group split split_column color id keep text columns".split())
 

@@ -31,13 +31,24 @@ def _methods() -> Sequence[str]:
     return (AUTO, *METHODS)
 
 
+class LabelTexts(click.types.StringParamType):
+    """Names and descriptions: not columns, of which the shell would offer names."""
+
+    name = "LABELS"
+
+
 @click.command(
     cls=DerivedHelp,
     words={"formats": formats_written},
     short_help="Label a table or a cache by what the labels are called.",
 )
 @click.argument("input", metavar="INPUT|CACHE")
-@click.option("--labels", required=True, help='"name: description; name: description", or @FILE with one label a line.')
+@click.option(
+    "--labels",
+    type=LabelTexts(),
+    required=True,
+    help='"name: description; name: description", or @FILE with one label a line.',
+)
 @click.option("-o", "--output", metavar="OUT", help="The table to write, - for standard output.")
 @click.option("--model", help="A model's folder or Hugging Face name.  [default: the encoder of CACHE]")
 @click.option(
