@@ -132,7 +132,7 @@ def test_an_ordinary_model_folder_comes_out(base: Path, texts: Path, tmp_path: P
     assert all((before[name] == value).all() for name, value in weights(base).items())
 
 
-@pytest.mark.parametrize("kind", ["bert", "roberta"])
+@pytest.mark.parametrize("kind", ["bert", pytest.param("roberta", marks=pytest.mark.slow)])
 def test_from_scratch(kind: str, texts: Path, tmp_path: Path) -> None:
     from transformers import AutoTokenizer
 
@@ -153,6 +153,7 @@ def test_from_scratch(kind: str, texts: Path, tmp_path: Path) -> None:
     assert document(*extract)["encoded"] == 162
 
 
+@pytest.mark.slow
 def test_the_pooling_of_the_base_is_kept(base: Path, texts: Path, tmp_path: Path) -> None:
     folder = tmp_path / "sentences"
     shutil.copytree(base, folder)
@@ -174,27 +175,29 @@ def test_the_pooling_of_the_base_is_kept(base: Path, texts: Path, tmp_path: Path
 def test_interrupted_training_continues_to_the_same_weights(
     base: Path, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training, "FEWEST_STEPS", 4)
-    whole = ec.adapt(texts, tmp_path / "whole", model=base, **QUICK)
+    monkeypatch.setattr(training, "FEWEST_STEPS", 3)
+    quick = {**QUICK, "batch_size": 32}  # five steps an epoch
+    whole = ec.adapt(texts, tmp_path / "whole", model=base, **quick)
 
     def stop(done: int, total: int, rows: int) -> None:
-        if done == 14:  # in the second epoch; saved are 12
+        if done == 8:  # in the second epoch; saved are 6
             raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt, match="12 of 20 steps are saved; the same command with --resume continues"):
-        ec.adapt(texts, tmp_path / "out", model=base, progress=stop, **QUICK)
+    with pytest.raises(KeyboardInterrupt, match="6 of 10 steps are saved; the same command with --resume continues"):
+        ec.adapt(texts, tmp_path / "out", model=base, progress=stop, **quick)
     kept = tmp_path / ".out.adapt"
-    (kept / "checkpoint-16").mkdir()  # as a kill leaves it
-    shutil.copy(kept / "checkpoint-12" / "model.safetensors", kept / "checkpoint-16")
+    (kept / "checkpoint-9").mkdir()  # as a kill leaves it
+    shutil.copy(kept / "checkpoint-6" / "model.safetensors", kept / "checkpoint-9")
     with pytest.raises(EmbedcacheError, match="had other texts, another model or other options"):
-        ec.adapt(texts, tmp_path / "out", model=base, resume=True, **{**QUICK, "lr": 1e-3})
-    resumed = ec.adapt(texts, tmp_path / "out", model=base, resume=True, **QUICK)
-    assert resumed.resumed == 12 and not kept.exists()
+        ec.adapt(texts, tmp_path / "out", model=base, resume=True, **{**quick, "lr": 1e-3})
+    resumed = ec.adapt(texts, tmp_path / "out", model=base, resume=True, **quick)
+    assert resumed.resumed == 6 and not kept.exists()
     assert resumed.perplexity_before == whole.perplexity_before
     ours, theirs = weights(tmp_path / "out"), weights(tmp_path / "whole")
     assert all((ours[name] == value).all() for name, value in theirs.items()) and set(ours) == set(theirs)
 
 
+@pytest.mark.slow
 def test_without_resume_it_begins_anew(base: Path, texts: Path, tmp_path: Path) -> None:
     said: list[str] = []
     (tmp_path / ".out.adapt" / "checkpoint-3").mkdir(parents=True)

@@ -96,6 +96,7 @@ def test_examples_and_long_texts(tiny_causal: Path) -> None:
     assert np.abs(scores[0] - expected).max() < 1e-4
 
 
+@pytest.mark.slow
 def test_a_recurrent_model_shares_nothing(tiny_causal: Path, tmp_path: Path) -> None:
     """Mamba has states where others have keys and values: padding would go into them."""
     from transformers import MambaConfig, MambaForCausalLM
