@@ -173,30 +173,36 @@ class Causal(Prompted):
         n, width = padded["input_ids"].shape
         cache.batch_repeat_interleave(n)
         mask = torch.cat([padded["attention_mask"].new_ones(n, len(head)), padded["attention_mask"]], dim=1)
-        last = self._next(padded["input_ids"], mask, len(head) + torch.arange(width, device=lengths.device), cache)
-        logs = last[torch.arange(n), lengths - 1].float().log_softmax(-1)  # [n, V]
+        ends = torch.unique(lengths - 1)  # where a prompt ends: the only logits that are wanted
+        places = len(head) + torch.arange(width, device=lengths.device)
+        last = self._next(padded["input_ids"], mask, places, cache, ends)
+        logs = last[torch.arange(n), torch.searchsorted(ends, lengths - 1)].float().log_softmax(-1)  # [n, V]
         scores = np.empty((n, len(self._answers)))
         for label, answer in enumerate(self._answers):
             total = logs[:, answer[0]].double()
             if rest := answer[:-1]:  # the label's own tokens behind the prompt, then the cache as it was
                 given = torch.tensor([rest] * n, device=self.lm.device)
                 places = len(head) + lengths[:, None] + torch.arange(len(rest), device=lengths.device)
-                more = self._next(given, torch.cat([mask, torch.ones_like(given)], dim=1), places, cache)
+                every = torch.arange(len(rest), device=lengths.device)
+                more = self._next(given, torch.cat([mask, torch.ones_like(given)], dim=1), places, cache, every)
                 cache.crop(-len(rest))
                 found = more.float().log_softmax(-1)[:, torch.arange(len(rest)), torch.tensor(answer[1:])]
                 total = total + found.double().sum(dim=1)
             scores[:, label] = (total / len(answer)).cpu().numpy()
         return scores
 
-    def _next(self, ids: Any, mask: Any, places: Any, cache: Any) -> Any:
-        """Logits [n, L, V] of tokens behind what the cache holds."""
+    def _next(self, ids: Any, mask: Any, places: Any, cache: Any, keep: Any) -> Any:
+        """Logits [n, K, V] of some of the tokens behind what the cache holds, int64 [K]."""
         import torch
 
         where = {"position_ids": places.expand(len(ids), -1)} if self.lm.takes("position_ids") else {}
+        fewer = self.lm.takes("logits_to_keep")  # the head's product is then small
+        where |= {"logits_to_keep": keep} if fewer else {}
         with torch.inference_mode():
-            return self.lm.model(
+            logits = self.lm.model(
                 input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, **where
             ).logits
+        return logits if fewer else logits[:, keep]
 
     def _can_share(self) -> bool:
         """Whether sharing gives what not sharing gives: tried out, as models with other caches or positions do not."""
