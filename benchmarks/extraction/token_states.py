@@ -1,6 +1,7 @@
 """What do token states cost, and how much memory do they take? `embedcache extract` with --tokens and without.
 
-    python -m benchmarks.extraction.token_states [--rows 3000] [--turns 5] [--gigabytes 3] [--json PATH]
+    python -m benchmarks.extraction.token_states [--rows 3000] [--turns 5] [--gigabytes 3] [--parts memory,cost]
+        [--json PATH]
 
 Cost: MiniLM on critics' snippets, its `model` and `cls` vectors, a new file each time; `--tokens 2` beside them, and
 `--tokens 2` on the cache that has its vectors ("later": four of six layers are run, and their output stored). Processor
@@ -129,13 +130,16 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=3000)
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--gigabytes", type=float, default=3.0)
+    parser.add_argument("--parts", default="memory,cost")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     report: dict[str, Any] = {"machine": machine("numpy"), "load_average_at_start": os.getloadavg()[0]}
     with tempfile.TemporaryDirectory() as scratch:
-        report["memory"] = memory(options.gigabytes, Path(scratch))
-        print(json.dumps(report["memory"]), file=sys.stderr, flush=True)
-        report["cost"] = cost(options.rows, options.turns, Path(scratch))
+        if "memory" in options.parts:
+            report["memory"] = memory(options.gigabytes, Path(scratch))
+            print(json.dumps(report["memory"]), file=sys.stderr, flush=True)
+        if "cost" in options.parts:
+            report["cost"] = cost(options.rows, options.turns, Path(scratch))
     report["load_average_at_end"] = os.getloadavg()[0]
     text = json.dumps(report, indent=1)
     print(text)
