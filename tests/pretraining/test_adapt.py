@@ -232,6 +232,19 @@ def test_refused_in_one_line(base: Path, texts: Path, tmp_path: Path, monkeypatc
     assert "adapt needs accelerate, which is not installed: pip install 'embedcache[train]'" in fails(*ask)
 
 
+def test_a_full_disk_is_called_that(base: Path, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise RuntimeError("safetensors: I/O error")
+
+    monkeypatch.setattr(training, "train", full)
+    with pytest.raises(RuntimeError, match="I/O error"):  # the disk is not full: it stays what it is
+        ec.adapt(texts, tmp_path / "out", model=base, **QUICK)
+    monkeypatch.setattr("embedcache.pretraining.place.is_full", lambda _: True)
+    with pytest.raises(EmbedcacheError, match="no space left on its disk: make room; the same command with --resume"):
+        ec.adapt(texts, tmp_path / "out", model=base, **QUICK)
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.slow
 def test_killed_training_continues_to_the_same_weights(base: Path, texts: Path, tmp_path: Path) -> None:
     """By SIGKILL, at moments that differ: also while a checkpoint is written."""
