@@ -59,7 +59,10 @@ def copy_top(model: Any, keep: int) -> nn.Module:
     parent, _, last = path.rpartition(".")
     kept = nn.ModuleList(list(top.get_submodule(path).children())[len(layers) - keep :])
     setattr(top.get_submodule(parent), last, kept)
-    top.config.num_hidden_layers = keep  # type: ignore[union-attr]
+    config: Any = top.config
+    config.num_hidden_layers = keep
+    if isinstance(kinds := getattr(config, "layer_types", None), (list, tuple)):
+        config.layer_types = list(kinds)[len(layers) - keep :]
     return top
 
 

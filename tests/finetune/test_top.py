@@ -24,6 +24,7 @@ from embedcache.heads.head import TrainedHead
 from embedcache.heads.spec import HeadSpec
 from embedcache.heads.task import Task, View
 from tests.conftest import make_reviews
+from tests.encoder.rotary_kinds import CASES, make_rotary, some_rows
 from tests.finetune.token_caches import StatesInMemory, hidden_states
 
 N, EPOCHS, BATCH = 40, 2, 8
@@ -199,3 +200,18 @@ def test_ways() -> None:
         ("tensors", 1), ("tensors", 3), ("lora", None), ("adapter", None), ("tensors", None), ("lora", 1),
         ("adapter", 2),
     ]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", CASES)
+def test_models_with_rotary_positions_and_causal_ones(kind: str) -> None:
+    """check_top itself compares with the whole model, padding and all."""
+    model, rows = make_rotary(kind), some_rows([40, 7, 23])
+    there = np.arange(40) < np.array([[40], [7], [23]])
+    ids = np.zeros((3, 40), np.int64)
+    ids[there] = np.concatenate(rows)
+    for keep in range(1, model.config.num_hidden_layers + 1):
+        top = Top(model, keep, False, 40)
+        check_top(model, top, torch.from_numpy(ids), torch.from_numpy(there))
+        own = dict(model.named_parameters())
+        assert all(torch.equal(own[name], weight) for name, weight in top.weights().items()) and top.weights()

@@ -273,3 +273,21 @@ def test_serve_searches_by_the_caches_encoder_and_predicts_by_the_tuned_one(repo
         assert answer.results[0].text == texts[0] and answer.results[0].score > 0.999
     finally:
         service.close()
+
+
+def test_too_little_memory_is_refused_before_the_training(cache, heads, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("embedcache.common.machine.memory_free", lambda: 1e5)
+    with pytest.raises(EmbedcacheError, match=r"--train last with --batch-size 32 may need about .* 100 kB are free"):
+        finetune(cache, tmp_path / "run", from_run=heads)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_bfloat16_products_learn_what_float32_learns(cache, heads, tmp_path) -> None:
+    settings = {"from_run": heads, "epochs": 2, "lr": 1e-3, "layer_dropout": 0.0}
+    losses = []
+    for compute in ("float32", "bfloat16"):
+        report = finetune(cache, tmp_path / compute, compute=compute, **settings)
+        losses.append(load_run(report.run).best.history["train_loss"])
+    assert losses[0] != losses[1]
+    np.testing.assert_allclose(*losses, rtol=0.02)
