@@ -97,10 +97,8 @@ class Encoder:
 
     def _why_no_cls(self, first: bool) -> str:
         """``first``: whether the tokenizer puts a token before the text."""
-        causal = self._runner.causal or (
-            self.kernel == "plain" and first_is_blind(self._runner.run, self._tokenize, self.layers)
-        )
-        if causal:
+        known, run = self._runner.causal, self._runner.run
+        if known or (self.kernel == "plain" and first_is_blind(run, self._tokenize, self.layers)):
             if looks_both_ways(self.model.config.to_dict()):
                 raise EmbedcacheError(
                     f"{self.source}: its config.json asks for bidirectional attention, which the installed version of "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file
 
-from embedcache.encoder import runner
+from embedcache.encoder import Encoder, runner
 from embedcache.encoder.poolings import POOLINGS
 from embedcache.encoder.read_rotary import read_rotary
 from embedcache.encoder.rotary_families import ROTARY_FAMILIES
@@ -20,6 +22,7 @@ from embedcache.encoder.runner_plain import Plain
 from embedcache.encoder.runner_rotary import RotaryEncoder
 from embedcache.encoder.token_rows import TokenRows
 from embedcache.errors import EmbedcacheError, InputNote
+from tests.conftest import write_tokenizer
 from tests.encoder.rotary_kinds import CASES, make_rotary, some_rows
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -193,6 +196,24 @@ def test_what_was_changed_is_left_to_transformers(change: Any) -> None:
     model = make_rotary("modernbert")
     change(model)
     assert read_rotary(model, 60) is None
+
+
+@pytest.mark.parametrize("kind", ["nomic_bert", "qwen3"])
+def test_a_folder(kind: str, tmp_path: Path) -> None:
+    """From its files, NomicBERT's in its authors' layout, which names Python code: transformers' own class reads it."""
+    vocabulary = write_tokenizer(tmp_path, 128)
+    make_rotary(kind, vocab_size=vocabulary, max_position_embeddings=128).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text("utf-8"))
+    if kind == "nomic_bert":
+        assert any("attn.Wqkv" in name for name in load_file(tmp_path / "model.safetensors"))
+        config["auto_map"] = {"AutoConfig": "own--code.Config", "AutoModel": "own--code.Model"}
+    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    texts, outputs = ["a superb film", "dull " * 70], [("mean", -1), ("last", -1)]
+    encoders = [Encoder.load(tmp_path, max_length=60, device="cpu", kernel=kernel) for kernel in (None, "plain")]
+    assert [(one.kernel, one.compute_dtype) for one in encoders] == [("native", "float32"), ("plain", "float32")]
+    assert bool(encoders[0].no_cls) == bool(encoders[1].no_cls) == (kind == "qwen3")
+    for got, want in zip(*(one.encode_texts(texts, outputs) for one in encoders), strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-5, atol=2e-5 * np.abs(want).max())
 
 
 def test_the_page_lists_the_families() -> None:
