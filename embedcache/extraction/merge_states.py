@@ -13,7 +13,7 @@ from embedcache.cache.state_files import StateFiles, StatesAbout, index_path, op
 from embedcache.cache.strings import first_rows
 from embedcache.errors import EmbedcacheError
 from embedcache.extraction.shards import ShardOrigin
-from embedcache.extraction.token_states import StatesPlan, filling, plan_texts
+from embedcache.extraction.token_states import StatesPlan, filling, open_there, plan_texts
 
 COPIED = 256  # texts per commit
 Parts = Sequence[tuple[ShardOrigin, Cache]]
@@ -65,7 +65,7 @@ def plan_merge(cache: Path, hashes: np.ndarray, parts: Parts, overwrite: bool) -
                 f"{files[0].path} and {one.path} hold the states of different layers, for the last {about.layers} and "
                 f"the last {one.about.layers}: extract all shards alike"
             )
-    there = StateFiles(cache) if index_path(cache).exists() else None
+    there = open_there(cache, about.layers)
     replaces = there is not None and not _alike(there.about, about)
     if there is not None and replaces:
         if not overwrite:

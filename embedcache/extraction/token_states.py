@@ -112,7 +112,7 @@ def plan_states(
         EmbedcacheError: the cache has other states and ``overwrite`` is off; another file is in their place; the
             encoder has no such states.
     """
-    there = _open_there(cache, layers)
+    there = open_there(cache, layers)
     replaces = there is not None and _replaces(there, layers, encoding_pass.encoder, overwrite)
     if there is not None and replaces:
         there.close()
@@ -246,7 +246,7 @@ class _Some(Sequence[str]):
         return self._texts[int(self._rows[at])]
 
 
-def _open_there(cache: Path, layers: int | None) -> StateFiles | None:
+def open_there(cache: Path, layers: int | None) -> StateFiles | None:
     """Open the files, if any. An index too damaged to read counts as none if states are asked for."""
     if not index_path(cache).exists():
         if layers is not None and (path := values_path(cache)).exists() and not _may_be_ours(path):

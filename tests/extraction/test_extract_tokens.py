@@ -281,6 +281,10 @@ def test_shards_with_and_without_states(run, tmp_path):
     with values_path(shards[1]).open("r+b") as file:
         file.seek(4096 + 64 * int(StateFiles(shards[1]).spans[5, 0]))
         file.write(b"?!")
+    values_path(whole).write_bytes(b"somebody's own")
+    with pytest.raises(EmbedcacheError, match="in the place of the token states"):
+        merge(shards, whole)
+    values_path(whole).unlink()
     report = merge(shards, whole)
     assert not report.complete and report.missing_rows == 1 and report.unfinished == [str(shards[1])]
     run(90, name="part-2.h5", shard=(2, 3))
