@@ -162,7 +162,7 @@ def test_lists_of_labels_and_numbers(cache, tmp_path, label, task, score) -> Non
         texts = texts_of(cache)
         values = Classifier.load(run.path).predict([texts[row["row"]] for row in rows])
         expected = np.array([row["predicted"] for row in rows])
-        np.testing.assert_allclose([one.value for one in values], expected, rtol=1e-2, atol=1e-2 * expected.std())
+        np.testing.assert_allclose([one.label for one in values], expected, rtol=1e-2, atol=1e-2 * expected.std())
 
 
 @pytest.mark.slow
