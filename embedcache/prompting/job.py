@@ -110,7 +110,7 @@ def zero_shot(
             for, and similarity for a cache without ``model``.
         template: The text around a row's text or a label; None is the method's own.
         shots: How many of the nearest labelled rows of the cache stand as examples in each prompt.
-        calibrate: Divide out what masked and causal say of content-free texts (Zhao et al. 2021); without shots.
+        calibrate: Divide out what masked and causal say of content-free texts (Zhao et al. 2021).
         pooling: The vectors of similarity; None: ``model`` where there are such, else as the cache prefers, or the
             mean.
         max_length: The most tokens of a prompt; None is what suits the model.

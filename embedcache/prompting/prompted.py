@@ -33,10 +33,11 @@ class Prompted(Method):
     def __init__(self, asked: AskedPrompt, template: str, lm: LanguageModel) -> None:
         super().__init__(asked)
         self.template, self.model, self.lm = template, lm.source, lm
-        self.calibrated = asked.calibrate and asked.examples is None
-        self._prior: np.ndarray | None = None
+        self.calibrated = asked.calibrate
+        self._prior: np.ndarray | None = None  # float64 [1, labels], without examples
         if asked.calibrate and asked.examples is not None:
-            self.notes.append("the examples show the labels: probabilities are not calibrated")
+            more = len(self.content_free) + 1
+            self.notes.append(f"calibration reads each row's examples {more} times; --no-calibrate reads them once")
 
     @abstractmethod
     def prompt(self, text: str, before: str) -> str:
@@ -60,25 +61,33 @@ class Prompted(Method):
     def score(
         self, texts: Sequence[str], examples: Sequence[Sequence[tuple[str, int]]] | None, tell: Finished
     ) -> tuple[np.ndarray, Reading]:
-        prior = self._content_free_prior() if self.calibrated else 0.0
         before = [""] * len(texts) if examples is None else list(map(self._join, examples))
         prompts, reading = fit(
             self.lm, list(map(self.plain, texts)), lambda i, text: self.prompt(text, before[i]), self.special
         )
-        return self.finish(prompts, tell) - prior, reading
+        scores = self.finish(prompts, tell)
+        return (scores - self._priors(before) if self.calibrated else scores), reading
 
-    def _content_free_prior(self) -> np.ndarray:
-        """float64 [labels]: log of the mean probabilities of the content-free texts."""
+    def _priors(self, before: Sequence[str]) -> np.ndarray:
+        """float64 [n, labels]: log of the mean probabilities of the content-free texts behind each row's examples."""
+        number = {one: i for i, one in enumerate(dict.fromkeys(before))}
+        if list(number) != [""]:
+            return self._content_free(list(number))[[number[one] for one in before]]
         if self._prior is None:
-            texts = list(map(self.plain, self.content_free))
-            prompts, _ = fit(self.lm, texts, lambda _, text: self.prompt(text, ""), self.special)
-            self._prior = np.log(softmax(self.finish(prompts, lambda _: None)).mean(axis=0))
-            if not np.isfinite(self._prior).all():
-                name = self.labels[int(np.argmin(np.isfinite(self._prior)))].name
-                raise EmbedcacheError(
-                    f"{self.lm.name} never says what stands for label {name!r}: describe it otherwise"
-                )
+            self._prior = self._content_free([""])
         return self._prior
+
+    def _content_free(self, before: Sequence[str]) -> np.ndarray:
+        """float64 [len(before), labels]."""
+        texts = list(map(self.plain, self.content_free))
+        prompts, _ = fit(
+            self.lm, texts * len(before), lambda i, text: self.prompt(text, before[i // len(texts)]), self.special
+        )
+        chances = softmax(self.finish(prompts, lambda _: None)).reshape(len(before), len(texts), -1).mean(axis=1)
+        if not chances.all():
+            name = self.labels[int(np.argmin(chances.min(axis=0)))].name
+            raise EmbedcacheError(f"{self.lm.name} never says what stands for label {name!r}: use other words")
+        return np.log(chances)
 
     def _join(self, examples: Sequence[tuple[str, int]]) -> str:
         """All examples together take half of the room at most."""

@@ -150,7 +150,7 @@ def test_examples_stand_before_the_text(reviews_cache: Path, tiny_masked: Path) 
             near = [i for k, i in enumerate(near) if texts[i] not in [texts[j] for j in near[:k]]]
             assert [text for text, _ in some] == [texts[i] for i in near[:3]][::-1]
             assert [list(WORDS)[label] for _, label in some] == [classes[codes[i]] for i in near[:3]][::-1]
-        method = masked(tiny_masked, cache=cache, examples=examples)
+        method = masked(tiny_masked, cache=cache, examples=examples, calibrate=False)
         scores, reading = method.score([cache.texts[5]], [found[5]], lambda _: None)
         before = method._join(found[5])
         assert [before.count(f"It was {words[0]}. ") for words in WORDS.values()] == np.bincount(
@@ -159,4 +159,8 @@ def test_examples_stand_before_the_text(reviews_cache: Path, tiny_masked: Path) 
         assert len(method.lm.tokenize([before])[0]["input_ids"]) <= 64 + 2  # half of the positions
         chances = by_hand(tiny_masked, f"{before}{cache.texts[5]} It was [MASK].")
         assert not reading.truncated and np.abs(softmax(scores)[0] - chances / chances.sum()).max() < 1e-5
-        assert not method.calibrated
+        free = [by_hand(tiny_masked, f"{before}{text} It was [MASK].") for text in ("N/A", "")]
+        weighted = chances / np.mean([one / one.sum() for one in free], axis=0)
+        calibrated = masked(tiny_masked, cache=cache, examples=examples)
+        scores, _ = calibrated.score([cache.texts[5], cache.texts[6]], [found[5], found[6]], lambda _: None)
+        assert np.abs(softmax(scores)[0] - weighted / weighted.sum()).max() < 1e-5 and calibrated.calibrated
