@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from embedcache.index import Neighbours, SearchIndex
     from embedcache.index.job import IndexReport
     from embedcache.index.job import index_cache as index
+    from embedcache.ladder import LadderReport
+    from embedcache.ladder.job import ladder
     from embedcache.prediction.classifier import Classifier, Prediction, Predictions
     from embedcache.prediction.job import FileReport, predict_file
     from embedcache.pretraining.job import AdaptReport, adapt
@@ -68,6 +70,7 @@ _HOME = {
     "IndexReport": "embedcache.index.job",
     "LabelWarning": "embedcache.common.labels",
     "Labels": "embedcache.common.labels",
+    "LadderReport": "embedcache.ladder",
     "MergeReport": "embedcache.extraction.merge",
     "Neighbours": "embedcache.index",
     "Prediction": "embedcache.prediction.classifier",
@@ -92,6 +95,7 @@ _HOME = {
     "finetune": "embedcache.finetune",
     "head_grid": "embedcache.heads.spec",
     "index": "embedcache.index",
+    "ladder": "embedcache.ladder",
     "load_heads": "embedcache.runs.folder",
     "load_run": "embedcache.runs.folder",
     "merge": "embedcache.extraction.merge",
@@ -129,6 +133,7 @@ __all__ = [
     "IndexReport",
     "LabelWarning",
     "Labels",
+    "LadderReport",
     "MergeReport",
     "Neighbours",
     "Prediction",
@@ -154,6 +159,7 @@ __all__ = [
     "finetune",
     "head_grid",
     "index",
+    "ladder",
     "load_heads",
     "load_run",
     "merge",

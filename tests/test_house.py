@@ -29,6 +29,7 @@ FLOORS = [
     "report serve",
     "evaluation export",
     "prompting",
+    "ladder",
     "commands",
     "cli",
     "__main__ __init__",

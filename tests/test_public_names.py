@@ -19,7 +19,16 @@ from embedcache.cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
 INIT = ROOT / "embedcache" / "__init__.py"
-MODULES = ["audit", "export", "finetune", "index", "report", "search", "serve"]  # names of functions, and of modules
+MODULES = [
+    "audit",
+    "export",
+    "finetune",
+    "index",
+    "ladder",
+    "report",
+    "search",
+    "serve",
+]  # names of functions, and of modules
 
 
 def seen_by_editors() -> dict[str, str]:
@@ -52,7 +61,7 @@ def test_a_function_and_a_module_of_one_name(name: str) -> None:
     ]
     first = {
         "search": "Searcher", "index": "SearchIndex", "report": "ReportFile", "audit": "AuditReport",
-        "export": "ExportReport", "finetune": "TuneReport",
+        "export": "ExportReport", "finetune": "TuneReport", "ladder": "LadderReport",
     }.get(name)  # fmt: skip
     inside = f"from embedcache.{name} import {first}" if first else f"import embedcache.{name}.job"
     for order in (steps, steps[::-1]):
@@ -82,6 +91,7 @@ SAME: dict[str, list[Callable[..., Any]]] = {
     "extract": [ec.extract],
     "index": [ec.index.function],
     "info": [ec.open_cache],
+    "ladder": [ec.ladder.function],
     "merge": [ec.merge],
     "predict": [ec.predict_file, ec.Classifier.predict],
     "report": [ec.report.function],

@@ -17,6 +17,7 @@ Files, in the order in which to read them:
     finetune     Make a run whose head comes with layers of the encoder
     predict      Label texts, tables and caches
     zero_shot    Label tables and caches by what the labels are called
+    ladder       Every way to learn a column, side by side
     evaluate     Score runs on rows whose labels are known
     export       Write a run as one model
     report       The results of a run, as one page and on the screen

@@ -191,14 +191,16 @@ def spread(name: str, score: str, ranges: Sequence[tuple[float, float, float]]) 
     return _svg(axes, name)
 
 
-def compared(name: str, score: str, rows: Sequence[tuple[str, float, tuple[float, float] | None]]) -> str:
-    """Scores beside each other, the first one ours: (what, value, its 95% interval or None), from the top."""
+def compared(
+    name: str, score: str, rows: Sequence[tuple[str, float, tuple[float, float] | None]], ours: int = 0
+) -> str:
+    """Scores beside each other: (what, value, its 95% interval or None), from the top; ``ours`` stands out."""
     axes = _axes(score, "", height=0.75 + 0.34 * len(rows), left=1.35)
     for place, (_, value, interval) in enumerate(rows):
-        color = TWO if place else ONE
+        color = ONE if place == ours else TWO
         if interval is not None:
             axes.hlines(place, *interval, color=color, lw=4, alpha=0.35)
-        axes.plot(value, place, "s" if place else "o", color=color, ms=6)
+        axes.plot(value, place, "o" if place == ours else "s", color=color, ms=6)
         axes.annotate(f"{value:.3f}", (value, place), (0, 6), textcoords="offset points", ha="center", fontsize=8)
     axes.set_yticks(range(len(rows)), [row[0] for row in rows])
     axes.set_ylim(len(rows) - 0.5, -0.7)

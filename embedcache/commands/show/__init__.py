@@ -7,6 +7,7 @@ Files, in the order in which to read them:
     run          After train-head, report and export
     predict      After predict
     zero_shot    After zero-shot
+    ladder       After ladder
     evaluation   After evaluate
     index        After index
     search       After search

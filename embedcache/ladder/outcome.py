@@ -1,0 +1,179 @@
+"""What the rungs came to: scores with intervals, differences on the same test rows, where to stop."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from embedcache.heads.arrays import json_number
+from embedcache.heads.kinds import kind_of
+from embedcache.ladder.rows import CommonRows
+from embedcache.runs.intervals import Difference, score_difference, score_interval
+from embedcache.runs.scores import measure_all
+
+RULE = (
+    "the lowest rung after which no rung is significantly better on the same test rows (paired, p < 0.05, not "
+    "corrected for the number of rungs)"
+)
+
+
+@dataclass
+class RungResult:
+    """One rung; seconds, bytes. What is not known or measured is None.
+
+    Attributes:
+        name: of the rung, with its encoder where there are several.
+        rung, encoder: the encoder is None for rungs that read no vectors.
+        trained: in words. parameters: that were trained.
+        metric, test_score: the kind's main score on the test rows, and ``interval``, its 95% interval. test_accuracy:
+            the same where it is an accuracy, else None.
+        below: the name of the rung below, of the same encoder. gain: test score less that of ``below``, gain_interval,
+            p_over_previous: paired over the test rows.
+        seconds_once: of the pass over the texts, which all rungs of the encoder share; None of a cache that was there.
+        seconds: its own, scoring included, the baselines of its report not. predicted_seconds: by the plan; None where
+            it was done before.
+        peak_memory: bytes of its process before predictions are timed. disk: bytes of its run.
+        predictions_per_second: texts to labels, tokenizing included. load: average of the machine then.
+        run: its folder.
+    """
+
+    name: str
+    rung: str
+    encoder: str | None
+    trained: str
+    parameters: int
+    metric: str
+    test_score: float | None
+    test_accuracy: float | None
+    interval: tuple[float, float] | None
+    below: str | None
+    gain: float | None
+    gain_interval: tuple[float, float] | None
+    p_over_previous: float | None
+    seconds_once: float | None
+    seconds: float
+    predicted_seconds: float | None
+    peak_memory: int | None
+    disk: int
+    predictions_per_second: float | None
+    load: float | None
+    run: str | None = None
+
+
+@dataclass
+class LadderReport:
+    """What ladder did; to_dict() is what --json prints.
+
+    Attributes:
+        input, output: the table or cache, the folder.
+        label, kind, classes, metric: what is learned, and the score that compares.
+        rows: of each side. group, test_groups: of --group, else None. seed: of the split.
+        encoders: name, source, and seconds, disk and peak_memory of the pass, None where the cache was there.
+        rungs: from the lowest on. stop_at: the name of a rung. rule: that found it.
+        better: pairs (higher, lower, difference, p) in which a rung is significantly better than one before it.
+        plan: predicted seconds and bytes of what was still to do. notes: one line each. seconds: everything.
+    """
+
+    input: str
+    output: str
+    label: str
+    kind: str
+    classes: list[str]
+    metric: str
+    rows: dict[str, int]
+    group: str | None
+    test_groups: int | None
+    seed: int
+    encoders: list[dict[str, Any]]
+    rungs: list[RungResult]
+    stop_at: str
+    better: list[dict[str, Any]]
+    plan: dict[str, float] | None = None
+    rule: str = RULE
+    notes: list[str] = field(default_factory=list)
+    page: str | None = None
+    seconds: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON types, without NaN."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Climbed:
+    """A rung that is done. found: of steps.climb. predicted: in the form of y, of the test rows."""
+
+    name: str
+    encoder: str | None
+    found: dict[str, Any]
+    predicted: np.ndarray
+    once: float | None
+    planned: float | None
+
+
+def compare_rungs(climbed: Sequence[Climbed], rows: CommonRows) -> tuple[list[RungResult], str, list[dict[str, Any]]]:
+    """(the rungs, where to stop, the pairs in which a higher rung is better)."""
+    differences = {
+        (high, low): score_difference(
+            kind_of(rows.data.kind).main, rows.y, climbed[high].predicted, climbed[low].predicted, rows.groups
+        )
+        for high in range(len(climbed))
+        for low in range(high)
+    }
+    results = [_result(i, climbed, rows, differences) for i in range(len(climbed))]
+    better = [
+        {
+            "rung": climbed[high].name, "than": climbed[low].name, "difference": one.difference,
+            "interval": None if one.interval is None else list(one.interval), "p": one.p,
+        }
+        for (high, low), one in differences.items()
+        if is_better(one)
+    ]  # fmt: skip
+    return results, climbed[stop_at(len(climbed), differences)].name, better
+
+
+def is_better(difference: Difference) -> bool:
+    """Whether the first is significantly better."""
+    return difference.difference > 0 and not difference.within_noise
+
+
+def stop_at(rungs: int, differences: dict[tuple[int, int], Difference]) -> int:
+    """The lowest of n > 0 rungs after which none is significantly better. differences: (higher, lower) -> their own."""
+    return next(low for low in range(rungs) if not any(is_better(differences[i, low]) for i in range(low + 1, rungs)))
+
+
+def _result(
+    i: int, climbed: Sequence[Climbed], rows: CommonRows, differences: dict[tuple[int, int], Difference]
+) -> RungResult:
+    one, found = climbed[i], climbed[i].found
+    kind = kind_of(rows.data.kind)
+    y = rows.y.astype(np.int64) if kind.has_classes else rows.y
+    score = json_number(measure_all(kind.name, y, one.predicted)[kind.main])
+    below = next((j for j in range(i - 1, -1, -1) if climbed[j].encoder in (None, one.encoder)), None)
+    gain = None if below is None else differences[i, below]
+    return RungResult(
+        name=one.name,
+        rung=found["rung"],
+        encoder=one.encoder,
+        trained=found["trained"],
+        parameters=found["parameters"],
+        metric=kind.main,
+        test_score=score,
+        test_accuracy=score if kind.main == "accuracy" else None,
+        interval=score_interval(kind.main, y, one.predicted, rows.groups),
+        below=None if below is None else climbed[below].name,
+        gain=None if gain is None else json_number(gain.difference),
+        gain_interval=None if gain is None else gain.interval,
+        p_over_previous=None if gain is None else gain.p,
+        seconds_once=one.once,
+        seconds=found["seconds"],
+        predicted_seconds=one.planned,
+        peak_memory=found["peak_memory"],
+        disk=found["disk"],
+        predictions_per_second=found["predictions_per_second"],
+        load=found["load"],
+        run=found.get("run"),
+    )
