@@ -96,27 +96,32 @@ static inline int32_t as_int8(int32_t x) { return x > 127 ? 127 : x < -128 ? -12
 /* Row `row` of `to` with 127 for `limit`; false where it spills more than kSpill times. */
 static bool quantize_to(const float* x, int64_t n, const QuadRows& to, int64_t row, float limit) {
   const vf inverse = splat(127.0f / limit);
-  Quad *out = to.data + row * to.stride, *spill = to.spill + row * kSpill;
-  int32_t* place = to.place + row * kSpill;
-  for (int i = 0; i < kSpill; ++i) spill[i] = 0, place[i] = 0;
+  Quad* out = to.data + row * to.stride;
+  /* 1. What fits, and a list of the numbers that do not: without a branch for each, which nobody could
+   * foresee. */
+  int32_t numbers[kSpill + kLanes], places[kSpill + kLanes];
+  int outside = 0;
   vu sum = {};
-  int spilled = 0;
   for (int64_t i = 0; i < round_up(n, kBlock); i += kLanes) {
     const vi whole = nearest(load_unaligned(x + i) * inverse);
     store_quads(out + i / kQuad, whole);
     sum += (vu)whole;
-    for (uint32_t lanes = lanes_outside(whole); lanes; lanes &= lanes - 1) {
-      const int64_t at = i + __builtin_ctz(lanes);
-      const int32_t number = lane_of(whole, at - i);
-      for (int32_t rest = number - as_int8(number); rest; ++spilled) {
-        if (spilled == kSpill) return false;
-        const int32_t part = as_int8(rest);
-        spill[spilled] = (Quad)(part & 0xFF) << 8 * (at % kQuad);
-        place[spilled] = (int32_t)(at / kQuad * kBlock);
-        rest -= part;
-      }
-    }
+    outside += append_outside(whole, (int32_t)i, numbers + outside, places + outside);
+    if (outside > kSpill) return false;
   }
+  /* 2. The rest of each as more terms. */
+  Quad* spill = to.spill + row * kSpill;
+  int32_t* place = to.place + row * kSpill;
+  for (int i = 0; i < kSpill; ++i) spill[i] = 0, place[i] = 0;
+  int spilled = 0;
+  for (int i = 0; i < outside; ++i)
+    for (int32_t rest = numbers[i] - as_int8(numbers[i]); rest; ++spilled) {
+      if (spilled == kSpill) return false;
+      const int32_t part = as_int8(rest);
+      spill[spilled] = (Quad)(part & 0xFF) << 8 * (places[i] % kQuad);
+      place[spilled] = places[i] / kQuad * kBlock;
+      rest -= part;
+    }
   to.scale[row] = limit / 127.0f;
   to.start[row] = (int32_t)((uint32_t)lane_total(sum) * (uint32_t)-128);
   return true;

@@ -20,9 +20,9 @@ constexpr int kQuad = 4;
  *   quad_dot      sum + the four products of each lane, of unsigned weights and signed rows
  *   nearest       whole numbers, ties to even
  *   store_quads   kLanes int32 as int8, what is outside of it as its end
- *   lanes_outside    a bit for each lane above 127 or below -127
- *   lane_most, lane_total    the largest lane, the sum of all
- * and how many rows of a tile fit into its registers beside what quad_dot needs. */
+ *   append_outside   the lanes above 127 or below -128 to numbers, with `first` plus their places to places;
+ * how many. Writes kLanes of each, whatever it finds lane_most, lane_total    the largest lane, the sum of
+ * all and how many rows of a tile fit into its registers beside what quad_dot needs. */
 #if EC_LANES == 16
 #if defined(__AVX512VNNI__)
 constexpr int kQuadRows = 12;
@@ -40,8 +40,13 @@ static inline vi quad_dot(vi sum, vu weights, vi row) {
 }
 #endif
 static inline vi nearest(vf x) { return (vi)_mm512_cvtps_epi32(x); }
-static inline uint32_t lanes_outside(vi x) {
-  return _mm512_cmpgt_epu32_mask(_mm512_abs_epi32((__m512i)x), _mm512_set1_epi32(127));
+static inline int append_outside(vi x, int32_t first, int32_t* numbers, int32_t* places) {
+  const __mmask16 outside = _mm512_cmpgt_epu32_mask((__m512i)(x + 128), _mm512_set1_epi32(255));
+  const __m512i at = _mm512_add_epi32(_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15),
+                                      _mm512_set1_epi32(first));
+  _mm512_storeu_si512(numbers, _mm512_maskz_compress_epi32(outside, (__m512i)x));
+  _mm512_storeu_si512(places, _mm512_maskz_compress_epi32(outside, at));
+  return __builtin_popcount(outside);
 }
 static inline int32_t lane_most(vi x) { return _mm512_reduce_max_epi32((__m512i)x); }
 static inline int32_t lane_total(vu x) { return _mm512_reduce_add_epi32((__m512i)x); }
@@ -70,9 +75,16 @@ static inline vi quad_dot(vi sum, vu weights, vi row) {
 }
 #endif
 static inline vi nearest(vf x) { return (vi)_mm256_cvtps_epi32(x); }
-static inline uint32_t lanes_outside(vi x) {
-  const __m256i outside = _mm256_cmpgt_epi32(_mm256_abs_epi32((__m256i)x), _mm256_set1_epi32(127));
-  return (uint32_t)_mm256_movemask_ps((vf)outside);
+static inline int append_outside(vi x, int32_t first, int32_t* numbers, int32_t* places) {
+  const vi outside = (x > 127) | (x < -128);
+  int n = 0;
+  for (uint32_t lanes = (uint32_t)_mm256_movemask_ps((vf)outside); lanes; lanes &= lanes - 1, ++n) {
+    int32_t all[kLanes];
+    memcpy(all, &x, sizeof all);
+    numbers[n] = all[__builtin_ctz(lanes)];
+    places[n] = first + __builtin_ctz(lanes);
+  }
+  return n;
 }
 static inline int32_t lane_most(vi x) {
   int32_t most = x[0];
@@ -90,12 +102,6 @@ static inline void store_quads(Quad* out, vi x) {
   _mm_storel_epi64(reinterpret_cast<__m128i*>(out), _mm_packs_epi16(words, words));
 }
 #endif
-
-static inline int32_t lane_of(vi x, int64_t i) {
-  int32_t lanes[kLanes];
-  memcpy(lanes, &x, sizeof lanes);
-  return lanes[i];
-}
 
 }  // namespace EC_ISA
 
