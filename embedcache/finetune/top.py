@@ -60,7 +60,7 @@ def copy_top(model: Any, keep: int) -> nn.Module:
     kept = nn.ModuleList(list(top.get_submodule(path).children())[len(layers) - keep :])
     setattr(top.get_submodule(parent), last, kept)
     config: Any = top.config
-    config.num_hidden_layers = keep
+    config.num_hidden_layers, config.use_cache = keep, False  # a cache would be numbered by the whole model's layers
     if isinstance(kinds := getattr(config, "layer_types", None), (list, tuple)):
         config.layer_types = list(kinds)[len(layers) - keep :]
     return top
