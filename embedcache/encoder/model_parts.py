@@ -12,6 +12,16 @@ ALONE = {  # encoder-decoders whose folder may hold the encoder only, and transf
     "longt5": "LongT5EncoderModel", "mt5": "MT5EncoderModel", "switch_transformers": "SwitchTransformersEncoderModel",
     "t5": "T5EncoderModel", "umt5": "UMT5EncoderModel",
 }  # fmt: skip
+# NomicBERT's folders have its authors' names of settings, which transformers does not read: it takes its defaults.
+NOMIC = {
+    "n_embd": "hidden_size", "n_head": "num_attention_heads", "n_inner": "intermediate_size",
+    "n_layer": "num_hidden_layers", "layer_norm_epsilon": "layer_norm_eps", "rotary_emb_base": "rope_theta",
+}  # fmt: skip
+NOMIC_FIXED = {
+    "activation_function": "swiglu", "mlp_fc1_bias": False, "mlp_fc2_bias": False, "num_experts": 0, "prenorm": False,
+    "qkv_proj_bias": False, "rotary_emb_fraction": 1.0, "rotary_emb_interleaved": False, "rotary_scaling_factor": None,
+    "use_rms_norm": False,
+}  # fmt: skip
 RETRIEVERS = {"DPRContextEncoder": "ctx_encoder", "DPRQuestionEncoder": "question_encoder"}
 
 
@@ -31,6 +41,8 @@ def check_architecture(config: Any, name: str) -> None:
             f"{name}: its weights are quantized (quantization_config in config.json), which is not supported: use the "
             "checkpoint that it was made from, with --dtype bfloat16 for less memory"
         )
+    if kind == "nomic_bert":
+        _check_nomic(config, name)
     if kind == "nystromformer":
         raise EmbedcacheError(
             f"{name} ({kind}) reads texts of exactly {config.segment_means_seq_length} tokens, padding included: "
@@ -51,6 +63,18 @@ def check_architecture(config: Any, name: str) -> None:
         )
     if not all(isinstance(getattr(config, key, None), int) for key in ("hidden_size", "num_hidden_layers")):
         raise EmbedcacheError(f"{name} ({kind}) is not a plain text encoder: use one such as {SUCH_AS}")
+
+
+def _check_nomic(config: Any, name: str) -> None:
+    """Refuse a NomicBERT whose settings, in its authors' names, are not those that transformers computes with."""
+    read = {**config.to_dict(), "rope_theta": (config.rope_parameters or {}).get("rope_theta")}
+    expected = {own: read.get(theirs) for own, theirs in NOMIC.items()} | NOMIC_FIXED
+    for key, value in expected.items():
+        if key in read and read[key] != value and (read[key] or value):
+            raise EmbedcacheError(
+                f"{name} (nomic_bert): its config.json has {key} {read[key]}, but transformers computes with {value}: use "
+                "a version of the model that is made for transformers, such as nomic-ai/nomic-embed-text-v1.5"
+            )
 
 
 def load_part(config: Any, folder: Path, options: dict[str, Any]) -> tuple[Any, list[str]]:

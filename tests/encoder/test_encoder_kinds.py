@@ -190,6 +190,7 @@ def test_attention_that_transformers_does_not_do(folder_of: Callable[[str], Path
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "Nystromformer": ({"segment_means_seq_length": 64}, r"\(nystromformer\) reads texts of exactly 64 tokens"),
     "Canine": ({}, r"\(canine\) reads characters"),
+    "NomicBert": ({"rotary_emb_base": 7000}, r"\(nomic_bert\): its config.json has rotary_emb_base 7000, but"),
     "Xmod": ({}, r"\(xmod\): transformers' code for this architecture does not return vectors"),
     "Bert": ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, r"its weights are quantized"),
 }
