@@ -72,8 +72,8 @@ def _check_nomic(config: Any, name: str) -> None:
     for key, value in expected.items():
         if key in read and read[key] != value and (read[key] or value):
             raise EmbedcacheError(
-                f"{name} (nomic_bert): its config.json has {key} {read[key]}, but transformers computes with {value}: use "
-                "a version of the model that is made for transformers, such as nomic-ai/nomic-embed-text-v1.5"
+                f"{name} (nomic_bert): its config.json has {key} {read[key]}, but transformers computes with {value}: "
+                "use a version of the model that is made for transformers, such as nomic-ai/nomic-embed-text-v1.5"
             )
 
 
