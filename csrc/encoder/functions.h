@@ -30,10 +30,14 @@ static inline float lane_max(vf x) {
   return most;
 }
 static inline vu mix(vu x, vi at, vu y) { return __builtin_shuffle(x, y, at); }
+#if EC_LANES == 8
 static inline vf reciprocal(vf x) {
   const vf y = _mm256_rcp_ps(x);
   return y * (2.0f - x * y);
 }
+#else
+static inline vf reciprocal(vf x) { return 1.0f / x; }
+#endif
 #endif
 
 /* e^x for x <= 0 (below -87 as there), 2e-7 off at most: 2^n e^r, |r| <= log(2) / 2, with the polynomial of

@@ -12,6 +12,8 @@
  *   initial weights  (element / 4 low,             element / 4 high,  tensor,  0)  element % 4
  *   shuffle          (position / 4,                0,                 epoch,   1)  position % 4
  *   dropout          (unit / 64 * 16 + unit % 16,  row,               step,    2)  unit % 64 / 16
+ *   of a block's (csrc/block) attention output 3, feed-forward output 4: as dropout, with that domain
+ *   of its shares    (token / 64 * 16 + token % 16, row * heads + head, step,  5)  token % 64 / 16
  *
  * `element` counts row-major; `position` is that of a row in its view; `row` is the row's place in its batch;
  * `step` counts the head's steps from 0 over all epochs. The dropout order lets 16 SIMD lanes hold 16
@@ -43,6 +45,7 @@
 #define EC_PHILOX_ROUNDS 10
 
 enum { EC_DOMAIN_INIT = 0, EC_DOMAIN_SHUFFLE = 1, EC_DOMAIN_DROPOUT = 2 };
+enum { EC_DOMAIN_ATTENTION = 3, EC_DOMAIN_FEED_FORWARD = 4, EC_DOMAIN_SHARES = 5 }; /* dropout in a block */
 enum { EC_TENSOR_W1 = 0, EC_TENSOR_B1 = 1, EC_TENSOR_W2 = 2, EC_TENSOR_B2 = 3 };
 
 typedef struct {

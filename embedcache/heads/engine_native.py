@@ -39,18 +39,18 @@ LOSS = tuple(LOSSES)  # by the number in ec_head
 ERROR_ARGUMENT, ERROR_MEMORY, ERROR_DEVICE, ERROR_UNSUPPORTED = 1, 2, 3, 4
 
 
-class _Matrix(Structure):
+class CMatrix(Structure):
     _fields_ = [("data", c_void_p), ("rows", c_int64), ("dim", c_int64), ("stride", c_int64), ("dtype", c_int32)]
 
 
-class _View(Structure):
-    _fields_ = [("x", _Matrix), ("y", c_void_p), ("targets", c_void_p), ("rows", c_void_p), ("n", c_int64)]
+class CView(Structure):
+    _fields_ = [("x", CMatrix), ("y", c_void_p), ("targets", c_void_p), ("rows", c_void_p), ("n", c_int64)]
 
 
-class _Task(Structure):
+class CTask(Structure):
     _fields_ = [
-        ("train", _View),
-        ("val", _View),
+        ("train", CView),
+        ("val", CView),
         ("outputs", c_int32),
         ("kind", c_int32),
         ("mean", c_void_p),
@@ -122,7 +122,7 @@ class Library:
         self._library.ec_backend.restype = c_char_p
         self._library.ec_last_error.restype = c_char_p
         self._library.ec_train.argtypes = [
-            POINTER(_Task),
+            POINTER(CTask),
             c_int32,
             POINTER(_Head),
             POINTER(_Result),
@@ -217,7 +217,7 @@ class NativeEngine:
     ) -> list[Outcome]:
         """Train the bank; on KeyboardInterrupt stop between two steps and return what there is."""
         outcomes = [empty_outcome(spec, tasks[task], options) for spec, task in heads]
-        c_tasks = (_Task * len(tasks))(*(_task(task) for task in tasks))
+        c_tasks = (CTask * len(tasks))(*(c_task(task) for task in tasks))
         weights, starts = {}, {}  # both count all labels: once for each task, not for each head
         for spec, task in heads:
             key = spec.class_weight, task
@@ -256,7 +256,7 @@ class NativeEngine:
         def work(_alive: object = alive) -> None:
             notes.append(self._library.train(c_tasks, c_heads, c_results, c_options))
 
-        _run(work, cancel, done, total, progress)
+        run_and_watch(work, cancel, done, total, progress)
         if notes[0]:
             _warn(notes[0])
         for outcome, result in zip(outcomes, c_results, strict=True):
@@ -265,7 +265,7 @@ class NativeEngine:
         return outcomes
 
 
-def _run(work: Callable[[], None], cancel: c_int32, done: c_int64, total: int, progress: Progress | None) -> None:
+def run_and_watch(work: Callable[[], None], cancel: c_int32, done: c_int64, total: int, progress: Progress | None) -> None:
     """Run the work in a thread of its own, so that this one can tell of progress and hear Ctrl-C."""
     failure: list[BaseException] = []
     finished = threading.Event()  # Thread.join takes a thread for dead when Ctrl-C interrupts it, before Python 3.13
@@ -298,23 +298,23 @@ def _run(work: Callable[[], None], cancel: c_int32, done: c_int64, total: int, p
         progress(total, total, total)  # heads that stopped early have nothing left to do
 
 
-def _pointer(array: np.ndarray | None) -> int | None:
+def pointer(array: np.ndarray | None) -> int | None:
     return None if array is None else array.ctypes.data
 
 
-def _view(view: View | None) -> _View:
+def _view(view: View | None) -> CView:
     if view is None:
-        return _View()
+        return CView()
     x = view.x
     dtype = 0 if x.dtype == np.float16 else 1
-    matrix = _Matrix(_pointer(x), x.shape[0], x.shape[1], x.strides[0] // x.itemsize, dtype)
+    matrix = CMatrix(pointer(x), x.shape[0], x.shape[1], x.strides[0] // x.itemsize, dtype)
     y, targets = (view.y, None) if view.y.dtype == np.int32 else (None, view.y)
-    return _View(matrix, _pointer(y), _pointer(targets), _pointer(view.rows), len(view.rows))
+    return CView(matrix, pointer(y), pointer(targets), pointer(view.rows), len(view.rows))
 
 
-def _task(task: Task) -> _Task:
-    pointers = (_pointer(task.mean), _pointer(task.inv_std), _pointer(task.class_weight))
-    return _Task(_view(task.train), _view(task.val), task.classes, kind_of(task.kind).code, *pointers)
+def c_task(task: Task) -> CTask:
+    pointers = (pointer(task.mean), pointer(task.inv_std), pointer(task.class_weight))
+    return CTask(_view(task.train), _view(task.val), task.classes, kind_of(task.kind).code, *pointers)
 
 
 def _head(spec: HeadSpec, task: int, class_weight: np.ndarray | None, start: np.ndarray | None) -> _Head:
@@ -322,11 +322,11 @@ def _head(spec: HeadSpec, task: int, class_weight: np.ndarray | None, start: np.
     numbers = (spec.lr, *spec.betas, spec.eps, spec.weight_decay, spec.dropout, spec.label_smoothing, spec.warmup)
     words = (SCHEDULES.index(spec.schedule), LOSS.index(spec.loss))
     of_loss = getattr(spec, setting) if setting else 0.0
-    begin = None if spec.hidden else _pointer(start)  # heads that share the key may have a hidden layer
-    return _Head(task, spec.hidden, *words, *numbers, of_loss, _pointer(class_weight), begin, spec.seed)
+    begin = None if spec.hidden else pointer(start)  # heads that share the key may have a hidden layer
+    return _Head(task, spec.hidden, *words, *numbers, of_loss, pointer(class_weight), begin, spec.seed)
 
 
 def _result(outcome: Outcome) -> _Result:
-    weights = [_pointer(outcome.weights.get(name)) for name in weight_names(1)]
+    weights = [pointer(outcome.weights.get(name)) for name in weight_names(1)]
     scores = (outcome.train_loss, outcome.val_loss, outcome.val_accuracy, outcome.val_macro_f1)
-    return _Result(*weights, *(_pointer(values) for values in scores))
+    return _Result(*weights, *(pointer(values) for values in scores))

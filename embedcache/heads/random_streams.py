@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 INIT, SHUFFLE, DROPOUT = 0, 1, 2  # domains: the counter's last word
+ATTENTION, FEED_FORWARD, SHARES = 3, 4, 5  # of dropout in a last layer, see finetune/
 TENSORS = {"w1": 0, "b1": 1, "w2": 2, "b2": 3}
 MASK = np.uint64(0xFFFFFFFF)
 
@@ -47,10 +48,12 @@ def shuffle(seed: int, epoch: int, n: int) -> np.ndarray:
     return (keyed & MASK).astype(np.int64)
 
 
-def dropout_kept(seed: int, step: int, rows: int, hidden: int, dropout: float) -> np.ndarray:
+def dropout_kept(
+    seed: int, step: int, rows: int, hidden: int, dropout: float, domain: int = DROPOUT
+) -> np.ndarray:
     """bool [rows, hidden]: the units that a batch's rows keep in a step (counted from 0 over all epochs)."""
     blocks = (hidden + 63) // 64
     counters = np.arange(blocks * 16)
-    words = philox(seed, counters[None, :], np.arange(rows)[:, None], step, DROPOUT)  # [4, rows, blocks * 16]
+    words = philox(seed, counters[None, :], np.arange(rows)[:, None], step, domain)  # [4, rows, blocks * 16]
     by_unit = words.reshape(4, rows, blocks, 16).transpose(1, 2, 0, 3).reshape(rows, blocks * 64)[:, :hidden]
     return np.asarray(by_unit >= np.uint32(int(dropout * 2.0**32)))

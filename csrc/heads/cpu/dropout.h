@@ -35,7 +35,7 @@ static inline __attribute__((always_inline)) Words philox(uint64_t seed, vu c0, 
 }
 
 /* keep[0][row] and keep[1][row]: bit u is unit pair * 64 + u, and + 32 + u. */
-static void dropout_bits(uint64_t seed, uint32_t threshold, uint32_t step, int64_t pair, int64_t rows,
+static inline void dropout_bits(uint64_t seed, uint32_t threshold, uint32_t step, int64_t pair, int64_t rows,
                          uint32_t* keep, int64_t capacity) {
   vu lane;
   for (int i = 0; i < kLanes; ++i) lane[i] = (uint32_t)i;
@@ -53,7 +53,7 @@ static void dropout_bits(uint64_t seed, uint32_t threshold, uint32_t step, int64
 }
 
 /* a[rows][32] from z[rows][32]; keep NULL: no dropout. */
-static void activate(const float* z, float* a, int64_t rows, const uint32_t* keep, float scale) {
+static inline void activate(const float* z, float* a, int64_t rows, const uint32_t* keep, float scale) {
   const vf scales = splat(scale);
   for (int64_t row = 0; row < rows; ++row)
     for (int u = 0; u < kBlock; u += kLanes)

@@ -63,14 +63,14 @@ static void reject_weights(Course& c) {
   c.status = EC_HEAD_DIVERGED;
 }
 
-static void write_epoch(ec_result& r, const Course& c, double loss, const Scores& val) {
+static inline void write_epoch(ec_result& r, const Course& c, double loss, const Scores& val) {
   r.train_loss[c.epochs] = loss;
   r.val_loss[c.epochs] = val.loss;
   r.val_accuracy[c.epochs] = val.accuracy;
   r.val_f1[c.epochs] = val.f1;
 }
 
-static void write_course(ec_result& r, const Course& c) {
+static inline void write_course(ec_result& r, const Course& c) {
   r.best_epoch = c.best;
   r.epochs_run = c.epochs;
   r.status = c.status;

@@ -1,0 +1,74 @@
+/* The norm of a step's whole gradient before any weight moves, though no gradient is ever in memory.
+ *
+ * For a matrix whose gradient is G = Y' X, |G|^2 = sum_bc (Y Y')_bc (X X')_bc: two products of a batch with
+ * itself, B (out + in) multiply-adds a row in place of out * in, hence a few percent of a step for small
+ * batches. Where that is more, or for keys and values, whose x has a row for each head, the tiles of G are
+ * made, squared and dropped: a fourth of their update's price. Exact either way, but for rounding; products
+ * here are float32 in bfloat16, too. Sums have fixed places, added up in one order by every member.
+ */
+#ifndef EMBEDCACHE_BLOCK_CLIP_H
+#define EMBEDCACHE_BLOCK_CLIP_H
+
+#include "backward.h"
+
+namespace EC_ISA {
+
+/* Adds to squares[b], for the member's rows b. */
+static void square_by_rows(const Trainee& t, const Member& me, Rows<float> y, int64_t outs, Rows<float> x,
+                           int64_t ins, int64_t n) {
+  const Range rows = part_of(me, n, 1);
+  for (int64_t b = rows.first; b < rows.last; b += kGramRows) {
+    const int64_t some = rows.last - b < kGramRows ? rows.last - b : kGramRows;
+    const Rows<float> of[2] = {y, x};
+    const int64_t columns[2] = {round_up(outs, kLanes), ins};
+    for (int i = 0; i < 2; ++i)
+      dots(Rows<float>{of[i].data + b * of[i].stride, of[i].stride}, some,
+           Lines<float>{of[i].data, of[i].stride, 1, 1}, n, columns[i], me.gram[i], t.capacity);
+    for (int64_t r = 0; r < some; ++r)
+      for (int64_t c = 0; c < n; ++c)
+        t.squares[b + r] += (double)me.gram[0][r * t.capacity + c] * (double)me.gram[1][r * t.capacity + c];
+  }
+}
+
+/* Fills the member's share of `squares`. */
+static void square_gradients(Trainee& t, const Member& me, int64_t n) {
+  const Range rows = part_of(me, n, 1);
+  for (int64_t b = rows.first; b < rows.last; ++b) t.squares[b] = 0;
+  int64_t slot = t.capacity;
+  for (int number = 0; number < EC_BLOCK_TENSORS; ++number) {
+    const Tensor tensor = tensor_at(t, number);
+    const Source source = source_of(t, number);
+    if (tensor.vector) {
+      if (slot % me.size == me.number)
+        t.squares[slot] = square_vector(*tensor.vector, source.y, source.x.data, n);
+      ++slot;
+    }
+    if (!tensor.matrix) continue;
+    const Matrix& w = *tensor.matrix;
+    if (!source.by_head && n * (w.out + w.in) < w.out * w.in && w.out % kLanes == 0) {
+      square_by_rows(t, me, source.y, w.out, source.x, w.padded, n);
+      continue;
+    }
+    const int64_t some = source.by_head ? t.head : kSquareRows;
+    for (int64_t o = 0; o < w.out; o += some, ++slot) {
+      if (slot % me.size != me.number) continue;
+      const Rows<float> x = source.by_head ? source.by_head->of_head(o / some) : source.x;
+      t.squares[slot] = 0;
+      gradient<float>(w, {o, o + some < w.out ? o + some : w.out}, x, {source.y.data + o, source.y.stride}, n,
+                      me.words, Square{&t.squares[slot]});
+    }
+  }
+  for (; slot < t.slots; ++slot)
+    if (slot % me.size == me.number) t.squares[slot] = 0;
+}
+
+static double norm_of(const Trainee& t, int64_t n) {
+  double sum = 0;
+  for (int64_t b = 0; b < n; ++b) sum += t.squares[b];
+  for (int64_t slot = t.capacity; slot < t.slots; ++slot) sum += t.squares[slot];
+  return sqrt(sum > 0 ? sum : (sum < 0 ? 0.0 : sum)); /* rounding may leave less than nothing; NaN stays */
+}
+
+}  // namespace EC_ISA
+
+#endif
