@@ -43,7 +43,9 @@ struct Matrix {
 /* Rows [outs.first, outs.last) from row-major memory. */
 static void put_rows(const Matrix& m, const float* from, Range outs) {
   for (int64_t o = outs.first; o < outs.last; ++o)
-    for (int64_t i = 0; i < m.padded; ++i) m.at.w[m.place(o, i)] = i < m.in ? from[o * m.in + i] : 0.0f;
+    for (int64_t i = 0; i < m.in; i += m.wide) /* zeros behind, as the memory has them */
+      memcpy(m.at.w + m.place(o, i), from + o * m.in + i,
+             (size_t)(m.in - i < m.wide ? m.in - i : m.wide) * sizeof(float));
 }
 
 /* To row-major memory; returns whether all of them are finite. */
@@ -158,6 +160,15 @@ static __attribute__((noinline)) void gradient_tile(const Word* x, int64_t x_str
 struct Learn {
   ec_adamw adamw;
   float scale; /* of the gradient: less than 1 where it is clipped */
+  /* From memory while the tile is computed. */
+  void ask(const Matrix& w, int64_t o, int64_t i) const {
+    const Parameter p = w.at.at(w.place(o, i));
+    for (int c = 0; c < kStrip; c += 16) {
+      __builtin_prefetch(p.w + c, 1);
+      __builtin_prefetch(p.m + c, 1);
+      __builtin_prefetch(p.v + c, 1);
+    }
+  }
   template <int R>
   void take(const Matrix& w, const Tile<R>& tile, int64_t o, int64_t i) const {
     for (int r = 0; r < R; ++r) {
@@ -171,6 +182,7 @@ struct Learn {
 /* ... or the sum of its squares. */
 struct Square {
   double* sum;
+  void ask(const Matrix&, int64_t, int64_t) const {}
   template <int R>
   void take(const Matrix&, const Tile<R>& tile, int64_t, int64_t) const {
     vf squares = {};
@@ -191,6 +203,7 @@ struct GradientOf {
     for (; o + R <= outs.last; o += R)
       for (int64_t i = column; i < column + w.wide; i += kStrip) {
         Tile<R> tile;
+        for (int r = 0; r < R; ++r) sink.ask(w, o + r, i);
         gradient_tile<R>(x.data + i, x.stride, y.data + o - outs.first, y.stride, n, &tile);
         sink.take(w, tile, o, i);
       }
