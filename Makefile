@@ -32,10 +32,10 @@ test-faults: .venv/installed
 fuzz: .venv/installed
 	$(BIN)/python tests/faults/fuzz.py --seconds $(FUZZ_SECONDS) --seed $(FUZZ_SEED) --keep fuzz-faults
 
-# The C++ engine, encoder and tokenizer, and the CUDA engine's source on the host, under thread, address and undefined sanitizers;
+# The C++ engines, encoder and tokenizer, and the CUDA engine's source on the host, under thread, address and undefined sanitizers;
 # where nvcc is at hand, it compiles without a warning or a spill.
 sanitize: .venv/installed
-	$(BIN)/python -m pytest -m slow --numprocesses auto --maxprocesses 4 --dist worksteal tests/heads/test_sanitizers.py tests/encoder/test_encoder_sanitizers.py tests/heads/test_cuda_host.py
+	$(BIN)/python -m pytest -m slow --numprocesses auto --maxprocesses 4 --dist worksteal tests/heads/test_sanitizers.py tests/encoder/test_encoder_sanitizers.py tests/finetune/test_block_sanitizers.py tests/heads/test_cuda_host.py
 
 lint: .venv/installed
 	$(BIN)/ruff check .

@@ -1,9 +1,9 @@
 """Builds the native engines: plain shared libraries for ctypes, without Python.h, torch or a GPU.
 
 embedcache/heads/_heads_cpu.so, embedcache/encoder/_encoder_cpu.so, embedcache/encoder/_tokenizer_cpu.so,
-embedcache/common/_guard_cpu.so: always, with the C++ compiler (CXX, else c++, g++ or clang++); EMBEDCACHE_CPU=0 does
-without. embedcache/heads/_heads_cuda.so: where nvcc is on the path or under CUDA_HOME; EMBEDCACHE_CUDA=0 does without;
-if it cannot be built, the installation reports why and continues.
+embedcache/finetune/_block_cpu.so, embedcache/common/_guard_cpu.so: always, with the C++ compiler (CXX, else c++, g++
+or clang++); EMBEDCACHE_CPU=0 does without. embedcache/heads/_heads_cuda.so: where nvcc is on the path or under
+CUDA_HOME; EMBEDCACHE_CUDA=0 does without; if it cannot be built, the installation reports why and continues.
 Everything else about the package is in pyproject.toml.
 """
 
@@ -162,6 +162,9 @@ def extensions() -> list[Extension]:
     ]
     cpu = {"embedcache.heads._heads_cpu": cpu_sources("csrc/heads/cpu/*.cpp", "csrc/simd/memory.cpp")}
     cpu["embedcache.encoder._encoder_cpu"] = cpu_sources("csrc/encoder/*.cpp", "csrc/simd/memory.cpp")
+    cpu["embedcache.finetune._block_cpu"] = cpu_sources(
+        "csrc/block/*.cpp", "csrc/heads/cpu/team.cpp", "csrc/simd/memory.cpp"
+    )
     cpu["embedcache.encoder._tokenizer_cpu"] = cpu_sources("csrc/tokenizer/*.cpp")
     if os.name == "posix":
         cpu["embedcache.common._guard_cpu"] = cpu_sources("csrc/guard/*.cpp")

@@ -98,7 +98,8 @@ static inline vf keep_sign(vf x, uint64_t kept) { /* below zero where not kept *
 }
 
 /* Shares with the dropped ones marked, and what is left of them, to `used`; returns the sum of `used`. */
-static float drop_shares(const Trainee& t, uint32_t step, int64_t row, float* shares, int64_t n, float* used) {
+static float drop_shares(const Trainee& t, uint32_t step, int64_t row, float* shares, int64_t n,
+                         float* used) {
   vf sums = {};
   for (int64_t j = 0; j < n; j += kLanes) {
     const uint64_t kept = kept_bits(t.drop_shares, step, (uint32_t)row, j / 64) >> j % 64;
@@ -110,7 +111,9 @@ static float drop_shares(const Trainee& t, uint32_t step, int64_t row, float* sh
   return lane_sum(sums);
 }
 
-static inline float* shares_of(const Trainee& t, int64_t b) { return t.shares + b * t.heads * share_stride(t); }
+static inline float* shares_of(const Trainee& t, int64_t b) {
+  return t.shares + b * t.heads * share_stride(t);
+}
 
 static const float* relative_of(const Trainee& t, int64_t h, int64_t n) {
   if (!t.shape.relative) return nullptr;
@@ -142,8 +145,8 @@ static void attend(const Trainee& t, const Member& me, int64_t b, int64_t step) 
   sum_tokens<Word>(t, me, drops ? me.scores : shares, n, t.mixed.row(b));
 }
 
-/* From the gradient by the shares, g, to that by the scores (times their scale): p (g - sum_j p_j g_j), g being
- * 0 where the share was dropped, and scaled where not. */
+/* From the gradient by the shares, g, to that by the scores (times their scale): p (g - sum_j p_j g_j), g
+ * being 0 where the share was dropped, and scaled where not. */
 static void softmax_back(const float* shares, float* g, int64_t n, int64_t stride, float kept_scale,
                          float scale, float each) {
   vf sums = {};

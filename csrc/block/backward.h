@@ -13,14 +13,15 @@ static void back_from_head(const Trainee& t, const Member& me, Range rows, int64
   const int64_t n = rows.last - rows.first, hidden = round_up(t.hidden, kBlock);
   if (n == 0) return;
   const Sheet& below = t.hidden ? t.d_rectified : t.d_out;
-  apply_back<float>(t.head2, {0, t.outputs}, {0, t.head2.padded}, t.logits.rows(rows.first), n, below.row(rows.first),
-                    below.stride, me.words);
+  apply_back<float>(t.head2, {0, t.outputs}, {0, t.head2.padded}, t.logits.rows(rows.first), n,
+                    below.row(rows.first), below.stride, me.words);
   if (t.hidden) {
     const vf scale = splat(t.drop_hidden.threshold ? t.drop_hidden.scale : 1.0f);
     for (int64_t b = rows.first; b < rows.last; ++b)
       for (int64_t c = 0; c < hidden; c += kLanes) {
         float* at = t.d_rectified.row(b) + c;
-        store_unaligned(at, where_positive(load_unaligned(t.rectified.row(b) + c), load_unaligned(at) * scale));
+        store_unaligned(at,
+                        where_positive(load_unaligned(t.rectified.row(b) + c), load_unaligned(at) * scale));
       }
     apply_back<float>(t.head1, {0, t.hidden}, {0, t.padded}, t.d_rectified.rows(rows.first), n,
                       t.d_out.row(rows.first), t.d_out.stride, me.words);
@@ -47,7 +48,8 @@ static void back_through_feed(const Trainee& t, const Member& me, int64_t n, int
                               activation_slope(t.shape.activation, load_unaligned(t.before_act.row(b) + c)));
     }
   team_barrier(t.team);
-  apply_back<Word>(t.up, {0, t.inner}, columns, t.d_act.rows(), n, t.d_middle.data, t.d_middle.stride, me.words);
+  apply_back<Word>(t.up, {0, t.inner}, columns, t.d_act.rows(), n, t.d_middle.data, t.d_middle.stride,
+                   me.words);
   for (int64_t b = 0; b < n; ++b)
     for (int64_t c = columns.first; c < columns.last; c += kLanes) {
       float* at = t.d_middle.row(b) + c;
@@ -71,8 +73,9 @@ static void back_through_attention(const Trainee& t, const Member& me, int64_t n
   team_barrier(t.team);
   /* 1. By each head's sum of states; by the value's bias, which every share's sum multiplies. */
   for (int64_t h = heads.first; h < heads.last; ++h) {
-    apply_back<Word>(t.value, outs_of(t, h), {0, t.padded}, {t.d_context.data + h * t.head, t.d_context.stride}, n,
-                     t.folded.row(0, h), t.folded.of_head(h).stride, me.words);
+    apply_back<Word>(t.value, outs_of(t, h), {0, t.padded},
+                     {t.d_context.data + h * t.head, t.d_context.stride}, n, t.folded.row(0, h),
+                     t.folded.of_head(h).stride, me.words);
     for (int64_t b = 0; b < n; ++b)
       for (int64_t c = h * t.head; c < (h + 1) * t.head; ++c)
         t.d_value_bias.row(b)[c] = t.d_context.row(b)[c] * t.share_sum[b * t.heads + h];

@@ -1,9 +1,9 @@
 /* The C interface of the block engine: last encoder layers with a head on top, trained in banks on a CPU.
  *
  * One call trains many blocks, each for whole epochs, on cached token states: what the last layer reads, true
- * tokens only. Of a text only one row is asked, its first token's (or its last one's), so that keys and values
- * are folded into that row's query and into the sum that comes after the softmax: docs/engine.md has the
- * algebra, forward and back. Post-LayerNorm layers (BERT and its like). Plain pointers and sizes only.
+ * tokens only. Of a text only one row is asked, its first token's (or its last one's), so that keys and
+ * values are folded into that row's query and into the sum that comes after the softmax: docs/engine.md has
+ * the algebra, forward and back. Post-LayerNorm layers (BERT and its like). Plain pointers and sizes only.
  *
  * Tasks, views and scores are those of the head engine (../heads/heads.h); a view's x is the states' rows.
  */
@@ -21,8 +21,8 @@ extern "C" {
 
 enum { EC_QUERY_FIRST = 0, EC_QUERY_LAST = 1 }; /* ec_block_shape.query */
 
-/* What is trained, as row-major float32. The key's bias is not: its gradient is zero, for the softmax does not
- * see it. */
+/* What is trained, as row-major float32. The key's bias is not: its gradient is zero, for the softmax does
+ * not see it. */
 enum {
   EC_BLOCK_QUERY,       /* [D][D], as every matrix [out][in] */
   EC_BLOCK_QUERY_BIAS,  /* [D] */
@@ -56,8 +56,8 @@ typedef struct {
 } ec_states;
 
 typedef struct {
-  int64_t inner, heads; /* F; heads divide dim */
-  int64_t positions;    /* of `relative` */
+  int64_t inner, heads;  /* F; heads divide dim */
+  int64_t positions;     /* of `relative` */
   const float* relative; /* [heads][2 positions - 1] as in ec_encoder_spec, not trained, or NULL */
   double epsilon;        /* of both LayerNorms */
   int32_t activation;    /* EC_GELU, ... */

@@ -19,7 +19,8 @@ inline std::string check_states(const ec_states& s) {
 inline std::string check_shape(const ec_states& states, const ec_block_shape& s, int32_t compute) {
   const int64_t each = compute == EC_COMPUTE_BFLOAT16 ? 2 : 1;
   if (s.inner < 1 || s.heads < 1 || states.dim % s.heads) return "the heads do not divide the width";
-  if (states.dim / s.heads % each || s.inner % each) return "bfloat16 takes heads and inner layers of even size";
+  if (states.dim / s.heads % each || s.inner % each)
+    return "bfloat16 takes heads and inner layers of even size";
   if (!(s.epsilon >= 0) || !std::isfinite(s.epsilon)) return "an epsilon below 0";
   if (s.activation < EC_GELU || s.activation > EC_RELU) return "an unknown activation";
   if (s.query != EC_QUERY_FIRST && s.query != EC_QUERY_LAST) return "an unknown query";
@@ -37,10 +38,12 @@ inline std::string check_block(const ec_block& b, const ec_block_result& r, cons
   if (b.task < 0 || b.task >= n_tasks) return "no such task";
   const ec_task& task = tasks[b.task];
   if (b.hidden < 0 || b.batch_size < 1 || b.epochs < 0 || b.early_stop < 0) return "a size below 0";
-  if (!is_share(b.beta1) || !is_share(b.beta2) || !is_share(b.hidden_dropout) || !is_share(b.attention_dropout) ||
-      !is_share(b.head_dropout) || !is_share(b.label_smoothing) || !is_share(b.warmup))
+  if (!is_share(b.beta1) || !is_share(b.beta2) || !is_share(b.hidden_dropout) ||
+      !is_share(b.attention_dropout) || !is_share(b.head_dropout) || !is_share(b.label_smoothing) ||
+      !is_share(b.warmup))
     return "betas, dropout, label_smoothing and warmup must be in [0, 1)";
-  if (!(b.eps >= 1e-20) || !std::isfinite(b.lr + b.head_lr + b.eps + b.weight_decay)) return "lr, eps or decay";
+  if (!(b.eps >= 1e-20) || !std::isfinite(b.lr + b.head_lr + b.eps + b.weight_decay))
+    return "lr, eps or decay";
   if (!(b.clip >= 0)) return "clip below 0";
   if (b.schedule < EC_SCHEDULE_CONSTANT || b.schedule > EC_SCHEDULE_COSINE) return "an unknown schedule";
   if (b.loss < 0 || b.loss >= EC_LOSS_COUNT) return "an unknown loss";

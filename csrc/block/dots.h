@@ -1,9 +1,9 @@
 /* Products that sum along lanes: out[i][j] = a's row i . b's line j, for float32 or pairs of bfloat16.
  *
- * A tile is kDotRows x kDotColumns sums, each of kLanes parts that are added by a tree at the end: 4 + 4 loads
- * for 16 multiply-adds (AVX-512). So one copy of a matrix [out][in], its blocks along `in`, serves the product
- * with it (here), the product with its transpose (../encoder/product.h) and its gradient (matrix.h), and
- * nothing is ever transposed. Some lines of b stay in L1 over all rows of a, which come from L2; b, the
+ * A tile is kDotRows x kDotColumns sums, each of kLanes parts that are added by a tree at the end: 4 + 4
+ * loads for 16 multiply-adds (AVX-512). So one copy of a matrix [out][in], its blocks along `in`, serves the
+ * product with it (here), the product with its transpose (../encoder/product.h) and its gradient (matrix.h),
+ * and nothing is ever transposed. Some lines of b stay in L1 over all rows of a, which come from L2; b, the
  * weights, streams from L3 once. Sums are cut every kDotChunk words.
  */
 #ifndef EMBEDCACHE_BLOCK_DOTS_H
@@ -80,9 +80,11 @@ static inline void put_dots(vf dots, float* out, int64_t stride, int64_t rows, i
     }
 }
 
-/* Rows [0, m) of a with lines [0, n) of b, `words` each; where a tile runs over, the last row or line again. */
+/* Rows [0, m) of a with lines [0, n) of b, `words` each; where a tile runs over, the last row or line again.
+ */
 template <class Word>
-static void dots(Rows<Word> a, int64_t m, Lines<Word> b, int64_t n, int64_t words, float* out, int64_t stride) {
+static void dots(Rows<Word> a, int64_t m, Lines<Word> b, int64_t n, int64_t words, float* out,
+                 int64_t stride) {
   const bool whole = b.step == b.width; /* lines in one piece, that may be cut anywhere */
   const int64_t chunk = whole ? kDotChunk : larger(kDotChunk / b.width, 1) * b.width;
   for (int64_t line = 0; line < n; line += kDotLines) {
@@ -96,9 +98,11 @@ static void dots(Rows<Word> a, int64_t m, Lines<Word> b, int64_t n, int64_t word
           for (int64_t i = 0; i < kDotRows; ++i)
             x[i] = a.data + (row + i < m ? row + i : m - 1) * a.stride + k;
           for (int64_t i = 0; i < kDotColumns; ++i) y[i] = start + (j + i < n ? j + i : n - 1) * b.stride;
-          const vf sums = whole ? dot_tile(x, y, left, left, 1) : dot_tile(x, y, b.width, b.step, left / b.width);
+          const vf sums =
+              whole ? dot_tile(x, y, left, left, 1) : dot_tile(x, y, b.width, b.step, left / b.width);
           const int64_t columns = end - j < kDotColumns ? end - j : kDotColumns;
-          put_dots(sums, out + row * stride + j, stride, m - row < kDotRows ? m - row : kDotRows, columns, k > 0);
+          put_dots(sums, out + row * stride + j, stride, m - row < kDotRows ? m - row : kDotRows, columns,
+                   k > 0);
         }
     }
   }

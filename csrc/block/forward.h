@@ -23,8 +23,8 @@ static void add_bias(const Vector& bias, const Sheet& x, int64_t n, Range column
 static Range whole_blocks(Range part) { return {part.first, round_up(part.last, kBlock)}; }
 
 /* x = drop(x + bias) + residual. */
-static void finish(const Vector& bias, const Dropout& drop, int64_t step, const Sheet& x, const Sheet& residual,
-                   int64_t n, Range columns) {
+static void finish(const Vector& bias, const Dropout& drop, int64_t step, const Sheet& x,
+                   const Sheet& residual, int64_t n, Range columns) {
   add_bias(bias, x, n, columns);
   for (int64_t b = 0; b < n; ++b) {
     if (step >= 0) drop_row(drop, (uint32_t)step, b, columns.first, columns.last, x.row(b));
@@ -54,8 +54,8 @@ static void forward_attention(const Trainee& t, const Member& me, int64_t n, int
   team_barrier(t.team);
   /* 2. The key's weights folded in: [n][heads][D]. */
   for (int64_t h = heads.first; h < heads.last; ++h)
-    apply_back<Word>(t.key, outs_of(t, h), {0, t.padded}, {t.q.data + h * t.head, t.q.stride}, n, t.folded.row(0, h),
-                     t.folded.of_head(h).stride, me.words);
+    apply_back<Word>(t.key, outs_of(t, h), {0, t.padded}, {t.q.data + h * t.head, t.q.stride}, n,
+                     t.folded.row(0, h), t.folded.of_head(h).stride, me.words);
   team_barrier(t.team);
   /* 3. Shares, and the states' sums by them: [n][heads][D]. */
   for (int64_t b = rows.first; b < rows.last; ++b) attend<Word>(t, me, b, step);
@@ -81,14 +81,16 @@ static void forward_attention(const Trainee& t, const Member& me, int64_t n, int
 
 template <class Word>
 static void forward_feed(const Trainee& t, const Member& me, int64_t n, int64_t step) {
-  const Range rows = part_of(me, n, 1), columns = part_of(me, t.dim, kBlock), inner = part_of(me, t.inner, kBlock);
+  const Range rows = part_of(me, n, 1), columns = part_of(me, t.dim, kBlock),
+              inner = part_of(me, t.inner, kBlock);
   /* 1. The inner layer, before and after its activation: [n][F]. */
   apply<Word>(t.up, inner, t.middle.rows(), n, t.before_act.data, t.before_act.stride, me.words);
   const Range blocks = whole_blocks(inner);
   add_bias(t.up_bias, t.before_act, n, blocks);
   for (int64_t b = 0; b < n; ++b)
     for (int64_t c = blocks.first; c < blocks.last; c += kLanes)
-      store_unaligned(t.act.row(b) + c, activated(t.shape.activation, load_unaligned(t.before_act.row(b) + c)));
+      store_unaligned(t.act.row(b) + c,
+                      activated(t.shape.activation, load_unaligned(t.before_act.row(b) + c)));
   team_barrier(t.team);
   /* 2. Back to D columns. */
   apply<Word>(t.down, columns, t.act.rows(), n, t.normal2.data, t.normal2.stride, me.words);
@@ -107,8 +109,8 @@ static void forward_head(const Trainee& t, const Member& me, Range rows, int64_t
   const int64_t n = rows.last - rows.first, hidden = round_up(t.hidden, kBlock);
   if (n == 0) return;
   if (t.hidden) {
-    apply<float>(t.head1, {0, t.hidden}, t.out.rows(rows.first), n, t.rectified.row(rows.first), t.rectified.stride,
-                 me.words);
+    apply<float>(t.head1, {0, t.hidden}, t.out.rows(rows.first), n, t.rectified.row(rows.first),
+                 t.rectified.stride, me.words);
     for (int64_t b = rows.first; b < rows.last; ++b) {
       for (int64_t c = 0; c < hidden; c += kLanes) {
         float* at = t.rectified.row(b) + c;

@@ -2,8 +2,8 @@
  * AdamW in the epilogue, so that the gradient is never in memory.
  *
  * It lies in blocks of `wide` inputs, [in / wide][out][wide], once, in float32, with its two moments. In
- * bfloat16 its words are made where they are read, in pieces that stay in L2, for each of the two products: as
- * much reading as of two copies, without keeping them up. A step touches 4 + 4 bytes of a weight for the
+ * bfloat16 its words are made where they are read, in pieces that stay in L2, for each of the two products:
+ * as much reading as of two copies, without keeping them up. A step touches 4 + 4 bytes of a weight for the
  * products, and 24 for the update.
  *
  * Every sum has its order whatever the thread: members of a team share outputs or inputs, never a sum.
@@ -16,7 +16,7 @@
 
 namespace EC_ISA {
 
-constexpr int64_t kWide = 128;   /* inputs of a block, where they divide it */
+constexpr int64_t kWide = 128;    /* inputs of a block, where they divide it */
 constexpr int64_t kSumRows = 256; /* rows of a batch that are added in one chain */
 
 /* Rows of activations: a line more than the columns, so that equal columns fall into all sets of L1. */
@@ -105,7 +105,8 @@ static void apply(const Matrix& w, Range outs, Rows<float> x, int64_t rows, floa
                   const WordMemory& words) {
   const int64_t step = w.out * w.wide;
   if constexpr (kPer<Word> == 1) {
-    const Lines<float> lines = {w.at.w + outs.first * w.wide, w.wide, w.wide, w.padded == w.wide ? w.wide : step};
+    const Lines<float> lines = {w.at.w + outs.first * w.wide, w.wide, w.wide,
+                                w.padded == w.wide ? w.wide : step};
     dots(x, rows, lines, outs.last - outs.first, w.padded, y + outs.first, y_stride);
   } else {
     const int64_t stride = row_stride(w.padded / 2);

@@ -17,7 +17,7 @@ namespace EC_ISA {
 using ec::Team;
 using ec::team_barrier;
 
-constexpr int64_t kFewestRows = 64; /* of a validation chunk */
+constexpr int64_t kFewestRows = 64;                 /* of a validation chunk */
 constexpr int64_t kGramRows = 32, kSquareRows = 48; /* clip.h */
 
 /* Activations of a batch, [capacity][stride]. */
@@ -76,16 +76,16 @@ struct Trainee : ec::BlockJob {
    * `context`, it times share_sum, q, and the head's hidden units. */
   Sheet d_out, d_before2, d_down, d_act, d_middle, d_output, d_context, d_value_bias, d_q, d_rectified;
 
-  int64_t* rows;       /* [capacity], of the states */
-  uint32_t* order;     /* [train.n] */
+  int64_t* rows;   /* [capacity], of the states */
+  uint32_t* order; /* [train.n] */
   uint64_t* sort_scratch;
-  double* row_loss;    /* [capacity] */
-  int32_t* row_right;  /* [capacity] */
-  double* squares;     /* [slots], clip.h */
+  double* row_loss;   /* [capacity] */
+  int32_t* row_right; /* [capacity] */
+  double* squares;    /* [slots], clip.h */
   int64_t slots;
-  float* val_logits;   /* [val.n][outputs] of this epoch, where somebody asks */
-  int64_t* counts;     /* [members][3][outputs] */
-  int32_t* bad;        /* [members]: whether a weight that the member kept is not finite */
+  float* val_logits; /* [val.n][outputs] of this epoch, where somebody asks */
+  int64_t* counts;   /* [members][3][outputs] */
+  int32_t* bad;      /* [members]: whether a weight that the member kept is not finite */
   volatile int32_t stop;
 };
 
@@ -94,9 +94,9 @@ struct Member {
   int number, size;
   WordMemory words;
   float* x;        /* [longest][row_stride(padded)], of one row */
-  Pair *x_columns; /* bfloat16: pairs along columns [longest][...], and pairs of two tokens */
+  Pair* x_columns; /* bfloat16: pairs along columns [longest][...], and pairs of two tokens */
   Pair* x_rows;
-  float* scores;   /* [heads][longest, padded] */
+  float* scores; /* [heads][longest, padded] */
   Pair* score_words;
   float* each;    /* [heads] */
   float* gram[2]; /* [kGramRows][capacity] */
@@ -126,30 +126,49 @@ struct Tensor {
 
 static Tensor tensor_at(Trainee& t, int number) {
   switch (number) {
-    case EC_BLOCK_QUERY: return {&t.query, nullptr};
-    case EC_BLOCK_QUERY_BIAS: return {nullptr, &t.query_bias};
-    case EC_BLOCK_KEY: return {&t.key, nullptr};
-    case EC_BLOCK_VALUE: return {&t.value, nullptr};
-    case EC_BLOCK_VALUE_BIAS: return {nullptr, &t.value_bias};
-    case EC_BLOCK_OUTPUT: return {&t.output, nullptr};
-    case EC_BLOCK_OUTPUT_BIAS: return {nullptr, &t.output_bias};
-    case EC_BLOCK_NORM1: return {nullptr, &t.norm1};
-    case EC_BLOCK_NORM1_BIAS: return {nullptr, &t.norm1_bias};
-    case EC_BLOCK_UP: return {&t.up, nullptr};
-    case EC_BLOCK_UP_BIAS: return {nullptr, &t.up_bias};
-    case EC_BLOCK_DOWN: return {&t.down, nullptr};
-    case EC_BLOCK_DOWN_BIAS: return {nullptr, &t.down_bias};
-    case EC_BLOCK_NORM2: return {nullptr, &t.norm2};
-    case EC_BLOCK_NORM2_BIAS: return {nullptr, &t.norm2_bias};
-    case EC_BLOCK_HEAD1: return {t.hidden ? &t.head1 : nullptr, nullptr};
-    case EC_BLOCK_HEAD1_BIAS: return {nullptr, t.hidden ? &t.head1_bias : nullptr};
-    case EC_BLOCK_HEAD2: return {&t.head2, nullptr};
-    default: return {nullptr, &t.head2_bias};
+    case EC_BLOCK_QUERY:
+      return {&t.query, nullptr};
+    case EC_BLOCK_QUERY_BIAS:
+      return {nullptr, &t.query_bias};
+    case EC_BLOCK_KEY:
+      return {&t.key, nullptr};
+    case EC_BLOCK_VALUE:
+      return {&t.value, nullptr};
+    case EC_BLOCK_VALUE_BIAS:
+      return {nullptr, &t.value_bias};
+    case EC_BLOCK_OUTPUT:
+      return {&t.output, nullptr};
+    case EC_BLOCK_OUTPUT_BIAS:
+      return {nullptr, &t.output_bias};
+    case EC_BLOCK_NORM1:
+      return {nullptr, &t.norm1};
+    case EC_BLOCK_NORM1_BIAS:
+      return {nullptr, &t.norm1_bias};
+    case EC_BLOCK_UP:
+      return {&t.up, nullptr};
+    case EC_BLOCK_UP_BIAS:
+      return {nullptr, &t.up_bias};
+    case EC_BLOCK_DOWN:
+      return {&t.down, nullptr};
+    case EC_BLOCK_DOWN_BIAS:
+      return {nullptr, &t.down_bias};
+    case EC_BLOCK_NORM2:
+      return {nullptr, &t.norm2};
+    case EC_BLOCK_NORM2_BIAS:
+      return {nullptr, &t.norm2_bias};
+    case EC_BLOCK_HEAD1:
+      return {t.hidden ? &t.head1 : nullptr, nullptr};
+    case EC_BLOCK_HEAD1_BIAS:
+      return {nullptr, t.hidden ? &t.head1_bias : nullptr};
+    case EC_BLOCK_HEAD2:
+      return {&t.head2, nullptr};
+    default:
+      return {nullptr, &t.head2_bias};
   }
 }
 
-/* The gradient of a matrix is sum_b y[b] x[b]', of a vector sum_b y[b], times x[b] where there is one. Keys and
- * values have another x for each head. */
+/* The gradient of a matrix is sum_b y[b] x[b]', of a vector sum_b y[b], times x[b] where there is one. Keys
+ * and values have another x for each head. */
 struct Source {
   Rows<float> y, x;
   const HeadSheet* by_head;
@@ -158,25 +177,44 @@ struct Source {
 static Source source_of(const Trainee& t, int number) {
   const Rows<float> none = {nullptr, 0}, top = t.hidden ? t.rectified.rows() : t.out.rows();
   switch (number) {
-    case EC_BLOCK_QUERY: return {t.d_q.rows(), t.first.rows(), nullptr};
-    case EC_BLOCK_QUERY_BIAS: return {t.d_q.rows(), none, nullptr};
-    case EC_BLOCK_KEY: return {t.q.rows(), none, &t.folded};
-    case EC_BLOCK_VALUE: return {t.d_context.rows(), none, &t.mixed};
-    case EC_BLOCK_VALUE_BIAS: return {t.d_value_bias.rows(), none, nullptr};
-    case EC_BLOCK_OUTPUT: return {t.d_output.rows(), t.context.rows(), nullptr};
-    case EC_BLOCK_OUTPUT_BIAS: return {t.d_output.rows(), none, nullptr};
-    case EC_BLOCK_NORM1: return {t.d_middle.rows(), t.normal1.rows(), nullptr};
-    case EC_BLOCK_NORM1_BIAS: return {t.d_middle.rows(), none, nullptr};
-    case EC_BLOCK_UP: return {t.d_act.rows(), t.middle.rows(), nullptr};
-    case EC_BLOCK_UP_BIAS: return {t.d_act.rows(), none, nullptr};
-    case EC_BLOCK_DOWN: return {t.d_down.rows(), t.act.rows(), nullptr};
-    case EC_BLOCK_DOWN_BIAS: return {t.d_down.rows(), none, nullptr};
-    case EC_BLOCK_NORM2: return {t.d_out.rows(), t.normal2.rows(), nullptr};
-    case EC_BLOCK_NORM2_BIAS: return {t.d_out.rows(), none, nullptr};
-    case EC_BLOCK_HEAD1: return {t.d_rectified.rows(), t.out.rows(), nullptr};
-    case EC_BLOCK_HEAD1_BIAS: return {t.d_rectified.rows(), none, nullptr};
-    case EC_BLOCK_HEAD2: return {t.logits.rows(), top, nullptr};
-    default: return {t.logits.rows(), none, nullptr};
+    case EC_BLOCK_QUERY:
+      return {t.d_q.rows(), t.first.rows(), nullptr};
+    case EC_BLOCK_QUERY_BIAS:
+      return {t.d_q.rows(), none, nullptr};
+    case EC_BLOCK_KEY:
+      return {t.q.rows(), none, &t.folded};
+    case EC_BLOCK_VALUE:
+      return {t.d_context.rows(), none, &t.mixed};
+    case EC_BLOCK_VALUE_BIAS:
+      return {t.d_value_bias.rows(), none, nullptr};
+    case EC_BLOCK_OUTPUT:
+      return {t.d_output.rows(), t.context.rows(), nullptr};
+    case EC_BLOCK_OUTPUT_BIAS:
+      return {t.d_output.rows(), none, nullptr};
+    case EC_BLOCK_NORM1:
+      return {t.d_middle.rows(), t.normal1.rows(), nullptr};
+    case EC_BLOCK_NORM1_BIAS:
+      return {t.d_middle.rows(), none, nullptr};
+    case EC_BLOCK_UP:
+      return {t.d_act.rows(), t.middle.rows(), nullptr};
+    case EC_BLOCK_UP_BIAS:
+      return {t.d_act.rows(), none, nullptr};
+    case EC_BLOCK_DOWN:
+      return {t.d_down.rows(), t.act.rows(), nullptr};
+    case EC_BLOCK_DOWN_BIAS:
+      return {t.d_down.rows(), none, nullptr};
+    case EC_BLOCK_NORM2:
+      return {t.d_out.rows(), t.normal2.rows(), nullptr};
+    case EC_BLOCK_NORM2_BIAS:
+      return {t.d_out.rows(), none, nullptr};
+    case EC_BLOCK_HEAD1:
+      return {t.d_rectified.rows(), t.out.rows(), nullptr};
+    case EC_BLOCK_HEAD1_BIAS:
+      return {t.d_rectified.rows(), none, nullptr};
+    case EC_BLOCK_HEAD2:
+      return {t.logits.rows(), top, nullptr};
+    default:
+      return {t.logits.rows(), none, nullptr};
   }
 }
 
@@ -201,11 +239,12 @@ static void take_parameters(Trainee& t, Arena& arena) {
 
 static void take_batch(Trainee& t, Arena& arena) {
   const int64_t n = t.capacity, inner = round_up(t.inner, kBlock), hidden = round_up(t.hidden, kBlock);
-  Sheet* const wide[] = {&t.first,    &t.q,         &t.context, &t.normal1,  &t.middle,
-                         &t.normal2,  &t.out,       &t.d_out,   &t.d_before2, &t.d_down,
-                         &t.d_middle, &t.d_output,  &t.d_context, &t.d_value_bias, &t.d_q};
+  Sheet* const wide[] = {&t.first,    &t.q,        &t.context,   &t.normal1,      &t.middle,
+                         &t.normal2,  &t.out,      &t.d_out,     &t.d_before2,    &t.d_down,
+                         &t.d_middle, &t.d_output, &t.d_context, &t.d_value_bias, &t.d_q};
   for (Sheet* s : wide) s->take(arena, n, t.padded);
-  Sheet* const widest[] = {&t.before_act, &t.act, &t.d_act}, *const of_head[] = {&t.rectified, &t.d_rectified};
+  Sheet *const widest[] = {&t.before_act, &t.act, &t.d_act}, *const of_head[] = {&t.rectified,
+                                                                                 &t.d_rectified};
   for (Sheet* s : widest) s->take(arena, n, inner);
   for (Sheet* s : of_head) s->take(arena, n, hidden);
   t.logits.take(arena, n, round_up(t.outputs, kBlock));
@@ -220,8 +259,8 @@ static void take_batch(Trainee& t, Arena& arena) {
   t.sort_scratch = arena.take<uint64_t>(2 * t.task.train.n);
   t.row_loss = arena.take<double>(n);
   t.row_right = arena.take<int32_t>(n);
-  t.slots = n + EC_BLOCK_TENSORS + 2 * t.heads +
-            (3 * t.dim + t.inner + t.hidden + t.outputs) / kSquareRows + EC_BLOCK_TENSORS;
+  t.slots = n + EC_BLOCK_TENSORS + 2 * t.heads + (3 * t.dim + t.inner + t.hidden + t.outputs) / kSquareRows +
+            EC_BLOCK_TENSORS;
   t.squares = arena.take<double>(t.slots);
   t.val_logits = arena.take<float>(t.result->val_logits ? t.task.val.n * t.outputs : 0);
   t.counts = arena.take<int64_t>(ec::team_size(t.team) * 3 * t.outputs);
@@ -232,7 +271,8 @@ static Member take_member(const Trainee& t, Arena& arena, bool bfloat16, int num
   Member me = {};
   me.number = number;
   me.size = ec::team_size(t.team);
-  const int64_t tokens = (t.longest + 1) / 2 * 2, widest = larger(larger(t.dim, t.inner), larger(t.hidden, t.outputs));
+  const int64_t tokens = (t.longest + 1) / 2 * 2,
+                widest = larger(larger(t.dim, t.inner), larger(t.hidden, t.outputs));
   me.words.take(arena, larger(t.capacity, 2), round_up(widest, kBlock));
   me.x = arena.take<float>((bfloat16 ? 2 : tokens) * row_stride(t.padded) + kStrip);
   if (bfloat16) {
@@ -276,7 +316,8 @@ static void set_up(Trainee& t, const ec::BlockOrder& order, Team* team) {
   t.steps = (train.n + t.batch - 1) / t.batch;
   t.capacity = larger(t.batch, val.n < kFewestRows ? val.n : kFewestRows);
   t.longest = larger(longest_of(t.states, train), longest_of(t.states, val));
-  t.train_loss = make_loss(t.task, t.spec.class_weight, t.spec.label_smoothing, {t.spec.loss, t.spec.loss_setting});
+  t.train_loss =
+      make_loss(t.task, t.spec.class_weight, t.spec.label_smoothing, {t.spec.loss, t.spec.loss_setting});
   t.val_loss = make_loss(t.task, t.task.class_weight, 0.0, {EC_LOSS_NLL, 0.0});
   t.drop_attention = make_dropout(t.spec.seed, t.spec.hidden_dropout, EC_DOMAIN_ATTENTION);
   t.drop_feed = make_dropout(t.spec.seed, t.spec.hidden_dropout, EC_DOMAIN_FEED_FORWARD);

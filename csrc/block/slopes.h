@@ -60,9 +60,11 @@ static float normalize_row(float* x, int64_t n, int64_t padded, float epsilon) {
 }
 
 /* out = normal * weight + bias; all padded with zeros. */
-static void scale_row(const float* normal, const float* weight, const float* bias, int64_t padded, float* out) {
+static void scale_row(const float* normal, const float* weight, const float* bias, int64_t padded,
+                      float* out) {
   for (int64_t i = 0; i < padded; i += kLanes)
-    store_unaligned(out + i, load_unaligned(normal + i) * load_unaligned(weight + i) + load_unaligned(bias + i));
+    store_unaligned(out + i,
+                    load_unaligned(normal + i) * load_unaligned(weight + i) + load_unaligned(bias + i));
 }
 
 /* The gradient by a LayerNorm's input, from g by its output: with h = g weight,

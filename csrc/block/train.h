@@ -23,7 +23,8 @@ static void lose(const Trainee& t, const Member& me, int64_t n) {
   for (int64_t b = 0; b < n; ++b) weight += row_weight(t.train_loss, t.task.train, t.rows[b]);
   const Range rows = part_of(me, n, 1);
   for (int64_t b = rows.first; b < rows.last; ++b)
-    t.row_loss[b] = loss_and_gradient(t.train_loss, t.task.train, t.rows[b], t.logits.row(b), 1.0 / weight, me.e);
+    t.row_loss[b] =
+        loss_and_gradient(t.train_loss, t.task.train, t.rows[b], t.logits.row(b), 1.0 / weight, me.e);
 }
 
 template <class Word>
@@ -33,20 +34,21 @@ static void learn(Trainee& t, const Member& me, int64_t n, int64_t step, float s
     const Tensor tensor = tensor_at(t, number);
     const Source source = source_of(t, number);
     const bool head = number >= EC_BLOCK_HEAD1;
-    const double lr = (head ? t.spec.head_lr : t.spec.lr) * factor, decay = tensor.matrix ? t.spec.weight_decay : 0.0;
+    const double lr = (head ? t.spec.head_lr : t.spec.lr) * factor,
+                 decay = tensor.matrix ? t.spec.weight_decay : 0.0;
     const Learn learn = {ec_adamw_at(lr, t.spec.beta1, t.spec.beta2, t.spec.eps, decay, step + 1), scale};
     if (tensor.vector && number % me.size == me.number)
       learn_vector(*tensor.vector, source.y, source.x.data, n, learn);
     if (!tensor.matrix) continue;
     const Matrix& w = *tensor.matrix;
     if (head) {
-      gradient<float>(w, part_of(me, w.out, kRows), source.x, {source.y.data + part_of(me, w.out, kRows).first, source.y.stride},
-                      n, me.words, learn);
+      gradient<float>(w, part_of(me, w.out, kRows), source.x,
+                      {source.y.data + part_of(me, w.out, kRows).first, source.y.stride}, n, me.words, learn);
     } else if (source.by_head) {
       const Range heads = heads_of(me, t);
       for (int64_t h = heads.first; h < heads.last; ++h)
-        gradient<Word>(w, outs_of(t, h), source.by_head->of_head(h), {source.y.data + h * t.head, source.y.stride}, n,
-                       me.words, learn);
+        gradient<Word>(w, outs_of(t, h), source.by_head->of_head(h),
+                       {source.y.data + h * t.head, source.y.stride}, n, me.words, learn);
     } else {
       const Range outs = part_of(me, w.out, kRows);
       gradient<Word>(w, outs, source.x, {source.y.data + outs.first, source.y.stride}, n, me.words, learn);
@@ -178,7 +180,9 @@ static void keep_weights(Trainee& t, const Member& me) {
 static void clear_weights(Trainee& t) {
   for (int number = 0; number < EC_BLOCK_TENSORS; ++number) {
     const Tensor tensor = tensor_at(t, number);
-    const int64_t n = tensor.matrix ? tensor.matrix->out * tensor.matrix->in : tensor.vector ? tensor.vector->n : 0;
+    const int64_t n = tensor.matrix   ? tensor.matrix->out * tensor.matrix->in
+                      : tensor.vector ? tensor.vector->n
+                                      : 0;
     if (n) memset(t.result->best[number], 0, (size_t)n * sizeof(float));
   }
 }

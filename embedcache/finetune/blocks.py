@@ -14,8 +14,8 @@ ACTIVATIONS = ("gelu", "gelu_tanh", "relu")  # by their numbers in csrc/encoder/
 QUERIES = ("first", "last")
 # In the order of csrc/block/block.h. The key's bias is not among them: the softmax does not see it.
 TENSORS = (
-    "query", "query_bias", "key", "value", "value_bias", "output", "output_bias", "norm1", "norm1_bias", "up", "up_bias",
-    "down", "down_bias", "norm2", "norm2_bias", "head1", "head1_bias", "head2", "head2_bias",
+    "query", "query_bias", "key", "value", "value_bias", "output", "output_bias", "norm1", "norm1_bias", "up",
+    "up_bias", "down", "down_bias", "norm2", "norm2_bias", "head1", "head1_bias", "head2", "head2_bias",
 )  # fmt: skip
 
 
@@ -133,7 +133,9 @@ def check_states(states: States, shape: Shape) -> States:
     """States as an engine takes them. Raises EmbedcacheError."""
     values, offsets = states.values, np.ascontiguousarray(states.offsets, np.int64)
     if values.ndim != 2 or values.shape[1] != shape.dim:
-        raise EmbedcacheError(f"the token states have shape {list(values.shape)}; the layer reads [tokens, {shape.dim}]")
+        raise EmbedcacheError(
+            f"the token states have shape {list(values.shape)}; the layer reads [tokens, {shape.dim}]"
+        )
     if values.dtype not in (np.float16, np.float32) or not values.flags.c_contiguous:
         raise EmbedcacheError("token states must be a float16 or float32 array whose rows lie next to each other")
     if offsets.ndim != 1 or not len(offsets) or offsets[0] != 0 or offsets[-1] > len(values):

@@ -116,8 +116,11 @@ def train(
 
     Args:
         states: what the layer reads; views' rows and y count its rows, their x is not looked at.
-        shape: of every block. tasks: what blocks learn (see heads/task.py), without mean and inv_std.
-        choose: which epoch a block keeps, as heads do. compute: "float32" or "bfloat16", of the products.
+        shape: of every block.
+        tasks: what blocks learn (see heads/task.py), without mean and inv_std.
+        blocks: what is trained.
+        choose: which epoch a block keeps, as heads do.
+        compute: "float32" or "bfloat16", of the products.
         threads: 0: one for each core that this process may use.
         progress: hears of training rows.
 
@@ -177,9 +180,10 @@ def _raise(code: int) -> None:
 def _empty(block: Block, shape: Shape, task: Task) -> Outcome:
     sizes = tensor_shapes(shape, block.spec.hidden, task.classes)
     rows = 0 if task.val is None else len(task.val.rows)
-    scores = (np.full(block.epochs, np.nan) for _ in range(5))
     logits = np.zeros((rows, task.classes), np.float32)
-    return Outcome({name: np.zeros(size, np.float32) for name, size in sizes.items()}, logits, *scores)
+    weights = {name: np.zeros(size, np.float32) for name, size in sizes.items()}
+    train_loss, val_loss, accuracy, macro_f1, norm = (np.full(block.epochs, np.nan) for _ in range(5))
+    return Outcome(weights, logits, train_loss, val_loss, accuracy, macro_f1, norm)
 
 
 def _states(states: States) -> _States:

@@ -265,7 +265,9 @@ class NativeEngine:
         return outcomes
 
 
-def run_and_watch(work: Callable[[], None], cancel: c_int32, done: c_int64, total: int, progress: Progress | None) -> None:
+def run_and_watch(
+    work: Callable[[], None], cancel: c_int32, done: c_int64, total: int, progress: Progress | None
+) -> None:
     """Run the work in a thread of its own, so that this one can tell of progress and hear Ctrl-C."""
     failure: list[BaseException] = []
     finished = threading.Event()  # Thread.join takes a thread for dead when Ctrl-C interrupts it, before Python 3.13

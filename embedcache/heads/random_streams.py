@@ -48,9 +48,7 @@ def shuffle(seed: int, epoch: int, n: int) -> np.ndarray:
     return (keyed & MASK).astype(np.int64)
 
 
-def dropout_kept(
-    seed: int, step: int, rows: int, hidden: int, dropout: float, domain: int = DROPOUT
-) -> np.ndarray:
+def dropout_kept(seed: int, step: int, rows: int, hidden: int, dropout: float, domain: int = DROPOUT) -> np.ndarray:
     """bool [rows, hidden]: the units that a batch's rows keep in a step (counted from 0 over all epochs)."""
     blocks = (hidden + 63) // 64
     counters = np.arange(blocks * 16)

@@ -1,4 +1,4 @@
-"""The last layer as papers write it, in torch's autograd: keys and values of every token, every row, one text at a time.
+"""The last layer as papers write it, in torch's autograd: keys, values and rows of every token, text by text.
 
 The oracle of the engines that fold keys and values into one row's query. Any dtype; dropout by the engines' streams.
 """
@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from embedcache.finetune.blocks import Block, Shape, States, tensor_shapes
+from embedcache.finetune.blocks import Block, Shape, States
 from embedcache.heads import random_streams
 from embedcache.heads.random_streams import ATTENTION, FEED_FORWARD, SHARES
 from embedcache.heads.spec import HeadSpec
-from embedcache.heads.task import Task, View
+from embedcache.heads.task import Task
 
 ACTIVATIONS = {
     "gelu": functional.gelu,
@@ -78,7 +78,9 @@ def logits(w: Mapping[str, Tensor], shape: Shape, texts: list[Tensor], dropped: 
     """[n, C]; a text without tokens has a vector of zeros."""
     there = [number for number, x in enumerate(texts) if len(x)]
     z = torch.zeros(len(texts), shape.dim, dtype=w["query"].dtype)
-    z[there] = vectors(w, shape, [x if len(x) else torch.zeros(1, shape.dim, dtype=z.dtype) for x in texts], dropped)[there]
+    z[there] = vectors(w, shape, [x if len(x) else torch.zeros(1, shape.dim, dtype=z.dtype) for x in texts], dropped)[
+        there
+    ]
     if "head1" in w:
         kept = dropped.of(random_streams.DROPOUT, z.dtype)
         z = functional.linear(z, w["head1"], w["head1_bias"]).relu() * kept
@@ -104,28 +106,3 @@ def loss_of(spec: HeadSpec, task: Task, weight: np.ndarray | None, z: Tensor, y:
 def texts_of(states: States, rows: np.ndarray, dtype: torch.dtype) -> list[Tensor]:
     ends = states.offsets
     return [torch.from_numpy(states.values[ends[row] : ends[row + 1]].astype(np.float32)).to(dtype) for row in rows]
-
-
-def make_weights(shape: Shape, hidden: int, classes: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """A layer's as a trained one's: LayerNorms near 1, matrices of some 1 / sqrt(fan in)."""
-    found = {}
-    for name, size in tensor_shapes(shape, hidden, classes).items():
-        spread = 0.2 if len(size) == 1 else 1.3 * size[1] ** -0.5
-        found[name] = (rng.normal(size=size) * spread + (name in ("norm1", "norm2"))).astype(np.float32)
-    return found
-
-
-def make_states(rng: np.random.Generator, lengths: list[int], dim: int, dtype: type) -> States:
-    values = rng.normal(size=(sum(lengths), dim)).astype(dtype)
-    return States(values, np.concatenate(([0], np.cumsum(lengths))).astype(np.int64))
-
-
-def make_task(rng: np.random.Generator, n: int, classes: int, kind: str, n_val: int = 0) -> Task:
-    """Its rows are those of states of n rows, the last n_val of them for validation."""
-    y: np.ndarray = rng.integers(0, classes, n).astype(np.int32)
-    if kind != "classification":
-        y = (rng.integers(0, 2, (n, classes)) if kind == "multilabel" else rng.normal(size=(n, classes))).astype(np.float32)
-    x = np.empty((n, 0), np.float32)  # engines of last layers look at states
-    order = rng.permutation(n)
-    val = View(x, y, order[n - n_val :]) if n_val else None
-    return Task(View(x, y, order[: n - n_val]), val, classes, kind=kind)

@@ -1,0 +1,35 @@
+"""Layers, states and tasks of random numbers."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from embedcache.finetune.blocks import Shape, States, tensor_shapes
+from embedcache.heads.task import Task, View
+
+
+def make_weights(shape: Shape, hidden: int, classes: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """A layer's as a trained one's: LayerNorms near 1, matrices of some 1 / sqrt(fan in)."""
+    found = {}
+    for name, size in tensor_shapes(shape, hidden, classes).items():
+        spread = 0.2 if len(size) == 1 else 1.3 * size[1] ** -0.5
+        found[name] = (rng.normal(size=size) * spread + (name in ("norm1", "norm2"))).astype(np.float32)
+    return found
+
+
+def make_states(rng: np.random.Generator, lengths: list[int], dim: int, dtype: type) -> States:
+    values = rng.normal(size=(sum(lengths), dim)).astype(dtype)
+    return States(values, np.concatenate(([0], np.cumsum(lengths))).astype(np.int64))
+
+
+def make_task(rng: np.random.Generator, n: int, classes: int, kind: str, n_val: int = 0) -> Task:
+    """Its rows are those of states of n rows, the last n_val of them for validation."""
+    y: np.ndarray = rng.integers(0, classes, n).astype(np.int32)
+    if kind != "classification":
+        y = (rng.integers(0, 2, (n, classes)) if kind == "multilabel" else rng.normal(size=(n, classes))).astype(
+            np.float32
+        )
+    x = np.empty((n, 0), np.float32)  # engines of last layers look at states
+    order = rng.permutation(n)
+    val = View(x, y, order[n - n_val :]) if n_val else None
+    return Task(View(x, y, order[: n - n_val]), val, classes, kind=kind)
