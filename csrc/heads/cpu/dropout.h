@@ -36,7 +36,7 @@ static inline __attribute__((always_inline)) Words philox(uint64_t seed, vu c0, 
 
 /* keep[0][row] and keep[1][row]: bit u is unit pair * 64 + u, and + 32 + u. */
 static inline void dropout_bits(uint64_t seed, uint32_t threshold, uint32_t step, int64_t pair, int64_t rows,
-                         uint32_t* keep, int64_t capacity) {
+                                uint32_t* keep, int64_t capacity) {
   vu lane;
   for (int i = 0; i < kLanes; ++i) lane[i] = (uint32_t)i;
   for (int64_t row = 0; row < rows; ++row) {

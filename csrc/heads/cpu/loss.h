@@ -35,7 +35,8 @@ static double row_weight(const Loss& loss, const ec_view& view, int64_t row) {
 }
 
 /* logits[c] = sum over slices of partial[slice * stride + c]. */
-static inline void sum_slices(const float* partial, int64_t stride, int slices, int64_t classes, float* logits) {
+static inline void sum_slices(const float* partial, int64_t stride, int slices, int64_t classes,
+                              float* logits) {
   for (int64_t c = 0; c < classes; ++c) logits[c] = partial[c];
   for (int s = 1; s < slices; ++s)
     for (int64_t c = 0; c < classes; ++c) logits[c] += partial[s * stride + c];
