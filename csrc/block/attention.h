@@ -33,7 +33,7 @@ static inline const Pair* token_pairs_of(const Member& me, const Pair*) { return
 /* All tokens of a row as words, along columns and (bfloat16) along tokens; returns how many. */
 template <class Word>
 static int64_t load_row(const Trainee& t, const Member& me, int64_t row) {
-  const int64_t start = t.states.offsets[row], n = length_of(t, row), stride = row_stride(t.padded);
+  const int64_t start = t.states.begins[row], n = length_of(t, row), stride = row_stride(t.padded);
   for (int64_t j = 0; j < n; ++j) {
     const int64_t at = kPer<Word> == 1 ? j : j % 2;
     load_token(t.states, start + j, t.padded, me.x + at * stride);

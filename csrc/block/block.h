@@ -46,12 +46,12 @@ enum {
   EC_BLOCK_TENSORS
 };
 
-/* Row i has the tokens [offsets[i], offsets[i + 1]) of values [T][dim]. A row without tokens has a vector of
- * zeros. */
+/* Row i has lengths[i] tokens, from row begins[i] of values [tokens][dim] on; rows may share theirs. A row
+ * without tokens has a vector of zeros. */
 typedef struct {
   const void* values;
-  const int64_t* offsets; /* [rows + 1] */
-  int64_t rows, dim;
+  const int64_t *begins, *lengths; /* [rows] */
+  int64_t rows, tokens, dim;
   int32_t dtype; /* EC_FLOAT16, EC_FLOAT32 */
 } ec_states;
 

@@ -8,11 +8,13 @@
 namespace ec {
 
 inline std::string check_states(const ec_states& s) {
-  if (!s.values || !s.offsets || s.rows < 0 || s.dim <= 0) return "states: a null pointer, or nothing";
+  if (!s.values || !s.begins || !s.lengths || s.rows < 0 || s.dim <= 0)
+    return "states: a null pointer, or nothing";
   if (s.dtype != EC_FLOAT16 && s.dtype != EC_FLOAT32) return "states: an unknown dtype";
-  if (s.offsets[0] < 0) return "states: offsets below 0";
   for (int64_t i = 0; i < s.rows; ++i)
-    if (s.offsets[i + 1] < s.offsets[i]) return "states: the offsets of row " + std::to_string(i) + " fall";
+    if (s.begins[i] < 0 || s.lengths[i] < 0 || s.lengths[i] > s.tokens ||
+        s.begins[i] > s.tokens - s.lengths[i])
+      return "states: row " + std::to_string(i) + " lies outside the tokens";
   return "";
 }
 
@@ -26,7 +28,7 @@ inline std::string check_shape(const ec_states& states, const ec_block_shape& s,
   if (s.query != EC_QUERY_FIRST && s.query != EC_QUERY_LAST) return "an unknown query";
   if (s.relative && s.positions < 1) return "a bias by distance without positions";
   for (int64_t i = 0; s.relative && i < states.rows; ++i)
-    if (states.offsets[i + 1] - states.offsets[i] > s.positions)
+    if (states.lengths[i] > s.positions)
       return "row " + std::to_string(i) + " is longer than the bias by distance";
   return "";
 }

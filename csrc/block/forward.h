@@ -36,7 +36,7 @@ static void finish(const Vector& bias, const Dropout& drop, int64_t step, const 
 /* The row that asks: the first token's, or the last one's. */
 static void load_first(const Trainee& t, int64_t b) {
   const int64_t row = t.rows[b], n = length_of(t, row);
-  const int64_t token = t.states.offsets[row] + (t.shape.query == EC_QUERY_LAST ? n - 1 : 0);
+  const int64_t token = t.states.begins[row] + (t.shape.query == EC_QUERY_LAST ? n - 1 : 0);
   if (n > 0)
     load_token(t.states, token, t.padded, t.first.row(b));
   else

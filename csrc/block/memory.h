@@ -113,9 +113,7 @@ static Range part_of(const Member& me, int64_t n, int64_t unit) {
   return {first < n ? first : n, last < n ? last : n};
 }
 
-static int64_t length_of(const Trainee& t, int64_t row) {
-  return t.states.offsets[row + 1] - t.states.offsets[row];
-}
+static int64_t length_of(const Trainee& t, int64_t row) { return t.states.lengths[row]; }
 
 /* ---- The tensors by their numbers, and what their gradients are made of ---- */
 
@@ -290,8 +288,7 @@ static Member take_member(const Trainee& t, Arena& arena, bool bfloat16, int num
 
 static int64_t longest_of(const ec_states& states, const ec_view& view) {
   int64_t longest = 1;
-  for (int64_t i = 0; i < view.n; ++i)
-    longest = larger(longest, states.offsets[view.rows[i] + 1] - states.offsets[view.rows[i]]);
+  for (int64_t i = 0; i < view.n; ++i) longest = larger(longest, states.lengths[view.rows[i]]);
   return longest;
 }
 

@@ -42,15 +42,16 @@ class Shape:
 
 @dataclass(frozen=True)
 class States:
-    """What the layer reads: row i has the tokens [offsets[i], offsets[i + 1]) of values.
+    """What the layer reads: row i's tokens are ``values[begins[i]:][:lengths[i]]``; rows may share theirs.
 
     Attributes:
         values: float16 or float32 [T, D], rows next to each other; a memory map is read in place.
-        offsets: int64 [N + 1]. A row without tokens has a vector of zeros.
+        begins, lengths: int64 [N]. A row without tokens has a vector of zeros.
     """
 
     values: np.ndarray
-    offsets: np.ndarray
+    begins: np.ndarray
+    lengths: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -131,13 +132,14 @@ def check_start(block: Block, shape: Shape, classes: int) -> dict[str, np.ndarra
 
 def check_states(states: States, shape: Shape) -> States:
     """States as an engine takes them. Raises EmbedcacheError."""
-    values, offsets = states.values, np.ascontiguousarray(states.offsets, np.int64)
+    values = states.values
     if values.ndim != 2 or values.shape[1] != shape.dim:
         raise EmbedcacheError(
             f"the token states have shape {list(values.shape)}; the layer reads [tokens, {shape.dim}]"
         )
     if values.dtype not in (np.float16, np.float32) or not values.flags.c_contiguous:
         raise EmbedcacheError("token states must be a float16 or float32 array whose rows lie next to each other")
-    if offsets.ndim != 1 or not len(offsets) or offsets[0] != 0 or offsets[-1] > len(values):
-        raise EmbedcacheError(f"the offsets must run from 0 to the {len(values)} tokens that there are")
-    return States(values, offsets)
+    begins, lengths = (np.ascontiguousarray(one, np.int64) for one in (states.begins, states.lengths))
+    if begins.ndim != 1 or begins.shape != lengths.shape:
+        raise EmbedcacheError("token states need one begin and one length for each row")
+    return States(values, begins, lengths)

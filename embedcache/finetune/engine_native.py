@@ -37,7 +37,11 @@ _Tensors = c_void_p * len(TENSORS)
 
 
 class _States(Structure):
-    _fields_ = [("values", c_void_p), ("offsets", c_void_p), ("rows", c_int64), ("dim", c_int64), ("dtype", c_int32)]
+    _fields_ = [
+        *((name, c_void_p) for name in ("values", "begins", "lengths")),
+        *((name, c_int64) for name in ("rows", "tokens", "dim")),
+        ("dtype", c_int32),
+    ]
 
 
 class _Shape(Structure):
@@ -188,8 +192,8 @@ def _empty(block: Block, shape: Shape, task: Task) -> Outcome:
 
 def _states(states: States) -> _States:
     dtype = 0 if states.values.dtype == np.float16 else 1
-    rows, dim = len(states.offsets) - 1, states.values.shape[1]
-    return _States(pointer(states.values), pointer(states.offsets), rows, dim, dtype)
+    arrays = (states.values, states.begins, states.lengths)
+    return _States(*map(pointer, arrays), len(states.begins), *states.values.shape, dtype)
 
 
 def _shape(shape: Shape, relative: np.ndarray | None) -> _Shape:
@@ -203,7 +207,7 @@ def _view(view: View | None, states: States) -> CView:
         return CView()
     y, targets = (view.y, None) if view.y.dtype == np.int32 else (None, view.y)
     found = CView(y=pointer(y), targets=pointer(targets), rows=pointer(view.rows), n=len(view.rows))
-    found.x.data, found.x.rows = pointer(states.values), len(states.offsets) - 1
+    found.x.data, found.x.rows = pointer(states.values), len(states.begins)
     found.x.dim = found.x.stride = states.values.shape[1]
     return found
 

@@ -18,8 +18,9 @@ def make_weights(shape: Shape, hidden: int, classes: int, rng: np.random.Generat
 
 
 def make_states(rng: np.random.Generator, lengths: list[int], dim: int, dtype: type) -> States:
-    values = rng.normal(size=(sum(lengths), dim)).astype(dtype)
-    return States(values, np.concatenate(([0], np.cumsum(lengths))).astype(np.int64))
+    """Texts lie one after another, with a gap of one token between them."""
+    begins = np.cumsum([0, *(n + 1 for n in lengths[:-1])])
+    return States(rng.normal(size=(sum(lengths) + len(lengths), dim)).astype(dtype), begins, np.array(lengths))
 
 
 def make_task(rng: np.random.Generator, n: int, classes: int, kind: str, n_val: int = 0) -> Task:

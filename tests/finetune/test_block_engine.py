@@ -57,7 +57,7 @@ def autograd(
     """Loss and gradients of the first step through the whole layer; clipped, where the block says so."""
     w = {name: torch.tensor(array, dtype=dtype, requires_grad=True) for name, array in block.start.items()}
     rows = task.train.rows[random_streams.shuffle(block.spec.seed, 0, len(task.train.rows))]
-    dropped = Dropped(block, 0, len(rows), shape, int(np.diff(states.offsets).max()))
+    dropped = Dropped(block, 0, len(rows), shape, int(states.lengths.max()))
     z = logits(w, shape, texts_of(states, rows, dtype), dropped)
     loss = loss_of(block.spec, task, training_weight(block.spec, task), z, task.train.y[rows])
     loss.backward()
@@ -140,7 +140,7 @@ def test_every_family_as_transformers_computes_it(family: str) -> None:
     ids = [torch.from_numpy(rng.integers(5, VOCABULARY, (1, n))) for n in (3, 11, 40)]
     passes = [model(one, output_hidden_states=True) for one in ids]
     values = torch.cat([one.hidden_states[-2][0] for one in passes]).numpy()
-    states = States(values, np.cumsum([0, 3, 11, 40]))
+    states = States(values, np.array([0, 3, 14]), np.array([3, 11, 40]))
     relative = model.encoder.compute_position_bias(torch.zeros(1, 40, 32))[0, :, 0].numpy() if known.relative else None
     shape = shape_of(model.config, known, relative)
     layer = dict(model.get_submodule(known.names.layers)[-1].named_parameters())
@@ -158,7 +158,7 @@ def test_every_family_as_transformers_computes_it(family: str) -> None:
 
 def plain_loop(states: States, shape: Shape, task: Task, block: Block, dtype: torch.dtype) -> dict[str, torch.Tensor]:
     """The whole training in torch, with its own AdamW and clipping."""
-    spec, longest = block.spec, int(np.diff(states.offsets).max())
+    spec, longest = block.spec, int(states.lengths.max())
     w = {name: torch.tensor(array, dtype=dtype, requires_grad=True) for name, array in block.start.items()}
     groups = [
         {"params": [one], "lr": block.head_lr if name.startswith("head") else spec.lr,
@@ -265,11 +265,13 @@ def test_ctrl_c_ends_it_between_two_steps() -> None:
         (lambda s, b: (s, replace(b, start={**b.start, "key": b.start["key"] * np.nan})), "'key' holds NaN"),
         (lambda s, b: (s, replace(b, start={n: a for n, a in b.start.items() if n != "value"})), "without its tensor"),
         (lambda s, b: (s, replace(b, task=1)), "names task 1"),
-        (lambda s, b: (States(s.values[:, :60], s.offsets), b), r"the layer reads \[tokens, 64\]"),
-        (lambda s, b: (States(s.values[:-9], s.offsets), b), "offsets must run"),
-        (lambda s, b: (States(s.values, s.offsets[::-1]), b), "offsets must run"),
-        (lambda s, b: (States(s.values, s.offsets[:-1]), b), "a row number outside"),
-        (lambda s, b: (States(s.values.astype(np.float64), s.offsets), b), "float16 or float32"),
+        (lambda s, b: (replace(s, values=s.values[:, :60]), b), r"the layer reads \[tokens, 64\]"),
+        (lambda s, b: (replace(s, values=s.values[:-9]), b), "row 11 lies outside the tokens"),
+        (lambda s, b: (replace(s, begins=s.begins - 1), b), "row 0 lies outside the tokens"),
+        (lambda s, b: (replace(s, lengths=-s.lengths), b), "row 0 lies outside the tokens"),
+        (lambda s, b: (replace(s, lengths=s.lengths[:-1]), b), "one begin and one length"),
+        (lambda s, b: (States(s.values, s.begins[:-1], s.lengths[:-1]), b), "a row number outside"),
+        (lambda s, b: (replace(s, values=s.values.astype(np.float64)), b), "float16 or float32"),
         (lambda s, b: (s, replace(b, batch_size=0)), "a size below 0"),
         (lambda s, b: (s, replace(b, clip=math.nan)), "clip below 0"),
         (lambda s, b: (s, replace(b, attention_dropout=1.0)), "dropout"),
@@ -283,12 +285,8 @@ def test_what_cannot_be_trained_is_refused_in_a_line(change: Any, message: str) 
     assert "\n" not in str(error.value)
 
 
-def test_offsets_that_fall_and_odd_heads_in_bfloat16_are_refused() -> None:
+def test_odd_heads_in_bfloat16_and_long_rows_are_refused() -> None:
     states, shape, task, block = problem(Shape(60, 64, 4, 1e-12))
-    offsets = states.offsets.copy()
-    offsets[3] = offsets[4] + 1
-    with pytest.raises(EmbedcacheError, match="offsets of row 3 fall"):
-        engine_native.train(States(states.values, offsets), shape, [task], [block])
     with pytest.raises(EmbedcacheError, match="even size"):
         engine_native.train(states, shape, [task], [block], compute="bfloat16")
     short = replace(shape, relative=RELATIVE[:, 20:-20])

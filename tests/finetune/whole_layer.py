@@ -104,5 +104,5 @@ def loss_of(spec: HeadSpec, task: Task, weight: np.ndarray | None, z: Tensor, y:
 
 
 def texts_of(states: States, rows: np.ndarray, dtype: torch.dtype) -> list[Tensor]:
-    ends = states.offsets
-    return [torch.from_numpy(states.values[ends[row] : ends[row + 1]].astype(np.float32)).to(dtype) for row in rows]
+    some = (states.values[states.begins[row] :][: states.lengths[row]] for row in rows)
+    return [torch.from_numpy(one.astype(np.float32)).to(dtype) for one in some]
