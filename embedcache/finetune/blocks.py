@@ -41,7 +41,7 @@ class Shape:
 
 
 @dataclass(frozen=True)
-class States:
+class Ragged:
     """What the layer reads: row i's tokens are ``values[begins[i]:][:lengths[i]]``; rows may share theirs.
 
     Attributes:
@@ -78,7 +78,7 @@ class Block:
 
 
 @dataclass
-class Outcome:
+class TunedBlock:
     """A block as an engine leaves it: weights and validation logits float32 [n, C] of the best epoch.
 
     Scores are NaN where not run; ``best_epoch`` counts from 0, and is -1 for none. ``norm``: mean over an epoch's steps
@@ -130,7 +130,7 @@ def check_start(block: Block, shape: Shape, classes: int) -> dict[str, np.ndarra
     return found
 
 
-def check_states(states: States, shape: Shape) -> States:
+def check_states(states: Ragged, shape: Shape) -> Ragged:
     """States as an engine takes them. Raises EmbedcacheError."""
     values = states.values
     if values.ndim != 2 or values.shape[1] != shape.dim:
@@ -142,4 +142,4 @@ def check_states(states: States, shape: Shape) -> States:
     begins, lengths = (np.ascontiguousarray(one, np.int64) for one in (states.begins, states.lengths))
     if begins.ndim != 1 or begins.shape != lengths.shape:
         raise EmbedcacheError("token states need one begin and one length for each row")
-    return States(values, begins, lengths)
+    return Ragged(values, begins, lengths)

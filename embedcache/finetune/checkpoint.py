@@ -36,11 +36,19 @@ class Progress(msgspec.Struct):
 
 @dataclass
 class State:
-    """Where a training is. best: the kept epoch's tensors; outputs: its logits of the validation rows."""
+    """Where a training is.
+
+    Attributes:
+        best: the kept epoch's tensors.
+        outputs: its logits of the validation rows.
+        kind, scale: how the tensors are stored, see encoder/tuned.py.
+    """
 
     progress: Progress
     best: dict[str, np.ndarray] = field(default_factory=dict)
     outputs: np.ndarray | None = None
+    kind: str = "tensors"
+    scale: float = 1.0
 
 
 def save_state(path: Path, state: State, trainee: Trainee | None, adamw: torch.optim.Optimizer | None) -> None:

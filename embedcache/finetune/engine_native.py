@@ -17,9 +17,9 @@ from embedcache.finetune.blocks import (
     QUERIES,
     TENSORS,
     Block,
-    Outcome,
+    Ragged,
     Shape,
-    States,
+    TunedBlock,
     check_start,
     check_states,
     tensor_shapes,
@@ -107,7 +107,7 @@ def backend(compute: str = "float32") -> str:
 
 
 def train(
-    states: States,
+    states: Ragged,
     shape: Shape,
     tasks: Sequence[Task],
     blocks: Sequence[Block],
@@ -115,7 +115,7 @@ def train(
     compute: str = "float32",
     threads: int = 0,
     progress: Progress | None = None,
-) -> list[Outcome]:
+) -> list[TunedBlock]:
     """Train the blocks; on KeyboardInterrupt stop between two steps and return what there is.
 
     Args:
@@ -181,16 +181,16 @@ def _raise(code: int) -> None:
         raise EmbedcacheError(f"the native engine cannot train these layers: {message}")
 
 
-def _empty(block: Block, shape: Shape, task: Task) -> Outcome:
+def _empty(block: Block, shape: Shape, task: Task) -> TunedBlock:
     sizes = tensor_shapes(shape, block.spec.hidden, task.classes)
     rows = 0 if task.val is None else len(task.val.rows)
     logits = np.zeros((rows, task.classes), np.float32)
     weights = {name: np.zeros(size, np.float32) for name, size in sizes.items()}
     train_loss, val_loss, accuracy, macro_f1, norm = (np.full(block.epochs, np.nan) for _ in range(5))
-    return Outcome(weights, logits, train_loss, val_loss, accuracy, macro_f1, norm)
+    return TunedBlock(weights, logits, train_loss, val_loss, accuracy, macro_f1, norm)
 
 
-def _states(states: States) -> _States:
+def _states(states: Ragged) -> _States:
     dtype = 0 if states.values.dtype == np.float16 else 1
     arrays = (states.values, states.begins, states.lengths)
     return _States(*map(pointer, arrays), len(states.begins), *states.values.shape, dtype)
@@ -202,7 +202,7 @@ def _shape(shape: Shape, relative: np.ndarray | None) -> _Shape:
     return _Shape(shape.inner, shape.heads, positions, pointer(relative), *numbers)
 
 
-def _view(view: View | None, states: States) -> CView:
+def _view(view: View | None, states: Ragged) -> CView:
     if view is None:
         return CView()
     y, targets = (view.y, None) if view.y.dtype == np.int32 else (None, view.y)
@@ -212,7 +212,7 @@ def _view(view: View | None, states: States) -> CView:
     return found
 
 
-def _task(task: Task, states: States) -> CTask:
+def _task(task: Task, states: Ragged) -> CTask:
     views = _view(task.train, states), _view(task.val, states)
     return CTask(*views, task.classes, kind_of(task.kind).code, None, None, pointer(task.class_weight))
 
@@ -231,7 +231,7 @@ def _block(block: Block, start: dict[str, np.ndarray], weight: np.ndarray | None
     return _Block(*sizes, *words, *rates, *dropped, *of_loss, pointer(weight), _tensors(start), spec.seed)
 
 
-def _result(outcome: Outcome) -> _Result:
+def _result(outcome: TunedBlock) -> _Result:
     scores = (outcome.train_loss, outcome.val_loss, outcome.val_accuracy, outcome.val_macro_f1, outcome.norm)
     logits = outcome.val_logits if outcome.val_logits.size else None
     return _Result(_tensors(outcome.weights), pointer(logits), *map(pointer, scores))

@@ -47,6 +47,7 @@ def tuned_head(state: State, config: Config, start: TrainedHead, val: np.ndarray
     layers = {name: array for name, array in state.best.items() if not name.startswith("head/")}
     finite = all(np.isfinite(array).all() for array in state.best.values())
     head = TunedHead(config.spec, kept, status=progress.status if finite else "diverged", kind=start.kind)
+    head.kind_of_layers, head.scale = state.kind, state.scale
     head.config, head.layers, head.task, head.state = config, layers if finite else {}, task, state
     if not finite:
         head.weights = {name: np.zeros_like(array) for name, array in kept.items()}

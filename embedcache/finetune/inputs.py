@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from embedcache.encoder.token_rows import TokenRows
+from embedcache.finetune.blocks import Ragged
 
 POOL = 50  # batches whose rows are sorted by length: little padding, and the order stays a shuffled one
 VAL_TOKENS = 4096  # padded tokens of a batch without gradients
@@ -30,6 +31,10 @@ class States:
     def __init__(self, stored: Any, lengths: np.ndarray) -> None:
         """stored: ``take(rows)`` gives (values float16 or float32 [t, D], offsets int64 [n + 1])."""
         self._stored, self.lengths = stored, lengths
+
+    def in_place(self) -> Ragged:
+        """Where all of them lie, for an engine that reads them there."""
+        return Ragged(self._stored.values, self._stored.begins, self.lengths)
 
     def batch(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:
         values, offsets = self._stored.take(rows)

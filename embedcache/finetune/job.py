@@ -113,7 +113,8 @@ def finetune(
         early_stop: stop a configuration after so many epochs without a better one; None means 2, 0 never.
         pooling: which vectors the head reads; several are an axis of the sweep. None: as train_head, and for "last"
             also cls, whose row alone is then computed, where the cache has it.
-        engine: "auto" or "torch".
+        engine: "native" trains the last layer for the first token alone (pooling cls) on a CPU, many at a time; "torch"
+            everything; "auto" what it can with native.
         device: "auto", "cpu" or "cuda[:N]".
         compute: "float32" or "bfloat16" for the layers' products; "auto" is bfloat16 on a GPU.
         threads: None means every core that this process may use.
@@ -133,8 +134,8 @@ def finetune(
     """
     given = check_values({**{name: value for name, value in locals().items() if name in SETTINGS}, "width": rank})
     begun, times = time.perf_counter(), Times()
-    if engine == "native":
-        raise EmbedcacheError("--engine native: finetune has no native engine yet; use auto or torch")
+    if engine not in ("auto", "native", "torch"):
+        raise EmbedcacheError(f"--engine {engine}: use auto, native or torch")
     if compute not in ("auto", "float32", "bfloat16"):
         raise EmbedcacheError(f"--compute {compute}: finetune computes in float32 or bfloat16")
     ways = [Way.parse(one) for one in ([train] if isinstance(train, str) else train)]

@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 
 
 class Lifted:
-    """States in a file without a name. lengths: int64 [N]."""
+    """States in a file without a name, ``values[begins[i]:][:lengths[i]]`` of row i. begins, lengths: int64 [N]."""
 
     def __init__(self, lengths: np.ndarray, dim: int) -> None:
         self.lengths, self._offsets = lengths, row_offsets(lengths)
+        self.begins = self._offsets[:-1]
         self._file = tempfile.TemporaryFile()  # noqa: SIM115
         total = max(1, int(self._offsets[-1]))
         self._file.truncate(total * dim * 2)
@@ -30,7 +31,7 @@ class Lifted:
         """(int64 [t], where the tokens of these rows are; offsets int64 [n + 1])."""
         lengths = self.lengths[rows]
         offsets = row_offsets(lengths)
-        return np.arange(offsets[-1]) + np.repeat(self._offsets[:-1][rows] - offsets[:-1], lengths), offsets
+        return np.arange(offsets[-1]) + np.repeat(self.begins[rows] - offsets[:-1], lengths), offsets
 
     def take(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(values float16 [t, D], offsets int64 [n + 1])."""

@@ -18,7 +18,8 @@ from embedcache.encoder.load_again import encoder_of
 from embedcache.encoder.poolings import MODEL
 from embedcache.errors import EmbedcacheError
 from embedcache.finetune.bench import Bench
-from embedcache.finetune.config import Way, make_configs
+from embedcache.finetune.config import Config, Way, make_configs
+from embedcache.finetune.native_last import NativeLast
 from embedcache.finetune.outcome import TunedColumn
 from embedcache.finetune.start import Start, load_start, pooling_of, train_start
 from embedcache.finetune.top import first_alone
@@ -92,9 +93,26 @@ def prepare(cache: Cache, asked: AskedTuning, times: Times) -> TunedTrainer:
     configs = make_configs(asked.ways, by_way, asked.given, specs)
     plan = replace(plan, specs=[config.spec for config in configs])
     column.plan = plan
-    trainer = TunedTrainer(column, plan, asked.options, asked.run, asked.tell, configs, starts, bench)
+    native = _native(asked, bench, configs)
+    trainer = TunedTrainer(column, plan, asked.options, asked.run, asked.tell, configs, starts, bench, native)
     column.trainer = trainer
     return trainer
+
+
+def _native(asked: AskedTuning, bench: Bench, configs: Sequence[Config]) -> NativeLast | None:
+    """The native engine, where it may be used. Raises EmbedcacheError where it is asked for what it cannot train."""
+    options = asked.options
+    if options.engine == "torch":
+        return None
+    choose = "loss" if asked.choose == "r2" else asked.choose
+    native = NativeLast(bench, options.early_stop, choose, options.computed, options.threads)
+    for config in configs if options.engine == "native" else ():
+        if why := native.why_not(config.way, config.pooling):
+            raise EmbedcacheError(
+                f"--engine native cannot train --train {config.way.text} --pooling {config.pooling}: {why}; use auto "
+                "or torch"
+            )
+    return native
 
 
 def _check_cache(cache: Cache) -> None:

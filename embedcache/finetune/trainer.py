@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -17,14 +17,14 @@ from embedcache import __version__
 from embedcache.common.progress import Progress, Tell
 from embedcache.errors import EmbedcacheError
 from embedcache.finetune.bench import Bench
-from embedcache.finetune.checkpoint import save_state
+from embedcache.finetune.checkpoint import State, load_state, save_state
 from embedcache.finetune.config import Config
 from embedcache.finetune.head import TunedHead, tuned_head
 from embedcache.finetune.loop import LoopOptions, Training, predict_rows
+from embedcache.finetune.native_last import NativeLast, Trial
 from embedcache.finetune.start import Start
 from embedcache.heads.head import TrainedHead
 from embedcache.heads.kinds import kind_of
-from embedcache.heads.task import Task
 from embedcache.runs.column import Column, Plan
 from embedcache.runs.leaderboard import Entry
 from embedcache.runs.trainer import Bank, InterruptedTraining, TrainerOptions
@@ -32,7 +32,12 @@ from embedcache.runs.trainer import Bank, InterruptedTraining, TrainerOptions
 
 @dataclass
 class TunedTrainer:
-    """Trains for the run of that name, as runs.trainer.Trainer does for heads. ``starts``: by pooling."""
+    """Trains for the run of that name, as runs.trainer.Trainer does for heads.
+
+    Attributes:
+        starts: by pooling.
+        native: trains what it can, torch the rest; None: torch everything.
+    """
 
     column: Column
     plan: Plan
@@ -42,9 +47,11 @@ class TunedTrainer:
     configs: list[Config]
     starts: Mapping[str, Start]
     bench: Bench
+    native: NativeLast | None = None
     resume: bool = False
     progress: Progress | None = None
     _done: int = field(default=0, init=False)
+    _ahead: dict[str, State] = field(default_factory=dict, init=False)  # trained together with one before
 
     @property
     def columns(self) -> list[Column]:
@@ -67,26 +74,34 @@ class TunedTrainer:
         heads: list[TunedHead] = []
         identities: list[str] = []
         best: tuple[TunedHead, str] | None = None
-        digests = self.column.digests()
+        trainings = self._trainings()
+        for place, one in enumerate(trainings):
+            head, trained = self._train(one, trainings[place + 1 :])
+            rows, kept = rows + trained, kept + (not trained)
+            if self.plan.folds:  # the best is trained again on all of them
+                self._drop_layers(head, one.identity)
+            elif best is None or _rank(head, self._choose) > _rank(best[0], self._choose):
+                if best is not None:
+                    self._drop_layers(*best)
+                best = (head, one.identity)
+            else:
+                self._drop_layers(head, one.identity)
+            heads.append(head)
+            identities.append(one.identity)
+        label = self.column.label
+        seconds = time.perf_counter() - begun
+        engine = " and ".join(dict.fromkeys(self._engine_of(config) for config in self.configs))
+        return Bank({label: list(heads)}, {label: identities}, kept, rows, seconds, engine, [])
+
+    def _trainings(self) -> list[Trial]:
+        """Every configuration on every side, in their order."""
+        digests, found = self.column.digests(), []
         for config in self.configs:
             for number, task in enumerate(self.column.tasks):
                 start = self.starts[config.pooling].heads[number]
                 identity = self._identity(config, digests[number], start)
-                head, trained = self._train(config, task, start, identity, number)
-                rows, kept = rows + trained, kept + (not trained)
-                if self.plan.folds:  # the best is trained again on all of them
-                    self._drop_layers(head, identity)
-                elif best is None or _rank(head, self._choose) > _rank(best[0], self._choose):
-                    if best is not None:
-                        self._drop_layers(*best)
-                    best = (head, identity)
-                else:
-                    self._drop_layers(head, identity)
-                heads.append(head)
-                identities.append(identity)
-        label = self.column.label
-        seconds = time.perf_counter() - begun
-        return Bank({label: list(heads)}, {label: identities}, kept, rows, seconds, self._engine, [])
+                found.append(Trial(config, task, start, identity, number))
+        return found
 
     def train_again(self, column: Column, winner: Entry) -> TrainedHead:
         """The winning configuration on all folds together, for as many epochs as are best in their mean curve."""
@@ -95,7 +110,7 @@ class TunedTrainer:
         config = replace(first.config, epochs=max(1, round(winner.best_epoch)))
         task = replace(column.task(column.split), val=None)
         start = self.starts[config.pooling].whole
-        head, _ = self._train(config, task, start, self._identity(config, "whole", start), 0)
+        head, _ = self._train(Trial(config, task, start, self._identity(config, "whole", start), 0), [])
         if head.status != "ok":
             raise EmbedcacheError("the best configuration diverged when it was trained on all folds: give a lower --lr")
         head.classes = column.data.classes
@@ -119,18 +134,28 @@ class TunedTrainer:
         """Once the run is written."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    @property
-    def _engine(self) -> str:
+    def _engine_of(self, config: Config) -> str:
+        if self._is_native(config):
+            assert self.native is not None
+            return self.native.name
         return f"torch-{self.bench.device.split(':')[0]}"
+
+    def _is_native(self, config: Config) -> bool:
+        return self.native is not None and not self.native.why_not(config.way, config.pooling)
 
     @property
     def _choose(self) -> str:
         return "loss" if self.plan.choose == "r2" else self.plan.choose
 
-    def _train(
-        self, config: Config, task: Task, start: TrainedHead, identity: str, number: int
-    ) -> tuple[TunedHead, int]:
-        """(the head and its layers, how many rows were trained on now)."""
+    def _train(self, one: Trial, later: Sequence[Trial]) -> tuple[TunedHead, int]:
+        """(the head and its layers, how many rows were trained on now). later: what may be trained beside it."""
+        native = self._is_native(one.config)
+        state, rows = self._train_natively(one, later) if native else self._train_in_torch(one)
+        val = None if one.task.val is None else one.task.val.rows
+        head = tuned_head(state, one.config, one.start, val, one.number)
+        return head, rows
+
+    def _train_in_torch(self, one: Trial) -> tuple[State, int]:
         rows, before = 0, self._done
         total = self._total()
 
@@ -140,15 +165,15 @@ class TunedTrainer:
             if self.progress is not None:
                 self.progress(min(self._done, total), total, self._done)
 
-        trainee = self.bench.trainee(config, start)
+        config = one.config
+        trainee = self.bench.trainee(config, one.start)
         bfloat16 = self.options.compute == "bfloat16" or (
             self.options.compute == "auto" and self.bench.device.startswith("cuda")
         )
-        path = self.folder / f"{identity}.safetensors"
         options = LoopOptions(
-            self.options.early_stop, self._choose, self.bench.device, bfloat16, path, self.resume, tell
+            self.options.early_stop, self._choose, self.bench.device, bfloat16, self._path(one), self.resume, tell
         )
-        training = Training(trainee, self.bench.inputs(config.way), task, config, identity, options)
+        training = Training(trainee, self.bench.inputs(config.way), one.task, config, one.identity, options)
         ended = training.ended
         try:
             state = training.run()
@@ -156,10 +181,45 @@ class TunedTrainer:
             training.save()
             raise self.interrupted({}, 0) from None
         self._done = before + training.total
-        val = None if task.val is None else task.val.rows
-        head = tuned_head(state, config, start, val, number)
-        head.kind_of_layers, head.scale = trainee.kind, trainee.scale
-        return head, 0 if ended else rows
+        state.kind, state.scale = trainee.kind, trainee.scale
+        return state, 0 if ended else rows
+
+    def _train_natively(self, one: Trial, later: Sequence[Trial]) -> tuple[State, int]:
+        """As many at a time as there are threads: this one, and later ones of its kind. Each is whole, or not there."""
+        assert self.native is not None
+        if one.identity not in self._ahead:
+            if (found := self._ended(one)) is not None:
+                self._done += _rows(one)
+                return found, 0
+            beside = [other for other in later if self._is_native(other.config) and self._ended(other) is None]
+            self._train_group([one, *beside[: self.native.at_a_time - 1]])
+        state = self._ahead.pop(one.identity)
+        return state, state.progress.epoch * len(one.task.train.rows)
+
+    def _train_group(self, group: Sequence[Trial]) -> None:
+        assert self.native is not None
+        total, before = self._total(), self._done
+
+        def tell(done: int, _total: int, _trained: int) -> None:
+            if self.progress is not None:
+                self.progress(min(before + done, total), total, before + done)
+
+        states = self.native.train(group, tell)
+        for one, state in zip(group, states, strict=True):
+            if state.progress.status != "cancelled":
+                save_state(self._path(one), state, None, None)
+                self._ahead[one.identity] = state
+        if len(set(self._ahead) & {one.identity for one in group}) < len(group):
+            raise self.interrupted({}, 0)
+        self._done = before + sum(map(_rows, group))
+
+    def _ended(self, one: Trial) -> State | None:
+        """What an interrupted finetune left of one that had come to its end."""
+        found = load_state(self._path(one), one.identity) if self.resume else None
+        return found[0] if found is not None and found[0].progress.status else None
+
+    def _path(self, one: Trial) -> Path:
+        return self.folder / f"{one.identity}.safetensors"
 
     def _total(self) -> int:
         """Rows of all configurations, sides and epochs."""
@@ -185,12 +245,17 @@ class TunedTrainer:
             "encoder": self.bench.encoder.identity,
             "states": states,
             "start": _digest(start),
-            "options": [self.options.early_stop, self._choose, self.options.compute, self._engine],
+            "options": [self.options.early_stop, self._choose, self.options.compute, self._engine_of(config)],
             "beside": [self.bench.alpha, list(self.bench.targets), self.bench.checkpointing],
             "embedcache": __version__,
             "torch": torch.__version__,
         }
         return hashlib.blake2b(json.dumps(about, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def _rows(one: Trial) -> int:
+    """Of all epochs."""
+    return one.config.epochs * len(one.task.train.rows)
 
 
 def _digest(head: TrainedHead) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from embedcache.finetune.blocks import Shape, States, tensor_shapes
+from embedcache.finetune.blocks import Ragged, Shape, tensor_shapes
 from embedcache.heads.task import Task, View
 
 
@@ -17,10 +17,10 @@ def make_weights(shape: Shape, hidden: int, classes: int, rng: np.random.Generat
     return found
 
 
-def make_states(rng: np.random.Generator, lengths: list[int], dim: int, dtype: type) -> States:
+def make_states(rng: np.random.Generator, lengths: list[int], dim: int, dtype: type) -> Ragged:
     """Texts lie one after another, with a gap of one token between them."""
     begins = np.cumsum([0, *(n + 1 for n in lengths[:-1])])
-    return States(rng.normal(size=(sum(lengths) + len(lengths), dim)).astype(dtype), begins, np.array(lengths))
+    return Ragged(rng.normal(size=(sum(lengths) + len(lengths), dim)).astype(dtype), begins, np.array(lengths))
 
 
 def make_task(rng: np.random.Generator, n: int, classes: int, kind: str, n_val: int = 0) -> Task:

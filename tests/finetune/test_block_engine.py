@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from embedcache.encoder.families import FAMILIES
 from embedcache.errors import EmbedcacheError
 from embedcache.finetune import engine_native
-from embedcache.finetune.blocks import ACTIVATIONS, QUERIES, Block, Outcome, Shape, States
+from embedcache.finetune.blocks import ACTIVATIONS, QUERIES, Block, Ragged, Shape, TunedBlock
 from embedcache.finetune.layer_tensors import parameters_of, shape_of, tensors_of
 from embedcache.heads import random_streams
 from embedcache.heads.kinds import KINDS
@@ -41,7 +41,7 @@ def isa(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     return str(request.param)
 
 
-def gradients(states: States, shape: Shape, task: Task, block: Block, **options: Any) -> tuple[Outcome, Arrays]:
+def gradients(states: Ragged, shape: Shape, task: Task, block: Block, **options: Any) -> tuple[TunedBlock, Arrays]:
     """Of the first step, all rows in one batch, from what it does to the weights."""
     spec = replace(block.spec, lr=LR, betas=(0.0, 0.0), eps=EPS, weight_decay=0.0, schedule="constant", warmup=0.0)
     block = replace(block, spec=spec, head_lr=LR, batch_size=len(task.train.rows), epochs=1)
@@ -52,7 +52,7 @@ def gradients(states: States, shape: Shape, task: Task, block: Block, **options:
 
 
 def autograd(
-    states: States, shape: Shape, task: Task, block: Block, dtype: torch.dtype = torch.float64
+    states: Ragged, shape: Shape, task: Task, block: Block, dtype: torch.dtype = torch.float64
 ) -> tuple[float, dict[str, torch.Tensor]]:
     """Loss and gradients of the first step through the whole layer; clipped, where the block says so."""
     w = {name: torch.tensor(array, dtype=dtype, requires_grad=True) for name, array in block.start.items()}
@@ -140,7 +140,7 @@ def test_every_family_as_transformers_computes_it(family: str) -> None:
     ids = [torch.from_numpy(rng.integers(5, VOCABULARY, (1, n))) for n in (3, 11, 40)]
     passes = [model(one, output_hidden_states=True) for one in ids]
     values = torch.cat([one.hidden_states[-2][0] for one in passes]).numpy()
-    states = States(values, np.array([0, 3, 14]), np.array([3, 11, 40]))
+    states = Ragged(values, np.array([0, 3, 14]), np.array([3, 11, 40]))
     relative = model.encoder.compute_position_bias(torch.zeros(1, 40, 32))[0, :, 0].numpy() if known.relative else None
     shape = shape_of(model.config, known, relative)
     layer = dict(model.get_submodule(known.names.layers)[-1].named_parameters())
@@ -156,7 +156,7 @@ def test_every_family_as_transformers_computes_it(family: str) -> None:
     assert set(layer) - set(back) == {f"{known.names.attention[1]}.bias"}
 
 
-def plain_loop(states: States, shape: Shape, task: Task, block: Block, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+def plain_loop(states: Ragged, shape: Shape, task: Task, block: Block, dtype: torch.dtype) -> dict[str, torch.Tensor]:
     """The whole training in torch, with its own AdamW and clipping."""
     spec, longest = block.spec, int(states.lengths.max())
     w = {name: torch.tensor(array, dtype=dtype, requires_grad=True) for name, array in block.start.items()}
@@ -201,7 +201,7 @@ def test_a_training_stays_as_close_to_float64_as_torch_does(epochs: int) -> None
     assert way > 0.1 and distance(ours) < max(2.0 * distance(theirs), 1e-6 * way)
 
 
-def bits(outcome: Outcome) -> tuple:
+def bits(outcome: TunedBlock) -> tuple:
     scores = (outcome.train_loss, outcome.val_loss, outcome.val_accuracy, outcome.val_macro_f1, outcome.norm)
     weights = tuple(array.tobytes() for array in outcome.weights.values())
     return (
@@ -270,7 +270,7 @@ def test_ctrl_c_ends_it_between_two_steps() -> None:
         (lambda s, b: (replace(s, begins=s.begins - 1), b), "row 0 lies outside the tokens"),
         (lambda s, b: (replace(s, lengths=-s.lengths), b), "row 0 lies outside the tokens"),
         (lambda s, b: (replace(s, lengths=s.lengths[:-1]), b), "one begin and one length"),
-        (lambda s, b: (States(s.values, s.begins[:-1], s.lengths[:-1]), b), "a row number outside"),
+        (lambda s, b: (Ragged(s.values, s.begins[:-1], s.lengths[:-1]), b), "a row number outside"),
         (lambda s, b: (replace(s, values=s.values.astype(np.float64)), b), "float16 or float32"),
         (lambda s, b: (s, replace(b, batch_size=0)), "a size below 0"),
         (lambda s, b: (s, replace(b, clip=math.nan)), "clip below 0"),

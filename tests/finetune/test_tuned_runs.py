@@ -65,7 +65,12 @@ def predicted_as_judged(run: Path, cache: Path, tolerance: float) -> None:
 
 def test_the_report_says_what_was_trained(report) -> None:
     assert json.loads(json.dumps(report.to_dict(), allow_nan=False))["trained"] == report.trained
-    assert report.heads == 2 and report.engine == "torch-cpu" and report.start["name"] == "head-000"
+    assert (
+        report.heads == 2
+        and report.engine.startswith("native-cpu-")
+        and report.engine.endswith(" and torch-cpu")
+        and report.start["name"] == "head-000"
+    )
     assert report.trained["layers"] == ([2] if report.trained["train"] == "last" else [1, 2])
     assert report.states["bytes"] > 0 and report.split["rule"] == "run"
     assert report.best["test_accuracy"] is not None and "vectors_logreg" in report.baselines
@@ -128,7 +133,7 @@ def test_bad_input(cache, heads, report, tmp_path) -> None:
 
     assert "has 2 layers" in refused("--train", "top:3")
     assert "no label column 'nix'" in refused("--label", "nix")
-    assert "no native engine yet" in refused("--engine", "native")
+    assert "use auto or torch" in refused("--engine", "native", "--train", "top:2")
     assert "its rows were split otherwise" in refused("--from", heads, "--split", "7")
     assert "it is a tuned run itself" in refused("--from", report.run)
     assert "finetune trains layers for one column" in refused("--label", "label,tags")

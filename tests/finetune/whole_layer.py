@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from embedcache.finetune.blocks import Block, Shape, States
+from embedcache.finetune.blocks import Block, Ragged, Shape
 from embedcache.heads import random_streams
 from embedcache.heads.random_streams import ATTENTION, FEED_FORWARD, SHARES
 from embedcache.heads.spec import HeadSpec
@@ -103,6 +103,6 @@ def loss_of(spec: HeadSpec, task: Task, weight: np.ndarray | None, z: Tensor, y:
     return (-of_row * (1.0 - log_p.exp()) ** spec.focal_gamma * log_p).sum() / of_row.sum()
 
 
-def texts_of(states: States, rows: np.ndarray, dtype: torch.dtype) -> list[Tensor]:
+def texts_of(states: Ragged, rows: np.ndarray, dtype: torch.dtype) -> list[Tensor]:
     some = (states.values[states.begins[row] :][: states.lengths[row]] for row in rows)
     return [torch.from_numpy(one.astype(np.float32)).to(dtype) for one in some]
