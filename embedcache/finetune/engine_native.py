@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Sequence
 from ctypes import POINTER, Structure, c_char_p, c_double, c_int32, c_int64, c_uint64, c_void_p
+from dataclasses import replace
 
 import numpy as np
 
@@ -133,6 +134,7 @@ def train(
         NativeUnavailableError: the library is missing.
     """
     states = check_states(states, shape)
+    tasks = [_in_order(task, len(states.begins)) for task in tasks]
     for block in blocks:
         if not 0 <= block.task < len(tasks):
             raise EmbedcacheError(f"a block names task {block.task}, but there are {len(tasks)}")
@@ -170,6 +172,25 @@ def train(
         outcome.best_epoch, outcome.epochs_run = result.best_epoch, result.epochs_run
         outcome.status = STATUS[result.status]
     return outcomes
+
+
+def _in_order(task: Task, rows: int) -> Task:
+    """Arrays as the library reads them. Raises EmbedcacheError where y does not go with the states."""
+
+    def ordered(view: View | None) -> View | None:
+        if view is None:
+            return None
+        kind = kind_of(task.kind)
+        y: np.ndarray = np.ascontiguousarray(view.y, kind.dtype)
+        wanted = (rows, *kind.shape(task.classes))
+        if y.shape != wanted:
+            raise EmbedcacheError(f"the y of a {task.kind} task must have shape {list(wanted)}, not {list(y.shape)}")
+        return View(view.x, y, np.ascontiguousarray(view.rows, np.int64))
+
+    train, weight = ordered(task.train), task.class_weight
+    assert train is not None
+    weight = None if weight is None else np.ascontiguousarray(weight, np.float32)
+    return replace(task, train=train, val=ordered(task.val), class_weight=weight)
 
 
 def _raise(code: int) -> None:

@@ -30,6 +30,7 @@ def make_task(rng: np.random.Generator, n: int, classes: int, kind: str, n_val: 
         y = (rng.integers(0, 2, (n, classes)) if kind == "multilabel" else rng.normal(size=(n, classes))).astype(
             np.float32
         )
+    y = np.asfortranarray(y)  # as columns of a table lie
     x = np.empty((n, 0), np.float32)  # engines of last layers look at states
     order = rng.permutation(n)
     val = View(x, y, order[n - n_val :]) if n_val else None

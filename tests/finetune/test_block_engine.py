@@ -270,7 +270,7 @@ def test_ctrl_c_ends_it_between_two_steps() -> None:
         (lambda s, b: (replace(s, begins=s.begins - 1), b), "row 0 lies outside the tokens"),
         (lambda s, b: (replace(s, lengths=-s.lengths), b), "row 0 lies outside the tokens"),
         (lambda s, b: (replace(s, lengths=s.lengths[:-1]), b), "one begin and one length"),
-        (lambda s, b: (Ragged(s.values, s.begins[:-1], s.lengths[:-1]), b), "a row number outside"),
+        (lambda s, b: (Ragged(s.values, s.begins[:-1], s.lengths[:-1]), b), "must have shape"),
         (lambda s, b: (replace(s, values=s.values.astype(np.float64)), b), "float16 or float32"),
         (lambda s, b: (s, replace(b, batch_size=0)), "a size below 0"),
         (lambda s, b: (s, replace(b, clip=math.nan)), "clip below 0"),

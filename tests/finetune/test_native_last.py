@@ -29,7 +29,7 @@ SAME = {"batch_size": 4096, "layer_dropout": 0.0, "epochs": 4, "lr": 1e-3, "head
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory, tiny_bert) -> Path:
-    return make_token_cache(tmp_path_factory.mktemp("native"), tiny_bert, n=120)
+    return make_token_cache(tmp_path_factory.mktemp("native"), tiny_bert, layers=1, n=120)
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,8 @@ class TestBothEngines:
         settings = SAME | {"lr": [1e-3, 1e30], "batch_size": 16}
         report = tune(cache, tmp_path / "run", heads["label"], engine=engine, **settings)
         board = read_leaderboard(load_run(tmp_path / "run"))
-        assert sorted(row["status"] for row in board) == ["diverged", "ok"] and report.best["lr"] == 1e-3
+        assert [(row["lr"], row["status"]) for row in board] == [(1e-3, "ok"), (1e30, "diverged")]
+        assert report.best["test_accuracy"] is not None
 
 
 @pytest.mark.parametrize("label", ["label", "tags"])
@@ -109,7 +110,7 @@ def test_what_native_does_not_train(cache, heads, tmp_path, monkeypatch) -> None
     def refused(*arguments: object) -> str:
         return fails("finetune", cache, "-o", tmp_path / "r", "--engine", "native", *arguments)
 
-    for way in (("--train", "top:2"), ("--train", "lora:last"), ("--pooling", "mean")):
+    for way in (("--train", "lora:last"), ("--train", "last,adapter:last"), ("--pooling", "mean")):
         assert "for the first token alone" in refused(*way)
     with pytest.raises(EmbedcacheError, match="use auto, native or torch"):
         finetune(cache, tmp_path / "r", engine="nix")
@@ -123,6 +124,7 @@ def test_what_native_does_not_train(cache, heads, tmp_path, monkeypatch) -> None
     assert report.engine == "torch-cpu"
 
 
+@pytest.mark.slow
 def test_regression_comes_back_in_its_own_unit(cache, heads, tmp_path) -> None:
     settings = SAME | {"epochs": 30, "batch_size": 16, "lr": 1e-4}
     found = {

@@ -1,0 +1,226 @@
+"""How fast is the last layer trained natively, from cached states, for the CLS row alone?
+
+    python -m benchmarks.finetune.block [--json benchmarks/results/finetune-block.json] [--rounds 3]
+
+Random weights and states; texts of one length, so that nobody pads. Peers in turns, medians of the turns' ratios:
+
+- torch: the torch engine's own module (finetune/first_row.py), reading the same cached states, fused AdamW, clipping.
+- loop: plain transformers from token ids, the layers below frozen and without gradients, the last one whole, CLS to the
+  head; float32 and bfloat16 autocast, the better of the two. Batch 32 alone: more rows a step gain it nothing.
+
+What counts is processor time (user and system, all threads) of whole steps: the machine may be in use. Both torch peers
+run on as many threads as native, with passive waiting. "products" and "copy" are torch's sgemm (1024 wide; bfloat16 for
+bfloat16) and copy_ on one thread in the same run: native's share of each, its bytes being 32 a weight and step (24 of
+AdamW, 4 + 4 of the products) and the states twice.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+import numpy as np
+import torch
+from torch import nn
+
+from benchmarks.machine import machine
+from embedcache.encoder.families import FAMILIES
+from embedcache.finetune import engine_native
+from embedcache.finetune.blocks import Block, Ragged
+from embedcache.finetune.first_row import FirstRow
+from embedcache.finetune.inputs import States
+from embedcache.finetune.layer_tensors import shape_of, tensors_of
+from embedcache.heads.spec import HeadSpec
+from embedcache.heads.task import Task, View
+
+MODELS = {"MiniLM": (6, 384, 1536), "BERT-base": (12, 768, 3072)}
+LENGTHS, BATCHES, DROP = (27, 128), (32, 256), 0.1
+
+
+class InOnePiece:
+    """States as a cache hands them out."""
+
+    def __init__(self, values: np.ndarray, length: int) -> None:
+        self.values, self.length = values, length
+
+    def take(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        places = (rows[:, None] * self.length + np.arange(self.length)).ravel()
+        return self.values[places], np.arange(len(rows) + 1) * self.length
+
+
+def processor_seconds(work: Callable[[], int]) -> float:
+    """Of a row. work: returns how many rows it trained."""
+    before = time.process_time()
+    rows = work()
+    return (time.process_time() - before) / rows
+
+
+def groups(modules: list[nn.Module]) -> list[dict[str, Any]]:
+    weights = [one for module in modules for one in module.parameters() if one.requires_grad]
+    return [
+        {"params": [one for one in weights if one.dim() > 1], "weight_decay": 0.01},
+        {"params": [one for one in weights if one.dim() < 2], "weight_decay": 0.0},
+    ]
+
+
+def step(modules: list[nn.Module], adamw: torch.optim.Optimizer, logits: torch.Tensor, y: torch.Tensor) -> None:
+    loss = nn.functional.cross_entropy(logits.float(), y)
+    adamw.zero_grad(set_to_none=True)
+    loss.backward()
+    nn.utils.clip_grad_norm_([one for group in adamw.param_groups for one in group["params"]], 1.0)
+    adamw.step()
+
+
+class Case:
+    """One model, length and batch size."""
+
+    def __init__(self, model: Any, length: int, batch: int, threads: int) -> None:
+        self.model, self.length, self.batch, self.threads = model, length, batch, threads
+        self.rows = 4 * batch
+        rng = np.random.default_rng(0)
+        dim = model.config.hidden_size
+        self.values = rng.normal(size=(self.rows * length, dim)).astype(np.float16)
+        self.y = rng.integers(0, 2, self.rows).astype(np.int32)
+        self.head = nn.Linear(dim, 2)
+
+    def native(self, compute: str) -> int:
+        """One block on each thread: a bank, as a sweep is."""
+        family, lengths = FAMILIES["bert"], np.full(self.rows, self.length)
+        layer = tensors_of(dict(self.model.encoder.layer[-1].named_parameters()), family)
+        start = layer | {"head2": self.head.weight.detach().numpy(), "head2_bias": self.head.bias.detach().numpy()}
+        task = Task(View(self.values, self.y, np.arange(self.rows)), None, 2)
+        epochs = max(1, 2048 // self.rows)
+        block = Block(HeadSpec(hidden=0, lr=1e-4), 0, start, batch_size=self.batch, epochs=epochs)
+        states = Ragged(self.values, np.arange(self.rows) * self.length, lengths)
+        shape = shape_of(self.model.config, family)
+        engine_native.train(states, shape, [task], [block] * self.threads, compute=compute, threads=self.threads)
+        return self.threads * epochs * self.rows
+
+    def torch_engine(self, bfloat16: bool) -> int:
+        row = FirstRow(self.model.encoder.layer[-1], FAMILIES["bert"], self.model.config).train()
+        row.p = DROP
+        adamw = torch.optim.AdamW(groups([row, self.head]), lr=1e-4, fused=True)
+        inputs, y = States(InOnePiece(self.values, self.length), np.full(self.rows, self.length)), self.y.astype(int)
+        for start in range(0, self.rows, self.batch):
+            rows = np.arange(start, start + self.batch)
+            x, mask = inputs.batch(rows)
+            with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+                z = self.head(row(x, mask)[:, 0])
+            step([row, self.head], adamw, z, torch.from_numpy(y[rows]))
+        return self.rows
+
+    def loop(self, bfloat16: bool) -> int:
+        self.model.train()
+        self.model.requires_grad_(False)
+        last = self.model.encoder.layer[-1].requires_grad_(True)
+        adamw = torch.optim.AdamW(groups([last, self.head]), lr=1e-4, fused=True)
+        ids = torch.randint(5, 1000, (self.batch, self.length))
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            z = self.head(self.model(input_ids=ids).last_hidden_state[:, 0])
+        step([last, self.head], adamw, z, torch.from_numpy(self.y[: self.batch].astype(int)))
+        return self.batch
+
+
+def rates() -> dict[str, float]:
+    """What one thread does: multiply-adds in GFLOP/s, copies in GB/s (read and written)."""
+    found = {}
+    torch.set_num_threads(1)
+    for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
+        a, b = torch.randn(1024, 1024).to(dtype), torch.randn(1024, 1024).to(dtype)
+
+        def multiply(a: torch.Tensor = a, b: torch.Tensor = b) -> int:
+            for _ in range(20):
+                a @ b
+            return 20
+
+        processor_seconds(multiply)
+        found[name] = 2 * 1024**3 / processor_seconds(multiply) / 1e9
+    x, y = torch.zeros(32_000_000), torch.zeros(32_000_000)
+    found["copy"] = 8 * 32e6 / processor_seconds(lambda: sum(1 for _ in range(5) if y.copy_(x) is not None)) / 1e9
+    return found
+
+
+def measure(case: Case, rounds: int) -> dict[str, Any]:
+    """Processor microseconds of a row, each turn; and ratios of turns that ran next to each other."""
+    peers: dict[str, Callable[[], int]] = {
+        "native float32": lambda: case.native("float32"),
+        "native bfloat16": lambda: case.native("bfloat16"),
+        "torch float32": lambda: case.torch_engine(False),
+        "torch bfloat16": lambda: case.torch_engine(True),
+    }
+    if case.batch == BATCHES[0]:
+        peers |= {"loop float32": lambda: case.loop(False), "loop bfloat16": lambda: case.loop(True)}
+    turns: dict[str, list[float]] = {name: [] for name in peers}
+    for turn in range(rounds):
+        speeds = rates()
+        torch.set_num_threads(case.threads)
+        for name, work in peers.items():
+            if not turn and not name.startswith("native"):
+                work()
+            turns[name].append(processor_seconds(work) * 1e6)
+        turns.setdefault("rates", []).append(speeds)  # type: ignore[arg-type]
+    return turns
+
+
+def summary(case: Case, turns: dict[str, Any]) -> dict[str, Any]:
+    config = case.model.config
+    d, f, h = config.hidden_size, config.intermediate_size, config.num_attention_heads
+    weights = 4 * d * d + 2 * d * f
+    flop = 3 * (2 * weights + 4 * h * case.length * d)
+    moved = 32 * weights / case.batch + 4 * case.length * d
+    found: dict[str, Any] = {}
+    for compute in ("float32", "bfloat16"):
+        ours = turns[f"native {compute}"]
+        one = {
+            "rows_per_processor_second": 1e6 / statistics.median(ours),
+            "of_products": statistics.median(
+                flop / t * 1e6 / 1e9 / r[compute] for t, r in zip(ours, turns["rates"], strict=True)
+            ),
+            "of_copy": statistics.median(
+                moved / t * 1e6 / 1e9 / r["copy"] for t, r in zip(ours, turns["rates"], strict=True)
+            ),
+        }
+        for peer in ("torch", "loop"):
+            if f"{peer} float32" in turns:
+                best = map(min, turns[f"{peer} float32"], turns[f"{peer} bfloat16"])
+                one[f"times_{peer}"] = statistics.median(b / t for b, t in zip(best, ours, strict=True))
+        found[compute] = one
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    asked = parser.parse_args()
+    from transformers import BertConfig, BertModel
+
+    results = []
+    loads = [os.getloadavg()[0]]
+    for name, (layers, dim, inner) in MODELS.items():
+        settings = {"num_hidden_layers": layers, "hidden_size": dim, "intermediate_size": inner}
+        model = BertModel(BertConfig(**settings, num_attention_heads=12), add_pooling_layer=False)
+        for length in LENGTHS:
+            for batch in BATCHES:
+                case = Case(model, length, batch, asked.threads)
+                turns = measure(case, asked.rounds)
+                about = {"model": name, "tokens": length, "batch": batch}
+                results.append({**about, **summary(case, turns), "microseconds": turns})
+                loads.append(os.getloadavg()[0])
+                print(json.dumps({**about, **summary(case, turns)}), flush=True)
+    report = {"machine": machine("torch", "transformers"), "load": loads, "threads": asked.threads, "results": results}
+    if asked.json:
+        Path(asked.json).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
