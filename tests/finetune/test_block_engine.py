@@ -294,9 +294,12 @@ def test_odd_heads_in_bfloat16_and_long_rows_are_refused() -> None:
         engine_native.train(states, short, [task], [block])
 
 
-@settings(max_examples=20, deadline=None, derandomize=True)
-@given(data=st.data())
-def test_any_shape_and_option(data: st.DataObject) -> None:
+@pytest.mark.parametrize("examples", [8, pytest.param(200, marks=pytest.mark.slow)])
+def test_any_shape_and_option(examples: int) -> None:
+    settings(max_examples=examples, deadline=None, derandomize=True)(given(data=st.data())(one_step_of_anything))()
+
+
+def one_step_of_anything(data: st.DataObject) -> None:
     draw, share = data.draw, st.sampled_from([0.0, 0.1, 0.6])
     heads, head, kind = draw(st.integers(1, 5)), draw(st.integers(4, 20)), draw(st.sampled_from(tuple(KINDS)))
     relative = RELATIVE[:1].repeat(heads, 0) if draw(st.booleans()) else None
