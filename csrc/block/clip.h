@@ -1,10 +1,11 @@
-/* The norm of a step's whole gradient before any weight moves, though no gradient is ever in memory.
+/* The norm of a step's whole gradient before any weight moves.
  *
  * For a matrix whose gradient is G = Y' X, |G|^2 = sum_bc (Y Y')_bc (X X')_bc: two products of a batch with
  * itself, B (out + in) multiply-adds a row in place of out * in, hence a few percent of a step for small
- * batches. Where that is more, or for keys and values, whose x has a row for each head, the tiles of G are
- * made, squared and dropped: a fourth of their update's price. Exact either way, but for rounding; products
- * here are float32 in bfloat16, too. Sums have fixed places, added up in one order by every member.
+ * batches, and G is never in memory. Where that is more than an eighth of G, or for keys and values, whose x
+ * has a row for each head, G is made, squared and kept for the update: 8 bytes a weight. Exact either way,
+ * but for rounding; the former's products are float32 in bfloat16, too. Sums have fixed places, added up in
+ * one order by every member.
  */
 #ifndef EMBEDCACHE_BLOCK_CLIP_H
 #define EMBEDCACHE_BLOCK_CLIP_H
@@ -31,6 +32,7 @@ static void square_by_rows(const Trainee& t, const Member& me, Rows<float> y, in
 }
 
 /* Fills the member's share of `squares`. */
+template <class Word>
 static void square_gradients(Trainee& t, const Member& me, int64_t n) {
   const Range rows = part_of(me, n, 1);
   for (int64_t b = rows.first; b < rows.last; ++b) t.squares[b] = 0;
@@ -45,17 +47,22 @@ static void square_gradients(Trainee& t, const Member& me, int64_t n) {
     }
     if (!tensor.matrix) continue;
     const Matrix& w = *tensor.matrix;
-    if (!source.by_head && n * (w.out + w.in) < w.out * w.in && w.out % kLanes == 0) {
+    if (!w.gradient) {
       square_by_rows(t, me, source.y, w.out, source.x, w.padded, n);
       continue;
     }
+    const bool head = number >= EC_BLOCK_HEAD1;
     const int64_t some = source.by_head ? t.head : kSquareRows;
     for (int64_t o = 0; o < w.out; o += some, ++slot) {
       if (slot % me.size != me.number) continue;
       const Rows<float> x = source.by_head ? source.by_head->of_head(o / some) : source.x;
       t.squares[slot] = 0;
-      gradient<float>(w, {o, o + some < w.out ? o + some : w.out}, x, {source.y.data + o, source.y.stride}, n,
-                      me.words, Square{&t.squares[slot]});
+      const Range outs = {o, o + some < w.out ? o + some : w.out};
+      const Rows<float> y = {source.y.data + o, source.y.stride};
+      if (head)
+        gradient<float>(w, outs, x, y, n, me.words, Square{&t.squares[slot]});
+      else
+        gradient<Word>(w, outs, x, y, n, me.words, Square{&t.squares[slot]});
     }
   }
   for (; slot < t.slots; ++slot)

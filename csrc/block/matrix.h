@@ -29,6 +29,7 @@ struct Range {
 struct Matrix {
   Parameter at;
   int64_t out, in, padded, wide;
+  float* gradient; /* as `at`, where clip.h keeps it; else NULL */
 
   void take(Arena& arena, int64_t outputs, int64_t inputs) {
     out = outputs;
@@ -180,17 +181,27 @@ struct Learn {
   }
 };
 
-/* ... or the sum of its squares. */
+/* ... or the sum of its squares, and the tile as it is, for learn_kept. */
 struct Square {
   double* sum;
   void ask(const Matrix&, int64_t, int64_t) const {}
   template <int R>
-  void take(const Matrix&, const Tile<R>& tile, int64_t, int64_t) const {
+  void take(const Matrix& w, const Tile<R>& tile, int64_t o, int64_t i) const {
     vf squares = {};
-    for (int r = 0; r < R; ++r) squares += tile.at[r][0] * tile.at[r][0] + tile.at[r][1] * tile.at[r][1];
+    for (int r = 0; r < R; ++r) {
+      squares += tile.at[r][0] * tile.at[r][0] + tile.at[r][1] * tile.at[r][1];
+      store_numbers(w.gradient + w.place(o + r, i), tile.at[r][0], tile.at[r][1]);
+    }
     *sum += (double)lane_sum(squares);
   }
 };
+
+/* AdamW from a gradient that was kept. */
+static void learn_kept(const Matrix& w, Range outs, const Learn& learn) {
+  for (int64_t i = 0; i < w.padded; i += w.wide)
+    for (int64_t at = w.place(outs.first, i); at < w.place(outs.last, i); at += kLanes)
+      adamw_update(load(w.gradient + at) * learn.scale, w.at.at(at), learn.adamw);
+}
 
 template <class Word>
 struct GradientOf {

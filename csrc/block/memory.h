@@ -1,7 +1,7 @@
 /* A block in training: its parameters, what a batch leaves behind for its way back, and a member's scratch.
  *
- * 12 bytes a weight; for B rows of a batch some 20 B D + 3 B F + 2 B H D floats; for each member one row's
- * states, 4 L D bytes.
+ * 12 bytes a weight, 16 where its gradient is kept; for B rows of a batch some 20 B D + 3 B F + 2 B H D
+ * floats; for each member one row's states, 4 L D bytes.
  */
 #ifndef EMBEDCACHE_BLOCK_MEMORY_H
 #define EMBEDCACHE_BLOCK_MEMORY_H
@@ -17,8 +17,8 @@ namespace EC_ISA {
 using ec::Team;
 using ec::team_barrier;
 
-constexpr int64_t kFewestRows = 64;                 /* of a validation chunk */
-constexpr int64_t kGramRows = 32, kSquareRows = 48; /* clip.h */
+constexpr int64_t kFewestRows = 64;                                /* of a validation chunk */
+constexpr int64_t kGramRows = 32, kSquareRows = 48, kGramCost = 8; /* clip.h */
 
 /* Activations of a batch, [capacity][stride]. */
 struct Sheet {
@@ -235,6 +235,17 @@ static void take_parameters(Trainee& t, Arena& arena) {
   t.head2_bias.take(arena, t.outputs);
 }
 
+/* Room for the gradients that clip.h keeps: where a batch's products with itself would cost too much. */
+static void take_gradients(Trainee& t, Arena& arena) {
+  Matrix* const matrices[] = {&t.query, &t.output, &t.up, &t.down, &t.head1, &t.head2, &t.key, &t.value};
+  for (int i = 0; i < 8; ++i) {
+    Matrix& w = *matrices[i];
+    const bool by_head = i >= 6, none = t.spec.clip == 0 || w.out == 0;
+    const bool keeps = by_head || w.out % kLanes || kGramCost * t.batch * (w.out + w.in) > w.out * w.in;
+    w.gradient = keeps && !none ? arena.take<float>(w.out * w.padded) : nullptr;
+  }
+}
+
 static void take_batch(Trainee& t, Arena& arena) {
   const int64_t n = t.capacity, inner = round_up(t.inner, kBlock), hidden = round_up(t.hidden, kBlock);
   Sheet* const wide[] = {&t.first,    &t.q,        &t.context,   &t.normal1,      &t.middle,
@@ -335,6 +346,7 @@ static Trainee* make_trainee(const ec::BlockOrder& order, Team* team, bool bfloa
   Arena counting = {nullptr};
   counting.take<Trainee>(1);
   take_parameters(counted, counting);
+  take_gradients(counted, counting);
   take_batch(counted, counting);
   const int64_t own = counting.used, each = member_bytes(counted, bfloat16);
   char* memory = static_cast<char*>(ec::memory_take(own + ec::team_size(team) * each));
@@ -343,6 +355,7 @@ static Trainee* make_trainee(const ec::BlockOrder& order, Team* team, bool bfloa
   Trainee* t = arena.take<Trainee>(1);
   *t = counted;
   take_parameters(*t, arena);
+  take_gradients(*t, arena);
   take_batch(*t, arena);
   t->memory = memory;
   return t;
@@ -353,6 +366,7 @@ static Member make_member(const Trainee& t, bool bfloat16, int number) {
   Arena counting = {nullptr};
   counting.take<Trainee>(1);
   take_parameters(counted, counting);
+  take_gradients(counted, counting);
   take_batch(counted, counting);
   Arena arena = {static_cast<char*>(t.memory) + counting.used + number * member_bytes(t, bfloat16)};
   return take_member(t, arena, bfloat16, number);

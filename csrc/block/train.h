@@ -41,7 +41,9 @@ static void learn(Trainee& t, const Member& me, int64_t n, int64_t step, float s
       learn_vector(*tensor.vector, source.y, source.x.data, n, learn);
     if (!tensor.matrix) continue;
     const Matrix& w = *tensor.matrix;
-    if (head) {
+    if (w.gradient) { /* clip.h kept it */
+      learn_kept(w, part_of(me, w.out, 1), learn);
+    } else if (head) {
       gradient<float>(w, part_of(me, w.out, kRows), source.x,
                       {source.y.data + part_of(me, w.out, kRows).first, source.y.stride}, n, me.words, learn);
     } else if (source.by_head) {
@@ -77,7 +79,7 @@ static double train_step(Trainee& t, const Member& me, int64_t i, int64_t step, 
   back_through_attention<Word>(t, me, n);
   float scale = 1.0f;
   if (t.spec.clip > 0) {
-    square_gradients(t, me, n);
+    square_gradients<Word>(t, me, n);
     team_barrier(t.team);
     const double length = norm_of(t, n);
     *norm += length;
