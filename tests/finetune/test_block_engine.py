@@ -19,6 +19,7 @@ from embedcache.finetune import engine_native
 from embedcache.finetune.blocks import ACTIVATIONS, QUERIES, Block, Ragged, Shape, TunedBlock
 from embedcache.finetune.layer_tensors import parameters_of, shape_of, tensors_of
 from embedcache.heads import random_streams
+from embedcache.heads.engine import NativeUnavailableError
 from embedcache.heads.kinds import KINDS
 from embedcache.heads.losses import LOSSES
 from embedcache.heads.spec import HeadSpec
@@ -26,6 +27,11 @@ from embedcache.heads.task import Task, View, training_weight
 from tests.encoder.conftest import VOCABULARY, _make_model
 from tests.finetune.sample import make_states, make_task, make_weights
 from tests.finetune.whole_layer import Dropped, logits, loss_of, texts_of
+
+try:
+    engine_native.library()
+except NativeUnavailableError as missing:
+    pytest.skip(str(missing), allow_module_level=True)
 
 ISA = ("avx512", "avx2", "plain")
 LENGTHS = [5, 1, 17, 9, 30, 2, 0, 8, 12, 33, 3, 7]

@@ -24,6 +24,11 @@ from embedcache.runs.trainer import InterruptedTraining
 from tests.conftest import fails
 from tests.finetune.token_caches import make_token_cache
 
+try:
+    engine_native.library()
+except NativeUnavailableError as missing:
+    pytest.skip(str(missing), allow_module_level=True)
+
 ENGINES = ("native", "torch")
 # One batch an epoch, no dropout: neither the order of the rows nor random numbers differ.
 SAME = {"batch_size": 4096, "layer_dropout": 0.0, "epochs": 4, "lr": 1e-3, "head_lr": 1e-2, "early_stop": 0}

@@ -44,7 +44,8 @@ def heads(cache) -> Path:
 
 @pytest.fixture(scope="module")
 def report(cache, heads):
-    return finetune(cache, cache.parent / "run", train=["last", "top:2"], from_run=heads, epochs=2, lr=1e-3)
+    ways = ["last", "top:2"]
+    return finetune(cache, cache.parent / "run", train=ways, from_run=heads, epochs=2, lr=1e-3, engine="torch")
 
 
 def texts_of(cache: Path) -> list[str]:
@@ -65,12 +66,7 @@ def predicted_as_judged(run: Path, cache: Path, tolerance: float) -> None:
 
 def test_the_report_says_what_was_trained(report) -> None:
     assert json.loads(json.dumps(report.to_dict(), allow_nan=False))["trained"] == report.trained
-    assert (
-        report.heads == 2
-        and report.engine.startswith("native-cpu-")
-        and report.engine.endswith(" and torch-cpu")
-        and report.start["name"] == "head-000"
-    )
+    assert report.heads == 2 and report.engine == "torch-cpu" and report.start["name"] == "head-000"
     assert report.trained["layers"] == ([2] if report.trained["train"] == "last" else [1, 2])
     assert report.states["bytes"] > 0 and report.split["rule"] == "run"
     assert report.best["test_accuracy"] is not None and "vectors_logreg" in report.baselines
@@ -213,14 +209,14 @@ cache, run, at = sys.argv[1], sys.argv[2], int(sys.argv[3])
 def progress(done, total, rows):
     if done >= at:
         os.kill(os.getpid(), signal.SIGKILL)
-finetune(cache, run, train=["last", "top:2"], epochs=3, lr=1e-3, group="film", progress=progress)
+finetune(cache, run, train=["last", "top:2"], epochs=3, lr=1e-3, group="film", engine="torch", progress=progress)
 """
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("rows", [100, 700])
 def test_a_killed_finetune_continues_to_the_same_bits(cache, tmp_path, rows) -> None:
-    settings = {"train": ["last", "top:2"], "epochs": 3, "lr": 1e-3, "group": "film"}
+    settings = {"train": ["last", "top:2"], "epochs": 3, "lr": 1e-3, "group": "film", "engine": "torch"}
     whole = load_run(finetune(cache, tmp_path / "whole", **settings).run)
     command = [sys.executable, "-c", KILLED, str(cache), str(tmp_path / "run"), str(rows)]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
