@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from embedcache.commands.common import NAMES, device_option, emit, json_option, reading_options, trust_option
+from embedcache.commands.common import COUNT, NAMES, device_option, emit, json_option, reading_options, trust_option
 from embedcache.commands.progress import progress_bar
 from embedcache.commands.run_options import FRACTION, task_option
 from embedcache.commands.types import NumberInRange
@@ -27,6 +27,7 @@ from embedcache.commands.types import NumberInRange
 @click.option("--label", help="The column to learn.  [default: label, or the only one]")
 @task_option
 @click.option("--labels", help='Descriptions for zero-shot, "name: description; ...".  [default: the classes\' names]')
+@click.option("--max-length", type=COUNT, help="The most tokens of a text in INPUT.  [default: what suits the encoder]")
 @click.option("--group", metavar="COL", help="Rows with the same value in this column stay on one side of the split.")
 @click.option("--seed", type=NumberInRange(int, 0, 2**63), default=42, show_default=True, help="Seed of the one split.")
 @click.option("--val", type=FRACTION, default=0.1, show_default=True, help="Share of the rows that choose.")

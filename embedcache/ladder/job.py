@@ -43,6 +43,7 @@ def ladder(
     label: str | None = None,
     task: str | Mapping[str, str] = "auto",
     labels: str | None = None,
+    max_length: int | None = None,
     group: str | None = None,
     seed: int = SEED,
     val: float = 0.1,
@@ -71,6 +72,7 @@ def ladder(
         label: the column to learn; None is "label", or the only one.
         task: as train_run.
         labels: descriptions for zero-shot, as zero_shot has them, one for each class. None: the classes' own names.
+        max_length: the most tokens of a table's text; None is what suits the encoder. A cache has its own.
         group: a column; rows with the same value stay on one side, and count as one observation.
         seed: by which texts, or groups, are dealt to the sides, as ``split`` of train_run.
         val: share of the rows that choose.
@@ -97,10 +99,12 @@ def ladder(
         raise EmbedcacheError("standard output cannot hold a ladder: name a folder with -o")
     check_shares(val, test)
     source, folder = str(input), Path(output)
-    cached = is_cache(source)
+    if (cached := is_cache(source)) and max_length is not None:
+        raise EmbedcacheError(f"--max-length: {source} is a cache, which was made with a length of its own")
     settled = settle(
         source, folder, rungs, DEFAULT, [model] if isinstance(model, str) else list(map(str, model)), cached,
         rows=AskedRows(label, read_tasks(task), group, seed, val, test), labels=labels, text=text, device=device,
+        max_length=max_length,
         trust_remote_code=trust_remote_code, resume=resume, tell=tell or no_tell,
         reading={"encoding": encoding, "separator": separator, "sheet": sheet},
     )  # fmt: skip
@@ -201,7 +205,7 @@ class Ladder:
         values = {
             "source": settled.input, "model": encoder.source, "device": settled.device,
             "trust_remote_code": settled.trust_remote_code, "text": settled.text, **settled.reading,
-            "trains": any(rung.way is not None for rung in settled.rungs),
+            "max_length": settled.max_length, "trains": any(rung.way is not None for rung in settled.rungs),
         }  # fmt: skip
         return MachineSpeed(**launch("measure", values, None, settled.tell))
 

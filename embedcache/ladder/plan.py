@@ -62,7 +62,14 @@ class MachineSpeed:
 
 
 def measure(
-    source: str, model: str | None, device: str, trust_remote_code: bool, trains: bool, text: str, **reading: Any
+    source: str,
+    model: str | None,
+    device: str,
+    trust_remote_code: bool,
+    trains: bool,
+    text: str,
+    max_length: int | None = None,
+    **reading: Any,
 ) -> MachineSpeed:
     """Encode a few of the texts, and train on them if any rung does.
 
@@ -73,6 +80,7 @@ def measure(
         trust_remote_code: see ``Encoder.load``.
         trains: whether layers will be trained.
         text: the table's column.
+        max_length: of a table's texts; None is what suits the encoder.
         reading: of the table.
     """
     texts, rows, characters = _sample(source, text, reading)
@@ -84,7 +92,7 @@ def measure(
             settings |= {"max_length": identity["max_length"], "dtype": identity["compute_dtype"]}
     else:
         assert model is not None
-        chosen = choose(model, AskedVectors(), None, trust_remote_code)
+        chosen = choose(model, AskedVectors(max_length=max_length), None, trust_remote_code)
         vectors, settings = len(chosen.outputs), {**settings, **chosen.settings}
     encoder = Encoder.load(model, **settings)
     tokens = encoder.tokenize(texts)
@@ -127,7 +135,8 @@ def _train(encoder: Encoder, texts: Sequence[str], device: str) -> tuple[float, 
     place = resolve_device(device)
     model = WholeModel(encoder.model).to(place).requires_grad_(True)
     rows = encoder.tokenize(texts).rows
-    x, mask = TokenIds(rows, int(encoder.pad([[0], [0, 0]])[0][0, 1])).batch(np.arange(min(BATCH, len(texts))))
+    alike = np.argsort(np.asarray(rows.lengths), kind="stable")[max(0, (len(texts) - BATCH) // 2) :][:BATCH]
+    x, mask = TokenIds(rows, int(encoder.pad([[0], [0, 0]])[0][0, 1])).batch(alike)  # little padding, as in training
     for _ in range(2):  # the first one loads and reserves
         start = time.perf_counter()
         out = model(x.to(place), mask.to(place))
@@ -193,7 +202,7 @@ def rung_cost(rung: Rung, encoder: str | None, known: MachineSpeed, train: float
         return RungCost(rung.name, encoder, START, 0.0)
     share = SHARE[rung.way.method] * (rung.depth or known.layers) / max(known.layers, 1)
     tokens = known.rows * known.tokens * EPOCHS * (train + val * FORWARD)
-    configs = 2 if rung.name == "last" else 1  # the whole layer, and the CLS row alone
+    configs = 1.2 if rung.name == "last" else 1  # the whole layer, and the CLS row alone
     weights = known.parameters * share if rung.way.method == "tensors" else 0.02 * known.parameters
     seconds = START + known.rows * HEAD_ROW + configs * tokens * share / (known.train or np.inf)
     return RungCost(rung.name, encoder, seconds, weights * 4 + 2e6)

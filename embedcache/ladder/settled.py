@@ -52,6 +52,7 @@ class Settled:
     rows: AskedRows
     labels: str | None
     text: str
+    max_length: int | None
     device: str
     trust_remote_code: bool
     resume: bool
@@ -135,6 +136,7 @@ class Settled:
         labels: Any = [] if number else asked.label
         return {
             "text": self.text, "labels": labels, "keep": keep, "tokens": self.depth or None, "device": self.device,
+            "max_length": self.max_length,
             "trust_remote_code": self.trust_remote_code, **self.reading,
         }  # fmt: skip
 
@@ -207,7 +209,13 @@ def _settings(settled: Settled) -> dict[str, Any]:
         with open_cache(given) as cache:
             content = cache.fingerprint
     own = {"input": str(Path(given).resolve()) if Path(given).exists() else given, "input's content": content}
-    return {**own, **asdict(settled.rows), "labels": settled.labels, "text": settled.text}
+    return {
+        **own,
+        **asdict(settled.rows),
+        "labels": settled.labels,
+        "text": settled.text,
+        "max_length": settled.max_length,
+    }
 
 
 def settle(

@@ -199,7 +199,7 @@ def test_tuned_rungs_have_the_rows_of_the_head(table, tiny_bert, tmp_path, told,
 @pytest.mark.slow
 def test_several_encoders_and_numbers(table, tiny_bert, tiny_models, tmp_path, told) -> None:
     models = [str(tiny_bert), str(tiny_models["roberta"])]
-    report = ladder(table, tmp_path / "two", rungs=["tfidf", "head", "lora"], model=models, test=0.3)
+    report = ladder(table, tmp_path / "two", rungs=["tfidf", "head", "lora"], model=models, test=0.3, max_length=64)
     names = [one["name"] for one in report.encoders]
     assert [(one.rung, one.encoder) for one in report.rungs] == [
         ("majority", None), ("tfidf", None), *((rung, name) for rung in ("head", "lora") for name in names)
@@ -224,6 +224,7 @@ def test_bad_input_is_one_line(table, climbed, tmp_path, tiny_bert, told) -> Non
     assert "has no label column 'stars'" in fails("ladder", cache, *out, "--label", "stars")
     assert "neutral" in fails("ladder", cache, *out, "--labels", "positive: good; negative: bad; neutral: so so")
     assert "leave no rows to train on" in fails("ladder", cache, *out, "--val", "0.5", "--test", "0.5")
+    assert "made with a length of its own" in fails("ladder", cache, *out, "--max-length", "9")
     assert "is the cache of one encoder" in fails("ladder", cache, *out, "--model", "a,b")
     full = tmp_path / "full"
     full.mkdir()
