@@ -31,6 +31,7 @@ from embedcache.prediction.rows import is_cache
 from embedcache.runs.split import SEED, SIDES, check_shares
 
 PAGE, RESULT = "ladder.html", "ladder.json"
+STOPPED = "Interrupted: what was done is kept; the same command with --resume goes on."
 
 
 def ladder(
@@ -113,8 +114,10 @@ def ladder(
     busy = f"{folder.name or folder}: a ladder is being built there"
     with locked(folder.parent / f".{folder.name}.ladder.lock", lambda who: f"{busy} by {who}; wait until it ends"):
         open_folder(settled)
-        report = Ladder(settled, progress).build(start)
-    return report
+        try:
+            return Ladder(settled, progress).build(start)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(STOPPED) from None
 
 
 def _check_cache(settled: Settled) -> None:

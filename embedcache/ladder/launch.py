@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -46,9 +47,7 @@ def launch(kind: str, values: dict[str, Any], progress: Progress | None, tell: T
         except KeyboardInterrupt:
             process.send_signal(signal.SIGINT)
             process.communicate()
-            raise KeyboardInterrupt(
-                "Interrupted: what was done is kept; the same command with --resume goes on."
-            ) from None
+            raise
         except BaseException:
             process.kill()
             process.communicate()
@@ -62,8 +61,10 @@ def _hear(
 ) -> dict[str, Any]:
     """The last things that it said."""
     assert process.stdin is not None and process.stdout is not None
-    process.stdin.write(json.dumps(task))
-    process.stdin.close()
+    with suppress(BrokenPipeError):  # it has died: its exit says more
+        process.stdin.write(json.dumps(task))
+        process.stdin.close()
+    process.stdin = None  # communicate would flush it again
     heard: dict[str, Any] = {}
     for line in process.stdout:
         if not line.startswith("{"):

@@ -254,6 +254,20 @@ def test_more_layers_than_there_are(table, tmp_path, tiny_bert, told) -> None:
 
 
 @pytest.mark.slow
+def test_ctrl_c_ends_the_rung_and_keeps_the_others(table, tiny_bert, tmp_path) -> None:
+    folder = tmp_path / "ladder"
+    arguments = ["ladder", table, "-o", folder, "--model", tiny_bert, "--rungs", "tfidf,head", "--test", "0.3"]
+    command = [sys.executable, "-m", "embedcache", *map(str, arguments)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    assert process.stderr is not None
+    next(line for line in process.stderr if line.startswith("tfidf: begins"))
+    process.send_signal(signal.SIGINT)
+    said = process.stderr.read()
+    assert process.wait() == 130 and said.strip().endswith("the same command with --resume goes on."), said
+    assert (folder / "majority.json").exists() and not (folder / "ladder.json").exists()
+
+
+@pytest.mark.slow
 def test_each_rung_in_a_process_of_its_own(table, tiny_bert, tmp_path) -> None:
     """By the command; killed while a rung runs, what is done stays."""
     folder = tmp_path / "ladder"
