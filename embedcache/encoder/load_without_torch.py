@@ -83,7 +83,7 @@ def load_direct(
 
 
 def _read_blueprint(
-    folder: Path, config: dict[str, Any], family: Family, max_length: int, tuned: Tuned | None
+    folder: Path, config: dict[str, Any], family: Family, max_length: int, tuned: Tuned | None = None
 ) -> Blueprint | None:
     def setting(name: str, *default: Any) -> Any:
         key = family.keys.get(name, name)
