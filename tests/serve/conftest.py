@@ -27,8 +27,8 @@ def shown(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Path:
 
 @pytest.fixture
 def copy(shown: Path, tmp_path: Path) -> Path:
-    """Of the served folder, to be changed."""
-    return Path(shutil.copytree(shown, tmp_path / "copy"))
+    """Of the served folder, to be changed; without a map, which another test may have left there."""
+    return Path(shutil.copytree(shown, tmp_path / "copy", ignore=shutil.ignore_patterns("*.map.*")))
 
 
 @pytest.fixture(scope="session")
