@@ -96,12 +96,13 @@ struct Pass {
     }
   }
 
-  /* The linear layer's product with rows of words, or with the same rows quantized. */
+  /* The linear layer's product with m rows of words, or with the same rows quantized: those from `first` on.
+   */
   template <class Epilogue>
-  void apply(const Linear<Word>& to, Rows<Word> rows, const QuadRows& quads, int64_t m,
+  void apply(const Linear<Word>& to, Rows<Word> rows, const QuadRows& quads, int64_t first, int64_t m,
              const Epilogue& epilogue) {
     if constexpr (kInt8)
-      if (to.is_int8()) return product(quads, m, to.quads, to.columns, epilogue);
+      if (to.is_int8()) return product(quads.from(first), m, to.quads, to.columns, epilogue);
     product(rows, m, to.weight, to.columns, to.words, epilogue);
   }
 
@@ -132,7 +133,7 @@ struct Pass {
    * layer. */
   void after_attention(const Layer<Word>& layer, int64_t rows, const Linear<Word>* reader) {
     /* 1. x += output(context), LayerNorm. */
-    apply(layer.output, {context, context_stride}, int8.contexts, rows,
+    apply(layer.output, {context, context_stride}, int8.contexts, 0, rows,
           AddTo{x, x_stride, layer.output.bias});
     finish_rows(0, rows, layer.norm1, model.dim, &layer.up);
     /* 2. A block of rows at a time: x += down(activation(up(words))). */
@@ -157,7 +158,7 @@ struct Pass {
   void feed_forward(const Layer<Word>& layer, int64_t begin, int64_t end) {
     const Linear<Word>& down = layer.down;
     if (down.is_int8()) return feed_forward_int8<Activation>(layer, begin, end);
-    apply(layer.up, {words + begin * words_stride, words_stride}, int8.x.from(begin), end - begin,
+    apply(layer.up, {words + begin * words_stride, words_stride}, int8.x, begin, end - begin,
           StoreWords<Word, Activation>{inner, inner_stride, layer.up.bias});
     for (int64_t k = 0; k < down.words; k += kInnerWords) {
       const Panels<Word> part = {down.weight.data + k * kBlock, down.weight.panel, kBlock};
@@ -178,9 +179,11 @@ struct Pass {
       Linear<Word> up = layer.up;
       up.columns = round_up(n, kBlock);
       up.bias += k;
-      up.weight.data += k / kBlock * up.weight.panel;
-      up.quads = up.quads.columns_from(k);
-      apply(up, {words + begin * words_stride, words_stride}, int8.x.from(begin), rows,
+      if (up.is_int8())
+        up.quads = up.quads.columns_from(k);
+      else
+        up.weight.data += k / kBlock * up.weight.panel;
+      apply(up, {words + begin * words_stride, words_stride}, int8.x, begin, rows,
             StoreWords<float, Activation>{int8.floats, stride, up.bias});
       for (int64_t i = 0; i < rows; ++i) quantize(int8.floats + i * stride, n, int8.inner, i);
       product(int8.inner, rows, down.quads.part_of_sum(k, n), down.columns,
@@ -189,7 +192,7 @@ struct Pass {
   }
 
   void layer(const Layer<Word>& layer, const Linear<Word>* reader) {
-    apply(layer.qkv, {words, words_stride}, int8.x, tokens,
+    apply(layer.qkv, {words, words_stride}, int8.x, 0, tokens,
           StoreWords<Word>{qkv, qkv_stride, layer.qkv.bias});
     for (int64_t i = 0; i < n; ++i) {
       const Word* rows = qkv + offsets[i] * qkv_stride;
