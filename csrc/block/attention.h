@@ -65,10 +65,10 @@ static void sum_tokens(const Trainee& t, const Member& me, const float* weights,
   const int64_t stride = share_stride(t), row = row_stride(t.padded);
   const Panels<Word> tokens = {token_pairs_of(me, (const Word*)nullptr), kBlock, row};
   if constexpr (kPer<Word> == 1) {
-    product(Rows<float>{weights, stride}, t.heads, tokens, t.padded, n, Keep{out, row});
+    product(Rows<float>{weights, stride}, t.heads, tokens, t.padded, n, Store{out, row});
   } else {
     words_along_columns(weights, stride, t.heads, n, me.score_words, stride);
-    product(Rows<Pair>{me.score_words, stride}, t.heads, tokens, t.padded, (n + 1) / 2, Keep{out, row});
+    product(Rows<Pair>{me.score_words, stride}, t.heads, tokens, t.padded, (n + 1) / 2, Store{out, row});
   }
 }
 

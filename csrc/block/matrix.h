@@ -89,17 +89,6 @@ static void words_along_rows(const float* x, int64_t stride, int64_t rows, int64
                                      b + 1 < rows ? load_unaligned(x + (b + 1) * stride + i) : vf{}));
 }
 
-/* A tile as it is. */
-struct Keep {
-  float* out;
-  int64_t stride;
-  template <int R>
-  void take(const Tile<R>& tile, int64_t row, int64_t column) const {
-    for (int i = 0; i < R; ++i)
-      store_numbers(out + (row + i) * stride + column, tile.at[i][0], tile.at[i][1]);
-  }
-};
-
 /* y[b][o] = sum_i x[b][i] w[o][i] for the outputs `outs`. */
 template <class Word>
 static void apply(const Matrix& w, Range outs, Rows<float> x, int64_t rows, float* y, int64_t y_stride,
@@ -130,7 +119,7 @@ static void apply_back(const Matrix& w, Range outs, Range ins, Rows<float> y, in
   if constexpr (kPer<Word> == 2) words_along_columns(y.data, y.stride, rows, n, words.a, stride);
   for (int64_t i = ins.first; i < ins.last; i += kBlock) {
     const float* panel = w.at.w + w.place(outs.first, i);
-    const Keep keep = {x + i, x_stride};
+    const Store keep = {x + i, x_stride};
     if constexpr (kPer<Word> == 1) {
       product(y, rows, Panels<float>{panel, 0, w.wide}, kBlock, n, keep);
     } else {

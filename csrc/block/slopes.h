@@ -8,13 +8,7 @@ namespace EC_ISA {
 
 /* Phi(x) + x phi(x). Phi as gelu has it: 2e-7 off at most. */
 static inline vf gelu_slope(vf x) {
-  const vf z = (vf)((vi)x & 0x7FFFFFFF) * 0.707106781f, t = reciprocal(z * 0.3275911f + 1.0f);
-  vf sum = splat(1.061405429f);
-  sum = sum * t - 1.453152027f;
-  sum = sum * t + 1.421413741f;
-  sum = sum * t - 0.284496736f;
-  sum = sum * t + 0.254829592f;
-  const vf e = exp_of(-z * z), tail = 0.5f * sum * t * e;
+  const vf z = (vf)((vi)x & 0x7FFFFFFF) * 0.707106781f, e = exp_of(-z * z), tail = normal_tail(z, e);
   return select(x < 0.0f, tail, 1.0f - tail) + x * e * 0.398942280f;
 }
 

@@ -141,6 +141,26 @@ class Scratch {
 
 thread_local Scratch scratch;
 
+/* An encoder of either kind; NULL on failure, and last_error says why. wrong: of a spec, "" where nothing is.
+ */
+template <class Spec, class Kernels>
+ec_encoder* create(const Spec* spec, std::string (*wrong)(const Spec*),
+                   const Kernels* (*choose)(int32_t compute)) try {
+  last_error = wrong(spec);
+  if (!last_error.empty()) return nullptr;
+  const Kernels* kernels = choose(spec->compute);
+  last_error = "this machine has no instructions for it";
+  if (!kernels) return nullptr;
+  auto encoder = std::make_unique<ec_encoder>();
+  *encoder = {kernels->destroy, kernels->run,    kernels->create(*spec),
+              spec->vocabulary, spec->positions, spec->layers};
+  last_error = "not enough memory for the packed weights";
+  return encoder->model ? encoder.release() : nullptr;
+} catch (const std::exception& error) {
+  last_error = error.what();
+  return nullptr;
+}
+
 }  // namespace
 
 }  // namespace ec
@@ -156,36 +176,12 @@ const char* ec_encoder_backend(int32_t compute) {
   return kernels ? kernels->name : "";
 }
 
-ec_encoder* ec_encoder_create(const ec_encoder_spec* spec) try {
-  ec::last_error = ec::wrong_spec(spec);
-  if (!ec::last_error.empty()) return nullptr;
-  const ec::Encoders* kernels = ec::choose_kernels(spec->compute);
-  ec::last_error = "this machine has no instructions for it";
-  if (!kernels) return nullptr;
-  auto encoder = std::make_unique<ec_encoder>();
-  *encoder = {kernels->destroy, kernels->run,    kernels->create(*spec),
-              spec->vocabulary, spec->positions, spec->layers};
-  ec::last_error = "not enough memory for the packed weights";
-  return encoder->model ? encoder.release() : nullptr;
-} catch (const std::exception& error) {
-  ec::last_error = error.what();
-  return nullptr;
+ec_encoder* ec_encoder_create(const ec_encoder_spec* spec) {
+  return ec::create(spec, ec::wrong_spec, ec::choose_kernels);
 }
 
-ec_encoder* ec_rotary_create(const ec_rotary_spec* spec) try {
-  ec::last_error = ec::wrong_rotary(spec);
-  if (!ec::last_error.empty()) return nullptr;
-  ec::last_error = "this machine has no instructions for it";
-  const ec::Rotaries* kernels = ec::choose_rotary(spec->compute);
-  if (!kernels) return nullptr;
-  auto encoder = std::make_unique<ec_encoder>();
-  *encoder = {kernels->destroy, kernels->run,    kernels->create(*spec),
-              spec->vocabulary, spec->positions, spec->layers};
-  ec::last_error = "not enough memory for the packed weights";
-  return encoder->model ? encoder.release() : nullptr;
-} catch (const std::exception& error) {
-  ec::last_error = error.what();
-  return nullptr;
+ec_encoder* ec_rotary_create(const ec_rotary_spec* spec) {
+  return ec::create(spec, ec::wrong_rotary, ec::choose_rotary);
 }
 
 void ec_encoder_destroy(ec_encoder* encoder) {

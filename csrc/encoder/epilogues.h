@@ -39,17 +39,6 @@ struct AddTo {
   }
 };
 
-/* Store the tile unchanged. */
-struct Store {
-  float* out;
-  int64_t stride;
-  template <int R>
-  void take(const Tile<R>& tile, int64_t row, int64_t column) const {
-    for (int i = 0; i < R; ++i)
-      store_numbers(out + (row + i) * stride + column, tile.at[i][0], tile.at[i][1]);
-  }
-};
-
 }  // namespace EC_ISA
 
 #endif

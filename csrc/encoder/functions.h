@@ -57,15 +57,20 @@ static inline vf exp_of(vf x) {
   return (vf)((vi)sum + ((vi)shifted << 23));
 }
 
-/* x Phi(x), Phi by formula 7.1.26 of Abramowitz and Stegun: 2e-7 max(1, |x|) off at most. */
-static inline vf gelu(vf x) {
-  const vf z = (vf)((vi)x & 0x7FFFFFFF) * 0.707106781f, t = reciprocal(z * 0.3275911f + 1.0f);
+/* 1 - Phi(|x|) by formula 7.1.26 of Abramowitz and Stegun, z = |x| / sqrt(2), e = e^-zz. */
+static inline vf normal_tail(vf z, vf e) {
+  const vf t = reciprocal(z * 0.3275911f + 1.0f);
   vf sum = splat(1.061405429f);
   sum = sum * t - 1.453152027f;
   sum = sum * t + 1.421413741f;
   sum = sum * t - 0.284496736f;
   sum = sum * t + 0.254829592f;
-  const vf tail = 0.5f * sum * t * exp_of(-z * z); /* 1 - Phi(|x|) */
+  return 0.5f * sum * t * e;
+}
+
+/* x Phi(x): 2e-7 max(1, |x|) off at most. */
+static inline vf gelu(vf x) {
+  const vf z = (vf)((vi)x & 0x7FFFFFFF) * 0.707106781f, tail = normal_tail(z, exp_of(-z * z));
   return x * select(x < 0.0f, tail, 1.0f - tail);
 }
 
@@ -109,14 +114,21 @@ static inline void clear_tail(float* x, int64_t n, int64_t padded) {
   for (int64_t i = n; i < padded; ++i) x[i] = 0.0f;
 }
 
-/* LayerNorm of x[n] in place: two passes, the variance from differences to the mean. */
-[[maybe_unused]] static void layer_norm(float* x, int64_t n, const ec_norm& norm, float epsilon) {
+struct Moments {
+  float mean, scale; /* scale: 1 / sqrt(variance + epsilon) */
+};
+
+/* Of x[n]: two passes, the variance from differences to the mean. RMSNorm's mean is 0. */
+static inline Moments moments_of(const float* x, int64_t n, float epsilon, bool rms = false) {
   const int64_t whole = n / kLanes * kLanes;
-  vf sums = {};
-  for (int64_t i = 0; i < whole; i += kLanes) sums += load_unaligned(x + i);
-  float sum = lane_sum(sums);
-  for (int64_t i = whole; i < n; ++i) sum += x[i];
-  const float mean = sum / (float)n;
+  float mean = 0.0f;
+  if (!rms) {
+    vf sums = {};
+    for (int64_t i = 0; i < whole; i += kLanes) sums += load_unaligned(x + i);
+    float sum = lane_sum(sums);
+    for (int64_t i = whole; i < n; ++i) sum += x[i];
+    mean = sum / (float)n;
+  }
   vf squares = {};
   for (int64_t i = 0; i < whole; i += kLanes) {
     const vf d = load_unaligned(x + i) - mean;
@@ -124,7 +136,13 @@ static inline void clear_tail(float* x, int64_t n, int64_t padded) {
   }
   float square = lane_sum(squares);
   for (int64_t i = whole; i < n; ++i) square += (x[i] - mean) * (x[i] - mean);
-  const float scale = 1.0f / sqrtf(square / (float)n + epsilon);
+  return {mean, 1.0f / sqrtf(square / (float)n + epsilon)};
+}
+
+/* LayerNorm of x[n] in place. */
+[[maybe_unused]] static void layer_norm(float* x, int64_t n, const ec_norm& norm, float epsilon) {
+  const int64_t whole = n / kLanes * kLanes;
+  const auto [mean, scale] = moments_of(x, n, epsilon);
   for (int64_t i = 0; i < whole; i += kLanes)
     store_unaligned(x + i, (load_unaligned(x + i) - mean) * scale * load_unaligned(norm.weight + i) +
                                load_unaligned(norm.bias + i));

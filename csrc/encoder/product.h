@@ -139,6 +139,17 @@ static Panels<Word> pack(Word* out, const float* source, int64_t columns, int64_
   return panels;
 }
 
+/* An epilogue: store the tile unchanged. epilogues.h has the others. */
+struct Store {
+  float* out;
+  int64_t stride;
+  template <int R>
+  void take(const Tile<R>& tile, int64_t row, int64_t column) const {
+    for (int i = 0; i < R; ++i)
+      store_numbers(out + (row + i) * stride + column, tile.at[i][0], tile.at[i][1]);
+  }
+};
+
 }  // namespace EC_ISA
 
 #endif

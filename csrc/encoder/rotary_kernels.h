@@ -4,6 +4,7 @@
 
 #include "rotaries.h"
 #include "rotary_block.h"
+#include "run_pass.h"
 
 namespace EC_ISA {
 
@@ -11,16 +12,10 @@ static void* create(const ec_rotary_spec& spec) { return rotary_create<EC_WORD>(
 
 static void destroy(void* model) { ec::memory_give_back(model); }
 
-/* Runs a batch and returns the bytes of memory that it uses. With memory NULL it only counts them. */
 static int64_t run(const void* model, const int32_t* ids, const int64_t* offsets, int64_t n,
                    const ec_output* outputs, int32_t n_outputs, void* memory) {
-  int64_t longest = 0;
-  for (int64_t i = 0; i < n; ++i) longest = larger(longest, offsets[i + 1] - offsets[i]);
-  RotaryPass<EC_WORD> pass(*static_cast<const RotaryModel<EC_WORD>*>(model), ids, offsets, n, longest);
-  Arena arena = {static_cast<char*>(memory)};
-  pass.take(&arena);
-  if (memory) pass.run(outputs, n_outputs);
-  return arena.used;
+  return run_pass<RotaryPass<EC_WORD>>(*static_cast<const RotaryModel<EC_WORD>*>(model), ids, offsets, n,
+                                       outputs, n_outputs, memory);
 }
 
 }  // namespace EC_ISA

@@ -10,22 +10,7 @@ namespace EC_ISA {
 /* LayerNorm of x[n] to out[n], or RMSNorm, which subtracts no mean; out may be x. */
 static void norm_row(float* out, const float* x, int64_t n, const ec_norm& norm, float epsilon, bool rms) {
   const int64_t whole = n / kLanes * kLanes;
-  float mean = 0.0f;
-  if (!rms) {
-    vf sums = {};
-    for (int64_t i = 0; i < whole; i += kLanes) sums += load_unaligned(x + i);
-    float sum = lane_sum(sums);
-    for (int64_t i = whole; i < n; ++i) sum += x[i];
-    mean = sum / (float)n;
-  }
-  vf squares = {};
-  for (int64_t i = 0; i < whole; i += kLanes) {
-    const vf d = load_unaligned(x + i) - mean;
-    squares += d * d;
-  }
-  float square = lane_sum(squares);
-  for (int64_t i = whole; i < n; ++i) square += (x[i] - mean) * (x[i] - mean);
-  const float scale = 1.0f / sqrtf(square / (float)n + epsilon);
+  const auto [mean, scale] = moments_of(x, n, epsilon, rms);
   for (int64_t i = 0; i < whole; i += kLanes) {
     const vf y = (load_unaligned(x + i) - mean) * scale * load_unaligned(norm.weight + i);
     store_unaligned(out + i, norm.bias ? y + load_unaligned(norm.bias + i) : y);
