@@ -6,7 +6,6 @@ leave HDF5 metadata half changed.
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 from collections.abc import Mapping
@@ -26,7 +25,7 @@ from embedcache.cache.hdf5_structure import HDF5_ERRORS, nbytes
 from embedcache.cache.layout import Layout, Output, block_path, quote
 from embedcache.cache.map_file import file_id
 from embedcache.cache.strings import Text
-from embedcache.common.durable import take_name
+from embedcache.common.durable import lacks_room, reserve, take_name
 from embedcache.errors import EmbedcacheError
 
 CHUNK = 1 << 24  # bytes or elements moved at once
@@ -229,16 +228,13 @@ class Writer:
         """Make sure that the disk has room for the whole file: not a fault after hours, but an error now."""
         size = os.fstat(self._handle).st_size
         try:
-            os.posix_fallocate(self._handle, 0, size)
-        except AttributeError:  # macOS has none
-            _check_space(self.path, size)
+            reserved = reserve(self._handle, size)
         except OSError as error:
-            if error.errno in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
-                _check_space(self.path, size)
-            elif error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                raise _no_space(self.path, size, shutil.disk_usage(self.path.parent).free) from None
-            else:
+            if not lacks_room(error):
                 raise
+            raise _no_space(self.path, size, shutil.disk_usage(self.path.parent).free) from None
+        if not reserved:
+            _check_space(self.path, size)
 
     def put(self, dataset: str, start: int, array: np.ndarray) -> None:
         """Write whole rows (or elements), from row ``start`` on; the type is the dataset's."""

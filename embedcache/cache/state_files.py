@@ -78,6 +78,11 @@ class StatesAbout:
         return self.dim * KIND.itemsize
 
 
+def end_of(spans: np.ndarray) -> int:
+    """The tokens up to the end of the last of some texts. spans: int64 [M, 2], see ``StateFiles``."""
+    return int(spans.sum(axis=1).max(initial=0))
+
+
 def text_digest(salt: bytes, text: np.ndarray, values: np.ndarray) -> bytes:
     """The checksum of one text: of its hash, uint8 [16], and its states, float16 [t, D]."""
     state = blake2b(salt, digest_size=lay.DIGEST_BYTES)
@@ -124,7 +129,7 @@ class StateFiles:
     @property
     def tokens(self) -> int:
         """T, the rows of the numbers' file."""
-        return int(self.spans.sum(axis=1).max(initial=0))
+        return end_of(self.spans)
 
     @property
     def absent(self) -> np.ndarray:

@@ -7,7 +7,6 @@ texts count. More texts are added behind the others: nothing that is there is mo
 
 from __future__ import annotations
 
-import errno
 import math
 import os
 import shutil
@@ -32,12 +31,13 @@ from embedcache.cache.state_files import (
     SPANS,
     StateFiles,
     StatesAbout,
+    end_of,
     index_path,
     index_seal,
     text_digest,
     values_path,
 )
-from embedcache.common.durable import take_name
+from embedcache.common.durable import lacks_room, reserve, take_name
 from embedcache.errors import EmbedcacheError
 
 
@@ -67,7 +67,7 @@ def make_states(
     Raises:
         EmbedcacheError: the disk is too full (says how much is needed) or cannot be written.
     """
-    tokens = int(spans.sum(axis=1).max(initial=0))
+    tokens = end_of(spans)
     index = index_path(cache)
     if not index.exists():  # what a killed run left of the numbers without an index is of no use
         values_path(cache).unlink(missing_ok=True)
@@ -130,17 +130,16 @@ def _reserve(path: Path, about: StatesAbout, tokens: int) -> None:
     try:
         before = os.fstat(handle).st_size
         try:
-            os.posix_fallocate(handle, 0, size)
-        except (AttributeError, OSError) as error:  # macOS has none
-            code = getattr(error, "errno", None)
-            if code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                os.ftruncate(handle, before)
-                if not before:
-                    path.unlink()
-                free = shutil.disk_usage(path.parent).free
-                raise _no_space(path, size - before, size - before, free) from None
-            if code not in (None, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
-                raise EmbedcacheError(f"cannot write {path}: {getattr(error, 'strerror', error)}") from None
+            reserved = reserve(handle, size)
+        except OSError as error:
+            if not lacks_room(error):
+                raise EmbedcacheError(f"cannot write {path}: {error.strerror}") from None
+            os.ftruncate(handle, before)
+            if not before:
+                path.unlink()
+            free = shutil.disk_usage(path.parent).free
+            raise _no_space(path, size - before, size - before, free) from None
+        if not reserved:
             check_space(path, size - before, size - before)
             os.ftruncate(handle, max(size, before))
         write_at(handle, path, 0, np.frombuffer(_header(tokens, about.dim), np.uint8))

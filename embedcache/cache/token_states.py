@@ -14,6 +14,7 @@ import numpy as np
 
 from embedcache.cache.state_files import StateFiles, index_path, open_states, values_path
 from embedcache.cache.strings import first_rows
+from embedcache.encoder.token_rows import row_offsets
 from embedcache.errors import EmbedcacheError
 
 
@@ -81,9 +82,7 @@ class TokenStates:
         """
         rows = np.asarray(rows, np.int64).reshape(-1)
         begins, lengths = self.begins[rows], self.lengths[rows]
-        offsets = np.zeros(len(rows) + 1, np.int64)
-        np.cumsum(lengths, out=offsets[1:])
-        return self._files.read(begins, lengths), offsets
+        return self._files.read(begins, lengths), row_offsets(lengths)
 
     def close(self) -> None:
         """Release the files; arrays that were handed out stay valid."""

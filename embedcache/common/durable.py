@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 from collections.abc import Iterator
@@ -32,6 +33,31 @@ def take_name(new: Path, target: Path) -> None:
     sync(new)
     new.replace(target)
     sync(target.parent)
+
+
+def lacks_room(error: OSError) -> bool:
+    """Whether a file could not be written because there is no more room for it."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def reserve(handle: int, size: int) -> bool:
+    """Reserve the disk's space for the first ``size`` bytes of an open file: not a fault after hours, but an error now.
+
+    Returns:
+        Whether the space is reserved; False where the system or the file system cannot do that.
+
+    Raises:
+        OSError: there is no room, or another fault.
+    """
+    try:
+        os.posix_fallocate(handle, 0, size)
+    except AttributeError:  # macOS has none
+        return False
+    except OSError as error:
+        if error.errno in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+            return False
+        raise
+    return True
 
 
 @contextmanager

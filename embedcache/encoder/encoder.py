@@ -352,6 +352,11 @@ class Encoder:
             for one, output in zip(vectors, outputs, strict=True)
         ]
 
+    @property
+    def pad_id(self) -> int:
+        """The token id of padding."""
+        return self._all.plain.pad_id
+
     def pad(self, ids: Sequence[Sequence[int]]) -> tuple[Any, Any]:
         """(input_ids, attention_mask) of rows of token ids: int64 tensors [n, longest] on the encoder's device."""
         return self._all.plain.pad(ids)

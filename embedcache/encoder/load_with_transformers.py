@@ -125,21 +125,26 @@ def load(
         raise EmbedcacheError(f"{name} ({model.config.model_type}): {error}") from error
 
 
+def dtype_option(dtype: torch.dtype) -> dict[str, torch.dtype]:
+    """The argument of ``from_pretrained`` for the dtype of the weights, by its name in the installed transformers."""
+    import transformers
+
+    version = tuple(int(part) for part in transformers.__version__.split(".")[:2])
+    return {"dtype" if version >= (4, 56) else "torch_dtype": dtype}
+
+
 def _load(folder: Path, name: str, weights: str, trust_remote_code: bool) -> tuple[Any, Any]:
     """(model, tokenizer) from a complete folder. A model that is not a text encoder is refused before weights load."""
-    import transformers
     from transformers import AutoConfig, AutoTokenizer
 
     # The model's own code may be in another repository, which may be downloaded only if the user trusts it.
     options = {"trust_remote_code": trust_remote_code, "local_files_only": not trust_remote_code}
-    version = tuple(int(part) for part in transformers.__version__.split(".")[:2])
-    dtype_option = {"dtype" if version >= (4, 56) else "torch_dtype": getattr(torch, weights)}
     try:
         with without_adapter(folder) as base:
             config = AutoConfig.from_pretrained(base, **options)
             check_architecture(config, name)
             tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder(folder), use_fast=True, **options)
-            model, lacks = load_part(config, base, dtype_option | options)
+            model, lacks = load_part(config, base, dtype_option(getattr(torch, weights)) | options)
     except EmbedcacheError:
         raise
     except Exception as error:  # transformers raises anything for a broken folder

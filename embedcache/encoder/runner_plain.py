@@ -17,6 +17,7 @@ class Plain:
 
     Attributes:
         layers: the number of layers.
+        pad_id: the token id of padding.
     """
 
     kernel = "plain"
@@ -25,7 +26,7 @@ class Plain:
     batch_tokens: int | None = None
 
     def __init__(self, model: Any, pad_id: int, device: str) -> None:
-        self._model, self._pad_id, self._device = model, pad_id, device
+        self._model, self.pad_id, self._device = model, pad_id, device
         self.layers: int = model.config.num_hidden_layers
 
     @torch.inference_mode()
@@ -59,7 +60,7 @@ class Plain:
         """Pad rows of token ids to (input_ids, attention_mask): int64 [n, longest] on the model's device."""
         rows = TokenRows.of(ids)
         lengths = rows.lengths
-        padded = np.full((len(rows), lengths.max()), self._pad_id, dtype=np.int64)
+        padded = np.full((len(rows), lengths.max()), self.pad_id, dtype=np.int64)
         mask = np.arange(padded.shape[1]) < lengths[:, None]
         padded[mask] = rows.flat
         return torch.from_numpy(padded).to(self._device), torch.from_numpy(mask.astype(np.int64)).to(self._device)

@@ -12,7 +12,7 @@ import numpy as np
 
 from embedcache.cache.fingerprint import states_differences
 from embedcache.cache.hdf5_structure import DamagedCacheError
-from embedcache.cache.state_files import HEADER, StateFiles, StatesAbout, index_path, values_path
+from embedcache.cache.state_files import HEADER, StateFiles, StatesAbout, end_of, index_path, values_path
 from embedcache.cache.state_writer import StateFill, StateWriter, make_states, place_texts, remove_states
 from embedcache.cache.strings import Strings, first_rows
 from embedcache.common.display import human_bytes
@@ -166,9 +166,9 @@ def plan_texts(
     slots[new] = len(known.hashes) + np.arange(len(new))
     slots = slots[first]
     tokens = lengths(new) if len(new) else np.empty(0, np.int64)
-    places = place_texts(tokens, new, known.tokens, about.token_bytes)
+    places = place_texts(tokens, new, end_of(known.spans), about.token_bytes)
     spans = np.concatenate([known.spans, np.stack([places, tokens], axis=1)])
-    size = HEADER + int(spans.sum(axis=1).max(initial=0)) * about.token_bytes
+    size = HEADER + end_of(spans) * about.token_bytes
     has = values_path(cache).stat().st_size if values_path(cache).exists() else 0
     return StatesPlan(
         cache=cache,
@@ -213,10 +213,6 @@ class _Known:
     spans: np.ndarray
     checksums: np.ndarray
     sound: np.ndarray
-
-    @property
-    def tokens(self) -> int:
-        return int(self.spans.sum(axis=1).max(initial=0))
 
     @classmethod
     def nothing(cls) -> _Known:

@@ -84,8 +84,7 @@ class Bench:
     @cached_property
     def _ids(self) -> TokenIds:
         tokens: Tokens = self.encoder.tokenize(list(self.cache.texts))
-        rows = tokens.rows
-        return TokenIds(rows, int(self.encoder.pad([[0], [0, 0]])[0][0, 1]))
+        return TokenIds(tokens.rows, self.encoder.pad_id)
 
     @cached_property
     def longest(self) -> int:

@@ -10,7 +10,7 @@ from embedcache.encoder.bottleneck import adapt
 from embedcache.encoder.families import FAMILIES
 from embedcache.encoder.tuned import ADAPTER, LORA_A, LORA_B
 from embedcache.errors import EmbedcacheError
-from embedcache.finetune.top import Top, layers_of
+from embedcache.finetune.top import Top, layers_of, renumbered
 from embedcache.finetune.trainee import Trainee
 
 
@@ -39,7 +39,7 @@ def add_lora(trainee: Trainee, rank: int, alpha: float | None, targets: tuple[st
     trainee.weights = {}
     for name in chosen:
         part: Any = body.get_submodule(name)
-        stored = f"{_renumbered(name, path, first)}.weight"
+        stored = f"{renumbered(name, path, first)}.weight"
         trainee.weights[stored + LORA_A] = part.lora_A.default.weight
         trainee.weights[stored + LORA_B] = part.lora_B.default.weight
     trainee.kind, trainee.scale = "lora", alpha / rank
@@ -63,7 +63,7 @@ def add_adapters(trainee: Trainee, rank: int) -> None:
         for part in (family.names.attention[3], family.names.down):
             name = f"{path}.{number}.{part}"
             adapter = adapt(body, name, rank)
-            stored = _renumbered(name, path, first)
+            stored = renumbered(name, path, first)
             trainee.weights |= {f"{stored}{ADAPTER}{key}": weight for key, weight in adapter.named_parameters()}
     norms = tuple(f".{norm}.{part}" for norm in (family.names.norm1, family.names.norm2) for part in ("weight", "bias"))
     trainee.weights |= {name: weight for name, weight in before.items() if name.endswith(norms)}
@@ -79,12 +79,6 @@ def _body(trainee: Trainee) -> nn.Module:
 
 def _first(trainee: Trainee) -> int:
     return trainee.body.first if isinstance(trainee.body, Top) else 0
-
-
-def _renumbered(name: str, path: str, first: int) -> str:
-    """The name in the whole model of a layer's part in its top."""
-    number, _, rest = name.removeprefix(f"{path}.").partition(".")
-    return f"{path}.{first + int(number)}.{rest}"
 
 
 def _train_only(trainee: Trainee) -> None:

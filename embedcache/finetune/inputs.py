@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from embedcache.encoder.batching import plan_batches
 from embedcache.encoder.token_rows import TokenRows
 from embedcache.finetune.blocks import Ragged
 
@@ -26,7 +26,7 @@ class Inputs(Protocol):
 
 
 class States:
-    """Cached states: x is float32 [n, L, D]. ``drop``: layers that the stored states lie below those that are read."""
+    """Cached states: x is float32 [n, L, D]."""
 
     def __init__(self, stored: Any, lengths: np.ndarray) -> None:
         """stored: ``take(rows)`` gives (values float16 or float32 [t, D], offsets int64 [n + 1])."""
@@ -84,11 +84,6 @@ def epoch_batches(lengths: np.ndarray, rows: np.ndarray, size: int, seed: int, e
     return [batches[i] for i in rng.permutation(len(batches))]
 
 
-def even_batches(lengths: np.ndarray, rows: np.ndarray) -> Iterator[np.ndarray]:
+def even_batches(lengths: np.ndarray, rows: np.ndarray) -> list[np.ndarray]:
     """Places in ``rows``, int64, of batches without gradients: rows of like length together."""
-    order = np.argsort(-lengths[rows], kind="stable")
-    start = 0
-    while start < len(order):
-        count = max(1, VAL_TOKENS // max(1, int(lengths[rows[order[start]]])))
-        yield order[start : start + count]
-        start += count
+    return plan_batches(lengths[rows], VAL_TOKENS)

@@ -20,7 +20,7 @@ from embedcache.finetune.trainee import Trainee
 from embedcache.heads.engine_torch import counts_of, likelihood, lr_factor, macro_f1, training_loss
 from embedcache.heads.kinds import kind_of
 from embedcache.heads.task import Task, View, training_weight
-from embedcache.heads.train import HISTORY
+from embedcache.heads.train import HISTORY, r2_of
 
 CLIP = 1.0  # of the gradient's norm
 SAVE_SECONDS = 30.0  # between two checkpoints
@@ -41,7 +41,11 @@ class LoopOptions:
 
 
 class Training:
-    """One configuration on the rows of one task."""
+    """One configuration on the rows of one task.
+
+    Attributes:
+        state: where it is. ended: whether there was nothing left to train: the checkpoint said so.
+    """
 
     def __init__(
         self, trainee: Trainee, inputs: Inputs, task: Task, config: Config, identity: str, options: LoopOptions
@@ -57,14 +61,9 @@ class Training:
             self._unit = [torch.from_numpy(one).float().to(device) for one in (task.target_mean, task.target_std)]
         self.steps = -(-len(task.train.rows) // config.batch_size)
         self.state = State(Progress(identity, history={name: [] for name in HISTORY}))
+        self.ended = False
         self.adamw = make_adamw(trainee, config)
         self._saved = time.monotonic()
-
-    @property
-    def ended(self) -> bool:
-        """Whether there is nothing left to train: the checkpoint says so."""
-        found = load_state(self.options.path, self.state.progress.identity) if self.options.resume else None
-        return found is not None and bool(found[0].progress.status)
 
     def save(self) -> None:
         """A checkpoint of now."""
@@ -85,11 +84,12 @@ class Training:
         found = load_state(self.options.path, self.state.progress.identity) if self.options.resume else None
         if found is not None:
             self.state, arrays = found
-            if not self.state.progress.status:
+            self.ended = bool(self.state.progress.status)
+            if not self.ended:
                 restore(arrays, self.trainee, self.adamw)
             progress = self.state.progress
             done = progress.epoch * len(self.task.train.rows) + progress.step * self.config.batch_size
-            self.options.tell(self.total if progress.status else done)
+            self.options.tell(self.total if self.ended else done)
         return self.state.progress
 
     @property
@@ -182,8 +182,7 @@ class Training:
         if self._kind.has_classes:
             counts, right = counts_of(self._kind, z, y)
             return found | {"val_accuracy": float(right) / len(y), "val_macro_f1": macro_f1(counts)}
-        spread = float(((y - y.mean(0)) ** 2).mean())
-        return found | {"val_r2": 1.0 - found["val_loss"] / spread if spread else math.nan}
+        return found | {"val_r2": float(r2_of(found["val_loss"], y.numpy()))}
 
     def _rank(self, epoch: int) -> tuple[float, float]:
         history, choose = self.state.progress.history, self.options.choose

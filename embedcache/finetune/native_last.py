@@ -24,7 +24,7 @@ from embedcache.heads.engine import NativeUnavailableError
 from embedcache.heads.head import TrainedHead
 from embedcache.heads.kinds import kind_of
 from embedcache.heads.task import Task
-from embedcache.heads.train import HISTORY
+from embedcache.heads.train import HISTORY, r2_of
 
 ALONE = "it trains the last layer (--train last) for the first token alone (pooling cls), on a CPU"
 HEAD = {"w1": "head1", "b1": "head1_bias", "w2": "head2", "b2": "head2_bias"}  # a head's weights: the engine's tensors
@@ -135,9 +135,7 @@ class NativeLast:
         for name in HISTORY[:4]:
             scores[name] = getattr(outcome, name)[:run]
         if task.val is not None and not kind_of(task.kind).has_classes:
-            y = task.val.y[task.val.rows].astype(np.float64)
-            spread = float(((y - y.mean(0)) ** 2).mean())
-            scores["val_r2"] = 1.0 - scores["val_loss"] / spread if spread else scores["val_r2"]
+            scores["val_r2"] = r2_of(scores["val_loss"], task.val.y[task.val.rows].astype(np.float64))
         history = {name: [float(s) if np.isfinite(s) else None for s in values] for name, values in scores.items()}
         progress = Progress(
             one.identity, run, best_epoch=outcome.best_epoch, status=outcome.status, history=history

@@ -46,6 +46,12 @@ def layers_of(model: Any) -> tuple[str, nn.ModuleList]:
     )
 
 
+def renumbered(name: str, path: str, first: int) -> str:
+    """The name in the whole model of a part of a layer in its top, whose list of layers is ``path``."""
+    number, _, rest = name.removeprefix(f"{path}.").partition(".")
+    return f"{path}.{first + int(number)}.{rest}"
+
+
 def copy_top(model: Any, keep: int) -> nn.Module:
     """A copy of the model's last layers and what follows them; it takes ``inputs_embeds`` [n, L, D]."""
     path, layers = layers_of(model)
@@ -101,8 +107,7 @@ class Top(nn.Module):
         found: dict[str, nn.Parameter] = {}
         for name, weight in [] if self.body is None else self.body.named_parameters():
             if name.startswith(f"{self.path}."):
-                number, _, rest = name.removeprefix(f"{self.path}.").partition(".")
-                found[f"{self.path}.{self.first + int(number)}.{rest}"] = weight
+                found[renumbered(name, self.path, self.first)] = weight
             elif name.partition(".")[0] in NORMS:
                 found[name] = weight
         if self.row is not None:

@@ -78,16 +78,14 @@ class TunedTrainer:
         for place, one in enumerate(trainings):
             head, trained = self._train(one, trainings[place + 1 :])
             rows, kept = rows + trained, kept + (not trained)
-            if self.plan.folds:  # the best is trained again on all of them
-                self._drop_layers(head, one.identity)
-            elif best is None or _rank(head, self._choose) > _rank(best[0], self._choose):
-                if best is not None:
-                    self._drop_layers(*best)
-                best = (head, one.identity)
-            else:
-                self._drop_layers(head, one.identity)
             heads.append(head)
             identities.append(one.identity)
+            # Layers are kept of the best alone; with folds of none, since the best is trained again on all of them.
+            worse: tuple[TunedHead, str] | None = (head, one.identity)
+            if not self.plan.folds and (best is None or self._rank(head) > self._rank(best[0])):
+                best, worse = worse, best
+            if worse is not None:
+                self._drop_layers(*worse)
         label = self.column.label
         seconds = time.perf_counter() - begun
         engine = " and ".join(dict.fromkeys(self._engine_of(config) for config in self.configs))
@@ -171,10 +169,15 @@ class TunedTrainer:
             self.options.compute == "auto" and self.bench.device.startswith("cuda")
         )
         options = LoopOptions(
-            self.options.early_stop, self._choose, self.bench.device, bfloat16, self._path(one), self.resume, tell
+            self.options.early_stop,
+            self._choose,
+            self.bench.device,
+            bfloat16,
+            self._path(one.identity),
+            self.resume,
+            tell,
         )
         training = Training(trainee, self.bench.inputs(config.way), one.task, config, one.identity, options)
-        ended = training.ended
         try:
             state = training.run()
         except KeyboardInterrupt:
@@ -182,7 +185,7 @@ class TunedTrainer:
             raise self.interrupted({}, 0) from None
         self._done = before + training.total
         state.kind, state.scale = trainee.kind, trainee.scale
-        return state, 0 if ended else rows
+        return state, 0 if training.ended else rows
 
     def _train_natively(self, one: Trial, later: Sequence[Trial]) -> tuple[State, int]:
         """As many at a time as there are threads: this one, and later ones of its kind. Each is whole, or not there."""
@@ -207,7 +210,7 @@ class TunedTrainer:
         states = self.native.train(group, tell)
         for one, state in zip(group, states, strict=True):
             if state.progress.status != "cancelled":
-                save_state(self._path(one), state, None, None)
+                save_state(self._path(one.identity), state, None, None)
                 self._ahead[one.identity] = state
         if len(set(self._ahead) & {one.identity for one in group}) < len(group):
             raise self.interrupted({}, 0)
@@ -215,11 +218,14 @@ class TunedTrainer:
 
     def _ended(self, one: Trial) -> State | None:
         """What an interrupted finetune left of one that had come to its end."""
-        found = load_state(self._path(one), one.identity) if self.resume else None
+        found = load_state(self._path(one.identity), one.identity) if self.resume else None
         return found[0] if found is not None and found[0].progress.status else None
 
-    def _path(self, one: Trial) -> Path:
-        return self.folder / f"{one.identity}.safetensors"
+    def _path(self, identity: str) -> Path:
+        return self.folder / f"{identity}.safetensors"
+
+    def _rank(self, head: TunedHead) -> tuple[float, ...]:
+        return _rank(head, self._choose)
 
     def _total(self) -> int:
         """Rows of all configurations, sides and epochs."""
@@ -227,13 +233,12 @@ class TunedTrainer:
         return sum(config.epochs for config in self.configs) * sides
 
     def _drop_layers(self, head: TunedHead, identity: str) -> None:
-        """Keep the layers of the best alone, in memory and on the disk."""
+        """Neither in memory nor on the disk."""
         head.layers = {}
-        path = self.folder / f"{identity}.safetensors"
         state = head.state
         if state is not None and any(not name.startswith("head/") for name in state.best):
             state.best = {name: array for name, array in state.best.items() if name.startswith("head/")}
-            save_state(path, state, None, None)
+            save_state(self._path(identity), state, None, None)
 
     def _identity(self, config: Config, task: str, start: TrainedHead) -> str:
         """Of everything that a configuration depends on."""

@@ -174,10 +174,14 @@ def _history(task: Task, outcome: Outcome) -> dict[str, np.ndarray]:
     history = {name: getattr(outcome, name) for name in HISTORY if name != "val_r2"}
     history["val_r2"] = np.full_like(outcome.val_loss, np.nan)
     if kind_of(task.kind).main == "r2" and task.val is not None:
-        y = task.val.y[task.val.rows].astype(np.float64)
-        spread = float(((y - y.mean(axis=0)) ** 2).mean())
-        history["val_r2"] = 1.0 - outcome.val_loss / spread if spread else history["val_r2"]
+        history["val_r2"] = r2_of(outcome.val_loss, task.val.y[task.val.rows].astype(np.float64))
     return history
+
+
+def r2_of(loss: np.ndarray | float, y: np.ndarray) -> np.ndarray:
+    """R2 by a mean squared error over the rows of y, float64 [n, outputs]; NaN where y is the same in all of them."""
+    spread = float(((y - y.mean(axis=0)) ** 2).mean())
+    return 1.0 - np.asarray(loss) / spread if spread else np.full_like(loss, np.nan)
 
 
 def _trained(spec: HeadSpec, number: int, task: Task, outcome: Outcome, history: dict[str, np.ndarray]) -> TrainedHead:

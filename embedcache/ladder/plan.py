@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -112,22 +112,18 @@ def measure(
 
 
 def _sample(source: str, text: str, reading: dict[str, Any]) -> tuple[list[str], int, int]:
-    """(some texts from all over the first ones, rows, characters of all)."""
-    first: list[str] = []
-    rows = characters = 0
-    for some in _batches(source, text, reading):
-        first, rows, characters = first or some, rows + len(some), characters + sum(map(len, some))
-    return first[:: max(1, len(first) // SAMPLE)][:SAMPLE], rows, characters
-
-
-def _batches(source: str, text: str, reading: dict[str, Any]) -> Iterator[list[str]]:
+    """(some texts, of all rows of a cache or the first ones of a table; rows; bytes of all texts, or characters)."""
     if is_cache(source):
         with open_cache(source) as cache:
-            yield [str(one) for one in cache.texts]
-        return
+            some = range(0, cache.rows, max(1, cache.rows // SAMPLE))[:SAMPLE]
+            return [cache.texts[row] for row in some], cache.rows, int(cache.texts.offsets[-1])
+    first: list[str] = []
+    rows = characters = 0
     with stored(source) as table:
-        for rows in read_rows([table], Columns(text=text), **reading):
-            yield [one or "" for one in rows.texts.to_pylist()]
+        for part in read_rows([table], Columns(text=text), **reading):
+            texts = [one or "" for one in part.texts.to_pylist()]
+            first, rows, characters = first or texts, rows + len(texts), characters + sum(map(len, texts))
+    return first[:: max(1, len(first) // SAMPLE)][:SAMPLE], rows, characters
 
 
 def _train(encoder: Encoder, texts: Sequence[str], device: str) -> tuple[float, int]:
@@ -136,7 +132,7 @@ def _train(encoder: Encoder, texts: Sequence[str], device: str) -> tuple[float, 
     model = WholeModel(encoder.model).to(place).requires_grad_(True)
     rows = encoder.tokenize(texts).rows
     alike = np.argsort(np.asarray(rows.lengths), kind="stable")[max(0, (len(texts) - BATCH) // 2) :][:BATCH]
-    x, mask = TokenIds(rows, int(encoder.pad([[0], [0, 0]])[0][0, 1])).batch(alike)  # little padding, as in training
+    x, mask = TokenIds(rows, encoder.pad_id).batch(alike)  # little padding, as in training
     for _ in range(2):  # the first one loads and reserves
         start = time.perf_counter()
         out = model(x.to(place), mask.to(place))

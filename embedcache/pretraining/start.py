@@ -13,6 +13,7 @@ import transformers
 
 from embedcache.common.docstrings import keep_docstrings
 from embedcache.common.machine import cap_loaded_threads
+from embedcache.encoder.families import behind_id
 from embedcache.encoder.folder import (
     ADAPTER,
     find_root,
@@ -124,8 +125,8 @@ def from_scratch(config: str, texts: Sequence[str], max_length: int | None, seed
         settings = transformers.AutoConfig.for_model(kind, **{k: v for k, v in about.items() if k != "model_type"})
         wanted = int(settings.vocab_size)
         positions = getattr(settings, "max_position_embeddings", None)
-        behind = 2 if positions and kind in ("roberta", "xlm-roberta", "camembert", "mpnet") else 0
-        length = _length(max_length, positions and positions - behind, name)
+        behind = behind_id({**about, "pad_token_id": 1})  # as the tokenizer will have it
+        length = _length(max_length, positions and positions - (0 if behind is None else behind + 1), name)
         tokenizer = train_tokenizer(texts, kind, wanted, length)
         settings.vocab_size = len(tokenizer)
         for token in ("pad", "bos", "eos", "cls", "sep", "mask"):

@@ -23,7 +23,7 @@ from embedcache.encoder.folder import (
     transformer_folder,
 )
 from embedcache.encoder.hardware import resolve_device
-from embedcache.encoder.load_with_transformers import quiet
+from embedcache.encoder.load_with_transformers import dtype_option, quiet
 from embedcache.errors import EmbedcacheError
 
 keep_docstrings()
@@ -105,13 +105,11 @@ class LanguageModel:
 def _load(kind: str, folder: Path, name: str, dtype: torch.dtype, trust_remote_code: bool) -> tuple[Any, Any]:
     """(model, tokenizer); refuses one whose head is not in the file and would be random."""
     options = {"trust_remote_code": trust_remote_code, "local_files_only": not trust_remote_code}
-    version = tuple(int(part) for part in transformers.__version__.split(".")[:2])
-    dtype_option = {"dtype" if version >= (4, 56) else "torch_dtype": dtype}
     try:
         with without_adapter(folder) as base:
             tokenizer = transformers.AutoTokenizer.from_pretrained(tokenizer_folder(folder), use_fast=True, **options)
             model, report = getattr(transformers, kind).from_pretrained(
-                base, use_safetensors=True, output_loading_info=True, **dtype_option, **options
+                base, use_safetensors=True, output_loading_info=True, **dtype_option(dtype), **options
             )
     except EmbedcacheError:
         raise

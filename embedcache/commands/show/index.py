@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from embedcache.common.display import human_bytes
 from embedcache.common.screen import plural
 from embedcache.index.kind import IndexPlan
-from embedcache.index.plan import human_bytes
 
 if TYPE_CHECKING:
     from embedcache.index.job import IndexReport

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from embedcache.common.reading import Reading, most_unknown, read_of
-from embedcache.encoder.folder import model_config, transformer_folder
+from embedcache.encoder.folder import find_folder, model_config, transformer_folder
 from embedcache.errors import EmbedcacheError
 from embedcache.prediction.predicted import Finished
 from embedcache.prompting.method import AskedPrompt, Method
@@ -30,7 +30,7 @@ class Entailment(Method):
 
         template = asked.template_or("This example is {label}.", ["{label}"], self.name)
         longest, kind = asked.max_length or 512, "AutoModelForSequenceClassification"
-        config = model_config(_folder(asked.model, asked.trust_remote_code))
+        config = model_config(find_folder(asked.model, asked.trust_remote_code)[0])
         output = _entailment(config)
         if output is None:
             names = ", ".join(map(str, _names(config).values())) or "none"
@@ -100,12 +100,6 @@ class Entailment(Method):
 
 def _nobody(rows: np.ndarray) -> None:
     """A row is done when all its hypotheses are."""
-
-
-def _folder(model: str, trust_remote_code: bool) -> Path:
-    from embedcache.encoder.folder import find_root
-
-    return transformer_folder(find_root(model, trust_remote_code)[0])
 
 
 def _names(config: dict[str, Any]) -> dict[int, str]:
