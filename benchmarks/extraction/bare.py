@@ -14,7 +14,7 @@ import numpy as np
 
 from benchmarks.machine import ROOT
 
-SHAPES = {"bert-base": (12, 768, 3072), "minilm": (6, 384, 1536)}  # layers, width, inner; 12 heads
+SHAPES = {"bert-base": (12, 768, 3072), "minilm": (6, 384, 1536), "mpnet": (12, 768, 3072)}  # layers, width, inner; 12 heads
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 SHORT, LONG = (4, 40), (90, 400)  # words of a text
 VOCABULARY = 8000
@@ -38,14 +38,15 @@ def texts(rows: int) -> list[str]:
 def encoder_folder(shape: str, folder: Path) -> Path:
     """A folder as transformers keeps one, made in ``folder``."""
     import torch
-    from transformers import BertConfig, BertModel
+    from transformers import BertConfig, BertModel, MPNetConfig, MPNetModel
 
     folder.mkdir(parents=True)
     _write_tokenizer(folder)
     layers, width, inner = SHAPES[shape]
     sizes = {"num_hidden_layers": layers, "hidden_size": width, "intermediate_size": inner}
     torch.manual_seed(0)
-    BertModel(BertConfig(vocab_size=30_522, **sizes)).eval().save_pretrained(folder)
+    kind, settings = (MPNetModel, MPNetConfig) if shape == "mpnet" else (BertModel, BertConfig)
+    kind(settings(vocab_size=30_522, **sizes)).eval().save_pretrained(folder)
     return folder
 
 

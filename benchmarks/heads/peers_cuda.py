@@ -125,15 +125,20 @@ def torch_big_product(
 ) -> tuple[Step, int]:
     """All heads see the same batch, so that their first layers are one product [B, D] x [D, heads * hidden]."""
     heads, hidden = case.heads, case.hidden
-    first = nn.Linear(DIM, heads * hidden).to(x.device)
-    second = nn.Parameter((torch.rand(heads, hidden, CLASSES, device=x.device) * 2 - 1) * hidden**-0.5)
+    first = nn.Linear(DIM, heads * (hidden or CLASSES)).to(x.device)
+    second = nn.Parameter((torch.rand(heads, hidden, CLASSES, device=x.device) * 2 - 1) * max(hidden, 1) ** -0.5)
     bias = nn.Parameter(torch.zeros(heads, 1, CLASSES, device=x.device))
-    adamw = adamw_of([*first.parameters(), second, bias], **({"capturable": True} if graph else {}))
+    adamw = adamw_of([*first.parameters(), *([second, bias] if hidden else [])], **({"capturable": True} if graph else {}))
     rows_of = batches(case, x, 1)
 
+    def logits(z: torch.Tensor) -> torch.Tensor:
+        if not hidden:
+            return z.view(len(z), heads, CLASSES).transpose(0, 1)
+        a = F.dropout(torch.relu(z), DROPOUT).view(len(z), heads, hidden).transpose(0, 1)
+        return torch.baddbmm(bias, a, second)
+
     def loss(xs: torch.Tensor, ys: torch.Tensor) -> torch.Tensor:
-        a = F.dropout(torch.relu(first(xs)), DROPOUT).view(len(xs), heads, hidden).transpose(0, 1)
-        log_p = F.log_softmax(torch.baddbmm(bias, a, second), dim=2)
+        log_p = F.log_softmax(logits(first(xs)), dim=2)
         return F.nll_loss(log_p.reshape(-1, CLASSES), ys.repeat(heads)) * heads
 
     chosen = torch.compile(loss) if compiled else loss

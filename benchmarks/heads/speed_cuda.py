@@ -3,7 +3,7 @@
     python -m benchmarks.heads.speed_cuda [--device cuda] [--peers none] [--budget 6] [--repeats 3]
         [--json PATH]
 
-The work is that of speed.py: 768-512-2 heads, dropout 0.1, AdamW, no validation, rows in memory. The engine
+The work is that of speed.py: 768-512-2 heads, dropout 0.1, AdamW, no validation, rows in memory; and linear probes. The engine
 is timed for the whole training (median), from the call to the weights (seconds), and without what the call does before
 (training_seconds). Peers run for --budget seconds after a warm-up, and the time of all their steps is counted from the
 steps that they did: that favours them, since set-up and epochs' ends cost them nothing. A peer that fails is noted.
@@ -42,8 +42,14 @@ CASES = [
     Case("1 head, batch 32", 1, 32768, 5, 32),
     Case("1024 heads, batch 32", 1024, 32768, 5, 32),
     Case("1024 heads, batch 1024", 1024, 32768, 5, 1024),
+    Case("1024 probes, batch 32", 1024, 32768, 5, 32, hidden=0),
 ]
-GOAL = {"1 head, batch 32": 0.040, "1024 heads, batch 32": 5.0, "1024 heads, batch 1024": 1.0}  # seconds, H100
+GOAL = {  # seconds, H100
+    "1 head, batch 32": 0.025,
+    "1024 heads, batch 32": 2.5,
+    "1024 heads, batch 1024": 0.85,
+    "1024 probes, batch 32": 0.05,
+}
 CLOCK, CYCLES, CLUSTERS, L2, HBM, TF32 = 1.755e9, 3100, 8, 5.5e12, 3.35e12, 494e12
 WARM_UP = 5
 
@@ -52,7 +58,9 @@ def bound(case: Case) -> tuple[float, str]:
     """Seconds, and what takes them."""
     steps = case.head_rows / case.batch_size
     bounds = {"TF32 arithmetic": case.flop / TF32}
-    if case.batch_size <= 32:
+    if not case.hidden:
+        bounds["x through L2"] = steps * case.batch_size * DIM * 4 / L2
+    elif case.batch_size <= 32:
         bounds["cycles of a step"] = steps * CYCLES / CLOCK / min(case.heads, CLUSTERS)
         bounds["x through L2"] = steps * 16 * 2 * case.batch_size * DIM * 4 / L2
     else:
@@ -106,10 +114,10 @@ def attempt(name: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 
 
 def own_results(case: Case, x: np.ndarray, y: np.ndarray, options: argparse.Namespace) -> dict[str, Any]:
-    computes = ("tf32", "bfloat16", "float32") if options.device.startswith("cuda") else ("float32",)
+    computes = ("tf32", "bfloat16", "float32") if options.device.startswith("cuda") and case.hidden else ("float32",)
     results: dict[str, Any] = {}
     for compute in computes:
-        whole = compute != "float32" or len(computes) == 1  # float32 on a GPU: slow, so a part, counted up
+        whole = compute != "float32" or case.batch_size <= 32  # large batches in float32: slow, so a part, counted up
         part = case if whole else replace(case, heads=min(case.heads, 264), epochs=1)
         warm = replace(part, heads=min(part.heads, 2), epochs=1)
 
@@ -140,10 +148,13 @@ def torch_peers(case: Case, x: np.ndarray, y: np.ndarray, options: argparse.Name
     return results
 
 
+def scaled(case: Case, scale: float) -> Case:
+    steps = max(2, round(case.rows * scale) // case.batch_size)
+    return replace(case, heads=max(1, round(case.heads * scale)), rows=steps * case.batch_size)
+
+
 def measure(case: Case, options: argparse.Namespace) -> dict[str, Any]:
-    heads = max(1, round(case.heads * options.scale))
-    steps = max(2, round(case.rows * options.scale) // case.batch_size)
-    case = replace(case, heads=heads, rows=steps * case.batch_size)
+    case = scaled(case, options.scale)
     print(f"{case.name}: {case.heads} heads, {case.rows} rows x {case.epochs} epochs", file=sys.stderr, flush=True)
     x, y = peers_cuda.rows_of(case)
     results = own_results(case, x, y, options)
