@@ -83,7 +83,8 @@ def finetune(
         run: the folder to write. One that holds a run is replaced, at the very end.
         train: "last" or "top:K", the last layers from cached states; "lora" or "adapter" beside all layers, or in the
             last ones ("lora:top:K"); "full", all weights.
-        from_run: a run of train_head on the same split, whose best head is the start. None: one is trained first.
+        from_run: a run of train_head on the same split, whose best head is the start for the vectors that it reads.
+            None, and for other vectors: one is trained first.
         label: the label column; None means "label", or the only one.
         task: as train_head.
         lr: learning rates of the layers.
@@ -112,7 +113,7 @@ def finetune(
         choose: as train_head.
         early_stop: stop a configuration after so many epochs without a better one; None means 2, 0 never.
         pooling: which vectors the head reads; several are an axis of the sweep. None: as train_head, and for "last"
-            also cls, whose row alone is then computed, where the cache has it.
+            also cls, whose row alone is then computed, where the cache has it. With ``from_run`` those of its head.
         engine: "native" trains the last layer for the first token alone (pooling cls) on a CPU, many at a time; "torch"
             everything; "auto" what it can with native.
         device: "auto", "cpu" or "cuda[:N]".

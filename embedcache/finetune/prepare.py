@@ -149,13 +149,13 @@ def _load_encoder(cache: Cache, asked: AskedTuning, poolings: Sequence[str]) -> 
 def _poolings(cache: Cache, asked: AskedTuning, label: str) -> list[str]:
     """Those that were asked for, that of ``--from``, or the cache's preferred one; each is in the cache."""
     known = [name for name, layer in cache.outputs if layer == -1]
-    if asked.from_run is not None:
-        found = pooling_of(asked.from_run, label)
-        if asked.pooling is not None and list(asked.pooling) != [found]:
-            raise EmbedcacheError(f"--from {asked.from_run}: its heads read {found} vectors: leave --pooling out")
-        names = [found]
-    else:
-        names = list(asked.pooling) if asked.pooling is not None else [cache.preferred(-1)]
+    found = None if asked.from_run is None else pooling_of(asked.from_run, label)
+    names = list(asked.pooling) if asked.pooling is not None else [found or cache.preferred(-1)]
+    if found is not None and found not in names:
+        raise EmbedcacheError(
+            f"--from {asked.from_run}: its heads read {found} vectors: name {found} with --pooling, too, or leave "
+            "--pooling out"
+        )
     for name in names:
         if name not in known:
             raise EmbedcacheError(
@@ -167,14 +167,14 @@ def _poolings(cache: Cache, asked: AskedTuning, label: str) -> list[str]:
 
 def _poolings_of(way: Way, poolings: Sequence[str], asked: AskedTuning, cache: Cache, encoder: Encoder) -> list[str]:
     """For the last layer also cls, whose row alone is then computed, unless the poolings were named."""
-    named = asked.pooling is not None or asked.from_run is not None
-    if named or way.text != "last" or "cls" in poolings or ("cls", -1) not in cache.outputs:
+    if asked.pooling is not None or way.text != "last" or "cls" in poolings or ("cls", -1) not in cache.outputs:
         return list(poolings)
     return [*poolings, "cls"] if first_alone(encoder.model, "cls") else list(poolings)
 
 
 def _start(cache: Cache, label: str, plan: Plan, asked: AskedTuning) -> Start:
+    """That of ``--from``, for the vectors that its head reads; for others one is trained."""
     column = Column(cache, label, plan)
-    if asked.from_run is not None:
+    if asked.from_run is not None and plan.pooling == pooling_of(asked.from_run, label):
         return load_start(asked.from_run, column)
     return train_start(column, plan, asked.options, asked.run, asked.tell)

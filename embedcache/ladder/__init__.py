@@ -5,6 +5,7 @@ Files, in the order in which to read them:
     job       The door: ladder, the same arguments as its command
     rungs     The rungs by name, and why one does not suit an input
     settled   What was asked for, checked: the input, the encoders, the rungs, the folder
+    table     A table's columns, read once for all encoders
     rows      The one split, and the test rows on which all rungs are scored
     plan      What the rungs will take, from a quick measurement of this machine
     steps     What one step does: extract, measure, one rung

@@ -24,9 +24,11 @@ from embedcache.ladder.outcome import Climbed, LadderReport, compare_rungs
 from embedcache.ladder.page import write_page
 from embedcache.ladder.plan import LadderPlan, MachineSpeed, keep_room, minutes, pass_cost, rung_cost
 from embedcache.ladder.rows import AskedRows, CommonRows
-from embedcache.ladder.rungs import DEFAULT, Rung
+from embedcache.ladder.rungs import DEFAULT, HEAD, Rung
 from embedcache.ladder.settled import NamedEncoder, Settled, open_folder, settle
 from embedcache.ladder.steps import Step, known, predictions
+from embedcache.ladder.table import NAME as COPY
+from embedcache.ladder.table import copy_table
 from embedcache.prediction.rows import is_cache
 from embedcache.runs.split import SEED, SIDES, check_shares
 
@@ -135,14 +137,18 @@ class Ladder:
         self.settled, self.progress = settled, progress
         self.plan = LadderPlan()
         self.passes: dict[str, dict[str, Any]] = {}
+        self._copy: Path | None = None
 
     def build(self, start: float) -> LadderReport:
         """Plan, make the caches, climb, compare, write."""
         settled = self.settled
-        self._plan()
-        for encoder in settled.encoders:
-            if encoder.made:
-                self._extract(encoder)
+        try:
+            self._plan()
+            for encoder in settled.encoders:
+                if encoder.made:
+                    self._extract(encoder)
+        finally:
+            (settled.folder / COPY).unlink(missing_ok=True)
         with open_cache(settled.encoders[0].cache) as cache:
             rows = CommonRows.read(cache, settled.rows)
             if settled.encoders[0].made:
@@ -157,6 +163,16 @@ class Ladder:
         with whole_file(settled.folder / RESULT) as file:
             json.dump(report.to_dict(), file, indent=1, allow_nan=False)
         return report
+
+    def _input(self) -> str:
+        """The cache, or a copy of the table, which is read when this is first called."""
+        settled = self.settled
+        if not settled.encoders[0].made:
+            return settled.input
+        if self._copy is None:
+            wanted = {name: settled.extract_options()[name] for name in ("text", "labels", "keep")}
+            self._copy = copy_table(settled.input, settled.folder, **wanted, **settled.reading)
+        return str(self._copy)
 
     def _order(self) -> list[tuple[Rung, NamedEncoder | None]]:
         """Rung by rung; of those that read vectors, one for each encoder."""
@@ -197,7 +213,8 @@ class Ladder:
             if rung in settled.rungs:
                 one = measured[(own or settled.encoders[0]).name]
                 name = None if own is None else own.name
-                self.plan.costs.append(rung_cost(rung, name, one, train, settled.rows.val))
+                has_head = any(other.name == HEAD for other in settled.rungs[: settled.rungs.index(rung)])
+                self.plan.costs.append(rung_cost(rung, name, one, train, settled.rows.val, has_head))
         for line in [*settled.notes, *self.plan.lines()]:
             settled.tell(line)
         if (small := keep_room(settled.folder, self.plan)) is not None:
@@ -206,8 +223,8 @@ class Ladder:
     def _measure(self, encoder: NamedEncoder) -> MachineSpeed:
         settled = self.settled
         values = {
-            "source": settled.input, "model": encoder.source, "device": settled.device,
-            "trust_remote_code": settled.trust_remote_code, "text": settled.text, **settled.reading,
+            "source": self._input(), "model": encoder.source, "device": settled.device,
+            "trust_remote_code": settled.trust_remote_code, "text": settled.text,
             "max_length": settled.max_length, "trains": any(rung.way is not None for rung in settled.rungs),
         }  # fmt: skip
         return MachineSpeed(**launch("measure", values, None, settled.tell))
@@ -225,7 +242,7 @@ class Ladder:
         if found is None:
             settled = self.settled
             encoder.cache.parent.mkdir(parents=True, exist_ok=True)
-            options = {"inputs": settled.input, "cache": str(encoder.cache), "model": encoder.source}
+            options = {"inputs": self._input(), "cache": str(encoder.cache), "model": encoder.source}
             found = launch(
                 "extract",
                 {**options, **settled.extract_options()},

@@ -22,13 +22,13 @@ from embedcache.finetune.top import WholeModel
 from embedcache.ladder.rungs import HEAD, Rung
 from embedcache.prediction.rows import is_cache
 from embedcache.tables.rows import Columns, read_rows
-from embedcache.tables.stream import stored
 
 SAMPLE, BATCH = 128, 32  # texts that are encoded, and trained on
 # What a row or a process costs, as measured on two cores: benchmarks say so of the machine that they ran on, and the
 # end of every ladder shows what was predicted beside what was taken.
 START = 6.0  # seconds until a process has loaded torch and the encoder, and written a run
 HEAD_ROW = 4e-3  # seconds a row, for all heads of the default recipe and its baselines
+JUDGED_ROW = 2.5e-3  # of these without the heads, where they are those of another rung
 TEXT_ROW = 1e-3  # seconds a row, of TF-IDF at three strengths
 FORWARD = 1 / 3  # of a forward and backward pass
 SHARE = {"lora": 0.8, "adapter": 0.8, "tensors": 1.0}  # of a full step; they need no gradients of weights
@@ -69,7 +69,6 @@ def measure(
     trains: bool,
     text: str,
     max_length: int | None = None,
-    **reading: Any,
 ) -> MachineSpeed:
     """Encode a few of the texts, and train on them if any rung does.
 
@@ -81,9 +80,8 @@ def measure(
         trains: whether layers will be trained.
         text: the table's column.
         max_length: of a table's texts; None is what suits the encoder.
-        reading: of the table.
     """
-    texts, rows, characters = _sample(source, text, reading)
+    texts, rows, characters = _sample(source, text)
     settings: dict[str, Any] = {"device": device, "trust_remote_code": trust_remote_code}
     if is_cache(source):
         with open_cache(source) as cache:
@@ -111,7 +109,7 @@ def measure(
     )  # fmt: skip
 
 
-def _sample(source: str, text: str, reading: dict[str, Any]) -> tuple[list[str], int, int]:
+def _sample(source: str, text: str) -> tuple[list[str], int, int]:
     """(some texts, of all rows of a cache or the first ones of a table; rows; bytes of all texts, or characters)."""
     if is_cache(source):
         with open_cache(source) as cache:
@@ -119,10 +117,9 @@ def _sample(source: str, text: str, reading: dict[str, Any]) -> tuple[list[str],
             return [cache.texts[row] for row in some], cache.rows, int(cache.texts.offsets[-1])
     first: list[str] = []
     rows = characters = 0
-    with stored(source) as table:
-        for part in read_rows([table], Columns(text=text), **reading):
-            texts = [one or "" for one in part.texts.to_pylist()]
-            first, rows, characters = first or texts, rows + len(texts), characters + sum(map(len, texts))
+    for part in read_rows([source], Columns(text=text)):
+        texts = [one or "" for one in part.texts.to_pylist()]
+        first, rows, characters = first or texts, rows + len(texts), characters + sum(map(len, texts))
     return first[:: max(1, len(first) // SAMPLE)][:SAMPLE], rows, characters
 
 
@@ -188,8 +185,10 @@ def pass_cost(encoder: str, known: MachineSpeed, depth: int) -> RungCost:
     return RungCost("extract", encoder, START + tokens / known.encode, disk)
 
 
-def rung_cost(rung: Rung, encoder: str | None, known: MachineSpeed, train: float, val: float) -> RungCost:
-    """Of one rung; train, val: shares of the rows."""
+def rung_cost(
+    rung: Rung, encoder: str | None, known: MachineSpeed, train: float, val: float, has_head: bool
+) -> RungCost:
+    """Of one rung; train, val: shares of the rows. has_head: layers start from the head of a rung below."""
     if rung.shared:
         return RungCost(rung.name, None, known.rows * TEXT_ROW if rung.name == "tfidf" else 1.0, 0.0)
     if rung.name == HEAD:
@@ -200,7 +199,9 @@ def rung_cost(rung: Rung, encoder: str | None, known: MachineSpeed, train: float
     tokens = known.rows * known.tokens * EPOCHS * (train + val * FORWARD)
     configs = 1.2 if rung.name == "last" else 1  # the whole layer, and the CLS row alone
     weights = known.parameters * share if rung.way.method == "tensors" else 0.02 * known.parameters
-    seconds = START + known.rows * HEAD_ROW + configs * tokens * share / (known.train or np.inf)
+    own_head = not has_head or (rung.name == "last" and known.vectors > 1)  # the one for the CLS row
+    judged = known.rows * (HEAD_ROW if own_head else JUDGED_ROW)
+    seconds = START + judged + configs * tokens * share / (known.train or np.inf)
     return RungCost(rung.name, encoder, seconds, weights * 4 + 2e6)
 
 

@@ -136,8 +136,7 @@ class Settled:
         labels: Any = [] if number else asked.label
         return {
             "text": self.text, "labels": labels, "keep": keep, "tokens": self.depth or None, "device": self.device,
-            "max_length": self.max_length,
-            "trust_remote_code": self.trust_remote_code, **self.reading,
+            "max_length": self.max_length, "trust_remote_code": self.trust_remote_code,
         }  # fmt: skip
 
 

@@ -8,7 +8,7 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from embedcache.report.train_run import train_run
 from embedcache.runs.baseline_features import BaselineRows
 from embedcache.runs.baselines import baselines_for
 from embedcache.runs.folder import is_run, load_run
+from embedcache.runs.split import SIDES, rows_digest
 
 TIMED = 256  # test texts on which predictions a second are measured
 
@@ -153,6 +154,7 @@ def _run(step: Step, rung: Rung, cache: Cache, rows: CommonRows, progress: Progr
             train_run(cache.path, place, **common)
         else:
             more: dict[str, Any] = {"model": step.model, "trust_remote_code": step.trust_remote_code}
+            more["from_run"] = _start(step, cache, rows)
             finetune(cache.path, place, train=rung.name, **more, **common)
     run = load_run(place)
     info, best = run.info, run.best
@@ -172,6 +174,17 @@ def _run(step: Step, rung: Rung, cache: Cache, rows: CommonRows, progress: Progr
         place, step.device, model=step.model, trust_remote_code=step.trust_remote_code
     )  # fmt: skip
     return rows.of_run(place), found, predict
+
+
+def _start(step: Step, cache: Cache, rows: CommonRows) -> Path | None:
+    """The head rung's run, where it learned from these vectors and rows: its head need not be trained again."""
+    place = replace(step, rung=HEAD).place
+    if not _is_done(place, cache):
+        return None
+    info, data = load_run(place).info, rows.data
+    found = [info["pooling"], info.get("layer", -1), info["label"], info["classes"], info["split"].get("digests")]
+    digests = {side: rows_digest(getattr(rows.split, side)) for side in SIDES}
+    return place if found == [data.pooling, data.layer, data.label, data.classes, digests] else None
 
 
 def _is_done(place: Path, cache: Cache) -> bool:

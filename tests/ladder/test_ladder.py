@@ -24,9 +24,11 @@ from embedcache.ladder import job
 from embedcache.ladder.child import work
 from embedcache.ladder.job import ladder
 from embedcache.ladder.outcome import LadderReport
+from embedcache.ladder.table import copy_table
 from embedcache.runs.folder import load_run
 from embedcache.runs.metrics import evaluate
 from embedcache.runs.predictions import FILE
+from embedcache.tables import rows
 from tests.conftest import document, fails, make_reviews, write_csv
 
 FAST = ("tfidf", "zero-shot", "head")
@@ -181,13 +183,27 @@ def test_what_is_done_is_not_done_again(climbed, tmp_path, told, monkeypatch) ->
 
 @pytest.mark.slow
 def test_tuned_rungs_have_the_rows_of_the_head(table, tiny_bert, tmp_path, told, monkeypatch) -> None:
-    """A tuning that is killed between its run and what is known of it is not done again."""
+    """They start from its head; one that is killed between its run and what is known of it is not done again."""
+    from embedcache.finetune import prepare
     from embedcache.ladder import steps
 
+    trained: list[str] = []
+
+    def counted(column: Any, *others: Any) -> Any:
+        trained.append(column.data.pooling)
+        return train_start(column, *others)
+
+    train_start = prepare.train_start
+    monkeypatch.setattr(prepare, "train_start", counted)
     rungs = ["head", "last", "adapter", "full"]
     report = ladder(table, tmp_path / "l", rungs=rungs, model=str(tiny_bert), group=FILM, test=0.3)
     sides = [pq.read_table(Path(one.run) / FILE)["side"].to_pylist() for one in report.rungs[1:]]
     assert len(sides) == 4 and all(one == sides[0] for one in sides)
+    assert trained == []  # tiny BERT has cls alone, which is what the head rung reads
+    head = report.rungs[1].run
+    assert all(load_run(one.run).info["tuned"]["start"]["run"] == head for one in report.rungs[2:])
+    alone = ladder(table, tmp_path / "a", rungs=["last"], model=str(tiny_bert), group=FILM, test=0.3)
+    assert trained == ["cls"] and load_run(alone.rungs[1].run).info["tuned"]["start"]["run"] is None
     last = load_run(report.rungs[2].run)
     assert report.rungs[2].parameters == last.info["tuned"]["parameters"] + report.rungs[1].parameters
     Path(f"{report.rungs[2].run}.json").unlink()
@@ -197,9 +213,18 @@ def test_tuned_rungs_have_the_rows_of_the_head(table, tiny_bert, tmp_path, told,
 
 
 @pytest.mark.slow
-def test_several_encoders_and_numbers(table, tiny_bert, tiny_models, tmp_path, told) -> None:
+def test_several_encoders_and_numbers(table, tiny_bert, tiny_models, tmp_path, told, monkeypatch) -> None:
+    read: list[str] = []
+
+    def counted(source: Any, *others: Any) -> Any:
+        read.append(str(source.path))
+        return read_batches(source, *others)
+
+    read_batches = rows.read_batches
+    monkeypatch.setattr(rows, "read_batches", counted)
     models = [str(tiny_bert), str(tiny_models["roberta"])]
     report = ladder(table, tmp_path / "two", rungs=["tfidf", "head", "lora"], model=models, test=0.3, max_length=64)
+    assert read.count(str(table)) == 1 and not list((tmp_path / "two").glob(".table*"))
     names = [one["name"] for one in report.encoders]
     assert [(one.rung, one.encoder) for one in report.rungs] == [
         ("majority", None), ("tfidf", None), *((rung, name) for rung in ("head", "lora") for name in names)
@@ -212,6 +237,26 @@ def test_several_encoders_and_numbers(table, tiny_bert, tiny_models, tmp_path, t
     head = load_run(numbers.rungs[2].run)
     assert numbers.rungs[2].test_score == pytest.approx(head.info["best"]["test_r2"], abs=1e-5)
     assert numbers.rungs[1].test_score == pytest.approx(head.info["baselines"]["tfidf_ridge"]["test_r2"], abs=1e-6)
+
+
+def test_the_copy_of_a_table_holds_what_the_table_holds(tmp_path) -> None:
+    cells = [
+        ("", "[]", "NA"),
+        ("a 'word'\n\"more\"", '["a", "b"]', "1.50"),
+        ("\u2028é", "n/a", "[1]"),
+        ("x", '["a"]', " "),
+    ]
+    path = write_csv(tmp_path / "t.csv", cells, ("text", "tags", "kept"))
+    one, two = (
+        list(rows.read_rows([source], rows.Columns(labels=("tags",), keep=("kept",))))
+        for source in (path, copy_table(str(path), tmp_path, text="text", labels="tags", keep=["kept"]))
+    )
+    assert one[0].labels == two[0].labels == {"tags": [(), ("a", "b"), None, ("a",)]}
+    assert one[0].texts.equals(two[0].texts) and one[0].keep["kept"].equals(two[0].keep["kept"])
+    single = write_csv(tmp_path / "s.csv", [("a", "[x"), ("b", "NULL"), ("c", "")], ("text", "label"))
+    found = list(rows.read_rows([copy_table(str(single), tmp_path, text="text", labels=None, keep=[])],
+                                rows.Columns(labels=("label",))))  # fmt: skip
+    assert found[0].labels == {"label": ["[x", None, None]}
 
 
 def test_bad_input_is_one_line(table, climbed, tmp_path, tiny_bert, told) -> None:
