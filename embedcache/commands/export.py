@@ -15,7 +15,9 @@ from embedcache.commands.common import (
 
 @click.command(short_help="Write RUN's encoder and best head as one model.")
 @click.argument("run")
-@click.option("--to", required=True, type=click.Choice(["torch", "onnx", "sentence-transformers", "transformers"]))
+@click.option(
+    "--to", required=True, type=click.Choice(["torch", "onnx", "sentence-transformers", "transformers", "peft"])
+)
 @click.option("-o", "--output", required=True, metavar="OUT", help="The folder to create.")
 @click.option("--model", help="The encoder's folder, where it has moved.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing export.")
@@ -30,6 +32,8 @@ def export(as_json: bool, run: str, **options: Any) -> None:
       sentence-transformers   a folder that SentenceTransformer(OUT) opens
       transformers            one for AutoModelForSequenceClassification, where
                               its classifier can compute this head
+      peft                    the same as an adapter beside its base, of a run
+                              of finetune --train lora
 
     What is written is opened again and compared; OUT/README.md has the few lines that use it.
 

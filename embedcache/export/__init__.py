@@ -5,6 +5,7 @@ Files, in the order in which to read them:
     model     The encoder, the pooling and the head as one torch module, and that module as a torch.export program
     steps     What follows the pooling in a prescribed vector, as modules of sentence-transformers
     classifier_folder  A folder for AutoModelForSequenceClassification, where its classifier can compute our head
+    peft_folder  LoRA's tensors and such a classifier, for PEFT's loaders
     targets   What each target's folder holds, and how a stranger opens it
     place     Where an export goes: a folder that appears whole or not at all
     card      embedcache.json, the labels in config.json, and README.md: what an exported model is and how it is used
@@ -37,7 +38,9 @@ TARGETS = {
     "onnx": ("onnx", "onnxscript", "onnxruntime"),
     "sentence-transformers": ("sentence_transformers",),
     "transformers": (),
+    "peft": ("peft",),
 }
+EXTRAS = {"peft": "peft"}  # target -> the extra that installs its packages; others: export
 # Differences of a probability; of a value, as a share of the largest one.
 TOLERANCE = 1e-4  # to the same encoder and head in float32
 # To predict, which rounds the vectors as the cache does; a head that this changes more depends on noise.
@@ -97,8 +100,9 @@ def export_run(
     Args:
         run: a run directory of one label column; of several, name one of its folders.
         output: the folder to make; it appears whole or not at all.
-        to: "torch" (model.pt2, for torch.export.load), "onnx" (model.onnx), "sentence-transformers", or "transformers"
-            (for AutoModelForSequenceClassification, where its classifier can compute this head).
+        to: "torch" (model.pt2, for torch.export.load), "onnx" (model.onnx), "sentence-transformers", "transformers"
+            (for AutoModelForSequenceClassification, where its classifier can compute this head), or "peft" (the same
+            as an adapter beside its base, of a run of finetune --train lora).
         model: the encoder's folder or name, if it has moved since the cache was made.
         overwrite: replace an export that is at ``output``; anything else there is never touched.
         trust_remote_code: whether Python code that comes with the encoder may run.
@@ -112,7 +116,8 @@ def export_run(
         raise EmbedcacheError(f"cannot export to '{to}': use {', '.join(TARGETS)}")
     for package in TARGETS[to]:
         if importlib.util.find_spec(package) is None:
-            raise EmbedcacheError(f'--to {to}: {package} is not installed; pip install "embedcache[export]"')
+            extra = EXTRAS.get(to, "export")
+            raise EmbedcacheError(f'--to {to}: {package} is not installed; pip install "embedcache[{extra}]"')
     output = Path(output)
     place.check_target(output, overwrite)
     with folder_lock(output):
@@ -120,7 +125,7 @@ def export_run(
         encoder = _load_encoder(loaded, model, trust_remote_code)
         with place.staged(output) as part:
             place.check_space(part, output, sum(array.nbytes for array in encoder.model.state_dict().values()))
-            checked = _write(part, loaded, encoder, to, trust_remote_code)
+            checked = _write(part, loaded, encoder, to, trust_remote_code, None if model is None else str(model))
             card.write_card(part, loaded, to, encoder, checked)
             files = place.list_files(part)
     size = sum((output / name).stat().st_size for name in files)
@@ -152,7 +157,9 @@ def _load_encoder(run: Run, model: str | Path | None, trust_remote_code: bool) -
     return encoder_of(exact, str(run.path), run.info["pooling"], model=model, has_option=True, **options)
 
 
-def _write(part: Path, run: Run, encoder: Encoder, to: str, trust_remote_code: bool) -> dict[str, Any]:
+def _write(
+    part: Path, run: Run, encoder: Encoder, to: str, trust_remote_code: bool, base: str | None
+) -> dict[str, Any]:
     """Fill the folder, open it again as others would, and return what was checked on TEXTS."""
     from embedcache.export.model import exporting, make_model
     from embedcache.export.targets import read_logits, write_target
@@ -172,10 +179,10 @@ def _write(part: Path, run: Run, encoder: Encoder, to: str, trust_remote_code: b
         )
     with exporting(to, encoder):
         model = make_model(encoder, run.best, pooling, layer, SHORT_TEXTS)
-        write_target(to, part, model, encoder, SHORT_TEXTS)
+        write_target(to, part, model, encoder, SHORT_TEXTS, base)
         card.label_config(part, kind, run.classes)
-        together = read_logits(to, part, TEXTS, trust_remote_code, encoder.prompt)
-        alone = read_logits(to, part, SHORT_TEXTS[:1], trust_remote_code, encoder.prompt)
+        how = {"outputs": expected.shape[1], "trust_remote_code": trust_remote_code, "prompt": encoder.prompt}
+        together, alone = (read_logits(to, part, texts, **how) for texts in (TEXTS, SHORT_TEXTS[:1]))
     at = TEXTS.index(SHORT_TEXTS[0])
     difference = max(
         largest_difference(kind, together, expected), largest_difference(kind, alone, expected[at : at + 1])

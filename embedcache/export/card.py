@@ -72,6 +72,13 @@ USE = {
         'model = AutoModelForSequenceClassification.from_pretrained(".")\n'
         "logits = model(**inputs).logits.detach()",
     ),
+    "peft": (
+        "torch transformers peft",
+        "from peft import AutoPeftModelForSequenceClassification\nfrom transformers import AutoTokenizer",
+        TOKENIZER + 'return_tensors="pt")\n'
+        'model = AutoPeftModelForSequenceClassification.from_pretrained(".", num_labels=len(about["labels"]))\n'
+        "logits = model.eval()(**inputs).logits.detach()",
+    ),
     "sentence-transformers": (
         "sentence-transformers",
         "from sentence_transformers import SentenceTransformer",
@@ -87,6 +94,13 @@ VECTORS = """
 ```python
 vectors = SentenceTransformer(modules=list(model)[:{modules}]).encode(texts{prompt})
 ```
+"""
+
+
+BASE = """
+`adapter_model.safetensors` holds LoRA's tensors and the classifier alone. The base is loaded from the place that
+`adapter_config.json` names (`base_model_name_or_path`: change it where the base has moved), or give it to
+`PeftModel.from_pretrained(base, ".")`, opened as AutoModelForSequenceClassification with so many `num_labels`.
 """
 
 
@@ -127,7 +141,7 @@ def write_card(folder: Path, run: Run, to: str, encoder: Encoder, checked: dict[
         "packages": packages.format(**about["versions"]),
         "code": CODE.format(imports=imports, logits=logits, said=kind.exported_row),
         "vectors": vectors_in_words({**run.info, "layer": about["layer"]}),
-        "more": VECTORS.format(modules=2 + steps, prompt=prompt) if to == "sentence-transformers" else "",
+        "more": {"sentence-transformers": VECTORS.format(modules=2 + steps, prompt=prompt), "peft": BASE}.get(to, ""),
         "texts": checked["texts"],
         "unit": "probability" if kind.has_classes else "value, as a share of the largest one,",
         "difference": checked["max_difference"],

@@ -35,10 +35,15 @@ INSTEAD = "use --to sentence-transformers, torch or onnx"
 
 
 def write_classifier(part: Path, model: TextModel, encoder: Encoder) -> None:
-    """Weights and configuration.
+    """Weights and configuration. Raises EmbedcacheError as ``make_classifier``."""
+    make_classifier(model, encoder).save_pretrained(part, safe_serialization=True)
+
+
+def make_classifier(model: TextModel, encoder: Encoder) -> Any:
+    """The family's own classifier, with the weights of encoder and head.
 
     Raises:
-        EmbedcacheError: the family's classifier cannot compute what this run does.
+        EmbedcacheError: it cannot compute what this run does.
     """
     from transformers import AutoModelForSequenceClassification
 
@@ -56,7 +61,7 @@ def write_classifier(part: Path, model: TextModel, encoder: Encoder) -> None:
     dense, out = _through(linear, encoder.dim, activation)
     _put(whole.get_submodule(first), *dense)
     _put(whole.get_submodule(last), *out)
-    whole.eval().save_pretrained(part, safe_serialization=True)
+    return whole.eval()
 
 
 def _check(kind: str, model: TextModel, linear: list[nn.Linear]) -> None:

@@ -21,6 +21,7 @@ from embedcache.encoder.prescription import CONFIG, MODES
 from embedcache.errors import EmbedcacheError
 from embedcache.export.classifier_folder import write_classifier
 from embedcache.export.model import TextModel, input_names, make_program
+from embedcache.export.peft_folder import write_peft
 from embedcache.export.place import write_json
 from embedcache.export.steps import write_dense, write_step
 
@@ -31,11 +32,19 @@ NAMES = ("0_Transformer", "1_Pooling")  # of the first modules' folders
 ONE_FILE_BYTES = 1_900_000_000  # protobuf ends at 2 GiB; weights beyond go to a file of their own
 
 
-def write_target(to: str, part: Path, model: TextModel, encoder: Encoder, texts: Sequence[str]) -> None:
-    """Tokenizer, configuration and model. ``texts``: a few, to trace the model with."""
+def write_target(
+    to: str, part: Path, model: TextModel, encoder: Encoder, texts: Sequence[str], base: str | None = None
+) -> None:
+    """Tokenizer, configuration and model.
+
+    texts: a few, to trace the model with. base: where the base of a tuned encoder is now, if it has moved.
+    """
     _write_tokenizer(encoder_folder(to, part), encoder)
     if to == "transformers":
         write_classifier(part, model, encoder)
+        return
+    if to == "peft":
+        write_peft(part, model, encoder, base)
         return
     {"torch": _write_torch, "onnx": _write_onnx, "sentence-transformers": _write_modules}[to](
         part, model, encoder, texts
@@ -54,7 +63,7 @@ def encoder_folder(to: str, part: Path) -> Path:
 
 
 def read_logits(
-    to: str, folder: Path, texts: list[str], trust_remote_code: bool = False, prompt: str = ""
+    to: str, folder: Path, texts: list[str], outputs: int, trust_remote_code: bool = False, prompt: str = ""
 ) -> np.ndarray:
     """Logits [n, outputs] of texts by the written model, in one padded batch.
 
@@ -72,12 +81,9 @@ def read_logits(
     texts = [prompt + text for text in texts]
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     tokens = tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
-    if to == "transformers":
-        from transformers import AutoModelForSequenceClassification
-
-        classifier = AutoModelForSequenceClassification.from_pretrained(folder, local_files_only=True).eval()
+    if to in ("transformers", "peft"):
         with torch.inference_mode():
-            return np.asarray(classifier(**tokens).logits.numpy())
+            return np.asarray(_classifier(to, folder, outputs)(**tokens).logits.numpy())
     if to == "torch":
         with torch.inference_mode():
             logits: np.ndarray = torch.export.load(folder / "model.pt2").module()(**tokens).numpy()
@@ -86,6 +92,16 @@ def read_logits(
 
     session = onnxruntime.InferenceSession(str(folder / "model.onnx"), providers=["CPUExecutionProvider"])
     return np.asarray(session.run(["logits"], {name: ids.numpy() for name, ids in tokens.items()})[0])
+
+
+def _classifier(to: str, folder: Path, outputs: int) -> Any:
+    if to == "peft":
+        from peft import AutoPeftModelForSequenceClassification as Auto
+
+        return Auto.from_pretrained(str(folder), num_labels=outputs, local_files_only=True).eval()
+    from transformers import AutoModelForSequenceClassification
+
+    return AutoModelForSequenceClassification.from_pretrained(folder, local_files_only=True).eval()
 
 
 def _write_torch(part: Path, model: TextModel, encoder: Encoder, texts: Sequence[str]) -> None:

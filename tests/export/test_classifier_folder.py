@@ -96,3 +96,43 @@ def test_a_tuned_run(make_cache, tiny_models, tmp_path) -> None:
     export_run(tmp_path / "run", tmp_path / "out", "transformers")
     run = Classifier.load(tmp_path / "run")
     np.testing.assert_allclose(logits(tmp_path / "out", TEXTS), run.run.best.logits(run.encode(TEXTS)), atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("family", "way"), [("bert", "lora:last"), ("roberta", "lora"), ("distilbert", "lora")])
+def test_a_lora_run_as_an_adapter_of_peft(family, way, make_cache, tiny_models, tmp_path, monkeypatch) -> None:
+    """By both of its loaders; the folder holds nothing of the base."""
+    from peft import AutoPeftModelForSequenceClassification, PeftModel
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    cache = make_cache(family)
+    if way != "lora":
+        write_states(cache, tiny_models[family], 1)
+    train_head(cache, tmp_path / "heads", pooling="cls", hidden=0, lr=1e-2, epochs=2)
+    finetune(cache, tmp_path / "run", train=way, from_run=tmp_path / "heads", rank=3, alpha=5, lr=1e-2, epochs=2)
+    export_run(tmp_path / "run", tmp_path / "out", "peft")
+    run = Classifier.load(tmp_path / "run")
+    expected = run.run.best.logits(run.encode(TEXTS))
+    frozen = Classifier.load(tmp_path / "heads")
+    assert np.abs(frozen.run.best.logits(frozen.encode(TEXTS)) - expected).max() > 0.05
+    inputs = AutoTokenizer.from_pretrained(tmp_path / "out")(TEXTS, padding=True, truncation=True, return_tensors="pt")
+
+    def base() -> torch.nn.Module:
+        return AutoModelForSequenceClassification.from_pretrained(tiny_models[family], num_labels=2)
+
+    for model in (
+        AutoPeftModelForSequenceClassification.from_pretrained(tmp_path / "out", num_labels=2),
+        PeftModel.from_pretrained(base(), tmp_path / "out"),
+        PeftModel.from_pretrained(base(), tmp_path / "out").merge_and_unload(),
+    ):
+        with torch.inference_mode():
+            np.testing.assert_allclose(model.eval()(**inputs).logits.numpy(), expected, atol=1e-4)
+    assert not (tmp_path / "out" / "config.json").exists() and not list((tmp_path / "out").glob("model*"))
+    card = (tmp_path / "out" / "README.md").read_text()
+    monkeypatch.chdir(tmp_path / "out")
+    names: dict[str, object] = {}
+    exec(card.split("```python\n")[1].split("```")[0], names)
+    np.testing.assert_allclose(names["logits"], run.run.best.logits(run.encode(names["texts"])), atol=1e-4)  # type: ignore[arg-type]
+    line = fails("export", tmp_path / "heads", "--to", "peft", "-o", tmp_path / "no")
+    assert "--to peft is for runs of finetune --train lora, and this one trained no layers" in line
+    assert not (tmp_path / "no").exists()

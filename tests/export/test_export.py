@@ -99,7 +99,7 @@ def slow(to: str, family: str) -> Any:
     [
         pytest.param(to, family, pooling, marks=slow(to, family))
         for to in TARGETS
-        if to != "transformers"
+        if to not in ("transformers", "peft")
         for family, pooling in zip(("bert", "roberta", "mpnet", "distilbert"), cycle(POOLINGS), strict=False)
     ],
 )

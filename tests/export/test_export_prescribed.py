@@ -65,7 +65,7 @@ def given(to: str, folder: Path, prompt: str) -> np.ndarray:
     [
         pytest.param(to, marks=() if to == "sentence-transformers" else pytest.mark.slow)
         for to in TARGETS
-        if to != "transformers"
+        if to not in ("transformers", "peft")
     ],
 )
 def test_every_target_has_all_of_it(to: str, run: Path, tmp_path: Path) -> None:
