@@ -121,7 +121,7 @@ def torch_vmap(case: Case, x: torch.Tensor, y: torch.Tensor) -> tuple[Step, int]
 
 
 def torch_big_product(
-    case: Case, x: torch.Tensor, y: torch.Tensor, compiled: bool = False, graph: bool = False
+    case: Case, x: torch.Tensor, y: torch.Tensor, compiled: bool = False, graph: bool = False, bfloat16: bool = False
 ) -> tuple[Step, int]:
     """All heads see the same batch, so that their first layers are one product [B, D] x [D, heads * hidden]."""
     heads, hidden = case.heads, case.hidden
@@ -138,7 +138,8 @@ def torch_big_product(
         return torch.baddbmm(bias, a, second)
 
     def loss(xs: torch.Tensor, ys: torch.Tensor) -> torch.Tensor:
-        log_p = F.log_softmax(logits(first(xs)), dim=2)
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=bfloat16):
+            log_p = F.log_softmax(logits(first(xs)), dim=2)
         return F.nll_loss(log_p.reshape(-1, CLASSES), ys.repeat(heads)) * heads
 
     chosen = torch.compile(loss) if compiled else loss
@@ -167,6 +168,11 @@ def torch_big_product_compiled(case: Case, x: torch.Tensor, y: torch.Tensor) -> 
 def torch_big_product_graph(case: Case, x: torch.Tensor, y: torch.Tensor) -> tuple[Step, int]:
     """The same, captured as a CUDA graph."""
     return torch_big_product(case, x, y, graph=True)
+
+
+def torch_big_product_bfloat16(case: Case, x: torch.Tensor, y: torch.Tensor) -> tuple[Step, int]:
+    """The same, compiled, in bfloat16 (autocast)."""
+    return torch_big_product(case, x, y, compiled=True, bfloat16=True)
 
 
 def jax_apart(case: Case) -> dict[str, Any]:
@@ -218,13 +224,17 @@ BANKS: dict[str, Peer] = {
     "torch.func vmap": torch_vmap,
     "torch, one big product": torch_big_product,
     "torch, one big product, compiled": torch_big_product_compiled,
+    "torch, one big product, compiled, bfloat16": torch_big_product_bfloat16,
 }
 GRAPHS: dict[str, Peer] = {"torch, CUDA graph": torch_cuda_graph}
 BANK_GRAPHS: dict[str, Peer] = {"torch, one big product, CUDA graph": torch_big_product_graph}
 
 
-def peers(device: str, heads: int) -> dict[str, Peer]:
-    """All that can run on the device; peers for many heads only where there are many."""
+def peers(device: str, heads: int, loops: bool = True) -> dict[str, Peer]:
+    """All that can run on the device; peers for many heads only where there are many.
+
+    loops: also those that train a head after the other.
+    """
     graphs = device.startswith("cuda")
-    found = LOOPS | (GRAPHS if graphs else {})
+    found = (LOOPS | (GRAPHS if graphs else {})) if loops or heads == 1 else {}
     return found | ((BANKS | (BANK_GRAPHS if graphs else {})) if heads > 1 else {})

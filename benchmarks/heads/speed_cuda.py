@@ -1,6 +1,6 @@
 """Training heads on a GPU: the CUDA engine against PyTorch and JAX, the same data and work, on the same device.
 
-    python -m benchmarks.heads.speed_cuda [--device cuda] [--peers none] [--budget 6] [--repeats 3]
+    python -m benchmarks.heads.speed_cuda [--device cuda] [--peers banks] [--budget 6] [--repeats 3]
         [--json PATH]
 
 The work is that of speed.py: 768-512-2 heads, dropout 0.1, AdamW, no validation, rows in memory; and linear probes. The engine
@@ -138,7 +138,7 @@ def own_results(case: Case, x: np.ndarray, y: np.ndarray, options: argparse.Name
 def torch_peers(case: Case, x: np.ndarray, y: np.ndarray, options: argparse.Namespace) -> dict[str, Any]:
     xs, ys = torch.from_numpy(x).to(options.device), torch.from_numpy(y).to(options.device)
     results: dict[str, Any] = {}
-    for name, peer in peers_cuda.peers(options.device, case.heads).items():
+    for name, peer in peers_cuda.peers(options.device, case.heads, options.peers == "all").items():
 
         def work(peer: peers_cuda.Peer = peer) -> dict[str, Any]:
             step, at_once = peer(case, xs, ys)
@@ -205,7 +205,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--budget", type=float, default=6.0, help="seconds for each peer in each case")
-    parser.add_argument("--peers", choices=("all", "none"), default="all")
+    parser.add_argument("--peers", choices=("all", "banks", "none"), default="all", help="banks: none that loops over heads")
     parser.add_argument("--repeats", type=int, default=3, help="of the engine's runs")
     parser.add_argument("--only", default="", help="cases whose name contains this")
     parser.add_argument("--scale", type=float, default=1.0, help="fraction of the heads and rows, for a quick look")

@@ -12,14 +12,20 @@ import numpy as np
 # Padded tokens per forward pass, unless the user names another number.
 # A native batch runs on one core: larger ones only leave cores idle at the end of a window.
 DEFAULT_BATCH_TOKENS = {"native": 512, "cpu": 2048, "cuda": 32768}
-# Variable-length attention on a GPU. Python's work per batch costs the same for any size, and small batches that stay
-# in L2 gain nothing: BERT-base on an H200 reaches 26% of the matrix products' rate at 4,096 tokens, 71% at 65,536.
-PACKED_GPU_TOKENS = 65536
+# Variable-length attention on a GPU: tokens x width of a batch, and the most tokens. Python's work per batch costs the same for
+# any size, and small batches that stay in L2 gain nothing: BERT-base (768 wide) on an H200 reaches 26% of the matrix
+# products' rate at 4,096 tokens, 71% at 65,536; MiniLM (384) on an H100 32% at 32,768, 41% at 65,536, 53% at 131,072.
+PACKED_GPU_NUMBERS, PACKED_GPU_MOST = 65536 * 768, 131072
 
 
 def default_batch_tokens(device: str) -> int:
     """The default budget, in padded tokens, for a device such as "cpu" or "cuda:1", or for the "native" runner."""
     return DEFAULT_BATCH_TOKENS[device.split(":")[0]]
+
+
+def packed_gpu_tokens(width: int) -> int:
+    """The default budget of a batch with variable-length attention on a GPU, for an encoder so many columns wide."""
+    return min(PACKED_GPU_NUMBERS // width, PACKED_GPU_MOST)
 
 
 def plan_batches(lengths: np.ndarray, batch_tokens: int) -> list[np.ndarray]:

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from embedcache.encoder.batching import PACKED_GPU_TOKENS
+from embedcache.encoder.batching import packed_gpu_tokens
 from embedcache.encoder.blueprint import Affine, Blueprint, Layer
 from embedcache.encoder.gpu_lane import Lane, Lanes
 from embedcache.encoder.gpu_parts import ACTIVATIONS, flash_attention, fused_parts
@@ -51,7 +51,7 @@ class Packed:
         self._joined = [_join(layer) for layer in blueprint.layers]
         self._flash, self._fused = flash_attention(blueprint), fused_parts(blueprint)
         self._all_at_once, self._lanes = _all_at_once(self._device), Lanes(self._device)
-        self.batch_tokens = PACKED_GPU_TOKENS if self._flash else None
+        self.batch_tokens = packed_gpu_tokens(blueprint.layers[0].up[0].shape[1]) if self._flash else None
 
     @property
     def parts(self) -> dict[str, str]:

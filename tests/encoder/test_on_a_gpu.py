@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from embedcache.encoder.batching import PACKED_GPU_TOKENS
+from embedcache.encoder.batching import packed_gpu_tokens
 from embedcache.encoder.families import FAMILIES
 from embedcache.encoder.runner import choose_runner
 from embedcache.encoder.runner_packed import Packed
@@ -56,10 +56,11 @@ def test_half_precision(make_model: Callable[..., Any], family: str, dtype: torc
 def test_its_parts(make_model: Callable[..., Any]) -> None:
     """Where torch and Triton have them, both parts pass their trial."""
     pytest.importorskip("triton")
-    runner = packed(make_model("bert").to(GPU, torch.bfloat16))
+    model = make_model("bert").to(GPU, torch.bfloat16)
+    runner = packed(model)
     new = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 10) and torch.cuda.get_device_capability() >= (8, 0)
     assert runner.parts == {"attention": "varlen" if new else "groups", "between": "triton"}
-    assert runner.batch_tokens == (PACKED_GPU_TOKENS if new else None)
+    assert runner.batch_tokens == (packed_gpu_tokens(model.config.hidden_size) if new else None)
 
 
 def test_many_threads(make_model: Callable[..., Any]) -> None:

@@ -125,10 +125,8 @@ class Data {
   }
 
   void copy(char* to, const char* from, int64_t rows, int64_t row_bytes, int64_t pitch) const {
-    if (pitch == row_bytes) {
-      device_.copy(to, from, rows * row_bytes);
-    } else if (pitch > row_bytes) {
-      device_.copy_rows(to, from, rows, row_bytes, pitch);
+    if (pitch >= row_bytes) {
+      device_.upload(to, from, rows, row_bytes, pitch);
     } else { /* rows that overlap, or are all the same one */
       for (int64_t i = 0; i < rows; ++i) device_.copy(to + i * row_bytes, from + i * pitch, row_bytes);
     }

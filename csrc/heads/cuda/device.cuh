@@ -1,4 +1,5 @@
-/* The device as the host code sees it: memory, copies and launches on one stream; every CUDA call checked,
+/* The device as the host code sees it: memory, copies and launches on the caller's stream, or between fork()
+ * and join() on one of two lanes; every CUDA call checked,
  * every allocation owned by a Buffer. device_emulation.h is the same class on the host. */
 #ifndef EMBEDCACHE_CUDA_DEVICE_CUH
 #define EMBEDCACHE_CUDA_DEVICE_CUH
@@ -9,6 +10,7 @@
 
 #include "error.h"
 #include "layout.cuh"
+#include "staging.cuh"
 
 namespace ec {
 
@@ -120,7 +122,12 @@ class Device {
     check(cudaGetDevice(&before_), "asking for the current device");
     check(cudaSetDevice(number), "CUDA device " + std::to_string(number));
   }
-  ~Device() { (void)cudaSetDevice(before_); }
+  ~Device() {
+    if (forked_) (void)cudaEventDestroy(forked_);
+    if (joined_) (void)cudaEventDestroy(joined_);
+    if (side_) (void)cudaStreamDestroy(side_);
+    (void)cudaSetDevice(before_);
+  }
   Device(const Device&) = delete;
 
   /* Operations a second that float32 kernels should reach: a quarter of what its lanes could do. */
@@ -176,11 +183,28 @@ class Device {
   }
 
   template <class Kernel>
-  void launch_clusters(const Launch& arguments, int clusters, int blocks) const {
+  void launch_clusters(const Launch& arguments, int clusters, int blocks, int lane = 0) const {
     if (clusters == 0) return;
     cudaLaunchAttribute attribute;
-    const cudaLaunchConfig_t config = cluster_config<Kernel>(clusters, blocks, &attribute);
+    cudaLaunchConfig_t config = cluster_config<Kernel>(clusters, blocks, &attribute);
+    if (lane > 0) config.stream = side_;
     check(cudaLaunchKernelEx(&config, cluster_kernel<Kernel>, arguments), "launching clusters");
+  }
+
+  /* Lane 0 is the caller's stream. What was launched before fork() is done before lane 1 begins, and lane 1
+   * before what is launched after join(). */
+  void fork() const {
+    if (!side_) {
+      check(cudaStreamCreateWithFlags(&side_, cudaStreamNonBlocking), "a second stream");
+      check(cudaEventCreateWithFlags(&forked_, cudaEventDisableTiming), "an event");
+      check(cudaEventCreateWithFlags(&joined_, cudaEventDisableTiming), "an event");
+    }
+    check(cudaEventRecord(forked_, stream_), "an event");
+    check(cudaStreamWaitEvent(side_, forked_, 0), "waiting for an event");
+  }
+  void join() const {
+    check(cudaEventRecord(joined_, side_), "an event");
+    check(cudaStreamWaitEvent(stream_, joined_, 0), "waiting for an event");
   }
 
   /* Any of the two may be on the host or on the device. What is copied to the host is there on return. */
@@ -189,10 +213,27 @@ class Device {
     check(cudaMemcpyAsync(to, from, (size_t)bytes, cudaMemcpyDefault, stream_), "copying");
   }
 
-  void copy_rows(void* to, const void* from, int64_t rows, int64_t row_bytes, int64_t from_pitch) const {
+  /* Rows of the caller's, dense on the device; they may change on return. */
+  void upload(void* to, const void* from, int64_t rows, int64_t row_bytes, int64_t from_pitch) const {
+    char* const host = static_cast<char*>(const_cast<void*>(from));
+    if (rows * row_bytes >= Staging::kWorthIt && is_pageable(from) &&
+        Staging::copy(number_, stream_, {{host, static_cast<char*>(to), rows, row_bytes, from_pitch}}, true))
+      return;
+    if (from_pitch == row_bytes) return copy(to, from, rows * row_bytes);
     check(cudaMemcpy2DAsync(to, (size_t)row_bytes, from, (size_t)from_pitch, (size_t)row_bytes, (size_t)rows,
                             cudaMemcpyDefault, stream_),
           "copying X to the device");
+  }
+
+  /* Into the caller's memory, where all of it is on return. */
+  void download(const std::vector<Transfer>& transfers) const {
+    int64_t bytes = 0;
+    for (const Transfer& all : transfers) bytes += all.rows * all.bytes;
+    if (bytes >= Staging::kWorthIt && is_pageable(transfers[0].host) &&
+        Staging::copy(number_, stream_, transfers, false))
+      return;
+    for (const Transfer& all : transfers) copy(all.host, all.device, all.rows * all.bytes);
+    synchronize();
   }
 
   void zero(void* at, int64_t bytes) const {
@@ -202,6 +243,14 @@ class Device {
   void synchronize() const { check(cudaStreamSynchronize(stream_), "running on the device"); }
 
  private:
+  /* Whether it is the host's, and the driver knows nothing of it. */
+  static bool is_pageable(const void* at) {
+    cudaPointerAttributes about = {};
+    if (cudaPointerGetAttributes(&about, at) == cudaSuccess) return about.type == cudaMemoryTypeUnregistered;
+    (void)cudaGetLastError();
+    return false;
+  }
+
   /* More than 48 KiB of shared memory is given to those only who ask for it. */
   template <class Function>
   static void allow_memory(Function* function, size_t bytes) {
@@ -230,6 +279,8 @@ class Device {
   }
 
   cudaStream_t stream_;
+  mutable cudaStream_t side_ = nullptr;
+  mutable cudaEvent_t forked_ = nullptr, joined_ = nullptr;
   int number_, before_ = 0, processors_ = 0, major_ = 0;
 };
 

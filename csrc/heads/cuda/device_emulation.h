@@ -75,6 +75,13 @@ class Buffer {
   int64_t bytes_ = 0;
 };
 
+/* As staging.cuh has it. */
+struct Transfer {
+  char* host;
+  char* device;
+  int64_t rows, bytes, pitch;
+};
+
 class Device {
  public:
   Device(int number, uint64_t) : backwards_(getenv("EC_EMULATION_BACKWARDS") != nullptr) {
@@ -116,21 +123,29 @@ class Device {
   }
 
   template <class Kernel>
-  void launch_clusters(const Launch& arguments, int clusters, int blocks) const {
+  void launch_clusters(const Launch& arguments, int clusters, int blocks, int = 0) const {
     using Shared = typename Kernel::Shared;
     run_all<Shared>(clusters, blocks, [&](int i, Shared* shared) {
       Kernel::run(Cluster<Shared>(i, blocks, shared), arguments);
     });
   }
 
+  /* Lanes take turns, launch by launch. */
+  void fork() const {}
+  void join() const {}
+
   void copy(void* to, const void* from, int64_t bytes) const {
     if (bytes > 0) memcpy(to, from, (size_t)bytes);
   }
 
-  void copy_rows(void* to, const void* from, int64_t rows, int64_t row_bytes, int64_t from_pitch) const {
+  void upload(void* to, const void* from, int64_t rows, int64_t row_bytes, int64_t from_pitch) const {
     for (int64_t i = 0; i < rows; ++i)
       memcpy(static_cast<char*>(to) + i * row_bytes, static_cast<const char*>(from) + i * from_pitch,
              (size_t)row_bytes);
+  }
+
+  void download(const std::vector<Transfer>& transfers) const {
+    for (const Transfer& all : transfers) copy(all.host, all.device, all.rows * all.bytes);
   }
 
   void zero(void* at, int64_t bytes) const { memset(at, 0, (size_t)bytes); }

@@ -63,8 +63,9 @@ class Group {
     launch<FiniteWeights>(all);
     read_tallies();
     pages.wait();
-    for (const int i : all) collect(device_, result(i), heads_[i], tallies_[i]);
-    device_.synchronize();
+    std::vector<Transfer> transfers;
+    for (const int i : all) collect(result(i), heads_[i], tallies_[i], transfers);
+    device_.download(transfers);
   }
 
  private:
@@ -245,15 +246,36 @@ class Group {
   void train_large(const List& list) const {
     for (int tiles = 1; tiles <= kLargeUnitTiles; ++tiles) {
       const List alike = filter(list, [&](int i) { return unit_tiles(heads_[i].shape.hidden) == tiles; });
-      each_wave(alike, needs_.large_wave(), [&](Launch wave) {
-        const int layers = wave.n_active * LargeLayer::clusters_of_head(wave);
-        const int gradients = wave.n_active * LargeGradient::clusters_of_head(wave);
-        for (const uint32_t end = wave.step_end; wave.step_begin < end; ++wave.step_begin) {
-          device_.launch_clusters<LargeLayer>(wave, layers, kSharers * tiles);
-          device_.launch_clusters<LargeGradient>(wave, gradients, kSharers);
-        }
-      });
+      if (!alike.empty()) train_alike(alike, tiles);
     }
+  }
+
+  /* Some waves at a time, each in a lane of its own: LargeLayer waits for L2 and the tensor cores,
+   * LargeGradient for device memory, and one lane's begins where the other's leaves processors idle. */
+  void train_alike(const List& list, int tiles) const {
+    const int most = needs_.large_wave((int)list.size());
+    const size_t lanes = (size_t)needs_.large_lanes();
+    std::vector<Launch> waves;
+    each_wave(list, most, [&](Launch wave) {
+      wave.large += (int64_t)(waves.size() % lanes) * most * large_bytes(needs_.large);
+      waves.push_back(wave);
+    });
+    device_.fork();
+    for (size_t first = 0; first < waves.size(); first += lanes) {
+      const size_t end = std::min(first + lanes, waves.size());
+      for (uint32_t step = launch_.step_begin; step < launch_.step_end; ++step) {
+        for (size_t i = first; i < end; ++i)
+          launch_large<LargeLayer>(waves[i], step, kSharers * tiles, i - first);
+        for (size_t i = first; i < end; ++i) launch_large<LargeGradient>(waves[i], step, kSharers, i - first);
+      }
+    }
+    device_.join();
+  }
+
+  template <class Kernel>
+  void launch_large(Launch wave, uint32_t step, int blocks, size_t lane) const {
+    wave.step_begin = step;
+    device_.launch_clusters<Kernel>(wave, wave.n_active * Kernel::clusters_of_head(wave), blocks, (int)lane);
   }
 
   /* Calls f(part) with some of the heads, and steps of launch_ for it to take; so few that the caller is

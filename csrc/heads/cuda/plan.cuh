@@ -10,6 +10,7 @@ namespace ec {
 
 constexpr int64_t kValRows = 128; /* scratch rows at least, so that small batches validate no slower */
 constexpr int64_t kStackedValRows = 1024;
+constexpr int kLargeLanes = 2;                     /* waves of large batches that are trained side by side */
 constexpr int64_t kLargeCache = INT64_C(36) << 20; /* bytes of an H100's 50 MB */
 
 /* What ec_train was given. */
@@ -156,10 +157,15 @@ class Needs {
     large.outputs = std::max<int64_t>(large.outputs, s.outputs);
   }
 
-  /* Heads of large batches at a time: so many that L2 holds what one of their kernels leaves to the other. */
-  int large_wave() const {
-    return (int)std::clamp(kLargeCache / std::max(large_bytes(large), INT64_C(1)), INT64_C(1),
-                           (int64_t)blocks);
+  int large_lanes() const { return std::clamp(blocks, 1, kLargeLanes); }
+
+  /* Heads of large batches at a time in each lane: so many that L2 holds what one of their kernels leaves to
+   * the other, and that no lane is idle. */
+  int large_wave(int heads) const {
+    const int lanes = large_lanes();
+    const int64_t cached = kLargeCache / lanes / std::max(large_bytes(large), INT64_C(1));
+    return (int)std::clamp(std::min<int64_t>(cached, (heads + lanes - 1) / lanes), INT64_C(1),
+                           (int64_t)std::max(1, blocks / lanes));
   }
 
   int64_t bytes() const {

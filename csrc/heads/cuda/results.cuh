@@ -33,8 +33,10 @@ inline Memory place_of(const ec_result& result, Shape s) {
   return {(char*)result.w1, 4 * (int64_t)s.hidden * s.dim};
 }
 
-/* The best weights into the caller's memory, which stays as it is, zeros, where there are none. */
-inline void collect(const Device& device, ec_result& result, const Head& head, const Tally& tally) {
+/* Where the best weights are and where they belong in the caller's memory, which stays as it is, zeros, where
+ * there are none. */
+inline void collect(ec_result& result, const Head& head, const Tally& tally,
+                    std::vector<Transfer>& transfers) {
   if (result.best_epoch >= 0 && tally.bad_weights) {
     result.best_epoch = -1;
     result.status = EC_HEAD_DIVERGED;
@@ -42,10 +44,13 @@ inline void collect(const Device& device, ec_result& result, const Head& head, c
   if (result.best_epoch < 0) return;
   const Shape s = head.shape;
   const Parameters best = split_parameters(head.state + 3 * head.stride, s);
-  device.copy(result.w1, best.w1, 4 * (int64_t)s.hidden * s.dim);
-  device.copy(result.b1, best.b1, 4 * (int64_t)s.hidden);
-  device.copy(result.w2, best.w2, 4 * (int64_t)s.outputs * features(s));
-  device.copy(result.b2, best.b2, 4 * (int64_t)s.outputs);
+  const auto add = [&](float* to, float* from, int64_t numbers) {
+    if (numbers > 0) transfers.push_back({(char*)to, (char*)from, 1, 4 * numbers, 4 * numbers});
+  };
+  add(result.w1, best.w1, (int64_t)s.hidden * s.dim);
+  add(result.b1, best.b1, s.hidden);
+  add(result.w2, best.w2, (int64_t)s.outputs * features(s));
+  add(result.b2, best.b2, s.outputs);
 }
 
 }  // namespace ec

@@ -4,8 +4,8 @@
  * A radix sort from the lowest of eight 4-bit digits up; it is stable and starts from ascending positions, so
  * equal keys stay in position order. Keys are computed again from the seed wherever they are needed (80
  * instructions) rather than stored and moved. Memory: reads and writes 8 n bytes in each of eight passes, and
- * each thread walks its own stretch of positions, so the accesses are not coalesced: bound by the latency of
- * L2. It runs once per epoch and costs a fraction of a percent of it.
+ * each thread walks its own stretch of positions, eight at a time, so the accesses are not coalesced: bound
+ * by the latency of L2. It runs once per epoch and costs a fraction of a percent of it.
  */
 #ifndef EMBEDCACHE_CUDA_SHUFFLE_CUH
 #define EMBEDCACHE_CUDA_SHUFFLE_CUH
@@ -17,6 +17,7 @@ namespace ec {
 struct Shuffle {
   static constexpr int kBlocksPerProcessor = 2;
   static constexpr int kDigitBits = 4, kDigits = 1 << kDigitBits;
+  static constexpr int kAtOnce = 8; /* positions that a thread has asked for before it looks at the first */
 
   struct Shared {
     uint32_t
@@ -30,9 +31,14 @@ struct Shuffle {
                                               const uint32_t* from, F f) {
     const int64_t n = order.n, stretch = (n + kThreads - 1) / kThreads;
     const int64_t begin = t * stretch, end = begin + stretch < n ? begin + stretch : n;
-    for (int64_t i = begin; i < end; ++i) {
-      const uint32_t position = from[i];
-      f(position, ec_shuffle_key(order.seed, epoch, position) >> shift & (kDigits - 1));
+    for (int64_t i = begin; i < end; i += kAtOnce) {
+      uint32_t position[kAtOnce];
+      EC_UNROLL
+      for (int k = 0; k < kAtOnce; ++k) position[k] = i + k < end ? from[i + k] : 0;
+      EC_UNROLL
+      for (int k = 0; k < kAtOnce; ++k)
+        if (i + k < end)
+          f(position[k], ec_shuffle_key(order.seed, epoch, position[k]) >> shift & (kDigits - 1));
     }
   }
 
