@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Everything that wants a GPU, in 330 seconds from a bare checkout: what it proves, in the order of its value.
 #
-#     benchmarks/gpu.sh [STEP ...]      # all steps, or some: build probe parity sanitize timings ncu extract engine
+#     benchmarks/gpu.sh [STEP ...]      # all, or some: build probe parity engine sanitize timings profile ncu extract
 #
 # PYTHON=... picks an interpreter (default .venv/bin/python, else python3), OUT=... the folder for what comes out
-# (default benchmarks/results/gpu-<name>): log.txt, summary.txt, probe.json, heads.json, extract.json, all written as the
-# steps go. A step that fails or takes too long is noted and the next one runs. Exit 1 if any failed. Needs no network,
+# (default benchmarks/results/gpu-<name>): log.txt, summary.txt, probe.json, heads.json, profile.json, extract.json, all
+# written as the steps go. A step that fails or takes too long is noted and the next one runs. Exit 1 if any failed. Needs no network,
 # no FAISS and no data: texts are the repository's own, weights random. Without nvcc the CUDA library is taken as it is.
 #
 # Packages that the machine lacks come from wheels in WHEELS (default .whl), which `pip download --no-deps` fills where
@@ -17,10 +17,10 @@ set -uo pipefail
 cd "$(dirname "$0")/.."
 
 STEPS=("$@")
-[ ${#STEPS[@]} -gt 0 ] || STEPS=(build probe parity sanitize timings ncu extract engine)
+[ ${#STEPS[@]} -gt 0 ] || STEPS=(build probe parity engine sanitize timings profile ncu extract)
 for name in "${STEPS[@]}"; do
-  case $name in build | probe | parity | sanitize | timings | ncu | extract | engine) ;; *)
-    echo "gpu.sh: unknown step '$name'; choose from build probe parity sanitize timings ncu extract engine" >&2
+  case $name in build | probe | parity | engine | sanitize | timings | profile | ncu | extract) ;; *)
+    echo "gpu.sh: unknown step '$name'; choose from build probe parity engine sanitize timings profile ncu extract" >&2
     exit 2
     ;;
   esac
@@ -75,12 +75,14 @@ step() {
 
 # figures NAME: what the last step printed that is worth a line of the summary.
 figures() {
-  case $1 in probe | timings | extract | parity | engine) ;; *) return ;; esac
-  sed -n "\\|^== $1: |,\$p" "$LOG" | grep -E '^clusters of|^"?tf32|^ +"(tf32|bfloat16)"|^[a-z0-9-]+: products|cosine of|tokens/s|^1.*heads, |head-rows/s|^  bound| passed' >>"$SUMMARY"
+  case $1 in probe | timings | profile | extract | parity | engine) ;; *) return ;; esac
+  sed -n "\\|^== $1: |,\$p" "$LOG" | grep -E '^clusters of|^"?tf32|^ +"(tf32|bfloat16)"|^[a-z0-9-]+: products|cosine of|tokens/s|^1.*heads, |head-rows/s|^  bound|on the device| passed' >>"$SUMMARY"
 }
 
 pytest() { # a missing package must not cost the other tests
-  "$PYTHON" -m pytest -q -p no:cacheprovider --continue-on-collection-errors -m "slow or not slow" "$@"
+  local workers
+  workers=$("$PYTHON" -c 'import xdist; print("-n4")' 2>/dev/null)
+  "$PYTHON" -m pytest -q $workers -p no:cacheprovider --continue-on-collection-errors -m "slow or not slow" "$@"
 }
 export -f pytest
 export PYTHON
@@ -124,17 +126,11 @@ fi
 # The yardstick of all that follows: clusters at once, copies, products.
 wanted probe && step probe 25 "$PYTHON" -m benchmarks.heads.gpu_probe "${small_probe[@]}" --json "$RESULTS/probe.json"
 
-# Every path against float64 on the GPU; the encoder's parts and families against float64 and transformers.
-if wanted parity; then
-  step parity 40 bash -c 'pytest tests/heads/test_cuda_host.py tests/heads/test_cuda_tf32.py tests/heads/test_cuda_bf16.py tests/heads/test_cuda_large.py -k gpu'
-  step parity-extract 60 bash -c 'pytest tests/encoder/test_gpu_lane.py tests/encoder/test_on_a_gpu.py tests/encoder/test_fused_triton.py -k "not compiled"'
-fi
-
-# compute-sanitizer's three tools at once, beside the tests of all engines.
+# compute-sanitizer's three tools at once, beside the tests: racecheck takes the longest.
 tools=()
 if wanted sanitize; then
   if command -v compute-sanitizer >/dev/null; then
-    begin=$SECONDS most=$(limit 60)
+    begin=$SECONDS most=$(limit 110)
     for tool in memcheck racecheck synccheck; do
       timeout --kill-after=5 "$most" compute-sanitizer --tool $tool --error-exitcode 9 "$PYTHON" -m benchmarks.heads.cuda_small \
         >"$RESULTS/.$tool" 2>&1 &
@@ -143,6 +139,12 @@ if wanted sanitize; then
   else
     note "        no compute-sanitizer here"
   fi
+fi
+
+# Every path against float64 on the GPU; the encoder's parts and families against float64 and transformers.
+if wanted parity; then
+  step parity 40 bash -c 'pytest tests/heads/test_cuda_host.py tests/heads/test_cuda_tf32.py tests/heads/test_cuda_bf16.py tests/heads/test_cuda_large.py -k gpu'
+  step parity-extract 60 bash -c 'pytest tests/encoder/test_gpu_lane.py tests/encoder/test_on_a_gpu.py tests/encoder/test_fused_triton.py -k "not compiled"'
 fi
 if wanted engine; then step engine 60 bash -c 'pytest tests/heads/test_engine.py -k cuda'; fi
 if [ ${#tools[@]} -gt 0 ]; then
@@ -157,11 +159,14 @@ if [ ${#tools[@]} -gt 0 ]; then
       note "FAILED  sanitize $tool (exit $code$([ $code -eq 124 ] && echo ': out of time, no result'))"
     fi
   done
-  note "        sanitizers and engine tests: $((SECONDS - begin)) s"
+  note "        sanitizers and the tests beside them: $((SECONDS - begin)) s"
 fi
 
 # The headline timings, first turn and median, with nothing beside them.
-wanted timings && step timings 75 "$PYTHON" -m benchmarks.heads.speed_cuda --peers none --repeats 2 "${small_heads[@]}" --json "$RESULTS/heads.json"
+wanted timings && step timings 100 "$PYTHON" -m benchmarks.heads.speed_cuda --peers none --repeats 2 "${small_heads[@]}" --json "$RESULTS/heads.json"
+
+# Where a bank's time goes: kernels, copies, what the host waits in.
+wanted profile && step profile 40 "$PYTHON" -m benchmarks.heads.gpu_profile "${small_heads[@]}" --json "$RESULTS/profile.json"
 
 # What bounds the kernels: one launch of each.
 if wanted ncu; then

@@ -14,7 +14,8 @@ import numpy as np
 
 from benchmarks.machine import ROOT
 
-SHAPES = {"bert-base": (12, 768, 3072), "minilm": (6, 384, 1536), "mpnet": (12, 768, 3072)}  # layers, width, inner; 12 heads
+BASE = (12, 768, 3072)  # layers, width, inner; 12 heads
+SHAPES = {"bert-base": BASE, "minilm": (6, 384, 1536), "mpnet": BASE}
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 SHORT, LONG = (4, 40), (90, 400)  # words of a text
 VOCABULARY = 8000

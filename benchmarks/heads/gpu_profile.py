@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.heads.peers_cuda import rows_of
 from benchmarks.heads.peers import Case
+from benchmarks.heads.peers_cuda import rows_of
 from benchmarks.heads.speed_cuda import CASES, ours, scaled
 
 COMPUTES = {"1 head, batch 32": ("bfloat16", "float32"), "1024 probes, batch 32": ("float32",)}
@@ -30,7 +30,7 @@ def profiled(case: Case, x: np.ndarray, y: np.ndarray, compute: str, device: str
     ours(replace(case, heads=1), x, y, device, compute)
     plain = ours(case, x, y, device, compute)
     kinds = [torch.profiler.ProfilerActivity.CPU]
-    kinds += [torch.profiler.ProfilerActivity.CUDA] if device == "cuda" else []
+    kinds += [torch.profiler.ProfilerActivity.CUDA] if torch.cuda.is_available() else []
     with torch.profiler.profile(activities=kinds) as profiler:
         begun = time.perf_counter()
         ours(case, x, y, device, compute)
@@ -53,8 +53,8 @@ def profiled(case: Case, x: np.ndarray, y: np.ndarray, compute: str, device: str
 
 def show(found: dict[str, Any]) -> None:
     print(
-        f"{found['bank']}, {found['compute']}: {found['seconds']:.3f} s, {found['training_seconds']:.3f} s of it training, "
-        f"{found['device_seconds']:.3f} s on the device, {found['off_the_device']:.3f} s off it",
+        f"{found['bank']}, {found['compute']}: {found['seconds']:.3f} s, {found['training_seconds']:.3f} s of it "
+        f"training, {found['device_seconds']:.3f} s on the device, {found['off_the_device']:.3f} s off it",
         flush=True,
     )
     for where in ("device", "host"):

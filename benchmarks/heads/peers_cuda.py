@@ -128,7 +128,8 @@ def torch_big_product(
     first = nn.Linear(DIM, heads * (hidden or CLASSES)).to(x.device)
     second = nn.Parameter((torch.rand(heads, hidden, CLASSES, device=x.device) * 2 - 1) * max(hidden, 1) ** -0.5)
     bias = nn.Parameter(torch.zeros(heads, 1, CLASSES, device=x.device))
-    adamw = adamw_of([*first.parameters(), *([second, bias] if hidden else [])], **({"capturable": True} if graph else {}))
+    parameters = [*first.parameters(), *([second, bias] if hidden else [])]
+    adamw = adamw_of(parameters, **({"capturable": True} if graph else {}))
     rows_of = batches(case, x, 1)
 
     def logits(z: torch.Tensor) -> torch.Tensor:

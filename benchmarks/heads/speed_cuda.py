@@ -3,8 +3,8 @@
     python -m benchmarks.heads.speed_cuda [--device cuda] [--peers banks] [--budget 6] [--repeats 3]
         [--json PATH]
 
-The work is that of speed.py: 768-512-2 heads, dropout 0.1, AdamW, no validation, rows in memory; and linear probes. The engine
-is timed for the whole training (median), from the call to the weights (seconds), and without what the call does before
+The work is that of speed.py: 768-512-2 heads, dropout 0.1, AdamW, no validation, rows in memory; and linear probes. The
+engine is timed for the whole training (median), from the call to the weights (seconds), and without what the call does before
 (training_seconds). Peers run for --budget seconds after a warm-up, and the time of all their steps is counted from the
 steps that they did: that favours them, since set-up and epochs' ends cost them nothing. A peer that fails is noted.
 
@@ -205,7 +205,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--budget", type=float, default=6.0, help="seconds for each peer in each case")
-    parser.add_argument("--peers", choices=("all", "banks", "none"), default="all", help="banks: none that loops over heads")
+    parser.add_argument("--peers", choices=("all", "banks", "none"), default="all", help="banks: those without loops")
     parser.add_argument("--repeats", type=int, default=3, help="of the engine's runs")
     parser.add_argument("--only", default="", help="cases whose name contains this")
     parser.add_argument("--scale", type=float, default=1.0, help="fraction of the heads and rows, for a quick look")

@@ -12,9 +12,9 @@ import numpy as np
 # Padded tokens per forward pass, unless the user names another number.
 # A native batch runs on one core: larger ones only leave cores idle at the end of a window.
 DEFAULT_BATCH_TOKENS = {"native": 512, "cpu": 2048, "cuda": 32768}
-# Variable-length attention on a GPU: tokens x width of a batch, and the most tokens. Python's work per batch costs the same for
-# any size, and small batches that stay in L2 gain nothing: BERT-base (768 wide) on an H200 reaches 26% of the matrix
-# products' rate at 4,096 tokens, 71% at 65,536; MiniLM (384) on an H100 32% at 32,768, 41% at 65,536, 53% at 131,072.
+# Variable-length attention on a GPU: tokens x width of a batch, and the most tokens. Python's work per batch costs the
+# same for any size, and small batches that stay in L2 gain nothing: BERT-base (768 wide) on an H200 reaches 26% of the
+# matrix products' rate at 4,096 tokens, 71% at 65,536; MiniLM (384) on an H100 41% at 65,536, 53% at 131,072.
 PACKED_GPU_NUMBERS, PACKED_GPU_MOST = 65536 * 768, 131072
 
 

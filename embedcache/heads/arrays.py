@@ -38,8 +38,8 @@ def as_matrix(x: Any, name: str = "X") -> np.ndarray:
 def finite(x: np.ndarray) -> bool:
     """Whether no element is NaN or infinite.
 
-    For float16 by its exponent bits, ten times as fast as isfinite. For float32 by the sum of the squares, on all cores:
-    if it is finite, so is everything; if not, it may have overflowed, and isfinite says.
+    For float16 by its exponent bits, ten times as fast as isfinite. For float32 by the sum of the squares, on all
+    cores: if it is finite, so is everything; if not, it may have overflowed, and isfinite says.
     """
     if x.dtype == np.float16:
         return not bool(((x.view(np.uint16) & 0x7C00) == 0x7C00).any())

@@ -17,7 +17,8 @@ namespace ec {
 struct Shuffle {
   static constexpr int kBlocksPerProcessor = 2;
   static constexpr int kDigitBits = 4, kDigits = 1 << kDigitBits;
-  static constexpr int kAtOnce = 8; /* positions that a thread has asked for before it looks at the first */
+  static constexpr int kAtOnce =
+      8; /* positions whose loads, and whose keys' rounds, a thread has under way together */
 
   struct Shared {
     uint32_t
@@ -32,13 +33,15 @@ struct Shuffle {
     const int64_t n = order.n, stretch = (n + kThreads - 1) / kThreads;
     const int64_t begin = t * stretch, end = begin + stretch < n ? begin + stretch : n;
     for (int64_t i = begin; i < end; i += kAtOnce) {
-      uint32_t position[kAtOnce];
+      uint32_t position[kAtOnce], digit[kAtOnce];
       EC_UNROLL
       for (int k = 0; k < kAtOnce; ++k) position[k] = i + k < end ? from[i + k] : 0;
       EC_UNROLL
       for (int k = 0; k < kAtOnce; ++k)
-        if (i + k < end)
-          f(position[k], ec_shuffle_key(order.seed, epoch, position[k]) >> shift & (kDigits - 1));
+        digit[k] = ec_shuffle_key(order.seed, epoch, position[k]) >> shift & (kDigits - 1);
+      EC_UNROLL
+      for (int k = 0; k < kAtOnce; ++k)
+        if (i + k < end) f(position[k], digit[k]);
     }
   }
 

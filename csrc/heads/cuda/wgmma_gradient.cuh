@@ -51,17 +51,31 @@ struct LargeGradient {
     return (int)launch.large_shape.unit_tiles * clusters_of_units(launch);
   }
 
+  /* Of x: the two rows that a thread's copies of a chunk are of, known when their chunk's turn comes. */
+  struct Rows {
+    uint32_t at[2];
+  };
+
   struct Job {
     const Team& team;
     const Place& place;
     PerThread<LargeSums, kHostThreads>& sums;
+    PerThread<Rows, kHostThreads>& rows;
 
     EC_DEVICE_METHOD Sharing sharing(int t) const { return {0, 1, kSharers, team.rank(t)}; }
     EC_DEVICE_METHOD const uint16_t* image(int, int chunk) const {
       return place.scratch.dz + ((int64_t)chunk * place.unit_tiles + place.unit_tile) * kImage;
     }
+    EC_DEVICE_METHOD void look_up(int t, int chunk) const {
+      EC_UNROLL
+      for (int part = 0; part < 2; ++part) {
+        const int row = chunk * kLine + team.in_block(t) / kPiece + part * (kThreads / kPiece);
+        rows[t].at[part] = row < place.step.rows ? place.scratch.row[row] : 0;
+      }
+    }
     /* Line i of the stage's x: row i % 64 of the chunk, inputs 64 (i / 64) .. + 63 of the tile. */
     EC_DEVICE_METHOD void gather(int t, LargeStage& stage, int chunk) const {
+      static_assert(2 * kThreads / kPiece == kLine, "a thread's copies are of two rows");
       const int inputs = lines_of(place.head.shape.dim) * kLine;
       EC_UNROLL
       for (int part = 0; part < kLargeRows * kPiece / kThreads; ++part) {
@@ -69,9 +83,10 @@ struct LargeGradient {
         const int row = chunk * kLine + line % kLine,
                   input = input0(team, place, t) + line / kLine * kLine + i;
         const bool inside = row < place.step.rows && input < inputs;
-        const uint64_t at = inside ? (uint64_t)place.scratch.row[row] * inputs + input : 0;
+        const uint64_t at = inside ? (uint64_t)rows[t].at[part % 2] * inputs + input : 0;
         copy_async(t, (float*)(stage.x + place_in_line(line, i)), (const float*)(place.x + at), inside);
       }
+      look_up(t, chunk + 1);
     }
     /* Two times 64 units of the warps' four blocks of 64. */
     EC_DEVICE_METHOD void multiply(int s, bool add) const {
@@ -200,7 +215,10 @@ struct LargeGradient {
     });
     if (!finite) return;
     PerThread<LargeSums, kHostThreads> sums;
-    large_product(team, [&](int t) { return sums[t].x; }, lines_of(place.step.rows), Job{team, place, sums});
+    PerThread<Rows, kHostThreads> rows;
+    const Job job = {team, place, sums, rows};
+    team.each_alone([&](int t) { job.look_up(t, 0); });
+    large_product(team, [&](int t) { return sums[t].x; }, lines_of(place.step.rows), job);
     team.each_thread_of_all([&](int t) { /* none may go while another writes to it */
                                          update_weights(team, place, t, sums[t].x);
                                          if (input0(team, place, t) == 0) update_small(team, place, t);

@@ -80,10 +80,14 @@ struct LargeLayer {
     return (uint32_t)place.view.rows[place.head.order[place.stretch.first + i]];
   }
 
-  /* The thread's share of the sum of the batch's weights. */
+  static EC_DEVICE_METHOD bool is_weighted(const Loss& loss) {
+    return loss.kind == EC_KIND_CLASSES && loss.weight;
+  }
+
+  /* The thread's share of the sum of the batch's weights; all of it the first's, where they are alike. */
   static EC_DEVICE_METHOD double own_weight(const Place& place, const Loss& loss, int thread) {
     double sum = 0;
-    if (loss.kind == EC_KIND_CLASSES && loss.weight) {
+    if (is_weighted(loss)) {
       for (int i = thread; i < place.stretch.rows; i += kThreads)
         sum += row_weight(loss, place.view.y[row_of(place, i)]);
     } else if (thread == 0) {
@@ -129,31 +133,45 @@ struct LargeLayer {
       Shared& shared = team.shared(t);
       if (team.in_block(t) > 0) return;
       double sum = 0;
-      for (int i = 0; i < kThreads; ++i) sum += shared.weight_of_thread[i];
+      for (int i = 0; i < (is_weighted(shared.loss) ? kThreads : 1); ++i) sum += shared.weight_of_thread[i];
       shared.weight = sum;
     });
   }
 
-  /* Draws number n of 32 of a thread: of four units 16 apart, whose words the call has. */
-  static EC_DEVICE_METHOD void draw(const Team& team, const Place& place, int t, int n, Dropped& dropped) {
+  /* Draw number n of 32 of a thread: for four units 16 apart, whose words the call has; a bit each. */
+  static EC_DEVICE_METHOD uint32_t draw(const Team& team, const Place& place, int t, int n) {
     const int thread = team.in_block(t), lane = thread % kLanes;
     const int unit =
         team.shared(t).unit_tile * kLargeUnits + n / 8 * 64 + n / 4 % 2 * 8 + lane % 4 * 2 + n % 2;
     const int row = team.shared(t).first_row + thread / kLanes * 16 + lane / 4 + n / 2 % 2 * 8;
     const ec_words words = ec_philox(place.head.spec.seed, (uint32_t)(unit / 64 * 16 + unit % 16),
                                      (uint32_t)row, (uint32_t)place.stretch.step, EC_DOMAIN_DROPOUT);
+    uint32_t bits = 0;
+    EC_UNROLL
+    for (int w = 0; w < 4; ++w) bits |= (uint32_t)(words.word[w] < place.threshold) << w;
+    return bits;
+  }
+
+  /* kDrawsAtOnce draws from n on, side by side: each alone waits for itself. */
+  static EC_DEVICE_METHOD void draw_some(const Team& team, const Place& place, int t, int n,
+                                         Dropped& dropped) {
     uint32_t carried = 0;
     EC_UNROLL
-    for (int w = 0; w < 4; ++w) carried |= (uint32_t)(words.word[w] < place.threshold) << w;
+    for (int k = 0; k < kDrawsAtOnce; ++k) carried = carried << 4 | draw(team, place, t, n + k);
     EC_UNROLL
     for (int i = 0; i < 4; ++i) {
-      const uint32_t out = dropped.bits[i] >> 28;
-      dropped.bits[i] = dropped.bits[i] << 4 | carried;
+      const uint32_t out = dropped.bits[i] >> (32 - 4 * kDrawsAtOnce);
+      dropped.bits[i] = dropped.bits[i] << 4 * kDrawsAtOnce | carried;
       carried = out;
     }
   }
 
-  static constexpr int kDraws = 32;
+  static constexpr int kDraws = 32, kDrawsAtOnce = 4;
+
+  /* Beside each chunk's product, so that they are done with the last. */
+  static EC_DEVICE_METHOD int draws_of(int chunks) {
+    return (kDraws / kDrawsAtOnce + chunks - 1) / chunks * kDrawsAtOnce;
+  }
 
   struct Job {
     const Team& team;
@@ -193,8 +211,8 @@ struct LargeLayer {
     EC_DEVICE_METHOD void during(int chunk) const {
       if (place.threshold == 0) return;
       team.each_alone([&](int t) {
-        for (int n = chunk * draws; n < (chunk + 1) * draws && n < kDraws; ++n)
-          draw(team, place, t, n, dropped[t]);
+        for (int n = chunk * draws; n < (chunk + 1) * draws && n < kDraws; n += kDrawsAtOnce)
+          draw_some(team, place, t, n, dropped[t]);
       });
     }
   };
@@ -324,19 +342,27 @@ struct LargeLayer {
         place.scratch.w2[(tile * place.launch.large_shape.outputs + c) * units + unit] = of_w[c];
   }
 
+  /* Four chains side by side: a single one waits for itself. */
+  template <class T, class F>
+  static EC_DEVICE_METHOD T sum_of_rows(F f) {
+    T sum[4] = {};
+    for (int row = 0; row < kLargeRows; row += 4) {
+      EC_UNROLL
+      for (int k = 0; k < 4; ++k) sum[k] += f(row + k);
+    }
+    return (sum[0] + sum[1]) + (sum[2] + sum[3]);
+  }
+
   /* By one block of each row tile: sums over its rows; by one of the head: what the step needs. */
   static EC_DEVICE_METHOD void tell(const Team& team, const Place& place, int t) {
     Shared& shared = team.shared(t);
     const int i = team.in_block(t), row0 = team.shared(t).first_row, tile = row0 / kLargeRows;
     if (team.shared(t).unit_tile > 0) return;
     if (i < place.head.shape.outputs) {
-      float sum = 0.0f;
-      for (int row = 0; row < kLargeRows; ++row) sum += shared.after().d[row][i];
-      place.scratch.b2[tile * kLargeOutputs + i] = sum;
+      place.scratch.b2[tile * kLargeOutputs + i] =
+          sum_of_rows<float>([&](int row) { return shared.after().d[row][i]; });
     } else if (i == kLanes) {
-      double sum = 0;
-      for (int row = 0; row < kLargeRows; ++row) sum += shared.after().loss[row];
-      place.scratch.loss[tile] = sum;
+      place.scratch.loss[tile] = sum_of_rows<double>([&](int row) { return shared.after().loss[row]; });
     } else if (i == 2 * kLanes && tile == 0) {
       const Stretch& s = place.stretch;
       *place.scratch.step = {adamw_of_step(place.head.spec, s.step, s.all_steps), s.rows, shared.weight};
@@ -371,7 +397,7 @@ struct LargeLayer {
     const int chunks = lines_of(head.shape.dim);
     large_product(
         team, [&](int t) { return sums[t].x; }, chunks,
-        Job{team, place, sums, dropped, chunks, (kDraws + chunks - 1) / chunks});
+        Job{team, place, sums, dropped, chunks, draws_of(chunks)});
     team.each_thread([](int) {}); /* the stages' memory is free */
     team.each_thread([&](int t) { activate(team, place, t, sums[t].x, dropped[t]); });
     team.each_alone([&](int t) { push_parts(team, place, t); }); /* who needs them waits for them */
