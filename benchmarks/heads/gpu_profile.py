@@ -2,8 +2,9 @@
 
     python -m benchmarks.heads.gpu_profile [--only BANK] [--json PATH]
 
-One turn without the profiler, one with it (torch.profiler, which sees every library's kernels). "off the device" is
-the call's time without the profiler less the time of all kernels and copies.
+All banks without validation rows, and that of large batches also with a tenth of the rows. One turn without the
+profiler, one with it (torch.profiler, which sees every library's kernels). "off the device" is the call's time without
+the profiler less the time of all kernels and copies; where kernels overlap it can be below zero.
 """
 
 from __future__ import annotations
@@ -23,24 +24,27 @@ from benchmarks.heads.peers_cuda import rows_of
 from benchmarks.heads.speed_cuda import CASES, ours, scaled
 
 COMPUTES = {"1 head, batch 32": ("bfloat16", "float32"), "1024 probes, batch 32": ("float32",)}
+VALIDATED = ("1024 heads, batch 1024",)
 SHOWN = 9
 
 
-def profiled(case: Case, x: np.ndarray, y: np.ndarray, compute: str, device: str) -> dict[str, Any]:
-    ours(replace(case, heads=1), x, y, device, compute)
-    plain = ours(case, x, y, device, compute)
+def profiled(
+    case: Case, x: np.ndarray, y: np.ndarray, compute: str, device: str, validated: bool = False
+) -> dict[str, Any]:
+    ours(replace(case, heads=1), x, y, device, compute, validated)
+    plain = ours(case, x, y, device, compute, validated)
     kinds = [torch.profiler.ProfilerActivity.CPU]
     kinds += [torch.profiler.ProfilerActivity.CUDA] if torch.cuda.is_available() else []
     with torch.profiler.profile(activities=kinds) as profiler:
         begun = time.perf_counter()
-        ours(case, x, y, device, compute)
+        ours(case, x, y, device, compute, validated)
         watched = time.perf_counter() - begun
     rows = profiler.key_averages()
     device = sorted(((r.self_device_time_total / 1e6, r.count, r.key) for r in rows), reverse=True)
     host = sorted(((r.self_cpu_time_total / 1e6, r.count, r.key) for r in rows), reverse=True)
     total = sum(seconds for seconds, _, _ in device)
     return {
-        "bank": case.name,
+        "bank": case.name + (", validated" if validated else ""),
         "compute": compute,
         **plain,
         "seconds_with_profiler": watched,
@@ -74,10 +78,11 @@ def main() -> None:
             continue
         x, y = rows_of(case := scaled(case, options.scale))
         for compute in COMPUTES.get(case.name, ("bfloat16",)):
-            all_found.append(profiled(case, x, y, compute, options.device))
-            show(all_found[-1])
-            if options.json:
-                options.json.write_text(json.dumps(all_found, indent=1) + "\n", encoding="utf-8")
+            for validated in (False, True) if case.name in VALIDATED else (False,):
+                all_found.append(profiled(case, x, y, compute, options.device, validated))
+                show(all_found[-1])
+                if options.json:
+                    options.json.write_text(json.dumps(all_found, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -110,8 +110,8 @@ def check(
     """Scores of all epochs and the weights of the best one, as the float64 reference has them.
 
     turned: hidden units that may have gone another way, and are left out: a pre-activation within rounding of zero
-    turns a ReLU, and a gradient within rounding of the middle between two numbers of bfloat16 becomes the other one. One of
-    150 random shapes has such a unit, on any device, and the others feel it a little.
+    turns a ReLU, and a gradient within rounding of the middle between two numbers of bfloat16 becomes the other one.
+    One of 150 random shapes has such a unit, on any device, and the others feel it a little.
 
     In TF32 a float32 rounding error pushes a few operands over the edge between two TF32 numbers, a GPU's tensor cores
     cut off the sums' last bits, and validation is in float32 where the stacked kernels do not fit the shapes.

@@ -46,24 +46,43 @@ class Staging {
   static constexpr int kThreads = 4, kSlots = 2;
   static constexpr int64_t kSlotBytes = INT64_C(2) << 20;
 
-  /* Pieces that fit a slot each. */
-  static std::vector<Transfer> pieces_of(const std::vector<Transfer>& transfers) {
-    std::vector<Transfer> pieces;
+  /* What goes through a slot at a time: a stretch of the device's memory, and its parts on the host. */
+  struct Piece {
+    char* device;
+    int64_t bytes;
+    std::vector<Transfer> parts;
+  };
+
+  /* Parts that lie side by side on the device go together. */
+  static void add(std::vector<Piece>& pieces, const Transfer& part) {
+    const int64_t bytes = part.rows * part.bytes;
+    Piece* const last = pieces.empty() ? nullptr : &pieces.back();
+    if (last && last->device + last->bytes == part.device && last->bytes + bytes <= kSlotBytes) {
+      last->bytes += bytes;
+      last->parts.push_back(part);
+    } else {
+      pieces.push_back({part.device, bytes, {part}});
+    }
+  }
+
+  static std::vector<Piece> pieces_of(const std::vector<Transfer>& transfers) {
+    std::vector<Piece> pieces;
     for (const Transfer& all : transfers) {
-      if (all.bytes > kSlotBytes || all.pitch == all.bytes) { /* in stretches of dense memory */
-        const int64_t dense = all.pitch == all.bytes ? all.rows * all.bytes : all.bytes;
-        for (int64_t row = 0; row < (all.pitch == all.bytes ? 1 : all.rows); ++row)
-          for (int64_t at = 0; at < dense; at += kSlotBytes) {
-            const int64_t bytes = std::min(kSlotBytes, dense - at);
-            pieces.push_back(
+      const bool is_dense = all.pitch == all.bytes;
+      const int64_t stretches = is_dense ? 1 : all.rows, length = is_dense ? all.rows * all.bytes : all.bytes;
+      if (length >= kSlotBytes || is_dense) {
+        for (int64_t row = 0; row < stretches; ++row)
+          for (int64_t at = 0; at < length; at += kSlotBytes) {
+            const int64_t bytes = std::min(kSlotBytes, length - at);
+            add(pieces,
                 {all.host + row * all.pitch + at, all.device + row * all.bytes + at, 1, bytes, bytes});
           }
         continue;
       }
       const int64_t most = kSlotBytes / all.bytes;
       for (int64_t row = 0; row < all.rows; row += most)
-        pieces.push_back({all.host + row * all.pitch, all.device + row * all.bytes,
-                          std::min(most, all.rows - row), all.bytes, all.pitch});
+        add(pieces, {all.host + row * all.pitch, all.device + row * all.bytes, std::min(most, all.rows - row),
+                     all.bytes, all.pitch});
     }
     return pieces;
   }
@@ -80,7 +99,7 @@ class Staging {
     return true;
   }
 
-  bool run(int device, cudaStream_t stream, const std::vector<Transfer>& pieces, bool to_device) {
+  bool run(int device, cudaStream_t stream, const std::vector<Piece>& pieces, bool to_device) {
     const int most = (int)std::clamp<size_t>(std::thread::hardware_concurrency(), 1, kThreads);
     std::atomic<size_t> next{0};
     std::atomic<bool> ok{true};
@@ -99,12 +118,12 @@ class Staging {
   }
 
   /* A thread's share of the pieces, each into the slot that has been unused for longer. */
-  bool copy_pieces(int thread, cudaStream_t stream, const std::vector<Transfer>& pieces, bool to_device,
+  bool copy_pieces(int thread, cudaStream_t stream, const std::vector<Piece>& pieces, bool to_device,
                    std::atomic<size_t>& next) {
     struct Slot {
       char* memory = nullptr;
       cudaEvent_t done = nullptr;
-      const Transfer* under_way = nullptr;
+      const Piece* under_way = nullptr;
     };
     Slot slots[kSlots];
     bool ok = true;
@@ -121,12 +140,12 @@ class Staging {
     int turn = 0;
     for (size_t i; ok && (i = next++) < pieces.size(); turn = (turn + 1) % kSlots) {
       Slot& slot = slots[turn];
-      const Transfer& piece = pieces[i];
+      const Piece& piece = pieces[i];
       finish(slot);
       if (to_device) move_rows(piece, slot.memory, true);
       ok = ok &&
            cudaMemcpyAsync(to_device ? piece.device : slot.memory, to_device ? slot.memory : piece.device,
-                           (size_t)(piece.rows * piece.bytes), cudaMemcpyDefault, stream) == cudaSuccess &&
+                           (size_t)piece.bytes, cudaMemcpyDefault, stream) == cudaSuccess &&
            cudaEventRecord(slot.done, stream) == cudaSuccess;
       slot.under_way = &piece;
     }
@@ -137,11 +156,12 @@ class Staging {
   }
 
   /* Between the caller's rows and a slot. */
-  static void move_rows(const Transfer& piece, char* slot, bool to_slot) {
-    for (int64_t row = 0; row < piece.rows; ++row) {
-      char* const here = piece.host + row * piece.pitch;
-      char* const there = slot + row * piece.bytes;
-      memcpy(to_slot ? there : here, to_slot ? here : there, (size_t)piece.bytes);
+  static void move_rows(const Piece& piece, char* slot, bool to_slot) {
+    for (const Transfer& part : piece.parts) {
+      for (int64_t row = 0; row < part.rows; ++row, slot += part.bytes) {
+        char* const here = part.host + row * part.pitch;
+        memcpy(to_slot ? slot : here, to_slot ? here : slot, (size_t)part.bytes);
+      }
     }
   }
 
