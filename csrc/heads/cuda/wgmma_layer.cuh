@@ -80,43 +80,41 @@ struct LargeLayer {
     return (uint32_t)place.view.rows[place.head.order[place.stretch.first + i]];
   }
 
-  static EC_DEVICE_METHOD bool is_weighted(const Loss& loss) {
-    return loss.kind == EC_KIND_CLASSES && loss.weight;
-  }
-
-  /* The thread's share of the sum of the batch's weights; all of it the first's, where they are alike. */
+  /* The thread's share of the sum of the batch's weights. */
   static EC_DEVICE_METHOD double own_weight(const Place& place, const Loss& loss, int thread) {
     double sum = 0;
-    if (is_weighted(loss)) {
-      for (int i = thread; i < place.stretch.rows; i += kThreads)
-        sum += row_weight(loss, place.view.y[row_of(place, i)]);
-    } else if (thread == 0) {
-      sum = place.stretch.rows * (loss.kind == EC_KIND_CLASSES ? 1.0 : (double)loss.outputs);
-    }
+    for (int i = thread; i < place.stretch.rows; i += kThreads)
+      sum += row_weight(loss, place.view.y[row_of(place, i)]);
     return sum;
+  }
+
+  /* Settings into shared memory, by a block's first thread; the weight as it is where all rows weigh the
+   * same.
+   */
+  static EC_DEVICE_METHOD void begin_block(const Team& team, const Place& place, int t) {
+    const Head& head = place.head;
+    Shared& shared = team.shared(t);
+    shared.unit_tile = team.rank(t) % place.unit_tiles;
+    shared.share = team.rank(t) / place.unit_tiles;
+    shared.first_row = place.first_row + shared.share * kLargeRows;
+    shared.loss = make_loss(place.launch.tasks[head.spec.task], head.class_weight, head.spec.label_smoothing,
+                            loss_of(head.spec));
+    const bool classes = shared.loss.kind == EC_KIND_CLASSES;
+    shared.weight = place.stretch.rows * (classes ? 1.0 : (double)shared.loss.outputs);
+    begin_tile(shared.tile, kSharers);
+    init(shared.parts, 1);
+    fence_init();
   }
 
   /* Settings, rows, w2 and b1 into shared memory; the barriers made. Ends with a barrier of the cluster. */
   static EC_DEVICE_METHOD void begin(const Team& team, const Place& place) {
-    const Launch& launch = place.launch;
     const Head& head = place.head;
     const Shape s = head.shape;
-    team.each_thread([&](int t) {
-      if (team.in_block(t) > 0) return;
+    const auto load = [&](int t) {
       Shared& shared = team.shared(t);
-      shared.unit_tile = team.rank(t) % place.unit_tiles;
-      shared.share = team.rank(t) / place.unit_tiles;
-      shared.first_row = place.first_row + shared.share * kLargeRows;
-      shared.loss = make_loss(launch.tasks[head.spec.task], head.class_weight, head.spec.label_smoothing,
-                              loss_of(head.spec));
-      begin_tile(shared.tile, kSharers);
-      init(shared.parts, 1);
-      fence_init();
-    });
-    team.each_thread([&](int t) {
-      Shared& shared = team.shared(t);
-      const int i = team.in_block(t), unit = team.shared(t).unit_tile * kLargeUnits + i,
-                row = team.shared(t).first_row + i;
+      const int unit_tile = team.rank(t) % place.unit_tiles,
+                first_row = place.first_row + team.rank(t) / place.unit_tiles * kLargeRows;
+      const int i = team.in_block(t), unit = unit_tile * kLargeUnits + i, row = first_row + i;
       const Parameters p = split_parameters(head.state, s);
       const bool is_unit = unit < s.hidden;
       shared.b1[i] = is_unit ? p.b1[unit] : 0.0f;
@@ -125,15 +123,22 @@ struct LargeLayer {
       if (i < kLargeRows) {
         const uint32_t own = row < place.stretch.rows ? row_of(place, row) : 0;
         shared.row[i] = own;
-        if (team.shared(t).unit_tile == 0 && row < place.stretch.rows) place.scratch.row[row] = own;
+        if (unit_tile == 0 && row < place.stretch.rows) place.scratch.row[row] = own;
       }
-      shared.weight_of_thread[i] = own_weight(place, shared.loss, i);
+      if (i == 0) begin_block(team, place, t);
+    };
+    if (place.launch.tasks[head.spec.task].kind != EC_KIND_CLASSES || !head.class_weight)
+      return team.each_thread_of_all(load);
+    team.each_thread(load);
+    team.each_thread([&](int t) {
+      Shared& shared = team.shared(t);
+      shared.weight_of_thread[team.in_block(t)] = own_weight(place, shared.loss, team.in_block(t));
     });
     team.each_thread_of_all([&](int t) {
       Shared& shared = team.shared(t);
       if (team.in_block(t) > 0) return;
       double sum = 0;
-      for (int i = 0; i < (is_weighted(shared.loss) ? kThreads : 1); ++i) sum += shared.weight_of_thread[i];
+      for (int i = 0; i < kThreads; ++i) sum += shared.weight_of_thread[i];
       shared.weight = sum;
     });
   }
