@@ -10,6 +10,10 @@ from embedcache.encoder.poolings import MODEL
 from embedcache.errors import EmbedcacheError
 
 
+class OtherEncoderError(EmbedcacheError):
+    """A different encoder is where the right one was looked for."""
+
+
 def encoder_of(
     about: dict[str, Any],
     owner: str,
@@ -45,7 +49,7 @@ def encoder_of(
             about=about.get(MODEL) if MODEL in poolings else None,
         )
     except EmbedcacheError as error:
-        if not has_option:
+        if not has_option or (model is not None and isinstance(error, OtherEncoderError)):
             raise
         raise EmbedcacheError(f"{error}; pass the encoder's folder with --model FOLDER") from None
 
@@ -72,7 +76,8 @@ def load_again(
         base: where the base of a tuned encoder is now, if it has moved.
 
     Raises:
-        EmbedcacheError: it is not found, a different encoder is now at ``source``, or the identity is damaged.
+        EmbedcacheError: it is not found, a different encoder is now at ``source`` (OtherEncoderError), or the identity
+            is damaged.
     """
     for name in ("max_length", "compute_dtype"):
         if name not in identity:
@@ -88,7 +93,7 @@ def load_again(
 
     def check(now: dict[str, Any]) -> None:
         if differs := _differences(identity, now):
-            raise EmbedcacheError(
+            raise OtherEncoderError(
                 f"the encoder at {source} is not the one that made {owner}: its {' and '.join(differs)} changed; "
                 "restore the old one, or run extract again with this one"
             )

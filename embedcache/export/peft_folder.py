@@ -45,10 +45,11 @@ def write_peft(part: Path, model: TextModel, encoder: Encoder, base: str | None)
     arrays = tuned.arrays()
     names = sorted(name.removesuffix(f".weight{LORA_A}") for name in arrays if name.endswith(LORA_A))
     rank = len(arrays[f"{names[0]}.weight{LORA_A}"])
+    scale: dict[str, Any] = {"r": rank, "lora_alpha": tuned.header.scale * rank}  # PEFT declares it a whole number
     config = LoraConfig(
-        task_type="SEQ_CLS", r=rank, lora_alpha=tuned.header.scale * rank, target_modules=names,
+        task_type="SEQ_CLS", target_modules=names, **scale,
         modules_to_save=_kept(encoder), base_model_name_or_path=_base(base or tuned.base), inference_mode=True,
-    )  # type: ignore[arg-type] # fmt: skip
+    )  # fmt: skip
     whole: Any = get_peft_model(make_classifier(model, encoder), config)
     inner = whole.base_model.model
     inner = getattr(inner, inner.base_model_prefix)

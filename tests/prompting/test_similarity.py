@@ -68,10 +68,14 @@ def test_a_template_goes_around_each_description(reviews_cache: Path) -> None:
         assert np.abs(found - vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).max() < 1e-6
 
 
-def test_refused(reviews_cache: Path, tiny_masked: Path) -> None:
+def test_refused(reviews_cache: Path, tiny_masked: Path, tiny_models: dict[str, Path]) -> None:
     with pytest.raises(EmbedcacheError, match=r"--template 'x' has no \{label\}: similarity needs it once"):
         ec.zero_shot(reviews_cache, LABELS, template="x")
-    with pytest.raises(EmbedcacheError, match="is not the one that made"):
-        ec.zero_shot(reviews_cache, LABELS, model=tiny_masked, method="similarity")
+    for other in ({"model": tiny_masked, "method": "similarity"}, {"model": tiny_models["roberta"]}):
+        with pytest.raises(
+            EmbedcacheError, match=r"is not the encoder of .* leave --model out, or give the table"
+        ) as no:
+            ec.zero_shot(reviews_cache, LABELS, **other)
+        assert "restore" not in str(no.value) and "pass the encoder" not in str(no.value)
     with pytest.raises(EmbedcacheError, match="has no max vectors"):
         ec.zero_shot(reviews_cache, LABELS, pooling="max")

@@ -13,7 +13,7 @@ from embedcache.common.reading import Reading
 from embedcache.encoder import Encoder
 from embedcache.encoder.folder import model_config, read_modules, transformer_folder
 from embedcache.encoder.kinds import ENCODER, STATIC, kind_of
-from embedcache.encoder.load_again import encoder_of
+from embedcache.encoder.load_again import OtherEncoderError, encoder_of
 from embedcache.errors import EmbedcacheError
 from embedcache.extraction.vectors import AskedVectors, choose
 from embedcache.index.exact import unit_length
@@ -51,10 +51,19 @@ class Similarity(Method):
         cache.embeddings(*output)  # are there, all of them
         if self.asked.max_length is not None:
             raise EmbedcacheError("--max-length is not for the vectors of a cache, which were made with a length")
-        encoder = encoder_of(
-            cache.encoder, str(cache.path), output[0], model=self.asked.model, has_option=True,
-            device=self.asked.device, trust_remote_code=self.asked.trust_remote_code,
-        )  # fmt: skip
+        model, own = self.asked.model, str(cache.encoder["source"])
+        try:
+            encoder = encoder_of(
+                cache.encoder, str(cache.path), output[0], model=None if model == own else model, has_option=True,
+                device=self.asked.device, trust_remote_code=self.asked.trust_remote_code,
+            )  # fmt: skip
+        except OtherEncoderError:
+            if model == own:
+                raise
+            raise EmbedcacheError(
+                f"--model {model} is not the encoder of {cache.path}, {own}, with whose vectors {self.name} compares "
+                "the labels: leave --model out, or give the table in place of the cache, which that model then encodes"
+            ) from None
         return encoder, output
 
     def _new(self) -> tuple[Encoder, tuple[str, int]]:
