@@ -51,6 +51,10 @@ LIKE_HEADS = {name: setting for name, setting in SWEPT.items() if name not in ("
 @device_option
 @click.option("--compute", type=click.Choice(["auto", "float32", "bfloat16"]), default="auto", show_default=True)
 @click.option("--threads", type=COUNT, help="[default: every core that this process may use]")
+@click.option(
+    "--accumulate", type=COUNT, default=1, metavar="N",
+    help="Compute each step in N parts: less memory, the same result but for rounding and dropout.  [default: 1]",
+)  # fmt: skip
 @click.option("--gradient-checkpointing", is_flag=True, help="Less memory, more time, where all layers are trained.")
 @click.option("--model", help="The encoder, if it is not where the cache found it.")
 @trust_option

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from embedcache.common.machine import check_memory
+from embedcache.common.machine import check_memory, memory_free
 from embedcache.encoder.tokenizer import Tokens
 from embedcache.errors import EmbedcacheError
 from embedcache.finetune.beside import add_adapters, add_lora
@@ -25,12 +25,16 @@ if TYPE_CHECKING:
     from embedcache.encoder import Encoder
 
 CHECKED = 4  # rows on which the top is compared with the whole model
-STATE = 16  # bytes of a trained number: itself, its gradient, two moments
+STATE = 16  # bytes of a trained number: gradient, two moments, the best epoch's
+SPARE = 0.8  # of what is free
 
 
 @dataclass
 class Bench:
-    """Made once. stored: the cache's token states, or None where nothing is trained from them."""
+    """Made once.
+
+    stored: the cache's token states, or None where nothing is trained from them. accumulate: parts of a step.
+    """
 
     cache: Cache
     encoder: Encoder
@@ -39,11 +43,12 @@ class Bench:
     checkpointing: bool = False
     alpha: float | None = None
     targets: tuple[str, ...] = ()
+    accumulate: int = 1
     _checked: set[tuple[int, bool]] = field(default_factory=set)
     _lifted: dict[int, Inputs] = field(default_factory=dict)
 
-    def trainee(self, config: Config, start: TrainedHead) -> Trainee:
-        """A new one: the encoder's weights, the start's head."""
+    def trainee(self, config: Config, start: TrainedHead, check: bool = True) -> Trainee:
+        """A new one: the encoder's weights, the start's head. check: whether there is memory to train it."""
         way = config.way
         torch.manual_seed(config.spec.seed % 2**31)  # what LoRA and adapters begin with
         body = self._body(way, config.pooling)
@@ -55,7 +60,8 @@ class Bench:
         every = self.encoder.layers
         trainee.layers = list(range(every - (way.depth or every) + 1, every + 1))
         set_dropout(body, config.layer_dropout)
-        self._check_memory(trainee, config)
+        if check:
+            self._check_memory(trainee, config)
         return trainee.to(self.device)
 
     def inputs(self, way: Way) -> Inputs:
@@ -117,20 +123,33 @@ class Bench:
                 "extract again"
             )
 
-    def _check_memory(self, trainee: Trainee, config: Config) -> None:
-        """Weights, their gradients and moments, and what the layers keep of a batch until its gradient is there."""
+    def needed(self, trainee: Trainee, config: Config | None = None) -> int:
+        """Bytes of weights, their gradients and moments, and with a config of a step.
+
+        A step is what the layers keep of a batch until its gradient is there.
+        """
         every = sum(weight.numel() for weight in trainee.parameters())
         trained = sum(weight.numel() for weight in trainee.parameters() if weight.requires_grad)
+        own = 4 * every + STATE * trained
+        if config is None:
+            return own
         lengths = self.inputs(config.way).lengths
-        tokens = config.batch_size * int(lengths.max(initial=1))
+        tokens = -(-config.batch_size // self.accumulate) * int(lengths.max(initial=1))
         settings = self.encoder.model.config
         wide = getattr(settings, "intermediate_size", None) or 4 * settings.hidden_size
         kept = tokens * (16 * settings.hidden_size + 3 * wide) * 4 * len(trainee.layers)
-        needed = 4 * every + STATE * trained + kept // (4 if self.checkpointing else 1)
+        return own + kept // (4 if self.checkpointing else 1)
+
+    def room(self) -> float:
+        """Bytes that are free where the layers are trained, less a part for everything else."""
+        free = memory_free() if self.device == "cpu" else torch.cuda.mem_get_info(self.device)[0]
+        return SPARE * free
+
+    def _check_memory(self, trainee: Trainee, config: Config) -> None:
         check_memory(
-            needed if self.device == "cpu" else 0,
+            self.needed(trainee, config) if self.device == "cpu" else 0,
             f"--train {config.way.text} with --batch-size {config.batch_size} may",
-            "use a smaller --batch-size, --train last or top:K, or --gradient-checkpointing",
+            "use --accumulate, a smaller --batch-size, --train last or top:K, or --gradient-checkpointing",
         )
 
 

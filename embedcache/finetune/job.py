@@ -67,6 +67,7 @@ def finetune(
     device: str = "auto",
     compute: str = "auto",
     threads: int | None = None,
+    accumulate: int = 1,
     gradient_checkpointing: bool = False,
     model: str | Path | None = None,
     trust_remote_code: bool = False,
@@ -119,6 +120,9 @@ def finetune(
         device: "auto", "cpu" or "cuda[:N]".
         compute: "float32" or "bfloat16" for the layers' products; "auto" is bfloat16 on a GPU.
         threads: None means every core that this process may use.
+        accumulate: compute each step of batch_size rows in so many parts, whose gradients are added up: less memory,
+            and the same result but for rounding and dropout. transformers' gradient_accumulation_steps, except that
+            batch_size stays the rows of a step.
         gradient_checkpointing: less memory for more time, where all layers are trained.
         model: the encoder's folder or name, if it has moved.
         trust_remote_code: whether Python code that comes with the encoder may run.
@@ -139,6 +143,8 @@ def finetune(
         raise EmbedcacheError(f"--engine {engine}: use auto, native or torch")
     if compute not in ("auto", "float32", "bfloat16"):
         raise EmbedcacheError(f"--compute {compute}: finetune computes in float32 or bfloat16")
+    if accumulate < 1:
+        raise EmbedcacheError(f"--accumulate {accumulate}: give the number of parts of a step, 1 or more")
     ways = [Way.parse(one) for one in ([train] if isinstance(train, str) else train)]
     settings = make_recipe(
         "default",
@@ -177,6 +183,7 @@ def finetune(
         model=model,
         trust_remote_code=trust_remote_code,
         checkpointing=gradient_checkpointing,
+        accumulate=accumulate,
         alpha=alpha,
         targets=tuple(targets or ()),
         tell=tell or no_tell,

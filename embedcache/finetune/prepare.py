@@ -52,6 +52,7 @@ class AskedTuning:
     model: str | Path | None
     trust_remote_code: bool
     checkpointing: bool
+    accumulate: int
     alpha: float | None
     targets: tuple[str, ...]
     tell: Tell
@@ -82,7 +83,7 @@ def prepare(cache: Cache, asked: AskedTuning, times: Times) -> TunedTrainer:
         if asked.options.threads:
             torch.set_num_threads(asked.options.threads)
         device = resolve_device(asked.options.device)
-        bench = Bench(cache, encoder, stored, device, asked.checkpointing, asked.alpha, asked.targets)
+        bench = Bench(cache, encoder, stored, device, asked.checkpointing, asked.alpha, asked.targets, asked.accumulate)
         for way in asked.ways:
             bench.check_depth(way)
     by_way = {way: _poolings_of(way, poolings, asked, cache, encoder) for way in asked.ways}

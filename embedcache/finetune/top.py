@@ -126,7 +126,7 @@ class WholeModel(nn.Module):
         memo: dict[int, Any] = {id(pooler): None} if isinstance(pooler, nn.Module) else {}
         self.body: Any = copy.deepcopy(model, memo)
         if checkpointing:
-            self.body.gradient_checkpointing_enable()
+            _checkpoint(self.body)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """x int64 [n, L], mask bool [n, L]; to [n, L, D]."""
@@ -136,6 +136,18 @@ class WholeModel(nn.Module):
     def weights(self) -> dict[str, nn.Parameter]:
         """All of them, by name."""
         return dict(self.body.named_parameters())
+
+
+def _checkpoint(model: Any) -> None:
+    """Keep the inputs of layers alone, and compute the rest again for the gradients. Raises EmbedcacheError."""
+    enable = getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)
+    try:
+        enable({"use_reentrant": False})  # the reentrant kind loses gradients where the first layer's input has none
+    except ValueError:
+        raise EmbedcacheError(
+            f"--gradient-checkpointing: {model.config.model_type} does not support it; use --accumulate, or a smaller "
+            "--batch-size"
+        ) from None
 
 
 def set_dropout(module: nn.Module, share: float) -> None:

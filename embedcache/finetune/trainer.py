@@ -20,14 +20,19 @@ from embedcache.finetune.bench import Bench
 from embedcache.finetune.checkpoint import State, load_state, save_state
 from embedcache.finetune.config import Config
 from embedcache.finetune.head import TunedHead, tuned_head
-from embedcache.finetune.loop import LoopOptions, Training, predict_rows
+from embedcache.finetune.loop import LoopOptions, Training, predict_rows, train_together
 from embedcache.finetune.native_last import NativeLast, Trial
 from embedcache.finetune.start import Start
+from embedcache.finetune.trainee import Trainee
 from embedcache.heads.head import TrainedHead
 from embedcache.heads.kinds import kind_of
 from embedcache.runs.column import Column, Plan
 from embedcache.runs.leaderboard import Entry
 from embedcache.runs.trainer import Bank, InterruptedTraining, TrainerOptions
+
+BESIDE = (
+    8  # configurations at a time in torch: what they share is then an eighth of the work, and each has a checkpoint
+)
 
 
 @dataclass
@@ -51,7 +56,8 @@ class TunedTrainer:
     resume: bool = False
     progress: Progress | None = None
     _done: int = field(default=0, init=False)
-    _ahead: dict[str, State] = field(default_factory=dict, init=False)  # trained together with one before
+    # State, and how many rows were trained on now, of what was trained together with one before.
+    _ahead: dict[str, tuple[State, int]] = field(default_factory=dict, init=False)
 
     @property
     def columns(self) -> list[Column]:
@@ -120,7 +126,7 @@ class TunedTrainer:
         trainee = self.bench.trainee(head.config, head)
         trainee.put({**head.layers, **{f"head/{name}": array for name, array in head.weights.items()}})
         inputs, classes = self.bench.inputs(head.config.way), len(head.weights["b2"])
-        head.outputs.append((rows, predict_rows(trainee, inputs, rows, classes, self.bench.device)))
+        head.outputs.append((rows, predict_rows([trainee], inputs, rows, classes, self.bench.device)[0]))
 
     def interrupted(self, heads: Mapping[str, TrainedHead], total: int) -> InterruptedTraining:
         """What to say after Ctrl-C: everything is in the folder already."""
@@ -148,44 +154,66 @@ class TunedTrainer:
     def _train(self, one: Trial, later: Sequence[Trial]) -> tuple[TunedHead, int]:
         """(the head and its layers, how many rows were trained on now). later: what may be trained beside it."""
         native = self._is_native(one.config)
-        state, rows = self._train_natively(one, later) if native else self._train_in_torch(one)
+        state, rows = self._train_natively(one, later) if native else self._train_in_torch(one, later)
         val = None if one.task.val is None else one.task.val.rows
         head = tuned_head(state, one.config, one.start, val, one.number)
         return head, rows
 
-    def _train_in_torch(self, one: Trial) -> tuple[State, int]:
-        rows, before = 0, self._done
-        total = self._total()
+    def _train_in_torch(self, one: Trial, later: Sequence[Trial]) -> tuple[State, int]:
+        """Together with later ones that read the same batches of states, as many as there is memory for."""
+        if one.identity not in self._ahead:
+            before, trainings = self._done, self._side_by_side(one, later)
+            try:
+                train_together(trainings)
+            except KeyboardInterrupt:
+                for training in trainings:
+                    if training.running:
+                        training.save()
+                raise self.interrupted({}, 0) from None
+            self._done = before + sum(training.total for training in trainings)
+            for training in trainings:
+                state, trainee = training.state, training.trainee
+                state.kind, state.scale = trainee.kind, trainee.scale
+                self._ahead[state.progress.identity] = state, 0 if training.ended else training.rows
+        return self._ahead.pop(one.identity)
 
+    def _side_by_side(self, one: Trial, later: Sequence[Trial]) -> list[Training]:
+        trainings = [self._training(one, self.bench.trainee(one.config, one.start))]
+        room, needed = self.bench.room(), self.bench.needed(trainings[0].trainee, one.config)
+        for other in later:
+            if len(trainings) == BESIDE or needed > room:
+                break
+            if not self._reads_alike(one, other) or self._ended(other) is not None:
+                continue
+            trainee = self.bench.trainee(other.config, other.start, check=False)
+            needed += self.bench.needed(trainee)
+            if needed <= room:
+                trainings.append(self._training(other, trainee))
+        return trainings
+
+    def _reads_alike(self, one: Trial, other: Trial) -> bool:
+        """Whether it makes the same batches of the same states, in the same order."""
+        mine, theirs = (
+            (trial.number, trial.config.way.depth, trial.config.batch_size, trial.config.spec.seed)
+            for trial in (one, other)
+        )
+        return mine == theirs and mine[1] is not None and not self._is_native(other.config)
+
+    def _training(self, one: Trial, trainee: Trainee) -> Training:
         def tell(count: int) -> None:
-            nonlocal rows
-            rows, self._done = rows + count, self._done + count
+            self._done += count
             if self.progress is not None:
+                total = self._total()
                 self.progress(min(self._done, total), total, self._done)
 
-        config = one.config
-        trainee = self.bench.trainee(config, one.start)
         bfloat16 = self.options.compute == "bfloat16" or (
             self.options.compute == "auto" and self.bench.device.startswith("cuda")
         )
+        path, early_stop = self._path(one.identity), self.options.early_stop
         options = LoopOptions(
-            self.options.early_stop,
-            self._choose,
-            self.bench.device,
-            bfloat16,
-            self._path(one.identity),
-            self.resume,
-            tell,
+            early_stop, self._choose, self.bench.device, bfloat16, path, self.resume, tell, self.bench.accumulate
         )
-        training = Training(trainee, self.bench.inputs(config.way), one.task, config, one.identity, options)
-        try:
-            state = training.run()
-        except KeyboardInterrupt:
-            training.save()
-            raise self.interrupted({}, 0) from None
-        self._done = before + training.total
-        state.kind, state.scale = trainee.kind, trainee.scale
-        return state, 0 if training.ended else rows
+        return Training(trainee, self.bench.inputs(one.config.way), one.task, one.config, one.identity, options)
 
     def _train_natively(self, one: Trial, later: Sequence[Trial]) -> tuple[State, int]:
         """As many at a time as there are threads: this one, and later ones of its kind. Each is whole, or not there."""
@@ -196,8 +224,7 @@ class TunedTrainer:
                 return found, 0
             beside = [other for other in later if self._is_native(other.config) and self._ended(other) is None]
             self._train_group([one, *beside[: self.native.at_a_time - 1]])
-        state = self._ahead.pop(one.identity)
-        return state, state.progress.epoch * len(one.task.train.rows)
+        return self._ahead.pop(one.identity)
 
     def _train_group(self, group: Sequence[Trial]) -> None:
         assert self.native is not None
@@ -211,7 +238,7 @@ class TunedTrainer:
         for one, state in zip(group, states, strict=True):
             if state.progress.status != "cancelled":
                 save_state(self._path(one.identity), state, None, None)
-                self._ahead[one.identity] = state
+                self._ahead[one.identity] = state, state.progress.epoch * len(one.task.train.rows)
         if len(set(self._ahead) & {one.identity for one in group}) < len(group):
             raise self.interrupted({}, 0)
         self._done = before + sum(map(_rows, group))
@@ -244,6 +271,7 @@ class TunedTrainer:
         """Of everything that a configuration depends on."""
         states = None if config.way.depth is None else {"layer": self.bench.stored.layer}
         about = {
+            **({"parts": self.bench.accumulate} if self.bench.accumulate > 1 else {}),
             "config": config.settings(),
             "spec": config.spec.to_dict(),
             "task": task,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ from torch import nn
 from embedcache.encoder import Encoder
 from embedcache.encoder.families import FAMILIES
 from embedcache.errors import EmbedcacheError
+from embedcache.finetune.beside import add_adapters, add_lora
 from embedcache.finetune.config import Config, Way
 from embedcache.finetune.inputs import States, TokenIds, epoch_batches
-from embedcache.finetune.loop import CLIP, LoopOptions, Training
-from embedcache.finetune.top import Top, check_top, first_alone, layers_of, set_dropout
+from embedcache.finetune.loop import CLIP, LoopOptions, Training, train_together
+from embedcache.finetune.top import Top, WholeModel, check_top, first_alone, layers_of, set_dropout
 from embedcache.finetune.trainee import Trainee
 from embedcache.heads.engine_torch import lr_factor
 from embedcache.heads.head import TrainedHead
@@ -116,15 +118,44 @@ def test_losses_are_those_of_plain_transformers(encoders, tmp_path, family, keep
     losses = []
     step = training.step
 
-    def keep_loss(rows: np.ndarray) -> float:
-        losses.append(step(rows))
+    def keep_loss(rows: np.ndarray, *batch: Any) -> float:
+        losses.append(step(rows, *batch))
         return losses[-1]
 
     training.step = keep_loss  # type: ignore[method-assign]
-    training.run()
+    train_together([training])
     expected = plain_losses(encoder, keep, pooling, config, head)
     assert len(losses) == EPOCHS * N // BATCH and np.ptp(losses) > 0.1
     np.testing.assert_allclose(losses, expected, rtol=2e-5)
+
+
+@pytest.mark.parametrize("way", ["full", *(pytest.param(way, marks=pytest.mark.slow) for way in ("lora", "adapter"))])
+def test_steps_in_parts_and_checkpointed_layers_learn_the_same(encoders, tmp_path, way) -> None:
+    """A step of 32 rows as four of 8, with weighted classes; and with what the layers compute not kept."""
+    encoder = encoders["bert"]
+    config = replace(make_config(way, "mean"), batch_size=32)
+    inputs = TokenIds(encoder.tokenize(TEXTS).rows, encoder.pad_id)
+    weight = np.array([0.5, 3.0], np.float32)
+    found: list[dict[str, torch.Tensor]] = []
+    losses: list[Any] = []
+    for parts, checkpointing in ((1, False), (4, False), (1, True)):
+        torch.manual_seed(0)
+        trainee = Trainee(WholeModel(encoder.model, checkpointing), encoder, "mean", make_head(encoder.dim))
+        if way != "full":
+            (add_lora(trainee, 2, None, ()) if way == "lora" else add_adapters(trainee, 2))
+        set_dropout(trainee.body, 0.0)
+        view = View(np.zeros((N, 1), np.float32), Y, np.arange(N))
+        options = LoopOptions(0, "loss", "cpu", False, tmp_path / "c", False, lambda rows: None, parts)
+        training = Training(trainee, inputs, Task(view, None, 2, weight), config, "id", options)
+        training.step(np.argsort(Y, kind="stable")[:32])  # its gradients, clipped, stay until the next one
+        found.append({name: weight.grad.clone() for name, weight in trainee.named_parameters() if weight.requires_grad})
+        train_together([training])
+        losses.append(training.state.progress.history["train_loss"])
+    largest = max(float(grad.abs().max()) for grad in found[0].values())
+    assert len(found[0]) == len(trainee.weights) + 2 and largest > 1e-3
+    for grads, curve in zip(found[1:], losses[1:], strict=True):
+        assert all(torch.allclose(grads[name], found[0][name], rtol=1e-5, atol=1e-6 * largest) for name in grads)
+        np.testing.assert_allclose(curve, losses[0], rtol=2e-6)
 
 
 @pytest.mark.parametrize("family", EVERY)

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -20,6 +21,8 @@ from embedcache.cache import open_cache
 from embedcache.encoder import Encoder, identify
 from embedcache.encoder.tuned import FILE
 from embedcache.errors import EmbedcacheError
+from embedcache.finetune import trainer
+from embedcache.finetune.inputs import States
 from embedcache.finetune.job import finetune
 from embedcache.prediction.classifier import Classifier
 from embedcache.runs.folder import load_run
@@ -177,7 +180,8 @@ def test_folds_train_the_best_again_on_all(cache, tmp_path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("way", ["lora:last", "lora", "adapter:top:2", "adapter", "full"])
 def test_other_ways(cache, tmp_path, way) -> None:
-    report = finetune(cache, tmp_path / "run", train=way, rank=2, targets=["query", "value"], **FAST)
+    how = {"rank": 2, "targets": ["query", "value"], "accumulate": 2, "gradient_checkpointing": True, **FAST}
+    report = finetune(cache, tmp_path / "run", train=way, **how)
     with safe_open(Path(report.run) / FILE, "numpy") as file:
         names = list(file.keys())
     kinds = {"lora": "lora_", "adapter": "adapter", "full": "word_embeddings"}
@@ -198,6 +202,38 @@ def test_layers_between_the_stored_states_and_the_trained_ones_run_once(cache, t
         for one, name in ((cache, "two"), (copy, "one"))
     ]
     np.testing.assert_allclose(*losses, rtol=1e-3)
+
+
+def test_configurations_share_batches_and_learn_what_each_learns_alone(cache, heads, tmp_path, monkeypatch) -> None:
+    """To the bit, whatever their ends."""
+    read: list[int] = []
+
+    def counted(self: States, rows: np.ndarray) -> Any:
+        read.append(len(rows))
+        return batch(self, rows)
+
+    batch = States.batch
+    monkeypatch.setattr(States, "batch", counted)
+    sweep = {
+        "from_run": heads,
+        "train": "top:2",
+        "lr": [1e-3, 3e-2],
+        "epochs": [1, 2],
+        "early_stop": 1,
+        "batch_size": 64,
+    }
+    found, reads = [], []
+    for beside in (4, 1):
+        monkeypatch.setattr(trainer, "BESIDE", beside)
+        run = load_run(finetune(cache, tmp_path / str(beside), engine="torch", **sweep).run)
+        found.append((load_file(run.path / FILE), load_file(run.path / "heads.safetensors"),
+                      (run.path / "history.csv").read_text()))  # fmt: skip
+        reads.append(sum(read))
+        read.clear()
+    for mine, theirs in zip(*(one[:2] for one in found), strict=True):
+        assert mine.keys() == theirs.keys() and all(np.array_equal(mine[name], theirs[name]) for name in mine)
+    assert found[0][2] == found[1][2] and len(set(found[0][2].splitlines())) > 4
+    assert reads[0] < 0.6 * reads[1]
 
 
 KILLED = """
