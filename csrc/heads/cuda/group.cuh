@@ -5,17 +5,16 @@
 #include <numeric>
 #include <set>
 
+#include "best.cuh"
 #include "cluster.cuh"
-#include "finite.cuh"
 #include "host_pages.cuh"
+#include "lanes.cuh"
 #include "pace.cuh"
 #include "plan.cuh"
 #include "results.cuh"
 #include "shuffle.cuh"
 #include "stacked.cuh"
 #include "train.cuh"
-#include "wgmma_gradient.cuh"
-#include "wgmma_layer.cuh"
 
 namespace ec {
 
@@ -58,7 +57,9 @@ class Group {
         for (const int i : active) result(i).status = EC_HEAD_CANCELLED;
         break;
       }
-      active = filter(active, [&](int i) { return finish_epoch(i, epoch); });
+      List better;
+      active = filter(active, [&](int i) { return finish_epoch(i, epoch, better); });
+      keep(better);
     }
     launch<FiniteWeights>(all);
     read_tallies();
@@ -250,8 +251,6 @@ class Group {
     }
   }
 
-  /* Some waves at a time, each in a lane of its own: LargeLayer waits for L2 and the tensor cores,
-   * LargeGradient for device memory, and one lane's begins where the other's leaves processors idle. */
   void train_alike(const List& list, int tiles) const {
     const int most = needs_.large_wave((int)list.size());
     const size_t lanes = (size_t)needs_.large_lanes();
@@ -260,22 +259,7 @@ class Group {
       wave.large += (int64_t)(waves.size() % lanes) * most * large_bytes(needs_.large);
       waves.push_back(wave);
     });
-    device_.fork();
-    for (size_t first = 0; first < waves.size(); first += lanes) {
-      const size_t end = std::min(first + lanes, waves.size());
-      for (uint32_t step = launch_.step_begin; step < launch_.step_end; ++step) {
-        for (size_t i = first; i < end; ++i)
-          launch_large<LargeLayer>(waves[i], step, kSharers * tiles, i - first);
-        for (size_t i = first; i < end; ++i) launch_large<LargeGradient>(waves[i], step, kSharers, i - first);
-      }
-    }
-    device_.join();
-  }
-
-  template <class Kernel>
-  void launch_large(Launch wave, uint32_t step, int blocks, size_t lane) const {
-    wave.step_begin = step;
-    device_.launch_clusters<Kernel>(wave, wave.n_active * Kernel::clusters_of_head(wave), blocks, (int)lane);
+    train_in_lanes(device_, waves, lanes, tiles);
   }
 
   /* Calls f(part) with some of the heads, and steps of launch_ for it to take; so few that the caller is
@@ -351,15 +335,21 @@ class Group {
     return true;
   }
 
-  /* Notes a head's epoch and keeps its weights if they are the best so far; false if the head is to stop. */
-  bool finish_epoch(int i, int epoch) {
+  void keep(const List& better) const {
+    const int64_t parts = (int64_t)better.size() * KeepBest::kParts;
+    if (parts > 0)
+      device_.launch<KeepBest>(launch_of(better),
+                               (int)std::min<int64_t>(parts, device_.resident_blocks<KeepBest>()));
+  }
+
+  /* Notes a head's epoch, and that its weights are the best so far if they are; false if it is to stop. */
+  bool finish_epoch(int i, int epoch, List& better) {
     ec_result& r = result(i);
     const int64_t* counts = host_counts_.data() + (heads_[i].counts - memory_.counts.get());
     if (!note_epoch(r, task(i), tallies_[i], counts, epoch)) return false;
     if (task(i).val.n == 0 || is_better(call_.options, r, epoch)) {
       r.best_epoch = epoch;
-      device_.copy(heads_[i].state + 3 * heads_[i].stride, heads_[i].state,
-                   4 * parameter_count(heads_[i].shape));
+      better.push_back(i);
     }
     const int patience = call_.options.early_stop;
     return r.status == EC_HEAD_OK && (patience == 0 || epoch - r.best_epoch < patience);

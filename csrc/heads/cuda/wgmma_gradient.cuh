@@ -13,6 +13,7 @@
 #ifndef EMBEDCACHE_CUDA_WGMMA_GRADIENT_CUH
 #define EMBEDCACHE_CUDA_WGMMA_GRADIENT_CUH
 
+#include "stacked_tile.cuh"
 #include "wgmma_tile.cuh"
 
 namespace ec {
