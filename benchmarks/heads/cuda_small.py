@@ -3,7 +3,8 @@
     compute-sanitizer --tool racecheck python -m benchmarks.heads.cuda_small
 
 No figure comes out of it: it fails if a head does not train. All ways of training are there: float32, a head per
-cluster with v in registers, in shared memory and in L2, the stacked products of large batches, and those of four warps.
+cluster with v in registers, in shared memory and in L2, the stacked products of large batches, and those of four warps,
+and linear probes by one and by some to a block.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ RUNS = (  # dim, hidden, batch size, classes
     (1024, [64], 32, 3),
     (96, [132], 150, 2),
     (96, [36, 0], 40, 12),
+    (768, [0], 32, 2),
+    (1024, [0], 32, 5),
 )
 
 

@@ -6,6 +6,7 @@ Skipped without nvcc or nvdisasm (the wheel nvidia-cuda-nvdisasm has it).
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -68,9 +69,19 @@ MOST_CYCLES = {  # of a step, by the model
     "TrainClusters<Bf16, 0, 2>": 40_100,
     "TrainClusters<Bf16, 0, 5>": 42_900,
 }
+PROBES = {  # instructions and loads from shared memory of the gradient's loop, 8 rows of the batch
+    "TrainProbes<2, 2, 1>": (67, 20),
+    "TrainProbes<2, 8, 4>": (175, 32),
+    "TrainProbes<3, 2, 1>": (91, 28),
+    "TrainProbes<3, 8, 4>": (247, 40),
+    "TrainProbes<4, 2, 1>": (115, 36),
+    "TrainProbes<4, 8, 4>": (319, 48),
+    "TrainProbes<6, 2, 1>": (163, 52),
+    "TrainProbes<6, 8, 4>": (463, 64),
+}
 GROUP_PRODUCTS = {"LargeLayer": 4, "LargeGradient": 8}  # by four warps at once (wgmma): of a warp and 64 of the depth
 # One block a multiprocessor; else 128 for two.
-REGISTERS = dict.fromkeys((*MOST_CYCLES, *GROUP_PRODUCTS), 255)
+REGISTERS = dict.fromkeys((*MOST_CYCLES, *GROUP_PRODUCTS, *PROBES), 255)
 
 
 @pytest.fixture(scope="module")
@@ -146,6 +157,28 @@ def test_the_inner_loop_has_grown_no_longer(modelled: dict[str, dict[str, Any]],
 @pytest.mark.parametrize("name", MOST_CYCLES)
 def test_a_step_takes_no_longer_by_the_model(modelled: dict[str, dict[str, Any]], name: str) -> None:
     assert modelled[name]["a step"]["cycles"] <= MOST_CYCLES[name]
+
+
+@pytest.mark.parametrize("name", PROBES)
+def test_a_step_of_probes_has_grown_no_longer(kernels: dict[str, sass.Kernel], name: str) -> None:
+    """Two barriers; of the products all are there, the forward ones as straight code and nothing in local memory."""
+    kernel = kernels[name]
+    columns, outputs = (int(number) for number in re.findall(r"\d+", name)[:2])
+
+    def code(loop: sass.Loop) -> list[sass.Instruction]:
+        return [i for b in loop.blocks for i in kernel.blocks[b].code]
+
+    step = code(max(kernel.loops, key=lambda loop: len(loop.blocks)))
+    innermost = [one for one in kernel.loops if not any(other.blocks < one.blocks for other in kernel.loops)]
+    gradient = code(max(innermost, key=lambda loop: kernel.count("FFMA", code=code(loop))))
+    assert kernel.count("BAR.SYNC", code=step) == 2
+    assert kernel.count("MEMBAR.ALL.GPU", "CCTL.IVALL", "ERRBAR", code=step) == 0
+    forward = 4 * 4 * 2 * columns * outputs  # of four rows, by four columns at a time
+    assert kernel.count("FFMA", code=gradient) == 8 * columns * outputs
+    assert kernel.count("FFMA", code=step) >= forward + 8 * columns * outputs
+    instructions, loads = PROBES[name]
+    assert len(gradient) <= instructions
+    assert kernel.count("LDS", code=gradient) <= loads
 
 
 def test_large_batches_take_no_longer_by_the_model(kernels: dict[str, sass.Kernel]) -> None:

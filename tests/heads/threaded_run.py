@@ -26,7 +26,7 @@ from tests.heads.engines import make_task
 
 SHAPES = 30  # of each kind
 # Also with a host thread for each CUDA thread.
-LANES = ("cluster 0", "wide 0", "stacked 0", "plain 0", "probe 0", "large 0")
+LANES = ("cluster 0", "wide 0", "stacked 0", "plain 0", "probe 0", "large 0", "linear 0")
 
 
 def cases() -> Iterator[tuple[str, Any, list[HeadSpec], Options]]:
@@ -121,6 +121,31 @@ def large_cases() -> Iterator[tuple[str, Any, list[HeadSpec], Options]]:
         yield f"large {number}", task, heads, Options(batch_size=batch, epochs=1, compute="bfloat16")
 
 
+def linear_cases() -> Iterator[tuple[str, Any, list[HeadSpec], Options]]:
+    """Probes of one seed, one to six: alone in a block and by four, with room for two batches of x or hardly one."""
+    rng = np.random.default_rng(15)
+    for number in range(SHAPES):
+        kind = KINDS[number % len(KINDS)]
+        dim = int(rng.integers(*((1, 140), (140, 600), (600, 900), (900, 1025), (1025, 1537))[number % 5]))
+        outputs, batch = int(rng.integers(2, 9 if dim < 900 else 3)), int(rng.integers(1, 65 if dim < 600 else 33))
+        dim, outputs, batch = (8, 2, 8) if number == 0 else (dim, outputs, batch)
+        task = make_task(
+            max(3 * batch + int(rng.integers(0, batch)), 8),
+            dim,
+            outputs,
+            n_val=0,
+            kind=kind,
+            standardize=number % 4 == 1,
+            weighted=number % 3 == 1 and kind != "regression",
+            dtype=(np.float32, np.float16)[number % 2],
+        )
+        loss = "focal" if kind != "regression" and number % 5 == 2 else "nll"
+        rates = [1e-3 * (1 + i) for i in range(1 + number % 6)]
+        rates[-1] = 1e30 if number % 8 == 7 else rates[-1]
+        heads = [HeadSpec(hidden=0, loss=loss, lr=lr, seed=3) for lr in rates]
+        yield f"linear {number}", task, heads, Options(batch_size=batch, epochs=1)
+
+
 def digest(outcomes: list[Outcome]) -> str:
     found = hashlib.sha256()
     for one in outcomes:
@@ -145,7 +170,7 @@ def load(library: Path) -> engine_native.NativeEngine:
 
 def main() -> None:
     engine, chosen = load(Path(sys.argv[1])), re.compile(sys.argv[2] if len(sys.argv) > 2 else "")
-    for case in (*cases(), *float_cases(), *large_cases()):
+    for case in (*cases(), *float_cases(), *large_cases(), *linear_cases()):
         for suffix in ("", " by lanes") if case[0] in LANES else ("",):
             if chosen.search(case[0] + suffix):
                 print(case[0] + suffix, train(engine, case, bool(suffix)), flush=True)

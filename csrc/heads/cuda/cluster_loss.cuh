@@ -8,6 +8,7 @@
 #define EMBEDCACHE_CUDA_CLUSTER_LOSS_CUH
 
 #include "cluster_state.cuh"
+#include "row_loss.cuh"
 
 namespace ec {
 
@@ -74,56 +75,6 @@ EC_DEVICE void sum_parts(const Team& team, PerThread<Back<kOutputs>, kHostThread
       });
 }
 
-/* Any loss of a row and its gradient. */
-template <int kOutputs>
-EC_DEVICE double any_loss(const Loss& l, int32_t y, const float* targets, double log_sum, double over_weight,
-                          Back<kOutputs>& back) {
-  float logits[kOutputs]; /* an array of its own: here it is indexed by numbers known only now */
-  EC_UNROLL
-  for (int c = 0; c < kOutputs; ++c) logits[c] = back.logit[c];
-  double loss, mass = 0.0;
-  if (l.kind == EC_KIND_CLASSES)
-    loss = class_loss(l, logits, y, log_sum, &mass);
-  else
-    loss = l.kind == EC_KIND_LABELS ? label_loss(l, logits, targets) : number_loss(l, logits, targets);
-  EC_UNROLL
-  for (int c = 0; c < kOutputs; ++c) {
-    if (c >= l.outputs) break;
-    const double softmax = l.kind == EC_KIND_CLASSES ? fast_exp(back.logit[c] - (float)log_sum) : 0.0;
-    const double slope = loss_gradient(l, back.logit[c], c, y, targets, softmax, log_sum, mass);
-    back.gradient[c] = (float)(slope * over_weight);
-  }
-  return loss;
-}
-
-/* The loss of the thread's row, and its gradient by the logits; exp and log of the special-function unit. */
-template <int kOutputs>
-EC_DEVICE double row_loss(const Plan& plan, int32_t y, uint32_t row, double over_weight,
-                          Back<kOutputs>& back) {
-  const Loss& l = plan.loss;
-  const float* targets = plan.targets ? plan.targets + (int64_t)row * l.outputs : nullptr;
-  float top = back.logit[0], sum = 0.0f, picked = back.logit[0], power[kOutputs];
-  EC_UNROLL
-  for (int c = 1; c < kOutputs; ++c) {
-    if (c < l.outputs && back.logit[c] > top) top = back.logit[c];
-    if (c == y) picked = back.logit[c];
-  }
-  EC_UNROLL
-  for (int c = 0; c < kOutputs; ++c) {
-    power[c] = c < l.outputs ? fast_exp(back.logit[c] - top) : 0.0f;
-    sum += power[c];
-  }
-  const float log_sum = top + logf(sum);
-  if (l.kind != EC_KIND_CLASSES || l.loss.number != EC_LOSS_NLL || l.smoothing > 0)
-    return any_loss(l, y, targets, log_sum, over_weight, back);
-  const double target = weight_of(l, y);
-  const float scale = (float)(target * over_weight), over_sum = fast_quotient(1.0f, sum);
-  EC_UNROLL
-  for (int c = 0; c < kOutputs; ++c)
-    back.gradient[c] = (power[c] * over_sum - (c == y ? 1.0f : 0.0f)) * scale;
-  return target * ((double)log_sum - (double)picked);
-}
-
 /* By the gradient of the thread's rows: the gradient of its units' z, and what the rows add to that of w2 and
  * of the biases; through w2 as it was, dropout and ReLU. */
 template <int kOutputs>
@@ -182,8 +133,8 @@ EC_DEVICE void backward_start(const Team& team, PerThread<Own, kHostThreads>& ow
     const int r = seat.row(seat.tile);
     back[t].loss = 0.0;
     if (r < rows) {
-      back[t].loss =
-          over_weight[t] * row_loss(shared.plan, shared.y[r], shared.row[slot][r], over_weight[t], back[t]);
+      back[t].loss = over_weight[t] * row_loss<kOutputs>(shared.plan.loss, shared.y[r], shared.plan.targets,
+                                                         shared.row[slot][r], over_weight[t], back[t]);
     } else {
       EC_UNROLL
       for (int c = 0; c < kOutputs; ++c) back[t].gradient[c] = 0.0f;

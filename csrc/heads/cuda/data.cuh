@@ -23,8 +23,8 @@ Buffer<T> copy_of(const Device& device, const std::vector<T>& values, const char
 }
 
 /* How x is prepared: for the kernels in TF32, for clusters in bfloat16, for large batches in bfloat16; for
- * clusters in float32, which have it where others have it in TF32. */
-enum class Form { kReady, kWide, kLines, kPlain };
+ * clusters in float32, which have it where others have it in TF32; for probes, the same numbers. */
+enum class Form { kReady, kWide, kLines, kPlain, kProbes };
 
 class Data {
  public:
@@ -52,9 +52,10 @@ class Data {
     } else if (form == Form::kLines) {
       done = prepare<PrepareLines>(t, t.train, task.train.x.rows, ready_stride(t.dim), lines_, &Launch::lines,
                                    &View::lines);
-    } else if (form == Form::kPlain) {
-      done = prepare<PreparePlain>(t, t.train, task.train.x.rows, ready_stride(t.dim), ready_, &Launch::ready,
-                                   &View::ready);
+    } else if (form == Form::kPlain || form == Form::kProbes) {
+      done = prepare<PreparePlain>(t, t.train, task.train.x.rows, ready_stride(t.dim), plain_, &Launch::ready,
+                                   &View::plain);
+      if (form == Form::kPlain) t.train.ready = t.train.plain;
     } else {
       done = prepare<Prepare>(t, t.train, task.train.x.rows, ready_stride(t.dim), ready_, &Launch::ready,
                               &View::ready) &&
@@ -139,7 +140,8 @@ class Data {
   }
 
   View view(const ec_view& v, int64_t outputs) {
-    if (v.n == 0) return {nullptr, nullptr, nullptr, nullptr, 0, EC_FLOAT32, nullptr, nullptr, nullptr};
+    if (v.n == 0)
+      return {nullptr, nullptr, nullptr, nullptr, 0, EC_FLOAT32, nullptr, nullptr, nullptr, nullptr};
     const int64_t size = v.x.dtype == EC_FLOAT16 ? 2 : 4;
     const void* x = upload(v.x.data, v.x.rows, v.x.dim * size, v.x.stride * size, "X");
     return {x,
@@ -150,12 +152,13 @@ class Data {
             v.x.dtype,
             nullptr,
             nullptr,
+            nullptr,
             nullptr};
   }
 
   const Device& device_;
   std::map<Key, Buffer<char>> buffers_;
-  Made<float> ready_;
+  Made<float> ready_, plain_;
   Made<uint16_t> wide_, lines_;
   std::vector<Task> tasks_;
   Buffer<Task> on_device_;

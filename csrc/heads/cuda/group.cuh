@@ -146,7 +146,7 @@ class Group {
     memory_.heads = copy_of(device_, heads_, "the heads' settings");
     memory_.orders = copy_of(device_, orders_, "the orders' settings");
     memory_.tallies = copy_of(device_, tallies_, "the heads' losses");
-    memory_.active = Buffer<int32_t>(size_, "the list of heads");
+    memory_.active = Buffer<int32_t>(kProbesTogether * size_, "the list of heads");
     memory_.steps = Buffer<StackedStep>(needs_.blocks, "the heads' steps");
     launch_ = {};
     launch_.tasks = data_.on_device();
@@ -294,6 +294,8 @@ class Group {
       call_.options.compute == EC_COMPUTE_BFLOAT16 ? train_clusters<Bf16>(in_clusters)
       : call_.options.compute == EC_COMPUTE_TF32   ? train_clusters<Tf32>(in_clusters)
                                                    : train_clusters<Split>(in_clusters);
+      const List probes = filter(on_path(part, Path::kProbes), [&](int i) { return !tallies_[i].diverged; });
+      train_probes(device_, probes, heads_, call_, first_, [&](const List& all) { return launch_of(all); });
       train_stacked(on_path(part, Path::kStacked));
       train_large(on_path(part, Path::kLarge));
     });

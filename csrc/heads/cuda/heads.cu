@@ -48,15 +48,17 @@ void prepare(const Call& call, Data& data, int max_cluster) {
   std::set<std::pair<int, Form>> wanted;
   for (int i = 0; i < call.n_heads; ++i)
     if (const Path path = wanted_path(call, max_cluster, i);
-        call.heads[i].hidden > 0 && (path != Path::kPlain || is_rounded))
+        path != Path::kPlain || (call.heads[i].hidden > 0 && is_rounded))
       wanted.emplace(call.heads[i].task, form_of(call, path));
-  bool all = true;
-  for (const auto& [i, form] : wanted) all = data.prepare(i, call.tasks[i], form) && all;
-  if (!all)
+  bool all = true, all_rounded = true;
+  for (const auto& [i, form] : wanted)
+    if (!data.prepare(i, call.tasks[i], form))
+      (is_rounded && form != Form::kProbes ? all_rounded : all) = false;
+  if (!all || !all_rounded)
     note("the device has no room for X " +
-         (is_rounded ? "in " + name_of(call.options.compute) +
-                           ": some heads were trained or validated in float32, which is slower"
-                     : "as the faster kernels read it: some heads were trained by slower ones"));
+         (!all_rounded ? "in " + name_of(call.options.compute) +
+                             ": some heads were trained or validated in float32, which is slower"
+                       : "as the faster kernels read it: some heads were trained by slower ones"));
 }
 
 /* Notes go to ec_last_error(): what the caller may want to know although all went well. */

@@ -18,6 +18,7 @@ struct View {
   const float* ready; /* [., ready_stride(dim)] as Prepare makes it, for products alone (to_tf32), or NULL */
   const uint16_t* wide;  /* [., wide_stride(dim)] as PrepareWide makes it: x in bfloat16, or NULL */
   const uint16_t* lines; /* [., ready_stride(dim)] as PrepareLines makes it: x in bfloat16, or NULL */
+  const float* plain;    /* [., ready_stride(dim)] as PreparePlain makes it: x in float32, or NULL */
 };
 
 /* Inputs that the TF32 kernels take at a time: x is padded with zeros to a multiple of them. */

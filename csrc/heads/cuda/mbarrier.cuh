@@ -236,6 +236,20 @@ EC_DEVICE void wait(Mbarrier& barrier, int parity) {
 
 #endif
 
+/* The same into the thread's own block. */
+template <class Team>
+EC_DEVICE void copy_here(const Team& team, int t, void* to, const void* from, int bytes, Mbarrier* barrier) {
+#ifdef EC_HOST_EMULATION
+  copy_to_some(team, t, 1u << team.rank(t), to, from, bytes, barrier);
+#else
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
+          shared_address(to)),
+      "l"(from), "r"(bytes), "r"(shared_address(barrier))
+      : "memory");
+#endif
+}
+
 /* The same into every block of the cluster. */
 template <class Team>
 EC_DEVICE void copy_to_all(const Team& team, int t, void* to, const void* from, int bytes,

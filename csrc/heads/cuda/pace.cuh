@@ -28,6 +28,8 @@ List filter(const List& list, F keep) {
 constexpr double kSecondsOfLaunch = 0.5;
 constexpr double kSecondsOfBarriers = 20e-6; /* of a step or a chunk of validation rows */
 constexpr double kOperationsOfState = 128;   /* that take as long as AdamW's 28 bytes of a parameter */
+constexpr double kSecondsOfProbes = 2e-6;    /* a step's barriers, of TrainProbes */
+constexpr double kOperationsOfProbe = 8;     /* that take as long as a number of x on its way to its block */
 constexpr double kModelIsOffBy = 64;         /* at most: so one odd launch does not spoil the next for long */
 
 class Pace {
@@ -37,8 +39,12 @@ class Pace {
 
   int blocks() const { return blocks_; }
 
-  /* A block's seconds for a head's step, or for a chunk of validation rows. */
+  /* A block's seconds for a head's step, or for a chunk of validation rows. Of a probe's step as if
+   * TrainProbes had it, which has half as many blocks at the same time. */
   double of_head(Shape shape, int64_t rows, bool training) const {
+    if (training && shape.hidden == 0)
+      return 2 * (kSecondsOfProbes + (double)(rows * shape.dim) *
+                                         (kOperationsOfProbe + 4.0 * (double)shape.outputs) / block_speed_);
     const double operations = training ? 6.0 * (double)rows + kOperationsOfState : 2.0 * (double)rows;
     return kSecondsOfBarriers + (double)parameter_count(shape) * operations / block_speed_;
   }

@@ -4,6 +4,7 @@
 
 #include "cluster_math.cuh"
 #include "data.cuh"
+#include "probe_groups.cuh"
 #include "wgmma_tile.cuh"
 
 namespace ec {
@@ -29,10 +30,10 @@ struct Call {
   bool cancelled() const { return options.cancel && *options.cancel; }
 };
 
-/* Who trains a head: TrainSteps in float32, and whatever the others do not take; TrainClusters, small
- * batches; the kernels of stacked.cuh, which also validate for all that fit them; or, in bfloat16, LargeLayer
- * and LargeGradient. */
-enum class Path { kPlain, kCluster, kStacked, kLarge };
+/* Who trains a head: TrainSteps in float32, and whatever the others do not take; TrainProbes, linear probes
+ * of up to 64 rows a batch, 8 outputs and 1,536 inputs; TrainClusters, small batches; the kernels of
+ * stacked.cuh, which also validate for all that fit them; or, in bfloat16, LargeLayer and LargeGradient. */
+enum class Path { kPlain, kProbes, kCluster, kStacked, kLarge };
 
 inline bool stackable(Shape s) {
   return s.hidden > 0 && s.hidden % 4 == 0 && s.dim % 4 == 0;
@@ -46,6 +47,13 @@ inline bool fits_cluster(const Call& call, int head) {
          cluster_blocks(s.hidden) <= kMaxCluster;
 }
 
+/* Whether TrainProbes takes the linear probe, on a device with clusters of blocks: those of one. */
+inline bool fits_probes(const Call& call, int head) {
+  const Shape s = call.shape(head);
+  const int64_t rows = std::min<int64_t>(call.options.batch_size, call.task(head).train.n);
+  return rows > 0 && fits_probe_block(s.dim, rows, s.outputs);
+}
+
 /* Whether LargeLayer and LargeGradient take the head: any batch, on a device with clusters of blocks. */
 inline bool fits_large(const Call& call, int max_cluster, int head) {
   const Shape s = call.shape(head);
@@ -55,8 +63,10 @@ inline bool fits_large(const Call& call, int max_cluster, int head) {
 
 inline std::string name_of(int32_t compute) { return compute == EC_COMPUTE_BFLOAT16 ? "bfloat16" : "TF32"; }
 
-/* Who trains a head with a hidden layer, if its x can be prepared. */
+/* Who trains a head, if its x can be prepared. */
 inline Path wanted_path(const Call& call, int max_cluster, int head) {
+  if (call.heads[head].hidden == 0)
+    return max_cluster > 0 && fits_probes(call, head) ? Path::kProbes : Path::kPlain;
   if (fits_cluster(call, head) && cluster_blocks(call.shape(head).hidden) <= max_cluster)
     return Path::kCluster;
   if (call.options.compute == EC_COMPUTE_TF32)
@@ -66,19 +76,23 @@ inline Path wanted_path(const Call& call, int max_cluster, int head) {
 
 /* How that path reads x. */
 inline Form form_of(const Call& call, Path path) {
-  return call.options.compute == EC_COMPUTE_FLOAT32 ? Form::kPlain
-         : call.options.compute == EC_COMPUTE_TF32  ? Form::kReady
-         : path == Path::kLarge                     ? Form::kLines
-                                                    : Form::kWide;
+  return path == Path::kProbes                        ? Form::kProbes
+         : call.options.compute == EC_COMPUTE_FLOAT32 ? Form::kPlain
+         : call.options.compute == EC_COMPUTE_TF32    ? Form::kReady
+         : path == Path::kLarge                       ? Form::kLines
+                                                      : Form::kWide;
 }
 
 inline bool is_prepared(const View& view, Form form) {
-  return form == Form::kWide ? (bool)view.wide : form == Form::kLines ? (bool)view.lines : (bool)view.ready;
+  return form == Form::kWide     ? (bool)view.wide
+         : form == Form::kLines  ? (bool)view.lines
+         : form == Form::kProbes ? (bool)view.plain
+                                 : (bool)view.ready;
 }
 
 inline Path path_of(const Call& call, const Data& data, int max_cluster, int head) {
-  if (call.shape(head).hidden == 0) return Path::kPlain;
   const Path path = wanted_path(call, max_cluster, head);
+  if (path == Path::kPlain) return path;
   const View& train = data.task(call.heads[head].task).train;
   return is_prepared(train, form_of(call, path)) ? path : Path::kPlain;
 }
