@@ -28,7 +28,7 @@ from embedcache.audit.report import (
     open_place,
     write_report,
 )
-from embedcache.audit.sides import Sides, column_sides, run_sides
+from embedcache.audit.sides import Sides, column_sides, run_sides, tuned_note
 from embedcache.cache import Cache, open_cache
 from embedcache.cache.strings import first_rows
 from embedcache.cache.where import not_blank
@@ -300,8 +300,9 @@ def _duplicates(table: AuditedRows, group: DuplicateGroup) -> Duplicates:
 
 
 def _notes(table: AuditedRows) -> list[str]:
-    if not len(table.rare):
-        return []
-    names = ", ".join(table.classes[c] for c in table.rare[:5])
-    more = f" and {len(table.rare) - 5:,} more" if len(table.rare) > 5 else ""
-    return [f"classes with fewer than {table.folds} rows are not judged: {names}{more}"]
+    notes = [] if (tuned := tuned_note(table.cache)) is None else [tuned]
+    if len(table.rare):
+        names = ", ".join(table.classes[c] for c in table.rare[:5])
+        more = f" and {len(table.rare) - 5:,} more" if len(table.rare) > 5 else ""
+        notes.append(f"classes with fewer than {table.folds} rows are not judged: {names}{more}")
+    return notes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import numpy as np
 from embedcache.cache import Cache
 from embedcache.errors import EmbedcacheError
 from embedcache.runs.folder import load_run
-from embedcache.runs.sides import stored_sides
+from embedcache.runs.sides import load_sides, stored_sides
 from embedcache.runs.split import SIDES
 
 MOST_SIDES = 20
@@ -66,3 +67,21 @@ def run_sides(cache: Cache, path: str | Path, label: str | None) -> Sides:
         raise EmbedcacheError(f"--run {path}: it has heads for {', '.join(run.columns)}, not for {name!r}")
     codes = stored_sides(cache, run.columns[name], f"--run {path}")
     return Sides(codes.astype(np.int64), list(SIDES))
+
+
+def tuned_note(cache: Cache) -> str | None:
+    """What to know of a cache whose encoder was tuned: its vectors have seen labels. None where it was not."""
+    digest = cache.encoder["identity"].get("tuned")
+    if digest is None:
+        return None
+    which = "rows of the run that is no longer there"
+    with suppress(EmbedcacheError):
+        run = load_run(cache.encoder["source"])
+        sides = load_sides(run) if run.info["encoder"]["identity"].get("tuned") == digest else None
+        if sides is not None:
+            rows = int(np.count_nonzero(sides.of(cache.hashes) == SIDES.index("train")))
+            which = f"{rows:,} of these rows"
+    return (
+        f"the encoder was tuned on the labels of {which}, so its vectors have seen them: the number of errors may be "
+        "too low; the cache of the frozen encoder has not seen any"
+    )

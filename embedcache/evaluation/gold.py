@@ -16,6 +16,7 @@ from embedcache.cache.strings import first_rows, hash_texts
 from embedcache.cache.where import rows_where
 from embedcache.common.reading import Reading
 from embedcache.errors import EmbedcacheError
+from embedcache.evaluation.together import TogetherEncoder, sharing
 from embedcache.prediction.classifier import Classifier, check_same_encoder
 from embedcache.runs.folder import Run
 from embedcache.tables.rows import Columns, Label, column_names, read_rows
@@ -120,11 +121,13 @@ def read_table(
     classifiers: Callable[[Run], Classifier],
     tell: Tell | None,
     also: Collection[str] = (),
+    runs: Sequence[Run] = (),
     **reading: Any,
 ) -> Gold:
     """The labelled rows of a table, encoded when their vectors are asked for: once for all runs of one encoder.
 
-    also: columns to read where there are such. reading: as ``read_rows`` takes it.
+    classifiers: loads that of a run. runs: that will be asked for; of tuned ones of one base the layers that none has
+    trained are computed once. also: columns to read where there are such. reading: as ``read_rows`` takes it.
     """
     texts: list[str] = []
     labels: list[Label] = []
@@ -142,24 +145,33 @@ def read_table(
     encoded: dict[tuple[Any, ...], np.ndarray] = {}
     readings: list[Reading] = []
 
+    def encode(some: Callable[[list[str]], tuple[list[np.ndarray], Reading]], keys: Sequence[tuple[Any, ...]]) -> None:
+        parts, read = [], None
+        for start in range(0, len(chosen), ENCODED_ROWS):
+            found, counted = some(chosen[start : start + ENCODED_ROWS])
+            parts.append(found)
+            read = counted if read is None else read + counted
+            if tell is not None:
+                done = min(start + ENCODED_ROWS, len(chosen))
+                tell(done, len(chosen), done)
+        encoded.update(zip(keys, map(np.concatenate, zip(*parts, strict=True)), strict=True))
+        if read is not None:
+            readings.append(read)
+
     def vectors(run: Run) -> np.ndarray:
-        info = run.info
-        made_with = output_fingerprint(info["encoder"], (info["pooling"], info["layer"]))
-        key = (made_with, info["dtype"])
-        if key not in encoded:
-            classifier = classifiers(run)
-            parts, read = [], None
-            for start in range(0, len(chosen), ENCODED_ROWS):
-                found, some = classifier.encode_counted(chosen[start : start + ENCODED_ROWS])
-                parts.append(found)
-                read = some if read is None else read + some
-                if tell is not None:
-                    done = min(start + ENCODED_ROWS, len(chosen))
-                    tell(done, len(chosen), done)
-            encoded[key] = np.concatenate(parts)
-            if read is not None:
-                readings.append(read)
-        return encoded[key]
+        if _key(run) not in encoded:
+            beside = {_key(one): one for one in sharing(run, runs)}  # a run twice has one key
+            if len(beside) > 1:
+                encode(TogetherEncoder(list(beside.values()), classifiers).encode, list(beside))
+            else:
+                classifier = classifiers(run)
+
+                def alone(texts: list[str]) -> tuple[list[np.ndarray], Reading]:
+                    found, read = classifier.encode_counted(texts)
+                    return [found], read
+
+                encode(alone, [_key(run)])
+        return encoded[_key(run)]
 
     return Gold(
         str(path),
@@ -174,6 +186,12 @@ def read_table(
         readings,
         {name: [kept[name][i].strip() for i in rows] for name in also if name in kept},
     )
+
+
+def _key(run: Run) -> tuple[Any, ...]:
+    """Of what a run reads of a text."""
+    info = run.info
+    return output_fingerprint(info["encoder"], (info["pooling"], info["layer"])), info["dtype"]
 
 
 def _check_rows(path: Table, label: str, rows: np.ndarray) -> None:

@@ -88,13 +88,10 @@ def evaluate(
         raise EmbedcacheError("name at least one run" if not named else "a run is named twice: name each once")
     label = label if label is not None else next(iter(next(iter(loaded.values())).columns))
     columns = {path: _column(run, path, label) for path, run in loaded.items()}
-    made: dict[str, Classifier] = {}
 
     def classifier(run: Run) -> Classifier:
         path = next(path for path, column in columns.items() if column is run)
-        if path not in made:
-            made[path] = Classifier.load(path, device, model=model, trust_remote_code=trust_remote_code)
-        return made[path]
+        return Classifier.load(path, device, model=model, trust_remote_code=trust_remote_code)
 
     reading: dict[str, Any] = {"encoding": encoding, "separator": separator, "sheet": sheet}
     conditions = [where] if isinstance(where, str) else list(where)
@@ -105,7 +102,8 @@ def evaluate(
         if conditions:
             raise EmbedcacheError("--where is for a cache; a table is scored whole")
         with stored(data) as table:
-            gold = read_table(table, label, group, text, classifier, progress, also, **reading)
+            every = list(columns.values())
+            gold = read_table(table, label, group, text, classifier, progress, also, every, **reading)
     seen = {path: learnt_by(run, gold.hashes, gold.columns) for path, run in columns.items()}
     gold, seen, left_out = _unseen(gold, seen) if unseen else (gold, seen, 0)
     scored = [_Scored(path, run, gold, seen[path], label, baselines) for path, run in columns.items()]

@@ -139,6 +139,27 @@ def test_duplicates_across_the_sides_of_a_run(tmp_path: Path) -> None:
     assert np.bincount(found.codes).tolist() == [split[side] for side in ("train", "val", "test")]
 
 
+def test_a_note_says_how_many_labels_a_tuned_encoder_has_seen(tmp_path: Path) -> None:
+    from embedcache.audit.sides import tuned_note
+    from embedcache.runs.job import train_head
+
+    texts, x, labels = make_rows(200)
+    identity = {"architecture": "bert", "max_length": 64, "compute_dtype": "float32"}
+    about = {"identity": identity, "source": str(tmp_path / "run")}
+    path = make_cache(tmp_path / "c.h5", texts, x, {"label": labels}, encoder=about)
+    split = train_head(path, tmp_path / "run", epochs=1, hidden=[0], val=0.2, test=0.3).split
+    with ec.open_cache(path) as cache:
+        assert tuned_note(cache) is None
+    about["identity"] = {**identity, "tuned": "ab" * 32}
+    tuned = make_cache(tmp_path / "d.h5", [*texts, "new"], [*x, x[0]], {"label": [*labels, None]}, encoder=about)
+    with ec.open_cache(tuned) as cache:
+        assert "labels of rows of the run that is no longer there, so" in str(tuned_note(cache))
+    told = json.loads((tmp_path / "run" / "run.json").read_text("utf-8"))
+    told["encoder"]["identity"] = about["identity"]
+    (tmp_path / "run" / "run.json").write_text(json.dumps(told))
+    assert f"tuned on the labels of {split['train']:,} of these rows, so its vectors" in ec.audit(tuned).notes[0]
+
+
 def test_a_run_of_other_rows_is_refused(tmp_path: Path) -> None:
     from embedcache.runs.job import train_head
 
