@@ -55,6 +55,7 @@ class Training:
     Attributes:
         state: where it is. ended: whether there was nothing left to train: the checkpoint said so.
         rows: that were trained on, those of the checkpoint included.
+        whole: whether weights, moments and progress are those between two steps, so that they can be saved.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class Training:
             self._unit = [torch.from_numpy(one).float().to(device) for one in (task.target_mean, task.target_std)]
         self.steps = -(-len(task.train.rows) // config.batch_size)
         self.state = State(Progress(identity, history={name: [] for name in HISTORY}))
-        self.ended, self.rows = False, 0
+        self.ended, self.rows, self.whole = False, 0, False
         self.adamw = make_adamw(trainee, config)
         self._saved = time.monotonic()
 
@@ -90,6 +91,7 @@ class Training:
             progress = self.state.progress
             done = progress.epoch * len(self.task.train.rows) + progress.step * self.config.batch_size
             self._tell(self.total if self.ended else done)
+        self.whole = True
         self._end()
 
     @property
@@ -112,17 +114,19 @@ class Training:
             return
         progress.loss += loss * len(rows)
         progress.step += 1
+        self.whole = True
         self._tell(len(rows))
         self._save_now_and_then()
 
     def end_epoch(self, outputs: np.ndarray | None) -> None:
         """After its last step. outputs: of the validation rows, where there are any."""
-        progress = self.state.progress
+        progress, self.whole = self.state.progress, False
         self._judge(progress.loss / len(self.task.train.rows), outputs)
         progress.epoch, progress.step, progress.loss = progress.epoch + 1, 0, 0.0
         patience = self.options.early_stop
         if not progress.status and patience and progress.epoch - 1 - progress.best_epoch >= patience:
             progress.status = "ok"
+        self.whole = True
         self._save_now_and_then()
         self._end()
 
@@ -160,6 +164,7 @@ class Training:
             loss.backward()
             whole = whole + loss.detach()
         nn.utils.clip_grad_norm_([p for group in self.adamw.param_groups for p in group["params"]], CLIP)
+        self.whole = False  # until the step is counted
         self.adamw.step()
         return float(whole)
 

@@ -167,7 +167,7 @@ class TunedTrainer:
                 train_together(trainings)
             except KeyboardInterrupt:
                 for training in trainings:
-                    if training.running:
+                    if training.running and training.whole:  # else the last checkpoint stays
                         training.save()
                 raise self.interrupted({}, 0) from None
             self._done = before + sum(training.total for training in trainings)

@@ -270,6 +270,38 @@ def test_a_killed_finetune_continues_to_the_same_bits(cache, tmp_path, rows) -> 
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("torn", [True, False])
+def test_an_interrupt_within_a_step_leaves_whole_checkpoints(cache, heads, tmp_path, monkeypatch, torn) -> None:
+    """Ctrl-C may come between the weights' step and its being counted; of two side by side one is a step ahead then."""
+    import torch
+
+    settings = {"from_run": heads, "train": "top:2", "lr": [1e-3, 1e-2], "epochs": 2, "engine": "torch"}
+    whole = load_run(finetune(cache, tmp_path / "whole", **settings).run)
+    calls = 0
+
+    def stops(self: Any, *arguments: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 7 and not torn:
+            raise KeyboardInterrupt
+        step(self, *arguments)
+        if calls == 7:
+            raise KeyboardInterrupt
+
+    step = torch.optim.AdamW.step
+    with monkeypatch.context() as patch:
+        patch.setattr("embedcache.finetune.loop.SAVE_SECONDS", 0.0)
+        patch.setattr(torch.optim.AdamW, "step", stops)
+        with pytest.raises(KeyboardInterrupt, match="with --resume continues"):
+            finetune(cache, tmp_path / "run", **settings)
+    assert len(list((tmp_path / ".run.tuning").iterdir())) == 2
+    found = load_run(finetune(cache, tmp_path / "run", resume=True, **settings).run)
+    mine, theirs = (load_file(run.path / "heads.safetensors") | load_file(run.path / FILE) for run in (found, whole))
+    assert mine.keys() == theirs.keys() and all(np.array_equal(mine[name], theirs[name]) for name in mine)
+    assert (found.path / "history.csv").read_text() == (whole.path / "history.csv").read_text()
+
+
+@pytest.mark.slow
 def test_the_cards_code_gives_what_the_run_gives(cache, tiny_bert, tmp_path, monkeypatch, capsys) -> None:
     """The card's lines, in the run's folder, with the base where the reader has it."""
     from embedcache.report import write_documents
