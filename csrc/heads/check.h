@@ -30,7 +30,9 @@ inline std::string check_view(const ec_view& view, const ec_task& task, const ch
   const void* wanted = task.kind == EC_KIND_CLASSES ? static_cast<const void*>(view.y) : view.targets;
   if (!x.data || !wanted || !view.rows) return prefix + "a null pointer";
   if (x.dim != task.train.x.dim || x.dim <= 0 || x.stride < 0) return prefix + "a dimension out of range";
-  if (x.dtype != EC_FLOAT16 && x.dtype != EC_FLOAT32) return prefix + "an unknown dtype";
+  if (x.dtype != EC_FLOAT16 && x.dtype != EC_FLOAT32 && x.dtype != EC_SCALED_INT8)
+    return prefix + "an unknown dtype";
+  if (x.dtype == EC_SCALED_INT8 && !x.scale) return prefix + "int8 without scales";
   for (int64_t i = 0; i < view.n; ++i) {
     const int64_t row = view.rows[i];
     if (row < 0 || row >= x.rows) return prefix + "a row number outside x";

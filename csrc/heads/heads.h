@@ -12,9 +12,9 @@
 extern "C" {
 #endif
 
-#define EC_ABI_VERSION 6
+#define EC_ABI_VERSION 7
 
-enum { EC_FLOAT16 = 0, EC_FLOAT32 = 1 };                                       /* ec_matrix.dtype */
+enum { EC_FLOAT16 = 0, EC_FLOAT32 = 1, EC_SCALED_INT8 = 2 };                   /* ec_matrix.dtype */
 enum { EC_COMPUTE_FLOAT32 = 0, EC_COMPUTE_BFLOAT16 = 1, EC_COMPUTE_TF32 = 2 }; /* ec_options.compute */
 enum { EC_KIND_CLASSES = 0, EC_KIND_LABELS = 1, EC_KIND_NUMBERS = 2 };         /* ec_task.kind */
 enum { EC_SCHEDULE_CONSTANT = 0, EC_SCHEDULE_LINEAR = 1, EC_SCHEDULE_COSINE = 2 };
@@ -22,11 +22,14 @@ enum { EC_CHOOSE_LOSS = 0, EC_CHOOSE_ACCURACY = 1, EC_CHOOSE_F1 = 2 }; /* ec_opt
 enum { EC_HEAD_OK = 0, EC_HEAD_DIVERGED = 1, EC_HEAD_CANCELLED = 2 };  /* ec_result.status */
 enum { EC_OK = 0, EC_ERROR_ARGUMENT = 1, EC_ERROR_MEMORY = 2, EC_ERROR_DEVICE = 3, EC_ERROR_UNSUPPORTED = 4 };
 
-/* A matrix read in place (often a memory map): element (i, j) lies at data + i * stride + j, in elements. */
+/* A matrix read in place (often a memory map): element (i, j) lies at data + i * stride + j, in elements. Of
+ * EC_SCALED_INT8 it is that times scale[i]. Where a scale has at most 17 significant bits, as those of caches
+ * have, the product is exact: whatever is done with it then has the bits that it has of float32. */
 typedef struct {
   const void* data;
   int64_t rows, dim, stride;
   int32_t dtype;
+  const float* scale; /* [rows] of EC_SCALED_INT8, else not looked at */
 } ec_matrix;
 
 /* Some rows of a matrix and what is to be learned of them: rows[i] is a row number of x. With EC_KIND_CLASSES

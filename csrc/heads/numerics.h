@@ -36,6 +36,10 @@
 #define EC_FAR static inline
 #endif
 
+/* ---- Elements of an ec_matrix ---- */
+
+EC_FN int64_t ec_size_of(int32_t dtype) { return dtype == EC_FLOAT32 ? 4 : dtype == EC_FLOAT16 ? 2 : 1; }
+
 /* ---- Philox4x32-10 (Salmon et al., 2011) ---- */
 
 #define EC_PHILOX_M0 0xD2511F53u

@@ -42,6 +42,7 @@ static inline vf splat(float x) { return vf{} + x; }
  *   square_root     exactly rounded
  *   lane_sum        of all lanes, in a fixed order
  *   load_half       kLanes halves, converted
+ *   load_int8       int8 to float32
  *   lanes_at_least  one bit per lane: x >= limit
  *   multiply_wide   both halves of the 64-bit products
  *   relu_scaled     max(x, 0) * scale where keep has the lane's bit, else 0
@@ -52,6 +53,9 @@ static inline vf square_root(vf x) { return _mm512_sqrt_ps(x); }
 static inline float lane_sum(vf x) { return _mm512_reduce_add_ps(x); }
 static inline vf load_half(const uint16_t* p) {
   return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+}
+static inline vf load_int8(const int8_t* p) {
+  return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
 }
 static inline uint32_t lanes_at_least(vu x, uint32_t limit) {
   return _mm512_cmpge_epu32_mask((__m512i)x, _mm512_set1_epi32((int)limit));
@@ -75,6 +79,9 @@ static inline float lane_sum(vf x) {
 }
 static inline vf load_half(const uint16_t* p) {
   return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+}
+static inline vf load_int8(const int8_t* p) {
+  return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
 }
 static inline uint32_t lanes_at_least(vu x, uint32_t limit) {
   const __m256i l = _mm256_set1_epi32((int)limit),
@@ -102,6 +109,11 @@ static inline float lane_sum(vf x) { return (x[0] + x[2]) + (x[1] + x[3]); }
 static inline vf load_half(const uint16_t* p) {
   vf x;
   for (int i = 0; i < kLanes; ++i) x[i] = ec_half_to_float(p[i]);
+  return x;
+}
+static inline vf load_int8(const int8_t* p) {
+  vf x;
+  for (int i = 0; i < kLanes; ++i) x[i] = p[i];
   return x;
 }
 static inline uint32_t lanes_at_least(vu x, uint32_t limit) {

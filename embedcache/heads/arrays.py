@@ -6,11 +6,16 @@ from typing import Any
 
 import numpy as np
 
+from embedcache.common.int8_rows import LARGEST as INT8_LARGEST
+from embedcache.common.int8_rows import Int8Rows, Matrix
 from embedcache.errors import EmbedcacheError
 
 
 def to_numpy(x: Any) -> np.ndarray:
-    """x as a NumPy array, uncopied where possible: arrays, memory maps, lists, torch tensors on any device."""
+    """x as a NumPy array, uncopied where possible: arrays, memory maps, lists, torch tensors on any device.
+
+    Vectors of a cache stored as int8 are decoded.
+    """
     if hasattr(x, "detach"):
         x = x.detach().cpu()
         if str(x.dtype) == "torch.bfloat16":
@@ -19,8 +24,13 @@ def to_numpy(x: Any) -> np.ndarray:
     return np.asarray(x)
 
 
-def as_matrix(x: Any, name: str = "X") -> np.ndarray:
-    """x as [N, D] float16 or float32 with adjacent columns: itself where it is one already, else a float32 copy."""
+def as_matrix(x: Any, name: str = "X") -> Matrix:
+    """x as [N, D] with adjacent columns that every engine reads: float16, float32, or int8 with a scale for each row.
+
+    Itself where it is one already, else a float32 copy.
+    """
+    if isinstance(x, Int8Rows) and x.shape[1] and x.readable_in_place:
+        return x
     try:
         x = to_numpy(x)
     except (ValueError, TypeError):
@@ -35,12 +45,15 @@ def as_matrix(x: Any, name: str = "X") -> np.ndarray:
     return np.ascontiguousarray(x, x.dtype.newbyteorder("=") if x.dtype == np.float16 else np.float32)
 
 
-def finite(x: np.ndarray) -> bool:
+def finite(x: Matrix) -> bool:
     """Whether no element is NaN or infinite.
 
     For float16 by its exponent bits, ten times as fast as isfinite. For float32 by the sum of the squares, on all
-    cores: if it is finite, so is everything; if not, it may have overflowed, and isfinite says.
+    cores: if it is finite, so is everything; if not, it may have overflowed, and isfinite says. For int8 by its scales.
     """
+    if isinstance(x, Int8Rows):
+        with np.errstate(over="ignore"):
+            return finite(x.scales * np.float32(INT8_LARGEST))
     if x.dtype == np.float16:
         return not bool(((x.view(np.uint16) & 0x7C00) == 0x7C00).any())
     if x.dtype == np.float32 and x.flags.c_contiguous:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from embedcache.common.devices import read_device
+from embedcache.common.int8_rows import Int8Rows, stored_type
 from embedcache.common.machine import usable_cores
 from embedcache.common.native_library import find_library, open_library
 from embedcache.common.progress import Progress
@@ -31,16 +32,24 @@ from embedcache.heads.task import (
     training_weight,
 )
 
-ABI_VERSION = 6
+ABI_VERSION = 7
 POLL_SECONDS = 0.1  # how often progress is told and Ctrl-C is heard
 STATUS = ("ok", "diverged", "cancelled")
+DTYPE = ("float16", "float32", "int8")  # of X, by the number in ec_matrix
 COMPUTE = {"float32": 0, "bfloat16": 1, "tf32": 2}
 LOSS = tuple(LOSSES)  # by the number in ec_head
 ERROR_ARGUMENT, ERROR_MEMORY, ERROR_DEVICE, ERROR_UNSUPPORTED = 1, 2, 3, 4
 
 
 class CMatrix(Structure):
-    _fields_ = [("data", c_void_p), ("rows", c_int64), ("dim", c_int64), ("stride", c_int64), ("dtype", c_int32)]
+    _fields_ = [
+        ("data", c_void_p),
+        ("rows", c_int64),
+        ("dim", c_int64),
+        ("stride", c_int64),
+        ("dtype", c_int32),
+        ("scale", c_void_p),
+    ]
 
 
 class CView(Structure):
@@ -307,9 +316,9 @@ def pointer(array: np.ndarray | None) -> int | None:
 def _view(view: View | None) -> CView:
     if view is None:
         return CView()
-    x = view.x
-    dtype = 0 if x.dtype == np.float16 else 1
-    matrix = CMatrix(pointer(x), x.shape[0], x.shape[1], x.strides[0] // x.itemsize, dtype)
+    values, scales = (view.x.values, view.x.scales) if isinstance(view.x, Int8Rows) else (view.x, None)
+    stride = values.strides[0] // values.itemsize
+    matrix = CMatrix(pointer(values), *values.shape, stride, DTYPE.index(stored_type(view.x)), pointer(scales))
     y, targets = (view.y, None) if view.y.dtype == np.int32 else (None, view.y)
     return CView(matrix, pointer(y), pointer(targets), pointer(view.rows), len(view.rows))
 

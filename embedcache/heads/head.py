@@ -12,6 +12,7 @@ import numpy as np
 
 from embedcache.common.checked import SchemaError, conform, parse_json
 from embedcache.common.display import html_table
+from embedcache.common.int8_rows import Int8Rows
 from embedcache.common.tensors import save_tensors
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.arrays import json_number, to_numpy
@@ -63,7 +64,7 @@ class TrainedHead:
 
         ``dtype``: what they are computed in. Raises EmbedcacheError where X has another width.
         """
-        x = to_numpy(X)
+        x = X if isinstance(X, Int8Rows) else to_numpy(X)
         if x.ndim != 2 or x.shape[1] != self.dim:
             raise EmbedcacheError(f"X has shape {list(x.shape)}, but this head reads [rows, {self.dim}]")
         w = self.weights

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from embedcache.common.int8_rows import Matrix, part_of, stored_type
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.arrays import as_matrix, finite
 from embedcache.heads.kinds import kind_of
@@ -24,12 +25,13 @@ CHUNK_ROWS = 8192  # rows looked at at a time where a whole matrix is read
 class View:
     """Some rows of a matrix and what is to be learned of them: x[rows[i]] and y[rows[i]].
 
-    ``x`` [N, D] float16 or float32 (a memory map is read in place); ``rows`` int64 [n]. ``y``: int32 [N], classes from
-    0 (classification); float32 [N, C] of 0 and 1 (multilabel); float32 [N, C] (regression). Values of y outside
-    ``rows`` are never looked at. ``finite``: x[rows] was found to hold neither NaN nor infinity; no engine looks again.
+    ``x`` [N, D] float16, float32 or int8 with scales (memory maps are read in place); ``rows`` int64 [n]. ``y``: int32
+    [N], classes from 0 (classification); float32 [N, C] of 0 and 1 (multilabel); float32 [N, C] (regression). Values of
+    y outside ``rows`` are never looked at. ``finite``: x[rows] was found to hold neither NaN nor infinity; no engine
+    looks again.
     """
 
-    x: np.ndarray
+    x: Matrix
     y: np.ndarray
     rows: np.ndarray
     finite: bool = False
@@ -198,7 +200,7 @@ def _check_view(view: View, task: Task, what: str) -> View:
         row = int(rows[wrong.argmax()])
         why = kind.unfit.format(y=y[row], last=task.classes - 1)
         raise EmbedcacheError(f"row {row} of the {what} data has {why}")
-    return View(x, y, rows, view.finite and x.dtype == view.x.dtype)
+    return View(x, y, rows, view.finite and stored_type(x) == stored_type(view.x))
 
 
 def training_weight(spec: HeadSpec, task: Task) -> np.ndarray | None:
@@ -243,7 +245,7 @@ def _check_finite(views: Sequence[View]) -> None:
                 used[view.rows] = True
         for start in range(0, len(x), CHUNK_ROWS):
             chunk = slice(start, start + CHUNK_ROWS)
-            if not used[chunk].any() or finite(x[chunk]):
+            if not used[chunk].any() or finite(part_of(x, chunk)):
                 continue
             bad = used[chunk] & ~np.isfinite(x[chunk]).all(axis=1)
             if bad.any():
@@ -253,7 +255,7 @@ def _check_finite(views: Sequence[View]) -> None:
                 )
 
 
-def standardize_stats(x: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def standardize_stats(x: Matrix, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(mean, inv_std), float32 [D], over the given rows of x [N, D]; summed in float64, chunk by chunk.
 
     A constant column gets inv_std 1: it becomes 0, whatever noise the rounding left in it. So does one that varies by

@@ -15,6 +15,7 @@ import numpy as np
 from embedcache.common.devices import read_device
 from embedcache.common.display import html_table
 from embedcache.common.frames import Tabular
+from embedcache.common.int8_rows import Matrix
 from embedcache.common.progress import Progress
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.arrays import as_matrix, json_number
@@ -270,13 +271,13 @@ def train_heads(
 ) -> BankResult:
     """Train every head of a grid on X [n, D] and its labels y [n]; see train_bank for the other options.
 
-    ``X``: NumPy (float16 and float32 are read in place, memory-mapped too; other numbers are converted) or a torch
-    tensor. ``task``: "classification": y integers, strings or booleans, the classes are its sorted values;
-    "multilabel": y a 0/1 matrix [n, C] or a list of lists of labels; "regression": y numbers [n] or [n, C]; "auto":
-    one of the first two. Of a y from a cache, ``cache.labels(COLUMN)`` or a part of its codes, rows without a label are
-    left out, and a LabelWarning says how many. ``validation``: (Xv, yv), by which each head's best epoch is chosen;
-    without it the last epoch's weights stay. ``standardize``: train on columns of mean 0 and spread 1, folded into the
-    returned weights.
+    ``X``: NumPy (float16 and float32 are read in place, memory-mapped too; other numbers are converted), vectors of a
+    cache (in place, too, int8 as well) or a torch tensor. ``task``: "classification": y integers, strings or booleans,
+    the classes are its sorted values; "multilabel": y a 0/1 matrix [n, C] or a list of lists of labels; "regression": y
+    numbers [n] or [n, C]; "auto": one of the first two. Of a y from a cache, ``cache.labels(COLUMN)`` or a part of its
+    codes, rows without a label are left out, and a LabelWarning says how many. ``validation``: (Xv, yv), by which each
+    head's best epoch is chosen; without it the last epoch's weights stay. ``standardize``: train on columns of mean 0
+    and spread 1, folded into the returned weights.
     ``class_weight``, of heads that have none of their own: None, "balanced", a dict label -> weight, or one weight per
     class (see HeadSpec); it weighs the validation loss too. Regression trains on y of mean 0 and spread 1, also folded
     into the weights: losses are in those units, where 1 is what the mean alone reaches. Raises EmbedcacheError.
@@ -322,7 +323,7 @@ def train_heads(
     return result
 
 
-def _view(x: np.ndarray, y: np.ndarray, rows: np.ndarray) -> View:
+def _view(x: Matrix, y: np.ndarray, rows: np.ndarray) -> View:
     """``rows`` of x, read where they lie; y has theirs alone."""
     if len(rows) < len(x):
         of_rows, y = y, np.zeros((len(x), *y.shape[1:]), y.dtype)

@@ -82,7 +82,7 @@ struct Pages {
 
   Pages(const ec_matrix& x, int64_t offset, int64_t elements) {
     static const uintptr_t page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
-    const int64_t size = x.dtype == EC_FLOAT32 ? 4 : 2;
+    const int64_t size = ec_size_of(x.dtype);
     const uintptr_t first = reinterpret_cast<uintptr_t>(x.data) + static_cast<uintptr_t>(offset * size);
     start = reinterpret_cast<void*>(first & ~(page - 1));
     length = first + static_cast<uintptr_t>(elements * size) - (first & ~(page - 1));

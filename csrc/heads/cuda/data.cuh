@@ -2,6 +2,7 @@
 #ifndef EMBEDCACHE_CUDA_DATA_CUH
 #define EMBEDCACHE_CUDA_DATA_CUH
 
+#include <algorithm>
 #include <map>
 #include <tuple>
 #include <vector>
@@ -125,6 +126,26 @@ class Data {
     return at->second.get();
   }
 
+  /* int8 rows as float32: the kernels read no int8, and the products of values and scales are exact. */
+  const void* upload_widened(const ec_matrix& x) {
+    const auto [at, is_new] = buffers_.try_emplace(Key{x.data, x.rows, x.dim, x.stride});
+    if (!is_new) return at->second.get();
+    const int64_t row_bytes = x.dim * (int64_t)sizeof(float);
+    at->second = Buffer<char>(x.rows * row_bytes, "X, int8 as float32,");
+    const int64_t step = std::max<int64_t>(1, (int64_t{1} << 22) / x.dim); /* rows at a time */
+    std::vector<float> wide((size_t)(std::min(step, x.rows) * x.dim));
+    for (int64_t first = 0; first < x.rows; first += step) {
+      const int64_t n = std::min(step, x.rows - first);
+      for (int64_t i = 0; i < n; ++i) {
+        const int8_t* from = static_cast<const int8_t*>(x.data) + (first + i) * x.stride;
+        const float scale = x.scale[first + i];
+        for (int64_t j = 0; j < x.dim; ++j) wide[(size_t)(i * x.dim + j)] = (float)from[j] * scale;
+      }
+      device_.upload(at->second.get() + first * row_bytes, wide.data(), n, row_bytes, row_bytes);
+    }
+    return at->second.get();
+  }
+
   void copy(char* to, const char* from, int64_t rows, int64_t row_bytes, int64_t pitch) const {
     if (pitch >= row_bytes) {
       device_.upload(to, from, rows, row_bytes, pitch);
@@ -142,14 +163,16 @@ class Data {
   View view(const ec_view& v, int64_t outputs) {
     if (v.n == 0)
       return {nullptr, nullptr, nullptr, nullptr, 0, EC_FLOAT32, nullptr, nullptr, nullptr, nullptr};
-    const int64_t size = v.x.dtype == EC_FLOAT16 ? 2 : 4;
-    const void* x = upload(v.x.data, v.x.rows, v.x.dim * size, v.x.stride * size, "X");
+    const int64_t size = ec_size_of(v.x.dtype);
+    const bool widened = v.x.dtype == EC_SCALED_INT8;
+    const void* x =
+        widened ? upload_widened(v.x) : upload(v.x.data, v.x.rows, v.x.dim * size, v.x.stride * size, "X");
     return {x,
             array(v.y, v.x.rows),
             array(v.targets, v.x.rows * outputs),
             array(v.rows, v.n),
             (uint32_t)v.n,
-            v.x.dtype,
+            widened ? EC_FLOAT32 : v.x.dtype,
             nullptr,
             nullptr,
             nullptr,
