@@ -170,7 +170,8 @@ def reviews_csv(tmp_path: Path) -> Path:
 def make_cache(path, texts, vectors, labels=None, *, columns=None, id=None, encoder=None, incomplete=False):
     """Write a complete cache without any encoder and return its path.
 
-    vectors: [N, D] (stored as ``cls``) or {"cls": [N, D], "mean": [N, D]}, float16 or float32, kept as they are.
+    vectors: [N, D] (stored as ``cls``) or {"cls": [N, D], "mean": [N, D]}, float16, float32 or Int8Rows, kept as they
+    are.
     labels: {"label": ["positive", None, ...], "topics": [["a", "b"], [], None, ...]}, None is a missing label. columns:
     {"movie": [...]} kept values; ``id``
     names the one of them that is the id column. encoder: parts of the encoder description to replace, such as
@@ -182,6 +183,8 @@ def make_cache(path, texts, vectors, labels=None, *, columns=None, id=None, enco
 
     from embedcache.cache.create import Writer, create, make_contents
     from embedcache.cache.labels import LabelCoder
+    from embedcache.cache.stored_rows import joined
+    from embedcache.common.int8_rows import Int8Rows, stored_type
 
     def pack(strings):
         raw = [text.encode() for text in strings]
@@ -190,7 +193,7 @@ def make_cache(path, texts, vectors, labels=None, *, columns=None, id=None, enco
 
     if not isinstance(vectors, dict):
         vectors = {"cls": vectors}
-    vectors = {name: np.asarray(x) for name, x in vectors.items()}
+    vectors = {name: x if isinstance(x, Int8Rows) else np.asarray(x) for name, x in vectors.items()}
     x = next(iter(vectors.values()))
     texts = list(texts)
     digests = [hashlib.blake2b(text.encode(), digest_size=16).digest() for text in texts]
@@ -201,7 +204,7 @@ def make_cache(path, texts, vectors, labels=None, *, columns=None, id=None, enco
         coder.add([tuple(value) if isinstance(value, list) else value for value in values])
         coded[name] = coder.finish(path.parent)
     identity = {"weights": {"model.safetensors": "0" * 64}, "max_length": 250, "compute_dtype": "float32"}
-    encoder = {"source": "made-up-encoder", "identity": identity, "store": x.dtype.name, **(encoder or {})}
+    encoder = {"source": "made-up-encoder", "identity": identity, "store": stored_type(x), **(encoder or {})}
     packed = {name: pack(values) for name, values in (columns or {}).items()}
     outputs = [(name, -1) for name in vectors]
     widths = dict(zip(outputs, (one.shape[1] for one in vectors.values()), strict=True))
@@ -209,7 +212,7 @@ def make_cache(path, texts, vectors, labels=None, *, columns=None, id=None, enco
     with Writer(path) as writer:
         blocks = writer.cache.layout.blocks
         for name, x in vectors.items():
-            writer.put(f"embeddings/{name}", 0, x)
+            writer.put_vectors(f"embeddings/{name}", 0, joined(x.values, x.scales) if isinstance(x, Int8Rows) else x)
             writer.commit(f"embeddings/{name}", 0, blocks - incomplete)
         writer.sync()
     return path

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from embedcache.common.int8_rows import Matrix
 from embedcache.common.progress import Progress
 from embedcache.index import SearchIndex
 from embedcache.index.own_row import without_own
@@ -28,7 +29,7 @@ class Nearest:
 
 def nearest_rows(
     index: SearchIndex,
-    x: np.ndarray,
+    x: Matrix,
     first: np.ndarray,
     among: np.ndarray,
     k: int,
@@ -59,7 +60,7 @@ def nearest_rows(
     return Nearest(rows, scores)
 
 
-def unit_vectors(x: np.ndarray) -> np.ndarray:
+def unit_vectors(x: Matrix) -> np.ndarray:
     """bool [N]: the rows of x [N, D] that have a direction: not zero, no NaN, not infinite."""
     usable = np.empty(len(x), bool)
     for start in range(0, len(x), CHUNK_ROWS):

@@ -11,6 +11,7 @@ Files, in the order in which to read them:
     fill             Fill the missing blocks of a file: vectors that exist somewhere are copied
     reuse            Vectors by content: which row of which file already holds the vector of a text
     fingerprint      What makes two vectors of the same text comparable: a readable identity, its digest
+    stored_rows      Vectors on their way into a file: in int8 a row has its scale behind it
     checksums        Checksums of blocks of 1024 rows: what a block binds, and which blocks hold
     labels           Label values as codes: collected in batches, classes sorted at the end
     strings          Texts as one run of UTF-8 bytes and the offsets where each begins: collected in batches

@@ -110,10 +110,11 @@ def _verify_states(cache: Cache, report: VerifyReport) -> None:
 def digest(cache: Cache, path: str, block: int, salt: bytes | None = None) -> bytes:
     """The checksum of one block: BLAKE2b of a salt and the block's bytes.
 
-    For vectors it also binds the hashes of their texts and the truncation flags, so that vectors never count for
-    other texts, and the salt is the fingerprint of encoder, pooling and layer. Else the salt is the dataset's name.
+    For vectors it also binds their scales, the hashes of their texts and the truncation flags, so that vectors never
+    count for other texts, and the salt is the fingerprint of encoder, pooling and layer. Else the salt is the dataset's
+    name.
     """
-    parts = [lay.HASH, lay.TRUNCATED, path] if lay.is_embedding(path) else [path]
+    parts = [lay.HASH, lay.TRUNCATED, *cache.vector_datasets(path)] if lay.is_embedding(path) else [path]
     spans = [lay.block_span(part, block, cache.rows, lambda group: cache.array(f"{group}/offsets")) for part in parts]
     arrays = [cache.array(part)[span] for part, span in zip(parts, spans, strict=True)]
     return digest_of(cache.salt(path) if salt is None else salt, *arrays)

@@ -24,8 +24,10 @@ from embedcache.cache.file import Cache
 from embedcache.cache.hdf5_structure import HDF5_ERRORS, nbytes
 from embedcache.cache.layout import Layout, Output, block_path, quote
 from embedcache.cache.map_file import file_id
+from embedcache.cache.stored_rows import parted
 from embedcache.cache.strings import Text
 from embedcache.common.durable import lacks_room, reserve, take_name
+from embedcache.common.int8_rows import INT8
 from embedcache.errors import EmbedcacheError
 
 CHUNK = 1 << 24  # bytes or elements moved at once
@@ -64,7 +66,7 @@ def make_contents(
     """
     attrs: dict[str, str | int] = {
         "format": lay.FORMAT,
-        "format_version": lay.FORMAT_VERSION,
+        "format_version": lay.version_of(encoder["store"]),
         "encoder": lay.canonical_json(encoder),
     }
     if id_column is not None:
@@ -84,6 +86,8 @@ def make_contents(
     kind = np.dtype(encoder["store"]).newbyteorder("<").str
     paths = lay.output_paths(list(outputs))
     datasets |= {path: (kind, (len(hashes), outputs[output])) for output, path in paths.items()}
+    if encoder["store"] == INT8:
+        datasets |= {lay.scales_path(path): ("<f4", (len(hashes),)) for path in paths.values()}
     classes = {name: list(names) for name, (_, names) in labels.items()}
     kinds = {name: lay.MULTILABEL for name, (codes, _) in labels.items() if codes.ndim == 2}
     return CacheContents(Layout(attrs, classes, datasets, kinds, positions), arrays)
@@ -244,6 +248,12 @@ class Writer:
         row = nbytes(kind, shape[1:])
         flat = np.ascontiguousarray(array, kind).reshape(-1).view(np.uint8)
         self._write(self.cache.offset(dataset) + start * row, flat)
+
+    def put_vectors(self, dataset: str, start: int, rows: np.ndarray) -> None:
+        """Write whole rows of vectors, as ``to_store`` gives them, from row ``start`` on."""
+        written = parted(rows, self.cache.encoder["store"])
+        for part, array in zip(self.cache.vector_datasets(dataset), written, strict=True):
+            self.put(part, start, array)
 
     def commit(self, dataset: str, first: int, last: int) -> None:
         """Checksum the blocks ``first`` to ``last`` (exclusive) as they are now; from here on they count.

@@ -22,11 +22,13 @@ from embedcache.cache.labels import Codes, Labels, label_counts, label_of, unlab
 from embedcache.cache.layout import Output, block_path, quote, unquote
 from embedcache.cache.map_file import map_file
 from embedcache.cache.state_files import open_states
+from embedcache.cache.stored_rows import joined
 from embedcache.cache.strings import Strings, valid_offsets
 from embedcache.cache.token_states import TokenStates
 from embedcache.common.display import html_table
 from embedcache.common.encoder_schema import parse_encoder
 from embedcache.common.frames import Tabular
+from embedcache.common.int8_rows import Int8Rows, Matrix
 from embedcache.errors import EmbedcacheError
 
 if TYPE_CHECKING:
@@ -67,7 +69,8 @@ class Cache(Tabular):
         structure, self._map, self.inode = map_file(self.path, structure_of)
         self.layout, self._offsets, self.created, seal = structure
         encoder = parse_encoder(str(self.layout.attrs["encoder"]))
-        self.sealed = encoder is not None and seal == self.layout.seal(self.created)
+        version = lay.version_of(encoder["store"]) if encoder else None
+        self.sealed = seal == self.layout.seal(self.created) and version == self.layout.attrs["format_version"]
         self.encoder: dict[str, Any] = encoder or {"source": "", "identity": {}, "store": "float16"}
         self.fingerprint = fingerprint(self.encoder)
         found = [path for path in self.layout.datasets if lay.is_embedding(path)]
@@ -193,8 +196,10 @@ class Cache(Tabular):
         """The N values of the id column, if there is one."""
         return None if self.id_column is None else self.column(self.id_column)
 
-    def embeddings(self, pooling: str | None = None, layer: int = -1, *, allow_incomplete: bool = False) -> np.ndarray:
+    def embeddings(self, pooling: str | None = None, layer: int = -1, *, allow_incomplete: bool = False) -> Matrix:
         """[N, D] float16 or float32, a read-only view of the file; without a name those of ``preferred``.
+
+        Where they are stored as int8, an ``Int8Rows`` of views of the file: the rows that are read of it are float32.
 
         Raises:
             EmbedcacheError: this pooling and layer are not stored, or vectors are still missing (which then are zeros
@@ -208,7 +213,21 @@ class Cache(Tabular):
                 f"{self.path} is not complete: {missing:,} of {self.rows:,} rows have no vector; "
                 "run the same extract again: it continues where it stopped"
             )
-        return self.array(path)
+        return self._vectors(path)
+
+    def stored_rows(self, path: str, rows: np.ndarray) -> np.ndarray:
+        """Some rows of the vectors at ``path`` as a file takes them, see ``stored_rows.py``."""
+        first, *scales = (self.array(dataset)[rows] for dataset in self.vector_datasets(path))
+        return joined(first, *scales) if scales else first
+
+    def vector_datasets(self, path: str) -> list[str]:
+        """The datasets that the vectors at ``path`` are made of: themselves, and their scales where they are int8."""
+        scales = lay.scales_path(path)
+        return [path, scales] if scales in self.layout.datasets else [path]
+
+    def _vectors(self, path: str) -> Matrix:
+        first, *scales = (self.array(dataset) for dataset in self.vector_datasets(path))
+        return Int8Rows(first, *scales) if scales else first
 
     def token_states(self) -> TokenStates:
         """What the last layers of the encoder read of every row's tokens, from the files beside the cache.

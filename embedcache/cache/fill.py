@@ -18,8 +18,8 @@ from embedcache.cache.file import Cache
 from embedcache.cache.layout import BLOCK_ROWS, Output
 from embedcache.cache.reuse import Donors, find_donors, sound_blocks
 from embedcache.cache.state_writer import State, StateFill
+from embedcache.cache.stored_rows import no_rows
 from embedcache.cache.tokens import counts_of
-from embedcache.errors import EmbedcacheError
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ class Filler:
             EmbedcacheError: no space; the file was replaced.
         """
         cache = self.writer.cache
-        found = found or [np.empty((0, cache.width(one)), cache.encoder["store"]) for one in self.outputs]
+        found = found or [no_rows(cache.encoder["store"], cache.width(one)) for one in self.outputs]
         cut = np.empty(0, bool) if cut is None else cut
         # 1. The bytes of every output's missing blocks, and of their texts' token counts.
         for output, vectors in zip(self.outputs, found, strict=True):
@@ -176,7 +176,7 @@ class Filler:
         vectors, truncated = self.assemble(output, window, found, cut)
         for start in range(0, len(rows), BLOCK_ROWS):
             part = slice(start, start + BLOCK_ROWS)
-            self.writer.put(self.writer.cache.output_paths[output], int(rows[start]), vectors[part])
+            self.writer.put_vectors(self.writer.cache.output_paths[output], int(rows[start]), vectors[part])
             self.writer.put(lay.TRUNCATED, int(rows[start]), truncated[part])
 
     def write_counts(self, window: Window, counts: np.ndarray | None) -> None:
@@ -238,22 +238,3 @@ class Filler:
         """All rows of the blocks from ``start`` on that are not valid (bool), in order."""
         rows = ((start + np.flatnonzero(~valid))[:, None] * BLOCK_ROWS + np.arange(BLOCK_ROWS)).reshape(-1)
         return rows[rows < self.writer.cache.rows]
-
-
-def to_store(vectors: np.ndarray, kind: str, rows: np.ndarray, texts: Sequence[str]) -> np.ndarray:
-    """The vectors of these rows in the type of the file.
-
-    Raises:
-        EmbedcacheError: a number is not finite in it; names the row, with the beginning of ``texts[i]``.
-    """
-    with np.errstate(over="ignore"):
-        stored = vectors.astype(kind, copy=False)
-    bad = np.flatnonzero(~np.isfinite(stored).all(axis=1))
-    if not bad.size:
-        return stored
-    i = int(bad[0])
-    if np.isfinite(vectors[i]).all():
-        problem = f"has values up to {np.abs(vectors[i]).max():.3g}, too large for {kind}; run with --store float32"
-    else:
-        problem = "is not finite as the encoder gives it; try --dtype float32"
-    raise EmbedcacheError(f"the vector of row {int(rows[i]):,} ({texts[i][:40]!r}), counted from 0, {problem}")

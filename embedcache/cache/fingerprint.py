@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from hashlib import blake2b
 from typing import Any
 
-from embedcache.cache.layout import DIGEST_BYTES, FORMAT_VERSION, Output, canonical_json
+from embedcache.cache.layout import DIGEST_BYTES, FORMAT_VERSION, Output, canonical_json, version_of
 from embedcache.encoder.poolings import MODEL
 
 
@@ -55,7 +55,7 @@ def states_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
 
 def _identity(encoder: Mapping[str, Any]) -> dict[str, Any]:
     model = {MODEL: encoder[MODEL]} if MODEL in encoder else {}
-    return {**encoder["identity"], **model, "store": encoder["store"], "format_version": FORMAT_VERSION}
+    return {**encoder["identity"], **model, "store": encoder["store"], "format_version": version_of(encoder["store"])}
 
 
 def _digest(value: Any) -> str:

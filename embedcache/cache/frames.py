@@ -10,6 +10,7 @@ import numpy as np
 from embedcache.cache.labels import unlabelled
 from embedcache.cache.strings import Strings
 from embedcache.common.frames import frame, free_names
+from embedcache.common.int8_rows import Matrix
 from embedcache.errors import EmbedcacheError
 
 if TYPE_CHECKING:
@@ -107,8 +108,8 @@ def _labels(codes: np.ndarray, classes: list[str], rows: range | np.ndarray) -> 
     return pa.ListArray.from_arrays(pa.array(offsets), values, mask=pa.array(missing) if missing.any() else None)
 
 
-def _vectors(array: np.ndarray, rows: range | np.ndarray) -> pa.Array:
-    """Fixed-size lists [D], of float16 or float32."""
+def _vectors(array: Matrix, rows: range | np.ndarray) -> pa.Array:
+    """Fixed-size lists [D], of float16 or float32 (of vectors stored as int8, too)."""
     import pyarrow as pa
 
     some = np.ascontiguousarray(array[rows.start : rows.stop] if isinstance(rows, range) else array[rows])

@@ -66,9 +66,9 @@ def _check_format(file: Hdf5, path: Path) -> None:
     if found != lay.FORMAT:
         raise NotACacheError(f"{path} is an HDF5 file but not an embedcache file; name another one")
     version = read_integer(file.root, "format_version")
-    if version > lay.FORMAT_VERSION:
+    if version > lay.INT8_VERSION:
         raise NotACacheError(
-            f"{path} has format version {version}, this embedcache reads {lay.FORMAT_VERSION}; upgrade embedcache"
+            f"{path} has format version {version}, this embedcache reads {lay.INT8_VERSION}; upgrade embedcache"
         )
     if version < 1:
         raise InvalidError(f"format_version {version}")
@@ -98,8 +98,11 @@ def read_structure(file: Hdf5, size: int) -> tuple[Layout, dict[str, int], str, 
     add(lay.HASH, ("|u1",), (None, lay.DIGEST_BYTES))
     rows = layout.rows
     add(lay.TRUNCATED, ("|u1",), (rows,))
+    in_int8 = attrs["format_version"] == lay.INT8_VERSION
     for path in _embedding_paths(tree):
-        add(path, ("<f2", "<f4"), (rows, None))
+        add(path, ("|i1",) if in_int8 else ("<f2", "<f4"), (rows, None))
+        if in_int8:
+            add(lay.scales_path(path), ("<f4",), (rows,))
     for link in tree.links(lay.LABELS):
         path, column = f"{lay.LABELS}/{link}", unquote(link)
         dataset = tree.node(path)

@@ -14,15 +14,19 @@ from typing import Any
 
 import numpy as np
 
+from embedcache.common.int8_rows import INT8
+
 FORMAT, STATES_FORMAT = "embedcache", "embedcache token states"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 1  # of files whose vectors are float16 or float32, which the first versions read too
+INT8_VERSION = 2  # of files whose vectors are int8 with scales; older versions refuse it by its number
+STORES = ("float16", "float32", INT8)  # the types of stored vectors
 MULTILABEL = "multilabel"  # the kind of a label column that holds lists
 BLOCK_ROWS = 1024
 DIGEST_BYTES = 16
 ALIGNMENT = 4096
 
 TEXT, HASH, TRUNCATED, TOKENS = "text", "rows/hash", "rows/truncated", "rows/tokens"
-EMBEDDINGS, LABELS, COLUMNS, BLOCKS = "embeddings", "labels", "columns", "blocks"
+EMBEDDINGS, SCALES, LABELS, COLUMNS, BLOCKS = "embeddings", "scales", "labels", "columns", "blocks"
 
 Output = tuple[str, int]  # (pooling, layer), layer -1 is the last
 Shape = tuple[int, ...]
@@ -76,8 +80,8 @@ class Layout:
 
     @property
     def checked(self) -> list[str]:
-        """The datasets that have checksums of their own; the vectors' ones bind the truncation flags."""
-        return [path for path in self.datasets if path != TRUNCATED]
+        """The datasets that have checksums of their own; the vectors' ones bind the scales and the truncation flags."""
+        return [path for path in self.datasets if path != TRUNCATED and not path.startswith(SCALES + "/")]
 
     def with_checksums(self) -> dict[str, tuple[str, Shape]]:
         """The datasets and their ``blocks/<path>``."""
@@ -101,6 +105,16 @@ def block_path(path: str) -> str:
 
 def is_embedding(path: str) -> bool:
     return path.startswith(EMBEDDINGS + "/")
+
+
+def scales_path(path: str) -> str:
+    """Where the scales of the int8 vectors at ``path`` lie: ``scales/cls`` of ``embeddings/cls``."""
+    return SCALES + path.removeprefix(EMBEDDINGS)
+
+
+def version_of(store: str) -> int:
+    """The format version of a file whose vectors are of this type."""
+    return INT8_VERSION if store == INT8 else FORMAT_VERSION
 
 
 def comes_with_vectors(path: str) -> bool:

@@ -23,6 +23,7 @@ from embedcache.cache.file import Cache
 from embedcache.cache.fill import Filler, Window
 from embedcache.cache.layout import BLOCK_ROWS, DIGEST_BYTES, Output
 from embedcache.cache.state_writer import State, StateFill
+from embedcache.cache.stored_rows import no_rows, parted
 
 
 @dataclass(frozen=True)
@@ -97,9 +98,11 @@ class Helper:
         for start in range(0, len(rows), BLOCK_ROWS):
             part, first = vectors[start : start + BLOCK_ROWS], int(rows[start])
             hashes = self.cache.hashes[first : first + len(part)]
-            digests.append(digest_of(salt, hashes, flags[start : start + BLOCK_ROWS], part))
-            offset = self.cache.offset(path) + first * part[0].nbytes
-            write_at(self._handle, self.cache.path, offset, part.reshape(-1).view(np.uint8))
+            written = parted(part, self.cache.encoder["store"])
+            digests.append(digest_of(salt, hashes, flags[start : start + BLOCK_ROWS], *written))
+            for dataset, array in zip(self.cache.vector_datasets(path), written, strict=True):
+                offset = self.cache.offset(dataset) + first * array[0].nbytes
+                write_at(self._handle, self.cache.path, offset, array.reshape(-1).view(np.uint8))
         return np.frombuffer(b"".join(digests), np.uint8).reshape(-1, DIGEST_BYTES)
 
     def close(self) -> None:
@@ -132,7 +135,7 @@ class Helpers:
         blocks = {}
         for output, rows in window.missing.items():
             fresh, place = filler.fresh(output, window)
-            empty = np.empty((len(window.new), cache.width(output)), cache.encoder["store"])
+            empty = no_rows(cache.encoder["store"], cache.width(output), len(window.new))
             vectors, flags = filler.assemble(output, window, empty, np.zeros(len(window.new), bool))
             blocks[output] = Blocks(rows, fresh, place, np.delete(vectors, fresh, axis=0), flags)
         return Order(blocks, np.flatnonzero(np.isin(window.new, self._wanted)))
@@ -191,7 +194,8 @@ class _Kept:
 
     def __init__(self, cache: Cache, n: int, folder: Path) -> None:
         self.output_paths, self._kind = cache.output_paths, cache.encoder["store"]
-        self._widths = {path: cache.width(output) for output, path in cache.output_paths.items()}
+        widths = {path: cache.width(output) for output, path in cache.output_paths.items()}
+        self._widths = {path: no_rows(self._kind, width).shape[1] for path, width in widths.items()}
         self.truncated = np.zeros(n, np.uint8)
         self._files = {path: tempfile.TemporaryFile(dir=folder) for path in cache.output_paths.values()}  # noqa: SIM115
 
@@ -204,7 +208,7 @@ class _Kept:
                 file.write(vector.data)
             file.flush()
 
-    def array(self, path: str) -> np.ndarray:
+    def stored_rows(self, path: str, rows: np.ndarray) -> np.ndarray:
         file, width = self._files[path], self._widths[path]
-        rows = os.fstat(file.fileno()).st_size // (width * np.dtype(self._kind).itemsize)
-        return np.memmap(file, self._kind, "r", shape=(rows, width)) if rows else np.empty((0, width))
+        count = os.fstat(file.fileno()).st_size // (width * np.dtype(self._kind).itemsize)
+        return np.memmap(file, self._kind, "r", shape=(count, width))[rows]

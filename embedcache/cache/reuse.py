@@ -34,12 +34,12 @@ class Donors:
         self.source[rows], self.row[rows] = source, rows
 
     def gather(self, rows: np.ndarray, vectors: np.ndarray, truncated: np.ndarray) -> None:
-        """Copy what there is for ``rows`` into ``vectors`` [n, D] and ``truncated`` [n]."""
+        """Copy what there is for ``rows`` into ``vectors`` [n, D], see ``stored_rows.py``, and ``truncated`` [n]."""
         sources = self.source[rows]
         for k in np.unique(sources[sources >= 0]):
             cache, here = self.caches[k], np.flatnonzero(sources == k)
             there = self.row[rows[here]]
-            vectors[here] = cache.array(cache.output_paths[self.output])[there]
+            vectors[here] = cache.stored_rows(cache.output_paths[self.output], there)
             truncated[here] = cache.truncated[there]
 
 

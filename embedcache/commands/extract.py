@@ -73,7 +73,13 @@ LAYERS = CommaList(NumberInRange(int, -1000))
     show_default=True,
     help="What to compute in; int8 (CPUs) is the fastest and rounds the most.",
 )
-@click.option("--store", type=click.Choice(["float16", "float32"]), default="float16", show_default=True)
+@click.option(
+    "--store",
+    type=click.Choice(["float16", "float32", "int8"]),
+    default="float16",
+    show_default=True,
+    help="Type of the stored vectors; int8, with a scale for each row, takes half of float16.",
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda[:N], cuda:0,cuda:1 or cuda:all.")
 @click.option(
     "--workers", type=COUNT, help="Number of Ray processes that encode (on this machine unless --ray is given)."

@@ -24,13 +24,16 @@ def info(as_json: bool, cache: str) -> None:
       embedcache info reviews.h5 --json
     """
     from embedcache.cache import open_cache
-    from embedcache.cache.notes import data_notes
+    from embedcache.cache.notes import data_notes, rounding_notes
     from embedcache.cache.token_states import describe_states
     from embedcache.cache.tokens import reading_of
     from embedcache.commands.show import cache as show
 
     with open_cache(cache) as opened:
-        about: dict[str, Any] = {"reading": reading_of(opened).to_dict(), "notes": data_notes(opened)}
+        about: dict[str, Any] = {
+            "reading": reading_of(opened).to_dict(),
+            "notes": data_notes(opened) + rounding_notes(opened),
+        }
         about["token_states"] = describe_states(opened.path, opened.encoder, opened.hashes)
         document = opened.info() | about
     if as_json:

@@ -36,7 +36,7 @@ class Encoder(msgspec.Struct):
 
     source: str
     identity: Identity
-    store: Literal["float16", "float32"]
+    store: Literal["float16", "float32", "int8"]
     model: PrescribedFields | UnsetType = UNSET
 
 

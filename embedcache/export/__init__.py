@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from embedcache.common.callable_module import make_callable
+from embedcache.common.int8_rows import as_stored
 from embedcache.common.whole_folder import folder_lock
 from embedcache.errors import EmbedcacheError
 from embedcache.export import card, place
@@ -166,7 +167,7 @@ def _write(
 
     pooling, layer, kind = run.info["pooling"], encoder.layer_number(run.info["layer"]), run.best.kind
     (vectors,) = encoder.encode_texts(TEXTS, [(pooling, layer)])
-    expected, rounded = run.best.logits(vectors), run.best.logits(vectors.astype(run.info["dtype"]))
+    expected, rounded = run.best.logits(vectors), run.best.logits(as_stored(vectors, run.info["dtype"]))
     rounding = largest_difference(kind, expected, rounded)
     if not rounding <= ROUNDING:
         raise EmbedcacheError(

@@ -25,9 +25,10 @@ from embedcache.cache.fill import Filler
 from embedcache.cache.fingerprint import comparable, differences, for_pooling
 from embedcache.cache.hdf5_structure import DamagedCacheError
 from embedcache.cache.labels import label_counts, unlabelled
-from embedcache.cache.layout import Output, sibling
+from embedcache.cache.layout import STORES, Output, sibling
 from embedcache.cache.lock import writer_lock
 from embedcache.cache.map_file import file_id
+from embedcache.cache.notes import rounding_notes
 from embedcache.cache.reuse import count_unknown, proves_encoder
 from embedcache.cache.state_files import index_path
 from embedcache.cache.state_writer import check_space
@@ -169,7 +170,7 @@ def extract(
         dims: cut the "model" vectors to their first dimensions, then normalize them (Matryoshka models).
         force_dims: cut them even if the model does not declare these dimensions.
         dtype: what the encoder computes in; "auto" is what the cache was made with, else what suits the device.
-        store: "float16" or "float32", the type of the stored vectors.
+        store: "float16", "float32" or "int8" (with a scale for each row), the type of the stored vectors.
         device: "auto", "cpu", "cuda", "cuda:N"; several GPUs as "cuda:0,cuda:1" or "cuda:all".
         workers: the number of Ray processes that encode; by default one per GPU, or per 16 cores without a GPU.
         ray: "local", or the address of a Ray cluster; None is "local" if ``workers`` is set.
@@ -201,8 +202,8 @@ def extract(
     asked_for = Asked(text, labels, id, (keep,) if isinstance(keep, str) else tuple(keep))
     columns, column_notes = choose_columns(paths, asked_for, None if overwrite else target, na, reading)
     rows = read_rows(paths, columns, **reading)
-    if store not in ("float16", "float32"):
-        raise EmbedcacheError(f"unknown store type {store!r}: use float16 or float32")
+    if store not in STORES:
+        raise EmbedcacheError(f"unknown store type {store!r}: use {', '.join(STORES[:-1])} or {STORES[-1]}")
     vectors = AskedVectors(pooling, layers, prompt, dims, force_dims, max_length, chunk, task)
     vectors.poolings(), vectors.numbers()
     wanted = None if shard is None else Shard.parse(shard)
@@ -237,6 +238,8 @@ def extract(
         if plan is not None and plan.lacking.any():
             tell(plan.line())
         filler, repaired, read = _build(target, same, table, first, outputs, encoding_pass, part, guests, plan)
+        with Cache(target) as made:
+            rounded = [] if same else rounding_notes(made)
     texts = int(np.count_nonzero(first == np.arange(len(first))))
     encoded = int(np.count_nonzero(filler.encoded))
     return ExtractReport(
@@ -257,7 +260,7 @@ def extract(
         tokenizer=encoding_pass.tokenized_by,
         shard=str(wanted) if wanted else None,
         reading=read.to_dict(),
-        notes=[*column_notes, *_label_notes(table), *read.notes(), *chosen.notes, *encoding_pass.notes()],
+        notes=[*column_notes, *_label_notes(table), *read.notes(), *chosen.notes, *encoding_pass.notes(), *rounded],
         token_states=plan.report(filler.states) if plan and filler.states else None,
     )
 

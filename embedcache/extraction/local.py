@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from embedcache.cache.fill import Filler, Window, to_store
+from embedcache.cache.fill import Filler, Window
 from embedcache.cache.layout import Output
 from embedcache.cache.state_writer import State, to_half
+from embedcache.cache.stored_rows import to_store
 from embedcache.encoder.token_vectors import KeepStates, states_layer
 from embedcache.extraction.pipeline import Pipeline, Tell
 
@@ -72,7 +73,7 @@ class Work:
     Attributes:
         outputs: which vectors the new texts get.
         layer: the layer whose output is kept as token states, counted from the embeddings; None: none is.
-        store: the dtype of the vectors in the file.
+        store: the type of the vectors in the file.
         batch_tokens: the budget of a batch, in padded tokens; None: what suits the device.
     """
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from embedcache.common.int8_rows import Matrix
 from embedcache.common.machine import cap_loaded_threads, usable_cores
 from embedcache.errors import EmbedcacheError
 from embedcache.index.kind import Cost, IndexKind, copies
@@ -75,11 +76,11 @@ class StoredRows:
     """N vectors as they are searched: at unit length, centred on ``mean`` first if there is one.
 
     Args:
-        stored: [N, D], left where it is (a memory map, say).
+        stored: [N, D], left where it is (a memory map, say); int8 with scales is decoded in parts.
         mean: float32 [D] or None.
     """
 
-    def __init__(self, stored: np.ndarray, mean: np.ndarray | None = None) -> None:
+    def __init__(self, stored: Matrix, mean: np.ndarray | None = None) -> None:
         self.stored, self.mean = stored, mean
 
     def __len__(self) -> int:
@@ -100,7 +101,7 @@ class StoredRows:
         return (slice(start, min(start + step, count)) for start in range(0, count, step))
 
 
-def mean_of(stored: np.ndarray) -> np.ndarray:
+def mean_of(stored: Matrix) -> np.ndarray:
     """float32 [D]: the mean of the rows that have a direction."""
     total, count = np.zeros(stored.shape[1]), 0
     for part in StoredRows(stored).chunks():

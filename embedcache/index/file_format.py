@@ -19,6 +19,7 @@ import numpy as np
 from embedcache.cache import Cache
 from embedcache.cache.layout import BLOCK_ROWS
 from embedcache.common.checked import SchemaError, conform, parse_json
+from embedcache.common.int8_rows import Matrix
 from embedcache.common.whole_file import Output, whole_binary
 from embedcache.errors import EmbedcacheError
 from embedcache.index.schema import Footer
@@ -73,7 +74,7 @@ def rows_digest(cache: Cache, pooling: str, layer: int, rows: int) -> str:
     whole = rows // BLOCK_ROWS
     state = blake2b(digest_size=16)
     state.update(np.ascontiguousarray(cache.checksums(path)[:whole]).data)
-    for array in (cache.hashes, cache.array(path)):
+    for array in (cache.hashes, *map(cache.array, cache.vector_datasets(path))):
         state.update(np.ascontiguousarray(array[whole * BLOCK_ROWS : rows]).data)
     return state.hexdigest()
 
@@ -175,7 +176,7 @@ def _section(data: np.ndarray, start: int, size: int, digest: str) -> np.ndarray
     return section
 
 
-def put_array(array: np.ndarray) -> Callable[[BinaryIO], None]:
+def put_array(array: Matrix) -> Callable[[BinaryIO], None]:
     """A section's bytes."""
 
     def put(file: BinaryIO) -> None:

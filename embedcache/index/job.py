@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from embedcache.cache import Cache, open_cache
+from embedcache.common.int8_rows import part_of
 from embedcache.common.progress import Progress
 from embedcache.common.whole_file import Output, open_output, refuse_stream
 from embedcache.errors import EmbedcacheError
@@ -186,7 +187,7 @@ def _up_to_date(
     X = cache.embeddings(*output)
     try:
         mean = file_format.take_array(sections["mean"], "float32", about.dim) if center else None
-        old = StoredRows(X[: about.rows], mean)
+        old = StoredRows(part_of(X, slice(about.rows)), mean)
         engine = restored(about, old, sections, "cpu")
     except (SpoiltError, KeyError, TypeError, ValueError):
         return "", None

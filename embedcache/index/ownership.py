@@ -6,16 +6,15 @@ import os
 import shlex
 from pathlib import Path
 
-import numpy as np
-
 from embedcache.cache import Cache
 from embedcache.cache.fingerprint import output_fingerprint
+from embedcache.common.int8_rows import Matrix
 from embedcache.errors import EmbedcacheError
 from embedcache.index import file_format
 from embedcache.index.file_format import About
 
 
-def vectors_of(cache: Cache, about: About, path: Path) -> np.ndarray:
+def vectors_of(cache: Cache, about: About, path: Path) -> Matrix:
     """The cache's vectors, if they are those that the index was made from."""
     output = (about.pooling, about.layer)
     copied = cache.rows == about.rows and _holds(cache, about)

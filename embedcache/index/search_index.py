@@ -12,6 +12,7 @@ import numpy as np
 from embedcache.cache import Cache, open_cache
 from embedcache.common.display import html_table
 from embedcache.common.frames import Tabular, arrow_table
+from embedcache.common.int8_rows import Int8Rows, Matrix
 from embedcache.common.progress import Progress
 from embedcache.common.whole_file import Output
 from embedcache.errors import EmbedcacheError
@@ -175,12 +176,16 @@ class SearchIndex:
         progress: Progress | None = None,
         planned: Planned | None = None,
     ) -> SearchIndex:
-        """Index [N, D] vectors: a NumPy array (float16, memory-mapped, ...) or a torch tensor; see ``build``."""
+        """Index [N, D] vectors: a NumPy array (float16, memory-mapped, ...), vectors of a cache or a torch tensor.
+
+        See ``build`` for the options.
+        """
+        stored = X if isinstance(X, Int8Rows) else np.atleast_2d(_as_array(X))
         options = {"kind": kind, "recall": recall, "device": device, "progress": progress, "planned": planned}
-        return cls._of(np.atleast_2d(_as_array(X)), center, own_vectors=True, **options)
+        return cls._of(stored, center, own_vectors=True, **options)
 
     @classmethod
-    def _of(cls, X: np.ndarray, center: bool, *, own_vectors: bool, **options: Any) -> SearchIndex:
+    def _of(cls, X: Matrix, center: bool, *, own_vectors: bool, **options: Any) -> SearchIndex:
         if not len(X):
             raise EmbedcacheError("there are no vectors to search: give at least one")
         rows = StoredRows(X, mean_of(X) if center else None)
@@ -240,7 +245,8 @@ class SearchIndex:
             sections["mean"] = file_format.put_array(self._rows.mean)
         if self._own_vectors:
             stored = self._rows.stored
-            stored = stored if stored.dtype in (np.float16, np.float32) else stored.astype(np.float32)
+            if stored.dtype not in (np.float16, np.float32):
+                stored = np.asarray(stored, np.float32)
             sections["vectors_" + stored.dtype.name] = file_format.put_array(stored)
         if about.cache is not None:
             about = About(**{**vars(about), "cache": _relative(about.cache, path)})
@@ -262,7 +268,7 @@ class SearchIndex:
         try:
             about, sections = file_format.read(path)
             mean = file_format.take_array(sections["mean"], np.float32, about.dim) if about.center else None
-            stored = _own_vectors(about, sections)
+            stored: Matrix | None = _own_vectors(about, sections)
             own = stored is not None
             if stored is None:
                 if cache is None:

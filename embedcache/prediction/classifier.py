@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from embedcache.cache.fingerprint import differences, for_pooling
+from embedcache.common.int8_rows import as_stored
 from embedcache.common.reading import Reading
 from embedcache.common.texts import as_texts
 from embedcache.errors import EmbedcacheError
@@ -48,7 +49,7 @@ class Classifier:
         self._temperatures = {column: _temperature(one) if calibrated else 1.0 for column, one in run.columns.items()}
         self.classes = run.classes
         self._outputs = [(run.info["pooling"], run.info["layer"])]
-        self._dtype = np.dtype(run.info["dtype"])
+        self._dtype = str(run.info["dtype"])
 
     @property
     def notes(self) -> list[str]:
@@ -203,7 +204,7 @@ class Classifier:
             raise EmbedcacheError(f"the classifier of {self.run.path} was loaded without its encoder: load it again")
         tokens = self.encoder.tokenize(texts)
         (vectors,) = self.encoder.encode_tokens(tokens, self._outputs, tell=tell)
-        return vectors.astype(self._dtype, copy=False), self.encoder.reading(texts, tokens)
+        return as_stored(vectors, self._dtype), self.encoder.reading(texts, tokens)
 
     def answers(self, vectors: np.ndarray) -> dict[str, ColumnOutputs]:
         """Label column -> what its head says of vectors [n, D], such as rows of the cache."""

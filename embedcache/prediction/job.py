@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from embedcache.common.frames import refuse_frame
+from embedcache.common.int8_rows import as_stored
 from embedcache.common.progress import Progress, Tell, no_progress, no_tell
 from embedcache.index.file_format import rows_digest
 from embedcache.prediction.classifier import Classifier, check_same_encoder
@@ -168,7 +169,7 @@ class RunLabeller(Labeller):
         return PredictedRows.of(self.classifier.answers(vectors).values(), read)
 
     def cached(self, cache: Cache, rows: np.ndarray, tell: Finished) -> PredictedRows:
-        vectors = cache.embeddings(*self._output)[rows].astype(self.classifier.run.info["dtype"], copy=False)
+        vectors = as_stored(cache.embeddings(*self._output)[rows], self.classifier.run.info["dtype"])
         made = PredictedRows.of(self.classifier.answers(vectors).values())
         tell(rows)
         return made

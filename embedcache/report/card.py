@@ -55,6 +55,11 @@ inputs = tokenizer({texts}, padding=True, truncation=True, max_length={max_lengt
 with torch.inference_mode():
     hidden = model(**inputs{more}).{hidden}
 {pooled}"""
+ROUNDED = {  # as the cache stores them
+    "float16": "\nvectors = vectors.half().float()  # as the cache rounds them",
+    "int8": "\nscales = vectors.abs().amax(1, keepdim=True).clamp_min(1e-30) / 127\n"
+    "vectors = (vectors / scales).round() * scales  # as the cache rounds them",
+}
 PRESCRIBED = """model = SentenceTransformer(encoder)
 model.max_seq_length = {max_length}
 vectors = model.encode(texts, {options}convert_to_tensor=True).float().cpu()"""
@@ -312,8 +317,7 @@ def _code(run: Run, encoder: str, max_length: int) -> str:
     if tuned and tuned["kind"] != "tensors":
         return f"# embedcache export RUN writes encoder, head and {tuned['kind']} weights as one model"
     vectors = (_prescribed if prescribed else _pooled)(run.info, max_length)
-    if run.info["dtype"] == "float16":
-        vectors += "\nvectors = vectors.half().float()  # as the cache rounds them"
+    vectors += ROUNDED.get(run.info["dtype"], "")
     if tuned:
         owner = "model[0].auto_model" if prescribed else "model"
         first = "\nmodel.max_seq_length" if prescribed else "\ninputs ="

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from embedcache.common.int8_rows import Matrix
 from embedcache.heads.kinds import kind_of
 from embedcache.heads.task import standardize_stats
 from embedcache.runs.split import SEED, Split
@@ -33,7 +34,7 @@ class BaselineRows:
     """
 
     texts: Sequence[str]
-    x: np.ndarray
+    x: Matrix
     y: np.ndarray
     split: Split
     kind: str = "classification"

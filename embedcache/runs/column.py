@@ -10,6 +10,7 @@ import numpy as np
 
 from embedcache.cache import Cache
 from embedcache.cache.strings import first_rows
+from embedcache.common.int8_rows import stored_type
 from embedcache.common.times import Times
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.arrays import json_number
@@ -292,7 +293,7 @@ class Column:
         digests = {side: rows_digest(getattr(self.split, side)) for side in SIDES}
         return {
             "dim": self.data.x.shape[1],
-            "dtype": str(self.data.x.dtype),
+            "dtype": stored_type(self.data.x),
             "pooling": self.data.pooling,
             "layer": self.data.layer,
             "label": self.data.label,

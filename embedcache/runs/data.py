@@ -11,6 +11,7 @@ import numpy as np
 from embedcache.cache import Cache
 from embedcache.cache.labels import label_counts, unlabelled
 from embedcache.cache.strings import first_rows, hash_texts
+from embedcache.common.int8_rows import Matrix, part_of
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.arrays import finite
 from embedcache.heads.kinds import kind_of, usual_kind
@@ -31,7 +32,7 @@ class Data:
     """What one column says about the rows of a cache.
 
     Attributes:
-        x: [N, D] float16 or float32, the cache's memory map.
+        x: [N, D] float16, float32 or int8 with scales, the cache's memory map.
         y: classification: int32 [N], class codes, -1 without a label. multilabel: float32 [N, C], 1 where the row has
             the label, else 0, all -1 without labels. regression: float32 [N, 1], NaN without a value.
         classes: the name of each output: classes, labels, or for a regression the column itself.
@@ -41,7 +42,7 @@ class Data:
         finite: bool [N], rows whose vectors check_vectors found finite; None before it.
     """
 
-    x: np.ndarray
+    x: Matrix
     y: np.ndarray
     classes: list[str]
     groups: np.ndarray | None
@@ -110,7 +111,7 @@ def check_vectors(cache: Cache, data: Data, rows: np.ndarray) -> None:
         block = slice(start, start + CHUNK_ROWS)
         if not wanted[block].any():
             continue
-        good = True if finite(data.x[block]) else np.isfinite(data.x[block]).all(axis=1)
+        good = True if finite(part_of(data.x, block)) else np.isfinite(data.x[block]).all(axis=1)
         data.finite[block] = good
         if (bad := wanted[block] & ~data.finite[block]).any():
             raise EmbedcacheError(

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from embedcache.common.int8_rows import Matrix
 from embedcache.heads.arrays import json_number
 from embedcache.heads.head import TrainedHead
 from embedcache.heads.kinds import kind_of
@@ -176,7 +177,7 @@ def evaluations(entries: Sequence[Entry]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def predict_rows(heads: Sequence[TrainedHead], x: np.ndarray, rows: np.ndarray) -> list[np.ndarray]:
+def predict_rows(heads: Sequence[TrainedHead], x: Matrix, rows: np.ndarray) -> list[np.ndarray]:
     """Each head's logits float32 [n, C] of x[rows]; the rows are gathered once, some at a time, for all heads."""
     known = [head.known_outputs(rows) for head in heads]
     outputs = [

@@ -157,7 +157,7 @@ class Threshold(msgspec.Struct):
 class Encoder(msgspec.Struct):
     source: str
     identity: Identity
-    store: Literal["float16", "float32"] | Optional = UNSET
+    store: Literal["float16", "float32", "int8"] | Optional = UNSET
 
 
 class CacheOf(msgspec.Struct):
@@ -193,7 +193,7 @@ class Info(msgspec.Struct):
     heads: dict[str, Head]
     kind: KindName | Optional = UNSET
     label: str | Optional = UNSET
-    dtype: Literal["float16", "float32"] | Optional = UNSET
+    dtype: Literal["float16", "float32", "int8"] | Optional = UNSET
     pooling: Annotated[str, Meta(pattern=f"^({'|'.join((*POOLINGS, MODEL))})$")] | Optional = UNSET
     layer: Annotated[int, Meta(ge=-10_000, le=10_000)] | Optional = UNSET
     encoder: Encoder | Optional = UNSET

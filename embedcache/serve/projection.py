@@ -10,6 +10,7 @@ import numpy as np
 
 from embedcache.cache import Cache
 from embedcache.cache.fingerprint import output_fingerprint
+from embedcache.common.int8_rows import Matrix
 from embedcache.common.whole_file import whole_binary
 from embedcache.errors import EmbedcacheError
 from embedcache.index.own_row import without_own
@@ -30,7 +31,7 @@ def default_map_path(cache_path: str | Path) -> Path:
     return Path(cache_path).with_suffix(".map.safetensors")
 
 
-def project(X: np.ndarray, *, seed: int = 0, fit_rows: int = FIT_ROWS) -> np.ndarray:
+def project(X: Matrix, *, seed: int = 0, fit_rows: int = FIT_ROWS) -> np.ndarray:
     """float32 [N, 2] within -1 and 1: where each vector of [N, D] lies on the map.
 
     t-SNE (van der Maaten and Hinton 2008) of the vectors' directions from their mean, started from the two principal
@@ -104,7 +105,7 @@ def _about(cache: Cache, pooling: str | None, layer: int) -> dict[str, str]:
     return {**FORMAT, "rows": str(cache.rows), "digest": digest.hexdigest()}
 
 
-def _mean(X: np.ndarray) -> np.ndarray:
+def _mean(X: Matrix) -> np.ndarray:
     """float32 [D], of the rows that are finite."""
     total, count = np.zeros(X.shape[1]), 0
     for start in range(0, len(X), CHUNK_ROWS):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from embedcache.cache import open_cache
+from embedcache.common.int8_rows import as_stored
 from embedcache.errors import EmbedcacheError
 from embedcache.index import default_path
 from embedcache.prediction.classifier import Classifier, Prediction, check_same_encoder
@@ -208,7 +209,7 @@ class Service:
 
     def _labelled(self, texts: list[str], vectors: np.ndarray) -> Sequence[Prediction]:
         assert self.classifier is not None and self.run is not None
-        return self.classifier.label(texts, vectors.astype(np.dtype(self.run.info["dtype"]), copy=False))
+        return self.classifier.label(texts, as_stored(vectors, self.run.info["dtype"]))
 
     async def _vectors(self, texts: Sequence[str]) -> Vectors:
         """Many texts come as several jobs, one after another, so that others' texts are encoded between them."""

@@ -159,8 +159,8 @@ def test_not_a_cache(tmp_path):
 
 def test_newer_version_asks_for_an_upgrade(cache_path):
     with h5py.File(cache_path, "r+") as file:
-        file.attrs["format_version"] = 2
-    with pytest.raises(EmbedcacheError, match=r"format version 2, .* upgrade"):
+        file.attrs["format_version"] = 3
+    with pytest.raises(EmbedcacheError, match=r"format version 3, .* upgrade"):
         open_cache(cache_path)
 
 

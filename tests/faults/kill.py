@@ -1,14 +1,15 @@
 """Kill extract, many times, and see that nothing is ever lost.
 
     python tests/faults/kill.py MODEL FOLDER --random 180 --commands 20 [--every 1] [--rows 4000] [--seed 0]
-        [--tokens 1]
+        [--tokens 1] [--store int8]
 
 Four scenes take turns: a first extract, an append with reordering (rows new and old mixed in every block), a repair of
 damaged blocks, and other labels for the same texts, where nothing is encoded and a new file takes the old one's place.
 Each is killed at moments spread over its whole time, then run to its end, and compared with the undisturbed result to
 the bit; after every kill h5py must open what is there. ``--random`` kills hit forks of a warm process, ``--commands``
 real command lines. ``--every`` K kills each scene at every K-th change that it makes to the disk, before the change and
-in the middle of it. ``--tokens`` K keeps token states in all of these scenes. Prints one JSON document.
+in the middle of it. ``--tokens`` K keeps token states in all of these scenes, ``--store`` is how the
+vectors are stored. Prints one JSON document.
 """
 
 from __future__ import annotations
@@ -64,8 +65,10 @@ def write_table(path: Path, texts: list[str], labels: int = 7) -> Path:
 
 
 class Killer:
-    def __init__(self, model: str, folder: Path, rows: int, seed: int, tokens: int) -> None:
-        self.options, self.more = (OPTIONS | {"tokens": tokens}, ["--tokens", str(tokens)]) if tokens else (OPTIONS, [])
+    def __init__(self, model: str, folder: Path, rows: int, seed: int, tokens: int, store: str) -> None:
+        asked: dict[str, Any] = {"store": store, **({"tokens": tokens} if tokens else {})}
+        self.options = OPTIONS | asked
+        self.more = [word for name, value in asked.items() for word in (f"--{name}", str(value))]
         self.model, self.folder, self.cache = model, folder, folder / "cache.h5"
         self.rng = random.Random(seed)
         self.counts: Counter[str] = Counter()
@@ -281,8 +284,11 @@ def contents(path: Path) -> dict[str, bytes]:
 def damage(path: Path) -> None:
     """Flip a bit in the vectors of two blocks and in a checksum; the same in two texts' token states."""
     with open_cache(path) as cache:
-        vectors = cache.offset("embeddings/cls") + cache.dim * 2 * np.array([5, cache.rows - 5])
-        places = [*vectors.tolist(), cache.offset("blocks/embeddings/mean") + 16 + 3]
+        row = cache.array("embeddings/cls")[0].nbytes
+        vectors = [cache.offset("embeddings/cls") + row * 5]
+        last = cache.vector_datasets("embeddings/cls")[-1]  # in int8 the scales
+        vectors += [cache.offset(last) + cache.array(last)[0].nbytes * (cache.rows - 5)]
+        places = [*vectors, cache.offset("blocks/embeddings/mean") + 16 + 3]
     flip(path, places)
     if index_path(path).exists():
         files = StateFiles(path)
@@ -319,8 +325,9 @@ def main() -> None:
     for name, default in (("random", 0), ("commands", 0), ("every", 0), ("power-cuts", 0), ("rows", 4000), ("seed", 0),
                           ("tokens", 0)):  # fmt: skip
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--store", default="float16")
     options = parser.parse_args()
-    killer = Killer(options.model, options.folder, options.rows, options.seed, options.tokens)
+    killer = Killer(options.model, options.folder, options.rows, options.seed, options.tokens, options.store)
     killer.random_moments(options.random)
     killer.command_lines(options.commands)
     if options.every:

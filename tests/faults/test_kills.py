@@ -42,6 +42,14 @@ def test_kills_with_token_states(tiny_bert, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
+def test_kills_with_vectors_in_int8(tiny_bert, tmp_path):
+    options = ("--random", 40, "--commands", 4, "--every", 3, "--power-cuts", 25, "--rows", 2200, "--store", "int8")
+    counts = kill(tiny_bert, tmp_path, *options)
+    assert counts["at a change"] > 50 and counts["power cuts"] == 25 and counts["incomplete"] > 10
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
 def test_killed_at_every_change_to_the_disk(tiny_bert, tmp_path):
     counts = kill(tiny_bert, tmp_path, "--every", 2, "--power-cuts", 50, "--rows", 2200)
     assert counts["at a change"] > 100 and counts["power cuts"] == 50
