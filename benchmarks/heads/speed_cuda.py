@@ -122,18 +122,13 @@ def own_results(case: Case, x: np.ndarray, y: np.ndarray, options: argparse.Name
     computes = ("tf32", "bfloat16", "float32") if options.device.startswith("cuda") and case.hidden else ("float32",)
     results: dict[str, Any] = {}
     for compute in computes:
-        whole = compute != "float32" or case.batch_size <= 32  # large batches in float32: slow, so a part, counted up
-        part = case if whole else replace(case, heads=min(case.heads, 264), epochs=1)
-        warm = replace(part, heads=min(part.heads, 2), epochs=1)
+        warm = replace(case, heads=min(case.heads, 2), epochs=1)
 
-        def work(part: Case = part, warm: Case = warm, compute: str = compute) -> dict[str, Any]:
+        def work(warm: Case = warm, compute: str = compute) -> dict[str, Any]:
             ours(warm, x[: case.batch_size * 4], y[: case.batch_size * 4], options.device, compute)
-            repeats = options.repeats if part is case else 1
-            turns = [ours(part, x, y, options.device, compute) for _ in range(repeats)]
-            scale = case.head_rows / part.head_rows
-            return {key: statistics.median(turn[key] for turn in turns) * scale for key in turns[0]} | {
-                "seconds_of_turns": [turn["seconds"] * scale for turn in turns],
-                "counted_up_by": scale,
+            turns = [ours(case, x, y, options.device, compute) for _ in range(options.repeats)]
+            return {key: statistics.median(turn[key] for turn in turns) for key in turns[0]} | {
+                "seconds_of_turns": [turn["seconds"] for turn in turns]
             }
 
         results[f"embedcache native, {compute}"] = attempt(f"embedcache native, {compute}", work)

@@ -153,7 +153,7 @@ def test_order_of_threads_and_of_groups_changes_nothing(
     for one, other in zip(emulation.train(tasks, heads, options, None), together, strict=True):
         assert_same(one, other)
     monkeypatch.delenv("EC_EMULATION_BACKWARDS")
-    monkeypatch.setenv("EC_EMULATION_MEMORY", "900000")
+    monkeypatch.setenv("EC_EMULATION_MEMORY", "700000")
     with pytest.warns(EngineWarning, match="groups"):
         grouped = emulation.train(tasks, heads, options, None)
     for one, other in zip(grouped, together, strict=True):

@@ -99,5 +99,5 @@ def test_which_addresses_differ_from_lane_to_lane() -> None:
 def test_names() -> None:
     mangled = "_ZN2ec14cluster_kernelINS_13TrainClustersINS_4Tf32ELi12ELi2EEEEEvNS_6LaunchE"
     assert short_name(mangled) == "TrainClusters<Tf32, 12, 2>"
-    assert short_name("_ZN2ec6kernelINS_10FirstLayerILb1EEEEEvNS_6LaunchE") == "FirstLayer<1>"
-    assert short_name("_ZN2ec6kernelINS_13FirstGradientEEEvNS_6LaunchE") == "FirstGradient"
+    assert short_name("_ZN2ec6kernelINS_10FirstLayerILb1ELb0EEEEEvNS_6LaunchE") == "FirstLayer<1, 0>"
+    assert short_name("_ZN2ec6kernelINS_11OutputLayerEEEvNS_6LaunchE") == "OutputLayer"

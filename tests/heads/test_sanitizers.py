@@ -26,7 +26,7 @@ def test_cpu_library(sanitizer: str, runtime: str, tmp_path: Path) -> None:
 def test_cuda_source_on_the_host() -> None:
     environment = preloaded("libasan.so") | {"EMBEDCACHE_CXXFLAGS": "-fsanitize=address,undefined"}
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-s", "-k", "not nvcc"]
-    command += [str(HERE / f"test_cuda_{what}.py") for what in ("host", "probes", "tf32", "bf16")]
+    command += [str(HERE / f"test_cuda_{what}.py") for what in ("host", "probes", "tf32", "split", "bf16")]
     done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0 and " passed" in done.stdout, done.stdout[-4000:] + done.stderr[-4000:]
 
@@ -38,7 +38,8 @@ def run_threaded(library: Path, cases: str, environment: dict[str, str]) -> subp
 
 
 @pytest.mark.parametrize(
-    ("cases", "count"), [("^(cluster|held|wide)", 92), ("^(float|stacked|plain|probe|large|linear)", 185)]
+    ("cases", "count"),
+    [("^(cluster|held|wide)", 92), ("^(float|plain|probe|large|linear)", 154), ("^(stacked|split)", 62)],
 )
 def test_cuda_threads_do_not_race(tmp_path: Path, cases: str, count: int) -> None:
     """A host thread for each warp, or each thread, in a random order: no race, and the bits of the phases."""

@@ -26,7 +26,7 @@ from tests.heads.engines import make_task
 
 SHAPES = 30  # of each kind
 # Also with a host thread for each CUDA thread.
-LANES = ("cluster 0", "wide 0", "stacked 0", "plain 0", "probe 0", "large 0", "linear 0")
+LANES = ("cluster 0", "wide 0", "stacked 0", "split 0", "plain 0", "probe 0", "large 0", "linear 0")
 
 
 def cases() -> Iterator[tuple[str, Any, list[HeadSpec], Options]]:
@@ -58,7 +58,7 @@ def cases() -> Iterator[tuple[str, Any, list[HeadSpec], Options]]:
                 )
                 outputs = pick(outputs, 2, 9, 40)
             elif name == "plain":
-                outputs += 4  # more than clusters take
+                outputs, hidden = outputs + 4, hidden | 1  # more than clusters take, and what stacked products do not
             elif name == "probe":
                 hidden, outputs = 0, pick(outputs, 12)
             n = min(int(batch * rng.integers(1, 4) + rng.integers(0, batch)) + 1, 30 if name == "held" else 200)
@@ -66,7 +66,8 @@ def cases() -> Iterator[tuple[str, Any, list[HeadSpec], Options]]:
             if name in ("cluster", "held", "wide"):
                 batch, n = min(batch, 32), min(n, 70)
             small = number == 0  # as few threads and steps as show a kernel at work
-            dim, hidden, n = (8, hidden and 4, 2 * batch) if small and name != "held" else (dim, hidden, n)
+            few = {"probe": 0, "plain": 5}.get(name, 4)
+            dim, hidden, n = (8, few, 2 * batch) if small and name != "held" else (dim, hidden, n)
             standardize = number % 4 == 1
             task = make_task(
                 n,
@@ -90,11 +91,13 @@ def cases() -> Iterator[tuple[str, Any, list[HeadSpec], Options]]:
 
 
 def float_cases() -> Iterator[tuple[str, Any, list[HeadSpec], Options]]:
-    """Clusters in float32: every second case of "cluster", and of "held" those between."""
+    """Clusters in float32: every second case of "cluster", and of "held" those between; all of "stacked" as "split"."""
     for name, task, heads, options in cases():
         kind, number = name.split()
         if kind == ("cluster", "held")[int(number) % 2]:
             yield f"float {number}", task, heads, replace(options, compute="float32")
+        if kind == "stacked":
+            yield f"split {number}", task, heads, replace(options, compute="float32")
 
 
 def large_cases() -> Iterator[tuple[str, Any, list[HeadSpec], Options]]:

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from embedcache.heads import engine_native
 from tests.heads.cuda_emulation import CUDA, THREAD_FLAGS, build_library
-from tests.heads.threaded_run import cases, large_cases, linear_cases, load, train
+from tests.heads.threaded_run import cases, float_cases, large_cases, linear_cases, load, train
 from tests.sanitizers import ROOT, preloaded
 
 SITE = re.compile(r"(?<!void )\b(each_thread_of_all|each_thread|each_lane|each_index|one_thread|wait)\(")
@@ -33,7 +33,7 @@ CASES = {
         *("cluster 0", "held 1", "cluster 1", "cluster 3", "cluster 7", "wide 1", "wide 4", "cluster 5"),
         "cluster 0 by lanes",
     ],
-    "stacked": [*("stacked 0", "stacked 1", "stacked 2", "stacked 3", "stacked 7"), "stacked 0 by lanes"],
+    "stacked": [*("stacked 0", "stacked 1", "stacked 2", "stacked 3", "stacked 7"), "stacked 0 by lanes", "split 0"],
     "wgmma": ["large 0", "large 1", "large 2", "large 7", "large 3", "large 0 by lanes"],
     "probes": ["linear 0", "linear 1", "linear 2", "linear 3", "linear 5", "linear 7", "linear 0 by lanes"],
     "": [*("plain 0", "probe 0", "plain 1", "stacked 0", "stacked 1", "plain 2", "probe 2"), "plain 7"],
@@ -77,7 +77,7 @@ def attempt(engine: engine_native.NativeEngine, case: tuple, lanes: bool, weaken
 
 def noticed(engine: engine_native.NativeEngine, site: str, expected: dict[str, str]) -> str:
     """How a barrier's absence shows; "" where it does not."""
-    made = {case[0]: case for case in (*cases(), *large_cases(), *linear_cases())}
+    made = {case[0]: case for case in (*cases(), *float_cases(), *large_cases(), *linear_cases())}
     for name in cases_of(site):
         case, lanes = made[name.removesuffix(" by lanes")], name.endswith(" by lanes")
         if name not in expected:

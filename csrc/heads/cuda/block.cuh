@@ -27,6 +27,7 @@
 #define EC_FN_METHOD inline
 #define EC_UNROLL
 #define EC_UNROLL_2
+#define EC_ROLLED
 #define EC_SITE , Site site = Site::here() /* the caller's line, for a barrier: see emulation.h */
 #define EC_AT_SITE , site
 #else
@@ -37,6 +38,7 @@
 #define EC_FN_METHOD __host__ __device__ __forceinline__
 #define EC_UNROLL _Pragma("unroll")
 #define EC_UNROLL_2 _Pragma("unroll 2")
+#define EC_ROLLED _Pragma("unroll 1")
 #define EC_SITE
 #define EC_AT_SITE
 #endif

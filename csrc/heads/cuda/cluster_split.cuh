@@ -1,48 +1,13 @@
-/* The operands of a cluster's passes in float32 (cluster.cuh), by TF32's tensor cores: each number is the sum
- * of two of TF32, which hold 22 of its 24 bits, and of their four products the three larger ones are added,
- * the smaller ones first. Where weights are and how x comes is as in TF32; x is not rounded.
+/* The operands of a cluster's passes in float32 (cluster.cuh), by TF32's tensor cores (split.cuh). Where
+ * weights are and how x comes is as in TF32; x is not rounded.
  */
 #ifndef EMBEDCACHE_CUDA_CLUSTER_SPLIT_CUH
 #define EMBEDCACHE_CUDA_CLUSTER_SPLIT_CUH
 
 #include "cluster_tf32.cuh"
+#include "split.cuh"
 
 namespace ec {
-
-/* The nearest number of TF32, with nothing below. */
-EC_DEVICE float whole_tf32(float value) {
-  const float rounded = to_tf32(value);
-  uint32_t bits;
-  memcpy(&bits, &rounded, 4);
-  bits &= ~0x1FFFu;
-  float whole;
-  memcpy(&whole, &bits, 4);
-  return whole;
-}
-
-/* A fragment as two of TF32: the product cuts off what `low` has beyond. */
-template <class Fragment, int kCount>
-struct SplitOf {
-  Fragment high, low;
-
-  EC_DEVICE_METHOD void set(const Fragment& of) {
-    EC_UNROLL
-    for (int e = 0; e < kCount; ++e) {
-      high.x[e] = whole_tf32(of.x[e]);
-      low.x[e] = of.x[e] - high.x[e];
-    }
-  }
-};
-using SplitA = SplitOf<FragmentA, 4>;
-using SplitB = SplitOf<FragmentB, 2>;
-
-/* c(t) += a(t) b(t) by every warp; all three give references. */
-template <class Team, class C, class A, class B>
-EC_DEVICE void multiply_split(const Team& team, C c, A a, B b) {
-  multiply(team, c, [&](int t) { return a(t).low; }, [&](int t) { return b(t).high; });
-  multiply(team, c, [&](int t) { return a(t).high; }, [&](int t) { return b(t).low; });
-  multiply(team, c, [&](int t) { return a(t).high; }, [&](int t) { return b(t).high; });
-}
 
 struct Split : Tf32 {
   struct Work {

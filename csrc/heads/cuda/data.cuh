@@ -24,8 +24,11 @@ Buffer<T> copy_of(const Device& device, const std::vector<T>& values, const char
 }
 
 /* How x is prepared: for the kernels in TF32, for clusters in bfloat16, for large batches in bfloat16; for
- * clusters in float32, which have it where others have it in TF32; for probes, the same numbers. */
+ * clusters and stacked products in float32, which have it where others have it in TF32; for probes, the same
+ * numbers. */
 enum class Form { kReady, kWide, kLines, kPlain, kProbes };
+
+inline bool is_rounded(Form form) { return form != Form::kPlain && form != Form::kProbes; }
 
 class Data {
  public:
@@ -41,36 +44,40 @@ class Data {
     copy_tasks();
   }
 
-  /* Makes task i's x as some kernels read it, if it takes no more than half of the memory that is left and
-   * can be had: without it the task's heads are trained by the plain kernels. Validation
-   * takes no other than TF32's. */
+  /* Makes x of task i's training rows as some kernels read it, if it takes no more than half of the memory
+   * that is left and can be had: without it the task's heads are trained by the plain kernels. */
   bool prepare(int i, const ec_task& task, Form form) {
     Task& t = tasks_[(size_t)i];
-    bool done;
-    if (form == Form::kWide) {
-      done = prepare<PrepareWide>(t, t.train, task.train.x.rows, wide_stride(t.dim), wide_, &Launch::wide,
-                                  &View::wide);
-    } else if (form == Form::kLines) {
-      done = prepare<PrepareLines>(t, t.train, task.train.x.rows, ready_stride(t.dim), lines_, &Launch::lines,
-                                   &View::lines);
-    } else if (form == Form::kPlain || form == Form::kProbes) {
-      done = prepare<PreparePlain>(t, t.train, task.train.x.rows, ready_stride(t.dim), plain_, &Launch::ready,
-                                   &View::plain);
-      if (form == Form::kPlain) t.train.ready = t.train.plain;
-    } else {
-      done = prepare<Prepare>(t, t.train, task.train.x.rows, ready_stride(t.dim), ready_, &Launch::ready,
-                              &View::ready) &&
-             prepare<Prepare>(t, t.val, task.val.x.rows, ready_stride(t.dim), ready_, &Launch::ready,
-                              &View::ready);
-    }
-    copy_tasks();
-    return done;
+    return prepare(t, t.train, task.train.x.rows, form);
+  }
+
+  /* The same for what validates. */
+  bool prepare_validation(int i, const ec_task& task, Form form) {
+    Task& t = tasks_[(size_t)i];
+    return prepare(t, t.val, task.val.x.rows, form);
   }
 
   const Task& task(int i) const { return tasks_[(size_t)i]; } /* with device pointers */
   const Task* on_device() const { return on_device_.get(); }
 
  private:
+  bool prepare(const Task& t, View& view, int64_t rows, Form form) {
+    const int64_t stride = ready_stride(t.dim);
+    bool done;
+    if (form == Form::kWide) {
+      done = prepare<PrepareWide>(t, view, rows, wide_stride(t.dim), wide_, &Launch::wide, &View::wide);
+    } else if (form == Form::kLines) {
+      done = prepare<PrepareLines>(t, view, rows, stride, lines_, &Launch::lines, &View::lines);
+    } else if (form == Form::kPlain || form == Form::kProbes) {
+      done = prepare<PreparePlain>(t, view, rows, stride, plain_, &Launch::ready, &View::plain);
+      if (form == Form::kPlain) view.ready = view.plain;
+    } else {
+      done = prepare<Prepare>(t, view, rows, stride, ready_, &Launch::ready, &View::ready);
+    }
+    copy_tasks();
+    return done;
+  }
+
   void copy_tasks() const {
     device_.copy(on_device_.get(), tasks_.data(), (int64_t)(tasks_.size() * sizeof(Task)));
     device_.synchronize();

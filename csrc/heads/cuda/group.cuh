@@ -233,12 +233,13 @@ class Group {
     }
   }
 
+  template <bool kSplit>
   void train_stacked(const List& list) const {
     each_wave(list, needs_.blocks, [&](Launch wave) {
       for (const uint32_t end = wave.step_end; wave.step_begin < end; ++wave.step_begin) {
-        launch_stacked<FirstLayer<true>>(wave);
+        launch_stacked<FirstLayer<true, kSplit>>(wave);
         launch_stacked<OutputLayer>(wave);
-        launch_stacked<FirstGradient>(wave);
+        launch_stacked<FirstGradient<kSplit>>(wave);
       }
     });
   }
@@ -296,7 +297,8 @@ class Group {
                                                    : train_clusters<Split>(in_clusters);
       const List probes = filter(on_path(part, Path::kProbes), [&](int i) { return !tallies_[i].diverged; });
       train_probes(device_, probes, heads_, call_, first_, [&](const List& all) { return launch_of(all); });
-      train_stacked(on_path(part, Path::kStacked));
+      const List stacked = on_path(part, Path::kStacked);
+      stacks_split(call_) ? train_stacked<true>(stacked) : train_stacked<false>(stacked);
       train_large(on_path(part, Path::kLarge));
     });
   }
@@ -308,10 +310,11 @@ class Group {
     rows_reported_ = rows;
   }
 
+  template <bool kSplit>
   void validate_stacked(const List& list) const {
     each_wave(list, needs_.blocks, [&](Launch wave) {
       for (const uint32_t end = wave.step_end; wave.step_begin < end; ++wave.step_begin) {
-        launch_stacked<FirstLayer<false>>(wave);
+        launch_stacked<FirstLayer<false, kSplit>>(wave);
         launch_stacked<Scores>(wave);
       }
     });
@@ -329,7 +332,8 @@ class Group {
     for (const int i : list) chunks = std::max(chunks, (task(i).val.n + chunk - 1) / chunk);
     if (!in_stretches(list, chunks, chunk, false, [&](const List& part) {
           launch<Validate>(filter(part, [&](int i) { return !stacks(i); }));
-          validate_stacked(filter(part, stacks));
+          const List stacked = filter(part, stacks);
+          stacks_split(call_) ? validate_stacked<true>(stacked) : validate_stacked<false>(stacked);
         }))
       return false;
     device_.copy(host_counts_.data(), memory_.counts.get(), (int64_t)(host_counts_.size() * sizeof(int64_t)));

@@ -42,23 +42,27 @@ void check_sizes(const Call& call, int32_t n_tasks) {
   if (call.options.batch_size > kLargest) throw Error{EC_ERROR_ARGUMENT, "the batch" + too_large};
 }
 
-/* x in TF32, bfloat16 or standardized float32, for the tasks of heads that can use it. */
+/* x in TF32, bfloat16 or standardized float32, for the tasks of heads that can use it; for training first. */
 void prepare(const Call& call, Data& data, int max_cluster) {
-  const bool is_rounded = call.options.compute != EC_COMPUTE_FLOAT32;
-  std::set<std::pair<int, Form>> wanted;
-  for (int i = 0; i < call.n_heads; ++i)
-    if (const Path path = wanted_path(call, max_cluster, i);
-        path != Path::kPlain || (call.heads[i].hidden > 0 && is_rounded))
-      wanted.emplace(call.heads[i].task, form_of(call, path));
-  bool all = true, all_rounded = true;
-  for (const auto& [i, form] : wanted)
-    if (!data.prepare(i, call.tasks[i], form))
-      (is_rounded && form != Form::kProbes ? all_rounded : all) = false;
-  if (!all || !all_rounded)
+  std::set<std::pair<int, Form>> training;
+  std::set<int> validating;
+  for (int i = 0; i < call.n_heads; ++i) {
+    const Path path = wanted_path(call, max_cluster, i);
+    if (path != Path::kPlain) training.emplace(call.heads[i].task, form_of(call, path));
+    if (stackable(call.shape(i))) validating.insert(call.heads[i].task);
+  }
+  std::set<bool> lacking; /* whether it is a form that is rounded */
+  for (const auto& [i, form] : training)
+    if (!data.prepare(i, call.tasks[i], form)) lacking.insert(is_rounded(form));
+  for (const int i : validating)
+    if (!data.prepare_validation(i, call.tasks[i], stacked_form(call)))
+      lacking.insert(is_rounded(stacked_form(call)));
+  if (!lacking.empty())
     note("the device has no room for X " +
-         (!all_rounded ? "in " + name_of(call.options.compute) +
-                             ": some heads were trained or validated in float32, which is slower"
-                       : "as the faster kernels read it: some heads were trained by slower ones"));
+         (lacking.count(true)
+              ? "in " + name_of(call.options.compute) +
+                    ": some heads were trained or validated in float32, by slower kernels"
+              : "as the faster kernels read it: some heads were trained or validated by slower ones"));
 }
 
 /* Notes go to ec_last_error(): what the caller may want to know although all went well. */

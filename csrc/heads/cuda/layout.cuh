@@ -15,7 +15,7 @@ struct View {
   const int64_t* rows;  /* [n] */
   uint32_t n;
   int32_t dtype;
-  const float* ready; /* [., ready_stride(dim)] as Prepare makes it, for products alone (to_tf32), or NULL */
+  const float* ready;    /* [., ready_stride(dim)] for products alone, by Prepare or PreparePlain, or NULL */
   const uint16_t* wide;  /* [., wide_stride(dim)] as PrepareWide makes it: x in bfloat16, or NULL */
   const uint16_t* lines; /* [., ready_stride(dim)] as PrepareLines makes it: x in bfloat16, or NULL */
   const float* plain;    /* [., ready_stride(dim)] as PreparePlain makes it: x in float32, or NULL */

@@ -64,16 +64,30 @@ struct Operands {
   B b;
 };
 
+/* To float32, towards 0. */
+EC_UNSEEN inline float cut_to_float(double value) {
+  float nearest = (float)value;
+  uint32_t bits;
+  __builtin_memcpy(&bits, &nearest, 4);
+  bits -= __builtin_fabs((double)nearest) > __builtin_fabs(value);
+  __builtin_memcpy(&nearest, &bits, 4);
+  return nearest;
+}
+
 /* One of a warp's products, m16n8 of that depth. Its numbers are the lanes' own: ThreadSanitizer need not
- * look at them. */
+ * look at them. What a sum has beyond float32 is cut off, as by the tensor cores: a long sum of such sums
+ * drifts towards 0, which shows in the tests of what is to be float32. */
 template <int kDepth>
 struct HostProduct {
   float left[16][kDepth], right[kDepth][8];
 
   EC_UNSEEN void add(int lane, FragmentC& sum) const {
-    for (int i = 0; i < 4; ++i)
+    for (int i = 0; i < 4; ++i) {
+      double all = sum.x[i];
       for (int k = 0; k < kDepth; ++k)
-        sum.x[i] += left[lane / 4 + i / 2 * 8][k] * right[k][lane % 4 * 2 + i % 2];
+        all += (double)left[lane / 4 + i / 2 * 8][k] * right[k][lane % 4 * 2 + i % 2];
+      sum.x[i] = cut_to_float(all);
+    }
   }
 };
 

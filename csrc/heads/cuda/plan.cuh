@@ -30,9 +30,9 @@ struct Call {
   bool cancelled() const { return options.cancel && *options.cancel; }
 };
 
-/* Who trains a head: TrainSteps in float32, and whatever the others do not take; TrainProbes, linear probes
- * of up to 64 rows a batch, 8 outputs and 1,536 inputs; TrainClusters, small batches; the kernels of
- * stacked.cuh, which also validate for all that fit them; or, in bfloat16, LargeLayer and LargeGradient. */
+/* Who trains a head: TrainSteps, whatever the others do not take; TrainProbes, linear probes of up to 64 rows
+ * a batch, 8 outputs and 1,536 inputs; TrainClusters, small batches; the kernels of stacked.cuh in TF32 or
+ * float32, which also validate for all that fit them; or, in bfloat16, LargeLayer and LargeGradient. */
 enum class Path { kPlain, kProbes, kCluster, kStacked, kLarge };
 
 inline bool stackable(Shape s) {
@@ -69,18 +69,20 @@ inline Path wanted_path(const Call& call, int max_cluster, int head) {
     return max_cluster > 0 && fits_probes(call, head) ? Path::kProbes : Path::kPlain;
   if (fits_cluster(call, head) && cluster_blocks(call.shape(head).hidden) <= max_cluster)
     return Path::kCluster;
-  if (call.options.compute == EC_COMPUTE_TF32)
-    return stackable(call.shape(head)) ? Path::kStacked : Path::kPlain;
-  return fits_large(call, max_cluster, head) ? Path::kLarge : Path::kPlain;
+  if (fits_large(call, max_cluster, head)) return Path::kLarge;
+  return stackable(call.shape(head)) ? Path::kStacked : Path::kPlain;
 }
+
+/* Whether stacked.cuh computes in float32; else in TF32. It has no bfloat16. */
+inline bool stacks_split(const Call& call) { return call.options.compute != EC_COMPUTE_TF32; }
+inline Form stacked_form(const Call& call) { return stacks_split(call) ? Form::kPlain : Form::kReady; }
 
 /* How that path reads x. */
 inline Form form_of(const Call& call, Path path) {
-  return path == Path::kProbes                        ? Form::kProbes
-         : call.options.compute == EC_COMPUTE_FLOAT32 ? Form::kPlain
-         : call.options.compute == EC_COMPUTE_TF32    ? Form::kReady
-         : path == Path::kLarge                       ? Form::kLines
-                                                      : Form::kWide;
+  if (path == Path::kProbes) return Form::kProbes;
+  return call.options.compute != EC_COMPUTE_BFLOAT16 || path == Path::kStacked ? stacked_form(call)
+         : path == Path::kLarge                                                ? Form::kLines
+                                                                               : Form::kWide;
 }
 
 inline bool is_prepared(const View& view, Form form) {
@@ -100,12 +102,13 @@ inline Path path_of(const Call& call, const Data& data, int max_cluster, int hea
 /* Of a call in TF32 or bfloat16: which heads are trained more slowly than others for their shapes, and why;
  * "" if none. Linear probes are float32 by design. */
 inline std::string tell_slow_heads(const Call& call, int max_cluster) {
-  int plain = 0, stacked = 0;
+  const bool in_tf32 = call.options.compute == EC_COMPUTE_TF32;
+  int in_float32 = 0, stacked = 0;
   for (int head = 0; head < call.n_heads; ++head) {
     if (call.heads[head].hidden == 0 || call.task(head).train.n == 0) continue;
     const Path path = wanted_path(call, max_cluster, head);
-    plain += path == Path::kPlain;
-    stacked += path == Path::kStacked && fits_cluster(call, head);
+    in_float32 += path == Path::kPlain || (path == Path::kStacked && !in_tf32);
+    stacked += path == Path::kStacked && in_tf32 && fits_cluster(call, head);
   }
   const std::string all = " of the " + std::to_string(call.n_heads) + " heads were trained ";
   const std::string clusters = max_cluster == 0            ? ": this device has no clusters of blocks"
@@ -117,9 +120,9 @@ inline std::string tell_slow_heads(const Call& call, int max_cluster) {
                                   std::to_string(kSlots / 2 * kChunk) + " inputs and " +
                                   std::to_string(kMaxCluster * kUnits) + " hidden units";
   std::string told;
-  if (plain > 0)
-    told = std::to_string(plain) + all + "in float32, which is slower: " +
-           (call.options.compute == EC_COMPUTE_TF32
+  if (in_float32 > 0)
+    told = std::to_string(in_float32) + all + "in float32, which is slower: " +
+           (in_tf32
                 ? "TF32 takes numbers of inputs and hidden units that are multiples of 4, or, in clusters of "
                   "blocks, " +
                       in_clusters
@@ -159,7 +162,7 @@ class Needs {
     outputs += s.outputs;
     dim = std::max(dim, s.dim);
     const int64_t batch = std::min<int64_t>(call.options.batch_size, task.train.n);
-    const int64_t most = call.options.compute == EC_COMPUTE_TF32 ? kStackedValRows : kValRows;
+    const int64_t most = stackable(s) ? kStackedValRows : kValRows;
     scratch.rows = std::max({scratch.rows, (batch + 3) / 4 * 4, std::min((task.val.n + 3) / 4 * 4, most)});
     scratch.hidden = std::max<int64_t>(scratch.hidden, s.hidden);
     scratch.outputs = std::max<int64_t>(scratch.outputs, s.outputs);

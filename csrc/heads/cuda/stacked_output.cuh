@@ -4,7 +4,6 @@
  *
  * With few outputs a thread has a row (logits) and then a unit (everything backward, in one pass over the
  * activations): bound by those two passes, 8 B H bytes. With more, the plain products of tile.cuh do it.
- * NOT YET RUN ON A GPU.
  */
 #ifndef EMBEDCACHE_CUDA_STACKED_OUTPUT_CUH
 #define EMBEDCACHE_CUDA_STACKED_OUTPUT_CUH

@@ -1,5 +1,6 @@
-/* The TF32 matrix product of large batches: one output tile of 128 x 128 a block, out(i, j) = sum over k of
- * a(i, k) b(j, k), by the tensor cores, with four stages of 16 k under way from device memory or L2.
+/* The matrix product of large batches, in TF32 or float32: one output tile of 128 x 128 a block, out(i, j) =
+ * sum over k of a(i, k) b(j, k), by the tensor cores, with four stages of 16 k under way from device memory
+ * or L2.
  *
  * A warp has 32 rows x 64 columns of the tile: what a thread ends with are pairs of neighbours, and four such
  * pairs lie 16 columns apart, which are the units that share a call of Philox. The epilogue gets those four.
@@ -8,12 +9,12 @@
  * product). Strides in shared memory are 8 (or 24) modulo 32 words: no bank is hit twice.
  *
  * Bound: per block and 16 k it reads 16 KB from L2 for 0.5 MFLOP; with two blocks on a processor, L2 at some
- * 40 B a cycle and the tensor cores at mma.sync's rate need about the same time.
+ * 40 B a cycle and the tensor cores at mma.sync's rate need about the same time in TF32.
  */
 #ifndef EMBEDCACHE_CUDA_STACKED_TILE_CUH
 #define EMBEDCACHE_CUDA_STACKED_TILE_CUH
 
-#include "mma.cuh"
+#include "split.cuh"
 
 namespace ec {
 
@@ -63,40 +64,89 @@ EC_DEVICE void update_pairs(float* at, int64_t stride, int left, const ec_adamw&
   }
 }
 
-/* What lies at (outer, k) and the three after it, or NULL beyond the matrix. */
-struct StackedRows { /* rows that run along k */
-  const float* data;
-  int64_t stride;
-  const uint32_t* row; /* of data, for each of the tile's; or NULL: first + outer */
-  int first, outers, depth;
-  EC_DEVICE_METHOD const float* at(int outer, int k) const {
-    if (first + outer >= outers || k >= depth) return nullptr;
-    return data + (row ? (int64_t)row[outer] : first + outer) * stride + k;
+/* Where the thread's part of a stage lies in a tile: four neighbours of a line, each part a few lines on. */
+template <bool kAcross>
+struct StagePlace {
+  static constexpr int kQuads = (kAcross ? kStackTile : kStackDepth) / 4, kLinesApart = kThreads / kQuads;
+  static EC_DEVICE_METHOD int line(int t, int part) { return t / kQuads + part * kLinesApart; }
+  static EC_DEVICE_METHOD int column(int t) { return t % kQuads * 4; }
+};
+
+/* The pointer as one number: the compiler would keep what it is made of, in more registers. */
+EC_DEVICE const float* as_one(const float* at) {
+#ifdef __CUDA_ARCH__
+  asm("" : "+l"(at));
+#endif
+  return at;
+}
+
+/* The operands. What a tile has beyond the matrix is copied from its last row or column: it counts for sums
+ * that nobody looks at. Beyond the depth are zeros. */
+template <class Row>
+struct StackedRows { /* rows that run along k; row(line) is where the tile's row number `line` begins */
+  using Place = StagePlace<false>;
+  int depth;
+  Row row;
+  struct Cursor {
+    const float* from[kQuadsOfThread];
+    int left; /* of the depth */
+  };
+  EC_DEVICE_METHOD Cursor cursor(int t) const {
+    Cursor at;
+    EC_UNROLL
+    for (int part = 0; part < kQuadsOfThread; ++part)
+      at.from[part] = as_one(row(Place::line(t, part)) + Place::column(t));
+    at.left = depth - Place::column(t);
+    return at;
+  }
+  EC_DEVICE_METHOD bool inside(const Cursor& cursor, int, int k0) const { return k0 < cursor.left; }
+  EC_DEVICE_METHOD const float* at(int, const Cursor& cursor, int part, int k0) const {
+    return cursor.from[part] + k0;
   }
 };
 
-struct StackedColumns { /* rows number k, that run along the outer index */
+template <class Row>
+struct StackedColumns { /* rows number row(k) of data, that run along the outer index */
+  using Place = StagePlace<true>;
   const float* data;
-  int64_t stride;
-  const uint32_t* row; /* of data, for each k; or NULL: k */
-  int first, outers, depth;
-  EC_DEVICE_METHOD const float* at(int outer, int k) const {
-    if (first + outer >= outers || k >= depth) return nullptr;
-    return data + (row ? (int64_t)row[k] : k) * stride + first + outer;
+  uint32_t stride;
+  int depth, width;
+  Row row;
+  struct Cursor {
+    const float* from;
+    int left; /* of the depth */
+  };
+  EC_DEVICE_METHOD Cursor cursor(int t) const {
+    const int column = Place::column(t) < width ? Place::column(t) : width - 4;
+    return {as_one(data + column), depth - Place::line(t, 0)};
+  }
+  EC_DEVICE_METHOD bool inside(const Cursor& cursor, int part, int k0) const {
+    return k0 + part * Place::kLinesApart < cursor.left;
+  }
+  EC_DEVICE_METHOD const float* at(int t, const Cursor& cursor, int part, int k0) const {
+    const uint32_t number = row(inside(cursor, part, k0) ? (uint32_t)(k0 + Place::line(t, part)) : 0);
+    return cursor.from + (uint64_t)number * stride;
   }
 };
+
+template <class Row>
+EC_DEVICE StackedRows<Row> stacked_rows(int depth, Row row) {
+  return {depth, row};
+}
+template <class Row>
+EC_DEVICE StackedColumns<Row> stacked_columns(const float* data, int64_t stride, int depth, int width,
+                                              Row row) {
+  return {data, (uint32_t)stride, depth, width, row};
+}
 
 template <bool kAcross, class Source>
-EC_DEVICE void copy_stage(int t, float* to, const Source& source, int k0) {
+EC_DEVICE void copy_stage(int t, float* to, const Source& source, const typename Source::Cursor& cursor,
+                          int k0) {
+  using Place = StagePlace<kAcross>;
   EC_UNROLL
-  for (int part = 0; part < kQuadsOfThread; ++part) {
-    const int e = t + part * kThreads;
-    constexpr int kAlong = (kAcross ? kStackTile : kStackDepth) / 4;
-    const int line = e / kAlong, column = e % kAlong * 4;
-    const float* from = kAcross ? source.at(column, k0 + line) : source.at(line, k0 + column);
-    copy_async(t, to + line * StackedTile<kAcross>::kStride + column, from ? from : source.data,
-               from != nullptr);
-  }
+  for (int part = 0; part < kQuadsOfThread; ++part)
+    copy_async(t, to + Place::line(t, part) * StackedTile<kAcross>::kStride + Place::column(t),
+               source.at(t, cursor, part, k0), source.inside(cursor, part, k0));
 }
 
 template <bool kRound>
@@ -131,55 +181,128 @@ EC_DEVICE FragmentB load_b(const float* x, int lane, int column, int k0) {
   return b;
 }
 
-/* epilogue(row, column, pairs): row and column of the first of the eight numbers in the tile. Operands that
- * are not in TF32 yet are rounded on the way. */
-template <bool kAcross, bool kRoundA, bool kRoundB, class A, class B, class Epilogue>
-EC_DEVICE void stacked_product(const Block& block, StackedTile<kAcross>& tile, int depth, const A& a,
-                               const B& b, const Epilogue& epilogue) {
+/* Of the tile, what a warp has: where its rows and its columns begin. */
+EC_DEVICE int first_row(int t) { return t / kLanes / 2 * 32; }
+EC_DEVICE int first_column(int t) { return t / kLanes % 2 * 64; }
+
+/* Products in TF32: operands that are not yet are rounded on the way. */
+template <bool kRoundA, bool kRoundB>
+struct RoundedOperands {
+  /* sums += the product of a stage. */
+  template <bool kAcross>
+  static EC_DEVICE_METHOD void add_stage(const Block& block, PerThread<StackedSums>& sums, const float* a,
+                                         const float* b) {
+    EC_UNROLL
+    for (int k0 = 0; k0 < kStackDepth; k0 += 8) add<kAcross>(block, sums, a, b, k0);
+  }
+
+ private:
   struct Fragments {
     FragmentA a[2];
     FragmentB b[8];
   };
+
+  template <bool kAcross>
+  static EC_DEVICE_METHOD void add(const Block& block, PerThread<StackedSums>& sums, const float* a,
+                                   const float* b, int k0) {
+    PerThread<Fragments> f;
+    block.each_alone([&](int t) {
+      const int lane = t % kLanes;
+      EC_UNROLL
+      for (int m = 0; m < 2; ++m) f[t].a[m] = load_a<kAcross, kRoundA>(a, lane, first_row(t) + 16 * m, k0);
+      EC_UNROLL
+      for (int n = 0; n < 8; ++n) f[t].b[n] = load_b<kAcross, kRoundB>(b, lane, first_column(t) + 8 * n, k0);
+    });
+    EC_UNROLL
+    for (int m = 0; m < 2; ++m) {
+      EC_UNROLL
+      for (int n = 0; n < 8; ++n)
+        multiply(
+            block, [&](int t) -> FragmentC& { return sums[t].c[m][n]; }, [&](int t) { return f[t].a[m]; },
+            [&](int t) { return f[t].b[n]; });
+    }
+  }
+};
+
+/* Products in float32 (split.cuh). b is split eight columns at a time and eight k are a loop: more does not
+ * fit the registers. The tensor cores cut off the last bits of a sum, always towards 0: so they add up eight
+ * k, and the CUDA cores, which round, the rest. */
+struct SplitOperands {
+  template <bool kAcross>
+  static EC_DEVICE_METHOD void add_stage(const Block& block, PerThread<StackedSums>& sums, const float* a,
+                                         const float* b) {
+    EC_ROLLED
+    for (int k0 = 0; k0 < kStackDepth; k0 += 8) add<kAcross>(block, sums, a, b, k0);
+  }
+
+ private:
+  struct Fragments {
+    SplitA a[2];
+    SplitB b;
+    FragmentC piece[2];
+  };
+
+  template <bool kAcross>
+  static EC_DEVICE_METHOD void add(const Block& block, PerThread<StackedSums>& sums, const float* a,
+                                   const float* b, int k0) {
+    PerThread<Fragments> f;
+    block.each_alone([&](int t) {
+      EC_UNROLL
+      for (int m = 0; m < 2; ++m)
+        f[t].a[m].set(load_a<kAcross, false>(a, t % kLanes, first_row(t) + 16 * m, k0));
+    });
+    EC_UNROLL
+    for (int n = 0; n < 8; ++n) {
+      block.each_alone([&](int t) {
+        f[t].b.set(load_b<kAcross, false>(b, t % kLanes, first_column(t) + 8 * n, k0));
+        f[t].piece[0] = f[t].piece[1] = {};
+      });
+      multiply_splits<2>(
+          block, [&](int t, int m) -> FragmentC& { return f[t].piece[m]; },
+          [&](int t, int m) -> const SplitA& { return f[t].a[m]; },
+          [&](int t) -> const SplitB& { return f[t].b; });
+      block.each_alone([&](int t) {
+        EC_UNROLL
+        for (int e = 0; e < 8; ++e) sums[t].c[e / 4][n].x[e % 4] += f[t].piece[e / 4].x[e % 4];
+      });
+    }
+  }
+};
+
+template <bool kAcross, class Operands, class A, class B>
+EC_DEVICE void stacked_product(const Block& block, StackedTile<kAcross>& tile, int depth, const A& a,
+                               const B& b, PerThread<StackedSums>& sums) {
   const int steps = (depth + kStackDepth - 1) / kStackDepth;
+  struct Cursors {
+    typename A::Cursor a;
+    typename B::Cursor b;
+  };
+  PerThread<Cursors> at;
+  block.each_alone([&](int t) { at[t] = {a.cursor(t), b.cursor(t)}; });
   const auto copy = [&](int step) {
     block.each_alone([&](int t) {
       if (step < steps) {
-        copy_stage<kAcross>(t, tile.a[step % kStages], a, step * kStackDepth);
-        copy_stage<kAcross>(t, tile.b[step % kStages], b, step * kStackDepth);
+        copy_stage<kAcross>(t, tile.a[step % kStages], a, at[t].a, step * kStackDepth);
+        copy_stage<kAcross>(t, tile.b[step % kStages], b, at[t].b, step * kStackDepth);
       }
       copy_commit(t);
     });
   };
-  PerThread<StackedSums> sums;
   for (int step = 0; step < kStages - 1; ++step) copy(step);
   for (int step = 0; step < steps; ++step) {
     block.each_thread(
         [&](int t) { copy_wait<kStages - 2>(t); }); /* its barrier also frees the oldest stage */
     copy(step + kStages - 1);
-    EC_UNROLL
-    for (int k0 = 0; k0 < kStackDepth; k0 += 8) {
-      PerThread<Fragments> f;
-      block.each_alone([&](int t) {
-        const int warp = t / kLanes, lane = t % kLanes;
-        EC_UNROLL
-        for (int m = 0; m < 2; ++m)
-          f[t].a[m] = load_a<kAcross, kRoundA>(tile.a[step % kStages], lane, warp / 2 * 32 + 16 * m, k0);
-        EC_UNROLL
-        for (int n = 0; n < 8; ++n)
-          f[t].b[n] = load_b<kAcross, kRoundB>(tile.b[step % kStages], lane, warp % 2 * 64 + 8 * n, k0);
-      });
-      EC_UNROLL
-      for (int m = 0; m < 2; ++m) {
-        EC_UNROLL
-        for (int n = 0; n < 8; ++n)
-          multiply(
-              block, [&](int t) -> FragmentC& { return sums[t].c[m][n]; }, [&](int t) { return f[t].a[m]; },
-              [&](int t) { return f[t].b[n]; });
-      }
-    }
+    Operands::template add_stage<kAcross>(block, sums, tile.a[step % kStages], tile.b[step % kStages]);
   }
+}
+
+/* f(row, column, pairs): row and column of the first of the eight numbers in the tile. What f needs is best
+ * looked up after the product: registers are short in it. */
+template <class F>
+EC_DEVICE void each_sum(const Block& block, PerThread<StackedSums>& sums, F f) {
   block.each_thread([&](int t) {
-    const int warp = t / kLanes, lane = t % kLanes;
+    const int lane = t % kLanes;
     EC_UNROLL
     for (int m = 0; m < 2; ++m) {
       EC_UNROLL
@@ -191,7 +314,7 @@ EC_DEVICE void stacked_product(const Block& block, StackedTile<kAcross>& tile, i
           const FragmentC& c = sums[t].c[m][2 * w + odd];
           pairs.pair[w] = {{c.x[2 * h], c.x[2 * h + 1]}};
         }
-        epilogue(warp / 2 * 32 + 16 * m + 8 * h + lane / 4, warp % 2 * 64 + 8 * odd + lane % 4 * 2, pairs);
+        f(first_row(t) + 16 * m + 8 * h + lane / 4, first_column(t) + 8 * odd + lane % 4 * 2, pairs);
       }
     }
   });
