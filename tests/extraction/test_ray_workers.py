@@ -121,6 +121,18 @@ def test_workers_that_see_no_shared_file(run, made, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+def test_vectors_in_int8_take_their_scales_along(run, made, tiny_bert, tmp_path):
+    """Written by workers, and copied to the rows of later windows that have the same text."""
+    run(store="int8", dtype="float32")
+    options = {"model": tiny_bert, "device": "cpu", "pooling": ("cls", "mean"), "dtype": "float32", "store": "int8"}
+    extract(made / "table.csv", tmp_path / "one.h5", **options)
+    with open_cache(tmp_path / "cache.h5") as cache, open_cache(tmp_path / "one.h5") as one:
+        for path in cache.layout.datasets:
+            np.testing.assert_array_equal(cache.array(path), one.array(path), err_msg=path)
+    assert verify(tmp_path / "cache.h5").ok
+
+
+@pytest.mark.slow
 def test_blocks_are_written_by_the_workers(run, monkeypatch):
     """All but those that wait for a text of an earlier window."""
     counts = {"helper": 0, "driver": 0}
