@@ -143,7 +143,7 @@ fi
 
 # Every path against float64 on the GPU; the encoder's parts and families against float64 and transformers.
 if wanted parity; then
-  step parity 40 bash -c 'pytest tests/heads/test_cuda_host.py tests/heads/test_cuda_tf32.py tests/heads/test_cuda_bf16.py tests/heads/test_cuda_large.py -k gpu'
+  step parity 40 bash -c 'pytest tests/heads/test_cuda_host.py tests/heads/test_cuda_tf32.py tests/heads/test_cuda_bf16.py tests/heads/test_cuda_large.py tests/heads/test_cuda_probes.py tests/heads/test_cuda_split.py -k gpu'
   step parity-extract 60 bash -c 'pytest tests/encoder/test_gpu_lane.py tests/encoder/test_on_a_gpu.py tests/encoder/test_fused_triton.py -k "not compiled"'
   step parity-finetune 60 bash -c 'pytest tests/finetune/test_tuning_on_a_gpu.py'
 fi

@@ -40,7 +40,8 @@ def hidden_states(encoder: Encoder, texts: list[str], layer: int) -> list[np.nda
 def write_states(cache: Path, model: Path, layers: int) -> None:
     """The states that the last layers read, beside a cache."""
     with open_cache(cache) as opened:
-        encoder = Encoder.load(model, dtype="float32", max_length=opened.encoder["identity"]["max_length"])
+        length = opened.encoder["identity"]["max_length"]
+        encoder = Encoder.load(model, dtype="float32", max_length=length, device="cpu")
         different = np.unique(opened.hashes, axis=0, return_index=True)[1]
         different.sort()
         texts = [opened.texts[int(row)] for row in different]

@@ -2,7 +2,7 @@
  * when it has ended: so it should take half a second. Results do not depend on it.
  *
  * The first launch goes by a model of a block's time: floating-point operations and state at a quarter of
- * what the device's float32 lanes could do (measured on no GPU), and a step's barriers. The following ones go
+ * what the device's float32 lanes could do, and a step's barriers. The following ones go
  * by that times what the last launch took in proportion. */
 #ifndef EMBEDCACHE_CUDA_PACE_CUH
 #define EMBEDCACHE_CUDA_PACE_CUH

@@ -8,9 +8,8 @@
  * Memory per step and head, B rows: the state, weights read three times and written once, m and v read and
  * written (28 bytes per parameter, 11 MB at 768-512-2); x twice, B dim values (L2); the scratch, B (2 hidden
  * + outputs) floats, a few times (L1 and L2). At batch 32 the state is the bound: 264 heads at once are 1.2
- * GB, so it comes from HBM. At large batches the float32 arithmetic on the CUDA cores is. The next version
- * keeps state in shared memory (a cluster per head) and multiplies in TF32; DESIGN section 6 has the figures.
- * NOT YET RUN ON A GPU.
+ * GB, so it comes from HBM. At large batches the float32 arithmetic on the CUDA cores is. Only what
+ * the faster kernels do not take comes here (README.md).
  */
 #ifndef EMBEDCACHE_CUDA_TRAIN_CUH
 #define EMBEDCACHE_CUDA_TRAIN_CUH

@@ -6,7 +6,6 @@
  * Fuses gather, standardization, both layers and the loss for one batch of rows after the other; no logits
  * leave the scratch. Memory: the weights once per batch of rows (4 bytes per parameter), the rows of x once
  * per 128 units. Bound by float32 arithmetic on the CUDA cores, like the forward third of a training step.
- * NOT YET RUN ON A GPU.
  */
 #ifndef EMBEDCACHE_CUDA_VALIDATE_CUH
 #define EMBEDCACHE_CUDA_VALIDATE_CUH

@@ -8,7 +8,7 @@
  *
  * Memory, for 768-512-2, a head and step: w, m and v read and written, w1's image written (10.2 MB from and
  * to device memory), dz and x (6.3 MB from L2). Bound: device memory, 3.4 us at 3 TB/s, where the products
- * take 1 us. NOT YET RUN ON A GPU.
+ * take 1 us.
  */
 #ifndef EMBEDCACHE_CUDA_WGMMA_GRADIENT_CUH
 #define EMBEDCACHE_CUDA_WGMMA_GRADIENT_CUH
