@@ -11,7 +11,7 @@ from typing import Any
 DEEP = json.loads("[" * 500 + "]" * 500)
 VALUES: list[Any] = [
     None, True, -1, 0, 1.5, 1e38, 1e308, float("nan"), float("inf"), 10**30, 2**63, "", "1", "x" * 10_000, "object",
-    "U9", "int8", "\ud800", "../../etc/passwd", "\x1b[2J", [], {}, [[]], [1, "a"], {"a": {"a": 1}}, DEEP, ["a", "a"],
+    "U9", "int4", "\ud800", "../../etc/passwd", "\x1b[2J", [], {}, [[]], [1, "a"], {"a": {"a": 1}}, DEEP, ["a", "a"],
 ]  # fmt: skip
 Place = tuple[str | int, ...]
 

@@ -211,7 +211,7 @@ NAMED: dict[str, tuple[Callable[[Path, dict[str, Any]], Any], str, tuple[str, ..
     "NaN in JSON": (put("best", "val_loss", value=float("nan")), "is damaged: it is not JSON", ALL),
     "dtype object": (put("dtype", value="object"), "dtype cannot be 'object'", ALL),
     "dtype U9": (put("dtype", value="U9"), "dtype cannot be 'U9'", ALL),
-    "dtype int8": (put("dtype", value="int8"), "dtype cannot be 'int8'", ALL),
+    "dtype int4": (put("dtype", value="int4"), "dtype cannot be 'int4'", ALL),
     "a layer that is a text": (put("layer", value="-1"), "layer must be a whole number, not '-1'", ALL),
     "a layer of 1.5": (put("layer", value=1.5), "layer must be a whole number, not 1.5", ALL),
     "a layer that is not there": (put("layer", value=7), "no layer 7", ("predict",)),
