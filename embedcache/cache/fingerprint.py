@@ -45,7 +45,9 @@ def comparable(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     """What differs between two encoder descriptions, in words; empty when nothing does."""
-    return "; ".join(_compare(_identity(old), _identity(new)))
+    follows = "format_version"  # from what is stored, which is named
+    one, other = ({key: part for key, part in _identity(encoder).items() if key != follows} for encoder in (old, new))
+    return "; ".join(_compare(one, other))
 
 
 def states_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
