@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 from filelock import FileLock
 
 from embedcache.heads import engine_native
-from tests.heads.cuda_emulation import COMPILER, build_library, open_library
+from tests.heads.cuda_emulation import COMPILER, GIVEN, build_library, open_library
 
 
 def has_gpu() -> bool:
@@ -19,12 +20,17 @@ def has_gpu() -> bool:
 
 
 @pytest.fixture(scope="session")
-def emulation(tmp_path_factory: pytest.TempPathFactory) -> engine_native.NativeEngine:
-    """The CUDA engine on the host; the first of pytest-xdist's workers compiles it for all."""
+def emulation(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> engine_native.NativeEngine:
+    """The CUDA engine on the host; the first of pytest-xdist's workers compiles it for all.
+
+    A run that a worker starts is no worker itself, though it has its environment: it compiles its own.
+    """
+    if GIVEN in os.environ:
+        return open_library(Path(os.environ[GIVEN]))
     if COMPILER is None:
         pytest.skip("no C++ compiler")
     folder = tmp_path_factory.getbasetemp()
-    folder = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "emulation"
+    folder = (folder.parent if hasattr(request.config, "workerinput") else folder) / "emulation"
     with FileLock(f"{folder}.lock"):
         folder.mkdir(exist_ok=True)
         return open_library(next(folder.glob("*.so"), None) or build_library(folder))
