@@ -45,9 +45,7 @@ def comparable(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     """What differs between two encoder descriptions, in words; empty when nothing does."""
-    follows = "format_version"  # from what is stored, which is named
-    one, other = ({key: part for key, part in _identity(encoder).items() if key != follows} for encoder in (old, new))
-    return "; ".join(_compare(one, other))
+    return "; ".join(_compare(_settings(old), _settings(new)))
 
 
 def states_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
@@ -56,8 +54,13 @@ def states_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
 
 
 def _identity(encoder: Mapping[str, Any]) -> dict[str, Any]:
+    return {**_settings(encoder), "format_version": version_of(encoder["store"])}
+
+
+def _settings(encoder: Mapping[str, Any]) -> dict[str, Any]:
+    """What was chosen; the format's version follows from it."""
     model = {MODEL: encoder[MODEL]} if MODEL in encoder else {}
-    return {**encoder["identity"], **model, "store": encoder["store"], "format_version": version_of(encoder["store"])}
+    return {**encoder["identity"], **model, "store": encoder["store"]}
 
 
 def _digest(value: Any) -> str:

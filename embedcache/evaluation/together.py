@@ -5,9 +5,9 @@ What comes out differs from each run's own encoder by rounding: its native kerne
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,16 +25,16 @@ from embedcache.runs.folder import Run
 
 def sharing(run: Run, runs: Iterable[Run]) -> list[Run]:
     """Those of the runs that share frozen layers with this one, itself among them; none where it shares no layer."""
-    return [other for other in runs if _shared(other) == _shared(run)] if _shared(run) is not None else []
+    shared = _shared(run)
+    return [] if shared is None else [other for other in runs if _shared(other) == shared]
 
 
-def _shared(run: Run) -> str | None:
+def _shared(run: Run) -> dict[str, Any] | None:
     """What runs of one base have in common; None of a run all of whose layers, or none, were trained."""
     tuned, identity = run.info.get("tuned"), run.info["encoder"]["identity"]
     if tuned is None or tuned["kind"] == "adapter" or min(tuned["layers"]) < 2 or run.info.get("layer", -1) != -1:
         return None
-    base = {name: value for name, value in identity.items() if name != "tuned"}
-    return json.dumps(base, sort_keys=True)
+    return {name: value for name, value in identity.items() if name != "tuned"}
 
 
 class TogetherEncoder:

@@ -238,8 +238,7 @@ def extract(
         if plan is not None and plan.lacking.any():
             tell(plan.line())
         filler, repaired, read = _build(target, same, table, first, outputs, encoding_pass, part, guests, plan)
-        with Cache(target) as made:
-            rounded = [] if same else rounding_notes(made)
+        rounded = [] if same else _rounding(target)
     texts = int(np.count_nonzero(first == np.arange(len(first))))
     encoded = int(np.count_nonzero(filler.encoded))
     return ExtractReport(
@@ -271,6 +270,11 @@ def _clear(target: Path) -> None:
         sibling(path, "tmp").unlink(missing_ok=True)
     for path in (target, sibling(target, "new")):
         shutil.rmtree(sibling(path, "ray"), ignore_errors=True)
+
+
+def _rounding(target: Path) -> list[str]:
+    with Cache(target) as made:
+        return rounding_notes(made)
 
 
 def _label_notes(table: Collected) -> list[str]:

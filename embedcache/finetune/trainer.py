@@ -30,9 +30,8 @@ from embedcache.runs.column import Column, Plan
 from embedcache.runs.leaderboard import Entry
 from embedcache.runs.trainer import Bank, InterruptedTraining, TrainerOptions
 
-BESIDE = (
-    8  # configurations at a time in torch: what they share is then an eighth of the work, and each has a checkpoint
-)
+# Configurations at a time in torch: what they share is then an eighth of the work, and each has a checkpoint.
+BESIDE = 8
 
 
 @dataclass

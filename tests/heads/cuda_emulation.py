@@ -14,7 +14,7 @@ import pytest
 
 from embedcache.heads import engine_native
 from embedcache.heads.spec import HeadSpec
-from embedcache.heads.task import Outcome, Task, View, standardize_stats
+from embedcache.heads.task import Options, Outcome, Task, View, standardize_stats
 from tests.heads import float64_reference as reference
 
 CUDA = Path(__file__).resolve().parents[2] / "csrc" / "heads" / "cuda"
@@ -143,6 +143,56 @@ def assert_same(one: Outcome, other: Outcome) -> None:
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
     for name, weight in one.weights.items():
         np.testing.assert_array_equal(weight, other.weights[name])
+
+
+def alone_and_backwards(
+    emulation: engine_native.NativeEngine,
+    monkeypatch: pytest.MonkeyPatch,
+    tasks: list[Task],
+    heads: list[tuple[HeadSpec, int]],
+    options: Options,
+    some: Sequence[int],
+) -> list[Outcome]:
+    """What a bank comes to: to the same bits where ``some`` train alone, and where threads and blocks run backwards."""
+    together = emulation.train(tasks, heads, options, None)
+    for i in some:
+        assert_same(emulation.train(tasks, [heads[i]], options, None)[0], together[i])
+    with monkeypatch.context() as patch:
+        patch.setenv("EC_EMULATION_BACKWARDS", "1")
+        for one, other in zip(emulation.train(tasks, heads, options, None), together, strict=True):
+            assert_same(one, other)
+    return together
+
+
+def stopped_diverged_and_slow(
+    engine: engine_native.NativeEngine, task: Task, spec: HeadSpec, options: Options
+) -> list[Outcome]:
+    """Of a head that stops early, one that diverges and one that hardly learns; the first and last as if alone."""
+    heads = [(replace(spec, lr=lr, seed=seed), 0) for lr, seed in ((0.05, 5), (1e30, 1), (1e-6, 5))]
+    outcomes = engine.train([task], heads, options, None)
+    hot, bad, cold = outcomes
+    assert hot.status == "ok" and hot.epochs_run == hot.best_epoch + options.early_stop + 1 < options.epochs
+    assert (bad.status, bad.best_epoch, bad.epochs_run) == ("diverged", -1, 0)
+    assert cold.status == "ok"
+    for i in (0, 2):
+        assert_same(outcomes[i], engine.train([task], [heads[i]], options, None)[0])
+    return outcomes
+
+
+def check_diverging(engine: engine_native.NativeEngine, task: Task, specs: Sequence[HeadSpec]) -> None:
+    """The second of three heads diverges and touches no other."""
+    heads, options = [(spec, 0) for spec in specs], Options(batch_size=16, epochs=3)
+    good, bad, other = engine.train([task], heads, options, None)
+    assert (bad.status, bad.best_epoch, bad.epochs_run) == ("diverged", -1, 0)
+    assert np.isnan(bad.train_loss).all() and not any(weight.any() for weight in bad.weights.values())
+    for i, outcome in ((0, good), (2, other)):
+        assert_same(outcome, engine.train([task], [heads[i]], options, None)[0])
+
+
+def bank_of(tasks: list[Task]) -> tuple[list[Task], list[tuple[HeadSpec, int]]]:
+    """Four heads of several widths on two tasks: more than the emulation trains at a time."""
+    shapes = ((20, 0), (70, 1), (260, 0), (36, 1))
+    return tasks, [(replace(SPEC, hidden=h, dropout=0.2, seed=s), task) for s, (h, task) in enumerate(shapes)]
 
 
 def mixed_bank() -> tuple[list[Task], list[tuple[HeadSpec, int]]]:

@@ -14,7 +14,15 @@ import pytest
 from embedcache.heads.engine import EngineWarning
 from embedcache.heads.engine_native import NativeEngine
 from embedcache.heads.task import Options
-from tests.heads.cuda_emulation import SPEC, assert_same, check, make_task, mixed_bank, standardized
+from tests.heads.cuda_emulation import (
+    SPEC,
+    alone_and_backwards,
+    check,
+    make_task,
+    mixed_bank,
+    standardized,
+    stopped_diverged_and_slow,
+)
 from tests.heads.test_cuda_tf32 import CASES
 
 BF16 = Options(batch_size=16, epochs=3, compute="bfloat16")
@@ -60,24 +68,13 @@ def test_order_of_threads_and_of_groups_changes_nothing(
     emulation: NativeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tasks, heads = mixed_bank()
-    together = emulation.train(tasks, heads, BF16, None)
-    assert_same(emulation.train(tasks, [heads[4]], BF16, None)[0], together[4])
-    monkeypatch.setenv("EC_EMULATION_BACKWARDS", "1")
-    for one, other in zip(emulation.train(tasks, heads, BF16, None), together, strict=True):
-        assert_same(one, other)
+    alone_and_backwards(emulation, monkeypatch, tasks, heads, BF16, [4])
 
 
 def test_heads_that_stop_early_or_diverge(cuda: NativeEngine) -> None:
     """One that diverges leaves copies of x under way."""
-    task = make_task(n=48, dim=300)
-    heads = [(replace(SPEC, hidden=40, lr=lr, seed=seed), 0) for lr, seed in ((0.05, 5), (1e30, 1), (1e-6, 5))]
     options = Options(batch_size=8, epochs=20, early_stop=2, compute="bfloat16")
-    hot, bad, cold = cuda.train([task], heads, options, None)
-    assert hot.status == "ok" and hot.epochs_run == hot.best_epoch + 3 < 20
-    assert (bad.status, bad.best_epoch, bad.epochs_run) == ("diverged", -1, 0)
-    assert cold.status == "ok"
-    for i, outcome in ((0, hot), (2, cold)):
-        assert_same(outcome, cuda.train([task], [heads[i]], options, None)[0])
+    stopped_diverged_and_slow(cuda, make_task(n=48, dim=300), replace(SPEC, hidden=40), options)
 
 
 def test_no_room_for_x(emulation: NativeEngine, monkeypatch: pytest.MonkeyPatch) -> None:

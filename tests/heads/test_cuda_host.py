@@ -31,6 +31,7 @@ from tests.heads.cuda_emulation import (
     SPEC,
     assert_same,
     check,
+    check_diverging,
     make_task,
     mixed_bank,
     of_kind,
@@ -211,14 +212,7 @@ def test_choose(cuda: NativeEngine, kind: str, hidden: int) -> None:
 
 
 def test_a_head_that_diverges_touches_no_other(cuda: NativeEngine) -> None:
-    task = make_task()
-    heads = [(replace(SPEC, lr=lr, seed=i), 0) for i, lr in enumerate((1e-3, 1e30, 3e-3))]
-    options = Options(batch_size=16, epochs=3)
-    good, bad, other = cuda.train([task], heads, options, None)
-    assert (bad.status, bad.best_epoch, bad.epochs_run) == ("diverged", -1, 0)
-    assert np.isnan(bad.train_loss).all() and not any(weight.any() for weight in bad.weights.values())
-    for i, outcome in ((0, good), (2, other)):
-        assert_same(outcome, cuda.train([task], [heads[i]], options, None)[0])
+    check_diverging(cuda, make_task(), [replace(SPEC, lr=lr, seed=i) for i, lr in enumerate((1e-3, 1e30, 3e-3))])
 
 
 def test_progress_and_cancel(cuda: NativeEngine) -> None:

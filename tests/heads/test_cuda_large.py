@@ -17,7 +17,17 @@ from hypothesis import strategies as st
 from embedcache.heads.engine import EngineWarning
 from embedcache.heads.engine_native import NativeEngine
 from embedcache.heads.task import Options
-from tests.heads.cuda_emulation import SPEC, assert_same, check, make_task, of_kind, standardized, weighted
+from tests.heads.cuda_emulation import (
+    SPEC,
+    alone_and_backwards,
+    bank_of,
+    check,
+    make_task,
+    of_kind,
+    standardized,
+    stopped_diverged_and_slow,
+    weighted,
+)
 
 SMALL = replace(SPEC, hidden=36)
 BF16 = Options(batch_size=64, epochs=2, compute="bfloat16")
@@ -88,33 +98,22 @@ def test_large_batches_of_any_shape(cuda: NativeEngine, data: st.DataObject) -> 
 
 def bank() -> tuple[list[Any], list[Any]]:
     """Heads of several shapes and both tasks, more than the emulation trains at a time; some in clusters' reach."""
-    tasks = [make_task(n=60, dim=12), weighted(make_task(n=80, dim=18, classes=5, val=0))]
-    shapes = ((20, 0), (70, 1), (260, 0), (36, 1))
-    return tasks, [(replace(SPEC, hidden=h, dropout=0.2, seed=s), task) for s, (h, task) in enumerate(shapes)]
+    return bank_of([make_task(n=60, dim=12), weighted(make_task(n=80, dim=18, classes=5, val=0))])
 
 
 def test_order_of_threads_and_of_groups_changes_nothing(
     emulation: NativeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tasks, heads = bank()
-    together = emulation.train(tasks, heads, BF16, None)
+    together = alone_and_backwards(emulation, monkeypatch, tasks, heads, BF16, [3])
     for (spec, task), outcome in zip(heads[1:3], together[1:3], strict=True):
         check(outcome, tasks[task], spec, 64, 2, "bfloat16")
-    assert_same(emulation.train(tasks, [heads[3]], BF16, None)[0], together[3])
-    monkeypatch.setenv("EC_EMULATION_BACKWARDS", "1")
-    for one, other in zip(emulation.train(tasks, heads, BF16, None), together, strict=True):
-        assert_same(one, other)
 
 
 def test_heads_that_stop_early_or_diverge(cuda: NativeEngine) -> None:
-    task = make_task(n=48, dim=30)
-    heads = [(replace(SMALL, lr=lr, seed=seed), 0) for lr, seed in ((0.05, 5), (1e30, 1), (1e-6, 5))]
     options = replace(BF16, batch_size=40, epochs=12, early_stop=2)
-    hot, bad, cold = cuda.train([task], heads, options, None)
-    assert hot.status == "ok" and hot.epochs_run == hot.best_epoch + 3 < 12
-    assert (bad.status, bad.best_epoch, bad.epochs_run) == ("diverged", -1, 0)
-    assert cold.status == "ok" and cold.epochs_run == 12
-    assert_same(hot, cuda.train([task], [heads[0]], options, None)[0])
+    *_, cold = stopped_diverged_and_slow(cuda, make_task(n=48, dim=30), SMALL, options)
+    assert cold.epochs_run == 12
 
 
 def test_what_is_trained_in_float32_is_told(emulation: NativeEngine, monkeypatch: pytest.MonkeyPatch) -> None:

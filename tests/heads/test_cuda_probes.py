@@ -15,7 +15,16 @@ from embedcache.heads.kinds import KINDS
 from embedcache.heads.spec import HeadSpec
 from embedcache.heads.task import Options, Outcome, Task
 from tests.heads import float64_reference as reference
-from tests.heads.cuda_emulation import SPEC, assert_same, check, make_task, of_kind, standardized, weighted
+from tests.heads.cuda_emulation import (
+    SPEC,
+    assert_same,
+    check,
+    check_diverging,
+    make_task,
+    of_kind,
+    standardized,
+    weighted,
+)
 
 PROBE = replace(SPEC, hidden=0)
 CASES = {
@@ -102,14 +111,7 @@ def test_a_device_without_clusters_takes_the_plain_kernel(
 
 
 def test_a_probe_that_diverges_touches_no_other_of_its_block(cuda: NativeEngine) -> None:
-    task = make_task(classes=2)
-    heads = [(replace(PROBE, lr=lr), 0) for lr in (1e-3, 1e30, 3e-3)]
-    options = Options(batch_size=16, epochs=3)
-    good, bad, other = cuda.train([task], heads, options, None)
-    assert (bad.status, bad.best_epoch, bad.epochs_run) == ("diverged", -1, 0)
-    assert np.isnan(bad.train_loss).all() and not any(weight.any() for weight in bad.weights.values())
-    for i, outcome in ((0, good), (2, other)):
-        assert_same(outcome, cuda.train([task], [heads[i]], options, None)[0])
+    check_diverging(cuda, make_task(classes=2), [replace(PROBE, lr=lr) for lr in (1e-3, 1e30, 3e-3)])
 
 
 @st.composite

@@ -21,7 +21,17 @@ from embedcache.heads.engine_native import NativeEngine
 from embedcache.heads.spec import HeadSpec
 from embedcache.heads.task import Options, Outcome, Task
 from tests.heads import float64_reference as reference
-from tests.heads.cuda_emulation import SPEC, assert_same, check, make_task, of_kind, standardized, weighted
+from tests.heads.cuda_emulation import (
+    SPEC,
+    alone_and_backwards,
+    bank_of,
+    check,
+    make_task,
+    of_kind,
+    standardized,
+    stopped_diverged_and_slow,
+    weighted,
+)
 
 FLOAT = Options(batch_size=64, epochs=2)
 SMALL = replace(SPEC, hidden=36)
@@ -99,34 +109,22 @@ def test_any_shape(cuda: NativeEngine, data: st.DataObject) -> None:
 
 def bank() -> tuple[list[Task], list[tuple[HeadSpec, int]]]:
     """Heads of several shapes and two tasks, more than the emulation trains at a time; 70 units go the plain way."""
-    tasks = [make_task(n=60, dim=12), weighted(make_task(n=80, dim=20, classes=5))]
-    shapes = ((20, 0), (70, 1), (260, 0), (36, 1))
-    return tasks, [(replace(SPEC, hidden=h, dropout=0.2, seed=s), task) for s, (h, task) in enumerate(shapes)]
+    return bank_of([make_task(n=60, dim=12), weighted(make_task(n=80, dim=20, classes=5))])
 
 
 def test_order_of_threads_and_of_groups_changes_nothing(
     emulation: NativeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tasks, heads = bank()
-    together = emulation.train(tasks, heads, FLOAT, None)
+    together = alone_and_backwards(emulation, monkeypatch, tasks, heads, FLOAT, [0, 3])
     for (spec, task), outcome in zip(heads, together, strict=True):
         check(outcome, tasks[task], spec, 64, 2)
-    for i in (0, 3):
-        assert_same(emulation.train(tasks, [heads[i]], FLOAT, None)[0], together[i])
-    monkeypatch.setenv("EC_EMULATION_BACKWARDS", "1")
-    for one, other in zip(emulation.train(tasks, heads, FLOAT, None), together, strict=True):
-        assert_same(one, other)
 
 
 def test_heads_that_stop_early_or_diverge(cuda: NativeEngine) -> None:
-    task = make_task(n=48, dim=20)
-    heads = [(replace(SMALL, lr=lr, seed=seed), 0) for lr, seed in ((0.05, 5), (1e30, 1), (1e-6, 5))]
     options = replace(FLOAT, batch_size=40, epochs=12, early_stop=2)
-    hot, bad, cold = cuda.train([task], heads, options, None)
-    assert hot.status == "ok" and hot.epochs_run == hot.best_epoch + 3 < 12
-    assert (bad.status, bad.best_epoch, bad.epochs_run) == ("diverged", -1, 0)
-    assert cold.status == "ok" and cold.epochs_run == 12
-    assert_same(hot, cuda.train([task], [heads[0]], options, None)[0])
+    *_, cold = stopped_diverged_and_slow(cuda, make_task(n=48, dim=20), SMALL, options)
+    assert cold.epochs_run == 12
 
 
 @pytest.mark.parametrize("compute", ["float32", "bfloat16"])

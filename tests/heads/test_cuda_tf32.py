@@ -16,7 +16,18 @@ from embedcache.heads.engine import EngineWarning
 from embedcache.heads.engine_native import NativeEngine
 from embedcache.heads.spec import HeadSpec
 from embedcache.heads.task import Options, Task
-from tests.heads.cuda_emulation import SPEC, assert_same, check, make_task, mixed_bank, of_kind, standardized, weighted
+from tests.heads.cuda_emulation import (
+    SPEC,
+    alone_and_backwards,
+    assert_same,
+    check,
+    make_task,
+    mixed_bank,
+    of_kind,
+    standardized,
+    stopped_diverged_and_slow,
+    weighted,
+)
 
 SMALL = replace(SPEC, hidden=40)
 CASES = {
@@ -146,13 +157,7 @@ def test_order_of_threads_and_of_groups_changes_nothing(
 ) -> None:
     tasks, heads = bank()
     options = replace(TF32, batch_size=batch_size)
-    together = emulation.train(tasks, heads, options, None)
-    for i in (4, len(heads) - 1):
-        assert_same(emulation.train(tasks, [heads[i]], options, None)[0], together[i])
-    monkeypatch.setenv("EC_EMULATION_BACKWARDS", "1")
-    for one, other in zip(emulation.train(tasks, heads, options, None), together, strict=True):
-        assert_same(one, other)
-    monkeypatch.delenv("EC_EMULATION_BACKWARDS")
+    together = alone_and_backwards(emulation, monkeypatch, tasks, heads, options, [4, len(heads) - 1])
     monkeypatch.setenv("EC_EMULATION_MEMORY", "700000")
     with pytest.warns(EngineWarning, match="groups"):
         grouped = emulation.train(tasks, heads, options, None)
@@ -162,18 +167,12 @@ def test_order_of_threads_and_of_groups_changes_nothing(
 
 @pytest.mark.parametrize("batch_size", [8, 40])
 def test_heads_that_stop_early_or_diverge(cuda: NativeEngine, batch_size: int) -> None:
-    task = make_task(n=48, dim=20)
-    settings = ((0.05, 5), (1e30, 1), (1e-6, 5))
-    heads = [(replace(SPEC, hidden=40, lr=lr, seed=seed), 0) for lr, seed in settings]
     options = Options(batch_size=batch_size, epochs=30, early_stop=2, compute="tf32")
-    hot, bad, cold = cuda.train([task], heads, options, None)
-    assert hot.status == "ok" and hot.epochs_run == hot.best_epoch + 3 < 30
+    spec = replace(SPEC, hidden=40)
+    hot, bad, cold = stopped_diverged_and_slow(cuda, make_task(n=48, dim=20), spec, options)
     assert np.isnan(hot.train_loss[hot.epochs_run :]).all() and not np.isnan(hot.val_loss[: hot.epochs_run]).any()
-    assert (bad.status, bad.best_epoch, bad.epochs_run) == ("diverged", -1, 0)
     assert not any(weight.any() for weight in bad.weights.values())
-    assert cold.status == "ok" and cold.epochs_run > cold.best_epoch
-    for i, outcome in ((0, hot), (2, cold)):
-        assert_same(outcome, cuda.train([task], [heads[i]], options, None)[0])
+    assert cold.epochs_run > cold.best_epoch
 
 
 @pytest.mark.parametrize("taken", ["0", "9880000"])

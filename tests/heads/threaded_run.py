@@ -100,25 +100,31 @@ def float_cases() -> Iterator[tuple[str, Any, list[HeadSpec], Options]]:
             yield f"split {number}", task, heads, replace(options, compute="float32")
 
 
+def varied(number: int, n: int, dim: int, outputs: int) -> tuple[Any, str]:
+    """A task and a loss: kinds, standardization, class weights, dtypes and losses by turns."""
+    kind = KINDS[number % len(KINDS)]
+    classes = kind != "regression"
+    task = make_task(
+        n,
+        dim,
+        outputs,
+        n_val=0,
+        kind=kind,
+        standardize=number % 4 == 1,
+        weighted=number % 3 == 1 and classes,
+        dtype=(np.float32, np.float16)[number % 2],
+    )
+    return task, "focal" if classes and number % 5 == 2 else "nll"
+
+
 def large_cases() -> Iterator[tuple[str, Any, list[HeadSpec], Options]]:
     """Large batches in bfloat16: one row tile or three, one unit tile or two, as many chunks as stages and more."""
     rng = np.random.default_rng(14)
     for number in range(SHAPES):
-        kind = KINDS[number % len(KINDS)]
         dim, hidden, batch = (2 * int(rng.integers(1, high)) for high in (70, 60, 90))
         dim, hidden, batch = {1: (400, 20, 40), 2: (10, 300, 140), 3: (66, 20, 270)}.get(number, (dim, hidden, batch))
         dim, hidden, batch = (8, 4, 36) if number == 0 else (dim, hidden, max(batch, 33))
-        task = make_task(
-            batch + int(rng.integers(1, 40)),
-            dim,
-            int(rng.integers(2, 9)),
-            n_val=0,
-            kind=kind,
-            standardize=number % 4 == 1,
-            weighted=number % 3 == 1 and kind != "regression",
-            dtype=(np.float32, np.float16)[number % 2],
-        )
-        loss = "focal" if kind != "regression" and number % 5 == 2 else "nll"
+        task, loss = varied(number, batch + int(rng.integers(1, 40)), dim, int(rng.integers(2, 9)))
         spec = HeadSpec(hidden=hidden, dropout=0.2 * (number % 2), loss=loss, lr=1e30 if number == 7 else 1e-3)
         heads = [replace(spec, seed=seed) for seed in range(2 if number % 6 == 3 else 1)]
         yield f"large {number}", task, heads, Options(batch_size=batch, epochs=1, compute="bfloat16")
@@ -128,21 +134,10 @@ def linear_cases() -> Iterator[tuple[str, Any, list[HeadSpec], Options]]:
     """Probes of one seed, one to six: alone in a block and by four, with room for two batches of x or hardly one."""
     rng = np.random.default_rng(15)
     for number in range(SHAPES):
-        kind = KINDS[number % len(KINDS)]
         dim = int(rng.integers(*((1, 140), (140, 600), (600, 900), (900, 1025), (1025, 1537))[number % 5]))
         outputs, batch = int(rng.integers(2, 9 if dim < 900 else 3)), int(rng.integers(1, 65 if dim < 600 else 33))
         dim, outputs, batch = (8, 2, 8) if number == 0 else (dim, outputs, batch)
-        task = make_task(
-            max(3 * batch + int(rng.integers(0, batch)), 8),
-            dim,
-            outputs,
-            n_val=0,
-            kind=kind,
-            standardize=number % 4 == 1,
-            weighted=number % 3 == 1 and kind != "regression",
-            dtype=(np.float32, np.float16)[number % 2],
-        )
-        loss = "focal" if kind != "regression" and number % 5 == 2 else "nll"
+        task, loss = varied(number, max(3 * batch + int(rng.integers(0, batch)), 8), dim, outputs)
         rates = [1e-3 * (1 + i) for i in range(1 + number % 6)]
         rates[-1] = 1e30 if number % 8 == 7 else rates[-1]
         heads = [HeadSpec(hidden=0, loss=loss, lr=lr, seed=3) for lr in rates]

@@ -24,6 +24,7 @@
 
 #include "error.h"
 #include "layout.cuh"
+#include "transfer.h"
 
 namespace ec {
 
@@ -73,13 +74,6 @@ class Buffer {
  private:
   T* data_ = nullptr;
   int64_t bytes_ = 0;
-};
-
-/* As staging.cuh has it. */
-struct Transfer {
-  char* host;
-  char* device;
-  int64_t rows, bytes, pitch;
 };
 
 class Device {

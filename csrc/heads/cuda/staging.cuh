@@ -21,14 +21,9 @@
 #include <thread>
 #include <vector>
 
-namespace ec {
+#include "transfer.h"
 
-/* Rows of `bytes` each, `pitch` apart on the host, dense on the device. A single row may be of any length. */
-struct Transfer {
-  char* host;
-  char* device;
-  int64_t rows, bytes, pitch;
-};
+namespace ec {
 
 class Staging {
  public:
