@@ -9,7 +9,7 @@ import click
 from embedcache.commands.common import COUNT, NAMES, device_option, emit, json_option, reading_options, trust_option
 from embedcache.commands.progress import progress_bar
 from embedcache.commands.run_options import FRACTION, task_option
-from embedcache.commands.types import NumberInRange
+from embedcache.commands.types import CommaList, NumberInRange
 
 
 @click.command(short_help="Every way to learn a column, on one split, in one table.")
@@ -29,7 +29,14 @@ from embedcache.commands.types import NumberInRange
 @click.option("--labels", help='Descriptions for zero-shot, "name: description; ...".  [default: the classes\' names]')
 @click.option("--max-length", type=COUNT, help="The most tokens of a text in INPUT.  [default: what suits the encoder]")
 @click.option("--group", metavar="COL", help="Rows with the same value in this column stay on one side of the split.")
-@click.option("--seed", type=NumberInRange(int, 0, 2**63), default=42, show_default=True, help="Seed of the one split.")
+@click.option(
+    "--seed",
+    type=CommaList(NumberInRange(int, 0, 2**63)),
+    default="42",
+    show_default=True,
+    metavar="SEED,...",
+    help="Each trains every rung once; the first deals the rows, too.",
+)
 @click.option("--val", type=FRACTION, default=0.1, show_default=True, help="Share of the rows that choose.")
 @click.option("--test", type=FRACTION, default=0.1, show_default=True, help="Share of the rows that score, once.")
 @reading_options("in INPUT")
@@ -48,6 +55,7 @@ def ladder(as_json: bool, **options: Any) -> None:
       embedcache ladder reviews.csv -o DIR --model M --group film
       ... --rungs tfidf,head,last,top:2      these alone
       ... --model A,B                        encoders side by side
+      ... --seed 42,1,2                      three trainings, mean and spread
       ... --resume                           after Ctrl-C, or a kill
       embedcache ladder CACHE -o DIR         a cache, with extract --tokens 2
     """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from embedcache.ladder.outcome import Climbed, LadderReport, compare_rungs
 from embedcache.ladder.page import write_page
 from embedcache.ladder.plan import LadderPlan, MachineSpeed, keep_room, minutes, pass_cost, rung_cost
 from embedcache.ladder.rows import AskedRows, CommonRows
-from embedcache.ladder.rungs import DEFAULT, HEAD, Rung
+from embedcache.ladder.rungs import DEFAULT, HEAD, Rung, read_rung
 from embedcache.ladder.settled import NamedEncoder, Settled, open_folder, settle
 from embedcache.ladder.steps import Step, known, predictions
 from embedcache.ladder.table import NAME as COPY
@@ -33,6 +34,10 @@ from embedcache.prediction.rows import is_cache
 from embedcache.runs.split import SEED, SIDES, check_shares
 
 PAGE, RESULT = "ladder.html", "ladder.json"
+SEVERAL = (
+    "scores are means over the seeds; intervals and p values say what other test rows would change, not other seeds: "
+    "their lowest and highest score stand beside"
+)
 STOPPED = "Interrupted: what was done is kept; the same command with --resume goes on."
 
 
@@ -48,7 +53,7 @@ def ladder(
     labels: str | None = None,
     max_length: int | None = None,
     group: str | None = None,
-    seed: int = SEED,
+    seed: int | Sequence[int] = SEED,
     val: float = 0.1,
     test: float = 0.1,
     encoding: str = "utf-8",
@@ -77,7 +82,8 @@ def ladder(
         labels: descriptions for zero-shot, as zero_shot has them, one for each class. None: the classes' own names.
         max_length: the most tokens of a table's text; None is what suits the encoder. A cache has its own.
         group: a column; rows with the same value stay on one side, and count as one observation.
-        seed: by which texts, or groups, are dealt to the sides, as ``split`` of train_run.
+        seed: of the training; several train every rung that has one with each, and its score is their mean. The first
+            one deals the texts, or groups, to the sides, as ``split`` of train_run: all share these rows.
         val: share of the rows that choose.
         test: share of the rows that score.
         encoding: of a text file.
@@ -101,12 +107,16 @@ def ladder(
     if is_standard_output(output):
         raise EmbedcacheError("standard output cannot hold a ladder: name a folder with -o")
     check_shares(val, test)
+    seeds = (seed,) if isinstance(seed, int) else tuple(map(int, seed))
+    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
+        raise EmbedcacheError("--seed: give different whole numbers from 0, the first also deals the rows")
     source, folder = str(input), Path(output)
     if (cached := is_cache(source)) and max_length is not None:
         raise EmbedcacheError(f"--max-length: {source} is a cache, which was made with a length of its own")
     settled = settle(
         source, folder, rungs, DEFAULT, [model] if isinstance(model, str) else list(map(str, model)), cached,
-        rows=AskedRows(label, read_tasks(task), group, seed, val, test), labels=labels, text=text, device=device,
+        rows=AskedRows(label, read_tasks(task), group, seeds[0], val, test), seeds=seeds, labels=labels,
+        text=text, device=device,
         max_length=max_length,
         trust_remote_code=trust_remote_code, resume=resume, tell=tell or no_tell,
         reading={"encoding": encoding, "separator": separator, "sheet": sheet},
@@ -179,7 +189,10 @@ class Ladder:
         every: Sequence[NamedEncoder | None] = self.settled.encoders
         return [(rung, encoder) for rung in self.settled.rungs for encoder in ([None] if rung.shared else every)]
 
-    def _step(self, rung: Rung, encoder: NamedEncoder | None) -> Step:
+    def _seeds(self, rung: Rung) -> tuple[int, ...]:
+        return self.settled.seeds if rung.seeded else self.settled.seeds[:1]
+
+    def _step(self, rung: Rung, encoder: NamedEncoder | None, seed: int) -> Step:
         settled = self.settled
         own = encoder or settled.encoders[0]
         return Step(
@@ -187,6 +200,7 @@ class Ladder:
             cache=str(own.cache),
             folder=str(settled.folder if encoder is None else settled.folder / own.name),
             rows=settled.rows,
+            seed=seed,
             labels=settled.labels,
             device=settled.device,
             model=own.source,
@@ -194,13 +208,15 @@ class Ladder:
             resume=settled.resume,
         )
 
-    def _done(self, rung: Rung, encoder: NamedEncoder | None) -> bool:
-        return self.settled.resume and known(self._step(rung, encoder)) is not None
+    def _left(self, rung: Rung, encoder: NamedEncoder | None) -> int:
+        """With how many seeds it is still to be done."""
+        steps = [self._step(rung, encoder, seed) for seed in self._seeds(rung)]
+        return len(steps) - (sum(known(step) is not None for step in steps) if self.settled.resume else 0)
 
     def _plan(self) -> None:
         """Measure what is still to do; a line each. Raises EmbedcacheError where there is no room for it."""
         settled = self.settled
-        todo = [(rung, encoder) for rung, encoder in self._order() if not self._done(rung, encoder)]
+        todo = [(rung, encoder) for rung, encoder in self._order() if self._left(rung, encoder)]
         if not todo:
             return
         measured = {encoder.name: self._measure(encoder) for encoder in settled.encoders}
@@ -214,7 +230,8 @@ class Ladder:
                 one = measured[(own or settled.encoders[0]).name]
                 name = None if own is None else own.name
                 has_head = any(other.name == HEAD for other in settled.rungs[: settled.rungs.index(rung)])
-                self.plan.costs.append(rung_cost(rung, name, one, train, settled.rows.val, has_head))
+                cost = rung_cost(rung, name, one, train, settled.rows.val, has_head)
+                self.plan.costs.append(replace(cost, seeds=self._left(rung, own)))
         for line in [*settled.notes, *self.plan.lines()]:
             settled.tell(line)
         if (small := keep_room(settled.folder, self.plan)) is not None:
@@ -259,8 +276,19 @@ class Ladder:
 
     def _climb(self, rung: Rung, encoder: NamedEncoder | None, rows: CommonRows) -> Climbed:
         """What is known of a rung, or it is done now. Raises EmbedcacheError where its rows are others."""
-        step = self._step(rung, encoder)
         name = rung.name if encoder is None or not self.settled.several else f"{rung.name} ({encoder.name})"
+        seeds = self._seeds(rung)
+        done = [self._train(self._step(rung, encoder, seed), name, rows) for seed in seeds]
+        own = None if encoder is None else encoder.name
+        planned = next((one.seconds for one in self.plan.costs if (one.rung, one.encoder) == (rung.name, own)), None)
+        once = 0.0 if encoder is None else self.passes.get(encoder.name, {}).get("seconds")
+        found, predicted = map(list, zip(*done, strict=True))
+        return Climbed(name, own, list(seeds) if rung.seeded else [], found, predicted, once, planned)
+
+    def _train(self, step: Step, name: str, rows: CommonRows) -> tuple[dict[str, Any], np.ndarray]:
+        """(what was found, predictions) of one seed."""
+        if len(self.settled.seeds) > 1 and read_rung(step.rung).seeded:
+            name = f"{name}, seed {step.seed}"
         found = known(step) if self.settled.resume else None
         if found is None:
             self.settled.tell(f"{name}: begins")
@@ -268,10 +296,7 @@ class Ladder:
         predicted = predictions(step)
         if found["rows"] != rows.digest or len(predicted) != len(rows.y):
             raise EmbedcacheError(f"{step.place} was scored on other rows: remove {step.place}.json, and run again")
-        own = None if encoder is None else encoder.name
-        planned = next((one.seconds for one in self.plan.costs if (one.rung, one.encoder) == (rung.name, own)), None)
-        once = 0.0 if encoder is None else self.passes.get(encoder.name, {}).get("seconds")
-        return Climbed(name, own, found, predicted, once, planned)
+        return found, predicted
 
     def _report(self, climbed: Sequence[Climbed], rows: CommonRows) -> LadderReport:
         settled, data = self.settled, rows.data
@@ -287,12 +312,13 @@ class Ladder:
             group=settled.rows.group,
             test_groups=None if rows.groups is None else len(np.unique(rows.groups)),
             seed=settled.rows.seed,
+            seeds=list(settled.seeds),
             encoders=[self._about(encoder) for encoder in settled.encoders],
             rungs=results,
             stop_at=stop,
             better=better,
             plan={"seconds": self.plan.seconds, "bytes": self.plan.disk} if self.plan.costs else None,
-            notes=[*settled.notes, *rows.split.notes],
+            notes=[*settled.notes, *rows.split.notes, *([SEVERAL] if len(settled.seeds) > 1 else [])],
         )
 
     def _about(self, encoder: NamedEncoder) -> dict[str, Any]:

@@ -28,16 +28,17 @@ class RungResult:
         name: of the rung, with its encoder where there are several.
         rung, encoder: the encoder is None for rungs that read no vectors.
         trained: in words. parameters: that were trained.
-        metric, test_score: the kind's main score on the test rows, and ``interval``, its 95% interval. test_accuracy:
-            the same where it is an accuracy, else None.
+        metric, test_score: the kind's main score on the test rows, the mean over the seeds, and ``interval``, its 95%
+            interval for other test rows. test_accuracy: the same where it is an accuracy, else None.
+        seeds, scores: with which it was trained, and what each came to; one without a seed has one score.
         below: the name of the rung below, of the same encoder. gain: test score less that of ``below``, gain_interval,
             p_over_previous: paired over the test rows.
         seconds_once: of the pass over the texts, which all rungs of the encoder share; None of a cache that was there.
-        seconds: its own, scoring included, the baselines of its report not. predicted_seconds: by the plan; None where
-            it was done before.
-        peak_memory: bytes of its process before predictions are timed. disk: bytes of its run.
-        predictions_per_second: texts to labels, tokenizing included. load: average of the machine then.
-        run: its folder.
+        seconds: its own, scoring included, the baselines of its report not; the mean over the seeds.
+            predicted_seconds: of one seed, by the plan; None where it was done before.
+        peak_memory: bytes of its process before predictions are timed, the most of any seed. disk: bytes of one run.
+        predictions_per_second: texts to labels, tokenizing included; the mean. load: average of the machine then.
+        run: its folder, of the first seed.
     """
 
     name: str
@@ -49,6 +50,8 @@ class RungResult:
     test_score: float | None
     test_accuracy: float | None
     interval: tuple[float, float] | None
+    seeds: list[int]
+    scores: list[float | None]
     below: str | None
     gain: float | None
     gain_interval: tuple[float, float] | None
@@ -70,7 +73,7 @@ class LadderReport:
     Attributes:
         input, output: the table or cache, the folder.
         label, kind, classes, metric: what is learned, and the score that compares.
-        rows: of each side. group, test_groups: of --group, else None. seed: of the split.
+        rows: of each side. group, test_groups: of --group, else None. seed: of the split. seeds: of the training.
         encoders: name, source, and seconds, disk and peak_memory of the pass, None where the cache was there.
         rungs: from the lowest on. stop_at: the name of a rung. rule: that found it.
         better: pairs (higher, lower, difference, p) in which a rung is significantly better than one before it.
@@ -87,6 +90,7 @@ class LadderReport:
     group: str | None
     test_groups: int | None
     seed: int
+    seeds: list[int]
     encoders: list[dict[str, Any]]
     rungs: list[RungResult]
     stop_at: str
@@ -104,12 +108,13 @@ class LadderReport:
 
 @dataclass(frozen=True)
 class Climbed:
-    """A rung that is done. found: of steps.climb. predicted: in the form of y, of the test rows."""
+    """A rung that is done. found: of steps.climb; predicted: in the form of y, of the test rows; one a seed each."""
 
     name: str
     encoder: str | None
-    found: dict[str, Any]
-    predicted: np.ndarray
+    seeds: list[int]
+    found: list[dict[str, Any]]
+    predicted: list[np.ndarray]
     once: float | None
     planned: float | None
 
@@ -148,10 +153,11 @@ def stop_at(rungs: int, differences: dict[tuple[int, int], Difference]) -> int:
 def _result(
     i: int, climbed: Sequence[Climbed], rows: CommonRows, differences: dict[tuple[int, int], Difference]
 ) -> RungResult:
-    one, found = climbed[i], climbed[i].found
+    one, found = climbed[i], climbed[i].found[0]
     kind = kind_of(rows.data.kind)
     y = rows.y.astype(np.int64) if kind.has_classes else rows.y
-    score = json_number(measure_all(kind.name, y, one.predicted)[kind.main])
+    scores = [json_number(measure_all(kind.name, y, predicted)[kind.main]) for predicted in one.predicted]
+    score = _mean(scores)
     below = next((j for j in range(i - 1, -1, -1) if climbed[j].encoder in (None, one.encoder)), None)
     gain = None if below is None else differences[i, below]
     return RungResult(
@@ -159,21 +165,29 @@ def _result(
         rung=found["rung"],
         encoder=one.encoder,
         trained=found["trained"],
-        parameters=found["parameters"],
+        parameters=max(each["parameters"] for each in one.found),
         metric=kind.main,
         test_score=score,
         test_accuracy=score if kind.main == "accuracy" else None,
         interval=score_interval(kind.main, y, one.predicted, rows.groups),
+        seeds=one.seeds,
+        scores=scores,
         below=None if below is None else climbed[below].name,
         gain=None if gain is None else json_number(gain.difference),
         gain_interval=None if gain is None else gain.interval,
         p_over_previous=None if gain is None else gain.p,
         seconds_once=one.once,
-        seconds=found["seconds"],
+        seconds=float(np.mean([each["seconds"] for each in one.found])),
         predicted_seconds=one.planned,
-        peak_memory=found["peak_memory"],
+        peak_memory=max((each["peak_memory"] for each in one.found if each["peak_memory"]), default=None),
         disk=found["disk"],
-        predictions_per_second=found["predictions_per_second"],
-        load=found["load"],
+        predictions_per_second=_mean([each["predictions_per_second"] for each in one.found]),
+        load=_mean([each["load"] for each in one.found]),
         run=found.get("run"),
     )
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """None where one is not known."""
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known and len(known) == len(values) else None

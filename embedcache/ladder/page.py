@@ -72,11 +72,16 @@ def _picture(report: LadderReport) -> Figure:
 
 
 def _scores(report: LadderReport) -> Grid:
-    titles = ("rung", "trained", "parameters", title(report.metric), "95% interval", "gain", "its 95% interval", "p")
+    several = len(report.seeds) > 1
+    spread = [f"of {len(report.seeds)} seeds"] if several else []
+    titles = [
+        "rung", "trained", "parameters", title(report.metric), *spread, "95% interval", "gain", "its 95% interval", "p",
+    ]  # fmt: skip
     rows = [
         [
-            one.name, one.trained, count(one.parameters), number(one.test_score), between(one.interval),
-            number(one.gain, "+.4f"), between(one.gain_interval, "+.3f"), p_value(one.p_over_previous),
+            one.name, one.trained, count(one.parameters), number(one.test_score), *([seeds(one)] if several else []),
+            between(one.interval), number(one.gain, "+.4f"), between(one.gain_interval, "+.3f"),
+            p_value(one.p_over_previous),
         ]
         for one in report.rungs
     ]  # fmt: skip
@@ -118,7 +123,13 @@ def _facts(report: LadderReport) -> Facts:
     pairs = [("Rows", report.input), ("Label column", report.label), ("Kind", report.kind)]
     pairs += [(f"{side.capitalize()} rows", count(rows)) for side, rows in report.rows.items()]
     pairs += [("Groups", f"{report.group}: {_groups(report)}")] if report.group is not None else []
-    return Facts([*pairs, ("Seed of the split", str(report.seed))])
+    return Facts([*pairs, ("Seed of the split", str(report.seed)), ("Seeds", ", ".join(map(str, report.seeds)))])
+
+
+def seeds(one: RungResult) -> str:
+    """The lowest and the highest score of its seeds."""
+    known = [score for score in one.scores if score is not None]
+    return "-" if len(known) < 2 else between((min(known), max(known)), ".4f")
 
 
 def between(interval: Any, form: str = ".3f") -> str:

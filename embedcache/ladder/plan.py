@@ -141,12 +141,13 @@ def _train(encoder: Encoder, texts: Sequence[str], device: str) -> tuple[float, 
 
 @dataclass
 class RungCost:
-    """Of a rung, or of the pass (``rung`` "extract"), as predicted."""
+    """Of a rung, or of the pass (``rung`` "extract"), as predicted; ``seeds`` times."""
 
     rung: str
     encoder: str | None
     seconds: float
     disk: float
+    seeds: int = 1
 
 
 @dataclass
@@ -157,15 +158,15 @@ class LadderPlan:
 
     @property
     def seconds(self) -> float:
-        return sum(cost.seconds for cost in self.costs)
+        return sum(cost.seconds * cost.seeds for cost in self.costs)
 
     @property
     def disk(self) -> float:
-        return sum(cost.disk for cost in self.costs)
+        return sum(cost.disk * cost.seeds for cost in self.costs)
 
     def lines(self) -> list[str]:
         """For people, one a step."""
-        found = [f"plan: {_named(one)}: {minutes(one.seconds)}, {size(one.disk)}" for one in self.costs]
+        found = [f"plan: {_named(one)}: {minutes(one.seconds)}, {size(one.disk)}{_seeds(one)}" for one in self.costs]
         return [*found, f"plan: {minutes(self.seconds)} and {size(self.disk)} in all, as measured on this machine now"]
 
 
@@ -175,6 +176,10 @@ def minutes(seconds: float) -> str:
 
 def _named(cost: RungCost) -> str:
     return cost.rung if cost.encoder is None else f"{cost.rung} ({cost.encoder})"
+
+
+def _seeds(cost: RungCost) -> str:
+    return "" if cost.seeds == 1 else f", for each of {cost.seeds} seeds"
 
 
 def pass_cost(encoder: str, known: MachineSpeed, depth: int) -> RungCost:

@@ -32,9 +32,9 @@ class AskedRows:
     test: float
 
     def options(self) -> dict[str, Any]:
-        """As keywords of train_run and finetune."""
+        """As keywords of train_run and finetune, which have seeds of their own."""
         asked = asdict(self)
-        return {**asked, "split": asked.pop("seed")}
+        return {"split": asked.pop("seed"), **asked}
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,11 @@ class Rung:
         return self.name in (MAJORITY, TFIDF)
 
     @property
+    def seeded(self) -> bool:
+        """Whether a seed changes what it learns."""
+        return self.name == HEAD or self.way is not None
+
+    @property
     def place(self) -> str:
         """Its name as the name of a file."""
         return self.name.replace(":", "-")

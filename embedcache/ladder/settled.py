@@ -50,6 +50,7 @@ class Settled:
     rungs: list[Rung]
     named: bool  # whether --rungs was given: what does not suit is then refused, not left out
     rows: AskedRows
+    seeds: tuple[int, ...]  # of the training; the first deals the rows, too
     labels: str | None
     text: str
     max_length: int | None

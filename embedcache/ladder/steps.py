@@ -47,6 +47,7 @@ class Step:
         cache: with its vectors, and token states where the rung reads them.
         folder: where the run and what is known of it go.
         rows: see AskedRows.
+        seed: of what is trained; None: the rung trains nothing by chance.
         labels: descriptions for zero-shot; None: the classes as they are called.
         model: where the encoder is, if it has moved.
         resume: whether a run that is there, or its checkpoint, is used.
@@ -56,6 +57,7 @@ class Step:
     cache: str
     folder: str
     rows: AskedRows
+    seed: int | None = None
     labels: str | None = None
     device: str = "auto"
     model: str | None = None
@@ -64,8 +66,9 @@ class Step:
 
     @property
     def place(self) -> Path:
-        """The run's folder, and the beginning of the names beside it."""
-        return Path(self.folder) / read_rung(self.rung).place
+        """The run's folder, and the beginning of the names beside it; without a seed that is the split's."""
+        name = read_rung(self.rung).place
+        return Path(self.folder) / (name if self.seed in (None, self.rows.seed) else f"{name}-seed-{self.seed}")
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -148,7 +151,8 @@ def _run(step: Step, rung: Rung, cache: Cache, rows: CommonRows, progress: Progr
     place = step.place
     if not (step.resume and _is_done(place, cache)):
         common: dict[str, Any] = {
-            **step.rows.options(), "device": step.device, "resume": step.resume, "progress": progress, "tell": tell,
+            **step.rows.options(), "seed": step.seed, "device": step.device, "resume": step.resume,
+            "progress": progress, "tell": tell,
         }  # fmt: skip
         if rung.name == HEAD:
             train_run(cache.path, place, **common)

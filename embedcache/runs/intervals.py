@@ -4,8 +4,8 @@ One method throughout, the jackknife: the score is computed without each row in 
 one film or author are alike), and how much it moves says how far another sample of rows would move it. A score from 0
 to 1 then has Wilson's interval at the number of independent rows that would move as much (as Korn and Graubard do for
 surveys), with Student's quantile for as many groups as there effectively are; over single rows, an accuracy has
-Wilson's interval itself. A difference has Student's interval and p value. benchmarks/runs/intervals.py measures how
-often they hold.
+Wilson's interval itself. A model may be several trainings (seeds): its score is then the mean of theirs on these rows.
+A difference has Student's interval and p value. benchmarks/runs/intervals.py measures how often they hold.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ MOST_VALUES = 50_000_000  # units x classes: above it, units are put together at
 BLOCKS = 1_000  # of them then
 FEWEST = 10  # rows of an r2's interval
 SMALL = 1e-12
+
+Predicted = np.ndarray | Sequence[np.ndarray]  # of one model; or of several trainings of it
 
 
 @dataclass(frozen=True)
@@ -52,19 +54,21 @@ class Difference:
 
 
 def score_interval(
-    metric: str, y: np.ndarray, predicted: np.ndarray, groups: np.ndarray | None = None
+    metric: str, y: np.ndarray, predicted: Predicted, groups: np.ndarray | None = None
 ) -> tuple[float, float] | None:
     """95% interval of a score of JACKKNIFE; None for fewer than two rows or groups, of r2 also for fewer than ten
     rows or a constant y.
 
     y, predicted: class codes int [n]; of several labels 0/1 [n, C] (accuracy: every label right); of numbers float [n]
-    or [n, T]. groups: [n], equal for rows that belong together, or None. The same at every call.
+    or [n, T]. A list of such arrays: one a seed; the interval is of the mean of their scores, for other rows and these
+    seeds. groups: [n], equal for rows that belong together, or None. The same at every call.
     """
-    if metric == "accuracy" and groups is None and len(y):
-        return accuracy_interval(float(_right(y, predicted).mean()), len(y))
+    trained = _each(predicted)
+    if metric == "accuracy" and groups is None and len(y) and len(trained) == 1:
+        return accuracy_interval(float(_right(y, trained[0]).mean()), len(y))
     if not JACKKNIFE[metric].is_share and len(y) < FEWEST:
         return None
-    value, spread, count, free = _jackknife(metric, y, [predicted], groups)
+    value, spread, count, free = _jackknife(metric, y, [trained], groups)
     if spread is None or not math.isfinite(value + spread):
         return None
     quantile = _quantile(free)
@@ -84,12 +88,12 @@ def accuracy_interval(accuracy: float, n: int) -> tuple[float, float]:
 
 
 def score_difference(
-    metric: str, y: np.ndarray, first: np.ndarray, second: np.ndarray, groups: np.ndarray | None = None
+    metric: str, y: np.ndarray, first: Predicted, second: Predicted, groups: np.ndarray | None = None
 ) -> Difference:
     """The score of ``first`` less that of ``second``, paired over the rows or groups; arguments as score_interval's."""
     from scipy.stats import t
 
-    value, spread, count, free = _jackknife(metric, y, [first, second], groups)
+    value, spread, count, free = _jackknife(metric, y, [_each(first), _each(second)], groups)
     grouped = None if groups is None else count
     if spread is None or not math.isfinite(value + spread):
         return Difference(metric, value, None, None, len(y), grouped)
@@ -103,6 +107,10 @@ def score_difference(
     most = 1.0 if is_share else math.inf  # no two shares differ by more
     interval = max(-most, value - half), min(most, value + half)
     return Difference(metric, value, interval, p, len(y), grouped)
+
+
+def _each(predicted: Predicted) -> list[np.ndarray]:
+    return [predicted] if isinstance(predicted, np.ndarray) else list(predicted)
 
 
 def _quantile(free: float) -> float:
@@ -120,11 +128,12 @@ def _wilson(value: float, n: float, quantile: float) -> tuple[float, float]:
 
 
 def _jackknife(
-    metric: str, y: np.ndarray, models: Sequence[np.ndarray], groups: np.ndarray | None
+    metric: str, y: np.ndarray, models: Sequence[list[np.ndarray]], groups: np.ndarray | None
 ) -> tuple[float, float | None, int, float]:
     """(the score, of two models their difference; its standard error; rows or groups; degrees of freedom).
 
-    No standard error for fewer than two rows or groups. Groups of unequal sizes count as fewer: (sum n)^2 / sum n^2.
+    models: of each its predictions, one array a seed. No standard error for fewer than two rows or groups. Groups of
+    unequal sizes count as fewer: (sum n)^2 / sum n^2.
     """
     if not len(y):
         return math.nan, None, 0, 0.0
@@ -133,19 +142,21 @@ def _jackknife(
     sizes = np.bincount(unit)
     free = float(sizes.sum() ** 2 / (sizes.astype(np.float64) ** 2).sum()) - 1
     weight = np.ones(count)
+    every = [one for seeds in models for one in seeds]
     if groups is None and metric == "macro_f1" and y.ndim == 1:  # a unit for each kind of row: all move it alike
-        kinds, times = np.unique(np.column_stack([y, *models]), axis=0, return_counts=True)
-        y, models, unit, weight = kinds[:, 0], list(kinds[:, 1:].T), np.arange(len(kinds)), times.astype(np.float64)
-    classes = y.shape[1] if y.ndim == 2 else int(max(np.max(one) for one in (y, *models))) + 1
+        kinds, times = np.unique(np.column_stack([y, *every]), axis=0, return_counts=True)
+        y, every, unit, weight = kinds[:, 0], list(kinds[:, 1:].T), np.arange(len(kinds)), times.astype(np.float64)
+    classes = y.shape[1] if y.ndim == 2 else int(max(np.max(one) for one in (y, *every))) + 1
     if metric == "macro_f1" and len(weight) * classes > MOST_VALUES and len(weight) > BLOCKS and (weight == 1).all():
         unit = (np.random.default_rng(0).permutation(len(weight)) % BLOCKS)[unit]
         weight, free = np.ones(BLOCKS), min(free, BLOCKS - 1.0)
     score = JACKKNIFE[metric].without
-    values, without = zip(*(score(y, one, unit, weight, classes) for one in models), strict=True)
-    value = values[0] - values[1] if len(models) == 2 else values[0]
+    share = [sign / len(seeds) for sign, seeds in zip((1, -1), models, strict=False) for _ in seeds]
+    values, without = zip(*(score(y, one, unit, weight, classes) for one in every), strict=True)
+    value = float(np.dot(share, values))
     if count < 2 or not math.isfinite(value):
         return value, None, count, free
-    left = without[0] - without[1] if len(models) == 2 else without[0]
+    left = np.tensordot(share, np.array(without), 1)
     n = weight.sum()
     mean = (weight * left).sum() / n
     return value, math.sqrt((n - 1) / n * (weight * (left - mean) ** 2).sum()), count, max(free, 1.0)

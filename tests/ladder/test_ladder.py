@@ -24,8 +24,10 @@ from embedcache.ladder import job
 from embedcache.ladder.child import work
 from embedcache.ladder.job import ladder
 from embedcache.ladder.outcome import LadderReport
+from embedcache.ladder.rows import AskedRows, CommonRows
 from embedcache.ladder.table import copy_table
 from embedcache.runs.folder import load_run
+from embedcache.runs.intervals import score_interval
 from embedcache.runs.metrics import evaluate
 from embedcache.runs.predictions import FILE
 from embedcache.tables import rows
@@ -179,6 +181,35 @@ def test_what_is_done_is_not_done_again(climbed, tmp_path, told, monkeypatch) ->
     again = ladder(cache, folder, rungs=rungs, group=FILM, test=0.3, resume=True)
     assert told == []
     assert [one.test_accuracy for one in again.rungs] == [climbed[0].rungs[i].test_accuracy for i in (0, 2, 1)]
+
+
+def test_several_seeds_share_the_rows(climbed, tmp_path, told) -> None:
+    """A seed may be added; the score is the mean, its interval and gains are those of the seeds' predictions."""
+    cache, folder = climbed[0].encoders[0]["cache"], tmp_path / "ladder"
+    asked: dict[str, Any] = {"rungs": ["tfidf", "head"], "group": FILM, "test": 0.3}
+    alone = ladder(cache, folder, seed=5, **asked)
+    told.clear()
+    report = ladder(cache, folder, seed=(5, 6), resume=True, **asked)
+    assert told == [("measure", ""), ("climb", "head")] and report.seeds == [5, 6] and report.seed == 5
+    head = report.rungs[2]
+    runs = [load_run(Path(head.run).with_name(name)) for name in ("head", "head-seed-6")]
+    assert head.seeds == [5, 6] == [run.best.spec.seed for run in runs]
+    assert runs[0].info["split"]["digests"] == runs[1].info["split"]["digests"]
+    assert head.scores == [run.info["best"]["test_accuracy"] for run in runs] and head.scores[0] != head.scores[1]
+    assert head.test_score == pytest.approx(np.mean(head.scores)) and head.scores[0] == alone.rungs[2].test_score
+    said = [np.load(f"{run.path}.npy") for run in runs]
+    with open_cache(cache) as opened:
+        rows = CommonRows.read(opened, AskedRows(None, "auto", FILM, 5, 0.1, 0.3))
+    assert head.interval == score_interval("accuracy", rows.y, said, rows.groups)
+    assert head.gain == pytest.approx(head.test_score - report.rungs[1].test_score)
+    assert report.rungs[1].seeds == [] and report.rungs[1].scores == [report.rungs[1].test_score]
+    page = (folder / "ladder.html").read_text("utf-8")
+    low, high = sorted(head.scores)
+    assert "of 2 seeds" in page and f"{low:.4f} to {high:.4f}" in page
+    assert any("not other seeds" in note for note in report.notes)
+    for seeds in ((), (5, 5), (-1,)):
+        with pytest.raises(EmbedcacheError, match="--seed: give different whole numbers"):
+            ladder(cache, folder, seed=seeds, resume=True, **asked)
 
 
 @pytest.mark.slow

@@ -75,6 +75,33 @@ def test_the_jackknife_is_the_one_written_out(grouped: bool, kind: str, monkeypa
         assert document["interval"] == [low, high] and document["within_noise"] == found.within_noise
 
 
+@pytest.mark.parametrize("grouped", [False, True])
+@pytest.mark.parametrize("metric", ["accuracy", "macro_f1", "r2"])
+def test_several_seeds_are_scored_by_their_mean(metric: str, grouped: bool) -> None:
+    y, a, b = labels(90, classes=4)
+    c = np.roll(a, 1)
+    if metric == "r2":
+        rng = np.random.default_rng(2)
+        y, a, b, c = (one + rng.normal(size=90) for one in (y, y, a, y))
+    unit = np.random.default_rng(3).integers(0, 14, 90) if grouped else np.arange(90)
+
+    def mean(y: np.ndarray, seeds: np.ndarray) -> float:
+        return float(np.mean([SCORERS[metric](y, one) for one in seeds.T]))
+
+    value, spread = written_out(mean, y, [np.stack([a, b], 1), np.stack([c, b, a], 1)], unit)
+    found = score_difference(metric, y, [a, b], [c, b, a], unit if grouped else None)
+    assert found.difference == pytest.approx(value, abs=1e-9) and found.p is not None
+    spread = spread if metric == "r2" else np.sqrt(spread**2 + 2 / 90**2)
+    sizes = np.unique(unit, return_counts=True)[1]
+    free = sizes.sum() ** 2 / (sizes**2).sum() - 1
+    assert found.p == pytest.approx(2 * student.sf(abs(value) / spread, free), rel=1e-6)
+    low, high = score_interval(metric, y, [a, b], unit if grouped else None) or (1, 0)
+    assert low < mean(y, np.stack([a, b], 1)) < high
+    alone = score_interval(metric, y, a, unit if grouped else None)
+    assert score_interval(metric, y, [a, a], unit if grouped else None) == pytest.approx(alone, abs=5e-3)
+    assert score_interval(metric, y, [a], unit if grouped else None) == alone
+
+
 def test_an_accuracy_of_rows_has_wilson_s_interval() -> None:
     y, a, _ = labels(120)
     assert score_interval("accuracy", y, a) == accuracy_interval((y == a).mean(), 120)

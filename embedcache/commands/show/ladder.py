@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from embedcache.common.screen import cell, make_score_table, number, plural, print_tables
-from embedcache.ladder.page import between, costs, p_value
+from embedcache.ladder.page import between, costs, p_value, seeds
 from embedcache.runs.scores import title
 
 if TYPE_CHECKING:
@@ -19,8 +19,10 @@ def ladder(report: LadderReport) -> None:
     rows = report.rows
     groups = "" if report.test_groups is None else f" in {plural(report.test_groups, 'group')} of {report.group}"
     click.echo(f"{report.input}: {rows['train']:,} train, {rows['val']:,} val, {rows['test']:,} test rows{groups}")
+    several = len(report.seeds) > 1
+    spread = [f"of {len(report.seeds)} seeds"] if several else []
     scores = make_score_table(
-        "rung", "trained", "parameters", f"test {title(report.metric)}", "95% interval", "gain", "p",
+        "rung", "trained", "parameters", f"test {title(report.metric)}", *spread, "95% interval", "gain", "p",
         left=["rung", "trained"], wraps="trained",
     )  # fmt: skip
     spent = make_score_table(
@@ -28,8 +30,9 @@ def ladder(report: LadderReport) -> None:
     )
     for one in report.rungs:
         scores.add_row(
-            cell(one.name, 50), one.trained, f"{one.parameters:,}", number(one.test_score), between(one.interval),
-            number(one.gain, "+.4f"), p_value(one.p_over_previous),
+            cell(one.name, 50), one.trained, f"{one.parameters:,}", number(one.test_score),
+            *([seeds(one)] if several else []), between(one.interval), number(one.gain, "+.4f"),
+            p_value(one.p_over_previous),
         )  # fmt: skip
         spent.add_row(cell(one.name, 50), *costs(one))
     print_tables("", scores, "", spent)
