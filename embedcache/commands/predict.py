@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,10 @@ from embedcache.commands.progress import progress_bar
 @click.command(
     cls=DerivedHelp,
     words={"formats": formats_written},
-    short_help="Label texts, a table or a cache with the best head of RUN.",
+    short_help="Label texts, a table or a cache with the best head of RUN, or of several.",
 )
 @click.argument("run")
-@click.argument("texts", nargs=-1, metavar="[TEXT]... | CACHE")
+@click.argument("texts", nargs=-1, metavar="[TEXT]... | [RUN]... CACHE")
 @click.option("--input", "input", help="A table to label, - for standard input.")
 @click.option("-o", "--output", metavar="OUT", help="The table to write, - for standard output.")
 @click.option("--as", "column", default="predicted", show_default=True, metavar="NAME", help="Name of the new columns.")
@@ -47,10 +48,14 @@ def predict(as_json: bool, run: str, texts: tuple[str, ...], **options: Any) -> 
     "predicted_probability". A CACHE must be of RUN's encoder, and is not encoded again. OUT is a {formats} file;
     a stream is JSON lines. Without -o the first rows are shown. A stopped command continues where it was.
 
+    Several runs label the same rows, each into columns with its folder's name. What their encoders have in common
+    is computed once: all of a frozen encoder, and of tuned ones the layers that none has trained.
+
     \b
       embedcache predict RUN "a warm and funny film" "dull"
       embedcache predict RUN --input new.csv -o labelled.csv
       embedcache predict RUN reviews.h5 -o labelled.parquet
+      embedcache predict RUN RUN2 --input new.csv -o labelled.csv
       ... --where "label=positive"   only these rows of the cache
       ... --as sentiment     columns sentiment and sentiment_probability
       ... --calibrated       calibrated probabilities
@@ -59,15 +64,19 @@ def predict(as_json: bool, run: str, texts: tuple[str, ...], **options: Any) -> 
     from embedcache.commands.show import predict as show_predict
 
     check_json(as_json, options["output"])
-    if bool(texts) == bool(options["input"]):
-        raise click.UsageError("give texts, a CACHE or --input TABLE (one of them)")
-    if len(texts) == 1 and _means_a_cache(texts[0]):
-        options["input"] = texts[0]
+    runs = [run]
+    if options["input"]:
+        runs += _runs(texts)
+    elif not texts:
+        raise click.UsageError(ONE)
+    elif _means_a_cache(texts[-1]) and all(map(_is_run, texts[:-1])):
+        *more, options["input"] = texts
+        runs += more
     if options["input"]:
         from embedcache.prediction.job import predict_file
 
         with progress_bar("labelling") as progress:
-            report = predict_file(run, progress=progress, tell=tell, **options)
+            report = predict_file(runs, progress=progress, tell=tell, **options)
         with unless_written_to(options["output"]):
             if as_json:
                 emit(report.to_dict())
@@ -87,6 +96,25 @@ def predict(as_json: bool, run: str, texts: tuple[str, ...], **options: Any) -> 
         emit([prediction.to_dict() for prediction in predictions])
     else:
         show_predict.predictions(predictions)
+
+
+ONE = "give texts, a CACHE or --input TABLE (one of them)"
+
+
+def _runs(names: tuple[str, ...]) -> tuple[str, ...]:
+    """What stands beside RUN where --input is labelled: more runs."""
+    for name in names:
+        if not _is_run(name):
+            raise click.UsageError(f"{ONE}; {name!r} is not a run that would label it, too")
+    return names
+
+
+def _is_run(text: str) -> bool:
+    from embedcache.runs.folder import is_run
+
+    with suppress(ValueError):  # a null byte: a text
+        return is_run(Path(text))
+    return False
 
 
 def _means_a_cache(text: str) -> bool:
@@ -112,6 +140,8 @@ def _check_texts(texts: tuple[str, ...], options: dict[str, Any]) -> None:
         raise click.UsageError("-o OUT goes with --input TABLE or a CACHE")
     if options["where"]:
         raise click.UsageError("--where goes with a CACHE")
+    if named := next(filter(_is_run, texts), None):
+        raise click.UsageError(f"{named} is a run: several runs label the rows of --input TABLE, or of a CACHE")
     for text in filter(_is_file, texts):
         from embedcache.tables.read import suffixes
         from embedcache.tables.write import WRITERS

@@ -3,7 +3,6 @@
 Files, in the order in which to read them:
 
     job         The door: runs and rows with gold labels in, scores with intervals out
-    together    The frozen layers of several tuned runs of one base, computed once
     gold        What a run is held against: the rows of a table or a cache, with their gold labels and groups
     trained     Which texts and groups a run has learned from
     targets     Gold labels and a head's outputs in the same codes

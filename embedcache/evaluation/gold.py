@@ -10,14 +10,13 @@ from typing import Any
 import numpy as np
 
 from embedcache.cache import Cache, open_cache
-from embedcache.cache.fingerprint import output_fingerprint
 from embedcache.cache.labels import unlabelled
 from embedcache.cache.strings import first_rows, hash_texts
 from embedcache.cache.where import rows_where
 from embedcache.common.reading import Reading
 from embedcache.errors import EmbedcacheError
-from embedcache.evaluation.together import TogetherEncoder, sharing
 from embedcache.prediction.classifier import Classifier, check_same_encoder
+from embedcache.prediction.together import Encode, encode_of, shared_passes, vectors_key
 from embedcache.runs.folder import Run
 from embedcache.tables.rows import Columns, Label, column_names, read_rows
 from embedcache.tables.stream import Table
@@ -145,10 +144,10 @@ def read_table(
     encoded: dict[tuple[Any, ...], np.ndarray] = {}
     readings: list[Reading] = []
 
-    def encode(some: Callable[[list[str]], tuple[list[np.ndarray], Reading]], keys: Sequence[tuple[Any, ...]]) -> None:
+    def encode(some: Encode, keys: Sequence[tuple[Any, ...]]) -> None:
         parts, read = [], None
         for start in range(0, len(chosen), ENCODED_ROWS):
-            found, counted = some(chosen[start : start + ENCODED_ROWS])
+            found, counted = some(chosen[start : start + ENCODED_ROWS], None)
             parts.append(found)
             read = counted if read is None else read + counted
             if tell is not None:
@@ -159,19 +158,10 @@ def read_table(
             readings.append(read)
 
     def vectors(run: Run) -> np.ndarray:
-        if _key(run) not in encoded:
-            beside = {_key(one): one for one in sharing(run, runs)}  # a run twice has one key
-            if len(beside) > 1:
-                encode(TogetherEncoder(list(beside.values()), classifiers).encode, list(beside))
-            else:
-                classifier = classifiers(run)
-
-                def alone(texts: list[str]) -> tuple[list[np.ndarray], Reading]:
-                    found, read = classifier.encode_counted(texts)
-                    return [found], read
-
-                encode(alone, [_key(run)])
-        return encoded[_key(run)]
+        if vectors_key(run) not in encoded:
+            some = shared_passes([run, *runs])[0]
+            encode(encode_of(some, classifiers), list(map(vectors_key, some)))
+        return encoded[vectors_key(run)]
 
     return Gold(
         str(path),
@@ -186,12 +176,6 @@ def read_table(
         readings,
         {name: [kept[name][i].strip() for i in rows] for name in also if name in kept},
     )
-
-
-def _key(run: Run) -> tuple[Any, ...]:
-    """Of what a run reads of a text."""
-    info = run.info
-    return output_fingerprint(info["encoder"], (info["pooling"], info["layer"])), info["dtype"]
 
 
 def _check_rows(path: Table, label: str, rows: np.ndarray) -> None:

@@ -1,10 +1,10 @@
-"""Label a table, or the rows of a cache, with the best heads of a run, into another table."""
+"""Label a table, or the rows of a cache, with the best heads of a run, or of several, into another table."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,10 +15,14 @@ import numpy as np
 from embedcache.common.frames import refuse_frame
 from embedcache.common.int8_rows import as_stored
 from embedcache.common.progress import Progress, Tell, no_progress, no_tell
+from embedcache.encoder.hardware import resolve_device
+from embedcache.errors import EmbedcacheError
 from embedcache.index.file_format import rows_digest
 from embedcache.prediction.classifier import Classifier, check_same_encoder
 from embedcache.prediction.labelling import COLUMN, Labelling, open_rows
 from embedcache.prediction.predicted import Finished, Labeller, PredictedRows
+from embedcache.prediction.predictions import ColumnOutputs
+from embedcache.prediction.together import EachRun, Encode, alone
 
 if TYPE_CHECKING:
     from embedcache.cache import Cache
@@ -66,7 +70,7 @@ class FileReport:
 
 
 def predict_file(
-    run: str | Path | Classifier,
+    run: str | Path | Classifier | Sequence[str | Path],
     input: str | Path,
     output: str | Path | None = None,
     *,
@@ -87,14 +91,15 @@ def predict_file(
 
     The output has all columns of the input, in their order and with their types, followed by ``predicted`` and
     ``predicted_probability`` (a regression has only the first; each of several label columns has its own, such as
-    ``predicted_genre``). Lists of labels are lists, in a CSV as JSON. For a cache the columns are ``row`` (its number),
-    the id, text, labels and kept columns.
+    ``predicted_genre``, and so has each of several runs, by the name of its folder). Lists of labels are lists, in a
+    CSV as JSON. For a cache the columns are ``row`` (its number), the id, text, labels and kept columns.
 
     Long work can be interrupted: what is finished is kept beside the output (in ``.OUT.partial``), and the same call
     continues after it. The output itself appears whole or not at all, and replaces a file of that name.
 
     Args:
-        run: A run folder, or a Classifier.
+        run: A run folder, or a Classifier. Several run folders label the same rows: what their encoders have in common
+            is computed once.
         input: The table, or a cache made by the run's encoder; "-" is standard input, JSON lines.
         output: The table to write, in the format of its suffix; "-" is standard output, JSON lines. None writes
             nothing, and the report has the first rows.
@@ -120,11 +125,10 @@ def predict_file(
     say = tell or no_tell
     with ExitStack() as ends:
         rows = open_rows(ends, input, output, where, text, encoding=encoding, separator=separator, sheet=sheet)
-        if not isinstance(run, Classifier):
-            options: dict[str, Any] = {"model": model, "trust_remote_code": trust_remote_code, "calibrated": calibrated}
-            run = Classifier.load(run, device, encode=rows.are_encoded, **options)
-        work = Labelling(RunLabeller(run), rows, column, progress or no_progress, say)
-        for note in run.notes:
+        options: dict[str, Any] = {"model": model, "trust_remote_code": trust_remote_code, "calibrated": calibrated}
+        labeller = RunLabeller.load(run, rows.are_encoded, {"device": device, **options})
+        work = Labelling(labeller, rows, column, progress or no_progress, say)
+        for note in labeller.notes:
             say(note)
         work.run(output)
     labels, read = work.counts, work.reading
@@ -146,30 +150,82 @@ def predict_file(
 
 
 class RunLabeller(Labeller):
-    """The best heads of a run: texts are encoded, rows of a cache are not."""
+    """The best heads of a run, or of each of several: texts are encoded, rows of a cache are not."""
 
-    def __init__(self, classifier: Classifier) -> None:
-        self.classifier = classifier
-        self.columns = {label: (run.best.kind, run.classes) for label, run in classifier.run.columns.items()}
-        self._output = classifier.run.info["pooling"], classifier.run.info["layer"]
+    def __init__(self, classifiers: Mapping[str, Classifier], encode: Encode | None, device: str | None) -> None:
+        """classifiers: by the names of their columns; encode: their texts, on ``device``."""
+        self._classifiers, self._encode, self._device = classifiers, encode, device
+        self.columns = {}
+        for name, one in classifiers.items():
+            for label, run in one.run.columns.items():
+                several = label if len(classifiers) == 1 else f"{name}_{label}"
+                key = name if len(classifiers) > 1 and len(one.run.columns) == 1 else several
+                self.columns[key] = run.best.kind, run.classes
+
+    @classmethod
+    def load(
+        cls, run: str | Path | Classifier | Sequence[str | Path], encode: bool, options: dict[str, Any]
+    ) -> RunLabeller:
+        """options: of Classifier.load, not for a Classifier; encode: whether texts will be labelled.
+
+        Raises:
+            EmbedcacheError: no run, or several of one name.
+        """
+        if isinstance(run, (str, Path)):
+            run = Classifier.load(run, encode=encode, **options)
+        if isinstance(run, Classifier):
+            return cls({"": run}, alone(run) if run.encoder is not None else None, getattr(run.encoder, "device", None))
+        if len(run) == 1:
+            return cls.load(run[0], encode, options)
+        names = [Path(one).resolve().name for one in run]
+        if len(set(names)) < len(names) or not names:
+            twice = next((name for name in names if names.count(name) > 1), None)
+            raise EmbedcacheError("name at least one run" if twice is None else
+                f"two runs are called {twice!r}, and so would their columns be: rename a folder, or label with one run "
+                "after the other")  # fmt: skip
+        heads = {name: Classifier.load(one, encode=False, **options) for name, one in zip(names, run, strict=True)}
+        if not encode:
+            return cls(heads, None, None)
+        together = EachRun([one.run for one in heads.values()], lambda one: Classifier.load(one.path, **options))
+        return cls(heads, together.encode, resolve_device(options["device"]))
+
+    @property
+    def notes(self) -> list[str]:
+        """What to know of their probabilities."""
+        several = len(self._classifiers) > 1
+        return [f"{name}: {note}" if several else note for name, one in self._classifiers.items() for note in one.notes]
 
     def key(self) -> str:
-        one = self.classifier
-        return json.dumps([one.digest, one.calibrated, getattr(one.encoder, "device", None)])
+        one, *others = [[one.digest, one.calibrated] for one in self._classifiers.values()]
+        return json.dumps([*one, self._device, *others])
 
     def check(self, cache: Cache) -> None:
-        check_same_encoder(self.classifier.run, cache)
-        cache.embeddings(*self._output)  # are there, all of them
+        for one in self._classifiers.values():
+            check_same_encoder(one.run, cache)
+            cache.embeddings(*_output(one))  # are there, all of them
 
     def cache_key(self, cache: Cache) -> str:
-        return rows_digest(cache, *self._output, cache.rows)
+        one, *others = [rows_digest(cache, *_output(one), cache.rows) for one in self._classifiers.values()]
+        return json.dumps([one, *others]) if others else one
 
     def texts(self, texts: list[str], tell: Finished) -> PredictedRows:
-        vectors, read = self.classifier.encode_counted(texts, tell)
-        return PredictedRows.of(self.classifier.answers(vectors).values(), read)
+        assert self._encode is not None
+        vectors, read = self._encode(texts, tell)
+        return PredictedRows.of(self._answers(vectors), read)
 
     def cached(self, cache: Cache, rows: np.ndarray, tell: Finished) -> PredictedRows:
-        vectors = as_stored(cache.embeddings(*self._output)[rows], self.classifier.run.info["dtype"])
-        made = PredictedRows.of(self.classifier.answers(vectors).values())
+        stored = (
+            as_stored(cache.embeddings(*_output(one))[rows], one.run.info["dtype"])
+            for one in self._classifiers.values()
+        )
+        made = PredictedRows.of(self._answers(stored))
         tell(rows)
         return made
+
+    def _answers(self, vectors: Iterable[np.ndarray]) -> Iterator[ColumnOutputs]:
+        for one, read in zip(self._classifiers.values(), vectors, strict=True):
+            yield from one.answers(read).values()
+
+
+def _output(classifier: Classifier) -> tuple[str, int]:
+    return classifier.run.info["pooling"], classifier.run.info["layer"]

@@ -1,6 +1,8 @@
-"""Tuned runs of one base: texts go through the layers that none of them has trained once, then through each one's own.
+"""Several runs on the same texts: what they have in common is computed once.
 
-What comes out differs from each run's own encoder by rounding: its native kernels do not begin in the middle.
+Runs that read the same vectors share them. Of tuned runs of one base, texts go through the layers that none of them has
+trained once, then through each one's own. What comes out differs from each run's own encoder by rounding: its native
+kernels do not begin in the middle.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from embedcache.cache.fingerprint import output_fingerprint
 from embedcache.common.reading import Reading
 from embedcache.encoder import Encoder
 from embedcache.encoder.token_vectors import KeepStates
@@ -20,7 +23,66 @@ from embedcache.finetune.loop import make_batch
 from embedcache.finetune.top import Top, first_alone
 from embedcache.finetune.trainee import Trainee
 from embedcache.prediction.classifier import Classifier
+from embedcache.prediction.predicted import Finished
 from embedcache.runs.folder import Run
+
+# (texts, who hears which of them are done) to (vectors [n, D] of each run, what was read of the texts)
+Encode = Callable[[Sequence[str], Finished | None], tuple[list[np.ndarray], Reading]]
+
+
+class EachRun:
+    """The vectors that each of several runs reads of texts."""
+
+    def __init__(self, runs: Sequence[Run], load: Callable[[Run], Classifier]) -> None:
+        """load: of a run with its encoder."""
+        self._keys = [vectors_key(run) for run in runs]
+        self._passes = [(list(map(vectors_key, some)), encode_of(some, load)) for some in shared_passes(runs)]
+
+    def encode(self, texts: Sequence[str], tell: Finished | None = None) -> tuple[list[np.ndarray], Reading]:
+        """([n, D] of each run, what the encoder that reads the fewest tokens reads of the texts)."""
+        found: dict[tuple[Any, ...], np.ndarray] = {}
+        readings = []
+        for number, (keys, encode) in enumerate(self._passes, 1):
+            vectors, read = encode(texts, tell if number == len(self._passes) else None)
+            found.update(zip(keys, vectors, strict=True))
+            readings.append(read)
+        return [found[key] for key in self._keys], min(readings, key=lambda one: one.max_length)
+
+
+def vectors_key(run: Run) -> tuple[Any, ...]:
+    """Equal for runs that read the same vectors of a text."""
+    info = run.info
+    return output_fingerprint(info["encoder"], (info["pooling"], info["layer"])), info["dtype"]
+
+
+def shared_passes(runs: Sequence[Run]) -> list[list[Run]]:
+    """What is encoded at once, the first run among the first: of runs that read the same vectors one stands for all."""
+    left = {vectors_key(run): run for run in reversed(runs)}
+    left = {key: left[key] for key in map(vectors_key, runs)}
+    passes = []
+    while left:
+        first = next(iter(left.values()))
+        passes.append(sharing(first, left.values()) or [first])
+        for run in passes[-1]:
+            del left[vectors_key(run)]
+    return passes
+
+
+def encode_of(runs: Sequence[Run], load: Callable[[Run], Classifier]) -> Encode:
+    """The function that encodes texts for one of ``shared_passes``."""
+    if len(runs) > 1:
+        return TogetherEncoder(runs, load).encode
+    return alone(load(runs[0]))
+
+
+def alone(classifier: Classifier) -> Encode:
+    """That of one run."""
+
+    def encode(texts: Sequence[str], tell: Finished | None = None) -> tuple[list[np.ndarray], Reading]:
+        vectors, read = classifier.encode_counted(texts, tell)
+        return [vectors], read
+
+    return encode
 
 
 def sharing(run: Run, runs: Iterable[Run]) -> list[Run]:
@@ -54,7 +116,7 @@ class TogetherEncoder:
         top = Top(encoder.model, encoder.layers - self._layer, first_alone(encoder.model, pooling), encoder.max_length)
         return Trainee(top, encoder, pooling, run.best).to(encoder.device).eval()
 
-    def encode(self, texts: Sequence[str]) -> tuple[list[np.ndarray], Reading]:
+    def encode(self, texts: Sequence[str], tell: Finished | None = None) -> tuple[list[np.ndarray], Reading]:
         """(float32 [n, D] of each run, what the encoder reads of the texts)."""
         found = [np.zeros((len(texts), width), np.float32) for width in self._widths]
 
@@ -66,7 +128,7 @@ class TogetherEncoder:
                     vectors[rows] = top.vectors(*batch).cpu().numpy()
 
         tokens = self._encoder.tokenize(texts)
-        self._encoder.encode_tokens(tokens, [], states=KeepStates(self._layer, keep))
+        self._encoder.encode_tokens(tokens, [], states=KeepStates(self._layer, keep), tell=tell)
         return found, self._encoder.reading(texts, tokens)
 
 
