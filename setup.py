@@ -2,7 +2,8 @@
 
 embedcache/heads/_heads_cpu.so, embedcache/encoder/_encoder_cpu.so, embedcache/encoder/_tokenizer_cpu.so,
 embedcache/finetune/_block_cpu.so, embedcache/common/_guard_cpu.so: always, with the C++ compiler (CXX, else c++, g++
-or clang++); EMBEDCACHE_CPU=0 does without. embedcache/heads/_heads_cuda.so: where nvcc is on the path or under
+or clang++); EMBEDCACHE_CPU=0 does without. A cross compiler says for which machine it compiles by EMBEDCACHE_TARGET,
+aarch64-linux-gnu for example (release/wheels.py sets both). embedcache/heads/_heads_cuda.so: where nvcc is on the path or under
 CUDA_HOME; EMBEDCACHE_CUDA=0 does without; if it cannot be built, the installation reports why and continues.
 Everything else about the package is in pyproject.toml.
 """
@@ -14,6 +15,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -22,7 +24,8 @@ from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError
 
-WARNINGS = ["-Wall", "-Wextra", "-Wno-psabi"]  # psabi: vectors are passed inside one library only
+# psabi: vectors are passed inside one library only; braces: Clang wants them around each entry of a generated table
+WARNINGS = ["-Wall", "-Wextra", "-Wno-psabi", "-Wno-missing-braces"]
 CPU_FLAGS = [
     *("-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-pthread"),
     *("-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"),
@@ -38,6 +41,7 @@ ISA_FLAGS = {  # the same source, once for each
     "avx512bf16vnni": [*AVX512, "-mavx512bf16", "-mavx512vnni"],
 }
 OPTIONAL = {"-mavx512bf16": "EC_AVX512BF16", "-mavxvnni": "EC_AVXVNNI"}  # compilers of some years ago know neither
+STATIC = ["-static-libstdc++", "-static-libgcc"]
 CUDA_FLAGS = ["-std=c++17", "-O3", "-cudart", "static", "-Xcompiler", "-fPIC,-fvisibility=hidden,-Wall,-Wextra"]
 CUDA_ARCHITECTURES = ["80", "90a"]  # machine code; PTX of the first serves every other GPU
 
@@ -54,8 +58,17 @@ def run(command: list[str]) -> None:
         raise CompileError(f"{command[0]} failed:\n{done.stderr[-2000:]}")
 
 
+def target() -> str:
+    """The machine and the system that the libraries are for: x86_64-linux-gnu, aarch64-macos, ..."""
+    return (os.environ.get("EMBEDCACHE_TARGET") or f"{platform.machine()}-{sys.platform}").lower()
+
+
 def is_x86() -> bool:
-    return platform.machine().lower() in ("x86_64", "amd64")
+    return target().startswith(("x86_64", "amd64"))
+
+
+def is_windows() -> bool:
+    return "-win" in target()
 
 
 def find_compiler() -> list[str]:
@@ -73,8 +86,9 @@ def find_nvcc() -> str | None:
 
 
 def knows_flag(compiler: list[str], flag: str) -> bool:
-    command = [*compiler, flag, "-x", "c++", "-fsyntax-only", os.devnull]
-    return subprocess.run(command, capture_output=True).returncode == 0
+    with tempfile.TemporaryDirectory() as folder:
+        command = [*compiler, flag, "-x", "c++", "-c", os.devnull, "-o", str(Path(folder, "empty.o"))]
+        return subprocess.run(command, capture_output=True).returncode == 0
 
 
 def isa(source: str) -> str:
@@ -102,7 +116,7 @@ def build_cpu(sources: list[str], objects: Path, target: Path) -> None:
         made = list(pool.map(compile_one, sources))
     link = [*compiler, "-shared", "-pthread", *extra, *made, "-o", str(target)]
     try:  # another package may bring an older C++ library into the process: bring our own where that is possible
-        run([*link, "-static-libstdc++", "-static-libgcc"])
+        run([*link, *STATIC])
     except CompileError:
         run(link)
 
@@ -125,7 +139,7 @@ class BuildLibraries(build_ext):
     """Compiles the extensions as plain shared libraries, without the interpreter's tag in their names."""
 
     def get_ext_filename(self, fullname: str) -> str:
-        return str(Path(*fullname.split("."))) + (".dll" if sys.platform == "win32" else ".so")
+        return str(Path(*fullname.split("."))) + (".dll" if is_windows() else ".so")
 
     def build_extension(self, ext: Extension) -> None:
         target, objects = Path(self.get_ext_fullpath(ext.name)).absolute(), Path(self.build_temp, ext.name)
@@ -166,7 +180,7 @@ def extensions() -> list[Extension]:
         "csrc/block/*.cpp", "csrc/heads/cpu/team.cpp", "csrc/simd/memory.cpp"
     )
     cpu["embedcache.encoder._tokenizer_cpu"] = cpu_sources("csrc/tokenizer/*.cpp")
-    if os.name == "posix":
+    if not is_windows():
         cpu["embedcache.common._guard_cpu"] = cpu_sources("csrc/guard/*.cpp")
     cuda = [str(path) for path in sorted(Path("csrc/heads/cuda").glob("*.cu"))]
     found = []

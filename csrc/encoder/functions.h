@@ -29,7 +29,16 @@ static inline float lane_max(vf x) {
   for (int i = 1; i < kLanes; ++i) most = x[i] > most ? x[i] : most;
   return most;
 }
+#ifdef __clang__ /* has no shuffle by a vector; where `at` is known, it makes one of this */
+static inline vu mix(vu x, vi at, vu y) {
+  vu lanes;
+#pragma GCC unroll 8
+  for (int i = 0; i < kLanes; ++i) lanes[i] = at[i] < kLanes ? x[at[i]] : y[at[i] - kLanes];
+  return lanes;
+}
+#else
 static inline vu mix(vu x, vi at, vu y) { return __builtin_shuffle(x, y, at); }
+#endif
 #if EC_LANES == 8
 static inline vf reciprocal(vf x) {
   const vf y = _mm256_rcp_ps(x);

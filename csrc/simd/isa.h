@@ -12,11 +12,30 @@
 namespace ec {
 
 #ifdef EC_X86
-/* GCC 12's __builtin_cpu_supports does not know it. */
-inline bool has_avxvnni() {
-  unsigned a = 0, b = 0, c = 0, d = 0;
-  return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & 1u << 4);
-}
+/* What the processor says of itself. The compilers' __builtin_cpu_supports is not asked: GCC 12's knows no
+ * AVX-VNNI, and Zig's runtime answers no to everything. */
+class Cpuid {
+ public:
+  Cpuid() {
+    unsigned unused = 0, low = 0, high = 0;
+    __get_cpuid_count(1, 0, &unused, &unused, &basic_, &unused);
+    __get_cpuid_count(7, 0, &unused, &b_, &c_, &unused);
+    __get_cpuid_count(7, 1, &a_, &unused, &unused, &unused);
+    if (basic_ >> 27 & 1)
+      asm("xgetbv" : "=a"(low), "=d"(high) : "c"(0)); /* what the system saves of a thread */
+    ymm_ = (low & 0x06) == 0x06;
+    zmm_ = (low & 0xE6) == 0xE6;
+  }
+  bool avx2() const { return ymm_ && (basic_ >> 12 & 1) && (basic_ >> 29 & 1) && (b_ >> 5 & 1); }
+  bool avx512() const { return zmm_ && (b_ >> 16 & 1) && (b_ >> 17 & 1) && (b_ >> 30 & 1) && (b_ >> 31 & 1); }
+  bool avx512vnni() const { return c_ >> 11 & 1; }
+  bool avxvnni() const { return a_ >> 4 & 1; }
+  bool avx512bf16() const { return a_ >> 5 & 1; }
+
+ private:
+  unsigned basic_ = 0, a_ = 0, b_ = 0, c_ = 0;
+  bool ymm_ = false, zmm_ = false;
+};
 #endif
 
 struct Isa {
@@ -34,17 +53,15 @@ inline Isa usable_isa() {
 #ifdef EC_X86
   const char* asked = std::getenv("EMBEDCACHE_ISA");
   const std::string most = asked ? asked : "";
-  isa.avx2 = most != "plain" && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  isa.avx512 = isa.avx2 && most != "avx2" && __builtin_cpu_supports("avx512f") &&
-               __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-               __builtin_cpu_supports("avx512vl");
+  const Cpuid cpu;
+  isa.avx2 = most != "plain" && cpu.avx2();
+  isa.avx512 = isa.avx2 && most != "avx2" && cpu.avx512();
 #ifdef EC_AVX512BF16
-  isa.avx512bf16 = isa.avx512 && most.empty() && __builtin_cpu_supports("avx512bf16");
+  isa.avx512bf16 = isa.avx512 && most.empty() && cpu.avx512bf16();
 #endif
-  isa.avx512vnni =
-      isa.avx512 && (most.empty() || most == "avx512vnni") && __builtin_cpu_supports("avx512vnni");
+  isa.avx512vnni = isa.avx512 && (most.empty() || most == "avx512vnni") && cpu.avx512vnni();
 #ifdef EC_AVXVNNI
-  isa.avxvnni = isa.avx2 && (most.empty() || most == "avxvnni") && has_avxvnni();
+  isa.avxvnni = isa.avx2 && (most.empty() || most == "avxvnni") && cpu.avxvnni();
 #endif
 #endif
   return isa;

@@ -17,6 +17,7 @@ import click
 
 from embedcache.commands.process import prepare_command, prepare_process, prepare_streams
 from embedcache.commands.types import CommaList, NumberInRange
+from embedcache.common import packages
 from embedcache.common.screen import one_line
 from embedcache.encoder.poolings import MODEL, POOLINGS
 from embedcache.errors import EmbedcacheError, InputNote
@@ -93,6 +94,8 @@ def _one_line(error: Exception) -> str:
         where = f" {one_line(str(error.filename))}" if error.filename else ""
         return f"{error.strerror}:{where}; check that the path exists, is yours to use and has space"
     text = one_line(str(error)) or "no message"
+    if what := packages.advice(error):
+        return f"{text}, which this needs: {what}"
     return f"{type(error).__name__}: {text} (unexpected: EMBEDCACHE_DEBUG=1 shows where)"
 
 

@@ -21,8 +21,16 @@ from embedcache.encoder.hardware import cpu_flags
 from embedcache.errors import EmbedcacheError
 
 OK, MISSING, FAILED = "ok", "missing", "failed"
-PACKAGES = ("numpy", "scipy", "scikit-learn", "pyarrow", "h5py", "torch", "transformers", "tokenizers")
-EXTRAS = {"serve": ("fastapi", "uvicorn"), "export": ("onnx", "onnxruntime"), "ray": ("ray",), "train": ("accelerate",)}
+PACKAGES = ("numpy", "h5py", "tokenizers")
+EXTRAS = {
+    "tables": ("pyarrow",),
+    "heads": ("scipy", "scikit-learn", "matplotlib"),
+    "torch": ("torch", "transformers"),
+    "serve": ("fastapi", "uvicorn"),
+    "export": ("onnx", "onnxruntime"),
+    "ray": ("ray",),
+    "train": ("accelerate",),
+}
 FLAGS = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16")
 GIGABYTE = 1e9
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from embedcache.doctor.checks import FAILED, OK, Check
+from embedcache.common import packages
+from embedcache.doctor.checks import FAILED, MISSING, OK, Check
 from embedcache.errors import EmbedcacheError
 
 NEUTRAL = "a film with plot and cast that moves us in one scene after another of its hours".split()
@@ -31,11 +32,12 @@ def self_test() -> list[Check]:
             try:
                 found, status, advice = step(), OK, ""
             except Exception as error:
-                status, advice = FAILED, "reinstall embedcache and its packages"
+                install = packages.advice(error)
+                status, advice = (MISSING, install) if install else (FAILED, "reinstall embedcache and its packages")
                 found = str(error) if isinstance(error, EmbedcacheError) else f"{type(error).__name__}: {error}"
             seconds = time.perf_counter() - start
             checks.append(Check(f"self-test: {step.__name__}", status, f"{found}; {seconds:.2f} s", advice))
-            if status == FAILED:
+            if status != OK:
                 break
         return checks
 

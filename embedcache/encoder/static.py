@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
-from scipy.sparse import csr_matrix
 
 from embedcache.common.tensors import load_float32
 from embedcache.encoder.runner_native import native_threads
@@ -50,6 +49,8 @@ class StaticRunner:
 
     def run(self, ids: Sequence[Sequence[int]], outputs: Sequence[tuple[str, int]]) -> list[np.ndarray]:
         """float32 [n, D] for each output; every output is the mean."""
+        from scipy.sparse import csr_matrix
+
         rows = TokenRows.of(ids)
         # The product of a sparse matrix of ones with the table adds each row's vectors, one token after another.
         ones = np.ones(len(rows.flat), np.float32)

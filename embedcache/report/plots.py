@@ -63,7 +63,9 @@ def _style() -> Any:
     try:
         from matplotlib import style
     except Exception as error:  # not there, or MPLBACKEND and the like are of no use to it
-        raise EmbedcacheError(f"matplotlib, which draws the report, cannot be loaded: {error}") from None
+        raise EmbedcacheError(
+            f"matplotlib, which draws the report, cannot be loaded: {error} (pip install 'embedcache[heads]')"
+        ) from None
     return style
 
 
