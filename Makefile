@@ -8,7 +8,7 @@ BIN := .venv/bin
 SOURCES := setup.py pyproject.toml constraints.txt $(wildcard csrc/*/* csrc/*/*/*)
 CXX_SOURCES := $(foreach kind,h cpp cu cuh,$(wildcard csrc/*/*.$(kind) csrc/*/*/*.$(kind)))
 
-.PHONY: demo test test-all test-faults fuzz sanitize lint format bench docs clean
+.PHONY: demo test test-all test-faults fuzz sanitize lint format bench wheels docs clean
 
 demo: .venv/installed
 	@$(BIN)/python demo/run.py
@@ -59,6 +59,11 @@ bench: .venv/installed
 	$(BIN)/python -m benchmarks.commands.startup --json benchmarks/results/startup.json
 	$(BIN)/python -m benchmarks.heads.fused_head --json benchmarks/results/fused-head-cpu.json
 	$(BIN)/python -m benchmarks.doc_tables.write
+
+# The source distribution and a wheel for every platform, into dist/ (release/README.md).
+wheels: .venv/installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable '.[release]'
+	$(BIN)/python release/wheels.py
 
 # The pages of docs/ as a site of plain files: site/index.html.
 docs: .venv/installed

@@ -3,8 +3,8 @@
 embedcache/heads/_heads_cpu.so, embedcache/encoder/_encoder_cpu.so, embedcache/encoder/_tokenizer_cpu.so,
 embedcache/finetune/_block_cpu.so, embedcache/common/_guard_cpu.so: always, with the C++ compiler (CXX, else c++, g++
 or clang++); EMBEDCACHE_CPU=0 does without. A cross compiler says for which machine it compiles by EMBEDCACHE_TARGET,
-aarch64-linux-gnu for example (release/wheels.py sets both). embedcache/heads/_heads_cuda.so: where nvcc is on the path or under
-CUDA_HOME; EMBEDCACHE_CUDA=0 does without; if it cannot be built, the installation reports why and continues.
+aarch64-linux-gnu for example (release/wheels.py sets both). embedcache/heads/_heads_cuda.so: where nvcc is on the path
+or under CUDA_HOME; EMBEDCACHE_CUDA=0 does without; if it cannot be built, the installation reports why and continues.
 Everything else about the package is in pyproject.toml.
 """
 

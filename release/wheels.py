@@ -1,11 +1,11 @@
 """Build the source distribution, and from it a wheel for every platform, on one machine.
 
-    python release/wheels.py [-o dist] [--cuda] [PLATFORM ...]
+    python release/wheels.py [-o dist] [PLATFORM ...]
 
-Zig (from PyPI) is the C++ compiler: it brings the headers and libraries of every system, and links libc++ in. A wheel serves every
-Python 3, since its libraries are loaded by ctypes. Each is opened again and read: which libraries it asks the
-system for, and which version of glibc. What is not allowed on its platform fails here. release/README.md says what has run where.
-Needs the extra ``release``.
+Zig (from PyPI) is the C++ compiler: it brings the headers and libraries of every system, and links libc++ in. A wheel
+serves every Python 3, since its libraries are loaded by ctypes. Each is opened again: which libraries it asks the
+system for, and which version of glibc. What its platform may lack fails here. release/README.md says what has run
+where. Needs the extra ``release``.
 """
 
 from __future__ import annotations
@@ -81,6 +81,7 @@ def asked_for(content: bytes) -> list[str]:
     """The libraries that one library asks the system for."""
     import lief
 
+    lief.logging.disable()
     parsed = lief.parse(content)
     if isinstance(parsed, lief.MachO.Binary):
         return [library.name for library in parsed.libraries if library.command != lief.MachO.LoadCommand.TYPE.ID_DYLIB]

@@ -5,6 +5,6 @@
 
 namespace ec {
 
-extern const BlockKernels block_kernels_plain = {"cpu-plain", ec_block_plain::create};
+extern const BlockKernels block_kernels_plain = {EC_PLAIN_NAME, ec_block_plain::create};
 
 }  // namespace ec

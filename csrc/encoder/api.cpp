@@ -41,7 +41,7 @@ const Encoders* choose_int8(const Isa& isa) {
 #endif
 
 /* NULL: this machine does not have the instructions. */
-const Encoders* choose_kernels([[maybe_unused]] int32_t compute) {
+const Encoders* choose_kernels(int32_t compute) {
 #ifdef EC_X86
   const Isa isa = usable_isa();
   if (compute == EC_ENCODE_INT8) return choose_int8(isa);
@@ -54,11 +54,11 @@ const Encoders* choose_kernels([[maybe_unused]] int32_t compute) {
   if (isa.avx512) return &encoders_avx512;
   if (isa.avx2) return &encoders_avx2;
 #endif
-  return nullptr;
+  return compute == EC_ENCODE_FLOAT32 ? &encoders_plain : nullptr;
 }
 
 /* NULL: this machine does not have the instructions. */
-const Rotaries* choose_rotary([[maybe_unused]] int32_t compute) {
+const Rotaries* choose_rotary(int32_t compute) {
 #ifdef EC_X86
   const Isa isa = usable_isa();
 #ifdef EC_AVX512BF16
@@ -67,7 +67,7 @@ const Rotaries* choose_rotary([[maybe_unused]] int32_t compute) {
   if (compute == EC_ENCODE_FLOAT32 && isa.avx512) return &rotaries_avx512;
   if (compute == EC_ENCODE_FLOAT32 && isa.avx2) return &rotaries_avx2;
 #endif
-  return nullptr;
+  return compute == EC_ENCODE_FLOAT32 ? &rotaries_plain : nullptr;
 }
 
 std::string wrong_rotary(const ec_rotary_spec* s) {

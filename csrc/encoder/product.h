@@ -18,7 +18,11 @@
 
 namespace EC_ISA {
 
+#if defined(__aarch64__)
+constexpr int kRows = 12; /* 32 registers, as with AVX-512 */
+#else
 constexpr int kRows = EC_LANES == 16 ? 12 : 6;
+#endif
 constexpr int64_t kBlockBytes = 256 << 10;
 
 static inline void store_unaligned(float* p, vf x) { *reinterpret_cast<vf_unaligned*>(p) = x; }

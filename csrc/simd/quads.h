@@ -53,7 +53,7 @@ static inline int32_t lane_total(vu x) { return _mm512_reduce_add_epi32((__m512i
 static inline void store_quads(Quad* out, vi x) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm512_cvtsepi32_epi8((__m512i)x));
 }
-#else
+#elif EC_LANES == 8
 #if defined(__AVXVNNI__)
 constexpr int kQuadRows = 6;
 static inline vi quad_dot(vi sum, vu weights, vi row) {
@@ -100,6 +100,37 @@ static inline void store_quads(Quad* out, vi x) {
   const __m128i low = _mm256_castsi256_si128((__m256i)x), high = _mm256_extracti128_si256((__m256i)x, 1);
   const __m128i words = _mm_packs_epi32(low, high);
   _mm_storel_epi64(reinterpret_cast<__m128i*>(out), _mm_packs_epi16(words, words));
+}
+#else /* not offered as a compute mode: only so that what includes this compiles for any CPU */
+constexpr int kQuadRows = 4;
+static inline vi quad_dot(vi sum, vu weights, vi row) {
+  for (int byte = 0; byte < kQuad; ++byte)
+    sum += (vi)(weights >> (8 * byte) & 0xFFu) * ((row << (24 - 8 * byte)) >> 24);
+  return sum;
+}
+static inline vi nearest(vf x) {
+  vi whole;
+  for (int i = 0; i < kLanes; ++i) whole[i] = (int32_t)__builtin_rintf(x[i]);
+  return whole;
+}
+static inline int append_outside(vi x, int32_t first, int32_t* numbers, int32_t* places) {
+  int n = 0;
+  for (int i = 0; i < kLanes; ++i)
+    if (x[i] > 127 || x[i] < -128) {
+      numbers[n] = x[i];
+      places[n++] = first + i;
+    }
+  return n;
+}
+static inline int32_t lane_most(vi x) {
+  int32_t most = x[0];
+  for (int i = 1; i < kLanes; ++i) most = x[i] > most ? x[i] : most;
+  return most;
+}
+static inline int32_t lane_total(vu x) { return (int32_t)(x[0] + x[1] + x[2] + x[3]); }
+static inline void store_quads(Quad* out, vi x) {
+  int8_t* bytes = reinterpret_cast<int8_t*>(out);
+  for (int i = 0; i < kLanes; ++i) bytes[i] = (int8_t)(x[i] > 127 ? 127 : x[i] < -128 ? -128 : x[i]);
 }
 #endif
 

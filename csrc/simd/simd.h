@@ -3,8 +3,9 @@
  *
  * head_avx512.cpp, head_avx2.cpp and head_plain.cpp define EC_ISA (a namespace, so that no two copies share a
  * symbol) and EC_LANES, and include head.h. The plain build uses the compiler's generic vectors, which are
- * SSE2 on x86-64 and NEON on ARM. Nothing from the C++ library is included here: an inline function of it,
- * compiled for AVX-512, could be the copy that the linker keeps for all.
+ * SSE2 on x86-64 and NEON on ARM; what these have no word for is written in NEON's below. Nothing from the
+ * C++ library is included here: an inline function of it, compiled for AVX-512, could be the copy that the
+ * linker keeps for all.
  */
 #ifndef EMBEDCACHE_CPU_SIMD_H
 #define EMBEDCACHE_CPU_SIMD_H
@@ -21,6 +22,13 @@
 #pragma GCC diagnostic ignored "-Wuninitialized"
 #endif
 #include <immintrin.h>
+#endif
+
+#if defined(__aarch64__)
+#include <arm_neon.h>
+#define EC_PLAIN_NAME "cpu-neon" /* what the build for any CPU is called there */
+#else
+#define EC_PLAIN_NAME "cpu-plain"
 #endif
 
 namespace EC_ISA {
@@ -99,6 +107,31 @@ static inline void multiply_wide(vu x, uint32_t factor, vu* high, vu* low) {
   const __m256i even = _mm256_mul_epu32((__m256i)x, f);
   *high = (vu)_mm256_blend_epi32(_mm256_srli_epi64(even, 32), odd, 0xAA);
   *low = (vu)_mm256_blend_epi32(even, _mm256_slli_epi64(odd, 32), 0xAA);
+}
+#elif defined(__aarch64__)
+static inline vf square_root(vf x) { return (vf)vsqrtq_f32((float32x4_t)x); }
+static inline float lane_sum(vf x) { return (x[0] + x[2]) + (x[1] + x[3]); }
+static inline vf load_half(const uint16_t* p) { return (vf)vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p))); }
+static inline vf load_int8(const int8_t* p) {
+  int32_t four;
+  memcpy(&four, p, 4);
+  return (vf)vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(vreinterpret_s8_s32(vdup_n_s32(four))))));
+}
+static inline uint32_t lanes_at_least(vu x, uint32_t limit) {
+  const uint32x4_t bits = {1, 2, 4, 8};
+  return vaddvq_u32(vandq_u32(vcgeq_u32((uint32x4_t)x, vdupq_n_u32(limit)), bits));
+}
+static inline vf relu_scaled(vf x, uint32_t keep, vf scale) {
+  const vi bits = {1, 2, 4, 8};
+  const vi kept = ((vi{} + (int32_t)keep) & bits) == bits, off = x <= vf{};
+  return (vf)((vi)(x * scale) & kept & ~off);
+}
+static inline void multiply_wide(vu x, uint32_t factor, vu* high, vu* low) {
+  const uint32x2_t f = vdup_n_u32(factor);
+  const uint32x4_t first = vreinterpretq_u32_u64(vmull_u32(vget_low_u32((uint32x4_t)x), f));
+  const uint32x4_t second = vreinterpretq_u32_u64(vmull_u32(vget_high_u32((uint32x4_t)x), f));
+  *high = (vu)vuzp2q_u32(first, second);
+  *low = (vu)vuzp1q_u32(first, second);
 }
 #else
 static inline vf square_root(vf x) {

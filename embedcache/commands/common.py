@@ -94,8 +94,8 @@ def _one_line(error: Exception) -> str:
         where = f" {one_line(str(error.filename))}" if error.filename else ""
         return f"{error.strerror}:{where}; check that the path exists, is yours to use and has space"
     text = one_line(str(error)) or "no message"
-    if what := packages.advice(error):
-        return f"{text}, which this needs: {what}"
+    if found := packages.missing(error):
+        return f"this needs {found[0]}, which is not installed: {found[1]}"
     return f"{type(error).__name__}: {text} (unexpected: EMBEDCACHE_DEBUG=1 shows where)"
 
 

@@ -20,9 +20,9 @@ EXTRAS = {
 }
 
 
-def advice(error: BaseException) -> str | None:
-    """What to install, in one line, where an import failed for want of one of these packages; else None."""
+def missing(error: BaseException) -> tuple[str, str] | None:
+    """(the package, what to do), where an import failed for want of one of these packages; else None."""
     module = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
     if module not in EXTRAS:
         return None
-    return f"pip install 'embedcache[{EXTRAS[module]}]', or 'embedcache[cpu]' for all commands"
+    return module, f"pip install 'embedcache[{EXTRAS[module]}]', or 'embedcache[cpu]' for all commands"

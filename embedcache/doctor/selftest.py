@@ -32,9 +32,10 @@ def self_test() -> list[Check]:
             try:
                 found, status, advice = step(), OK, ""
             except Exception as error:
-                install = packages.advice(error)
-                status, advice = (MISSING, install) if install else (FAILED, "reinstall embedcache and its packages")
+                status, advice = FAILED, "reinstall embedcache and its packages"
                 found = str(error) if isinstance(error, EmbedcacheError) else f"{type(error).__name__}: {error}"
+                if absent := packages.missing(error):
+                    status, found, advice = MISSING, f"needs {absent[0]}", absent[1]
             seconds = time.perf_counter() - start
             checks.append(Check(f"self-test: {step.__name__}", status, f"{found}; {seconds:.2f} s", advice))
             if status != OK:

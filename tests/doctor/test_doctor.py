@@ -100,9 +100,12 @@ def test_ctrl_c_while_heads_are_trained_is_no_fault_of_theirs(monkeypatch: pytes
 
 def test_a_package_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = checks._version
-    monkeypatch.setattr(checks, "_version", lambda name: None if name in ("pyarrow", "uvicorn") else plain(name))
+    monkeypatch.setattr(
+        checks, "_version", lambda name: None if name in ("pyarrow", "h5py", "uvicorn") else plain(name)
+    )
     found = by_name()
-    assert (found["pyarrow"].status, found["pyarrow"].advice) == ("failed", "pip install pyarrow")
+    assert (found["h5py"].status, found["h5py"].advice) == ("failed", "pip install h5py")
+    assert (found["tables"].status, found["tables"].advice) == ("missing", "pip install 'embedcache[tables]'")
     assert (found["serve"].status, found["serve"].found) == ("missing", "without uvicorn")
 
 

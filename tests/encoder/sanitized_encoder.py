@@ -78,7 +78,7 @@ def main() -> None:
     # Threads share the same things in every case, and the thread sanitizer takes minutes for all of them. Without int8:
     # built with it (GCC 12), quantizing a row never ends; with no sanitizer, or with the others, it does.
     few = "tsan" in os.environ.get("LD_PRELOAD", "")
-    for isa in ("",) if few else ("", "avx512vnni", "avx512", "avx2"):
+    for isa in ("",) if few else ("", "avx512vnni", "avx512", "avx2", "plain"):
         os.environ["EMBEDCACHE_ISA"] = isa
         for dtype in filter(runner_native.backend, ("float32", "bfloat16")):
             sanitized_rotary.check(dtype, few)

@@ -118,6 +118,17 @@ class TestRunner:
         assert np.abs(last - exact[0]).max() <= 1.5 * theirs[0]
 
 
+@pytest.mark.parametrize("isa", ["avx2", "plain"])
+@pytest.mark.parametrize(("family", "changes"), MODELS, ids=str)
+def test_native_with_fewer_instructions(
+    make_model: Callable[..., Any], family: str, changes: dict[str, Any], isa: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EMBEDCACHE_ISA", isa)
+    model, ids = make_model(family, **changes), some_ids()
+    close(make_runner(model, "native").run(ids, ALL), plain(model).run(ids, ALL))
+    close(make_runner(model, "native").run(ids, LAST), plain(model).run(ids, LAST))
+
+
 @pytest.mark.parametrize(
     ("family", "changes"),
     [

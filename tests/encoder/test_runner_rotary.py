@@ -71,7 +71,7 @@ def test_every_family_has_a_case() -> None:
     assert {make_rotary(kind).config.model_type for kind in ROTARY_FAMILIES} == set(ROTARY_FAMILIES)
 
 
-@pytest.mark.parametrize("isa", ["", pytest.param("avx512", marks=pytest.mark.slow), "avx2"])
+@pytest.mark.parametrize("isa", ["", pytest.param("avx512", marks=pytest.mark.slow), "avx2", "plain"])
 @pytest.mark.parametrize("kind", MOST)
 def test_vectors_are_those_of_transformers(kind: str, isa: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EMBEDCACHE_ISA", isa)

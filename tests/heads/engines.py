@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import platform
 from collections.abc import Callable
@@ -38,7 +39,8 @@ class Engine:
 def native_cpu_engines() -> dict[str, Engine]:
     """One for each instruction set of this machine."""
     engines = {}
-    for isa in ("avx512", "avx2", "plain") if platform.machine() in ("x86_64", "AMD64") else ("plain",):
+    others = ("neon",) if platform.machine() in ("aarch64", "arm64") else ("plain",)
+    for isa in ("avx512", "avx2", "plain") if platform.machine() in ("x86_64", "AMD64") else others:
         engine = Engine("native", "cpu", isa)
         try:
             name = engine.train([make_task(8, 4, 2)], [(HeadSpec(hidden=0), 0)], epochs=1).engine
@@ -50,7 +52,9 @@ def native_cpu_engines() -> dict[str, Engine]:
 
 
 def all_engines() -> dict[str, Engine]:
-    engines = {**native_cpu_engines(), "torch-cpu": Engine("torch", "cpu")}
+    engines = native_cpu_engines()
+    if importlib.util.find_spec("torch"):  # there is none where a wheel is tried
+        engines["torch-cpu"] = Engine("torch", "cpu")
     try:
         engine_native.find("cuda")
         engines["native-cuda"] = Engine("native", "cuda")

@@ -14,13 +14,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
 from embedcache.heads.spec import HeadSpec
 from embedcache.heads.task import Task
 from tests.heads.engines import make_task
 from tests.heads.float64_reference import train
-from tests.heads.pytorch_loop import pytorch_train
 
 FILE = Path(__file__).with_suffix(".npz")
 SAMPLE = 1024
@@ -67,6 +65,10 @@ def long_run(name: str, seed: int) -> tuple[Task, HeadSpec]:
 
 
 def compute(name: str, seed: int) -> Reference:
+    import torch
+
+    from tests.heads.pytorch_loop import pytorch_train
+
     task, spec = long_run(name, seed)
     exact = train(task, spec, 32, 4)
     found = Reference(np.array(exact.train_loss), sample(exact.weights), sample(exact.initial), 0.0)
@@ -86,6 +88,8 @@ def stored(name: str, seed: int) -> Reference:
 
 
 def main() -> None:
+    import torch
+
     torch.set_num_threads(1)
     found = {}
     for name in LONG:

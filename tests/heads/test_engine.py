@@ -8,7 +8,6 @@ from functools import cache
 
 import numpy as np
 import pytest
-import torch
 
 from embedcache.heads.kinds import KINDS
 from embedcache.heads.spec import HeadSpec
@@ -21,6 +20,11 @@ from tests.heads.long_references import LONG, SEEDS, compute, long_run, stored
 
 @pytest.fixture(scope="module", autouse=True)
 def one_torch_thread():
+    if "torch-cpu" not in all_engines():
+        yield
+        return
+    import torch
+
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

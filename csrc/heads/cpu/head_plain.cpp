@@ -5,6 +5,6 @@
 
 namespace ec {
 
-extern const Kernels kernels_plain = {"cpu-plain", ec_plain::create};
+extern const Kernels kernels_plain = {EC_PLAIN_NAME, ec_plain::create};
 
 }  // namespace ec
