@@ -26,6 +26,7 @@ Files, in the order in which to read them:
     times             How long the phases of a job took
     machine           What this process may use of the machine: cores and memory
     devices           How a device is written, wherever one may be named: auto, cpu, cuda or cuda:N
+    packages          Packages that an installation may do without, and the extra that brings each
     native_library    Our own C libraries: where one lies, and whether it loads
     guard             One line in place of silence where a file is cut short while it is mapped
     reaper            Ends what a process has started once that process is gone, however it ended: SIGKILL too

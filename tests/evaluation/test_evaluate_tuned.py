@@ -14,7 +14,8 @@ from embedcache.evaluation import evaluate
 from embedcache.finetune.job import finetune
 from embedcache.prediction.classifier import Classifier
 from embedcache.prediction.job import predict_file
-from embedcache.prediction.together import TogetherEncoder, sharing
+from embedcache.prediction.shared_layers import TogetherEncoder
+from embedcache.prediction.together import sharing
 from embedcache.runs.folder import load_run
 from embedcache.runs.job import train_head
 from tests.conftest import document, fails
