@@ -6,7 +6,7 @@ FUZZ_SECONDS ?= 60
 FUZZ_SEED ?= 0
 BIN := .venv/bin
 SOURCES := setup.py pyproject.toml constraints.txt $(wildcard csrc/*/* csrc/*/*/*)
-CXX_SOURCES := $(foreach kind,h cpp cu cuh,$(wildcard csrc/*/*.$(kind) csrc/*/*/*.$(kind)))
+CXX_SOURCES := $(foreach kind,h cpp cu cuh,$(wildcard csrc/*/*.$(kind) csrc/*/*/*.$(kind) release/*.$(kind)))
 
 .PHONY: demo test test-all test-faults fuzz sanitize lint format bench wheels docs clean
 

@@ -7,7 +7,7 @@ Files, in the order in which to read them:
     together       Several runs on the same texts: what they have in common is computed once
     shared_layers  Tuned runs of one base: the layers that none of them has trained are computed once
     job            The door: label a table, or the rows of a cache, into another table
-    labelling      The work itself, for every way to label: all columns of the rows and the new ones, written and resumed
+    labelling      The work itself, for every way to label: all columns of the rows and new ones, written and resumed
     rows           The rows that are labelled: those of a table, which are encoded, or those of a cache, which are not
     predicted      Predictions as they are kept and written, and what makes them
 """

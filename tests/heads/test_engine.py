@@ -139,6 +139,7 @@ def combinations_reference(kind: str) -> list[Trained]:
 def test_the_stored_references_are_what_is_computed(name: str) -> None:
     """The end of the runs in float64; PyTorch's float32 end depends on its version and the processor."""
     for seed in SEEDS:
+        pytest.importorskip("torch")
         kept, made = stored(name, seed), compute(name, seed)
         np.testing.assert_array_equal(kept.start, made.start)
         np.testing.assert_allclose(kept.train_loss, made.train_loss, rtol=1e-9)
