@@ -29,3 +29,10 @@ def test_what_is_written(device: str, found: tuple[str, int | None]) -> None:
 def test_what_is_not_a_device(read: Any, device: Any) -> None:
     with pytest.raises(EmbedcacheError, match=f"unknown device {device!r}: use auto, cpu, cuda or cuda:N"):
         read(device)
+
+
+@pytest.mark.parametrize("device", ["cuda:all", "cuda:0,cuda:1", "cuda,cuda:1"])
+@pytest.mark.parametrize("read", [read_device, resolve_device, find, TorchEngine, gpu_of])
+def test_several_devices_where_one_is_meant(read: Any, device: str) -> None:
+    with pytest.raises(EmbedcacheError, match="several GPUs are for extract; name one here, as cuda:N"):
+        read(device)

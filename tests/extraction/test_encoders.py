@@ -5,10 +5,11 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 
-from embedcache.cache import verify
+from embedcache.cache import open_cache, verify
 from embedcache.encoder import Encoder
 from embedcache.errors import EmbedcacheError
 from embedcache.extraction import encoders as encoding_pass
@@ -31,7 +32,7 @@ def table(tmp_path_factory):
 
 def test_two_encoders_make_the_file_of_one(table, tiny_bert, tmp_path, monkeypatch):
     """Two on the CPU in place of two GPUs."""
-    options = {"model": tiny_bert, "device": "cpu", "pooling": ("cls", "mean"), "batch_tokens": 500}
+    options = {"model": tiny_bert, "device": "cpu", "pooling": ("cls", "mean"), "batch_tokens": 500, "tokens": 1}
     extract(table, tmp_path / "one.h5", **options)
     encoders, shares = [], []
     load, prepare = Encoder.load, local.LocalWorker.prepare
@@ -51,6 +52,10 @@ def test_two_encoders_make_the_file_of_one(table, tiny_bert, tmp_path, monkeypat
     report = extract(table, tmp_path / "two.h5", progress=lambda *call: calls.append(call), **options)
     assert len(encoders) == 2 and {id(one) for one in shares} == {id(one) for one in encoders}
     assert_same(contents(tmp_path / "two.h5"), contents(tmp_path / "one.h5"))
+    with open_cache(tmp_path / "one.h5") as one, open_cache(tmp_path / "two.h5") as two:
+        states = [cache.token_states().take(np.arange(ROWS)) for cache in (one, two)]
+    for mine, theirs in zip(*states, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
     assert verify(tmp_path / "two.h5").ok
     assert calls[-1] == (report.tokens, report.tokens, report.encoded) and calls == sorted(calls)
 
