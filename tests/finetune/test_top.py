@@ -10,23 +10,27 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from embedcache.encoder import Encoder
 from embedcache.encoder.families import FAMILIES
 from embedcache.errors import EmbedcacheError
 from embedcache.finetune.beside import add_adapters, add_lora
-from embedcache.finetune.config import Config, Way
-from embedcache.finetune.inputs import States, TokenIds, epoch_batches
-from embedcache.finetune.loop import CLIP, LoopOptions, Training, train_together
-from embedcache.finetune.top import Top, WholeModel, check_top, first_alone, layers_of, set_dropout
+from embedcache.finetune.config import Way
+from embedcache.finetune.inputs import TokenIds
+from embedcache.finetune.loop import LoopOptions, Training, train_together
+from embedcache.finetune.top import Top, WholeModel, check_top, layers_of, set_dropout
 from embedcache.finetune.trainee import Trainee
-from embedcache.heads.engine_torch import lr_factor
-from embedcache.heads.head import TrainedHead
-from embedcache.heads.spec import HeadSpec
 from embedcache.heads.task import Task, View
 from tests.conftest import make_reviews
 from tests.encoder.rotary_kinds import CASES, make_rotary, some_rows
+from tests.finetune.plain_transformers import (
+    cached_losses,
+    largest_gradient_error,
+    last_layer_both_ways,
+    make_config,
+    make_head,
+    plain_losses,
+)
 from tests.finetune.token_caches import StatesInMemory, hidden_states
 
 N, EPOCHS, BATCH = 40, 2, 8
@@ -44,61 +48,6 @@ def encoders(tiny_models: dict[str, Path]) -> dict[str, Encoder]:
     return Loaded()
 
 
-def make_head(dim: int, hidden: int = 0) -> TrainedHead:
-    rng = np.random.default_rng(3)
-    shapes = {"w1": (hidden, dim), "b1": (hidden,), "w2": (2, hidden or dim), "b2": (2,)}
-    names = shapes if hidden else ("w2", "b2")
-    weights = {name: rng.normal(scale=0.1, size=shapes[name]).astype(np.float32) for name in names}
-    return TrainedHead(HeadSpec(hidden=hidden), weights)
-
-
-def make_config(way: str, pooling: str) -> Config:
-    spec = HeadSpec(hidden=0, lr=1e-3, schedule="linear", warmup=0.1, weight_decay=0.01)
-    return Config(Way.parse(way), pooling, spec, 3e-3, BATCH, EPOCHS, None, 0.0)
-
-
-def make_training(encoder: Encoder, trainee: Trainee, inputs: Any, config: Config, path: Path) -> Training:
-    set_dropout(trainee.body, 0.0)
-    view = View(np.zeros((N, 1), np.float32), Y, np.arange(N))
-    options = LoopOptions(0, "loss", "cpu", False, path, False, lambda rows: None)
-    return Training(trainee, inputs, Task(view, None, 2), config, "id", options)
-
-
-def plain_losses(encoder: Encoder, keep: int, pooling: str, config: Config, head: TrainedHead) -> list[float]:
-    """Plain transformers, token ids in, everything below the last layers and all that they share frozen."""
-    model, path = copy.deepcopy(encoder.model), layers_of(encoder.model)[0]
-    model.requires_grad_(False).train()
-    set_dropout(model, 0.0)
-    layers = model.get_submodule(path)[-keep:].requires_grad_(True)
-    linear = nn.Linear(encoder.dim, 2)
-    with torch.no_grad():
-        linear.weight.copy_(torch.from_numpy(head.weights["w2"]))
-        linear.bias.copy_(torch.from_numpy(head.weights["b2"]))
-    groups = [
-        {"params": [p for p in part.parameters() if (p.dim() > 1) == big], "lr": lr, "top": lr, "weight_decay": decay}
-        for part, lr in ((layers, config.spec.lr), (linear, config.head_lr))
-        for big, decay in ((True, 0.01), (False, 0.0))
-    ]
-    adamw = torch.optim.AdamW(groups)
-    ids = TokenIds(encoder.tokenize(TEXTS).rows, 0)
-    losses, steps = [], -(-N // BATCH)
-    for epoch in range(EPOCHS):
-        for batch in epoch_batches(ids.lengths, np.arange(N), BATCH, 0, epoch):
-            x, mask = encoder.pad(encoder.tokenize([TEXTS[i] for i in batch]).rows)
-            hidden = model(input_ids=x, attention_mask=mask).last_hidden_state
-            weight = mask[..., None].float()
-            pooled = hidden[:, 0] if pooling == "cls" else (hidden * weight).sum(1) / weight.sum(1)
-            loss = nn.functional.cross_entropy(linear(pooled), torch.from_numpy(Y[batch]).long())
-            for group in adamw.param_groups:
-                group["lr"] = group["top"] * lr_factor(config.spec, len(losses), EPOCHS * steps)
-            adamw.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_([p for group in groups for p in group["params"]], CLIP)
-            adamw.step()
-            losses.append(float(loss.detach()))
-    return losses
-
-
 EVERY = ["bert", *(pytest.param(family, marks=pytest.mark.slow) for family in FAMILIES if family != "bert")]
 SLOW = [pytest.param(keep, pooling, marks=pytest.mark.slow) for keep, pooling in ((1, "cls"), (2, "mean"))]
 
@@ -107,24 +56,11 @@ SLOW = [pytest.param(keep, pooling, marks=pytest.mark.slow) for keep, pooling in
 @pytest.mark.parametrize(("keep", "pooling"), [(2, "cls"), *SLOW])
 def test_losses_are_those_of_plain_transformers(encoders, tmp_path, family, keep, pooling) -> None:
     encoder = encoders[family]
-    config, head = make_config(f"top:{keep}", pooling), make_head(encoder.dim)
+    config, head = make_config(f"top:{keep}", pooling, batch_size=BATCH, epochs=EPOCHS), make_head(encoder.dim)
     layer = encoder.layers - keep
     states = StatesInMemory(hidden_states(encoder, TEXTS, layer), keep, layer)
-    top = Top(encoder.model, keep, first_alone(encoder.model, pooling), 100)
-    assert (top.row is not None) == (pooling == "cls")
-    training = make_training(
-        encoder, Trainee(top, encoder, pooling, head), States(states, states.lengths), config, tmp_path / "c"
-    )
-    losses = []
-    step = training.step
-
-    def keep_loss(rows: np.ndarray, *batch: Any) -> float:
-        losses.append(step(rows, *batch))
-        return losses[-1]
-
-    training.step = keep_loss  # type: ignore[method-assign]
-    train_together([training])
-    expected = plain_losses(encoder, keep, pooling, config, head)
+    losses = cached_losses(encoder, states, Y, config, head, tmp_path / "c")
+    expected = plain_losses(encoder, TEXTS, Y, config, head)
     assert len(losses) == EPOCHS * N // BATCH and np.ptp(losses) > 0.1
     np.testing.assert_allclose(losses, expected, rtol=2e-5)
 
@@ -133,7 +69,7 @@ def test_losses_are_those_of_plain_transformers(encoders, tmp_path, family, keep
 def test_steps_in_parts_and_checkpointed_layers_learn_the_same(encoders, tmp_path, way) -> None:
     """A step of 32 rows as four of 8, with weighted classes; and with what the layers compute not kept."""
     encoder = encoders["bert"]
-    config = replace(make_config(way, "mean"), batch_size=32)
+    config = replace(make_config(way, "mean", batch_size=BATCH, epochs=EPOCHS), batch_size=32)
     inputs = TokenIds(encoder.tokenize(TEXTS).rows, encoder.pad_id)
     weight = np.array([0.5, 3.0], np.float32)
     found: list[dict[str, torch.Tensor]] = []
@@ -161,25 +97,10 @@ def test_steps_in_parts_and_checkpointed_layers_learn_the_same(encoders, tmp_pat
 @pytest.mark.parametrize("family", EVERY)
 def test_the_first_row_has_the_gradients_of_the_whole_layer(encoders, family) -> None:
     encoder = encoders[family]
-    ids, mask = encoder.pad(encoder.tokenize(TEXTS[:7]).rows)
-    states = encoder.model(input_ids=ids, attention_mask=mask, output_hidden_states=True).hidden_states[1]
-    target = torch.randn(7, encoder.dim, generator=torch.Generator().manual_seed(1))
-    outs, grads = [], []
-    for alone in (True, False):
-        top = Top(encoder.model, 1, alone, 100).train()
-        set_dropout(top, 0.0)
-        for weight in top.weights().values():
-            weight.requires_grad_(True)
-        out = top(states, mask.bool())[:, 0]
-        ((out - target) ** 2).sum().backward()
-        outs.append(out.detach())
-        grads.append({name: weight.grad for name, weight in top.weights().items()})
+    outs, grads = last_layer_both_ways(encoder, TEXTS[:7])
     torch.testing.assert_close(outs[0], outs[1], rtol=1e-5, atol=1e-5)
     assert grads[0].keys() == grads[1].keys() and len(grads[0]) == 16
-    largest = max(float(grad.abs().max()) for grad in grads[1].values())
-    for name, grad in grads[1].items():
-        mine = torch.zeros_like(grad) if grads[0][name] is None else grads[0][name]
-        assert float((mine - grad).abs().max()) <= 1e-5 * largest, name
+    assert largest_gradient_error(*grads) <= 1e-5
     unused = [name for name, grad in grads[0].items() if grad is None]
     assert unused == [f"{layers_of(encoder.model)[0]}.1.{FAMILIES[family].names.attention[1]}.bias"]
 
