@@ -53,9 +53,15 @@ def adapt(as_json: bool, **options: Any) -> None:
 
     if options["model"] is not None and options["from_scratch"] is not None:
         raise click.UsageError("--model continues a model and --from-scratch starts one: give one of them")
+    told: list[str] = []
+
+    def say(line: str) -> None:
+        told.append(line)
+        tell(line)
+
     with progress_bar("training", steps="steps") as progress:
-        report = run(progress=progress, tell=tell, **options)
+        report = run(progress=progress, tell=say, **options)
     if as_json:
         emit(report.to_dict())
     else:
-        show_adapt.adapted(report)
+        show_adapt.adapted(report, told)

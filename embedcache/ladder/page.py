@@ -89,7 +89,8 @@ def _scores(report: LadderReport) -> Grid:
 
 
 def _costs(report: LadderReport) -> Grid:
-    titles = ("rung", "once", "its own", "planned", "peak memory", "disk", "predictions/s", "load")
+    own = "its own, a seed" if len(report.seeds) > 1 else "its own"
+    titles = ("rung", "once", own, "planned", "peak memory", "disk", "predictions/s", "load")
     return Grid("Seconds, memory, disk, speed", titles, [[one.name, *costs(one)] for one in report.rungs])
 
 

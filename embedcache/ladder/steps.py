@@ -33,6 +33,7 @@ from embedcache.report.train_run import train_run
 from embedcache.runs.baseline_features import BaselineRows
 from embedcache.runs.baselines import baselines_for
 from embedcache.runs.folder import is_run, load_run
+from embedcache.runs.resume import unfinished_paths
 from embedcache.runs.split import SIDES, rows_digest
 
 TIMED = 256  # test texts on which predictions a second are measured
@@ -151,15 +152,15 @@ def _run(step: Step, rung: Rung, cache: Cache, rows: CommonRows, progress: Progr
     place = step.place
     if not (step.resume and _is_done(place, cache)):
         common: dict[str, Any] = {
-            **step.rows.options(), "seed": step.seed, "device": step.device, "resume": step.resume,
-            "progress": progress, "tell": tell,
+            **step.rows.options(), "seed": step.seed, "device": step.device, "progress": progress, "tell": tell,
         }  # fmt: skip
         if rung.name == HEAD:
-            train_run(cache.path, place, **common)
+            begun = any(path.exists() for path in unfinished_paths(place))
+            train_run(cache.path, place, resume=step.resume and begun, **common)
         else:
             more: dict[str, Any] = {"model": step.model, "trust_remote_code": step.trust_remote_code}
             more["from_run"] = _start(step, cache, rows)
-            finetune(cache.path, place, train=rung.name, **more, **common)
+            finetune(cache.path, place, train=rung.name, resume=step.resume, **more, **common)
     run = load_run(place)
     info, best = run.info, run.best
     head = sum(int(np.prod(shape)) for shape in weight_shapes(best.spec, best.dim, len(run.classes)).values())

@@ -26,7 +26,15 @@ def ladder(report: LadderReport) -> None:
         left=["rung", "trained"], wraps="trained",
     )  # fmt: skip
     spent = make_score_table(
-        "rung", "once", "own", "planned", "peak memory", "disk", "predictions/s", "load", left=["rung"]
+        "rung",
+        "once",
+        "own, a seed" if several else "own",
+        "planned",
+        "peak memory",
+        "disk",
+        "predictions/s",
+        "load",
+        left=["rung"],
     )
     for one in report.rungs:
         scores.add_row(
