@@ -15,6 +15,7 @@ from typing import Any
 
 from benchmarks.doc_tables.audit import audit_table, label_errors_table
 from benchmarks.doc_tables.extraction import full_tables, rates_table
+from benchmarks.doc_tables.ladder import first_table, ladder_table
 from benchmarks.doc_tables.runs import small_table
 from benchmarks.doc_tables.search import center_table, cold_table
 from benchmarks.doc_tables.search import full_tables as search_tables
@@ -66,10 +67,12 @@ def short_table(report: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+LADDER = "ladder-12808"
 TABLES = {  # page: name of the mark and of the JSON files, table
-    ROOT / "README.md": {"heads": short_table, "extract": rates_table, "search": search_short},
+    ROOT / "README.md": {"heads": short_table, "extract": rates_table, "search": search_short, LADDER: first_table},
     ROOT / "docs" / "engine.md": {"heads": heads_table},
     ROOT / "docs" / "extraction.md": {"extract": full_tables},
+    ROOT / "docs" / "finetuning.md": {LADDER: ladder_table},
     ROOT / "docs" / "recipes.md": {"small": small_table},
     ROOT / "docs" / "audit.md": {"audit": audit_table, "label-errors": label_errors_table},
     ROOT / "docs" / "search.md": {"search": search_tables, "center": center_table, "cold": cold_table},
