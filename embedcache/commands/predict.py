@@ -21,6 +21,7 @@ from embedcache.commands.common import (
     unless_written_to,
 )
 from embedcache.commands.progress import progress_bar
+from embedcache.commands.types import NumberInRange, NumberOr
 
 
 @click.command(
@@ -38,6 +39,21 @@ from embedcache.commands.progress import progress_bar
 @reading_options("in --input")
 @click.option("--model", help="The encoder's folder, where it has moved.")
 @click.option("--calibrated", is_flag=True, help="Divide the logits by the temperature fitted on the validation rows.")
+@click.option(
+    "--threshold",
+    type=NumberOr(NumberInRange(float, 0, 1, above=True), "tuned"),
+    metavar="tuned|P",
+    help="Probability from which the second of two classes, or each of several labels, is predicted; tuned: chosen on "
+    "the validation rows.  [default: 0.5]",
+)
+@click.option(
+    "--reject",
+    type=NumberOr(NumberInRange(float, 0, 1, above=True), "auto"),
+    metavar="auto|P",
+    help="Give no label below this calibrated probability, nor to rows unlike the training rows; auto: half of the "
+    "errors.",
+)
+@click.option("--explain", is_flag=True, help="Say which words carry each label, and name the training rows nearest.")
 @device_option
 @trust_option
 @json_option
@@ -59,6 +75,9 @@ def predict(as_json: bool, run: str, texts: tuple[str, ...], **options: Any) -> 
       ... --where "label=positive"   only these rows of the cache
       ... --as sentiment     columns sentiment and sentiment_probability
       ... --calibrated       calibrated probabilities
+      ... --threshold tuned  thresholds that the validation rows chose
+      ... --reject auto      no label where the run does not know
+      ... --explain          why: words, and training rows for and against
       cat new.jsonl | embedcache predict RUN --input - -o - | head
     """
     from embedcache.commands.show import predict as show_predict
@@ -84,13 +103,19 @@ def predict(as_json: bool, run: str, texts: tuple[str, ...], **options: Any) -> 
                 show_predict.predicted_file(report)
         return
     from embedcache.prediction.classifier import Classifier
+    from embedcache.prediction.predictions import Predictions
 
     _check_texts(texts, options)
-    load = {name: options[name] for name in ("device", "model", "trust_remote_code", "calibrated")}
+    names = ("device", "model", "trust_remote_code", "calibrated", "threshold", "reject")
+    load = {name: options[name] for name in names}
     classifier = Classifier.load(run, **load)
     vectors, read = classifier.encode_counted(list(texts))
-    predictions = classifier.label(list(texts), vectors)
-    for note in [*classifier.notes, *read.notes(advise=False)]:
+    answers = classifier.answers(vectors)
+    if options["explain"]:
+        answers = classifier.explain(texts, vectors, answers)
+    predictions = Predictions(texts, answers)
+    missing = [classifier.no_neighbours] if options["explain"] and classifier.no_neighbours else []
+    for note in [*classifier.notes, *missing, *read.notes(advise=False)]:
         tell(note)
     if as_json:
         emit([prediction.to_dict() for prediction in predictions])

@@ -39,6 +39,25 @@ class NumberInRange(click.ParamType):
         return number
 
 
+class NumberOr(click.ParamType):
+    """A number, or one word."""
+
+    def __init__(self, number: NumberInRange, word: str) -> None:
+        self.number, self.word = number, word
+        self.name = f"{word}|{number.name}"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == self.word:
+            return value
+        try:
+            return self.number.convert(value, param, ctx)
+        except click.BadParameter:
+            self.fail(f"{value!r} is neither {self.word} nor a {self.number.describe()}", param, ctx)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        return [CompletionItem(self.word)] if self.word.startswith(incomplete) else []
+
+
 class DerivedChoice(click.Choice[str]):
     """One of the names in a registry, which is loaded only where they are needed."""
 

@@ -44,6 +44,7 @@ class TunedColumn(Column):
     """A label column whose heads come with layers. trainer: set once there is one."""
 
     trainer: TunedTrainer
+    has_vectors = False  # the tuned layers make them
 
     def judged(self, winner: Entry, best: TrainedHead) -> dict[str, Judged]:
         """The sides that have rows; the test rows are computed here, with the layers of the best."""

@@ -3,7 +3,10 @@
 Files, in the order in which to read them:
 
     classifier     Label texts with the best heads of a run: the run's own encoder, checked by content
+    rule           When a label is given: thresholds, and rows for which a run says that it does not know
+    explanation    Why a text got its label, as it is kept and shown
     predictions    What a run's heads say of texts: one prediction, or all of them as a sequence and a table
+    explain        Why a text got its label: the words that carry it, and the training rows for and against it
     together       Several runs on the same texts: what they have in common is computed once
     shared_layers  Tuned runs of one base: the layers that none of them has trained are computed once
     job            The door: label a table, or the rows of a cache, into another table

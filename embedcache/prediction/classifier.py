@@ -6,6 +6,7 @@ import copy
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,9 @@ from embedcache.common.texts import as_texts
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.arrays import to_numpy
 from embedcache.heads.kinds import kind_of
+from embedcache.prediction.explain import Occlusion, TrainingRows, explain, find_training_rows
 from embedcache.prediction.predictions import ColumnOutputs, Prediction, Predictions
+from embedcache.prediction.rule import Reject, Threshold, make_rules
 from embedcache.runs.calibration import probabilities
 from embedcache.runs.folder import Run, load_run, require_keys
 from embedcache.runs.wording import temperature_note
@@ -26,6 +29,8 @@ from embedcache.runs.wording import temperature_note
 if TYPE_CHECKING:
     from embedcache.cache import Cache
     from embedcache.encoder import Encoder
+
+EXPLAINED = 64  # texts whose variants are encoded together
 
 __all__ = ["Classifier", "ColumnOutputs", "Prediction", "Predictions"]
 
@@ -42,25 +47,37 @@ class Classifier:
         digest: of the run's content.
     """
 
-    def __init__(self, run: Run, encoder: Encoder | None, calibrated: bool = False) -> None:
-        self.run, self.encoder, self.calibrated = run, encoder, calibrated
+    def __init__(
+        self,
+        run: Run,
+        encoder: Encoder | None,
+        calibrated: bool = False,
+        threshold: Threshold = None,
+        reject: Reject = None,
+    ) -> None:
+        self.run, self.encoder, self.calibrated = run, encoder, calibrated or reject is not None
         self._again: dict[str, Any] = {"device": encoder.device} if encoder is not None else {}
         self.digest = _content(run)
-        self._temperatures = {column: _temperature(one) if calibrated else 1.0 for column, one in run.columns.items()}
+        self.threshold, self.reject = threshold, reject
+        self._temperatures = {
+            column: _temperature(one, calibrated) if self.calibrated else 1.0 for column, one in run.columns.items()
+        }
+        self.rules = make_rules(run, threshold, reject, self._temperatures)
         self.classes = run.classes
         self._outputs = [(run.info["pooling"], run.info["layer"])]
         self._dtype = str(run.info["dtype"])
+        self._training: TrainingRows | str | None = None
 
     @property
     def notes(self) -> list[str]:
-        """What to know of its probabilities: where calibration makes those of the test rows worse, by label column."""
-        if not self.calibrated:
-            return []
-        found = {
-            name: temperature_note((one.info.get("evaluation") or {}).get("test"))
-            for name, one in self.run.columns.items()
-        }
-        return [f"column {name!r}: {said}" if len(found) > 1 else said for name, said in found.items() if said]
+        """What to know of its labels and probabilities, by label column: thresholds, which rows are refused, and where
+        calibration makes the probabilities of the test rows worse."""
+        found: list[tuple[str, str]] = []
+        for name, one in self.run.columns.items():
+            worse = temperature_note((one.info.get("evaluation") or {}).get("test")) if self.calibrated else None
+            said = [*self.rules[name].notes(one.classes), *([worse] if worse else [])]
+            found += [(name, line) for line in said]
+        return [f"column {name!r}: {line}" if len(self.run.columns) > 1 else line for name, line in found]
 
     def __repr__(self) -> str:
         return f"Classifier({self.run!r}, encoder {Path(self.run.info['encoder']['source']).name!r})"
@@ -74,7 +91,14 @@ class Classifier:
             type(self),
             path,
             self.digest,
-            {"calibrated": self.calibrated, "model": source, "encode": self.encoder is not None, **self._again},
+            {
+                "calibrated": self.calibrated and self.reject is None,
+                "threshold": self.threshold,
+                "reject": self.reject,
+                "model": source,
+                "encode": self.encoder is not None,
+                **self._again,
+            },
         )
 
     def __copy__(self) -> Classifier:
@@ -97,6 +121,8 @@ class Classifier:
         model: str | Path | None = None,
         trust_remote_code: bool = False,
         calibrated: bool = False,
+        threshold: Threshold = None,
+        reject: Reject = None,
         encode: bool = True,
     ) -> Classifier:
         """Load a run directory and the encoder that its cache was made with.
@@ -108,6 +134,11 @@ class Classifier:
             trust_remote_code: Whether to run Python code that comes with the model.
             calibrated: Divide the logits by the temperature that was fitted on the validation rows. It changes
                 probabilities, never a label.
+            threshold: From which probability on the second of two classes is predicted, or each of several labels;
+                "tuned" takes what the validation rows chose. None is one half.
+            reject: Give no label to rows whose probability is below this, nor to rows unlike the training rows; "auto"
+                takes the probability that halves the errors of the validation rows. Probabilities are calibrated
+                then, where a temperature is known. ``notes`` says what to expect.
             encode: False loads no encoder; then only vectors can be labelled, such as those of a cache.
 
         Raises:
@@ -120,18 +151,21 @@ class Classifier:
         loaded, asked = load_run(run), device
         require_keys(loaded, "encoder", "pooling", "layer", "dtype")
         device = resolve_device(device)  # here, where no --model would help
-        for one in loaded.columns.values() if calibrated else ():
-            _temperature(one)
-        if not encode:
-            return cls(loaded, None, calibrated)
+        rules: tuple[Any, ...] = (calibrated, threshold, reject)
+        if not encode or calibrated or threshold is not None or reject is not None:
+            unread = cls(loaded, None, *rules)  # whether the run can do it, before its encoder is loaded
+            if not encode:
+                return unread
         options: dict[str, Any] = {"device": device, "trust_remote_code": trust_remote_code}
         pooling = loaded.info["pooling"]
         encoder = encoder_of(loaded.info["encoder"], str(run), pooling, model=model, has_option=True, **options)
-        classifier = cls(loaded, encoder, calibrated)
+        classifier = cls(loaded, encoder, *rules)
         classifier._again = {"device": asked, "trust_remote_code": trust_remote_code}
         return classifier
 
-    def predict(self, texts: Any = None, *, vectors: Any = None, text: str | None = None) -> Predictions:
+    def predict(
+        self, texts: Any = None, *, vectors: Any = None, text: str | None = None, explain: bool = False
+    ) -> Predictions:
         """Label each text, or each vector, with the best heads.
 
         Long texts are truncated to the encoder's max_length, as in extract.
@@ -141,13 +175,46 @@ class Classifier:
                 ``text`` names. A two-dimensional array is taken as ``vectors``.
             vectors: Numbers [n, D] instead of texts, such as rows of the cache: ``cache.embeddings("cls")[:5]``.
             text: The column of texts, if ``texts`` is a table.
+            explain: Say why: the words that carry each label and, where the run's cache is still there, the training
+                rows that speak for and against it.
 
         Raises:
             EmbedcacheError: A table without the name of a column; a missing text or something other than a text, with
-                its place; vectors of another width, or that are not finite.
+                its place; vectors of another width, or that are not finite; an explanation of vectors alone.
         """
         known, vectors = self._read(texts, vectors, text)
-        return Predictions(known, self.answers(vectors))
+        answers = self.answers(vectors)
+        if explain:
+            if known is None:
+                raise EmbedcacheError("vectors alone have no words to explain a label by: give the texts")
+            answers = self.explain(known, vectors, answers)
+        return Predictions(known, answers)
+
+    def explain(
+        self, texts: Sequence[str], vectors: np.ndarray, answers: dict[str, ColumnOutputs]
+    ) -> dict[str, ColumnOutputs]:
+        """The same answers on texts with the vectors [n, D], with explanations."""
+        found: list[dict[str, ColumnOutputs]] = []
+        for start in range(0, len(texts), EXPLAINED):
+            some = slice(start, start + EXPLAINED)
+            occlusion = Occlusion(texts[some])
+            occluded = self.answers(self.encode(occlusion.variants))
+            part = {column: one.part(some) for column, one in answers.items()}
+            found.append(explain(part, occlusion, occluded, vectors[some], self.training_rows))
+        whole = {column: [one for part in found for one in part[column].explained or ()] for column in answers}
+        return {column: replace(one, explained=whole[column]) for column, one in answers.items()}
+
+    @property
+    def training_rows(self) -> TrainingRows | None:
+        """The rows that the run learned from; None where its cache is gone or changed, see ``no_neighbours``."""
+        if self._training is None:
+            self._training = find_training_rows(self.run)
+        return self._training if isinstance(self._training, TrainingRows) else None
+
+    @property
+    def no_neighbours(self) -> str:
+        """Why explanations name no training rows; "" where they do."""
+        return "" if self.training_rows is not None else str(self._training)
 
     def predict_proba(
         self, texts: Any = None, *, vectors: Any = None, text: str | None = None, column: str | None = None
@@ -208,10 +275,11 @@ class Classifier:
 
     def answers(self, vectors: np.ndarray) -> dict[str, ColumnOutputs]:
         """Label column -> what its head says of vectors [n, D], such as rows of the cache."""
-        return {
-            column: ColumnOutputs(run.best.kind, run.classes, self._answer(column, vectors))
-            for column, run in self.run.columns.items()
-        }
+        found = {}
+        for column, run in self.run.columns.items():
+            rule, outputs = self.rules[column], self._answer(column, vectors)
+            found[column] = ColumnOutputs(run.best.kind, run.classes, outputs, rule, rule.reasons(outputs, vectors))
+        return found
 
     def _answer(self, column: str, vectors: np.ndarray) -> np.ndarray:
         """Probabilities float64 [n, C], or the values of a regression, float32 [n, 1]."""
@@ -247,10 +315,10 @@ def check_same_encoder(run: Run, cache: Cache) -> None:
             raise EmbedcacheError(f"{run.path} reads vectors {one.info['dim']} wide, {cache.path} has {width}")
 
 
-def _temperature(run: Run) -> float:
-    """The temperature of the best head; a regression needs none."""
+def _temperature(run: Run, required: bool) -> float:
+    """The temperature of the best head; 1 where there is none and none is required. A regression needs none."""
     temperature = run.info.get("best", {}).get("temperature")
-    if kind_of(run.best.kind).has_classes and not temperature:
+    if required and kind_of(run.best.kind).has_classes and not temperature:
         raise EmbedcacheError(
             f"{run.path} has no temperature: it was trained without validation rows, or no temperature fits them; "
             "leave out --calibrated"

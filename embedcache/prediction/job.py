@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +19,11 @@ from embedcache.encoder.hardware import resolve_device
 from embedcache.errors import EmbedcacheError
 from embedcache.index.file_format import rows_digest
 from embedcache.prediction.classifier import Classifier, check_same_encoder
+from embedcache.prediction.explanation import Explanation
 from embedcache.prediction.labelling import COLUMN, Labelling, open_rows
 from embedcache.prediction.predicted import Finished, Labeller, PredictedRows
 from embedcache.prediction.predictions import ColumnOutputs
+from embedcache.prediction.rule import Reject, Rule, Threshold
 from embedcache.prediction.together import EachRun, Encode, alone
 
 if TYPE_CHECKING:
@@ -38,6 +40,8 @@ class FileReport:
         labels: rows per label; of a regression {}. Of several columns, those of the first.
         columns: label column -> its rows per label.
         reading: tokens that were not read, or not known, see ``common.reading.Reading``; {} where nothing was encoded.
+        refused: label column -> why rows have no label -> rows; {} where none is refused.
+        rules: label column -> thresholds, limits and what the validation rows promise; {} of the usual ways.
         notes: what of it matters, in words.
         predicted: the names of the new columns.
         resumed: rows of ``rows`` that an earlier, interrupted command had labelled.
@@ -57,6 +61,8 @@ class FileReport:
     first: list[dict[str, Any]] = field(default_factory=list)
     text: str = "text"
     reading: dict[str, Any] = field(default_factory=dict)
+    refused: dict[str, dict[str, int]] = field(default_factory=dict)
+    rules: dict[str, dict[str, Any]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
@@ -64,6 +70,9 @@ class FileReport:
         document = asdict(self)
         if len(self.columns) < 2:
             del document["columns"]
+        for name in ("refused", "rules"):
+            if not document[name]:
+                del document[name]
         if self.output is not None:
             del document["first"], document["text"]
         return document
@@ -84,6 +93,9 @@ def predict_file(
     model: str | Path | None = None,
     trust_remote_code: bool = False,
     calibrated: bool = False,
+    threshold: Threshold = None,
+    reject: Reject = None,
+    explain: bool = False,
     progress: Progress | None = None,
     tell: Tell | None = None,
 ) -> FileReport:
@@ -91,8 +103,9 @@ def predict_file(
 
     The output has all columns of the input, in their order and with their types, followed by ``predicted`` and
     ``predicted_probability`` (a regression has only the first; each of several label columns has its own, such as
-    ``predicted_genre``, and so has each of several runs, by the name of its folder). Lists of labels are lists, in a
-    CSV as JSON. For a cache the columns are ``row`` (its number), the id, text, labels and kept columns.
+    ``predicted_genre``, and so has each of several runs, by the name of its folder). With ``reject`` a third,
+    ``predicted_reason``, says why a row has no label. Lists of labels are lists, in a CSV as JSON. For a cache the
+    columns are ``row`` (its number), the id, text, labels and kept columns.
 
     Long work can be interrupted: what is finished is kept beside the output (in ``.OUT.partial``), and the same call
     continues after it. The output itself appears whole or not at all, and replaces a file of that name.
@@ -109,10 +122,16 @@ def predict_file(
         encoding: Encoding of a text file.
         separator: Between the cells of a .csv; None detects it.
         sheet: Sheet of a workbook, or table of a database; None is the first, or the only one.
-        device: See ``Classifier.load``; not for a Classifier, which has it already. So are the next three.
+        device: See ``Classifier.load``; not for a Classifier, which has it already. So are the next five.
         model: See ``Classifier.load``.
         trust_remote_code: See ``Classifier.load``.
         calibrated: See ``Classifier.load``.
+        threshold: See ``Classifier.load``.
+        reject: See ``Classifier.load``.
+        explain: Also write ``predicted_words``, the words that carry the label, ``predicted_effects``, what its
+            probability loses without each, and ``predicted_for`` and ``predicted_against``, the nearest training rows
+            that have the label and that have not, by their numbers in the run's cache. Rows of a cache are encoded
+            then, once for each of their words.
         progress: Called with (done, total, rows); done and total are characters, or rows of a cache.
         tell: Called with each note, one line.
 
@@ -126,7 +145,8 @@ def predict_file(
     with ExitStack() as ends:
         rows = open_rows(ends, input, output, where, text, encoding=encoding, separator=separator, sheet=sheet)
         options: dict[str, Any] = {"model": model, "trust_remote_code": trust_remote_code, "calibrated": calibrated}
-        labeller = RunLabeller.load(run, rows.are_encoded, {"device": device, **options})
+        options |= {"device": device, "threshold": threshold, "reject": reject}
+        labeller = RunLabeller.load(run, rows.are_encoded, options, explain)
         work = Labelling(labeller, rows, column, progress or no_progress, say)
         for note in labeller.notes:
             say(note)
@@ -145,6 +165,8 @@ def predict_file(
         first=work.first,
         text=text if rows.are_encoded else "text",
         reading=read.to_dict() if read else {},
+        refused=work.refused,
+        rules={column: found for column, rule in labeller.rules.items() if (found := rule.to_dict())},
         notes=read.notes(advise=False) if read else [],
     )
 
@@ -152,31 +174,41 @@ def predict_file(
 class RunLabeller(Labeller):
     """The best heads of a run, or of each of several: texts are encoded, rows of a cache are not."""
 
-    def __init__(self, classifiers: Mapping[str, Classifier], encode: Encode | None, device: str | None) -> None:
-        """classifiers: by the names of their columns; encode: their texts, on ``device``."""
-        self._classifiers, self._encode, self._device = classifiers, encode, device
-        self.columns = {}
+    def __init__(
+        self, classifiers: Mapping[str, Classifier], encode: Encode | None, device: str | None, explain: bool = False
+    ) -> None:
+        """classifiers: by the names of their columns; encode: their texts, on ``device``; explain: of one alone."""
+        self._classifiers, self._encode, self._device, self._explain = classifiers, encode, device, explain
+        self.columns, self._rules = {}, {}
         for name, one in classifiers.items():
             for label, run in one.run.columns.items():
                 several = label if len(classifiers) == 1 else f"{name}_{label}"
                 key = name if len(classifiers) > 1 and len(one.run.columns) == 1 else several
                 self.columns[key] = run.best.kind, run.classes
+                self._rules[key] = one.rules[label]
 
     @classmethod
     def load(
-        cls, run: str | Path | Classifier | Sequence[str | Path], encode: bool, options: dict[str, Any]
+        cls,
+        run: str | Path | Classifier | Sequence[str | Path],
+        encode: bool,
+        options: dict[str, Any],
+        explain: bool = False,
     ) -> RunLabeller:
         """options: of Classifier.load, not for a Classifier; encode: whether texts will be labelled.
 
         Raises:
-            EmbedcacheError: no run, or several of one name.
+            EmbedcacheError: no run, or several of one name, or several to explain.
         """
         if isinstance(run, (str, Path)):
-            run = Classifier.load(run, encode=encode, **options)
+            run = Classifier.load(run, encode=encode or explain, **options)
         if isinstance(run, Classifier):
-            return cls({"": run}, alone(run) if run.encoder is not None else None, getattr(run.encoder, "device", None))
+            device = getattr(run.encoder, "device", None)
+            return cls({"": run}, alone(run) if run.encoder is not None else None, device, explain)
         if len(run) == 1:
-            return cls.load(run[0], encode, options)
+            return cls.load(run[0], encode, options, explain)
+        if explain:
+            raise EmbedcacheError("--explain explains the labels of one run: name it alone")
         names = [Path(one).resolve().name for one in run]
         if len(set(names)) < len(names) or not names:
             twice = next((name for name in names if names.count(name) > 1), None)
@@ -191,13 +223,31 @@ class RunLabeller(Labeller):
 
     @property
     def notes(self) -> list[str]:
-        """What to know of their probabilities."""
-        several = len(self._classifiers) > 1
-        return [f"{name}: {note}" if several else note for name, one in self._classifiers.items() for note in one.notes]
+        """What to know of their labels and probabilities, and of what cannot be explained."""
+        several, every = len(self._classifiers) > 1, self._classifiers.items()
+        notes = [f"{name}: {note}" if several else note for name, one in every for note in one.notes]
+        return [*notes, *self._unnamed]
+
+    @property
+    def _unnamed(self) -> list[str]:
+        """Why explanations name no training rows; empty where they do, or nothing is explained."""
+        return [one.no_neighbours for one in self._classifiers.values() if self._explain and one.no_neighbours]
+
+    @property
+    def rules(self) -> dict[str, Rule]:
+        """That of each column."""
+        return self._rules
 
     def key(self) -> str:
-        one, *others = [[one.digest, one.calibrated] for one in self._classifiers.values()]
-        return json.dumps([*one, self._device, *others])
+        every = self._classifiers.values()
+        one, *others = [[one.digest, one.calibrated, one.threshold, one.reject] for one in every]
+        explained = [self._explain, bool(self._unnamed)]
+        return json.dumps([*one, self._device, explained, *others])
+
+    def blank(self, column: str) -> ColumnOutputs:
+        refuses = self._rules[column].least is not None
+        explained = [Explanation(None, [])] if self._explain else None
+        return replace(super().blank(column), reasons=np.zeros(1, np.int8) if refuses else None, explained=explained)
 
     def check(self, cache: Cache) -> None:
         for one in self._classifiers.values():
@@ -211,20 +261,23 @@ class RunLabeller(Labeller):
     def texts(self, texts: list[str], tell: Finished) -> PredictedRows:
         assert self._encode is not None
         vectors, read = self._encode(texts, tell)
-        return PredictedRows.of(self._answers(vectors), read)
+        return PredictedRows.of(self._answers(vectors, texts), read)
 
     def cached(self, cache: Cache, rows: np.ndarray, tell: Finished) -> PredictedRows:
         stored = (
             as_stored(cache.embeddings(*_output(one))[rows], one.run.info["dtype"])
             for one in self._classifiers.values()
         )
-        made = PredictedRows.of(self._answers(stored))
+        texts = [cache.texts[row] for row in rows.tolist()] if self._explain else []
+        made = PredictedRows.of(self._answers(stored, texts))
         tell(rows)
         return made
 
-    def _answers(self, vectors: Iterable[np.ndarray]) -> Iterator[ColumnOutputs]:
+    def _answers(self, vectors: Iterable[np.ndarray], texts: Sequence[str]) -> Iterator[ColumnOutputs]:
+        """texts: are needed to explain alone."""
         for one, read in zip(self._classifiers.values(), vectors, strict=True):
-            yield from one.answers(read).values()
+            answers = one.answers(read)
+            yield from (one.explain(texts, read, answers) if self._explain else answers).values()
 
 
 def _output(classifier: Classifier) -> tuple[str, int]:

@@ -18,6 +18,7 @@ from embedcache.common.whole_file import Output, check_output, open_output
 from embedcache.errors import EmbedcacheError
 from embedcache.prediction.predicted import VERSION, Labeller, PredictedBlocks, PredictedRows
 from embedcache.prediction.rows import CacheRows, RowSource, TableRows, is_cache
+from embedcache.prediction.rule import REASONS
 from embedcache.tables.formats.values import json_value, listed
 from embedcache.tables.stream import stored
 from embedcache.tables.write import OutputFormat, TableLayout, output_format
@@ -105,14 +106,25 @@ class Labelling:
         self._classes = {
             label: classes if labeller.has_classes(label) else [] for label, (_, classes) in columns.items()
         }
-        places = np.cumsum([0, *(2 if labeller.has_classes(label) else 1 for label in columns)]).tolist()
+        places = np.cumsum([0, *(len(labeller.fields(label, label)) for label in columns)]).tolist()
         self._places = dict(zip(columns, places, strict=False))  # of each label column's labels in PredictedRows
+        self._reasons = {
+            label: places[i] + list(labeller.fields(label, label)).index(f"{label}_reason")
+            for i, label in enumerate(columns)
+            if f"{label}_reason" in labeller.fields(label, label)
+        }
         self._found: dict[str, Counter[str]] = {label: Counter() for label in columns}
+        self._refused: dict[str, Counter[str]] = {label: Counter() for label in self._reasons}
 
     @property
     def counts(self) -> dict[str, dict[str, int]]:
         """Label column -> class -> rows."""
         return {label: {name: self._found[label][name] for name in names} for label, names in self._classes.items()}
+
+    @property
+    def refused(self) -> dict[str, dict[str, int]]:
+        """Label column -> why rows have no label -> rows; of columns whose rows may be refused."""
+        return {label: {why: found[why] for why in REASONS[1:]} for label, found in self._refused.items()}
 
     def run(self, output: str | Path | None) -> None:
         """Label all rows into the table ``output``; with None the first ones are kept here."""
@@ -175,9 +187,18 @@ class Labelling:
             if self._classes[label]:
                 labels = new[place]
                 flat = pc.list_flatten(labels) if pa.types.is_list(labels.type) else labels
-                for one in pc.value_counts(flat).to_pylist():
-                    self._found[label][one["values"]] += one["counts"]
+                _add(self._found[label], flat)
+        for label, place in self._reasons.items():
+            _add(self._refused[label], new[place])
 
     def _key(self) -> str:
         """What decides the predictions."""
         return self.rows.key(self.labeller) + json.dumps([VERSION, self.labeller.key()])
+
+
+def _add(found: Counter[str], values: Any) -> None:
+    """Count the values of an Arrow array."""
+    import pyarrow.compute as pc
+
+    for one in pc.value_counts(values).to_pylist():
+        found[one["values"]] += one["counts"]

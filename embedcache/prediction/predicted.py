@@ -30,7 +30,8 @@ class PredictedRows:
 
     Attributes:
         columns: Arrow arrays; of each label column the labels, and unless it is a regression their probabilities to
-            six decimals. Lists of labels have lists of probabilities.
+            six decimals, and why there is no label where rows may be refused. Lists of labels have lists of
+            probabilities.
         reading: what the encoder read of their texts; None where nothing was encoded.
     """
 
@@ -45,8 +46,8 @@ class PredictedRows:
         """answers: of each label column, on the same n rows."""
         found = []
         for answer in answers:
-            labels, *chances = answer.columns("label", probabilities=False).values()
-            found += [labels, *map(_rounded, chances)]
+            labels, *others = answer.columns("label", probabilities=False).values()
+            found += [labels, *map(_rounded, others)]
         return cls(found, reading)
 
     def to_bytes(self) -> bytes:
@@ -74,7 +75,10 @@ def _rounded(chances: Any) -> Any:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    if pa.types.is_list(chances.type):
+    is_list = pa.types.is_list(chances.type)
+    if not pa.types.is_floating(chances.type.value_type if is_list else chances.type):
+        return chances
+    if is_list:
         return pa.ListArray.from_arrays(chances.offsets, pc.round(chances.values, 6))
     return pc.round(chances, 6)
 
@@ -137,18 +141,22 @@ class Labeller(ABC):
         """Whether it predicts labels, not numbers."""
         return kind_of(self.columns[column][0]).has_classes
 
+    def blank(self, column: str) -> ColumnOutputs:
+        """What it says of one text, but for the values."""
+        kind, classes = self.columns[column]
+        return ColumnOutputs(kind, classes, np.zeros((1, len(classes) or 1), np.float32))
+
+    def fields(self, column: str, name: str) -> dict[str, pa.DataType]:
+        """The columns that its predictions of one label column are written into: their names and types."""
+        return {one: values.type for one, values in self.blank(column).columns(name, probabilities=False).items()}
+
     def types(self) -> list[pa.DataType]:
         """The types of the columns of its PredictedRows."""
-        zeros = np.zeros((1, max((1, *(len(classes) for _, classes in self.columns.values())))), np.float32)
-        answers = (
-            ColumnOutputs(kind, classes, zeros[:, : len(classes) or 1]) for kind, classes in self.columns.values()
-        )
-        return [one.type for one in PredictedRows.of(answers).columns]
+        return [kind for label in self.columns for kind in self.fields(label, label).values()]
 
     def names(self, column: str) -> list[str]:
         """The columns that its predictions are written into, ``column`` being their name or its beginning."""
-        names = []
-        for label in self.columns:
-            name = f"{column}_{label}" if len(self.columns) > 1 else column
-            names += [name, f"{name}_probability"] if self.has_classes(label) else [name]
-        return names
+        several = len(self.columns) > 1
+        return [
+            name for label in self.columns for name in self.fields(label, f"{column}_{label}" if several else column)
+        ]

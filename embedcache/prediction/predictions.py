@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -11,12 +12,14 @@ import numpy as np
 from embedcache.common.display import html_table, shorten
 from embedcache.common.frames import Tabular, arrow_table, frame, free_names, label_column
 from embedcache.heads.kinds import Kind, kind_of
+from embedcache.prediction.explanation import Explanation
+from embedcache.prediction.rule import REASONS, Rule
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-Label = str | list[str] | float  # a class; several labels, or none of them; the value of a regression
+Label = str | list[str] | float | None  # a class; several labels, or none of them; the value of a regression; refused
 
 
 @dataclass(frozen=True)
@@ -26,39 +29,75 @@ class Prediction:
     Attributes:
         text: "" where only its vector was given.
         label: the likeliest class; of a multi-label head every label whose probability is above 1/2; of a regression
-            the value.
+            the value. Thresholds may say otherwise. None: the run does not know, and ``reason`` says why.
         probabilities: of every class (they add up to 1) or label (each by itself); of a regression {}.
-        columns: for a run of several label columns, column -> {"label", "probabilities"}, else empty. ``label`` and
-            ``probabilities`` are then those of the first.
+        columns: for a run of several label columns, column -> {"label", "probabilities", "reason"}, else empty. The
+            others are then those of the first.
+        reason: "unsure" or "unfamiliar" where rows may be refused and this one was, else "".
+        explanation: why, where it was asked for, ``Explanation.to_dict()``; each of several label columns has its own.
     """
 
     text: str
     label: Label
     probabilities: dict[str, float]
     columns: dict[str, dict[str, Any]] = field(default_factory=dict)
+    reason: str = ""
+    explanation: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """What --json prints."""
         document = asdict(self)
         if not self.columns:
             del document["columns"]
+        if not self.reason:
+            del document["reason"]
+        if self.explanation is None:
+            del document["explanation"]
         return document
 
 
 @dataclass(frozen=True)
 class ColumnOutputs:
-    """What one column's head says of n texts: probabilities float64 [n, classes], or values float32 [n, 1]."""
+    """What one column's head says of n texts.
+
+    Attributes:
+        kind: of task.
+        classes: the labels.
+        outputs: probabilities float64 [n, classes], or values float32 [n, 1].
+        rule: how they become labels; None is the usual way.
+        reasons: int8 [n], the place in rule.REASONS; None where no row is refused.
+        explained: why, of each text; None where that was not asked for.
+    """
 
     kind: str
     classes: list[str]
     outputs: np.ndarray
+    rule: Rule | None = None
+    reasons: np.ndarray | None = None
+    explained: Sequence[Explanation] | None = None
 
     @property
     def about(self) -> Kind:
         return kind_of(self.kind)
 
+    @cached_property
+    def decided(self) -> np.ndarray:
+        """int [n] or bool [n, classes]."""
+        return (self.rule or Rule(self.about)).decide(self.outputs)
+
+    def reason(self, i: int) -> str:
+        """Why one text has no label; "" where it has one."""
+        return REASONS[0 if self.reasons is None else self.reasons[i]]
+
+    def more(self, i: int) -> dict[str, Any]:
+        """The reason and the explanation of one text, where there are such."""
+        found: dict[str, Any] = {"reason": self.reason(i)} if self.reason(i) else {}
+        return found if self.explained is None else {**found, "explanation": self.explained[i].to_dict()}
+
     def label(self, i: int) -> Label:
         """The answer for one text, as in a Prediction."""
+        if self.reason(i):
+            return None
         if not self.about.has_classes:
             return float(str(self.outputs[i, 0]))  # 0.1, not 0.10000000149011612
         named = [self.classes[c] for c in self._chosen(i)]
@@ -69,17 +108,21 @@ class ColumnOutputs:
 
     def part(self, rows: slice) -> ColumnOutputs:
         """The predictions for some of the texts."""
-        return ColumnOutputs(self.kind, self.classes, self.outputs[rows])
+        reasons = None if self.reasons is None else self.reasons[rows]
+        explained = None if self.explained is None else self.explained[rows]
+        return ColumnOutputs(self.kind, self.classes, self.outputs[rows], self.rule, reasons, explained)
 
     def columns(self, name: str, probabilities: bool) -> dict[str, Any]:
         """Arrow columns: ``name`` has the labels, see ``Predictions.to_arrow``."""
         import pyarrow as pa
+        import pyarrow.compute as pc
 
         outputs = self.outputs
         if not self.about.has_classes:
-            return {name: pa.array(outputs[:, 0]).cast(pa.string()).cast(pa.float64())}  # 0.1, as in ``label``
+            values = pa.array(outputs[:, 0]).cast(pa.string()).cast(pa.float64())  # 0.1, as in ``label``
+            return {name: values, **self._explained_columns(name)}
         if self.about.exclusive:
-            best = outputs.argmax(axis=1)
+            best = self.decided
             labels: Any = pa.array(self.classes, pa.string()).take(pa.array(best))
             chances: Any = pa.array(outputs[np.arange(len(best)), best], pa.float64())
         else:
@@ -87,23 +130,48 @@ class ColumnOutputs:
             labels = pa.array([[self.classes[c] for c in some] for some in chosen], pa.list_(pa.string()))
             chances = pa.array([outputs[i, some] for i, some in enumerate(chosen)], pa.list_(pa.float64()))
         found = {name: labels, f"{name}_probability": chances}
+        if self.reasons is not None:
+            refused = pa.array(self.reasons > 0)
+            found[name] = pc.if_else(refused, None, labels)
+            found[f"{name}_reason"] = pc.if_else(refused, pa.array(REASONS).take(pa.array(self.reasons)), None)
+        found |= self._explained_columns(name)
         if probabilities:
             found |= {f"{name}_probability_{label}": pa.array(outputs[:, c]) for c, label in enumerate(self.classes)}
         return found
+
+    def _explained_columns(self, name: str) -> dict[str, Any]:
+        """The words that carry the label, what it loses without each, and the rows for and against it."""
+        import pyarrow as pa
+
+        if self.explained is None:
+            return {}
+        every = self.explained
+        return {
+            f"{name}_words": pa.array([[w.word for w in one.carrying] for one in every], pa.list_(pa.string())),
+            f"{name}_effects": pa.array([[w.effect for w in one.carrying] for one in every], pa.list_(pa.float64())),
+            f"{name}_for": pa.array([[r.row for r in one.supporting] for one in every], pa.list_(pa.int64())),
+            f"{name}_against": pa.array([[r.row for r in one.opposing] for one in every], pa.list_(pa.int64())),
+        }
 
     def count(self) -> dict[str, int]:
         """How many texts have each label; {} of a regression."""
         if not self.about.has_classes:
             return {}
-        if self.about.exclusive:
-            rows = np.bincount(self.outputs.argmax(axis=1), minlength=len(self.classes))
-        else:
-            rows = (self.outputs > 0.5).sum(axis=0)
+        decided = self.decided if self.reasons is None else self.decided[self.reasons == 0]
+        one_each = self.about.exclusive
+        rows = np.bincount(decided, minlength=len(self.classes)) if one_each else decided.sum(axis=0)
         return dict(zip(self.classes, rows.tolist(), strict=True))
 
+    def count_reasons(self) -> dict[str, int]:
+        """Reason -> how many texts have no label for it; {} where none is refused."""
+        if self.reasons is None:
+            return {}
+        rows = np.bincount(self.reasons, minlength=len(REASONS)).tolist()
+        return dict(zip(REASONS[1:], rows[1:], strict=True))
+
     def _chosen(self, i: int) -> list[int]:
-        row = self.outputs[i]
-        return [int(row.argmax())] if self.about.exclusive else np.flatnonzero(row > 0.5).tolist()
+        row = self.decided[i]
+        return [int(row)] if self.about.exclusive else np.flatnonzero(row).tolist()
 
 
 class Predictions(Sequence[Prediction], Tabular):
@@ -131,9 +199,11 @@ class Predictions(Sequence[Prediction], Tabular):
         i = range(len(self))[place]  # an IndexError as of a list
         first, several = next(iter(self.answers.values())), self.answers if len(self.answers) > 1 else {}
         columns = {
-            name: {"label": one.label(i), "probabilities": one.probabilities(i)} for name, one in several.items()
+            name: {"label": one.label(i), "probabilities": one.probabilities(i), **one.more(i)}
+            for name, one in several.items()
         }
-        return Prediction("" if self.texts is None else self.texts[i], first.label(i), first.probabilities(i), columns)
+        text = "" if self.texts is None else self.texts[i]
+        return Prediction(text, first.label(i), first.probabilities(i), columns, **first.more(i))
 
     def __eq__(self, other: object) -> bool:
         same = isinstance(other, (Predictions, list, tuple)) and len(self) == len(other)
@@ -152,6 +222,11 @@ class Predictions(Sequence[Prediction], Tabular):
         return html_table(f"{len(self):,} predictions", table.column_names, rows)
 
     @property
+    def refused(self) -> dict[str, int]:
+        """Reason -> how many texts have no label of the first label column for it; {} where none is refused."""
+        return next(iter(self.answers.values())).count_reasons()
+
+    @property
     def labels(self) -> list[Label]:
         """What is predicted of each text, by the first column's head: a new column of the table that they are from."""
         first = next(iter(self.answers.values()))
@@ -166,8 +241,9 @@ class Predictions(Sequence[Prediction], Tabular):
         """A line for each text: text (where there is one), predicted, predicted_probability.
 
         Of several label columns predicted_COLUMN and predicted_COLUMN_probability each. The probability is that of the
-        predicted label, or a list of those of the predicted labels; a regression has none. ``probabilities`` adds
-        that of every class, predicted_probability_CLASS.
+        predicted label, or a list of those of the predicted labels; a regression has none. Where rows may be refused,
+        predicted is null for those that are, and predicted_reason says why. ``probabilities`` adds that of every class,
+        predicted_probability_CLASS.
         """
         columns: dict[str, Any] = {} if self.texts is None else {"text": label_column(self.texts)}
         for name, one in self.answers.items():

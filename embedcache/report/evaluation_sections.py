@@ -12,7 +12,7 @@ from embedcache.heads.kinds import kind_of
 from embedcache.report import plots
 from embedcache.report.blocks import Figure, FigureRow, Grid, Matrix, Paragraph, Section, count
 from embedcache.runs.column import ColumnReport
-from embedcache.runs.scores import scores_of
+from embedcache.runs.scores import scores_of, title
 
 TABLED = 20  # classes up to which the confusion matrix is a table; above, a picture
 NAMED = 6  # classes whose names stand above the columns; above, their numbers
@@ -105,13 +105,20 @@ def _thresholds(info: dict[str, Any], rows: dict[str, str]) -> list[Any]:
     found = info.get("thresholds")
     if not found:
         return []
-    sides = {side: [f"{side}_{name}" for name in ("f1_at_half", "f1")] for side in ("val", "test")}
+    metric = found[0].get("metric", "f1")
+    sides = {side: [f"{side}_{name}" for name in (f"{metric}_at_half", metric)] for side in ("val", "test")}
     sides = {side: keys for side, keys in sides.items() if all(key in one for one in found for key in keys)}
     keys = [key for keys in sides.values() for key in keys]
     body = [[visible(one["label"]), f"{one['threshold']:.3f}", *(number(one[key]) for key in keys)] for one in found]
-    titles = ("label", "threshold", *(f"{side} F1 {at}" for side in sides for at in ("at 1/2", "at the threshold")))
-    said = "A label is predicted where its probability is above 1/2. The threshold of the best F1 on the "
-    said += f"{rows['val']} would be another; its worth shows on rows that did not choose it."
+    called = title(metric) if "metric" in found[0] else "F1"
+    titles = (
+        "label",
+        "threshold",
+        *(f"{side} {called} {at}" for side in sides for at in ("at 1/2", "at the threshold")),
+    )
+    said = f"A label is predicted where its probability is above 1/2. The threshold of the best {called} on the "
+    said += f"{rows['val']} would be another, which predict --threshold tuned applies; its worth shows on rows that "
+    said += "did not choose it."
     return [Paragraph(said), Grid("Thresholds", titles, body)]
 
 

@@ -25,7 +25,9 @@ Files, in the order in which to read them:
     comparisons    The chosen head beside each baseline, paired over the very same rows or groups
     wording        What a comparison with a baseline says, for screen, page, card and notes
     notes          What a person should know before trusting the numbers of a run, one line each, each once
-    mistakes       Single rows and labels that say more than a score: a head's worst mistakes
+    mistakes       Single rows that say more than a score: a head's worst mistakes
+    thresholds     From which probability on a label is predicted, chosen on the validation rows
+    calibration_set  The validation rows' outputs and a sample of the training rows, by which predictions are measured
     predictions    predictions.parquet: every row's side, and what the chosen head says of rows it did not learn from
     folder         A run directory: best and all heads (safetensors), leaderboard.csv, history.csv and run.json
     write_folder   Write a run directory, whole or not at all: beside its place, then moved there

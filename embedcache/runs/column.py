@@ -21,17 +21,19 @@ from embedcache.heads.spec import HeadSpec
 from embedcache.heads.task import Task
 from embedcache.runs.baseline_features import BaselineRows
 from embedcache.runs.baselines import Fitted, run_baselines
+from embedcache.runs.calibration_set import CalibrationSet, make_calibration_set
 from embedcache.runs.comparisons import compare, compared_by
 from embedcache.runs.data import check_vectors, load_data, make_task
 from embedcache.runs.leaderboard import Entry, make_leaderboard, predict_rows, seed_spread
 from embedcache.runs.metrics import Evaluation, evaluate
-from embedcache.runs.mistakes import Judged, describe_targets, find_mistakes, find_thresholds, value_pairs
+from embedcache.runs.mistakes import Judged, describe_targets, find_mistakes, value_pairs
 from embedcache.runs.notes import column_notes
 from embedcache.runs.predictions import StoredPredictions
 from embedcache.runs.recipes import Recipe
 from embedcache.runs.resume import task_digest
 from embedcache.runs.sides import Dealing, deal
 from embedcache.runs.split import SIDES, Split, make_folds, rows_digest
+from embedcache.runs.thresholds import find_thresholds
 
 TOP = 10  # rows of the leaderboard in a report; leaderboard.csv has all
 
@@ -80,6 +82,8 @@ class Column:
 
     Attributes: data; split; sides, what is trained and validated on: the split itself, or its folds; tasks, one a side.
     """
+
+    has_vectors = True  # data.x has what the heads read
 
     def __init__(self, cache: Cache, label: str | None, plan: Plan, first: Column | None = None) -> None:
         self.cache, self.plan = cache, plan
@@ -216,9 +220,16 @@ class Column:
         kind = kind_of(data.kind)
         if not kind.has_classes:
             found["pairs"] = {side: value_pairs(one) for side, one in judged.items()}
-        elif not kind.exclusive and "val" in judged:
-            found["thresholds"] = find_thresholds(judged["val"], judged.get("test"), data.classes)
+        if thresholds := find_thresholds(judged, data.classes, data.kind, self.compared_by):
+            found["thresholds"] = thresholds
         return found
+
+    def calibration_set(self, judged: dict[str, Judged]) -> CalibrationSet | None:
+        """What predictions are measured by later; None of numbers, and without validation rows."""
+        if "val" not in judged or not kind_of(self.kind).has_classes:
+            return None
+        one, x = judged["val"], self.data.x if self.has_vectors else None
+        return make_calibration_set(one, x, self.split.train, self.sides, self._groups(one.rows))
 
     def judged(self, winner: Entry, best: TrainedHead) -> dict[str, Judged]:
         """The sides that have rows."""

@@ -25,6 +25,7 @@ from embedcache.errors import EmbedcacheError
 from embedcache.heads.head import TrainedHead
 from embedcache.heads.memory import MakeRoom, WeightRoom, read_weights
 from embedcache.heads.task import weight_shapes
+from embedcache.runs.calibration_set import FILE as CALIBRATION_SET
 from embedcache.runs.predictions import FILE as PREDICTIONS
 from embedcache.runs.schema import Columns, check_info, damaged
 from embedcache.runs.scores import main_score
@@ -36,8 +37,8 @@ Names = Iterable[str] | None
 FORMAT = "embedcache-run"
 BEST, HEADS, INFO = "best.safetensors", "heads.safetensors", "run.json"
 LEADERBOARD, HISTORY, EVALUATIONS = "leaderboard.csv", "history.csv", "evaluations.json"
-FILES = (BEST, HEADS, LEADERBOARD, HISTORY, EVALUATIONS, PREDICTIONS, INFO)
-LATER = (HISTORY, EVALUATIONS, PREDICTIONS)  # the first runs had none
+FILES = (BEST, HEADS, LEADERBOARD, HISTORY, EVALUATIONS, PREDICTIONS, CALIBRATION_SET, INFO)
+LATER = (HISTORY, EVALUATIONS, PREDICTIONS, CALIBRATION_SET)  # the first runs had none
 OWN_ENCODER = TUNED  # of runs that finetune made: what was trained of the encoder
 
 

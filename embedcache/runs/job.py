@@ -29,6 +29,7 @@ from embedcache.heads.kinds.option import read_tasks, spelled, task_of
 from embedcache.heads.spec import SWEPT
 from embedcache.runs.asked import check_choice, check_settings, label_names
 from embedcache.runs.automatic import Automatic, settle
+from embedcache.runs.calibration_set import CalibrationSet
 from embedcache.runs.column import Column, ColumnReport, Plan
 from embedcache.runs.data import Data, load_data
 from embedcache.runs.folder import run_lock
@@ -262,7 +263,8 @@ class Job:
             judged = column.judged(entries[0], best)
         report = column.report(entries, best, judged, times)
         with times.of("evaluation"):
-            return Result(column, entries, best, report, column.examples(judged), column.predictions(judged))
+            kept = column.predictions(judged), column.calibration_set(judged)
+            return Result(column, entries, best, report, column.examples(judged), *kept)
 
     def _report(self, results: Sequence[Result], bank: Bank, start: float) -> HeadReport:
         first, plan = results[0], self.trainer.plan
@@ -337,6 +339,7 @@ class Result:
     report: ColumnReport
     examples: dict[str, Any]
     predictions: StoredPredictions
+    calibration_set: CalibrationSet | None
 
 
 def column_files(result: Result, bank: Bank, info: dict[str, Any]) -> RunFiles:
@@ -356,7 +359,8 @@ def column_files(result: Result, bank: Bank, info: dict[str, Any]) -> RunFiles:
     }
     leaderboard = [entry.row(i + 1) for i, entry in enumerate(result.entries)]
     history, found = list(history_rows(ordered)), evaluations(result.entries)
-    return RunFiles(about, result.best, heads, leaderboard, history, found, result.predictions)
+    kept = result.predictions, result.calibration_set
+    return RunFiles(about, result.best, heads, leaderboard, history, found, *kept)
 
 
 def _dealt(plan: Plan) -> dict[str, Any]:

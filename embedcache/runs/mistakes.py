@@ -1,4 +1,4 @@
-"""Single rows and labels that say more than a score: a head's worst mistakes, predictions beside the truth, thresholds.
+"""Single rows that say more than a score: a head's worst mistakes, predictions beside the truth.
 
 They are found while the cache is open and stand in run.json, so that a report can be written whenever it is wanted.
 """
@@ -17,7 +17,6 @@ from embedcache.runs.calibration import probabilities
 MISTAKES = 25  # of each side
 PAIRS = 1000  # predictions beside the truth, of each side; more make no better picture
 NAMED = 20  # labels of one row
-MAX_THRESHOLDS = 100  # labels
 
 
 @dataclass(frozen=True)
@@ -97,45 +96,6 @@ def value_pairs(judged: Judged) -> list[list[float]]:
     some = np.linspace(0, len(judged.rows) - 1, min(PAIRS, len(judged.rows))).round().astype(int)
     pairs = np.stack([judged.y[some, 0], judged.outputs[some, 0]], axis=1).astype(np.float64)
     return [pair for pair in pairs.tolist() if np.isfinite(pair).all()]
-
-
-def find_thresholds(val: Judged, test: Judged | None, classes: Sequence[str]) -> list[dict[str, Any]]:
-    """For each label the threshold of its probability that gives the best F1 on the validation rows, with F1 before.
-
-    "Before" is at 1/2, what predict uses. test_f1 and test_f1_at_half are of rows that chose neither. None of more than
-    100 labels; a label without a validation row has none.
-    """
-    if len(classes) > MAX_THRESHOLDS:
-        return []
-    sides = {"val": val, **({"test": test} if test is not None else {})}
-    proba = {side: probabilities(one.outputs.astype(np.float64), "multilabel") for side, one in sides.items()}
-    found = []
-    for c, label in enumerate(classes):
-        there = val.y[:, c] > 0
-        if not there.any():
-            continue
-        threshold = best_threshold(there, proba["val"][:, c])
-        scores: dict[str, float] = {}
-        for side, one in sides.items():
-            truth, p = one.y[:, c] > 0, proba[side][:, c]
-            scores |= {f"{side}_f1": _f1(truth, p >= threshold), f"{side}_f1_at_half": _f1(truth, p > 0.5)}
-        found.append({"label": label, "threshold": threshold, **scores})
-    return found
-
-
-def best_threshold(truth: np.ndarray, proba: np.ndarray) -> float:
-    """The threshold (``proba >= threshold``) of the best F1 for bool [n] and shares [n], of equals nearest 1/2."""
-    from sklearn.metrics import precision_recall_curve
-
-    precision, recall, thresholds = precision_recall_curve(truth, proba)
-    f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-300)
-    best = np.flatnonzero(f1[:-1] >= f1[:-1].max() - 1e-12)
-    return float(thresholds[best[np.abs(thresholds[best] - 0.5).argmin()]])
-
-
-def _f1(truth: np.ndarray, guess: np.ndarray) -> float:
-    both = int(truth.sum()) + int(guess.sum())
-    return 2 * int((truth & guess).sum()) / both if both else 0.0
 
 
 def describe_targets(y: np.ndarray, kind: str) -> dict[str, Any]:

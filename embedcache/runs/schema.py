@@ -147,11 +147,12 @@ class ValueMistake(Mistake):
 
 class Threshold(msgspec.Struct):
     label: str
-    threshold: Number
+    threshold: Share
     val_f1: Score | Optional = UNSET
     val_f1_at_half: Score | Optional = UNSET
     test_f1: Score | Optional = UNSET
     test_f1_at_half: Score | Optional = UNSET
+    metric: Metric | Optional = UNSET  # of two classes; its scores are checked by ``_check_thresholds``
 
 
 class Encoder(msgspec.Struct):
@@ -249,6 +250,7 @@ def check_info(info: Mapping[str, Any]) -> None:
     for side, one in (info.get("evaluation") or {}).items():
         if isinstance(one, dict):
             _check_evaluation(one, found.classes, f"evaluation.{side}")
+    _check_thresholds(info, found)
     _check_mistakes(info, found)
     _check_folds(info, found)
     _check_targets(found)
@@ -276,6 +278,15 @@ def _check_evaluation(one: dict[str, Any], classes: list[str], where: str) -> No
     matrix: Any = found.confusion_matrix
     if isinstance(matrix, list) and matrix and any(len(row) != len(classes) for row in [matrix, *matrix]):
         raise SchemaError(f"{where}.confusion_matrix is not {len(classes)} x {len(classes)}")
+
+
+def _check_thresholds(info: Mapping[str, Any], found: Info) -> None:
+    """Each is of a class, and those of two classes have the scores of their metric."""
+    if isinstance(found.thresholds, list):
+        for i, one in enumerate(found.thresholds):
+            if one.label not in found.classes:
+                raise SchemaError(f"thresholds[{i}].label is not one of the classes")
+            _scores(info["thresholds"][i], f"thresholds[{i}]", "val_", "test_")
 
 
 def _check_mistakes(info: Mapping[str, Any], found: Info) -> None:

@@ -22,6 +22,8 @@ from embedcache.common.whole_file import refuse_stream
 from embedcache.common.whole_folder import others, recover, whole_folder
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.head import TrainedHead
+from embedcache.runs.calibration_set import FILE as CALIBRATION_SET
+from embedcache.runs.calibration_set import CalibrationSet
 from embedcache.runs.folder import (
     BEST,
     EVALUATIONS,
@@ -60,6 +62,7 @@ class RunFiles:
     history: Sequence[dict[str, Any]] = ()
     evaluations: Mapping[str, Any] = field(default_factory=dict)
     predictions: StoredPredictions | None = None
+    calibration_set: CalibrationSet | None = None
     own_encoder: Path | None = None
 
 
@@ -151,6 +154,8 @@ def _write_contents(folder: Path, contents: RunFiles) -> None:
     _save_json(folder / EVALUATIONS, contents.evaluations, indent=None)
     if contents.predictions is not None:
         contents.predictions.save(folder / PREDICTIONS)
+    if contents.calibration_set is not None:
+        contents.calibration_set.save(folder / CALIBRATION_SET)
     if contents.own_encoder is not None:
         shutil.copyfile(contents.own_encoder, folder / OWN_ENCODER)
     files = {name: file_sha256(folder / name) for name in (*FILES, OWN_ENCODER) if (folder / name).exists()}

@@ -153,9 +153,10 @@ def _add_pages(app: FastAPI, metrics: Metrics) -> None:
 
 
 def _add_questions(app: FastAPI, service: Service) -> None:
-    @app.post("/predict", tags=["questions"], summary="Label texts", responses=ASKED, response_model_exclude_none=True)
+    @app.post("/predict", tags=["questions"], summary="Label texts", responses=ASKED, response_model_exclude_unset=True)
     async def predict(asked: m.PredictRequest) -> list[m.PredictionAnswer]:
-        return [_predicted(service, one) for one in await service.predict(asked.texts)]
+        how: dict[str, Any] = {"threshold": asked.threshold, "reject": asked.reject, "explain": asked.explain}
+        return [_predicted(service, one) for one in await service.predict(asked.texts, **how)]
 
     @app.post("/search", tags=["questions"], summary="Find similar rows", responses=ASKED)
     async def search(asked: m.SearchRequest) -> m.SearchAnswer:
@@ -167,12 +168,13 @@ def _add_questions(app: FastAPI, service: Service) -> None:
 
 
 def _predicted(service: Service, prediction: Prediction) -> m.PredictionAnswer:
-    """With the sides of the split that the text was on."""
-    sides: dict[str, Any] = service.sides_of(prediction.text)
-    document = prediction.to_dict()
+    """With the sides of the split that the text was on, where it was on one."""
+    known = service.sides_of(prediction.text)
+    sides: dict[str, dict[str, Any]] = {name: {"side": side} if side else {} for name, side in known.items()}
+    document: dict[str, Any] = prediction.to_dict()
     for name, one in document.get("columns", {}).items():
-        one["side"] = sides[name]
-    return m.PredictionAnswer(**document, side=next(iter(sides.values())))
+        one |= sides[name]
+    return m.PredictionAnswer(**document, **next(iter(sides.values())))
 
 
 def _add_rows(app: FastAPI, service: Service) -> None:

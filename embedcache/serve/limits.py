@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
 MAX_CHARACTERS = 20_000  # of a text; encoders read some 250 tokens
 MAX_TEXTS = 256  # of a /predict
+MAX_EXPLAINED = 8  # of a /predict that explains: each is encoded once for each of its words
 MAX_EXAMPLES = 16  # likes, and unlikes, of a /search
 MAX_K = 200
 MAX_WHERE = 8  # conditions

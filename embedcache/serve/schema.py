@@ -14,10 +14,13 @@ RowNumber = Annotated[StrictInt, Field(ge=0, le=2**62, description="A row of the
 Example = Text | RowNumber
 Examples = Annotated[list[Example], Field(max_length=limits.MAX_EXAMPLES)]
 Label = str | list[str] | float
+Probability = Annotated[float, Field(gt=0, lt=1, strict=True)]
 Side = Annotated[
     Literal["train", "val", "test"] | None,
     Field(description="The run's split that has this very text: a prediction for a training text is not a test."),
 ]
+
+Reason = Annotated[Literal["unsure", "unfamiliar"] | None, Field(description="Why there is no label.")]
 
 
 class RequestBody(BaseModel):
@@ -30,8 +33,27 @@ class PredictRequest(RequestBody):
     """Texts to label."""
 
     texts: Annotated[list[Text], Field(max_length=limits.MAX_TEXTS)]
+    threshold: Literal["tuned"] | Probability | None = Field(
+        None, description="From which probability the second of two classes, or each of several labels, is predicted."
+    )
+    reject: Literal["auto"] | Probability | None = Field(
+        None, description="No label below this calibrated probability, nor for texts unlike the training rows."
+    )
+    explain: bool = Field(
+        False, description=f"Which words carry the label, and rows for and against; of {limits.MAX_EXPLAINED} texts."
+    )
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"texts": ["A tender, funny film."]}]})
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"texts": ["A tender, funny film."]}, {"texts": ["Dull."], "reject": "auto", "explain": True}]
+        }
+    )
+
+    @model_validator(mode="after")
+    def _few_are_explained(self) -> PredictRequest:
+        if self.explain and len(self.texts) > limits.MAX_EXPLAINED:
+            raise ValueError(f"explain takes {limits.MAX_EXPLAINED} texts at most")
+        return self
 
 
 class SearchRequest(RequestBody):
@@ -67,25 +89,59 @@ class ErrorAnswer(BaseModel):
     detail: str
 
 
-class ColumnPrediction(BaseModel):
-    """What one label column's head says."""
+class WordAnswer(BaseModel):
+    """A word of the text, by its characters, and what the probability of the label loses without it."""
 
+    word: str
+    start: int
+    end: int
+    effect: float
+
+
+class NeighbourAnswer(BaseModel):
+    """A training row near the text."""
+
+    row: int
+    similarity: float
+    text: str
     label: Label
+
+
+class ExplanationAnswer(BaseModel):
+    """Words with the largest effects on the label (null: a value), and training rows that have it and that have not."""
+
+    label: str | None
+    words: list[WordAnswer]
+    nearest: int
+    agreeing: int
+    supporting: list[NeighbourAnswer]
+    opposing: list[NeighbourAnswer]
+
+
+class ColumnPrediction(BaseModel):
+    """What one label column's head says; reason: why there is no label."""
+
+    label: Label | None
     probabilities: dict[str, float]
     side: Side = None
+    reason: Reason = None
+    explanation: ExplanationAnswer | None = None
 
 
 class PredictionAnswer(BaseModel):
     """What the run's best head says of one text.
 
     A class; the labels above 1/2 of a column of lists; the value of a regression, whose probabilities are empty. Of
-    several label columns ``columns`` has each, and label, probabilities and side are those of the first.
+    several label columns ``columns`` has each, and the rest is that of the first. Where texts may be refused a label,
+    it is null for those that are, and ``reason`` says why.
     """
 
     text: str
-    label: Label
+    label: Label | None
     probabilities: dict[str, float]
     side: Side = None
+    reason: Reason = None
+    explanation: ExplanationAnswer | None = None
     columns: dict[str, ColumnPrediction] | None = None
 
 

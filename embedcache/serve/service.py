@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,10 @@ from embedcache.common.int8_rows import as_stored
 from embedcache.errors import EmbedcacheError
 from embedcache.index import default_path
 from embedcache.prediction.classifier import Classifier, Prediction, check_same_encoder
+from embedcache.prediction.explain import Occlusion, TrainingRows
+from embedcache.prediction.explain import explain as explain_answers
+from embedcache.prediction.predictions import Predictions
+from embedcache.prediction.rule import Reject, Threshold
 from embedcache.runs.folder import Run, require_keys, with_run
 from embedcache.search.searcher import Answer, Query, Searcher
 from embedcache.serve.kept import kept_columns
@@ -32,6 +37,7 @@ TUNED = "tuned run"  # in the place of a pooling: what the heads of a tuned run 
 TEXT_COST = 32  # characters that the shortest text counts as
 TOKEN_COST = 8  # characters of a token, at the most: what is longer than max_length tokens is cut
 BATCH_SEARCHES = 64
+RULES = 16  # thresholds and limits that are kept
 Vectors = dict[str, list[np.ndarray]]  # text -> its vector of each output, float32 [D]
 
 
@@ -77,6 +83,7 @@ class Service:
         self.limits, self.no_encoder = limits, no_encoder
         self.encoder, self._tuned = encoder, tuned
         self.classifier = None if run is None else Classifier(run, tuned or encoder)
+        self._classifier = lru_cache(RULES)(self._make_classifier)  # by what is asked: its limits are worked out once
         self.board = board or {}
         self.kept = kept_columns(self.cache)
         self._sides = None if run is None else TextSides(run, self.cache)
@@ -182,15 +189,47 @@ class Service:
             search = replace(search, encoded=await self._vectors(texts))
         return await self._searching.do(search)
 
-    async def predict(self, texts: Sequence[str]) -> Sequence[Prediction]:
-        """Raises EmbedcacheError: no run, no encoder."""
-        if self.classifier is None:
+    async def predict(
+        self, texts: Sequence[str], *, threshold: Threshold = None, reject: Reject = None, explain: bool = False
+    ) -> Sequence[Prediction]:
+        """Raises EmbedcacheError: no run, no encoder; thresholds or probabilities that the run does not know."""
+        if self.run is None:
             raise EmbedcacheError("no run is served, so nothing can be predicted: start serve with --run RUN")
         if not texts:
             return []
-        encoded = await self._vectors(texts)
-        place = self._outputs.index(self._head_output)
-        return self._labelled(list(texts), np.stack([encoded[text][place] for text in texts]))
+        classifier = self._classifier(threshold, reject)
+        vectors = await self._head_vectors(texts)
+        answers = classifier.answers(vectors)
+        if explain:
+            occlusion = Occlusion(texts)
+            occluded = classifier.answers(await self._head_vectors(occlusion.variants))
+            answers = explain_answers(answers, occlusion, occluded, vectors, self._training_rows)
+        return Predictions(texts, answers)
+
+    async def _head_vectors(self, texts: Sequence[str]) -> np.ndarray:
+        """What the heads read of texts, [n, D]."""
+        assert self.run is not None
+        encoded, place = await self._vectors(texts) if texts else {}, self._outputs.index(self._head_output)
+        vectors = np.array([encoded[text][place] for text in texts], np.float32).reshape(len(texts), -1)
+        return as_stored(vectors if len(texts) else np.zeros((0, self.run.info["dim"]), np.float32), self._dtype)
+
+    @property
+    def _dtype(self) -> str:
+        assert self.run is not None
+        return str(self.run.info["dtype"])
+
+    def _make_classifier(self, threshold: Threshold, reject: Reject) -> Classifier:
+        assert self.run is not None
+        return Classifier(self.run, self._tuned or self.encoder, threshold=threshold, reject=reject)
+
+    @cached_property
+    def _training_rows(self) -> TrainingRows | None:
+        """Those of the run, where the served cache is the one that it was trained on."""
+        assert self.run is not None
+        try:
+            return TrainingRows(self.run, self.cache)
+        except EmbedcacheError:
+            return None
 
     async def predict_row(self, row: int) -> Prediction | None:
         """Predict for a row, from its stored vector if there is one; None if nothing can be predicted."""
@@ -208,8 +247,8 @@ class Service:
         return self._sides.of(text)
 
     def _labelled(self, texts: list[str], vectors: np.ndarray) -> Sequence[Prediction]:
-        assert self.classifier is not None and self.run is not None
-        return self.classifier.label(texts, as_stored(vectors, self.run.info["dtype"]))
+        assert self.classifier is not None
+        return self.classifier.label(texts, as_stored(vectors, self._dtype))
 
     async def _vectors(self, texts: Sequence[str]) -> Vectors:
         """Many texts come as several jobs, one after another, so that others' texts are encoded between them."""

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sklearn.metrics import f1_score
 
 from embedcache.runs.mistakes import (
     MISTAKES,
     PAIRS,
     Judged,
-    best_threshold,
     describe_targets,
     find_mistakes,
-    find_thresholds,
     value_pairs,
 )
 
@@ -66,31 +63,6 @@ def test_the_largest_errors_of_a_regression() -> None:
     many = Judged(np.arange(5000), np.arange(5000.0)[:, None], np.arange(5000.0)[:, None])
     pairs = value_pairs(many)
     assert len(pairs) == PAIRS and pairs[0] == [0, 0] and pairs[-1] == [4999, 4999]
-
-
-def test_thresholds_are_the_best_of_all_that_could_be() -> None:
-    truth, proba = RNG.random(300) < 0.3, RNG.random(300)
-    proba[truth] += 0.2
-    scores = [f1_score(truth, proba >= t) for t in proba]
-    threshold = best_threshold(truth, proba)
-    assert f1_score(truth, proba >= threshold) == pytest.approx(max(scores))
-    nearest = min(abs(t - 0.5) for t, score in zip(proba, scores, strict=True) if score >= max(scores) - 1e-12)
-    assert abs(threshold - 0.5) == pytest.approx(nearest)
-
-
-def test_thresholds_chosen_on_validation_are_tried_on_test_rows() -> None:
-    y = (RNG.random((200, 3)) < 0.3).astype(np.float32)
-    y[:, 2] = 0  # a label that no row has
-    outputs = (RNG.normal(size=(200, 3)) + 2 * y - 2).astype(np.float32)
-    val, test = (Judged(np.arange(100), y[half], outputs[half]) for half in (slice(100), slice(100, 200)))
-    found = find_thresholds(val, test, ["a", "b", "c"])
-    assert [one["label"] for one in found] == ["a", "b"]
-    for c, one in enumerate(found):
-        proba = 1 / (1 + np.exp(-outputs[100:, c].astype(np.float64)))
-        assert one["test_f1_at_half"] == pytest.approx(f1_score(y[100:, c], proba > 0.5))
-        assert one["test_f1"] == pytest.approx(f1_score(y[100:, c], proba >= one["threshold"]))
-        assert one["val_f1"] >= one["val_f1_at_half"]
-    assert find_thresholds(val, None, ["x"] * 101) == []
 
 
 def test_what_the_rows_hold() -> None:

@@ -17,6 +17,7 @@ from embedcache.errors import EmbedcacheError
 from embedcache.heads.head import TrainedHead
 from embedcache.heads.spec import HeadSpec
 from embedcache.runs import write_folder
+from embedcache.runs.calibration_set import FILE as CALIBRATION_SET
 from embedcache.runs.folder import FILES, LATER, load_heads, load_run
 from embedcache.runs.predictions import StoredPredictions
 from embedcache.runs.write_folder import RunFiles, check_target, column_folders, write_columns, write_run
@@ -65,7 +66,7 @@ def names(path: Path) -> list[str]:
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
     heads = write(tmp_path / "run", note="映画")
-    assert sorted(file.name for file in (tmp_path / "run").iterdir()) == sorted(FILES)
+    assert sorted(file.name for file in (tmp_path / "run").iterdir()) == sorted({*FILES} - {CALIBRATION_SET})
     assert [file.name for file in tmp_path.iterdir()] == ["run"]
     assert len({file.stat().st_mode for file in (tmp_path / "run").iterdir()}) == 1
     run = load_run(tmp_path / "run")

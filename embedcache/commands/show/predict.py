@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -22,25 +22,58 @@ def predictions(predicted: Sequence[Prediction]) -> None:
     if columns:
         table = make_table(*columns, "text")
         for one in predicted:
-            shown = [label_text(one.columns[column]["label"]) for column in columns]
+            shown = [_said(one.columns[column]) for column in columns]
             table.add_row(*(cell(label, 40) for label in shown), cell(one.text, 300))
         print_tables(table)
+        explanations(predicted)
         return
     table = make_table("label", "probability", "text", right=["probability"])
     for one in predicted:
         of = [one.label] if isinstance(one.label, str) else one.label if isinstance(one.label, list) else []
         chances = ", ".join(f"{one.probabilities[label]:.3f}" for label in of) or "-"
-        table.add_row(cell(label_text(one.label)), chances, cell(one.text, 300))
+        table.add_row(cell(_said(vars(one))), chances, cell(one.text, 300))
     print_tables(table)
+    explanations(predicted)
+
+
+def explanations(predicted: Sequence[Prediction]) -> None:
+    """Of each text and label column: words with their effects, then the nearest training rows on both sides."""
+    for one in predicted:
+        for column, about in (one.columns or {"": vars(one)}).items():
+            why = about.get("explanation")
+            if why is None:
+                continue
+            name = f"{column}: " if column else ""
+            click.echo(f"\n{cell(name + (why['label'] or 'value'), 60)}: {cell(one.text, 80)}")
+            words = ", ".join(f"{cell(word['word'], 30)} {word['effect']:+.3f}" for word in why["words"])
+            click.echo(f"  without each word it loses: {words or 'there are no words'}")
+            if why["nearest"] and why["label"] is not None:
+                click.echo(f"  {why['agreeing']} of the {why['nearest']} nearest training rows have this label")
+            for title, rows in (("like", why["supporting"]), ("unlike", why["opposing"])):
+                for row in rows:
+                    label = label_text(row["label"] if isinstance(row["label"], (str, list)) else str(row["label"]))
+                    said = f"row {row['row']:,}, {cell(label, 30)}, cosine {row['similarity']:.3f}"
+                    click.echo(f"  {title} {said}: {cell(row['text'], 90)}")
+
+
+def _said(prediction: Mapping[str, Any]) -> str:
+    """The label, or why there is none."""
+    reason = prediction.get("reason")
+    return f"({reason})" if reason else label_text(prediction["label"])
 
 
 def predicted_file(report: FileReport) -> None:
     labelled_rows(report)
     for column, labels in report.columns.items():
-        if counts := counts_of(labels):
-            click.echo(f"  {cell(column)}: {counts}")
+        if said := [*filter(None, [counts_of(labels)]), *_refused(report.refused.get(column))]:
+            click.echo(f"  {cell(column)}: {'; '.join(said)}")
     for line in report.notes:
         click.echo(f"Note: {cell(line)}")
+
+
+def _refused(reasons: Mapping[str, int] | None) -> list[str]:
+    """How many rows have no label, and why."""
+    return [f"without a label {', '.join(f'{count:,} {why}' for why, count in reasons.items())}"] if reasons else []
 
 
 def labelled_rows(report: FileReport | ZeroShotReport) -> None:

@@ -39,6 +39,12 @@ for text, row in zip(texts, probabilities):
     def decide(self, outputs: np.ndarray) -> np.ndarray:
         return np.asarray(outputs.argmax(axis=1))
 
+    def decide_by_probability(self, p: np.ndarray, cuts: np.ndarray | None = None) -> np.ndarray:
+        return self.decide(p) if cuts is None else np.asarray(p[:, 1] >= cuts[1]).astype(np.int64)
+
+    def confidence(self, p: np.ndarray, decided: np.ndarray) -> np.ndarray:
+        return np.asarray(p[np.arange(len(p)), decided], np.float64)
+
     def log_likelihood(self, y: np.ndarray, p: np.ndarray, weight: np.ndarray) -> float:
         loss = np.log(np.maximum(p[np.arange(len(y)), y], LEAST))
         return float((weight[y] * loss).sum() / max(weight[y].sum(), LEAST))

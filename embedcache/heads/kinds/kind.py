@@ -67,9 +67,19 @@ class Kind(ABC):
     def decide(self, outputs: np.ndarray) -> np.ndarray:
         """What a head's outputs [n, C] (logits) say, in the form of y: int [n], bool [n, C], or the values."""
 
-    def decide_by_probability(self, p: np.ndarray) -> np.ndarray:
-        """The same of probabilities [n, C], or of values."""
+    def decide_by_probability(self, p: np.ndarray, cuts: np.ndarray | None = None) -> np.ndarray:
+        """The same of probabilities [n, C], or of values.
+
+        Args:
+            p: Probabilities, or values.
+            cuts: float [C], from which probability on each label is there; of two classes they add up to 1. None is
+                one half.
+        """
         return self.decide(p)
+
+    def confidence(self, p: np.ndarray, decided: np.ndarray) -> np.ndarray:
+        """float64 [n]: how probable it is that what was decided by probabilities [n, C] is right, all of a row."""
+        raise EmbedcacheError(f"a {self.name} has no probabilities")
 
     @abstractmethod
     def log_likelihood(self, y: np.ndarray, p: np.ndarray, weight: np.ndarray) -> float:

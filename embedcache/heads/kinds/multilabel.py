@@ -35,8 +35,12 @@ for text, row in zip(texts, probabilities):
     def decide(self, outputs: np.ndarray) -> np.ndarray:
         return np.asarray(outputs > 0)
 
-    def decide_by_probability(self, p: np.ndarray) -> np.ndarray:
-        return np.asarray(p > 0.5)
+    def decide_by_probability(self, p: np.ndarray, cuts: np.ndarray | None = None) -> np.ndarray:
+        return np.asarray(p > 0.5 if cuts is None else p >= cuts)
+
+    def confidence(self, p: np.ndarray, decided: np.ndarray) -> np.ndarray:
+        """Every label right, as if they did not depend on each other."""
+        return np.asarray(np.where(decided, p, 1 - p).prod(axis=1, dtype=np.float64))
 
     def log_likelihood(self, y: np.ndarray, p: np.ndarray, weight: np.ndarray) -> float:
         p = np.clip(p, LEAST, 1 - LEAST)

@@ -74,6 +74,8 @@ function setUp() {
     show($("ask-note"), info.notes.length > 0);
   }
   setUpFilters(info);
+  show($("how"), Boolean(info.run && info.texts));
+  for (const box of ["reject", "explain"]) $(box).addEventListener("change", render);
   $("ask").addEventListener("submit", (event) => {
     event.preventDefault();
     ask();
@@ -149,7 +151,7 @@ async function render() {
 
 async function renderAnswer(state) {
   const { query, row, filters, dedupe, k } = state;
-  const key = JSON.stringify([query, row, filters, dedupe, k]);
+  const key = JSON.stringify([query, row, filters, dedupe, k, how()]);
   if (key === shown) return;
   const before = shown && JSON.parse(shown);
   const moved = !before || before[0] !== query || before[1] !== row;
@@ -164,7 +166,7 @@ async function renderAnswer(state) {
   try {
     const asked = row === null ? { query } : { row };
     const [about, answer] = await Promise.all([
-      row === null ? info.run && call("predict", { body: { texts: [query] }, signal }) : call(`rows/${row}`, { signal }),
+      row === null ? info.run && call("predict", { body: { texts: [query], ...how() }, signal }) : call(`rows/${row}`, { signal }),
       call("search", { body: { ...asked, k, where: where(filters), dedupe }, signal }),
     ]);
     if (signal.aborted) return undefined;
@@ -183,6 +185,9 @@ async function renderAnswer(state) {
   }
   return undefined;
 }
+
+// What is asked of a prediction beside the label.
+const how = () => ({ ...($("reject").checked ? { reject: "auto" } : {}), ...($("explain").checked ? { explain: true } : {}) });
 
 // The link that was followed is gone: the keyboard continues from the new list, and the eye from its top.
 function showTop() {

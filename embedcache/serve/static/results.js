@@ -23,12 +23,47 @@ const SIDES = {
   test: "This text was in the run's test set: the head did not learn from it.",
 };
 
+const REASONS = {
+  unsure: "I don't know: no label is probable enough.",
+  unfamiliar: "I don't know: this text is unlike those that the run learned from.",
+};
+
+// The text, each word that matters shaded by what the label loses without it.
+function words({ words: found }, text) {
+  const parts = [];
+  let end = 0;
+  const characters = [...text]; // the server counts code points
+  const piece = (from, to) => characters.slice(from, to).join("");
+  for (const one of [...found].sort((a, b) => a.start - b.start)) {
+    const side = one.effect > 0 ? "carries" : "opposes";
+    parts.push(piece(end, one.start), el("mark", {
+      class: `word ${side}`, title: `without it: ${one.effect > 0 ? "−" : "+"}${Math.abs(one.effect).toFixed(3)}`,
+      style: { "--strength": `${Math.round(100 * Math.min(1, Math.abs(one.effect) * 3))}%` },
+    }, piece(one.start, one.end)));
+    end = one.end;
+  }
+  return el("p", { class: "words-why" }, ...parts, piece(end));
+}
+
+const neighbours = (title, rows) => rows.length === 0 ? null : el("div", {},
+  el("p", { class: "note" }, title),
+  el("ul", { class: "why" }, rows.map((one) => el("li", {}, el("a", { href: hash({ ...read(), row: one.row, query: "", k: 10 }) }, one.text), ` (${labelText(one.label)}, ${one.similarity.toFixed(3)})`))));
+
+function why(found, text) {
+  return el("div", { class: "explanation" },
+    words(found, text),
+    found.nearest && found.label !== null ? el("p", { class: "note" }, `${found.agreeing} of the ${found.nearest} nearest training texts have the label ${found.label}.`) : null,
+    neighbours("For it", found.supporting), neighbours("Against it", found.opposing));
+}
+
 function prediction(found) {
   const columns = found.columns ? Object.entries(found.columns) : [[null, found]];
   return el("div", { class: "prediction" }, columns.map(([name, one]) =>
     el("div", {},
-      el("p", { class: "says" }, name === null ? "Predicted " : `Predicted ${name} `, el("strong", { class: "label" }, labelText(one.label))),
+      el("p", { class: "says" }, name === null ? "Predicted " : `Predicted ${name} `, el("strong", { class: "label" }, one.reason ? "–" : labelText(one.label))),
+      one.reason ? el("p", { class: "note reason" }, REASONS[one.reason]) : null,
       Object.keys(one.probabilities).length ? bars(one.probabilities) : null,
+      one.explanation ? why(one.explanation, found.text) : null,
       one.side ? el("p", { class: `note side side-${one.side}` }, SIDES[one.side]) : null)));
 }
 
