@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from embedcache.audit import audit_cache as audit
     from embedcache.cache import Cache, VerifyReport, open_cache, verify
     from embedcache.common.labels import Labels, LabelWarning
+    from embedcache.drift import DriftReport
+    from embedcache.drift import compare_rows as drift
     from embedcache.errors import EmbedcacheError
     from embedcache.evaluation import EvaluationReport, evaluate
     from embedcache.export import ExportReport
@@ -58,6 +60,7 @@ _HOME = {
     "Classifier": "embedcache.prediction.classifier",
     "EmbedcacheError": "embedcache.errors",
     "EngineWarning": "embedcache.heads.engine",
+    "DriftReport": "embedcache.drift",
     "EvaluationReport": "embedcache.evaluation",
     "ExportReport": "embedcache.export",
     "ExtractReport": "embedcache.extraction.job",
@@ -89,6 +92,7 @@ _HOME = {
     "ZeroShotReport": "embedcache.prompting.job",
     "adapt": "embedcache.pretraining.job",
     "audit": "embedcache.audit",
+    "drift": "embedcache.drift",
     "evaluate": "embedcache.evaluation",
     "export": "embedcache.export",
     "extract": "embedcache.extraction.job",
@@ -119,6 +123,7 @@ __all__ = [
     "BankResult",
     "Cache",
     "Classifier",
+    "DriftReport",
     "EmbedcacheError",
     "EngineWarning",
     "EvaluationReport",
@@ -153,6 +158,7 @@ __all__ = [
     "__version__",
     "adapt",
     "audit",
+    "drift",
     "evaluate",
     "export",
     "extract",

@@ -27,6 +27,7 @@ FLOORS = [
     "extraction index pretraining runs",
     "audit doctor finetune search",
     "prediction",
+    "drift",
     "report serve",
     "evaluation export",
     "prompting",

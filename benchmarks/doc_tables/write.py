@@ -20,6 +20,7 @@ from benchmarks.doc_tables.runs import small_table
 from benchmarks.doc_tables.search import center_table, cold_table
 from benchmarks.doc_tables.search import full_tables as search_tables
 from benchmarks.doc_tables.search import short_table as search_short
+from benchmarks.doc_tables.trust import drift_table, explain_table, reject_table
 from benchmarks.machine import RESULTS, ROOT
 
 END = "<!-- end -->\n"
@@ -76,6 +77,8 @@ TABLES = {  # page: name of the mark and of the JSON files, table
     ROOT / "docs" / "recipes.md": {"small": small_table},
     ROOT / "docs" / "audit.md": {"audit": audit_table, "label-errors": label_errors_table},
     ROOT / "docs" / "search.md": {"search": search_tables, "center": center_table, "cold": cold_table},
+    ROOT / "docs" / "trust.md": {"reject": reject_table, "explain": explain_table},
+    ROOT / "docs" / "drift.md": {"drift": drift_table},
 }
 
 

@@ -167,22 +167,23 @@ def main() -> None:
         for path in filter(None, arguments.elsewhere.split(",")):
             with open_cache(path) as other:
                 elsewhere[Path(path).stem] = np.array(other.embeddings(data.pooling)[:], np.float32)
-        runs = [measure(cache, data, elsewhere, seed) for seed in range(arguments.splits)]
-        rows = cache.rows
-    document = {
-        "machine": machine("numpy", "scikit-learn"),
-        "rows": rows,
-        "elsewhere": {name: len(x) for name, x in elsewhere.items()},
-        "shares": SHARES.tolist(),
-        "summary": summary(runs),
-        "runs": runs,
-    }
+        runs: list[dict[str, Any]] = []
+        for seed in range(arguments.splits):
+            runs.append(measure(cache, data, elsewhere, seed))
+            document = {
+                "machine": machine("numpy", "scikit-learn"),
+                "rows": cache.rows,
+                "elsewhere": {name: len(x) for name, x in elsewhere.items()},
+                "shares": SHARES.tolist(),
+                "summary": summary(runs),
+                "runs": runs,
+            }
+            if arguments.json:  # what a stopped measurement has by then
+                arguments.json.write_text(json.dumps(document, indent=1) + "\n")
+            if arguments.image:
+                draw(document, arguments.image)
     for limit, one in document["summary"].items():
         print(limit, json.dumps(one))
-    if arguments.json:
-        arguments.json.write_text(json.dumps(document, indent=1) + "\n")
-    if arguments.image:
-        draw(document, arguments.image)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ Files, in the order in which to read them:
     zero_shot    Label tables and caches by what the labels are called
     ladder       Every way to learn a column, side by side
     evaluate     Score runs on rows whose labels are known
+    drift        Compare new rows with those of a cache
     export       Write a run as one model
     report       The results of a run, as one page and on the screen
     index        Build what search reads

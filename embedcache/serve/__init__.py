@@ -11,6 +11,7 @@ Files, in the order in which to read them:
     limits          What one request may ask for, and the middleware that holds it to size and time
     security        Who may ask, and what a browser may do with the answer
     prometheus      Prometheus metrics, the log of requests, and the last line of defence
+    asked           What was asked: whether it is like the rows of the cache, and which labels it has
     kept            Kept columns as the page filters and colours by them
     sides           Which texts a run's heads were trained on: a prediction for those is not a test
     leaderboard     A run's leaderboard and learning curves, as they stand in its files

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
 
 from embedcache.serve.security import refuse
 
 if TYPE_CHECKING:
+    from prometheus_client import Metric
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+    from embedcache.serve.asked import Asked
     from embedcache.serve.service import Service
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -38,7 +42,37 @@ class Metrics:
         Gauge("embedcache_cache_rows", "Rows of the cache.", registry=registry).set(service.cache.rows)
         for work in ("encoding", "searching"):
             self.waiting.labels(work).set_function(partial(_waiting, service, work))
+        if service.asked is not None:
+            self._add_asked(service.asked)
         service.tell_batch = lambda work, jobs: self.batches.labels(work).observe(jobs)
+
+    def _add_asked(self, asked: Asked) -> None:
+        labels = Counter("embedcache_predictions", "Texts by label.", ["column", "label"], registry=self.registry)
+        asked.tell = lambda column, label, texts: labels.labels(column, label).inc(texts)
+        self.registry.register(AskedMetrics(asked))
+
+
+class AskedMetrics(Collector):
+    """How what was asked compares with the cache, as it is when the metrics are read."""
+
+    def __init__(self, asked: Asked) -> None:
+        self.asked = asked
+
+    def collect(self) -> Iterator[Metric]:
+        last = self.asked.last
+        name = "embedcache_drift"
+        yield GaugeMetricFamily(f"{name}_texts", "Asked texts that were compared last.", last.texts if last else 0)
+        if last is None:
+            return
+        about = "How well a head tells asked texts from the cache's rows: AUC"
+        yield GaugeMetricFamily(f"{name}_auc", f"{about}.", last.auc)
+        yield GaugeMetricFamily(f"{name}_auc_low", f"{about}, lower end of the 95% interval.", last.low)
+        yield GaugeMetricFamily(f"{name}_auc_high", f"{about}, upper end of the 95% interval.", last.high)
+        shares = GaugeMetricFamily(f"{name}_label_share", "Estimated among asked texts.", labels=["column", "label"])
+        for column, every in last.shares.items():
+            for label, share in every.items():
+                shares.add_metric([column, label], share)
+        yield shares
 
 
 def _waiting(service: Service, work: str) -> float:

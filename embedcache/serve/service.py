@@ -21,6 +21,7 @@ from embedcache.prediction.predictions import Predictions
 from embedcache.prediction.rule import Reject, Threshold
 from embedcache.runs.folder import Run, require_keys, with_run
 from embedcache.search.searcher import Answer, Query, Searcher
+from embedcache.serve.asked import OLD_ROWS, Asked
 from embedcache.serve.kept import kept_columns
 from embedcache.serve.leaderboard import read_board
 from embedcache.serve.limits import Limits
@@ -83,6 +84,7 @@ class Service:
         self.limits, self.no_encoder = limits, no_encoder
         self.encoder, self._tuned = encoder, tuned
         self.classifier = None if run is None else Classifier(run, tuned or encoder)
+        self.asked = None if run is None else Asked(_calibrated(run, tuned or encoder), self._old_rows)
         self._classifier = lru_cache(RULES)(self._make_classifier)  # by what is asked: its limits are worked out once
         self.board = board or {}
         self.kept = kept_columns(self.cache)
@@ -174,6 +176,8 @@ class Service:
 
     def close(self) -> None:
         self.map.close()
+        if self.asked is not None:
+            self.asked.close()
         self._encoding.close()
         self._searching.close()
         self.searcher.close()
@@ -204,7 +208,10 @@ class Service:
             occlusion = Occlusion(texts)
             occluded = classifier.answers(await self._head_vectors(occlusion.variants))
             answers = explain_answers(answers, occlusion, occluded, vectors, self._training_rows)
-        return Predictions(texts, answers)
+        predictions = Predictions(texts, answers)
+        if self.asked is not None:
+            self.asked.add(texts, vectors, predictions)
+        return predictions
 
     async def _head_vectors(self, texts: Sequence[str]) -> np.ndarray:
         """What the heads read of texts, [n, D]."""
@@ -217,6 +224,13 @@ class Service:
     def _dtype(self) -> str:
         assert self.run is not None
         return str(self.run.info["dtype"])
+
+    def _old_rows(self) -> tuple[np.ndarray, np.ndarray]:
+        """Vectors and text hashes of rows of the cache, that what is asked is compared with."""
+        if self._head_output not in self.cache.outputs:
+            raise EmbedcacheError("the cache has no vectors such as the heads read")
+        rows = np.sort(np.random.default_rng(0).permutation(self.cache.rows)[:OLD_ROWS])
+        return np.asarray(self.cache.embeddings(*self._head_output)[rows]), self.cache.hashes[rows]
 
     def _make_classifier(self, threshold: Threshold, reject: Reject) -> Classifier:
         assert self.run is not None
@@ -295,6 +309,14 @@ class Service:
             for i, answer in zip(members, found, strict=True):
                 answers[i] = replace(answer, results=answer.results[: jobs[i].k])
         return [answers[i] for i in range(len(jobs))]
+
+
+def _calibrated(run: Run, encoder: Encoder | None) -> Classifier:
+    """With the run's temperatures, where it has them."""
+    try:
+        return Classifier(run, encoder, calibrated=True)
+    except EmbedcacheError:
+        return Classifier(run, encoder)
 
 
 def _head_output(run: Run, tuned: bool) -> tuple[str, int]:

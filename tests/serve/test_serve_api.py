@@ -54,6 +54,28 @@ def test_predictions_are_those_of_the_command(client: Any, shown: Path) -> None:
     assert client.post("/predict", json={"texts": []}).json() == []
 
 
+def test_predictions_with_limits_and_reasons(client: Any, shown: Path) -> None:
+    texts = [TEXT, "a dull, boring mess", "!?"]
+    how: dict[str, Any] = {"reject": 0.9}
+    asked = client.post("/predict", json={"texts": texts, **how, "explain": True}).json()
+    expected = Classifier.load(shown / "run", "cpu", **how).predict(texts, explain=True)
+    for one, other in zip(asked, expected, strict=True):
+        assert one["label"] == other.label and one.get("reason", "") == other.reason
+        why = other.explanation
+        assert why is not None
+        mine = [[word["word"] for word in found["words"]] for found in (one["explanation"], why)]
+        assert mine[0] == mine[1]
+        assert [near["row"] for near in one["explanation"]["opposing"]] == [near["row"] for near in why["opposing"]]
+    assert any(one["label"] is None for one in asked)
+    assert "reason" not in client.post("/predict", json={"texts": texts}).json()[0]
+    for body, said in (
+        ({"texts": texts, "reject": 1.5}, "less than 1"),
+        ({"texts": ["x"] * 9, "explain": True}, "explain takes 8 texts at most"),
+        ({"texts": texts, "threshold": "tuned"}, "no column of two classes"),
+    ):
+        assert said in detail(client.post("/predict", json=body), 422)
+
+
 @pytest.mark.parametrize(
     ("asked", "query", "options"),
     [

@@ -9,6 +9,7 @@ Files, in the order in which to read them:
     zero_shot    After zero-shot
     ladder       After ladder
     evaluation   After evaluate
+    drift        After drift
     index        After index
     search       After search
     audit        After audit
