@@ -74,7 +74,7 @@ def main() -> None:
     parser.add_argument("--label", default="label")
     parser.add_argument("--elsewhere", default="")
     parser.add_argument("--draws", type=int, default=200)
-    parser.add_argument("--rows", type=int, default=1000)
+    parser.add_argument("--rows", type=int, default=200)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     with open_cache(arguments.cache) as cache:

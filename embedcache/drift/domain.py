@@ -18,6 +18,7 @@ from embedcache.heads.task import Task, View, standardize_stats
 from embedcache.heads.train import train_bank
 
 FOLDS = 5
+TWICE = 2  # the folds' variances: every pair of rows counts twice, once with either as the one that was learned from
 FEWEST = 20  # different texts on each side
 LEVEL = 0.95
 SPEC = HeadSpec(hidden=0, lr=1e-3, dropout=0.0, weight_decay=0.01, seed=0)
@@ -72,7 +73,7 @@ def compare_domains(old: np.ndarray, new: np.ndarray, old_texts: np.ndarray, new
         scores[part] = 1 / (1 + np.exp(np.clip(logits[:, 0] - logits[:, 1], -700, 700)))
         parts.append(auc_with_variance(scores[part][y[part] == 0], scores[part][y[part] == 1]))
     auc, variance = (float(sum(some)) for some in zip(*parts, strict=True))
-    auc, half = auc / FOLDS, _quantile() * variance**0.5 / FOLDS
+    auc, half = auc / FOLDS, _quantile() * (TWICE * variance) ** 0.5 / FOLDS
     every = np.full(len(old) + len(new), np.nan)
     every[rows] = scores
     interval = max(0.0, auc - half), min(1.0, auc + half)

@@ -39,7 +39,7 @@ class AskedLike:
     shares: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
-class Asked:
+class AskedTexts:
     """The vectors of the last different texts that were labelled, by hash; no text is kept.
 
     Attributes:

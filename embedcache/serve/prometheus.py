@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from prometheus_client import Metric
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-    from embedcache.serve.asked import Asked
+    from embedcache.serve.asked import AskedTexts
     from embedcache.serve.service import Service
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -46,7 +46,7 @@ class Metrics:
             self._add_asked(service.asked)
         service.tell_batch = lambda work, jobs: self.batches.labels(work).observe(jobs)
 
-    def _add_asked(self, asked: Asked) -> None:
+    def _add_asked(self, asked: AskedTexts) -> None:
         labels = Counter("embedcache_predictions", "Texts by label.", ["column", "label"], registry=self.registry)
         asked.tell = lambda column, label, texts: labels.labels(column, label).inc(texts)
         self.registry.register(AskedMetrics(asked))
@@ -55,13 +55,13 @@ class Metrics:
 class AskedMetrics(Collector):
     """How what was asked compares with the cache, as it is when the metrics are read."""
 
-    def __init__(self, asked: Asked) -> None:
+    def __init__(self, asked: AskedTexts) -> None:
         self.asked = asked
 
     def collect(self) -> Iterator[Metric]:
         last = self.asked.last
         name = "embedcache_drift"
-        yield GaugeMetricFamily(f"{name}_texts", "Asked texts that were compared last.", last.texts if last else 0)
+        yield GaugeMetricFamily(f"{name}_texts", "AskedTexts texts that were compared last.", last.texts if last else 0)
         if last is None:
             return
         about = "How well a head tells asked texts from the cache's rows: AUC"

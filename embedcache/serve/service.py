@@ -21,7 +21,7 @@ from embedcache.prediction.predictions import Predictions
 from embedcache.prediction.rule import Reject, Threshold
 from embedcache.runs.folder import Run, require_keys, with_run
 from embedcache.search.searcher import Answer, Query, Searcher
-from embedcache.serve.asked import OLD_ROWS, Asked
+from embedcache.serve.asked import OLD_ROWS, AskedTexts
 from embedcache.serve.kept import kept_columns
 from embedcache.serve.leaderboard import read_board
 from embedcache.serve.limits import Limits
@@ -84,7 +84,7 @@ class Service:
         self.limits, self.no_encoder = limits, no_encoder
         self.encoder, self._tuned = encoder, tuned
         self.classifier = None if run is None else Classifier(run, tuned or encoder)
-        self.asked = None if run is None else Asked(_calibrated(run, tuned or encoder), self._old_rows)
+        self.asked = None if run is None else AskedTexts(_calibrated(run, tuned or encoder), self._old_rows)
         self._classifier = lru_cache(RULES)(self._make_classifier)  # by what is asked: its limits are worked out once
         self.board = board or {}
         self.kept = kept_columns(self.cache)

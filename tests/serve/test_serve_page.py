@@ -110,6 +110,25 @@ def test_a_sentence_gets_its_label_and_its_neighbours(open_page: Callable[..., A
     assert page.text_content("#status") == "10 similar texts found."
 
 
+def test_why_and_no_label(open_page: Callable[..., Any], service: Any) -> None:
+    page = open_page()
+    page.check("#explain")
+    page.check("#reject")
+    page.fill("#query", f"{HOSTILE[1]} 😀 {QUERY}")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".explanation")
+    body = {"texts": [f"{HOSTILE[1]} 😀 {QUERY}"], "explain": True, "reject": "auto"}
+    (asked,) = make_client(service).post("/predict", json=body).json()
+    why = asked["explanation"]
+    marked = {word["word"] for word in why["words"]}
+    assert set(page.locator(".word").all_text_contents()) == marked, "places are characters, also behind an emoji"
+    assert page.text_content(".words-why") == body["texts"][0]
+    assert page.locator(".why li").count() == len(why["supporting"]) + len(why["opposing"]) > 0
+    assert (page.locator(".reason").count() == 1) == (asked["label"] is None)
+    page.uncheck("#explain")
+    page.wait_for_function("() => !document.querySelector('.explanation')")
+
+
 def test_filter_by_label(open_page: Callable[..., Any]) -> None:
     page = open_page("row=1")
     texts(page)
