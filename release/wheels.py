@@ -1,6 +1,6 @@
 """Build the source distribution, and from it a wheel for every platform, on one machine.
 
-    python release/wheels.py [-o dist] [PLATFORM ...]
+    python release/wheels.py [-o dist] [--cuda] [PLATFORM ...]
 
 Zig (from PyPI) is the C++ compiler: it brings the headers and libraries of every system, and links libc++ in. A wheel
 serves every Python 3, since its libraries are loaded by ctypes. Each is opened again: which libraries it asks the
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -19,6 +20,7 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,6 +54,8 @@ PLATFORMS = {
     "macosx_13_0_x86_64": Platform("x86_64-macos.13.0", MACOS),
     "win_amd64": Platform("x86_64-windows-gnu", WINDOWS),
 }
+CUDA = "manylinux_2_34_x86_64"  # nvcc's host compiler is the machine's own: Debian 12's
+CUDA_LIBRARIES = (*GLIBC, "libstdc++.so.6", "libgcc_s.so.1")
 
 
 def run(*command: str, cwd: Path, env: dict[str, str] | None = None) -> None:
@@ -97,7 +101,7 @@ def check(wheel: Path, name: str) -> int:
         sys.exit(f"Error: {wheel.name} has no native library")
     for library, content in found:
         for wanted in asked_for(content):
-            if not wanted.lower().startswith(PLATFORMS[name].libraries):
+            if not wanted.lower().startswith(CUDA_LIBRARIES if name == CUDA else PLATFORMS[name].libraries):
                 sys.exit(f"Error: {library} of {wheel.name} asks for {wanted}, which not every {name} has")
     if name.startswith("manylinux"):  # versions of symbols: the tool that knows the rules
         told = subprocess.run(
@@ -106,6 +110,16 @@ def check(wheel: Path, name: str) -> int:
         if f'"{name}"' not in " ".join(told.split()):
             sys.exit(f"{told}\nError: {wheel.name} is not what its name says")
     return len(found)
+
+
+@contextmanager
+def unpacked(sdist: Path) -> Iterator[Path]:
+    """A tree of its own: no object file of another platform."""
+    with tempfile.TemporaryDirectory() as folder:
+        with tarfile.open(sdist) as archive:
+            archive.extractall(folder, filter="data")
+        (source,) = Path(folder).iterdir()
+        yield source
 
 
 def build_wheel(name: str, source: Path, output: Path) -> None:
@@ -123,9 +137,25 @@ def build_wheel(name: str, source: Path, output: Path) -> None:
     print(f"{wheel.name}: {size:.1f} MB, {count} libraries, {time.perf_counter() - begin:.0f} s", flush=True)
 
 
+def build_cuda(source: Path, output: Path) -> None:
+    """Builds and checks the wheel embedcache-cuda, by nvcc and its own host compiler."""
+    begin, project = time.perf_counter(), source / "release" / "cuda"
+    shutil.copytree(ROOT / "release" / "cuda", project, ignore=shutil.ignore_patterns("*.so", "build", "*.egg-info"))
+    env = os.environ | {"EMBEDCACHE_CPU": "0"}
+    run(sys.executable, "setup.py", "build_ext", "--build-lib", "built", cwd=source, env=env)
+    library = source / "built" / "embedcache" / "heads" / "_heads_cuda.so"
+    if not library.exists():
+        sys.exit("Error: nvcc made no library: is it on the path?")
+    shutil.copy(library, project / "embedcache_cuda")
+    wheel = build("wheel", project, output, env, f"--config-setting=--build-option=--plat-name={CUDA}")
+    check(wheel, CUDA)
+    print(f"{wheel.name}: {wheel.stat().st_size / 1e6:.1f} MB, {time.perf_counter() - begin:.0f} s", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("platforms", nargs="*", metavar="PLATFORM", help=f"default: all of {', '.join(PLATFORMS)}")
+    parser.add_argument("--cuda", action="store_true", help="also embedcache-cuda, for Linux on x86-64")
     parser.add_argument("-o", "--output", type=Path, default=ROOT / "dist")
     arguments = parser.parse_args()
     unknown = sorted(set(arguments.platforms) - set(PLATFORMS))
@@ -135,11 +165,11 @@ def main() -> None:
     sdist = build("sdist", ROOT, arguments.output, dict(os.environ))
     print(f"{sdist.name}: {sdist.stat().st_size / 1e6:.1f} MB", flush=True)
     for name in arguments.platforms or PLATFORMS:
-        with tempfile.TemporaryDirectory() as folder:  # a tree of its own: no object file of another platform
-            with tarfile.open(sdist) as archive:
-                archive.extractall(folder, filter="data")
-            (source,) = Path(folder).iterdir()
+        with unpacked(sdist) as source:
             build_wheel(name, source, arguments.output)
+    if arguments.cuda:
+        with unpacked(sdist) as source:
+            build_cuda(source, arguments.output)
 
 
 if __name__ == "__main__":

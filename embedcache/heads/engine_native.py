@@ -7,6 +7,7 @@ import threading
 import warnings
 from collections.abc import Callable, Sequence
 from ctypes import POINTER, Structure, c_char_p, c_double, c_int32, c_int64, c_uint64, c_void_p
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -165,7 +166,11 @@ class Library:
 
 
 def _path(kind: str) -> Path | None:
-    return find_library(__file__, f"_heads_{kind}")
+    """Where the library lies: beside this file, where it was compiled; that for CUDA also in a package of its own."""
+    found = find_library(__file__, f"_heads_{kind}")
+    if found is None and kind == "cuda" and (package := find_spec("embedcache_cuda")) and package.origin:
+        found = find_library(package.origin, "_heads_cuda")
+    return found
 
 
 _libraries: dict[str, Library] = {}

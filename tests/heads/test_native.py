@@ -267,3 +267,20 @@ def test_isa_can_be_forced(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Engine("native", "cpu", "plain").train([make_task(20, 4, 2)], [(HeadSpec(hidden=4), 0)]).engine == (
         "native-cpu-plain"
     )
+
+
+def test_the_cuda_library_may_lie_in_a_package_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "embedcache_cuda"
+    package.mkdir()
+    for name in ("__init__.py", "_heads_cuda.so"):
+        (package / name).touch()
+    beside = engine_native.find_library(engine_native.__file__, "_heads_cuda")
+    monkeypatch.setattr(engine_native, "__file__", str(tmp_path / "elsewhere" / "engine_native.py"))
+    assert engine_native._path("cuda") is None
+    monkeypatch.syspath_prepend(tmp_path)
+    assert engine_native._path("cuda") == package / "_heads_cuda.so"
+    assert engine_native._path("cpu") is None
+    if beside:  # what was compiled with this version goes before it
+        monkeypatch.undo()
+        monkeypatch.syspath_prepend(tmp_path)
+        assert engine_native._path("cuda") == beside

@@ -1,0 +1,1 @@
+"""Holds the CUDA library of embedcache's head engine; embedcache finds it here."""
