@@ -2,7 +2,7 @@
 
 python -m benchmarks.commands.install WHEEL --run RUN [--turns 3] [--json benchmarks/results/install.json]
 
-Each in a new environment, in turn; pip keeps what it downloads (--cache-dir), the first turn fills it and is not counted.
+Each in a new environment, in turn; pip keeps what it downloads, and the first turn, which downloads it, is not counted.
 RUN: of train-head, whose encoder's folder is still where it was. The peers are installed only: their models come from a
 hub. The load stands beside each number.
 """
