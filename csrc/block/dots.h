@@ -80,6 +80,22 @@ static inline void put_dots(vf dots, float* out, int64_t stride, int64_t rows, i
     }
 }
 
+/* n words, to L2. */
+template <class Word>
+static inline void ask(const Word* p, int64_t n) {
+  for (int64_t i = 0; i < n; i += 64 / (int64_t)sizeof(Word)) __builtin_prefetch(p + i, 0, 2);
+}
+
+/* What is multiplied next, words [k, k + chunk) of lines in pieces: its part `number` of `of`. Such pieces
+ * are too far apart for the machine to foresee. */
+template <class Word>
+static void ask_chunk(Lines<Word> b, int64_t first, int64_t end, int64_t k, int64_t chunk, int64_t number,
+                      int64_t of) {
+  const int64_t blocks = chunk / b.width;
+  for (int64_t block = blocks * number / of; block < blocks * (number + 1) / of; ++block)
+    ask(b.data + first * b.stride + (k / b.width + block) * b.step, (end - first) * b.stride);
+}
+
 /* Rows [0, m) of a with lines [0, n) of b, `words` each; where a tile runs over, the last row or line again.
  */
 template <class Word>
@@ -92,7 +108,13 @@ static void dots(Rows<Word> a, int64_t m, Lines<Word> b, int64_t n, int64_t word
     for (int64_t k = 0; k < words; k += chunk) {
       const int64_t left = words - k < chunk ? words - k : chunk;
       const Word* start = b.data + (whole ? k : k / b.width * b.step);
-      for (int64_t row = 0; row < m; row += kDotRows)
+      const bool over = k + chunk >= words; /* the next chunk is of other lines */
+      const int64_t next = over ? 0 : k + chunk, ahead = over ? end : line,
+                    ahead_end = ahead + kDotLines < n ? ahead + kDotLines : n;
+      for (int64_t row = 0; row < m; row += kDotRows) {
+        if (!whole)
+          ask_chunk(b, ahead, ahead_end, next, words - next < chunk ? words - next : chunk, row / kDotRows,
+                    (m + kDotRows - 1) / kDotRows);
         for (int64_t j = line; j < end; j += kDotColumns) {
           const Word *x[kDotRows], *y[kDotColumns];
           for (int64_t i = 0; i < kDotRows; ++i)
@@ -104,6 +126,7 @@ static void dots(Rows<Word> a, int64_t m, Lines<Word> b, int64_t n, int64_t word
           put_dots(sums, out + row * stride + j, stride, m - row < kDotRows ? m - row : kDotRows, columns,
                    k > 0);
         }
+      }
     }
   }
 }

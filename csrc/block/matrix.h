@@ -1,10 +1,12 @@
 /* A trained matrix [out][in] and everything that is done with it: y = x w', x = y w, and its gradient with
  * AdamW in the epilogue, so that the gradient is never in memory.
  *
- * It lies in blocks of `wide` inputs, [in / wide][out][wide], once, in float32, with its two moments. In
- * bfloat16 its words are made where they are read, in pieces that stay in L2, for each of the two products:
- * as much reading as of two copies, without keeping them up. A step touches 4 + 4 bytes of a weight for the
- * products, and 24 for the update.
+ * It lies in blocks of 32 inputs, [in / 32][out][32], once, in float32, with its two moments: the update and
+ * the product with the transpose read it from one end to the other, which the machine foresees (blocks of 128
+ * inputs made the update take twice as long); the pieces of the other product are asked for. In bfloat16 its
+ * words are made where they are read, in pieces that stay in L2, for each of the two products: as much
+ * reading as of two copies, without keeping them up. A step touches 4 + 4 bytes of a weight for the products,
+ * and 24 for the update.
  *
  * Every sum has its order whatever the thread: members of a team share outputs or inputs, never a sum.
  */
@@ -16,7 +18,6 @@
 
 namespace EC_ISA {
 
-constexpr int64_t kWide = 128;    /* inputs of a block, where they divide it */
 constexpr int64_t kSumRows = 256; /* rows of a batch that are added in one chain */
 
 /* Rows of activations: a line more than the columns, so that equal columns fall into all sets of L1. */
@@ -28,33 +29,32 @@ struct Range {
 
 struct Matrix {
   Parameter at;
-  int64_t out, in, padded, wide;
+  int64_t out, in, padded;
   float* gradient; /* as `at`, where clip.h keeps it; else NULL */
 
   void take(Arena& arena, int64_t outputs, int64_t inputs) {
     out = outputs;
     in = inputs;
     padded = round_up(inputs, kBlock);
-    wide = padded % kWide == 0 ? kWide : kBlock;
     at = take_parameter(arena, out * padded);
   }
-  int64_t place(int64_t o, int64_t i) const { return (i / wide * out + o) * wide + i % wide; }
+  int64_t place(int64_t o, int64_t i) const { return (i / kBlock * out + o) * kBlock + i % kBlock; }
 };
 
 /* Rows [outs.first, outs.last) from row-major memory. */
 static void put_rows(const Matrix& m, const float* from, Range outs) {
   for (int64_t o = outs.first; o < outs.last; ++o)
-    for (int64_t i = 0; i < m.in; i += m.wide) /* zeros behind, as the memory has them */
+    for (int64_t i = 0; i < m.in; i += kBlock) /* zeros behind, as the memory has them */
       memcpy(m.at.w + m.place(o, i), from + o * m.in + i,
-             (size_t)(m.in - i < m.wide ? m.in - i : m.wide) * sizeof(float));
+             (size_t)(m.in - i < kBlock ? m.in - i : kBlock) * sizeof(float));
 }
 
 /* To row-major memory; returns whether all of them are finite. */
 static bool get_rows(const Matrix& m, float* to, Range outs) {
   for (int64_t o = outs.first; o < outs.last; ++o)
-    for (int64_t i = 0; i < m.in; i += m.wide)
+    for (int64_t i = 0; i < m.in; i += kBlock)
       memcpy(to + o * m.in + i, m.at.w + m.place(o, i),
-             (size_t)(m.in - i < m.wide ? m.in - i : m.wide) * sizeof(float));
+             (size_t)(m.in - i < kBlock ? m.in - i : kBlock) * sizeof(float));
   return all_finite(to + outs.first * m.in, (outs.last - outs.first) * m.in);
 }
 
@@ -93,18 +93,19 @@ static void words_along_rows(const float* x, int64_t stride, int64_t rows, int64
 template <class Word>
 static void apply(const Matrix& w, Range outs, Rows<float> x, int64_t rows, float* y, int64_t y_stride,
                   const WordMemory& words) {
-  const int64_t step = w.out * w.wide;
   if constexpr (kPer<Word> == 1) {
-    const Lines<float> lines = {w.at.w + outs.first * w.wide, w.wide, w.wide,
-                                w.padded == w.wide ? w.wide : step};
+    const Lines<float> lines = {w.at.w + outs.first * kBlock, kBlock, kBlock,
+                                w.padded == kBlock ? kBlock : w.out * kBlock};
     dots(x, rows, lines, outs.last - outs.first, w.padded, y + outs.first, y_stride);
   } else {
     const int64_t stride = row_stride(w.padded / 2);
     words_along_columns(x.data, x.stride, rows, w.padded, words.a, stride);
     for (int64_t o = outs.first; o < outs.last; o += kBlock) {
       const int64_t n = outs.last - o < kBlock ? outs.last - o : kBlock;
-      for (int64_t i = 0; i < w.padded; i += w.wide)
-        words_along_columns(w.at.w + w.place(o, i), w.wide, n, w.wide, words.b + i / 2, stride);
+      for (int64_t i = 0; i < w.padded; i += kBlock) {
+        if (i + kBlock < w.padded) ask(w.at.w + w.place(o, i + kBlock), n * kBlock);
+        words_along_columns(w.at.w + w.place(o, i), kBlock, n, kBlock, words.b + i / 2, stride);
+      }
       dots(Rows<Pair>{words.a, stride}, rows, Lines<Pair>{words.b, stride, 1, 1}, n, w.padded / 2, y + o,
            y_stride);
     }
@@ -121,9 +122,9 @@ static void apply_back(const Matrix& w, Range outs, Range ins, Rows<float> y, in
     const float* panel = w.at.w + w.place(outs.first, i);
     const Store keep = {x + i, x_stride};
     if constexpr (kPer<Word> == 1) {
-      product(y, rows, Panels<float>{panel, 0, w.wide}, kBlock, n, keep);
+      product(y, rows, Panels<float>{panel, 0, kBlock}, kBlock, n, keep);
     } else {
-      words_along_rows(panel, w.wide, n, kBlock, words.b, kBlock);
+      words_along_rows(panel, kBlock, n, kBlock, words.b, kBlock);
       product(Rows<Pair>{words.a, stride}, rows, Panels<Pair>{words.b, 0, kBlock}, kBlock, (n + 1) / 2, keep);
     }
   }
@@ -187,7 +188,7 @@ struct Square {
 
 /* AdamW from a gradient that was kept. */
 static void learn_kept(const Matrix& w, Range outs, const Learn& learn) {
-  for (int64_t i = 0; i < w.padded; i += w.wide)
+  for (int64_t i = 0; i < w.padded; i += kBlock)
     for (int64_t at = w.place(outs.first, i); at < w.place(outs.last, i); at += kLanes)
       adamw_update(load(w.gradient + at) * learn.scale, w.at.at(at), learn.adamw);
 }
@@ -202,7 +203,7 @@ struct GradientOf {
   template <int R, class Sink>
   int64_t tiles(int64_t o, int64_t column, const Sink& sink) const {
     for (; o + R <= outs.last; o += R)
-      for (int64_t i = column; i < column + w.wide; i += kStrip) {
+      for (int64_t i = column; i < column + kBlock; i += kStrip) {
         Tile<R> tile;
         for (int r = 0; r < R; ++r) sink.ask(w, o + r, i);
         gradient_tile<R>(x.data + i, x.stride, y.data + o - outs.first, y.stride, n, &tile);
@@ -212,7 +213,7 @@ struct GradientOf {
   }
   template <class Sink>
   void run(const Sink& sink) const {
-    for (int64_t column = 0; column < w.padded; column += w.wide) {
+    for (int64_t column = 0; column < w.padded; column += kBlock) {
       int64_t o = tiles<kRows>(outs.first, column, sink);
       if (kRows > 8) o = tiles<8>(o, column, sink);
       if (kRows > 4) o = tiles<4>(o, column, sink);

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -338,3 +339,26 @@ def one_step_of_anything(data: st.DataObject) -> None:
     size = norm_of({name: one.numpy() for name, one in expected.items()})
     off = norm_of({name: found[name] - one.numpy() for name, one in expected.items()})
     assert off < max(3e-6 * size, 4.0 * norm_of({name: (theirs[name] - one).numpy() for name, one in expected.items()}))
+
+
+def memory(name: str) -> int:
+    """Bytes, of /proc/self/status."""
+    line = next(one for one in Path("/proc/self/status").read_text().splitlines() if one.startswith(f"{name}:"))
+    return int(line.split()[1]) * 1024
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux counts the peak")
+def test_memory_is_the_states_the_bank_and_little_more(tmp_path: Path) -> None:
+    rows, length, shape = 640, 128, Shape(384, 1536, 12, 1e-12)
+    values = np.memmap(tmp_path / "states", np.float16, "w+", shape=(rows * length, shape.dim))
+    states = Ragged(values, np.arange(rows) * length, np.full(rows, length))
+    task = Task(View(values, np.arange(rows, dtype=np.int32) % 2, np.arange(rows)), None, 2)
+    start = make_weights(shape, 0, 2, np.random.default_rng(0))
+    bank = [Block(HeadSpec(hidden=0, seed=seed), 0, start, epochs=1) for seed in range(3)]
+    weights = sum(array.size for array in start.values())
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins here
+    before = memory("VmRSS")
+    outcomes = engine_native.train(states, shape, [task], bank, threads=2)
+    assert all(outcome.status == "ok" for outcome in outcomes)
+    in_training, best, states_bytes = 2 * 16 * weights, 3 * 4 * weights, values.size * 2
+    assert memory("VmHWM") - before < states_bytes + in_training + best + (64 << 20)
