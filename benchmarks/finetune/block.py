@@ -1,12 +1,13 @@
 """How fast is the last layer trained natively, from cached states, for the CLS row alone?
 
-    python -m benchmarks.finetune.block [--json benchmarks/results/finetune-block.json] [--rounds 3]
+    python -m benchmarks.finetune.block [--json benchmarks/results/finetune-block.json] [--loop BERT-base/128]
 
 Random weights and states; texts of one length, so that nobody pads. Peers in turns, medians of the turns' ratios:
 
 - torch: the torch engine's own module (finetune/first_row.py), reading the same cached states, fused AdamW, clipping.
 - loop: plain transformers from token ids, the layers below frozen and without gradients, the last one whole, CLS to the
-  head; float32 and bfloat16 autocast, the better of the two. Batch 32 alone: more rows a step gain it nothing.
+  head; float32 and bfloat16 autocast, the better of the two. Batch 32 alone: more rows a step gain it nothing. It
+  takes long: --loop names the models and lengths to set beside it.
 
 What counts is processor time (user and system, all threads) of whole steps: the machine may be in use. Both torch peers
 run on as many threads as native, with passive waiting. "products" and "copy" are torch's sgemm (1024 wide; bfloat16 for
@@ -148,7 +149,7 @@ def rates() -> dict[str, float]:
     return found
 
 
-def measure(case: Case, rounds: int) -> dict[str, Any]:
+def measure(case: Case, rounds: int, with_loop: bool) -> dict[str, Any]:
     """Processor microseconds of a row, each turn; and ratios of turns that ran next to each other."""
     peers: dict[str, Callable[[], int]] = {
         "native float32": lambda: case.native("float32"),
@@ -156,7 +157,7 @@ def measure(case: Case, rounds: int) -> dict[str, Any]:
         "torch float32": lambda: case.torch_engine(False),
         "torch bfloat16": lambda: case.torch_engine(True),
     }
-    if case.batch == BATCHES[0]:
+    if with_loop and case.batch == BATCHES[0]:
         peers |= {"loop float32": lambda: case.loop(False), "loop bfloat16": lambda: case.loop(True)}
     turns: dict[str, list[float]] = {name: [] for name in peers}
     for turn in range(rounds):
@@ -200,11 +201,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json")
     parser.add_argument("--rounds", type=int, default=3)
+    every = [f"{name}/{length}" for name in MODELS for length in LENGTHS]
+    parser.add_argument("--loop", nargs="*", choices=every, default=every)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     asked = parser.parse_args()
     from transformers import BertConfig, BertModel
 
-    results = []
+    results: list[dict[str, Any]] = []
+    computer = {"machine": machine("torch", "transformers")}
     loads = [os.getloadavg()[0]]
     for name, (layers, dim, inner) in MODELS.items():
         settings = {"num_hidden_layers": layers, "hidden_size": dim, "intermediate_size": inner}
@@ -212,14 +216,14 @@ def main() -> None:
         for length in LENGTHS:
             for batch in BATCHES:
                 case = Case(model, length, batch, asked.threads)
-                turns = measure(case, asked.rounds)
+                turns = measure(case, asked.rounds, f"{name}/{length}" in asked.loop)
                 about = {"model": name, "tokens": length, "batch": batch}
-                results.append({**about, **summary(case, turns), "microseconds": turns})
                 loads.append(os.getloadavg()[0])
+                results.append({**about, **summary(case, turns), "microseconds": turns, "load": loads[-1]})
                 print(json.dumps({**about, **summary(case, turns)}), flush=True)
-    report = {"machine": machine("torch", "transformers"), "load": loads, "threads": asked.threads, "results": results}
-    if asked.json:
-        Path(asked.json).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+                report = {**computer, "load": loads, "threads": asked.threads, "results": results}
+                if asked.json:
+                    Path(asked.json).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

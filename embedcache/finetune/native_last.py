@@ -28,7 +28,7 @@ from embedcache.heads.train import HISTORY, r2_of
 
 ALONE = "it trains the last layer (--train last) for the first token alone (pooling cls), on a CPU"
 HEAD = {"w1": "head1", "b1": "head1_bias", "w2": "head2", "b2": "head2_bias"}  # a head's weights: the engine's tensors
-WEIGHT = 16  # bytes of each: itself, two moments, the best epoch's
+WEIGHT = 20  # bytes of each: itself, two moments, the best epoch's, the gradient that clipping keeps
 
 
 @dataclass(frozen=True)
