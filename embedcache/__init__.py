@@ -49,6 +49,8 @@ if TYPE_CHECKING:
     from embedcache.search.job import search_cache as search
     from embedcache.search.searcher import Answer, Found, Query, Searcher
     from embedcache.serve.job import serve_cache as serve
+    from embedcache.vectors.job import import_vectors
+    from embedcache.vectors.write import VectorsReport, write_vectors
 
 # Public name -> the module that holds it; one that is such a module itself can be called (common/callable_module.py).
 _HOME = {
@@ -88,6 +90,7 @@ _HOME = {
     "Searcher": "embedcache.search.searcher",
     "TrainedHead": "embedcache.heads.head",
     "TuneReport": "embedcache.finetune",
+    "VectorsReport": "embedcache.vectors.write",
     "VerifyReport": "embedcache.cache",
     "ZeroShotReport": "embedcache.prompting.job",
     "adapt": "embedcache.pretraining.job",
@@ -98,6 +101,7 @@ _HOME = {
     "extract": "embedcache.extraction.job",
     "finetune": "embedcache.finetune",
     "head_grid": "embedcache.heads.spec",
+    "import_vectors": "embedcache.vectors.job",
     "index": "embedcache.index",
     "ladder": "embedcache.ladder",
     "load_heads": "embedcache.runs.folder",
@@ -113,6 +117,7 @@ _HOME = {
     "train_heads": "embedcache.heads.train",
     "train_run": "embedcache.report.train_run",
     "verify": "embedcache.cache",
+    "write_vectors": "embedcache.vectors.write",
     "zero_shot": "embedcache.prompting.job",
 }
 
@@ -153,6 +158,7 @@ __all__ = [
     "Searcher",
     "TrainedHead",
     "TuneReport",
+    "VectorsReport",
     "VerifyReport",
     "ZeroShotReport",
     "__version__",
@@ -164,6 +170,7 @@ __all__ = [
     "extract",
     "finetune",
     "head_grid",
+    "import_vectors",
     "index",
     "ladder",
     "load_heads",
@@ -179,6 +186,7 @@ __all__ = [
     "train_heads",
     "train_run",
     "verify",
+    "write_vectors",
     "zero_shot",
 ]
 

@@ -15,6 +15,7 @@ from embedcache.commands import (
     export,
     extract,
     finetune,
+    import_vectors,
     index,
     info,
     ladder,
@@ -46,6 +47,7 @@ def main(config: str | None) -> None:
 
 for command in (
     extract.extract,
+    import_vectors.import_command,
     merge.merge,
     adapt.adapt,
     info.info,
@@ -61,6 +63,7 @@ for command in (
     report.report,
     index.index,
     search.search,
+    import_vectors.vectors,
     audit.audit,
     doctor.doctor,
     serve.serve,

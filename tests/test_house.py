@@ -25,6 +25,7 @@ FLOORS = [
     "encoder heads tables",
     "cache",
     "extraction index pretraining runs",
+    "vectors",
     "audit doctor finetune search",
     "prediction",
     "drift",

@@ -89,6 +89,7 @@ SAME: dict[str, list[Callable[..., Any]]] = {
     "export": [ec.export.function],
     "finetune": [ec.finetune.function],
     "extract": [ec.extract],
+    "import": [ec.import_vectors],
     "index": [ec.index.function],
     "info": [ec.open_cache],
     "ladder": [ec.ladder.function],
@@ -98,6 +99,7 @@ SAME: dict[str, list[Callable[..., Any]]] = {
     "search": [ec.search.function, ec.search_file],
     "serve": [ec.serve.function],
     "train-head": [ec.train_run],
+    "vectors": [ec.write_vectors],
     "verify": [ec.verify],
     "zero-shot": [ec.zero_shot],
 }

@@ -23,7 +23,7 @@ from embedcache.cache.checksums import digests, valid_blocks
 from embedcache.cache.file import Cache
 from embedcache.cache.hdf5_structure import HDF5_ERRORS, nbytes
 from embedcache.cache.layout import Layout, Output, block_path, quote
-from embedcache.cache.map_file import file_id
+from embedcache.cache.map_file import file_id, forget
 from embedcache.cache.stored_rows import parted
 from embedcache.cache.strings import Text
 from embedcache.common.durable import lacks_room, reserve, take_name
@@ -131,8 +131,10 @@ def create(path: Path, contents: CacheContents, temporary: Path | None = None) -
             writer.reserve()
             for dataset, array in contents.arrays.items():
                 writer.put(dataset, 0, array)
+                forget(array)
             for dataset in contents.arrays:  # a block of text ends where the offsets say
                 writer.commit(dataset, 0, contents.layout.blocks)
+                forget(writer.cache.array(dataset))
             writer.sync()
         publish(temporary, path)
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -22,6 +23,18 @@ def file_id(path: Path) -> FileId | None:
         status = path.stat()
         return status.st_dev, status.st_ino
     return None
+
+
+def forget(array: np.ndarray) -> None:
+    """Let the memory go that the pages of an array's map take; where they are read again they come back by themselves.
+
+    A process that reads a large file once would else seem to hold all of it.
+    """
+    base: object = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    if isinstance(base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        base.madvise(mmap.MADV_DONTNEED)
 
 
 def map_file(path: Path, read: Callable[[Path, np.ndarray], Structure]) -> tuple[Structure, np.ndarray, FileId]:

@@ -10,6 +10,7 @@ Files, in the order in which to read them:
     run_options  What train-head and finetune share: sweeps, the split, what chooses
     progress     Progress bars and tables on a terminal; silent where stderr is no terminal
     extract      Make a cache
+    import_vectors  Make a cache of vectors that exist; write those of a cache
     merge        Join the caches of all shards
     adapt        Train a masked language model on unlabelled texts
     info         Look at a cache: info and verify

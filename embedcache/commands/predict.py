@@ -36,6 +36,7 @@ from embedcache.commands.types import NumberInRange, NumberOr
 @click.option("--as", "column", default="predicted", show_default=True, metavar="NAME", help="Name of the new columns.")
 @click.option("--where", multiple=True, help="Only rows of CACHE that meet a condition; may be repeated.")
 @click.option("--text", default="text", show_default=True, help="The column of texts in --input.")
+@click.option("--vector", metavar="COL", help="The column of vectors in --input, in place of texts.")
 @reading_options("in --input")
 @click.option("--model", help="The encoder's folder, where it has moved.")
 @click.option("--calibrated", is_flag=True, help="Divide the logits by the temperature fitted on the validation rows.")
@@ -73,6 +74,7 @@ def predict(as_json: bool, run: str, texts: tuple[str, ...], **options: Any) -> 
       embedcache predict RUN reviews.h5 -o labelled.parquet
       embedcache predict RUN RUN2 --input new.csv -o labelled.csv
       ... --where "label=positive"   only these rows of the cache
+      ... --input new.npy    vectors of its encoder, in place of texts
       ... --as sentiment     columns sentiment and sentiment_probability
       ... --calibrated       calibrated probabilities
       ... --threshold tuned  thresholds that the validation rows chose
@@ -163,6 +165,8 @@ def _is_file(text: str) -> bool:
 def _check_texts(texts: tuple[str, ...], options: dict[str, Any]) -> None:
     if options["output"] is not None:
         raise click.UsageError("-o OUT goes with --input TABLE or a CACHE")
+    if options["vector"] is not None:
+        raise click.UsageError("--vector goes with --input TABLE")
     if options["where"]:
         raise click.UsageError("--where goes with a CACHE")
     if named := next(filter(_is_run, texts), None):
@@ -170,8 +174,9 @@ def _check_texts(texts: tuple[str, ...], options: dict[str, Any]) -> None:
     for text in filter(_is_file, texts):
         from embedcache.tables.read import suffixes
         from embedcache.tables.write import WRITERS
+        from embedcache.vectors.read import holds_vectors_alone
 
         if _means_a_cache(text):
             raise click.UsageError(f"{text} is a cache: name it alone, and its rows are labelled")
-        if suffixes(Path(text))[1] in WRITERS:
+        if suffixes(Path(text))[1] in WRITERS or holds_vectors_alone(text):
             raise click.UsageError(f"{text} is a file: --input {text} labels its rows")

@@ -35,6 +35,7 @@ ROW = NumberInRange(int, 0)
 @click.option("--file", "file", help="A table or text file of queries, instead of QUERY; - for standard input.")
 @click.option("-o", "--output", metavar="OUT", help="The table for the answers to --file, - for standard output.")
 @click.option("--text", default="text", show_default=True, help="The column of queries in --file.")
+@click.option("--vector", metavar="COL", help="The column of vectors in --file, in place of texts.")
 @reading_options("in --file")
 @click.option("-k", type=COUNT, default=10, show_default=True, help="Number of results.")
 @click.option("--where", multiple=True, help="Only rows that meet a condition; may be repeated.")
@@ -62,6 +63,7 @@ def search(as_json: bool, cache: str, output: str | None, columns: tuple[str, ..
       ... --show genre,stars                         kept columns beside texts
       ... --like "too slow" --unlike "too long"      several examples
       ... --file questions.csv -o answers.csv        many queries at once
+      ... --file vectors.npy                         vectors of CACHE's encoder
     """
     from embedcache.commands.show import search as show
     from embedcache.search.file import search_file

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -21,6 +22,7 @@ class Identity(msgspec.Struct):
     lower_case: bool | UnsetType = UNSET
     chunk: bool | UnsetType = UNSET
     task: str | UnsetType = UNSET
+    imported: Annotated[str, Meta(min_length=1)] | UnsetType = UNSET
 
 
 class PrescribedFields(msgspec.Struct):
@@ -38,6 +40,13 @@ class Encoder(msgspec.Struct):
     identity: Identity
     store: Literal["float16", "float32", "int8"]
     model: PrescribedFields | UnsetType = UNSET
+
+
+def imported_name(encoder: Mapping[str, Any]) -> str | None:
+    """What vectors that were imported are known by, of an encoder description; None: an encoder made them here."""
+    if encoder["identity"].get("imported") is None:
+        return None
+    return str(encoder["source"])
 
 
 def parse_encoder(text: str) -> dict[str, Any] | None:

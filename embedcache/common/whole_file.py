@@ -151,9 +151,11 @@ def output_target(path: str | Path, advice: str = ADVICE) -> Path | None:
     return target if kind == stat.S_IFREG else None
 
 
-def check_output(output: str | Path, source: str | Path) -> None:
-    """Raises EmbedcacheError where ``output`` cannot be one, or is the file that is read."""
+def check_output(output: str | Path, source: object) -> None:
+    """Raises EmbedcacheError where ``output`` cannot be one, or is the file that is read (others are none)."""
     target = output_target(output)
+    if not isinstance(source, (str, os.PathLike)):
+        return
     with suppress(OSError):
         if target is not None and target.samefile(source):
             raise EmbedcacheError(f"{output} is the input: name another file with -o")

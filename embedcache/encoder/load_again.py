@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from embedcache.common.encoder_schema import imported_name
 from embedcache.encoder.encoder import Encoder
 from embedcache.encoder.poolings import MODEL
 from embedcache.errors import EmbedcacheError
@@ -12,6 +13,15 @@ from embedcache.errors import EmbedcacheError
 
 class OtherEncoderError(EmbedcacheError):
     """A different encoder is where the right one was looked for."""
+
+
+def refuse_imported(about: dict[str, Any], owner: str) -> None:
+    """Raise EmbedcacheError where vectors were imported, so that their encoder is not here."""
+    if (name := imported_name(about)) is not None:
+        raise EmbedcacheError(
+            f"the vectors of {owner} were imported ({name}), so no text can be encoded here: give vectors of the same "
+            "encoder, as in predict RUN --input new.npy, or search CACHE --file new.npy or --row N"
+        )
 
 
 def encoder_of(
@@ -37,6 +47,7 @@ def encoder_of(
     Raises:
         EmbedcacheError: as ``load_again``.
     """
+    refuse_imported(about, owner)
     tuned = "tuned" in about["identity"]  # then it is its base that may have moved
     try:
         return load_again(

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from embedcache.common.frames import refuse_frame
 from embedcache.common.progress import Progress
 from embedcache.errors import EmbedcacheError
 from embedcache.evaluation.baselines import Predicted, baselines_of
@@ -35,7 +34,7 @@ NAMED = 5  # labels in a note
 
 def evaluate(
     runs: str | Path | Sequence[str | Path],
-    data: str | Path,
+    data: Any,
     *,
     label: str | None = None,
     output: str | Path | None = None,
@@ -81,7 +80,6 @@ def evaluate(
             another encoder; nothing left to score.
     """
     start = time.perf_counter()
-    refuse_frame(data, "evaluate")
     named = [runs] if isinstance(runs, (str, Path)) else list(runs)
     loaded = {str(path): load_run(path) for path in named}
     if len(loaded) < len(named) or not named:

@@ -4,6 +4,7 @@ Files, in the order in which to read them:
 
     job           The door: read the table, find what is new, let the encoder fill the cache
     read_input    Read the whole input once: label codes into memory, texts and their hashes into unnamed files
+    before        What an earlier run left at the place of a cache
     columns       Which columns of the input a cache keeps: those asked for, and those that it already has
     vectors       Which vectors a pass makes: as asked, as the cache has them, or as the model's authors prescribe
     encoders      Which encoder a pass uses, and where it runs

@@ -8,7 +8,6 @@ Vectors are found by the hash of their text, so a text that has a vector is neve
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -22,33 +21,30 @@ from embedcache.cache.checksums import count_damaged
 from embedcache.cache.create import Writer, create, make_contents, matches, publish
 from embedcache.cache.file import Cache
 from embedcache.cache.fill import Filler
-from embedcache.cache.fingerprint import comparable, differences, for_pooling
-from embedcache.cache.hdf5_structure import DamagedCacheError
 from embedcache.cache.labels import label_counts, unlabelled
 from embedcache.cache.layout import STORES, Output, sibling
 from embedcache.cache.lock import writer_lock
 from embedcache.cache.map_file import file_id
 from embedcache.cache.notes import rounding_notes
-from embedcache.cache.reuse import count_unknown, proves_encoder
 from embedcache.cache.state_files import index_path
 from embedcache.cache.state_writer import check_space
 from embedcache.cache.strings import first_rows
 from embedcache.cache.tokens import reading_of
 from embedcache.common.display import html_table
-from embedcache.common.frames import refuse_frame
 from embedcache.common.label_names import label_notes
 from embedcache.common.progress import Progress, Tell, no_tell
 from embedcache.common.reading import Reading
 from embedcache.common.whole_file import refuse_stream
 from embedcache.encoder.folder import DTYPES
-from embedcache.encoder.poolings import MODEL
 from embedcache.errors import EmbedcacheError
+from embedcache.extraction.before import another_encoder, clear, count_dropped, made_by, open_left, open_old
 from embedcache.extraction.columns import Asked, choose_columns
 from embedcache.extraction.encoders import EncodingPass, Place
 from embedcache.extraction.read_input import Collected, collect
 from embedcache.extraction.shards import Shard, ShardOrigin, take_part
 from embedcache.extraction.token_states import StatesPlan, filling, plan_states, remove_foreign
 from embedcache.extraction.vectors import AskedVectors, choose
+from embedcache.tables.inputs import list_note, tables_of
 from embedcache.tables.rows import read_rows
 from embedcache.tables.stream import stored
 
@@ -108,7 +104,7 @@ class ExtractReport:
 
 
 def extract(
-    inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    inputs: Any,
     cache: str | os.PathLike[str],
     *,
     model: str | os.PathLike[str] = "bert-base-uncased",
@@ -146,7 +142,9 @@ def extract(
     Afterwards the cache has the rows of the input, in the same order. Poolings and layers that it already had stay.
 
     Args:
-        inputs: one or several tables, read one after another; "-" is standard input, JSON lines.
+        inputs: one or several tables, read one after another: a path, an address that fsspec knows (hf://, s3://,
+            https://), "-" (standard input, JSON lines), a DataFrame of pandas or polars, a ``datasets.Dataset``, a
+            pyarrow Table, a dict of columns; or a list of texts.
         cache: the HDF5 file to make or to continue.
         model: the encoder's folder, or its name on the Hugging Face hub.
         text: the column of texts.
@@ -192,12 +190,11 @@ def extract(
             unchanged.
     """
     started = time.perf_counter()
-    refuse_frame(inputs, "extract")
     refuse_stream(os.fspath(cache), "a cache", "file")
     target = Path(os.path.realpath(cache))
-    given = [inputs] if isinstance(inputs, (str, os.PathLike)) else inputs
+    given = tables_of(inputs, text)
     copies = ExitStack()  # copies of streams; unnamed files, which the system deletes in any case
-    paths = [copies.enter_context(stored(os.fspath(path))) for path in given]
+    paths = [copies.enter_context(stored(table)) for table in given]
     reading: dict[str, Any] = {"encoding": encoding, "separator": separator, "sheet": sheet}
     asked_for = Asked(text, labels, id, (keep,) if isinstance(keep, str) else tuple(keep))
     columns, column_notes = choose_columns(paths, asked_for, None if overwrite else target, na, reading)
@@ -208,8 +205,8 @@ def extract(
     vectors.poolings(), vectors.numbers()
     wanted = None if shard is None else Shard.parse(shard)
     with copies, writer_lock(target), ExitStack() as ends:
-        _clear(target)
-        old = _open_old(target, overwrite)
+        clear(target)
+        old = open_old(target, overwrite)
         chosen = choose(os.fspath(model), vectors, None if overwrite else old, trust_remote_code)
         settings = {**chosen.settings, "dtype": dtype, "trust_remote_code": trust_remote_code}
         if old and dtype == "auto" and not overwrite:
@@ -221,9 +218,9 @@ def extract(
             os.fspath(model), settings, Place(device, workers, ray), store, batch_tokens, progress
         )
         ends.callback(encoding_pass.close)
-        same = old if old and _made_by(old, encoding_pass.encoder) else None
+        same = old if old and made_by(old, encoding_pass.encoder) else None
         if old and not same and not overwrite:
-            raise _another_encoder(old, encoding_pass.encoder)
+            raise another_encoder(old, encoding_pass.encoder)
         table, part, guests = collect(rows, columns, target.parent), None, None
         if not same:
             encoding_pass.measure_int8(table.first_texts())
@@ -231,7 +228,7 @@ def extract(
             table, part, guests = take_part(table, wanted, target.parent)
         if tokens is not None or index_path(target).exists():
             ends.enter_context(writer_lock(index_path(target)))
-        dropped = _count_dropped(old, table, overwrite)
+        dropped = count_dropped(old, table, overwrite)
         outputs = chosen.outputs if overwrite or not same else list(dict.fromkeys([*same.outputs, *chosen.outputs]))
         first = first_rows(table.hashes)
         plan = plan_states(target, table, first, tokens, encoding_pass, overwrite)
@@ -259,17 +256,17 @@ def extract(
         tokenizer=encoding_pass.tokenized_by,
         shard=str(wanted) if wanted else None,
         reading=read.to_dict(),
-        notes=[*column_notes, *_label_notes(table), *read.notes(), *chosen.notes, *encoding_pass.notes(), *rounded],
+        notes=[
+            *list_note(given),
+            *column_notes,
+            *_label_notes(table),
+            *read.notes(),
+            *chosen.notes,
+            *encoding_pass.notes(),
+            *rounded,
+        ],
         token_states=plan.report(filler.states) if plan and filler.states else None,
     )
-
-
-def _clear(target: Path) -> None:
-    """Remove files of a killed run that cannot be used."""
-    for path in (target, index_path(target)):
-        sibling(path, "tmp").unlink(missing_ok=True)
-    for path in (target, sibling(target, "new")):
-        shutil.rmtree(sibling(path, "ray"), ignore_errors=True)
 
 
 def _rounding(target: Path) -> list[str]:
@@ -284,55 +281,6 @@ def _label_notes(table: Collected) -> list[str]:
         for name, (codes, classes) in table.labels.items()
         for note in label_notes(name, classes, label_counts(codes, len(classes)).tolist())
     ]
-
-
-def _open_old(target: Path, overwrite: bool) -> Cache | None:
-    """The cache to continue; None where there is none, or with ``overwrite`` where it is too damaged to read."""
-    if not target.exists():
-        return None
-    try:
-        return Cache(target)
-    except DamagedCacheError:
-        if not overwrite:
-            raise
-        return None
-
-
-def _made_by(cache: Cache, encoder: dict[str, Any]) -> bool:
-    return comparable(cache.encoder, encoder) or (not cache.sealed and proves_encoder(cache, encoder))
-
-
-def _open_left(path: Path, encoder: dict[str, Any]) -> Cache | None:
-    """The file that a killed run left next to the target, if it can be used."""
-    try:
-        cache = Cache(path)
-    except EmbedcacheError:
-        return None
-    return cache if _made_by(cache, encoder) else None
-
-
-def _another_encoder(old: Cache, encoder: dict[str, Any]) -> EmbedcacheError:
-    if not old.sealed:
-        return DamagedCacheError(f"{old.path}: its attributes are damaged; --overwrite makes it again from the input")
-    both = [MODEL] if MODEL in old.encoder else []
-    differ = differences(for_pooling(old.encoder, *both), for_pooling(encoder, *both))
-    return EmbedcacheError(
-        f"{old.path} was made with another encoder or other settings: {differ}; "
-        "pass --overwrite to replace it, or another -o to keep both"
-    )
-
-
-def _count_dropped(old: Cache | None, table: Collected, overwrite: bool) -> int:
-    """The number of rows of the old cache whose text is no longer in the input."""
-    if not old or not old.rows:
-        return 0
-    dropped = count_unknown(old.hashes, table.hashes)
-    if dropped == old.rows and not overwrite:
-        raise EmbedcacheError(
-            f"none of the {dropped:,} texts in {old.path} is in the input: check that it is the right file; "
-            "pass --overwrite to replace the cache, or another -o to keep both"
-        )
-    return dropped
 
 
 def _build(
@@ -360,7 +308,7 @@ def _build(
     if part:
         contents.layout.attrs.update(part.attributes())
     inode, beside, repaired = file_id(target), sibling(target, "new"), 0
-    left = _open_left(beside, encoding_pass.encoder)
+    left = open_left(beside, encoding_pass.encoder)
     found = target if same and matches(same, contents) else beside if left and matches(left, contents) else None
     work = found or (target if inode is None else beside)
     if plan is not None:

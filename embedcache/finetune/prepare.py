@@ -14,7 +14,7 @@ from embedcache.common.progress import Tell
 from embedcache.common.times import Times
 from embedcache.encoder.encoder import Encoder
 from embedcache.encoder.hardware import resolve_device
-from embedcache.encoder.load_again import encoder_of
+from embedcache.encoder.load_again import encoder_of, refuse_imported
 from embedcache.encoder.poolings import MODEL
 from embedcache.errors import EmbedcacheError
 from embedcache.finetune.bench import Bench
@@ -117,6 +117,7 @@ def _native(asked: AskedTuning, bench: Bench, configs: Sequence[Config]) -> Nati
 
 
 def _check_cache(cache: Cache) -> None:
+    refuse_imported(cache.encoder, str(cache.path))
     if "tuned" in cache.encoder["identity"]:
         raise EmbedcacheError(
             f"{cache.path} was made with a tuned run, {cache.encoder['source']}; finetune starts from a base: use a "

@@ -134,7 +134,10 @@ def ladder(
 
 def _check_cache(settled: Settled) -> None:
     """Of a cache everything can be known at once."""
+    from embedcache.encoder.load_again import refuse_imported
+
     with open_cache(settled.input) as cache:
+        refuse_imported(cache.encoder, settled.input)
         rows = CommonRows.read(cache, settled.rows)
         settled.check_states(cache)
     settled.check_kind(rows)

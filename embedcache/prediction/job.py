@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from embedcache.common.frames import refuse_frame
 from embedcache.common.int8_rows import as_stored
 from embedcache.common.progress import Progress, Tell, no_progress, no_tell
 from embedcache.encoder.hardware import resolve_device
@@ -25,6 +24,7 @@ from embedcache.prediction.predicted import Finished, Labeller, PredictedRows
 from embedcache.prediction.predictions import ColumnOutputs
 from embedcache.prediction.rule import Reject, Rule, Threshold
 from embedcache.prediction.together import EachRun, Encode, alone
+from embedcache.vectors.read import check_maker
 
 if TYPE_CHECKING:
     from embedcache.cache import Cache
@@ -80,12 +80,13 @@ class FileReport:
 
 def predict_file(
     run: str | Path | Classifier | Sequence[str | Path],
-    input: str | Path,
+    input: Any,
     output: str | Path | None = None,
     *,
     column: str = COLUMN,
     where: str | Sequence[str] = (),
     text: str = "text",
+    vector: str | None = None,
     encoding: str = "utf-8",
     separator: str | None = None,
     sheet: str | None = None,
@@ -113,12 +114,15 @@ def predict_file(
     Args:
         run: A run folder, or a Classifier. Several run folders label the same rows: what their encoders have in common
             is computed once.
-        input: The table, or a cache made by the run's encoder; "-" is standard input, JSON lines.
+        input: The table, or a cache made by the run's encoder; "-" is standard input, JSON lines. A table may be
+            anything that extract takes: a path, an address, a DataFrame.
         output: The table to write, in the format of its suffix; "-" is standard output, JSON lines. None writes
             nothing, and the report has the first rows.
         column: The name of the new columns, or its beginning. It must be free.
         where: Conditions on the rows of a cache, as in a search.
         text: The column of texts.
+        vector: The column of ``input`` that has vectors of the run's encoder in place of texts; a file of arrays, such
+            as .npy, needs no name. The output has all columns but this one.
         encoding: Encoding of a text file.
         separator: Between the cells of a .csv; None detects it.
         sheet: Sheet of a workbook, or table of a database; None is the first, or the only one.
@@ -140,10 +144,9 @@ def predict_file(
             is taken.
     """
     start = time.perf_counter()
-    refuse_frame(input, "predict_file")
     say = tell or no_tell
     with ExitStack() as ends:
-        rows = open_rows(ends, input, output, where, text, encoding=encoding, separator=separator, sheet=sheet)
+        rows = open_rows(ends, input, output, where, text, vector, encoding=encoding, separator=separator, sheet=sheet)
         options: dict[str, Any] = {"model": model, "trust_remote_code": trust_remote_code, "calibrated": calibrated}
         options |= {"device": device, "threshold": threshold, "reject": reject}
         labeller = RunLabeller.load(run, rows.are_encoded, options, explain)
@@ -262,6 +265,18 @@ class RunLabeller(Labeller):
         assert self._encode is not None
         vectors, read = self._encode(texts, tell)
         return PredictedRows.of(self._answers(vectors, texts), read)
+
+    def check_vectors(self, name: str, dim: int, encoder: str | None) -> None:
+        for one in self._classifiers.values():
+            check_maker(name, encoder, one.run.info["encoder"], str(one.run.path))
+            if dim != one.run.best.dim:
+                raise EmbedcacheError(f"{one.run.path} reads vectors {one.run.best.dim} wide, {name} has {dim}")
+
+    def vectors(self, vectors: np.ndarray, tell: Finished) -> PredictedRows:
+        stored = (as_stored(vectors, one.run.info["dtype"]) for one in self._classifiers.values())
+        made = PredictedRows.of(self._answers(stored))
+        tell(np.arange(len(vectors)))
+        return made
 
     def cached(self, cache: Cache, rows: np.ndarray, tell: Finished) -> PredictedRows:
         stored = (

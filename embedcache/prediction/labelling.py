@@ -19,9 +19,11 @@ from embedcache.errors import EmbedcacheError
 from embedcache.prediction.predicted import VERSION, Labeller, PredictedBlocks, PredictedRows
 from embedcache.prediction.rows import CacheRows, RowSource, TableRows, is_cache
 from embedcache.prediction.rule import REASONS
+from embedcache.prediction.vector_rows import VectorRows
 from embedcache.tables.formats.values import json_value, listed
 from embedcache.tables.stream import stored
 from embedcache.tables.write import OutputFormat, TableLayout, output_format
+from embedcache.vectors.read import holds_vectors_alone
 
 COLUMN = "predicted"
 SHOWN = 10  # first rows in a report
@@ -29,20 +31,22 @@ SHOWN = 10  # first rows in a report
 
 def open_rows(
     ends: ExitStack,
-    input: str | Path,
+    input: Any,
     output: str | Path | None,
     where: str | Sequence[str],
     text: str,
+    vector: str | None = None,
     **reading: Any,
 ) -> RowSource:
     """The rows of a table or a cache; what they hold open is closed with ``ends``.
 
     Args:
         ends: Closes it.
-        input: A table or a cache; "-" is standard input.
+        input: A table (a path, an address, one in memory) or a cache; "-" is standard input.
         output: Where the labelled rows will go: refused before the table is read where that cannot be.
         where: Conditions on the rows of a cache.
         text: The column of texts of a table.
+        vector: The column of vectors of a table; None: it has texts, but for files that hold arrays alone.
         reading: encoding, separator and sheet of a table.
 
     Raises:
@@ -50,13 +54,16 @@ def open_rows(
     """
     if output is not None:
         output_format(output)
-    if is_cache(input):
+    is_given = vector is not None or holds_vectors_alone(input)
+    if is_cache(input) and not is_given:
         return ends.enter_context(CacheRows(input, [where] if isinstance(where, str) else list(where)))
     if where:
         raise EmbedcacheError(f"{input} is not a cache: --where filters rows of a cache")
     table = ends.enter_context(stored(input))
     if output is not None:
         check_output(output, input)
+    if is_given:
+        return VectorRows(table, vector, **reading)
     return TableRows(table, text, **reading)
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from embedcache.common.reading import Reading
+from embedcache.errors import EmbedcacheError
 from embedcache.heads.kinds import kind_of
 from embedcache.prediction.predictions import ColumnOutputs
 
@@ -136,6 +137,14 @@ class Labeller(ABC):
     @abstractmethod
     def cached(self, cache: Cache, rows: np.ndarray, tell: Finished) -> PredictedRows:
         """Label rows of a cache, int64 [n]."""
+
+    def check_vectors(self, name: str, dim: int, encoder: str | None) -> None:
+        """Raises EmbedcacheError where it cannot label vectors of a file, D wide, of an encoder if that is known."""
+        raise EmbedcacheError(f"{name}: labels that are only named need texts, not vectors: give a table of texts")
+
+    def vectors(self, vectors: np.ndarray, tell: Finished) -> PredictedRows:
+        """Label vectors [n, D]."""
+        raise NotImplementedError
 
     def has_classes(self, column: str) -> bool:
         """Whether it predicts labels, not numbers."""

@@ -14,7 +14,7 @@ import numpy as np
 
 from embedcache.common.progress import Progress
 from embedcache.prediction.predicted import Labeller, PredictedRows
-from embedcache.tables.read import content_digest, open_source
+from embedcache.tables.read import open_source, source_digest
 from embedcache.tables.rows import Columns, read_rows
 from embedcache.tables.stream import Table
 from embedcache.tables.whole import layout_of, whole_columns
@@ -71,7 +71,14 @@ class TableRows(RowSource):
 
     def key(self, labeller: Labeller) -> str:
         return json.dumps(
-            ["table", content_digest(self._source.file), self._text, self._how, FILE_ROWS, self._source.path.suffix]
+            [
+                "table",
+                source_digest(self._source),
+                self._text,
+                self._how,
+                FILE_ROWS,
+                list(self._source.format.suffixes[:1]),
+            ]
         )
 
     def parts(self, labeller: Labeller, skip: int, progress: Progress) -> Iterator[PredictedRows]:
@@ -161,8 +168,10 @@ class CacheRows(RowSource):
         )
 
 
-def is_cache(path: str | Path) -> bool:
+def is_cache(path: Any) -> bool:
     """Whether a file is HDF5, which is told from its first bytes."""
+    if not isinstance(path, (str, Path)):
+        return False  # a table in memory
     try:
         if not Path(path).is_file():
             return False

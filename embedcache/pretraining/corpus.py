@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from hashlib import blake2b
-from os import PathLike, fspath
 from typing import Any
 
 from embedcache.errors import EmbedcacheError
@@ -38,7 +37,7 @@ class Corpus:
         return self.rows - self.blank - len(self.train) - len(self.held_out)
 
 
-def read_corpus(inputs: Sequence[str | PathLike[str]], text: str, **reading: Any) -> Corpus:
+def read_corpus(inputs: Sequence[Any], text: str, **reading: Any) -> Corpus:
     """Read all texts, into memory.
 
     Which texts are held out follows from each text alone: more rows, another order or another file change nothing for a
@@ -56,7 +55,7 @@ def read_corpus(inputs: Sequence[str | PathLike[str]], text: str, **reading: Any
     rows = blank = 0
     whole = blake2b(digest_size=16)
     with ExitStack() as ends:
-        tables = [ends.enter_context(stored(fspath(path))) for path in inputs]
+        tables = [ends.enter_context(stored(table)) for table in inputs]
         for part in read_rows(tables, Columns(text), **reading):
             for one in part.texts.to_pylist():
                 rows += 1

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from embedcache.common.frames import refuse_frame
 from embedcache.common.progress import Progress, Tell, no_progress, no_tell
 from embedcache.common.whole_file import refuse_stream
 from embedcache.common.whole_folder import folder_lock
@@ -20,6 +17,7 @@ from embedcache.errors import EmbedcacheError
 from embedcache.pretraining.checkpoints import Checkpoints
 from embedcache.pretraining.corpus import Corpus, read_corpus
 from embedcache.pretraining.place import check_place, check_room, disk_faults
+from embedcache.tables.inputs import tables_of
 
 if TYPE_CHECKING:
     from embedcache.pretraining.start import BaseModel
@@ -61,7 +59,7 @@ class AdaptReport:
 
 
 def adapt(
-    inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    inputs: Any,
     output: str | Path,
     *,
     model: str | Path | None = None,
@@ -112,14 +110,13 @@ def adapt(
             ``resume`` with other texts or options than those it was begun with.
     """
     start = time.perf_counter()
-    refuse_frame(inputs, "adapt")
     output, say = Path(output), tell or no_tell
     _check_asked(model, from_scratch, epochs, mask)
     check_place(output)
     if not output.is_dir():
         refuse_stream(output, "a model", "folder")
     device = resolve_device(device)
-    given = [inputs] if isinstance(inputs, (str, os.PathLike)) else list(inputs)
+    given = tables_of(inputs, text)
     corpus = read_corpus(given, text, encoding=encoding, separator=separator, sheet=sheet)
 
     from embedcache.pretraining.batches import LengthBatches, make_rows, words_are_seen

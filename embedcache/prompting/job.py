@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from embedcache.common.frames import refuse_frame
+from embedcache.common.encoder_schema import imported_name
 from embedcache.common.progress import Progress, Tell, no_progress, no_tell
 from embedcache.common.screen import plural
 from embedcache.errors import EmbedcacheError
@@ -70,7 +70,7 @@ class ZeroShotReport:
 
 
 def zero_shot(
-    input: str | Path,
+    input: Any,
     labels: NamedLabels,
     output: str | Path | None = None,
     *,
@@ -132,7 +132,6 @@ def zero_shot(
             cannot be written.
     """
     start = time.perf_counter()
-    refuse_frame(input, "zero_shot")
     named = read_labels(labels)
     if method not in (AUTO, *METHODS):
         raise EmbedcacheError(f"no method {method!r}: choose from {', '.join((AUTO, *METHODS))}")
@@ -182,6 +181,8 @@ def zero_shot(
 def _method(rows: RowSource, method: str, model: str | Path | None, trust: bool) -> tuple[type[Method], str]:
     """(the method, the model)."""
     own = rows.cache.encoder["source"] if isinstance(rows, CacheRows) else None
+    if model is None and isinstance(rows, CacheRows) and imported_name(rows.cache.encoder) is not None:
+        raise EmbedcacheError(f"the vectors of {rows.name} were imported: name the model that labels it with --model")
     if model is None and own is None:
         raise EmbedcacheError(f"{rows.name} is a table: name the model that labels it with --model")
     source = str(own if model is None else model)

@@ -15,6 +15,7 @@ Files, in the order in which to read them:
     plots                 The pictures of a report: matplotlib's SVG
     page                  The page: blocks and plots through jinja2, which escapes every text
     card                  README.md of a run: a model card as Hugging Face has them
+    card_code             The code in a run's card: how it is used, and the same model without embedcache
     audit_schema          What the report of a run reads of an audit's JSON
     train_run             A cache in, a run with its report and model card out
 """

@@ -5,7 +5,6 @@ Front matter goes through a YAML library, so any name is safe there; names from 
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Sequence
 from importlib import resources
@@ -13,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from embedcache.common.display import shorten
+from embedcache.common.encoder_schema import imported_name
 from embedcache.common.label_names import visible
 from embedcache.common.reading import percent
-from embedcache.encoder.poolings import MODEL, POOLINGS
+from embedcache.encoder.poolings import MODEL
 from embedcache.encoder.prescription import in_words as of_model
 from embedcache.heads.kinds import Kind, kind_of
+from embedcache.report.card_code import code_of, packages_of, use_of
 from embedcache.runs.folder import Run, require_keys
 from embedcache.runs.intervals import JACKKNIFE
 from embedcache.runs.scores import SCORES as KNOWN
@@ -33,37 +34,6 @@ NEEDED = (
     "baselines", "cache", "pooling", "layer", "dtype",
 )  # fmt: skip
 SHARED, TAGS = {"library_name": "embedcache", "pipeline_tag": "text-classification"}, ["embedcache", "frozen-encoder"]
-CODE = """import json
-
-import torch
-from safetensors import safe_open{more}
-{imports}
-
-encoder = {encoder}  # its name, or the folder where it is
-texts = ["A tender, funny film.", "Two hours of my life that I want back."]
-{vectors}
-
-with safe_open("best.safetensors", framework="pt") as file:
-    about = json.loads(file.metadata()["embedcache-head"])
-    weights = {{name: file.get_tensor(name) for name in file.keys()}}
-if "w1" in weights:
-    vectors = torch.relu(vectors @ weights["w1"].T + weights["b1"])
-logits = vectors @ weights["w2"].T + weights["b2"]
-{ending}"""
-POOLED = """tokenizer, model = AutoTokenizer.from_pretrained(encoder), AutoModel.from_pretrained(encoder).eval()
-inputs = tokenizer({texts}, padding=True, truncation=True, max_length={max_length}, return_tensors="pt")
-with torch.inference_mode():
-    hidden = model(**inputs{more}).{hidden}
-{pooled}"""
-ROUNDED = {  # as the cache stores them
-    "float16": "\nvectors = vectors.half().float()  # as the cache rounds them",
-    "int8": "\nscales = vectors.abs().amax(1, keepdim=True).clamp_min(1e-30) / 127\n"
-    "vectors = (vectors / scales).round() * scales  # as the cache rounds them",
-}
-PRESCRIBED = """model = SentenceTransformer(encoder)
-model.max_seq_length = {max_length}
-vectors = model.encode(texts, {options}convert_to_tensor=True).float().cpu()"""
-TUNED = """\n{}.load_state_dict(load_file("tuned.safetensors"), strict=False)  # what was trained of it"""
 ROUNDING = """
 The vectors of the training were computed in {}, these are computed in float32: probabilities differ in the last digits.
 """
@@ -130,15 +100,21 @@ def make_card(run: Run) -> str:
         data=_data(info, kind),
         training=_training(info),
         evaluation=_evaluation(info, kind),
-        limitations="\n".join(f"- {line}" for line in _limitations(info, kind, identity["max_length"])),
-        packages="sentence-transformers" if info["pooling"] == MODEL else "torch transformers safetensors",
-        code=_code(run, name, identity["max_length"]),
+        limitations="\n".join(f"- {line}" for line in _limitations(info, kind)),
+        use=use_of(info, name),
+        packages=packages_of(info),
+        code=code_of(run, name),
         rounding=ROUNDING.format(dtype) if (dtype := identity.get("compute_dtype", "float32")) != "float32" else "",
         temperature=CALIBRATED.format(temperature) if temperature else "",
     )
 
 
 def _what(info: dict[str, Any], name: str, vectors: str, head: str, purpose: str) -> str:
+    if imported_name(info["encoder"]) is not None:
+        return (
+            f"Vectors of {code_span(name)}, which were imported, and {head}, trained on them to {purpose}. The encoder "
+            "is not in this folder."
+        )
     if "tuned" not in info:
         return (
             f"The frozen encoder {code_span(name)} ({vectors}) and {head}, trained on its vectors to {purpose}. The "
@@ -156,6 +132,8 @@ def vectors_in_words(info: dict[str, Any]) -> str:
     """What the head reads."""
     prompt = info["encoder"]["identity"].get("prompt")
     after = f", after the prompt {code_span(prompt)}" if prompt else ""
+    if imported_name(info["encoder"]) is not None:
+        return "vectors that were imported"
     if info["pooling"] == MODEL:
         return f"the vector that its authors prescribe: {of_model(info['encoder'][MODEL])}{after}"
     return f"{info['pooling']} pooling of layer {info['layer']}{after}"
@@ -167,7 +145,7 @@ def _front_matter(run: Run, encoder: str) -> str:
     best = info["best"]
     tags = [tag for tag in TAGS if tag != "frozen-encoder" or "tuned" not in info]
     document: dict[str, Any] = {**SHARED, "tags": [*tags, run.best.kind]}
-    if not Path(base_source(info)).is_absolute():
+    if not Path(base_source(info)).is_absolute() and imported_name(info["encoder"]) is None:
         document["base_model"] = encoder
     sides = [side for side in ("test", "val") if best.get(f"{side}_{main}") is not None]
     if sides:
@@ -277,7 +255,8 @@ def _evaluation(info: dict[str, Any], kind: Kind) -> str:
     return f"{_table(titles, lines)}{said}\n\n{_table(('', 'precision', 'recall', 'F1', 'rows'), per_class)}"
 
 
-def _limitations(info: dict[str, Any], kind: Kind, max_length: int) -> Iterable[str]:
+def _limitations(info: dict[str, Any], kind: Kind) -> Iterable[str]:
+    max_length = info["encoder"]["identity"].get("max_length", 0)
     if task := info["encoder"]["identity"].get("task"):
         yield (
             f"The encoder has its adapter for the task {code_span(task)} merged into its weights. The code above loads "
@@ -287,6 +266,11 @@ def _limitations(info: dict[str, Any], kind: Kind, max_length: int) -> Iterable[
         yield (
             f"Texts of more than {max_length:,} tokens are read in chunks of that length, and have the mean of their "
             "vectors (of unit length where the vectors are). The code above reads their start alone."
+        )
+    elif imported_name(info["encoder"]) is not None:
+        yield (
+            "The vectors were imported: how they were made, and of how much of a text, their maker alone knows. Texts "
+            "cannot be given, vectors of the same encoder can."
         )
     else:
         yield f"Texts are cut to {max_length:,} tokens; the rest is not read{_lost(info.get('reading'))}."
@@ -308,55 +292,6 @@ def _lost(reading: dict[str, Any] | None) -> str:
         return " (no text of the cache was longer)"
     cut = f"{reading['truncated']:,} of the {reading['texts']:,} texts of the cache were longer"
     return f" ({cut}, which lost {percent(reading['lost_share'])} of all tokens)"
-
-
-def _code(run: Run, encoder: str, max_length: int) -> str:
-    """The same model in plain PyTorch, transformers and safetensors."""
-    prescribed = run.info["pooling"] == MODEL
-    tuned = run.info.get("tuned")
-    if tuned and tuned["kind"] != "tensors":
-        return f"# embedcache export RUN writes encoder, head and {tuned['kind']} weights as one model"
-    vectors = (_prescribed if prescribed else _pooled)(run.info, max_length)
-    vectors += ROUNDED.get(run.info["dtype"], "")
-    if tuned:
-        owner = "model[0].auto_model" if prescribed else "model"
-        first = "\nmodel.max_seq_length" if prescribed else "\ninputs ="
-        vectors = vectors.replace(first, TUNED.format(owner) + first, 1)
-    return CODE.format(
-        imports="from sentence_transformers import SentenceTransformer"
-        if prescribed
-        else "from transformers import AutoModel, AutoTokenizer",
-        more="\nfrom safetensors.torch import load_file" if tuned else "",
-        encoder=_quoted(encoder),
-        vectors=vectors,
-        ending=kind_of(run.best.kind).example,
-    )
-
-
-def _pooled(info: dict[str, Any], max_length: int) -> str:
-    """The lines that make vectors by a pooling."""
-    layer, identity = int(info["layer"]), info["encoder"]["identity"]
-    text = f"{_quoted(identity['prompt'])} + text" if identity.get("prompt") else "text"
-    text = f"({text}).lower()" if identity.get("lower_case") else text
-    return POOLED.format(
-        texts="texts" if text == "text" else f"[{text} for text in texts]",
-        max_length=max_length,
-        more="" if layer == -1 else ", output_hidden_states=True",
-        hidden="last_hidden_state" if layer == -1 else f"hidden_states[{layer}]",
-        pooled=POOLINGS[info["pooling"]].code,
-    )
-
-
-def _prescribed(info: dict[str, Any], max_length: int) -> str:
-    """The lines that make the vectors that the model's authors prescribe."""
-    options = f"prompt={_quoted(info['encoder']['identity'].get('prompt', ''))}, "
-    dims = info["encoder"][MODEL].get("dims")
-    options += f"truncate_dim={dims}, normalize_embeddings=True, " if dims else ""
-    return PRESCRIBED.format(max_length=max_length, options=options)
-
-
-def _quoted(text: str) -> str:
-    return json.dumps(text, ensure_ascii=not text.isprintable())
 
 
 def _table(titles: Sequence[str], lines: Sequence[Sequence[str]]) -> str:

@@ -54,7 +54,9 @@ def _recipe(info: dict[str, Any]) -> list[tuple[str, str]]:
 def _made_with(info: dict[str, Any]) -> list[tuple[str, str]]:
     cache, encoder = info.get("cache", {}), info.get("encoder", {})
     identity = encoder.get("identity", {})
-    cut = f"cut at {identity.get('max_length', '-')} tokens, computed in {identity.get('compute_dtype', '-')}"
+    length, dtype = identity.get("max_length", "-"), identity.get("compute_dtype", "-")
+    made = f"{identity.get('architecture', '-')}, cut at {length} tokens, computed in {dtype}"
+    made = "its vectors were imported" if "imported" in identity else made
     versions = {"embedcache": info.get("embedcache", "-"), **info.get("versions", {})}
     return [
         ("Run", f"trained {info.get('created', '-')}"),
@@ -62,7 +64,7 @@ def _made_with(info: dict[str, Any]) -> list[tuple[str, str]]:
             "Cache",
             f"{cache.get('path', '-')}, {count(cache.get('rows'))} rows, fingerprint {cache.get('fingerprint', '-')}",
         ),
-        ("Encoder", f"{encoder.get('source', '-')} ({identity.get('architecture', '-')}), {cut}"),
+        ("Encoder", f"{encoder.get('source', '-')} ({made})"),
         ("Stored as", str(encoder.get("store", "-"))),
         ("Engine", str(info.get("engine", "-"))),
         ("Versions", ", ".join(f"{name} {version}" for name, version in versions.items())),

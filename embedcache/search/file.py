@@ -17,9 +17,10 @@ from embedcache.common.progress import Progress, Tell, no_progress, no_tell
 from embedcache.common.resume import all_parts
 from embedcache.common.whole_file import check_output, open_output
 from embedcache.index.file_format import rows_digest
-from embedcache.search.job import answer_document, query_texts
+from embedcache.search.job import answer_document, query_texts, query_vectors
 from embedcache.search.searcher import Answer, Query, Searcher
-from embedcache.tables.read import content_digest
+from embedcache.tables.memory import Frame
+from embedcache.tables.read import content_digest, open_source, source_digest
 from embedcache.tables.stream import Stored, Table, stored
 from embedcache.tables.write import TableLayout, output_format
 
@@ -90,6 +91,7 @@ def search_file(
     where: str | Sequence[str] | None = None,
     dedupe: bool = False,
     text: str = "text",
+    vector: str | None = None,
     encoding: str = "utf-8",
     separator: str | None = None,
     sheet: str | None = None,
@@ -116,6 +118,7 @@ def search_file(
         where: Conditions on the rows, see ``Searcher.search``.
         dedupe: Leave out near-duplicates of a better result.
         text: The column of queries in ``file``.
+        vector: See ``search_cache``.
         encoding: Encoding of ``file``.
         separator: Between the cells of a .csv; None detects it.
         sheet: Sheet of a workbook, or table of a database.
@@ -138,7 +141,7 @@ def search_file(
     vectors: dict[str, Any] = {"index": index, "pooling": pooling, "layer": layer, "center": center}
     vectors |= {"device": device, "trust_remote_code": trust_remote_code}
     with stored(file) as table, Searcher.open(cache, **vectors) as searcher:
-        job = _Job(searcher, table, text, how, k, where, dedupe)
+        job = _Job(searcher, table, text, vector, how, k, where, dedupe)
         blank = found = 0
         with open_output(output) as place:
             parts, resumed = all_parts(
@@ -179,16 +182,20 @@ class _Job:
         searcher: Searcher,
         table: Table,
         text: str,
+        vector: str | None,
         how: dict[str, Any],
         k: int,
         where: str | Sequence[str] | None,
         dedupe: bool,
     ) -> None:
+        import pyarrow as pa
+
         self.searcher, self.table, self.text, self.how = searcher, table, text, how
         self.k, self.where, self.dedupe = k, where, dedupe
         # Not by the memory that is free: what is resumed must be cut as it was.
         self.together = max(1, min(FILE_QUERIES, HITS_TOGETHER // max(1, min(k, searcher.cache.rows))))
-        self._queries = list(query_texts(table, text, **how))
+        self._vectors = query_vectors(searcher, table, vector, how["encoding"])
+        self._queries = [pa.array(self._vectors)] if self._vectors else list(query_texts(table, text, **how))
         self.total = sum(map(len, self._queries))
         self.among = searcher.among(where)
 
@@ -206,7 +213,7 @@ class _Job:
             if done <= skip:
                 continue
             asked = [Query((text,)) for text in texts if text.strip()]
-            found = iter(self.searcher.find(asked, self.k, where=self.where, dedupe=self.dedupe))
+            found = iter(self.searcher.find(asked, self.k, where=self.where, dedupe=self.dedupe, encoded=self._vectors))
             hits = [next(found) if text.strip() else ([], []) for text in texts]
             yield Hits([rows for rows, _ in hits], [scores for _, scores in hits])
             progress(done, self.total, done)
@@ -218,13 +225,18 @@ class _Job:
             for text, rows, scores in zip(texts, hits.rows, hits.scores, strict=True)
         ]
 
+    def _digest(self) -> list[str]:
+        if isinstance(self.table, Frame):
+            return [source_digest(open_source(self.table))]
+        file = self.table.file if isinstance(self.table, Stored) else Path(self.table)
+        return [content_digest(file), file.suffix]
+
     def key(self) -> str:
         """What decides the hits."""
         cache, index = self.searcher.cache, self.searcher.index
         rows = rows_digest(cache, index.pooling, index.layer, cache.rows)
         among = blake2b(np.packbits(self.among).data, digest_size=16).hexdigest()
-        file = self.table.file if isinstance(self.table, Stored) else Path(self.table)
-        queries = [content_digest(file), file.suffix, self.text, self.how, self.together]
+        queries = [*self._digest(), self.text, self.how, self.together]
         return json.dumps([VERSION, rows, among, asdict(index.about), queries, self.k, self.dedupe])
 
 

@@ -13,6 +13,7 @@ from embedcache.common.frames import Tabular, arrow_table
 from embedcache.errors import EmbedcacheError
 from embedcache.search.searcher import Answer, Query, Searcher, found_columns
 from embedcache.tables.formats import FORMATS
+from embedcache.tables.memory import Frame
 from embedcache.tables.stream import Stored, Table, stored
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ def search_cache(
     where: str | Sequence[str] | None = None,
     dedupe: bool = False,
     text: str = "text",
+    vector: str | None = None,
     encoding: str = "utf-8",
     separator: str | None = None,
     sheet: str | None = None,
@@ -95,6 +97,8 @@ def search_cache(
         where: Conditions on the rows, see ``Searcher.search``.
         dedupe: Leave out near-duplicates of a better result.
         text: The column of queries in ``file``.
+        vector: The column of ``file`` that has vectors of the cache's encoder in place of texts; a file of arrays, such
+            as .npy, needs no name.
         encoding: Encoding of ``file``.
         separator: Between the cells of a .csv; None detects it.
         sheet: Sheet of a workbook, or table of a database.
@@ -131,18 +135,24 @@ def search_cache(
             return SearchReport(answers, k, candidates - len(asked.rows), False, searcher.notes)
         with stored(file) as table:
             how = {"encoding": encoding, "separator": separator, "sheet": sheet}
-            texts = [one for part in query_texts(table, text, **how) for one in part.to_pylist()]
-        answers = _answers(searcher, texts, k, where, dedupe)
+            vectors = query_vectors(searcher, table, vector, encoding)
+            texts = list(vectors or [one for part in query_texts(table, text, **how) for one in part.to_pylist()])
+        answers = _answers(searcher, texts, k, where, dedupe, vectors)
         return SearchReport(answers, k, candidates, True, searcher.notes)
 
 
 def _answers(
-    searcher: Searcher, texts: Sequence[str], k: int, where: str | Sequence[str] | None, dedupe: bool
+    searcher: Searcher,
+    texts: Sequence[str],
+    k: int,
+    where: str | Sequence[str] | None,
+    dedupe: bool,
+    vectors: dict[str, np.ndarray],
 ) -> list[Answer]:
     """One answer for each text; nothing is found for a blank one."""
     asked = [i for i, text in enumerate(texts) if text.strip()]
     answers = [Answer(text, None, []) for text in texts]
-    found = searcher.search([Query((texts[i],)) for i in asked], k, where=where, dedupe=dedupe)
+    found = searcher.search([Query((texts[i],)) for i in asked], k, where=where, dedupe=dedupe, encoded=vectors)
     for i, answer in zip(asked, found, strict=True):
         answers[i] = answer
     return answers
@@ -156,13 +166,34 @@ def _rows(row: int | Sequence[int] | None) -> Sequence[int]:
     return [] if row is None else [row] if isinstance(row, int) else row
 
 
+def query_vectors(searcher: Searcher, file: Table, vector: str | None, encoding: str) -> dict[str, np.ndarray]:
+    """The vectors of a file, by what they are called, "row 0 of new.npy"; {}: it has texts.
+
+    Raises:
+        EmbedcacheError: they cannot be read, or are not of the cache's encoder.
+    """
+    from embedcache.vectors.read import check_maker, checked, holds_vectors_alone, open_vectors
+
+    if vector is None and not holds_vectors_alone(getattr(file, "known_as", file)):
+        return {}
+    opened = open_vectors(file, vector, encoding=encoding)
+    found: list[np.ndarray] = []
+    for part in checked(opened, dim=searcher.index.dim):
+        found += list(part.astype(np.float32))
+    check_maker(opened.name, opened.encoder, searcher.cache.encoder, str(searcher.cache.path))
+    if not found:
+        raise EmbedcacheError(f"{file} has no rows: there is nothing to look for")
+    name = Path(opened.name).name
+    return {f"row {row} of {name}": one for row, one in enumerate(found)}
+
+
 def query_texts(file: Table, text: str, **how: Any) -> Iterator[pa.Array]:
     """The queries of a table, or the lines of any other file, as Arrow strings, part by part. how: as ``read_rows``."""
     import pyarrow as pa
 
     from embedcache.tables.rows import Columns, read_lines, read_rows
 
-    if isinstance(file, Stored) or any(suffix.lower() in FORMATS for suffix in Path(file).suffixes[-2:]):
+    if isinstance(file, (Frame, Stored)) or any(suffix.lower() in FORMATS for suffix in Path(file).suffixes[-2:]):
         for rows in read_rows([file], Columns(text), **how):
             yield rows.texts
     else:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from hashlib import blake2b
+from io import RawIOBase
 from pathlib import Path
 from typing import Any
 
 from embedcache.errors import EmbedcacheError
 from embedcache.tables.explain import explained
 from embedcache.tables.formats import FORMATS
+from embedcache.tables.formats.arrow_table import ArrowTable
 from embedcache.tables.formats.base import WholeRows
+from embedcache.tables.memory import Frame
 from embedcache.tables.packing import PACKINGS
 from embedcache.tables.source import Source, existing_file, known_encoding
 from embedcache.tables.stream import STREAM, Stored, Table
 
+DIGEST_ROWS = 8192  # of a table in memory, together
 OTHERS = {
     ".xls": "save it as .xlsx or .csv",
     ".ods": "save it as .xlsx or .csv",
@@ -29,7 +33,7 @@ def open_source(
     """A file to read, by its path alone: that it exists, and what its last suffixes say that it is.
 
     Args:
-        path: a file, or what came through a stream.
+        path: a file, what came through a stream, or a table in memory.
         encoding: of text; a byte order mark goes before UTF-8.
         separator: of .csv and .tsv, a character or "tab"; None means as the file shows.
         sheet: of a workbook, None means the first; or the table of a database, None means the only one.
@@ -37,11 +41,13 @@ def open_source(
     Raises:
         EmbedcacheError: there is no such file, its kind is unknown, or an option cannot be used.
     """
+    if isinstance(path, Frame):
+        return Source(str(path), ArrowTable(), table=path.arrow)
     copy = path.file if isinstance(path, Stored) else None
-    path = Path(path.name if isinstance(path, Stored) else path)
-    compression, suffix = suffixes(path)
+    compression, suffix = suffixes(Path(path.known_as or path.name if isinstance(path, Stored) else path))
+    path = path.name if isinstance(path, Stored) else Path(path)
     if copy is None:
-        existing_file(path)
+        existing_file(Path(path))
     elif suffix not in FORMATS:
         suffix = STREAM
     format = FORMATS.get(suffix)
@@ -53,6 +59,33 @@ def open_source(
             f"with {', '.join(PACKINGS)} after it each of {', '.join(packed)}"
         )
     return Source(path, format, compression, known_encoding(encoding), known_separator(separator), sheet, copy=copy)
+
+
+def source_digest(source: Source) -> str:
+    """Hex digest of all that is in a table."""
+    if source.table is None:
+        return content_digest(source.file)
+    import pyarrow as pa
+
+    digest = blake2b(digest_size=32)
+    with pa.ipc.new_stream(_Digesting(digest), source.table.schema) as stream:
+        for batch in source.table.to_batches(DIGEST_ROWS):
+            stream.write_batch(batch)
+    return digest.hexdigest()
+
+
+class _Digesting(RawIOBase):
+    """A file of which nothing but the digest stays."""
+
+    def __init__(self, digest: Any) -> None:
+        self.digest = digest
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self.digest.update(data)
+        return memoryview(data).nbytes
 
 
 def content_digest(file: Path) -> str:

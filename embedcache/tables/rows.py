@@ -39,9 +39,9 @@ def missing_labels(values: Sequence[str] | None) -> frozenset[str]:
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns of the input are read, and as what."""
+    """Which columns of the input are read, and as what. ``text`` None: the rows have no texts."""
 
-    text: str = "text"
+    text: str | None = "text"
     labels: tuple[str, ...] = ()
     id: str | None = None
     keep: tuple[str, ...] = ()
@@ -50,7 +50,8 @@ class Columns:
     @property
     def wanted(self) -> dict[str, str]:
         """Column -> the command-line option that asked for it; each column once, the text first."""
-        asked = [(self.text, "--text"), *((name, "--label") for name in self.labels)]
+        asked = [(self.text, "--text")] if self.text is not None else []
+        asked += [(name, "--label") for name in self.labels]
         asked += [(self.id, "--id")] if self.id is not None else []
         asked += [(name, "--keep") for name in self.keep]
         wanted: dict[str, str] = {}
@@ -64,7 +65,8 @@ class Rows:
     """One batch of n rows; a blank text stays a row.
 
     Attributes:
-        texts, ids, keep: Arrow arrays of type large_string without nulls: UTF-8 bytes and where each value begins.
+        texts, ids, keep: Arrow arrays of type large_string without nulls: UTF-8 bytes and where each value begins;
+            None where there are no texts or ids.
         labels: column -> a label for each row, or in a column of lists a tuple of different labels; None is no label.
     """
 
@@ -119,7 +121,7 @@ def column_names(
 
 
 def _read_file(source: Source, columns: Columns, batch_rows: int, kinds: dict[str, type]) -> Iterator[Rows]:
-    required = {columns.text} | ({columns.id} if columns.id is not None else set())
+    required = {name for name in (columns.text, columns.id) if name is not None}
     first = 0  # the batch's first row in this file
     for values in read_batches(source, columns.wanted, required, batch_rows):
         if values and len(values[0]):
@@ -151,7 +153,7 @@ def _to_rows(source: Source, columns: Columns, values: list[Any], first: int, ki
             if "\0" in together or not _encodable(together):
                 _refuse_characters(source, name, ["".join(label or ()) for label in labels[name]], first)
     return Rows(
-        texts=strings[columns.text],
+        texts=strings[columns.text] if columns.text is not None else None,
         labels=labels,
         ids=strings[columns.id] if columns.id is not None else None,
         keep={name: strings[name] for name in columns.keep},

@@ -1,4 +1,4 @@
-"""One input file: where it is, how it is packed and encoded."""
+"""One input: where it is, how it is packed and encoded."""
 
 from __future__ import annotations
 
@@ -41,10 +41,12 @@ class Source:
         separator: between the cells of a CSV; None means as the file shows.
         sheet: of a workbook; None means the first.
         most: bytes that one text may have.
-        copy: where the bytes are of what came through a stream; ``path`` is then its name.
+        path: the file, or what messages call the input.
+        copy: where the bytes are of what came through a stream.
+        table: in place of a file, a pyarrow.Table.
     """
 
-    path: Path
+    path: Path | str
     format: Format
     compression: str = ""
     asked: str = "utf-8-sig"
@@ -52,11 +54,12 @@ class Source:
     sheet: str | None = None
     most: int = field(default_factory=most_bytes)
     copy: Path | None = None
+    table: Any = field(default=None, compare=False)
 
     @property
     def file(self) -> Path:
         """What is to be opened."""
-        return self.copy or self.path
+        return self.copy or Path(self.path)
 
     @cached_property
     def encoding(self) -> str:

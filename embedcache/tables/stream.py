@@ -1,4 +1,4 @@
-"""Tables that come through a stream: standard input, a pipe, a device. Each is read once, into an unnamed file."""
+"""Tables that are no files here: standard input, pipes, addresses (each read once, into an unnamed file), frames."""
 
 from __future__ import annotations
 
@@ -13,48 +13,68 @@ from typing import Any
 
 from embedcache.common.whole_file import STANDARD, own_handle
 from embedcache.errors import EmbedcacheError
+from embedcache.tables.memory import Frame, as_frame
+from embedcache.tables.remote import file_name, is_address, opened
 
 STREAM = ".jsonl"  # what a stream is where its name does not say it
 
 
 @dataclass(frozen=True)
 class Stored:
-    """What came through a stream: ``name`` for messages, its file name's suffixes ("" without), and where it lies."""
+    """What came through a stream: ``name`` for messages, where it lies, and the name whose suffixes say what it is."""
 
     name: str
     file: Path
+    known_as: str = ""
 
     def __str__(self) -> str:
         return self.name
 
 
-Table = str | Path | Stored
+Table = str | Path | Stored | Frame
 
 
 @contextmanager
-def stored(table: str | Path) -> Iterator[Table]:
-    """A table that can be read any number of times: a file as it is, a stream as a copy that is removed at the end.
+def stored(table: Any) -> Iterator[Table]:
+    """A table that can be read any number of times: a file or a frame as it is, else a copy that is removed at the end.
 
-    ``-`` is standard input. Raises EmbedcacheError where a stream cannot be read, or its copy not be written.
+    ``-`` is standard input; an address such as s3://... is one that fsspec knows; a frame is what ``as_frame`` takes.
+    Raises EmbedcacheError where a stream cannot be read, or its copy not be written.
     """
+    if isinstance(table, Stored):
+        yield table
+        return
+    if not isinstance(table, (str, os.PathLike)):
+        frame = as_frame(table)
+        if frame is None:
+            raise EmbedcacheError(
+                f"a table is a file's path, or a data frame, not {type(table).__name__}: {table!r:.60}"
+            )
+        yield frame
+        return
+    table = os.fspath(table)
+    if is_address(table):
+        with _copied(opened(table), table) as file:
+            yield Stored(table, file, file_name(table))
+        return
     path = Path(table)
     handle = 0 if str(table) == STANDARD else own_handle(path)
     if handle is None and (path.is_file() or path.is_dir() or not path.exists()):
         yield table
         return
     name = "standard input" if handle == 0 else str(table)
-    with _copied(path, handle, name) as file:
-        yield Stored(name, file)
+    with _copied(_opened(path, handle), name) as file:
+        yield Stored(name, file, path.name)
 
 
 @contextmanager
-def _copied(path: Path, handle: int | None, name: str) -> Iterator[Path]:
+def _copied(source: AbstractContextManager[Any], name: str) -> Iterator[Path]:
     """Everything that a stream gives, in a file that goes with the process (where Linux can: however that ends)."""
     reopened = Path("/proc/self/fd")
     new: Any = tempfile.TemporaryFile if reopened.is_dir() else tempfile.NamedTemporaryFile
     try:
         copy = new(prefix="embedcache-")
-        with _opened(path, handle) as stream:
+        with source as stream:
             while data := stream.read(1 << 20):
                 copy.write(data)
         copy.flush()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -214,14 +213,6 @@ def test_an_example_is_no_row_of_letters(cache: Path) -> None:
             ec.Query(wrong)  # type: ignore[arg-type]
 
 
-def test_extract_says_how_a_frame_is_read(tmp_path: Path) -> None:
-    with pytest.raises(EmbedcacheError, match="reads files, not a DataFrame: write it first"):
-        ec.extract(pd.DataFrame({"text": ["a"]}), tmp_path / "c.h5")  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("function", ["extract", "predict_file", "evaluate"])
-def test_functions_that_name_files_refuse_a_frame_in_one_line(function: str, tmp_path: Path) -> None:
-    frame = pd.DataFrame({"text": ["a"]})
-    given: list[Any] = [frame, tmp_path / "c.h5"] if function == "extract" else [tmp_path / "run", frame]
-    with pytest.raises(EmbedcacheError, match=f"{function} reads files, not a DataFrame: write it first"):
-        getattr(ec, function)(*given)
+def test_a_ladder_refuses_a_frame_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(EmbedcacheError, match="ladder reads files, not a DataFrame: write it first"):
+        ec.ladder(pd.DataFrame({"text": ["a"]}), tmp_path / "ladder")  # type: ignore[arg-type]

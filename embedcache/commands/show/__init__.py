@@ -3,6 +3,7 @@
 Files, in the order in which to read them:
 
     cache        After extract, merge, info and verify
+    vectors      After import and vectors
     adapt        After adapt
     run          After train-head, report and export
     predict      After predict

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from embedcache.common.display import human_bytes
+from embedcache.common.encoder_schema import imported_name
 from embedcache.common.label_names import visible
 from embedcache.common.screen import cell, plural
 from embedcache.heads.kinds import kind_of
@@ -94,8 +95,7 @@ def info(document: dict[str, Any]) -> None:
         "rows": f"{rows:,} of {document['dim']} x {encoder['store']}, {document['truncated']:,} truncated",
         "poolings": ", ".join(outputs),
         "columns": ", ".join(document["columns"]) or "none",
-        "encoder": f"{encoder['source']} ({encoder['identity'].get('architecture', '')}, "
-        f"{encoder['identity']['max_length']} tokens, {encoder['identity']['compute_dtype']})",
+        "encoder": f"{encoder['source']} ({_made_by(encoder)})",
         **_made_of(encoder),
         **_states(document["token_states"]),
         "made": f"{document['created']}, fingerprint {document['fingerprint']}",
@@ -111,6 +111,17 @@ def info(document: dict[str, Any]) -> None:
         click.echo(f"{'label':10}{cell(name)}{kind}: {shown}{more}{none}")
     for line in document["notes"]:
         click.echo(f"Note: {cell(line)}")
+
+
+def _made_by(encoder: dict[str, Any]) -> str:
+    """How the encoder made the vectors, in a few words."""
+    identity = encoder["identity"]
+    if imported_name(encoder) is not None:
+        known = (
+            "" if identity["imported"] == encoder["source"] else "; comparable with no others, as no --encoder is named"
+        )
+        return f"imported from {', '.join(encoder['import']['files'])}{known}"
+    return f"{identity.get('architecture', '')}, {identity['max_length']} tokens, {identity['compute_dtype']}"
 
 
 def _made_of(encoder: dict[str, Any]) -> dict[str, str]:

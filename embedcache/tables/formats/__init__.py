@@ -12,6 +12,7 @@ Files, in the order in which to read them:
     json_array     .json: an array of objects
     parquet        .parquet
     arrow_ipc      .arrow and .feather: Arrow's own files, and its streams, as Hugging Face's datasets keep them
+    arrow_table    Tables in memory, as Arrow has them: no file, and so no suffix
     arrow_writer   Columns of a table into a file that pyarrow writes
     arrow_values   Columns of Arrow as rows have them: strings as they are, all else as Python values
     sqlite         .sqlite: a table of a database, the only one, or the one that is named

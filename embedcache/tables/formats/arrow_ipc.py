@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from embedcache.errors import EmbedcacheError
 from embedcache.tables.formats.arrow_values import arrow_strings, not_utf8, parts_of
 from embedcache.tables.formats.arrow_writer import ArrowWriter
-from embedcache.tables.formats.base import Format, Sign, WholeRows
+from embedcache.tables.formats.base import ArrowFormat, Sign, WholeRows
 from embedcache.tables.source import Source, check_columns, one_line
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class FeatherWriter(ArrowFileWriter):
         return pa.ipc.new_file(self._sink, self._schema, options=pa.ipc.IpcWriteOptions(compression="lz4"))
 
 
-class ArrowIpc(Format):
+class ArrowIpc(ArrowFormat):
     """Record batch by record batch, of a file only the columns that are wanted."""
 
     suffixes: ClassVar[tuple[str, ...]] = (".arrow", ".ipc")
@@ -58,19 +58,23 @@ class ArrowIpc(Format):
         self, source: Source, wanted: Mapping[str, str], required: set[str], batch_rows: int
     ) -> Iterator[list[Any]]:
         check_columns(source, wanted, self.columns(source))
-        with _opened(source, list(wanted)) as (_, batches):
-            for batch in batches:
-                picked = batch.select(list(wanted))
-                _validate(source, picked.columns)
-                for part in parts_of(picked, batch_rows=batch_rows):
-                    yield [arrow_strings(source, column) for column in part.columns]
+        for part in self.arrow(source, list(wanted), batch_rows):
+            yield [arrow_strings(source, column) for column in part.columns]
 
     def whole(self, source: Source, batch_rows: int) -> Iterator[WholeRows]:
-        with _opened(source) as (_, batches):
+        for part in self.arrow(source, None, batch_rows):
+            yield WholeRows(part.schema.names, part.columns, part.schema.metadata)
+
+    def schema(self, source: Source) -> pa.Schema:
+        with _opened(source) as (reader, _):
+            return reader.schema
+
+    def arrow(self, source: Source, columns: list[str] | None, batch_rows: int) -> Iterator[pa.RecordBatch]:
+        with _opened(source, columns) as (_, batches):
             for batch in batches:
-                _validate(source, batch.columns)
-                for part in parts_of(batch, batch_rows=batch_rows):
-                    yield WholeRows(part.schema.names, part.columns, part.schema.metadata)
+                picked = batch if columns is None else batch.select(columns)
+                _validate(source, picked.columns)
+                yield from parts_of(picked, batch_rows=batch_rows)
 
 
 class Feather(ArrowIpc):

@@ -9,6 +9,8 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from embedcache.tables.formats.writer import TableWriter
     from embedcache.tables.source import Source
 
@@ -122,6 +124,18 @@ class OneReader(Format):
 
     def whole(self, source: Source, batch_rows: int) -> Iterator[WholeRows]:
         return self.read(source, None, batch_rows)
+
+
+class ArrowFormat(Format):
+    """A format whose columns Arrow knows by their types."""
+
+    @abstractmethod
+    def schema(self, source: Source) -> pa.Schema:
+        """The columns and their types."""
+
+    @abstractmethod
+    def arrow(self, source: Source, columns: list[str] | None, batch_rows: int) -> Iterator[pa.RecordBatch]:
+        """Columns of these names, which are there, or all, of at most ``batch_rows`` rows at a time, as they are."""
 
 
 class Records(Format):

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from embedcache.common.machine import check_memory, size
 from embedcache.errors import EmbedcacheError
 from embedcache.tables.formats.arrow_values import arrow_strings, not_utf8, parts_of, together
 from embedcache.tables.formats.arrow_writer import ArrowWriter
-from embedcache.tables.formats.base import Format, Sign, WholeRows
+from embedcache.tables.formats.base import ArrowFormat, Sign, WholeRows
 from embedcache.tables.limits import BATCH_BYTES
 from embedcache.tables.source import Source, check_columns, one_line
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 FEW_ROWS = 1024  # that are decoded together where a dictionary may hold texts of any length
 PAGE_ROWS = 1024  # of a page at most, as pyarrow writes them, where rows are long
@@ -30,7 +33,7 @@ class ParquetWriter(ArrowWriter):
         self._writer.is_open = False  # or else pyarrow writes the footer when it forgets the writer
 
 
-class Parquet(Format):
+class Parquet(ArrowFormat):
     suffixes = (".parquet",)
     what = "Parquet"
     named_by = "the schema"
@@ -48,6 +51,12 @@ class Parquet(Format):
         check_columns(source, wanted, self.columns(source))
         for batch in _record_batches(source, list(wanted), batch_rows):
             yield [arrow_strings(source, batch.column(name)) for name in wanted]
+
+    def schema(self, source: Source) -> pa.Schema:
+        return _open(source).schema_arrow
+
+    def arrow(self, source: Source, columns: list[str] | None, batch_rows: int) -> Iterator[pa.RecordBatch]:
+        return _record_batches(source, columns, batch_rows)
 
     def whole(self, source: Source, batch_rows: int) -> Iterator[WholeRows]:
         for batch in _record_batches(source, None, batch_rows):

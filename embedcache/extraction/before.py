@@ -1,0 +1,90 @@
+"""What an earlier run left at the place of a cache: the old cache, a file that a killed run began, its remains."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from embedcache.cache.file import Cache
+from embedcache.cache.fingerprint import comparable, differences, for_pooling
+from embedcache.cache.hdf5_structure import DamagedCacheError
+from embedcache.cache.layout import sibling
+from embedcache.cache.reuse import count_unknown, proves_encoder
+from embedcache.cache.state_files import index_path
+from embedcache.common.encoder_schema import imported_name
+from embedcache.encoder.poolings import MODEL
+from embedcache.errors import EmbedcacheError
+from embedcache.extraction.read_input import Collected
+
+
+def clear(target: Path) -> None:
+    """Remove files of a killed run that cannot be used."""
+    for path in (target, index_path(target)):
+        sibling(path, "tmp").unlink(missing_ok=True)
+    for path in (target, sibling(target, "new")):
+        shutil.rmtree(sibling(path, "ray"), ignore_errors=True)
+
+
+def open_old(target: Path, overwrite: bool) -> Cache | None:
+    """The cache to continue; None where there is none, or with ``overwrite`` where it is too damaged to read."""
+    if not target.exists():
+        return None
+    try:
+        return Cache(target)
+    except DamagedCacheError:
+        if not overwrite:
+            raise
+        return None
+
+
+def made_by(cache: Cache, encoder: dict[str, Any]) -> bool:
+    return comparable(cache.encoder, encoder) or (not cache.sealed and proves_encoder(cache, encoder))
+
+
+def open_left(path: Path, encoder: dict[str, Any]) -> Cache | None:
+    """The file that a killed run left next to the target, if it can be used."""
+    try:
+        cache = Cache(path)
+    except EmbedcacheError:
+        return None
+    return cache if made_by(cache, encoder) else None
+
+
+def another_encoder(old: Cache, encoder: dict[str, Any]) -> EmbedcacheError:
+    if not old.sealed:
+        return DamagedCacheError(f"{old.path}: its attributes are damaged; --overwrite makes it again from the input")
+    was, now = imported_name(old.encoder), imported_name(encoder)
+    if (was is None) != (now is None):
+        made = [
+            f"vectors that were imported ({was or now})",
+            f"those of {encoder['source'] if was else old.encoder['source']}",
+        ]
+        held, asked = made if was else made[::-1]
+        return EmbedcacheError(
+            f"{old.path} holds {held}, not {asked}: pass --overwrite to replace it, or another -o to keep both"
+        )
+    if was is not None and old.encoder["store"] == encoder["store"]:
+        return EmbedcacheError(
+            f"{old.path} holds other imported vectors ({was}, not {now}): name both alike with --encoder if one "
+            "encoder made them, pass --overwrite to replace the cache, or another -o to keep both"
+        )
+    both = [MODEL] if MODEL in old.encoder else []
+    differ = differences(for_pooling(old.encoder, *both), for_pooling(encoder, *both))
+    return EmbedcacheError(
+        f"{old.path} was made with another encoder or other settings: {differ}; "
+        "pass --overwrite to replace it, or another -o to keep both"
+    )
+
+
+def count_dropped(old: Cache | None, table: Collected, overwrite: bool) -> int:
+    """The number of rows of the old cache whose text is no longer in the input."""
+    if not old or not old.rows:
+        return 0
+    dropped = count_unknown(old.hashes, table.hashes)
+    if dropped == old.rows and not overwrite:
+        raise EmbedcacheError(
+            f"none of the {dropped:,} texts in {old.path} is in the input: check that it is the right file; "
+            "pass --overwrite to replace the cache, or another -o to keep both"
+        )
+    return dropped
