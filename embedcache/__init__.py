@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from embedcache.common.labels import Labels, LabelWarning
     from embedcache.drift import DriftReport
     from embedcache.drift import compare_rows as drift
+    from embedcache.encoding.job import CachedEncoder, cached
     from embedcache.errors import EmbedcacheError
     from embedcache.evaluation import EvaluationReport, evaluate
     from embedcache.export import ExportReport
@@ -59,6 +60,7 @@ _HOME = {
     "AuditReport": "embedcache.audit",
     "BankResult": "embedcache.heads.train",
     "Cache": "embedcache.cache",
+    "CachedEncoder": "embedcache.encoding.job",
     "Classifier": "embedcache.prediction.classifier",
     "EmbedcacheError": "embedcache.errors",
     "EngineWarning": "embedcache.heads.engine",
@@ -96,6 +98,7 @@ _HOME = {
     "adapt": "embedcache.pretraining.job",
     "audit": "embedcache.audit",
     "drift": "embedcache.drift",
+    "cached": "embedcache.encoding.job",
     "evaluate": "embedcache.evaluation",
     "export": "embedcache.export",
     "extract": "embedcache.extraction.job",
@@ -127,6 +130,7 @@ __all__ = [
     "AuditReport",
     "BankResult",
     "Cache",
+    "CachedEncoder",
     "Classifier",
     "DriftReport",
     "EmbedcacheError",
@@ -165,6 +169,7 @@ __all__ = [
     "adapt",
     "audit",
     "drift",
+    "cached",
     "evaluate",
     "export",
     "extract",
