@@ -18,6 +18,7 @@ from embedcache.cache.strings import HASH_BYTES, hash_texts
 from embedcache.common.texts import as_texts
 from embedcache.encoder import identify
 from embedcache.encoder.folder import find_folder, find_root, positions_of
+from embedcache.encoder.hardware import resolve_device
 from embedcache.encoder.poolings import MODEL
 from embedcache.encoder.prescription import read_prescription, read_prompts
 from embedcache.encoding.store import VectorStore

@@ -12,13 +12,6 @@ Files, in the order in which to read them:
     job            The door: label a table, or the rows of a cache, into another table
     labelling      The work itself, for every way to label: all columns of the rows and new ones, written and resumed
     rows           The rows that are labelled: those of a table, which are encoded, or those of a cache, which are not
+    vector_rows    Rows of which the vectors are given, so that nothing is encoded
     predicted      Predictions as they are kept and written, and what makes them
-    classifier    Label texts with the best heads of a run: the run's own encoder, checked by content
-    predictions   What a run's heads say of texts: one prediction, or all of them as a sequence and a table
-    together      Several runs on the same texts: what they have in common is computed once
-    job           The door: label a table, or the rows of a cache, into another table
-    labelling     The work itself, for every way to label: all columns of the rows and the new ones, written and resumed
-    rows          The rows that are labelled: those of a table, which are encoded, or those of a cache, which are not
-    vector_rows   Rows of which the vectors are given, so that nothing is encoded
-    predicted     Predictions as they are kept and written, and what makes them
 """
