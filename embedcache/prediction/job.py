@@ -267,6 +267,8 @@ class RunLabeller(Labeller):
         return PredictedRows.of(self._answers(vectors, texts), read)
 
     def check_vectors(self, name: str, dim: int, encoder: str | None) -> None:
+        if self._explain:
+            raise EmbedcacheError(f"{name} holds vectors, and --explain needs texts: leave it out")
         for one in self._classifiers.values():
             check_maker(name, encoder, one.run.info["encoder"], str(one.run.path))
             if dim != one.run.best.dim:
@@ -274,7 +276,7 @@ class RunLabeller(Labeller):
 
     def vectors(self, vectors: np.ndarray, tell: Finished) -> PredictedRows:
         stored = (as_stored(vectors, one.run.info["dtype"]) for one in self._classifiers.values())
-        made = PredictedRows.of(self._answers(stored))
+        made = PredictedRows.of(self._answers(stored, []))
         tell(np.arange(len(vectors)))
         return made
 
