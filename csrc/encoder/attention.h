@@ -121,12 +121,39 @@ struct StoreContext {
   return 1.0f / lane_sum(sums);
 }
 
-static inline const float* shares_of(float*, const float* scores) { return scores; }
-static inline const Pair* shares_of(Pair* shares, const float*) { return shares; }
+/* The same as words in `shares`, which may be s, by exp2_near. */
+template <class Word>
+[[maybe_unused]] static float softmax_near(float* s, Word* shares, int64_t length, int64_t padded, float scale,
+                                           const float* relative) {
+  constexpr float kLog2 = 1.44269504f; /* of e */
+  scale *= kLog2;
+  if (relative) {
+    for (int64_t j = 0; j < length; ++j) s[j] = s[j] * scale + relative[j] * kLog2;
+    scale = 1.0f;
+  }
+  vf most = splat(-3e38f);
+  for (int64_t j = 0; j < length; j += kLanes)
+    most = larger(most, select(first_lanes(length - j), load_unaligned(s + j), most));
+  const float top = lane_max(most) * scale;
+  vf sums = {};
+  for (int64_t j = 0; j < padded; j += kStrip) {
+    vf e[2];
+    for (int half = 0; half < 2; ++half) {
+      const int64_t at = j + half * kLanes;
+      e[half] = exp2_near(load_unaligned(s + at) * scale - top);
+      if (at + kLanes > length) e[half] = (vf)((vi)e[half] & first_lanes(length - at));
+      sums += e[half];
+    }
+    store_numbers(shares + j / kPer<Word>, e[0], e[1]);
+  }
+  return 1.0f / lane_sum(sums);
+}
 
+static inline float* shares_of(float*, float* scores) { return scores; }
+static inline Pair* shares_of(Pair* shares, float*) { return shares; }
 /* qkv: the sequence's first row of [rows][3 parts of `part` words]; context: where its first row goes, as
- * words or as floats. */
-template <class Word, class Out>
+ * words or as floats. Near: by softmax_near. */
+template <bool Near, class Word, class Out>
 static void attend(const Model<Word>& model, const AttentionMemory<Word>& memory, const Word* qkv,
                    int64_t stride, int64_t length, Out* context, int64_t context_stride) {
   const int64_t part = model.padded / kPer<Word>, words = model.head / kPer<Word>,
@@ -144,8 +171,14 @@ static void attend(const Model<Word>& model, const AttentionMemory<Word>& memory
       /* 3. Each row to e^(score - most), as words; one over its sum waits for the end. */
       for (int64_t i = 0; i < n; ++i) {
         float* row = memory.scores + i * columns;
-        memory.weight[i] = softmax(row, length, columns, model.scale, model.relative_to(h, first + i));
-        to_words(memory.shares + i * columns / kPer<Word>, row, columns);
+        Word* shares = shares_of(memory.shares, memory.scores) + i * columns / kPer<Word>;
+        const float* relative = model.relative_to(h, first + i);
+        if constexpr (Near) {
+          memory.weight[i] = softmax_near(row, shares, length, columns, model.scale, relative);
+        } else {
+          memory.weight[i] = softmax(row, length, columns, model.scale, relative);
+          to_words(shares, row, columns);
+        }
       }
       /* 4. context [n][head] = weight * shares times values.
        * A head that is narrower than its columns writes over its neighbour, which comes after it. */

@@ -22,6 +22,35 @@ struct StoreWords {
   }
 };
 
+/* Activate the tile and store it as floats, for ShiftedRows; `most` [rows][kLanes]: the largest magnitudes of
+ * each row. */
+template <int Activation>
+struct StoreActivated {
+  float* out;
+  int64_t stride;
+  const float* bias;
+  int32_t* most;
+  template <int R>
+  void take(const Tile<R>& tile, int64_t row, int64_t column) const {
+    for (int i = 0; i < R; ++i) {
+      vi_unaligned* at = reinterpret_cast<vi_unaligned*>(most + (row + i) * kLanes);
+      vi larger = column ? *at : vi{};
+      for (int half = 0; half < 2; ++half) {
+        const int64_t c = column + half * kLanes;
+        const vf x = tile.at[i][half] + load_unaligned(bias + c);
+        const vf y = Activation == EC_GELU ? gelu_near(x) : activate<Activation>(x);
+        store_unaligned(out + (row + i) * stride + c, y);
+        larger = larger_bits(larger, (vi)magnitude(y));
+      }
+      *at = larger;
+    }
+  }
+};
+
+/* Not above any activation's numbers. */
+template <int Activation>
+constexpr float kLowest = Activation == EC_RELU ? 0.0f : -0.1705f;
+
 /* x += tile + bias, the residual. Without a bias it adds one more part of a sum. */
 struct AddTo {
   float* x;

@@ -14,9 +14,6 @@
 
 namespace EC_ISA {
 
-constexpr int64_t kInnerFloats =
-    512; /* of the inner row before an int8 product: activated, then quantized, a part at a time */
-
 /* Whether x itself is what products of float32 read. Not with int8, where the down product's first part
  * changes x before the up product's second part reads it. */
 template <class Word>
@@ -24,18 +21,21 @@ constexpr bool kAlias = kPer<Word> == 1 && !kInt8;
 
 /* What int8 products read, and what becomes it. */
 struct Int8Memory {
-  QuadRows x, contexts; /* [tokens] */
-  QuadRows inner;       /* [at most kInnerRows], kInnerFloats of each */
+  SpilledRows x;        /* [tokens] */
+  ShiftedRows contexts; /* [tokens] */
+  ShiftedRows inner;    /* [at most kInnerRows], kSumPart of each */
   float* floats;        /* [rows][float_stride]: contexts of a sequence, or a part of the inner rows */
   int64_t float_stride;
+  int32_t* most; /* [at most kInnerRows][kLanes], of a part of the inner rows */
 
   template <class Word>
   void take(Arena* arena, const Model<Word>& model, int64_t tokens, int64_t rows) {
     const int64_t inner_rows = tokens < kInnerRows ? tokens : kInnerRows;
     x.take(arena, tokens, model.dim);
     contexts.take(arena, tokens, model.dim);
-    inner.take(arena, inner_rows, kInnerFloats);
-    float_stride = larger(model.padded, kInnerFloats) + kBlock;
+    inner.take(arena, inner_rows, kSumPart);
+    float_stride = larger(model.padded, kSumPart) + kBlock;
+    most = arena->take<int32_t>(inner_rows * kLanes);
     floats = arena->take<float>(larger(rows, inner_rows) * float_stride);
   }
 };
@@ -98,8 +98,8 @@ struct Pass {
 
   /* The linear layer's product with m rows of words, or with the same rows quantized: those from `first` on.
    */
-  template <class Epilogue>
-  void apply(const Linear<Word>& to, Rows<Word> rows, const QuadRows& quads, int64_t first, int64_t m,
+  template <class AnyRows, class Epilogue>
+  void apply(const Linear<Word>& to, Rows<Word> rows, const AnyRows& quads, int64_t first, int64_t m,
              const Epilogue& epilogue) {
     if constexpr (kInt8)
       if (to.is_int8()) return product(quads.from(first), m, to.quads, to.columns, epilogue);
@@ -168,14 +168,14 @@ struct Pass {
     }
   }
 
-  /* The inner rows quantized: kInnerFloats of each at a time, with a scale of their own, while they are in
+  /* The inner rows quantized: kSumPart of each at a time, with a scale of their own, while they are in
    * L2. */
   template <int Activation>
   void feed_forward_int8(const Layer<Word>& layer, int64_t begin, int64_t end) {
     const int64_t rows = end - begin, stride = int8.float_stride;
     const Linear<Word>& down = layer.down;
-    for (int64_t k = 0; k < model.inner; k += kInnerFloats) {
-      const int64_t n = model.inner - k < kInnerFloats ? model.inner - k : kInnerFloats;
+    for (int64_t k = 0; k < model.inner; k += kSumPart) {
+      const int64_t n = model.inner - k < kSumPart ? model.inner - k : kSumPart;
       Linear<Word> up = layer.up;
       up.columns = round_up(n, kBlock);
       up.bias += k;
@@ -184,8 +184,10 @@ struct Pass {
       else
         up.weight.data += k / kBlock * up.weight.panel;
       apply(up, {words + begin * words_stride, words_stride}, int8.x, begin, rows,
-            StoreWords<float, Activation>{int8.floats, stride, up.bias});
-      for (int64_t i = 0; i < rows; ++i) quantize(int8.floats + i * stride, n, int8.inner, i);
+            StoreActivated<Activation>{int8.floats, stride, up.bias, int8.most});
+      for (int64_t i = 0; i < rows; ++i)
+        quantize(int8.floats + i * stride, n, int8.inner, i, kLowest<Activation>,
+                 largest_of(load_whole(int8.most + i * kLanes)));
       product(int8.inner, rows, down.quads.part_of_sum(k, n), down.columns,
               AddTo{x + begin * x_stride, x_stride, k ? nullptr : down.bias});
     }
@@ -198,11 +200,11 @@ struct Pass {
       const Word* rows = qkv + offsets[i] * qkv_stride;
       const int64_t length = offsets[i + 1] - offsets[i];
       if (layer.output.is_int8()) {
-        attend(model, attention, rows, qkv_stride, length, int8.floats, int8.float_stride);
+        attend<true>(model, attention, rows, qkv_stride, length, int8.floats, int8.float_stride);
         quantize_contexts(offsets[i], length);
       } else {
-        attend(model, attention, rows, qkv_stride, length, context + offsets[i] * context_stride,
-               context_stride);
+        attend<false>(model, attention, rows, qkv_stride, length, context + offsets[i] * context_stride,
+                      context_stride);
       }
     }
     after_attention(layer, tokens, reader);
@@ -212,8 +214,7 @@ struct Pass {
   void quantize_contexts(int64_t first, int64_t rows) {
     for (int64_t i = 0; i < rows; ++i) {
       float* row = int8.floats + i * int8.float_stride;
-      clear_tail(row, model.dim, model.padded); /* the last head may have written beyond it */
-      quantize(row, model.dim, int8.contexts, first + i);
+      quantize_even(row, model.dim, int8.contexts, first + i);
     }
   }
 

@@ -92,6 +92,35 @@ static inline vf gelu_tanh(vf x) {
 
 static inline vf relu(vf x) { return select(x < 0.0f, vf{}, x); }
 
+/* The two for what becomes int8, or shares of eight bits, next: as far off as neither can show.
+ *
+ * 2^x for x <= 0, 3e-6 of it off at most; 2^n p(r), |r| <= 1/2, p by minimax. NaN stays NaN. */
+static inline vf exp2_near(vf x) {
+  constexpr float kRound = 0x1.8p23f;
+  x = select(x < -126.0f, splat(-126.0f), x);
+  const vf shifted = x + kRound, r = x - (shifted - kRound);
+  vf sum = splat(9.5827002e-3f);
+  sum = sum * r + 5.5906877e-2f;
+  sum = sum * r + 2.4024104e-1f;
+  sum = sum * r + 6.9312412e-1f;
+  sum = sum * r + 1.0f;
+  return (vf)((vi)sum + ((vi)shifted << 23));
+}
+
+/* x Phi(x), 9e-5 off at most: Phi(x) = 1/2 + x p(x^2), minimax for |x| up to kEnd, where Phi is 0 or 1. */
+static inline vf gelu_near(vf x) {
+  constexpr float kEnd = 4.15f;
+  constexpr float kPhi[] = {0.398495108f,  -0.0655765831f,  0.00932480581f, -0.000957479118f,
+                            6.78162905e-5f, -3.10629775e-6f, 8.20098123e-8f, -9.41425493e-10f};
+  vf y = x < -kEnd ? splat(-kEnd) : x;
+  y = y > kEnd ? splat(kEnd) : y;
+  const vf s = y * y;
+  vf sum = splat(kPhi[7]);
+#pragma GCC unroll 7
+  for (int i = 6; i >= 0; --i) sum = sum * s + kPhi[i];
+  return x * (y * sum + 0.5f);
+}
+
 constexpr int kNoActivation = -1;
 
 template <int Activation>
@@ -116,6 +145,13 @@ static inline void transpose(vu* rows) {
       rows[i + Size] = mix(x, lower, y);
     }
   if constexpr (Size > 1) transpose<Size / 2>(rows);
+}
+
+/* All ones in the lanes below n. */
+static inline vi first_lanes(int64_t n) {
+  vi lane;
+  for (int i = 0; i < kLanes; ++i) lane[i] = i;
+  return lane < (int32_t)n;
 }
 
 /* Zeroes [n, padded) of a row, so that vectors may run over its end. */

@@ -65,7 +65,7 @@ template <class Word>
 struct Packer {
   Arena arena;
   float* row; /* of weights, while they become int8 */
-  QuadRows row_quads;
+  SpilledRows row_quads;
 
   float* take_bias(const float* bias, int64_t n, int64_t columns) {
     float* out = arena.take<float>(columns);
@@ -79,14 +79,18 @@ struct Packer {
     return {};
   }
   /* Linear layers of as many inputs side by side: their panels follow each other in memory. */
-  QuadPanels take_quads(const float* const* parts, int n, int64_t outputs, int64_t inputs) {
+  QuadPanels take_quads(const float* const* weights, int n, int64_t outputs, int64_t inputs) {
     const int64_t columns = round_up(outputs, kBlock), words = columns * (round_up(inputs, kQuad) / kQuad);
     Quad* out = arena.take<Quad>(n * words);
     float* scale = arena.take<float>(n * columns);
+    const int64_t totals = n * columns, parts = round_up(inputs, kSumPart) / kSumPart;
+    int32_t* total = arena.take<int32_t>(parts * totals);
+    if (arena.memory) memset(total, 0, (size_t)(parts * totals) * sizeof(int32_t));
     QuadPanels made = {};
     for (int p = n - 1; arena.memory && p >= 0; --p) {
       for (int64_t i = inputs; i < round_up(inputs, kBlock); ++i) row[i] = 0.0f;
-      made = pack_quads(out + p * words, scale + p * columns, parts[p], outputs, inputs, row, row_quads);
+      made = pack_quads(out + p * words, scale + p * columns, total + p * columns, totals, weights[p], outputs,
+                        inputs, row, row_quads);
     }
     return made;
   }

@@ -13,16 +13,22 @@
 namespace EC_ISA {
 
 typedef uint32_t Quad;
+typedef int32_t vi_unaligned __attribute__((vector_size(4 * EC_LANES), aligned(4)));
+
+static inline vi load_whole(const int32_t* p) { return *reinterpret_cast<const vi_unaligned*>(p); }
 
 constexpr int kQuad = 4;
 
-/* Each instruction set defines the same six:
+/* Each instruction set defines the same seven:
  *   quad_dot      sum + the four products of each lane, of unsigned weights and signed rows
  *   nearest       whole numbers, ties to even
  *   store_quads   kLanes int32 as int8, what is outside of it as its end
- *   append_outside   the lanes above 127 or below -128 to numbers, with `first` plus their places to places;
- * how many. Writes kLanes of each, whatever it finds lane_most, lane_total    the largest lane, the sum of
- * all and how many rows of a tile fit into its registers beside what quad_dot needs. */
+ *   any_outside   whether a lane is above 127 or below -128
+ *   append_outside   those lanes to numbers, with `first` plus their places to places; how many. Writes
+ *                 kLanes of each, whatever it finds
+ *   lane_most     the largest lane
+ *   lane_total    the sum of all
+ * and how many rows of a tile fit into its registers beside what quad_dot needs. */
 #if EC_LANES == 16
 #if defined(__AVX512VNNI__)
 constexpr int kQuadRows = 12;
@@ -40,8 +46,12 @@ static inline vi quad_dot(vi sum, vu weights, vi row) {
 }
 #endif
 static inline vi nearest(vf x) { return (vi)_mm512_cvtps_epi32(x); }
+static inline __mmask16 lanes_outside(vi x) {
+  return _mm512_cmpgt_epu32_mask((__m512i)(x + 128), _mm512_set1_epi32(255));
+}
+static inline bool any_outside(vi x) { return lanes_outside(x); }
 static inline int append_outside(vi x, int32_t first, int32_t* numbers, int32_t* places) {
-  const __mmask16 outside = _mm512_cmpgt_epu32_mask((__m512i)(x + 128), _mm512_set1_epi32(255));
+  const __mmask16 outside = lanes_outside(x);
   const __m512i at = _mm512_add_epi32(_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15),
                                       _mm512_set1_epi32(first));
   _mm512_storeu_si512(numbers, _mm512_maskz_compress_epi32(outside, (__m512i)x));
@@ -75,6 +85,7 @@ static inline vi quad_dot(vi sum, vu weights, vi row) {
 }
 #endif
 static inline vi nearest(vf x) { return (vi)_mm256_cvtps_epi32(x); }
+static inline bool any_outside(vi x) { return _mm256_movemask_ps((vf)((x > 127) | (x < -128))); }
 static inline int append_outside(vi x, int32_t first, int32_t* numbers, int32_t* places) {
   const vi outside = (x > 127) | (x < -128);
   int n = 0;
