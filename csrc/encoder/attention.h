@@ -96,7 +96,8 @@ struct StoreContext {
 /* s[length] -> e^(scale s + relative - max), zero up to `padded`; returns one over their sum. */
 [[maybe_unused]] static float softmax(float* s, int64_t length, int64_t padded, float scale,
                                       const float* relative) {
-  for (int64_t j = length; j < padded; ++j) s[j] = -3e38f;
+  const int64_t whole = length / kLanes * kLanes;
+  const vi last = first_lanes(length - whole);
   vf most = splat(-3e38f);
   for (int64_t j = 0; j < padded; j += kLanes) {
     vf x = load_unaligned(s + j) * scale;
@@ -106,6 +107,7 @@ struct StoreContext {
       else
         for (int64_t i = j; i < length; ++i) x[i - j] += relative[i];
     }
+    if (j >= whole) x = select(j == whole ? last : vi{}, x, splat(-3e38f));
     store_unaligned(s + j, x);
     most = larger(most, x);
   }
@@ -113,8 +115,7 @@ struct StoreContext {
   vf sums = {};
   for (int64_t j = 0; j < padded; j += kLanes) {
     vf e = exp_of(load_unaligned(s + j) - top);
-    if (j + kLanes > length)
-      for (int64_t i = length > j ? length - j : 0; i < kLanes; ++i) e[i] = 0.0f;
+    if (j >= whole) e = (vf)((vi)e & (j == whole ? last : vi{}));
     store_unaligned(s + j, e);
     sums += e;
   }
@@ -123,28 +124,31 @@ struct StoreContext {
 
 /* The same as words in `shares`, which may be s, by exp2_near. */
 template <class Word>
-[[maybe_unused]] static float softmax_near(float* s, Word* shares, int64_t length, int64_t padded, float scale,
-                                           const float* relative) {
+[[maybe_unused]] static float softmax_near(float* s, Word* shares, int64_t length, int64_t padded,
+                                           float scale, const float* relative) {
   constexpr float kLog2 = 1.44269504f; /* of e */
   scale *= kLog2;
   if (relative) {
     for (int64_t j = 0; j < length; ++j) s[j] = s[j] * scale + relative[j] * kLog2;
     scale = 1.0f;
   }
+  const int64_t whole = length / kLanes * kLanes;
   vf most = splat(-3e38f);
-  for (int64_t j = 0; j < length; j += kLanes)
-    most = larger(most, select(first_lanes(length - j), load_unaligned(s + j), most));
+  for (int64_t j = 0; j < whole; j += kLanes) most = larger(load_unaligned(s + j), most);
+  const vi last = first_lanes(length - whole);
+  if (whole < length) most = larger(select(last, load_unaligned(s + whole), most), most);
   const float top = lane_max(most) * scale;
   vf sums = {};
+  const auto share = [&](int64_t j) {
+    vf e = {};
+    if (j < length) e = exp2_near(load_unaligned(s + j) * scale - top);
+    if (j == whole) e = (vf)((vi)e & last);
+    sums += e;
+    return e;
+  };
   for (int64_t j = 0; j < padded; j += kStrip) {
-    vf e[2];
-    for (int half = 0; half < 2; ++half) {
-      const int64_t at = j + half * kLanes;
-      e[half] = exp2_near(load_unaligned(s + at) * scale - top);
-      if (at + kLanes > length) e[half] = (vf)((vi)e[half] & first_lanes(length - at));
-      sums += e[half];
-    }
-    store_numbers(shares + j / kPer<Word>, e[0], e[1]);
+    const vf low = share(j), high = share(j + kLanes);
+    store_numbers(shares + j / kPer<Word>, low, high);
   }
   return 1.0f / lane_sum(sums);
 }

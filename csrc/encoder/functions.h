@@ -8,12 +8,16 @@
 namespace EC_ISA {
 
 static inline vf select(vi mask, vf yes, vf no) { return (vf)((mask & (vi)yes) | (~mask & (vi)no)); }
-static inline vf larger(vf x, vf y) { return select(x > y, x, y); }
+static inline vf larger(vf x, vf y) { return x > y ? x : y; } /* y where one is NaN */
 
-/* Each instruction set defines the same three:
+static inline vf smaller(vf x, vf y) { return x < y ? x : y; }
+
+/* Each instruction set defines the same five:
  *   reciprocal   1 / x to some 2^-22
  *   lane_max     the largest lane
- *   mix          lanes of x and y: lane i is lane at[i] of x, or lane at[i] - kLanes of y */
+ *   mix          lanes of x and y: lane i is lane at[i] of x, or lane at[i] - kLanes of y
+ *   whole        the nearest whole number
+ *   times_power_of_two   x 2^n of a whole n <= 0, x about 1; 0 where the result is below what is normal */
 #if EC_LANES == 16
 static inline float lane_max(vf x) { return _mm512_reduce_max_ps(x); }
 static inline vu mix(vu x, vi at, vu y) {
@@ -23,6 +27,10 @@ static inline vf reciprocal(vf x) {
   const vf y = _mm512_rcp14_ps(x);
   return y * (2.0f - x * y);
 }
+static inline vf whole(vf x) {
+  return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+static inline vf times_power_of_two(vf x, vf n) { return _mm512_scalef_ps(x, n); }
 #else
 static inline float lane_max(vf x) {
   float most = x[0];
@@ -47,13 +55,18 @@ static inline vf reciprocal(vf x) {
 #else
 static inline vf reciprocal(vf x) { return 1.0f / x; }
 #endif
+static inline vf whole(vf x) { return (x + 0x1.8p23f) - 0x1.8p23f; }
+static inline vf times_power_of_two(vf x, vf n) {
+  const vi power = __builtin_convertvector(larger(splat(-150.0f), n), vi);
+  return select(n < -125.0f, vf{}, (vf)((vi)x + (power << 23)));
+}
 #endif
 
 /* e^x for x <= 0 (below -87 as there), 2e-7 off at most: 2^n e^r, |r| <= log(2) / 2, with the polynomial of
  * Cephes' expf (Moshier). NaN stays NaN. */
 static inline vf exp_of(vf x) {
   constexpr float kRound = 0x1.8p23f; /* adding it leaves the nearest integer in the low bits */
-  x = select(x < -87.0f, splat(-87.0f), x);
+  x = larger(splat(-87.0f), x);
   const vf shifted = x * 1.44269504f + kRound, n = shifted - kRound;
   const vf r = x - n * 0.693359375f - n * -2.12194440e-4f;
   vf sum = splat(1.9875691500e-4f);
@@ -96,25 +109,20 @@ static inline vf relu(vf x) { return select(x < 0.0f, vf{}, x); }
  *
  * 2^x for x <= 0, 3e-6 of it off at most; 2^n p(r), |r| <= 1/2, p by minimax. NaN stays NaN. */
 static inline vf exp2_near(vf x) {
-  constexpr float kRound = 0x1.8p23f;
-  x = select(x < -126.0f, splat(-126.0f), x);
-  const vf shifted = x + kRound, r = x - (shifted - kRound);
+  const vf n = whole(x), r = x - n;
   vf sum = splat(9.5827002e-3f);
   sum = sum * r + 5.5906877e-2f;
   sum = sum * r + 2.4024104e-1f;
   sum = sum * r + 6.9312412e-1f;
-  sum = sum * r + 1.0f;
-  return (vf)((vi)sum + ((vi)shifted << 23));
+  return times_power_of_two(sum * r + 1.0f, n);
 }
 
 /* x Phi(x), 9e-5 off at most: Phi(x) = 1/2 + x p(x^2), minimax for |x| up to kEnd, where Phi is 0 or 1. */
 static inline vf gelu_near(vf x) {
   constexpr float kEnd = 4.15f;
-  constexpr float kPhi[] = {0.398495108f,  -0.0655765831f,  0.00932480581f, -0.000957479118f,
+  constexpr float kPhi[] = {0.398495108f,   -0.0655765831f,  0.00932480581f, -0.000957479118f,
                             6.78162905e-5f, -3.10629775e-6f, 8.20098123e-8f, -9.41425493e-10f};
-  vf y = x < -kEnd ? splat(-kEnd) : x;
-  y = y > kEnd ? splat(kEnd) : y;
-  const vf s = y * y;
+  const vf y = smaller(splat(kEnd), larger(splat(-kEnd), x)), s = y * y;
   vf sum = splat(kPhi[7]);
 #pragma GCC unroll 7
   for (int i = 6; i >= 0; --i) sum = sum * s + kPhi[i];

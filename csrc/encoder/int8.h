@@ -35,8 +35,8 @@ struct QuadPanels {
   }
   /* n numbers of the sum, from `first` on: the parts that `total` has. */
   QuadPanels part_of_sum(int64_t first, int64_t n) const {
-    return {data + first / kQuad * kBlock, panel, scale, total + first / kSumPart * columns, columns,
-            round_up(n, kQuad) / kQuad};
+    return {data + first / kQuad * kBlock,      panel,   scale,
+            total + first / kSumPart * columns, columns, round_up(n, kQuad) / kQuad};
   }
 };
 
@@ -88,8 +88,7 @@ static __attribute__((noinline)) void quad_tile(const AnyRows& a, int64_t first,
       sum[i][1] = quad_dot(sum[i][1], high, quad);
     }
   }
-  const vf low = load_unaligned(panels.scale + column),
-           high = load_unaligned(panels.scale + column + kLanes);
+  const vf low = load_unaligned(panels.scale + column), high = load_unaligned(panels.scale + column + kLanes);
 #pragma GCC unroll 12
   for (int i = 0; i < R; ++i) {
     const float each = a.scale[first + i];

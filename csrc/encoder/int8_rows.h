@@ -161,8 +161,8 @@ static void quantize_to(const float* x, int64_t n, const ShiftedRows& to, int64_
 }
 
 /* x[n], from `low` (not above 0) to `largest`, to row `row` of `to`. */
-static void quantize(const float* x, int64_t n, const ShiftedRows& to, int64_t row, float low,
-                     float largest) {
+[[maybe_unused]] static void quantize(const float* x, int64_t n, const ShiftedRows& to, int64_t row,
+                                      float low, float largest) {
   if (!has_steps(largest - low)) {
     to.shift[row] = 0;
     return to.make_nothing(row, n, largest);
@@ -172,7 +172,7 @@ static void quantize(const float* x, int64_t n, const ShiftedRows& to, int64_t r
 }
 
 /* The same from -largest on, without a shift. */
-static void quantize_even(const float* x, int64_t n, const ShiftedRows& to, int64_t row) {
+[[maybe_unused]] static void quantize_even(const float* x, int64_t n, const ShiftedRows& to, int64_t row) {
   vi most = {};
   for (int64_t i = 0; i < n; i += kLanes)
     most = larger_bits(most, (vi)magnitude(load_unaligned(x + i)) & first_lanes(n - i));

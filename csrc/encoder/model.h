@@ -89,8 +89,8 @@ struct Packer {
     QuadPanels made = {};
     for (int p = n - 1; arena.memory && p >= 0; --p) {
       for (int64_t i = inputs; i < round_up(inputs, kBlock); ++i) row[i] = 0.0f;
-      made = pack_quads(out + p * words, scale + p * columns, total + p * columns, totals, weights[p], outputs,
-                        inputs, row, row_quads);
+      made = pack_quads(out + p * words, scale + p * columns, total + p * columns, totals, weights[p],
+                        outputs, inputs, row, row_quads);
     }
     return made;
   }

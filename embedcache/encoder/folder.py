@@ -43,6 +43,7 @@ ORIGIN_KEYS = frozenset(
     "special_tokens_map_file".split()
 )
 ADAPTER_ORIGIN = frozenset(("base_model_name_or_path", "revision", "peft_version"))
+INT8_VERSION = 2  # part of a fingerprint, for older caches have other bits; 2: csrc/encoder/int8_rows.h has shifted rows
 
 
 def identify(
@@ -117,7 +118,7 @@ def folder_identity(
     identity |= {"prompt": prompt} if prompt else {}
     identity |= {"lower_case": True} if lower_case else {}
     identity |= {"chunk": True} if chunk else {}
-    identity |= {"kept": sorted(kept)} if compute_dtype == "int8" else {}
+    identity |= {"kept": sorted(kept), "int8_version": INT8_VERSION} if compute_dtype == "int8" else {}
     identity |= {"task": task} if task else {}
     adapter = [(task_adapter(folder, task) if task else folder) / name for name in (ADAPTER, ADAPTER_WEIGHTS)]
     if adapter[0].is_file():
