@@ -60,6 +60,11 @@ struct Model {
   }
 };
 
+/* Whether two layers are the same matrices, in the same form. */
+static inline bool is_same(const ec_layer& x, const ec_layer& y) {
+  return !memcmp(&x, &y, offsetof(ec_layer, kept)) && x.kept == y.kept;
+}
+
 /* Takes the memory of every weight, and fills it once the arena has some. */
 template <class Word>
 struct Packer {
@@ -152,6 +157,13 @@ struct Packer {
     model->layers = arena.take<Layer<Word>>(spec.layers);
     for (int64_t i = 0; i < spec.layers; ++i) {
       const ec_layer& from = spec.layer[i];
+      /* Layers that share their weights, as ALBERT's, are packed once. */
+      int64_t same = 0;
+      while (same < i && !is_same(spec.layer[same], from)) ++same;
+      if (same < i) {
+        if (arena.memory) model->layers[i] = model->layers[same];
+        continue;
+      }
       Layer<Word> to;
       const int32_t quads = kInt8 ? ~from.kept : 0;
       to.qkv = take_qkv(from, spec.dim, quads & EC_KEEP_QKV);

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Protocol
 
 from embedcache.encoder.families import Family
@@ -50,7 +51,7 @@ class Blueprint:
         token_type: [E], added to every token, or None.
         norm: the embeddings' LayerNorm, [E] and [E].
         projection: from E to D, [D, E] and [D], or None.
-        layers: first to last.
+        layers: first to last; those that share their weights are the same object.
         heads: the number of attention heads, of D // heads columns each.
         epsilon: of every LayerNorm.
         activation: "gelu" (by erf), "gelu_tanh" or "relu".
@@ -110,6 +111,7 @@ def assemble(
     """
     names = family.names
 
+    @cache
     def layer(prefix: str) -> Layer:
         query, key, value, output = (weights.affine(f"{prefix}.{name}") for name in names.attention)
         norm1, up, down, norm2 = (
@@ -125,7 +127,7 @@ def assemble(
         token_type=sum(types[1:], start=types[0]) if types else None,
         norm=weights.affine("embeddings.LayerNorm"),
         projection=weights.affine(family.projection) if family.projection and projects else None,
-        layers=[layer(f"{names.layers}.{i}") for i in range(setting("num_hidden_layers"))],
+        layers=[layer(name) for name in family.layer_names(setting)],
         heads=setting("num_attention_heads"),
         epsilon=epsilon,
         activation=ACTIVATIONS[setting("hidden_act")],

@@ -78,6 +78,8 @@ class Family:
         behind: positions begin after this token id, or after the one in this setting; None: at 0.
         types: embeddings whose row 0 is added to every token, and the setting that switches each on ("": always on).
         projection: the linear layer from the embeddings' width to D, in models where the two differ.
+        groups: of layers that share one's weights: the setting with their number, and that layer's name in a group;
+            ``names.layers`` is the list of groups. None: each layer has its own weights.
         relative: the embedding of the bias by distance that is added to the attention scores, or None.
         tokenizers: the classes with which it can be read without torch; None: transformers always reads it.
         bfloat16: whether ``--dtype auto`` may choose bfloat16 on a CPU. True only where measured vectors stayed close
@@ -93,6 +95,7 @@ class Family:
     behind: int | str | None = None
     types: dict[str, str] = field(default_factory=lambda: {"embeddings.token_type_embeddings": ""})
     projection: str | None = None
+    groups: tuple[str, str] | None = None
     relative: str | None = None
     tokenizers: Tokenizers | None = None
     bfloat16: bool = False
@@ -100,6 +103,14 @@ class Family:
     def behind_id(self, setting: Callable[..., Any]) -> int | None:
         """The token id after which positions begin, by ``setting(name)``; None: they begin at 0."""
         return setting(self.behind) if isinstance(self.behind, str) else self.behind
+
+    def layer_names(self, setting: Callable[..., Any]) -> list[str]:
+        """The name of every layer's module, by ``setting(name)``; layers that share their weights have one name."""
+        count = setting("num_hidden_layers")
+        if self.groups is None:
+            return [f"{self.names.layers}.{i}" for i in range(count)]
+        per_group = count / setting(self.groups[0])  # as transformers divides, where it does not come out even, too
+        return [f"{self.names.layers}.{int(i / per_group)}.{self.groups[1]}" for i in range(count)]
 
 
 FAMILIES = {
@@ -183,9 +194,29 @@ FAMILIES = {
         types={"embeddings.token_type_embeddings": "", "embeddings.task_type_embeddings": "use_task_id"},
         tokenizers=Tokenizers(("BertTokenizer",), _WORDPIECE),
     ),
+    "albert": Family(
+        title="ALBERT",
+        model="albert.modeling_albert.AlbertModel",
+        names=Names(
+            layers="encoder.albert_layer_groups",
+            attention=("attention.query", "attention.key", "attention.value", "attention.dense"),
+            norm1="attention.LayerNorm",
+            up="ffn",
+            down="ffn_output",
+            norm2="full_layer_layer_norm",
+        ),
+        projection="encoder.embedding_hidden_mapping_in",
+        groups=("num_hidden_groups", "albert_layers.0"),
+    ),
 }
 # Other families whose positions begin after the pad token; transformers runs them.
 _ALSO_BEHIND_PAD = frozenset(("data2vec-text", "ibert", "longformer", "xlm-roberta-xl", "xmod"))
+
+
+def with_own_layers(kind: Any) -> Family | None:
+    """The family of a ``model_type`` that has weights of its own in every layer; None: another or none."""
+    family = FAMILIES.get(str(kind))
+    return None if family is None or family.groups else family
 
 
 def behind_id(config: dict[str, Any]) -> int | None:

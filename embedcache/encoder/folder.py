@@ -43,7 +43,7 @@ ORIGIN_KEYS = frozenset(
     "special_tokens_map_file".split()
 )
 ADAPTER_ORIGIN = frozenset(("base_model_name_or_path", "revision", "peft_version"))
-INT8_VERSION = 2  # part of a fingerprint, for older caches have other bits; 2: csrc/encoder/int8_rows.h has shifted rows
+INT8_VERSION = 2  # in fingerprints: how csrc/encoder/int8_rows.h rounds; caches of another version have other bits
 
 
 def identify(

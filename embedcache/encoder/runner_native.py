@@ -29,7 +29,7 @@ from embedcache.errors import EmbedcacheError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from embedcache.encoder.blueprint import Affine, Blueprint
+    from embedcache.encoder.blueprint import Affine, Blueprint, Layer
 
 ABI_VERSION = 3
 ACTIVATIONS = {"gelu": 0, "gelu_tanh": 1, "relu": 2}
@@ -164,12 +164,11 @@ class NativeEncoder:
         self._alive: list[np.ndarray] = []  # arrays that the library reads as long as the encoder exists
         packed: list[np.ndarray] = []  # arrays that it copies, so they can go after ec_encoder_create
         layers = (_Layer * len(blueprint.layers))()
-        for number, (to, layer) in enumerate(zip(layers, blueprint.layers, strict=True), 1):
+        made: dict[int, _Layer] = {}  # shared weights have the same addresses: the library packs them once
+        for number, layer in enumerate(blueprint.layers, 1):
+            to = made.get(id(layer)) or made.setdefault(id(layer), self._layer(layer, packed))
             to.kept = sum(1 << bit for bit, name in enumerate(PRODUCTS) if f"{number} {name}" in kept)
-            for name in ("query", "key", "value", "output", "up", "down"):
-                setattr(to, name, _pair(getattr(layer, name), packed))
-            for name in ("norm1", "norm2"):
-                setattr(to, name, _pair(getattr(layer, name), self._alive))
+            layers[number - 1] = to
         positions = min(len(blueprint.position), max_length)
         vocabulary, width = blueprint.word.shape
         spec = _Spec(
@@ -193,6 +192,14 @@ class NativeEncoder:
         )
         self._dim = spec.dim
         self._keep(self._library.ec_encoder_create(spec))
+
+    def _layer(self, layer: Layer, packed: list[np.ndarray]) -> _Layer:
+        to = _Layer()
+        for name in ("query", "key", "value", "output", "up", "down"):
+            setattr(to, name, _pair(getattr(layer, name), packed))
+        for name in ("norm1", "norm2"):
+            setattr(to, name, _pair(getattr(layer, name), self._alive))
+        return to
 
     def _keep(self, handle: int | None) -> None:
         self._handle = handle

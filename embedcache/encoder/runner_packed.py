@@ -48,7 +48,8 @@ class Packed:
         # which halves the error. On a GPU the memory traffic of these rows dominates, so all have the weights' dtype.
         self._between = torch.float32 if self._device.type == "cpu" else self._dtype
         self._activate = ACTIVATIONS[blueprint.activation]
-        self._joined = [_join(layer) for layer in blueprint.layers]
+        joined = {key: _join(layer) for key, layer in _different(blueprint.layers).items()}
+        self._joined = [joined[id(layer)] for layer in blueprint.layers]
         self._flash, self._fused = flash_attention(blueprint), fused_parts(blueprint)
         self._all_at_once, self._lanes = _all_at_once(self._device), Lanes(self._device)
         self.batch_tokens = packed_gpu_tokens(blueprint.layers[0].up[0].shape[1]) if self._flash else None
@@ -206,9 +207,18 @@ def _in_dtype(blueprint: Blueprint, dtype: torch.dtype) -> Blueprint:
     def affine(pair: Affine) -> Affine:
         return pair[0].to(dtype), pair[1].to(dtype)
 
-    layers = [Layer(*(affine(getattr(layer, part.name)) for part in fields(layer))) for layer in blueprint.layers]
+    made = {
+        key: Layer(*(affine(getattr(layer, part.name)) for part in fields(layer)))
+        for key, layer in _different(blueprint.layers).items()
+    }
+    layers = [made[id(layer)] for layer in blueprint.layers]
     projection = None if blueprint.projection is None else affine(blueprint.projection)
     return replace(blueprint, layers=layers, projection=projection)
+
+
+def _different(layers: Sequence[Layer]) -> dict[int, Layer]:
+    """Each layer once, by its id: some share their weights."""
+    return {id(layer): layer for layer in layers}
 
 
 def _join(layer: Layer) -> Affine:

@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from embedcache.encoder.bottleneck import adapt
-from embedcache.encoder.families import FAMILIES
+from embedcache.encoder.families import FAMILIES, with_own_layers
 from embedcache.encoder.tuned import ADAPTER, LORA_A, LORA_B
 from embedcache.errors import EmbedcacheError
 from embedcache.finetune.top import Top, layers_of, renumbered
@@ -54,9 +54,10 @@ def add_adapters(trainee: Trainee, rank: int) -> None:
     """
     body, first = _body(trainee), _first(trainee)
     kind = body.config.model_type  # type: ignore[union-attr]
-    family = FAMILIES.get(str(kind))
+    family = with_own_layers(kind)
     if family is None:
-        raise EmbedcacheError(f"--train adapter is for {', '.join(FAMILIES)}, not for {kind}: use --train lora")
+        known = ", ".join(filter(with_own_layers, FAMILIES))
+        raise EmbedcacheError(f"--train adapter is for {known}, not for {kind}: use --train lora")
     path, layers = layers_of(body)
     before, trainee.weights = trainee.weights, {}
     for number in range(len(layers)):

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from embedcache.encoder.families import FAMILIES, Family
+from embedcache.encoder.families import Family, with_own_layers
 from embedcache.errors import EmbedcacheError
 from embedcache.finetune.first_row import FirstRow, first_distances
 
@@ -36,7 +36,7 @@ def layers_of(model: Any) -> tuple[str, nn.ModuleList]:
     Raises:
         EmbedcacheError: it has none with one module for each layer.
     """
-    family, count = FAMILIES.get(model.config.model_type), model.config.num_hidden_layers
+    family, count = with_own_layers(model.config.model_type), model.config.num_hidden_layers
     for name, module in model.named_modules():
         if isinstance(module, nn.ModuleList) and len(module) == count and (not family or name == family.names.layers):
             return name, module
@@ -82,7 +82,7 @@ class Top(nn.Module):
 
     def __init__(self, model: Any, keep: int, first_alone: bool, longest: int) -> None:
         super().__init__()
-        family = FAMILIES.get(model.config.model_type)
+        family = with_own_layers(model.config.model_type)
         top = copy_top(model, keep)
         self.path, layers = layers_of(top)
         self.first, self.row = model.config.num_hidden_layers - keep, None
@@ -162,7 +162,7 @@ def set_dropout(module: nn.Module, share: float) -> None:
 
 def first_alone(model: Any, pooling: str) -> bool:
     """Whether the last layer can be computed for the first token alone: pooling cls, a family known by its parts."""
-    family: Family | None = FAMILIES.get(model.config.model_type)
+    family: Family | None = with_own_layers(model.config.model_type)
     if pooling != "cls" or family is None:
         return False
     layers = layers_of(model)[1]

@@ -11,7 +11,7 @@ import pytest
 from embedcache.encoder.families import FAMILIES
 
 VOCABULARY = 99
-OTHERS = {"albert": "AlbertModel", "deberta": "DebertaV2Model", "modernbert": "ModernBertModel",
+OTHERS = {"deberta": "DebertaV2Model", "modernbert": "ModernBertModel",
           "prelayernorm": "RobertaPreLayerNormModel"}  # fmt: skip
 
 

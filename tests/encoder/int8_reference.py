@@ -52,7 +52,7 @@ def _nothing(row: np.ndarray, largest: np.float32) -> tuple[np.ndarray, np.float
 
 
 def _sum(numbers: np.ndarray, lanes: int) -> np.float32:
-    """In float32: each lane one after the other, then halves of the lanes, and of the last four the even and the odd."""
+    """In float32: each lane one after the other, then halves of the lanes, of the last four the even and the odd."""
     padded = np.zeros(-(-len(numbers) // lanes) * lanes, F)
     padded[: len(numbers)] = numbers
     total = np.zeros(lanes, F)

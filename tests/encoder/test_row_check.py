@@ -20,7 +20,7 @@ KINDS: dict[str, tuple[dict[str, Any], bool]] = {
     "FNet": ({}, True),
     "ConvBert": ({"embedding_size": 32, "head_ratio": 2, "conv_kernel_size": 3}, True),
     "MobileBert": ({"embedding_size": 32, "true_hidden_size": 32, "intra_bottleneck_size": 32}, True),
-    "Albert": ({"embedding_size": 16}, False),
+    "Albert": ({"embedding_size": 16, "inner_group_num": 2}, False),
     "RoFormer": ({"embedding_size": 32}, False),
 }
 

@@ -37,6 +37,7 @@ MODELS: list[tuple[str, dict[str, Any]]] = [
     ("electra", {"embedding_size": 20, "num_attention_heads": 2}),
     ("electra", {"embedding_size": 48, "hidden_act": "gelu_fast"}),
     ("ernie", {"use_task_id": True}),
+    ("albert", {"embedding_size": 32, "num_hidden_groups": 2}),
 ]
 
 
@@ -132,7 +133,7 @@ def test_native_with_fewer_instructions(
 @pytest.mark.parametrize(
     ("family", "changes"),
     [
-        ("albert", {"embedding_size": 32}),
+        ("albert", {"inner_group_num": 2}),
         ("deberta", {}),
         ("prelayernorm", {"pad_token_id": 0}),
         ("bert", {"hidden_act": "silu"}),

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from embedcache.encoder import Encoder
-from embedcache.encoder.families import FAMILIES
+from embedcache.encoder.families import FAMILIES, with_own_layers
 from embedcache.errors import EmbedcacheError
 from embedcache.finetune.beside import add_adapters, add_lora
 from embedcache.finetune.config import Way
@@ -48,7 +48,8 @@ def encoders(tiny_models: dict[str, Path]) -> dict[str, Encoder]:
     return Loaded()
 
 
-EVERY = ["bert", *(pytest.param(family, marks=pytest.mark.slow) for family in FAMILIES if family != "bert")]
+OTHERS = [family for family in filter(with_own_layers, FAMILIES) if family != "bert"]
+EVERY = ["bert", *(pytest.param(family, marks=pytest.mark.slow) for family in OTHERS)]
 SLOW = [pytest.param(keep, pooling, marks=pytest.mark.slow) for keep, pooling in ((1, "cls"), (2, "mean"))]
 
 
