@@ -106,6 +106,19 @@ def test_a_damaged_choice_is_no_choice(
         assert parse_encoder(json.dumps(about)) is None
 
 
+def test_a_cache_that_another_version_of_int8_made_is_not_continued(
+    run: Callable[..., ExtractReport], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    choose(monkeypatch)
+    with monkeypatch.context() as earlier:
+        earlier.setattr("embedcache.encoder.folder.INT8_VERSION", 1)
+        run(make_reviews(10))
+    with pytest.raises(
+        EmbedcacheError, match=r"other settings: int8_version 1 in the cache, 2 asked; pass --overwrite"
+    ):
+        run(make_reviews(20))
+
+
 def test_weights_that_are_not_finite_are_refused(
     run: Callable[..., ExtractReport], bert_copy: Path, tmp_path: Path
 ) -> None:
