@@ -124,6 +124,11 @@ static inline vi nearest(vf x) {
   for (int i = 0; i < kLanes; ++i) whole[i] = (int32_t)__builtin_rintf(x[i]);
   return whole;
 }
+static inline bool any_outside(vi x) {
+  for (int i = 0; i < kLanes; ++i)
+    if (x[i] > 127 || x[i] < -128) return true;
+  return false;
+}
 static inline int append_outside(vi x, int32_t first, int32_t* numbers, int32_t* places) {
   int n = 0;
   for (int i = 0; i < kLanes; ++i)
