@@ -3,10 +3,11 @@
     python -m benchmarks.finetune.bank CACHE --group movie [--seeds 8] [--rates 1e-4,3e-5] [--torch-seeds 3]
 
 CACHE was made with ``extract --pooling cls --tokens 1 --keep movie``. Every run is ``finetune --train last --pooling
-cls`` with 5 epochs, none stopped early. The bank: every learning rate and seed, once in float32 and once in bfloat16;
-one of them alone, on the same threads; and the torch engine with the first seeds at the first rate. Seconds are of the
-training alone, processor seconds beside them: of all threads, whatever else runs. Accuracies are of validation rows, at
-the epoch that the validation loss chose; paired by seed and learning rate.
+cls``, none stopped early, from one and the same head: two heads that validation likes equally may lead to accuracies a
+point apart, in every seed. The bank: every learning rate and seed, once in float32 and once in bfloat16; one of them
+alone, on the same threads; and the torch engine with the first seeds at the first rate. Seconds are of the training
+alone, processor seconds beside them: of all threads, whatever else runs. Accuracies are of validation rows, at the
+epoch that the validation loss chose; paired by seed and learning rate.
 """
 
 from __future__ import annotations
@@ -27,8 +28,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 from benchmarks.machine import RESULTS, machine
 from embedcache.finetune import engine_native
 from embedcache.finetune.job import finetune
-
-EPOCHS = 5
+from embedcache.runs.job import train_head
 
 
 class Clock:
@@ -46,13 +46,15 @@ class Clock:
             self.processor += time.process_time() - processor
 
 
-def one(cache: str, run: Path, group: str, seeds: range, rates: tuple[float, ...], **options: Any) -> dict[str, Any]:
+def one(
+    cache: str, run: Path, start: Path, seeds: range, rates: tuple[float, ...], epochs: int, **options: Any
+) -> dict[str, Any]:
     """A sweep: its seconds, and the validation accuracy of each configuration."""
     clock, work = Clock(engine_native.train), engine_native.train
-    engine_native.train = clock  # type: ignore[assignment]
+    engine_native.train = clock
     try:
         report = finetune(
-            cache, run, train="last", pooling="cls", group=group, seed=list(seeds), lr=list(rates), epochs=EPOCHS,
+            cache, run, train="last", pooling="cls", from_run=start, seed=list(seeds), lr=list(rates), epochs=epochs,
             early_stop=0, **options,
         )  # fmt: skip
     finally:
@@ -92,12 +94,14 @@ def main() -> None:
     parser.add_argument("cache")
     parser.add_argument("--group", required=True)
     parser.add_argument("--seeds", type=int, default=8)
+    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--without", nargs="*", default=[], choices=["one", "torch"])
     parser.add_argument("--rates", default="1e-4,3e-5")
     parser.add_argument("--torch-seeds", type=int, default=3)
     parser.add_argument("-o", "--output", type=Path, default=RESULTS / "finetune-bank.json")
     asked = parser.parse_args()
     seeds, single, rates = range(asked.seeds), range(1), tuple(map(float, asked.rates.split(",")))
-    found: dict[str, Any] = {"machine": machine("torch", "transformers"), "epochs": EPOCHS}
+    found: dict[str, Any] = {"machine": machine("torch", "transformers"), "epochs": asked.epochs}
     plan: dict[str, tuple[range, tuple[float, ...], dict[str, str]]] = {
         "bank float32": (seeds, rates, {"engine": "native", "compute": "float32"}),
         "one float32": (single, rates[:1], {"engine": "native", "compute": "float32"}),
@@ -106,10 +110,14 @@ def main() -> None:
         "torch": (range(asked.torch_seeds), rates[:1], {"engine": "torch", "compute": "float32"}),
     }
     with tempfile.TemporaryDirectory() as folder:
+        start = Path(folder, "start")
+        train_head(asked.cache, start, pooling="cls", group=asked.group)
         for name, (some, of, options) in plan.items():
-            if not some:
+            if not some or name.split()[0] in asked.without:
                 continue
-            found[name] = one(asked.cache, Path(folder, name.replace(" ", "-")), asked.group, some, of, **options)
+            found[name] = one(
+                asked.cache, Path(folder, name.replace(" ", "-")), start, some, of, asked.epochs, **options
+            )
             print(name, json.dumps(found[name]), flush=True)
             for compute in ("float32", "bfloat16"):
                 bank, alone = found.get(f"bank {compute}"), found.get(f"one {compute}")
