@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 INIT = ROOT / "embedcache" / "__init__.py"
 MODULES = [
     "audit",
+    "drift",
     "export",
     "finetune",
     "index",
@@ -61,7 +62,7 @@ def test_a_function_and_a_module_of_one_name(name: str) -> None:
     ]
     first = {
         "search": "Searcher", "index": "SearchIndex", "report": "ReportFile", "audit": "AuditReport",
-        "export": "ExportReport", "finetune": "TuneReport", "ladder": "LadderReport",
+        "export": "ExportReport", "finetune": "TuneReport", "ladder": "LadderReport", "drift": "DriftReport",
     }.get(name)  # fmt: skip
     inside = f"from embedcache.{name} import {first}" if first else f"import embedcache.{name}.job"
     for order in (steps, steps[::-1]):
@@ -85,6 +86,7 @@ def test_an_unknown_name() -> None:
 SAME: dict[str, list[Callable[..., Any]]] = {
     "adapt": [ec.adapt],
     "audit": [ec.audit.function],
+    "drift": [ec.drift.function],
     "evaluate": [ec.evaluate],
     "export": [ec.export.function],
     "finetune": [ec.finetune.function],
