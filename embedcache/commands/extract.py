@@ -116,7 +116,7 @@ def extract(as_json: bool, inputs: tuple[str, ...], cache: str, **options: Any) 
         with progress_bar("encoding") as progress:
             report = run(inputs, cache, progress=progress, tell=tell, **options)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(show.interrupted_extract(cache)) from None
+        raise KeyboardInterrupt(show.interrupted_writing(cache)) from None
     if as_json:
         emit(report.to_dict())
     else:

@@ -70,13 +70,14 @@ def import_command(as_json: bool, vectors: tuple[str, ...], cache: str, table: t
     here: predict and search take vectors (predict RUN --input new.npy).
     """
     from embedcache.commands.show import vectors as show
+    from embedcache.commands.show.cache import interrupted_writing
     from embedcache.vectors.job import import_vectors as run
 
     try:
         with progress_bar("importing") as progress:
             report = run(vectors, cache, table=list(table) or None, progress=progress, **options)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(show.interrupted(cache)) from None
+        raise KeyboardInterrupt(interrupted_writing(cache)) from None
     if as_json:
         emit(report.to_dict())
     else:

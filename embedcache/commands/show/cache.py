@@ -32,6 +32,11 @@ def extract(report: ExtractReport) -> None:
         of = f"{plural(made['texts'], 'text')}, {made['encoded']:,} of them made now"
         where = f"{human_bytes(made['bytes'])} in {made['files'][1]}"
         click.echo(f"  what the last {_layers(made)} read: {made['tokens']:,} tokens of {of}; {where}")
+    row_notes(report)
+
+
+def row_notes(report: ExtractReport) -> None:
+    """What happened to some of the rows, and the notes."""
     notes = {
         f"{report.blank:,} with a blank text": report.blank,
         f"{report.dropped:,} of the old cache dropped: no longer in the input": report.dropped,
@@ -45,7 +50,7 @@ def extract(report: ExtractReport) -> None:
         click.echo(f"Note: {cell(line)}")
 
 
-def interrupted_extract(cache: str) -> str:
+def interrupted_writing(cache: str) -> str:
     """Read from the file itself, so that it is true."""
     from embedcache.cache import open_cache
     from embedcache.cache.token_states import describe_states

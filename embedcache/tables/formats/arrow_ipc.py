@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from embedcache.errors import EmbedcacheError
-from embedcache.tables.formats.arrow_values import arrow_strings, not_utf8, parts_of
+from embedcache.tables.formats.arrow_values import not_utf8, parts_of
 from embedcache.tables.formats.arrow_writer import ArrowWriter
-from embedcache.tables.formats.base import ArrowFormat, Sign, WholeRows
-from embedcache.tables.source import Source, check_columns, one_line
+from embedcache.tables.formats.base import ArrowFormat, Sign
+from embedcache.tables.source import Source, one_line
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -47,23 +47,6 @@ class ArrowIpc(ArrowFormat):
     named_by = "the schema"
     signs = (Sign(FILE, "an Arrow file", "name it .arrow"),)
     writer = ArrowFileWriter
-    is_text = False
-    has_header = True
-
-    def columns(self, source: Source) -> list[str]:
-        with _opened(source) as (reader, _):
-            return list(reader.schema.names)
-
-    def batches(
-        self, source: Source, wanted: Mapping[str, str], required: set[str], batch_rows: int
-    ) -> Iterator[list[Any]]:
-        check_columns(source, wanted, self.columns(source))
-        for part in self.arrow(source, list(wanted), batch_rows):
-            yield [arrow_strings(source, column) for column in part.columns]
-
-    def whole(self, source: Source, batch_rows: int) -> Iterator[WholeRows]:
-        for part in self.arrow(source, None, batch_rows):
-            yield WholeRows(part.schema.names, part.columns, part.schema.metadata)
 
     def schema(self, source: Source) -> pa.Schema:
         with _opened(source) as (reader, _):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from embedcache.tables.formats.arrow_values import arrow_strings, parts_of
-from embedcache.tables.formats.base import ArrowFormat, WholeRows
-from embedcache.tables.source import Source, check_columns
+from embedcache.tables.formats.arrow_values import parts_of
+from embedcache.tables.formats.base import ArrowFormat
+from embedcache.tables.source import Source
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -18,22 +18,6 @@ class ArrowTable(ArrowFormat):
 
     what = "a table in memory"
     named_by = "the columns"
-    is_text = False
-    has_header = True
-
-    def columns(self, source: Source) -> list[str]:
-        return list(source.table.column_names)
-
-    def batches(
-        self, source: Source, wanted: Mapping[str, str], required: set[str], batch_rows: int
-    ) -> Iterator[list[Any]]:
-        check_columns(source, wanted, self.columns(source))
-        for part in self.arrow(source, list(wanted), batch_rows):
-            yield [arrow_strings(source, column) for column in part.columns]
-
-    def whole(self, source: Source, batch_rows: int) -> Iterator[WholeRows]:
-        for part in self.arrow(source, None, batch_rows):
-            yield WholeRows(part.schema.names, part.columns, part.schema.metadata)
 
     def schema(self, source: Source) -> pa.Schema:
         return source.table.schema

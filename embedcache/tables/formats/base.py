@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
+from embedcache.tables.formats.arrow_values import arrow_strings
+from embedcache.tables.source import Source, check_columns
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from embedcache.tables.formats.writer import TableWriter
-    from embedcache.tables.source import Source
 
 
 class _Absent:
@@ -128,6 +130,23 @@ class OneReader(Format):
 
 class ArrowFormat(Format):
     """A format whose columns Arrow knows by their types."""
+
+    is_text = False
+    has_header = True
+
+    def columns(self, source: Source) -> list[str]:
+        return list(self.schema(source).names)
+
+    def batches(
+        self, source: Source, wanted: Mapping[str, str], required: set[str], batch_rows: int
+    ) -> Iterator[list[Any]]:
+        check_columns(source, wanted, self.columns(source))
+        for part in self.arrow(source, list(wanted), batch_rows):
+            yield [arrow_strings(source, part.column(name)) for name in wanted]
+
+    def whole(self, source: Source, batch_rows: int) -> Iterator[WholeRows]:
+        for part in self.arrow(source, None, batch_rows):
+            yield WholeRows(part.schema.names, part.columns, part.schema.metadata)
 
     @abstractmethod
     def schema(self, source: Source) -> pa.Schema:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from embedcache.common.machine import check_memory, size
 from embedcache.errors import EmbedcacheError
-from embedcache.tables.formats.arrow_values import arrow_strings, not_utf8, parts_of, together
+from embedcache.tables.formats.arrow_values import not_utf8, parts_of, together
 from embedcache.tables.formats.arrow_writer import ArrowWriter
-from embedcache.tables.formats.base import ArrowFormat, Sign, WholeRows
+from embedcache.tables.formats.base import ArrowFormat, Sign
 from embedcache.tables.limits import BATCH_BYTES
-from embedcache.tables.source import Source, check_columns, one_line
+from embedcache.tables.source import Source, one_line
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -39,28 +39,12 @@ class Parquet(ArrowFormat):
     named_by = "the schema"
     signs = (Sign(b"PAR1", "a Parquet file", "name it .parquet"),)
     writer = ParquetWriter
-    is_text = False
-    has_header = True
-
-    def columns(self, source: Source) -> list[str]:
-        return list(_open(source).schema_arrow.names)
-
-    def batches(
-        self, source: Source, wanted: Mapping[str, str], required: set[str], batch_rows: int
-    ) -> Iterator[list[Any]]:
-        check_columns(source, wanted, self.columns(source))
-        for batch in _record_batches(source, list(wanted), batch_rows):
-            yield [arrow_strings(source, batch.column(name)) for name in wanted]
 
     def schema(self, source: Source) -> pa.Schema:
         return _open(source).schema_arrow
 
     def arrow(self, source: Source, columns: list[str] | None, batch_rows: int) -> Iterator[pa.RecordBatch]:
         return _record_batches(source, columns, batch_rows)
-
-    def whole(self, source: Source, batch_rows: int) -> Iterator[WholeRows]:
-        for batch in _record_batches(source, None, batch_rows):
-            yield WholeRows(batch.schema.names, batch.columns, batch.schema.metadata)
 
 
 def _record_batches(source: Source, columns: list[str] | None, batch_rows: int) -> Iterator[Any]:
