@@ -6,8 +6,8 @@
  * inputs made the update take twice as long); the pieces of the other product are asked for. In bfloat16 its
  * words are made where they are read, in pieces that stay in L2, for each of the two products: as much
  * reading as of two copies, without keeping them up. (Tried: words that AdamW's epilogue writes. Of both
- * products they cost 9 to 21% of a step, since the one's lie far apart; of one alone they saved 2 to 6%.) A step
- * touches 4 + 4 bytes of a weight for the products, and 24 for the update.
+ * products they cost 9 to 21% of a step, since the one's lie far apart; of one alone they saved 2 to 6%.) A
+ * step touches 4 + 4 bytes of a weight for the products, and 24 for the update.
  *
  * Every sum has its order whatever the thread: members of a team share outputs or inputs, never a sum.
  */

@@ -129,6 +129,23 @@ def test_why_and_no_label(open_page: Callable[..., Any], service: Any) -> None:
     page.wait_for_function("() => !document.querySelector('.explanation')")
 
 
+def test_what_is_being_typed_stays(open_page: Callable[..., Any]) -> None:
+    page = open_page()
+    page.fill("#query", QUERY)
+    page.check("#reject")
+    page.check("#dedupe")
+    assert page.input_value("#query") == QUERY
+    page.keyboard.press("Tab")
+    page.click("#send")
+    texts(page)
+    page.fill("#query", "another")
+    page.uncheck("#reject")
+    page.wait_for_load_state("networkidle")
+    assert page.input_value("#query") == "another"
+    page.go_back()  # to before the question
+    page.wait_for_function("() => document.querySelector('#query').value === ''")
+
+
 def test_filter_by_label(open_page: Callable[..., Any]) -> None:
     page = open_page("row=1")
     texts(page)

@@ -158,11 +158,11 @@ async function renderAnswer(state) {
   shown = key;
   asking?.abort();
   show($("problem"), false);
+  if (moved && row === null) $("query").value = query; // a filter alone leaves what is being typed
   if (row === null && !query) return clear();
   asking = new AbortController();
   const { signal } = asking;
   $("status").textContent = "Searching…";
-  if (row === null) $("query").value = query;
   try {
     const asked = row === null ? { query } : { row };
     const [about, answer] = await Promise.all([
@@ -197,7 +197,6 @@ function showTop() {
 
 function clear() {
   $("asked").replaceChildren();
-  $("query").value = "";
   $("status").textContent = "";
   clearResults();
 }
