@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -10,14 +10,16 @@ import numpy as np
 
 from embedcache.common.digest import file_sha256
 from embedcache.common.progress import Progress
+from embedcache.common.times import Times
 from embedcache.encoder.tuned import FILE, save_tuned
 from embedcache.errors import EmbedcacheError
 from embedcache.finetune.head import TunedHead
 from embedcache.heads.head import TrainedHead
-from embedcache.runs.column import Column
+from embedcache.runs.column import Column, ColumnReport
 from embedcache.runs.job import HeadReport, Job, Result, column_files
 from embedcache.runs.leaderboard import Entry
 from embedcache.runs.mistakes import Judged
+from embedcache.runs.scores import title
 from embedcache.runs.trainer import Bank
 from embedcache.runs.write_folder import RunFiles
 
@@ -51,6 +53,17 @@ class TunedColumn(Column):
         if len(self.split.test):
             self.trainer.judge(cast(TunedHead, best), self.split.test)
         return super().judged(winner, best)
+
+    def report(
+        self, entries: Sequence[Entry], best: TrainedHead, judged: dict[str, Judged], times: Times
+    ) -> ColumnReport:
+        """With a note where the layers were trained for nothing."""
+        report = super().report(entries, best, judged, times)
+        config = cast(TunedHead, best).config
+        assert config is not None
+        start = self.trainer.starts[config.pooling].about
+        report.notes = [*gained_nothing(start, report.best, self.choose), *report.notes]
+        return report
 
 
 class TuneJob(Job):
@@ -121,6 +134,17 @@ class TuneJob(Job):
             },
         }
         return replace(files, own_encoder=path)
+
+
+def gained_nothing(start: Mapping[str, Any], best: Mapping[str, Any], choose: str) -> list[str]:
+    """A note, where the head that was started from is as good on the validation rows, by what chooses."""
+    before, after = (one.get(f"val_{choose}") for one in (start, best))
+    if before is None or after is None or (after < before if choose == "loss" else after > before):
+        return []
+    return [
+        f"the head that it started from has a validation {title(choose)} of {before:.4f}, after training the layers it "
+        f"is {after:.4f}: they were trained for nothing (train-head makes such heads in seconds; a lower --lr may help)"
+    ]
 
 
 def about_layers(best: TunedHead, trainer: TunedTrainer) -> dict[str, Any]:

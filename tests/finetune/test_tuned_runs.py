@@ -24,6 +24,7 @@ from embedcache.errors import EmbedcacheError
 from embedcache.finetune import trainer
 from embedcache.finetune.inputs import States
 from embedcache.finetune.job import finetune
+from embedcache.finetune.outcome import gained_nothing
 from embedcache.prediction.classifier import Classifier
 from embedcache.runs.folder import load_run
 from embedcache.runs.job import train_head
@@ -73,6 +74,17 @@ def test_the_report_says_what_was_trained(report) -> None:
     assert report.trained["layers"] == ([2] if report.trained["train"] == "last" else [1, 2])
     assert report.states["bytes"] > 0 and report.split["rule"] == "run"
     assert report.best["test_accuracy"] is not None and "vectors_logreg" in report.baselines
+
+
+def test_a_run_whose_layers_were_trained_for_nothing_says_so(report, cache, heads, tmp_path) -> None:
+    worse = finetune(cache, tmp_path / "run", train="last", from_run=heads, lr=1.0, head_lr=1.0, epochs=1)
+    assert worse.best["val_loss"] > worse.start["val_loss"]
+    for one in (report, worse):
+        said = any("they were trained for nothing" in note for note in load_run(one.run).info["notes"])
+        assert said == (one.best["val_loss"] >= one.start["val_loss"]) == any("for nothing" in n for n in one.notes)
+    scores = ({"val_accuracy": 0.8}, {"val_accuracy": 0.9})
+    assert gained_nothing(*scores, "accuracy") == [] != gained_nothing(*scores[::-1], "accuracy")
+    assert gained_nothing(scores[0], {"val_accuracy": None}, "accuracy") == []
 
 
 def test_a_run_stores_what_was_trained_alone(report, cache) -> None:
