@@ -24,7 +24,6 @@ CHECKS = [
     status_code_conformance,
     content_type_conformance,
     response_schema_conformance,
-    negative_data_rejection,
 ]
 HOST = {"Host": "127.0.0.1"}
 EXAMPLES = 25  # of each operation
@@ -52,7 +51,8 @@ def test_every_operation_keeps_to_the_document(copy: Path, open_service: Callabl
         def check(case: Any) -> None:
             answer = case.call(headers=HOST)
             seen.setdefault(case.operation.label, set()).add(answer.status_code)
-            case.validate_response(answer, checks=CHECKS)
+            refused = [] if answer.status_code == 413 else [negative_data_rejection]  # which does not know "too large"
+            case.validate_response(answer, checks=CHECKS + refused)
 
         check()
     assert 422 in seen["POST /search"] and {200, 422} <= seen["POST /predict"]
