@@ -142,6 +142,7 @@ def test_what_cannot_be_compared(made: Path, tmp_path: Path) -> None:
     write_csv(tmp_path / "few.csv", [("a film", "positive")] * 3, ("text", "label"))
     assert "1 new texts" in fails("drift", made / "reviews.h5", tmp_path / "few.csv")
     assert "is not a cache" in fails("drift", tmp_path / "few.csv", made / "reviews.h5")
+    assert "no such file" in fails("drift", tmp_path / "gone.h5", made / "reviews.h5")
     x = RNG.normal(size=(30, 32)).astype(np.float16)
     other = make_cache(tmp_path / "other.h5", [f"t{i}" for i in range(30)], {"mean": x}, {"label": ["a", "b"] * 15})
     assert "different encoders" in fails("drift", made / "reviews.h5", other, "--pooling", "mean")
