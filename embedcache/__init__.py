@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from embedcache.common.labels import Labels, LabelWarning
     from embedcache.drift import DriftReport
     from embedcache.drift import compare_rows as drift
-    from embedcache.encoding.job import CachedEncoder, cached
     from embedcache.errors import EmbedcacheError
     from embedcache.evaluation import EvaluationReport, evaluate
     from embedcache.export import ExportReport
@@ -50,6 +49,7 @@ if TYPE_CHECKING:
     from embedcache.search.job import search_cache as search
     from embedcache.search.searcher import Answer, Found, Query, Searcher
     from embedcache.serve.job import serve_cache as serve
+    from embedcache.vector_store.job import CachedEncoder, cached
     from embedcache.vectors.job import import_vectors
     from embedcache.vectors.write import VectorsReport, write_vectors
 
@@ -60,7 +60,7 @@ _HOME = {
     "AuditReport": "embedcache.audit",
     "BankResult": "embedcache.heads.train",
     "Cache": "embedcache.cache",
-    "CachedEncoder": "embedcache.encoding.job",
+    "CachedEncoder": "embedcache.vector_store.job",
     "Classifier": "embedcache.prediction.classifier",
     "EmbedcacheError": "embedcache.errors",
     "EngineWarning": "embedcache.heads.engine",
@@ -98,7 +98,7 @@ _HOME = {
     "adapt": "embedcache.pretraining.job",
     "audit": "embedcache.audit",
     "drift": "embedcache.drift",
-    "cached": "embedcache.encoding.job",
+    "cached": "embedcache.vector_store.job",
     "evaluate": "embedcache.evaluation",
     "export": "embedcache.export",
     "extract": "embedcache.extraction.job",

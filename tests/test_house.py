@@ -25,7 +25,7 @@ FLOORS = [
     "encoder heads tables",
     "cache",
     "extraction index pretraining runs",
-    "encoding vectors",
+    "vector_store vectors",
     "audit doctor finetune search",
     "prediction",
     "drift",

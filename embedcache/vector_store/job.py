@@ -21,9 +21,9 @@ from embedcache.encoder.folder import find_folder, find_root, positions_of
 from embedcache.encoder.hardware import resolve_device
 from embedcache.encoder.poolings import MODEL
 from embedcache.encoder.prescription import read_prescription, read_prompts
-from embedcache.encoding.store import VectorStore
 from embedcache.errors import EmbedcacheError
 from embedcache.extraction.vectors import AskedVectors, choose
+from embedcache.vector_store.store import VectorStore
 
 if TYPE_CHECKING:
     from embedcache.encoder import Encoder

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 import embedcache as ec
+import embedcache.vector_store.store as vector_store
 from embedcache.encoder import Encoder
 from embedcache.errors import EmbedcacheError
 from tests.conftest import document, make_reviews
@@ -95,11 +96,11 @@ def test_what_is_merged_is_a_cache(
     store: str, open_one: Callable[..., ec.CachedEncoder], encoded: list[str], tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr("embedcache.encoding.store.LEAST", 8)
+    monkeypatch.setattr("embedcache.vector_store.store.LEAST", 8)
     merges: list[int] = []
-    real = ec.encoding.store.VectorStore._merge  # type: ignore[attr-defined]
+    real = vector_store.VectorStore._merge
     monkeypatch.setattr(
-        "embedcache.encoding.store.VectorStore._merge", lambda self: (merges.append(self.rows), real(self))
+        "embedcache.vector_store.store.VectorStore._merge", lambda self: (merges.append(self.rows), real(self))
     )
     encoder = open_one(store=store)
     vectors = np.stack([encoder.encode(text) for text in TEXTS])  # one at a time
@@ -183,7 +184,7 @@ def test_several_threads(open_one: Callable[..., ec.CachedEncoder], encoded: lis
 
 WRITER = """import sys
 import embedcache as ec
-from embedcache.encoding import store
+from embedcache.vector_store import store
 store.LEAST = 16
 encoder = ec.cached(sys.argv[1], sys.argv[2])
 for start in range(0, 400, 4):

@@ -1,4 +1,4 @@
-"""Texts in, vectors out, each text encoded once: what ``ec.cached`` gives.
+"""A folder that holds the vectors of one encoder and grows call by call: what ``ec.cached`` gives.
 
 Files, in the order in which to read them:
 

@@ -30,8 +30,8 @@ from embedcache.cache.layout import BLOCK_ROWS, Output, sibling
 from embedcache.cache.map_file import FileId, file_id
 from embedcache.cache.stored_rows import to_store
 from embedcache.common.lock import BusyError, locked
-from embedcache.encoding.log import Log, LogPart
 from embedcache.errors import EmbedcacheError
+from embedcache.vector_store.log import Log, LogPart
 
 LEAST = 8192  # rows of a log before it is merged into the cache
 WAIT = 600.0  # seconds for another process to append, or to merge
