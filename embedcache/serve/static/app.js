@@ -158,7 +158,7 @@ async function renderAnswer(state) {
   shown = key;
   asking?.abort();
   show($("problem"), false);
-  if (moved && row === null) $("query").value = query; // a filter alone leaves what is being typed
+  if (moved && row === null && (before || query)) $("query").value = query; // else it may hold what is being typed
   if (row === null && !query) return clear();
   asking = new AbortController();
   const { signal } = asking;
