@@ -154,7 +154,5 @@ def _rows_of_table(
 
 def check_path(path: str | Path) -> None:
     """Raises EmbedcacheError unless the old rows are those of a cache."""
-    if not Path(path).exists():
-        raise EmbedcacheError(f"no such file: {path}; embedcache extract makes one")
-    if not is_cache(path):
+    if Path(path).exists() and not is_cache(path):  # of one that is not there, opening it says so
         raise EmbedcacheError(f"{path} is not a cache: name the cache of the old rows first, then the new rows")

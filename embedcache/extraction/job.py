@@ -21,7 +21,7 @@ from embedcache.cache.checksums import count_damaged
 from embedcache.cache.create import Writer, create, make_contents, matches, publish
 from embedcache.cache.file import Cache
 from embedcache.cache.fill import Filler
-from embedcache.cache.labels import label_counts, unlabelled
+from embedcache.cache.labels import unlabelled
 from embedcache.cache.layout import STORES, Output, sibling
 from embedcache.cache.lock import writer_lock
 from embedcache.cache.map_file import file_id
@@ -31,7 +31,6 @@ from embedcache.cache.state_writer import check_space
 from embedcache.cache.strings import first_rows
 from embedcache.cache.tokens import reading_of
 from embedcache.common.display import html_table
-from embedcache.common.label_names import label_notes
 from embedcache.common.progress import Progress, Tell, no_tell
 from embedcache.common.reading import Reading
 from embedcache.common.whole_file import refuse_stream
@@ -259,7 +258,7 @@ def extract(
         notes=[
             *list_note(given),
             *column_notes,
-            *_label_notes(table),
+            *table.label_notes(),
             *read.notes(),
             *chosen.notes,
             *encoding_pass.notes(),
@@ -272,15 +271,6 @@ def extract(
 def _rounding(target: Path) -> list[str]:
     with Cache(target) as made:
         return rounding_notes(made)
-
-
-def _label_notes(table: Collected) -> list[str]:
-    """Notes on unusual classes in each label column."""
-    return [
-        note
-        for name, (codes, classes) in table.labels.items()
-        for note in label_notes(name, classes, label_counts(codes, len(classes)).tolist())
-    ]
 
 
 def _build(

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from embedcache.cache.labels import LabelCoder
+from embedcache.cache.labels import LabelCoder, label_counts
 from embedcache.cache.spool_file import UnnamedFile
 from embedcache.cache.strings import HASH_BYTES, Spool, Strings, Text, blank_rows, hash_texts, slices
+from embedcache.common.label_names import label_notes
 from embedcache.errors import EmbedcacheError
 from embedcache.tables.rows import Columns, Rows, utf8
 
@@ -43,6 +44,37 @@ class Collected:
         """Those of the first rows."""
         strings = Strings(*self.texts)
         return [strings[row] for row in range(min(most, len(self.hashes)))]
+
+    def taken(self, rows: np.ndarray, folder: Path) -> Collected:
+        """Some rows, int64, in their order; their strings in unnamed files in ``folder``."""
+        texts = take_texts(self.texts, rows, folder)
+        return replace(
+            self,
+            hashes=self.hashes[rows],
+            texts=texts,
+            labels={name: (codes[rows], classes) for name, (codes, classes) in self.labels.items()},
+            columns={name: take_texts(column, rows, folder) for name, column in self.columns.items()},
+            blank=int(blank_rows(texts).sum()),
+        )
+
+    def label_notes(self) -> list[str]:
+        """Notes on unusual classes in each label column."""
+        return [
+            note
+            for name, (codes, classes) in self.labels.items()
+            for note in label_notes(name, classes, label_counts(codes, len(classes)).tolist())
+        ]
+
+
+def take_texts(texts: Text, rows: np.ndarray, folder: Path) -> Text:
+    """Copy some rows of ``texts``, in order, to an unnamed file in ``folder``."""
+    data, offsets = texts
+    lengths = np.diff(offsets)[rows]
+    file = UnnamedFile(folder, "the texts")
+    for run in np.split(rows, np.flatnonzero(np.diff(rows) != 1) + 1):
+        if len(run):
+            file.write(data[offsets[run[0]] : offsets[run[-1] + 1]].data)
+    return file.finish(), np.concatenate([[0], np.cumsum(lengths)])
 
 
 def collect(rows: Iterable[Rows], columns: Columns, folder: Path) -> Collected:

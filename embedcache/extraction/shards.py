@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 
@@ -16,8 +16,7 @@ import numpy as np
 
 from embedcache.cache.file import Cache
 from embedcache.cache.layout import BLOCK_ROWS, canonical_json
-from embedcache.cache.spool_file import UnnamedFile
-from embedcache.cache.strings import Text, blank_rows, first_rows
+from embedcache.cache.strings import first_rows
 from embedcache.errors import EmbedcacheError
 from embedcache.extraction.read_input import Collected
 
@@ -132,25 +131,5 @@ def take_part(table: Collected, shard: Shard, folder: Path) -> tuple[Collected, 
     if shard.of > total:
         raise EmbedcacheError(f"{total:,} rows are too few for {shard.of:,} shards: use fewer shards")
     rows = shard.rows(total)
-    texts = take_texts(table.texts, rows, folder)
     first = first_rows(table.hashes)[rows]
-    mine = replace(
-        table,
-        hashes=table.hashes[rows],
-        texts=texts,
-        labels={name: (codes[rows], classes) for name, (codes, classes) in table.labels.items()},
-        columns={name: take_texts(column, rows, folder) for name, column in table.columns.items()},
-        blank=int(blank_rows(texts).sum()),
-    )
-    return mine, part, first // stripe_rows(total, shard.of) % shard.of != shard.number - 1
-
-
-def take_texts(texts: Text, rows: np.ndarray, folder: Path) -> Text:
-    """Copy some rows of ``texts``, in order, to an unnamed file in ``folder``."""
-    data, offsets = texts
-    lengths = np.diff(offsets)[rows]
-    file = UnnamedFile(folder, "the texts")
-    for run in np.split(rows, np.flatnonzero(np.diff(rows) != 1) + 1):
-        if len(run):
-            file.write(data[offsets[run[0]] : offsets[run[-1] + 1]].data)
-    return file.finish(), np.concatenate([[0], np.cumsum(lengths)])
+    return table.taken(rows, folder), part, first // stripe_rows(total, shard.of) % shard.of != shard.number - 1

@@ -151,15 +151,13 @@ class Classifier:
         loaded, asked = load_run(run), device
         require_keys(loaded, "encoder", "pooling", "layer", "dtype")
         device = resolve_device(device)  # here, where no --model would help
-        rules: tuple[Any, ...] = (calibrated, threshold, reject)
-        if not encode or calibrated or threshold is not None or reject is not None:
-            unread = cls(loaded, None, *rules)  # whether the run can do it, before its encoder is loaded
-            if not encode:
-                return unread
+        classifier = cls(loaded, None, calibrated, threshold, reject)  # refused before its encoder is loaded
+        if not encode:
+            return classifier
         options: dict[str, Any] = {"device": device, "trust_remote_code": trust_remote_code}
         pooling = loaded.info["pooling"]
-        encoder = encoder_of(loaded.info["encoder"], str(run), pooling, model=model, has_option=True, **options)
-        classifier = cls(loaded, encoder, *rules)
+        known = loaded.info["encoder"]
+        classifier.encoder = encoder_of(known, str(run), pooling, model=model, has_option=True, **options)
         classifier._again = {"device": asked, "trust_remote_code": trust_remote_code}
         return classifier
 
@@ -198,7 +196,7 @@ class Classifier:
         for start in range(0, len(texts), EXPLAINED):
             some = slice(start, start + EXPLAINED)
             occlusion = Occlusion(texts[some])
-            occluded = self.answers(self.encode(occlusion.variants))
+            occluded = self.outputs(self.encode(occlusion.variants))
             part = {column: one.part(some) for column, one in answers.items()}
             found.append(explain(part, occlusion, occluded, vectors[some], self.training_rows))
         whole = {column: [one for part in found for one in part[column].explained or ()] for column in answers}
@@ -276,10 +274,14 @@ class Classifier:
     def answers(self, vectors: np.ndarray) -> dict[str, ColumnOutputs]:
         """Label column -> what its head says of vectors [n, D], such as rows of the cache."""
         found = {}
-        for column, run in self.run.columns.items():
-            rule, outputs = self.rules[column], self._answer(column, vectors)
+        for column, outputs in self.outputs(vectors).items():
+            run, rule = self.run.columns[column], self.rules[column]
             found[column] = ColumnOutputs(run.best.kind, run.classes, outputs, rule, rule.reasons(outputs, vectors))
         return found
+
+    def outputs(self, vectors: np.ndarray) -> dict[str, np.ndarray]:
+        """Label column -> probabilities or values of vectors [n, D], see ``ColumnOutputs``; no rule is asked."""
+        return {column: self._answer(column, vectors) for column in self.run.columns}
 
     def _answer(self, column: str, vectors: np.ndarray) -> np.ndarray:
         """Probabilities float64 [n, C], or the values of a regression, float32 [n, 1]."""

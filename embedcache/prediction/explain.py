@@ -157,7 +157,7 @@ def explained_outputs(of: ColumnOutputs) -> np.ndarray:
 def explain(
     answers: Mapping[str, ColumnOutputs],
     occlusion: Occlusion,
-    occluded: Mapping[str, ColumnOutputs],
+    occluded: Mapping[str, np.ndarray],
     vectors: np.ndarray,
     rows: TrainingRows | None,
 ) -> dict[str, ColumnOutputs]:
@@ -166,14 +166,14 @@ def explain(
     Args:
         answers: Of each label column, on n texts.
         occlusion: Of these texts.
-        occluded: Of each label column, on the variants.
+        occluded: Of each label column the outputs on the variants.
         vectors: Of the texts, [n, D].
         rows: Where their neighbours are; None names none.
     """
     found = {}
     for column, one in answers.items():
         outputs = explained_outputs(one)
-        effects = occlusion.effects(occluded[column].outputs, one.outputs, outputs)
+        effects = occlusion.effects(occluded[column], one.outputs, outputs)
         near = rows.about(column, vectors, outputs) if rows is not None and len(outputs) else [{}] * len(outputs)
         explained = [
             Explanation(one.classes[c] if one.about.has_classes else None, occlusion.words(i, effects[i]), **near[i])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from types import TracebackType
@@ -54,6 +54,16 @@ class RowSource(ABC):
     @abstractmethod
     def whole(self) -> Iterator[list[Any]]:
         """All columns of all rows, batch by batch."""
+
+    def counting(self, done: int, progress: Progress) -> Callable[[np.ndarray], None]:
+        """What hears of each batch of rows, after ``done`` of them, and tells ``progress``."""
+
+        def tell(batch: np.ndarray) -> None:
+            nonlocal done
+            done += len(batch)
+            progress(done, self.rows, done)
+
+        return tell
 
 
 class TableRows(RowSource):
@@ -141,13 +151,7 @@ class CacheRows(RowSource):
         return json.dumps(["cache", labeller.cache_key(self.cache), rows, labeller.cache_rows])
 
     def parts(self, labeller: Labeller, skip: int, progress: Progress) -> Iterator[PredictedRows]:
-        done = skip
-
-        def tell(batch: np.ndarray) -> None:
-            nonlocal done
-            done += len(batch)
-            progress(done, self.rows, done)
-
+        tell = self.counting(skip, progress)
         for start in range(skip, self.rows, labeller.cache_rows):
             yield labeller.cached(self.cache, self.numbers[start : start + labeller.cache_rows], tell)
 

@@ -50,13 +50,7 @@ class VectorRows(RowSource):
         return json.dumps(["vectors", self.scanned.digest, self.layout.names, FILE_ROWS])
 
     def parts(self, labeller: Labeller, skip: int, progress: Progress) -> Iterator[PredictedRows]:
-        done = skip
-
-        def tell(batch: np.ndarray) -> None:
-            nonlocal done
-            done += len(batch)
-            progress(done, self.rows, done)
-
+        tell = self.counting(skip, progress)
         for vectors in self._parts(skip):
             yield labeller.vectors(vectors, tell)
 

@@ -61,7 +61,7 @@ class AskedMetrics(Collector):
     def collect(self) -> Iterator[Metric]:
         last = self.asked.last
         name = "embedcache_drift"
-        yield GaugeMetricFamily(f"{name}_texts", "AskedTexts texts that were compared last.", last.texts if last else 0)
+        yield GaugeMetricFamily(f"{name}_texts", "Asked texts that were compared last.", last.texts if last else 0)
         if last is None:
             return
         about = "How well a head tells asked texts from the cache's rows: AUC"

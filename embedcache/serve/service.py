@@ -206,7 +206,7 @@ class Service:
         answers = classifier.answers(vectors)
         if explain:
             occlusion = Occlusion(texts)
-            occluded = classifier.answers(await self._head_vectors(occlusion.variants))
+            occluded = classifier.outputs(await self._head_vectors(occlusion.variants))
             answers = explain_answers(answers, occlusion, occluded, vectors, self._training_rows)
         predictions = Predictions(texts, answers)
         if self.asked is not None:

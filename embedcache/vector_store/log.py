@@ -22,11 +22,12 @@ from typing import NamedTuple
 import numpy as np
 
 from embedcache.cache.create import write_at
+from embedcache.cache.strings import HASH_BYTES
 from embedcache.common.durable import take_name
 from embedcache.errors import EmbedcacheError
 
 START, MARK = b"embedcache log 1\n", b"\xecpart\r\n\x1a"
-DIGEST_BYTES, HASH_BYTES = 16, 16
+DIGEST_BYTES = 16
 HEAD = len(MARK) + 8 + DIGEST_BYTES
 
 

@@ -13,19 +13,17 @@ import numpy as np
 
 from embedcache.cache.create import make_contents
 from embedcache.cache.file import Cache
-from embedcache.cache.labels import label_counts, unlabelled
+from embedcache.cache.labels import unlabelled
 from embedcache.cache.layout import STORES
 from embedcache.cache.lock import writer_lock
 from embedcache.cache.notes import rounding_notes
 from embedcache.cache.strings import first_rows
-from embedcache.common.label_names import label_notes
 from embedcache.common.progress import Progress
 from embedcache.common.whole_file import refuse_stream
 from embedcache.encoder.poolings import MODEL
 from embedcache.errors import EmbedcacheError
 from embedcache.extraction.before import another_encoder, clear, count_dropped, made_by, open_old
 from embedcache.extraction.job import ExtractReport
-from embedcache.extraction.read_input import Collected
 from embedcache.tables.inputs import tables_of
 from embedcache.tables.stream import stored
 from embedcache.vectors.fill import build
@@ -144,7 +142,7 @@ def import_vectors(
         seconds=seconds,
         rows_per_second=total / seconds,
         encoder=about,
-        notes=[*_chosen(about, files, found, encoder), *notes, *_label_notes(rows), *rounded],
+        notes=[*_chosen(about, files, found, encoder), *notes, *rows.label_notes(), *rounded],
     )
 
 
@@ -202,11 +200,3 @@ def _chosen(about: dict[str, Any], files: Sequence[VectorFile], found: Scanned, 
     if found.zero:
         notes.append(f"{found.zero:,} of the vectors are all zeros: no search finds these rows")
     return notes
-
-
-def _label_notes(table: Collected) -> list[str]:
-    return [
-        note
-        for name, (codes, classes) in table.labels.items()
-        for note in label_notes(name, classes, label_counts(codes, len(classes)).tolist())
-    ]

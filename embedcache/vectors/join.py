@@ -9,11 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from embedcache.cache.strings import blank_rows
 from embedcache.errors import EmbedcacheError
 from embedcache.extraction.columns import Asked, choose_columns
 from embedcache.extraction.read_input import Collected, collect
-from embedcache.extraction.shards import take_texts
 from embedcache.tables.rows import Columns, Rows, column_names, read_rows
 from embedcache.tables.stream import Table
 from embedcache.vectors.formats.base import BATCH_ROWS, VectorFile
@@ -94,7 +92,7 @@ def collect_rows(
         return known, notes
     assert columns.id is not None
     order = _match(by_id, _strings(known.columns[columns.id]), str(files[0].name), str(tables[0]))
-    return _taken(known, order, folder), [*notes, f"vectors and rows of {tables[0]} are matched by {columns.id!r}"]
+    return known.taken(order, folder), [*notes, f"vectors and rows of {tables[0]} are matched by {columns.id!r}"]
 
 
 def _own_ids(
@@ -198,15 +196,3 @@ def _match(ids: pa.ChunkedArray, others: pa.Array, vectors: str, table: str) -> 
 def _some(ids: Any) -> str:
     named = ", ".join(repr(str(one)[:40]) for one in ids[:LISTED].to_pylist())
     return f"{'id' if len(ids) == 1 else f'{len(ids):,} ids,'} {named}{', ...' if len(ids) > LISTED else ''}"
-
-
-def _taken(table: Collected, rows: np.ndarray, folder: Path) -> Collected:
-    texts = take_texts(table.texts, rows, folder)
-    return replace(
-        table,
-        hashes=table.hashes[rows],
-        texts=texts,
-        labels={name: (codes[rows], classes) for name, (codes, classes) in table.labels.items()},
-        columns={name: take_texts(column, rows, folder) for name, column in table.columns.items()},
-        blank=int(blank_rows(texts).sum()),
-    )

@@ -13,7 +13,7 @@ import numpy as np
 from embedcache.cache import open_cache
 from embedcache.common.int8_rows import Int8Rows, Matrix
 from embedcache.common.machine import check_memory
-from embedcache.common.progress import Progress
+from embedcache.common.progress import Progress, no_progress
 from embedcache.common.whole_file import check_output, open_output
 from embedcache.errors import EmbedcacheError
 from embedcache.tables.read import suffixes
@@ -79,7 +79,7 @@ def write_vectors(
     with open_cache(cache) as opened:
         pooling = pooling or opened.preferred(layer)
         vectors = opened.embeddings(pooling, layer)
-        said = progress or (lambda done, total, rows: None)
+        said = progress or no_progress
         columns: list[str] = []
         if suffix in ARRAYS:
             with open_output(output) as place, place.binary() as file:
