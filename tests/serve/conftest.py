@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,7 +12,8 @@ from typing import Any
 import pytest
 
 from tests.conftest import FOUR_HEADS, document, make_reviews, write_csv
-from tests.serve.serving import HOSTILE, make_client
+from tests.serve.page import CHROMIUM, DESKTOP
+from tests.serve.serving import HOSTILE, listening, make_client, start_map
 
 
 @pytest.fixture(scope="session")
@@ -55,3 +58,70 @@ def service(shown: Path, open_service: Callable[..., Any]) -> Any:
 @pytest.fixture(scope="session")
 def client(service: Any) -> Any:
     return make_client(service)
+
+
+@pytest.fixture(scope="module")
+def mapped(shown: Path, open_service: Callable[..., Any]) -> Any:
+    """The service with its map."""
+    return start_map(open_service(shown / "reviews.h5", shown / "run"))
+
+
+@pytest.fixture(scope="module")
+def url(service: Any) -> Iterator[str]:
+    with listening(service) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Callable[..., Any]]:
+    """A browser with these arguments; all are closed at the end."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browsers: dict[tuple[str, ...], Any] = {}
+
+        def launch(*arguments: str) -> Any:
+            if arguments not in browsers:
+                sandbox = ["--no-sandbox"] if os.name == "posix" and os.geteuid() == 0 else []
+                browsers[arguments] = playwright.chromium.launch(
+                    executable_path=CHROMIUM, args=[*sandbox, *(arguments or ["--enable-unsafe-swiftshader"])]
+                )
+            return browsers[arguments]
+
+        yield launch
+        for browser in browsers.values():
+            browser.close()
+
+
+@pytest.fixture
+def open_page(chromium: Callable[..., Any], url: str, tmp_path: Path) -> Iterator[Callable[..., Any]]:
+    """A page at the server's URL and a fragment. Whatever it complains of, or asks of others, fails the test."""
+    problems: list[str] = []
+    pages: list[Any] = []
+
+    def heard(said: Any, expects: str) -> None:
+        # A browser itself reports an answer that is an error; only that may be expected.
+        if said.type == "error" and not re.search(rf"server responded with a status of ({expects})\b", said.text):
+            problems.append(said.text)
+
+    def open_one(
+        fragment: str = "", *, at: str = url, arguments: tuple[str, ...] = (), expects: str = " ", **context: Any
+    ) -> Any:
+        page = chromium(*arguments).new_context(**{"viewport": DESKTOP, **context}).new_page()
+        page.set_default_timeout(15_000)
+        page.on("console", lambda said: heard(said, expects))
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("request", lambda asked: None if asked.url.startswith(at) else problems.append(f"asked {asked.url}"))
+        page.on("dialog", lambda dialog: problems.append("a dialog"))
+        page.goto(f"{at}#{fragment}")
+        if "401" not in expects:
+            page.wait_for_selector("#about:not(:empty)")
+        pages.append(page)
+        return page
+
+    yield open_one
+    for number, page in enumerate(pages):
+        if not page.is_closed():
+            page.screenshot(path=tmp_path / f"{number}.png")  # kept by pytest for a while, to be looked at
+            page.context.close()
+    assert problems == []

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import Any
 
 import numpy as np
+import pytest
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the path: apt-get install chromium")
+DESKTOP = {"width": 1280, "height": 900}
+PHONE = {"width": 390, "height": 844}
 
 # The contrast of every text that a selector finds with the ground below it, as WCAG has it.
 CONTRAST = """(selector) => {

@@ -22,6 +22,15 @@ def make_client(service: Any, **options: Any) -> Any:
     return TestClient(create_app(service, **options), base_url="http://127.0.0.1", raise_server_exceptions=False)
 
 
+def start_map(service: Any) -> Any:
+    """The same service, with the map of its cache made."""
+    from embedcache.serve.projection import default_map_path, make_map, save_map
+
+    save_map(default_map_path(service.cache.path), make_map(service.cache), service.cache)
+    service.map.start(print)
+    return service
+
+
 @contextmanager
 def listening(service: Any, **options: Any) -> Iterator[str]:
     """The application on a free port, until the block ends."""

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from embedcache.serve.projection import default_map_path, make_map, save_map
 from tests.conftest import document, make_reviews, write_csv
-from tests.serve.serving import listening, make_client
-
-# The fixtures of a browser.
-from tests.serve.test_serve_page import CHROMIUM, PHONE, chromium, open_page, ready, texts  # noqa: F401
+from tests.serve.page import PHONE, needs_chromium, ready, texts
+from tests.serve.serving import make_client, start_map
 
 N = 120
 SOURCES = ["web", "paper", "radio", ""]
@@ -33,22 +30,12 @@ def service(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path, open_serv
         "--keep", "source,stars,link,name",
     )  # fmt: skip
     document("train-head", folder / "c.h5", "-o", folder / "run", "--lr", "1e-2", "--hidden", "0,8", "--epochs", "2")
-    service = open_service(folder / "c.h5", folder / "run")
-    path = default_map_path(folder / "c.h5")
-    save_map(path, make_map(service.cache), service.cache)
-    service.map.start(print)
-    return service
+    return start_map(open_service(folder / "c.h5", folder / "run"))
 
 
 @pytest.fixture(scope="module")
 def client(service: Any) -> Any:
     return make_client(service)
-
-
-@pytest.fixture(scope="module")
-def url(service: Any) -> Iterator[str]:
-    with listening(service) as url:
-        yield url
 
 
 def test_what_the_columns_hold(client: Any) -> None:
@@ -97,11 +84,8 @@ def test_sides_of_what_is_predicted(client: Any, service: Any) -> None:
     assert [answer.get("side") for answer in answers] == ["train", "test", None]
 
 
-pytest_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the path: apt-get install chromium")
-
-
-@pytest_browser
-def test_filters_narrow_the_list_and_the_map(open_page: Callable[..., Any], service: Any) -> None:  # noqa: F811
+@needs_chromium
+def test_filters_narrow_the_list_and_the_map(open_page: Callable[..., Any], service: Any) -> None:
     page = open_page("row=1")
     texts(page)
     ready(page)
@@ -124,8 +108,8 @@ def test_filters_narrow_the_list_and_the_map(open_page: Callable[..., Any], serv
     assert page.input_value("[data-filter='from.stars']") == "40" and page.is_visible("[data-filter='from.stars']")
 
 
-@pytest_browser
-def test_a_filter_that_has_no_control_can_be_taken_away(open_page: Callable[..., Any]) -> None:  # noqa: F811
+@needs_chromium
+def test_a_filter_that_has_no_control_can_be_taken_away(open_page: Callable[..., Any]) -> None:
     page = open_page("row=1&has.source=web")
     texts(page)
     page.click("#other-filters button")
@@ -133,8 +117,8 @@ def test_a_filter_that_has_no_control_can_be_taken_away(open_page: Callable[...,
     assert page.locator("#other-filters button").count() == 0
 
 
-@pytest_browser
-def test_the_column_that_colors_the_map_colors_the_list(open_page: Callable[..., Any]) -> None:  # noqa: F811
+@needs_chromium
+def test_the_column_that_colors_the_map_colors_the_list(open_page: Callable[..., Any]) -> None:
     page = open_page("row=1")
     texts(page)
     ready(page)
@@ -147,8 +131,8 @@ def test_the_column_that_colors_the_map_colors_the_list(open_page: Callable[...,
     assert page.locator("#results .kept[data-column=stars] .dot:not([hidden])").count() == 0
 
 
-@pytest_browser
-def test_a_training_row_is_marked(open_page: Callable[..., Any], client: Any) -> None:  # noqa: F811
+@needs_chromium
+def test_a_training_row_is_marked(open_page: Callable[..., Any], client: Any) -> None:
     sides = [client.get(f"/rows/{row}").json()["prediction"]["side"] for row in range(N)]
     for side, words in (("train", "The head was trained on this text"), ("test", "in the run's test set")):
         page = open_page(f"row={sides.index(side)}")
@@ -159,8 +143,8 @@ def test_a_training_row_is_marked(open_page: Callable[..., Any], client: Any) ->
     assert page.locator(".asked .side").count() == 0
 
 
-@pytest_browser
-def test_a_wide_table_on_a_phone_says_that_there_is_more(open_page: Callable[..., Any]) -> None:  # noqa: F811
+@needs_chromium
+def test_a_wide_table_on_a_phone_says_that_there_is_more(open_page: Callable[..., Any]) -> None:
     page = open_page("view=board", viewport=PHONE)
     page.wait_for_selector("#boards table.heads")
     assert page.is_visible(".scroll-hint")

@@ -2,97 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytest
 
-from embedcache.serve.projection import default_map_path, make_map, save_map
-from tests.serve.page import CONTRAST, drawn, lonely, ready, screen_places, texts
+from tests.serve.page import CONTRAST, PHONE, lonely, needs_chromium, ready, screen_places, texts
 from tests.serve.serving import HOSTILE, listening, make_client
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the path: apt-get install chromium")
+pytestmark = needs_chromium
 QUERY = "a wonderful film with a superb story"
 EVERY_CHIP = "(label) => [...document.querySelectorAll('#results .chip')].every((one) => one.innerText === label)"
-DESKTOP = {"width": 1280, "height": 900}
-PHONE = {"width": 390, "height": 844}
 
 
 @pytest.fixture(scope="module")
-def service(shown: Path, open_service: Callable[..., Any]) -> Any:
-    """With its map."""
-    service = open_service(shown / "reviews.h5", shown / "run")
-    path = default_map_path(shown / "reviews.h5")
-    save_map(path, make_map(service.cache), service.cache)
-    service.map.start(print)
-    return service
-
-
-@pytest.fixture(scope="module")
-def url(service: Any) -> Iterator[str]:
-    with listening(service) as url:
-        yield url
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Callable[..., Any]]:
-    """A browser with these arguments; all are closed at the end."""
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browsers: dict[tuple[str, ...], Any] = {}
-
-        def launch(*arguments: str) -> Any:
-            if arguments not in browsers:
-                sandbox = ["--no-sandbox"] if os.name == "posix" and os.geteuid() == 0 else []
-                browsers[arguments] = playwright.chromium.launch(
-                    executable_path=CHROMIUM, args=[*sandbox, *(arguments or ["--enable-unsafe-swiftshader"])]
-                )
-            return browsers[arguments]
-
-        yield launch
-        for browser in browsers.values():
-            browser.close()
-
-
-@pytest.fixture
-def open_page(chromium: Callable[..., Any], url: str, tmp_path: Path) -> Iterator[Callable[..., Any]]:
-    """A page at the server's URL and a fragment. Whatever it complains of, or asks of others, fails the test."""
-    problems: list[str] = []
-    pages: list[Any] = []
-
-    def heard(said: Any, expects: str) -> None:
-        # A browser itself reports an answer that is an error; only that may be expected.
-        if said.type == "error" and not re.search(rf"server responded with a status of ({expects})\b", said.text):
-            problems.append(said.text)
-
-    def open_one(
-        fragment: str = "", *, at: str = url, arguments: tuple[str, ...] = (), expects: str = " ", **context: Any
-    ) -> Any:
-        page = chromium(*arguments).new_context(**{"viewport": DESKTOP, **context}).new_page()
-        page.set_default_timeout(15_000)
-        page.on("console", lambda said: heard(said, expects))
-        page.on("pageerror", lambda error: problems.append(str(error)))
-        page.on("request", lambda asked: None if asked.url.startswith(at) else problems.append(f"asked {asked.url}"))
-        page.on("dialog", lambda dialog: problems.append("a dialog"))
-        page.goto(f"{at}#{fragment}")
-        if "401" not in expects:
-            page.wait_for_selector("#about:not(:empty)")
-        pages.append(page)
-        return page
-
-    yield open_one
-    for number, page in enumerate(pages):
-        if not page.is_closed():
-            page.screenshot(path=tmp_path / f"{number}.png")  # kept by pytest for a while, to be looked at
-            page.context.close()
-    assert problems == []
+def service(mapped: Any) -> Any:
+    return mapped
 
 
 def test_a_sentence_gets_its_label_and_its_neighbours(open_page: Callable[..., Any], service: Any) -> None:
@@ -229,61 +155,6 @@ def test_with_the_keyboard_alone(open_page: Callable[..., Any]) -> None:
     page.wait_for_function("(text) => document.querySelector('.asked .text').textContent === text", arg=meant)
 
 
-def test_a_click_on_the_map(open_page: Callable[..., Any], service: Any) -> None:
-    page = open_page()
-    ready(page)
-    places = screen_places(page, service)
-    row = lonely(places)
-    text = service.cache.texts[row]
-    page.mouse.move(*places[row])
-    page.wait_for_selector("#tip:not([hidden])")
-    assert page.text_content("#tip .text") == text
-    page.mouse.click(*places[row])
-    page.wait_for_selector(".asked .meta")
-    assert page.text_content(".asked .text") == text and f"row={row}" in page.url
-
-
-@pytest.mark.parametrize("arguments", [(), ("--disable-3d-apis",)], ids=["WebGL", "2-D canvas"])
-def test_the_map_is_drawn_and_its_colors_can_be_hidden(
-    open_page: Callable[..., Any], arguments: tuple[str, ...]
-) -> None:
-    page = open_page("view=map", arguments=arguments)
-    ready(page)
-    kind = page.evaluate("document.getElementById('points').getContext('webgl') ? 'webgl' : '2d'")
-    assert kind == ("2d" if arguments else "webgl")
-
-    def has(color: list[int]) -> bool:
-        return any(np.abs(np.subtract(one, color)).max() < 60 for one in drawn(page))
-
-    blue, orange = [0x00, 0x67, 0xA5], [0xC9, 0x4F, 0x00]  # <b>odd</b> and negative
-    page.mouse.move(1, 1)
-    assert has(blue) and has(orange)
-    before = page.get_attribute("#stage", "data-drawn")
-    page.click("#legend button:nth-child(2)")
-    page.wait_for_function("(before) => document.getElementById('stage').dataset.drawn !== before", arg=before)
-    page.mouse.move(1, 1)
-    assert has(blue) and not has(orange)
-    assert page.get_attribute("#legend button:nth-child(2)", "aria-pressed") == "false"
-
-
-def test_pan_and_zoom(open_page: Callable[..., Any], service: Any) -> None:
-    page = open_page("view=map")
-    ready(page)
-    places = screen_places(page, service)
-    row = lonely(places)
-    page.mouse.move(*places[row])
-    page.mouse.wheel(0, -600)  # the point stays under the pointer
-    page.mouse.down()
-    page.mouse.move(places[row][0] - 80, places[row][1] + 40, steps=4)
-    page.mouse.up()
-    assert "row=" not in page.url, "to drag is not to click"
-    page.mouse.move(1, 1)
-    page.mouse.click(places[row][0] - 80, places[row][1] + 40)
-    page.wait_for_function(f"() => location.hash.includes('row={row}')")
-    page.click("#zoom-all")
-    page.click("#zoom-in")
-
-
 def test_on_a_phone(open_page: Callable[..., Any], service: Any) -> None:
     page = open_page(f"q={QUERY}", viewport=PHONE, has_touch=True, is_mobile=True, device_scale_factor=2)
     texts(page)
@@ -378,19 +249,6 @@ def test_a_token_is_asked_for(open_page: Callable[..., Any], service: Any) -> No
         assert len(texts(page)) == 10, "this tab knows it"
         other = open_page("token=open-sesame&row=3", at=at)
         assert len(texts(other)) == 10 and "sesame" not in other.url
-
-
-def test_while_the_map_is_computed_the_page_says_so(
-    open_page: Callable[..., Any], shown: Path, open_service: Callable[..., Any]
-) -> None:
-    service = open_service(shown / "reviews.h5")
-    with listening(service) as at:
-        page = open_page("view=map", at=at)
-        page.wait_for_function("() => document.getElementById('map-note').innerText.includes('being computed')")
-        assert not page.is_visible("nav a[data-view=board]"), "no run, no leaderboard"
-        service.map.start(print)
-        ready(page)
-        assert page.text_content("#map-note") == ""
 
 
 def test_the_api_page(open_page: Callable[..., Any], url: str) -> None:

@@ -17,7 +17,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from embedcache.serve.app import create_app
-from embedcache.serve.projection import default_map_path, make_map, save_map
+from tests.serve.serving import start_map
 
 CHECKS = [
     not_a_server_error,
@@ -30,9 +30,7 @@ EXAMPLES = 25  # of each operation
 
 
 def test_every_operation_keeps_to_the_document(copy: Path, open_service: Callable[..., Any]) -> None:
-    service = open_service(copy / "reviews.h5", copy / "run")
-    save_map(default_map_path(copy / "reviews.h5"), make_map(service.cache), service.cache)
-    service.map.start(print)
+    service = start_map(open_service(copy / "reviews.h5", copy / "run"))
     lines: list[str] = []
     schema = schemathesis.openapi.from_asgi("/openapi.json", create_app(service, log=lines.append), headers=HOST)
     seen: dict[str, set[int]] = {}
