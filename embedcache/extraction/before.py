@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from embedcache.cache.checksums import count_damaged
+from embedcache.cache.create import CacheContents, create, matches, publish
 from embedcache.cache.file import Cache
 from embedcache.cache.fingerprint import comparable, differences, for_pooling
 from embedcache.cache.hdf5_structure import DamagedCacheError
 from embedcache.cache.layout import sibling
+from embedcache.cache.map_file import FileId, file_id
 from embedcache.cache.reuse import count_unknown, proves_encoder
 from embedcache.cache.state_files import index_path
 from embedcache.common.encoder_schema import imported_name
@@ -49,6 +53,63 @@ def open_left(path: Path, encoder: dict[str, Any]) -> Cache | None:
     except EmbedcacheError:
         return None
     return cache if made_by(cache, encoder) else None
+
+
+@dataclass(frozen=True)
+class WorkFile:
+    """Where the new cache is made: in the target's place, or beside it until it is whole.
+
+    Attributes:
+        target: the cache.
+        inode: which file it was at the start, see ``file_id``; None where there was none.
+        left: what a killed run left beside it, of the same encoder.
+        path: the file to fill.
+        begun: whether it is there already, with these contents.
+    """
+
+    target: Path
+    inode: FileId | None
+    left: Cache | None
+    path: Path
+    begun: bool
+
+    @classmethod
+    def find(cls, target: Path, same: Cache | None, contents: CacheContents, encoder: dict[str, Any]) -> WorkFile:
+        """The target or the file that a killed run left next to it, if it can be continued; else a new one.
+
+        Args:
+            target: the cache.
+            same: the cache that is there, if it is of the same encoder.
+            contents: all of the new one but its vectors.
+            encoder: its description.
+        """
+        inode, beside = file_id(target), sibling(target, "new")
+        left = open_left(beside, encoder)
+        found = target if same and matches(same, contents) else beside if left and matches(left, contents) else None
+        return cls(target, inode, left, found or (target if inode is None else beside), found is not None)
+
+    def create(self, contents: CacheContents, same: Cache | None) -> int:
+        """Make the file where there is none to continue. Returns how many damaged blocks of ``same`` it replaces."""
+        if self.begun:
+            return 0
+        create(self.path, contents, sibling(self.target, "tmp"))
+        return count_damaged(same) if same else 0
+
+    def check(self, command: str) -> None:
+        """Raise EmbedcacheError where another process has put its own file into the target's place."""
+        if self.path != self.target and file_id(self.target) not in (self.inode, None):
+            raise EmbedcacheError(
+                f"{self.target} was replaced during this run; run the same {command} again, nothing is lost"
+            )
+
+    def publish(self) -> None:
+        """Into the target's place."""
+        if self.path != self.target:
+            publish(self.path, self.target)
+
+    def clear(self) -> None:
+        """Remove what a killed run left."""
+        sibling(self.target, "new").unlink(missing_ok=True)
 
 
 def another_encoder(old: Cache, encoder: dict[str, Any]) -> EmbedcacheError:

@@ -17,12 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from embedcache.cache.checksums import count_damaged
-from embedcache.cache.create import Writer, create, make_contents, matches, publish
+from embedcache.cache.create import Writer, make_contents
 from embedcache.cache.file import Cache
 from embedcache.cache.fill import Filler
 from embedcache.cache.labels import unlabelled
-from embedcache.cache.layout import STORES, Output, sibling
+from embedcache.cache.layout import STORES, Output
 from embedcache.cache.lock import writer_lock
 from embedcache.cache.map_file import file_id
 from embedcache.cache.notes import rounding_notes
@@ -36,7 +35,7 @@ from embedcache.common.reading import Reading
 from embedcache.common.whole_file import refuse_stream
 from embedcache.encoder.folder import DTYPES
 from embedcache.errors import EmbedcacheError
-from embedcache.extraction.before import another_encoder, clear, count_dropped, made_by, open_left, open_old
+from embedcache.extraction.before import WorkFile, another_encoder, clear, count_dropped, made_by, open_old
 from embedcache.extraction.columns import Asked, choose_columns
 from embedcache.extraction.encoders import EncodingPass, Place
 from embedcache.extraction.read_input import Collected, collect
@@ -297,34 +296,27 @@ def _build(
     )  # fmt: skip
     if part:
         contents.layout.attrs.update(part.attributes())
-    inode, beside, repaired = file_id(target), sibling(target, "new"), 0
-    left = open_left(beside, encoding_pass.encoder)
-    found = target if same and matches(same, contents) else beside if left and matches(left, contents) else None
-    work = found or (target if inode is None else beside)
+    work = WorkFile.find(target, same, contents, encoding_pass.encoder)
     if plan is not None:
-        check_space(target, plan.needed, plan.needed + (0 if found else contents.bytes))
-    if found is None:
-        create(work, contents, sibling(target, "tmp"))
-        repaired = count_damaged(same) if same else 0
-    with Writer(work) as writer:
-        others = [cache for cache in (same, left) if cache and cache.inode != writer.cache.inode]
+        check_space(target, plan.needed, plan.needed + (0 if work.begun else contents.bytes))
+    repaired = work.create(contents, same)
+    with Writer(work.path) as writer:
+        others = [cache for cache in (same, work.left) if cache and cache.inode != writer.cache.inode]
         try:
             with filling(plan) as states:
                 filler = Filler(writer, first, others, guests=guests, states=states)
                 encoding_pass.fill(filler)
         except BaseException:
-            new = inode is None or found is None
-            if new and not writer.started and file_id(work) == writer.cache.inode:
-                work.unlink()  # nothing to continue, and the next run may have other settings
+            new = work.inode is None or not work.begun
+            if new and not writer.started and file_id(work.path) == writer.cache.inode:
+                work.path.unlink()  # nothing to continue, and the next run may have other settings
             raise
         writer.sync()
         writer.check()
         reading = reading_of(writer.cache)
-        if work != target and file_id(target) not in (inode, None):
-            raise EmbedcacheError(f"{target} was replaced during this run; run the same extract again, nothing is lost")
-    if work != target:
-        publish(work, target)
+        work.check("extract")
+    work.publish()
     if plan is None:
         remove_foreign(target, encoding_pass.encoder)
-    beside.unlink(missing_ok=True)
+    work.clear()
     return filler, repaired + filler.damaged, reading

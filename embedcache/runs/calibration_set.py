@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,10 @@ class Familiar:
         """Of vectors float [n, D]."""
         return cls(_directions(vectors).astype(np.float16))
 
+    @cached_property
+    def _wide(self) -> np.ndarray:
+        return self.directions.astype(np.float32)
+
     def distances(self, vectors: np.ndarray, without: np.ndarray | None = None) -> np.ndarray:
         """float32 [m], from 0 to 2: one less the cosine with the fifth nearest row of the sample.
 
@@ -46,8 +51,7 @@ class Familiar:
             vectors: float [m, D].
             without: bool [n], rows of the sample that do not count.
         """
-        sample = self.directions.astype(np.float32)
-        sample = sample if without is None else sample[~without]
+        sample = self._wide if without is None else self._wide[~without]
         place = max(0, len(sample) - NEIGHBOURS)
         found = np.ones(len(vectors), np.float32)  # a sample of nothing is as far as what is orthogonal
         for start in range(0, len(vectors) if len(sample) else 0, PART):

@@ -8,16 +8,16 @@ from pathlib import Path
 import numpy as np
 
 from embedcache.cache import layout as lay
-from embedcache.cache.checksums import count_damaged, digest_of, valid_blocks
-from embedcache.cache.create import CacheContents, Writer, create, matches, publish
+from embedcache.cache.checksums import digest_of, valid_blocks
+from embedcache.cache.create import CacheContents, Writer
 from embedcache.cache.file import Cache
-from embedcache.cache.layout import BLOCK_ROWS, sibling
-from embedcache.cache.map_file import file_id, forget
+from embedcache.cache.layout import BLOCK_ROWS
+from embedcache.cache.map_file import forget
 from embedcache.cache.stored_rows import parted, to_store
 from embedcache.cache.strings import Strings
 from embedcache.common.progress import Progress
 from embedcache.errors import EmbedcacheError
-from embedcache.extraction.before import open_left
+from embedcache.extraction.before import WorkFile
 from embedcache.vectors.formats.base import VectorFile
 from embedcache.vectors.read import checked
 
@@ -50,24 +50,17 @@ def build(
     Raises:
         EmbedcacheError: no space, the sources changed while they were read, or the cache was replaced.
     """
-    inode, beside, repaired = file_id(target), sibling(target, "new"), 0
-    left = open_left(beside, encoder)
-    found = target if same and matches(same, contents) else beside if left and matches(left, contents) else None
-    work = found or (target if inode is None else beside)
+    work = WorkFile.find(target, same, contents, encoder)
     for array in contents.arrays.values():
         forget(array)
-    if found is None:
-        create(work, contents, sibling(target, "tmp"))
-        repaired = count_damaged(same) if same else 0
-    with Writer(work) as writer:
+    repaired = work.create(contents, same)
+    with Writer(work.path) as writer:
         repaired += _fill(writer, files, counts, progress)
         writer.sync()
         writer.check()
-        if work != target and file_id(target) not in (inode, None):
-            raise EmbedcacheError(f"{target} was replaced during this run; run the same import again, nothing is lost")
-    if work != target:
-        publish(work, target)
-    beside.unlink(missing_ok=True)
+        work.check("import")
+    work.publish()
+    work.clear()
     return repaired
 
 
