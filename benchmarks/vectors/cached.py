@@ -1,6 +1,6 @@
 """What do known texts cost `ec.cached(...).encode` beside new ones, and how near is it to sentence-transformers?
 
-    python -m benchmarks.vectors.cached [--new 2000] [--known 90000] [--turns 3] [--json PATH]
+    python -m benchmarks.vectors.cached [--new 10000] [--known 90000] [--turns 3] [--json PATH]
 
 New texts are reviews, encoded by MiniLM in float32. Known texts are made up, and their vectors are random numbers that
 were put into the store beforehand: how they came there does not change what finding them costs. Each turn encodes the
@@ -46,7 +46,7 @@ def fill(encoder: Any, texts: list[str]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--new", type=int, default=2000)
+    parser.add_argument("--new", type=int, default=10_000)
     parser.add_argument("--known", type=int, default=90_000)
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--json", type=Path, default=RESULTS / "cached.json")

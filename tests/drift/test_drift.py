@@ -138,6 +138,19 @@ def test_a_table_and_a_cache_say_the_same(made: Path, tmp_path: Path, tiny_bert:
     assert ec.drift(made / "reviews.h5", made / "reviews.h5").differs is False
 
 
+def test_imported_vectors_are_compared_like_any_others(tmp_path: Path) -> None:
+    """Vectors of one name, in a cache and in another; without texts there are no words. Other names are refused."""
+    old, new = RNG.normal(size=(300, 8)), RNG.normal(size=(200, 8)) + np.eye(8)[0]
+    for name, rows in (("old", old[:150]), ("more", old[150:]), ("new", new)):
+        ec.import_vectors(rows.astype(np.float32), tmp_path / f"{name}.h5", encoder="e", id=None)
+    assert ec.drift(tmp_path / "old.h5", tmp_path / "new.h5").differs
+    assert ec.drift(tmp_path / "old.h5", tmp_path / "more.h5").differs is False
+    ec.import_vectors(new.astype(np.float32), tmp_path / "other.h5", encoder="another")
+    assert "different encoders" in fails("drift", tmp_path / "old.h5", tmp_path / "other.h5")
+    write_csv(tmp_path / "texts.csv", [("a film", "positive")] * 30, ("text", "label"))
+    assert "were imported (e)" in fails("drift", tmp_path / "old.h5", tmp_path / "texts.csv")
+
+
 def test_what_cannot_be_compared(made: Path, tmp_path: Path) -> None:
     write_csv(tmp_path / "few.csv", [("a film", "positive")] * 3, ("text", "label"))
     assert "1 new texts" in fails("drift", made / "reviews.h5", tmp_path / "few.csv")
