@@ -12,7 +12,12 @@ from embedcache.commands.types import NumberInRange
 
 @click.command(short_help="Search CACHE and label texts in the browser, and over HTTP.")
 @click.argument("cache")
-@click.option("--run", metavar="RUN", help="A run of CACHE: its best head labels texts.")
+@click.option(
+    "--run",
+    metavar="RUN",
+    multiple=True,
+    help="A run of CACHE: its best head labels texts. Repeat it to compare.",
+)
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option(
     "--port",
@@ -36,7 +41,14 @@ from embedcache.commands.types import NumberInRange
 @click.option("--verbose", is_flag=True, help="Log each request on stderr, without its texts.")
 @json_option
 def serve(
-    as_json: bool, cache: str, run: str | None, host: str, port: int, token: str | None, verbose: bool, **options: Any
+    as_json: bool,
+    cache: str,
+    run: tuple[str, ...],
+    host: str,
+    port: int,
+    token: str | None,
+    verbose: bool,
+    **options: Any,
 ) -> None:
     """Search CACHE and label texts in the browser, and over HTTP. Ctrl-C stops it.
 
@@ -46,6 +58,7 @@ def serve(
 
     \b
       embedcache serve reviews.h5 --run heads
+      embedcache serve reviews.h5 --run heads --run other
       embedcache serve reviews.h5 --port 8080 --pooling mean
       EMBEDCACHE_TOKEN=... embedcache serve reviews.h5 --host 0.0.0.0
       curl -s localhost:8000/search --json '{"query": "too long", "k": 3}'
@@ -55,9 +68,10 @@ def serve(
 
     def listening(url: str, rows: int) -> None:
         if as_json:
-            emit({"url": url, "cache": cache, "run": run, "rows": rows, "token": token is not None})
+            about = {"run": run[0] if run else None, "runs": list(run)}
+            emit({"url": url, "cache": cache, **about, "rows": rows, "token": token is not None})
         else:
-            click.echo(f"{url} shows {cache}{f' and {run}' if run else ''}. Ctrl-C stops it.")
+            click.echo(f"{url} shows {' and '.join([cache, *run])}. Ctrl-C stops it.")
             if token is not None:
                 click.echo("The page asks for the token.")
 

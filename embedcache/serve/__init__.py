@@ -6,7 +6,10 @@ Files, in the order in which to read them:
     server          Listen, report the address, and stop cleanly
     app             The routes
     schema          Requests and answers of the JSON API, as its OpenAPI document describes them
-    service         What is served: a searched cache, the encoder, the best heads of a run
+    embeddings      Vectors of texts, as programs ask OpenAI's API for them
+    service         What is served: a searched cache, the encoder, the best heads of runs
+    served_run      A run that is served: its best heads, what they read, which texts they were trained on
+    comparison      The served runs on the same texts: those that are test rows in all of them, paired
     micro_batches   Micro-batching: what many requests ask for at the same time is done together, by one thread
     limits          What one request may ask for, and the middleware that holds it to size and time
     security        Who may ask, and what a browser may do with the answer

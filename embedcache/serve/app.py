@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from fastapi import FastAPI, HTTPException, Response
+from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi import Path as PathParameter
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
@@ -25,11 +25,13 @@ from embedcache.prediction.classifier import Prediction
 from embedcache.search.searcher import Query
 from embedcache.serve import limits as lim
 from embedcache.serve import schema as m
+from embedcache.serve.embeddings import add_embeddings
 from embedcache.serve.limits import LimitRequests
 from embedcache.serve.map import color_groups
 from embedcache.serve.micro_batches import QueueFullError
 from embedcache.serve.prometheus import Metrics, Record
-from embedcache.serve.security import Guard, SecureHeaders
+from embedcache.serve.security import Guard, SecureHeaders, error_document
+from embedcache.serve.served_run import ServedRun
 from embedcache.serve.service import NoEncoderError, Search, Service
 
 STATIC = Path(__file__).with_name("static")
@@ -40,7 +42,7 @@ MEANING = {
     400: "Not a request of this machine (Host), or not HTTP as it should be.",
     401: "A token is needed.",
     403: "Another web site's page sent it.",
-    404: "No such row, column or path.",
+    404: "No such row, column, model or path.",
     408: "The body came too slowly.",
     413: "The body is too large.",
     422: "The request cannot be answered: detail says why.",
@@ -83,6 +85,7 @@ def create_app(
     _add_questions(app, service)
     _add_rows(app, service)
     _add_map(app, service)
+    add_embeddings(app, service, ASKED, _errors(404))
     _add_pages(app, metrics)
     # The last one added is the first that a request meets.
     app.add_middleware(LimitRequests, limits=service.limits)
@@ -95,24 +98,24 @@ def create_app(
 
 
 def _add_errors(app: FastAPI) -> None:
-    def answer(status: int, detail: str, headers: Any = None) -> JSONResponse:
-        return JSONResponse({"detail": detail}, status, headers)
+    def answer(request: Request, status: int, detail: str, headers: Any = None) -> JSONResponse:
+        return JSONResponse(error_document(request.url.path, detail), status, headers)
 
     @app.exception_handler(StarletteHTTPException)
-    async def _http(request: Any, error: StarletteHTTPException) -> JSONResponse:
-        return answer(error.status_code, str(error.detail), error.headers)
+    async def _http(request: Request, error: StarletteHTTPException) -> JSONResponse:
+        return answer(request, error.status_code, str(error.detail), error.headers)
 
     @app.exception_handler(RequestValidationError)
-    async def _invalid(request: Any, error: RequestValidationError) -> JSONResponse:
-        return answer(422, _faults(error.errors()))
+    async def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        return answer(request, 422, _faults(error.errors()))
 
     @app.exception_handler(EmbedcacheError)
-    async def _cannot(request: Any, error: EmbedcacheError) -> JSONResponse:
-        return answer(503 if isinstance(error, NoEncoderError) else 422, str(error))
+    async def _cannot(request: Request, error: EmbedcacheError) -> JSONResponse:
+        return answer(request, 503 if isinstance(error, NoEncoderError) else 422, str(error))
 
     @app.exception_handler(QueueFullError)
-    async def _busy(request: Any, error: QueueFullError) -> JSONResponse:
-        return answer(429, "too much is waiting: try again in a moment", {"Retry-After": str(BUSY_SECONDS)})
+    async def _busy(request: Request, error: QueueFullError) -> JSONResponse:
+        return answer(request, 429, "too much is waiting: try again in a moment", {"Retry-After": str(BUSY_SECONDS)})
 
 
 def _faults(errors: Sequence[Any]) -> str:
@@ -156,7 +159,10 @@ def _add_questions(app: FastAPI, service: Service) -> None:
     @app.post("/predict", tags=["questions"], summary="Label texts", responses=ASKED, response_model_exclude_unset=True)
     async def predict(asked: m.PredictRequest) -> list[m.PredictionAnswer]:
         how: dict[str, Any] = {"threshold": asked.threshold, "reject": asked.reject, "explain": asked.explain}
-        return [_predicted(service, one) for one in await service.predict(asked.texts, **how)]
+        found = await service.predict(asked.texts, runs=asked.runs, **how)
+        by_text = zip(*found.values(), strict=True)
+        named = asked.runs is not None
+        return [_predicted(service, dict(zip(found, said, strict=True)), named) for said in by_text]
 
     @app.post("/search", tags=["questions"], summary="Find similar rows", responses=ASKED)
     async def search(asked: m.SearchRequest) -> m.SearchAnswer:
@@ -167,14 +173,23 @@ def _add_questions(app: FastAPI, service: Service) -> None:
         return m.SearchAnswer(query=answer.query, results=[m.FoundAnswer(**vars(one)) for one in answer.results])
 
 
-def _predicted(service: Service, prediction: Prediction) -> m.PredictionAnswer:
-    """With the sides of the split that the text was on, where it was on one."""
-    known = service.sides_of(prediction.text)
+def _predicted(service: Service, found: Mapping[str, Prediction], named: bool) -> m.PredictionAnswer:
+    """What runs say of one text, the first one's in the answer's own fields; named: whether each has its own, too."""
+    every = {name: _by_run(service.runs[name], one) for name, one in found.items()}
+    first = next(iter(found))
+    document = {"text": found[first].text, **every[first], **({"runs": every} if named else {})}
+    return m.PredictionAnswer(**document)
+
+
+def _by_run(run: ServedRun, prediction: Prediction) -> dict[str, Any]:
+    """The fields of a RunPrediction, with the sides of the split that the text was on, where it was on one."""
+    known = run.sides.of(prediction.text)
     sides: dict[str, dict[str, Any]] = {name: {"side": side} if side else {} for name, side in known.items()}
     document: dict[str, Any] = prediction.to_dict()
+    del document["text"]
     for name, one in document.get("columns", {}).items():
         one |= sides[name]
-    return m.PredictionAnswer(**document, **next(iter(sides.values())))
+    return document | next(iter(sides.values()))
 
 
 def _add_rows(app: FastAPI, service: Service) -> None:
@@ -186,14 +201,14 @@ def _add_rows(app: FastAPI, service: Service) -> None:
     ) -> m.RowAnswer:
         if id >= cache.rows:
             raise HTTPException(404, f"no row {id}: the cache has {cache.rows:,} rows, counted from 0")
-        prediction = await service.predict_row(id)
+        said = await service.predict_row(id)
         return m.RowAnswer(
             row=id,
             text=cache.texts[id],
             labels=service.searcher.labels(id),
             id=None if cache.ids is None else cache.ids[id],
             columns={name: cache.column(name)[id] for name in cache.column_names},
-            prediction=None if prediction is None else _predicted(service, prediction),
+            prediction=_predicted(service, said, len(service.runs) > 1) if said else None,
         )
 
     info = _info(service)
@@ -202,11 +217,16 @@ def _add_rows(app: FastAPI, service: Service) -> None:
     async def read_info() -> m.InfoAnswer:
         return info
 
-    board = m.LeaderboardAnswer(columns={name: m.BoardAnswer(**one) for name, one in service.board.items()})
+    boards = {
+        name: {column: m.BoardAnswer(**one) for column, one in run.board.items()} for name, run in service.runs.items()
+    }
 
-    @app.get("/leaderboard", tags=["run"], summary="The run's heads and learning curves", responses=_errors())
-    async def leaderboard() -> m.LeaderboardAnswer:
-        return board
+    @app.get("/leaderboard", tags=["run"], summary="The runs' heads and learning curves", responses=_errors(422))
+    def leaderboard() -> m.LeaderboardAnswer:
+        others = dict(boards)
+        first = others.pop(service.first.name) if service.first is not None else {}
+        compared = {name: m.ComparisonAnswer(**one) for name, one in service.comparisons.items()}
+        return m.LeaderboardAnswer(columns=first, others=others, comparisons=compared)
 
 
 def _add_map(app: FastAPI, service: Service) -> None:
@@ -256,7 +276,8 @@ def _add_map(app: FastAPI, service: Service) -> None:
 
 
 def _info(service: Service) -> m.InfoAnswer:
-    about, index, run = service.cache.info(), service.searcher.index, service.run
+    about, index = service.cache.info(), service.searcher.index
+    runs = [_about_run(one) for one in service.runs.values()]
     return m.InfoAnswer(
         **{name: about[name] for name in ("rows", "dim", "poolings", "labels", "columns", "id_column", "fingerprint")},
         kept={
@@ -275,20 +296,23 @@ def _info(service: Service) -> m.InfoAnswer:
             pooling=index.pooling,
             layer=index.layer,
         ),
-        run=None
-        if run is None
-        else m.RunAnswer(
-            name=run.path.name,
-            columns={name: one.best.kind for name, one in run.columns.items()},
-            pooling=run.info["pooling"],
-            layer=run.info["layer"],
-        ),
+        run=runs[0] if runs else None,
+        runs=runs,
         limits={
             "body_bytes": service.limits.body,
             "texts": lim.MAX_TEXTS,
             "characters": lim.MAX_CHARACTERS,
             "k": lim.MAX_K,
         },
+    )
+
+
+def _about_run(one: ServedRun) -> m.RunAnswer:
+    return m.RunAnswer(
+        name=one.name,
+        columns={name: column.best.kind for name, column in one.run.columns.items()},
+        pooling=one.run.info["pooling"],
+        layer=one.run.info["layer"],
     )
 
 

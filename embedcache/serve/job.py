@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from embedcache.common.progress import Tell, no_tell
@@ -11,7 +11,7 @@ from embedcache.errors import EmbedcacheError
 
 def serve_cache(
     cache: str | Path,
-    run: str | Path | None = None,
+    run: str | Path | Sequence[str | Path] = (),
     *,
     host: str = "127.0.0.1",
     port: int = 8000,
@@ -30,7 +30,8 @@ def serve_cache(
 
     Args:
         cache: The cache file.
-        run: A run of the cache, whose best head labels texts.
+        run: A run of the cache, whose best head labels texts; or several, of which the first one answers where a
+            request names none.
         host: The address to listen on.
         port: The port; 0 takes any free port.
         token: What requests must bring, if it is set.
@@ -62,7 +63,7 @@ def serve_cache(
     try:
         service = Service.open(
             cache,
-            run,
+            *([run] if isinstance(run, (str, Path)) else run),
             index=index,
             pooling=pooling,
             layer=layer,

@@ -39,6 +39,9 @@ class PredictRequest(RequestBody):
     reject: Literal["auto"] | Probability | None = Field(
         None, description="No label below this calibrated probability, nor for texts unlike the training rows."
     )
+    runs: Literal["all"] | Annotated[list[StrictStr], Field(min_length=1, max_length=limits.MAX_RUNS)] | None = Field(
+        None, description="Which of the served runs answer, by name; the first of them also in the answer's own fields."
+    )
     explain: bool = Field(
         False, description=f"Which words carry the label, and rows for and against; of {limits.MAX_EXPLAINED} texts."
     )
@@ -83,10 +86,17 @@ class SearchRequest(RequestBody):
         return self
 
 
+class ErrorMessage(BaseModel):
+    """The same line, where OpenAI's clients look for it."""
+
+    message: str
+
+
 class ErrorAnswer(BaseModel):
     """Every error: one line for people."""
 
     detail: str
+    error: ErrorMessage | None = Field(None, description="Of routes below /v1/ alone.")
 
 
 class WordAnswer(BaseModel):
@@ -128,7 +138,18 @@ class ColumnPrediction(BaseModel):
     explanation: ExplanationAnswer | None = None
 
 
-class PredictionAnswer(BaseModel):
+class RunPrediction(BaseModel):
+    """What one run's best head says of the text, see PredictionAnswer."""
+
+    label: Label | None
+    probabilities: dict[str, float]
+    side: Side = None
+    reason: Reason = None
+    explanation: ExplanationAnswer | None = None
+    columns: dict[str, ColumnPrediction] | None = None
+
+
+class PredictionAnswer(RunPrediction):
     """What the run's best head says of one text.
 
     A class; the labels above 1/2 of a column of lists; the value of a regression, whose probabilities are empty. Of
@@ -137,12 +158,7 @@ class PredictionAnswer(BaseModel):
     """
 
     text: str
-    label: Label | None
-    probabilities: dict[str, float]
-    side: Side = None
-    reason: Reason = None
-    explanation: ExplanationAnswer | None = None
-    columns: dict[str, ColumnPrediction] | None = None
+    runs: dict[str, RunPrediction] | None = Field(None, description="By name, where several runs are served or asked.")
 
 
 class FoundAnswer(BaseModel):
@@ -165,7 +181,7 @@ class SearchAnswer(BaseModel):
 
 
 class RowAnswer(BaseModel):
-    """One row of the cache, and what the run's best head says of it (null without a run)."""
+    """One row of the cache, and what the runs' best heads say of it (null without a run)."""
 
     row: int
     text: str
@@ -208,7 +224,7 @@ class IndexAnswer(BaseModel):
 
 
 class RunAnswer(BaseModel):
-    """The run that predicts."""
+    """A run that predicts."""
 
     name: str
     columns: dict[str, str] = Field(description="Label column -> classification, multilabel or regression.")
@@ -234,7 +250,8 @@ class InfoAnswer(BaseModel):
     why_no_texts: str
     notes: list[str] = Field(description="What the encoder did not read of the texts, or does not know; odd labels.")
     index: IndexAnswer
-    run: RunAnswer | None
+    run: RunAnswer | None = Field(description="The first one: it answers where none is named.")
+    runs: list[RunAnswer]
     limits: dict[str, int]
 
 
@@ -280,7 +297,39 @@ class BoardAnswer(BaseModel):
     curves: dict[str, dict[str, list[float | None]]]
 
 
+class RunScore(BaseModel):
+    """A run's score on the compared texts, and its 95% interval."""
+
+    run: str
+    score: float
+    interval: tuple[float, float] | None
+
+
+class RunDifference(BaseModel):
+    """The score of the first run less that of the second, paired; within_noise: the interval includes 0."""
+
+    first: str
+    second: str
+    difference: float
+    interval: tuple[float, float] | None
+    p: float | None
+    within_noise: bool
+
+
+class ComparisonAnswer(BaseModel):
+    """The runs on the texts that are test rows in all of them; problem: why there are none."""
+
+    score: str
+    texts: int
+    changed: int = Field(description="Texts that are left out, for the runs learned different labels of them.")
+    runs: list[RunScore]
+    pairs: list[RunDifference]
+    problem: str
+
+
 class LeaderboardAnswer(BaseModel):
-    """By label column; empty without a run."""
+    """By label column, of the first run; empty without a run."""
 
     columns: dict[str, BoardAnswer]
+    others: dict[str, dict[str, BoardAnswer]] = Field(description="The other runs' boards, by name.")
+    comparisons: dict[str, ComparisonAnswer] = Field(description="Of label columns that several runs have.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 from ipaddress import ip_address
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ HEADERS = {
 # They hold nothing of the data: the page has to load before it can ask for the token.
 OPEN_PATHS = ("/", "/docs", "/healthz", "/openapi.json")
 OPEN_FOLDER = "/static/"
+OPENAI_FOLDER = "/v1/"
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 
 
@@ -42,12 +43,17 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def error_document(path: str, detail: str) -> dict[str, Any]:
+    """The one shape that all errors have; OpenAI's clients look for theirs beside it."""
+    return {"detail": detail, **({"error": {"message": detail}} if path.startswith(OPENAI_FOLDER) else {})}
+
+
 async def refuse(scope: Scope, receive: Receive, send: Send, status: int, detail: str, **headers: str) -> None:
     """Answer with an error in the one shape that all errors have."""
     from starlette.responses import JSONResponse
 
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    await JSONResponse({"detail": detail}, status, named)(scope, receive, send)
+    await JSONResponse(error_document(scope["path"], detail), status, named)(scope, receive, send)
 
 
 class SecureHeaders:

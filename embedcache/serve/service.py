@@ -4,42 +4,45 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from embedcache.cache import open_cache
-from embedcache.common.int8_rows import as_stored
 from embedcache.errors import EmbedcacheError
-from embedcache.index import default_path
-from embedcache.prediction.classifier import Classifier, Prediction, check_same_encoder
-from embedcache.prediction.explain import Occlusion, TrainingRows
+from embedcache.prediction.classifier import Prediction
+from embedcache.prediction.explain import Occlusion
 from embedcache.prediction.explain import explain as explain_answers
 from embedcache.prediction.predictions import Predictions
 from embedcache.prediction.rule import Reject, Threshold
-from embedcache.runs.folder import Run, require_keys, with_run
 from embedcache.search.searcher import Answer, Query, Searcher
 from embedcache.serve.asked import OLD_ROWS, AskedTexts
+from embedcache.serve.comparison import compare_runs
 from embedcache.serve.kept import kept_columns
-from embedcache.serve.leaderboard import read_board
 from embedcache.serve.limits import Limits
 from embedcache.serve.map import LiveMap
 from embedcache.serve.micro_batches import Batcher
-from embedcache.serve.sides import TextSides
+from embedcache.serve.served_run import OpenedRun, Output, ServedRun, fit_run, output_of_run, read_runs
 
 if TYPE_CHECKING:
     from embedcache.cache import Cache
     from embedcache.encoder import Encoder
 
 BATCH_CHARACTERS = 16_384  # of texts that are encoded together: some 4,000 tokens, a tenth of a second on two cores
-TUNED = "tuned run"  # in the place of a pooling: what the heads of a tuned run read
 TEXT_COST = 32  # characters that the shortest text counts as
 TOKEN_COST = 8  # characters of a token, at the most: what is longer than max_length tokens is cut
 BATCH_SEARCHES = 64
-RULES = 16  # thresholds and limits that are kept
-Vectors = dict[str, list[np.ndarray]]  # text -> its vector of each output, float32 [D]
+
+
+class TextVectors(NamedTuple):
+    """A text's vector of each output, float32 [D], and how many tokens the encoder read."""
+
+    vectors: list[np.ndarray]
+    tokens: int
+
+
+Vectors = dict[str, TextVectors]  # by text
 
 
 class NoEncoderError(EmbedcacheError):
@@ -61,9 +64,10 @@ class Service:
     """Everything that the routes need. Make one with ``open``; ``close`` finishes what was started.
 
     Attributes:
-        cache, searcher: what is searched. run, classifier: None without a run. map: the 2-D projection.
-        kept: what the kept columns hold.
-        board: the run's leaderboard and learning curves as JSON types, by column; {} without a run.
+        cache, searcher: what is searched. map: the 2-D projection. kept: what the kept columns hold.
+        runs: by name, in the order in which they were given; the first one answers where none is named.
+        outputs: what the encoder makes of a text: pooling and layer of each vector.
+        asked: how asked texts compare, by the first run; None without a run.
         no_encoder: why texts cannot be encoded; "" where they can.
     """
 
@@ -73,27 +77,24 @@ class Service:
         *,
         encoder: Encoder | None = None,
         no_encoder: str = "",
-        run: Run | None = None,
-        tuned: Encoder | None = None,
-        board: dict[str, dict[str, Any]] | None = None,
+        runs: Sequence[OpenedRun] = (),
         limits: Limits | None = None,
         tell_batch: Callable[[str, int], None] = lambda kind, jobs: None,
     ) -> None:
         limits = limits or Limits()
-        self.searcher, self.cache, self.run = searcher, searcher.cache, run
-        self.limits, self.no_encoder = limits, no_encoder
-        self.encoder, self._tuned = encoder, tuned
-        self.classifier = None if run is None else Classifier(run, tuned or encoder)
-        self.asked = None if run is None else AskedTexts(_calibrated(run, tuned or encoder), self._old_rows)
-        self._classifier = lru_cache(RULES)(self._make_classifier)  # by what is asked: its limits are worked out once
-        self.board = board or {}
+        self.searcher, self.cache = searcher, searcher.cache
+        self.limits, self.no_encoder, self.encoder = limits, no_encoder, encoder
+        self.runs = {one.name: ServedRun(one, searcher.cache, encoder) for one in runs}
+        self.asked = None if self.first is None else AskedTexts(self.first.calibrated(), self._old_rows)
         self.kept = kept_columns(self.cache)
-        self._sides = None if run is None else TextSides(run, self.cache)
         self.map = LiveMap(searcher.cache, searcher.index.pooling, searcher.index.layer)
         self.tell_batch = tell_batch
         self._search_output = (searcher.index.pooling, searcher.index.layer)
-        self._head_output = self._search_output if run is None else _head_output(run, tuned is not None)
-        self._outputs = list(dict.fromkeys([self._search_output, self._head_output]))
+        tuned = [one for one in self.runs.values() if one.tuned is not None]
+        own = [one.output for one in self.runs.values() if one.tuned is None]
+        self._by_cache_encoder: list[Output] = list(dict.fromkeys([self._search_output, *own]))
+        self.outputs = [*self._by_cache_encoder, *(one.output for one in tuned)]
+        self._tuned = tuned
         self._encoding = Batcher(
             "encoding",
             self._encode,
@@ -114,8 +115,7 @@ class Service:
     def open(
         cls,
         cache: str | Path,
-        run: str | Path | None = None,
-        *,
+        *runs: str | Path,
         index: str | Path | None = None,
         pooling: str | None = None,
         layer: int | None = None,
@@ -129,27 +129,23 @@ class Service:
         Without the encoder rows can still be searched: the service then says why in ``no_encoder``.
 
         Raises:
-            EmbedcacheError: a cache, an index or a run that cannot be opened or do not belong together; a model that
-                was asked for and is not the cache's.
+            EmbedcacheError: a cache, an index or a run that cannot be opened or do not belong together; a run that is
+                given twice; a model that was asked for and is not the cache's.
         """
         from embedcache.encoder.hardware import resolve_device
 
         device = resolve_device(device)
-        loaded, board = (None, {}) if run is None else with_run(run, lambda one: (one, read_board(one)))
-        if loaded is not None:
-            require_keys(loaded, "encoder", "pooling", "layer", "dtype")
-        if loaded is not None and pooling is None and layer is None and index is None:
-            pooling, layer = _output_of_run(loaded, cache)
+        opened = read_runs(runs)
+        if opened and pooling is None and layer is None and index is None:
+            pooling, layer = output_of_run(opened[0].run, cache)
         searcher = Searcher.open(cache, index=index, pooling=pooling, layer=layer)
         try:
-            tuned = None if loaded is None else _tuned_encoder(loaded, searcher.cache, device, trust_remote_code)
-            if loaded is not None and tuned is None:
-                check_same_encoder(loaded, searcher.cache)
-            own = [] if loaded is None or tuned is not None else [loaded.info["pooling"]]
+            for one in opened:
+                fit_run(one, searcher.cache, device, trust_remote_code)
+            own = [one.run.info["pooling"] for one in opened if one.tuned is None]
             poolings = {searcher.index.pooling, *own}
             encoder, no_encoder = _load_encoder(searcher.cache, poolings, model, device, trust_remote_code)
-            heads: dict[str, Any] = {"run": loaded, "tuned": tuned, "board": board}
-            service = cls(searcher, encoder=encoder, no_encoder=no_encoder, limits=limits, **heads)
+            service = cls(searcher, encoder=encoder, no_encoder=no_encoder, runs=opened, limits=limits)
         except BaseException:
             searcher.close()
             raise
@@ -164,8 +160,8 @@ class Service:
         """Whatever is loaded or compiled with the first question."""
         self.searcher.index.prepare()
         encoded = self._encode([("good",)])[0] if self.encoder is not None else None
-        if self.classifier is not None and encoded:  # weights that give no numbers show at once
-            self._labelled(["good"], encoded["good"][self._outputs.index(self._head_output)][None])
+        for run in self.runs.values() if encoded else ():  # weights that give no numbers show at once
+            run.classifier.label(["good"], self._read_by(run, ["good"], encoded or {}))
         query = Query(("good",)) if encoded else Query((0,))
         try:
             self._search([Search(query, 1, encoded=encoded)])
@@ -193,79 +189,91 @@ class Service:
             search = replace(search, encoded=await self._vectors(texts))
         return await self._searching.do(search)
 
-    async def predict(
-        self, texts: Sequence[str], *, threshold: Threshold = None, reject: Reject = None, explain: bool = False
-    ) -> Sequence[Prediction]:
-        """Raises EmbedcacheError: no run, no encoder; thresholds or probabilities that the run does not know."""
-        if self.run is None:
-            raise EmbedcacheError("no run is served, so nothing can be predicted: start serve with --run RUN")
-        if not texts:
-            return []
-        classifier = self._classifier(threshold, reject)
-        vectors = await self._head_vectors(texts)
-        answers = classifier.answers(vectors)
-        if explain:
-            occlusion = Occlusion(texts)
-            occluded = classifier.outputs(await self._head_vectors(occlusion.variants))
-            answers = explain_answers(answers, occlusion, occluded, vectors, self._training_rows)
-        predictions = Predictions(texts, answers)
-        if self.asked is not None:
-            self.asked.add(texts, vectors, predictions)
-        return predictions
-
-    async def _head_vectors(self, texts: Sequence[str]) -> np.ndarray:
-        """What the heads read of texts, [n, D]."""
-        assert self.run is not None
-        encoded, place = await self._vectors(texts) if texts else {}, self._outputs.index(self._head_output)
-        vectors = np.array([encoded[text][place] for text in texts], np.float32).reshape(len(texts), -1)
-        return as_stored(vectors if len(texts) else np.zeros((0, self.run.info["dim"]), np.float32), self._dtype)
-
     @property
-    def _dtype(self) -> str:
-        assert self.run is not None
-        return str(self.run.info["dtype"])
+    def first(self) -> ServedRun | None:
+        """The run that answers where none is named; None without a run."""
+        return next(iter(self.runs.values()), None)
+
+    def named(self, names: Sequence[str] | Literal["all"] | None) -> list[ServedRun]:
+        """The runs of these names. Raises EmbedcacheError: no run is served, or none of that name."""
+        if not self.runs:
+            raise EmbedcacheError("no run is served, so nothing can be predicted: start serve with --run RUN")
+        wanted = list(self.runs)[: None if names == "all" else 1] if names is None or names == "all" else names
+        if not all(name in self.runs for name in wanted):
+            raise EmbedcacheError(f"a run of another name is served: choose from {', '.join(self.runs)}")
+        return [self.runs[name] for name in dict.fromkeys(wanted)]
+
+    async def predict(
+        self,
+        texts: Sequence[str],
+        *,
+        runs: Sequence[str] | Literal["all"] | None = None,
+        threshold: Threshold = None,
+        reject: Reject = None,
+        explain: bool = False,
+    ) -> dict[str, Predictions]:
+        """What each of the named runs says of the texts, which are encoded once for all of them.
+
+        Raises:
+            EmbedcacheError: no run, or none of that name; no encoder; thresholds or probabilities that a run does not
+                know.
+        """
+        asked = self.named(runs)
+        classifiers = [run.classifier_with(threshold, reject) for run in asked]
+        encoded = await self._vectors(texts)
+        occlusion = Occlusion(texts) if explain and texts else None
+        variants = {} if occlusion is None else await self._vectors(occlusion.variants)
+        found = {}
+        for run, classifier in zip(asked, classifiers, strict=True):
+            vectors = self._read_by(run, texts, encoded)
+            answers = classifier.answers(vectors)
+            if occlusion is not None:
+                occluded = classifier.outputs(self._read_by(run, occlusion.variants, variants))
+                answers = explain_answers(answers, occlusion, occluded, vectors, run.training_rows)
+            found[run.name] = Predictions(texts, answers)
+            if self.asked is not None and run is self.first and texts:
+                self.asked.add(texts, vectors, found[run.name])
+        return found
+
+    def _read_by(self, run: ServedRun, texts: Sequence[str], encoded: Vectors) -> np.ndarray:
+        """What a run's heads read of texts, [n, D]."""
+        place = self.outputs.index(run.output)
+        return run.stored(np.array([encoded[text].vectors[place] for text in texts], np.float32))
 
     def _old_rows(self) -> tuple[np.ndarray, np.ndarray]:
         """Vectors and text hashes of rows of the cache, that what is asked is compared with."""
-        if self._head_output not in self.cache.outputs:
+        assert self.first is not None
+        if not self.first.is_stored:
             raise EmbedcacheError("the cache has no vectors such as the heads read")
         rows = np.sort(np.random.default_rng(0).permutation(self.cache.rows)[:OLD_ROWS])
-        return np.asarray(self.cache.embeddings(*self._head_output)[rows]), self.cache.hashes[rows]
+        return np.asarray(self.cache.embeddings(*self.first.output)[rows]), self.cache.hashes[rows]
 
-    def _make_classifier(self, threshold: Threshold, reject: Reject) -> Classifier:
-        assert self.run is not None
-        return Classifier(self.run, self._tuned or self.encoder, threshold=threshold, reject=reject)
+    async def predict_row(self, row: int) -> dict[str, Prediction]:
+        """What each run says of a row, from its stored vector if there is one; runs that cannot say are left out."""
+        found = {}
+        for run in self.runs.values():
+            if run.is_stored:
+                said = run.label_row(row)
+            else:
+                can = self.encoder is not None
+                said = (await self.predict([self.cache.texts[row]], runs=[run.name]))[run.name] if can else None
+            if said is not None:
+                found[run.name] = said[0]
+        return found
 
     @cached_property
-    def _training_rows(self) -> TrainingRows | None:
-        """Those of the run, where the served cache is the one that it was trained on."""
-        assert self.run is not None
-        try:
-            return TrainingRows(self.run, self.cache)
-        except EmbedcacheError:
-            return None
+    def comparisons(self) -> dict[str, dict[str, Any]]:
+        """The runs on the same test rows, by label column, see ``compare_runs``; {} of fewer than two runs."""
+        return compare_runs({name: one.run for name, one in self.runs.items()})
 
-    async def predict_row(self, row: int) -> Prediction | None:
-        """Predict for a row, from its stored vector if there is one; None if nothing can be predicted."""
-        if self.classifier is None:
-            return None
-        text = self.cache.texts[row]
-        if self._head_output in self.cache.outputs:
-            vectors = self.cache.embeddings(*self._head_output)[row : row + 1]
-            return self._labelled([text], vectors)[0] if np.isfinite(vectors).all() else None
-        return (await self.predict([text]))[0] if self.encoder is not None else None
-
-    def sides_of(self, text: str) -> dict[str, str | None]:
-        """Label column of the run -> the side of its split that this very text was on."""
-        assert self._sides is not None
-        return self._sides.of(text)
-
-    def _labelled(self, texts: list[str], vectors: np.ndarray) -> Sequence[Prediction]:
-        assert self.classifier is not None
-        return self.classifier.label(texts, as_stored(vectors, self._dtype))
+    async def embed(self, texts: Sequence[str]) -> Vectors:
+        """Each text's vector of each of ``outputs``. Raises NoEncoderError."""
+        return await self._vectors(texts)
 
     async def _vectors(self, texts: Sequence[str]) -> Vectors:
         """Many texts come as several jobs, one after another, so that others' texts are encoded between them."""
+        if not texts:
+            return {}
         if self.encoder is None:
             raise NoEncoderError(self.no_encoder)
         found: Vectors = {}
@@ -285,13 +293,19 @@ class Service:
         return max(TEXT_COST, min(len(text), longest))
 
     def _encode(self, jobs: list[tuple[str, ...]]) -> list[Vectors]:
-        """All texts of all jobs in one pass, every output that anybody needs."""
+        """All texts of all jobs in one pass of each encoder, every output that anybody needs."""
         assert self.encoder is not None
         texts = list(dict.fromkeys(text for job in jobs for text in job))
-        found = self.encoder.encode_texts(texts, [one for one in self._outputs if one[0] != TUNED])
-        if self._tuned is not None and self.run is not None:  # the last of the outputs
-            found += self._tuned.encode_texts(texts, [(self.run.info["pooling"], self.run.info["layer"])])
-        known = dict(zip(texts, map(list, zip(*found, strict=True)), strict=True))
+        tokens = self.encoder.tokenize(texts)
+        found = self.encoder.encode_tokens(tokens, self._by_cache_encoder)
+        for run in self._tuned:
+            assert run.tuned is not None
+            found += run.tuned.encode_texts(texts, [(run.run.info["pooling"], run.run.info["layer"])])
+        read = np.minimum(tokens.whole, self.encoder.max_length) if not self.encoder.chunk else tokens.whole
+        known = {
+            text: TextVectors(list(vectors), int(count))
+            for text, *vectors, count in zip(texts, *found, read.tolist(), strict=True)
+        }
         return [{text: known[text] for text in job} for job in jobs]
 
     def _search(self, jobs: list[Search]) -> list[Answer]:
@@ -300,45 +314,15 @@ class Service:
         for i, job in enumerate(jobs):
             groups.setdefault((job.where, job.dedupe), []).append(i)
         answers: dict[int, Answer] = {}
-        place = self._outputs.index(self._search_output)
+        place = self.outputs.index(self._search_output)
         for (where, dedupe), members in groups.items():
-            encoded = {text: both[place] for i in members for text, both in (jobs[i].encoded or {}).items()}
+            encoded = {text: one.vectors[place] for i in members for text, one in (jobs[i].encoded or {}).items()}
             k = max(jobs[i].k for i in members)
             queries = [jobs[i].query for i in members]
             found = self.searcher.search(queries, k, where=where or None, dedupe=dedupe, encoded=encoded)
             for i, answer in zip(members, found, strict=True):
                 answers[i] = replace(answer, results=answer.results[: jobs[i].k])
         return [answers[i] for i in range(len(jobs))]
-
-
-def _calibrated(run: Run, encoder: Encoder | None) -> Classifier:
-    """With the run's temperatures, where it has them."""
-    try:
-        return Classifier(run, encoder, calibrated=True)
-    except EmbedcacheError:
-        return Classifier(run, encoder)
-
-
-def _head_output(run: Run, tuned: bool) -> tuple[str, int]:
-    """What the heads read, by a name that no vectors of the cache have where it is made by a tuned encoder."""
-    return (TUNED if tuned else run.info["pooling"]), run.info["layer"]
-
-
-def _tuned_encoder(run: Run, cache: Cache, device: str, trust_remote_code: bool) -> Encoder | None:
-    """The encoder of a tuned run, where it is not the cache's. Raises EmbedcacheError: its base is gone or changed."""
-    from embedcache.encoder.load_again import encoder_of
-
-    if "tuned" not in run.info or run.info["encoder"]["identity"] == cache.encoder["identity"]:
-        return None
-    options: dict[str, Any] = {"device": device, "trust_remote_code": trust_remote_code}
-    return encoder_of(run.info["encoder"], str(run.path), run.info["pooling"], **options)
-
-
-def _output_of_run(run: Run, path: str | Path) -> tuple[str | None, int | None]:
-    """The vectors that the heads read, where the cache holds them and there is no index of others."""
-    output = run.info["pooling"], run.info["layer"]
-    with open_cache(path) as cache:
-        return output if output in cache.outputs and not default_path(path).exists() else (None, None)
 
 
 def _load_encoder(

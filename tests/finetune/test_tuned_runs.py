@@ -341,7 +341,7 @@ def test_serve_searches_by_the_caches_encoder_and_predicts_by_the_tuned_one(repo
     texts = texts_of(cache)[:2]
     service = Service.open(cache, report.run)
     try:
-        found = asyncio.run(service.predict(texts))
+        (found,) = asyncio.run(service.predict(texts)).values()
         expected = Classifier.load(report.run).predict(texts)
         assert [one.label for one in found] == [one.label for one in expected]
         for mine, theirs in zip(found, expected, strict=True):

@@ -251,9 +251,11 @@ def test_a_body_that_does_not_come(service: Any) -> None:
 
 def test_many_long_texts_leave_room_for_others(service: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
-    encode = service.encoder.encode_texts
+    encode = service.encoder.encode_tokens
     monkeypatch.setattr(
-        service.encoder, "encode_texts", lambda texts, outputs: sizes.append(len(texts)) or encode(texts, outputs)
+        service.encoder,
+        "encode_tokens",
+        lambda tokens, outputs: sizes.append(len(tokens.rows)) or encode(tokens, outputs),
     )
     texts = [f"{i} " + "good " * 300 for i in range(40)]
     found = make_client(service).post("/predict", json={"texts": texts}).json()

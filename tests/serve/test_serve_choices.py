@@ -21,7 +21,7 @@ TEXT = "a wonderful film with a superb story"
 def test_without_a_run_texts_are_searched_but_not_labelled(shown: Path, open_service: Callable[..., Any]) -> None:
     client = make_client(open_service(shown / "reviews.h5"))
     assert client.get("/info").json()["run"] is None
-    assert client.get("/leaderboard").json() == {"columns": {}}
+    assert client.get("/leaderboard").json() == {"columns": {}, "others": {}, "comparisons": {}}
     assert client.get("/rows/1").json()["prediction"] is None
     assert "--run RUN" in detail(client.post("/predict", json={"texts": ["good"]}), 422)
     assert len(client.post("/search", json={"query": "good"}).json()["results"]) == 10

@@ -77,7 +77,7 @@ def test_which_rows_meet_conditions(client: Any) -> None:
 
 def test_sides_of_what_is_predicted(client: Any, service: Any) -> None:
     sides = [client.get(f"/rows/{row}").json()["prediction"]["side"] for row in range(N)]
-    split = service.run.info["split"]
+    split = service.first.run.info["split"]
     assert [sides.count(side) for side in ("train", "val", "test")] == [split[s] for s in ("train", "val", "test")]
     known = [service.cache.texts[row] for row in (sides.index("train"), sides.index("test"))]
     answers = client.post("/predict", json={"texts": [*known, "nobody wrote this before"]}).json()

@@ -58,7 +58,13 @@ def test_every_operation_keeps_to_the_document(copy: Path, open_service: Callabl
     for body in ({"query": "a film"}, {"row": 3, "where": "label=positive"}, {"like": ["good", 5], "unlike": [6]}):
         answer = search.Case(body=body, media_type="application/json").call_and_validate(headers=HOST)
         assert answer.status_code == 200, "few random bodies name a column that there is"
-    assert len(seen) >= 9 and lines == [], "nothing unexpected was logged"
+    model = service.cache.encoder["source"].rsplit("/", 1)[-1]
+    for body in ({"input": "a film"}, {"input": ["a", ""], "encoding_format": "base64"}):
+        case = schema["/v1/embeddings"]["POST"].Case(body={"model": model, **body}, media_type="application/json")
+        assert case.call_and_validate(headers=HOST).status_code == 200, "few random bodies name a model that there is"
+    every = schema["/predict"]["POST"].Case(body={"texts": ["a film"], "runs": "all"}, media_type="application/json")
+    assert every.call_and_validate(headers=HOST).status_code == 200
+    assert len(seen) >= 12 and lines == [], "nothing unexpected was logged"
 
 
 def _given(operation: Any) -> Any:

@@ -58,7 +58,8 @@ function askForToken() {
 }
 
 function setUp() {
-  const run = info.run ? `, run ${info.run.name}` : "";
+  const names = info.runs.map((one) => one.name).join(", ");
+  const run = names ? `, ${info.runs.length > 1 ? "runs" : "run"} ${names}` : "";
   $("about").textContent = `${info.cache}${run}: ${plural(info.rows, "text")}`;
   show($("metrics-link"), !hasToken()); // a link cannot send it
   $("version").textContent = `embedcache ${info.version}`;
@@ -142,7 +143,7 @@ async function render() {
   showFilters(state);
   if (state.view === "board" && info.run) {
     boards ??= call("leaderboard");
-    await boards.then((all) => showBoards($("boards"), all.columns), complain);
+    await boards.then((all) => showBoards($("boards"), all, info.run.name), complain);
   }
   map?.show();
   map?.filter(where(state.filters)).catch(complain);
@@ -187,7 +188,11 @@ async function renderAnswer(state) {
 }
 
 // What is asked of a prediction beside the label.
-const how = () => ({ ...($("reject").checked ? { reject: "auto" } : {}), ...($("explain").checked ? { explain: true } : {}) });
+const how = () => ({
+  ...(info.runs.length > 1 ? { runs: "all" } : {}),
+  ...($("reject").checked ? { reject: "auto" } : {}),
+  ...($("explain").checked ? { explain: true } : {}),
+});
 
 // The link that was followed is gone: the keyboard continues from the new list, and the eye from its top.
 function showTop() {

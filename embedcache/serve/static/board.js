@@ -5,9 +5,38 @@ import { el, number, plural, svg } from "./dom.js";
 const SHOWN = 25;
 const SIZE = { wide: 640, tall: 280, left: 60, bottom: 48, top: 14, right: 22 };
 
-export function showBoards(place, columns) {
+export function showBoards(place, { columns, others, comparisons }, first) {
   if (place.childElementCount) return;
-  place.replaceChildren(...Object.entries(columns).map(([column, board]) => makeBoard(column, board)));
+  const runs = { [first]: columns, ...others };
+  const boards = el("div", {});
+  const showRun = (name) => boards.replaceChildren(...Object.entries(runs[name]).map(([column, board]) => makeBoard(column, board)));
+  place.replaceChildren(...Object.entries(comparisons).map(([column, one]) => comparison(column, one, columns[column])));
+  if (Object.keys(others).length) {
+    const select = el("select", { id: "board-run" }, Object.keys(runs).map((name) => el("option", { value: name }, name)));
+    select.addEventListener("change", () => showRun(select.value));
+    place.append(el("div", { class: "line board-run" }, el("label", { for: "board-run" }, "Heads of run"), select));
+  }
+  showRun(first);
+  place.append(boards);
+}
+
+const between = (interval) => interval ? `${number(interval[0])} to ${number(interval[1])}` : "–";
+const signed = (value) => `${value < 0 ? "−" : "+"}${number(Math.abs(value))}`;
+
+// The runs on the texts that are test rows in all of them.
+function comparison(column, found, board) {
+  const title = el("h3", {}, "The runs side by side", el("span", { class: "note" }, ` ${column}`));
+  if (found.problem) return el("section", { class: "panel compared" }, title, el("p", { class: "note" }, `Not compared: ${found.problem}.`));
+  const score = board?.titles[`val_${found.score}`]?.replace("validation ", "") ?? found.score;
+  const left = found.changed ? ` ${plural(found.changed, "text")} whose label the runs learned differently ${found.changed === 1 ? "is" : "are"} left out.` : "";
+  const row = (name, ...cells) => el("tr", {}, el("th", { scope: "row" }, name), cells.map((cell) => el("td", {}, cell)));
+  const head = (...names) => el("thead", {}, el("tr", {}, names.map((name) => el("th", { scope: "col" }, name))));
+  return el("section", { class: "panel compared" }, title,
+    el("p", { class: "note" }, `On ${plural(found.texts, "text")} that ${found.texts === 1 ? "is a test row" : "are test rows"} in all of them.${left}`),
+    el("table", { class: "summary" }, head("run", score, "95% interval"),
+      el("tbody", {}, found.runs.map((one) => row(one.run, number(one.score), between(one.interval))))),
+    el("table", { class: "summary" }, head("paired difference", score, "95% interval", ""),
+      el("tbody", {}, found.pairs.map((one) => row(`${one.first} − ${one.second}`, signed(one.difference), between(one.interval), one.within_noise ? "within noise" : "")))));
 }
 
 function makeBoard(column, board) {

@@ -56,7 +56,12 @@ function why(found, text) {
     neighbours("For it", found.supporting), neighbours("Against it", found.opposing));
 }
 
-function prediction(found) {
+// Of several runs, what each says under its name.
+const prediction = (found) => found.runs
+  ? el("div", { class: "by-run" }, Object.entries(found.runs).map(([name, one]) => el("section", {}, el("h4", {}, name), ofRun({ text: found.text, ...one }))))
+  : ofRun(found);
+
+function ofRun(found) {
   const columns = found.columns ? Object.entries(found.columns) : [[null, found]];
   return el("div", { class: "prediction" }, columns.map(([name, one]) =>
     el("div", {},
