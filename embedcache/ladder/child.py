@@ -1,10 +1,17 @@
-"""A step in a process of its own, so that its memory is its own: JSON in, lines of JSON out."""
+"""A step in a process of its own, so that its memory is its own: a line of JSON in, lines of JSON out.
+
+Standard input that ends means that the parent is gone, however it ended: then the step is stopped as by Ctrl-C.
+"""
 
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
+import threading
 import time
+from contextlib import suppress
 from typing import Any
 
 from embedcache.common import guard
@@ -34,8 +41,9 @@ class Lines:
         self._last = 0.0
 
     def put(self, kind: str, value: Any) -> None:
-        sys.stdout.write(json.dumps({kind: value}) + "\n")
-        sys.stdout.flush()
+        with suppress(BrokenPipeError):  # nobody reads any more: the step is being stopped
+            sys.stdout.write(json.dumps({kind: value}) + "\n")
+            sys.stdout.flush()
 
     def progress(self, done: int, total: int, rows: int) -> None:
         if time.monotonic() - self._last > EVERY or done >= total:
@@ -46,13 +54,22 @@ class Lines:
         self.put("tell", line)
 
 
+def end_with_parent() -> None:
+    """Interrupt this process once its standard input ends. Not by sys.stdin: its lock would hold up the exit."""
+    while os.read(0, 1):
+        pass
+    os.kill(os.getpid(), signal.SIGINT)
+
+
 def main() -> int:
     """Read one task from standard input."""
     lines = Lines()
     guard.install()
     cap_threads()
     try:
-        lines.put("result", work(json.loads(sys.stdin.read()), lines.progress, lines.tell))
+        task = json.loads(sys.stdin.readline())
+        threading.Thread(target=end_with_parent, daemon=True).start()
+        lines.put("result", work(task, lines.progress, lines.tell))
     except KeyboardInterrupt as stop:
         lines.put("stopped", str(stop))
         return 130

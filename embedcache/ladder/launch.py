@@ -1,4 +1,7 @@
-"""Starts a step's process, and hears how it goes. Ctrl-C is handed on once, so that the step can save what it has."""
+"""Starts a step's process, and hears how it goes. Ctrl-C is handed on once, so that the step can save what it has.
+
+Its standard input stays open as long as this process lives: where it ends, the step saves what it has and ends, too.
+"""
 
 from __future__ import annotations
 
@@ -46,12 +49,13 @@ def launch(kind: str, values: dict[str, Any], progress: Progress | None, tell: T
             heard = _hear(process, {"kind": kind, "values": values}, progress, tell)
         except KeyboardInterrupt:
             process.send_signal(signal.SIGINT)
-            process.communicate()
+            _drain(process)
             raise
         except BaseException:
             process.kill()
-            process.communicate()
+            _drain(process)
             raise
+        _drain(process)
         errors.seek(0)
         return _found(heard, process, kind, errors)
 
@@ -62,9 +66,8 @@ def _hear(
     """The last things that it said."""
     assert process.stdin is not None and process.stdout is not None
     with suppress(BrokenPipeError):  # it has died: its exit says more
-        process.stdin.write(json.dumps(task))
-        process.stdin.close()
-    process.stdin = None  # communicate would flush it again
+        process.stdin.write(json.dumps(task) + "\n")
+        process.stdin.flush()
     heard: dict[str, Any] = {}
     for line in process.stdout:
         if not line.startswith("{"):
@@ -74,8 +77,13 @@ def _hear(
             progress(*said["progress"])
         elif "tell" in said:
             tell(said["tell"])
-    process.wait()
     return heard
+
+
+def _drain(process: subprocess.Popen[str]) -> None:
+    """Wait until it has ended, and close its pipes."""
+    with suppress(BrokenPipeError, KeyboardInterrupt):  # a task that it never read; a second Ctrl-C
+        process.communicate()
 
 
 def _found(heard: dict[str, Any], process: subprocess.Popen[str], kind: str, errors: IO[str]) -> dict[str, Any]:
