@@ -24,6 +24,7 @@ FLOORS = [
     "common ops",
     "encoder heads tables",
     "cache",
+    "labelling",
     "extraction index pretraining runs",
     "vector_store vectors",
     "audit doctor finetune search",

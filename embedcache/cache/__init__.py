@@ -14,6 +14,7 @@ Files, in the order in which to read them:
     stored_rows      Vectors on their way into a file: in int8 a row has its scale behind it
     checksums        Checksums of blocks of 1024 rows: what a block binds, and which blocks hold
     labels           Label values as codes: collected in batches, classes sorted at the end
+    label_columns    The label columns of a cache: those of the file, and over them what people gave since
     strings          Texts as one run of UTF-8 bytes and the offsets where each begins: collected in batches
     tokens           How many tokens each text has, and how many of them the encoder does not know
     spool_file       Data that is collected before the cache has a place for it: in a file without a name

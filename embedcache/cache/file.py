@@ -18,8 +18,9 @@ from embedcache.cache import frames
 from embedcache.cache import layout as lay
 from embedcache.cache.fingerprint import fingerprint, output_fingerprint
 from embedcache.cache.hdf5_structure import DamagedCacheError, parse_output, structure_of, unreadable
-from embedcache.cache.labels import Codes, Labels, label_counts, label_of, unlabelled, valid_codes
-from embedcache.cache.layout import Output, block_path, quote, unquote
+from embedcache.cache.label_columns import LabelColumns, LabelSource, known
+from embedcache.cache.labels import label_counts, label_of, unlabelled, valid_codes
+from embedcache.cache.layout import Output, block_path, quote
 from embedcache.cache.map_file import map_file
 from embedcache.cache.state_files import open_states
 from embedcache.cache.stored_rows import joined
@@ -36,21 +37,25 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def open_cache(path: str | os.PathLike[str]) -> Cache:
+def open_cache(path: str | os.PathLike[str], *, labels: LabelSource | None = None) -> Cache:
     """Open the cache at ``path`` for reading.
+
+    Args:
+        path: the file.
+        labels: what lies over the labels of the file, such as an ``Overlay`` of those that people gave; None: nothing.
 
     Raises:
         EmbedcacheError: it is missing, unreadable, not an embedcache file, of a newer format version, cut short or
             damaged in its structure. The vectors' own checksums are looked at by ``verify``, not here.
     """
-    cache = Cache(path)
+    cache = Cache(path, labels)
     if not cache.sealed:
         raise _damaged(cache.path, "its attributes have changed")
     cache.check_contents()
     return cache
 
 
-class Cache(Tabular):
+class Cache(LabelColumns, Tabular):
     """An open cache of N rows. Use ``open_cache``; close it, or use it as a context manager.
 
     The constructor alone only makes sure that the structure can be mapped; writers and ``verify`` start from there.
@@ -64,7 +69,7 @@ class Cache(Tabular):
         sealed: whether the attributes are as they were written.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], labels: LabelSource | None = None) -> None:
         self.path = Path(path).absolute()
         structure, self._map, self.inode = map_file(self.path, structure_of)
         self.layout, self._offsets, self.created, seal = structure
@@ -75,6 +80,7 @@ class Cache(Tabular):
         self.fingerprint = fingerprint(self.encoder)
         found = [path for path in self.layout.datasets if lay.is_embedding(path)]
         self.output_paths: dict[Output, str] = {parse_output(path): path for path in found}
+        super().__init__(labels)
 
     def __repr__(self) -> str:
         labels = ", ".join(map(repr, self.label_names)) or "none"
@@ -152,18 +158,6 @@ class Cache(Tabular):
         """The pooling that is used where none is named: ``model``, else ``cls``, else the first that has the layer."""
         there = [pooling for pooling, number in self.outputs if number == layer] or self.poolings
         return next((name for name in ("model", "cls") if name in there), there[0])
-
-    @property
-    def label_names(self) -> list[str]:
-        """The label columns."""
-        return list(self.layout.classes)
-
-    @property
-    def column_names(self) -> list[str]:
-        """The kept columns, the id column among them."""
-        prefix = lay.COLUMNS + "/"
-        groups = [path.split("/")[1] for path in self.layout.datasets if path.startswith(prefix)]
-        return [unquote(link) for link in dict.fromkeys(groups)]
 
     @property
     def texts(self) -> Strings:
@@ -249,35 +243,17 @@ class Cache(Tabular):
         """Whether every row has all its vectors."""
         return not any(self.missing_rows(*output) for output in self.outputs)
 
-    def labels(self, column: str) -> Labels:
-        """Codes and the class names that they number, a pair: ``codes, classes = cache.labels("label")``.
-
-        Codes are int32 [N] (-1: no label). Where the column holds lists they are int8 [N, C]: 1 where the row has the
-        label, else 0, all -1 where the row is not labelled. ``train_heads`` knows the codes, and parts of them, and
-        leaves the rows without a label out.
-        """
-        self._check_label(column)
-        codes = self.array(f"{lay.LABELS}/{quote(column)}").view(Codes)
-        return Labels(codes, list(self.layout.classes[column]))
-
-    def label_kind(self, column: str) -> str:
-        """ "classification" (one label a row) or "multilabel" (lists)."""
-        self._check_label(column)
-        return self.layout.kinds.get(column, "classification")
-
-    def holds_lists(self, column: str) -> bool:
-        """Whether a row of this label column has any number of labels, not one."""
-        self._check_label(column)
-        return column in self.layout.kinds
-
-    def _check_label(self, column: str) -> None:
-        if column not in self.layout.classes:
-            raise EmbedcacheError(f"{self.path} has no label column {column!r}; {_known(self.label_names)}")
-
     def column(self, name: str) -> Strings:
         """The N values of a kept column, read when they are asked for."""
+        given = self.source is not None and name not in self.own_label_names and name in self.source.columns
+        if given and name in self.column_names and name != self.id_column:
+            return self.source.apply_to_cells(self, name)  # type: ignore[union-attr]
+        return self.own_column(name)
+
+    def own_column(self, name: str) -> Strings:
+        """The same, as it is in the file."""
         if name not in self.column_names:
-            raise EmbedcacheError(f"{self.path} has no kept column {name!r}; {_known(self.column_names)}")
+            raise EmbedcacheError(f"{self.path} has no kept column {name!r}; {known(self.column_names)}")
         return self._strings(f"{lay.COLUMNS}/{quote(name)}", f"column {name!r}")
 
     def array(self, path: str) -> np.ndarray:
@@ -385,10 +361,6 @@ class Cache(Tabular):
         for column, classes in self.layout.classes.items():
             if not valid_codes(self.array(f"{lay.LABELS}/{quote(column)}"), len(classes)):
                 raise _damaged(self.path, f"codes of label {column!r} are out of range")
-
-
-def _known(names: Sequence[str]) -> str:
-    return f"it has {', '.join(map(repr, names))}" if names else "it has none; extract can add one"
 
 
 def _damaged(path: Path, reason: str) -> DamagedCacheError:

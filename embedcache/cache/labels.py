@@ -6,7 +6,7 @@ memory: it is written to an unnamed file.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import cast
@@ -16,7 +16,17 @@ import numpy as np
 from embedcache.cache.spool_file import UnnamedFile
 from embedcache.common.labels import Codes, Labels, label_of, unlabelled
 
-__all__ = ["Codes", "LabelCoder", "Labels", "chunks", "label_counts", "label_of", "unlabelled", "valid_codes"]
+__all__ = [
+    "Codes",
+    "LabelCoder",
+    "Labels",
+    "chunks",
+    "in_order",
+    "label_counts",
+    "label_of",
+    "unlabelled",
+    "valid_codes",
+]
 
 CHUNK_BYTES = 1 << 24  # of a matrix that is made or looked at together
 
@@ -50,9 +60,7 @@ class LabelCoder:
         where missing; a map of an unnamed file in ``folder``.
         """
         names = [name for name in self._index if name is not None]
-        classes = sorted(names)
-        if all(name.removeprefix("-").isdecimal() for name in names):
-            classes.sort(key=int)
+        classes = in_order(names)
         place = {name: code for code, name in enumerate(classes)}
         renumber = np.array([-1, *(place[name] for name in names)], np.int32)
         if not self.multilabel:
@@ -76,6 +84,14 @@ class LabelCoder:
             part[np.repeat(np.arange(stop - start), counts), flat[end - counts.sum() : end]] = 1
             part[lengths[start:stop] < 0] = -1
             yield part
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """The different names in the order of their codes: sorted, as numbers when all of them are integers."""
+    classes = sorted(set(names))
+    if all(name.removeprefix("-").isdecimal() for name in classes):
+        classes.sort(key=int)
+    return classes
 
 
 def label_counts(codes: np.ndarray, classes: int) -> np.ndarray:

@@ -16,7 +16,7 @@ from typing import Any
 import click
 
 from embedcache.commands.process import prepare_command, prepare_process, prepare_streams
-from embedcache.commands.types import CommaList, NumberInRange
+from embedcache.commands.types import CommaList, JournalName, NumberInRange
 from embedcache.common import packages
 from embedcache.common.screen import one_line
 from embedcache.encoder.poolings import MODEL, POOLINGS
@@ -222,6 +222,12 @@ def unless_written_to(output: str | None) -> Iterator[None]:
         yield
 
 
+labels_option = click.option(
+    "--labels",
+    type=JournalName(),
+    help="Labels that people gave, from this journal (JOURNAL@N: its first N entries), over CACHE's own; none: CACHE's "
+    "own alone.  [default: CACHE.labels.jsonl where it is there]",
+)
 device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda[:N].")
 pooling_option = click.option(
     "--pooling", type=click.Choice([*POOLINGS, MODEL]), help="[default: model where it is stored, else cls]"

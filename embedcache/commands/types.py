@@ -163,3 +163,14 @@ class TaskList(click.ParamType):
 
         before, equals, last = incomplete.rpartition("=")
         return [CompletionItem(before + equals + word) for word in WORDS if word.startswith(last)]
+
+
+class JournalName(click.types.StringParamType):
+    """A labels journal, which the shell completes as a file's name, or "none"."""
+
+    name = "JOURNAL | none"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        if incomplete and "none".startswith(incomplete):
+            return [CompletionItem("none")]
+        return [CompletionItem(incomplete, type="file")]

@@ -103,6 +103,7 @@ def info(document: dict[str, Any]) -> None:
         "encoder": f"{encoder['source']} ({_made_by(encoder)})",
         **_made_of(encoder),
         **_states(document["token_states"]),
+        **_journal(document["labels_from"]),
         "made": f"{document['created']}, fingerprint {document['fingerprint']}",
     }
     for name, line in lines.items():
@@ -114,8 +115,20 @@ def info(document: dict[str, Any]) -> None:
         none = f"; {label['missing']:,} without" if label["missing"] else ""
         kind = " (lists)" if kind_of(label["kind"]).has_lists else ""
         click.echo(f"{'label':10}{cell(name)}{kind}: {shown}{more}{none}")
-    for line in document["notes"]:
+    of_journal = (document["labels_from"] or {"notes": []})["notes"]
+    for line in [*document["notes"], *of_journal]:
         click.echo(f"Note: {cell(line)}")
+
+
+def _journal(about: dict[str, Any] | None) -> dict[str, str]:
+    """The line on what people labelled, where they did."""
+    from embedcache.labelling.opened import labels_line
+
+    if about is None:
+        return {}
+    entries = "1 entry" if about["entries"] == 1 else f"{about['entries']:,} entries"
+    by = f" by {about['people']} people" if about["people"] > 1 else ""
+    return {"journal": f"{labels_line(about)}; {entries}{by}"}
 
 
 def _made_by(encoder: dict[str, Any]) -> str:

@@ -1,0 +1,70 @@
+"""Open a cache with the labels of its journal over its own: what every command does that reads labels."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from embedcache.cache import Cache, open_cache
+from embedcache.errors import EmbedcacheError
+from embedcache.labelling.journal import LabelJournal
+from embedcache.labelling.overlay import Overlay
+
+NONE = "none"
+
+
+def open_labelled(cache: str | os.PathLike[str], labels: str | os.PathLike[str] | None = None) -> Cache:
+    """Open a cache as ``open_cache`` does; ``Cache.labels_from`` says where labels come from.
+
+    Args:
+        cache: the file.
+        labels: a journal, or its first entries: "reviews.h5.labels.jsonl@212"; "none": the file's own labels alone;
+            None: the journal beside the cache, if there is one.
+
+    Raises:
+        EmbedcacheError: the cache or the journal cannot be read, there is no such journal, or it has fewer entries.
+    """
+    overlay = find_overlay(cache, labels)
+    return open_cache(cache, labels=overlay)
+
+
+def find_overlay(cache: str | os.PathLike[str], labels: str | os.PathLike[str] | None = None) -> Overlay | None:
+    """What lies over the labels of a cache, see ``open_labelled``; None: nothing."""
+    if labels == NONE:
+        return None
+    if labels is None:
+        journal = LabelJournal.beside(cache)
+        return Overlay.of(journal) if journal.exists else None
+    journal, upto = named_journal(labels)
+    if not journal.exists:
+        raise EmbedcacheError(
+            f"no such labels journal: {journal.path}; --labels none uses the labels of the cache alone"
+        )
+    overlay = Overlay.of(journal, upto)
+    if upto is not None and len(journal) < upto:
+        raise EmbedcacheError(f"--labels {labels}: {journal.path.name} has {len(journal):,} entries")
+    return overlay
+
+
+def named_journal(labels: str | os.PathLike[str]) -> tuple[LabelJournal, int | None]:
+    """The journal of "PATH" or "PATH@N", and N."""
+    path = os.fspath(labels)
+    found = re.fullmatch(r"(.+)@(\d{1,12})", path)
+    if found and not Path(path).exists():
+        return LabelJournal(found[1]), int(found[2])
+    return LabelJournal(path), None
+
+
+def labels_line(about: Mapping[str, Any]) -> str:
+    """What ``Cache.labels_from`` says, for a person: "212 labels from reviews.h5.labels.jsonl"."""
+    labels = about["labels"]
+    name = Path(about["journal"]).name if about["journal"] else "people"
+    line = f"{labels:,} label{'' if labels == 1 else 's'} from {name}"
+    if about["disagreements"]:
+        line += f", {about['disagreements']:,} of them disputed (people differ; the last one counts)"
+    if about["elsewhere"]:
+        line += f"; {about['elsewhere']:,} of the journal's labels are of texts that this cache does not have"
+    return line
