@@ -22,7 +22,7 @@ from embedcache.cache.notes import data_notes
 from embedcache.cache.where import rows_where
 from embedcache.errors import EmbedcacheError
 from embedcache.prediction.classifier import Prediction
-from embedcache.search.searcher import Query
+from embedcache.search.searcher import Answer, Query
 from embedcache.serve import limits as lim
 from embedcache.serve import schema as m
 from embedcache.serve.embeddings import add_embeddings
@@ -158,32 +158,43 @@ def _add_pages(app: FastAPI, metrics: Metrics) -> None:
 def _add_questions(app: FastAPI, service: Service) -> None:
     @app.post("/predict", tags=["questions"], summary="Label texts", responses=ASKED, response_model_exclude_unset=True)
     async def predict(asked: m.PredictRequest) -> list[m.PredictionAnswer]:
-        how: dict[str, Any] = {"threshold": asked.threshold, "reject": asked.reject, "explain": asked.explain}
-        found = await service.predict(asked.texts, runs=asked.runs, **how)
+        how: dict[str, Any] = {"threshold": asked.threshold, "reject": asked.reject}
+        if asked.vectors is not None:
+            found = service.predict_vectors(asked.vectors, runs=asked.runs, **how)
+        else:
+            found = await service.predict(asked.texts or [], runs=asked.runs, explain=asked.explain, **how)
         by_text = zip(*found.values(), strict=True)
         named = asked.runs is not None
-        return [_predicted(service, dict(zip(found, said, strict=True)), named) for said in by_text]
+        has_text = asked.texts is not None
+        return [_predicted(service, dict(zip(found, said, strict=True)), named, has_text) for said in by_text]
 
     @app.post("/search", tags=["questions"], summary="Find similar rows", responses=ASKED)
     async def search(asked: m.SearchRequest) -> m.SearchAnswer:
-        first = [one for one in (asked.query, asked.row) if one is not None]
         where = (asked.where,) if isinstance(asked.where, str) else tuple(asked.where or ())
+        if asked.vector is not None:
+            return _found(await service.search_vector(asked.vector, asked.k, where, asked.dedupe))
+        first = [one for one in (asked.query, asked.row) if one is not None]
         query = Query((*first, *asked.like), tuple(asked.unlike))
-        answer = await service.search(Search(query, asked.k, where, asked.dedupe))
-        return m.SearchAnswer(query=answer.query, results=[m.FoundAnswer(**vars(one)) for one in answer.results])
+        return _found(await service.search(Search(query, asked.k, where, asked.dedupe)))
 
 
-def _predicted(service: Service, found: Mapping[str, Prediction], named: bool) -> m.PredictionAnswer:
+def _found(answer: Answer) -> m.SearchAnswer:
+    return m.SearchAnswer(query=answer.query, results=[m.FoundAnswer(**vars(one)) for one in answer.results])
+
+
+def _predicted(
+    service: Service, found: Mapping[str, Prediction], named: bool, has_text: bool = True
+) -> m.PredictionAnswer:
     """What runs say of one text, the first one's in the answer's own fields; named: whether each has its own, too."""
-    every = {name: _by_run(service.runs[name], one) for name, one in found.items()}
+    every = {name: _by_run(service.runs[name], one, has_text) for name, one in found.items()}
     first = next(iter(found))
     document = {"text": found[first].text, **every[first], **({"runs": every} if named else {})}
     return m.PredictionAnswer(**document)
 
 
-def _by_run(run: ServedRun, prediction: Prediction) -> dict[str, Any]:
+def _by_run(run: ServedRun, prediction: Prediction, has_text: bool) -> dict[str, Any]:
     """The fields of a RunPrediction, with the sides of the split that the text was on, where it was on one."""
-    known = run.sides.of(prediction.text)
+    known = run.sides.of(prediction.text) if has_text else dict.fromkeys(run.run.columns)
     sides: dict[str, dict[str, Any]] = {name: {"side": side} if side else {} for name, side in known.items()}
     document: dict[str, Any] = prediction.to_dict()
     del document["text"]

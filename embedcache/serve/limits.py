@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 MAX_CHARACTERS = 20_000  # of a text; encoders read some 250 tokens
 MAX_TEXTS = 256  # of a /predict
 MAX_EMBEDDED = 2048  # of a /v1/embeddings, as OpenAI has it
+MAX_NUMBERS = 16_384  # of a vector
 MAX_RUNS = 32  # that a request may name
 MAX_EXPLAINED = 8  # of a /predict that explains: each is encoded once for each of its words
 MAX_EXAMPLES = 16  # likes, and unlikes, of a /search

@@ -9,6 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, StringC
 from embedcache.serve import limits
 
 Text = Annotated[StrictStr, StringConstraints(max_length=limits.MAX_CHARACTERS)]
+Vector = Annotated[
+    list[Annotated[float, Field(strict=True, allow_inf_nan=False)]], Field(min_length=1, max_length=limits.MAX_NUMBERS)
+]
 Condition = Annotated[StrictStr, StringConstraints(min_length=1, max_length=limits.MAX_CONDITION)]
 RowNumber = Annotated[StrictInt, Field(ge=0, le=2**62, description="A row of the cache, counted from 0.")]
 Example = Text | RowNumber
@@ -30,9 +33,12 @@ class RequestBody(BaseModel):
 
 
 class PredictRequest(RequestBody):
-    """Texts to label."""
+    """Texts to label, or vectors of the cache's encoder, such as imported ones: one of the two."""
 
-    texts: Annotated[list[Text], Field(max_length=limits.MAX_TEXTS)]
+    texts: Annotated[list[Text], Field(max_length=limits.MAX_TEXTS)] | None = None
+    vectors: Annotated[list[Vector], Field(max_length=limits.MAX_TEXTS)] | None = Field(
+        None, description="What the run's heads read, where vectors come from elsewhere. Nothing is encoded."
+    )
     threshold: Literal["tuned"] | Probability | None = Field(
         None, description="From which probability the second of two classes, or each of several labels, is predicted."
     )
@@ -48,20 +54,29 @@ class PredictRequest(RequestBody):
 
     model_config = ConfigDict(
         json_schema_extra={
-            "examples": [{"texts": ["A tender, funny film."]}, {"texts": ["Dull."], "reject": "auto", "explain": True}]
+            "examples": [{"texts": ["A tender, funny film."]}, {"texts": ["Dull."], "reject": "auto", "explain": True}],
+            "oneOf": [{"required": [name]} for name in ("texts", "vectors")],
         }
     )
 
     @model_validator(mode="after")
-    def _few_are_explained(self) -> PredictRequest:
-        if self.explain and len(self.texts) > limits.MAX_EXPLAINED:
+    def _texts_or_vectors(self) -> PredictRequest:
+        if (self.texts is None) == (self.vectors is None):
+            raise ValueError("give texts or vectors, one of the two")
+        if self.explain and self.texts is None:
+            raise ValueError("explain needs texts: vectors alone have no words")
+        if self.explain and len(self.texts or ()) > limits.MAX_EXPLAINED:
             raise ValueError(f"explain takes {limits.MAX_EXPLAINED} texts at most")
         return self
 
 
 class SearchRequest(RequestBody):
-    """What the results should be like: a text, a row, or several of them, at least one; and what they should not."""
+    """What the results should be like: a text, a row, or several of them, at least one; and what they should not.
 
+    Or a vector of the cache's encoder, alone.
+    """
+
+    vector: Vector | None = Field(None, description="What to look for, where vectors come from elsewhere.")
     query: Text | None = Field(None, description="A text; it may not be blank.")
     row: RowNumber | None = None
     like: Examples = Field([], description="More examples: texts and rows.")
@@ -75,14 +90,17 @@ class SearchRequest(RequestBody):
     model_config = ConfigDict(
         json_schema_extra={
             "examples": [{"query": "too long", "k": 5}, {"row": 7}],
-            "anyOf": [{"required": [name]} for name in ("query", "row", "like")],
+            "anyOf": [{"required": [name]} for name in ("query", "row", "like", "vector")],
         }
     )
 
     @model_validator(mode="after")
     def _something_to_be_like(self) -> SearchRequest:
-        if self.query is None and self.row is None and not self.like:
-            raise ValueError("give at least one of query, row and like")
+        examples = self.query is not None or self.row is not None or bool(self.like)
+        if not examples and self.vector is None:
+            raise ValueError("give at least one of query, row, like and vector")
+        if self.vector is not None and (examples or self.unlike):
+            raise ValueError("vector stands alone, without query, row, like and unlike")
         return self
 
 
@@ -157,7 +175,7 @@ class PredictionAnswer(RunPrediction):
     it is null for those that are, and ``reason`` says why.
     """
 
-    text: str
+    text: str = Field(description="Empty where a vector was given.")
     runs: dict[str, RunPrediction] | None = Field(None, description="By name, where several runs are served or asked.")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -189,6 +190,19 @@ class Service:
             search = replace(search, encoded=await self._vectors(texts))
         return await self._searching.do(search)
 
+    async def search_vector(self, vector: Sequence[float], k: int, where: tuple[str, ...], dedupe: bool) -> Answer:
+        """What is most like a vector [D]. Raises EmbedcacheError: one of another width, or of zeros; see ``search``."""
+        dim = self.searcher.index.dim
+        if len(vector) != dim:
+            raise EmbedcacheError(f"the vector has {len(vector):,} numbers; those that are searched have {dim:,}")
+        with np.errstate(over="ignore"):
+            found = np.array(vector, np.float32)
+        if not found.any() or not np.isfinite(found).all():
+            raise EmbedcacheError("the vector has no direction: all of its numbers are zero, or one is too large")
+        name = f"vector {blake2b(found.tobytes(), digest_size=8).hexdigest()}"  # others are searched for beside it
+        known: Vectors = {name: TextVectors([found] * len(self.outputs), 0)}
+        return await self._searching.do(Search(Query((name,)), k, where, dedupe, known))
+
     @property
     def first(self) -> ServedRun | None:
         """The run that answers where none is named; None without a run."""
@@ -233,6 +247,30 @@ class Service:
             found[run.name] = Predictions(texts, answers)
             if self.asked is not None and run is self.first and texts:
                 self.asked.add(texts, vectors, found[run.name])
+        return found
+
+    def predict_vectors(
+        self,
+        vectors: Sequence[Sequence[float]],
+        *,
+        runs: Sequence[str] | Literal["all"] | None = None,
+        threshold: Threshold = None,
+        reject: Reject = None,
+    ) -> dict[str, Predictions]:
+        """What each of the named runs says of vectors that its heads read, as ``predict``. Nothing is encoded.
+
+        Raises:
+            EmbedcacheError: a vector of another width than a run reads, or too large a number; see also ``predict``.
+        """
+        found = {}
+        for run in self.named(runs):
+            classifier, dim = run.classifier_with(threshold, reject), run.run.info["dim"]
+            for place, one in enumerate(vectors):
+                if len(one) != dim:
+                    raise EmbedcacheError(f"vector {place} has {len(one):,} numbers; {run.name} reads {dim:,}")
+            with np.errstate(over="ignore"):
+                stored = run.stored(np.array(vectors, np.float32))
+            found[run.name] = classifier.predict(vectors=stored)
         return found
 
     def _read_by(self, run: ServedRun, texts: Sequence[str], encoded: Vectors) -> np.ndarray:

@@ -151,7 +151,7 @@ def test_the_pages_and_their_files_name_nothing_outside(client: Any) -> None:
 @pytest.mark.parametrize(
     ("path", "body", "says"),
     [
-        ("/search", {}, "at least one of query, row and like"),
+        ("/search", {}, "at least one of query, row, like and vector"),
         ("/search", {"query": "   "}, "blank"),
         ("/search", {"query": 3}, "query: "),
         ("/search", {"query": "x" * (MAX_CHARACTERS + 1)}, "at most 20000 characters"),
@@ -169,7 +169,7 @@ def test_the_pages_and_their_files_name_nothing_outside(client: Any) -> None:
         ("/search", {"row": 1, "like": list(range(20))}, "like"),
         ("/search", {"row": 1, "wehre": "label=positive"}, "wehre: Extra inputs"),
         ("/search", [1], "dictionary"),
-        ("/predict", {}, "texts: Field required"),
+        ("/predict", {}, "give texts or vectors"),
         ("/predict", {"texts": "a text"}, "texts: "),
         ("/predict", {"texts": [None]}, "texts.0: "),
         ("/predict", {"texts": ["x"] * (MAX_TEXTS + 1)}, "at most 256 items"),
