@@ -29,7 +29,7 @@ FLOORS = [
     "vector_store vectors",
     "audit doctor finetune search",
     "prediction",
-    "drift",
+    "active_learning drift",
     "report serve",
     "evaluation export",
     "prompting",

@@ -1,0 +1,47 @@
+"""Rows whose label is likely wrong, by audit's judgement."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from embedcache.active_learning.strategies.strategy import ChosenRow, Evidence, Strategy
+from embedcache.common.label_names import visible
+from embedcache.heads.kinds import kind_of
+
+LIKELY = 0.1  # labels that are less likely wrong than that are not worth a person's time
+
+
+class LikelyErrors(Strategy):
+    """The labels that audit's experts, none of which has seen them, find the likeliest to be wrong."""
+
+    name = "errors"
+    what = "labelled rows whose label is likely wrong, as audit has it"
+
+    def why_not(self, evidence: Evidence) -> str | None:
+        if not kind_of(evidence.snapshot.kind).exclusive:
+            return "only labels of one class a row are judged"
+        if evidence.wrong is None:
+            return "there are too few labels to judge any of them"
+        return None if len(self._rows(evidence)) else "no label that nobody has checked looks wrong"
+
+    def choose(self, evidence: Evidence, count: int, taken: np.ndarray, rng: np.random.Generator) -> list[ChosenRow]:
+        assert evidence.wrong is not None and evidence.proba is not None
+        rows = self._rows(evidence)
+        rows = rows[~taken[rows]]
+        rows = rows[np.argsort(-evidence.wrong[rows], kind="stable")][:count]
+        return [
+            ChosenRow(
+                row,
+                f"{visible(str(evidence.snapshot.classes[evidence.snapshot.y[row]]))} looks wrong "
+                f"({evidence.wrong[row]:.0%}): the heads say {evidence.likeliest(row, 1)}",
+            )
+            for row in rows.tolist()
+        ]
+
+    def _rows(self, evidence: Evidence) -> np.ndarray:
+        """Labelled rows that nobody has checked; NaN is not likely wrong."""
+        assert evidence.wrong is not None
+        return np.flatnonzero(evidence.shown & evidence.snapshot.labelled & (evidence.wrong >= LIKELY))
+
+
+VARIANT = LikelyErrors()
