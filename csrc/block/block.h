@@ -17,7 +17,7 @@
 extern "C" {
 #endif
 
-#define EC_BLOCK_ABI_VERSION 2
+#define EC_BLOCK_ABI_VERSION 3
 
 enum { EC_QUERY_FIRST = 0, EC_QUERY_LAST = 1 }; /* ec_block_shape.query */
 

@@ -36,6 +36,8 @@ inline std::string check_view(const ec_view& view, const ec_task& task, const ch
   for (int64_t i = 0; i < view.n; ++i) {
     const int64_t row = view.rows[i];
     if (row < 0 || row >= x.rows) return prefix + "a row number outside x";
+    if (view.sample_weight && !(view.sample_weight[row] >= 0 && std::isfinite(view.sample_weight[row])))
+      return prefix + "a sample weight below 0, or not finite";
     const std::string wrong = check_row(view, row, task);
     if (!wrong.empty()) return prefix + wrong;
   }
@@ -47,6 +49,21 @@ inline std::string check_weight(const float* weight, const ec_task& task) {
   for (int32_t c = 0; weight && c < task.outputs; ++c)
     if (!(weight[c] > 0) || !std::isfinite(weight[c])) return "a class weight that is not above 0";
   return "";
+}
+
+inline bool all_finite_or_null(const float* values, int64_t n) {
+  for (int64_t i = 0; values && i < n; ++i)
+    if (!std::isfinite(values[i])) return false;
+  return true;
+}
+
+inline std::string check_start(const ec_head& head, const ec_task& task) {
+  const int64_t dim = task.train.x.dim, hidden = head.hidden, last = hidden ? hidden : dim;
+  const ec_start& s = head.start;
+  if (!hidden && (s.w1 || s.b1)) return "a start of a layer that a linear probe has not";
+  const bool good = all_finite_or_null(s.w1, hidden * dim) && all_finite_or_null(s.b1, hidden) &&
+                    all_finite_or_null(s.w2, task.outputs * last) && all_finite_or_null(s.b2, task.outputs);
+  return good ? "" : "a start that is not finite";
 }
 
 inline std::string check_task(const ec_task& task) {
@@ -83,9 +100,8 @@ inline std::string check_head(const ec_head& head, const ec_result& result, cons
   if (!result.w2 || !result.b2) return "no place for w2 or b2";
   if (!result.train_loss || !result.val_loss || !result.val_accuracy || !result.val_f1)
     return "no place for losses";
-  for (int32_t c = 0; head.start && c < task.outputs; ++c)
-    if (!std::isfinite(head.start[c])) return "a start that is not finite";
-  return check_weight(head.class_weight, task);
+  const std::string start = check_start(head, task);
+  return start.empty() ? check_weight(head.class_weight, task) : start;
 }
 
 inline std::string check(const ec_task* tasks, int32_t n_tasks, const ec_head* heads,

@@ -12,7 +12,7 @@
 extern "C" {
 #endif
 
-#define EC_ABI_VERSION 7
+#define EC_ABI_VERSION 8
 
 enum { EC_FLOAT16 = 0, EC_FLOAT32 = 1, EC_SCALED_INT8 = 2 };                   /* ec_matrix.dtype */
 enum { EC_COMPUTE_FLOAT32 = 0, EC_COMPUTE_BFLOAT16 = 1, EC_COMPUTE_TF32 = 2 }; /* ec_options.compute */
@@ -38,11 +38,18 @@ typedef struct {
  * NULL. */
 typedef struct {
   ec_matrix x;
-  const int32_t* y;     /* [x.rows] */
-  const float* targets; /* [x.rows, outputs], dense */
-  const int64_t* rows;  /* [n] */
-  int64_t n;            /* below 2^32 */
+  const int32_t* y;           /* [x.rows] */
+  const float* targets;       /* [x.rows, outputs], dense */
+  const int64_t* rows;        /* [n] */
+  int64_t n;                  /* below 2^32 */
+  const float* sample_weight; /* [x.rows] or NULL: multiplies each row's loss; finite, 0 or more */
 } ec_view;
+
+/* Where a head's weights start, shaped as ec_result has them and acting on the standardized x. NULL: as
+ * usual, from the seed; of a linear probe at zero. */
+typedef struct {
+  const float *w1, *b1, *w2, *b2;
+} ec_start;
 
 /* What a head learns: many heads may share one task (a sweep), a bank may hold many tasks (folds, columns).
  */
@@ -63,11 +70,13 @@ typedef struct {
  *                                 smoothing / 2
  *   both, EC_LOSS_FOCAL           the same sums of -(1 - p)^gamma log p in place of -log p
  *   EC_KIND_NUMBERS, EC_LOSS_NLL  torch.nn.MSELoss; neither weights nor smoothing
+ * Each row's part of a sum is multiplied by its sample_weight; what the sum is divided by is not, so weights
+ * of mean 1 leave the step's size as it is, whatever rows a batch has.
  * The validation loss is EC_LOSS_NLL over all validation rows, with the task's weights and without smoothing,
  * whatever a head is trained by: heads are compared by one number. */
 typedef struct {
   int32_t task;     /* index into tasks */
-  int32_t hidden;   /* 0: a linear probe, logits = x w2' + b2, without dropout; w2 starts at zero */
+  int32_t hidden;   /* 0: a linear probe, logits = x w2' + b2, without dropout */
   int32_t schedule; /* of the learning rate, over epochs * steps, after a warm-up from 0 (numerics.h) */
   int32_t loss;     /* EC_LOSS_..., see losses/losses.h */
   double lr, beta1, beta2, eps, weight_decay, dropout; /* eps > 0; dropout in [0, 1) */
@@ -75,7 +84,7 @@ typedef struct {
   double warmup;                                       /* share of all steps, in [0, 1) */
   double loss_setting;                                 /* of the loss; EC_LOSS_FOCAL: gamma, 0 or more */
   const float* class_weight;                           /* [outputs] or NULL: weights of the training loss */
-  const float* start; /* [outputs] or NULL: where the b2 of a linear probe starts; NULL: at zero */
+  ec_start start;
   uint64_t seed;
 } ec_head;
 

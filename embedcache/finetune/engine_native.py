@@ -32,7 +32,7 @@ from embedcache.heads.losses import LOSSES
 from embedcache.heads.spec import SCHEDULES
 from embedcache.heads.task import CHOICES, Task, View, training_weight
 
-ABI_VERSION = 2
+ABI_VERSION = 3
 ERROR_MEMORY = 2
 _Tensors = c_void_p * len(TENSORS)
 

@@ -9,6 +9,7 @@ Files, in the order in which to read them:
     targets          What y means: labels, lists of labels or numbers, to the arrays that a Task holds
     task             What every engine reads and gives back
     arrays           What comes in as numbers: any array or tensor as a NumPy matrix
+    sample_weights   Weights of rows: what people give as what a task holds
     train            The door: train a bank of heads through an engine
     engine           What every engine is: one call that trains a bank
     engine_native    The native engine: ctypes binding of csrc/heads/heads.h

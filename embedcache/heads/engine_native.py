@@ -21,7 +21,7 @@ from embedcache.errors import EmbedcacheError
 from embedcache.heads.engine import EngineWarning, NativeUnavailableError, cannot_compute
 from embedcache.heads.kinds import kind_of
 from embedcache.heads.losses import LOSSES
-from embedcache.heads.spec import SCHEDULES, HeadSpec, weight_names
+from embedcache.heads.spec import SCHEDULES, WEIGHTS, HeadSpec, weight_names
 from embedcache.heads.task import (
     CHOICES,
     Options,
@@ -29,11 +29,11 @@ from embedcache.heads.task import (
     Task,
     View,
     empty_outcome,
-    start_bias,
+    start_weights,
     training_weight,
 )
 
-ABI_VERSION = 7
+ABI_VERSION = 8
 POLL_SECONDS = 0.1  # how often progress is told and Ctrl-C is heard
 STATUS = ("ok", "diverged", "cancelled")
 DTYPE = ("float16", "float32", "int8")  # of X, by the number in ec_matrix
@@ -54,7 +54,14 @@ class CMatrix(Structure):
 
 
 class CView(Structure):
-    _fields_ = [("x", CMatrix), ("y", c_void_p), ("targets", c_void_p), ("rows", c_void_p), ("n", c_int64)]
+    _fields_ = [
+        ("x", CMatrix),
+        ("y", c_void_p),
+        ("targets", c_void_p),
+        ("rows", c_void_p),
+        ("n", c_int64),
+        ("sample_weight", c_void_p),
+    ]
 
 
 class CTask(Structure):
@@ -67,6 +74,10 @@ class CTask(Structure):
         ("inv_std", c_void_p),
         ("class_weight", c_void_p),
     ]
+
+
+class _Start(Structure):
+    _fields_ = [(name, c_void_p) for name in WEIGHTS]
 
 
 class _Head(Structure):
@@ -85,7 +96,7 @@ class _Head(Structure):
         ("warmup", c_double),
         ("loss_setting", c_double),
         ("class_weight", c_void_p),
-        ("start", c_void_p),
+        ("start", _Start),
         ("seed", c_uint64),
     ]
 
@@ -237,10 +248,14 @@ class NativeEngine:
             key = spec.class_weight, task
             if key not in weights:
                 weights[key] = training_weight(spec, tasks[task])
-            if not spec.hidden and key not in starts:
-                starts[key] = start_bias(spec, tasks[task])
-        known = [(spec, task, (spec.class_weight, task)) for spec, task in heads]
-        c_heads = (_Head * len(heads))(*(_head(spec, task, weights[key], starts.get(key)) for spec, task, key in known))
+            if (begun := _start_key(spec, tasks[task], task)) not in starts:
+                starts[begun] = start_weights(spec, tasks[task])
+        c_heads = (_Head * len(heads))(
+            *(
+                _head(spec, task, weights[spec.class_weight, task], starts[_start_key(spec, tasks[task], task)])
+                for spec, task in heads
+            )
+        )
         c_results = (_Result * len(heads))(*(_result(outcome) for outcome in outcomes))
         cancel, done = c_int32(0), c_int64(0)
         c_options = _Options(
@@ -325,7 +340,8 @@ def _view(view: View | None) -> CView:
     stride = values.strides[0] // values.itemsize
     matrix = CMatrix(pointer(values), *values.shape, stride, DTYPE.index(stored_type(view.x)), pointer(scales))
     y, targets = (view.y, None) if view.y.dtype == np.int32 else (None, view.y)
-    return CView(matrix, pointer(y), pointer(targets), pointer(view.rows), len(view.rows))
+    rows = (pointer(view.rows), len(view.rows))
+    return CView(matrix, pointer(y), pointer(targets), *rows, pointer(view.sample_weight))
 
 
 def c_task(task: Task) -> CTask:
@@ -333,12 +349,19 @@ def c_task(task: Task) -> CTask:
     return CTask(_view(task.train), _view(task.val), task.classes, kind_of(task.kind).code, *pointers)
 
 
-def _head(spec: HeadSpec, task: int, class_weight: np.ndarray | None, start: np.ndarray | None) -> _Head:
+def _start_key(spec: HeadSpec, task: Task, number: int) -> tuple[object, ...]:
+    """Heads with equal keys start from the same given weights, or all of them from their seeds."""
+    if task.start is not None:
+        return (number,) if task.start.known.all() else (number, spec.class_weight, spec.seed)
+    return (number, "seed") if spec.hidden else (number, spec.class_weight)
+
+
+def _head(spec: HeadSpec, task: int, class_weight: np.ndarray | None, start: dict[str, np.ndarray]) -> _Head:
     setting = LOSSES[spec.loss].setting
     numbers = (spec.lr, *spec.betas, spec.eps, spec.weight_decay, spec.dropout, spec.label_smoothing, spec.warmup)
     words = (SCHEDULES.index(spec.schedule), LOSS.index(spec.loss))
     of_loss = getattr(spec, setting) if setting else 0.0
-    begin = None if spec.hidden else pointer(start)  # heads that share the key may have a hidden layer
+    begin = _Start(*(pointer(start.get(name)) for name in WEIGHTS))
     return _Head(task, spec.hidden, *words, *numbers, of_loss, pointer(class_weight), begin, spec.seed)
 
 

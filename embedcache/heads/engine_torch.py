@@ -28,7 +28,7 @@ from embedcache.heads.task import (
     Task,
     View,
     empty_outcome,
-    start_bias,
+    start_weights,
     training_weight,
     weight_shapes,
 )
@@ -97,9 +97,8 @@ class _Run:
 
     def train(self, add: Callable[[int], None]) -> None:
         initial = random_streams.initial_weights(self.spec.seed, self.shapes)
-        if not self.spec.hidden:
-            initial["b2"] = start_bias(self.spec, self.task)
-        w = {name: nn.Parameter(torch.from_numpy(array).to(self.device)) for name, array in initial.items()}
+        initial |= start_weights(self.spec, self.task)
+        w = {name: nn.Parameter(torch.tensor(array, device=self.device)) for name, array in initial.items()}
         s = self.spec
         adamw = torch.optim.AdamW(w.values(), lr=s.lr, betas=s.betas, eps=s.eps, weight_decay=s.weight_decay)
         out = self.outcome
@@ -155,9 +154,10 @@ class _Run:
         total = 0.0
         for i in range(self.steps):
             step = epoch * self.steps + i
-            x, y = self._batch(view, order[i * batch_size : (i + 1) * batch_size])  # (rows, D) float32, (rows, ...)
+            # (rows, D) float32, (rows, ...), (rows,) or None
+            x, y, sample = self._batch(view, order[i * batch_size : (i + 1) * batch_size])
             z = self._forward(w, x, step)
-            loss = training_loss(s, kind_of(self.task.kind), z, y, self.train_weight)
+            loss = training_loss(s, kind_of(self.task.kind), z, y, self.train_weight, sample)
             value = float(loss.detach())
             if not math.isfinite(value):
                 return math.nan
@@ -190,11 +190,11 @@ class _Run:
         loss = total = right = 0.0
         counts = torch.zeros((3, self.task.classes), dtype=torch.int64, device=self.device)
         for start in range(0, len(view.rows), VAL_ROWS):
-            x, y = self._batch(view, np.arange(start, min(start + VAL_ROWS, len(view.rows))))
+            x, y, sample = self._batch(view, np.arange(start, min(start + VAL_ROWS, len(view.rows))))
             z = self._forward(w, x, None)
             double = None if weight is None else weight.double()
             target = y if kind.exclusive else y.double()
-            loss += float(likelihood(kind, z.double(), target, double, 0.0, "sum"))
+            loss += float(row_sum(likelihood(kind, z.double(), target, double, 0.0, "none"), sample))
             total += float(double[y].sum()) if kind.exclusive and double is not None else y.numel()
             chunk = counts_of(kind, z, y)
             right, counts = right + float(chunk[1]), counts + chunk[0]
@@ -202,13 +202,16 @@ class _Run:
             return loss / total, math.nan, math.nan
         return loss / total, right / len(view.rows), macro_f1(counts)
 
-    def _batch(self, view: View, positions: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    def _batch(self, view: View, positions: np.ndarray) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """x, y and the sample weights of some rows."""
         rows = view.rows[positions]
         x = torch.from_numpy(view.x[rows].astype(np.float32)).to(self.device)
         if self.mean is not None and self.inv_std is not None:
             x = (x - self.mean) * self.inv_std
         y = view.y[rows]
-        return x, torch.from_numpy(y.astype(np.int64) if kind_of(self.task.kind).exclusive else y).to(self.device)
+        y = torch.from_numpy(y.astype(np.int64) if kind_of(self.task.kind).exclusive else y).to(self.device)
+        sample = None if view.sample_weight is None else torch.from_numpy(view.sample_weight[rows]).to(self.device)
+        return x, y, sample
 
 
 class _BFloat16Linear(torch.autograd.Function):
@@ -236,14 +239,33 @@ def lr_factor(spec: HeadSpec, step: int, total: int) -> float:
 
 
 def training_loss(
-    spec: HeadSpec, kind: Kind, z: torch.Tensor, y: torch.Tensor, weight: torch.Tensor | None
+    spec: HeadSpec,
+    kind: Kind,
+    z: torch.Tensor,
+    y: torch.Tensor,
+    weight: torch.Tensor | None,
+    sample: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """What a batch's logits [n, C] cost; y as ``likelihood`` has it, weight: of the classes [C]."""
+    """What a batch's logits [n, C] cost; y as ``likelihood`` has it, weight: of classes [C], sample: of rows [n]."""
+    reduction = "mean" if sample is None else "none"
     if spec.loss == "nll":
-        return likelihood(kind, z, y, weight, spec.label_smoothing)
-    loss = LOSSES[spec.loss]
-    setting = getattr(spec, loss.setting) if loss.setting else 0.0
-    return _general_loss(kind, z, y, weight, spec.label_smoothing, lambda log_p: loss.value(log_p, setting))
+        loss = likelihood(kind, z, y, weight, spec.label_smoothing, reduction)
+    else:
+        one = LOSSES[spec.loss]
+        setting = getattr(spec, one.setting) if one.setting else 0.0
+        loss = _general_loss(kind, z, y, weight, spec.label_smoothing, lambda p: one.value(p, setting), reduction)
+    if sample is None:
+        return loss
+    # The rows' weights have a mean of 1: what the sum is divided by does not depend on them.
+    count = weight[y].sum() if kind.exclusive and weight is not None else y.numel()
+    return row_sum(loss, sample) / count
+
+
+def row_sum(loss: torch.Tensor, sample: torch.Tensor | None) -> torch.Tensor:
+    """The sum of losses [n] or [n, C], each row's times its weight."""
+    if sample is None:
+        return loss.sum()
+    return (loss * sample.reshape(-1, *[1] * (loss.ndim - 1))).sum()
 
 
 def likelihood(
@@ -270,15 +292,18 @@ def _general_loss(
     weight: torch.Tensor | None,
     smoothing: float,
     value: Callable[[torch.Tensor], torch.Tensor],
+    reduction: str,
 ) -> torch.Tensor:
     """The same sums over a batch as likelihood, of ``value`` (a loss of log-probabilities) in place of -log p."""
     weights = torch.ones(z.shape[1], dtype=z.dtype, device=z.device) if weight is None else weight
     if kind.exclusive:
         counts = (weights * smoothing / z.shape[1]).repeat(len(z), 1)  # [n, C]: what each class counts in each row
         counts[torch.arange(len(z)), y] += (1.0 - smoothing) * weights[y]  # the rest of the row's own class
-        return (counts * value(functional.log_softmax(z, dim=1))).sum() / weights[y].sum()
+        losses = (counts * value(functional.log_softmax(z, dim=1))).sum(dim=1)
+        return losses if reduction == "none" else losses.sum() / weights[y].sum()
     y = y * (1.0 - smoothing) + 0.5 * smoothing
-    return (weights * y * value(functional.logsigmoid(z)) + (1.0 - y) * value(functional.logsigmoid(-z))).mean()
+    losses = weights * y * value(functional.logsigmoid(z)) + (1.0 - y) * value(functional.logsigmoid(-z))
+    return losses if reduction == "none" else losses.mean()
 
 
 def counts_of(kind: Kind, z: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -12,12 +12,13 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
 from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
-from sklearn.utils.validation import check_is_fitted, column_or_1d
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, column_or_1d
 
 from embedcache.common.labels import Codes, Labels, unlabelled
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.head import TrainedHead
 from embedcache.heads.kinds import kind_of
+from embedcache.heads.sample_weights import weigh
 from embedcache.heads.spec import SETTINGS, HeadSpec
 from embedcache.heads.targets import Targets, class_weights
 from embedcache.heads.task import Task, View, standardize_stats
@@ -37,10 +38,15 @@ def _validate(estimator: Any, *data: Any, **how: Any) -> Any:
 class FusedHead(BaseEstimator):
     """What classifier and regressor share: reading X, making a task and a spec of the parameters, keeping the head."""
 
-    def fit(self, X: Any, y: Any) -> Any:
-        """Train on X [n, D] and y; returns self. Raises ValueError for data, EmbedcacheError for settings."""
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Any:
+        """Train on X [n, D] and y; returns self. Raises ValueError for data, EmbedcacheError for settings.
+
+        ``sample_weight`` [n], 0 or more, multiplies each row's loss, that of held-out rows too; only what weights are
+        to each other counts, and rows of weight 0 are left out.
+        """
         X, y = self._read(X, y)
-        train_together([(self, np.arange(len(X)))], X, y)
+        weight = None if sample_weight is None else _read_weight(sample_weight, X)
+        train_together([(self, np.arange(len(X)))], X, y, weight)
         self._check_trained()
         return self
 
@@ -77,7 +83,9 @@ class FusedHead(BaseEstimator):
         early_stop = self.n_iter_no_change if self.early_stopping else 0
         return {**{name: getattr(self, name) for name in names}, "early_stop": early_stop}
 
-    def _task(self, X: np.ndarray, y: np.ndarray, rows: np.ndarray, seed: int) -> tuple[Task, Targets]:
+    def _task(
+        self, X: np.ndarray, y: np.ndarray, rows: np.ndarray, seed: int, weight: np.ndarray | None = None
+    ) -> tuple[Task, Targets]:
         """Learning some rows of X and y; the others' values of y are not looked at."""
         targets = self._targets(y[rows])
         all_y = np.zeros((len(X), *targets.y.shape[1:]), targets.y.dtype)
@@ -94,8 +102,9 @@ class FusedHead(BaseEstimator):
         task = Task(View(X, all_y, train), val, targets.outputs, kind=targets.kind)
         task.target_mean, task.target_std = targets.mean, targets.std
         task.class_weight = self._class_weight(y[rows], targets)
+        task = weigh(task, weight, weight)
         if self.standardize:
-            task.mean, task.inv_std = standardize_stats(X, train)
+            task.mean, task.inv_std = standardize_stats(X, task.train.rows)
         return task, targets
 
     def _task_key(self, seed: int) -> Any:
@@ -314,7 +323,19 @@ class FusedHeadRegressor(RegressorMixin, FusedHead):
         return values[:, 0] if self._flat else values
 
 
-def train_together(jobs: Sequence[tuple[Any, np.ndarray]], X: np.ndarray, y: np.ndarray) -> None:
+def _read_weight(sample_weight: Any, X: np.ndarray) -> np.ndarray:
+    """float64 [n]. Raises ValueError, as scikit-learn's estimators do."""
+    weight = _check_sample_weight(sample_weight, X, dtype=np.float64)
+    if (weight < 0).any():
+        raise ValueError("Negative values in data passed to `sample_weight`")
+    if not weight.any():
+        raise ValueError("sample_weight is 0 for all rows: give some of them a weight above 0")
+    return weight
+
+
+def train_together(
+    jobs: Sequence[tuple[Any, np.ndarray]], X: np.ndarray, y: np.ndarray, weight: np.ndarray | None = None
+) -> None:
     """Train estimators, each on its rows of X and y, as heads of one bank; one for each set of options of a bank.
 
     Estimators that are the same head, such as linear probes that differ in dropout alone, share it.
@@ -325,7 +346,7 @@ def train_together(jobs: Sequence[tuple[Any, np.ndarray]], X: np.ndarray, y: np.
         _, tasks, heads = banks.setdefault(repr(options), (options, {}, []))
         key = id(rows), estimator._task_key(seed)
         if key not in tasks:
-            tasks[key] = (len(tasks), *estimator._task(X, y, rows, seed))
+            tasks[key] = (len(tasks), *estimator._task(X, y, rows, seed, weight))
         heads.append((estimator, estimator._spec(seed), tasks[key]))
     for options, tasks, heads in banks.values():
         specs = list(dict.fromkeys((spec, number) for _, spec, (number, _, _) in heads))

@@ -11,6 +11,7 @@ import numpy as np
 
 from embedcache.common.int8_rows import Matrix, part_of, stored_type
 from embedcache.errors import EmbedcacheError
+from embedcache.heads import random_streams
 from embedcache.heads.arrays import as_matrix, finite
 from embedcache.heads.kinds import kind_of
 from embedcache.heads.memory import WeightRoom, fitting_threads
@@ -28,13 +29,27 @@ class View:
     ``x`` [N, D] float16, float32 or int8 with scales (memory maps are read in place); ``rows`` int64 [n]. ``y``: int32
     [N], classes from 0 (classification); float32 [N, C] of 0 and 1 (multilabel); float32 [N, C] (regression). Values of
     y outside ``rows`` are never looked at. ``finite``: x[rows] was found to hold neither NaN nor infinity; no engine
-    looks again.
+    looks again. ``sample_weight`` float32 [N], finite and 0 or more, multiplies each row's loss; their mean over
+    ``rows`` should be 1 (sample_weights.weigh): steps are then as long as without.
     """
 
     x: Matrix
     y: np.ndarray
     rows: np.ndarray
     finite: bool = False
+    sample_weight: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class WarmStart:
+    """Where heads begin, in place of random weights: trained ones, which act on the standardized x.
+
+    ``weights``: float32 arrays as a head has them, w1 and b1 only with a hidden layer. ``known``: bool [classes], the
+    outputs whose rows of w2 and b2 are among them; the others begin as usual.
+    """
+
+    weights: dict[str, np.ndarray]
+    known: np.ndarray
 
 
 @dataclass
@@ -47,7 +62,7 @@ class Task:
     ``class_weight`` (float32 [classes]) weighs the validation loss, and the training loss of heads that bring no
     weights of their own: as torch.nn.CrossEntropyLoss(weight) and torch.nn.BCEWithLogitsLoss(pos_weight) do.
     ``target_mean`` and ``target_std`` (float64 [classes], both or neither; regression): y is (values - mean) / std, and
-    what is trained predicts values.
+    what is trained predicts values. ``start``: where all heads of the task begin; they have its hidden units.
     """
 
     train: View
@@ -59,6 +74,7 @@ class Task:
     kind: str = "classification"
     target_mean: np.ndarray | None = None
     target_std: np.ndarray | None = None
+    start: WarmStart | None = None
 
 
 @dataclass(frozen=True)
@@ -148,6 +164,7 @@ def check_bank(tasks: Sequence[Task], heads: Sequence[tuple[HeadSpec, int]]) -> 
     for spec, task in heads:
         if not kind_of(checked[task].kind).has_classes:
             _check_for_numbers(spec)
+        _check_start(spec, checked[task])
     _check_finite([view for task in checked for view in (task.train, task.val) if view is not None])
     return checked
 
@@ -157,6 +174,17 @@ def _check_for_numbers(spec: HeadSpec) -> None:
     given = [n for n, one in SETTINGS.items() if one.classes and getattr(spec, n) not in one.silent]
     if given:
         raise EmbedcacheError(f"regression has no classes: leave out {' and '.join(given)}")
+
+
+def _check_start(spec: HeadSpec, task: Task) -> None:
+    """Raises EmbedcacheError where a head does not fit the weights that it shall begin with."""
+    if task.start is None:
+        return
+    wanted = weight_shapes(spec, task.train.x.shape[1], task.classes)
+    given = {name: array.shape for name, array in task.start.weights.items()}
+    if given != wanted:
+        shown = ", ".join(f"{name} {list(shape)}" for name, shape in given.items())
+        raise EmbedcacheError(f"a head of {spec.hidden} hidden units cannot start from {shown}")
 
 
 def _check_task(task: Task) -> Task:
@@ -200,7 +228,21 @@ def _check_view(view: View, task: Task, what: str) -> View:
         row = int(rows[wrong.argmax()])
         why = kind.unfit.format(y=y[row], last=task.classes - 1)
         raise EmbedcacheError(f"row {row} of the {what} data has {why}")
-    return View(x, y, rows, view.finite and stored_type(x) == stored_type(view.x))
+    found = View(x, y, rows, view.finite and stored_type(x) == stored_type(view.x))
+    if view.sample_weight is not None:
+        found.sample_weight = _check_sample_weight(view.sample_weight, rows, len(x), what)
+    return found
+
+
+def _check_sample_weight(values: np.ndarray, rows: np.ndarray, n: int, what: str) -> np.ndarray:
+    weight = np.ascontiguousarray(values, np.float32)
+    if weight.shape != (n,):
+        raise EmbedcacheError(f"the {what} X has {n} rows, but the sample weights have shape {list(weight.shape)}")
+    wrong = ~((weight[rows] >= 0) & np.isfinite(weight[rows]))
+    if wrong.any():
+        row = int(rows[wrong.argmax()])
+        raise EmbedcacheError(f"row {row} of the {what} data has the weight {weight[row]:g}: it must be 0 or more")
+    return weight
 
 
 def training_weight(spec: HeadSpec, task: Task) -> np.ndarray | None:
@@ -220,10 +262,26 @@ def start_bias(spec: HeadSpec, task: Task) -> np.ndarray:
     Classification: the logarithm of each class's share of the training loss's weight. Multilabel: the logit of each
     label's. Regression: 0. A class without rows counts as half a row. There are hundreds of input weights to one bias,
     and AdamW moves each equally fast: from 0, the input weights learn unequal classes first, and early stopping keeps
-    that.
+    that. A row counts as its sample weight.
     """
-    y, weight = task.train.y[task.train.rows], training_weight(spec, task)
-    return kind_of(task.kind).start_bias(y, weight, task.classes)
+    view, weight = task.train, training_weight(spec, task)
+    sample = None if view.sample_weight is None else view.sample_weight[view.rows]
+    return kind_of(task.kind).start_bias(view.y[view.rows], weight, task.classes, sample)
+
+
+def start_weights(spec: HeadSpec, task: Task) -> dict[str, np.ndarray]:
+    """The weights that a head does not begin with by its seed: a probe's biases, and all where the task has a start."""
+    usual = {} if spec.hidden else {"b2": start_bias(spec, task)}
+    if task.start is None:
+        return usual
+    given, known = task.start.weights, task.start.known
+    if known.all():
+        return dict(given)
+    shapes = weight_shapes(spec, task.train.x.shape[1], task.classes)
+    begun = random_streams.initial_weights(spec.seed, shapes) | usual
+    for name in ("w2", "b2"):
+        begun[name][known] = given[name][known]
+    return {**given, "w2": begun["w2"], "b2": begun["b2"]}
 
 
 def _vector(name: str, values: np.ndarray | None, size: int) -> np.ndarray | None:

@@ -22,6 +22,7 @@ from embedcache.heads.arrays import as_matrix, json_number
 from embedcache.heads.engine import Engine, EngineWarning, NativeUnavailableError, cannot_compute
 from embedcache.heads.head import TrainedHead, head_scores
 from embedcache.heads.kinds import kind_of
+from embedcache.heads.sample_weights import read_sample_weight, weigh
 from embedcache.heads.settings import Pair, Whole
 from embedcache.heads.spec import BRIEF, SETTINGS, HeadSpec, head_grid
 from embedcache.heads.targets import class_weights, known_labels, read_targets, tell_left_out
@@ -175,13 +176,18 @@ def _history(task: Task, outcome: Outcome) -> dict[str, np.ndarray]:
     history = {name: getattr(outcome, name) for name in HISTORY if name != "val_r2"}
     history["val_r2"] = np.full_like(outcome.val_loss, np.nan)
     if kind_of(task.kind).main == "r2" and task.val is not None:
-        history["val_r2"] = r2_of(outcome.val_loss, task.val.y[task.val.rows].astype(np.float64))
+        weight = None if task.val.sample_weight is None else task.val.sample_weight[task.val.rows]
+        history["val_r2"] = r2_of(outcome.val_loss, task.val.y[task.val.rows].astype(np.float64), weight)
     return history
 
 
-def r2_of(loss: np.ndarray | float, y: np.ndarray) -> np.ndarray:
-    """R2 by a mean squared error over the rows of y, float64 [n, outputs]; NaN where y is the same in all of them."""
-    spread = float(((y - y.mean(axis=0)) ** 2).mean())
+def r2_of(loss: np.ndarray | float, y: np.ndarray, weight: np.ndarray | None = None) -> np.ndarray:
+    """R2 by a mean squared error over the rows of y, float64 [n, outputs]; NaN where y is the same in all of them.
+
+    weight: of the rows [n], as in the error.
+    """
+    squares = (y - np.average(y, axis=0, weights=weight)) ** 2
+    spread = float(np.average(squares, axis=0, weights=weight).mean())
     return 1.0 - np.asarray(loss) / spread if spread else np.full_like(loss, np.nan)
 
 
@@ -257,7 +263,8 @@ def train_heads(
     *,
     batch_size: int = 32,
     epochs: int = 5,
-    validation: tuple[Any, Any] | None = None,
+    validation: tuple[Any, Any] | tuple[Any, Any, Any] | None = None,
+    sample_weight: Any = None,
     standardize: bool = False,
     class_weight: str | dict[Any, float] | Sequence[float] | None = None,
     early_stop: int = 0,
@@ -276,8 +283,10 @@ def train_heads(
     the classes are its sorted values; "multilabel": y a 0/1 matrix [n, C] or a list of lists of labels; "regression": y
     numbers [n] or [n, C]; "auto": one of the first two. Of a y from a cache, ``cache.labels(COLUMN)`` or a part of its
     codes, rows without a label are left out, and a LabelWarning says how many. ``validation``: (Xv, yv), by which each
-    head's best epoch is chosen; without it the last epoch's weights stay. ``standardize``: train on columns of mean 0
-    and spread 1, folded into the returned weights.
+    head's best epoch is chosen; without it the last epoch's weights stay. ``sample_weight`` [n], finite and 0 or more,
+    multiplies each row's loss; only what weights are to each other counts, and rows of weight 0 are left out. A third
+    member of ``validation`` is the same for its loss (accuracy and F1 count every row once). ``standardize``: train on
+    columns of mean 0 and spread 1, folded into the returned weights.
     ``class_weight``, of heads that have none of their own: None, "balanced", a dict label -> weight, or one weight per
     class (see HeadSpec); it weighs the validation loss too. Regression trains on y of mean 0 and spread 1, also folded
     into the weights: losses are in those units, where 1 is what the mean alone reaches. Raises EmbedcacheError.
@@ -287,14 +296,18 @@ def train_heads(
     known, rows = known_labels(y, len(x))
     targets = read_targets(known, len(rows), task)
     train, val = _view(x, targets.y, rows), None
+    weight_of_rows = None if sample_weight is None else read_sample_weight(sample_weight, len(x))
+    val_weight_of_rows = None
     if validation is not None:
-        if not isinstance(validation, (tuple, list)) or len(validation) != 2:
-            raise EmbedcacheError("validation must be a pair: (X, y)")
+        if not isinstance(validation, (tuple, list)) or len(validation) not in (2, 3):
+            raise EmbedcacheError("validation must be a pair (X, y), or (X, y, sample_weight)")
         xv = as_matrix(validation[0], "the validation X")
         if not len(xv):
             raise EmbedcacheError("the validation X has no rows: leave validation out, or give it some")
         known, val_rows = known_labels(validation[1], len(xv))
         val = _view(xv, targets.more(known, len(val_rows)), val_rows)
+        if len(validation) == 3 and validation[2] is not None:
+            val_weight_of_rows = read_sample_weight(validation[2], len(xv), "validation")
     elif early_stop:
         raise EmbedcacheError("early_stop needs validation rows: give validation=(X, y)")
     tell_left_out(train, val)
@@ -302,8 +315,9 @@ def train_heads(
     weight = class_weights(class_weight, targets.y, names, targets.kind)
     what = Task(train, val, targets.outputs, class_weight=weight, kind=targets.kind)
     what.target_mean, what.target_std = targets.mean, targets.std
+    what = weigh(what, weight_of_rows, val_weight_of_rows)
     if standardize:
-        what.mean, what.inv_std = standardize_stats(x, train.rows)
+        what.mean, what.inv_std = standardize_stats(x, what.train.rows)
     result = train_bank(
         [what],
         [(spec, 0) for spec in specs],

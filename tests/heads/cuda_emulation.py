@@ -14,8 +14,9 @@ import pytest
 
 from embedcache.heads import engine_native
 from embedcache.heads.spec import HeadSpec
-from embedcache.heads.task import Options, Outcome, Task, View, standardize_stats
+from embedcache.heads.task import Options, Outcome, Task, View, WarmStart, standardize_stats, weight_shapes
 from tests.heads import float64_reference as reference
+from tests.heads.engines import give_sample_weights
 
 CUDA = Path(__file__).resolve().parents[2] / "csrc" / "heads" / "cuda"
 COMPILER = os.environ.get("CXX") or shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
@@ -84,6 +85,21 @@ def standardized(task: Task) -> Task:
 
 def weighted(task: Task) -> Task:
     return replace(task, class_weight=np.linspace(0.3, 2.0, task.classes).astype(np.float32))
+
+
+def sampled(task: Task) -> Task:
+    """With weights of the rows, some of them 0."""
+    task = replace(task, train=replace(task.train), val=replace(task.val) if task.val else None)
+    give_sample_weights(task)
+    return task
+
+
+def started(task: Task, hidden: int) -> Task:
+    """With weights that its heads start from, all but the last output's."""
+    shapes = weight_shapes(HeadSpec(hidden=hidden), task.train.x.shape[1], task.classes)
+    rng = np.random.default_rng(1)
+    weights = {name: rng.normal(0, 0.3, shape).astype(np.float32) for name, shape in shapes.items()}
+    return replace(task, start=WarmStart(weights, np.arange(task.classes) < task.classes - 1))
 
 
 def without_units(

@@ -78,6 +78,7 @@ def make_task(
     noise: float = 0.5,
     standardize: bool = False,
     weighted: bool = False,
+    sampled: bool = False,
     kind: str = "classification",
     seed: int = 0,
 ) -> Task:
@@ -103,7 +104,17 @@ def make_task(
         task.inv_std = (1 / used.std(axis=0)).astype(np.float32)
     if weighted:
         task.class_weight = rng.uniform(0.5, 2, classes).astype(np.float32)
+    if sampled:
+        give_sample_weights(task)
     return task
+
+
+def give_sample_weights(task: Task) -> None:
+    """Some rows weigh nothing, some much; those that are not used are NaN."""
+    for view in (view for view in (task.train, task.val) if view is not None):
+        weight = np.random.default_rng(len(view.rows)).choice([0.0, 0.2, 1.0, 3.5], len(view.x))
+        view.sample_weight = (weight / weight[view.rows].mean()).astype(np.float32)
+        view.sample_weight[np.setdiff1d(np.arange(len(view.x)), view.rows)] = np.nan
 
 
 def same_heads(a: BankResult, b: BankResult, pick_a: Any = None, pick_b: Any = None) -> bool:

@@ -51,10 +51,15 @@ def standardised(task: Task, x: np.ndarray) -> np.ndarray:
     return (x - task.mean.astype(np.float64)) * task.inv_std.astype(np.float64)
 
 
-# ---- Losses: (mean loss of a batch, its gradient by the logits z [n, outputs]) ----
+# ---- Losses: (mean loss of a batch, its gradient by the logits z [n, outputs]); sample: the rows' weights [n] ----
 
 
-def nll(z, y, weight=None, smoothing=0.0):
+def column(sample, n):
+    """[n, 1]."""
+    return np.ones((n, 1)) if sample is None else sample.astype(np.float64)[:, None]
+
+
+def nll(z, y, weight=None, smoothing=0.0, sample=None):
     """torch.nn.CrossEntropyLoss; y: classes [n]."""
     n, classes = z.shape
     w = np.ones(classes) if weight is None else weight.astype(np.float64)
@@ -62,21 +67,23 @@ def nll(z, y, weight=None, smoothing=0.0):
     log_p = z - top - np.log(np.exp(z - top).sum(axis=1, keepdims=True))
     q = np.tile(smoothing / classes * w, (n, 1))  # what each class counts in each row
     q[np.arange(n), y] += (1.0 - smoothing) * w[y]
+    q *= column(sample, n)
     return -(q * log_p).sum() / w[y].sum(), (q.sum(axis=1, keepdims=True) * np.exp(log_p) - q) / w[y].sum()
 
 
-def bce(z, targets, weight=None, smoothing=0.0):
+def bce(z, targets, weight=None, smoothing=0.0, sample=None):
     """torch.nn.BCEWithLogitsLoss, weight: its pos_weight; targets [n, outputs] 0 or 1, then smoothed."""
     w = 1.0 if weight is None else weight.astype(np.float64)
     t = targets * (1.0 - smoothing) + 0.5 * smoothing
-    loss = w * t * np.logaddexp(0, -z) + (1.0 - t) * np.logaddexp(0, z)
-    return loss.mean(), ((w * t + 1.0 - t) * np.exp(-np.logaddexp(0, -z)) - w * t) / z.size
+    loss, s = w * t * np.logaddexp(0, -z) + (1.0 - t) * np.logaddexp(0, z), column(sample, len(z))
+    return (s * loss).mean(), s * ((w * t + 1.0 - t) * np.exp(-np.logaddexp(0, -z)) - w * t) / z.size
 
 
-def mse(z, targets, weight=None, smoothing=0.0):
+def mse(z, targets, weight=None, smoothing=0.0, sample=None):
     """torch.nn.MSELoss; targets [n, outputs]. It has neither weights nor smoothing."""
     assert weight is None
-    return ((z - targets) ** 2).mean(), 2.0 * (z - targets) / z.size
+    s = column(sample, len(z))
+    return (s * (z - targets) ** 2).mean(), s * 2.0 * (z - targets) / z.size
 
 
 LOSSES = {"classification": nll, "multilabel": bce, "regression": mse}
@@ -90,7 +97,7 @@ def focal_value(log_p, gamma):
     return -(q**gamma) * log_p, np.where(q > 0, slope, -1.0 if gamma == 0 else 0.0)
 
 
-def focal(z, y, weight=None, smoothing=0.0, gamma=2.0):
+def focal(z, y, weight=None, smoothing=0.0, gamma=2.0, sample=None):
     """nll with the focal loss of every class's log-probability in place of -log p."""
     n, classes = z.shape
     w = np.ones(classes) if weight is None else weight.astype(np.float64)
@@ -98,30 +105,32 @@ def focal(z, y, weight=None, smoothing=0.0, gamma=2.0):
     log_p = z - top - np.log(np.exp(z - top).sum(axis=1, keepdims=True))
     counts = np.tile(smoothing / classes * w, (n, 1))
     counts[np.arange(n), y] += (1.0 - smoothing) * w[y]
+    counts *= column(sample, n)
     value, slope = focal_value(log_p, gamma)
     pull = counts * slope
     gradient = pull - pull.sum(axis=1, keepdims=True) * np.exp(log_p)
     return (counts * value).sum() / w[y].sum(), gradient / w[y].sum()
 
 
-def focal_labels(z, targets, weight=None, smoothing=0.0, gamma=2.0):
+def focal_labels(z, targets, weight=None, smoothing=0.0, gamma=2.0, sample=None):
     """bce with the focal loss of each label's being there or not."""
     w = 1.0 if weight is None else weight.astype(np.float64)
     t = targets * (1.0 - smoothing) + 0.5 * smoothing
     log_p, log_q = -np.logaddexp(0, -z), -np.logaddexp(0, z)
     (there, there_slope), (absent, absent_slope) = focal_value(log_p, gamma), focal_value(log_q, gamma)
     gradient = w * t * there_slope * np.exp(log_q) - (1.0 - t) * absent_slope * np.exp(log_p)
-    return (w * t * there + (1.0 - t) * absent).mean(), gradient / z.size
+    s = column(sample, len(z))
+    return (s * (w * t * there + (1.0 - t) * absent)).mean(), s * gradient / z.size
 
 
 FOCAL = {"classification": focal, "multilabel": focal_labels}
 
 
-def training_loss(kind: str, spec: HeadSpec, z, y, weight):
+def training_loss(kind: str, spec: HeadSpec, z, y, weight, sample=None):
     """Of a head's batch."""
     if spec.loss == "focal":
-        return FOCAL[kind](z, y, weight, spec.label_smoothing, spec.focal_gamma)
-    return LOSSES[kind](z, y, weight, spec.label_smoothing)
+        return FOCAL[kind](z, y, weight, spec.label_smoothing, spec.focal_gamma, sample)
+    return LOSSES[kind](z, y, weight, spec.label_smoothing, sample)
 
 
 # ---- Scores of validation logits ----
@@ -167,19 +176,29 @@ def start(task: Task, spec: HeadSpec) -> dict[str, np.ndarray]:
     """The first weights, float32: of a probe zeros, and the biases of a model that has seen the targets alone."""
     shapes = weight_shapes(spec, task.train.x.shape[1], task.classes)
     w = random_streams.initial_weights(spec.seed, shapes)
-    if spec.hidden or task.kind == "regression":
-        return w
+    if not spec.hidden and task.kind != "regression":
+        w["b2"][:] = start_of_probe(task, spec)
+    if task.start is not None:
+        for name, given in task.start.weights.items():
+            rows = task.start.known if name in ("w2", "b2") else slice(None)
+            w[name][rows] = given[rows]
+    return w
+
+
+def start_of_probe(task: Task, spec: HeadSpec) -> np.ndarray:
+    b2 = np.zeros(task.classes)
+    sample = np.ones(len(task.train.rows)) if task.train.sample_weight is None else sample_of(task.train)
     y, weight = task.train.y[task.train.rows], training_weight(task, spec)
     weight = np.ones(task.classes) if weight is None else weight.astype(np.float64)
     if task.kind == "multilabel":
         for c in range(task.classes):
-            there = min(max(float((y[:, c] > 0).sum()), 0.5), max(len(y) - 0.5, 0.5))
+            there = min(max(float(sample[y[:, c] > 0].sum()), 0.5), max(len(y) - 0.5, 0.5))
             rate = weight[c] * there / (weight[c] * there + max(len(y) - there, 0.5))
-            w["b2"][c] = math.log(rate / (1.0 - rate))
+            b2[c] = math.log(rate / (1.0 - rate))
     else:
-        rows = np.array([max(float((y == c).sum()), 0.5) for c in range(task.classes)]) * weight
-        w["b2"][:] = np.log(rows / rows.sum())
-    return w
+        rows = np.array([max(float(sample[y == c].sum()), 0.5) for c in range(task.classes)]) * weight
+        b2[:] = np.log(rows / rows.sum())
+    return b2
 
 
 # ---- The head ----
@@ -234,11 +253,16 @@ def data_of(task: Task, view: View) -> tuple[np.ndarray, np.ndarray]:
     return standardised(task, view.x[view.rows]), y if task.kind == "classification" else y.astype(np.float64)
 
 
+def sample_of(view: View) -> np.ndarray | None:
+    return None if view.sample_weight is None else view.sample_weight[view.rows].astype(np.float64)
+
+
 def train(task: Task, spec: HeadSpec, batch_size: int, epochs: int, compute: str = "float32") -> Trained:
     w = {name: array.astype(np.float64) for name, array in start(task, spec).items()}
     out = Trained({name: array.copy() for name, array in w.items()}, w)
     m, v = ({name: np.zeros_like(array) for name, array in w.items()} for _ in range(2))
     x, y = data_of(task, task.train)
+    sample = sample_of(task.train)
     weight, step, total = training_weight(task, spec), 0, epochs * -(-len(y) // batch_size)
     for epoch in range(epochs):
         before = step
@@ -247,7 +271,7 @@ def train(task: Task, spec: HeadSpec, batch_size: int, epochs: int, compute: str
             if spec.hidden and spec.dropout:
                 kept = random_streams.dropout_kept(spec.seed, step, len(rows), spec.hidden, spec.dropout)
             z, a, slope = forward(w, spec, x[rows], kept, compute)
-            loss, dz = training_loss(task.kind, spec, z, y[rows], weight)
+            loss, dz = training_loss(task.kind, spec, z, y[rows], weight, None if sample is None else sample[rows])
             out.step_loss.append(loss)
             lr = spec.lr * lr_factor(spec.schedule, spec.warmup, step, total)
             step += 1
@@ -264,7 +288,7 @@ def train(task: Task, spec: HeadSpec, batch_size: int, epochs: int, compute: str
 def validate(task: Task, spec: HeadSpec, w: dict[str, np.ndarray], out: Trained) -> None:
     x, y = data_of(task, task.val)
     z = forward(w, spec, x)[0]
-    out.val_loss.append(float(LOSSES[task.kind](z, y, task.class_weight)[0]))
+    out.val_loss.append(float(LOSSES[task.kind](z, y, task.class_weight, sample=sample_of(task.val))[0]))
     accuracy, macro_f1 = scores(task.kind, z, y)
     out.val_accuracy.append(accuracy)
     out.val_macro_f1.append(macro_f1)

@@ -29,7 +29,15 @@ BF16 = Options(batch_size=16, epochs=3, compute="bfloat16")
 CHOSEN = [
     *("one block", "two blocks, ragged", "sixteen blocks", "batch of one", "batch of 32", "five classes"),
     *("several chunks", "one input, one unit", "all of v in registers", "v beside shared memory", "float16, dropout"),
-    *("focal, smoothing, weights", "labels", "values", "cosine schedule, warm-up", "long validation"),
+    *(
+        "weighted rows",
+        "started",
+        "focal, smoothing, weights",
+        "labels",
+        "values",
+        "cosine schedule, warm-up",
+        "long validation",
+    ),
 ]
 OWN = {
     "three chunks of 128, v in registers": (make_task(dim=380, n=40), replace(SPEC, hidden=40, lr=1e-3), 16),

@@ -35,7 +35,9 @@ from tests.heads.cuda_emulation import (
     make_task,
     mixed_bank,
     of_kind,
+    sampled,
     standardized,
+    started,
     weighted,
 )
 
@@ -54,6 +56,11 @@ CASES = {
     "dropout": (make_task(), replace(SPEC, hidden=150, dropout=0.3, seed=2**63 + 12345), 16),
     "float16": (make_task(dtype=np.float16), replace(SPEC, dropout=0.1), 16),
     "class weights": (weighted(make_task()), SPEC, 16),
+    "weighted rows": (sampled(make_task()), SPEC, 16),
+    "weighted rows, probe": (sampled(weighted(make_task())), replace(SPEC, hidden=0), 16),
+    "weighted rows, large batch": (sampled(make_task(n=600, dim=8)), replace(SPEC, hidden=6), 300),
+    "started": (started(make_task(), 20), replace(SPEC, hidden=20), 16),
+    "started probe": (started(make_task(), 0), replace(SPEC, hidden=0), 16),
     "standardised": (standardized(make_task()), SPEC, 16),
     "standardised probe, weights": (standardized(weighted(make_task())), replace(SPEC, hidden=0), 16),
     "no validation": (make_task(val=0), SPEC, 16),

@@ -24,7 +24,9 @@ from tests.heads.cuda_emulation import (
     check,
     make_task,
     of_kind,
+    sampled,
     standardized,
+    started,
     stopped_diverged_and_slow,
     weighted,
 )
@@ -37,6 +39,7 @@ CASES = {
     "two inputs, one unit, batch over n": (make_task(n=40, dim=2), replace(SPEC, hidden=1), 1000),
     "a small batch, eight classes": (make_task(n=40, dim=20, classes=8), SMALL, 16),
     "smoothing, weights": (weighted(make_task(dim=20, classes=4)), replace(SMALL, label_smoothing=0.2), 50),
+    "weighted rows, started": (started(sampled(make_task(n=90, dim=20)), 36), SMALL, 50),
     "standardised float16": (standardized(make_task(dim=24, dtype=np.float16)), SMALL, 50),
     "labels, weights, focal": (weighted(of_kind("multilabel", make_task(dim=20))), replace(SMALL, loss="focal"), 50),
 }

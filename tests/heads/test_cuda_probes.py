@@ -22,7 +22,9 @@ from tests.heads.cuda_emulation import (
     check_diverging,
     make_task,
     of_kind,
+    sampled,
     standardized,
+    started,
     weighted,
 )
 
@@ -41,12 +43,23 @@ CASES = {
     "weights of its own": (make_task(classes=5), replace(PROBE, class_weight=(2.0, 0.5, 1.0, 3.0, 0.1)), 16),
     "weights, smoothing": (weighted(make_task(n=100, classes=4)), replace(PROBE, label_smoothing=0.2), 36),
     "focal, smoothing": (weighted(make_task(classes=7)), replace(PROBE, loss="focal", label_smoothing=0.1), 16),
+    "weighted rows": (sampled(weighted(make_task(n=100, classes=4))), replace(PROBE, label_smoothing=0.2), 36),
+    "weighted rows of values": (sampled(of_kind("regression", make_task(classes=2))), PROBE, 16),
+    "started": (started(make_task(classes=4), 0), PROBE, 16),
     "labels": (weighted(of_kind("multilabel", make_task(classes=6))), replace(PROBE, label_smoothing=0.1), 16),
     "values": (of_kind("regression", make_task(classes=2)), PROBE, 16),
     "schedule": (make_task(), replace(PROBE, schedule="cosine", warmup=0.3, betas=(0.8, 0.95), eps=1e-6), 16),
     "no validation": (make_task(val=0, classes=2), PROBE, 16),
 }
-QUICK = ("eight classes, standardised float16", "no room for two batches", "weights, smoothing", "labels", "values")
+QUICK = (
+    "weighted rows",
+    "started",
+    "eight classes, standardised float16",
+    "no room for two batches",
+    "weights, smoothing",
+    "labels",
+    "values",
+)
 
 
 @pytest.mark.parametrize(

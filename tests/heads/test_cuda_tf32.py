@@ -24,7 +24,9 @@ from tests.heads.cuda_emulation import (
     make_task,
     mixed_bank,
     of_kind,
+    sampled,
     standardized,
+    started,
     stopped_diverged_and_slow,
     weighted,
 )
@@ -58,6 +60,9 @@ CASES = {
     "values": (of_kind("regression", make_task()), SMALL, 16),
     "cosine schedule, warm-up": (make_task(), replace(SMALL, schedule="cosine", warmup=0.3), 16),
     "linear schedule, other betas": (make_task(), replace(SMALL, schedule="linear", betas=(0.8, 0.95), eps=1e-6), 16),
+    "weighted rows": (sampled(weighted(make_task(classes=4))), replace(SMALL, label_smoothing=0.2), 16),
+    "weighted rows of labels": (sampled(of_kind("multilabel", make_task())), SMALL, 16),
+    "started": (started(make_task(), 40), SMALL, 16),
     "no validation": (make_task(val=0), SMALL, 16),
     "long validation": (make_task(val=1100), SMALL, 32),
 }
@@ -72,6 +77,7 @@ STACKED = {
     "labels, weights": (weighted(of_kind("multilabel", make_task(dim=20))), replace(SPEC, hidden=36), 64),
     "focal, smoothing": (make_task(dim=20, classes=9), replace(SPEC, hidden=36, loss="focal", label_smoothing=0.1), 64),
     "values, cosine": (of_kind("regression", make_task(dim=20)), replace(SPEC, hidden=36, schedule="cosine"), 64),
+    "weighted rows": (sampled(make_task(n=90, dim=20, classes=6)), replace(SPEC, hidden=36), 40),
     "small batch, many classes": (make_task(dim=20, classes=9), replace(SPEC, hidden=36), 16),
     "long validation": (make_task(dim=20, n=100, val=1100), replace(SPEC, hidden=36), 64),
 }

@@ -9,9 +9,10 @@ from functools import cache
 import numpy as np
 import pytest
 
+from embedcache.errors import EmbedcacheError
 from embedcache.heads.kinds import KINDS
 from embedcache.heads.spec import HeadSpec
-from embedcache.heads.task import CHOICES
+from embedcache.heads.task import CHOICES, WarmStart, weight_shapes
 from embedcache.heads.train import BankResult, Task, TrainedHead, standardize_stats
 from tests.heads.engines import Engine, all_engines, make_task, parametrize, same_heads
 from tests.heads.float64_reference import Trained, distance, forward, standardised, train
@@ -71,6 +72,29 @@ OPTIONS = {
     "300 labels, probe": ({"kind": "multilabel", "classes": 300, "weighted": True}, {"hidden": 0}, 33),
     "one value": ({"kind": "regression", "classes": 1}, {"hidden": 48}, 32),
     "one value, probe": ({"kind": "regression", "classes": 1, "standardize": True}, {"hidden": 0}, 7),
+    "weighted rows": ({"sampled": True, "classes": 3}, {"hidden": 48}, 32),
+    "weighted rows, class weights, smoothed": (
+        {"sampled": True, "weighted": True, "classes": 5, "standardize": True},
+        {"hidden": 48, "label_smoothing": 0.1, "class_weight": "balanced"},
+        7,
+    ),
+    "weighted rows, probe": ({"sampled": True, "classes": 40}, {"hidden": 0}, 33),
+    "weighted rows, smoothed probe": ({"sampled": True, "weighted": True}, {"hidden": 0, "label_smoothing": 0.2}, 32),
+    "weighted rows, focal": ({"sampled": True, "classes": 3}, {"hidden": 48, "loss": "focal"}, 32),
+    "weighted rows, focal, smoothed": (
+        {"sampled": True, "weighted": True, "classes": 3},
+        {"hidden": 0, "loss": "focal", "label_smoothing": 0.1},
+        32,
+    ),
+    "weighted rows, large batch": ({"sampled": True, "dim": 64}, {"hidden": 48}, 700),
+    "weighted rows of labels": ({"sampled": True, "kind": "multilabel", "classes": 5}, {"hidden": 48}, 32),
+    "weighted rows of labels, focal probe": (
+        {"sampled": True, "kind": "multilabel", "classes": 40, "weighted": True},
+        {"hidden": 0, "loss": "focal"},
+        33,
+    ),
+    "weighted rows of values": ({"sampled": True, "kind": "regression", "classes": 2}, {"hidden": 48}, 32),
+    "weighted rows of values, probe": ({"sampled": True, "kind": "regression", "classes": 1}, {"hidden": 0}, 7),
     "300 values": ({"kind": "regression", "classes": 300}, {"hidden": 96, "schedule": "linear"}, 32),
 }
 
@@ -192,6 +216,41 @@ class TestEngine:
             expected = [getattr(reference, name) for reference in combinations_reference(kind)]
             same = np.isclose(result.history[name], expected, rtol=0, atol=1e-12, equal_nan=True)
             assert same.mean() > 0.99  # a logit within rounding of another may fall on the other side
+
+    @pytest.mark.parametrize("hidden", [0, 40])
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_start_from_given_weights(self, engine: Engine, kind: str, hidden: int) -> None:
+        """Those of the first three outputs; the fourth begins as usual."""
+        task, spec = make_task(120, 21, 4, n_val=60, kind=kind, standardize=True), HeadSpec(hidden=hidden, seed=5)
+        rng = np.random.default_rng(1)
+        shapes = weight_shapes(spec, 21, 4)
+        weights = {name: rng.normal(0, 0.3, shape).astype(np.float32) for name, shape in shapes.items()}
+        task.start = WarmStart(weights, np.array([True, True, True, False]))
+        result, reference = engine.train([task], [(spec, 0)], batch_size=16, epochs=2), train(task, spec, 16, 2)
+        np.testing.assert_allclose(result.history["train_loss"][0], reference.train_loss, rtol=1e-5)
+        np.testing.assert_allclose(result.history["val_loss"][0], reference.val_loss, rtol=1e-4)
+        with pytest.raises(EmbedcacheError, match="a head of 8 hidden units cannot start from"):
+            engine.train([task], [(replace(spec, hidden=8), 0)], epochs=1)
+
+    @pytest.mark.parametrize("hidden", [0, 40])
+    def test_start_from_the_usual_weights_changes_no_bit(self, engine: Engine, hidden: int) -> None:
+        task, spec = make_task(120, 21, 3, n_val=60), HeadSpec(hidden=hidden, seed=5)
+        usual = {name: array.astype(np.float32) for name, array in train(task, spec, 16, 1).initial.items()}
+        given = replace(task, start=WarmStart(usual, np.ones(3, bool)))
+        result = engine.train([task, given], [(spec, 0), (spec, 1)], batch_size=16, epochs=2)
+        assert same_heads(result, result, [0], [1])
+
+    @pytest.mark.parametrize("hidden", [0, 40])
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_equal_weights_of_rows_change_no_bit(self, engine: Engine, kind: str, hidden: int) -> None:
+        task, spec = make_task(120, 21, 3, n_val=60, kind=kind), HeadSpec(hidden=hidden, seed=5)
+        equal = [replace(view, sample_weight=np.ones(len(view.x), np.float32)) for view in (task.train, task.val)]
+        tasks = [task, replace(task, train=equal[0], val=equal[1])]
+        result = engine.train(tasks, [(spec, 0), (spec, 1)], batch_size=16, epochs=2)
+        if engine.engine == "torch":  # its mean is another sum
+            np.testing.assert_allclose(*result.history["train_loss"], rtol=1e-6)
+        else:
+            assert same_heads(result, result, [0], [1])
 
     @pytest.mark.parametrize("hidden", [0, 32])
     @pytest.mark.parametrize("kind", ["classification", "multilabel"])

@@ -107,17 +107,18 @@ static void init_weights(const Head& h, const Member& me) {
   const int64_t end = slice_start(h, me.last_slice) * kBlock, last = end < inputs ? end : inputs;
   const float bound1 = ec_init_bound(h.dim), bound2 = ec_init_bound(inputs);
   const uint64_t seed = h.spec.seed;
+  const ec_start& start = h.spec.start;
   const int64_t padded = h.x_blocks * kBlock;
   for (int64_t unit = first; unit < last; ++unit)
-    init_elements(seed, EC_TENSOR_W1, unit * h.dim, h.dim, bound1,
+    init_elements(start.w1, seed, EC_TENSOR_W1, unit * h.dim, h.dim, bound1,
                   [&](int64_t k) { return h.w1.w + panel_place(unit, k, padded); });
-  init_elements(seed, EC_TENSOR_B1, first, last - first, bound1,
+  init_elements(start.b1, seed, EC_TENSOR_B1, first, last - first, bound1,
                 [&](int64_t i) { return h.b1.w + first + i; });
   for (int64_t c = 0; c < h.classes; ++c)
-    init_elements(seed, EC_TENSOR_W2, c * inputs + first, last - first, bound2,
+    init_elements(start.w2, seed, EC_TENSOR_W2, c * inputs + first, last - first, bound2,
                   [&](int64_t i) { return h.w2.w + second_place(c, first + i, h.classes); });
   if (me.first_slice == 0)
-    init_elements(seed, EC_TENSOR_B2, 0, h.classes, bound2, [&](int64_t i) { return h.b2.w + i; });
+    init_elements(start.b2, seed, EC_TENSOR_B2, 0, h.classes, bound2, [&](int64_t i) { return h.b2.w + i; });
 }
 
 /* The member's part of the weights, as they are now, into the result; they are in its cache when it looks

@@ -15,10 +15,13 @@ static Parameter take_parameter(Arena& arena, int64_t n) {
   return p;
 }
 
-/* The initial values of elements [first, first + n) of a tensor, four from each Philox call. */
+/* The initial values of elements [first, first + n) of a tensor: those given, else four from each Philox
+ * call. given: the whole tensor, or NULL. */
 template <class Place>
-static void init_elements(uint64_t seed, uint32_t tensor, int64_t first, int64_t n, float bound,
-                          const Place& place) {
+static void init_elements(const float* given, uint64_t seed, uint32_t tensor, int64_t first, int64_t n,
+                          float bound, const Place& place) {
+  for (int64_t e = first; given && e < first + n; ++e) *place(e - first) = given[e];
+  if (given) return;
   ec_words words = {};
   for (int64_t e = first; e < first + n; ++e) {
     if (e == first || e % 4 == 0)

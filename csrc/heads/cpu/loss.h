@@ -34,6 +34,11 @@ static double row_weight(const Loss& loss, const ec_view& view, int64_t row) {
   return loss.kind == EC_KIND_CLASSES ? weight_of(loss, view.y[row]) : (double)loss.classes;
 }
 
+/* What a row's loss is multiplied by. */
+static double sample_weight(const ec_view& view, int64_t row) {
+  return view.sample_weight ? (double)view.sample_weight[row] : 1.0;
+}
+
 /* logits[c] = sum over slices of partial[slice * stride + c]. */
 static inline void sum_slices(const float* partial, int64_t stride, int slices, int64_t classes,
                               float* logits) {
@@ -106,9 +111,12 @@ static double numbers_and_gradient(const Loss& l, float* logits, const float* ta
   return scale * loss;
 }
 
-/* Returns scale * the row's loss; turns its logits into scale * their gradient. e: [classes] scratch. */
+/* Returns scale * the row's weighted loss; turns its logits into scale * their gradient. e: [classes]
+ * scratch.
+ */
 static double loss_and_gradient(const Loss& l, const ec_view& view, int64_t row, float* logits, double scale,
                                 double* e) {
+  scale *= sample_weight(view, row);
   if (l.kind == EC_KIND_CLASSES)
     return l.loss.number == EC_LOSS_NLL ? class_and_gradient<true>(l, logits, view.y[row], scale, e)
                                         : class_and_gradient<false>(l, logits, view.y[row], scale, e);

@@ -33,10 +33,11 @@ template <bool kNll>
 static inline void classes_of_rows(const Loss& l, const Rows& rows, int64_t b, int64_t n, float* logits,
                                    int64_t stride, double scale, double* loss, vd* e) {
   vl y = vl{} - 1;
-  vd target = {};
+  vd target = {}, sample = vd{} + 1.0;
   for (int64_t i = 0; i < n; ++i) {
     y[i] = rows.y[b + i];
     target[i] = (1.0 - l.smoothing) * weight_of(l, y[i]) * scale;
+    sample[i] = sample_weight(*rows.view, rows.row[b + i]);
   }
   const double even = l.smoothing / (double)l.classes * scale;
   vd top = load_doubles(logits + b), sum = {}, spread = {}, at_y = {};
@@ -58,11 +59,11 @@ static inline void classes_of_rows(const Loss& l, const Rows& rows, int64_t b, i
       value[i] = ec_loss_value(l.loss, -value[i]);
     }
   const vd mass = (pull + even * l.weights) / sum;
-  const vd total = target * value + even * (l.weights * log_sum - spread);
+  const vd total = sample * (target * value + even * (l.weights * log_sum - spread));
   for (int64_t i = 0; i < n; ++i) loss[b + i] = total[i];
   for (int64_t c = 0; c < l.classes; ++c) {
     const vd gradient = mass * e[c] - even * weight_of(l, c) - choose(y == c, pull, vd{});
-    store_floats(logits + c * stride + b, gradient);
+    store_floats(logits + c * stride + b, sample * gradient);
   }
 }
 

@@ -44,6 +44,18 @@ static void lay_out_probes(Probes& h, Arena& arena) {
   arena.used = before + h.member_bytes * ec::team_size(h.team);
 }
 
+/* A probe's weights lie in fresh memory, which is zero. */
+static void start_probe(const Probes& h, const ec_start& start, int64_t p) {
+  const int64_t dim = h.task.train.x.dim;
+  for (int64_t c = 0; c < h.classes; ++c) {
+    const int64_t output = p * h.classes + c;
+    if (start.b2) h.b.w[output] = start.b2[c];
+    float* w = weights_of(h, output).w;
+    for (int64_t k = 0; start.w2 && k < dim; k += kBlock, w += kStep)
+      memcpy(w, start.w2 + c * dim + k, (dim - k < kBlock ? dim - k : kBlock) * sizeof(float));
+  }
+}
+
 static Probes* probes_create(const ec_task& task, const ec_head* const* specs, ec_result* const* results,
                              int64_t n, const ec_options& options, Team* team) {
   Probes h = {};
@@ -66,7 +78,7 @@ static Probes* probes_create(const ec_task& task, const ec_head* const* specs, e
     h.results[p] = results[p];
     h.train_loss[p] = make_loss(task, specs[p]->class_weight, specs[p]->label_smoothing,
                                 {specs[p]->loss, specs[p]->loss_setting});
-    if (specs[p]->start) memcpy(h.b.w + p * h.classes, specs[p]->start, h.classes * sizeof(float));
+    start_probe(h, specs[p]->start, p);
   }
   Probes* made = reinterpret_cast<Probes*>(arena.memory);
   *made = h;

@@ -133,8 +133,10 @@ EC_DEVICE void backward_start(const Team& team, PerThread<Own, kHostThreads>& ow
     const int r = seat.row(seat.tile);
     back[t].loss = 0.0;
     if (r < rows) {
-      back[t].loss = over_weight[t] * row_loss<kOutputs>(shared.plan.loss, shared.y[r], shared.plan.targets,
-                                                         shared.row[slot][r], over_weight[t], back[t]);
+      const uint32_t row = shared.row[slot][r];
+      const double over = over_weight[t] * sample_weight_of(shared.plan.sample_weight, row);
+      back[t].loss =
+          over * row_loss<kOutputs>(shared.plan.loss, shared.y[r], shared.plan.targets, row, over, back[t]);
     } else {
       EC_UNROLL
       for (int c = 0; c < kOutputs; ++c) back[t].gradient[c] = 0.0f;

@@ -35,7 +35,7 @@ struct Plan {
   const uint32_t* order;
   const int64_t* rows;
   const int32_t* y;
-  const float* targets;
+  const float *targets, *sample_weight;
   const ec_head* spec; /* in device memory; what a step needs of it is here: */
   uint64_t seed;
   Parameters p;
@@ -223,6 +223,7 @@ EC_DEVICE void make_plan(ClusterShared& shared, const Launch& launch, const Head
   p.rows = view.rows;
   p.y = view.y;
   p.targets = view.targets;
+  p.sample_weight = view.sample_weight;
   p.spec = &head.spec;
   p.seed = head.spec.seed;
   p.p = split_parameters(head.state, head.shape);

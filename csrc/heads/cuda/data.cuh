@@ -169,7 +169,7 @@ class Data {
 
   View view(const ec_view& v, int64_t outputs) {
     if (v.n == 0)
-      return {nullptr, nullptr, nullptr, nullptr, 0, EC_FLOAT32, nullptr, nullptr, nullptr, nullptr};
+      return {nullptr, nullptr, nullptr, nullptr, nullptr, 0, EC_FLOAT32, nullptr, nullptr, nullptr, nullptr};
     const int64_t size = ec_size_of(v.x.dtype);
     const bool widened = v.x.dtype == EC_SCALED_INT8;
     const void* x =
@@ -178,6 +178,7 @@ class Data {
             array(v.y, v.x.rows),
             array(v.targets, v.x.rows * outputs),
             array(v.rows, v.n),
+            array(v.sample_weight, v.x.rows),
             (uint32_t)v.n,
             widened ? EC_FLOAT32 : v.x.dtype,
             nullptr,

@@ -51,8 +51,8 @@ EC_DEVICE void forward(const Block& block, Tile& tile, const Job& job, int rows,
   }
 }
 
-/* Initialize: the weights of `active` heads from their seeds, or a probe's to 0 and its
- * biases to their start; AdamW's moments and the best weights to 0.
+/* Initialize: the weights of `active` heads from their seeds, or a probe's to 0; AdamW's moments and the best
+ * weights to 0. What the host gives them to start from follows (group.cuh).
  *
  * Fuses nothing; writes the whole state once (16 bytes per parameter), bound by that. */
 struct Initialise {
@@ -77,10 +77,7 @@ struct Initialise {
         fill(block, head.spec.seed, EC_TENSOR_W2, s.outputs * into, (int)into, p.w2);
         fill(block, head.spec.seed, EC_TENSOR_B2, s.outputs, (int)into, p.b2);
       } else {
-        each_index(block, parameter_count(s), [&](int64_t e) {
-          const int64_t output = e - s.outputs * into;
-          head.state[e] = head.start && output >= 0 ? head.start[output] : 0.0f;
-        });
+        each_index(block, parameter_count(s), [&](int64_t e) { head.state[e] = 0.0f; });
       }
       each_index(block, 3 * head.stride, [&](int64_t e) { head.state[head.stride + e] = 0.0f; });
     }

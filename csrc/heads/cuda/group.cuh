@@ -49,6 +49,7 @@ class Group {
     List active = all;
     for (const int i : active) result(i).status = EC_HEAD_OK;
     launch<Initialise>(active);
+    for (const Head& head : heads_) give_start(head);
     launch<LargeImages>(on_path(active, Path::kLarge));
     for (int epoch = 0; epoch < call_.options.epochs && !active.empty(); ++epoch) {
       launch_.epoch = (uint32_t)epoch;
@@ -70,6 +71,17 @@ class Group {
   }
 
  private:
+  /* The weights that the caller gives a head to start from, in place of those by its seed. */
+  void give_start(const Head& head) const {
+    const Shape s = head.shape;
+    const Parameters to = split_parameters(head.state, s);
+    const ec_start& from = head.spec.start;
+    if (from.w1) device_.copy(to.w1, from.w1, 4 * (int64_t)s.hidden * s.dim);
+    if (from.b1) device_.copy(to.b1, from.b1, 4 * (int64_t)s.hidden);
+    if (from.w2) device_.copy(to.w2, from.w2, 4 * (int64_t)s.outputs * features(s));
+    if (from.b2) device_.copy(to.b2, from.b2, 4 * (int64_t)s.outputs);
+  }
+
   ec_result& result(int i) const { return call_.results[first_ + i]; }
   const ec_task& task(int i) const { return call_.task(first_ + i); }
 
@@ -117,29 +129,25 @@ class Group {
     }
     memory_.counts = Buffer<int64_t>(3 * needs_.outputs, "counts of the classes");
     memory_.class_weights = Buffer<float>(needs_.outputs, "class weights");
-    memory_.starts = Buffer<float>(needs_.outputs, "the probes' start");
     memory_.images = Buffer<uint16_t>(needs_.images, "the heads' weights in bfloat16");
     memory_.large = Buffer<char>(needs_.blocks * large_bytes(needs_.large), "sums of large batches");
     float* state = memory_.state.get();
     uint16_t* images = memory_.images.get();
     int64_t* counts = memory_.counts.get();
     float* class_weights = memory_.class_weights.get();
-    float* starts = memory_.starts.get();
     for (int i = 0; i < size_; ++i) {
       const Shape shape = call_.shape(first_ + i);
       const ec_head& spec = call_.heads[first_ + i];
       order_of_.push_back(number[{spec.seed, (uint32_t)task(i).train.n}]);
       if (spec.class_weight) device_.copy(class_weights, spec.class_weight, 4 * (int64_t)shape.outputs);
-      if (spec.start) device_.copy(starts, spec.start, 4 * (int64_t)shape.outputs);
       const int64_t stride = Needs::stride_of(shape, paths_[i]);
       heads_.push_back({spec, shape, state, stride, orders_[order_of_[i]].positions,
-                        spec.class_weight ? class_weights : nullptr, counts, spec.start ? starts : nullptr,
+                        spec.class_weight ? class_weights : nullptr, counts,
                         paths_[i] == Path::kLarge ? images : nullptr});
       if (paths_[i] == Path::kLarge) images += image_numbers(shape);
       state += 4 * stride;
       counts += 3 * (int64_t)shape.outputs;
       class_weights += shape.outputs;
-      starts += shape.outputs;
     }
     tallies_.resize(size_);
     host_counts_.resize((size_t)(3 * needs_.outputs));

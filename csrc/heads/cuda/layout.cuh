@@ -9,10 +9,11 @@ namespace ec {
 
 /* An ec_view whose buffers are on the device; x is dense there. */
 struct View {
-  const void* x;        /* [., dim] */
-  const int32_t* y;     /* [.], or NULL */
-  const float* targets; /* [., outputs], or NULL */
-  const int64_t* rows;  /* [n] */
+  const void* x;              /* [., dim] */
+  const int32_t* y;           /* [.], or NULL */
+  const float* targets;       /* [., outputs], or NULL */
+  const int64_t* rows;        /* [n] */
+  const float* sample_weight; /* [.], or NULL */
   uint32_t n;
   int32_t dtype;
   const float* ready;    /* [., ready_stride(dim)] for products alone, by Prepare or PreparePlain, or NULL */
@@ -74,7 +75,6 @@ struct Head {
   const uint32_t* order; /* the epoch's training positions in order, shared by heads of equal seed and n */
   const float* class_weight; /* [outputs] or NULL: of the training loss; spec has the host's pointer */
   int64_t* counts;           /* [3][outputs] of the validation rows: see count_rows() */
-  const float* start;        /* [outputs] or NULL: where a probe's b2 starts; spec has the host's pointer */
   uint16_t* images;          /* w1 as LargeLayer reads it, or NULL */
 };
 
@@ -220,8 +220,13 @@ struct Job {
   Scratch scratch;
   Input x; /* the rows that gather() has looked up */
   Loss loss;
-  const float* targets; /* the view's */
+  const float *targets, *sample_weight; /* the view's */
 };
+
+/* What a row's loss is multiplied by. weights: [.] of x's rows, or NULL. */
+EC_FN double sample_weight_of(const float* weights, int64_t row) {
+  return weights ? (double)weights[row] : 1.0;
+}
 
 /* Of the batch's row i, where the loss has targets. */
 EC_FN const float* targets_of(const Job& job, int64_t i) {
@@ -241,6 +246,7 @@ EC_DEVICE void start_job(const Block& block, Job& job, const Launch& launch, con
     job.loss = training ? make_loss(task, head.class_weight, head.spec.label_smoothing, loss_of(head.spec))
                         : make_loss(task, task.class_weight, 0.0, ec_loss{EC_LOSS_NLL, 0.0});
     job.targets = view.targets;
+    job.sample_weight = view.sample_weight;
   });
 }
 

@@ -86,6 +86,7 @@ EC_DEVICE void row_losses(const Block& block, const Job& job, int rows) {
       scratch.loss[i] =
           l.kind == EC_KIND_LABELS ? label_loss(l, logits, targets) : number_loss(l, logits, targets);
     }
+    scratch.loss[i] *= sample_weight_of(job.sample_weight, scratch.row[i]);
     scratch.weight[i] = row_weight(l, scratch.y[i]);
   });
 }
@@ -103,7 +104,7 @@ EC_DEVICE void loss_gradients(const Block& block, const Job& job, int rows, doub
     const double softmax = classes ? exp((double)z - log_sum) : 0.0;
     const double gradient =
         loss_gradient(l, z, (int32_t)(e % l.outputs), scratch.y[i], targets, softmax, log_sum, mass);
-    scratch.logits[e] = (float)(gradient / weight);
+    scratch.logits[e] = (float)(gradient * sample_weight_of(job.sample_weight, scratch.row[i]) / weight);
   });
 }
 

@@ -197,7 +197,6 @@ struct GroupMemory {
   Buffer<uint32_t> positions;
   Buffer<int64_t> counts;
   Buffer<float> class_weights;
-  Buffer<float> starts;
   Buffer<uint16_t> images;
   Buffer<char> large;
   Buffer<char> scratch;

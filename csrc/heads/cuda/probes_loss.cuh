@@ -55,8 +55,9 @@ EC_DEVICE void row_of_probe(Shared& shared, int thread, int b, int first, int ro
     back.gradient[c] = 0.0f;
   }
   if (r < rows) {
-    back.loss += back.over_weight * row_loss<kOutputs>(p.loss, shared.y[r], shared.task.targets,
-                                                       shared.row[b % 4][r], back.over_weight, back);
+    const uint32_t row = shared.row[b % 4][r];
+    const double over = back.over_weight * sample_weight_of(shared.task.sample_weight, row);
+    back.loss += over * row_loss<kOutputs>(p.loss, shared.y[r], shared.task.targets, row, over, back);
   }
   EC_UNROLL
   for (int c = 0; c < kOutputs; ++c) {

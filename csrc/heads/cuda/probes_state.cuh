@@ -31,7 +31,7 @@ struct ProbeTask {
   const uint32_t* order;
   const int64_t* rows;
   const int32_t* y;
-  const float* targets;
+  const float *targets, *sample_weight;
   int64_t n, begin, first_step, all_steps; /* begin: the launch's first step of the epoch; as Plan's */
   int32_t batches, batch, padded;          /* of the launch; rows of one, and padded to kRowsAtOnce */
   int32_t slots, stride;                   /* floats of a row of x in device memory */
@@ -104,6 +104,7 @@ EC_DEVICE void make_probe_plan(ProbeShared<kColumns, kOutputs, kProbes>& shared,
   task.rows = of.train.rows;
   task.y = of.train.y;
   task.targets = of.train.targets;
+  task.sample_weight = of.train.sample_weight;
   task.n = of.train.n;
   task.begin = launch.step_begin;
   task.first_step = launch.epoch * steps;

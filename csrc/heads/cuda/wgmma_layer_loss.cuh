@@ -142,9 +142,11 @@ struct LargeLayerLoss {
     shared.after().loss[i] = classes                    ? class_loss(l, d, y, log_sum, &mass)
                              : l.kind == EC_KIND_LABELS ? label_loss(l, d, targets)
                                                         : number_loss(l, d, targets);
+    const double sample = sample_weight_of(place.view.sample_weight, row);
+    shared.after().loss[i] *= sample;
     for (int c = 0; c < outputs; ++c) {
       const double softmax = classes ? exp((double)d[c] - log_sum) : 0.0;
-      d[c] = (float)(loss_gradient(l, d[c], c, y, targets, softmax, log_sum, mass) / shared.weight);
+      d[c] = (float)(loss_gradient(l, d[c], c, y, targets, softmax, log_sum, mass) * sample / shared.weight);
     }
   }
 

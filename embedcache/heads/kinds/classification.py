@@ -69,8 +69,11 @@ for text, row in zip(texts, probabilities):
         counts = np.bincount(y, minlength=outputs)
         return (counts.sum() / (outputs * np.maximum(counts, 1))).astype(np.float32)
 
-    def start_bias(self, y: np.ndarray, weight: np.ndarray | None, outputs: int) -> np.ndarray:
+    def start_bias(
+        self, y: np.ndarray, weight: np.ndarray | None, outputs: int, sample: np.ndarray | None = None
+    ) -> np.ndarray:
         """The logarithm of each class's share of the weight. A class without rows counts as half a row."""
-        known = y[(y >= 0) & (y < outputs)]  # of others the library says where they are
-        rows = filled_weight(weight, outputs) * np.maximum(np.bincount(known, minlength=outputs), 0.5)
+        known = (y >= 0) & (y < outputs)  # of others the library says where they are
+        counts = np.bincount(y[known], None if sample is None else sample[known], minlength=outputs)
+        rows = filled_weight(weight, outputs) * np.maximum(counts, 0.5)
         return np.log(rows / rows.sum()).astype(np.float32)

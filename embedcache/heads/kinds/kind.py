@@ -104,8 +104,13 @@ class Kind(ABC):
         """float32 [C], by which every class weighs the same. Raises EmbedcacheError where there are no classes."""
         raise EmbedcacheError(f"{self.name} has no classes: leave out class_weight")
 
-    def start_bias(self, y: np.ndarray, weight: np.ndarray | None, outputs: int) -> np.ndarray:
-        """float32 [C]: where the biases of a linear probe start (task.start_bias). weight: of the classes [C]."""
+    def start_bias(
+        self, y: np.ndarray, weight: np.ndarray | None, outputs: int, sample: np.ndarray | None = None
+    ) -> np.ndarray:
+        """float32 [C]: where the biases of a linear probe start (task.start_bias).
+
+        weight: of the classes [C]; sample: of the rows [n], whose mean is 1.
+        """
         return np.zeros(outputs, np.float32)
 
 

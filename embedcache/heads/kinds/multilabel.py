@@ -68,7 +68,10 @@ for text, row in zip(texts, probabilities):
         present = np.maximum(y.sum(axis=0, dtype=np.float64), 1)
         return (np.maximum(len(y) - present, 1) / present).astype(np.float32)
 
-    def start_bias(self, y: np.ndarray, weight: np.ndarray | None, outputs: int) -> np.ndarray:
+    def start_bias(
+        self, y: np.ndarray, weight: np.ndarray | None, outputs: int, sample: np.ndarray | None = None
+    ) -> np.ndarray:
         """The logit of each label's share of the weight. A label without rows counts as half a row."""
-        there = np.clip(y.sum(axis=0, dtype=np.float64), 0.5, max(0.5, len(y) - 0.5))
+        counts = y.sum(axis=0, dtype=np.float64) if sample is None else sample.astype(np.float64) @ y
+        there = np.clip(counts, 0.5, max(0.5, len(y) - 0.5))
         return np.log(filled_weight(weight, outputs) * there / np.maximum(len(y) - there, 0.5)).astype(np.float32)
