@@ -134,7 +134,7 @@ def _condition_parts(path: str, typed: str) -> list[str]:
 
 FILES = frozenset("inputs shards cache output input file index model folder from_scratch".split())
 FOLDERS = frozenset(("run",))
-COLUMNS = frozenset("label labels group split split_column color id keep text columns".split())
+COLUMNS = frozenset("label labels group weight split split_column color id keep text columns".split())
 
 
 def add_completion(command: click.Command) -> None:

@@ -26,6 +26,7 @@ from embedcache.heads.spec import SWEPT
     "--epochs", type=COUNT, help="Epochs; setting it turns the automatic choices off.  [default: by the rows]"
 )
 @split_options
+@click.option("--weight", metavar="COL", help="Numbers from 0 up that multiply each row's loss.")
 @click.option("--standardize/--no-standardize", default=None, help="Zero mean, unit variance for every feature.")
 @click.option(
     "--early-stop",
@@ -57,6 +58,7 @@ def train_head(as_json: bool, cache: str, run: str, **options: Any) -> None:
       ... --label stars --task regression              numbers, not classes
       ... --label genre,stars --task stars=regression  classes and numbers
       ... --split-column part                          of train, val, test
+      ... --weight trust                               rows count by a column
       ... --resume                                     after Ctrl-C, or for more
     """
     from embedcache.commands.show import run as show_heads

@@ -357,3 +357,22 @@ def fold_target_scale(weights: dict[str, np.ndarray], task: Task) -> dict[str, n
         return weights
     w2 = (weights["w2"] * std[:, None]).astype(np.float32)
     return {**weights, "w2": w2, "b2": (weights["b2"] * std + mean).astype(np.float32)}
+
+
+def unfold_standardization(weights: dict[str, np.ndarray], task: Task) -> dict[str, np.ndarray]:
+    """The inverse of fold_standardization, for the mean and spread of this task."""
+    if task.mean is None or task.inv_std is None:
+        return weights
+    w, b = ("w1", "b1") if "w1" in weights else ("w2", "b2")
+    raw = weights[w].astype(np.float64)
+    shifted = weights[b] + raw @ task.mean.astype(np.float64)
+    return {**weights, w: (raw / task.inv_std).astype(np.float32), b: shifted.astype(np.float32)}
+
+
+def unfold_target_scale(weights: dict[str, np.ndarray], task: Task) -> dict[str, np.ndarray]:
+    """The inverse of fold_target_scale."""
+    mean, std = task.target_mean, task.target_std
+    if mean is None or std is None:
+        return weights
+    w2 = (weights["w2"] / std[:, None]).astype(np.float32)
+    return {**weights, "w2": w2, "b2": ((weights["b2"] - mean) / std).astype(np.float32)}

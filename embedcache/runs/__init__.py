@@ -7,6 +7,7 @@ Files, in the order in which to read them:
     recipes        Settings that a person need not name: the default recipe, and the article's
     automatic      What the default recipe leaves to the data: heads, epochs, when to stop, what to validate on
     sweep          The heads of a sweep: every combination of the settings, or a random draw of them
+    numbers        Columns of numbers: what a regression learns, and weights of rows
     data           What a run learns from: the cached matrix, the targets of one column, the groups
     sides          Where the sides of a run come from: dealt by a seed, told by a column, or those of another run
     settings_shown  Every setting that a leaderboard may have as a column

@@ -30,7 +30,8 @@ class BaselineRows:
     """What the baselines learn from and are scored on.
 
     y: targets as Data has them. folds: the parts of split.train, each with its val side; none where split.val chooses.
-    balanced: classes are weighted; choose: "loss", "accuracy", "macro_f1" or "r2"; standardize: the vectors.
+    balanced: classes are weighted; choose: "loss", "accuracy", "macro_f1" or "r2"; standardize: the vectors; weight:
+    float64 [N] of the rows, or None.
     """
 
     texts: Sequence[str]
@@ -42,6 +43,11 @@ class BaselineRows:
     balanced: bool = False
     choose: str = "loss"
     standardize: bool = True
+    weight: np.ndarray | None = None
+
+    def weight_of(self, rows: np.ndarray) -> np.ndarray | None:
+        """float64 [n], with a mean of 1; None where all rows count the same."""
+        return None if self.weight is None else self.weight[rows] / self.weight[rows].mean()
 
     @property
     def outputs(self) -> int:

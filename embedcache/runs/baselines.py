@@ -2,8 +2,8 @@
 model on the cached vectors.
 
 The strength of the linear models' penalty is chosen as the heads are: on the validation rows, or over the folds, by the
-metric of --choose; where all heads are weighted by class, so are they. What a baseline predicts is kept, so that a head
-can be compared with it row by row.
+metric of --choose; where all heads are weighted by class, or rows by --weight, so are they. What a
+baseline predicts is kept, so that a head can be compared with it row by row.
 """
 
 from __future__ import annotations
@@ -209,7 +209,8 @@ def _worth(rows: BaselineRows, outputs: np.ndarray) -> float:
     if kind.has_classes and rows.balanced:
         names = [str(c) for c in range(rows.outputs)]
         weight = class_weights("balanced", rows.y[rows.split.train], names, rows.kind)
-    return kind.log_likelihood(y, outputs, np.ones(rows.outputs) if weight is None else weight)
+    ones = np.ones(rows.outputs)
+    return kind.log_likelihood(y, outputs, ones if weight is None else weight, rows.weight_of(rows.val))
 
 
 def _fit(matrix: Any, rows: BaselineRows, train: np.ndarray, strength: float) -> Callable[[Any], np.ndarray]:
@@ -219,14 +220,16 @@ def _fit(matrix: Any, rows: BaselineRows, train: np.ndarray, strength: float) ->
 
     kind, y, weight = kind_of(rows.kind), rows.y[train], "balanced" if rows.balanced else None
 
+    sample = rows.weight_of(train)
+
     def fit(target: np.ndarray) -> Any:
-        return LogisticRegression(C=strength, max_iter=1000, tol=1e-3, class_weight=weight).fit(matrix, target)
+        return LogisticRegression(C=strength, max_iter=1000, tol=1e-3, class_weight=weight).fit(matrix, target, sample)
 
     # One BLAS thread: where cores are shared, BLAS threads that wait by spinning cost 30-fold.
     with warnings.catch_warnings(), threadpool_limits(1):
         warnings.simplefilter("ignore")  # not converged
         if not kind.has_classes:
-            ridge = Ridge(strength).fit(matrix, y)
+            ridge = Ridge(strength).fit(matrix, y, sample)
             return lambda some: np.asarray(ridge.predict(some), np.float64).reshape(-1, y.shape[1])
         if len(np.unique(y, axis=0)) < 2:
             raise ValueError("the rows to train on are all of one label")

@@ -53,6 +53,7 @@ class Plan:
     dealing: Dealing
     choose: str  # loss, accuracy, macro_f1 or r2
     automatic: str = ""  # what was chosen for the data, in words
+    weight: str | None = None  # the column of the rows' weights
 
     @property
     def class_weight(self) -> str:
@@ -88,7 +89,7 @@ class Column:
     def __init__(self, cache: Cache, label: str | None, plan: Plan, first: Column | None = None) -> None:
         self.cache, self.plan = cache, plan
         task = task_of(plan.task, label or "")
-        self.data = load_data(cache, label, plan.pooling, plan.layer, plan.group, task)
+        self.data = load_data(cache, label, plan.pooling, plan.layer, plan.group, task, plan.weight)
         if first is not None:
             self.data.x, self.data.finite = first.data.x, first.data.finite  # one matrix for all columns
         settings = plan.settings
@@ -180,7 +181,7 @@ class Column:
         folds = self.sides if plan.folds else ()
         balanced = plan.class_weight == "balanced"
         every = (self.cache.texts, data.x, data.y, self.split, self.kind, folds, balanced, self.choose)
-        return BaselineRows(*every, standardize=plan.settings.standardize)
+        return BaselineRows(*every, standardize=plan.settings.standardize, weight=data.weight)
 
     def _compare(self, judged: dict[str, Judged], baselines: dict[str, Fitted]) -> list[dict[str, Any]]:
         """On the test rows, where there are any, else on the validation rows."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -16,15 +16,14 @@ from embedcache.errors import EmbedcacheError
 from embedcache.heads.arrays import finite
 from embedcache.heads.kinds import kind_of, usual_kind
 from embedcache.heads.kinds.option import is_number, read_tasks, task_of
+from embedcache.heads.sample_weights import weigh
 from embedcache.heads.targets import class_weights
 from embedcache.heads.task import CHUNK_ROWS, Task, View, standardize_stats
+from embedcache.runs.numbers import numbers_of, row_weights
 from embedcache.runs.split import Split
-from embedcache.tables.decimals import has_decimal_commas, point
-from embedcache.tables.rows import MISSING_LABELS
 
 MAX_CLASSES = 5000
 OTHERS = "; where only some columns are numbers, --task COLUMN=regression names them"
-LARGEST = float(np.finfo(np.float32).max)
 
 
 @dataclass
@@ -40,6 +39,7 @@ class Data:
         keys: uint8 [N, 16], equal for rows that stay on one side of a split: the hash of the group, of the text where
             there is no group; None without a group column.
         finite: bool [N], rows whose vectors check_vectors found finite; None before it.
+        weight: float64 [N], of the rows' losses; None where all count the same.
     """
 
     x: Matrix
@@ -52,6 +52,7 @@ class Data:
     kind: str = "classification"
     keys: np.ndarray | None = None
     finite: np.ndarray | None = None
+    weight: np.ndarray | None = None
 
     def known_finite(self, rows: np.ndarray) -> bool:
         """Whether check_vectors has looked at all of these rows."""
@@ -75,12 +76,19 @@ class Data:
 
 
 def load_data(
-    cache: Cache, label: str | None, pooling: str | None, layer: int, group: str | None, task: str = "auto"
+    cache: Cache,
+    label: str | None,
+    pooling: str | None,
+    layer: int,
+    group: str | None,
+    task: str = "auto",
+    weight: str | None = None,
 ) -> Data:
     """Choose column and vectors. Raises EmbedcacheError for names that are not there or targets that cannot be learned.
 
     label None: "label", or the only column. pooling None: see Cache.preferred. task "auto": multilabel where
     the column holds lists, else classification. A regression also takes a kept column. Classes without a row go.
+    weight: the column of the rows' weights.
     """
     task = task_of(read_tasks(task), label or "")
     label = target_column(cache, label, is_number(task))
@@ -91,7 +99,10 @@ def load_data(
         groups, names = _group_codes(cache, group, label)
         values = hash_texts([name.encode("utf-8", "surrogatepass") for name in [*names, ""]])  # the last is code -1's
         keys = np.where(groups[:, None] >= 0, values[groups], cache.hashes)
-    return Data(cache.embeddings(pooling, layer), y, classes, groups, label, pooling, layer, kind, keys)
+    data = Data(cache.embeddings(pooling, layer), y, classes, groups, label, pooling, layer, kind, keys)
+    if weight is not None:
+        data.weight = row_weights(cache, weight, label, data.labelled)
+    return data
 
 
 def check_vectors(cache: Cache, data: Data, rows: np.ndarray) -> None:
@@ -123,9 +134,16 @@ def check_vectors(cache: Cache, data: Data, rows: np.ndarray) -> None:
 def make_task(data: Data, side: Split, standardize: bool, class_weight: str) -> Task:
     """The rows of a split as a task; x is read where it lies.
 
-    The targets of a regression become (value - mean) / std, by mean and spread of the training rows. Raises
-    EmbedcacheError where these are all equal.
+    The targets of a regression become (value - mean) / std, by mean and spread of the training rows. Training rows of
+    weight 0 are left out. Raises EmbedcacheError where the targets are all equal, or no row has a weight.
     """
+    if data.weight is not None:
+        weighed = replace(side, train=side.train[data.weight[side.train] > 0])
+        if not len(weighed.train):
+            raise EmbedcacheError(
+                f"all {len(side.train):,} training rows have a weight of 0: give some of them another"
+            )
+        side = weighed
     mean, inv_std = standardize_stats(data.x, side.train) if standardize else (None, None)
     weight = class_weights(class_weight, data.y[side.train], data.classes, data.kind)
     y, target_mean, target_std = data.y, None, None
@@ -141,7 +159,7 @@ def make_task(data: Data, side: Split, standardize: bool, class_weight: str) -> 
     train, val = (View(data.x, y, rows, data.known_finite(rows)) for rows in (side.train, side.val))
     task = Task(train, val if len(side.val) else None, len(data.classes), mean, inv_std, weight, data.kind)
     task.target_mean, task.target_std = target_mean, target_std
-    return task
+    return weigh(task, data.weight, data.weight)
 
 
 def target_column(cache: Cache, label: str | None, numbers: bool = False) -> str:
@@ -238,11 +256,7 @@ def _label_matrix(cache: Cache, label: str) -> tuple[np.ndarray, list[str]]:
 
 def _values(cache: Cache, label: str) -> np.ndarray:
     """float32 [N, 1], NaN where a cell is blank."""
-    cells = _cells(cache, label)
-    values = _numbers(cells)
-    given_cells = (text for text in cells if text.strip() not in MISSING_LABELS)
-    if np.isinf(values).any() and has_decimal_commas(given_cells, label):
-        values = _numbers([point(text) for text in cells])
+    values, cells = numbers_of(cache, label)
     if np.isinf(values).any():
         row = int(np.isinf(values).argmax())
         cell = cells[row]
@@ -259,28 +273,6 @@ def _values(cache: Cache, label: str) -> np.ndarray:
             "there is nothing to predict"
         )
     return values.astype(np.float32)[:, None]
-
-
-def _numbers(cells: Sequence[str]) -> np.ndarray:
-    """float64, NaN where a cell is blank, infinity where it is not a number."""
-    return np.array([np.nan if text.strip() in MISSING_LABELS else _number(text) for text in cells], np.float64)
-
-
-def _cells(cache: Cache, label: str) -> Sequence[str]:
-    if label not in cache.label_names:
-        return cache.column(label)
-    codes, names = cache.labels(label)
-    names = [*names, ""]  # its last entry is for code -1
-    return [names[code] for code in codes.tolist()]
-
-
-def _number(text: str) -> float:
-    """Infinity for what is not a number, or too large for float32."""
-    try:
-        number = float("inf" if "_" in text else text)  # to Python 1_000 is a number, to people it is not
-    except ValueError:
-        return np.inf
-    return number if abs(number) <= LARGEST else np.inf
 
 
 def _no_labels(cache: Cache, label: str) -> EmbedcacheError:

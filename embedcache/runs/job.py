@@ -96,6 +96,7 @@ def train_head(
     test: float | None = None,
     folds: int | None = None,
     group: str | None = None,
+    weight: str | None = None,
     split: int | None = None,
     split_column: str | None = None,
     same_split: str | Path | None = None,
@@ -146,6 +147,9 @@ def train_head(
         folds: K folds of all rows but the test rows, in place of ``val``. Every combination is trained K times, the
             lowest mean loss wins, and one head with its settings is trained on all K folds together.
         group: a kept or label column; rows with the same value stay on one side.
+        weight: a kept or label column of numbers from 0 up, one in every labelled row: what each row's loss is
+            multiplied by, in training and in the validation loss. Only what they are to each other counts. All other
+            scores count every row once.
         split: the seed by which texts (or groups) are dealt to the sides; None means 42.
         split_column: in place of ``split``, a kept or label column with the values train, val and test.
         same_split: in place of ``split``, a run whose sides are taken over, by text, and its ``group`` with them.
@@ -209,7 +213,9 @@ def train_head(
                     regression=not any(kind_of(one.kind).has_classes for one in data),
                 )
             settings, folds, said = settled.settings, settled.folds, settled.said
-            plan = Plan(recipe, settings, settings.specs(), tasks, pooling, layer, group, folds, dealing, chosen, said)
+            plan = Plan(
+                recipe, settings, settings.specs(), tasks, pooling, layer, group, folds, dealing, chosen, said, weight
+            )
             options = TrainerOptions(settled.early_stop, engine, device, compute, threads)
             for name in names:
                 columns.append(Column(opened, name, plan, columns[0] if columns else None))
@@ -367,7 +373,8 @@ def _dealt(plan: Plan) -> dict[str, Any]:
     """The options that chose the tasks, the split and the head."""
     dealing = plan.dealing
     split = {"split": dealing.seed, "split_column": dealing.column, "same_split": dealing.run}
-    return {"task": spelled(plan.task), "choose": plan.choose, **split}
+    weight = {} if plan.weight is None else {"weight": plan.weight}
+    return {"task": spelled(plan.task), "choose": plan.choose, **split, **weight}
 
 
 def _draw_notes(plan: Plan) -> list[str]:

@@ -32,6 +32,7 @@ def column_notes(
         what = "label" if kind.has_classes else "number"
         notes.append(f"rows left out, because they have no {what} in {column.label!r}: {split.unlabelled:,}")
     notes += split_notes(split, column.data.y, classes)
+    notes += _weights(column)
     notes += _sides(column, classes)
     notes += _heads(column, entries, report)
     if classes:
@@ -40,6 +41,19 @@ def column_notes(
         notes.append(said)
     notes += _baselines(column, report)
     return notes
+
+
+def _weights(column: Column) -> Iterator[str]:
+    """What weights of rows change."""
+    weight = column.data.weight
+    if weight is None:
+        return
+    empty = int((weight[column.split.train] == 0).sum())
+    left_out = f"; training rows left out by a weight of 0: {empty:,}" if empty else ""
+    yield (
+        f"--weight {column.plan.weight}: rows are weighed in training and in the validation loss, not in the other "
+        f"scores, which count every row once{left_out}"
+    )
 
 
 def _sides(column: Column, classes: Sequence[str]) -> Iterator[str]:

@@ -58,6 +58,9 @@ def task_digest(task: Task, hashes: np.ndarray, about: Mapping[str, Any]) -> str
             rows = view.rows[start : start + CHUNK_ROWS]
             for array in (rows, view.y[rows], hashes[rows]):
                 _add(digest, array)
+            if view.sample_weight is not None:
+                digest.update(b"weight")
+                _add(digest, view.sample_weight[rows])
     for array in (task.mean, task.inv_std, task.class_weight, task.target_mean, task.target_std):
         digest.update(b"none") if array is None else _add(digest, array)
     return digest.hexdigest()

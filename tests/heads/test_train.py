@@ -248,3 +248,52 @@ def test_ctrl_c_in_the_torch_engine(monkeypatch: pytest.MonkeyPatch) -> None:
 
     result = quick(grid=head_grid(hidden=8, seed=range(4)), engine="torch", progress=interrupt)
     assert [head.status for head in result.heads] == ["ok", "ok", "cancelled", "cancelled"]
+
+
+@pytest.mark.parametrize("kind", ["classification", "multilabel", "regression"])
+def test_only_what_weights_of_rows_are_to_each_other_counts(kind: str) -> None:
+    task = make_task(80, 12, 3, n_val=40, kind=kind)
+    x, y, xv, yv = (part[view.rows] for view in (task.train, task.val) for part in (view.x, view.y))
+    weight, val_weight = np.random.default_rng(0).choice([0.0, 1.0, 4.0], (2, 80))
+    options = {"task": kind, "epochs": 3, "device": "cpu", "standardize": True}
+    one = train_heads(x, y, SMALL, validation=(xv, yv, val_weight[:40]), sample_weight=weight, **options)
+    other = train_heads(x, y, SMALL, validation=(xv, yv, 8 * val_weight[:40]), sample_weight=2 * weight, **options)
+    assert all((one.heads[0].weights[name] == array).all() for name, array in other.heads[0].weights.items())
+    plain = train_heads(x, y, SMALL, validation=(xv, yv), **options)
+    constant = train_heads(x, y, SMALL, validation=(xv, yv), sample_weight=np.full(80, 0.3), **options)
+    assert all((plain.heads[0].weights[name] == array).all() for name, array in constant.heads[0].weights.items())
+    assert plain.heads[0].val_loss != one.heads[0].val_loss
+
+
+def test_the_validation_loss_is_the_weighed_mean_of_scikit_learn() -> None:
+    from scipy.special import softmax
+    from sklearn.metrics import log_loss, r2_score
+
+    task = make_task(80, 12, 3, n_val=40)
+    x, y, xv, yv = (part[view.rows] for view in (task.train, task.val) for part in (view.x, view.y))
+    weight = np.random.default_rng(0).choice([0.0, 1.0, 4.0], 40)
+    balanced = {"class_weight": [2.0, 0.5, 1.0], "epochs": 1, "device": "cpu"}
+    head = train_heads(x, y, SMALL, validation=(xv, yv, weight), **balanced).heads[0]
+    of_class = np.array(balanced["class_weight"])[yv]
+    p = softmax(head.logits(xv, np.float64), axis=1)
+    expected = log_loss(yv, p, sample_weight=weight * of_class, labels=[0, 1, 2])
+    assert head.val_loss == pytest.approx(expected, rel=1e-5)
+
+    numbers = (x[:, 0] + 3, xv[:, 0] + 3)
+    bank = train_heads(x, numbers[0], SMALL, validation=(xv, numbers[1], weight), task="regression", epochs=1)
+    expected = r2_score(numbers[1], bank.heads[0].predict(xv), sample_weight=weight)
+    assert bank.history["val_r2"][0, 0] == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("weight", "said"),
+    [
+        (np.ones(3), "80 rows, but the sample weights have shape"),
+        (-np.ones(80), "row 0 of the training data has the weight -1"),
+        (np.zeros(80), "all 80 training rows have a weight of 0"),
+        (["a"] * 80, "must be numbers"),
+    ],
+)
+def test_weights_of_rows_that_cannot_be(weight: object, said: str) -> None:
+    with pytest.raises(EmbedcacheError, match=said):
+        train_heads(np.ones((80, 2), np.float32), np.arange(80) % 2, SMALL, sample_weight=weight)

@@ -45,9 +45,12 @@ for text, row in zip(texts, probabilities):
     def confidence(self, p: np.ndarray, decided: np.ndarray) -> np.ndarray:
         return np.asarray(p[np.arange(len(p)), decided], np.float64)
 
-    def log_likelihood(self, y: np.ndarray, p: np.ndarray, weight: np.ndarray) -> float:
+    def log_likelihood(
+        self, y: np.ndarray, p: np.ndarray, weight: np.ndarray, sample: np.ndarray | None = None
+    ) -> float:
         loss = np.log(np.maximum(p[np.arange(len(y)), y], LEAST))
-        return float((weight[y] * loss).sum() / max(weight[y].sum(), LEAST))
+        counts = weight[y] if sample is None else weight[y] * sample
+        return float((counts * loss).sum() / max(counts.sum(), LEAST))
 
     def named(self, outputs: np.ndarray, classes: Sequence[Any] | None) -> Any:
         best = self.decide(outputs)

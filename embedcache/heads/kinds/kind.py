@@ -82,10 +82,12 @@ class Kind(ABC):
         raise EmbedcacheError(f"a {self.name} has no probabilities")
 
     @abstractmethod
-    def log_likelihood(self, y: np.ndarray, p: np.ndarray, weight: np.ndarray) -> float:
+    def log_likelihood(
+        self, y: np.ndarray, p: np.ndarray, weight: np.ndarray, sample: np.ndarray | None = None
+    ) -> float:
         """The mean over n > 0 rows, of probabilities [n, C] with class weights [C]; more is better.
 
-        Of values it is minus their mean squared error, without weights.
+        Of values it is minus their mean squared error, without class weights. sample: weights of the rows [n].
         """
 
     @abstractmethod

@@ -42,9 +42,12 @@ for text, row in zip(texts, probabilities):
         """Every label right, as if they did not depend on each other."""
         return np.asarray(np.where(decided, p, 1 - p).prod(axis=1, dtype=np.float64))
 
-    def log_likelihood(self, y: np.ndarray, p: np.ndarray, weight: np.ndarray) -> float:
+    def log_likelihood(
+        self, y: np.ndarray, p: np.ndarray, weight: np.ndarray, sample: np.ndarray | None = None
+    ) -> float:
         p = np.clip(p, LEAST, 1 - LEAST)
-        return float((weight * y * np.log(p) + (1 - y) * np.log(1 - p)).mean())
+        of_rows = (weight * y * np.log(p) + (1 - y) * np.log(1 - p)).mean(axis=1)
+        return float(np.average(of_rows, weights=sample))
 
     def named(self, outputs: np.ndarray, classes: Sequence[Any] | None) -> Any:
         there = self.decide(outputs)

@@ -37,8 +37,10 @@ class Regression(Kind):
     def decide(self, outputs: np.ndarray) -> np.ndarray:
         return outputs
 
-    def log_likelihood(self, y: np.ndarray, p: np.ndarray, weight: np.ndarray) -> float:
-        return -float(((p - y) ** 2).mean())
+    def log_likelihood(
+        self, y: np.ndarray, p: np.ndarray, weight: np.ndarray, sample: np.ndarray | None = None
+    ) -> float:
+        return -float(np.average(((p - y) ** 2).mean(axis=1), weights=sample))
 
     def named(self, outputs: np.ndarray, classes: Sequence[Any] | None) -> Any:
         return outputs[:, 0] if outputs.shape[1] == 1 else outputs
