@@ -49,10 +49,10 @@ def explain_table(report: dict[str, Any]) -> str:
         f"more in {report['named_changes_more']:.1%} of the {report['compared']} texts that have so many words. "
         f"Another label is then predicted for {flips['named']:.0%} and {flips['random']:.0%} of them.\n\n"
         f"The {report['texts']} texts are {report['encodings']:,} encodings: "
-        f"{report['texts_per_processor_second']:.1f} texts a second of processor time on one core of a busy {cpu} "
-        f"(load average {report['load_average']:.0f}). The encoder's rate is the bound, "
-        f"{report['encodings_per_processor_second']:.0f} encodings a second of processor time there: a hundred such "
-        f"texts are {100 * report['encodings'] / report['texts']:,.0f} encodings.\n"
+        f"{report['texts_per_second']:.0f} texts a second on the two cores of a busy {cpu} (load average "
+        f"{report['load_average']:.0f}; {report['texts_per_processor_second']:.1f} a second of processor time). The "
+        f"encoder's rate is the bound, {report['encodings'] / report['seconds']:.0f} encodings a second there: a hundred "
+        f"such texts are {100 * report['encodings'] / report['texts']:,.0f} encodings.\n"
     )
 
 
