@@ -67,7 +67,7 @@ wheels: .venv/installed
 
 # The pages of docs/ as a site of plain files: site/index.html.
 docs: .venv/installed
-	$(BIN)/python -m mkdocs build --strict --quiet
+	$(BIN)/python -m mkdocs build --strict
 
 clean:
 	rm -rf .venv build site demo/data demo/out *.egg-info embedcache/*/*.so

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,12 +23,10 @@ OUTSIDE = re.compile(r"""(?:src|href|url)\s*[=(]\s*["']?(?:https?:)?//[^"'\s)>]+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The site, built as `make docs` does; a warning is an error."""
-    import subprocess
-
     place = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(place)]
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(place)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0 and not done.stdout + done.stderr, done.stdout + done.stderr
+    assert done.returncode == 0, done.stderr  # with --quiet, --strict counts no warning
     return place
 
 
@@ -58,6 +59,34 @@ def test_the_page_of_names_is_made_of_docstrings(site: Path) -> None:
         assert signature in text, signature
     for said in ("The rows of a cache that are most like texts", "ec.FusedHeadSearchCV", "Raises: EmbedcacheError"):
         assert said in text, said
+
+
+@pytest.mark.slow
+def test_versions_stand_beside_each_other(tmp_path: Path) -> None:
+    """As the workflow of a release publishes them."""
+    run(tmp_path, "git", "clone", "--quiet", ROOT, "clone")
+    clone = tmp_path / "clone"
+    run(clone, "git", "config", "user.name", "test")
+    run(clone, "git", "config", "user.email", "test@example.org")
+    for version in ("0.1", "0.2"):
+        run(clone, Path(sys.executable).with_name("mike"), "deploy", "--update-aliases", version, "latest")
+    run(clone, Path(sys.executable).with_name("mike"), "set-default", "latest")
+    known = json.loads(run(clone, "git", "show", "gh-pages:versions.json"))
+    assert [(one["version"], one["aliases"]) for one in known] == [("0.2", ["latest"]), ("0.1", [])]
+    page = run(clone, "git", "show", "gh-pages:0.1/search.html")
+    assert '<script src="js/version-select.js">' in page and not OUTSIDE.search(
+        "".join(re.findall(r"<script[^>]*>", page))
+    )
+    assert "latest/" in run(clone, "git", "show", "gh-pages:index.html")
+
+
+def run(folder: Path, *command: str | Path) -> str:
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run(
+        [*map(str, command)], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def read_notebook() -> Any:

@@ -51,8 +51,8 @@ def explain_table(report: dict[str, Any]) -> str:
         f"The {report['texts']} texts are {report['encodings']:,} encodings: "
         f"{report['texts_per_second']:.0f} texts a second on the two cores of a busy {cpu} (load average "
         f"{report['load_average']:.0f}; {report['texts_per_processor_second']:.1f} a second of processor time). The "
-        f"encoder's rate is the bound, {report['encodings'] / report['seconds']:.0f} encodings a second there: a hundred "
-        f"such texts are {100 * report['encodings'] / report['texts']:,.0f} encodings.\n"
+        f"encoder's rate is the bound, {report['encodings'] / report['seconds']:.0f} encodings a second there: a "
+        f"hundred such texts are {100 * report['encodings'] / report['texts']:,.0f} encodings.\n"
     )
 
 

@@ -16,7 +16,7 @@ from embedcache.errors import EmbedcacheError
 from embedcache.heads.kinds import kind_of
 
 MIXED = "mixed"
-# The shares of the default queue. What a strategy cannot give, the others give in proportion. ChosenRow on other seeds and
+# The shares of the default queue. What a strategy cannot give, the others give in proportion. Chosen on other seeds and
 # data than those that docs/active_learning.md reports.
 SHARES = {"uncertain": 0.5, "errors": 0.2, "rare": 0.1, "unlike": 0.1, "random": 0.1}
 FIRST_SHARES = {"typical": 0.9, "random": 0.1}  # before there are heads
