@@ -16,6 +16,7 @@ from embedcache.heads.spec import SWEPT
 @click.command("train-head", short_help="Train a bank of heads on CACHE, into RUN.")
 @click.argument("cache")
 @click.option("-o", "--output", "run", required=True, metavar="RUN", help="The run folder to create.")
+@click.option("--from", "from_run", metavar="RUN", help="Start from the best head of RUN: rows or classes were added.")
 @click.option("--label", type=NAMES, help="Label columns; each gets its own heads.  [default: label, or the only one]")
 @task_option
 @click.option("--recipe", type=click.Choice(["default", "article"]), default="default", show_default=True)
@@ -59,6 +60,7 @@ def train_head(as_json: bool, cache: str, run: str, **options: Any) -> None:
       ... --label genre,stars --task stars=regression  classes and numbers
       ... --split-column part                          of train, val, test
       ... --weight trust                               rows count by a column
+      ... --from OLD-RUN                               rows were added: start there
       ... --resume                                     after Ctrl-C, or for more
     """
     from embedcache.commands.show import run as show_heads

@@ -16,9 +16,9 @@ from embedcache.errors import EmbedcacheError
 from embedcache.finetune.head import TunedHead
 from embedcache.heads.head import TrainedHead
 from embedcache.runs.column import Column, ColumnReport
-from embedcache.runs.job import HeadReport, Job, Result, column_files
 from embedcache.runs.leaderboard import Entry
 from embedcache.runs.mistakes import Judged
+from embedcache.runs.outcome import HeadReport, Job, Result, column_files
 from embedcache.runs.scores import title
 from embedcache.runs.trainer import Bank
 from embedcache.runs.write_folder import RunFiles

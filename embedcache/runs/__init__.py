@@ -13,6 +13,7 @@ Files, in the order in which to read them:
     settings_shown  Every setting that a leaderboard may have as a column
     split          Which rows train, which choose the best epoch and head, which test
     split_before   How a run without predictions.parquet was split
+    warm_start     train-head --from RUN: heads that begin with the best weights of a run
     column         One label column of a run: its rows, what its heads learn
     trainer        The training of a run: all heads of all its label columns in one bank
     resume         Heads that need no second training: those of an interrupted run or of a finished one
@@ -30,6 +31,7 @@ Files, in the order in which to read them:
     thresholds     From which probability on a label is predicted, chosen on the validation rows
     calibration_set  The validation rows' outputs and a sample of the training rows, by which predictions are measured
     predictions    predictions.parquet: every row's side, and what the chosen head says of rows it did not learn from
+    outcome        What becomes of a training: ranked heads, the best one judged, the report, the run's folder
     folder         A run directory: best and all heads (safetensors), leaderboard.csv, history.csv and run.json
     write_folder   Write a run directory, whole or not at all: beside its place, then moved there
     tables         The tables of a run, as its training wrote them: the leaderboard and the learning curves

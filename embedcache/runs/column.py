@@ -34,6 +34,7 @@ from embedcache.runs.resume import task_digest
 from embedcache.runs.sides import Dealing, deal
 from embedcache.runs.split import SIDES, Split, make_folds, rows_digest
 from embedcache.runs.thresholds import find_thresholds
+from embedcache.runs.warm_start import EarlierRun, check_unseen, warm_start
 
 TOP = 10  # rows of the leaderboard in a report; leaderboard.csv has all
 
@@ -54,6 +55,7 @@ class Plan:
     choose: str  # loss, accuracy, macro_f1 or r2
     automatic: str = ""  # what was chosen for the data, in words
     weight: str | None = None  # the column of the rows' weights
+    earlier: EarlierRun | None = None  # whose best heads all heads start from
 
     @property
     def class_weight(self) -> str:
@@ -96,6 +98,8 @@ class Column:
         self.split, self._dealt = deal(cache, self.data, plan.dealing, settings.val, settings.test)
         check_vectors(cache, self.data, np.concatenate([self.split.train, self.split.val, self.split.test]))
         self.sides = self._folds() if plan.folds else [self.split]
+        if plan.earlier is not None:
+            check_unseen(plan.earlier, cache, self.label, self.sides, self.split.test)
         self.tasks = [self.task(side) for side in self.sides]
 
     @property
@@ -117,7 +121,10 @@ class Column:
         return compared_by(self.kind, self.choose, self.plan.class_weight == "balanced")
 
     def task(self, side: Split) -> Task:
-        return make_task(self.data, side, self.plan.settings.standardize, self.plan.class_weight)
+        task = make_task(self.data, side, self.plan.settings.standardize, self.plan.class_weight)
+        if self.plan.earlier is not None:
+            task.start = warm_start(self.plan.earlier.column(self.label).best, task, self.data.classes)
+        return task
 
     def _folds(self) -> list[Split]:
         codes, classes = np.full_like(self.data.codes, -1), kind_of(self.kind).exclusive

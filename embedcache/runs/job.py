@@ -2,79 +2,45 @@
 
 from __future__ import annotations
 
-import platform
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from datetime import datetime, timezone
-from functools import cached_property
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from embedcache import __version__
 from embedcache.cache import Cache, open_cache
-from embedcache.cache.notes import data_notes
 from embedcache.cache.strings import first_rows
-from embedcache.cache.tokens import reading_of
 from embedcache.common.progress import Progress, Tell, no_tell
-from embedcache.common.reading import Reading
 from embedcache.common.times import Times
 from embedcache.errors import EmbedcacheError
-from embedcache.heads.head import TrainedHead
 from embedcache.heads.kinds import kind_of
-from embedcache.heads.kinds.option import read_tasks, spelled, task_of
+from embedcache.heads.kinds.option import read_tasks, task_of
 from embedcache.heads.spec import SWEPT
 from embedcache.runs.asked import check_choice, check_settings, label_names
 from embedcache.runs.automatic import Automatic, settle
-from embedcache.runs.calibration_set import CalibrationSet
-from embedcache.runs.column import Column, ColumnReport, Plan
+from embedcache.runs.column import Column, Plan
 from embedcache.runs.data import Data, load_data
 from embedcache.runs.folder import run_lock
-from embedcache.runs.leaderboard import Entry, evaluations, history_rows
-from embedcache.runs.predictions import StoredPredictions
+from embedcache.runs.outcome import HeadReport, Job
 from embedcache.runs.recipes import make_recipe
-from embedcache.runs.resume import remove_unfinished, save_unfinished
 from embedcache.runs.scores import CHOICES
 from embedcache.runs.sides import Dealing, check_dealing, group_column
-from embedcache.runs.sweep import Range, why_fewer
-from embedcache.runs.trainer import Bank, InterruptedTraining, Trainer, TrainerOptions
-from embedcache.runs.write_folder import RunFiles, check_target, write_columns, write_run
+from embedcache.runs.sweep import Range
+from embedcache.runs.trainer import InterruptedTraining, Trainer, TrainerOptions
+from embedcache.runs.warm_start import EarlierRun
+from embedcache.runs.write_folder import check_target
 
 __all__ = ["HeadReport", "InterruptedTraining", "train_head"]
 
-PACKAGES = ("numpy", "scikit-learn", "torch", "safetensors", "h5py")
-
 Values = Sequence[Any] | Range | float | str | None
-
-
-@dataclass
-class HeadReport(ColumnReport):
-    """What train_head did; to_dict() is what --json prints. The inherited fields are those of the first column."""
-
-    run: str
-    heads: int  # combinations of settings, summed over the columns
-    kept: int  # of the trained heads, folds counted, those that --resume found
-    engine: str
-    train_seconds: float  # the training alone
-    head_rows_per_second: float  # training rows x epochs, summed over the heads trained now, by train_seconds
-    pooling: str
-    layer: int
-    recipe: str
-    seconds: float  # everything
-    columns: dict[str, ColumnReport]
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON types, without NaN."""
-        return asdict(self)
 
 
 def train_head(
     cache: str | Path,
     run: str | Path,
     *,
+    from_run: str | Path | None = None,
     label: str | Sequence[str] | None = None,
     task: str | Mapping[str, str] = "auto",
     recipe: str = "default",
@@ -120,6 +86,9 @@ def train_head(
     Args:
         cache: a cache file that ``extract`` made.
         run: the folder to write. One that holds a run is replaced, at the very end.
+        from_run: a run of the same encoder, whose best head of each label column all heads start from, by the names of
+            its classes: for rows or classes that were added since. Its hidden units, pooling, layer, label columns and
+            split are taken over; outputs of new classes begin as usual.
         label: label columns; None means "label", or the only one. Each has its own split, and the heads of all are
             trained in one bank.
         task: "auto" (multilabel where a column holds lists, else classification) or one kind for all columns; or a
@@ -176,6 +145,13 @@ def train_head(
             is as it was.
         InterruptedTraining: Ctrl-C; the finished heads are saved.
     """
+    earlier = None
+    if from_run is not None:
+        earlier = EarlierRun.load(from_run)
+        label = earlier.labels(label)
+        hidden, pooling, layer = earlier.settle(label, hidden, pooling, layer)
+        if split is None and split_column is None and same_split is None and test is None:
+            same_split = from_run
     sweep = {name: value for name, value in locals().items() if name in SWEPT or name == "random"}
     start, times = time.perf_counter(), Times()
     common = {"batch_size": batch_size, "epochs": epochs, "standardize": standardize}
@@ -198,6 +174,8 @@ def train_head(
     with run_lock(run), open_cache(cache) as opened:  # two trainings of one run: the second fails at once
         columns: list[Column] = []
         with times.of("reading"):
+            if earlier is not None:
+                earlier.check_cache(opened)
             names = label_names(opened, label, run, tasks)
             group = group_column(opened, dealing, group, names)
             settled = Automatic(settings, folds, early_stop or 0)
@@ -213,9 +191,8 @@ def train_head(
                     regression=not any(kind_of(one.kind).has_classes for one in data),
                 )
             settings, folds, said = settled.settings, settled.folds, settled.said
-            plan = Plan(
-                recipe, settings, settings.specs(), tasks, pooling, layer, group, folds, dealing, chosen, said, weight
-            )
+            what = (settings, settings.specs(), tasks, pooling, layer, group, folds, dealing, chosen, said, weight)
+            plan = Plan(recipe, *what, earlier)
             options = TrainerOptions(settled.early_stop, engine, device, compute, threads)
             for name in names:
                 columns.append(Column(opened, name, plan, columns[0] if columns else None))
@@ -228,163 +205,3 @@ def _units(cache: Cache, data: Data) -> int:
     """Different texts, or groups, of the labelled rows."""
     keys = (cache.hashes if data.keys is None else data.keys)[data.labelled]
     return len(np.unique(first_rows(keys)))
-
-
-@dataclass
-class Job:
-    """One training job, planned and checked."""
-
-    cache: Cache
-    trainer: Trainer
-    run: Path
-    times: Times
-
-    @cached_property
-    def reading(self) -> Reading:
-        """What the encoder reads of the texts."""
-        return reading_of(self.cache)
-
-    def execute(self, resume: bool, progress: Progress | None, start: float) -> HeadReport:
-        """Train, rank, test, compare with the baselines, write."""
-        with self.times.of("training"):
-            bank = self.trainer.train(resume, progress)
-        try:
-            results = [self._result(column, bank) for column in self.trainer.columns]
-            report = self._report(results, bank, start)
-            self.cache.check_whole()
-            self._write_or_keep(results, report, bank)
-        except KeyboardInterrupt:
-            raise self.trainer.interrupted(bank.by_identity(), len(bank.by_identity())) from None
-        remove_unfinished(self.run)
-        return report
-
-    def _result(self, column: Column, bank: Bank) -> Result:
-        """The ranked heads, the best one (trained again after folds) and the report."""
-        times = self.times
-        with times.of("evaluation"):
-            entries = column.rank(bank.heads[column.label])
-        with times.of("training"):
-            best = self.trainer.train_again(column, entries[0]) if column.plan.folds else entries[0].heads[0]
-        with times.of("evaluation"):
-            judged = column.judged(entries[0], best)
-        report = column.report(entries, best, judged, times)
-        with times.of("evaluation"):
-            kept = column.predictions(judged), column.calibration_set(judged)
-            return Result(column, entries, best, report, column.examples(judged), *kept)
-
-    def _report(self, results: Sequence[Result], bank: Bank, start: float) -> HeadReport:
-        first, plan = results[0], self.trainer.plan
-        said = [plan.automatic] if plan.automatic else []
-        notes = [*said, *_draw_notes(plan), *bank.notes, *first.report.notes]
-        first.report.notes = [*notes, *data_notes(self.cache, [one.column.label for one in results])]
-        return HeadReport(
-            **vars(first.report),
-            run=str(self.run),
-            heads=sum(len(result.entries) for result in results),
-            kept=bank.kept,
-            engine=bank.engine,
-            train_seconds=bank.seconds,
-            head_rows_per_second=bank.rows / max(bank.seconds, 1e-9),
-            pooling=first.column.data.pooling,
-            layer=first.column.data.layer,
-            recipe=plan.recipe,
-            seconds=time.perf_counter() - start,
-            columns={result.column.label: result.report for result in results},
-        )
-
-    def _write_or_keep(self, results: Sequence[Result], report: HeadReport, bank: Bank) -> None:
-        """Where the run cannot be written, what was trained is kept for --resume."""
-        try:
-            self._write(results, report, bank)
-        except EmbedcacheError as error:
-            heads = bank.by_identity()
-            path = save_unfinished(self.run, heads)
-            raise EmbedcacheError(
-                f"{error}; the {len(heads):,} trained heads are kept in {path}: make room, then the same command with "
-                "--resume writes the run"
-            ) from error
-
-    def _write(self, results: Sequence[Result], report: HeadReport, bank: Bank) -> None:
-        """The run directory. run.json holds what is needed to do it all again."""
-        info = {
-            "embedcache": __version__,
-            "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "cache": {"path": str(self.cache.path), "fingerprint": self.cache.fingerprint, "rows": self.cache.rows},
-            "encoder": self.cache.encoder,
-            "reading": self.reading.to_dict(),
-            "recipe": report.recipe,
-            "settings": self.trainer.plan.settings.to_dict(),
-            "automatic": self.trainer.plan.automatic or None,
-            "options": {**_dealt(self.trainer.plan), **asdict(self.trainer.options)},
-            "engine": bank.engine,
-            "train_seconds": bank.seconds,
-            "seconds": report.seconds,
-            "times": self.times.seconds,
-            "head_rows_per_second": report.head_rows_per_second,
-            "kept": bank.kept,
-            "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in PACKAGES}},
-        }
-        contents = {result.column.label: self.contents(result, bank, info) for result in results}
-        if len(contents) == 1:
-            write_run(self.run, next(iter(contents.values())))
-        else:
-            write_columns(self.run, info, contents)
-
-    def contents(self, result: Result, bank: Bank, info: dict[str, Any]) -> RunFiles:
-        """The run directory of one column; info: what all columns share."""
-        return column_files(result, bank, info)
-
-
-@dataclass
-class Result:
-    """What became of one column."""
-
-    column: Column
-    entries: list[Entry]
-    best: TrainedHead
-    report: ColumnReport
-    examples: dict[str, Any]
-    predictions: StoredPredictions
-    calibration_set: CalibrationSet | None
-
-
-def column_files(result: Result, bank: Bank, info: dict[str, Any]) -> RunFiles:
-    """The run directory of one column; info: what all columns share."""
-    column = result.column
-    ordered = sorted(result.entries, key=lambda entry: entry.name)
-    heads = {
-        f"{entry.name}/fold-{fold}" if column.plan.folds else entry.name: head
-        for entry in ordered
-        for fold, head in enumerate(entry.heads)
-    }
-    about = {
-        **info,
-        **column.about(result.report),
-        **result.examples,
-        "identities": dict(zip(heads, bank.identities[column.label], strict=True)),
-    }
-    leaderboard = [entry.row(i + 1) for i, entry in enumerate(result.entries)]
-    history, found = list(history_rows(ordered)), evaluations(result.entries)
-    kept = result.predictions, result.calibration_set
-    return RunFiles(about, result.best, heads, leaderboard, history, found, *kept)
-
-
-def _dealt(plan: Plan) -> dict[str, Any]:
-    """The options that chose the tasks, the split and the head."""
-    dealing = plan.dealing
-    split = {"split": dealing.seed, "split_column": dealing.column, "same_split": dealing.run}
-    weight = {} if plan.weight is None else {"weight": plan.weight}
-    return {"task": spelled(plan.task), "choose": plan.choose, **split, **weight}
-
-
-def _draw_notes(plan: Plan) -> list[str]:
-    settings, notes = plan.settings, []
-    drawn, every = len(plan.specs) // len(set(settings.seed)), settings.combinations()
-    if settings.random > drawn:
-        notes = [f"--random {settings.random:,}: there are only {drawn:,} combinations, and all of them were trained"]
-    if every is not None and every > len(plan.specs) and (notes or not settings.random):
-        notes.append(
-            f"{every:,} combinations are {len(plan.specs):,} different heads: "
-            + why_fewer({name: getattr(settings, name) for name in SWEPT})
-        )
-    return notes

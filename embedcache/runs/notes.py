@@ -15,6 +15,7 @@ from embedcache.runs.leaderboard import Entry
 from embedcache.runs.mistakes import Judged
 from embedcache.runs.scores import title
 from embedcache.runs.split import named, split_notes
+from embedcache.runs.warm_start import start_note
 from embedcache.runs.wording import in_words, temperature_note, worth_saying
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ def column_notes(
         notes.append(f"rows left out, because they have no {what} in {column.label!r}: {split.unlabelled:,}")
     notes += split_notes(split, column.data.y, classes)
     notes += _weights(column)
+    if column.plan.earlier is not None:
+        notes.append(start_note(column.plan.earlier, column.label, classes))
     notes += _sides(column, classes)
     notes += _heads(column, entries, report)
     if classes:

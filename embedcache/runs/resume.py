@@ -63,6 +63,10 @@ def task_digest(task: Task, hashes: np.ndarray, about: Mapping[str, Any]) -> str
                 _add(digest, view.sample_weight[rows])
     for array in (task.mean, task.inv_std, task.class_weight, task.target_mean, task.target_std):
         digest.update(b"none") if array is None else _add(digest, array)
+    if task.start is not None:
+        digest.update(b"start")
+        for array in (task.start.known, *task.start.weights.values()):
+            _add(digest, array)
     return digest.hexdigest()
 
 
