@@ -60,7 +60,7 @@ def train_head(as_json: bool, cache: str, run: str, **options: Any) -> None:
       ... --label genre,stars --task stars=regression  classes and numbers
       ... --split-column part                          of train, val, test
       ... --weight trust                               rows count by a column
-      ... --from OLD-RUN                               rows were added: start there
+      ... --from OLD                                   rows were added since
       ... --resume                                     after Ctrl-C, or for more
     """
     from embedcache.commands.show import run as show_heads
