@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from embedcache.search.job import SearchReport
     from embedcache.search.job import search_cache as search
     from embedcache.search.searcher import Answer, Found, Query, Searcher
+    from embedcache.serve.job import label_cache
     from embedcache.serve.job import serve_cache as serve
     from embedcache.vector_store.job import CachedEncoder, cached
     from embedcache.vectors.job import import_vectors
@@ -106,6 +107,7 @@ _HOME = {
     "head_grid": "embedcache.heads.spec",
     "import_vectors": "embedcache.vectors.job",
     "index": "embedcache.index",
+    "label_cache": "embedcache.serve.job",
     "ladder": "embedcache.ladder",
     "load_heads": "embedcache.runs.folder",
     "load_run": "embedcache.runs.folder",
@@ -177,6 +179,7 @@ __all__ = [
     "head_grid",
     "import_vectors",
     "index",
+    "label_cache",
     "ladder",
     "load_heads",
     "load_run",

@@ -18,6 +18,7 @@ from embedcache.commands import (
     import_vectors,
     index,
     info,
+    label,
     ladder,
     merge,
     predict,
@@ -67,6 +68,7 @@ for command in (
     audit.audit,
     doctor.doctor,
     serve.serve,
+    label.label,
     completion.completion,
 ):
     completion.add_completion(command)

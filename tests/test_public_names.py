@@ -94,6 +94,7 @@ SAME: dict[str, list[Callable[..., Any]]] = {
     "import": [ec.import_vectors],
     "index": [ec.index.function],
     "info": [ec.open_cache],
+    "label": [ec.label_cache],
     "ladder": [ec.ladder.function],
     "merge": [ec.merge],
     "predict": [ec.predict_file, ec.Classifier.predict],

@@ -27,6 +27,8 @@ Files, in the order in which to read them:
     search       Find neighbours
     audit        Look for what is wrong with the rows themselves
     doctor       Look at the machine
-    serve        Show a cache and a run in the browser
+    serve        Show a cache and runs in the browser
+    label        Label a cache in the browser
+    serving      The options of commands that serve, and what they print
     show/        What people read on the screen, a file a command
 """

@@ -129,7 +129,7 @@ class Searcher:
         self.reading: Reading | None = None
         self._with_text = not_blank(cache.texts)
         self._filters: dict[tuple[str, ...], np.ndarray] = {}
-        self._labels = {name: cache.labels(name) for name in cache.label_names}
+        self.read_labels()
         self._kept = {name: cache.column(name) for name in cache.column_names if name != cache.id_column}
         self._stored = cache.embeddings(index.pooling, index.layer)
 
@@ -265,6 +265,10 @@ class Searcher:
                 self._filters.clear()
             self._filters[key] = found
         return found
+
+    def read_labels(self) -> None:
+        """Show the labels that the cache has now; people may have given some since."""
+        self._labels = {name: self.cache.labels(name) for name in self.cache.label_names}
 
     def labels(self, row: int) -> dict[str, str | list[str] | None]:
         """A row's, as in ``Found``."""

@@ -26,11 +26,12 @@ from embedcache.search.searcher import Answer, Query
 from embedcache.serve import limits as lim
 from embedcache.serve import schema as m
 from embedcache.serve.embeddings import add_embeddings
+from embedcache.serve.label_routes import add_labelling
 from embedcache.serve.limits import LimitRequests
 from embedcache.serve.map import color_groups
 from embedcache.serve.micro_batches import QueueFullError
 from embedcache.serve.prometheus import Metrics, Record
-from embedcache.serve.security import Guard, SecureHeaders, error_document
+from embedcache.serve.security import ROLE, Guard, SecureHeaders, error_document
 from embedcache.serve.served_run import ServedRun
 from embedcache.serve.service import NoEncoderError, Search, Service
 
@@ -41,7 +42,7 @@ BYTES = {"application/octet-stream": {"schema": {"type": "string", "format": "bi
 MEANING = {
     400: "Not a request of this machine (Host), or not HTTP as it should be.",
     401: "A token is needed.",
-    403: "Another web site's page sent it.",
+    403: "Another web site's page sent it, or a token that may only label.",
     404: "No such row, column, model or path.",
     408: "The body came too slowly.",
     413: "The body is too large.",
@@ -53,10 +54,12 @@ MEANING = {
 
 
 def _errors(*codes: int) -> dict[int | str, dict[str, Any]]:
-    return {code: {"model": m.ErrorAnswer, "description": MEANING[code]} for code in sorted({400, 401, 504, *codes})}
+    return {
+        code: {"model": m.ErrorAnswer, "description": MEANING[code]} for code in sorted({400, 401, 403, 504, *codes})
+    }
 
 
-ASKED = _errors(403, 408, 413, 422, 429, 503)
+ASKED = _errors(408, 413, 422, 429, 503)
 
 
 def log_to_stderr(line: str) -> None:
@@ -67,10 +70,15 @@ def create_app(
     service: Service,
     *,
     token: str | None = None,
+    label_token: str | None = None,
     verbose: bool = False,
     log: Callable[[str], None] = log_to_stderr,
 ) -> FastAPI:
-    """The application of a service. ``token``: what Authorization: Bearer must say; None where nobody needs one."""
+    """The application of a service.
+
+    ``token``: what Authorization: Bearer must say; None where nobody needs one. ``label_token``: a second
+    one, which may only label.
+    """
     app = FastAPI(
         title="embedcache",
         version=__version__,
@@ -86,10 +94,12 @@ def create_app(
     _add_rows(app, service)
     _add_map(app, service)
     add_embeddings(app, service, ASKED, _errors(404))
+    if service.labelling is not None:
+        add_labelling(app, service.labelling, ASKED, _errors(422))
     _add_pages(app, metrics)
     # The last one added is the first that a request meets.
     app.add_middleware(LimitRequests, limits=service.limits)
-    app.add_middleware(Guard, token=token)
+    app.add_middleware(Guard, token=token, label_token=label_token)
     app.add_middleware(Record, metrics=metrics, log=log, verbose=verbose)
     app.add_middleware(SecureHeaders)
     if token is not None:
@@ -225,8 +235,8 @@ def _add_rows(app: FastAPI, service: Service) -> None:
     info = _info(service)
 
     @app.get("/info", tags=["cache"], summary="What is served", responses=_errors())
-    async def read_info() -> m.InfoAnswer:
-        return info
+    async def read_info(request: Request) -> m.InfoAnswer:
+        return info.model_copy(update={"role": request.scope.get(ROLE, "all")})
 
     boards = {
         name: {column: m.BoardAnswer(**one) for column, one in run.board.items()} for name, run in service.runs.items()
@@ -309,6 +319,7 @@ def _info(service: Service) -> m.InfoAnswer:
         ),
         run=runs[0] if runs else None,
         runs=runs,
+        labelling=service.labelling is not None,
         limits={
             "body_bytes": service.limits.body,
             "texts": lim.MAX_TEXTS,

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from embedcache.common.progress import Tell, no_tell
 from embedcache.errors import EmbedcacheError
+
+if TYPE_CHECKING:
+    from embedcache.serve.service import Service
 
 
 def serve_cache(
@@ -48,6 +53,94 @@ def serve_cache(
     Raises:
         EmbedcacheError: The extra is not installed, or the server cannot listen there; see also ``Service.open``.
     """
+    serving = _Serving(host, port, token, None, verbose, listening, tell)
+    _serve(
+        cache, run, serving, index=index, pooling=pooling, layer=layer, model=model, device=device,
+        trust_remote_code=trust_remote_code,
+    )  # fmt: skip
+
+
+def label_cache(
+    cache: str | Path,
+    run: str | Path | Sequence[str | Path] = (),
+    *,
+    label: str | None = None,
+    labels_of: str | Sequence[str] = (),
+    task: str | None = None,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    token: str | None = None,
+    label_token: str | None = None,
+    verbose: bool = False,
+    index: str | Path | None = None,
+    pooling: str | None = None,
+    layer: int | None = None,
+    model: str | Path | None = None,
+    device: str = "auto",
+    trust_remote_code: bool = False,
+    listening: Callable[[str, int], None] = lambda url, rows: None,
+    tell: Tell = no_tell,
+) -> None:
+    """Serve a cache with the right to label it: labels go to the journal beside the cache, never into it.
+
+    Args:
+        cache: See ``serve_cache``, as for ``run``.
+        run: The first one says which rows test, and what the kind of task is.
+        label: The column; None: the run's first, else the only label column. It may be a new one.
+        labels_of: Names of classes beside those of the column: a list, or one text with commas.
+        task: "classification", "multilabel" or "regression"; None: the run's, else that of the column.
+        host: See ``serve_cache``, as for the next ones.
+        port: See ``serve_cache``.
+        token: See ``serve_cache``; it may do all.
+        label_token: A token that may only label.
+        verbose: See ``serve_cache``.
+        index: See ``serve_cache``.
+        pooling: See ``serve_cache``.
+        layer: See ``serve_cache``.
+        model: See ``serve_cache``.
+        device: See ``serve_cache``.
+        trust_remote_code: See ``serve_cache``.
+        listening: See ``serve_cache``.
+        tell: See ``serve_cache``.
+
+    Raises:
+        EmbedcacheError: As ``serve_cache``; a column that cannot be labelled, or a journal that cannot be written.
+    """
+    names = labels_of.split(",") if isinstance(labels_of, str) else labels_of
+    serving = _Serving(host, port, token, label_token, verbose, listening, tell)
+
+    def write(service: Service) -> None:
+        from embedcache.serve.label_column import open_session
+
+        open_session(service, label, names, task).begin()
+
+    _serve(
+        cache, run, serving, write, index=index, pooling=pooling, layer=layer, model=model, device=device,
+        trust_remote_code=trust_remote_code,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Serving:
+    """How to serve: the arguments of ``label_cache``."""
+
+    host: str
+    port: int
+    token: str | None
+    label_token: str | None
+    verbose: bool
+    listening: Callable[[str, int], None]
+    tell: Tell
+
+
+def _serve(
+    cache: str | Path,
+    run: str | Path | Sequence[str | Path],
+    how: _Serving,
+    prepare: Callable[[Service], None] = lambda service: None,
+    **opening: Any,
+) -> None:
+    """opening: of ``Service.open``. prepare: called with the service before it is served."""
     try:
         from embedcache.serve.app import create_app
         from embedcache.serve.server import bind, run_server, url_of
@@ -59,27 +152,20 @@ def serve_cache(
         ) from None
     from embedcache.serve.service import Service
 
-    bound = bind(host, port)  # before the encoder is loaded: a port that is taken shows at once
+    bound = bind(how.host, how.port)  # before the encoder is loaded: a port that is taken shows at once
     try:
-        service = Service.open(
-            cache,
-            *([run] if isinstance(run, (str, Path)) else run),
-            index=index,
-            pooling=pooling,
-            layer=layer,
-            model=model,
-            device=device,
-            trust_remote_code=trust_remote_code,
-        )
+        service = Service.open(cache, *([run] if isinstance(run, (str, Path)) else run), **opening)
     except BaseException:
         bound.close()
         raise
     try:
         if service.no_encoder:
-            tell(f"Note: only rows can be searched: {service.no_encoder}")
-        app = create_app(service, token=token, verbose=verbose, log=tell)
-        service.map.start(lambda problem: tell(f"Note: {problem}"))
-        run_server(app, bound, lambda: listening(url_of(bound, host), service.cache.rows))
+            how.tell(f"Note: only rows can be searched: {service.no_encoder}")
+        prepare(service)
+        tokens = {"token": how.token, "label_token": how.label_token}
+        app = create_app(service, **tokens, verbose=how.verbose, log=how.tell)
+        service.map.start(lambda problem: how.tell(f"Note: {problem}"))
+        run_server(app, bound, lambda: how.listening(url_of(bound, how.host), service.cache.rows))
     finally:
         service.close()
         bound.close()

@@ -270,6 +270,8 @@ class InfoAnswer(BaseModel):
     index: IndexAnswer
     run: RunAnswer | None = Field(description="The first one: it answers where none is named.")
     runs: list[RunAnswer]
+    labelling: bool = Field(description="Whether labels may be written here, see /labelling.")
+    role: Literal["all", "label"] = Field("all", description="What this token may do.")
     limits: dict[str, int]
 
 

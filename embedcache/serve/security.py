@@ -30,6 +30,10 @@ HEADERS = {
 OPEN_PATHS = ("/", "/docs", "/healthz", "/openapi.json")
 OPEN_FOLDER = "/static/"
 OPENAI_FOLDER = "/v1/"
+# What a token that may only label reaches: the queue, and the texts and neighbours that help to decide.
+LABEL_PATHS = ("/info", "/search", "/labelling")
+LABEL_FOLDERS = ("/rows/", "/labelling/")
+ROLE = "embedcache.role"  # in an ASGI scope: "all" or "label"
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 
 
@@ -84,8 +88,10 @@ class Guard:
     which any web site could read the answers. A site does not have the token; with one, proxies may use their own name.
     """
 
-    def __init__(self, app: ASGIApp, token: str | None = None) -> None:
+    def __init__(self, app: ASGIApp, token: str | None = None, label_token: str | None = None) -> None:
+        """label_token: a second token, which may only label."""
         self.app, self.token = app, token
+        self._roles = {"all": token, "label": label_token}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -102,16 +108,25 @@ class Guard:
             await refuse(
                 scope, receive, send, 403, "the request comes from another web site: only its own page may ask"
             )
-        elif self.token is not None and not _is_open(scope["path"]) and not self._knows(headers):
+        elif (role := self._role(headers)) is None and not _is_open(scope["path"]):
             detail = "a token is needed: send the header Authorization: Bearer TOKEN"
             await refuse(scope, receive, send, 401, detail, www_authenticate="Bearer")
+        elif role == "label" and not (_is_open(scope["path"]) or _is_for_labels(scope["path"])):
+            await refuse(scope, receive, send, 403, "this token may only label")
         else:
-            await self.app(scope, receive, send)
+            await self.app({**scope, ROLE: role}, receive, send)
 
-    def _knows(self, headers: dict[bytes, str]) -> bool:
+    def _role(self, headers: dict[bytes, str]) -> str | None:
+        """What a request may do: "all", "label" or nothing (None)."""
+        if self.token is None:
+            return "all"
         scheme, _, given = headers.get(b"authorization", "").partition(" ")
-        same = hmac.compare_digest(given.strip().encode(), (self.token or "").encode())
-        return same and scheme.lower() == "bearer"
+        known = [
+            role
+            for role, token in self._roles.items()
+            if token is not None and hmac.compare_digest(given.strip().encode(), token.encode())
+        ]
+        return known[0] if known and scheme.lower() == "bearer" else None
 
 
 def host_name(host: str) -> str:
@@ -124,6 +139,10 @@ def host_name(host: str) -> str:
 
 def _is_open(path: str) -> bool:
     return path in OPEN_PATHS or path.startswith(OPEN_FOLDER)
+
+
+def _is_for_labels(path: str) -> bool:
+    return path in LABEL_PATHS or path.startswith(LABEL_FOLDERS)
 
 
 def _is_foreign(headers: dict[bytes, str], host: str) -> bool:

@@ -21,6 +21,7 @@ from embedcache.search.searcher import Answer, Query, Searcher
 from embedcache.serve.asked import OLD_ROWS, AskedTexts
 from embedcache.serve.comparison import compare_runs
 from embedcache.serve.kept import kept_columns
+from embedcache.serve.label_session import LabelSession
 from embedcache.serve.limits import Limits
 from embedcache.serve.map import LiveMap
 from embedcache.serve.micro_batches import Batcher
@@ -68,6 +69,7 @@ class Service:
         cache, searcher: what is searched. map: the 2-D projection. kept: what the kept columns hold.
         runs: by name, in the order in which they were given; the first one answers where none is named.
         outputs: what the encoder makes of a text: pooling and layer of each vector.
+        labelling: people labelling a column; None where labels may not be written.
         asked: how asked texts compare, by the first run; None without a run.
         no_encoder: why texts cannot be encoded; "" where they can.
     """
@@ -87,6 +89,7 @@ class Service:
         self.limits, self.no_encoder, self.encoder = limits, no_encoder, encoder
         self.runs = {one.name: ServedRun(one, searcher.cache, encoder) for one in runs}
         self.asked = None if self.first is None else AskedTexts(self.first.calibrated(), self._old_rows)
+        self.labelling: LabelSession | None = None
         self.kept = kept_columns(self.cache)
         self.map = LiveMap(searcher.cache, searcher.index.pooling, searcher.index.layer)
         self.tell_batch = tell_batch
@@ -173,6 +176,8 @@ class Service:
 
     def close(self) -> None:
         self.map.close()
+        if self.labelling is not None:
+            self.labelling.close()
         if self.asked is not None:
             self.asked.close()
         self._encoding.close()

@@ -1,0 +1,160 @@
+"""While people label: heads trained again, labels judged and rows ranked anew, round after round, by one thread."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from embedcache.active_learning.judgement import JudgedSnapshot, judge_labels, nearest_of
+from embedcache.active_learning.queue import MIXED, Queue, evidence_of, make_queue
+from embedcache.active_learning.retrain import MeasuredScore, Retrained, retrain, why_not
+from embedcache.active_learning.snapshot import Snapshot
+from embedcache.active_learning.strategies.strategy import Evidence
+from embedcache.audit.neighbours import Nearest
+from embedcache.common.machine import usable_cores
+from embedcache.errors import EmbedcacheError
+from embedcache.runs.intervals import Difference
+
+QUEUED = 400  # rows that a round ranks
+PAUSE = 0.3  # seconds between two rounds: requests come first
+JUDGED = 30_000  # rows above which neighbours take too long, so that labels are not judged
+
+
+@dataclass(frozen=True)
+class Round:
+    """What is known after a training.
+
+    Attributes:
+        labels: rows that heads learned from. retrained: None as long as there are too few labels; ``problem`` says so.
+        queues: by name, "mixed" at first; others as they are asked for.
+        gain: over the first training, on the same test rows.
+    """
+
+    number: int
+    labels: int
+    snapshot: Snapshot
+    evidence: Evidence
+    retrained: Retrained | None
+    judged: JudgedSnapshot | None
+    gain: Difference | None
+    seconds: float
+    problem: str = ""
+    queues: dict[str, Queue] = field(default_factory=dict)
+
+    def queue(self, name: str) -> Queue:
+        """The rows of a queue. Raises EmbedcacheError: there is no such queue, or it has no rows."""
+        if name not in self.queues:
+            self.queues[name] = make_queue(self.evidence, QUEUED, name, seed=self.number)
+        return self.queues[name]
+
+
+class Rounds:
+    """The thread. ``latest`` is the last round that is finished; None before the first.
+
+    Attributes:
+        first: the first training, which later ones are compared with. curve: (labels, score over them) of each one.
+        problem: why the last round failed; "" where it did not.
+    """
+
+    def __init__(
+        self,
+        take: Callable[[], tuple[Snapshot, np.ndarray]],
+        start: Callable[[], np.ndarray | None] = lambda: None,
+    ) -> None:
+        """take: the snapshot of the moment, and which rows were skipped. start: probabilities to begin with, if any."""
+        self._take, self._make_start = take, start
+        self.latest: Round | None = None
+        self.first: Retrained | None = None
+        self.curve: list[tuple[int, MeasuredScore]] = []
+        self.problem = ""
+        self._start: np.ndarray | None = None
+        self._nearest: Nearest | None = None
+        self._changed = threading.Event()
+        self._changed.set()
+        self._ready = threading.Event()
+        self._closed = False
+        self._working = False
+        self._thread = threading.Thread(target=self._run, name="label rounds", daemon=True)
+
+    def begin(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def wake(self) -> None:
+        """There are new labels."""
+        self._changed.set()
+
+    def wait(self, seconds: float) -> Round | None:
+        """The latest round; waits so long for the first one."""
+        self._ready.wait(seconds)
+        return self.latest
+
+    @property
+    def busy(self) -> bool:
+        """Whether labels are there that no finished round knows."""
+        return self._working or self._changed.is_set()
+
+    def close(self) -> None:
+        """After the round in progress."""
+        self._closed = True
+        self._changed.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _run(self) -> None:
+        self._start = self._make_start()
+        while True:
+            self._changed.wait()
+            if self._closed:
+                return
+            self._working = True
+            self._changed.clear()
+            try:
+                self.latest = self._round()
+                self.problem = ""
+            except EmbedcacheError as error:
+                self.problem = str(error)
+            except Exception as error:  # a fault of ours: people can label on, and are told
+                self.problem = f"training failed: {type(error).__name__}"
+            self._working = False
+            self._ready.set()
+            time.sleep(PAUSE)
+
+    def _round(self) -> Round:
+        begun, first = time.perf_counter(), self.latest is None
+        snapshot, skipped = self._take()
+        problem, retrained, judged, gain = why_not(snapshot) or "", None, None, None
+        if first:  # rows can be shown before heads are trained
+            self._changed.set()
+            problem = problem or "heads are being trained for the first time"
+        if not problem:
+            retrained = retrain(snapshot, threads=max(1, usable_cores() - 1))
+            judged = self._judge(snapshot, retrained)
+            self.first = self.first or retrained
+            gain = retrained.gain_over(self.first, snapshot) if retrained is not self.first else None
+            if not self.curve or self.curve[-1][0] != len(snapshot.learned):
+                self.curve.append((len(snapshot.learned), retrained.validation))
+        start = None if retrained is not None or self._start is None else self._start
+        evidence = evidence_of(
+            snapshot, retrained, start=start, wrong=None if judged is None else judged.wrong, skipped=skipped
+        )
+        number = 0 if first or self.latest is None else self.latest.number + 1
+        learned, seconds = len(snapshot.learned), time.perf_counter() - begun
+        made = Round(number, learned, snapshot, evidence, retrained, judged, gain, seconds, problem)
+        try:
+            made.queue(MIXED)
+        except EmbedcacheError as error:  # no rows are left
+            made.queues[MIXED] = Queue([], [str(error)])
+        return made
+
+    def _judge(self, snapshot: Snapshot, retrained: Retrained) -> JudgedSnapshot | None:
+        usable = np.flatnonzero(snapshot.pool.usable)
+        if len(usable) > JUDGED:
+            return None
+        if self._nearest is None:
+            self._nearest = nearest_of(snapshot.pool, usable)
+        return judge_labels(snapshot, retrained, self._nearest)
