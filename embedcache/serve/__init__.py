@@ -1,4 +1,4 @@
-"""A cache and a run in the browser and over HTTP: a JSON API and one page.
+"""A cache and runs in the browser and over HTTP: a JSON API and one page, on which people can label.
 
 Files, in the order in which to read them:
 
@@ -9,6 +9,11 @@ Files, in the order in which to read them:
     embeddings      Vectors of texts, as programs ask OpenAI's API for them
     service         What is served: a searched cache, the encoder, the best heads of runs
     served_run      A run that is served: its best heads, what they read, which texts they were trained on
+    label_column    Which column people label, and from what they start
+    label_session   People labelling it: which row each sees next, what they said, how far they are
+    label_arrays    The labels of the column as arrays that keep up with the journal
+    label_rounds    Heads trained again, labels judged and rows ranked anew, by one thread
+    label_routes    The routes by which people label
     comparison      The served runs on the same texts: those that are test rows in all of them, paired
     micro_batches   Micro-batching: what many requests ask for at the same time is done together, by one thread
     limits          What one request may ask for, and the middleware that holds it to size and time

@@ -159,9 +159,9 @@ def _serve(
         bound.close()
         raise
     try:
+        prepare(service)
         if service.no_encoder:
             how.tell(f"Note: only rows can be searched: {service.no_encoder}")
-        prepare(service)
         tokens = {"token": how.token, "label_token": how.label_token}
         app = create_app(service, **tokens, verbose=how.verbose, log=how.tell)
         service.map.start(lambda problem: how.tell(f"Note: {problem}"))

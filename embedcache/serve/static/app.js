@@ -5,6 +5,7 @@ import { showBoards } from "./board.js";
 import { colorOf, setUpColors } from "./colors.js";
 import { $, el, plural, show } from "./dom.js";
 import { setUpFilters, showFilters } from "./filters.js";
+import { LabelView } from "./label.js";
 import { MapView } from "./map.js";
 import { askedRow, askedText, found, showColored } from "./results.js";
 import { go, read, takeToken, where } from "./state.js";
@@ -13,6 +14,7 @@ const MORE = 20;
 let info = null;
 let map = null;
 let boards = null;
+let labels = null;
 let asking = null; // what is on its way, to be dropped when something else is asked
 let shown = ""; // what the results belong to
 
@@ -28,8 +30,10 @@ async function start() {
   }
   show($("token-form"), false);
   setUp();
+  if (info.labelling && !new URLSearchParams(location.hash.slice(1)).has("view") && !read().query && read().row === null) go({ view: "label" });
   window.addEventListener("hashchange", render);
   render();
+  if (info.role === "label") return undefined; // such a token reaches nothing else
   const colors = await call("map").catch(complain);
   if (colors) {
     setUpColors(colors.groups);
@@ -64,7 +68,10 @@ function setUp() {
   show($("metrics-link"), !hasToken()); // a link cannot send it
   $("version").textContent = `embedcache ${info.version}`;
   document.title = `${info.cache} – embedcache`;
-  show(document.querySelector("[data-view=board]"), Boolean(info.run));
+  const may = info.role === "all";
+  show(document.querySelector("[data-view=label]"), info.labelling);
+  for (const name of ["search", "map"]) show(document.querySelector(`[data-view=${name}]`), may);
+  show(document.querySelector("[data-view=board]"), may && Boolean(info.run));
   if (!info.texts) {
     $("query").disabled = $("send").disabled = true;
     $("ask-note").textContent = `Texts cannot be searched here: ${info.why_no_texts}. Walk from text to text: on the map, or from the first row.`;
@@ -141,6 +148,11 @@ async function render() {
     link.href = `#${target}`;
   }
   showFilters(state);
+  if (state.view === "label" && info.labelling && !labels) {
+    labels = new LabelView();
+    labels.open().catch((problem) => labels.complain(problem));
+  }
+  if (state.view === "label") return;
   if (state.view === "board" && info.run) {
     boards ??= call("leaderboard");
     await boards.then((all) => showBoards($("boards"), all, info.run.name), complain);

@@ -1,9 +1,9 @@
 // The leaderboard of each label column and its heads' learning curves, drawn as SVG.
 
+import { frame, path } from "./chart.js";
 import { el, number, plural, svg } from "./dom.js";
 
 const SHOWN = 25;
-const SIZE = { wide: 640, tall: 280, left: 60, bottom: 48, top: 14, right: 22 };
 
 export function showBoards(place, { columns, others, comparisons }, first) {
   if (place.childElementCount) return;
@@ -35,8 +35,8 @@ function comparison(column, found, board) {
     el("p", { class: "note" }, `On ${plural(found.texts, "text")} that ${found.texts === 1 ? "is a test row" : "are test rows"} in all of them.${left}`),
     el("table", { class: "summary" }, head("run", score, "95% interval"),
       el("tbody", {}, found.runs.map((one) => row(one.run, number(one.score), between(one.interval))))),
-    el("table", { class: "summary" }, head("paired difference", score, "95% interval", ""),
-      el("tbody", {}, found.pairs.map((one) => row(`${one.first} − ${one.second}`, signed(one.difference), between(one.interval), one.within_noise ? "within noise" : "")))));
+    el("table", { class: "summary" }, head("paired difference", score, "95% interval", "verdict"),
+      el("tbody", {}, found.pairs.map((one) => row(`${one.first} − ${one.second}`, signed(one.difference), between(one.interval), one.within_noise ? "within noise" : "differs")))));
 }
 
 function makeBoard(column, board) {
@@ -65,7 +65,7 @@ function summary(board) {
   if (!rows.length) return null;
   const what = board.titles[board.score].replace("validation ", "");
   return el("table", { class: "summary" },
-    el("thead", {}, el("tr", {}, ["", `${what}, validation`, "test"].map((one) => el("th", { scope: "col" }, one)))),
+    el("thead", {}, el("tr", {}, ["model", `${what}, validation`, "test"].map((one) => el("th", { scope: "col" }, one)))),
     el("tbody", {}, rows.map(([name, val, test]) => el("tr", {}, el("th", { scope: "row" }, name), el("td", {}, number(val)), el("td", {}, number(test))))));
 }
 
@@ -97,23 +97,18 @@ function curves(board, score, chosen) {
   const epochs = Math.max(1, ...lines.map(([, one]) => one.length));
   let [low, high] = values.length ? range(values) : [0, 1];
   if (high === low) [low, high] = [low - 0.5, high + 0.5];
-  const x = (epoch) => SIZE.left + ((SIZE.wide - SIZE.left - SIZE.right) * (epochs > 1 ? epoch / (epochs - 1) : 0.5));
-  const y = (value) => SIZE.top + (SIZE.tall - SIZE.top - SIZE.bottom) * (1 - (Math.min(high, Math.max(low, value)) - low) / (high - low));
-  const path = (one) => one.map((value, i) => (value === null ? "" : `${i && one[i - 1] !== null ? "L" : "M"}${x(i).toFixed(1)} ${y(value).toFixed(1)}`)).join("");
-  const draw = ([name, one], kind) => svg("g", { class: kind },
-    svg("title", {}, name),
-    one.length > 1 ? svg("path", { d: path(one) }) : svg("circle", { cx: x(0), cy: y(one[0] ?? low), r: 3 }));
   const picked = lines.filter(([name]) => chosen.has(name));
   const legend = el("ul", { class: "curves-legend" }, picked.map(([name], i) => el("li", {}, el("span", { class: `line-${i % 6}`, "aria-hidden": "true" }), name)));
+  const label = `${board.titles[score]} by epoch of ${plural(lines.length, "head")}`;
   return el("figure", {},
-    svg("svg", { viewBox: `0 0 ${SIZE.wide} ${SIZE.tall}`, role: "img", "aria-label": `${board.titles[score]} by epoch of ${plural(lines.length, "head")}` },
-      ticks(low, high).map((value) => svg("g", { class: "tick" },
-        svg("line", { x1: SIZE.left, x2: SIZE.wide - SIZE.right, y1: y(value), y2: y(value) }),
-        svg("text", { x: SIZE.left - 6, y: y(value) + 4, "text-anchor": "end" }, number(value)))),
-      ticks(1, epochs).filter(Number.isInteger).map((epoch) => svg("text", { class: "tick", x: x(epoch - 1), y: SIZE.tall - 28, "text-anchor": "middle" }, epoch)),
-      svg("text", { class: "tick", x: (SIZE.left + SIZE.wide - SIZE.right) / 2, y: SIZE.tall - 6, "text-anchor": "middle" }, "epoch"),
-      lines.filter(([name]) => !chosen.has(name)).map((one) => draw(one, "other")),
-      picked.map((one, i) => draw(one, `picked line-${i % 6}`))),
+    frame({ xs: [1, epochs], ys: [low, high], title: "epoch", label }, (x, y) => {
+      const draw = ([name, one], kind) => svg("g", { class: kind },
+        svg("title", {}, name),
+        one.length > 1
+          ? svg("path", { d: path(one.map((value, i) => (value === null ? null : [x(i + 1), y(value)]))) })
+          : svg("circle", { cx: x(1), cy: y(one[0] ?? low), r: 3 }));
+      return [lines.filter(([name]) => !chosen.has(name)).map((one) => draw(one, "other")), picked.map((one, i) => draw(one, `picked line-${i % 6}`))].flat();
+    }),
     el("figcaption", {}, legend));
 }
 
@@ -122,13 +117,4 @@ function range(values) {
   const sorted = values.toSorted((a, b) => a - b);
   const at = (part) => sorted[Math.min(sorted.length - 1, Math.floor(part * sorted.length))];
   return [sorted[0], Math.max(at(0.98), sorted[0])];
-}
-
-function ticks(low, high) {
-  const rough = (high - low) / 4 || 1;
-  const power = 10 ** Math.floor(Math.log10(rough));
-  const step = [1, 2, 5, 10].map((one) => one * power).find((one) => one >= rough);
-  const found = [];
-  for (let value = Math.ceil(low / step - 1e-9) * step; value <= high + 1e-9 * step; value += step) found.push(Number(value.toPrecision(12)));
-  return found;
 }

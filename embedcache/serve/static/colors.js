@@ -31,6 +31,9 @@ export function palette(column) {
   });
 }
 
+// Of the class with this number; from the ninth on there is one colour for all.
+export const classColor = (place) => (place < 8 ? CLASSES : { light: [REST.light], dark: [REST.dark] })[dark.matches ? "dark" : "light"][place < 8 ? place : 0];
+
 export const plain = () => CLASSES[dark.matches ? "dark" : "light"][0];
 
 // Of one label or kept value, as the map has it; ``none`` where the map has no such column.

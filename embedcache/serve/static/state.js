@@ -8,7 +8,7 @@ export function read() {
   const filters = {};
   for (const [name, value] of given) if (FILTER.test(name)) filters[name] = value;
   return {
-    view: ["search", "map", "board"].includes(given.get("view")) ? given.get("view") : "search",
+    view: ["search", "map", "board", "label"].includes(given.get("view")) ? given.get("view") : "search",
     query: given.get("q") || "",
     row: row !== null && /^\d{1,15}$/.test(row) ? Number(row) : null,
     filters,
