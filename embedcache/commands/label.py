@@ -13,9 +13,7 @@ from embedcache.commands.serving import serve_with, serving_options
 @click.command(short_help="Label CACHE in the browser: the most useful rows first, heads trained meanwhile.")
 @click.argument("cache")
 @click.option("--label", metavar="COL", help="The column to label, or a new one.  [default: RUN's, or the only one]")
-@click.option(
-    "--labels-of", metavar="NAMES", default="", help="Names of classes, with commas, where there are no labels."
-)
+@click.option("--labels-of", metavar="NAMES", help="Names of classes, with commas, where there are no labels.")
 @click.option(
     "--task",
     type=click.Choice(["classification", "multilabel", "regression"]),

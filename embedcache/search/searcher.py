@@ -128,7 +128,6 @@ class Searcher:
         self._loaded: Encoder | None = None
         self.reading: Reading | None = None
         self._with_text = not_blank(cache.texts)
-        self._filters: dict[tuple[str, ...], np.ndarray] = {}
         self.read_labels()
         self._kept = {name: cache.column(name) for name in cache.column_names if name != cache.id_column}
         self._stored = cache.embeddings(index.pooling, index.layer)
@@ -256,18 +255,15 @@ class Searcher:
     def among(self, where: str | Sequence[str] | None) -> np.ndarray:
         """bool [N]: the rows that may be found under the conditions."""
         key = tuple([where] if isinstance(where, str) else where or ())
-        if not key:
-            return self._with_text
-        found = self._filters.get(key)
-        if found is None:
-            found = self._with_text & rows_where(self.cache, key)
-            if len(self._filters) >= MOST_FILTERS:
-                self._filters.clear()
-            self._filters[key] = found
-        return found
+        if key not in (filters := self._filters):
+            if len(filters) >= MOST_FILTERS:
+                filters.clear()
+            filters[key] = self._with_text & rows_where(self.cache, key)
+        return filters[key]
 
     def read_labels(self) -> None:
-        """Show the labels that the cache has now; people may have given some since."""
+        """Find and show the labels that the cache has now; people may have given some since."""
+        self._filters: dict[tuple[str, ...], np.ndarray] = {}
         self._labels = {name: self.cache.labels(name) for name in self.cache.label_names}
 
     def labels(self, row: int) -> dict[str, str | list[str] | None]:

@@ -65,7 +65,7 @@ def label_cache(
     run: str | Path | Sequence[str | Path] = (),
     *,
     label: str | None = None,
-    labels_of: str | Sequence[str] = (),
+    labels_of: str | Sequence[str] | None = None,
     task: str | None = None,
     host: str = "127.0.0.1",
     port: int = 8000,
@@ -106,7 +106,7 @@ def label_cache(
     Raises:
         EmbedcacheError: As ``serve_cache``; a column that cannot be labelled, or a journal that cannot be written.
     """
-    names = labels_of.split(",") if isinstance(labels_of, str) else labels_of
+    names = labels_of.split(",") if isinstance(labels_of, str) else labels_of or ()
     serving = _Serving(host, port, token, label_token, verbose, listening, tell)
 
     def write(service: Service) -> None:

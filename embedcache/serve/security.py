@@ -114,7 +114,8 @@ class Guard:
         elif role == "label" and not (_is_open(scope["path"]) or _is_for_labels(scope["path"])):
             await refuse(scope, receive, send, 403, "this token may only label")
         else:
-            await self.app({**scope, ROLE: role}, receive, send)
+            scope[ROLE] = role
+            await self.app(scope, receive, send)
 
     def _role(self, headers: dict[bytes, str]) -> str | None:
         """What a request may do: "all", "label" or nothing (None)."""

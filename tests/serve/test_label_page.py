@@ -14,7 +14,7 @@ from embedcache.labelling import LabelJournal, Overlay
 from embedcache.serve.label_column import open_session
 from embedcache.serve.service import Service
 from tests.conftest import document, make_reviews
-from tests.serve.page import CONTRAST, PHONE, needs_chromium, ready
+from tests.serve.page import CONTRAST, PHONE, needs_chromium
 from tests.serve.serving import listening, start_map
 
 pytestmark = needs_chromium
