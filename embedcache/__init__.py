@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 # embedcache costs neither torch nor transformers. tests/test_public_names.py keeps the three lists together.
 if TYPE_CHECKING:
     from embedcache import ops
+    from embedcache.active_learning.job import NextReport, next_rows
     from embedcache.audit import AuditReport
     from embedcache.audit import audit_cache as audit
     from embedcache.cache import Cache, VerifyReport, open_cache, verify
@@ -81,6 +82,7 @@ _HOME = {
     "LadderReport": "embedcache.ladder",
     "MergeReport": "embedcache.extraction.merge",
     "Neighbours": "embedcache.index",
+    "NextReport": "embedcache.active_learning.job",
     "Prediction": "embedcache.prediction.classifier",
     "Predictions": "embedcache.prediction.classifier",
     "Query": "embedcache.search.searcher",
@@ -112,6 +114,7 @@ _HOME = {
     "load_heads": "embedcache.runs.folder",
     "load_run": "embedcache.runs.folder",
     "merge": "embedcache.extraction.merge",
+    "next_rows": "embedcache.active_learning.job",
     "open_cache": "embedcache.cache",
     "ops": "embedcache.ops",  # a module that needs torch
     "predict_file": "embedcache.prediction.job",
@@ -152,6 +155,7 @@ __all__ = [
     "LadderReport",
     "MergeReport",
     "Neighbours",
+    "NextReport",
     "Prediction",
     "Predictions",
     "Query",
@@ -184,6 +188,7 @@ __all__ = [
     "load_heads",
     "load_run",
     "merge",
+    "next_rows",
     "open_cache",
     "ops",
     "predict_file",

@@ -97,6 +97,7 @@ SAME: dict[str, list[Callable[..., Any]]] = {
     "label": [ec.label_cache],
     "ladder": [ec.ladder.function],
     "merge": [ec.merge],
+    "next": [ec.next_rows],
     "predict": [ec.predict_file, ec.Classifier.predict],
     "report": [ec.report.function],
     "search": [ec.search.function, ec.search_file],

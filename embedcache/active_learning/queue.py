@@ -16,8 +16,8 @@ from embedcache.errors import EmbedcacheError
 from embedcache.heads.kinds import kind_of
 
 MIXED = "mixed"
-# The shares of the default queue. What a strategy cannot give, the others give in proportion. Chosen on other seeds and
-# data than those that docs/active_learning.md reports.
+# The shares of the default queue. What a strategy cannot give, the others give in proportion. Chosen by hand; see
+# docs/active_learning.md for what they reach.
 SHARES = {"uncertain": 0.5, "errors": 0.2, "rare": 0.1, "unlike": 0.1, "random": 0.1}
 FIRST_SHARES = {"typical": 0.9, "random": 0.1}  # before there are heads
 QUEUES = (MIXED, *STRATEGIES)
@@ -66,16 +66,15 @@ def evidence_of(
     Args:
         snapshot: The labels of the moment.
         retrained: The heads trained on them, or on a few labels fewer.
-        start: Probabilities float [N, C] to begin with, such as zero-shot's, as long as there are no heads.
+        start: Probabilities float [N, C] of the snapshot's classes as long as there are no heads, such as zero-shot's.
         wrong: float64 [N], how likely each label is wrong, NaN where none was judged: judge_labels gives it.
         skipped: bool [N], rows that people did not want to decide.
     """
     proba, spread = start, None
-    if retrained is not None:
+    if retrained is not None:  # classes may have been added, and others renumbered, since
         has_classes = kind_of(retrained.kind).has_classes
-        proba, spread = (retrained.proba if has_classes else retrained.outputs), retrained.spread
-    if proba is not None and kind_of(snapshot.kind).has_classes and proba.shape[1] < len(snapshot.classes):
-        proba = np.pad(proba, ((0, 0), (0, len(snapshot.classes) - proba.shape[1])))  # classes that are new
+        proba = retrained.proba_of(snapshot.classes) if has_classes else retrained.outputs
+        spread = retrained.spread
     return Evidence(snapshot, np.zeros(len(snapshot.y), bool) if skipped is None else skipped, proba, spread, wrong)
 
 

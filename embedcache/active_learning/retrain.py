@@ -88,20 +88,21 @@ class Retrained:
         """Probabilities float32 [N, C]. Raises EmbedcacheError for a regression, which has none."""
         return kind_of(self.kind).probabilities(self.outputs / np.float32(self.temperature))
 
-    def gain_over(self, before: Retrained, now: Snapshot) -> Difference | None:
-        """This score less that of heads trained before, on the same test rows; None where none are labelled.
+    def proba_of(self, classes: Sequence[str]) -> np.ndarray:
+        """Probabilities float32 [N, C] by the names of classes; 0 for those that were not known then."""
+        known = list(self.head.classes or ())
+        found = np.zeros((len(self.outputs), len(classes)), np.float32)
+        both = [(place, known.index(name)) for place, name in enumerate(classes) if name in known]
+        found[:, [place for place, _ in both]] = self.proba[:, [place for _, place in both]]
+        return found
 
-        The classes of ``before`` must be the first of those of now.
-        """
-        rows = now.tested
+    def gain_over(self, before: Retrained, now: Snapshot) -> Difference | None:
+        """This score less that of heads trained before, on the same test rows; None where none are labelled."""
+        rows, kind = now.tested, kind_of(self.kind)
         if not len(rows):
             return None
-        kind = kind_of(self.kind)
-        predicted = [kind.decide(one.outputs[rows]) for one in (self, before)]
-        y = now.y[rows]
-        if kind.has_lists:  # a label that was added since was never predicted
-            predicted = [np.pad(one, ((0, 0), (0, y.shape[1] - one.shape[1]))) for one in predicted]
-        return score_difference(kind.main, y, predicted[0], predicted[1])
+        said = [one.proba_of(now.classes) if kind.has_classes else one.outputs for one in (self, before)]
+        return score_difference(kind.main, now.y[rows], *(kind.decide_by_probability(one[rows]) for one in said))
 
 
 def why_not(snapshot: Snapshot) -> str | None:

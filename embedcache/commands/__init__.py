@@ -26,6 +26,7 @@ Files, in the order in which to read them:
     index        Build what search reads
     search       Find neighbours
     audit        Look for what is wrong with the rows themselves
+    next_rows    Say which rows are worth labelling next
     doctor       Look at the machine
     serve        Show a cache and runs in the browser
     label        Label a cache in the browser

@@ -11,4 +11,5 @@ Files, in the order in which to read them:
     examples        Labelled neighbours in the cache, for prompts
     language_model  A model with its head, as transformers loads it, by content
     scores          How often the labels are right, where they are known
+    start           What the names of classes alone say of a cache's rows: where labelling begins from nothing
 """

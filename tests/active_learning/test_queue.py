@@ -195,10 +195,16 @@ def test_numbers_and_lists() -> None:
 
 
 def test_a_class_that_is_new_since_the_heads(blobs: Any) -> None:
+    """It may stand before the others: what was said of these follows their names."""
     snapshot = blobs.snapshot(np.arange(90))
     found: Retrained = retrain(snapshot)
-    now = replace(snapshot, classes=[*blobs.classes, "new"])
-    assert len(make_queue(evidence_of(now, found), 10).rows) == 10
+    now = replace(snapshot, classes=["a new one", *blobs.classes], y=np.where(snapshot.y < 0, -1, snapshot.y + 1))
+    evidence = evidence_of(now, found)
+    assert evidence.proba is not None
+    np.testing.assert_array_equal(evidence.proba[:, 1:], found.proba)
+    queues = [make_queue(one, 10, "uncertain").rows for one in (evidence, evidence_of(snapshot, found))]
+    assert [one.row for one in queues[0]] == [one.row for one in queues[1]]
+    assert [one.guess for one in queues[0]] == [one.guess for one in queues[1]]
 
 
 def test_what_cannot_be_had_is_told(blobs: Any) -> None:

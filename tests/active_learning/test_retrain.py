@@ -66,6 +66,11 @@ def test_before_and_after_are_compared_on_the_same_rows(blobs: Any) -> None:
     assert gain == score_difference("accuracy", blobs.truth[600:], *guess)
     assert gain is not None
     assert gain.difference > 0
+    renamed = replace(many, classes=["new", *blobs.classes], y=np.where(many.y < 0, -1, many.y + 1).astype(np.int32))
+    assert retrain(renamed).gain_over(before, renamed) is not None
+    same = after.gain_over(before, renamed)  # by the names of the classes, whose numbers have changed
+    assert same is not None
+    assert same.difference == gain.difference
     assert after.gain_over(before, blobs.snapshot(np.arange(300), test=test)) is None  # no test row has a label
 
 

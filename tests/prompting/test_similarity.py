@@ -13,6 +13,7 @@ from embedcache.errors import EmbedcacheError
 from embedcache.prompting.labels import read_labels
 from embedcache.prompting.method import AskedPrompt
 from embedcache.prompting.methods.similarity import Similarity
+from embedcache.prompting.start import start_probabilities
 
 LABELS = {"positive": ["a wonderful film", "superb"], "negative": ["a dull film"]}
 
@@ -79,3 +80,15 @@ def test_refused(reviews_cache: Path, tiny_masked: Path, tiny_models: dict[str, 
         assert "restore" not in str(no.value) and "pass the encoder" not in str(no.value)
     with pytest.raises(EmbedcacheError, match="has no max vectors"):
         ec.zero_shot(reviews_cache, LABELS, pooling="max")
+
+
+def test_what_labelling_from_nothing_begins_with(reviews_cache: Path, tiny_bert: Path) -> None:
+    with ec.open_cache(reviews_cache) as cache:
+        names, found = start_probabilities(cache, LABELS, device="cpu")
+        pooling = cache.preferred()
+        encoder = Encoder.load(
+            tiny_bert, device="cpu", dtype="float32", max_length=cache.encoder["identity"]["max_length"]
+        )
+        wanted = expected(np.asarray(cache.embeddings(pooling)), encoder, pooling)
+    assert names == ["positive", "negative"]
+    np.testing.assert_allclose(found, wanted, atol=1e-4)

@@ -14,4 +14,5 @@ Files, in the order in which to read them:
     index        After index
     search       After search
     audit        After audit
+    next_rows    After next
 """

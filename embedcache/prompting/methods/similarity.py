@@ -102,9 +102,12 @@ class Similarity(Method):
         return self._cosines(vectors), self._encoder.reading(texts, tokens)
 
     def cached(self, cache: Cache, rows: np.ndarray, tell: Finished) -> PredictedRows:
-        scores = self._cosines(cache.embeddings(*self._output)[rows])
         tell(rows)
-        return self._rows(scores, None)
+        return self._rows(self.scores_of(cache, rows), None)
+
+    def scores_of(self, cache: Cache, rows: np.ndarray) -> np.ndarray:
+        """float64 [n, labels] of rows of the cache, whose softmax are the probabilities."""
+        return self._cosines(cache.embeddings(*self._output)[rows])
 
     def _cosines(self, vectors: np.ndarray) -> np.ndarray:
         """float64 [n, labels], times SCALE."""

@@ -1,0 +1,168 @@
+"""A cache and the journal that lies over its labels, as the pool and the snapshot that everything else here takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from embedcache.active_learning.estimates import (
+    Estimates,
+    advise,
+    agreement,
+    predicted_gain,
+    rows_per_minute,
+    wrong_share,
+)
+from embedcache.active_learning.judgement import JudgedSnapshot
+from embedcache.active_learning.retrain import MeasuredScore
+from embedcache.active_learning.snapshot import Pool, Snapshot
+from embedcache.audit.neighbours import unit_vectors
+from embedcache.cache import Cache
+from embedcache.cache.strings import first_rows
+from embedcache.cache.where import not_blank
+from embedcache.heads.kinds import kind_of, usual_kind
+from embedcache.labelling import Given, Overlay
+from embedcache.runs.data import load_data
+from embedcache.runs.folder import Run
+from embedcache.runs.sides import stored_sides
+from embedcache.runs.split import SIDES, places
+
+TEST_SHARE = 0.1  # of the texts, where no run says which rows test; as train-head deals them
+CHANCE = "random"  # the queue whose rows are drawn by chance
+
+
+@dataclass(frozen=True)
+class LabelledRows:
+    """What people have done in one column of a cache, by rows. Of a text that stands in several rows, each is there.
+
+    Attributes:
+        rows: int64 [n], rows with a label that people gave. given: [n], what they gave.
+        skipped: bool [N], rows that someone skipped and nobody has labelled.
+    """
+
+    rows: np.ndarray
+    given: list[Given]
+    skipped: np.ndarray
+
+
+def pool_of(cache: Cache, pooling: str, layer: int = -1, run: Run | None = None) -> Pool:
+    """The rows of a cache.
+
+    Args:
+        cache: The cache.
+        pooling: Which vectors.
+        layer: Of which layer; -1 is the last.
+        run: One column's run, whose test rows test here too; else a tenth of the texts does, those that train-head
+            would take.
+
+    Raises:
+        EmbedcacheError: There are no such vectors, or the run is of another cache and does not tell its sides.
+    """
+    x, unit = cache.embeddings(pooling, layer), first_rows(cache.hashes)
+    if run is None:
+        test = places(cache.hashes) < TEST_SHARE
+    else:
+        test = stored_sides(cache, run, f"--run {run.path}") == SIDES.index("test")
+    return Pool.of(x, unit=unit, test=test, usable=not_blank(cache.texts) & unit_vectors(x))
+
+
+def labelled_rows_of(cache: Cache, column: str) -> LabelledRows:
+    """What the journal over a cache says of a column; nothing, where there is none."""
+    overlay, skipped = cache.source, np.zeros(cache.rows, bool)
+    if not isinstance(overlay, Overlay):
+        return LabelledRows(np.empty(0, np.int64), [], skipped)
+    rows, given = overlay.rows(cache, column)
+    if names := [bytes.fromhex(name) for name in overlay.skipped(column)]:
+        keys = np.ascontiguousarray(cache.hashes).view("V16")[:, 0]
+        skipped = np.isin(keys, np.frombuffer(b"".join(names), "V16"))
+        skipped[rows] = False
+    return LabelledRows(rows, given, skipped)
+
+
+def snapshot_of(
+    cache: Cache, column: str, pool: Pool, people: LabelledRows, classes: Sequence[str] = (), kind: str | None = None
+) -> Snapshot:
+    """The labels of a column at this moment: those of the file, with those that people gave in their places.
+
+    Args:
+        cache: The cache, opened with its journal.
+        column: A label column, of the cache or new; of a regression a kept one will do.
+        pool: Of the same cache.
+        people: See ``labelled_rows_of``.
+        classes: Names of classes that no row need have yet, in addition to those that rows have.
+        kind: Of task; None is what the column holds, and classification for a new one.
+
+    Raises:
+        EmbedcacheError: The column does not hold what the kind wants.
+    """
+    there = column in cache.label_names
+    about = usual_kind(there and cache.holds_lists(column)) if kind is None else kind_of(kind)
+    if not about.has_classes:
+        y, names = load_data(cache, column, None, -1, None, task=about.name).y, [column]
+    elif there:
+        codes, own = cache.labels(column)
+        names = [*own, *(name for name in classes if name not in own)]
+        y = np.asarray(codes)
+        if about.has_lists:
+            y = np.pad(y.astype(np.float32), ((0, 0), (0, len(names) - len(own))))
+            y[np.asarray(codes[:, :1] < 0).any(axis=1)] = -1
+        else:
+            y = y.astype(np.int32)
+    else:
+        names = list(classes)
+        y = np.full(
+            (cache.rows, len(names)) if about.has_lists else cache.rows, -1, np.float32 if about.has_lists else np.int32
+        )
+    checked, chance = np.zeros(cache.rows, bool), np.zeros(cache.rows, bool)
+    checked[people.rows] = True
+    chance[people.rows] = [any(one.queue == CHANCE for one in given.by.values()) for given in people.given]
+    return Snapshot(pool, y, names, about.name, checked, chance)
+
+
+def estimates_of(
+    snapshot: Snapshot,
+    people: LabelledRows,
+    curve: Sequence[tuple[int, MeasuredScore]] = (),
+    judged: JudgedSnapshot | None = None,
+) -> Estimates:
+    """How far the labelling is.
+
+    Args:
+        snapshot: The labels of the moment.
+        people: What people did.
+        curve: (labels learned from, score) after each retraining; scores over rows drawn by chance or test rows say
+            most.
+        judged: What audit makes of the labels that are there.
+    """
+    unit = snapshot.pool.unit[people.rows]
+    first = np.unique(unit, return_index=True)[1].tolist()  # a text counts once
+    texts = [(int(unit[i]), people.given[i]) for i in first]
+    drawn = [one.entry for _, one in texts if one.entry.queue == CHANCE and one.entry.before is not None]
+    wrong = sum(entry.after != entry.before for entry in drawn)
+    unchecked = int(np.count_nonzero(snapshot.labelled & ~snapshot.checked))
+    share = wrong_share(len(drawn), wrong, unchecked)
+    by_person: dict[str, dict[int, object]] = {}
+    times: dict[str, list[str]] = {}
+    for text, one in texts:
+        for who, entry in one.by.items():
+            label = sorted(entry.after) if isinstance(entry.after, tuple) else entry.after
+            by_person.setdefault(who, {})[text] = label
+            times.setdefault(who, []).append(entry.time)
+    speeds = [speed for one in times.values() if (speed := rows_per_minute(one)) is not None]
+    gain = predicted_gain(curve)
+    notes = []
+    if share is None and unchecked:
+        notes.append(
+            f"the share of wrong labels: {len(drawn)} labels of rows drawn by chance were checked, 10 are needed"
+        )
+    return Estimates(
+        wrong=share,
+        wrong_by_audit=None if judged is None else judged.count.to_dict(),
+        agreement=agreement(by_person),
+        rows_per_minute=float(np.mean(speeds)) if speeds else None,
+        gain=gain,
+        advice=advise(gain, share),
+        notes=notes,
+    )
