@@ -29,7 +29,7 @@ from embedcache.audit.report import (
     write_report,
 )
 from embedcache.audit.sides import Sides, column_sides, run_sides, tuned_note
-from embedcache.cache import Cache, open_cache
+from embedcache.cache import Cache
 from embedcache.cache.strings import first_rows
 from embedcache.cache.where import not_blank
 from embedcache.common.machine import check_memory
@@ -38,6 +38,7 @@ from embedcache.errors import EmbedcacheError
 from embedcache.heads.arrays import json_number
 from embedcache.heads.kinds import kind_of
 from embedcache.index import SearchIndex
+from embedcache.labelling.opened import notes_of, open_labelled
 from embedcache.runs.data import Data, load_data
 from embedcache.runs.split import SEED, make_folds
 
@@ -48,6 +49,7 @@ def audit_cache(
     cache: str | Path,
     *,
     label: str | None = None,
+    labels: str | Path | None = None,
     output: str | Path | None = None,
     folds: int = 5,
     seed: Sequence[int] = (0,),
@@ -69,6 +71,7 @@ def audit_cache(
     Args:
         cache: The cache file.
         label: The label column to audit, with one class a row. None is "label", or the only one.
+        labels: A journal of labels that people gave, over the cache's own; "none"; None: that beside it, if any.
         output: A table to write, such as a .csv, with a .json beside it; "-" is standard output.
         folds: Number of folds. A row is judged by heads that were not trained on it.
         seed: Seeds of heads and folds; heads are trained once for each, and the results are averaged.
@@ -92,7 +95,7 @@ def audit_cache(
     start = time.perf_counter()
     if split is not None and run is not None:
         raise EmbedcacheError("--split and --run: give one of them")
-    with open_cache(cache) as opened, nullcontext() if output is None else open_place(output) as place:
+    with open_labelled(cache, labels) as opened, nullcontext() if output is None else open_place(output) as place:
         if pooling is None and ("mean", layer) in opened.outputs and ("model", layer) not in opened.outputs:
             pooling = "mean"
         sides = column_sides(opened, split) if split else run_sides(opened, run, label) if run else None
@@ -273,7 +276,8 @@ def make_report(
         labels=[_label_issue(table, opinions, i, int(place[i])) for i in listed[:top].tolist()],
         duplicates=[_duplicates(table, group) for group in groups[:top]],
         outliers=[Outlier(**table.row(row), score=float(distances[row])) for row in far[:top].tolist()],
-        notes=[*_notes(table), *open_counts(judged.count), *opinions.notes],
+        notes=[*notes_of(table.cache.labels_from), *_notes(table), *open_counts(judged.count), *opinions.notes],
+        labels_from=table.cache.labels_from,
     )
 
 

@@ -105,6 +105,7 @@ class AuditReport(Tabular):
     duplicates: list[Duplicates]
     outliers: list[Outlier]
     notes: list[str]
+    labels_from: dict[str, Any] | None  # the journal that was read, see docs/labelling.md
 
     def to_dict(self) -> dict[str, Any]:
         """JSON types."""

@@ -63,13 +63,16 @@ class LabelColumns:
     def source(self, source: LabelSource | None) -> None:
         self._source = source
         self._corrected: dict[str, Labels] = {}
+        self._described: dict[str, Any] | None = None
         new = [] if source is None else source.columns
         self._new = [name for name in new if name not in (*self.layout.classes, *self.column_names)]
 
     @property
     def labels_from(self) -> dict[str, Any] | None:
         """Where labels other than the file's come from, see docs/labelling.md; None: nowhere."""
-        return None if self._source is None else self._source.describe(self)  # type: ignore[arg-type]
+        if self._described is None and self._source is not None:
+            self._described = self._source.describe(self)  # type: ignore[arg-type]
+        return self._described
 
     @property
     def own_label_names(self) -> list[str]:

@@ -6,7 +6,15 @@ from typing import Any
 
 import click
 
-from embedcache.commands.common import COUNT, check_json, device_option, emit, json_option, unless_written_to
+from embedcache.commands.common import (
+    COUNT,
+    check_json,
+    device_option,
+    emit,
+    json_option,
+    labels_option,
+    unless_written_to,
+)
 from embedcache.commands.progress import progress_bar
 from embedcache.commands.types import CommaList, NumberInRange
 from embedcache.encoder.poolings import MODEL, POOLINGS
@@ -21,6 +29,7 @@ from embedcache.encoder.poolings import MODEL, POOLINGS
     help="A table to write (.csv, .parquet ...; - for standard output), and a .json with the whole report.",
 )
 @click.option("--label", help="The label column.  [default: label, or the only one]")
+@labels_option
 @click.option(
     "--folds",
     type=NumberInRange(int, 2, 101),

@@ -6,13 +6,14 @@ from typing import Any
 
 import click
 
-from embedcache.commands.common import device_option, emit, json_option, reading_options, trust_option
+from embedcache.commands.common import device_option, emit, json_option, labels_option, reading_options, trust_option
 from embedcache.commands.progress import progress_bar
 
 
 @click.command(short_help="Score RUN on a table or a cache with known labels.")
 @click.argument("runs", nargs=-1, required=True, metavar="RUN... TABLE|CACHE")
 @click.option("--label", help="The column of known labels.  [default: the label column of RUN]")
+@labels_option
 @click.option("-o", "--output", metavar="FILE", help="An HTML page to write.")
 @click.option("--text", default="text", show_default=True, help="The column of texts in TABLE.")
 @click.option("--group", metavar="COL", help="Rows with the same value count as one observation in the intervals.")

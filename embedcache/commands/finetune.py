@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from embedcache.commands.common import COUNT, NAMES, device_option, emit, json_option, trust_option
+from embedcache.commands.common import COUNT, NAMES, device_option, emit, json_option, labels_option, trust_option
 from embedcache.commands.progress import progress_bar
 from embedcache.commands.run_options import check_split, split_options, sweep_options, sweep_type, task_option
 from embedcache.commands.types import NumberInRange
@@ -33,6 +33,7 @@ LIKE_HEADS = {name: setting for name, setting in SWEPT.items() if name not in ("
 )
 @click.option("--from", "from_run", metavar="RUN", help="Start from this run's best head.  [default: one is trained]")
 @click.option("--label", help="The label column.  [default: label, or the only one]")
+@labels_option
 @task_option
 @click.option("--lr", type=sweep_type(SWEPT["lr"].values, ranges=False), help=RATE)
 @sweep_options({**OWN, **LIKE_HEADS}, ranges=False)

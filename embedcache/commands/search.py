@@ -13,6 +13,7 @@ from embedcache.commands.common import (
     device_option,
     emit,
     json_option,
+    labels_option,
     pooling_option,
     reading_options,
     tell,
@@ -41,6 +42,7 @@ ROW = NumberInRange(int, 0)
 @click.option("--where", multiple=True, help="Only rows that meet a condition; may be repeated.")
 @click.option("--show", "columns", type=NAMES, help="Columns on the screen.  [default: labels, and what fits]")
 @click.option("--dedupe", is_flag=True, help="Leave out near-duplicates of a better result.")
+@labels_option
 @click.option("--index", metavar="INDEX", help="What embedcache index wrote.  [default: that of CACHE, if any]")
 @pooling_option
 @click.option("--layers", "layer", type=NumberInRange(int, -1000), help="[default: -1, or that of INDEX]")

@@ -6,12 +6,13 @@ from typing import Any
 
 import click
 
-from embedcache.commands.common import json_option
+from embedcache.commands.common import json_option, labels_option
 from embedcache.commands.serving import serve_with, serving_options
 
 
 @click.command(short_help="Search CACHE and label texts in the browser, and over HTTP.")
 @click.argument("cache")
+@labels_option
 @serving_options
 @json_option
 def serve(as_json: bool, **options: Any) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from embedcache.commands.common import COUNT, NAMES, device_option, emit, json_option, pooling_option
+from embedcache.commands.common import COUNT, NAMES, device_option, emit, json_option, labels_option, pooling_option
 from embedcache.commands.progress import progress_bar
 from embedcache.commands.run_options import check_split, split_options, sweep_options, task_option
 from embedcache.commands.types import NumberInRange
@@ -18,6 +18,7 @@ from embedcache.heads.spec import SWEPT
 @click.option("-o", "--output", "run", required=True, metavar="RUN", help="The run folder to create.")
 @click.option("--from", "from_run", metavar="RUN", help="Start from the best head of RUN: rows or classes were added.")
 @click.option("--label", type=NAMES, help="Label columns; each gets its own heads.  [default: label, or the only one]")
+@labels_option
 @task_option
 @click.option("--recipe", type=click.Choice(["default", "article"]), default="default", show_default=True)
 @sweep_options(SWEPT)

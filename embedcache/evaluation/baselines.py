@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from embedcache.cache import open_cache
 from embedcache.errors import EmbedcacheError
 from embedcache.evaluation.targets import Aligned
 from embedcache.heads.kinds import kind_of
+from embedcache.labelling.opened import open_as_recorded
 from embedcache.runs.baseline_features import BaselineRows
 from embedcache.runs.baselines import baselines_for, predict_baselines
 from embedcache.runs.data import load_data
@@ -57,7 +57,7 @@ def baselines_of(run: Run, texts: Sequence[str], vectors: np.ndarray, aligned: A
 
 def _train(run: Run, texts: Sequence[str], vectors: np.ndarray) -> dict[str, Any]:
     info = run.info
-    with open_cache(info["cache"]["path"]) as cache:
+    with open_as_recorded(info["cache"]["path"], info.get("labels_from")) as cache:
         data = load_data(cache, str(info["label"]), info["pooling"], info["layer"], None, info["kind"])
         if data.classes != run.classes:
             raise EmbedcacheError(f"{cache.path} has other labels now than {run.path} was trained on")

@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from embedcache.cache import Cache, open_cache
+from embedcache.cache import Cache
 from embedcache.cache.labels import unlabelled
 from embedcache.cache.strings import first_rows, hash_texts
 from embedcache.cache.where import rows_where
 from embedcache.common.reading import Reading
 from embedcache.errors import EmbedcacheError
+from embedcache.labelling.opened import open_labelled
 from embedcache.prediction.classifier import Classifier, check_same_encoder
 from embedcache.prediction.together import Encode, encode_of, shared_passes, vectors_key
 from embedcache.runs.folder import Run
@@ -37,6 +38,7 @@ class Gold:
         vectors: run -> its vectors [n, D] of these rows, read from a cache or encoded.
         readings: what each encoder that was asked for vectors read of the texts.
         columns: of those that were asked for as well, the ones that are there: name -> n values without outer blanks.
+        labels_from: of a cache, the journal that lies over its labels: ``Cache.labels_from``.
     """
 
     source: str
@@ -50,6 +52,7 @@ class Gold:
     vectors: Callable[[Run], np.ndarray] = field(repr=False)
     readings: list[Reading] = field(default_factory=list)
     columns: dict[str, list[str]] = field(default_factory=dict)
+    labels_from: dict[str, Any] | None = None
 
     @property
     def units(self) -> np.ndarray | None:
@@ -75,20 +78,28 @@ class Gold:
             lambda run: get(run)[rows],
             self.readings,
             {name: [values[i] for i in rows.tolist()] for name, values in self.columns.items()},
+            self.labels_from,
         )
 
 
 def read_cache(
-    path: str | Path, label: str, group: str | None, where: Sequence[str], also: Collection[str] = ()
+    path: str | Path,
+    label: str,
+    group: str | None,
+    where: Sequence[str],
+    also: Collection[str] = (),
+    labels: str | Path | None = None,
 ) -> Gold:
-    """The labelled rows of a cache, whose vectors need no encoder. also: columns to read where there are such.
+    """The labelled rows of a cache, whose vectors need no encoder.
+
+    also: columns to read where there are such. labels: see ``open_labelled``.
 
     Raises EmbedcacheError where there is no such column, or no row with a label meets ``where``.
     """
-    cache = open_cache(path)
-    labels = _cache_labels(cache, label)
+    cache = open_labelled(path, labels)
+    known = _cache_labels(cache, label)
     among = rows_where(cache, where) if where else np.ones(cache.rows, bool)
-    given = np.array([one is not None for one in labels], bool)
+    given = np.array([one is not None for one in known], bool)
     rows = np.flatnonzero(among & given)
     _check_rows(path, label, rows)
     groups = None if group is None else _numbers(_cache_strings(cache, group, "--group"))[rows]
@@ -104,11 +115,12 @@ def read_cache(
         int((among & ~given).sum()),
         rows,
         [texts[i] for i in rows.tolist()],
-        [labels[i] for i in rows.tolist()],
+        [known[i] for i in rows.tolist()],
         cache.hashes[rows],
         groups,
         vectors,
         columns={name: _of_cache(cache, name, rows) for name in also if _has_strings(cache, name)},
+        labels_from=cache.labels_from,
     )
 
 

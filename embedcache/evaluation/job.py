@@ -20,6 +20,7 @@ from embedcache.evaluation.targets import Aligned, align
 from embedcache.evaluation.trained import Learnt, group_column, learnt_by
 from embedcache.heads.arrays import json_number
 from embedcache.heads.kinds import kind_of
+from embedcache.labelling.opened import notes_of
 from embedcache.prediction.classifier import Classifier
 from embedcache.prediction.rows import is_cache
 from embedcache.runs.calibration import probabilities
@@ -37,6 +38,7 @@ def evaluate(
     data: Any,
     *,
     label: str | None = None,
+    labels: str | Path | None = None,
     output: str | Path | None = None,
     text: str = "text",
     group: str | None = None,
@@ -58,6 +60,7 @@ def evaluate(
         data: a table of any kind that extract reads, or a cache of the runs' encoder.
         label: the column of gold labels. None: that of the first run's own label column. A run of several label columns
             is scored by its column of that name.
+        labels: of a cache, a journal of labels that people gave, over its own; "none"; None: that beside it, if any.
         output: an HTML page to write.
         text: the table's column of texts.
         group: a column; rows with one value are one observation for the intervals.
@@ -95,10 +98,12 @@ def evaluate(
     conditions = [where] if isinstance(where, str) else list(where)
     also = list(dict.fromkeys(name for run in columns.values() if (name := group_column(run)) is not None))
     if is_cache(data):
-        gold = read_cache(data, label, group, conditions, also)
+        gold = read_cache(data, label, group, conditions, also, labels)
     else:
         if conditions:
             raise EmbedcacheError("--where is for a cache; a table is scored whole")
+        if labels is not None:
+            raise EmbedcacheError("--labels is for a cache; a table is scored by its own labels")
         with stored(data) as table:
             every = list(columns.values())
             gold = read_table(table, label, group, text, classifier, progress, also, every, **reading)
@@ -116,11 +121,12 @@ def evaluate(
         runs=[one.scores() for one in scored],
         comparisons=[line for one in scored for line in one.against_baselines()],
         notes=[],
+        labels_from=gold.labels_from,
     )
     for first, second in combinations(scored, 2):
         report.comparisons += _compare(first, second)
     cut = dict.fromkeys(note for read in gold.readings for note in read.notes(advise=False))
-    report.notes = [*_notes(report, scored), *cut]
+    report.notes = [*notes_of(gold.labels_from), *_notes(report, scored), *cut]
     report.seconds = time.perf_counter() - start
     if output is not None:
         from embedcache.evaluation.page import write_page

@@ -89,6 +89,7 @@ class EvaluationReport:
         left_out: rows left out by ``unseen``. groups: different groups, None without ``group``.
         runs: in the order given. comparisons: first, second, metric, difference (first less second), interval, p,
             within_noise; every run with its baselines, then run with run, paired over the rows or groups.
+        labels_from: the journal over the labels of a cache, see docs/labelling.md.
         output: the page that was written, or None.
     """
 
@@ -102,6 +103,7 @@ class EvaluationReport:
     runs: list[RunScores]
     comparisons: list[dict[str, Any]]
     notes: list[str]
+    labels_from: dict[str, Any] | None = None
     output: str | None = None
     seconds: float = 0.0
 

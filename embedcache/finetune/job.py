@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from embedcache.cache import open_cache
 from embedcache.common.progress import Progress, Tell, no_tell
 from embedcache.common.times import Times
 from embedcache.errors import EmbedcacheError
@@ -16,6 +15,7 @@ from embedcache.finetune.outcome import TuneJob, TuneReport
 from embedcache.finetune.prepare import AskedTuning, prepare
 from embedcache.heads.kinds.option import read_tasks
 from embedcache.heads.spec import SWEPT
+from embedcache.labelling.opened import open_labelled
 from embedcache.runs.asked import check_settings
 from embedcache.runs.folder import run_lock
 from embedcache.runs.job import Values
@@ -36,6 +36,7 @@ def finetune(
     train: str | Sequence[str] = "last",
     from_run: str | Path | None = None,
     label: str | None = None,
+    labels: str | Path | None = None,
     task: str | Mapping[str, str] = "auto",
     lr: Values = None,
     head_lr: Values = None,
@@ -87,6 +88,7 @@ def finetune(
         from_run: a run of train_head on the same split, whose best head is the start for the vectors that it reads.
             None, and for other vectors: one is trained first.
         label: the label column; None means "label", or the only one.
+        labels: as train_head.
         task: as train_head.
         lr: learning rates of the layers.
         head_lr: learning rates of the head.
@@ -188,7 +190,7 @@ def finetune(
         targets=tuple(targets or ()),
         tell=tell or no_tell,
     )
-    with run_lock(run), open_cache(cache) as opened:
+    with run_lock(run), open_labelled(cache, labels) as opened:
         trainer = prepare(opened, asked, times)
         return TuneJob(opened, cast(Any, trainer), Path(run), times).execute(resume, progress, begun)
 

@@ -27,8 +27,9 @@ def open_labelled(cache: str | os.PathLike[str], labels: str | os.PathLike[str] 
     Raises:
         EmbedcacheError: the cache or the journal cannot be read, there is no such journal, or it has fewer entries.
     """
-    overlay = find_overlay(cache, labels)
-    return open_cache(cache, labels=overlay)
+    opened = open_cache(cache, labels=find_overlay(cache, labels))
+    _ = opened.labels_from  # known from now on, also when the cache is closed
+    return opened
 
 
 def find_overlay(cache: str | os.PathLike[str], labels: str | os.PathLike[str] | None = None) -> Overlay | None:
@@ -56,6 +57,32 @@ def named_journal(labels: str | os.PathLike[str]) -> tuple[LabelJournal, int | N
     if found and not Path(path).exists():
         return LabelJournal(found[1]), int(found[2])
     return LabelJournal(path), None
+
+
+def pinned_labels(cache: str | os.PathLike[str]) -> str:
+    """The journal beside a cache up to its last entry of now, for ``open_labelled``; "none" where there is none."""
+    journal = LabelJournal.beside(cache)
+    journal.read()
+    return f"{journal.path}@{len(journal)}" if journal.exists else NONE
+
+
+def open_as_recorded(cache: str | os.PathLike[str], recorded: Mapping[str, Any] | None) -> Cache:
+    """Open a cache with the labels that a run was trained with; recorded: ``Cache.labels_from``, as run.json has it.
+
+    Raises:
+        EmbedcacheError: the cache or the journal cannot be read, or the journal's lines of that time have changed.
+    """
+    if recorded is None or recorded.get("journal") is None:
+        return open_cache(cache)
+    journal, entries = LabelJournal(recorded["journal"]), int(recorded["entries"])
+    if not journal.exists or journal.digest(entries) != recorded["digest"]:
+        raise EmbedcacheError(f"{journal.path} does not hold the {entries:,} labels that the run was trained with")
+    return open_cache(cache, labels=Overlay.of(journal, entries))
+
+
+def notes_of(about: Mapping[str, Any] | None) -> list[str]:
+    """What ``Cache.labels_from`` says in sentences; none where labels are the file's alone."""
+    return [] if about is None else [labels_line(about), *about["notes"]]
 
 
 def labels_line(about: Mapping[str, Any]) -> str:

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from embedcache.cache import open_cache
 from embedcache.common.checked import SchemaError, read_json
 from embedcache.common.frames import refuse_frame
 from embedcache.common.lock import locked
@@ -20,6 +19,7 @@ from embedcache.common.whole_file import is_standard_output, whole_file
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.kinds import kind_of
 from embedcache.heads.kinds.option import read_tasks
+from embedcache.labelling.opened import NONE, open_labelled, pinned_labels
 from embedcache.ladder.launch import launch
 from embedcache.ladder.outcome import Climbed, LadderReport, compare_rungs
 from embedcache.ladder.page import write_page
@@ -113,9 +113,10 @@ def ladder(
     source, folder = str(input), Path(output)
     if (cached := is_cache(source)) and max_length is not None:
         raise EmbedcacheError(f"--max-length: {source} is a cache, which was made with a length of its own")
+    pinned = pinned_labels(source) if cached else NONE  # for all rungs, and for --resume
     settled = settle(
         source, folder, rungs, DEFAULT, [model] if isinstance(model, str) else list(map(str, model)), cached,
-        rows=AskedRows(label, read_tasks(task), group, seeds[0], val, test), seeds=seeds, labels=labels,
+        rows=AskedRows(label, read_tasks(task), group, seeds[0], val, test, pinned), seeds=seeds, labels=labels,
         text=text, device=device,
         max_length=max_length,
         trust_remote_code=trust_remote_code, resume=resume, tell=tell or no_tell,
@@ -136,7 +137,7 @@ def _check_cache(settled: Settled) -> None:
     """Of a cache everything can be known at once."""
     from embedcache.encoder.load_again import refuse_imported
 
-    with open_cache(settled.input) as cache:
+    with open_labelled(settled.input, settled.rows.labels) as cache:
         refuse_imported(cache.encoder, settled.input)
         rows = CommonRows.read(cache, settled.rows)
         settled.check_states(cache)
@@ -162,7 +163,7 @@ class Ladder:
                     self._extract(encoder)
         finally:
             (settled.folder / COPY).unlink(missing_ok=True)
-        with open_cache(settled.encoders[0].cache) as cache:
+        with open_labelled(settled.encoders[0].cache, settled.rows.labels) as cache:
             rows = CommonRows.read(cache, settled.rows)
             if settled.encoders[0].made:
                 settled.check_kind(rows)

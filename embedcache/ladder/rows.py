@@ -14,6 +14,7 @@ from embedcache.cache import Cache
 from embedcache.cache.strings import first_rows
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.kinds import kind_of
+from embedcache.labelling.opened import NONE
 from embedcache.runs.data import Data, load_data
 from embedcache.runs.predictions import FILE
 from embedcache.runs.sides import Dealing, deal
@@ -22,7 +23,10 @@ from embedcache.runs.split import Split, rows_digest
 
 @dataclass(frozen=True)
 class AskedRows:
-    """What is learned, and how the rows are dealt; arguments of ``train_run``."""
+    """What is learned, and how the rows are dealt; arguments of ``train_run``.
+
+    labels: the journal over the labels of a cache, up to the entry where the ladder was begun, or "none".
+    """
 
     label: str | None
     task: Any
@@ -30,6 +34,7 @@ class AskedRows:
     seed: int
     val: float
     test: float
+    labels: str = NONE
 
     def options(self) -> dict[str, Any]:
         """As keywords of train_run and finetune, which have seeds of their own."""

@@ -17,6 +17,7 @@ from embedcache.common.whole_file import whole_file
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.kinds import kind_of
 from embedcache.heads.kinds.option import is_number, task_of
+from embedcache.labelling.opened import NONE
 from embedcache.ladder.plan import MachineSpeed
 from embedcache.ladder.rows import AskedRows, CommonRows
 from embedcache.ladder.rungs import ZERO_SHOT, Rung, read_rung
@@ -180,9 +181,9 @@ def open_folder(settled: Settled) -> None:
         if not settled.resume:
             raise EmbedcacheError(f"{folder} holds a ladder: --resume goes on with it, or name another -o")
         try:
-            before: Any = read_json(path)
+            before: Any = {"journal": NONE, **read_json(path)}
             other = [name for name, value in own.items() if before.get(name) != value]
-        except (OSError, SchemaError, AttributeError):
+        except (OSError, SchemaError, TypeError):
             raise EmbedcacheError(f"{path} cannot be read: name another -o") from None
         if other:
             raise EmbedcacheError(
@@ -213,6 +214,7 @@ def _settings(settled: Settled) -> dict[str, Any]:
         **own,
         **asdict(settled.rows),
         "labels": settled.labels,
+        "journal": settled.rows.labels,
         "text": settled.text,
         "max_length": settled.max_length,
     }

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from embedcache.cache import Cache, open_cache
+from embedcache.cache import Cache
 from embedcache.cache.state_files import index_path, values_path
 from embedcache.common.checked import SchemaError, read_json
 from embedcache.common.progress import Progress, Tell
@@ -23,6 +23,7 @@ from embedcache.errors import EmbedcacheError
 from embedcache.extraction.job import extract
 from embedcache.finetune.job import finetune
 from embedcache.heads.task import weight_shapes
+from embedcache.labelling.opened import open_labelled
 from embedcache.ladder.rows import AskedRows, CommonRows
 from embedcache.ladder.rungs import HEAD, TFIDF, ZERO_SHOT, Rung, read_rung
 from embedcache.prediction.classifier import Classifier
@@ -102,7 +103,7 @@ def climb(step: Step, progress: Progress | None, tell: Tell) -> dict[str, Any]:
     """
     rung = read_rung(step.rung)
     Path(step.folder).mkdir(parents=True, exist_ok=True)
-    with open_cache(step.cache) as cache:
+    with open_labelled(step.cache, step.rows.labels) as cache:
         rows = CommonRows.read(cache, step.rows)
         work = _zero_shot if rung.name == ZERO_SHOT else _baseline if rung.shared else _run
         predicted, found, predict = work(step, rung, cache, rows, progress, tell)

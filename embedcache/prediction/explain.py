@@ -18,6 +18,7 @@ import numpy as np
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.kinds import kind_of
 from embedcache.index.exact import StoredRows, search_all, unit_length
+from embedcache.labelling.opened import open_as_recorded
 from embedcache.prediction.explanation import Explanation, TrainingNeighbour, WordEffect
 from embedcache.prediction.predictions import ColumnOutputs
 from embedcache.runs.data import Data, load_data
@@ -139,10 +140,8 @@ class TrainingRows:
 
 def find_training_rows(run: Run) -> TrainingRows | str:
     """Those in the run's cache, or why there are none."""
-    from embedcache.cache import open_cache
-
     try:
-        return TrainingRows(run, open_cache(run.info["cache"]["path"]))
+        return TrainingRows(run, open_as_recorded(run.info["cache"]["path"], run.info.get("labels_from")))
     except (EmbedcacheError, KeyError) as error:
         return f"no training rows are named: {error}"
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from embedcache.cache import Cache, open_cache
+from embedcache.cache import Cache
 from embedcache.cache.strings import first_rows
 from embedcache.common.progress import Progress, Tell, no_tell
 from embedcache.common.times import Times
@@ -17,6 +17,7 @@ from embedcache.errors import EmbedcacheError
 from embedcache.heads.kinds import kind_of
 from embedcache.heads.kinds.option import read_tasks, task_of
 from embedcache.heads.spec import SWEPT
+from embedcache.labelling.opened import open_labelled
 from embedcache.runs.asked import check_choice, check_settings, label_names
 from embedcache.runs.automatic import Automatic, settle
 from embedcache.runs.column import Column, Plan
@@ -42,6 +43,7 @@ def train_head(
     *,
     from_run: str | Path | None = None,
     label: str | Sequence[str] | None = None,
+    labels: str | Path | None = None,
     task: str | Mapping[str, str] = "auto",
     recipe: str = "default",
     hidden: Values = None,
@@ -91,6 +93,7 @@ def train_head(
             split are taken over; outputs of new classes begin as usual.
         label: label columns; None means "label", or the only one. Each has its own split, and the heads of all are
             trained in one bank.
+        labels: a journal of labels that people gave, over those of the cache; "none"; None: that beside it, if any.
         task: "auto" (multilabel where a column holds lists, else classification) or one kind for all columns; or a
             kind by column, like {"stars": "regression"}, where columns that are not named are "auto". Numbers are
             learned as numbers, and kept columns are learned, only where that is asked for.
@@ -171,7 +174,7 @@ def train_head(
         **sweep, **common, "val": val, "folds": folds, "split_column": split_column, "same_split": same_split,
     }  # fmt: skip
     named = {name for name, value in given.items() if value is not None}
-    with run_lock(run), open_cache(cache) as opened:  # two trainings of one run: the second fails at once
+    with run_lock(run), open_labelled(cache, labels) as opened:  # two trainings of one run: the second fails at once
         columns: list[Column] = []
         with times.of("reading"):
             if earlier is not None:

@@ -23,6 +23,7 @@ from embedcache.errors import EmbedcacheError
 from embedcache.heads.head import TrainedHead
 from embedcache.heads.kinds.option import spelled
 from embedcache.heads.spec import SWEPT
+from embedcache.labelling.opened import notes_of
 from embedcache.runs.calibration_set import CalibrationSet
 from embedcache.runs.column import Column, ColumnReport, Plan
 from embedcache.runs.leaderboard import Entry, evaluations, history_rows
@@ -50,6 +51,7 @@ class HeadReport(ColumnReport):
     recipe: str
     seconds: float  # everything
     columns: dict[str, ColumnReport]
+    labels_from: dict[str, Any] | None  # the journal that was read, see docs/labelling.md
 
     def to_dict(self) -> dict[str, Any]:
         """JSON types, without NaN."""
@@ -100,7 +102,7 @@ class Job:
 
     def _report(self, results: Sequence[Result], bank: Bank, start: float) -> HeadReport:
         first, plan = results[0], self.trainer.plan
-        said = [plan.automatic] if plan.automatic else []
+        said = notes_of(self.cache.labels_from) + ([plan.automatic] if plan.automatic else [])
         notes = [*said, *_draw_notes(plan), *bank.notes, *first.report.notes]
         first.report.notes = [*notes, *data_notes(self.cache, [one.column.label for one in results])]
         return HeadReport(
@@ -116,6 +118,7 @@ class Job:
             recipe=plan.recipe,
             seconds=time.perf_counter() - start,
             columns={result.column.label: result.report for result in results},
+            labels_from=self.cache.labels_from,
         )
 
     def _write_or_keep(self, results: Sequence[Result], report: HeadReport, bank: Bank) -> None:
@@ -136,6 +139,7 @@ class Job:
             "embedcache": __version__,
             "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "cache": {"path": str(self.cache.path), "fingerprint": self.cache.fingerprint, "rows": self.cache.rows},
+            "labels_from": report.labels_from,
             "encoder": self.cache.encoder,
             "reading": self.reading.to_dict(),
             "recipe": report.recipe,

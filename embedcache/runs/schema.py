@@ -167,6 +167,15 @@ class CacheOf(msgspec.Struct):
     rows: Count
 
 
+class LabelsFrom(msgspec.Struct):
+    """The labels that lay over those of the cache: the first ``entries`` of a journal, by the digest of their lines."""
+
+    journal: str | None
+    entries: Count
+    digest: Digest | None
+    labels: Count
+
+
 class Tuned(msgspec.Struct):
     """What finetune trained of which base: layers from 1, how many numbers; kind: see encoder/tuned.py."""
 
@@ -199,6 +208,7 @@ class Info(msgspec.Struct):
     layer: Annotated[int, Meta(ge=-10_000, le=10_000)] | Optional = UNSET
     encoder: Encoder | Optional = UNSET
     cache: CacheOf | Optional = UNSET
+    labels_from: LabelsFrom | Optional | None = UNSET
     embedcache: str | Optional = UNSET
     created: str | Optional = UNSET
     recipe: str | Optional = UNSET

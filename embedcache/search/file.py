@@ -33,8 +33,8 @@ VERSION = 1  # of what Hits are saved as
 class SearchFileReport:
     """What search_file wrote: ``found`` rows for ``queries`` queries, ``blank`` of which were no text.
 
-    ``resumed``: queries of them that an earlier, interrupted command had answered. ``notes``: what the encoder did not
-    read of the others, or does not know.
+    ``resumed``: queries of them that an earlier, interrupted command had answered. ``notes``: where labels come
+    from, what the encoder did not read of the others, or does not know. ``labels_from``: see docs/labelling.md.
     """
 
     output: str
@@ -46,6 +46,7 @@ class SearchFileReport:
     seconds: float
     resumed: int = 0
     notes: list[str] = field(default_factory=list)
+    labels_from: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """What --json prints."""
@@ -95,6 +96,7 @@ def search_file(
     encoding: str = "utf-8",
     separator: str | None = None,
     sheet: str | None = None,
+    labels: str | Path | None = None,
     index: str | Path | None = None,
     pooling: str | None = None,
     layer: int | None = None,
@@ -122,7 +124,8 @@ def search_file(
         encoding: Encoding of ``file``.
         separator: Between the cells of a .csv; None detects it.
         sheet: Sheet of a workbook, or table of a database.
-        index: See ``Searcher.open``, as for the next five.
+        labels: See ``Searcher.open``, as for the next six.
+        index: See ``Searcher.open``.
         pooling: See ``Searcher.open``.
         layer: See ``Searcher.open``.
         center: See ``Searcher.open``.
@@ -138,7 +141,7 @@ def search_file(
     kind = output_format(output)
     check_output(output, file)
     how = {"encoding": encoding, "separator": separator, "sheet": sheet}
-    vectors: dict[str, Any] = {"index": index, "pooling": pooling, "layer": layer, "center": center}
+    vectors: dict[str, Any] = {"labels": labels, "index": index, "pooling": pooling, "layer": layer, "center": center}
     vectors |= {"device": device, "trust_remote_code": trust_remote_code}
     with stored(file) as table, Searcher.open(cache, **vectors) as searcher:
         job = _Job(searcher, table, text, vector, how, k, where, dedupe)
@@ -171,6 +174,7 @@ def search_file(
         seconds=time.perf_counter() - start,
         resumed=resumed,
         notes=searcher.notes,
+        labels_from=searcher.cache.labels_from,
     )
 
 

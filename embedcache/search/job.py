@@ -26,7 +26,8 @@ SHOWN = 3  # answers in a notebook
 class SearchReport(Tabular):
     """All answers. ``k`` were asked, ``candidates`` rows could be found; ``many``: the queries came from a file.
 
-    notes: what the encoder did not read of the queries, or does not know.
+    notes: where labels come from, what the encoder did not read of the queries, or does not know. labels_from: the
+    journal of labels that was read, see docs/labelling.md.
     """
 
     answers: list[Answer]
@@ -34,6 +35,7 @@ class SearchReport(Tabular):
     candidates: int
     many: bool
     notes: list[str] = field(default_factory=list)
+    labels_from: dict[str, Any] | None = None
 
     def _repr_html_(self) -> str:
         """For notebooks."""
@@ -55,7 +57,7 @@ class SearchReport(Tabular):
     def to_dict(self) -> dict[str, Any]:
         """The JSON document: query and results, or for a file a list of these as ``queries``."""
         answers = [answer_document(answer) for answer in self.answers]
-        return {"queries": answers} if self.many else answers[0]
+        return {**({"queries": answers} if self.many else answers[0]), "labels_from": self.labels_from}
 
 
 def search_cache(
@@ -75,6 +77,7 @@ def search_cache(
     encoding: str = "utf-8",
     separator: str | None = None,
     sheet: str | None = None,
+    labels: str | Path | None = None,
     index: str | Path | None = None,
     pooling: str | None = None,
     layer: int | None = None,
@@ -102,7 +105,8 @@ def search_cache(
         encoding: Encoding of ``file``.
         separator: Between the cells of a .csv; None detects it.
         sheet: Sheet of a workbook, or table of a database.
-        index: See ``Searcher.open``, as for the next five.
+        labels: See ``Searcher.open``, as for the next six.
+        index: See ``Searcher.open``.
         pooling: See ``Searcher.open``.
         layer: See ``Searcher.open``.
         center: See ``Searcher.open``.
@@ -120,6 +124,7 @@ def search_cache(
         raise EmbedcacheError("give a file of queries, or one query, not both")
     opened = Searcher.open(
         cache,
+        labels=labels,
         index=index,
         pooling=pooling,
         layer=layer,
@@ -132,13 +137,15 @@ def search_cache(
         if file is None:
             asked = Query(tuple(likes), tuple(unlikes))
             answers = searcher.search([asked], k, where=where, dedupe=dedupe)
-            return SearchReport(answers, k, candidates - len(asked.rows), False, searcher.notes)
+            return SearchReport(
+                answers, k, candidates - len(asked.rows), False, searcher.notes, searcher.cache.labels_from
+            )
         with stored(file) as table:
             how = {"encoding": encoding, "separator": separator, "sheet": sheet}
             vectors = query_vectors(searcher, table, vector, encoding)
             texts = list(vectors or [one for part in query_texts(table, text, **how) for one in part.to_pylist()])
         answers = _answers(searcher, texts, k, where, dedupe, vectors)
-        return SearchReport(answers, k, candidates, True, searcher.notes)
+        return SearchReport(answers, k, candidates, True, searcher.notes, searcher.cache.labels_from)
 
 
 def _answers(

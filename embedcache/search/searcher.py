@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from embedcache.cache import Cache, open_cache
+from embedcache.cache import Cache
 from embedcache.cache.labels import label_of
 from embedcache.cache.where import not_blank, rows_where
 from embedcache.common.display import html_table
@@ -22,6 +22,7 @@ from embedcache.common.reading import Reading
 from embedcache.errors import EmbedcacheError
 from embedcache.index import SearchIndex
 from embedcache.index.open_index import open_index
+from embedcache.labelling.opened import notes_of, open_labelled
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -137,6 +138,7 @@ class Searcher:
         cls,
         cache: str | Path,
         *,
+        labels: str | Path | None = None,
         index: str | Path | None = None,
         pooling: str | None = None,
         layer: int | None = None,
@@ -148,6 +150,7 @@ class Searcher:
 
         Args:
             cache: The cache file.
+            labels: A journal of labels that people gave, over the cache's own; "none"; None: that beside it, if any.
             index: What ``embedcache index`` wrote. None is the index of the cache's own name, if there is one of the
                 vectors that are asked for.
             pooling: Which of the cache's vectors; None is model, else cls, else the first stored.
@@ -160,7 +163,7 @@ class Searcher:
             EmbedcacheError: The cache or the index cannot be opened, they do not belong together, or there are no such
                 vectors.
         """
-        opened = open_cache(cache)
+        opened = open_labelled(cache, labels)
         try:
             found = open_index(opened, index, pooling, layer, center)
         except BaseException:
@@ -249,8 +252,8 @@ class Searcher:
 
     @property
     def notes(self) -> list[str]:
-        """What the encoder did not read of the texts that were looked for, or does not know."""
-        return [] if self.reading is None else self.reading.notes(advise=False)
+        """Where labels come from, and what the encoder did not read of the texts, or does not know."""
+        return notes_of(self.cache.labels_from) + ([] if self.reading is None else self.reading.notes(advise=False))
 
     def among(self, where: str | Sequence[str] | None) -> np.ndarray:
         """bool [N]: the rows that may be found under the conditions."""
@@ -355,17 +358,9 @@ class Searcher:
         return named[0] + (f"; unlike {named[1]}" if named[1] else "")
 
     def _results(self, rows: Sequence[int], scores: Sequence[float]) -> list[Found]:
-        cache = self.cache
+        texts, ids = self.cache.texts, self.cache.ids
         return [
-            Found(
-                rank=rank,
-                row=row,
-                score=score,
-                text=cache.texts[row],
-                labels=self.labels(row),
-                id=None if cache.ids is None else cache.ids[row],
-                columns=self.columns(row),
-            )
+            Found(rank, row, score, texts[row], self.labels(row), None if ids is None else ids[row], self.columns(row))
             for rank, (row, score) in enumerate(zip(rows, scores, strict=True), 1)
         ]
 

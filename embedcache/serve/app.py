@@ -21,6 +21,7 @@ from embedcache import __version__
 from embedcache.cache.notes import data_notes
 from embedcache.cache.where import rows_where
 from embedcache.errors import EmbedcacheError
+from embedcache.labelling.opened import notes_of
 from embedcache.prediction.classifier import Prediction
 from embedcache.search.searcher import Answer, Query
 from embedcache.serve import limits as lim
@@ -310,7 +311,7 @@ def _info(service: Service) -> m.InfoAnswer:
         encoder=Path(service.cache.encoder["source"]).name,
         texts=service.encoder is not None,
         why_no_texts=service.no_encoder,
-        notes=data_notes(service.cache),
+        notes=notes_of(service.cache.labels_from) + data_notes(service.cache),
         index=m.IndexAnswer(
             kind=getattr(index, "kind", "exact"),
             recall=getattr(index, "recall", None),

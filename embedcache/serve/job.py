@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from embedcache.common.progress import Tell, no_tell
 from embedcache.errors import EmbedcacheError
+from embedcache.labelling.opened import notes_of
 
 if TYPE_CHECKING:
     from embedcache.serve.service import Service
@@ -22,6 +23,7 @@ def serve_cache(
     port: int = 8000,
     token: str | None = None,
     verbose: bool = False,
+    labels: str | Path | None = None,
     index: str | Path | None = None,
     pooling: str | None = None,
     layer: int | None = None,
@@ -41,7 +43,8 @@ def serve_cache(
         port: The port; 0 takes any free port.
         token: What requests must bring, if it is set.
         verbose: Whether to log each request, without its texts.
-        index: See ``Service.open``, as for the next five.
+        labels: See ``Service.open``, as for the next six.
+        index: See ``Service.open``.
         pooling: See ``Service.open``.
         layer: See ``Service.open``.
         model: See ``Service.open``.
@@ -55,7 +58,7 @@ def serve_cache(
     """
     serving = _Serving(host, port, token, None, verbose, listening, tell)
     _serve(
-        cache, run, serving, index=index, pooling=pooling, layer=layer, model=model, device=device,
+        cache, run, serving, labels=labels, index=index, pooling=pooling, layer=layer, model=model, device=device,
         trust_remote_code=trust_remote_code,
     )  # fmt: skip
 
@@ -159,6 +162,8 @@ def _serve(
         bound.close()
         raise
     try:
+        for note in notes_of(service.cache.labels_from):
+            how.tell(f"Note: {note}")
         prepare(service)
         if service.no_encoder:
             how.tell(f"Note: only rows can be searched: {service.no_encoder}")

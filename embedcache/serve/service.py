@@ -120,6 +120,7 @@ class Service:
         cls,
         cache: str | Path,
         *runs: str | Path,
+        labels: str | Path | None = None,
         index: str | Path | None = None,
         pooling: str | None = None,
         layer: int | None = None,
@@ -142,7 +143,7 @@ class Service:
         opened = read_runs(runs)
         if opened and pooling is None and layer is None and index is None:
             pooling, layer = output_of_run(opened[0].run, cache)
-        searcher = Searcher.open(cache, index=index, pooling=pooling, layer=layer)
+        searcher = Searcher.open(cache, labels=labels, index=index, pooling=pooling, layer=layer)
         try:
             for one in opened:
                 fit_run(one, searcher.cache, device, trust_remote_code)

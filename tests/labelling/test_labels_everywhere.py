@@ -1,0 +1,165 @@
+"""Every command that reads labels reads those of the journal beside the cache, and says so once."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from embedcache.encoder.poolings import POOLINGS
+from embedcache.labelling import LabelJournal
+from tests.conftest import FOUR_HEADS, document, fails, invoke, write_csv
+from tests.labelling.conftest import said
+
+LINE = "20 labels from reviews.h5.labels.jsonl"
+
+
+@pytest.fixture(scope="module")
+def corrected(made: Path, tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Path:
+    """A cache with a journal that flips 20 labels; and corrected.h5, extracted from the corrected table."""
+    folder = tmp_path_factory.mktemp("corrected")
+    shutil.copy(made / "reviews.h5", folder / "reviews.h5")
+    with (made / "reviews.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    other = {"positive": "negative", "negative": "positive"}
+    for row in rows[:20]:
+        row["label"] = other[row["label"]]
+    journal = LabelJournal.beside(folder / "reviews.h5")
+    journal.append([said(row["text"], row["label"], before=other[row["label"]]) for row in rows[:20]])
+    write_csv(folder / "corrected.csv", [row.values() for row in rows], rows[0].keys())
+    document(
+        "extract", folder / "corrected.csv", "-o", folder / "corrected.h5", "--model", tiny_bert,
+        "--keep", "film", "--pooling", ",".join(POOLINGS),
+    )  # fmt: skip
+    return folder
+
+
+def notes(about: dict) -> list[str]:
+    return [line for line in about["notes"] if "labels from" in line]
+
+
+def test_train_head_learns_what_the_corrected_table_says(corrected, made, tmp_path):
+    """To the bit: a head's identity is a digest of what it learned from."""
+    found = document("train-head", corrected / "reviews.h5", "-o", tmp_path / "a", *FOUR_HEADS)
+    again = document("train-head", corrected / "corrected.h5", "-o", tmp_path / "b", *FOUR_HEADS)
+    without = document(
+        "train-head", corrected / "reviews.h5", "-o", tmp_path / "c", "--labels", "none", *FOUR_HEADS
+    )  # fmt: skip
+    runs = {name: json.loads((tmp_path / name / "run.json").read_text("utf-8")) for name in "abc"}
+    assert runs["a"]["identities"] == runs["b"]["identities"]
+    assert runs["c"]["identities"] == json.loads((made / "run" / "run.json").read_text("utf-8"))["identities"]
+    assert notes(found) == [LINE] and notes(again) == notes(without) == []
+    assert (
+        found["labels_from"] == runs["a"]["labels_from"] and without["labels_from"] is runs["b"]["labels_from"] is None
+    )
+    journal = LabelJournal.beside(corrected / "reviews.h5")
+    assert (found["labels_from"]["entries"], found["labels_from"]["digest"]) == (20, journal.digest())
+    assert LINE in (tmp_path / "a" / "report.html").read_text("utf-8")
+
+
+def test_it_is_said_once(corrected, tmp_path):
+    result = invoke("train-head", corrected / "reviews.h5", "-o", tmp_path / "run", *FOUR_HEADS)
+    assert result.output.count("labels from") == 1 and f"Note: {LINE}" in result.output
+
+
+def test_a_run_can_be_repeated_after_the_journal_has_grown(corrected, tmp_path):
+    """And --resume keeps no head that learned from other labels."""
+    for name in ("reviews.h5", "reviews.h5.labels.jsonl"):
+        shutil.copy(corrected / name, tmp_path / name)
+    cache, run = tmp_path / "reviews.h5", tmp_path / "run"
+    document("train-head", cache, "-o", run, *FOUR_HEADS)
+    journal = LabelJournal.beside(cache)
+    from embedcache.cache import open_cache
+
+    with open_cache(cache) as opened:
+        journal.append([said(opened.texts[100], "positive"), said(opened.texts[101], "negative")])
+    assert (
+        document("train-head", cache, "-o", run, "--resume", "--labels", f"{journal.path}@20", *FOUR_HEADS)["kept"] == 4
+    )
+    assert document("train-head", cache, "-o", run, "--resume", *FOUR_HEADS)["kept"] == 0
+
+
+def test_audit(corrected):
+    found = document("audit", corrected / "reviews.h5", "--folds", 2)
+    table = document("audit", corrected / "corrected.h5", "--folds", 2)
+    assert found["labels"] == table["labels"] != [] and notes(found) == [LINE]
+    assert document("audit", corrected / "reviews.h5", "--folds", 2, "--labels", "none")["labels_from"] is None
+
+
+def test_search(corrected, tmp_path):
+    """What is shown, and what --where sees."""
+    found = document("search", corrected / "reviews.h5", "--row", 30, "-k", 300, "--where", "label=positive")
+    table = document("search", corrected / "corrected.h5", "--row", 30, "-k", 300, "--where", "label=positive")
+    without = document("search", corrected / "reviews.h5", "--row", 30, "-k", 300, "--labels", "none")
+    assert [one["row"] for one in found["results"]] == [one["row"] for one in table["results"]]
+    assert {one["labels"]["label"] for one in found["results"]} == {"positive"}
+    assert {one["row"] for one in without["results"] if one["labels"]["label"] == "positive"} != {
+        one["row"] for one in found["results"]
+    }
+    assert found["labels_from"]["labels"] == 20 and without["labels_from"] is None
+    (tmp_path / "asked.txt").write_text("a fine film\n")
+    written = document(
+        "search", corrected / "reviews.h5", "--file", tmp_path / "asked.txt", "-o", tmp_path / "found.csv"
+    )  # fmt: skip
+    assert notes(written) == [LINE]
+
+
+def test_evaluate(corrected, made):
+    """Against the labels that people gave; the run's own baselines learn from what the run learned from."""
+    found = document("evaluate", made / "run", corrected / "reviews.h5")
+    table = document("evaluate", made / "run", corrected / "corrected.h5")
+    assert found["scores"] == table["scores"] and found["confusion"] == table["confusion"]
+    assert found["baselines"] == table["baselines"] and notes(found) == [LINE]
+    assert fails("evaluate", made / "run", made / "reviews.csv", "--labels", "none").endswith("by its own labels")
+
+
+def test_baselines_of_a_run_learn_from_its_labels(corrected, tmp_path):
+    """Also when the journal has grown since; and where its lines have changed that is said."""
+    for name in ("reviews.h5", "reviews.h5.labels.jsonl"):
+        shutil.copy(corrected / name, tmp_path / name)
+    cache = tmp_path / "reviews.h5"
+    document("train-head", cache, "-o", tmp_path / "run", *FOUR_HEADS)
+    before = document("evaluate", tmp_path / "run", corrected / "corrected.h5")
+    journal = LabelJournal.beside(cache)
+    lines = journal.path.read_bytes()
+    journal.append([said("a text of no row", "odd")])
+    assert document("evaluate", tmp_path / "run", corrected / "corrected.h5")["baselines"] == before["baselines"]
+    journal.path.write_bytes(lines.replace(b"positive", b"negative", 1))
+    (note,) = {
+        one["note"] for one in document("evaluate", tmp_path / "run", corrected / "corrected.h5")["baselines"].values()
+    }
+    assert "does not hold the 20 labels that the run was trained with" in note
+
+
+def test_info(corrected, tmp_path):
+    about = document("info", corrected / "reviews.h5")
+    assert about["labels_from"]["people"] == 1 and about["labels_from"]["disagreements"] == 0
+    assert about["labels"] == document("info", corrected / "corrected.h5")["labels"]
+    line = next(line for line in invoke("info", corrected / "reviews.h5").output.splitlines() if "journal" in line)
+    assert line == f"journal   {LINE}; 20 entries"
+    assert "journal" not in invoke("info", corrected / "reviews.h5", "--labels", "none").output
+
+
+def test_a_journal_that_cannot_be_used(corrected, tmp_path):
+    cache = Path(shutil.copy(corrected / "reviews.h5", tmp_path / "reviews.h5"))
+    journal = LabelJournal.beside(cache)
+    journal.path.write_text("not a journal\n")
+    for command in (["info", cache], ["audit", cache], ["search", cache, "--row", 1]):
+        assert "is not a labels journal, or its first line is damaged" in fails(*command)
+        assert "no such labels journal" in fails(*command, "--labels", tmp_path / "nowhere.jsonl")
+    assert document("info", cache, "--labels", "none")["labels_from"] is None
+
+
+def test_the_journal_of_another_cache(corrected, tiny_bert, tmp_path):
+    """Labels go by content: what fits is used, and how much does not is said."""
+    with (corrected / "corrected.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    write_csv(tmp_path / "some.csv", [row.values() for row in rows[15:120]], rows[0].keys())
+    document("extract", tmp_path / "some.csv", "-o", tmp_path / "some.h5", "--model", tiny_bert)
+    about = document("info", tmp_path / "some.h5", "--labels", corrected / "reviews.h5.labels.jsonl")["labels_from"]
+    assert (about["labels"], about["elsewhere"]) == (5, 15)
+    result = invoke("info", tmp_path / "some.h5", "--labels", corrected / "reviews.h5.labels.jsonl")
+    assert "5 labels from reviews.h5.labels.jsonl; 15 of the journal's labels are of texts that" in result.output
