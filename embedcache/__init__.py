@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from embedcache.index import Neighbours, SearchIndex
     from embedcache.index.job import IndexReport
     from embedcache.index.job import index_cache as index
+    from embedcache.labelling import LabelEntry, LabelJournal, Overlay
+    from embedcache.labelling.corrected import LabelsReport, labels
+    from embedcache.labelling.relabel import RelabelReport, relabel
     from embedcache.ladder import LadderReport
     from embedcache.ladder.job import ladder
     from embedcache.prediction.classifier import Classifier, Prediction, Predictions
@@ -77,15 +80,20 @@ _HOME = {
     "FusedHeadSearchCV": "embedcache.heads.search_cv",
     "HeadSpec": "embedcache.heads.spec",
     "IndexReport": "embedcache.index.job",
+    "LabelEntry": "embedcache.labelling",
+    "LabelJournal": "embedcache.labelling",
     "LabelWarning": "embedcache.common.labels",
     "Labels": "embedcache.common.labels",
+    "LabelsReport": "embedcache.labelling.corrected",
     "LadderReport": "embedcache.ladder",
     "MergeReport": "embedcache.extraction.merge",
     "Neighbours": "embedcache.index",
     "NextReport": "embedcache.active_learning.job",
+    "Overlay": "embedcache.labelling",
     "Prediction": "embedcache.prediction.classifier",
     "Predictions": "embedcache.prediction.classifier",
     "Query": "embedcache.search.searcher",
+    "RelabelReport": "embedcache.labelling.relabel",
     "ReportFile": "embedcache.report",
     "Run": "embedcache.runs.folder",
     "RunReport": "embedcache.report.train_run",
@@ -110,6 +118,7 @@ _HOME = {
     "import_vectors": "embedcache.vectors.job",
     "index": "embedcache.index",
     "label_cache": "embedcache.serve.job",
+    "labels": "embedcache.labelling.corrected",
     "ladder": "embedcache.ladder",
     "load_heads": "embedcache.runs.folder",
     "load_run": "embedcache.runs.folder",
@@ -118,6 +127,7 @@ _HOME = {
     "open_cache": "embedcache.cache",
     "ops": "embedcache.ops",  # a module that needs torch
     "predict_file": "embedcache.prediction.job",
+    "relabel": "embedcache.labelling.relabel",
     "report": "embedcache.report",
     "search": "embedcache.search",
     "search_file": "embedcache.search.file",
@@ -150,15 +160,20 @@ __all__ = [
     "FusedHeadSearchCV",
     "HeadSpec",
     "IndexReport",
+    "LabelEntry",
+    "LabelJournal",
     "LabelWarning",
     "Labels",
+    "LabelsReport",
     "LadderReport",
     "MergeReport",
     "Neighbours",
     "NextReport",
+    "Overlay",
     "Prediction",
     "Predictions",
     "Query",
+    "RelabelReport",
     "ReportFile",
     "Run",
     "RunReport",
@@ -184,6 +199,7 @@ __all__ = [
     "import_vectors",
     "index",
     "label_cache",
+    "labels",
     "ladder",
     "load_heads",
     "load_run",
@@ -192,6 +208,7 @@ __all__ = [
     "open_cache",
     "ops",
     "predict_file",
+    "relabel",
     "report",
     "search",
     "search_file",

@@ -106,5 +106,6 @@ def test_every_command_has_a_file_of_its_name() -> None:
     there = {path.stem for path in (ROOT / "embedcache" / "commands").glob("*.py")}
     assert {name.replace("-", "_") for name in main.commands} - there == {
         "verify",  # beside info
+        "relabel",  # beside labels
         *("import", "vectors"),  # in import_vectors: import is a word of Python's own
     }

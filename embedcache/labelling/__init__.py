@@ -8,6 +8,8 @@ Files, in the order in which to read them:
     journal    The labels journal: a file beside the cache to which labels are appended, and which nothing ever changes
     overlay    What a journal says of a cache: which label counts, per column and text, and where people differ
     opened     Open a cache with the labels of its journal over its own
+    corrected  The job of `embedcache labels`: a cache's table as people have corrected it, or the rows of the journal
+    relabel    The job of `embedcache relabel`: labels that were given elsewhere come back into the journal
 """
 
 from __future__ import annotations
