@@ -27,6 +27,7 @@ Files, in the order in which to read them:
     search       Find neighbours
     audit        Look for what is wrong with the rows themselves
     next_rows    Say which rows are worth labelling next
+    labels       Take labels of people out of the journal, and put others into it
     doctor       Look at the machine
     serve        Show a cache and runs in the browser
     label        Label a cache in the browser

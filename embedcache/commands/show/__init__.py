@@ -15,4 +15,5 @@ Files, in the order in which to read them:
     search       After search
     audit        After audit
     next_rows    After next
+    labels       After labels and relabel
 """
