@@ -108,4 +108,5 @@ def test_every_command_has_a_file_of_its_name() -> None:
         "verify",  # beside info
         "relabel",  # beside labels
         *("import", "vectors"),  # in import_vectors: import is a word of Python's own
+        "next",  # in next_rows: so is next
     }

@@ -33,7 +33,7 @@ def label(as_json: bool, **options: Any) -> None:
     \b
       embedcache label reviews.h5 --run heads
       embedcache label new.h5 --labels-of fresh,rotten
-      EMBEDCACHE_TOKEN=... EMBEDCACHE_LABEL_TOKEN=... embedcache label reviews.h5 --host 0.0.0.0
+      embedcache label reviews.h5 --host 0.0.0.0 --token A --label-token B
     """
     from embedcache.serve.job import label_cache
 
