@@ -115,10 +115,11 @@ def snapshot_of(
         y = np.full(
             (cache.rows, len(names)) if about.has_lists else cache.rows, -1, np.float32 if about.has_lists else np.int32
         )
-    checked, chance = np.zeros(cache.rows, bool), np.zeros(cache.rows, bool)
+    checked, settled, chance = (np.zeros(cache.rows, bool) for _ in range(3))
     checked[people.rows] = True
+    settled[people.rows] = [one.entry.before is not None or len(one.by) > 1 for one in people.given]
     chance[people.rows] = [any(one.queue == CHANCE for one in given.by.values()) for given in people.given]
-    return Snapshot(pool, y, names, about.name, checked, chance)
+    return Snapshot(pool, y, names, about.name, checked, settled, chance)
 
 
 def estimates_of(

@@ -250,8 +250,8 @@ def _wants_errors(queue: str) -> bool:
 
 
 def _judged(snapshot: Snapshot, found: Retrained | None, seed: int) -> JudgedSnapshot | None:
-    """Of labels that nobody has checked; where everybody's was, nothing would be shown."""
-    if found is None or not (snapshot.labelled & ~snapshot.checked).any():
+    """Which labels look wrong; None where each was looked at twice."""
+    if found is None or not (snapshot.labelled & ~snapshot.settled).any():
         return None
     rows = np.sort(np.random.default_rng(seed).permutation(found.learned)[:MOST_JUDGED])
     return judge_labels(snapshot, replace(found, learned=rows), nearest_of(snapshot.pool, rows))

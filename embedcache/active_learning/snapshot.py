@@ -74,6 +74,8 @@ class Snapshot:
         classes: the name of each output, also of classes that no row has yet.
         kind: of task.
         checked: bool [N], rows whose label a person has given or confirmed; they are not shown again.
+        settled: bool [N], those of them that had a label before, so that their label was looked at twice. The others
+            may be shown once more where their label looks wrong. Without it all checked rows are settled.
         chance: bool [N], rows that were drawn by chance: what is measured on them holds for all rows.
     """
 
@@ -82,12 +84,14 @@ class Snapshot:
     classes: Sequence[str]
     kind: str = "classification"
     checked: np.ndarray = field(default_factory=lambda: np.empty(0, bool))
+    settled: np.ndarray = field(default_factory=lambda: np.empty(0, bool))
     chance: np.ndarray = field(default_factory=lambda: np.empty(0, bool))
 
     def __post_init__(self) -> None:
-        for name in ("checked", "chance"):
+        none = np.zeros(len(self.y), bool)
+        for name, default in (("checked", none), ("chance", none), ("settled", self.checked)):
             if not len(getattr(self, name)):
-                object.__setattr__(self, name, np.zeros(len(self.y), bool))  # frozen: only here
+                object.__setattr__(self, name, default if len(default) else none)  # frozen: only here
 
     @cached_property
     def labelled(self) -> np.ndarray:

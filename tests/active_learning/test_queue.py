@@ -96,8 +96,12 @@ def test_likely_errors_are_found(blobs: Any) -> None:
     assert "looks wrong" in queue.rows[0].reason
     checked = np.zeros(900, bool)
     checked[rows_of(queue)] = True
-    again = make_queue(evidence_of(replace(snapshot, checked=checked), found, wrong=judged.wrong), 20, "errors")
+    again = make_queue(
+        evidence_of(replace(snapshot, checked=checked, settled=checked), found, wrong=judged.wrong), 20, "errors"
+    )
     assert not set(rows_of(again)) & set(rows_of(queue))
+    once = replace(snapshot, checked=checked, settled=np.zeros(900, bool))  # they had no label before: once more
+    assert rows_of(make_queue(evidence_of(once, found, wrong=judged.wrong), 20, "errors")) == rows_of(queue)
 
 
 def test_neighbours_are_the_nearest_of_other_groups(blobs: Any) -> None:

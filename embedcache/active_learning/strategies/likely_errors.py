@@ -12,7 +12,10 @@ LIKELY = 0.1  # labels that are less likely wrong than that are not worth a pers
 
 
 class LikelyErrors(Strategy):
-    """The labels that audit's experts, none of which has seen them, find the likeliest to be wrong."""
+    """The labels that audit's experts, none of which has seen them, find the likeliest to be wrong.
+
+    Of the file and of people: who labels errs, too. After a second look a row is not shown again.
+    """
 
     name = "errors"
     what = "labelled rows whose label is likely wrong, as audit has it"
@@ -22,7 +25,7 @@ class LikelyErrors(Strategy):
             return "only labels of one class a row are judged"
         if evidence.wrong is None:
             return "there are too few labels to judge any of them"
-        return None if len(self._rows(evidence)) else "no label that nobody has checked looks wrong"
+        return None if len(self._rows(evidence)) else "no label looks wrong that was not looked at twice"
 
     def choose(self, evidence: Evidence, count: int, taken: np.ndarray, rng: np.random.Generator) -> list[ChosenRow]:
         assert evidence.wrong is not None and evidence.proba is not None
@@ -39,9 +42,12 @@ class LikelyErrors(Strategy):
         ]
 
     def _rows(self, evidence: Evidence) -> np.ndarray:
-        """Labelled rows that nobody has checked; NaN is not likely wrong."""
+        """Rows with a doubtful label that was not looked at twice, one of each unit; NaN is not doubtful."""
         assert evidence.wrong is not None
-        return np.flatnonzero(evidence.shown & evidence.snapshot.labelled & (evidence.wrong >= LIKELY))
+        snapshot = evidence.snapshot
+        free = snapshot.labelled & snapshot.pool.usable & ~snapshot.settled & ~evidence.skipped
+        rows = np.flatnonzero(free & (evidence.wrong >= LIKELY))
+        return rows[np.unique(snapshot.pool.unit[rows], return_index=True)[1]]
 
 
 VARIANT = LikelyErrors()
