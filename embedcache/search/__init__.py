@@ -3,6 +3,7 @@
 Files, in the order in which to read them:
 
     job        The door: one query, or a file of them, answered
+    query      What is looked for: texts and rows that the results should be like, and unlike
     searcher   The rows of a cache that are most like texts or other rows, and unlike others
     file       A file of queries, answered into a table
 """

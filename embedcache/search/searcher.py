@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import operator
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +22,7 @@ from embedcache.errors import EmbedcacheError
 from embedcache.index import SearchIndex
 from embedcache.index.open_index import open_index
 from embedcache.labelling.opened import notes_of, open_labelled
+from embedcache.search.query import Query, read_queries
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -32,31 +32,6 @@ if TYPE_CHECKING:
 MANY_HITS = 1_000_000  # rows that are looked for together
 HIT_BYTES = 1000  # of a row that is found, with its text and all that is known of it
 MOST_FILTERS = 64  # of --where that a Searcher remembers
-
-
-@dataclass(frozen=True, init=False)
-class Query:
-    """What to look for: texts (str) and rows of the cache (int) that it should be like, and unlike; one or several.
-
-    The vector looked for is that of the example. Of several, with p and n the means of the likes' and the unlikes'
-    vectors, it is p + (p - n), as in Qdrant's "average vector" recommendations: away from the unlikes as far as they
-    are from the likes. The rows named are not found. Raises EmbedcacheError for what is neither text nor row.
-    """
-
-    like: tuple[str | int, ...]
-    unlike: tuple[str | int, ...]
-
-    def __init__(self, like: str | int | Iterable[str | int], unlike: str | int | Iterable[str | int] = ()) -> None:
-        object.__setattr__(self, "like", _examples(like))  # frozen: only here
-        object.__setattr__(self, "unlike", _examples(unlike))
-
-    @property
-    def rows(self) -> set[int]:
-        return {one for one in (*self.like, *self.unlike) if not isinstance(one, str)}
-
-    @property
-    def texts(self) -> list[str]:
-        return [one for one in (*self.like, *self.unlike) if isinstance(one, str)]
 
 
 @dataclass(frozen=True)
@@ -203,6 +178,7 @@ class Searcher:
         where: str | Sequence[str] | None = None,
         dedupe: bool = False,
         encoded: Mapping[str, np.ndarray] | None = None,
+        rows: Sequence[int] | None = None,
     ) -> list[Answer]:
         """The k rows most like each query, best first; one answer for each query. Fewer only if there are fewer.
 
@@ -215,16 +191,17 @@ class Searcher:
             where: Conditions, see ``rows_where``.
             dedupe: Leave out near-duplicates of a result, or of a query; see ``NearIdentical``.
             encoded: Vectors [D] of texts that are encoded already, by text.
+            rows: Look among these rows alone.
 
         Raises:
             EmbedcacheError: A blank text; no such row, column or value; the encoder cannot be loaded.
         """
-        asked = _queries(queries)
+        asked = read_queries(queries)
         width = min(k, self.cache.rows)
         if len(asked) * width > MANY_HITS:
             advice = "ask for fewer with -k, or write the answers to a file of queries with -o"
             check_memory(len(asked) * width * HIT_BYTES, f"{len(asked):,} answers of {width:,} rows", advice)
-        hits = self.find(asked, k, where=where, dedupe=dedupe, encoded=encoded)
+        hits = self.find(asked, k, where=where, dedupe=dedupe, encoded=encoded, rows=rows)
         return [self.answer(query, *hit) for query, hit in zip(asked, hits, strict=True)]
 
     def find(
@@ -235,16 +212,19 @@ class Searcher:
         where: str | Sequence[str] | None = None,
         dedupe: bool = False,
         encoded: Mapping[str, np.ndarray] | None = None,
+        rows: Sequence[int] | None = None,
     ) -> list[tuple[list[int], list[float]]]:
         """Rows and scores alone of what ``search`` finds."""
         for query in queries:
             self._check(query)
         vectors, among = self._vectors(queries, encoded or {}), self.among(where)
+        if rows is not None:
+            among = among & self._only(rows)
         together = max(1, MANY_HITS // max(1, min(k, self.cache.rows)))  # what looks for them needs memory, too
         parts = (slice(start, start + together) for start in range(0, len(queries), together))
         found = [self._find(queries[part], vectors[part], k, among, dedupe) for part in parts]
         self.cache.check_whole()
-        return [hit for rows, scores in found for hit in zip(rows, scores, strict=True)]
+        return [hit for places, scores in found for hit in zip(places, scores, strict=True)]
 
     def answer(self, query: Query, rows: Sequence[int], scores: Sequence[float]) -> Answer:
         """What ``find`` found, with all that is known of the rows."""
@@ -332,6 +312,14 @@ class Searcher:
                 vector += vector - np.mean([known[one] for one in query.unlike], axis=0)
         return vectors
 
+    def _only(self, rows: Sequence[int]) -> np.ndarray:
+        """bool [N]: these rows. Raises EmbedcacheError: no such row."""
+        if not all(0 <= row < self.cache.rows for row in rows):
+            raise EmbedcacheError(f"{self.cache.path} has rows 0 to {self.cache.rows - 1} alone: choose among those")
+        only = np.zeros(self.cache.rows, bool)
+        only[list(rows)] = True
+        return only
+
     def _check(self, query: Query) -> None:
         path, rows = self.cache.path, self.cache.rows
         if not query.like:
@@ -363,31 +351,6 @@ class Searcher:
             Found(rank, row, score, texts[row], self.labels(row), None if ids is None else ids[row], self.columns(row))
             for rank, (row, score) in enumerate(zip(rows, scores, strict=True), 1)
         ]
-
-
-def _examples(given: str | int | Iterable[str | int]) -> tuple[str | int, ...]:
-    """Texts and row numbers; a text alone is one, not its letters."""
-    several = given if isinstance(given, Iterable) and not isinstance(given, str) else (given,)
-    try:
-        return tuple(str(one) if isinstance(one, str) else operator.index(one) for one in several)
-    except TypeError:
-        wrong = next(one for one in several if not isinstance(one, (str, int)))
-        raise EmbedcacheError(f"an example must be a text or a row number, not {wrong!r}") from None
-
-
-def _queries(queries: str | Query | Sequence[str | Query]) -> list[Query]:
-    """Raises EmbedcacheError: something else than texts and queries, with its place."""
-    if isinstance(queries, (str, Query)):
-        queries = [queries]
-    if not isinstance(queries, Iterable) or hasattr(queries, "columns"):
-        raise EmbedcacheError(f"search needs a text, a Query or a list of them, not {type(queries).__name__}")
-    asked = []
-    for place, one in enumerate(queries):
-        if not isinstance(one, (str, Query)):
-            also = f"; row {one} of the cache is Query({one})" if isinstance(one, int) else ""
-            raise EmbedcacheError(f"query {place} must be a text or a Query, not {one!r}{also}")
-        asked.append(Query(one) if isinstance(one, str) else one)
-    return asked
 
 
 def _only_row(query: Query) -> int | None:

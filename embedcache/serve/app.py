@@ -182,11 +182,13 @@ def _add_questions(app: FastAPI, service: Service) -> None:
     @app.post("/search", tags=["questions"], summary="Find similar rows", responses=ASKED)
     async def search(asked: m.SearchRequest) -> m.SearchAnswer:
         where = (asked.where,) if isinstance(asked.where, str) else tuple(asked.where or ())
-        if asked.vector is not None:
-            return _found(await service.search_vector(asked.vector, asked.k, where, asked.dedupe))
         first = [one for one in (asked.query, asked.row) if one is not None]
         query = Query((*first, *asked.like), tuple(asked.unlike))
-        return _found(await service.search(Search(query, asked.k, where, asked.dedupe)))
+        rows = None if asked.among is None else tuple(asked.among)
+        search = Search(query, asked.k, where, asked.dedupe, rows=rows)
+        if asked.vector is not None:
+            return _found(await service.search_vector(asked.vector, search))
+        return _found(await service.search(search))
 
 
 def _found(answer: Answer) -> m.SearchAnswer:

@@ -86,6 +86,9 @@ class SearchRequest(RequestBody):
         None, description='Only rows that meet conditions on label and kept columns, such as "label=positive".'
     )
     dedupe: bool = Field(False, description="Leave out texts that are near-identical to a better result.")
+    among: Annotated[list[RowNumber], Field(min_length=1, max_length=limits.MAX_CHOSEN)] | None = Field(
+        None, description="Look among these rows alone."
+    )
 
     model_config = ConfigDict(
         json_schema_extra={

@@ -53,13 +53,14 @@ class NoEncoderError(EmbedcacheError):
 
 @dataclass(frozen=True)
 class Search:
-    """One /search: ``encoded`` has the vectors of the query's texts."""
+    """One /search: ``encoded`` has the vectors of the query's texts; ``rows``: it looks among these alone."""
 
     query: Query
     k: int
     where: tuple[str, ...] = ()
     dedupe: bool = False
     encoded: Vectors | None = None
+    rows: tuple[int, ...] | None = None
 
 
 class Service:
@@ -196,8 +197,11 @@ class Service:
             search = replace(search, encoded=await self._vectors(texts))
         return await self._searching.do(search)
 
-    async def search_vector(self, vector: Sequence[float], k: int, where: tuple[str, ...], dedupe: bool) -> Answer:
-        """What is most like a vector [D]. Raises EmbedcacheError: one of another width, or of zeros; see ``search``."""
+    async def search_vector(self, vector: Sequence[float], search: Search) -> Answer:
+        """What is most like a vector [D], in place of the query.
+
+        Raises EmbedcacheError: one of another width, or of zeros; see ``search``.
+        """
         dim = self.searcher.index.dim
         if len(vector) != dim:
             raise EmbedcacheError(f"the vector has {len(vector):,} numbers; those that are searched have {dim:,}")
@@ -207,7 +211,7 @@ class Service:
             raise EmbedcacheError("the vector has no direction: all of its numbers are zero, or one is too large")
         name = f"vector {blake2b(found.tobytes(), digest_size=8).hexdigest()}"  # others are searched for beside it
         known: Vectors = {name: TextVectors([found] * len(self.outputs), 0)}
-        return await self._searching.do(Search(Query((name,)), k, where, dedupe, known))
+        return await self._searching.do(replace(search, query=Query((name,)), encoded=known))
 
     @property
     def first(self) -> ServedRun | None:
@@ -356,14 +360,15 @@ class Service:
         """Together what is searched among the same rows."""
         groups: dict[tuple[Any, ...], list[int]] = {}
         for i, job in enumerate(jobs):
-            groups.setdefault((job.where, job.dedupe), []).append(i)
+            groups.setdefault((job.where, job.dedupe, job.rows), []).append(i)
         answers: dict[int, Answer] = {}
         place = self.outputs.index(self._search_output)
-        for (where, dedupe), members in groups.items():
+        for (where, dedupe, rows), members in groups.items():
             encoded = {text: one.vectors[place] for i in members for text, one in (jobs[i].encoded or {}).items()}
             k = max(jobs[i].k for i in members)
             queries = [jobs[i].query for i in members]
-            found = self.searcher.search(queries, k, where=where or None, dedupe=dedupe, encoded=encoded)
+            how = {"where": where or None, "dedupe": dedupe, "rows": rows}
+            found = self.searcher.search(queries, k, encoded=encoded, **how)
             for i, answer in zip(members, found, strict=True):
                 answers[i] = replace(answer, results=answer.results[: jobs[i].k])
         return [answers[i] for i in range(len(jobs))]

@@ -14,7 +14,7 @@ from embedcache.labelling import LabelJournal, Overlay
 from embedcache.serve.label_column import open_session
 from embedcache.serve.service import Service
 from tests.conftest import document, make_reviews
-from tests.serve.page import CONTRAST, PHONE, needs_chromium
+from tests.serve.page import CONTRAST, PHONE, needs_chromium, ready, texts
 from tests.serve.serving import listening, start_map
 
 pytestmark = needs_chromium
@@ -230,3 +230,52 @@ def test_axe_finds_nothing(open_page: Callable[..., Any], labelled: Any, context
     }
     assert problems == {}
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_what_is_selected_on_the_map_is_labelled(open_page: Callable[..., Any], labelled: Any) -> None:
+    service, journal = labelled
+    start_map(service)
+    page = open_page("view=map")
+    ready(page)
+    page.click("#lasso")
+    box = page.locator("#points").bounding_box()
+    corners = [(0.02, 0.02), (0.98, 0.02), (0.98, 0.98), (0.02, 0.98)]
+    places = [(box["x"] + box["width"] * x, box["y"] + box["height"] * y) for x, y in corners]
+    page.mouse.move(*places[0])
+    page.mouse.down()
+    for place in places[1:]:
+        page.mouse.move(*place, steps=3)
+    page.mouse.up()
+    page.wait_for_selector("#selection:not([hidden])")
+    said = page.inner_text("#selection")
+    assert "162 texts" in said and "negative" in said and "75" in said
+    page.click("#label-selection")
+    text_of(page)
+    assert page.text_content("#label-reason") == "you chose it" and "162 texts" in page.text_content("#label-chosen")
+    page.keyboard.press("3")
+    saved(page, "Saved: positive")
+    assert journal.read()[0].queue == "chosen"
+    page.click("#label-chosen button")
+    page.wait_for_function("() => document.getElementById('label-reason').textContent !== 'you chose it'")
+
+
+def test_a_search_inside_what_is_selected(open_page: Callable[..., Any], labelled: Any) -> None:
+    service, _ = labelled
+    start_map(service)
+    page = open_page("view=map")
+    ready(page)
+    page.focus("#points")
+    page.keyboard.press("s")  # what is seen
+    page.wait_for_selector("#selection:not([hidden])")
+    page.evaluate("document.getElementById('clear-selection').click()")
+    assert not page.is_visible("#selection")
+    page.click("#legend button:nth-child(2)")  # negative ones are hidden, and not selected
+    page.focus("#points")
+    page.keyboard.press("s")
+    page.click("#search-selection")
+    page.fill("#query", "a dull film")
+    page.keyboard.press("Enter")
+    texts(page)
+    assert "negative" not in page.locator("#results .chip").all_text_contents()
+    page.click("#inside button")
+    page.wait_for_function("() => document.querySelector('#results').innerText.includes('negative')")

@@ -99,6 +99,17 @@ def test_searches_are_those_of_the_command(
         assert (one["text"], one["labels"], one["id"], one["rank"]) == (other.text, other.labels, other.id, other.rank)
 
 
+def test_a_search_among_some_rows_alone(client: Any) -> None:
+    every = client.post("/search", json={"query": TEXT, "k": 162}).json()["results"]
+    among = [one["row"] for one in every][::3]
+    found = client.post("/search", json={"query": TEXT, "k": 5, "among": among[::-1]}).json()["results"]
+    assert [one["row"] for one in found] == among[:5]
+    where = {"among": among, "where": "label=positive", "k": 5}
+    found = client.post("/search", json={"row": 7, **where}).json()["results"]
+    assert len(found) == 5 and all(one["row"] in among and one["labels"]["label"] == "positive" for one in found)
+    assert "choose among those" in detail(client.post("/search", json={"row": 7, "among": [3, 162]}), 422)
+
+
 def test_a_row_is_shown_with_its_prediction(client: Any, shown: Path) -> None:
     row = client.get("/rows/3").json()
     with open_cache(shown / "reviews.h5") as cache:

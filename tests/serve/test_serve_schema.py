@@ -17,6 +17,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from embedcache.serve.app import create_app
+from embedcache.serve.label_column import open_session
 from tests.serve.serving import start_map
 
 CHECKS = [
@@ -31,6 +32,7 @@ EXAMPLES = 25  # of each operation
 
 def test_every_operation_keeps_to_the_document(copy: Path, open_service: Callable[..., Any]) -> None:
     service = start_map(open_service(copy / "reviews.h5", copy / "run"))
+    open_session(service).begin()
     lines: list[str] = []
     schema = schemathesis.openapi.from_asgi("/openapi.json", create_app(service, log=lines.append), headers=HOST)
     seen: dict[str, set[int]] = {}
@@ -62,9 +64,14 @@ def test_every_operation_keeps_to_the_document(copy: Path, open_service: Callabl
     for body in ({"input": "a film"}, {"input": ["a", ""], "encoding_format": "base64"}):
         case = schema["/v1/embeddings"]["POST"].Case(body={"model": model, **body}, media_type="application/json")
         assert case.call_and_validate(headers=HOST).status_code == 200, "few random bodies name a model that there is"
+    labels = schema["/labelling/labels"]["POST"]
+    one = {"id": "x", "row": 3, "label": "positive", "who": "ada"}
+    for path, body in ((labels, {"labels": [one]}), (schema["/labelling/next"]["POST"], {"who": "ada", "count": 2})):
+        answer = path.Case(body=body, media_type="application/json").call_and_validate(headers=HOST)
+        assert answer.status_code == 200
     every = schema["/predict"]["POST"].Case(body={"texts": ["a film"], "runs": "all"}, media_type="application/json")
     assert every.call_and_validate(headers=HOST).status_code == 200
-    assert len(seen) >= 12 and lines == [], "nothing unexpected was logged"
+    assert len(seen) >= 16 and lines == [], "nothing unexpected was logged"
 
 
 def _given(operation: Any) -> Any:

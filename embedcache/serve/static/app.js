@@ -7,7 +7,8 @@ import { $, el, plural, show } from "./dom.js";
 import { setUpFilters, showFilters } from "./filters.js";
 import { LabelView } from "./label.js";
 import { MapView } from "./map.js";
-import { askedRow, askedText, found, showColored } from "./results.js";
+import { askedRow, askedText, found, showColored, welcome } from "./results.js";
+import { Selection } from "./selection.js";
 import { go, read, takeToken, where } from "./state.js";
 
 const MORE = 20;
@@ -15,6 +16,7 @@ let info = null;
 let map = null;
 let boards = null;
 let labels = null;
+let within = null; // rows that are searched alone, see searchInside
 let asking = null; // what is on its way, to be dropped when something else is asked
 let shown = ""; // what the results belong to
 
@@ -37,11 +39,37 @@ async function start() {
   const colors = await call("map").catch(complain);
   if (colors) {
     setUpColors(colors.groups);
-    map = new MapView(colors, { open: openRow, textOf });
+    const selection = new Selection({ label: info.labelling ? labelThese : null, search: searchInside });
+    map = new MapView(colors, { open: openRow, textOf, selection });
     shown = "";
     render();
   }
   return undefined;
+}
+
+function openLabels() {
+  if (labels) return;
+  labels = new LabelView();
+  labels.opened = labels.open().catch((problem) => labels.complain(problem));
+}
+
+async function labelThese(rows) {
+  openLabels();
+  await labels.opened;
+  go({ view: "label" });
+  labels.labelThese(rows);
+}
+
+// Among the texts that were selected on the map alone, or (null) among all.
+function searchInside(rows) {
+  within = rows;
+  show($("inside"), Boolean(rows));
+  if (rows) {
+    $("inside").replaceChildren(el("button", { type: "button", onclick: () => searchInside(null) }, `inside ${plural(rows.length, "selected text")} ×`));
+    if (!matchMedia("(min-width: 1000px)").matches) go({ view: "search" });
+    $("query").focus();
+  }
+  render();
 }
 
 function askForToken() {
@@ -148,13 +176,14 @@ async function render() {
     link.href = `#${target}`;
   }
   showFilters(state);
-  if (state.view === "label" && info.labelling && !labels) {
-    labels = new LabelView();
-    labels.open().catch((problem) => labels.complain(problem));
-  }
+  if (state.view === "label" && info.labelling) openLabels();
   if (state.view === "label") return;
   if (state.view === "board" && info.run) {
-    boards ??= call("leaderboard");
+    if (!boards) $("boards").textContent = "Loading…";
+    boards ??= call("leaderboard").then((all) => {
+      $("boards").replaceChildren();
+      return all;
+    });
     await boards.then((all) => showBoards($("boards"), all, info.run.name), complain);
   }
   map?.show();
@@ -164,7 +193,7 @@ async function render() {
 
 async function renderAnswer(state) {
   const { query, row, filters, dedupe, k } = state;
-  const key = JSON.stringify([query, row, filters, dedupe, k, how()]);
+  const key = JSON.stringify([query, row, filters, dedupe, k, how(), within]);
   if (key === shown) return;
   const before = shown && JSON.parse(shown);
   const moved = !before || before[0] !== query || before[1] !== row;
@@ -173,6 +202,7 @@ async function renderAnswer(state) {
   show($("problem"), false);
   if (moved && row === null && (before || query)) $("query").value = query; // else it may hold what is being typed
   if (row === null && !query) return clear();
+  show($("welcome"), false);
   asking = new AbortController();
   const { signal } = asking;
   $("status").textContent = "Searching…";
@@ -180,7 +210,7 @@ async function renderAnswer(state) {
     const asked = row === null ? { query } : { row };
     const [about, answer] = await Promise.all([
       row === null ? info.run && call("predict", { body: { texts: [query], ...how() }, signal }) : call(`rows/${row}`, { signal }),
-      call("search", { body: { ...asked, k, where: where(filters), dedupe }, signal }),
+      call("search", { body: { ...asked, k, where: where(filters), dedupe, ...(within ? { among: within } : {}) }, signal }),
     ]);
     if (signal.aborted) return undefined;
     $("asked").replaceChildren(row === null ? askedText(query, about && about[0]) : askedRow(about, colorOf));
@@ -213,6 +243,8 @@ function showTop() {
 }
 
 function clear() {
+  $("welcome").replaceChildren(...welcome(info, colorOf));
+  show($("welcome"));
   $("asked").replaceChildren();
   $("status").textContent = "";
   clearResults();

@@ -165,8 +165,8 @@ export class LabelView {
     const hidden = $("hide-guess").checked;
     const parts = [];
     if (current && !hidden) {
-      if (current.label !== null) parts.push(el("span", {}, "Has the label ", el("strong", {}, labelText(current.label))));
-      if (current.guess !== null) parts.push(el("span", {}, "Guess: ", el("strong", {}, labelText(current.guess)), current.probability === null ? "" : ` ${Math.round(100 * current.probability)} %`));
+      if (current.label !== null) parts.push(el("span", { class: "line" }, "Has the label", el("strong", {}, this.chip(current.label))));
+      if (current.guess !== null) parts.push(el("span", { class: "line" }, "Guess", el("strong", {}, this.numbers ? labelText(current.guess) : this.chip(current.guess)), current.probability === null ? "" : ` ${Math.round(100 * current.probability)} %`));
     }
     parts.push(el("span", { class: "note" }, current ? (current.id === null ? `row ${current.row}` : current.id) : ""));
     $("label-now").replaceChildren(...parts);
@@ -179,7 +179,13 @@ export class LabelView {
     if (this.current?.row !== row) return;
     $("label-neighbours").replaceChildren(...found.map((one) => el("li", {},
       el("span", { class: "score" }, one.score.toFixed(3)), el("span", { class: "text" }, one.text),
-      el("span", { class: "chip" }, labelText(one.labels[this.state.column])))));
+      this.chip(one.labels[this.state.column]))));
+  }
+
+  // A label with its colour, as on its button.
+  chip(label) {
+    const place = this.state.classes.indexOf(Array.isArray(label) ? label[0] : label);
+    return el("span", { class: "chip" }, place < 0 ? null : el("span", { class: "dot", "aria-hidden": "true", style: { background: classColor(place) } }), labelText(label));
   }
 
   neighbours(row) {

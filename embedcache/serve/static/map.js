@@ -4,6 +4,7 @@ import { call } from "./api.js";
 import { onTheme, palette, plain } from "./colors.js";
 import { $, el, labelText, plural, show } from "./dom.js";
 import { makePoints, Nearest, rgb } from "./points.js";
+import { inside } from "./selection.js";
 
 const POLL = 1500; // milliseconds
 const REACH = 14; // pixels from a point at which it is meant
@@ -16,8 +17,9 @@ const LONGEST = 280; // characters of a tip
 const LEFT_OUT = 15; // the group of points that filters leave out; colours have places for 16
 
 export class MapView {
-  constructor(about, { open, textOf }) {
-    Object.assign(this, { about, open, textOf, view: { x: 0, y: 0, scale: 1 }, hidden: new Set(), marked: [], asked: null });
+  constructor(about, { open, textOf, selection }) {
+    Object.assign(this, { about, open, textOf, selection, lasso: null, selecting: false, picked: null });
+    Object.assign(this, { view: { x: 0, y: 0, scale: 1 }, hidden: new Set(), marked: [], asked: null });
     Object.assign(this, { pointed: null, hovered: null, pointers: new Map(), moved: 0, frame: 0, fitted: false });
     Object.assign(this, { every: null, among: null, filtered: "[]" });
     Object.assign(this, { moving: false, share: 1, last: 0 });
@@ -181,6 +183,16 @@ export class MapView {
       ring(row, size + 5, 6, "--surface");
       ring(row, size + 5, 3, "--accent");
     }
+    const around = this.lasso ?? this.picked?.map(([x, y]) => this.toScreen(x, y));
+    if (around) {
+      context.beginPath();
+      for (const place of around) context.lineTo(...place);
+      context.closePath();
+      Object.assign(context, { lineWidth: 2, strokeStyle: style.getPropertyValue("--accent"), fillStyle: style.getPropertyValue("--accent"), globalAlpha: 0.12 });
+      context.fill();
+      context.globalAlpha = 1;
+      context.stroke();
+    }
     if (document.activeElement === this.points.canvas && this.keys) {
       context.fillStyle = style.getPropertyValue("--ink");
       context.fillRect(this.width / 2 - 8, this.height / 2 - 0.5, 16, 1);
@@ -200,8 +212,12 @@ export class MapView {
   }
 
   screen(row) {
+    return this.toScreen(this.places[2 * row], this.places[2 * row + 1]);
+  }
+
+  toScreen(px, py) {
     const { x, y, scale } = this.view;
-    return [(this.places[2 * row] - x) * scale + this.width / 2, (y - this.places[2 * row + 1]) * scale + this.height / 2];
+    return [(px - x) * scale + this.width / 2, (y - py) * scale + this.height / 2];
   }
 
   place(x, y) {
@@ -258,9 +274,36 @@ export class MapView {
     canvas.addEventListener("pointerleave", (event) => event.pointerType === "mouse" && this.hover(null));
     canvas.addEventListener("keydown", (event) => this.key(event));
     canvas.addEventListener("blur", () => this.hover(null));
+    $("lasso").onclick = () => this.select(!this.selecting);
+    this.selection.cleared = () => this.pick(null);
     $("zoom-in").onclick = () => this.zoom(1.6);
     $("zoom-out").onclick = () => this.zoom(1 / 1.6);
     $("zoom-all").onclick = () => this.all();
+  }
+
+  // Drawing around points instead of moving the map.
+  select(on) {
+    this.selecting = on;
+    $("lasso").setAttribute("aria-pressed", String(on));
+    this.points.canvas.classList.toggle("selecting", on);
+  }
+
+  // corners: of what is selected, as places on the map.
+  pick(corners) {
+    this.picked = corners;
+    this.show();
+  }
+
+  // Points that are seen and lie inside the corners, which are places on the screen.
+  encircle(corners) {
+    const rows = [];
+    for (let row = 0; row < this.places.length / 2; row++) {
+      const [x, y] = this.screen(row);
+      if (!this.hidden.has(this.groups[row]) && this.groups[row] !== LEFT_OUT && inside(x, y, corners)) rows.push(row);
+    }
+    this.select(false);
+    this.pick(corners.map((place) => this.place(...place)));
+    this.selection.choose(rows, this.about.groups[this.column] || [], this.every, this.column ? palette(this.column) : [plain()]);
   }
 
   all() {
@@ -272,6 +315,8 @@ export class MapView {
     this.points.canvas.setPointerCapture(event.pointerId);
     this.pointers.set(event.pointerId, [event.offsetX, event.offsetY]);
     if (this.pointers.size === 1) this.moved = 0;
+    this.lasso = this.selecting && this.pointers.size === 1 ? [[event.offsetX, event.offsetY]] : null;
+    if (this.lasso) this.hover(null);
     this.keys = false;
   }
 
@@ -289,6 +334,9 @@ export class MapView {
     if (others.length) {
       const apart = (one) => Math.max(10, Math.hypot(one[0] - others[0][0], one[1] - others[0][1]));
       this.zoom(apart(now) / apart(last), (now[0] + others[0][0]) / 2, (now[1] + others[0][1]) / 2);
+    } else if (this.lasso) {
+      this.lasso.push(now);
+      this.show();
     } else if (this.moved > 4) {
       this.hover(null);
       this.pan(now[0] - last[0], now[1] - last[1]);
@@ -298,6 +346,12 @@ export class MapView {
   up(event) {
     const single = this.pointers.size === 1;
     this.pointers.delete(event.pointerId);
+    const { lasso } = this;
+    this.lasso = null;
+    if (lasso && lasso.length > 2) {
+      this.encircle(lasso);
+      return;
+    }
     if (!single || this.moved > 4) return;
     const touch = event.pointerType !== "mouse";
     this.touched = touch;
@@ -314,6 +368,7 @@ export class MapView {
     else if (event.key === "+" || event.key === "=") this.zoom(1.4);
     else if (event.key === "-") this.zoom(1 / 1.4);
     else if (event.key === "0") this.all();
+    else if (event.key === "s") this.encircle([[0, 0], [this.width, 0], [this.width, this.height], [0, this.height]]);
     else if (event.key === "Enter" && this.hovered !== null) this.open(this.hovered);
     else if (event.key === "Escape") this.hover(null);
     else if (event.key !== "Enter" && event.key !== " ") return;

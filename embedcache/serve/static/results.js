@@ -4,6 +4,7 @@ import { $, el, labelText } from "./dom.js";
 import { hash, read } from "./state.js";
 
 const MOST_BARS = 12;
+const MOST_WELCOMED = 3; // label columns
 
 function bars(probabilities, kind) {
   const sorted = Object.entries(probabilities).sort((a, b) => b[1] - a[1]);
@@ -95,6 +96,22 @@ export function showColored(column) {
   for (const chip of document.querySelectorAll(".kept")) {
     for (const dot of chip.querySelectorAll(".dot")) dot.hidden = chip.dataset.column !== column;
   }
+}
+
+// Before anything is asked: what the cache holds, and ways to begin.
+export function welcome(info, colorOf) {
+  const columns = Object.entries(info.labels).slice(0, MOST_WELCOMED).map(([column, { classes }]) => {
+    const sorted = Object.entries(classes).sort((a, b) => b[1] - a[1]);
+    const all = sorted.reduce((sum, [, rows]) => sum + rows, 0);
+    return [el("h3", {}, column), el("div", { class: "bars" }, sorted.slice(0, MOST_BARS).map(([name, rows]) =>
+      el("div", { class: "bar" }, el("span", { class: "bar-name" }, name),
+        el("span", { class: "bar-track", "aria-hidden": "true" }, el("span", { class: "bar-fill", style: { width: `${(100 * rows) / (all || 1)}%`, background: colorOf(column, name, null) } })),
+        el("span", { class: "bar-value" }, rows.toLocaleString("en")))),
+    sorted.length > MOST_BARS ? el("p", { class: "note" }, `and ${sorted.length - MOST_BARS} more`) : null)];
+  });
+  const chance = () => hash({ ...read(), view: "search", row: Math.floor(Math.random() * info.rows), query: "", k: 10 });
+  return [...columns.flat(), el("p", {}, info.texts ? "Write a text above, click a point on the map, or begin with " : "Click a point on the map, or begin with ",
+    el("a", { href: chance(), onclick: (event) => { event.currentTarget.href = chance(); } }, "a text by chance"), ".")];
 }
 
 export function askedText(text, found) {
