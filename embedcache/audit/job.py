@@ -197,7 +197,7 @@ class AuditedRows:
 def find_nearest(table: AuditedRows, k: int, progress: Progress | None) -> Nearest:
     """The k texts most like each; ``progress`` counts texts."""
     data = table.data
-    index = SearchIndex.build(table.cache, data.pooling, data.layer)
+    index = SearchIndex.build(table.cache, data.pooling, int(data.layer))
     return nearest_rows(index, data.x, table.first, table.found, k, progress)
 
 
@@ -253,7 +253,7 @@ def make_report(
         judged=len(judged.rows),
         not_judged=not_judged,
         pooling=data.pooling,
-        layer=data.layer,
+        layer=int(data.layer),
         group=table.group,
         split=None,
         folds=table.folds,

@@ -7,6 +7,7 @@ Files, in the order in which to read them:
 
     layout           What an embedcache file is made of: names, types, block spans and the seal over its attributes
     file             Open a cache for reading: everything is a view into one read-only memory map, nothing is copied
+    side_by_side     Vectors of several stored outputs side by side, in memory
     create           Make a cache file: structure first, then space, then what is known before encoding
     fill             Fill the missing blocks of a file: vectors that exist somewhere are copied
     reuse            Vectors by content: which row of which file already holds the vector of a text

@@ -80,6 +80,7 @@ class Cache(LabelColumns, Tabular):
         self.fingerprint = fingerprint(self.encoder)
         found = [path for path in self.layout.datasets if lay.is_embedding(path)]
         self.output_paths: dict[Output, str] = {parse_output(path): path for path in found}
+        self.side_by_side: dict[tuple[str, int | str], np.ndarray] = {}  # see side_by_side.vectors_of
         super().__init__(labels)
 
     def __repr__(self) -> str:

@@ -12,6 +12,7 @@ from hashlib import blake2b
 from typing import Any
 
 from embedcache.cache.layout import DIGEST_BYTES, FORMAT_VERSION, Output, canonical_json, version_of
+from embedcache.common.outputs import poolings_in
 from embedcache.encoder.poolings import MODEL
 
 
@@ -34,7 +35,7 @@ def states_fingerprint(encoder: Mapping[str, Any], layer: int) -> bytes:
 
 def for_pooling(encoder: Mapping[str, Any], *poolings: str) -> Mapping[str, Any]:
     """The parts of an encoder description that concern these poolings: ``model`` alone is made by its last part."""
-    return encoder if MODEL in poolings else {key: value for key, value in encoder.items() if key != MODEL}
+    return encoder if MODEL in poolings_in(poolings) else {key: value for key, value in encoder.items() if key != MODEL}
 
 
 def comparable(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:

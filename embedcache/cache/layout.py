@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from embedcache.common.int8_rows import INT8
+from embedcache.common.outputs import Layer
 
 FORMAT, STATES_FORMAT = "embedcache", "embedcache token states"
 FORMAT_VERSION = 1  # of files whose vectors are float16 or float32, which the first versions read too
@@ -133,7 +134,7 @@ def output_paths(outputs: Sequence[Output]) -> dict[Output, str]:
     }
 
 
-def output_name(output: Output) -> str:
+def output_name(output: tuple[str, Layer]) -> str:
     """How people call it: ``cls``, ``mean (layer -4)``."""
     pooling, layer = output
     return pooling if layer == -1 else f"{pooling} (layer {layer})"

@@ -6,11 +6,15 @@ from typing import Any
 
 import click
 
-from embedcache.commands.common import COUNT, NAMES, device_option, emit, json_option, labels_option, pooling_option
+from embedcache.commands.common import COUNT, NAMES, device_option, emit, json_option, labels_option
 from embedcache.commands.progress import progress_bar
 from embedcache.commands.run_options import check_split, split_options, sweep_options, task_option
-from embedcache.commands.types import NumberInRange
+from embedcache.commands.types import CommaList, NumberInRange, SideBySide
+from embedcache.encoder.poolings import MODEL, POOLINGS
 from embedcache.heads.spec import SWEPT
+
+POOLED = CommaList(SideBySide(click.Choice([*POOLINGS, MODEL])))
+LAYERED = CommaList(SideBySide(NumberInRange(int, -1000)))
 
 
 @click.command("train-head", short_help="Train a bank of heads on CACHE, into RUN.")
@@ -36,8 +40,10 @@ from embedcache.heads.spec import SWEPT
     metavar="N",
     help="Stop a head after N epochs without improvement.  [default: by the rows]",
 )
-@pooling_option
-@click.option("--layers", "layer", type=NumberInRange(int, -1000), default=-1, show_default=True)
+@click.option(
+    "--pooling", type=POOLED, help="Vectors to try; cls+mean: side by side.  [default: model where stored, else cls]"
+)
+@click.option("--layers", "layer", type=LAYERED, help="Layers to try; -1+-4: side by side.  [default: -1]")
 @click.option("--engine", type=click.Choice(["auto", "native", "torch"]), default="auto", show_default=True)
 @device_option
 @click.option(
@@ -60,6 +66,7 @@ def train_head(as_json: bool, cache: str, run: str, **options: Any) -> None:
       ... --label stars --task regression              numbers, not classes
       ... --label genre,stars --task stars=regression  classes and numbers
       ... --split-column part                          of train, val, test
+      ... --pooling cls,mean,cls+mean --layers -1,-4   which vectors to read
       ... --weight trust                               rows count by a column
       ... --from OLD                                   rows were added since
       ... --resume                                     after Ctrl-C, or for more
@@ -71,6 +78,7 @@ def train_head(as_json: bool, cache: str, run: str, **options: Any) -> None:
     from embedcache.runs.sweep import Range
 
     check_split(options)
+    options["layer"] = -1 if options["layer"] is None else options["layer"]
     ranges = [name for name, value in options.items() if isinstance(value, Range)]
     if ranges and not options["random"]:
         name = ranges[0].replace("_", "-")

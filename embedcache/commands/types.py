@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.shell_completion import CompletionItem
 
+from embedcache.common.outputs import BESIDE
 from embedcache.errors import EmbedcacheError
 
 if TYPE_CHECKING:
@@ -82,6 +83,21 @@ class ShardNumber(click.ParamType):
         if not 1 <= numbers[0] <= numbers[1]:
             self.fail(f"{value!r} is not I/N, part I of N, such as 1/8 to 8/8", param, ctx)
         return numbers
+
+
+class SideBySide(click.ParamType):
+    """``a`` or ``a+b``, each of one type; a text."""
+
+    def __init__(self, part: click.ParamType) -> None:
+        self.part, self.name = part, part.name
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        for one in str(value).split(BESIDE):
+            self.part.convert(one, param, ctx)
+        return value
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        return self.part.shell_complete(ctx, param, incomplete)
 
 
 class CommaList(click.ParamType):

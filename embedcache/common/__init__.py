@@ -13,6 +13,7 @@ Files, in the order in which to read them:
     label_names       Names of classes that people mix up: alike in print, or one that stands for "not labelled"
     reading           What an encoder reads of texts and what it does not: tokens beyond its length
     frames            Results as tables: an Arrow table
+    outputs           Outputs of an encoder, and several of them side by side: cls+mean, -1+-4
     int8_rows         Vectors as int8 with a scale for each row, decoded where they are read
     tensors           Safetensors files: errors of the disk while one is written come as OSError
     checked           JSON from files that may be damaged or made to do harm: bounded in size and depth

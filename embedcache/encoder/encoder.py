@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from embedcache.common.outputs import Layer, parts_of
 from embedcache.common.reading import Reading, most_unknown, read_of
 from embedcache.encoder.after_pooling import Prescribed, load_prescribed
 from embedcache.encoder.batching import default_batch_tokens, mapper, plan_batches
@@ -307,7 +308,7 @@ class Encoder:
     def encode_tokens(
         self,
         tokens: Tokens,
-        outputs: Sequence[tuple[str, int]],
+        outputs: Sequence[tuple[str, Layer]],
         *,
         batch_tokens: int | None = None,
         tell: Callable[[np.ndarray], None] | None = None,
@@ -317,7 +318,7 @@ class Encoder:
 
         Args:
             tokens: of the texts.
-            outputs: see ``encode``.
+            outputs: see ``encode``; several may stand side by side (common/outputs.py).
             batch_tokens: the budget of a batch, in padded tokens; None: what suits the device.
             tell: called in this thread with the indices (int64) of the texts that each batch has finished.
             states: who gets all tokens' vectors of a layer, batch after batch; not with ``chunk``.
@@ -325,6 +326,22 @@ class Encoder:
         Returns:
             A float32 array [n, width] per output.
         """
+        parts = [parts_of(*output) for output in outputs]
+        if any(len(some) > 1 for some in parts):
+            apart = [part for some in parts for part in some]
+            found = iter(self.encode_tokens(tokens, apart, batch_tokens=batch_tokens, tell=tell, states=states))
+            return [np.concatenate([next(found) for _ in some], axis=1) for some in parts]
+        return self._encode_tokens(tokens, [some[0] for some in parts], batch_tokens, tell, states)
+
+    def _encode_tokens(
+        self,
+        tokens: Tokens,
+        outputs: Sequence[tuple[str, int]],
+        batch_tokens: int | None,
+        tell: Callable[[np.ndarray], None] | None,
+        states: KeepStates | None,
+    ) -> list[np.ndarray]:
+        """The same of outputs that stand alone."""
         vectors = [np.empty((len(tokens.rows), self.width(output)), dtype=np.float32) for output in outputs]
         batches = plan_batches(tokens.rows.lengths, batch_tokens or self.batch_tokens)
         if tell is not None and tokens.chunks is not None:

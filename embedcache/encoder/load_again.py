@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from embedcache.common.encoder_schema import imported_name
+from embedcache.common.outputs import poolings_in
 from embedcache.encoder.encoder import Encoder
 from embedcache.encoder.poolings import MODEL
 from embedcache.errors import EmbedcacheError
@@ -57,7 +58,7 @@ def encoder_of(
             base=model if tuned else None,
             device=device,
             trust_remote_code=trust_remote_code,
-            about=about.get(MODEL) if MODEL in poolings else None,
+            about=about.get(MODEL) if MODEL in poolings_in(poolings) else None,
         )
     except EmbedcacheError as error:
         if not has_option or (model is not None and isinstance(error, OtherEncoderError)):

@@ -11,6 +11,7 @@ import numpy as np
 
 from embedcache.cache import Cache
 from embedcache.cache.labels import unlabelled
+from embedcache.cache.side_by_side import vectors_of
 from embedcache.cache.strings import first_rows, hash_texts
 from embedcache.cache.where import rows_where
 from embedcache.common.reading import Reading
@@ -106,7 +107,7 @@ def read_cache(
 
     def vectors(run: Run) -> np.ndarray:
         check_same_encoder(run, cache)
-        return cache.embeddings(run.info["pooling"], run.info["layer"])[rows]
+        return vectors_of(cache, run.info["pooling"], run.info["layer"])[rows]
 
     texts = cache.texts
     return Gold(

@@ -23,7 +23,9 @@ import numpy as np
 
 from embedcache.common.callable_module import make_callable
 from embedcache.common.int8_rows import as_stored
+from embedcache.common.outputs import is_several, poolings_in
 from embedcache.common.whole_folder import folder_lock
+from embedcache.encoder.poolings import MODEL
 from embedcache.errors import EmbedcacheError
 from embedcache.export import card, place
 from embedcache.heads.kinds import kind_of
@@ -165,7 +167,7 @@ def _write(
     from embedcache.export.model import exporting, make_model
     from embedcache.export.targets import read_logits, write_target
 
-    pooling, layer, kind = run.info["pooling"], encoder.layer_number(run.info["layer"]), run.best.kind
+    pooling, layer, kind = run.info["pooling"], encoder.layer_number(_layer(run)), run.best.kind
     (vectors,) = encoder.encode_texts(TEXTS, [(pooling, layer)])
     expected, rounded = run.best.logits(vectors), run.best.logits(as_stored(vectors, run.info["dtype"]))
     rounding = largest_difference(kind, expected, rounded)
@@ -194,6 +196,17 @@ def _write(
             f"try another --to, or another version of {' or '.join(TARGETS[to] or ('torch',))}"
         )
     return {"texts": len(TEXTS), "max_difference": difference, "rounding": rounding}
+
+
+def _layer(run: Run) -> int:
+    """Raises EmbedcacheError where the head reads what no exported model puts side by side."""
+    pooling, layer = run.info["pooling"], run.info["layer"]
+    if isinstance(layer, str) or (is_several(pooling, layer) and MODEL in poolings_in([pooling])):
+        raise EmbedcacheError(
+            f"the head of {run.path} reads {pooling} vectors of layer {layer}, side by side, which no exported model "
+            "does: train with --pooling of one layer without model, such as cls+mean, or use predict and serve"
+        )
+    return layer
 
 
 def largest_difference(kind: str, found: np.ndarray, expected: np.ndarray) -> float:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from embedcache.common.outputs import BESIDE
 from embedcache.encoder.after_pooling_torch import after_pooling
 from embedcache.encoder.load_with_transformers import quiet
 from embedcache.encoder.poolings import MODEL, POOLINGS
@@ -78,7 +79,7 @@ def make_model(encoder: Encoder, head: TrainedHead, pooling: str, layer: int, te
         model, read = (model, layer) if short is None else (short, None)
     prescribed = encoder.prescribed if pooling == MODEL else None
     after = nn.Sequential(*([] if prescribed is None else after_pooling(prescribed)))
-    poolings = [pooling] if prescribed is None else prescribed.pooling
+    poolings = pooling.split(BESIDE) if prescribed is None else prescribed.pooling
     whole = TextModel(model, poolings, after, nn.Sequential(*modules), read)
     whole.may_be_empty = not encoder.tokenize([""]).lengths[0]
     return whole.eval().requires_grad_(False)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from embedcache.common.outputs import is_several
 from embedcache.common.progress import Tell
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.arrays import json_number
@@ -83,6 +84,8 @@ def pooling_of(path: str | Path, label: str | None) -> str:
     one = run.columns.get(label or "") or next(iter(run.columns.values()))
     if one.info.get("layer", -1) != -1:
         raise EmbedcacheError(f"--from {path}: its heads read layer {one.info['layer']}, not the last one")
+    if is_several(one.info["pooling"], -1):
+        raise EmbedcacheError(f"--from {path}: its heads read {one.info['pooling']} vectors; name a run of one pooling")
     return str(one.info["pooling"])
 
 

@@ -48,6 +48,7 @@ class TrainedHead:
     task: int = 0
     kind: str = "classification"
     history: dict[str, list[float]] = field(default_factory=dict, repr=False)
+    reads: str | None = None  # which vectors, where a sweep has heads of several
 
     def __repr__(self) -> str:
         return describe_head(self)
@@ -95,7 +96,8 @@ class TrainedHead:
 
     def settings(self) -> dict[str, Any]:
         """How it was trained, as a leaderboard's columns; JSON types."""
-        return {name: value for name, value in self.spec.to_dict().items() if SETTINGS[name].column}
+        of_spec = {name: value for name, value in self.spec.to_dict().items() if SETTINGS[name].column}
+        return of_spec if self.reads is None else {"pooling": self.reads, **of_spec}
 
     def known_outputs(self, rows: np.ndarray) -> np.ndarray | None:
         """The outputs [n, C] of rows of its cache, where they were kept; else None, and they are computed."""
@@ -123,8 +125,10 @@ class TrainedHead:
 
     def metadata(self) -> dict[str, Any]:
         """Everything but the weights, as JSON types."""
+        reads = {} if self.reads is None else {"reads": self.reads}
         return {
             "version": HEAD_VERSION,
+            **reads,
             "spec": self.spec.to_dict(),
             "classes": None if self.classes is None else [_plain(label) for label in self.classes],
             "best_epoch": self.best_epoch,
@@ -150,6 +154,7 @@ class TrainedHead:
         for name in ("classes", "best_epoch", "epochs_run", "status", "task"):
             setattr(head, name, metadata[name])
         head.kind = metadata.get("kind", "classification")  # files of version 0.1 have none
+        head.reads = metadata.get("reads")
         head.val_loss, head.val_accuracy = _number(metadata["val_loss"]), _number(metadata["val_accuracy"])
         head.history = {name: [_number(v) for v in values] for name, values in metadata["history"].items()}
         _check_weights(head)

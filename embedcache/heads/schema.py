@@ -46,6 +46,7 @@ class Head(msgspec.Struct):
     history: dict[str, list[Score]]
     version: Annotated[int, Meta(ge=1, le=HEAD_VERSION)] = 1
     kind: KindName = "classification"  # files of version 0.1 have none
+    reads: str | None = None
 
 
 def check_head(head: Head, where: str) -> None:

@@ -20,6 +20,7 @@ from embedcache.cache import Cache
 from embedcache.cache.layout import BLOCK_ROWS
 from embedcache.common.checked import SchemaError, conform, parse_json
 from embedcache.common.int8_rows import Matrix
+from embedcache.common.outputs import Layer, parts_of
 from embedcache.common.whole_file import Output, whole_binary
 from embedcache.errors import EmbedcacheError
 from embedcache.index.schema import Footer
@@ -65,17 +66,18 @@ class About:
     seconds: float = 0.0
 
 
-def rows_digest(cache: Cache, pooling: str, layer: int, rows: int) -> str:
+def rows_digest(cache: Cache, pooling: str, layer: Layer, rows: int) -> str:
     """Hex digest of the first ``rows`` rows of a cache: of their texts' hashes and their vectors.
 
     The cache's checksums of whole blocks bind both (cache/checksums.py); of the rows after them the bytes are read.
     """
-    path = cache.output_paths[pooling, layer]
     whole = rows // BLOCK_ROWS
     state = blake2b(digest_size=16)
-    state.update(np.ascontiguousarray(cache.checksums(path)[:whole]).data)
-    for array in (cache.hashes, *map(cache.array, cache.vector_datasets(path))):
-        state.update(np.ascontiguousarray(array[whole * BLOCK_ROWS : rows]).data)
+    for part in parts_of(pooling, layer):
+        path = cache.output_paths[part]
+        state.update(np.ascontiguousarray(cache.checksums(path)[:whole]).data)
+        for array in (cache.hashes, *map(cache.array, cache.vector_datasets(path))):
+            state.update(np.ascontiguousarray(array[whole * BLOCK_ROWS : rows]).data)
     return state.hexdigest()
 
 

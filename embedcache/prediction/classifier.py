@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from embedcache.cache.fingerprint import differences, for_pooling
+from embedcache.cache.side_by_side import holds, width_of
 from embedcache.common.int8_rows import as_stored
 from embedcache.common.reading import Reading
 from embedcache.common.texts import as_texts
@@ -313,7 +314,7 @@ def check_same_encoder(run: Run, cache: Cache) -> None:
                 f"{run.path} was trained on vectors of another encoder than that of {cache.path} ({differs}): use the "
                 "cache that it was trained on, or one of the same encoder"
             )
-        if (pooling, layer) in cache.outputs and one.info["dim"] != (width := cache.width((pooling, layer))):
+        if holds(cache, pooling, layer) and one.info["dim"] != (width := width_of(cache, pooling, layer)):
             raise EmbedcacheError(f"{run.path} reads vectors {one.info['dim']} wide, {cache.path} has {width}")
 
 

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from embedcache.cache.side_by_side import vectors_of
 from embedcache.common.int8_rows import as_stored
+from embedcache.common.outputs import Layer
 from embedcache.common.progress import Progress, Tell, no_progress, no_tell
 from embedcache.encoder.hardware import resolve_device
 from embedcache.errors import EmbedcacheError
@@ -255,7 +257,7 @@ class RunLabeller(Labeller):
     def check(self, cache: Cache) -> None:
         for one in self._classifiers.values():
             check_same_encoder(one.run, cache)
-            cache.embeddings(*_output(one))  # are there, all of them
+            vectors_of(cache, *_output(one))  # are there, all of them
 
     def cache_key(self, cache: Cache) -> str:
         one, *others = [rows_digest(cache, *_output(one), cache.rows) for one in self._classifiers.values()]
@@ -282,7 +284,7 @@ class RunLabeller(Labeller):
 
     def cached(self, cache: Cache, rows: np.ndarray, tell: Finished) -> PredictedRows:
         stored = (
-            as_stored(cache.embeddings(*_output(one))[rows], one.run.info["dtype"])
+            as_stored(vectors_of(cache, *_output(one))[rows], one.run.info["dtype"])
             for one in self._classifiers.values()
         )
         texts = [cache.texts[row] for row in rows.tolist()] if self._explain else []
@@ -297,5 +299,5 @@ class RunLabeller(Labeller):
             yield from (one.explain(texts, read, answers) if self._explain else answers).values()
 
 
-def _output(classifier: Classifier) -> tuple[str, int]:
+def _output(classifier: Classifier) -> tuple[str, Layer]:
     return classifier.run.info["pooling"], classifier.run.info["layer"]

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from embedcache.cache.fingerprint import output_fingerprint
+from embedcache.common.outputs import parts_of
 from embedcache.common.reading import Reading
 from embedcache.prediction.classifier import Classifier
 from embedcache.prediction.predicted import Finished
@@ -43,7 +44,8 @@ class EachRun:
 def vectors_key(run: Run) -> tuple[Any, ...]:
     """Equal for runs that read the same vectors of a text."""
     info = run.info
-    return output_fingerprint(info["encoder"], (info["pooling"], info["layer"])), info["dtype"]
+    parts = parts_of(info["pooling"], info["layer"])
+    return *(output_fingerprint(info["encoder"], part) for part in parts), info["dtype"]
 
 
 def shared_passes(runs: Sequence[Run]) -> list[list[Run]]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from embedcache.common.display import shorten
 from embedcache.common.encoder_schema import imported_name
+from embedcache.common.outputs import is_several
 from embedcache.encoder.poolings import MODEL, POOLINGS
 from embedcache.heads.kinds import kind_of
 from embedcache.runs.folder import Run
@@ -72,6 +73,8 @@ def packages_of(info: dict[str, Any]) -> str:
     """What the code without embedcache needs."""
     if imported_name(info["encoder"]) is not None:
         return "numpy torch safetensors"
+    if is_several(info["pooling"], info["layer"]):
+        return "embedcache"
     return "sentence-transformers" if info["pooling"] == MODEL else "torch transformers safetensors"
 
 
@@ -81,6 +84,8 @@ def code_of(run: Run, encoder: str) -> str:
     if imported_name(run.info["encoder"]) is not None:
         vectors = IMPORTED.format(dim=run.info["dim"], encoder=_plain(encoder)) + ROUNDED.get(run.info["dtype"], "")
         return CODE.format(imports="import numpy", more="", vectors=vectors, ending=ending)
+    if is_several(run.info["pooling"], run.info["layer"]):
+        return "# ec.Classifier.load(RUN) puts the vectors side by side"
     max_length = run.info["encoder"]["identity"]["max_length"]
     prescribed = run.info["pooling"] == MODEL
     tuned = run.info.get("tuned")

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from embedcache.cache import Cache
+from embedcache.cache.side_by_side import vectors_of
+from embedcache.common.outputs import BESIDE, Layer, named_outputs, parts_of
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.kinds import kind_of
 from embedcache.heads.kinds.option import Tasks, is_number, number_columns, spelled
@@ -44,6 +46,27 @@ def check_settings(
 def _is_off(settings: Recipe, name: str) -> bool:
     given = getattr(settings, name)
     return not isinstance(given, Range) and set(given) <= set(SWEPT[name].silent)
+
+
+def read_outputs(
+    cache: Cache, pooling: str | Sequence[str] | None, layer: Layer | Sequence[Layer]
+) -> list[tuple[str, Layer]]:
+    """What heads read: every pooling of every layer; "cls+mean" and "-1+-4" are side by side. None: Cache.preferred.
+
+    Raises:
+        EmbedcacheError: an output is not stored, or named twice.
+    """
+    names, layers = named_outputs(pooling, layer)
+    if names is None:
+        names = [cache.preferred(parts_of("", layers[0])[0][1])]
+    found = [(name, one) for name in names for one in layers]
+    for name, one in found:
+        if found.count((name, one)) > 1:
+            raise EmbedcacheError(f"--pooling and --layers name {name} vectors of layer {one} twice")
+        if not all(name.split(BESIDE)):
+            raise EmbedcacheError(f"--pooling {name}: name poolings, like cls, or several side by side, like cls+mean")
+        vectors_of(cache, name, one)  # what is not there is refused
+    return found
 
 
 def check_choice(columns: Sequence[Column], choose: str, chosen: str) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from embedcache.cache import Cache
+from embedcache.cache.layout import output_name
+from embedcache.cache.side_by_side import vectors_of
 from embedcache.cache.strings import first_rows
 from embedcache.common.int8_rows import stored_type
+from embedcache.common.outputs import Layer
 from embedcache.common.times import Times
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.arrays import json_number
@@ -23,7 +26,7 @@ from embedcache.runs.baseline_features import BaselineRows
 from embedcache.runs.baselines import Fitted, run_baselines
 from embedcache.runs.calibration_set import CalibrationSet, make_calibration_set
 from embedcache.runs.comparisons import compare, compared_by
-from embedcache.runs.data import check_vectors, load_data, make_task
+from embedcache.runs.data import Data, check_vectors, load_data, make_task
 from embedcache.runs.leaderboard import Entry, make_leaderboard, predict_rows, seed_spread
 from embedcache.runs.metrics import Evaluation, evaluate
 from embedcache.runs.mistakes import Judged, describe_targets, find_mistakes, value_pairs
@@ -48,7 +51,7 @@ class Plan:
     specs: list[HeadSpec]
     task: Tasks
     pooling: str | None
-    layer: int
+    layer: Layer
     group: str | None
     folds: int | None
     dealing: Dealing
@@ -56,6 +59,7 @@ class Plan:
     automatic: str = ""  # what was chosen for the data, in words
     weight: str | None = None  # the column of the rows' weights
     earlier: EarlierRun | None = None  # whose best heads all heads start from
+    others: tuple[tuple[str, Layer], ...] = ()  # vectors that heads read beside those of pooling and layer
 
     @property
     def class_weight(self) -> str:
@@ -83,7 +87,9 @@ class ColumnReport:
 class Column:
     """One label column, ready to be trained. Raises EmbedcacheError for data that cannot be used.
 
-    Attributes: data; split; sides, what is trained and validated on: the split itself, or its folds; tasks, one a side.
+    Attributes: data, with the vectors that the best head reads, once there is one; inputs, the same with each of the
+    vectors that heads read; split; sides, what is trained and validated on: the split itself, or its folds; tasks, of
+    each input one a side.
     """
 
     has_vectors = True  # data.x has what the heads read
@@ -94,13 +100,19 @@ class Column:
         self.data = load_data(cache, label, plan.pooling, plan.layer, plan.group, task, plan.weight)
         if first is not None:
             self.data.x, self.data.finite = first.data.x, first.data.finite  # one matrix for all columns
+        self.inputs = [self.data, *(self._reading(*output) for output in plan.others)]
         settings = plan.settings
         self.split, self._dealt = deal(cache, self.data, plan.dealing, settings.val, settings.test)
-        check_vectors(cache, self.data, np.concatenate([self.split.train, self.split.val, self.split.test]))
+        for data in self.inputs:
+            check_vectors(cache, data, np.concatenate([self.split.train, self.split.val, self.split.test]))
         self.sides = self._folds() if plan.folds else [self.split]
         if plan.earlier is not None:
             check_unseen(plan.earlier, cache, self.label, self.sides, self.split.test)
-        self.tasks = [self.task(side) for side in self.sides]
+        self.tasks = [self.task(side, data) for data in self.inputs for side in self.sides]
+
+    def _reading(self, pooling: str, layer: Layer) -> Data:
+        """The same column with other vectors."""
+        return replace(self.data, x=vectors_of(self.cache, pooling, layer), pooling=pooling, layer=layer, finite=None)
 
     @property
     def label(self) -> str:
@@ -120,8 +132,9 @@ class Column:
         """The metric in which a head must beat the baselines."""
         return compared_by(self.kind, self.choose, self.plan.class_weight == "balanced")
 
-    def task(self, side: Split) -> Task:
-        task = make_task(self.data, side, self.plan.settings.standardize, self.plan.class_weight)
+    def task(self, side: Split, data: Data | None = None) -> Task:
+        """data: one of the inputs; None: what the best head reads."""
+        task = make_task(data or self.data, side, self.plan.settings.standardize, self.plan.class_weight)
         if self.plan.earlier is not None:
             task.start = warm_start(self.plan.earlier.column(self.label).best, task, self.data.classes)
         return task
@@ -133,25 +146,23 @@ class Column:
 
     def digests(self) -> list[str]:
         """What each task is known by when heads are looked for that need no second training."""
-        data = self.data
-        about = {
-            "cache": self.cache.fingerprint,
-            "pooling": data.pooling,
-            "layer": data.layer,
-            "label": data.label,
-            "classes": data.classes,
-        }
-        return [task_digest(task, self.cache.hashes, about) for task in self.tasks]
+        about = {"cache": self.cache.fingerprint, "label": self.label, "classes": self.data.classes}
+        read = [{"pooling": data.pooling, "layer": data.layer} for data in self.inputs for _ in self.sides]
+        hashes = self.cache.hashes
+        return [task_digest(task, hashes, {**about, **one}) for task, one in zip(self.tasks, read, strict=True)]
 
     def rank(self, heads: Sequence[TrainedHead]) -> list[Entry]:
         """The trained heads, one for every combination and task, best first. Raises EmbedcacheError without any."""
-        for head in heads:
+        names, folds = [output_name((data.pooling, data.layer)) for data in self.inputs], len(self.sides)
+        for i, head in enumerate(heads):
             head.classes = self.data.classes
-        entries = make_leaderboard(heads, self.tasks, self.choose)
+            head.reads = names[i // folds % len(names)] if len(names) > 1 else None
+        entries = make_leaderboard(heads, self.tasks, self.choose, len(self.inputs))
         if entries[0].status != "ok":
             raise EmbedcacheError(
                 f"every head of {self.label!r} diverged (the loss exploded), {len(entries):,} in all: give a lower --lr"
             )
+        self.data = self.inputs[entries[0].input]
         return entries
 
     def report(
@@ -307,6 +318,11 @@ class Column:
             "temperature": val and val.temperature,
         }
 
+    def _widths(self) -> dict[str, Any]:
+        """That of each of the vectors that heads read, where there are several."""
+        widths = {output_name((data.pooling, data.layer)): data.x.shape[1] for data in self.inputs}
+        return {"inputs": widths} if len(widths) > 1 else {}
+
     def about(self, report: ColumnReport) -> dict[str, Any]:
         """What run.json says of this column."""
         digests = {side: rows_digest(getattr(self.split, side)) for side in SIDES}
@@ -315,6 +331,7 @@ class Column:
             "dtype": stored_type(self.data.x),
             "pooling": self.data.pooling,
             "layer": self.data.layer,
+            **self._widths(),
             "label": self.data.label,
             "kind": self.kind,
             "classes": self.data.classes,

@@ -10,8 +10,10 @@ import numpy as np
 
 from embedcache.cache import Cache
 from embedcache.cache.labels import label_counts, unlabelled
+from embedcache.cache.side_by_side import vectors_of
 from embedcache.cache.strings import first_rows, hash_texts
 from embedcache.common.int8_rows import Matrix, part_of
+from embedcache.common.outputs import BESIDE, Layer
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.arrays import finite
 from embedcache.heads.kinds import kind_of, usual_kind
@@ -48,7 +50,7 @@ class Data:
     groups: np.ndarray | None
     label: str
     pooling: str
-    layer: int
+    layer: Layer
     kind: str = "classification"
     keys: np.ndarray | None = None
     finite: np.ndarray | None = None
@@ -79,7 +81,7 @@ def load_data(
     cache: Cache,
     label: str | None,
     pooling: str | None,
-    layer: int,
+    layer: Layer,
     group: str | None,
     task: str = "auto",
     weight: str | None = None,
@@ -93,13 +95,13 @@ def load_data(
     task = task_of(read_tasks(task), label or "")
     label = target_column(cache, label, is_number(task))
     y, classes, kind = _targets(cache, label, task)
-    pooling = pooling or cache.preferred(layer)
+    pooling = pooling or cache.preferred(int(str(layer).split(BESIDE)[0]))
     groups = keys = None
     if group is not None:
         groups, names = _group_codes(cache, group, label)
         values = hash_texts([name.encode("utf-8", "surrogatepass") for name in [*names, ""]])  # the last is code -1's
         keys = np.where(groups[:, None] >= 0, values[groups], cache.hashes)
-    data = Data(cache.embeddings(pooling, layer), y, classes, groups, label, pooling, layer, kind, keys)
+    data = Data(vectors_of(cache, pooling, layer), y, classes, groups, label, pooling, layer, kind, keys)
     if weight is not None:
         data.weight = row_weights(cache, weight, label, data.labelled)
     return data

@@ -248,9 +248,10 @@ def carry_over(old: Path, new: Path) -> None:
 
 
 def _check_head(path: Path, head: TrainedHead, info: Mapping[str, Any]) -> None:
+    dim = info.get("inputs", {}).get(head.reads, info["dim"])
     if head.kind != info.get("kind", head.kind):
         raise damaged(path, SchemaError(f"it is a head of the kind {head.kind}, {INFO} has {info['kind']}"))
-    for name, shape in weight_shapes(head.spec, info["dim"], len(info["classes"])).items():
+    for name, shape in weight_shapes(head.spec, dim, len(info["classes"])).items():
         array = head.weights[name]
         if array.shape != shape or array.dtype != np.float32:
             raise damaged(path, SchemaError(f"{name} is {array.dtype} {list(array.shape)}, not float32 {list(shape)}"))

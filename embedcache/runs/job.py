@@ -11,6 +11,7 @@ import numpy as np
 
 from embedcache.cache import Cache
 from embedcache.cache.strings import first_rows
+from embedcache.common.outputs import Layer
 from embedcache.common.progress import Progress, Tell, no_tell
 from embedcache.common.times import Times
 from embedcache.errors import EmbedcacheError
@@ -18,7 +19,7 @@ from embedcache.heads.kinds import kind_of
 from embedcache.heads.kinds.option import read_tasks, task_of
 from embedcache.heads.spec import SWEPT
 from embedcache.labelling.opened import open_labelled
-from embedcache.runs.asked import check_choice, check_settings, label_names
+from embedcache.runs.asked import check_choice, check_settings, label_names, read_outputs
 from embedcache.runs.automatic import Automatic, settle
 from embedcache.runs.column import Column, Plan
 from embedcache.runs.data import Data, load_data
@@ -71,8 +72,8 @@ def train_head(
     choose: str = "loss",
     standardize: bool | None = None,
     early_stop: int | None = None,
-    pooling: str | None = None,
-    layer: int = -1,
+    pooling: str | Sequence[str] | None = None,
+    layer: Layer | Sequence[Layer] = -1,
     engine: str = "auto",
     device: str = "auto",
     compute: str = "auto",
@@ -129,8 +130,9 @@ def train_head(
             "accuracy", "macro-f1" or, for numbers, "r2".
         standardize: give every dimension mean 0 and variance 1 over the training rows.
         early_stop: stop a head after so many epochs without a better one; 0 means never.
-        pooling: which vectors; None means model, else cls, else the first stored.
-        layer: which vectors; -1 is the last layer.
+        pooling: which vectors; None means model, else cls, else the first stored. Of several, "cls,mean" or a list,
+            each has heads of its own, and the validation rows choose; "cls+mean" are two side by side.
+        layer: which vectors; -1 is the last layer. "-1,-4" and "-1+-4" as for poolings, of which each has each layer.
         engine: "auto", "native" or "torch".
         device: "auto", "cpu" or "cuda[:N]".
         compute: "auto", "float32", "bfloat16" or "tf32".
@@ -181,9 +183,15 @@ def train_head(
                 earlier.check_cache(opened)
             names = label_names(opened, label, run, tasks)
             group = group_column(opened, dealing, group, names)
+            (first, at), *others = read_outputs(opened, pooling, layer)
+            if others and len(names) > 1:
+                raise EmbedcacheError(
+                    f"--label {','.join(names)}: columns that share a run read the same vectors: name one --pooling "
+                    "and one of --layers, or train each column in a run of its own"
+                )
             settled = Automatic(settings, folds, early_stop or 0)
             if recipe == "default":
-                data = [load_data(opened, name, pooling, layer, group, task_of(tasks, name or "")) for name in names]
+                data = [load_data(opened, name, first, at, group, task_of(tasks, name or "")) for name in names]
                 settled = settle(
                     settings,
                     named,
@@ -194,8 +202,8 @@ def train_head(
                     regression=not any(kind_of(one.kind).has_classes for one in data),
                 )
             settings, folds, said = settled.settings, settled.folds, settled.said
-            what = (settings, settings.specs(), tasks, pooling, layer, group, folds, dealing, chosen, said, weight)
-            plan = Plan(recipe, *what, earlier)
+            what = (settings, settings.specs(), tasks, first, at, group, folds, dealing, chosen, said, weight)
+            plan = Plan(recipe, *what, earlier, tuple(others))
             options = TrainerOptions(settled.early_stop, engine, device, compute, threads)
             for name in names:
                 columns.append(Column(opened, name, plan, columns[0] if columns else None))

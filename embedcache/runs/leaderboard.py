@@ -41,7 +41,7 @@ class Entry:
     all rows. ``scores``: those of HISTORY, NaN where there is none; train_loss is the last epoch's, the others are of
     the epoch that is kept. ``evaluation``: of the validation rows (folds: of every row, by the head that did not
     train on it), with the temperature fitted there; None without such rows and past the budget. ``outputs``: the best
-    entry's logits float32 [n, C] of the same rows.
+    entry's logits float32 [n, C] of the same rows. ``input``: the number of the vectors that it reads.
     """
 
     name: str
@@ -53,6 +53,7 @@ class Entry:
     epochs_run: float
     evaluation: Evaluation | None = None
     outputs: np.ndarray | None = None
+    input: int = 0
 
     def converged(self, epochs: int) -> bool:
         """False where the last of so many epochs is the best and the training loss was still clearly falling there."""
@@ -110,20 +111,26 @@ class Spread:
         return asdict(self)
 
 
-def make_leaderboard(heads: Sequence[TrainedHead], tasks: Sequence[Task], choose: str = "loss") -> list[Entry]:
+def make_leaderboard(
+    heads: Sequence[TrainedHead], tasks: Sequence[Task], choose: str = "loss", inputs: int = 1
+) -> list[Entry]:
     """Entries, best first. heads: for every combination, one per task (tasks that are not folds: rank them apart).
+
+    ``inputs``: how many vectors there are to read; the tasks are those of the first, then of the next, and so on.
 
     ``choose``: "loss", the lowest on the validation rows wins: it counts by how much a head is wrong, not only how
     often, so it is less of a lottery on few rows; or "accuracy", "macro_f1" or "r2", the highest wins, of equal ones
     the lowest loss. Without validation rows, the lowest last training loss. Heads that diverged come last.
     """
-    folds = len(tasks)
+    folds = len(tasks) // inputs
     digits = max(3, len(str(len(heads) // folds - 1)))
     entries = [
         _entry(f"head-{i:0{digits}d}", heads[i * folds : (i + 1) * folds], choose) for i in range(len(heads) // folds)
     ]
+    for i, entry in enumerate(entries):
+        entry.input = i % inputs
     entries.sort(key=lambda entry: _rank(entry, choose))
-    _evaluate(entries, tasks)
+    _evaluate(entries, [tasks[i * folds : (i + 1) * folds] for i in range(inputs)])
     return entries
 
 
@@ -248,13 +255,17 @@ def _without_seed(entry: Entry) -> dict[str, Any]:
     return {name: value for name, value in entry.heads[0].settings().items() if name != "seed"}
 
 
-def _evaluate(entries: Sequence[Entry], tasks: Sequence[Task]) -> None:
-    """Evaluates the heads on their validation rows, best first, as far as the budget goes; the first in any case."""
-    views = [task.val for task in tasks if task.val is not None and len(task.val.rows)]
-    if len(views) < len(tasks):
+def _evaluate(entries: Sequence[Entry], tasks: Sequence[Sequence[Task]]) -> None:
+    """Evaluates the heads on their validation rows, best first, as far as the budget goes; the first in any case.
+
+    tasks: of each input those of its folds, which have the same rows.
+    """
+    views_of = [[task.val for task in some if task.val is not None and len(task.val.rows)] for some in tasks]
+    views = views_of[0]
+    if len(views) < len(tasks[0]):
         return
-    rows, classes = sum(len(view.rows) for view in views), tasks[0].classes
-    y = np.concatenate([_targets(task, view) for task, view in zip(tasks, views, strict=True)])
+    rows, classes = sum(len(view.rows) for view in views), tasks[0][0].classes
+    y = np.concatenate([_targets(task, view) for task, view in zip(tasks[0], views, strict=True)])
     chosen: list[Entry] = []
     seconds = 0.0
     for entry in entries:
@@ -266,10 +277,11 @@ def _evaluate(entries: Sequence[Entry], tasks: Sequence[Task]) -> None:
             break
         chosen.append(entry)
     at_once = max(1, OUTPUTS // (rows * classes))
-    for start in range(0, len(chosen), at_once):
-        group = chosen[start : start + at_once]
+    same_x = [[entry for entry in chosen if entry.input == number] for number in range(len(tasks))]
+    for group in (some[start : start + at_once] for some in same_x for start in range(0, len(some), at_once)):
         parts = [
-            predict_rows([entry.heads[fold] for entry in group], view.x, view.rows) for fold, view in enumerate(views)
+            predict_rows([entry.heads[fold] for entry in group], view.x, view.rows)
+            for fold, view in enumerate(views_of[group[0].input])
         ]
         for i, entry in enumerate(group):
             outputs = np.concatenate([part[i] for part in parts])

@@ -16,6 +16,7 @@ from embedcache import __version__
 from embedcache.cache import Cache
 from embedcache.cache.notes import data_notes
 from embedcache.cache.tokens import reading_of
+from embedcache.common.outputs import Layer
 from embedcache.common.progress import Progress
 from embedcache.common.reading import Reading
 from embedcache.common.times import Times
@@ -47,7 +48,7 @@ class HeadReport(ColumnReport):
     train_seconds: float  # the training alone
     head_rows_per_second: float  # training rows x epochs, summed over the heads trained now, by train_seconds
     pooling: str
-    layer: int
+    layer: Layer
     recipe: str
     seconds: float  # everything
     columns: dict[str, ColumnReport]

@@ -14,6 +14,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from embedcache.common.checked import Count, Digest, Interval, Number, Positive, SchemaError, Share, conform
 from embedcache.common.encoder_schema import Identity
+from embedcache.common.outputs import LAYERS
 from embedcache.encoder.poolings import MODEL, POOLINGS
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.kinds import Kind, kind_of
@@ -26,6 +27,8 @@ Plain = str | int | float | bool | None
 Optional = UnsetType  # of a key that may be missing
 SCORE: Any = Score
 INTERVAL: Any = Interval | None
+
+ONE = "|".join((*POOLINGS, MODEL))  # pooling
 
 
 class Bin(msgspec.Struct):
@@ -204,8 +207,11 @@ class Info(msgspec.Struct):
     kind: KindName | Optional = UNSET
     label: str | Optional = UNSET
     dtype: Literal["float16", "float32", "int8"] | Optional = UNSET
-    pooling: Annotated[str, Meta(pattern=f"^({'|'.join((*POOLINGS, MODEL))})$")] | Optional = UNSET
-    layer: Annotated[int, Meta(ge=-10_000, le=10_000)] | Optional = UNSET
+    pooling: Annotated[str, Meta(pattern=rf"^({ONE})(\+({ONE}))*$")] | Optional = UNSET
+    layer: (
+        Annotated[int, Meta(ge=-10_000, le=10_000)] | Annotated[str, Meta(pattern=f"^{LAYERS.pattern}$")] | Optional
+    ) = UNSET
+    inputs: dict[str, Count] | Optional = UNSET
     encoder: Encoder | Optional = UNSET
     cache: CacheOf | Optional = UNSET
     labels_from: LabelsFrom | Optional | None = UNSET

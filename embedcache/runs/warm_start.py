@@ -11,6 +11,7 @@ import numpy as np
 
 from embedcache.cache import Cache
 from embedcache.common.label_names import visible
+from embedcache.common.outputs import Layer, named_outputs
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.head import TrainedHead
 from embedcache.heads.kinds import kind_of
@@ -71,8 +72,12 @@ class EarlierRun:
         return next(iter(found.values()))
 
     def settle(
-        self, labels: Sequence[str], hidden: Any, pooling: str | None, layer: int
-    ) -> tuple[int, str | None, int]:
+        self,
+        labels: Sequence[str],
+        hidden: Any,
+        pooling: str | Sequence[str] | None,
+        layer: Layer | Sequence[Layer],
+    ) -> tuple[int, str, Layer]:
         """Hidden units, pooling and layer of the best heads; what was given must be the same.
 
         Raises:
@@ -83,7 +88,8 @@ class EarlierRun:
         if any(value != units for value in given):
             raise EmbedcacheError(f"{self.option}: its best head has {units} hidden units: leave --hidden out")
         reads = self.only(labels, "what they read", lambda one: (one.info["pooling"], one.info["layer"]))
-        if (pooling or reads[0]) != reads[0] or layer not in (-1, reads[1]):
+        names, layers = named_outputs(pooling, layer)
+        if names not in (None, [reads[0]]) or layers not in ([-1], [reads[1]]):
             raise EmbedcacheError(
                 f"{self.option}: its best head reads {reads[0]} vectors of layer {reads[1]}: leave --pooling and "
                 "--layers out"

@@ -241,7 +241,7 @@ class IndexAnswer(BaseModel):
     kind: str
     recall: float | None
     pooling: str
-    layer: int
+    layer: int | str
 
 
 class RunAnswer(BaseModel):
@@ -250,7 +250,7 @@ class RunAnswer(BaseModel):
     name: str
     columns: dict[str, str] = Field(description="Label column -> classification, multilabel or regression.")
     pooling: str
-    layer: int
+    layer: int | str
 
 
 class InfoAnswer(BaseModel):

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from embedcache.cache import open_cache
+from embedcache.cache.side_by_side import holds, vectors_of
 from embedcache.common.int8_rows import as_stored
+from embedcache.common.outputs import Layer
 from embedcache.errors import EmbedcacheError
 from embedcache.index import default_path
 from embedcache.prediction.classifier import Classifier, check_same_encoder
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 
 TUNED = "tuned run"  # in the place of a pooling: what the heads of a tuned run read
 RULES = 16  # thresholds and limits that are kept
-Output = tuple[str, int]  # pooling and layer
+Output = tuple[str, Layer]  # pooling and layer
 
 
 @dataclass
@@ -122,7 +124,7 @@ class ServedRun:
 
     def label_row(self, row: int) -> Predictions | None:
         """Of a row's stored vector; None where it is not finite."""
-        vectors = self.cache.embeddings(*self.output)[row : row + 1]
+        vectors = vectors_of(self.cache, *self.output)[row : row + 1]
         if not np.isfinite(vectors).all():
             return None
         return self.classifier.label([self.cache.texts[row]], as_stored(vectors, str(self.run.info["dtype"])))
@@ -130,7 +132,7 @@ class ServedRun:
     @property
     def is_stored(self) -> bool:
         """Whether the cache holds the vectors that the heads read."""
-        return self.output in self.cache.outputs
+        return holds(self.cache, *self.output)
 
     @cached_property
     def training_rows(self) -> TrainingRows | None:

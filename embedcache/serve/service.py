@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
+from embedcache.cache.side_by_side import vectors_of
 from embedcache.errors import EmbedcacheError
 from embedcache.prediction.classifier import Prediction
 from embedcache.prediction.explain import Occlusion
@@ -294,7 +295,7 @@ class Service:
         if not self.first.is_stored:
             raise EmbedcacheError("the cache has no vectors such as the heads read")
         rows = np.sort(np.random.default_rng(0).permutation(self.cache.rows)[:OLD_ROWS])
-        return np.asarray(self.cache.embeddings(*self.first.output)[rows]), self.cache.hashes[rows]
+        return np.asarray(vectors_of(self.cache, *self.first.output)[rows]), self.cache.hashes[rows]
 
     async def predict_row(self, row: int) -> dict[str, Prediction]:
         """What each run says of a row, from its stored vector if there is one; runs that cannot say are left out."""
