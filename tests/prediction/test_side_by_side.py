@@ -104,12 +104,12 @@ def test_the_service_labels_texts(cache: Path, run: Path) -> None:
     texts = [text for text, _ in make_reviews(5)]
     service = Service.open(cache, run, device="cpu")
     try:
-        (answers,) = make_client(service).post("/predict", json={"texts": texts, "runs": "all"}).json()
+        answers = make_client(service).post("/predict", json={"texts": texts}).json()
         about = make_client(service).get("/info").json()["runs"][0]
     finally:
         service.close()
     expected = Classifier.load(run, device="cpu").predict(texts)
-    assert [one["label"] for one in answers["predictions"]] == [one.label for one in expected]
+    assert [one["label"] for one in answers] == [one.label for one in expected]
     assert (about["pooling"], about["layer"]) == (load_run(run).info["pooling"], load_run(run).info["layer"])
 
 
