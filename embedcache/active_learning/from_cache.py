@@ -20,8 +20,10 @@ from embedcache.active_learning.retrain import MeasuredScore
 from embedcache.active_learning.snapshot import Pool, Snapshot
 from embedcache.audit.neighbours import unit_vectors
 from embedcache.cache import Cache
+from embedcache.cache.side_by_side import vectors_of
 from embedcache.cache.strings import first_rows
 from embedcache.cache.where import not_blank
+from embedcache.common.outputs import Layer
 from embedcache.heads.kinds import kind_of, usual_kind
 from embedcache.labelling import Given, Overlay
 from embedcache.runs.data import load_data
@@ -47,7 +49,7 @@ class LabelledRows:
     skipped: np.ndarray
 
 
-def pool_of(cache: Cache, pooling: str, layer: int = -1, run: Run | None = None) -> Pool:
+def pool_of(cache: Cache, pooling: str, layer: Layer = -1, run: Run | None = None) -> Pool:
     """The rows of a cache.
 
     Args:
@@ -60,7 +62,7 @@ def pool_of(cache: Cache, pooling: str, layer: int = -1, run: Run | None = None)
     Raises:
         EmbedcacheError: There are no such vectors, or the run is of another cache and does not tell its sides.
     """
-    x, unit = cache.embeddings(pooling, layer), first_rows(cache.hashes)
+    x, unit = vectors_of(cache, pooling, layer), first_rows(cache.hashes)
     if run is None:
         test = places(cache.hashes) < TEST_SHARE
     else:

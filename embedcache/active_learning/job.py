@@ -21,6 +21,7 @@ from embedcache.cache import Cache
 from embedcache.common.display import html_table
 from embedcache.common.frames import Tabular
 from embedcache.common.labels import label_of
+from embedcache.common.outputs import Layer, parts_of
 from embedcache.common.progress import Progress
 from embedcache.common.whole_file import open_output
 from embedcache.errors import EmbedcacheError
@@ -77,7 +78,7 @@ class NextReport(Tabular):
     heads: str
     score: MeasuredScore | None
     pooling: str
-    layer: int
+    layer: Layer
     output: str | None
     labels: dict[str, Any] | None
     seconds: float
@@ -119,7 +120,7 @@ def next_rows(
     count: int = 50,
     queue: str = MIXED,
     pooling: str | None = None,
-    layer: int = -1,
+    layer: Layer = -1,
     seed: int = 0,
     engine: str = "auto",
     device: str = "auto",
@@ -160,8 +161,8 @@ def next_rows(
         column_run = None if run is None else _run_of(run, label, opened)
         column = _column(opened, label, column_run, labels_of is not None)
         if column_run is not None:
-            pooling, layer = pooling or column_run.info["pooling"], int(column_run.info.get("layer", layer))
-        pooling = pooling or opened.preferred(layer)
+            pooling, layer = pooling or column_run.info["pooling"], column_run.info.get("layer", layer)
+        pooling = pooling or opened.preferred(parts_of("", layer)[0][1])
         names, first = ([], None) if labels_of is None else labels_of(opened, pooling)
         people = labelled_rows_of(opened, column)
         pool = pool_of(opened, pooling, layer, column_run)

@@ -52,11 +52,9 @@ def open_session(
     journal = LabelJournal.beside(cache.path)
     if not os.access(journal.path if journal.exists else journal.path.parent, os.W_OK):
         raise EmbedcacheError(f"cannot write {journal.path}: make the file and its folder yours to write")
-    output = (
-        run.output
-        if run is not None and run.is_stored
-        else (service.searcher.index.pooling, service.searcher.index.layer)
-    )
+    output = service.searcher.index.pooling, service.searcher.index.layer
+    if run is not None and run.output in cache.outputs:  # not several side by side
+        output = run.output[0], int(run.output[1])
     arrays = LabelArrays(cache, column, kind, names, output, _test_rows(cache, column, runs.get(column)))
     session = LabelSession(arrays, journal, _start(service, arrays, output), lambda: _show(service, journal))
     service.labelling = session
