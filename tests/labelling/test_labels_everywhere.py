@@ -163,3 +163,36 @@ def test_the_journal_of_another_cache(corrected, tiny_bert, tmp_path):
     assert (about["labels"], about["elsewhere"]) == (5, 15)
     result = invoke("info", tmp_path / "some.h5", "--labels", corrected / "reviews.h5.labels.jsonl")
     assert "5 labels from reviews.h5.labels.jsonl; 15 of the journal's labels are of texts that" in result.output
+
+
+def test_serve(corrected):
+    """Rows, filters and the map's colours; /info says where labels come from."""
+    from fastapi.testclient import TestClient
+
+    from embedcache.serve.app import create_app
+    from embedcache.serve.service import Service
+
+    for labels, first in ((None, "positive"), ("none", "negative")):
+        service = Service.open(corrected / "reviews.h5", labels=labels)
+        try:
+            with TestClient(create_app(service), base_url="http://localhost") as client:
+                assert client.get("/rows/0").json()["labels"]["label"] == first
+                assert (LINE in client.get("/info").json()["notes"]) == (labels is None)
+                asked = {"row": 30, "k": 200, "where": ["label=positive"]}
+                rows = [one["row"] for one in client.post("/search", json=asked).json()["results"]]
+                assert (0 in rows) == (first == "positive")
+        finally:
+            service.close()
+
+
+def test_a_ladder_keeps_to_the_labels_it_was_begun_with(corrected, tmp_path):
+    for name in ("reviews.h5", "reviews.h5.labels.jsonl"):
+        shutil.copy(corrected / name, tmp_path / name)
+    arguments = ["ladder", tmp_path / "reviews.h5", "-o", tmp_path / "ladder", "--rungs", "tfidf"]
+    found = document(*arguments)
+    again = document("ladder", corrected / "corrected.h5", "-o", tmp_path / "other", "--rungs", "tfidf")
+    scores = [[one["test_accuracy"] for one in ladder["rungs"]] for ladder in (found, again)]
+    assert scores[0] == scores[1]
+    document(*arguments, "--resume")
+    LabelJournal.beside(tmp_path / "reviews.h5").append([said("a text of no row", "positive")])
+    assert "was begun with another journal" in fails(*arguments, "--resume")
