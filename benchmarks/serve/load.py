@@ -129,8 +129,8 @@ def percentiles(times: list[float]) -> dict[str, float]:
 class Served:
     """The command itself, on a free port, until the block ends."""
 
-    def __init__(self, *arguments: Any) -> None:
-        self.command = [sys.executable, "-m", "embedcache", "serve", *map(str, arguments), "--port", "0", "--json"]
+    def __init__(self, *arguments: Any, command: str = "serve") -> None:
+        self.command = [sys.executable, "-m", "embedcache", command, *map(str, arguments), "--port", "0", "--json"]
 
     def __enter__(self) -> dict[str, Any]:
         self.process = subprocess.Popen(self.command, stdout=subprocess.PIPE, text=True)

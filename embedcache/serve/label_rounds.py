@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from embedcache.runs.intervals import Difference
 
 QUEUED = 400  # rows that a round ranks
 PAUSE = 0.3  # seconds between two rounds: requests come first
+LEAST_OFTEN = 20  # seconds after which labels are judged although new ones are waiting
 JUDGED = 30_000  # rows above which neighbours take too long, so that labels are not judged
 
 
@@ -73,6 +74,8 @@ class Rounds:
         self.problem = ""
         self._start: np.ndarray | None = None
         self._nearest: Nearest | None = None
+        self._judged: JudgedSnapshot | None = None  # the last judgement, which later rounds go by
+        self._judged_at = 0.0
         self._changed = threading.Event()
         self._changed.set()
         self._ready = threading.Event()
@@ -114,8 +117,11 @@ class Rounds:
             self._working = True
             self._changed.clear()
             try:
-                self.latest = self._round()
+                self.latest = made = self._round()
                 self.problem = ""
+                self._ready.set()
+                if made.retrained is not None and self._may_judge():
+                    self.latest = self._with_judgement(made, made.retrained)
             except EmbedcacheError as error:
                 self.problem = str(error)
             except Exception as error:  # a fault of ours: people can label on, and are told
@@ -127,34 +133,52 @@ class Rounds:
     def _round(self) -> Round:
         begun, first = time.perf_counter(), self.latest is None
         snapshot, skipped = self._take()
-        problem, retrained, judged, gain = why_not(snapshot) or "", None, None, None
+        problem, retrained, gain = why_not(snapshot) or "", None, None
         if first:  # rows can be shown before heads are trained
             self._changed.set()
             problem = problem or "heads are being trained for the first time"
         if not problem:
             retrained = retrain(snapshot, threads=max(1, usable_cores() - 1))
-            judged = self._judge(snapshot, retrained)
             self.first = self.first or retrained
             gain = retrained.gain_over(self.first, snapshot) if retrained is not self.first else None
             if not self.curve or self.curve[-1][0] != len(snapshot.learned):
                 self.curve.append((len(snapshot.learned), retrained.validation))
-        start = None if retrained is not None or self._start is None else self._start
-        evidence = evidence_of(
-            snapshot, retrained, start=start, wrong=None if judged is None else judged.wrong, skipped=skipped
-        )
-        number = 0 if first or self.latest is None else self.latest.number + 1
         learned, seconds = len(snapshot.learned), time.perf_counter() - begun
-        made = Round(number, learned, snapshot, evidence, retrained, judged, gain, seconds, problem)
+        evidence = self._evidence(snapshot, retrained, skipped)
+        return self._ranked(
+            Round(self._next, learned, snapshot, evidence, retrained, self._judged, gain, seconds, problem)
+        )
+
+    @property
+    def _next(self) -> int:
+        return 0 if self.latest is None else self.latest.number + 1
+
+    def _evidence(self, snapshot: Snapshot, retrained: Retrained | None, skipped: np.ndarray) -> Evidence:
+        wrong = None if self._judged is None or retrained is None else self._judged.wrong
+        return evidence_of(snapshot, retrained, start=self._start, wrong=wrong, skipped=skipped)
+
+    def _ranked(self, made: Round) -> Round:
         try:
             made.queue(MIXED)
         except EmbedcacheError as error:  # no rows are left
             made.queues[MIXED] = Queue([], [str(error)])
         return made
 
-    def _judge(self, snapshot: Snapshot, retrained: Retrained) -> JudgedSnapshot | None:
-        usable = np.flatnonzero(snapshot.pool.usable)
+    def _may_judge(self) -> bool:
+        """Judging takes longer than training: it waits until nobody labels, but not for ever."""
+        return not self._changed.is_set() or time.monotonic() > self._judged_at + LEAST_OFTEN
+
+    def _with_judgement(self, made: Round, retrained: Retrained) -> Round:
+        """The same round with labels that are judged anew, and ranked by that."""
+        self._judged_at = time.monotonic()
+        usable = np.flatnonzero(made.snapshot.pool.usable)
         if len(usable) > JUDGED:
-            return None
+            return made
         if self._nearest is None:
-            self._nearest = nearest_of(snapshot.pool, usable)
-        return judge_labels(snapshot, retrained, self._nearest)
+            self._nearest = nearest_of(made.snapshot.pool, usable)
+        judged = judge_labels(made.snapshot, retrained, self._nearest)
+        if judged is None:
+            return made
+        self._judged, self._judged_at = judged, time.monotonic()
+        evidence = self._evidence(made.snapshot, retrained, made.evidence.skipped)
+        return self._ranked(replace(made, number=made.number + 1, judged=judged, evidence=evidence, queues={}))

@@ -24,13 +24,15 @@ from tests.conftest import fails, invoke, make_cache
 
 
 @contextmanager
-def command(*arguments: Any, **environment: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
+def command(
+    *arguments: Any, name: str = "serve", **environment: str
+) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
     """The running command and the line that it printed."""
     line = [
         sys.executable,
         "-m",
         "embedcache",
-        "serve",
+        name,
         *map(str, arguments),
         "--port",
         "0",
