@@ -23,14 +23,14 @@ from embedcache.tables.rows import MISSING_LABELS
 
 SUM_BYTES = 8
 MOST_LINE = 1 << 20  # bytes
-NAME = 200  # characters of an id, of a person, of a reason
+MOST_NAME = 200  # characters of an id, of a person, of a reason
 _MARK = b',"sum":"'
 _ENDING = len(_MARK) + 2 * SUM_BYTES + len(b'"}')
 
 Action = Literal["label", "skip", "undo", "comment"]
 Value = str | tuple[str, ...] | int | float | None  # a class, a list of labels, a number, not labelled
-Name = Annotated[str, Meta(min_length=1, max_length=NAME)]
-Words = Annotated[str, Meta(max_length=NAME)]
+Name = Annotated[str, Meta(min_length=1, max_length=MOST_NAME)]
+Words = Annotated[str, Meta(max_length=MOST_NAME)]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from embedcache.cache import Cache
 from embedcache.cache.strings import hash_texts
 from embedcache.common.label_names import quoted
 from embedcache.errors import EmbedcacheError
-from embedcache.labelling.entry import LabelEntry, Value
+from embedcache.labelling.entry import MOST_NAME, LabelEntry, Value
 from embedcache.labelling.journal import LabelJournal
 from embedcache.labelling.opened import open_labelled
 from embedcache.labelling.overlay import Overlay, names_of
@@ -24,6 +24,7 @@ from embedcache.tables.rows import Columns, Label, column_names, read_rows
 from embedcache.tables.stream import Table, stored
 
 NAMED = 5  # rows or classes in a note
+QUEUE = "queue"  # the column of `embedcache next` that says why a row was shown
 
 
 @dataclass
@@ -73,7 +74,8 @@ def relabel(
 ) -> RelabelReport:
     """Write the labels of a table into the journal beside a cache, where they differ from those that count now.
 
-    All of them are appended at once. The cache and the table stay as they are.
+    All of them are appended at once. The cache and the table stay as they are. A column ``queue``, which ``next_rows``
+    writes, is kept as what it is: why each row was shown.
 
     Args:
         cache: The cache file.
@@ -108,10 +110,11 @@ def relabel(
             )
         if column not in names:
             raise EmbedcacheError(f"{source} has no column {column!r} of labels: it has {', '.join(names)}")
-        come = _read(opened, source, column, by_id, text, reading)
+        queued = QUEUE in names and column != QUEUE
+        come = _read(opened, source, column, by_id, text, queued, reading)
         overlay = opened.source if isinstance(opened.source, Overlay) else Overlay()
         changes = _Changes(opened, overlay, column, person, confirm)
-        entries = changes.entries(come.labels)
+        entries = changes.entries(come.labels, come.queues)
         report = RelabelReport(
             journal=str(LabelJournal.beside(cache).path), label=column, by="text" if by_id is None else "id",
             who=person, rows=come.rows, labelled=come.labelled, written=len(entries), unchanged=changes.unchanged,
@@ -170,10 +173,11 @@ class _Come:
     labelled: int = 0
     unknown: int = 0
     labels: dict[str, Label] = field(default_factory=dict)
+    queues: dict[str, str] = field(default_factory=dict)
     conflicts: set[str] = field(default_factory=set)
     strangers: list[str] = field(default_factory=list)  # the first rows that the cache does not have
 
-    def add(self, key: str | None, name: str, label: Label) -> None:
+    def add(self, key: str | None, name: str, label: Label, queue: str) -> None:
         self.rows += 1
         if label is None:
             return
@@ -181,8 +185,10 @@ class _Come:
         if key is None:
             self.unknown += 1
             self.strangers += [name] if len(self.strangers) < NAMED else []
-        elif self.labels.setdefault(key, label) != label:
-            self.conflicts.add(key)
+        else:
+            self.queues[key] = queue
+            if self.labels.setdefault(key, label) != label:
+                self.conflicts.add(key)
 
     def notes(self, cache: Cache) -> list[str]:
         notes = []
@@ -198,7 +204,7 @@ class _Come:
 
 
 def _read(
-    cache: Cache, source: Table, column: str, by_id: str | None, text: str, reading: dict[str, Any]
+    cache: Cache, source: Table, column: str, by_id: str | None, text: str, queued: bool, reading: dict[str, Any]
 ) -> _Come:  # fmt: skip
     """The table's labels by content hash."""
     hashes = cache.hashes
@@ -208,7 +214,8 @@ def _read(
         place = {one: row for row, one in enumerate(cache.ids)}
     there = {one.tobytes() for one in hashes} if by_id is None else set()
     come = _Come("text" if by_id is None else "id")
-    for part in read_rows([source], Columns(None if by_id else text, (column,), by_id), **reading):
+    columns = Columns(None if by_id else text, (column,), by_id, (QUEUE,) if queued else ())
+    for part in read_rows([source], columns, **reading):
         strings: Any = part.texts if by_id is None else part.ids
         names = strings.to_pylist()
         if by_id is None:
@@ -216,8 +223,9 @@ def _read(
             keys = [one.hex() if one in there else None for one in found]
         else:
             keys = [hashes[place[name]].tobytes().hex() if name in place else None for name in names]
-        for key, name, label in zip(keys, names, part.labels[column], strict=True):
-            come.add(key, name, label)
+        queues = part.keep[QUEUE].to_pylist() if queued else [""] * len(names)
+        for key, name, label, queue in zip(keys, names, part.labels[column], queues, strict=True):
+            come.add(key, name, label, queue.strip()[:MOST_NAME])
     for key in come.conflicts:
         del come.labels[key]
     return come
@@ -233,7 +241,7 @@ class _Changes:
         self.known = cache.labels(column).classes if self.is_label else []
         self.unchanged, self.new_classes = 0, list[str]()
 
-    def entries(self, labels: dict[str, Label]) -> list[LabelEntry]:
+    def entries(self, labels: dict[str, Label], queues: dict[str, str]) -> list[LabelEntry]:
         """Raises EmbedcacheError: a list where there is one label a row, or the other way round; no number."""
         before, entries, used = self._before(labels), [], dict[str, None]()
         for key, label in labels.items():
@@ -247,7 +255,12 @@ class _Changes:
             used |= dict.fromkeys(names_of(after))
             entries.append(
                 LabelEntry(
-                    row_hash=key, column=self.column, after=after, before=before[key], who=self.who, queue="relabel"
+                    row_hash=key,
+                    column=self.column,
+                    after=after,
+                    before=before[key],
+                    who=self.who,
+                    queue=queues[key] or "relabel",
                 )
             )
         if self.is_label or not self.is_kept:

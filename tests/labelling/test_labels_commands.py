@@ -196,6 +196,23 @@ def test_lists_numbers_and_a_new_column(small_cache, tmp_path):
     ]  # fmt: skip
 
 
+def test_rows_that_next_listed_come_back_with_the_reason(small_cache, tmp_path):
+    """Only of rows that were drawn by chance it is known how many labels are wrong."""
+    table = write_csv(
+        tmp_path / "t.csv", [("bad one", "fresh", "random"), ("so so", "fresh", "")], ("text", "label", "queue")
+    )
+    document("relabel", small_cache, "--with", table)
+    assert [one.queue for one in LabelJournal.beside(small_cache).read()] == ["random", "relabel"]
+
+
+def test_the_shell_completes_a_journal():
+    from embedcache.commands.types import JournalName
+
+    offered = [(one.type, one.value) for one in JournalName().shell_complete(None, None, "no")]
+    assert offered == [("plain", "none")]
+    assert [one.type for one in JournalName().shell_complete(None, None, "rev")] == ["file"]
+
+
 def test_a_data_frame_from_python(small_cache):
     frame = pd.DataFrame({"text": ["bad one"], "label": ["fresh"]})
     report = ec.relabel(small_cache, frame, who="ada")

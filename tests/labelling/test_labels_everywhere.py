@@ -153,6 +153,17 @@ def test_a_journal_that_cannot_be_used(corrected, tmp_path):
     assert document("info", cache, "--labels", "none")["labels_from"] is None
 
 
+def test_a_damaged_line_is_named_by_every_command(corrected, tmp_path):
+    for name in ("reviews.h5", "reviews.h5.labels.jsonl"):
+        shutil.copy(corrected / name, tmp_path / name)
+    journal = LabelJournal.beside(tmp_path / "reviews.h5")
+    journal.path.write_bytes(journal.path.read_bytes().replace(b'"who":"ada"', b'"who":"eve"', 1))
+    for command in (["info"], ["audit", "--folds", 2], ["search", "--row", 1], ["labels"]):
+        output = invoke(command[0], tmp_path / "reviews.h5", *command[1:]).output
+        assert output.count("line 2 of reviews.h5.labels.jsonl is damaged and skipped: its checksum") == 1, output
+        assert "19 labels from reviews.h5.labels.jsonl" in output
+
+
 def test_the_journal_of_another_cache(corrected, tiny_bert, tmp_path):
     """Labels go by content: what fits is used, and how much does not is said."""
     with (corrected / "corrected.csv").open(encoding="utf-8", newline="") as file:
@@ -185,6 +196,7 @@ def test_serve(corrected):
             service.close()
 
 
+@pytest.mark.slow
 def test_a_ladder_keeps_to_the_labels_it_was_begun_with(corrected, tmp_path):
     for name in ("reviews.h5", "reviews.h5.labels.jsonl"):
         shutil.copy(corrected / name, tmp_path / name)
