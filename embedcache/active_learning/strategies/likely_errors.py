@@ -9,6 +9,7 @@ from embedcache.common.label_names import visible
 from embedcache.heads.kinds import kind_of
 
 LIKELY = 0.1  # labels that are less likely wrong than that are not worth a person's time
+DOUBTED = 0.5  # the same of labels that a person gave: where texts are hard, second looks bring less than new labels
 
 
 class LikelyErrors(Strategy):
@@ -46,7 +47,7 @@ class LikelyErrors(Strategy):
         assert evidence.wrong is not None
         snapshot = evidence.snapshot
         free = snapshot.labelled & snapshot.pool.usable & ~snapshot.settled & ~evidence.skipped
-        rows = np.flatnonzero(free & (evidence.wrong >= LIKELY))
+        rows = np.flatnonzero(free & (evidence.wrong >= np.where(snapshot.checked, DOUBTED, LIKELY)))
         return rows[np.unique(snapshot.pool.unit[rows], return_index=True)[1]]
 
 
