@@ -83,7 +83,7 @@ def next_rows(as_json: bool, cache: str, labels_of: str | None, **options: Any) 
 
     Heads are trained on the labels that there are, which takes a second. OUT is
     a {formats} file. Its last column is the label column: fill it in, and
-    `embedcache relabel CACHE --with OUT` takes it back.
+    `embedcache relabel CACHE --with OUT --confirm` takes it back.
 
     \b
     Queues:

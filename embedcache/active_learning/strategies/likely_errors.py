@@ -36,8 +36,8 @@ class LikelyErrors(Strategy):
         return [
             ChosenRow(
                 row,
-                f"{visible(str(evidence.snapshot.classes[evidence.snapshot.y[row]]))} looks wrong "
-                f"({evidence.wrong[row]:.0%}): the heads say {evidence.likeliest(row, 1)}",
+                f"{visible(str(evidence.snapshot.classes[evidence.snapshot.y[row]]))} looks wrong: "
+                f"the heads say {evidence.likeliest(row, 1)}",
             )
             for row in rows.tolist()
         ]

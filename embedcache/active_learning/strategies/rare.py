@@ -51,9 +51,9 @@ def class_rows(evidence: Evidence) -> np.ndarray:
 
 
 def rare_classes(evidence: Evidence) -> np.ndarray:
-    """bool [C]."""
+    """bool [C]; none where no row has a label."""
     known = class_rows(evidence)
-    return np.asarray(known < RARE * max(known.sum(), 1) / len(known))
+    return np.asarray(known < RARE * known.sum() / len(known))
 
 
 VARIANT = Rare()

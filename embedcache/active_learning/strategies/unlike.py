@@ -41,10 +41,11 @@ class Unlike(Strategy):
         else:  # the most typical row first
             near[:] = 1 - like
         chosen: list[ChosenRow] = []
+        any_label = evidence.snapshot.labelled.any()
         for _ in range(min(count, len(rows))):
             i = int(near.argmin())
             said = f"unlike any labelled row: cosine {near[i]:.2f} with the nearest"
-            chosen.append(ChosenRow(int(rows[i]), said if len(covered) else "unlike the rows shown before it"))
+            chosen.append(ChosenRow(int(rows[i]), said if any_label else "unlike the rows shown before it"))
             near = np.maximum(near, x @ x[i])
             near[i] = np.inf
         return chosen
