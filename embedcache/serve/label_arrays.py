@@ -25,7 +25,8 @@ class LabelArrays:
     Attributes:
         column, kind: what is labelled. classes: the names, in the order in which they came; only ever appended to.
         pool: the rows. own: the labels of the cache file, in the form of Snapshot.y; y: with those of people over them.
-        checked: bool [N], rows that a person has labelled; chance: bool [N], those of them that were drawn by chance.
+        checked: bool [N], rows that a person has labelled; settled: those of them that had a label before, or have those
+            of two people; chance: those that were drawn by chance.
         skipped: bool [N], rows that a person skipped and nobody has labelled.
         overlay: what people gave.
     """
@@ -52,7 +53,7 @@ class LabelArrays:
         self.classes: list[str] = []
         self.own = self._own(classes)
         self.y = self.own.copy()
-        self.checked, self.chance, self.skipped = (np.zeros(cache.rows, bool) for _ in range(3))
+        self.checked, self.settled, self.chance, self.skipped = (np.zeros(cache.rows, bool) for _ in range(4))
         self.overlay = Overlay()
 
     def _own(self, classes: Sequence[str]) -> np.ndarray:
@@ -83,6 +84,7 @@ class LabelArrays:
     def _update(self, key: str, rows: np.ndarray) -> None:
         given = self.overlay.given(self.column, key)
         self.checked[rows] = given is not None
+        self.settled[rows] = given is not None and (given.entry.before is not None or len(given.by) > 1)
         self.chance[rows] = given is not None and given.entry.queue == CHANCE
         self.skipped[rows] = given is None and key in self.overlay.skipped(self.column)
         if given is None:
@@ -166,8 +168,15 @@ class LabelArrays:
 
     def snapshot(self) -> Snapshot:
         """As it is now; later labels do not change it."""
-        y, checked, chance = self.y.copy(), self.checked.copy(), self.chance.copy()
-        return Snapshot(self.pool, y, tuple(self.classes), self.kind, checked, chance)
+        return Snapshot(
+            self.pool,
+            self.y.copy(),
+            tuple(self.classes),
+            self.kind,
+            checked=self.checked.copy(),
+            settled=self.settled.copy(),
+            chance=self.chance.copy(),
+        )
 
 
 def _number(name: str) -> float:

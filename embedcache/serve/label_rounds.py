@@ -57,7 +57,8 @@ class Rounds:
     """The thread. ``latest`` is the last round that is finished; None before the first.
 
     Attributes:
-        first: the first training, which later ones are compared with. curve: (labels, score over them) of each one.
+        first: the first training, which later ones are compared with. curve: of each one (labels given, score over all
+            labels).
         problem: why the last round failed; "" where it did not.
     """
 
@@ -76,6 +77,7 @@ class Rounds:
         self._nearest: Nearest | None = None
         self._judged: JudgedSnapshot | None = None  # the last judgement, which later rounds go by
         self._judged_at = 0.0
+        self._all_labelled: bool | None = None  # when people began
         self._changed = threading.Event()
         self._changed.set()
         self._ready = threading.Event()
@@ -141,8 +143,9 @@ class Rounds:
             retrained = retrain(snapshot, threads=max(1, usable_cores() - 1))
             self.first = self.first or retrained
             gain = retrained.gain_over(self.first, snapshot) if retrained is not self.first else None
-            if not self.curve or self.curve[-1][0] != len(snapshot.learned):
-                self.curve.append((len(snapshot.learned), retrained.validation))
+            given = self._given(snapshot)
+            if given and (not self.curve or self.curve[-1][0] != given):
+                self.curve.append((given, retrained.validation))
         learned, seconds = len(snapshot.learned), time.perf_counter() - begun
         evidence = self._evidence(snapshot, retrained, skipped)
         return self._ranked(
@@ -152,6 +155,12 @@ class Rounds:
     @property
     def _next(self) -> int:
         return 0 if self.latest is None else self.latest.number + 1
+
+    def _given(self, snapshot: Snapshot) -> int:
+        """Labels, as the curve counts them: where all rows had one from the start, those that people gave."""
+        if self._all_labelled is None:
+            self._all_labelled = not snapshot.unlabelled.any()
+        return int(snapshot.checked.sum()) if self._all_labelled else len(snapshot.learned)
 
     def _evidence(self, snapshot: Snapshot, retrained: Retrained | None, skipped: np.ndarray) -> Evidence:
         wrong = None if self._judged is None or retrained is None else self._judged.wrong

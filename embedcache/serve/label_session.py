@@ -7,7 +7,7 @@ import json
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -149,7 +149,7 @@ class LabelSession:
             self._leases = {row: one for row, one in self._leases.items() if one[1] > now}
             ranked = latest.queue(queue)
             taken, found = set(held), []
-            for one in itertools.islice(self._free(ranked.rows, who, taken), count):
+            for one in itertools.islice(self._free(ranked.rows, who, taken, latest.snapshot.checked), count):
                 taken.add(one.row)
                 self._given[who] += 1
                 if queue == MIXED and not self._given[who] % AGAIN and (other := self._by_others(who, taken)):
@@ -160,13 +160,16 @@ class LabelSession:
                 self._leases[one.row] = who, now + LEASE_SECONDS
             return [self._shown(one, latest) for one in found], ranked.notes
 
-    def _free(self, rows: Sequence[QueuedRow], who: str, taken: set[int]) -> Any:
-        """Those that nobody has labelled or skipped since, and that nobody else is looking at."""
+    def _free(self, rows: Sequence[QueuedRow], who: str, taken: set[int], checked: np.ndarray) -> Iterator[QueuedRow]:
+        """Those that nobody has labelled or skipped since, and that nobody else is looking at.
+
+        checked: bool [N], rows that were labelled when the queue was ranked: they may be in it for a second look.
+        """
         arrays = self.arrays
         for one in rows:
-            lease = self._leases.get(one.row)
-            free = not (arrays.checked[one.row] or arrays.skipped[one.row] or one.row in taken)
-            if free and (lease is None or lease[0] == who):
+            row, lease = one.row, self._leases.get(one.row)
+            since = arrays.settled[row] or arrays.skipped[row] or (arrays.checked[row] and not checked[row])
+            if not since and row not in taken and (lease is None or lease[0] == who):
                 yield one
 
     def _by_others(self, who: str, taken: set[int]) -> QueuedRow | None:

@@ -1,7 +1,7 @@
 // The leaderboard of each label column and its heads' learning curves, drawn as SVG.
 
 import { frame, path } from "./chart.js";
-import { el, number, plural, svg } from "./dom.js";
+import { el, fixed, number, plural, svg } from "./dom.js";
 
 const SHOWN = 25;
 
@@ -20,8 +20,8 @@ export function showBoards(place, { columns, others, comparisons }, first) {
   place.append(boards);
 }
 
-const between = (interval) => interval ? `${number(interval[0])} to ${number(interval[1])}` : "–";
-const signed = (value) => `${value < 0 ? "−" : "+"}${number(Math.abs(value))}`;
+const between = (interval) => interval ? `${fixed(interval[0])} to ${fixed(interval[1])}` : "–";
+const signed = (value) => `${value < 0 ? "−" : "+"}${fixed(Math.abs(value))}`;
 
 // The runs on the texts that are test rows in all of them.
 function comparison(column, found, board) {
@@ -34,7 +34,7 @@ function comparison(column, found, board) {
   return el("section", { class: "panel compared" }, title,
     el("p", { class: "note" }, `On ${plural(found.texts, "text")} that ${found.texts === 1 ? "is a test row" : "are test rows"} in all of them.${left}`),
     el("table", { class: "summary" }, head("run", score, "95% interval"),
-      el("tbody", {}, found.runs.map((one) => row(one.run, number(one.score), between(one.interval))))),
+      el("tbody", {}, found.runs.map((one) => row(one.run, fixed(one.score), between(one.interval))))),
     el("table", { class: "summary" }, head("paired difference", score, "95% interval", "verdict"),
       el("tbody", {}, found.pairs.map((one) => row(`${one.first} − ${one.second}`, signed(one.difference), between(one.interval), one.within_noise ? "within noise" : "differs")))));
 }
@@ -66,7 +66,7 @@ function summary(board) {
   const what = board.titles[board.score].replace("validation ", "");
   return el("table", { class: "summary" },
     el("thead", {}, el("tr", {}, ["model", `${what}, validation`, "test"].map((one) => el("th", { scope: "col" }, one)))),
-    el("tbody", {}, rows.map(([name, val, test]) => el("tr", {}, el("th", { scope: "row" }, name), el("td", {}, number(val)), el("td", {}, number(test))))));
+    el("tbody", {}, rows.map(([name, val, test]) => el("tr", {}, el("th", { scope: "row" }, name), el("td", {}, fixed(val)), el("td", {}, fixed(test))))));
 }
 
 function makeTable(board, chosen, redraw) {
@@ -81,7 +81,7 @@ function makeTable(board, chosen, redraw) {
       redraw();
     });
     return el("tr", { class: i === 0 ? "best" : null, hidden: i >= SHOWN }, el("td", {}, box), el("td", {}, one.rank), el("th", { scope: "row" }, one.name),
-      columns.map((name) => el("td", {}, number(one[name], 4))));
+      columns.map((name) => el("td", {}, board.scores.includes(name) ? fixed(one[name], 4) : number(one[name], 4))));
   });
   const all = rows.length > SHOWN ? el("button", { type: "button", onclick: (event) => {
     for (const row of rows) row.hidden = false;

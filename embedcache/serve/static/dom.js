@@ -34,6 +34,9 @@ export function number(value, digits = 3) {
   return small ? value.toExponential(0).replace("e-0", "e-") : value.toFixed(digits).replace(/0+$/, "").replace(/\.$/, "");
 }
 
+// With so many digits always, so that a column of them is aligned.
+export const fixed = (value, digits = 3) => (typeof value === "number" && (value === 0 || Math.abs(value) >= 0.001) ? value.toFixed(digits) : number(value, digits));
+
 // A label, several of one row, a number, or none.
 export function labelText(label) {
   if (label === null || label === undefined) return "no label";
