@@ -25,7 +25,7 @@ class LabelArrays:
     Attributes:
         column, kind: what is labelled. classes: the names, in the order in which they came; only ever appended to.
         pool: the rows. own: the labels of the cache file, in the form of Snapshot.y; y: with those of people over them.
-        checked: bool [N], rows that a person has labelled; settled: those of them that had a label before, or have those
+        checked: bool [N], rows that a person has labelled; settled: those that had a label before, or have those
             of two people; chance: those that were drawn by chance.
         skipped: bool [N], rows that a person skipped and nobody has labelled.
         overlay: what people gave.
