@@ -43,7 +43,9 @@ LAYERED = CommaList(SideBySide(NumberInRange(int, -1000)))
 @click.option(
     "--pooling", type=POOLED, help="Vectors to try; cls+mean: side by side.  [default: model where stored, else cls]"
 )
-@click.option("--layers", "layer", type=LAYERED, help="Layers to try; -1+-4: side by side.  [default: -1]")
+@click.option(
+    "--layers", "layer", type=LAYERED, default=-1, show_default=True, help="Layers to try; -1+-4: side by side."
+)
 @click.option("--engine", type=click.Choice(["auto", "native", "torch"]), default="auto", show_default=True)
 @device_option
 @click.option(
@@ -78,7 +80,6 @@ def train_head(as_json: bool, cache: str, run: str, **options: Any) -> None:
     from embedcache.runs.sweep import Range
 
     check_split(options)
-    options["layer"] = -1 if options["layer"] is None else options["layer"]
     ranges = [name for name, value in options.items() if isinstance(value, Range)]
     if ranges and not options["random"]:
         name = ranges[0].replace("_", "-")

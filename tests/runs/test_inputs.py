@@ -126,3 +126,11 @@ def test_int8_vectors_do_not_stand_side_by_side(tmp_path: Path) -> None:
     train_head(made, tmp_path / "run", pooling="cls,mean", **OPTIONS)
     with pytest.raises(EmbedcacheError, match="stores its vectors as int8, which cannot stand side by side"):
         train_head(made, tmp_path / "run", pooling="cls+mean", **OPTIONS)
+
+
+@pytest.mark.parametrize(("pooling", "told"), [(None, 1), ("cls", 0)])
+def test_what_is_stored_and_not_read_is_told_once(cache: Path, tmp_path: Path, pooling: str | None, told: int) -> None:
+    lines: list[str] = []
+    train_head(cache, tmp_path / "run", label="label,again", pooling=pooling, tell=lines.append, **OPTIONS)
+    said = "heads read cls vectors; stored, too: max, mean; --pooling cls,max,mean lets the validation rows choose"
+    assert lines.count(said) == told

@@ -180,7 +180,7 @@ def test_without_resume_it_starts_anew_and_says_so(
     interrupt(monkeypatch, *range(1, 8))
     with pytest.raises(InterruptedTraining, match="1 of 8"):
         train_head(cache, tmp_path / "run", **SWEEP, tell=said.append)
-    assert trained == [8, 8] and "--resume continues with them" in said[0]
+    assert trained == [8, 8] and "--resume continues with them" in said[-1]
     assert train_head(cache, tmp_path / "run", **SWEEP, resume=True).kept == 8, "but nothing was lost"
 
 
