@@ -81,7 +81,18 @@ def test_ctrl_c_saves_and_resume_goes_on(made: Path, tmp_path: Path, monkeypatch
     def stop(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    train = ["train-head", made / "reviews.h5", "-o", tmp_path / "run", "--epochs", "2", "--lr", "1e-3,1e-2"]
+    train = [
+        "train-head",
+        made / "reviews.h5",
+        "-o",
+        tmp_path / "run",
+        "--epochs",
+        "2",
+        "--lr",
+        "1e-3,1e-2",
+        "--pooling",
+        "cls",
+    ]
     with monkeypatch.context() as patch:
         patch.setattr("embedcache.runs.column.run_baselines", stop)
         stopped = invoke(*train)
