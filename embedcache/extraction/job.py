@@ -42,7 +42,7 @@ from embedcache.extraction.read_input import Collected, collect
 from embedcache.extraction.shards import Shard, ShardOrigin, take_part
 from embedcache.extraction.token_states import StatesPlan, filling, plan_states, remove_foreign
 from embedcache.extraction.vectors import AskedVectors, choose
-from embedcache.labelling.opened import find_overlay, notes_of
+from embedcache.labelling.opened import carried_notes
 from embedcache.tables.inputs import list_note, tables_of
 from embedcache.tables.rows import read_rows
 from embedcache.tables.stream import stored
@@ -235,7 +235,7 @@ def extract(
             tell(plan.line())
         filler, repaired, read = _build(target, same, table, first, outputs, encoding_pass, part, guests, plan)
         rounded = [] if same else _rounding(target)
-        carried = [] if wanted else _carried(target)
+        carried = [] if wanted else carried_notes(target)
     texts = int(np.count_nonzero(first == np.arange(len(first))))
     encoded = int(np.count_nonzero(filler.encoded))
     return ExtractReport(
@@ -268,15 +268,6 @@ def extract(
         ],
         token_states=plan.report(filler.states) if plan and filler.states else None,
     )
-
-
-def _carried(target: Path) -> list[str]:
-    """What becomes of the labels that people gave: they go by content, so that the journal is as good as before."""
-    try:
-        overlay = find_overlay(target)
-    except EmbedcacheError as error:
-        return [f"the labels that people gave do not count until this is mended: {error}"]
-    return [] if overlay is None else notes_of(Cache(target, overlay).labels_from)
 
 
 def _rounding(target: Path) -> list[str]:

@@ -85,6 +85,15 @@ def notes_of(about: Mapping[str, Any] | None) -> list[str]:
     return [] if about is None else [labels_line(about), *about["notes"]]
 
 
+def carried_notes(cache: str | os.PathLike[str]) -> list[str]:
+    """What becomes of people's labels where a cache was made again: they go by content, and count for what is there."""
+    try:
+        overlay = find_overlay(cache)
+        return [] if overlay is None else notes_of(open_cache(cache, labels=overlay).labels_from)
+    except EmbedcacheError as error:
+        return [f"the labels that people gave do not count until this is mended: {error}"]
+
+
 def labels_line(about: Mapping[str, Any]) -> str:
     """What ``Cache.labels_from`` says, for a person: "212 labels from reviews.h5.labels.jsonl"."""
     labels = about["labels"]

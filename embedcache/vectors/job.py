@@ -24,6 +24,7 @@ from embedcache.encoder.poolings import MODEL
 from embedcache.errors import EmbedcacheError
 from embedcache.extraction.before import another_encoder, clear, count_dropped, made_by, open_old
 from embedcache.extraction.job import ExtractReport
+from embedcache.labelling.opened import carried_notes
 from embedcache.tables.inputs import tables_of
 from embedcache.tables.stream import stored
 from embedcache.vectors.fill import build
@@ -123,6 +124,7 @@ def import_vectors(
         repaired = build(target, same, contents, about, files, found.rows, progress)
         with Cache(target) as made:
             rounded = [] if same else rounding_notes(made)
+        carried = carried_notes(target)
     first = first_rows(rows.hashes)
     total = len(first)
     texts = int(np.count_nonzero(first == np.arange(total)))
@@ -142,7 +144,7 @@ def import_vectors(
         seconds=seconds,
         rows_per_second=total / seconds,
         encoder=about,
-        notes=[*_chosen(about, files, found, encoder), *notes, *rows.label_notes(), *rounded],
+        notes=[*_chosen(about, files, found, encoder), *notes, *rows.label_notes(), *rounded, *carried],
     )
 
 

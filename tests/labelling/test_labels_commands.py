@@ -6,6 +6,7 @@ import csv
 import io
 import json
 
+import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
@@ -264,6 +265,15 @@ def test_extract_carries_the_labels_over(tmp_path, tiny_bert):
     journal.path.write_text("damaged")
     (note,) = document(*arguments)["notes"]
     assert "do not count until this is mended" in note and "is not a labels journal" in note
+
+
+def test_import_carries_the_labels_over(tmp_path):
+    np.save(tmp_path / "v.npy", np.eye(3, 8, dtype=np.float32))
+    table = write_csv(tmp_path / "t.csv", [("good film", "fresh"), ("bad film", "rotten"), ("so so", "fresh")])
+    arguments = ["import", tmp_path / "v.npy", "--table", table, "-o", tmp_path / "c.h5", "--encoder", "made-up"]
+    document(*arguments)
+    LabelJournal.beside(tmp_path / "c.h5").append([said("bad film", "fresh")])
+    assert "1 label from c.h5.labels.jsonl" in document(*arguments)["notes"]
 
 
 def test_standard_output_holds_the_table_alone(labelled, capfd):
