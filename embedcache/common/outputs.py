@@ -9,7 +9,7 @@ from embedcache.errors import EmbedcacheError
 
 BESIDE = "+"
 Layer = int | str  # -1 is the last; "-1+-4" are two, side by side
-LAYERS = re.compile(r"-?\d{1,5}(\+-?\d{1,5})*")
+LAYERS = re.compile(r"-?\d{1,5}(\+-?\d{1,5})+")  # several
 
 
 def parts_of(pooling: str, layer: Layer) -> list[tuple[str, int]]:
@@ -26,9 +26,14 @@ def read_layer(text: Layer) -> Layer:
     """A layer from an option: a number where it is one. Raises EmbedcacheError."""
     if isinstance(text, int):
         return text
-    if not LAYERS.fullmatch(text.strip()):
-        raise EmbedcacheError(f"--layers {text}: give whole numbers, like -1, or several side by side, like -1+-4")
-    return text.strip() if BESIDE in text else int(text)
+    if LAYERS.fullmatch(text.strip()):
+        return text.strip()
+    try:
+        return int(text)
+    except ValueError:
+        raise EmbedcacheError(
+            f"--layers {text}: give whole numbers, like -1, or several side by side, like -1+-4"
+        ) from None
 
 
 def named_outputs(
