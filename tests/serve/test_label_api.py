@@ -172,7 +172,7 @@ def test_progress_scores_the_same_test_rows_before_and_after(labelling: Callable
 
 def test_from_nothing_but_names(labelling: Callable[..., Any], made: Path, tmp_path: Path) -> None:
     source = tmp_path / "texts.csv"
-    source.write_text("text\n" + "\n".join(text for text, _ in make_reviews(60)) + "\n", encoding="utf-8")
+    source.write_text("text\n" + "\n".join(text for text, _ in make_reviews(460)) + "\n", encoding="utf-8")
     with open_cache(made / "reviews.h5") as cache:
         document("extract", source, "-o", tmp_path / "new.h5", "--model", cache.encoder["source"])
     with pytest.raises(EmbedcacheError, match="--labels-of"):

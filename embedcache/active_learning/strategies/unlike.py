@@ -33,7 +33,7 @@ class Unlike(Strategy):
         like = (x @ pool.similar(rng.permutation(rows)[:SAMPLE]).T).mean(axis=1)
         keep = like >= np.quantile(like, OUTLYING)
         if keep.sum() >= count:
-            rows, x = rows[keep], x[keep]
+            rows, x, like = rows[keep], x[keep], like[keep]
         covered = np.flatnonzero((evidence.snapshot.labelled | taken) & pool.usable)
         near = np.full(len(rows), -1.0, np.float32)  # cosine with the nearest covered row
         if len(covered):
