@@ -208,12 +208,13 @@ def train_head(
             for name in names:
                 columns.append(Column(opened, name, plan, columns[0] if columns else None))
             check_choice(columns, choose, chosen)
+        trainer = Trainer(columns, plan, options, Path(run), tell or no_tell)
+        report = Job(opened, trainer, Path(run), times).execute(resume, progress, start)
         unread = [name for name, one in opened.outputs if pooling is None and one == at and name != first]
-        if unread and tell is not None and not resume:  # then it was told before
+        if unread and tell is not None:
             what_else = f"heads read {first} vectors; stored, too: {', '.join(unread)}"
             tell(f"{what_else}; --pooling {','.join([first, *unread])} lets the validation rows choose")
-        trainer = Trainer(columns, plan, options, Path(run), tell or no_tell)
-        return Job(opened, trainer, Path(run), times).execute(resume, progress, start)
+        return report
 
 
 def _units(cache: Cache, data: Data) -> int:

@@ -127,27 +127,28 @@ def test_closing_finishes_what_waits(gate: Gate) -> None:
 
 def test_texts_of_many_requests_are_encoded_in_one_pass(service: Any) -> None:
     passes: list[int] = []
-    encode, free, started = service.encoder.encode_texts, threading.Event(), threading.Event()
+    encode, free, started = service.encoder.encode_tokens, threading.Event(), threading.Event()
 
-    def watched(texts: list[str], outputs: Any) -> Any:
-        passes.append(len(texts))
+    def watched(tokens: Any, outputs: Any) -> Any:
+        passes.append(len(tokens.ids))
         started.set()
         assert free.wait(20)
-        return encode(texts, outputs)
+        return encode(tokens, outputs)
 
     async def many() -> list[Any]:
         tasks = [asyncio.create_task(service.predict(["the first"]))]
         while not started.is_set():
+            assert not tasks[0].done(), tasks[0].exception()  # it would never start
             await asyncio.sleep(0.001)
         tasks += [asyncio.create_task(service.predict([f"good film {i}", "the same"])) for i in range(20)]
         await settled()
         free.set()
         return list(await asyncio.gather(*tasks))
 
-    service.encoder.encode_texts = watched
+    service.encoder.encode_tokens = watched
     try:
         found = asyncio.run(many())
     finally:
-        del service.encoder.encode_texts
+        del service.encoder.encode_tokens
     assert passes == [1, 21]
-    assert [one[0].text for one in found[1:]] == [f"good film {i}" for i in range(20)]
+    assert [one["run"][0].text for one in found[1:]] == [f"good film {i}" for i in range(20)]
