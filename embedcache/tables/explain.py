@@ -13,7 +13,7 @@ from embedcache.tables.formats import FORMATS
 from embedcache.tables.formats.base import Sign
 from embedcache.tables.limits import TooLongError, too_long
 from embedcache.tables.packing import PACKINGS
-from embedcache.tables.source import MARKS, NoColumnError, Source, changed, one_line
+from embedcache.tables.source import MARKS, BrokenQuotingError, NoColumnError, Source, changed, one_line
 
 # How files begin that are often given the name of a table of text.
 SIGNS = {sign for format in FORMATS.values() for sign in format.signs} | {
@@ -27,7 +27,7 @@ def explained(source: Source) -> Iterator[None]:
     try:
         try:
             yield
-        except NoColumnError:
+        except (NoColumnError, BrokenQuotingError):
             refuse_other_kind(source)
             raise
         except UnicodeDecodeError as error:

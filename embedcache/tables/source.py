@@ -27,6 +27,10 @@ MARKS = {
 }
 
 
+class BrokenQuotingError(EmbedcacheError):
+    """The parser of a delimited text stops in a row; that of Python 3.10 at the first zero byte, too."""
+
+
 class NoColumnError(EmbedcacheError):
     """A table has no column of that name; perhaps the file is of another kind than its name says."""
 

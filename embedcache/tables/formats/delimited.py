@@ -16,7 +16,7 @@ from embedcache.tables.formats.blocks import NEWLINE, QUOTE, is_utf8, read_block
 from embedcache.tables.formats.values import cell, listed
 from embedcache.tables.formats.writer import TableLayout, TableWriter
 from embedcache.tables.limits import batches_of, too_long
-from embedcache.tables.source import Source, changed, check_columns
+from embedcache.tables.source import BrokenQuotingError, Source, changed, check_columns
 
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 SAMPLE = 1 << 16  # characters that are looked at to find the separator
@@ -116,7 +116,7 @@ class Delimited(OneReader, Records):
                 if "field limit" in str(error):
                     what = f"{source.path} line {line}: a cell of the row that starts here"
                     raise too_long(what, source.most, "cut it, or close its quotes") from None
-                raise EmbedcacheError(
+                raise BrokenQuotingError(
                     f"{source.path} line {line}: broken quoting in the row that starts here ({error}): "
                     'close its quotes, and write a " inside a quoted cell as ""'
                 ) from error
