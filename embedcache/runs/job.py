@@ -211,7 +211,7 @@ def train_head(
         trainer = Trainer(columns, plan, options, Path(run), tell or no_tell)
         report = Job(opened, trainer, Path(run), times).execute(resume, progress, start)
         unread = [name for name, one in opened.outputs if pooling is None and one == at and name != first]
-        if unread and tell is not None:
+        if unread and tell is not None and not resume:  # a run that goes on says what it took over
             what_else = f"heads read {first} vectors; stored, too: {', '.join(unread)}"
             tell(f"{what_else}; --pooling {','.join([first, *unread])} lets the validation rows choose")
         return report
