@@ -248,7 +248,7 @@ class Cache(LabelColumns, Tabular):
         """The N values of a kept column, read when they are asked for."""
         given = self.source is not None and name not in self.own_label_names and name in self.source.columns
         if given and name in self.column_names and name != self.id_column:
-            return self.source.apply_to_cells(self, name)  # type: ignore[union-attr]
+            return self.corrected_cells(name)
         return self.own_column(name)
 
     def own_column(self, name: str) -> Strings:

@@ -63,6 +63,7 @@ class LabelColumns:
     def source(self, source: LabelSource | None) -> None:
         self._source = source
         self._corrected: dict[str, Labels] = {}
+        self._corrected_cells: dict[str, Strings] = {}
         self._described: dict[str, Any] | None = None
         new = [] if source is None else source.columns
         self._new = [name for name in new if name not in (*self.layout.classes, *self.column_names)]
@@ -104,6 +105,13 @@ class LabelColumns:
         if column not in self._corrected:
             self._corrected[column] = self._source.apply(self, column)  # type: ignore[arg-type]
         return self._corrected[column]
+
+    def corrected_cells(self, column: str) -> Strings:
+        """A kept column, with the labels from elsewhere in their places; they are laid over it once."""
+        assert self._source is not None
+        if column not in self._corrected_cells:
+            self._corrected_cells[column] = self._source.apply_to_cells(self, column)  # type: ignore[arg-type]
+        return self._corrected_cells[column]
 
     def own_labels(self, column: str) -> Labels:
         """The same of a label column of the file, as it is there."""
