@@ -14,7 +14,7 @@ import pytest
 from embedcache.cache import open_cache, verify
 from embedcache.extraction.job import extract
 from tests.conftest import make_reviews, write_csv
-from tests.faults.test_signals import wait_for
+from tests.faults.test_signals import is_locked, wait_for
 
 ROWS = 6000
 
@@ -23,7 +23,7 @@ def test_two_writers_and_readers_at_once(extract_command, tmp_path):
     """The second writer is told; readers see an incomplete file, never a damaged one."""
     path = tmp_path / "cache.h5"
     first = extract_command(ROWS, "--json")
-    wait_for(first, (tmp_path / ".cache.h5.lock").exists)
+    wait_for(first, lambda: is_locked(tmp_path / ".cache.h5.lock"))
     first.send_signal(signal.SIGSTOP)  # so that it holds the file as long as the second needs
     code, _, stderr = extract_command(ROWS).finish()
     assert code == 1 and "another extract is writing" in stderr and stderr.count("\n") == 1, stderr

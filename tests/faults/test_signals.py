@@ -28,6 +28,14 @@ def wait_for(process, condition, seconds=240):
         time.sleep(0.002)
 
 
+def is_locked(path: Path) -> bool:
+    """Whether somebody holds the lock of a file. It is there a moment before; to try the lock would be in their way."""
+    if not path.exists():
+        return False
+    held = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
+    return any(one[1] == "FLOCK" and one[5].endswith(f":{path.stat().st_ino}") for one in held)
+
+
 def some_saved(path: Path) -> bool:
     try:
         with open_cache(path) as cache:

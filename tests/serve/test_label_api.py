@@ -122,6 +122,7 @@ def test_undo_skip_and_comment(labelling: Callable[..., Any]) -> None:
     assert service.labelling.arrays.label_of(one) == before and client.get("/labelling").json()["checked"] == 0
     give(client, two, action="skip", id="c")
     give(client, one, action="comment", comment="look at it", id="d")
+    progress(client, lambda found: not found["training"])  # a row that is free again is in the next ranking
     shown = {row["row"]: row for row in rows_for(client, count=150)}
     assert two not in shown and shown[one]["comments"] == [{"who": "ada", "comment": "look at it"}]
     assert [entry.action for entry in journal.read()] == ["label", "undo", "skip", "comment"]
