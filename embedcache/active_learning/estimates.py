@@ -11,9 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from embedcache.active_learning.judgement import JudgedSnapshot
 from embedcache.active_learning.retrain import MeasuredScore
+from embedcache.labelling import Given
+from embedcache.labelling.overlay import same_label
 from embedcache.runs.intervals import accuracy_interval
 
+CHANCE = "random"  # the queue whose rows are drawn by chance
 FEWEST_CHECKED = 10  # rows drawn by chance, for a share of wrong labels
 FEWEST_SHARED = 10  # rows that two people have labelled, for their agreement
 FEWEST_SCORES = 5  # of the learning curve
@@ -91,6 +95,52 @@ class Estimates:
     def to_dict(self) -> dict[str, Any]:
         """JSON types."""
         return asdict(self)
+
+
+def estimates_of(
+    texts: Sequence[Given],
+    unchecked: int,
+    curve: Sequence[tuple[int, MeasuredScore]] = (),
+    judged: JudgedSnapshot | None = None,
+    who: str | None = None,
+) -> Estimates:
+    """How far the labelling is.
+
+    Args:
+        texts: What people gave, each text once.
+        unchecked: Labels that nobody has checked.
+        curve: (labels learned from, score) after each retraining; scores over rows drawn by chance or test rows say
+            most.
+        judged: What audit makes of the labels that are there.
+        who: Whose speed; None is the mean over people.
+    """
+    drawn = [one.entry for one in texts if one.entry.queue == CHANCE and one.entry.before is not None]
+    wrong = sum(not same_label(entry.after, entry.before) for entry in drawn)
+    share = wrong_share(len(drawn), wrong, unchecked)
+    by_person: dict[str, dict[str, object]] = {}
+    times: dict[str, list[str]] = {}
+    for one in texts:
+        for person, entry in one.by.items():
+            label = sorted(entry.after) if isinstance(entry.after, tuple) else entry.after
+            by_person.setdefault(person, {})[entry.row_hash] = label
+            times.setdefault(person, []).append(entry.time)
+    asked = times.values() if who is None else [times.get(who, [])]
+    speeds = [speed for one in asked if (speed := rows_per_minute(one)) is not None]
+    gain = predicted_gain(curve)
+    notes = []
+    if share is None and unchecked:
+        notes.append(
+            f"the share of wrong labels: {len(drawn)} labels of rows drawn by chance were checked, 10 are needed"
+        )
+    return Estimates(
+        wrong=share,
+        wrong_by_audit=None if judged is None else judged.count.to_dict(),
+        agreement=agreement(by_person),
+        rows_per_minute=float(np.mean(speeds)) if speeds else None,
+        gain=gain,
+        advice=advise(gain, share),
+        notes=notes,
+    )
 
 
 def wrong_share(checked: int, wrong: int, unchecked: int) -> WrongShare | None:

@@ -7,16 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from embedcache.active_learning.estimates import (
-    Estimates,
-    advise,
-    agreement,
-    predicted_gain,
-    rows_per_minute,
-    wrong_share,
-)
-from embedcache.active_learning.judgement import JudgedSnapshot
-from embedcache.active_learning.retrain import MeasuredScore
+from embedcache.active_learning.estimates import CHANCE
 from embedcache.active_learning.snapshot import Pool, Snapshot
 from embedcache.audit.neighbours import unit_vectors
 from embedcache.cache import Cache
@@ -32,7 +23,6 @@ from embedcache.runs.sides import stored_sides
 from embedcache.runs.split import SIDES, places
 
 TEST_SHARE = 0.1  # of the texts, where no run says which rows test; as train-head deals them
-CHANCE = "random"  # the queue whose rows are drawn by chance
 
 
 @dataclass(frozen=True)
@@ -122,50 +112,3 @@ def snapshot_of(
     settled[people.rows] = [one.entry.before is not None or len(one.by) > 1 for one in people.given]
     chance[people.rows] = [any(one.queue == CHANCE for one in given.by.values()) for given in people.given]
     return Snapshot(pool, y, names, about.name, checked, settled, chance)
-
-
-def estimates_of(
-    snapshot: Snapshot,
-    people: LabelledRows,
-    curve: Sequence[tuple[int, MeasuredScore]] = (),
-    judged: JudgedSnapshot | None = None,
-) -> Estimates:
-    """How far the labelling is.
-
-    Args:
-        snapshot: The labels of the moment.
-        people: What people did.
-        curve: (labels learned from, score) after each retraining; scores over rows drawn by chance or test rows say
-            most.
-        judged: What audit makes of the labels that are there.
-    """
-    unit = snapshot.pool.unit[people.rows]
-    first = np.unique(unit, return_index=True)[1].tolist()  # a text counts once
-    texts = [(int(unit[i]), people.given[i]) for i in first]
-    drawn = [one.entry for _, one in texts if one.entry.queue == CHANCE and one.entry.before is not None]
-    wrong = sum(entry.after != entry.before for entry in drawn)
-    unchecked = int(np.count_nonzero(snapshot.labelled & ~snapshot.checked))
-    share = wrong_share(len(drawn), wrong, unchecked)
-    by_person: dict[str, dict[int, object]] = {}
-    times: dict[str, list[str]] = {}
-    for text, one in texts:
-        for who, entry in one.by.items():
-            label = sorted(entry.after) if isinstance(entry.after, tuple) else entry.after
-            by_person.setdefault(who, {})[text] = label
-            times.setdefault(who, []).append(entry.time)
-    speeds = [speed for one in times.values() if (speed := rows_per_minute(one)) is not None]
-    gain = predicted_gain(curve)
-    notes = []
-    if share is None and unchecked:
-        notes.append(
-            f"the share of wrong labels: {len(drawn)} labels of rows drawn by chance were checked, 10 are needed"
-        )
-    return Estimates(
-        wrong=share,
-        wrong_by_audit=None if judged is None else judged.count.to_dict(),
-        agreement=agreement(by_person),
-        rows_per_minute=float(np.mean(speeds)) if speeds else None,
-        gain=gain,
-        advice=advise(gain, share),
-        notes=notes,
-    )

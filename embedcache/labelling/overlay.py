@@ -261,6 +261,11 @@ def _standing(entries: list[LabelEntry]) -> list[LabelEntry]:
     return standing[::-1]
 
 
+def same_label(first: Value, second: Value) -> bool:
+    """Whether two labels are one. The order of a list does not matter."""
+    return _plain(first) == _plain(second)
+
+
 def _plain(label: Value) -> Value | frozenset[str]:
     return frozenset(label) if isinstance(label, tuple) else label
 

@@ -19,7 +19,7 @@ from embedcache.errors import EmbedcacheError
 from embedcache.labelling.entry import MOST_NAME, LabelEntry, Value
 from embedcache.labelling.journal import LabelJournal
 from embedcache.labelling.opened import open_labelled
-from embedcache.labelling.overlay import Overlay, names_of
+from embedcache.labelling.overlay import Overlay, names_of, same_label
 from embedcache.tables.rows import Columns, Label, column_names, read_rows
 from embedcache.tables.stream import Table, stored
 
@@ -248,8 +248,8 @@ class _Changes:
             after = self._value(label)
             given = self.overlay.given(self.column, key)
             mine = given.by.get(self.who) if given is not None else None
-            said = mine is not None and _same(mine.after, after)
-            if _same(before[key], after) and (said or not self.confirm):
+            said = mine is not None and same_label(mine.after, after)
+            if same_label(before[key], after) and (said or not self.confirm):
                 self.unchanged += 1
                 continue
             used |= dict.fromkeys(names_of(after))
@@ -331,10 +331,6 @@ class _Changes:
             return self._value(cell)
         except EmbedcacheError:
             return None  # blank, or a cell that is no number yet
-
-
-def _same(one: Value, other: Value) -> bool:
-    return set(one) == set(other) if isinstance(one, tuple) and isinstance(other, tuple) else one == other
 
 
 def _named(names: Sequence[str]) -> str:

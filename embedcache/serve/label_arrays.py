@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from embedcache.active_learning.estimates import CHANCE
 from embedcache.active_learning.snapshot import Pool, Snapshot
 from embedcache.cache import Cache
 from embedcache.errors import EmbedcacheError
@@ -15,7 +16,6 @@ from embedcache.heads.kinds import kind_of
 from embedcache.labelling import LabelEntry, Overlay
 from embedcache.labelling.overlay import names_of
 
-CHANCE = "random"  # the queue whose rows are drawn by chance
 Label = str | list[str] | float | None
 
 
@@ -127,11 +127,17 @@ class LabelArrays:
 
     def rows_of(self, key: str) -> np.ndarray:
         """int64 [n]: the rows with a text of this content hash."""
+        place = self._place(key)
+        return np.empty(0, np.int64) if place is None else np.flatnonzero(self.pool.unit == place)
+
+    def has(self, key: str) -> bool:
+        """Whether a row has a text of this content hash."""
+        return self._place(key) is not None
+
+    def _place(self, key: str) -> int | None:
         wanted = np.frombuffer(bytes.fromhex(key), "S16")[0]
         place = int(np.searchsorted(self.keys, wanted))
-        if place == len(self.keys) or self.keys[place] != wanted:
-            return np.empty(0, np.int64)
-        return np.flatnonzero(self.pool.unit == place)
+        return place if place < len(self.keys) and self.keys[place] == wanted else None
 
     def key_of(self, row: int) -> str:
         """The content hash of a row's text, as the journal has it."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import threading
 import time
 from collections import defaultdict
@@ -13,20 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from embedcache.active_learning.estimates import (
-    Estimates,
-    advise,
-    agreement,
-    predicted_gain,
-    rows_per_minute,
-    wrong_share,
-)
+from embedcache.active_learning.estimates import Estimates, estimates_of
 from embedcache.active_learning.queue import MIXED, QUEUES, QueuedRow, guess_of
 from embedcache.active_learning.snapshot import Snapshot
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.kinds import kind_of
 from embedcache.labelling import LabelEntry, LabelJournal
-from embedcache.serve.label_arrays import CHANCE, Label, LabelArrays
+from embedcache.serve.label_arrays import Label, LabelArrays
 from embedcache.serve.label_rounds import Round, Rounds
 
 LEASE_SECONDS = 180  # for so long a row that one person was given is not given to another
@@ -88,7 +80,6 @@ class LabelSession:
         self._leases: dict[int, tuple[str, float]] = {}
         self._given: dict[str, int] = defaultdict(int)  # person -> rows given
         self._labels: list[str] = []  # content hashes of labels, the last ones last
-        self._times: dict[str, list[str]] = defaultdict(list)
         self._progress: tuple[tuple[Any, ...], dict[str, Any]] | None = None
         self.rounds = Rounds(self._take, start)
         self._sync()
@@ -111,7 +102,6 @@ class LabelSession:
             for entry in entries:
                 if entry.column == self.arrays.column and entry.action == "label":
                     self._labels.append(entry.row_hash)
-                    self._times[entry.who].append(entry.time)
             self._new = True
             self.rounds.wake()
 
@@ -314,34 +304,10 @@ class LabelSession:
 
     def _estimates(self, latest: Round | None, who: str) -> Estimates:
         arrays, labels = self.arrays, self.arrays.overlay.labels(self.arrays.column)
-        checked = wrong = 0
-        people: dict[str, dict[str, str]] = defaultdict(dict)
-        for key, given in labels.items():
-            rows = arrays.rows_of(key) if given.entry.queue == CHANCE else np.empty(0, np.int64)
-            if len(rows) and (was := arrays.label_of(int(rows[0]), arrays.own)) is not None:
-                checked += 1
-                wrong += not _same(was, given.label)
-            for person, entry in given.by.items():
-                people[person][key] = json.dumps(sorted(entry.after) if isinstance(entry.after, tuple) else entry.after)
+        texts = [given for key, given in labels.items() if arrays.has(key)]
         unchecked = int((arrays.labelled & ~arrays.checked & arrays.pool.usable).sum())
-        share = wrong_share(checked, wrong, unchecked)
-        gain = predicted_gain(self.rounds.curve)
-        judged = None if latest is None else latest.judged
-        return Estimates(
-            wrong=share,
-            wrong_by_audit=None if judged is None else judged.count.to_dict(),
-            agreement=agreement(people),
-            rows_per_minute=rows_per_minute(self._times.get(who, [])),
-            gain=gain,
-            advice=advise(gain, share),
-        )
+        return estimates_of(texts, unchecked, self.rounds.curve, None if latest is None else latest.judged, who)
 
 
 def _score(score: Any) -> dict[str, Any] | None:
     return None if score is None else score.to_dict()
-
-
-def _same(first: Any, second: Any) -> bool:
-    return bool(
-        sorted(first) == sorted(second) if isinstance(first, list) and isinstance(second, tuple) else first == second
-    )

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 import embedcache as ec
-from embedcache.active_learning.from_cache import estimates_of, labelled_rows_of, pool_of, snapshot_of
+from embedcache.active_learning.estimates import estimates_of
+from embedcache.active_learning.from_cache import labelled_rows_of, pool_of, snapshot_of
 from embedcache.active_learning.queue import QUEUES
 from embedcache.errors import EmbedcacheError
 from embedcache.labelling import LabelEntry, LabelJournal, open_labelled
@@ -147,7 +148,8 @@ def test_the_snapshot_and_the_estimates_of_a_journal(partly: Path) -> None:
         np.testing.assert_array_equal(pool.test, places(cache.hashes) < 0.1)
     assert snapshot.classes == ["fresh", "rotten", "x", "y", "more"]
     assert snapshot.chance.sum() == snapshot.checked.sum() == snapshot.settled.sum() == 30
-    found = estimates_of(snapshot, people)
+    texts = {one.entry.row_hash: one for one in people.given}
+    found = estimates_of(list(texts.values()), int((snapshot.labelled & ~snapshot.checked).sum()))
     assert found.wrong is not None
     assert (found.wrong.share, found.wrong.rows, found.wrong.left) == (0.2, 30, 14)  # of 70 labels nobody checked
     assert found.agreement is not None
