@@ -16,11 +16,10 @@ from embedcache.active_learning.from_cache import labelled_rows_of, pool_of, sna
 from embedcache.active_learning.judgement import JudgedSnapshot, judge_labels, nearest_of
 from embedcache.active_learning.queue import MIXED, QUEUES, SHARES, evidence_of, make_queue
 from embedcache.active_learning.retrain import MeasuredScore, Retrained, retrain, why_not
-from embedcache.active_learning.snapshot import Snapshot
+from embedcache.active_learning.snapshot import Label, Snapshot
 from embedcache.cache import Cache
 from embedcache.common.display import html_table
 from embedcache.common.frames import Tabular
-from embedcache.common.labels import label_of
 from embedcache.common.outputs import Layer, parts_of
 from embedcache.common.progress import Progress
 from embedcache.common.whole_file import open_output
@@ -38,7 +37,6 @@ if TYPE_CHECKING:
     from embedcache.common.whole_file import Output
 
 MOST_JUDGED = 10_000  # labels, a random part of more of them, that are judged: neighbours are found by brute force
-Label = str | list[str] | float | None
 Start = Callable[[Cache, str], tuple[list[str], np.ndarray]]
 
 
@@ -186,7 +184,7 @@ def next_rows(
         rows = [
             NextRow(
                 one.row, None if opened.ids is None else opened.ids[one.row], opened.texts[one.row], one.guess,
-                one.probability, one.queue, one.reason, _label(snapshot, one.row),
+                one.probability, one.queue, one.reason, snapshot.label_of(one.row),
             )
             for one in chosen.rows
         ]  # fmt: skip
@@ -256,15 +254,6 @@ def _judged(snapshot: Snapshot, found: Retrained | None, seed: int) -> JudgedSna
         return None
     rows = np.sort(np.random.default_rng(seed).permutation(found.learned)[:MOST_JUDGED])
     return judge_labels(snapshot, replace(found, learned=rows), nearest_of(snapshot.pool, rows))
-
-
-def _label(snapshot: Snapshot, row: int) -> Label:
-    if not snapshot.labelled[row]:
-        return None
-    y = snapshot.y[row]
-    if not kind_of(snapshot.kind).has_classes:
-        return float(y[0])
-    return label_of(y, [str(name) for name in snapshot.classes])
 
 
 def _cells(values: Sequence[Label]) -> Any:

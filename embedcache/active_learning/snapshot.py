@@ -9,10 +9,12 @@ from functools import cached_property
 import numpy as np
 
 from embedcache.common.int8_rows import Matrix
+from embedcache.common.labels import label_of
 from embedcache.heads.arrays import as_matrix
 from embedcache.heads.kinds import kind_of
 
 PART = 8192  # rows that are made float32 at a time
+Label = str | list[str] | float | None  # a class, several, a number, or none
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,13 @@ class Pool:
         return self.directions[rows].astype(np.float32)
 
 
+def label_of_row(y: np.ndarray, classes: Sequence[str], kind: str) -> Label:
+    """The label of one row of ``Snapshot.y``, as the journal has labels."""
+    if not kind_of(kind).has_classes:
+        return None if np.isnan(y[0]) else float(str(y[0]))  # 0.1, not 0.10000000149011612
+    return None if y.shape == (0,) else label_of(y, classes)
+
+
 @dataclass(frozen=True)
 class Snapshot:
     """The labels of a pool at one moment.
@@ -107,6 +116,10 @@ class Snapshot:
     def tested(self) -> np.ndarray:
         """int64 [n]: the rows that measure them."""
         return np.flatnonzero(self.labelled & self.pool.usable & self.pool.test)
+
+    def label_of(self, row: int) -> Label:
+        """The label of a row."""
+        return label_of_row(self.y[row], self.classes, self.kind)
 
     @property
     def unlabelled(self) -> np.ndarray:

@@ -8,15 +8,14 @@ from typing import Any
 import numpy as np
 
 from embedcache.active_learning.estimates import CHANCE
-from embedcache.active_learning.snapshot import Pool, Snapshot
+from embedcache.active_learning.snapshot import Label, Pool, Snapshot, label_of_row
 from embedcache.cache import Cache
+from embedcache.cache.labels import label_counts
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.arrays import finite
 from embedcache.heads.kinds import kind_of
 from embedcache.labelling import LabelEntry, Overlay
 from embedcache.labelling.overlay import names_of
-
-Label = str | list[str] | float | None
 
 
 class LabelArrays:
@@ -143,27 +142,15 @@ class LabelArrays:
         """The content hash of a row's text, as the journal has it."""
         return self.cache.hashes[row].tobytes().hex()
 
-    def label_of(self, row: int, y: np.ndarray | None = None) -> Label:
-        """The label of a row, as the journal has labels; y: ``self.y`` or ``self.own``."""
-        value, about = (self.y if y is None else y)[row], kind_of(self.kind)
-        if not about.has_classes:
-            return None if np.isnan(value[0]) else float(str(value[0]))
-        if about.exclusive:
-            return self.classes[value] if value >= 0 else None
-        if not len(value) or value[0] < 0:
-            return None
-        return [name for name, there in zip(self.classes, value, strict=True) if there > 0]
+    def label_of(self, row: int) -> Label:
+        """The label of a row, as the journal has labels."""
+        return label_of_row(self.y[row], self.classes, self.kind)
 
     def counts(self) -> dict[str, int]:
         """Class -> rows; {} of numbers."""
-        about = kind_of(self.kind)
-        if not about.has_classes:
+        if not kind_of(self.kind).has_classes:
             return {}
-        if about.exclusive:
-            rows = np.bincount(self.y[self.y >= 0], minlength=len(self.classes))
-        else:
-            rows = (self.y > 0).sum(axis=0)
-        return dict(zip(self.classes, rows.tolist(), strict=True))
+        return dict(zip(self.classes, label_counts(self.y, len(self.classes)).tolist(), strict=True))
 
     @property
     def labelled(self) -> np.ndarray:

@@ -115,9 +115,8 @@ def _start(service: Service, arrays: LabelArrays, output: tuple[str, int]) -> Ca
             vectors = unit_length(encoder.encode_texts(names, [output])[0])
         except EmbedcacheError:
             return None
-        cosines = SCALE * (arrays.pool.directions.astype(np.float32) @ vectors.T)
-        powers = np.exp(cosines - cosines.max(axis=1, keepdims=True))
-        return np.asarray(powers / powers.sum(axis=1, keepdims=True), np.float32)
+        cosines = arrays.pool.directions.astype(np.float32) @ vectors.T
+        return kind_of(arrays.kind).probabilities(SCALE * cosines)
 
     return start
 

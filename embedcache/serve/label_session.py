@@ -14,11 +14,11 @@ import numpy as np
 
 from embedcache.active_learning.estimates import Estimates, estimates_of
 from embedcache.active_learning.queue import MIXED, QUEUES, QueuedRow, guess_of
-from embedcache.active_learning.snapshot import Snapshot
+from embedcache.active_learning.snapshot import Label, Snapshot
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.kinds import kind_of
 from embedcache.labelling import LabelEntry, LabelJournal
-from embedcache.serve.label_arrays import Label, LabelArrays
+from embedcache.serve.label_arrays import LabelArrays
 from embedcache.serve.label_rounds import Round, Rounds
 
 LEASE_SECONDS = 180  # for so long a row that one person was given is not given to another
