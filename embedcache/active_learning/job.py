@@ -20,7 +20,7 @@ from embedcache.active_learning.snapshot import Label, Snapshot
 from embedcache.cache import Cache
 from embedcache.common.display import html_table
 from embedcache.common.frames import Tabular
-from embedcache.common.outputs import Layer, parts_of
+from embedcache.common.outputs import Layer
 from embedcache.common.progress import Progress
 from embedcache.common.whole_file import open_output
 from embedcache.errors import EmbedcacheError
@@ -160,7 +160,7 @@ def next_rows(
         column = _column(opened, label, column_run, labels_of is not None)
         if column_run is not None:
             pooling, layer = pooling or column_run.info["pooling"], column_run.info.get("layer", layer)
-        pooling = pooling or opened.preferred(parts_of("", layer)[0][1])
+        pooling = pooling or opened.preferred(layer)
         names, first = ([], None) if labels_of is None else labels_of(opened, pooling)
         people = labelled_rows_of(opened, column)
         pool = pool_of(opened, pooling, layer, column_run)

@@ -30,6 +30,7 @@ from embedcache.common.display import html_table
 from embedcache.common.encoder_schema import parse_encoder
 from embedcache.common.frames import Tabular
 from embedcache.common.int8_rows import Int8Rows, Matrix
+from embedcache.common.outputs import Layer, parts_of
 from embedcache.errors import EmbedcacheError
 
 if TYPE_CHECKING:
@@ -155,9 +156,13 @@ class Cache(LabelColumns, Tabular):
     def poolings(self) -> list[str]:
         return list(dict.fromkeys(pooling for pooling, _ in self.output_paths))
 
-    def preferred(self, layer: int = -1) -> str:
-        """The pooling that is used where none is named: ``model``, else ``cls``, else the first that has the layer."""
-        there = [pooling for pooling, number in self.outputs if number == layer] or self.poolings
+    def preferred(self, layer: Layer = -1) -> str:
+        """The pooling that is used where none is named: ``model``, else ``cls``, else the first that has the layer.
+
+        Of layers side by side, the first one tells.
+        """
+        (_, first), *_ = parts_of("", layer)
+        there = [pooling for pooling, number in self.outputs if number == first] or self.poolings
         return next((name for name in ("model", "cls") if name in there), there[0])
 
     @property

@@ -15,6 +15,7 @@ import numpy as np
 from embedcache.cache import Cache
 from embedcache.cache.strings import hash_texts
 from embedcache.common.label_names import quoted
+from embedcache.common.labels import label_of
 from embedcache.errors import EmbedcacheError
 from embedcache.labelling.entry import MOST_NAME, LabelEntry, Value
 from embedcache.labelling.journal import LabelJournal
@@ -318,12 +319,9 @@ class _Changes:
                 continue
             if cells is not None:
                 found[key] = self._number(cells[row])
-            elif codes is not None and codes.ndim == 2:
-                found[key] = (
-                    None if (codes[row] < 0).any() else tuple(classes[c] for c in np.flatnonzero(codes[row] > 0))
-                )
             elif codes is not None:
-                found[key] = classes[codes[row]] if codes[row] >= 0 else None
+                label = label_of(codes[row], classes)
+                found[key] = tuple(label) if isinstance(label, list) else label
         return found
 
     def _number(self, cell: str) -> Value:

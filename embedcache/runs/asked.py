@@ -7,7 +7,7 @@ from pathlib import Path
 
 from embedcache.cache import Cache
 from embedcache.cache.side_by_side import vectors_of
-from embedcache.common.outputs import BESIDE, Layer, named_outputs, parts_of
+from embedcache.common.outputs import BESIDE, Layer, named_outputs
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.kinds import kind_of
 from embedcache.heads.kinds.option import Tasks, is_number, number_columns, spelled
@@ -58,7 +58,7 @@ def read_outputs(
     """
     names, layers = named_outputs(pooling, layer)
     if names is None:
-        names = [cache.preferred(parts_of("", layers[0])[0][1])]
+        names = [cache.preferred(layers[0])]
     found = [(name, one) for name in names for one in layers]
     for name, one in found:
         if found.count((name, one)) > 1:

@@ -13,7 +13,7 @@ from embedcache.cache.labels import label_counts, unlabelled
 from embedcache.cache.side_by_side import vectors_of
 from embedcache.cache.strings import first_rows, hash_texts
 from embedcache.common.int8_rows import Matrix, part_of
-from embedcache.common.outputs import BESIDE, Layer
+from embedcache.common.outputs import Layer
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.arrays import finite
 from embedcache.heads.kinds import kind_of, usual_kind
@@ -95,7 +95,7 @@ def load_data(
     task = task_of(read_tasks(task), label or "")
     label = target_column(cache, label, is_number(task))
     y, classes, kind = _targets(cache, label, task)
-    pooling = pooling or cache.preferred(int(str(layer).split(BESIDE)[0]))
+    pooling = pooling or cache.preferred(layer)
     groups = keys = None
     if group is not None:
         groups, names = _group_codes(cache, group, label)
