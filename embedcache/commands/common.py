@@ -222,12 +222,17 @@ def unless_written_to(output: str | None) -> Iterator[None]:
         yield
 
 
-labels_option = click.option(
-    "--labels",
-    type=JournalName(),
-    help="Labels that people gave, from this journal (JOURNAL@N: its first N entries), over CACHE's own; none: CACHE's "
-    "own alone.  [default: CACHE.labels.jsonl where it is there]",
-)
+def journal_option(name: str) -> Callable[[Any], Any]:
+    """The option of the labels that people gave, called ``name``."""
+    return click.option(
+        name,
+        type=JournalName(),
+        help="Labels that people gave, from this journal (JOURNAL@N: its first N entries), over CACHE's own; none: "
+        "CACHE's own alone.  [default: CACHE.labels.jsonl where it is there]",
+    )
+
+
+labels_option = journal_option("--labels")
 device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda[:N].")
 pooling_option = click.option(
     "--pooling", type=click.Choice([*POOLINGS, MODEL]), help="[default: model where it is stored, else cls]"

@@ -10,6 +10,7 @@ from embedcache.commands.common import (
     device_option,
     emit,
     json_option,
+    labels_option,
     pooling_option,
     reading_options,
     trust_option,
@@ -24,6 +25,7 @@ from embedcache.commands.types import NumberInRange
 @pooling_option
 @click.option("--layers", "layer", type=NumberInRange(int, -1000), default=-1, show_default=True)
 @click.option("--where", multiple=True, help="Only old rows that meet a condition; may be repeated.")
+@labels_option
 @click.option("--text", default="text", show_default=True, help="The column of texts in TABLE.")
 @reading_options("in TABLE")
 @click.option("--model", help="The encoder's folder, where it has moved.")

@@ -13,6 +13,7 @@ from embedcache.commands.common import (
     emit,
     formats_read,
     json_option,
+    labels_option,
     pooling_option,
     reading_options,
     unless_written_to,
@@ -89,6 +90,7 @@ def import_command(as_json: bool, vectors: tuple[str, ...], cache: str, table: t
 @click.option("-o", "--output", required=True, metavar="OUT", help="The file, in the format of its name.")
 @pooling_option
 @click.option("--layers", "layer", type=NumberInRange(int, -1000), default=-1, show_default=True, help="The layer.")
+@labels_option
 @json_option
 def vectors(as_json: bool, cache: str, output: str, **options: Any) -> None:
     """Write the vectors of CACHE for other tools: .npy, .npz or .safetensors.

@@ -15,6 +15,7 @@ from embedcache.commands.common import (
     emit,
     formats_written,
     json_option,
+    labels_option,
     pooling_option,
     unless_written_to,
 )
@@ -58,11 +59,7 @@ class ClassNames(click.types.StringParamType):
 @click.argument("cache")
 @click.option("--run", help="A RUN on this cache: its column, its vectors, and its test rows, which stay unseen.")
 @click.option("--label", help="The label column; it may be new.  [default: the run's, label, or the only one]")
-@click.option(
-    "--labels",
-    metavar="JOURNAL|none",
-    help="The journal of labels that people gave, none for the file's alone.  [default: the one beside CACHE]",
-)
+@labels_option
 @click.option(
     "--labels-of",
     type=ClassNames(),

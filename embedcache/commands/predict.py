@@ -15,6 +15,7 @@ from embedcache.commands.common import (
     emit,
     formats_written,
     json_option,
+    labels_option,
     reading_options,
     tell,
     trust_option,
@@ -35,6 +36,7 @@ from embedcache.commands.types import NumberInRange, NumberOr
 @click.option("-o", "--output", metavar="OUT", help="The table to write, - for standard output.")
 @click.option("--as", "column", default="predicted", show_default=True, metavar="NAME", help="Name of the new columns.")
 @click.option("--where", multiple=True, help="Only rows of CACHE that meet a condition; may be repeated.")
+@labels_option
 @click.option("--text", default="text", show_default=True, help="The column of texts in --input.")
 @click.option("--vector", metavar="COL", help="The column of vectors in --input, in place of texts.")
 @reading_options("in --input")
@@ -169,6 +171,8 @@ def _check_texts(texts: tuple[str, ...], options: dict[str, Any]) -> None:
         raise click.UsageError("--vector goes with --input TABLE")
     if options["where"]:
         raise click.UsageError("--where goes with a CACHE")
+    if options["labels"] is not None:
+        raise click.UsageError("--labels goes with a CACHE")
     if named := next(filter(_is_run, texts), None):
         raise click.UsageError(f"{named} is a run: several runs label the rows of --input TABLE, or of a CACHE")
     for text in filter(_is_file, texts):

@@ -14,6 +14,7 @@ from embedcache.commands.common import (
     device_option,
     emit,
     formats_written,
+    journal_option,
     json_option,
     reading_options,
     tell,
@@ -75,6 +76,7 @@ class LabelTexts(click.types.StringParamType):
 @click.option("--pooling", type=click.Choice([*POOLINGS, MODEL]), help="The vectors of similarity.")
 @click.option("--max-length", type=COUNT, help="The most tokens of a prompt.  [default: what suits the model]")
 @click.option("--label", help="The column of known labels, for the scores.  [default: label, if there is one]")
+@journal_option("--labels-from")
 @click.option("--group", metavar="COL", help="Rows with the same value count as one observation in the intervals.")
 @click.option("--as", "column", default="predicted", show_default=True, metavar="NAME", help="Name of the new columns.")
 @click.option("--where", multiple=True, help="Only rows of CACHE that meet a condition; may be repeated.")

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from embedcache.cache import open_cache
 from embedcache.common.progress import Progress, no_progress
 from embedcache.drift.domain import compare_domains
 from embedcache.drift.labels import LabelShift, label_shift
 from embedcache.drift.rows import MOST, ComparedRows, check_path, rows_of, rows_of_cache
 from embedcache.drift.traits import ColumnShift, WordShare, compare_columns, compare_words
+from embedcache.labelling.opened import NONE, notes_of, open_labelled
 
 SHOWN = 10  # rows on each side
 FOREIGN = 0.8  # AUC from which estimated shares of labels are doubted
@@ -43,6 +43,7 @@ class DriftReport:
         words: those that differ, the new side's first.
         labels: the shares of the classes among the new rows, estimated, for each label column of the cache.
         columns: label and kept columns that both sides have, the most different first.
+        labels_from, new_labels_from: the journals over the labels of both sides, see docs/labelling.md.
         notes: what matters of it, in words.
     """
 
@@ -61,6 +62,8 @@ class DriftReport:
     labels: list[LabelShift]
     columns: list[ColumnShift]
     seconds: float
+    labels_from: dict[str, Any] | None = None
+    new_labels_from: dict[str, Any] | None = None
     notes: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
@@ -75,6 +78,7 @@ def compare_rows(
     pooling: str | None = None,
     layer: int = -1,
     where: str | Sequence[str] = (),
+    labels: str | Path | None = None,
     text: str = "text",
     encoding: str = "utf-8",
     separator: str | None = None,
@@ -92,6 +96,8 @@ def compare_rows(
         pooling: The vectors that are compared; None is model where it is stored, else cls.
         layer: Of which layer; -1 is the last.
         where: Conditions on the old rows, as in a search.
+        labels: A journal of labels that people gave, over those of the old rows; "none", of a cache of new rows, too;
+            None: that beside each, if any.
         text: The column of texts of a table.
         encoding: Encoding of a text file.
         separator: Between the cells of a .csv; None detects it.
@@ -106,18 +112,19 @@ def compare_rows(
     """
     start = time.perf_counter()
     check_path(cache)
-    with open_cache(cache) as opened:
+    with open_labelled(cache, labels) as opened:
         output = pooling or opened.preferred(layer), layer
         before = rows_of_cache(opened, output, [where] if isinstance(where, str) else list(where))
         load: dict[str, Any] = {"model": model, "device": device, "trust_remote_code": trust_remote_code}
+        new_labels = NONE if labels == NONE else None
         reading = {"encoding": encoding, "separator": separator, "sheet": sheet}
-        after = rows_of(new, opened, output, text, progress or no_progress, load, **reading)
+        after = rows_of(new, opened, output, text, progress or no_progress, load, new_labels, **reading)
     domain = compare_domains(before.vectors, after.vectors, before.hashes, after.hashes)
-    labels = []
+    shifts = []
     for name, values in before.labels.items():
         x, known = before.vectors, after.labels.get(name, [])
         if (found := label_shift(name, x, values, before.hashes, after.vectors, known)) is not None:
-            labels.append(found)
+            shifts.append(found)
     columns = [{**side.labels, **side.kept} for side in (before, after)]
     return DriftReport(
         old=before.name,
@@ -132,10 +139,12 @@ def compare_rows(
         telling_new=_telling(after, domain.new, -1),
         telling_old=_telling(before, domain.old, 1),
         words=compare_words(before.texts, after.texts),
-        labels=labels,
+        labels=shifts,
         columns=compare_columns(*columns),
         seconds=time.perf_counter() - start,
-        notes=_notes(before, after, domain.auc if labels else 0.5),
+        labels_from=before.labels_from,
+        new_labels_from=after.labels_from,
+        notes=_notes(before, after, domain.auc if shifts else 0.5),
     )
 
 
@@ -147,7 +156,8 @@ def _telling(rows: ComparedRows, scores: np.ndarray, sign: int) -> list[TellingR
 
 
 def _notes(old: ComparedRows, new: ComparedRows, auc: float) -> list[str]:
-    drawn = [
+    drawn = [*notes_of(old.labels_from), *notes_of(new.labels_from)]
+    drawn += [
         f"{side.name}: {len(side.places):,} of {side.rows:,} rows were drawn" for side in (old, new) if side.rows > MOST
     ]
     if auc > FOREIGN:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from embedcache.cache import Cache, open_cache
+from embedcache.cache import Cache
 from embedcache.cache.fingerprint import differences, for_pooling
 from embedcache.cache.strings import hash_texts
 from embedcache.cache.where import rows_where
@@ -17,6 +17,7 @@ from embedcache.common.int8_rows import as_stored, stored_type
 from embedcache.common.progress import Progress
 from embedcache.encoder.load_again import encoder_of
 from embedcache.errors import EmbedcacheError
+from embedcache.labelling import open_labelled
 from embedcache.prediction.rows import is_cache
 from embedcache.tables.rows import Columns, column_names, read_rows
 from embedcache.tables.stream import Table, stored
@@ -35,6 +36,7 @@ class ComparedRows:
         texts: theirs. hashes: uint8 [n, 16] of the texts.
         vectors: float [n, D].
         labels: label columns of one label a row, kept: the other columns; name -> n values, "" for none.
+        labels_from: of a cache, the journal that lies over its labels: ``Cache.labels_from``.
     """
 
     name: str
@@ -45,6 +47,7 @@ class ComparedRows:
     vectors: np.ndarray
     labels: dict[str, list[str]]
     kept: dict[str, list[str]]
+    labels_from: dict[str, Any] | None = None
 
 
 def sampled(rows: np.ndarray) -> np.ndarray:
@@ -72,6 +75,7 @@ def rows_of_cache(cache: Cache, output: tuple[str, int], where: Sequence[str] = 
         np.asarray(cache.embeddings(*output)[places]),
         labels,
         {name: [column[i].strip() for i in numbers] for name, column in values.items()},
+        cache.labels_from,
     )
 
 
@@ -82,6 +86,7 @@ def rows_of(
     text: str,
     progress: Progress,
     load: dict[str, Any],
+    labels: str | None = None,
     **reading: Any,
 ) -> ComparedRows:
     """Those of a cache of the same encoder, or of a table.
@@ -93,13 +98,14 @@ def rows_of(
         text: The column of texts of a table.
         progress: Hears of encoded texts.
         load: ``model``, ``device`` and ``trust_remote_code`` of the encoder.
+        labels: of a cache, see ``open_labelled``.
         reading: encoding, separator and sheet of a table.
 
     Raises:
         EmbedcacheError: It cannot be read; a cache of another encoder.
     """
     if is_cache(new):
-        with open_cache(new) as cache:
+        with open_labelled(new, labels) as cache:
             if differs := differences(for_pooling(cache.encoder, output[0]), for_pooling(like.encoder, output[0])):
                 raise EmbedcacheError(
                     f"the vectors of {new} and {like.path} are of different encoders ({differs}): name the table "

@@ -31,6 +31,9 @@ from embedcache.errors import EmbedcacheError
 from embedcache.extraction.merge_states import copy_states, plan_merge
 from embedcache.extraction.shards import ShardOrigin, stripe_rows, table_digest
 from embedcache.extraction.token_states import remove_foreign
+from embedcache.labelling.opened import carried_notes, unread_notes
+
+RELABEL = "embedcache labels SHARD -o given.csv --only-changed, then relabel CACHE --with given.csv, does that"
 
 
 @dataclass
@@ -46,6 +49,7 @@ class MergeReport:
         unfinished: the files of the shards that lack vectors, or token states.
         seconds: that the whole call took.
         token_states: about them, as ``info`` shows it; None: the shards have none.
+        notes: what becomes of labels that people gave.
     """
 
     cache: str
@@ -56,6 +60,7 @@ class MergeReport:
     unfinished: list[str] = field(default_factory=list)
     seconds: float = 0.0
     token_states: dict[str, Any] | None = None
+    notes: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -126,6 +131,7 @@ def merge(
         unfinished=[str(path) for path, sound in zip(shards, whole, strict=True) if missing and not sound],
         seconds=time.perf_counter() - started,
         token_states=about,
+        notes=[*carried_notes(target), *unread_notes(shards, RELABEL)],
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +80,26 @@ def open_as_recorded(cache: str | os.PathLike[str], recorded: Mapping[str, Any] 
     return open_cache(cache, labels=Overlay.of(journal, entries))
 
 
+def labels_changed(then: Mapping[str, Any] | None, now: Mapping[str, Any] | None) -> str | None:
+    """What lay over the labels then and lies there now (``Cache.labels_from``), in words; None: the same."""
+    if _identity(then) == _identity(now):
+        return None
+    keep = NONE if then is None or then["journal"] is None else f"{then['journal']}@{then['entries']}"
+    return f"with {_entries(then)} then, with {_entries(now)} now; --labels {keep} takes those of then"
+
+
+def _identity(about: Mapping[str, Any] | None) -> tuple[Any, ...] | None:
+    return None if about is None or not about["entries"] else (about["entries"], about["digest"])
+
+
+def _entries(about: Mapping[str, Any] | None) -> str:
+    """What lies over a cache's labels, in words."""
+    if about is None or not about["entries"]:
+        return "the cache's own labels alone"
+    name = "people's labels" if about["journal"] is None else Path(about["journal"]).name
+    return f"{about['entries']:,} entr{'y' if about['entries'] == 1 else 'ies'} of {name}"
+
+
 def notes_of(about: Mapping[str, Any] | None) -> list[str]:
     """What ``Cache.labels_from`` says in sentences; none where labels are the file's alone."""
     return [] if about is None else [labels_line(about), *about["notes"]]
@@ -92,6 +112,19 @@ def carried_notes(cache: str | os.PathLike[str]) -> list[str]:
         return [] if overlay is None else notes_of(open_cache(cache, labels=overlay).labels_from)
     except EmbedcacheError as error:
         return [f"the labels that people gave do not count until this is mended: {error}"]
+
+
+def unread_notes(caches: Iterable[str | os.PathLike[str]], instead: str) -> list[str]:
+    """What a command says that reads the caches' own labels alone, where people have labelled; ``instead``: what to do.
+
+    One sentence for each cache with a journal beside it.
+    """
+    journals = [LabelJournal.beside(cache) for cache in caches]
+    return [
+        f"the labels that people gave in {one.path.name} are not taken over: {instead}"
+        for one in journals
+        if one.exists
+    ]
 
 
 def labels_line(about: Mapping[str, Any]) -> str:

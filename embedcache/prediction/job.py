@@ -19,6 +19,7 @@ from embedcache.common.progress import Progress, Tell, no_progress, no_tell
 from embedcache.encoder.hardware import resolve_device
 from embedcache.errors import EmbedcacheError
 from embedcache.index.file_format import rows_digest
+from embedcache.labelling.opened import notes_of
 from embedcache.prediction.classifier import Classifier, check_same_encoder
 from embedcache.prediction.explanation import Explanation
 from embedcache.prediction.labelling import COLUMN, Labelling, open_rows
@@ -42,6 +43,7 @@ class FileReport:
         labels: rows per label; of a regression {}. Of several columns, those of the first.
         columns: label column -> its rows per label.
         reading: tokens that were not read, or not known, see ``common.reading.Reading``; {} where nothing was encoded.
+        labels_from: of a cache, the journal that was read, see docs/labelling.md.
         refused: label column -> why rows have no label -> rows; {} where none is refused.
         rules: label column -> thresholds, limits and what the validation rows promise; {} of the usual ways.
         notes: what of it matters, in words.
@@ -63,6 +65,7 @@ class FileReport:
     first: list[dict[str, Any]] = field(default_factory=list)
     text: str = "text"
     reading: dict[str, Any] = field(default_factory=dict)
+    labels_from: dict[str, Any] | None = None
     refused: dict[str, dict[str, int]] = field(default_factory=dict)
     rules: dict[str, dict[str, Any]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -87,6 +90,7 @@ def predict_file(
     *,
     column: str = COLUMN,
     where: str | Sequence[str] = (),
+    labels: str | Path | None = None,
     text: str = "text",
     vector: str | None = None,
     encoding: str = "utf-8",
@@ -122,6 +126,7 @@ def predict_file(
             nothing, and the report has the first rows.
         column: The name of the new columns, or its beginning. It must be free.
         where: Conditions on the rows of a cache, as in a search.
+        labels: Of a cache, a journal of labels that people gave, over its own; "none"; None: that beside it, if any.
         text: The column of texts.
         vector: The column of ``input`` that has vectors of the run's encoder in place of texts; a file of arrays, such
             as .npy, needs no name. The output has all columns but this one.
@@ -148,7 +153,8 @@ def predict_file(
     start = time.perf_counter()
     say = tell or no_tell
     with ExitStack() as ends:
-        rows = open_rows(ends, input, output, where, text, vector, encoding=encoding, separator=separator, sheet=sheet)
+        reading: dict[str, Any] = {"encoding": encoding, "separator": separator, "sheet": sheet}
+        rows = open_rows(ends, input, output, where, text, vector, labels, **reading)
         options: dict[str, Any] = {"model": model, "trust_remote_code": trust_remote_code, "calibrated": calibrated}
         options |= {"device": device, "threshold": threshold, "reject": reject}
         labeller = RunLabeller.load(run, rows.are_encoded, options, explain)
@@ -156,14 +162,14 @@ def predict_file(
         for note in labeller.notes:
             say(note)
         work.run(output)
-    labels, read = work.counts, work.reading
+    counts, read = work.counts, work.reading
     return FileReport(
         input=rows.name,
         output=work.output,
         rows=rows.rows,
         truncated=read.truncated if read else 0,
-        labels=next(iter(labels.values())),
-        columns=labels,
+        labels=next(iter(counts.values())),
+        columns=counts,
         seconds=time.perf_counter() - start,
         predicted=work.names,
         resumed=work.resumed,
@@ -172,7 +178,8 @@ def predict_file(
         reading=read.to_dict() if read else {},
         refused=work.refused,
         rules={column: found for column, rule in labeller.rules.items() if (found := rule.to_dict())},
-        notes=read.notes(advise=False) if read else [],
+        labels_from=rows.labels_from,
+        notes=[*notes_of(rows.labels_from), *(read.notes(advise=False) if read else [])],
     )
 
 

@@ -36,6 +36,7 @@ def open_rows(
     where: str | Sequence[str],
     text: str,
     vector: str | None = None,
+    labels: str | Path | None = None,
     **reading: Any,
 ) -> RowSource:
     """The rows of a table or a cache; what they hold open is closed with ``ends``.
@@ -47,6 +48,7 @@ def open_rows(
         where: Conditions on the rows of a cache.
         text: The column of texts of a table.
         vector: The column of vectors of a table; None: it has texts, but for files that hold arrays alone.
+        labels: Of a cache, see ``open_labelled``.
         reading: encoding, separator and sheet of a table.
 
     Raises:
@@ -56,9 +58,13 @@ def open_rows(
         output_format(output)
     is_given = vector is not None or holds_vectors_alone(input)
     if is_cache(input) and not is_given:
-        return ends.enter_context(CacheRows(input, [where] if isinstance(where, str) else list(where)))
+        return ends.enter_context(CacheRows(input, [where] if isinstance(where, str) else list(where), labels))
     if where:
         raise EmbedcacheError(f"{input} is not a cache: --where filters rows of a cache")
+    if labels is not None:
+        raise EmbedcacheError(
+            f"{input} is not a cache: a journal of labels ({labels}) lies over those of a cache alone"
+        )
     table = ends.enter_context(stored(input))
     if output is not None:
         check_output(output, input)

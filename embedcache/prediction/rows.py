@@ -32,6 +32,7 @@ class RowSource(ABC):
         name: for messages. layout: of all columns. rows: how many there are.
         are_encoded: whether the encoder is needed.
         mixed: columns whose values have no type in common, see ``tables.whole``.
+        labels_from: of a cache, what lies over its labels: ``Cache.labels_from``.
     """
 
     name: str
@@ -39,6 +40,7 @@ class RowSource(ABC):
     rows: int
     are_encoded = True
     mixed: Sequence[str] = ()
+    labels_from: dict[str, Any] | None = None
 
     def check(self, labeller: Labeller) -> None:  # noqa: B027 - a table's texts suit every labeller
         """Raises EmbedcacheError where these rows cannot be labelled so; called first."""
@@ -120,14 +122,18 @@ class CacheRows(RowSource):
 
     are_encoded = False
 
-    def __init__(self, path: str | Path, where: Sequence[str]) -> None:
-        """Raises EmbedcacheError where the cache cannot be opened, or no row meets the conditions."""
+    def __init__(self, path: str | Path, where: Sequence[str], labels: str | Path | None = None) -> None:
+        """labels: see ``open_labelled``.
+
+        Raises EmbedcacheError where the cache cannot be opened, or no row meets the conditions.
+        """
         import pyarrow as pa
 
-        from embedcache.cache import open_cache
         from embedcache.cache.where import rows_where
+        from embedcache.labelling import open_labelled
 
-        self.name, self.cache = str(path), open_cache(path)
+        self.name, self.cache = str(path), open_labelled(path, labels)
+        self.labels_from = self.cache.labels_from
         self.numbers = np.flatnonzero(rows_where(self.cache, where)) if where else np.arange(self.cache.rows)
         self.rows = len(self.numbers)
         first = self._columns(self.numbers[:1])

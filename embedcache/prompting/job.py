@@ -13,6 +13,7 @@ from embedcache.common.encoder_schema import imported_name
 from embedcache.common.progress import Progress, Tell, no_progress, no_tell
 from embedcache.common.screen import plural
 from embedcache.errors import EmbedcacheError
+from embedcache.labelling.opened import notes_of
 from embedcache.prediction.labelling import COLUMN, Labelling, open_rows
 from embedcache.prediction.rows import CacheRows, RowSource
 from embedcache.prompting.examples import Examples
@@ -34,6 +35,7 @@ class ZeroShotReport:
         truncated: texts that were cut. labels: rows per label.
         scores: where labels are known, else None.
         reading: tokens that were not read, or not known, see ``common.reading.Reading``; {} where nothing was encoded.
+        labels_from: of a cache, the journal that was read, see docs/labelling.md.
         notes: what of it matters, in words.
         predicted: the names of the new columns.
         resumed: rows of ``rows`` that an earlier, interrupted command had labelled.
@@ -59,6 +61,7 @@ class ZeroShotReport:
     first: list[dict[str, Any]] = field(default_factory=list)
     text: str = "text"
     reading: dict[str, Any] = field(default_factory=dict)
+    labels_from: dict[str, Any] | None = None
     notes: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
@@ -85,6 +88,7 @@ def zero_shot(
     group: str | None = None,
     column: str = COLUMN,
     where: str | Sequence[str] = (),
+    labels_from: str | Path | None = None,
     text: str = "text",
     encoding: str = "utf-8",
     separator: str | None = None,
@@ -118,6 +122,8 @@ def zero_shot(
         group: Rows with one value of this column count as one observation in the intervals.
         column: The name of the new columns. It must be free.
         where: Conditions on the rows of a cache, as in a search.
+        labels_from: Of a cache, a journal of labels that people gave, over its own; "none"; None: that beside it, if
+            any.
         text: The column of texts.
         encoding: Encoding of a text file.
         separator: Between the cells of a .csv; None detects it.
@@ -139,8 +145,9 @@ def zero_shot(
     reading: dict[str, Any] = {"encoding": encoding, "separator": separator, "sheet": sheet}
     say = tell or no_tell
     with ExitStack() as ends:
-        rows = open_rows(ends, input, output, conditions, text, **reading)
-        known, notes = known_labels(rows, label, group, text, conditions, [one.name for one in named], **reading)
+        rows = open_rows(ends, input, output, conditions, text, labels=labels_from, **reading)
+        names = [one.name for one in named]
+        known, notes = known_labels(rows, label, group, text, conditions, names, labels_from, **reading)
         chosen, source = _method(rows, method, model, trust_remote_code)
         asked = AskedPrompt(
             model=source, labels=named, template=template, pooling=pooling, max_length=max_length,
@@ -174,7 +181,12 @@ def zero_shot(
         first=work.first,
         text=text if rows.are_encoded else "text",
         reading={} if read is None else read.to_dict(),
-        notes=[*([] if read is None else read.notes(advise=False)), *_notes(scores, shots)],
+        labels_from=rows.labels_from,
+        notes=[
+            *notes_of(rows.labels_from),
+            *([] if read is None else read.notes(advise=False)),
+            *_notes(scores, shots),
+        ],
     )
 
 

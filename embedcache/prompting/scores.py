@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -84,7 +85,7 @@ class KnownLabels:
 
 def known_labels(
     rows: RowSource, label: str | None, group: str | None, text: str, where: Sequence[str], names: Sequence[str],
-    **reading: Any,
+    labels: str | Path | None = None, **reading: Any,
 ) -> tuple[KnownLabels | None, list[str]]:  # fmt: skip
     """(the known labels of rows, or None where there are none; notes).
 
@@ -95,6 +96,7 @@ def known_labels(
         text: The column of texts of a table.
         where: The conditions on a cache's rows.
         names: The labels that can be predicted.
+        labels: Of a cache, see ``open_labelled``.
         reading: Of a table.
 
     Raises:
@@ -106,7 +108,7 @@ def known_labels(
             raise EmbedcacheError("--group is for the scores: name the column of known labels with --label")
         return None, []
     try:
-        gold = _read(rows, column, group, text, where, reading)
+        gold = _read(rows, column, group, text, where, labels, reading)
         if any(isinstance(one, tuple) for one in gold.labels):
             raise EmbedcacheError(f"column {column!r} of {rows.name} holds lists: zero-shot gives one label a row")
         if not set(gold.labels) & set(names):
@@ -123,10 +125,16 @@ def known_labels(
 
 
 def _read(
-    rows: RowSource, column: str, group: str | None, text: str, where: Sequence[str], reading: dict[str, Any]
+    rows: RowSource,
+    column: str,
+    group: str | None,
+    text: str,
+    where: Sequence[str],
+    labels: str | Path | None,
+    reading: dict[str, Any],
 ) -> Gold:
     if isinstance(rows, CacheRows):
-        return read_cache(rows.name, column, group, where)
+        return read_cache(rows.name, column, group, where, labels=labels)
     assert isinstance(rows, TableRows)
     return read_table(rows.table, column, group, text, _no_vectors, None, **reading)
 

@@ -55,6 +55,8 @@ class ReportFile:
             "run": str(contents.path),
             "heads": contents.heads,
             "texts": contents.texts or "all there",
+            "labels_from": contents.labels_from,
+            "notes": contents.notes,
             **{name: contents.info.get(name) for name in ("engine", "train_seconds", "seconds", "times")},
             "audit": None if contents.audit is None else contents.audit["found"],
             "columns": {name: column.to_dict() for name, column in contents.columns.items()},
@@ -66,6 +68,7 @@ def write_report(
     output: str | Path | None = None,
     *,
     cache: str | Path | None = None,
+    labels: str | Path | None = None,
     audit: str | Path | None = None,
 ) -> ReportFile:
     """Write the report of a run into one file, RUN/report.html or ``output``, whole or not at all.
@@ -75,6 +78,8 @@ def write_report(
         output: the file; None is RUN/report.html, "-" is standard output.
         cache: where the run's cache is now, from which the texts of the mistakes come. None: where training found it;
             if it is gone, the report is without those texts.
+        labels: a journal of labels that people gave: mistakes whose label has changed since are marked. "none"; None:
+            that beside the cache, if any.
         audit: what ``embedcache audit -o`` wrote, to be shown too. None: RUN/audit.json, if there is one.
 
     Raises:
@@ -93,7 +98,7 @@ def write_report(
             check_own(path)
         audited = Path(audit) if audit is not None else Path(run) / FILE
         about = read_audit(audited) if audit is not None or audited.is_file() else None
-        contents, page = with_run(run, lambda loaded: _make(loaded, cache, about))
+        contents, page = with_run(run, lambda loaded: _make(loaded, cache, labels, about))
         return _write(path, contents, page)
 
 
@@ -106,14 +111,16 @@ def _write(path: Path, contents: ReportContents, page: str) -> ReportFile:
     return ReportFile(place.name, len(data), contents)
 
 
-def _make(run: Run, cache: str | Path | None, audit: dict[str, Any] | None) -> tuple[ReportContents, str]:
+def _make(
+    run: Run, cache: str | Path | None, labels: str | Path | None, audit: dict[str, Any] | None
+) -> tuple[ReportContents, str]:
     """What a report shows, and the page."""
     from embedcache.report.contents import read_contents
     from embedcache.report.page import make_page
     from embedcache.runs.folder import INFO
 
     try:
-        contents = read_contents(run, cache)
+        contents = read_contents(run, cache, labels)
         contents.audit = audit
         return contents, make_page(contents)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
@@ -127,6 +134,7 @@ def write_documents(run: str | Path) -> list[str]:
     Raises EmbedcacheError as write_report, and where one exists that embedcache did not write, or that was edited.
     """
     from embedcache.common.signed import REPORT, sign
+    from embedcache.labelling.opened import NONE
     from embedcache.report.audit_section import FILE, read_audit
     from embedcache.report.card import make_cards
     from embedcache.runs.folder import INFO, run_lock, with_run
@@ -136,7 +144,8 @@ def write_documents(run: str | Path) -> list[str]:
             cards = make_cards(loaded)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise EmbedcacheError(f"{loaded.path / INFO} is damaged: no model card can be made ({error!r})") from None
-        return cards, _make(loaded, None, read_audit(audited) if audited.is_file() else None)
+        # Nobody has labelled anything since the training, whose own labels stand beside the mistakes.
+        return cards, _make(loaded, None, NONE, read_audit(audited) if audited.is_file() else None)
 
     path, audited = Path(run) / REPORT, Path(run) / FILE
     with run_lock(run):

@@ -12,8 +12,13 @@ import numpy as np
 
 from embedcache.cache import Cache, open_cache
 from embedcache.errors import EmbedcacheError
+from embedcache.labelling import Overlay
+from embedcache.labelling.entry import Value
+from embedcache.labelling.opened import find_overlay, notes_of
+from embedcache.labelling.overlay import same_label
 from embedcache.runs.column import TOP, ColumnReport
 from embedcache.runs.folder import Run, require_keys
+from embedcache.runs.mistakes import NAMED
 from embedcache.runs.tables import read_leaderboard
 
 NEEDED = ("label", "kind", "split", "best", "baselines", "cache", "pooling", "layer", "dtype")  # of run.json
@@ -26,7 +31,8 @@ class ColumnContents:
 
     leaderboard: every head, best first, numbers as numbers. curves: score -> float64 [heads, epochs], the heads in the
     order of the leaderboard, means over their folds, NaN where nothing was measured. info: its run.json. mistakes:
-    "val" and "test" -> mistakes.find_mistakes, with "text" and "id" (None where the cache does not have them).
+    "val" and "test" -> mistakes.find_mistakes, with "text" and "id" (None where the cache does not have them), and
+    "label_now" where people have given another label than the one that the head was held against.
     """
 
     report: ColumnReport
@@ -45,6 +51,7 @@ class ColumnContents:
 class ReportContents:
     """Of a run. info: what the columns share. texts: None, or why (some) texts of the mistakes are not here.
 
+    labels_from: the journal of labels that people gave, see docs/labelling.md; None: there is none.
     audit: what audit_section.read_audit gives, or None.
     """
 
@@ -52,23 +59,43 @@ class ReportContents:
     info: dict[str, Any]
     columns: dict[str, ColumnContents]
     texts: str | None = None
+    labels_from: dict[str, Any] | None = None
     audit: dict[str, Any] | None = None
 
     @property
     def heads(self) -> int:
         return sum(len(column.leaderboard) for column in self.columns.values())
 
+    @property
+    def notes(self) -> list[str]:
+        """What people have said since the training, in sentences."""
+        mistakes = [one for column in self.columns.values() for some in column.mistakes.values() for one in some]
+        changed = [one for one in mistakes if "label_now" in one]
+        right = sum(one["label_now_predicted"] for one in changed)
+        if not changed:
+            return notes_of(self.labels_from)
+        said = f"{len(changed):,} of the {len(mistakes):,} mistakes have another label by now"
+        said += f", {right:,} of them the predicted one" if right else ""
+        return [*notes_of(self.labels_from), f"{said}; train again to learn from that and be scored by it"]
 
-def read_contents(run: Run, cache: str | Path | None = None) -> ReportContents:
+
+def read_contents(run: Run, cache: str | Path | None = None, labels: str | Path | None = None) -> ReportContents:
     """Read what a run keeps and look up its mistakes' texts in its cache, or in the one named.
 
-    A cache that is gone or has no texts is an error only if it was named. Raises EmbedcacheError for a leaderboard that
-    is damaged; KeyError, TypeError, ValueError, IndexError or AttributeError where run.json is.
+    labels: the journal of what people say of the mistakes by now, see ``open_labelled``.
+
+    A cache that is gone or has no texts is an error only if it was named. Raises EmbedcacheError for a journal that
+    cannot be read, and a leaderboard that is damaged; KeyError, TypeError, ValueError, IndexError or AttributeError
+    where run.json is.
     """
     columns = {name: _read_column(one) for name, one in run.columns.items()}
     contents = ReportContents(run.path, run.info, columns)
     where = run.info["cache"]["path"] if cache is None else cache
-    contents.texts = _add_texts(columns.values(), Path(where), named=cache is not None)
+    overlay = find_overlay(where, labels)
+    contents.texts, contents.labels_from = _add_texts(columns.values(), Path(where), overlay, named=cache is not None)
+    if overlay is not None:
+        for column in columns.values():
+            _add_labels(column, overlay)
     return contents
 
 
@@ -113,24 +140,47 @@ def _read_curves(info: dict[str, Any], leaderboard: list[dict[str, Any]]) -> dic
     return curves
 
 
-def _add_texts(columns: Iterable[ColumnContents], path: Path, named: bool) -> str | None:
-    """Give every mistake "text" and "id"; returns why some have none."""
+def _add_texts(
+    columns: Iterable[ColumnContents], path: Path, overlay: Overlay | None, named: bool
+) -> tuple[str | None, dict[str, Any] | None]:
+    """Give every mistake "text" and "id"; returns why some have none, and ``Cache.labels_from``."""
     mistakes = [one for column in columns for some in column.mistakes.values() for one in some]
     for one in mistakes:
         one["text"] = one["id"] = None
     try:
-        with open_cache(path) as cache:
+        with open_cache(path, labels=overlay) as cache:
+            about = cache.labels_from
             found = sum(_add_text(one, cache) for one in mistakes)
     except EmbedcacheError as error:
         if named:
             raise
-        return f"the cache cannot be read: {error}"
+        return f"the cache cannot be read: {error}", None
     if found < len(mistakes):
         lost = len(mistakes) - found
-        return (
-            f"{path} has changed since: {lost:,} of the {len(mistakes):,} texts of the mistakes are not in it any more"
-        )
-    return None
+        total = f"{len(mistakes):,} texts of the mistakes"
+        return f"{path} has changed since: {lost:,} of the {total} are not in it any more", about
+    return None, about
+
+
+def _add_labels(column: ColumnContents, overlay: Overlay) -> None:
+    """Give the mistakes of a column "label_now" where people have given another label than theirs."""
+    for mistake in (one for some in column.mistakes.values() for one in some):
+        given = overlay.given(column.report.label, mistake["hash"])
+        if given is not None and not _is_label(given.label, mistake["label"]):
+            label = given.label
+            mistake["label_now"] = (
+                list(label) if isinstance(label, tuple) else float(label) if isinstance(label, int) else label
+            )
+            mistake["label_now_predicted"] = _is_label(label, mistake["predicted"])
+
+
+def _is_label(given: Value, kept: Any) -> bool:
+    """Whether a label that was given is that of a mistake, whose numbers were float32 and whose lists are cut."""
+    if isinstance(kept, list):
+        return isinstance(given, tuple) and (set(kept) == set(given) if len(kept) < NAMED else set(kept) <= set(given))
+    if isinstance(kept, float):
+        return isinstance(given, (int, float)) and bool(np.float32(given) == np.float32(kept))
+    return same_label(given, kept)
 
 
 def _add_text(mistake: dict[str, Any], cache: Cache) -> bool:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from embedcache.common.label_names import visible
+from embedcache.common.screen import label_text
 from embedcache.heads.kinds import kind_of
 
 
 def mistake_item(kind: str, one: dict[str, Any]) -> tuple[list[str], str, str | None]:
     """Its line in parts (labels, and words between them), where it stands and what else is known, the text."""
-    where = f"row {one['row']:,}" + (f", id {one['id']}" if one["id"] is not None else "")
+    where = f"row {one['row']:,}" + (f", id {one['id']}" if one["id"] is not None else "") + label_now(one)
     about = kind_of(kind)
     if not about.has_classes:
         error = one["predicted"] - one["label"]
@@ -27,3 +28,10 @@ def mistake_item(kind: str, one: dict[str, Any]) -> tuple[list[str], str, str | 
         f" with probability {one['probability']:.3f}",
     ]
     return line, f"{where}; probability of the right class {one['label_probability']:.3f}", one["text"]
+
+
+def label_now(one: dict[str, Any]) -> str:
+    """What people have said of a mistake's label since, after a comma; nothing where they have not."""
+    if "label_now" not in one:
+        return ""
+    return ", its label taken away since" if one["label_now"] is None else f", {label_text(one['label_now'])} since"

@@ -374,6 +374,8 @@ class _Column:
                 blocks.append(Paragraph(self._mistakes_are(side, len(items))))
             if items:
                 blocks.append(Mistakes([mistake_item(self.report.kind, one) for one in items]))
+        if self.contents.notes:
+            blocks.insert(0, Notes(self.contents.notes))
         if self.contents.texts and any(kept.values()):
             blocks.insert(0, Notes([self.contents.texts + "; row numbers stand for the texts that are not here"]))
         return blocks

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from embedcache.cache import open_cache
 from embedcache.common.int8_rows import Int8Rows, Matrix
 from embedcache.common.machine import check_memory
 from embedcache.common.progress import Progress, no_progress
 from embedcache.common.whole_file import check_output, open_output
 from embedcache.errors import EmbedcacheError
+from embedcache.labelling.opened import NONE, notes_of, open_labelled
 from embedcache.tables.read import suffixes
 from embedcache.tables.write import WRITERS, TableLayout, output_format
 
@@ -30,7 +30,8 @@ ROWS = 4096  # that are written together
 class VectorsReport:
     """What write_vectors did: ``rows`` vectors ``dim`` wide of ``pooling`` and ``layer``, as numbers of ``dtype``.
 
-    columns: those beside them, in a table.
+    columns: those beside them, in a table. labels_from: the journal over their labels, see docs/labelling.md; notes:
+    what it says.
     """
 
     output: str
@@ -41,6 +42,8 @@ class VectorsReport:
     layer: int
     columns: list[str]
     seconds: float
+    labels_from: dict[str, Any] | None = None
+    notes: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """What --json prints."""
@@ -53,6 +56,7 @@ def write_vectors(
     *,
     pooling: str | None = None,
     layer: int = -1,
+    labels: str | Path | None = None,
     progress: Progress | None = None,
 ) -> VectorsReport:
     """Write the vectors of a cache; into a table with the id, texts, labels and kept columns before them.
@@ -64,6 +68,8 @@ def write_vectors(
         output: .npy, .npz or .safetensors for the vectors alone, or a table of any kind that predict writes.
         pooling: which vectors; None: model where it is stored, else cls.
         layer: -1 is the last.
+        labels: of a table, a journal of labels that people gave, over the cache's own; "none"; None: that beside it, if
+            any.
         progress: called with (done, total, done), in rows.
 
     Raises:
@@ -75,8 +81,10 @@ def write_vectors(
         raise EmbedcacheError(
             f"{output}: vectors are not written as '{suffix}': name one of {', '.join([*ARRAYS, *WRITERS])}"
         )
+    if suffix in ARRAYS and labels is not None:
+        raise EmbedcacheError(f"{output} holds vectors alone: --labels is for a table, which has labels beside them")
     check_output(output, str(cache))
-    with open_cache(cache) as opened:
+    with open_labelled(cache, NONE if suffix in ARRAYS else labels) as opened:
         pooling = pooling or opened.preferred(layer)
         vectors = opened.embeddings(pooling, layer)
         said = progress or no_progress
@@ -89,7 +97,16 @@ def write_vectors(
         opened.check_whole()
         rows, dim = vectors.shape
         return VectorsReport(
-            str(output), rows, dim, _dtype(vectors).name, pooling, layer, columns, time.perf_counter() - started
+            str(output),
+            rows,
+            dim,
+            _dtype(vectors).name,
+            pooling,
+            layer,
+            columns,
+            time.perf_counter() - started,
+            opened.labels_from,
+            notes_of(opened.labels_from),
         )
 
 

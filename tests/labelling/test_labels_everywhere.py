@@ -37,6 +37,16 @@ def corrected(made: Path, tmp_path_factory: pytest.TempPathFactory, tiny_bert: P
     return folder
 
 
+@pytest.fixture
+def skewed(made: Path, tmp_path: Path) -> Path:
+    """A cache with a journal that gives its first 20 rows one label."""
+    shutil.copy(made / "reviews.h5", tmp_path / "reviews.h5")
+    with (made / "reviews.csv").open(encoding="utf-8", newline="") as file:
+        texts = [row["text"] for row in csv.DictReader(file)]
+    LabelJournal.beside(tmp_path / "reviews.h5").append([said(text, "positive") for text in texts[:20]])
+    return tmp_path / "reviews.h5"
+
+
 def notes(about: dict) -> list[str]:
     return [line for line in about["notes"] if "labels from" in line]
 
@@ -79,7 +89,12 @@ def test_a_run_can_be_repeated_after_the_journal_has_grown(corrected, tmp_path):
     assert (
         document("train-head", cache, "-o", run, "--resume", "--labels", f"{journal.path}@20", *FOUR_HEADS)["kept"] == 4
     )
-    assert document("train-head", cache, "-o", run, "--resume", *FOUR_HEADS)["kept"] == 0
+    result = invoke("train-head", cache, "-o", run, "--resume", *FOUR_HEADS)
+    said_so = "with 20 entries of reviews.h5.labels.jsonl then, with 22 entries of reviews.h5.labels.jsonl now"
+    assert result.stderr.count(said_so) == 1 and f"--labels {journal.path}@20 takes those of then" in result.stderr
+    assert "needed no training" not in result.stdout
+    again = invoke("train-head", cache, "-o", run, "--resume", *FOUR_HEADS)
+    assert "4 of 4 heads are there already" in again.stderr and "trained again" not in again.stderr
 
 
 def test_audit(corrected):
@@ -208,3 +223,110 @@ def test_a_ladder_keeps_to_the_labels_it_was_begun_with(corrected, tmp_path):
     document(*arguments, "--resume")
     LabelJournal.beside(tmp_path / "reviews.h5").append([said("a text of no row", "positive")])
     assert "was begun with another journal" in fails(*arguments, "--resume")
+
+
+def test_predict(corrected, made, tmp_path):
+    """The labels beside the predictions, and --where; predictions themselves do not depend on them."""
+    asked = ["predict", made / "run", corrected / "reviews.h5", "--where", "label=positive", "-o", tmp_path / "out.csv"]
+    found = document(*asked)
+    with (tmp_path / "out.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    table = document("predict", made / "run", corrected / "corrected.h5", *asked[3:])
+    assert (found["rows"], found["labels"]) == (table["rows"], table["labels"]) and rows[0]["row"] == "0"
+    with (tmp_path / "out.csv").open(encoding="utf-8", newline="") as file:
+        assert [row["label"] for row in csv.DictReader(file)] == [row["label"] for row in rows]
+    assert notes(found) == [LINE] and found["labels_from"]["entries"] == 20 and table["labels_from"] is None
+    without = document(*asked, "--labels", "none")
+    assert notes(without) == [] and without["labels_from"] is None and without["labels"] != found["labels"]
+    line = fails("predict", made / "run", "--input", made / "reviews.csv", "--labels", "none")
+    assert "is not a cache: a journal of labels (none)" in line
+    assert fails("predict", made / "run", "a text", "--labels", "none", code=2).endswith("--labels goes with a CACHE")
+
+
+def test_drift(corrected, made, skewed):
+    """The shares of classes on both sides."""
+    found = document("drift", corrected / "reviews.h5", made / "reviews.h5")
+    table = document("drift", corrected / "corrected.h5", made / "reviews.h5")
+    (mine,), (theirs,) = found["labels"], table["labels"]
+    assert [one["old"] for one in mine["classes"]] == [one["old"] for one in theirs["classes"]]
+    assert notes(found) == [LINE] and notes(table) == [] and found["new_labels_from"] is None
+    turned = document("drift", made / "reviews.h5", skewed)
+    assert notes(turned) == [LINE] and turned["labels_from"] is None and turned["new_labels_from"]["labels"] == 20
+    without = document("drift", made / "reviews.h5", skewed, "--labels", "none")
+    assert notes(without) == []
+    known = [{one["label"]: one["new"] for one in report["labels"][0]["classes"]} for report in (turned, without)]
+    assert known[0] != known[1]
+
+
+def test_zero_shot(corrected, skewed):
+    """The scores; --labels there are the names of the classes."""
+    named = ["--labels", "positive: good; negative: bad"]
+    found = document("zero-shot", corrected / "reviews.h5", *named)
+    table = document("zero-shot", corrected / "corrected.h5", *named)
+    assert found["scores"] == table["scores"] and notes(found) == [LINE]
+    given = document("zero-shot", skewed, *named)
+    without = document("zero-shot", skewed, *named, "--labels-from", "none")
+    assert without["scores"] != given["scores"] and without["labels_from"] is None and notes(without) == []
+
+
+def test_vectors(corrected, tmp_path):
+    """A table has the labels that count; a file of vectors alone has none."""
+    import pyarrow.parquet as pq
+
+    labels = {}
+    for name, more in (("reviews", ()), ("corrected", ()), ("none", ("--labels", "none"))):
+        cache = corrected / ("reviews.h5" if name == "none" else f"{name}.h5")
+        found = document("vectors", cache, "-o", tmp_path / "out.parquet", *more)
+        labels[name] = pq.read_table(tmp_path / "out.parquet").column("label").to_pylist()
+        assert notes(found) == ([LINE] if name == "reviews" else [])
+    assert labels["reviews"] == labels["corrected"] != labels["none"]
+    assert notes(document("vectors", corrected / "reviews.h5", "-o", tmp_path / "out.npy")) == []
+    line = fails("vectors", corrected / "reviews.h5", "-o", tmp_path / "out.npy", "--labels", "none")
+    assert line.endswith("holds vectors alone: --labels is for a table, which has labels beside them")
+
+
+def test_merge_takes_no_labels_over_and_says_so(made, tiny_bert, tmp_path):
+    parts = [tmp_path / f"part-{i}.h5" for i in (1, 2)]
+    for i, part in enumerate(parts, 1):
+        document("extract", made / "reviews.csv", "-o", part, "--model", tiny_bert, "--shard", f"{i}/2")
+    assert document("merge", *parts, "-o", tmp_path / "all.h5")["notes"] == []
+    LabelJournal.beside(parts[1]).append([said("a text of no row", "positive")])
+    (note,) = document("merge", *parts, "-o", tmp_path / "all.h5")["notes"]
+    assert note.startswith("the labels that people gave in part-2.h5.labels.jsonl are not taken over: embedcache lab")
+    assert f"Note: {note}" in invoke("merge", *parts, "-o", tmp_path / "all.h5").output
+
+
+def test_report_marks_the_mistakes_whose_label_has_changed_since(made, tmp_path):
+    """Each as the journal has it, on the page, on the screen and as data; the scores stay those of the training."""
+    shutil.copytree(made / "run", tmp_path / "run")
+    shutil.copy(made / "reviews.h5", tmp_path / "reviews.h5")
+    about = json.loads((tmp_path / "run" / "run.json").read_text("utf-8"))
+    asked = ["report", tmp_path / "run", "--cache", tmp_path / "reviews.h5"]
+    before = document(*asked)
+    first, second = before["columns"]["label"]["mistakes"]["test"][:2]
+    assert before["notes"] == [] and "label_now" not in first
+    journal = LabelJournal.beside(tmp_path / "reviews.h5")
+    journal.append(
+        [
+            said(first["text"], first["predicted"], before=first["label"]),
+            said(second["text"], second["label"], before=second["label"]),  # confirmed: it is as it was
+        ]
+    )
+    found = document(*asked)
+    mine, other = found["columns"]["label"]["mistakes"]["test"][:2]
+    assert mine["label_now"] == first["predicted"] and mine["label_now_predicted"] and "label_now" not in other
+    assert found["columns"]["label"]["best"] == before["columns"]["label"]["best"]
+    total = sum(map(len, about["mistakes"].values()))
+    line = f"1 of the {total} mistakes have another label by now, 1 of them the predicted one"
+    assert found["notes"][0] == "2 labels from reviews.h5.labels.jsonl" and found["notes"][1].startswith(line)
+    assert found["labels_from"]["entries"] == 2
+    page = (tmp_path / "run" / "report.html").read_text("utf-8")
+    assert line in page and f"row {first['row']}, {first['predicted']} since" in page
+    screen = invoke(*asked).output
+    assert line in " ".join(screen.split()) and f"{first['label']}, {first['predicted']} since" in screen
+    without = document(*asked, "--labels", "none")
+    assert without["notes"] == [] and without["labels_from"] is None
+    assert "no such labels journal" in fails(*asked, "--labels", tmp_path / "nowhere.jsonl")
+    journal.append([said(first["text"], None)])
+    document(*asked)
+    assert "its label taken away since" in (tmp_path / "run" / "report.html").read_text("utf-8")

@@ -76,6 +76,8 @@ def merge(report: MergeReport) -> None:
         else ""
     )
     click.echo(f"{report.cache}: {plural(report.rows, 'row')}; {done}{more}")
+    for line in report.notes:
+        click.echo(f"Note: {cell(line)}")
 
 
 def incomplete_merge(report: MergeReport) -> str:

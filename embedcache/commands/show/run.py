@@ -20,6 +20,7 @@ from embedcache.common.screen import (
     print_tables,
 )
 from embedcache.heads.kinds import kind_of
+from embedcache.report.mistakes import label_now
 from embedcache.report.names import in_words, same_in_all, setting, swept
 from embedcache.runs.scores import SCORES, headlines
 from embedcache.runs.settings_shown import SHOWN
@@ -87,6 +88,8 @@ def report(written: ReportFile, tables: bool) -> None:
         print_tables("", _times(contents.info))
     if contents.texts:
         click.echo(f"Note: {one_line(contents.texts)}")
+    for line in contents.notes:
+        click.echo(f"Note: {cell(line)}")
     click.echo(f"{written.report}: {written.bytes / 1000:,.0f} kB")
 
 
@@ -101,9 +104,16 @@ def _mistakes(column: ColumnContents) -> None:
     table = make_table("row", "label", "predicted", last, "text", right=("row", last))
     for one in mistakes:
         label, predicted = (label_text(one[key]) for key in ("label", "predicted"))
+        label += label_now(one)
         number = f"{one['probability']:.3f}" if kind.has_classes else f"{one['predicted'] - one['label']:+.4g}"
         text = "(not in the cache any more)" if one["text"] is None else one["text"]
-        table.add_row(f"{one['row']:,}", cell(label, 24), cell(predicted, 24), number, cell(text, TEXT))
+        table.add_row(
+            f"{one['row']:,}",
+            cell(label, 48 if "label_now" in one else 24),
+            cell(predicted, 24),
+            number,
+            cell(text, TEXT),
+        )
     rows = "test rows" if side == "test" else "rows out of fold" if column.report.split["folds"] else "validation rows"
     print_tables("", f"{kind.mistakes} on the {rows}:", table)
 

@@ -25,3 +25,5 @@ def written(report: VectorsReport) -> None:
     what = f"{report.rows:,} vectors of {report.dim} x {report.dtype} ({report.pooling})"
     beside = f", with {', '.join(report.columns)}" if report.columns else ""
     click.echo(cell(f"{report.output}: {what}{beside}; {report.seconds:.1f} s"))
+    for line in report.notes:
+        click.echo(f"Note: {cell(line)}")
