@@ -128,7 +128,7 @@ class Job:
             self._write(results, report, bank)
         except EmbedcacheError as error:
             heads = bank.by_identity()
-            path = save_unfinished(self.run, heads)
+            path = save_unfinished(self.run, heads, self.cache.labels_from)
             raise EmbedcacheError(
                 f"{error}; the {len(heads):,} trained heads are kept in {path}: make room, then the same command with "
                 "--resume writes the run"

@@ -31,9 +31,13 @@ from embedcache.heads.memory import MakeRoom, WeightRoom, read_weights
 from embedcache.heads.spec import HeadSpec
 from embedcache.heads.task import CHUNK_ROWS, Task
 from embedcache.runs.folder import load_heads, load_run
+from embedcache.runs.schema import LabelsFrom
 
 FORMAT = "embedcache-unfinished"
 VERSION = 2  # before, epochs counted from 0: each head has its own version
+
+
+Found = tuple[dict[str, TrainedHead], list[dict[str, Any] | None]]  # as KeptHeads has them
 
 
 class Header(msgspec.Struct):
@@ -41,6 +45,7 @@ class Header(msgspec.Struct):
 
     version: int
     heads: dict[str, dict[str, Any]]
+    labels_from: LabelsFrom | None = None
 
 
 def task_digest(task: Task, hashes: np.ndarray, about: Mapping[str, Any]) -> str:
@@ -95,30 +100,33 @@ def remove_unfinished(run: str | Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def save_unfinished(run: str | Path, heads: Mapping[str, TrainedHead]) -> Path:
+def save_unfinished(
+    run: str | Path, heads: Mapping[str, TrainedHead], labels_from: Mapping[str, Any] | None = None
+) -> Path:
     """Keep heads, identity -> head, beside those that are kept already. Raises EmbedcacheError where it cannot.
 
+    labels_from: what lay over the cache's labels, ``Cache.labels_from``.
     The file takes its name once it is whole; until then the old one stands.
     """
     reasons = []
     for path in unfinished_paths(run):
         try:
-            return _save_unfinished(path, heads)
+            return _save_unfinished(path, heads, labels_from)
         except OSError as error:
             reasons.append(f"cannot write {path}: {error.strerror or error}")
     raise EmbedcacheError(f"{'; '.join(reasons)}; the trained heads are lost")
 
 
-def _save_unfinished(path: Path, heads: Mapping[str, TrainedHead]) -> Path:
+def _save_unfinished(path: Path, heads: Mapping[str, TrainedHead], labels_from: Mapping[str, Any] | None) -> Path:
     with suppress(EmbedcacheError):  # a damaged file has nothing to lose
-        heads = {**_load_unfinished(path, lambda key: key not in heads), **heads}
+        heads = {**_load_unfinished(path, lambda key: key not in heads)[0], **heads}
     tensors, about = {}, {}
     for key, head in heads.items():
         for name, values in (*head.weights.items(), *_history_arrays(head).items()):
             tensors[f"{key}/{name}"] = values
         about[key] = {**head.metadata(), "history": list(head.history), "classes": None}
         about[key]["digest"] = _digest_of(head.weights)
-    header = {"format": FORMAT, "version": VERSION, "heads": about}
+    header = {"format": FORMAT, "version": VERSION, "heads": about, "labels_from": _recorded(labels_from)}
     path.parent.mkdir(parents=True, exist_ok=True)
     save_tensors(path, tensors, {FORMAT: json.dumps(header, allow_nan=False)})
     return path
@@ -126,9 +134,13 @@ def _save_unfinished(path: Path, heads: Mapping[str, TrainedHead]) -> Path:
 
 @dataclass
 class KeptHeads:
-    """What resuming found: identity -> head, and what a person should know about it."""
+    """What resuming found: identity -> head, and what a person should know about it.
+
+    labels_from: what lay over the cache's labels in each training of which something is there.
+    """
 
     heads: dict[str, TrainedHead] = field(default_factory=dict)
+    labels_from: list[dict[str, Any] | None] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
@@ -147,30 +159,38 @@ def find_heads(run: str | Path, wanted: Collection[str]) -> KeptHeads:
             kept.notes.append(f"--resume: {found.note}")
         return found
 
-    reads: list[Callable[[], dict[str, TrainedHead]]] = [partial(_from_run, Path(run), wanted, room)]
+    reads: list[Callable[[], Found]] = [partial(_from_run, Path(run), wanted, room)]
     reads += [partial(_load_unfinished, path, wanted.__contains__, room) for path in unfinished_paths(run)]
     for read in reads:
         try:
-            kept.heads |= read()
+            heads, labels_from = read()
+            kept.heads |= heads
+            kept.labels_from += labels_from
         except EmbedcacheError as error:
             kept.notes.append(f"--resume cannot use what is there: {error}")
     return kept
 
 
-def _from_run(run: Path, wanted: Collection[str], room: MakeRoom) -> dict[str, TrainedHead]:
+def _from_run(run: Path, wanted: Collection[str], room: MakeRoom) -> Found:
     if not run.exists():
-        return {}
+        return {}, []
     found: dict[str, TrainedHead] = {}
-    for one in load_run(run).columns.values():
+    loaded = load_run(run)
+    for one in loaded.columns.values():
         identities = one.info.get("identities", {})  # the first runs had none
         names = {name: key for name, key in identities.items() if key in wanted and name in one.info["heads"]}
         if names:
             found |= {names[name]: head for name, head in load_heads(one.path, names, room).items()}
-    return found
+    return found, [loaded.info.get("labels_from")]
 
 
-def _load_unfinished(path: Path, wanted: Callable[[str], bool], room: MakeRoom = WeightRoom) -> dict[str, TrainedHead]:
-    """The wanted heads of such a file, by identity; a head whose weights are damaged is left out."""
+def _recorded(labels_from: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """What of ``Cache.labels_from`` tells it from another."""
+    return None if labels_from is None else {name: labels_from[name] for name in LabelsFrom.__struct_fields__}
+
+
+def _load_unfinished(path: Path, wanted: Callable[[str], bool], room: MakeRoom = WeightRoom) -> Found:
+    """The wanted heads of such a file, by identity; a head whose weights are damaged is left out. And its labels."""
     from safetensors import SafetensorError, safe_open
 
     heads = {}
@@ -191,10 +211,10 @@ def _load_unfinished(path: Path, wanted: Callable[[str], bool], room: MakeRoom =
                 history = {name: list(map(json_number, values)) for name, values in scores.items()}
                 heads[key] = TrainedHead.from_metadata({**about, "history": history}, weights)
     except FileNotFoundError:
-        return {}
+        return {}, []
     except (SafetensorError, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         raise EmbedcacheError(f"{path} is damaged or of another version ({error}); remove it") from None
-    return heads
+    return heads, [None if header.labels_from is None else msgspec.to_builtins(header.labels_from)]
 
 
 def _history_arrays(head: TrainedHead) -> dict[str, np.ndarray]:

@@ -16,6 +16,7 @@ from embedcache.heads.head import TrainedHead
 from embedcache.heads.spec import HeadSpec
 from embedcache.heads.task import Options, Task
 from embedcache.heads.train import BankResult, choose_engine, train_bank
+from embedcache.labelling.opened import labels_changed
 from embedcache.runs.column import Column, Plan
 from embedcache.runs.leaderboard import Entry
 from embedcache.runs.resume import find_heads, identity, save_unfinished, unfinished_paths
@@ -143,7 +144,15 @@ class Trainer:
             self.tell(f"--resume: {len(kept.heads):,} of {len(identities):,} heads are there already")
         else:
             self.tell("--resume: nothing of this sweep is there yet, so every head is trained")
+        if len(kept.heads) < len(identities):  # perhaps since people have labelled meanwhile
+            changed = (labels_changed(then, self._labels_from) for then in kept.labels_from)
+            for line in dict.fromkeys(filter(None, changed)):
+                self.tell(f"--resume: heads of other labels are trained again: {line}")
         return kept.heads
+
+    @property
+    def _labels_from(self) -> dict[str, Any] | None:
+        return self.columns[0].cache.labels_from
 
     def _engine_name(self) -> tuple[str, list[str]]:
         """The engine that will train, and its warnings."""
@@ -184,7 +193,7 @@ class Trainer:
         """Saves the heads that are finished."""
         if not heads:
             return InterruptedTraining("Interrupted before a head was finished; the same command starts again.")
-        path = save_unfinished(self.run, heads)
+        path = save_unfinished(self.run, heads, self._labels_from)
         return InterruptedTraining(
             f"Interrupted: {len(heads):,} of {total:,} heads are saved in {path}; "
             "the same command with --resume trains the others."
