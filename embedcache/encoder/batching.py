@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
 # Padded tokens per forward pass, unless the user names another number.
-# A native batch runs on one core: larger ones only leave cores idle at the end of a window.
-DEFAULT_BATCH_TOKENS = {"native": 512, "cpu": 2048, "cuda": 32768}
+# A batch on a CPU runs on one core: larger ones only leave cores idle at the end of a window, and torch's rows caches.
+DEFAULT_BATCH_TOKENS = {"cpu": 512, "cuda": 32768}
+# With more padded tokens torch computes a batch by itself, on all cores: transformers' attention may need memory with
+# the square of a row's length, once for each batch computed at once.
+MOST_TOKENS_AT_ONCE = 2048
 # Variable-length attention on a GPU: tokens x width of a batch, and the most tokens. Python's work per batch costs the
 # same for any size, and small batches that stay in L2 gain nothing: BERT-base (768 wide) on an H200 reaches 26% of the
 # matrix products' rate at 4,096 tokens, 71% at 65,536; MiniLM (384) on an H100 41% at 65,536, 53% at 131,072.
@@ -19,7 +19,7 @@ PACKED_GPU_NUMBERS, PACKED_GPU_MOST = 65536 * 768, 131072
 
 
 def default_batch_tokens(device: str) -> int:
-    """The default budget, in padded tokens, for a device such as "cpu" or "cuda:1", or for the "native" runner."""
+    """The default budget, in padded tokens, for a device such as "cpu" or "cuda:1"."""
     return DEFAULT_BATCH_TOKENS[device.split(":")[0]]
 
 
@@ -49,14 +49,8 @@ def plan_batches(lengths: np.ndarray, batch_tokens: int) -> list[np.ndarray]:
     return batches
 
 
-@contextmanager
-def mapper(threads: int) -> Iterator[Callable[..., Any]]:
-    """A ``map`` over that many threads, results in order. Calls not yet started are dropped on an error or Ctrl-C."""
-    if threads == 1:
-        yield map
-        return
-    pool = ThreadPoolExecutor(threads)
-    try:
-        yield pool.map
-    finally:
-        pool.shutdown(cancel_futures=True)
+def count_alone(batches: Sequence[np.ndarray], lengths: np.ndarray, threads: int) -> int:
+    """How many of the first batches torch computes one after another on all cores: those that are large, or too few."""
+    sizes = [len(batch) * int(lengths[batch[0]]) for batch in batches]
+    large = max((i + 1 for i, size in enumerate(sizes) if size > MOST_TOKENS_AT_ONCE), default=0)
+    return large if len(batches) - large >= threads else len(batches)

@@ -17,7 +17,8 @@ import numpy as np
 from embedcache.common.outputs import Layer, parts_of
 from embedcache.common.reading import Reading, most_unknown, read_of
 from embedcache.encoder.after_pooling import Prescribed, load_prescribed
-from embedcache.encoder.batching import default_batch_tokens, mapper, plan_batches
+from embedcache.encoder.at_once import mapper
+from embedcache.encoder.batching import count_alone, default_batch_tokens, plan_batches
 from embedcache.encoder.chunking import in_chunks, mean_of_chunks, whole_texts
 from embedcache.encoder.folder import (
     check_max_length,
@@ -85,8 +86,7 @@ class Encoder:
         self._widths, self._tokenize = parts.widths, parts.tokenize
         self.kernel, self.invariant = self._runner.kernel, self._runner.invariant
         self.threads = parts.threads
-        suits = default_batch_tokens("native" if self.kernel == "native" else device)
-        self.batch_tokens = self._runner.batch_tokens or suits
+        self.batch_tokens = self._runner.batch_tokens or default_batch_tokens(device)
         self.sees_padding = self.kernel == "plain" and sees_padding(
             self._runner.run, self._tokenize, self.layers, self.compute_dtype, source
         )
@@ -355,12 +355,15 @@ class Encoder:
             states.keep(batch, values, rows.offsets)
             return found
 
-        with mapper(self.threads) as map_batches:
-            for batch, parts in zip(batches, map_batches(work, batches), strict=True):
-                for whole, part in zip(vectors, parts, strict=True):
-                    whole[batch] = part
-                if tell is not None:
-                    tell(batch)
+        by_torch = self.device == "cpu" and self.kernel in ("packed", "plain")
+        alone = count_alone(batches, tokens.rows.lengths, self.threads) if by_torch else 0
+        for some, threads in ((batches[:alone], 1), (batches[alone:], self.threads)):
+            with mapper(threads, by_torch) as map_batches:
+                for batch, parts in zip(some, map_batches(work, some), strict=True):
+                    for whole, part in zip(vectors, parts, strict=True):
+                        whole[batch] = part
+                    if tell is not None:
+                        tell(batch)
         if tokens.chunks is None:
             return vectors
         unit = self.prescribed is not None and self.prescribed.unit_length

@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 
 from embedcache.encoder.adapter_files import ADAPTER
+from embedcache.encoder.at_once import cpu_threads
 from embedcache.encoder.blueprint import Affine, Blueprint, assemble, plain_config
 from embedcache.encoder.families import FAMILIES, Family
 from embedcache.encoder.folder import read_json, weight_files
-from embedcache.encoder.runner_native import NativeEncoder, native_threads
+from embedcache.encoder.runner_native import NativeEncoder
 from embedcache.encoder.tokenizer import TextTokenizer
 from embedcache.encoder.tokenizer_file import read_tokenizer
 from embedcache.encoder.tuned import Tuned
@@ -48,7 +49,7 @@ class Direct:
         self.tokenize = TextTokenizer(backend, max_length, unknown=unknown and backend.token_to_id(unknown))
         self.dim, self.layers = len(blueprint.layers[0].query[1]), len(blueprint.layers)
         self.widths, self.first = [self.dim] * (self.layers + 1), True
-        self.uncounted, self.threads = blueprint.uncounted, native_threads()
+        self.uncounted, self.threads = blueprint.uncounted, cpu_threads()
         self._marks = {token.content[0] for token in backend.get_added_tokens_decoder().values()}
 
     def certain(self, text: Any) -> bool:

@@ -9,9 +9,10 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from embedcache.encoder.at_once import cpu_threads
 from embedcache.encoder.read_model import read_blueprint
 from embedcache.encoder.read_rotary import read_rotary
-from embedcache.encoder.runner_native import NativeEncoder, may_be_native, native_threads
+from embedcache.encoder.runner_native import NativeEncoder, may_be_native
 from embedcache.encoder.runner_packed import Packed
 from embedcache.encoder.runner_plain import Plain
 from embedcache.encoder.runner_rotary import RotaryEncoder
@@ -123,9 +124,9 @@ def _agree(encoder: RotaryEncoder, plain: Plain, vocabulary: int, length: int, c
 def count_threads(runner: Runner, device: str) -> int:
     """The number of batches to compute at once.
 
-    A native batch uses one core; torch uses all cores for one batch. On a GPU two threads take turns: one queues its
-    batch while the other waits for its vectors, so that the GPU always has work.
+    On a CPU a batch uses one core. On a GPU two threads take turns: one queues its batch while the other waits for its
+    vectors, so that the GPU always has work.
     """
-    if device != "cpu":
-        return 2 if runner.kernel == "packed" else 1
-    return native_threads() if runner.kernel == "native" else 1
+    if device == "cpu":
+        return cpu_threads()
+    return 2 if runner.kernel == "packed" else 1

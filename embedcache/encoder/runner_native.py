@@ -6,8 +6,6 @@ A row's vectors depend on its token ids only, to the bit, so any rows can form a
 from __future__ import annotations
 
 import ctypes
-import os
-import sys
 from collections.abc import Sequence
 from ctypes import POINTER, Structure, c_char_p, c_float, c_int32, c_int64, c_void_p
 from functools import cache
@@ -17,7 +15,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from embedcache.common.machine import usable_cores
 from embedcache.common.native_library import find_library, open_library
 from embedcache.encoder.families import FAMILIES
 from embedcache.encoder.folder import model_config
@@ -135,15 +132,6 @@ def check_int8(folder: Path, kernel: str | None) -> str:
     else:
         return "cpu"
     raise EmbedcacheError(f"int8: {why}: use --dtype bfloat16 or float32")
-
-
-def native_threads() -> int:
-    """The number of batches to compute at once: the usable cores, or fewer if torch or OMP_NUM_THREADS say so."""
-    usable = usable_cores()
-    if torch := sys.modules.get("torch"):
-        return min(usable, int(torch.get_num_threads()))
-    asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
-    return min(usable, int(asked)) if asked.isdecimal() and int(asked) else usable
 
 
 class NativeEncoder:

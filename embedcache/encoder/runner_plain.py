@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -10,6 +13,40 @@ import torch
 
 from embedcache.encoder.poolings import POOLINGS, TOKEN_STATES
 from embedcache.encoder.token_rows import TokenRows
+
+
+class Copies:
+    """A model for each batch that is computed at once: copies that share their weights, and nothing else.
+
+    Modules may keep what the last batch made of them (rotary positions that depend on its length), so two batches
+    must not share one. A model that cannot be copied computes one batch at a time.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self._model, self._free = model, [model]
+        self._returned, self._can_copy = threading.Condition(), True
+
+    @contextmanager
+    def one(self) -> Iterator[Any]:
+        """Lend one for one batch."""
+        with self._returned:
+            while not self._free and not self._copy():
+                self._returned.wait()
+            model = self._free.pop()
+        try:
+            yield model
+        finally:
+            with self._returned:
+                self._free.append(model)
+                self._returned.notify()
+
+    def _copy(self) -> bool:
+        if self._can_copy:
+            try:
+                self._free.append(copy.deepcopy(self._model, {id(one): one for one in self._model.parameters()}))
+            except Exception:  # an architecture's own code may hold anything
+                self._can_copy = False
+        return self._can_copy
 
 
 class Plain:
@@ -26,16 +63,13 @@ class Plain:
     batch_tokens: int | None = None
 
     def __init__(self, model: Any, pad_id: int, device: str) -> None:
-        self._model, self.pad_id, self._device = model, pad_id, device
+        self._copies, self.pad_id, self._device = Copies(model), pad_id, device
         self.layers: int = model.config.num_hidden_layers
 
     @torch.inference_mode()
     def widths(self, ids: Sequence[int]) -> list[int]:
         """The width of each layer's vectors, from the embeddings on, found by encoding one row of token ids."""
-        input_ids, attention_mask = self.pad([ids])
-        result = self._model(
-            input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=True, return_dict=True
-        )
+        result = self._forward(*self.pad([ids]), inner=True)
         inner = result.hidden_states[: self.layers]
         return [int(states.shape[-1]) for states in (*inner, result.last_hidden_state)]
 
@@ -43,9 +77,7 @@ class Plain:
     def run(self, ids: Sequence[Sequence[int]], outputs: Sequence[tuple[str, int]]) -> list[np.ndarray]:
         input_ids, attention_mask = self.pad(ids)
         inner = any(layer < self.layers for _, layer in outputs)
-        result = self._model(
-            input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=inner, return_dict=True
-        )
+        result = self._forward(input_ids, attention_mask, inner)
         pooled = []
         for pooling, layer in outputs:
             hidden = result.last_hidden_state if layer == self.layers else result.hidden_states[layer]
@@ -55,6 +87,12 @@ class Plain:
                 true = POOLINGS[pooling].pool(hidden, attention_mask)
             pooled.append(true.float().cpu().numpy())
         return pooled
+
+    def _forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, inner: bool) -> Any:
+        with self._copies.one() as model:
+            return model(
+                input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=inner, return_dict=True
+            )
 
     def pad(self, ids: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
         """Pad rows of token ids to (input_ids, attention_mask): int64 [n, longest] on the model's device."""

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from embedcache.common.tensors import load_float32
-from embedcache.encoder.runner_native import native_threads
+from embedcache.encoder.at_once import cpu_threads
 from embedcache.encoder.token_rows import TokenRows
 from embedcache.encoder.tokenizer import TextTokenizer
 from embedcache.errors import EmbedcacheError
@@ -29,7 +29,7 @@ class Static:
         self.runner = StaticRunner(table)
         self.tokenize = TextTokenizer(backend, max_length, "left" if left else "right", number)
         self.dim, self.layers, self.widths = table.shape[1], 0, [table.shape[1]]
-        self.first, self.uncounted, self.threads = False, None, native_threads()
+        self.first, self.uncounted, self.threads = False, None, cpu_threads()
 
     def certain(self, text: Any) -> bool:
         """Always: there is no other tokenizer to agree with."""

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from embedcache.common.native_library import find_library, open_library
-from embedcache.encoder.runner_native import native_threads
+from embedcache.encoder.at_once import cpu_threads
 from embedcache.encoder.token_rows import TokenRows, row_offsets
 from embedcache.errors import EmbedcacheError
 
@@ -125,7 +125,7 @@ class NativeTokenizer:
         n, size = len(texts), int(offsets[-1])
         ids = np.empty(size + n * (self._special + 1), np.int32)
         rows, lengths = np.empty(n + 1, np.int64), np.empty(n, np.int64)
-        threads = max(1, min(native_threads(), size // THREAD_BYTES))
+        threads = max(1, min(cpu_threads(), size // THREAD_BYTES))
         addresses = (array.ctypes.data for array in (ids, rows, lengths))
         if self._library.ec_tokenizer_run(self._handle, strings, threads, *addresses):
             raise EmbedcacheError(f"the native tokenizer failed: {self._last_error()}")

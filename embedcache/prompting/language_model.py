@@ -14,7 +14,7 @@ import transformers
 from embedcache.common.docstrings import keep_docstrings
 from embedcache.common.machine import cap_loaded_threads
 from embedcache.encoder.adapter import merge_adapter, tokenizer_folder, without_adapter
-from embedcache.encoder.batching import default_batch_tokens, plan_batches
+from embedcache.encoder.batching import MOST_TOKENS_AT_ONCE, default_batch_tokens, plan_batches
 from embedcache.encoder.folder import (
     find_root,
     folder_identity,
@@ -71,7 +71,8 @@ class LanguageModel:
         self.model.to(self.device)
         self._takes = set(inspect.signature(self.model.forward).parameters)
         outputs = max(self.model.config.get_text_config().vocab_size, 1) if "LM" in kind else 1
-        self.batch_tokens = min(default_batch_tokens(self.device), max(1, MOST_LOGITS // outputs))
+        budget = MOST_TOKENS_AT_ONCE if self.device == "cpu" else default_batch_tokens(self.device)  # all cores at once
+        self.batch_tokens = min(budget, max(1, MOST_LOGITS // outputs))
 
     def takes(self, argument: str) -> bool:
         """Whether the model's forward has an argument of this name."""

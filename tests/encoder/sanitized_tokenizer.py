@@ -52,7 +52,7 @@ def kinds():
 
 def main() -> None:
     tokenizer_native._PATH = sys.argv[1]
-    tokenizer_native.native_threads, tokenizer_native.THREAD_BYTES = (lambda: 3), 50
+    tokenizer_native.cpu_threads, tokenizer_native.THREAD_BYTES = (lambda: 3), 50
     rng = np.random.default_rng(0)
     texts = ["".join(rng.choice(PIECES, int(n))) for n in rng.integers(0, 90, 150)] + ["", "great" * 300, "\U0001f600"]
     for settings in kinds():

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedcache.encoder.batching import default_batch_tokens, plan_batches
+from embedcache.encoder.batching import MOST_TOKENS_AT_ONCE, count_alone, default_batch_tokens, plan_batches
 
 
 @given(st.lists(st.integers(0, 300), max_size=200), st.integers(1, 2000))
@@ -27,3 +27,14 @@ def test_the_plan_is_stable_and_wastes_little() -> None:
 
 def test_default_budgets() -> None:
     assert default_batch_tokens("cpu") < default_batch_tokens("cuda:1") == default_batch_tokens("cuda")
+
+
+def test_large_batches_and_a_few_are_computed_alone() -> None:
+    lengths = np.array([MOST_TOKENS_AT_ONCE + 1, *[200] * 20, *[3] * 40])
+    batches = plan_batches(lengths, 400)
+    assert count_alone(batches, lengths, 4) == 1  # the long row; then there are enough for all cores
+    assert count_alone(batches, lengths, len(batches) - 1) == 1
+    assert count_alone(batches, lengths, len(batches)) == len(batches)  # fewer batches than cores: all cores for each
+    large = plan_batches(np.full(100, 100), MOST_TOKENS_AT_ONCE + 100)
+    assert count_alone(large[:-1], np.full(100, 100), 2) == len(large) - 1
+    assert count_alone([], np.zeros(0, np.int64), 2) == 0

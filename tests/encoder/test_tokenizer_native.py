@@ -155,7 +155,7 @@ def test_it_is_built_when_there_is_enough_to_read(name: str) -> None:
 
 
 def test_many_texts_on_many_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tokenizer_native, "native_threads", lambda: 5)
+    monkeypatch.setattr(tokenizer_native, "cpu_threads", lambda: 5)
     monkeypatch.setattr(tokenizer_native, "THREAD_BYTES", 100)
     for name in ("uncased", "bytes"):
         assert compare(name, (REVIEWS + PIECES) * 3) < 150
