@@ -1,8 +1,8 @@
 """Is torch faster with a batch on each core than with all cores on one batch? For families without native code.
 
 Models with random weights and MiniLM's tokenizer (for speed, weights do not matter) through ``Encoder``, as extract
-computes them on a CPU, against the way before (one batch of 2,048 padded tokens on all cores) and sentence-transformers,
-whose ``encode`` sorts by length too, at the better of two batch sizes. Real review snippets; turns, medians.
+computes them on a CPU, against the way before (one batch of 2,048 padded tokens on all cores) and sentence-transformers
+(whose ``encode`` sorts by length too, at the better of two batch sizes). Real review snippets; turns, medians.
 
     python -m benchmarks.extraction.side_by_side [--turns 5]
 """
