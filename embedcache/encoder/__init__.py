@@ -37,6 +37,7 @@ Files, in the order in which to read them:
     row_check                Test whether a row's vectors depend on the other rows of its batch
     static                   Static models: a table of token vectors; a text's vector is their mean
     batching                 Token-budget batches: texts of similar length together
+    at_once                  Several batches at once: each on a core of its own
     forward                  One forward pass for rows of any kind: the runner's, or a way of their own
     runner                   Which code computes an encoder's forward pass: "native", "packed" or "plain"
     runner_native            The native encoder: ctypes binding of csrc/encoder/encoder.h
