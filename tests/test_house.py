@@ -134,8 +134,8 @@ def test_files_of_tests_have_names_of_their_own() -> None:
     assert [name for name, count in names.items() if count > 1] == []
 
 
-def test_the_readme_lists_the_rooms() -> None:
-    listed = re.findall(r"^  (\w+)/ +\w", (ROOT / "README.md").read_text("utf-8"), re.M)
+def test_contributing_lists_the_rooms() -> None:
+    listed = re.findall(r"^  (\w+)/ +\w", (ROOT / "CONTRIBUTING.md").read_text("utf-8"), re.M)
     assert sorted(listed) == sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py"))
     floors = [FLOOR[name] for name in listed]
     assert floors == sorted(floors, reverse=True)  # as they stand in FLOORS, the faces first

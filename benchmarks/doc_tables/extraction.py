@@ -14,18 +14,6 @@ def about(report: dict[str, Any]) -> str:
     )
 
 
-def rates_table(report: dict[str, Any]) -> str:
-    """One row a contender, rows/s on each kind of texts: for the README."""
-    kinds = [case["texts"] for case in report["encode"]]
-    lines = [about(report), "", f"| rows/s | {' | '.join(map(_title, report['encode']))} |"]
-    lines.append(f"| --- |{' ---: |' * len(kinds)}")
-    for name in report["encode"][0]["results"]:
-        rates = [f"{case['results'][name]['rows_per_second']:,.0f}" for case in report["encode"]]
-        mark = "**" if name.startswith("embedcache") else ""
-        lines.append(f"| {name} | {' | '.join(f'{mark}{rate}{mark}' for rate in rates)} |")
-    return "\n".join(lines) + "\n"
-
-
 def full_tables(report: dict[str, Any]) -> str:
     """Everything that was measured: for docs/extraction.md."""
     load = f"load average {report['load_average_at_start']:.1f} to {report['load_average_at_end']:.1f}"

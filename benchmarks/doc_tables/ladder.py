@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 
-def first_table(report: dict[str, Any]) -> str:
-    """For the README: rung, test score, seconds."""
-    lines = [f"| {_rung(report)} | test accuracy | 95% interval | seconds |", "| --- | ---: | --- | ---: |"]
-    lines += [f"| {_name(one)} | {_score(one)} | {_interval(one)} | {_seconds(one)} |" for one in report["rungs"]]
+def first_table(reports: list[dict[str, Any]]) -> str:
+    """For the README: each rung of all ladders once, its test score, its seconds."""
+    lines = ["| rung | encoder | test accuracy | 95% interval | seconds |", "| --- | --- | ---: | --- | ---: |"]
+    rungs = {(one["encoder"] or "", one["rung"]): one for report in reports for one in report["rungs"]}
+    for (encoder, rung), one in sorted(rungs.items(), key=lambda item: item[0][0]):  # each encoder's keep their order
+        lines.append(f"| `{rung}` | {encoder} | {_score(one)} | {_interval(one)} | {_seconds(one)} |")
     return "\n".join(lines) + "\n"
 
 

@@ -42,42 +42,39 @@ def full_tables(report: dict[str, Any]) -> str:
     )
 
 
-def short_table(report: dict[str, Any]) -> str:
-    """The first case alone, at the recall of the comparison: for the README."""
-    return about(report) + "\n" + _at(report["cases"][0], cores(report), short=True)
-
-
-def _at(case: dict[str, Any], threads: int, short: bool = False) -> str:
+def _at(case: dict[str, Any], threads: int) -> str:
     title = f"{TITLES[case['data']]}, {case['rows']:,} x {case['dim']}, {case['queries']:,} held-out queries"
-    more = [] if short else ["by processor time", "build core-s", "MB", "one query ms"]
-    heads = ["queries/s", "recall@10", "build s", *more]
+    heads = ["queries/s", "recall@10", "build s", "by processor time", "build core-s", "MB", "one query ms"]
     lines = [f"| {title} | {' | '.join(heads)} |", f"| --- |{' ---: |' * len(heads)}"]
     for name, result in case["results"].items():
         at = result.get("at")
         rate = f"{at['queries_per_second']:,.0f}" if at else "-"
         cells = [f"**{rate}**" if name == "embedcache" else rate, f"{at['recall']:.4f}" if at else "not reached"]
-        cells += [f"{result['build_seconds']:.1f}"]
-        if not short:
-            single = f"{at['single_ms']:.2f}" if at else "-"
-            cells += [
-                f"{threads * at['per_core_second']:,.0f}" if at else "-",
-                f"{result['build_core_seconds']:.1f}",
-                f"{result['bytes'] / 1e6:,.0f}",
-                single,
-            ]
+        cells += [
+            f"{result['build_seconds']:.1f}",
+            f"{threads * at['per_core_second']:,.0f}" if at else "-",
+            f"{result['build_core_seconds']:.1f}",
+            f"{result['bytes'] / 1e6:,.0f}",
+            f"{at['single_ms']:.2f}" if at else "-",
+        ]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join([*lines, "", _ratio(case)]) + "\n"
 
 
+def best_peer(case: dict[str, Any]) -> str:
+    """The fastest of those that reach the recall of the comparison."""
+    reached = [name for name in PEERS if "at" in case["results"].get(name, {})]
+    return max(reached, key=lambda name: float(case["results"][name]["at"]["queries_per_second"]))
+
+
 def _ratio(case: dict[str, Any]) -> str:
     """embedcache against the best peer, by turns of the same round."""
-    results = case["results"]
-    rates = {name: results[name]["at"]["queries_per_second"] for name in PEERS if "at" in results.get(name, {})}
-    best = max(rates, key=lambda name: rates[name])
-    ours = results["embedcache"]["at"]
-    turns = [a / b for a, b in zip(ours["turns"], results[best]["at"]["turns"], strict=True)]
+    results, best = case["results"], best_peer(case)
+    ours, theirs = results["embedcache"]["at"], results[best]["at"]
+    turns = [a / b for a, b in zip(ours["turns"], theirs["turns"], strict=True)]
+    ratio = ours["queries_per_second"] / theirs["queries_per_second"]
     told = (
-        f"To the best peer ({best}): **{ours['queries_per_second'] / rates[best]:.1f}** times the queries/s (single "
+        f"To the best peer ({best}): **{ratio:.1f}** times the queries/s (single "
         f"turns {min(turns):.1f} to {max(turns):.1f})."
     )
     alone = results["embedcache"]["build_seconds_without_tuning"]

@@ -2,7 +2,7 @@
 
     python -m benchmarks.doc_tables.write [--check]
 
-A table stands between `<!-- heads -->` (or `<!-- extract -->`) and the next `<!-- end -->`; nothing else of a page is
+A table stands between a mark such as `<!-- heads -->` and the next `<!-- end -->`; nothing else of a page is
 touched.
 """
 
@@ -11,15 +11,17 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from benchmarks.doc_tables.audit import audit_table, label_errors_table
-from benchmarks.doc_tables.extraction import full_tables, rates_table
+from benchmarks.doc_tables.extraction import full_tables
+from benchmarks.doc_tables.first_page import measured_table
 from benchmarks.doc_tables.ladder import first_table, ladder_table
 from benchmarks.doc_tables.runs import small_table
 from benchmarks.doc_tables.search import center_table, cold_table
 from benchmarks.doc_tables.search import full_tables as search_tables
-from benchmarks.doc_tables.search import short_table as search_short
 from benchmarks.doc_tables.trust import drift_table, explain_table, reject_table
 from benchmarks.machine import RESULTS, ROOT
 
@@ -48,37 +50,35 @@ def heads_table(report: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def short_table(report: dict[str, Any]) -> str:
-    """Markdown: one row a case; ours, the best peer, and the loop that most people write."""
-    machine = report["machine"]
-    lines = [
-        f"{machine['cpu']}, {report['threads']} threads, torch {machine['torch']}:",
-        "",
-        "| case | embedcache | head-rows/s | the best peer | ratio (single turns) | torch eager |",
-        "| --- | ---: | ---: | ---: | ---: | ---: |",
-    ]
-    for case in report["cases"]:
-        ours, best, eager = next(iter(case["results"].values())), case["best_peer"], case["results"]["torch eager"]
-        lines.append(
-            f"| {case['name']}; {case['rows']:,} rows x {case['epochs']} epochs | {ours['seconds']:.2f} s "
-            f"| {ours['head_rows_per_second']:,.0f} | {case['results'][best]['seconds']:.2f} s ({best}) "
-            f"| **{case['ratio']:.1f}** ({case['ratio_lowest_turn']:.1f} to {case['ratio_highest_turn']:.1f}) "
-            f"| {eager['seconds']:.2f} s |"
-        )
-    return "\n".join(lines) + "\n"
-
-
 LADDER = "ladder-12808"
-TABLES = {  # page: name of the mark and of the JSON files, table
-    ROOT / "README.md": {"heads": short_table, "extract": rates_table, "search": search_short, LADDER: first_table},
-    ROOT / "docs" / "engine.md": {"heads": heads_table},
-    ROOT / "docs" / "extraction.md": {"extract": full_tables},
-    ROOT / "docs" / "finetuning.md": {LADDER: ladder_table},
-    ROOT / "docs" / "recipes.md": {"small": small_table},
-    ROOT / "docs" / "audit.md": {"audit": audit_table, "label-errors": label_errors_table},
-    ROOT / "docs" / "search.md": {"search": search_tables, "center": center_table, "cold": cold_table},
-    ROOT / "docs" / "trust.md": {"reject": reject_table, "explain": explain_table},
-    ROOT / "docs" / "drift.md": {"drift": drift_table},
+Table = tuple[tuple[str, ...], Callable[[list[dict[str, Any]]], str]]  # how its JSON files begin; the table of them
+
+
+def each(name: str, table: Callable[[dict[str, Any]], str]) -> Table:
+    """A table for each JSON file, one under the other."""
+    return (name,), lambda reports: "\n".join(map(table, reports))
+
+
+TABLES: dict[Path, dict[str, Table]] = {  # page: name of the mark, table
+    ROOT / "README.md": {
+        "measured": (("extract", "heads", "search"), measured_table),
+        LADDER: ((LADDER,), first_table),
+    },
+    ROOT / "docs" / "engine.md": {"heads": each("heads", heads_table)},
+    ROOT / "docs" / "extraction.md": {"extract": each("extract", full_tables)},
+    ROOT / "docs" / "finetuning.md": {LADDER: each(LADDER, ladder_table)},
+    ROOT / "docs" / "recipes.md": {"small": each("small", small_table)},
+    ROOT / "docs" / "audit.md": {
+        "audit": each("audit", audit_table),
+        "label-errors": each("label-errors", label_errors_table),
+    },
+    ROOT / "docs" / "search.md": {
+        "search": each("search", search_tables),
+        "center": each("center", center_table),
+        "cold": each("cold", cold_table),
+    },
+    ROOT / "docs" / "trust.md": {"reject": each("reject", reject_table), "explain": each("explain", explain_table)},
+    ROOT / "docs" / "drift.md": {"drift": each("drift", drift_table)},
 }
 
 
@@ -96,9 +96,9 @@ def main() -> None:
     check = parser.parse_args().check
     for path, tables in TABLES.items():
         page = new = path.read_text(encoding="utf-8")
-        for name, table in tables.items():
-            reports = [json.loads(file.read_text()) for file in sorted(RESULTS.glob(f"{name}-*.json"))]
-            new = with_table(new, name, "\n".join(table(report) for report in reports))
+        for mark, (names, table) in tables.items():
+            files = [file for name in names for file in sorted(RESULTS.glob(f"{name}-*.json"))]
+            new = with_table(new, mark, table([json.loads(file.read_text()) for file in files]))
         if check and new != page:
             sys.exit(f"{path.name} is behind benchmarks/results/: run python -m benchmarks.doc_tables.write")
         if not check:
