@@ -17,7 +17,7 @@ from embedcache.cache.where import not_blank
 from embedcache.common.outputs import Layer
 from embedcache.heads.kinds import kind_of, usual_kind
 from embedcache.labelling import Given, Overlay
-from embedcache.runs.data import load_data
+from embedcache.runs.data import group_keys, load_data
 from embedcache.runs.folder import Run
 from embedcache.runs.sides import stored_sides
 from embedcache.runs.split import SIDES, places
@@ -39,25 +39,36 @@ class LabelledRows:
     skipped: np.ndarray
 
 
-def pool_of(cache: Cache, pooling: str, layer: Layer = -1, run: Run | None = None) -> Pool:
+def pool_of(
+    cache: Cache, column: str, pooling: str, layer: Layer = -1, run: Run | None = None, group: str | None = None
+) -> Pool:
     """The rows of a cache.
 
     Args:
         cache: The cache.
+        column: What is labelled.
         pooling: Which vectors.
         layer: Of which layer; -1 is the last.
-        run: One column's run, whose test rows test here too; else a tenth of the texts does, those that train-head
-            would take.
+        run: The column's run, whose test rows test here too; else a tenth of the texts or groups does, those that
+            train-head would take.
+        group: A column; rows with the same value stay on one side of a fold, and take turns in a queue. None: that by
+            which the run was split, if any.
 
     Raises:
-        EmbedcacheError: There are no such vectors, or the run is of another cache and does not tell its sides.
+        EmbedcacheError: There are no such vectors, no such column of groups, or the run is of another cache and does
+            not tell its sides.
     """
-    x, unit = vectors_of(cache, pooling, layer), first_rows(cache.hashes)
+    x, unit, keys, groups = vectors_of(cache, pooling, layer), first_rows(cache.hashes), cache.hashes, None
+    if group is None and run is not None:
+        group = run.info["split"].get("group")
+    if group is not None:
+        codes, keys = group_keys(cache, group, column)
+        groups = np.where(codes >= 0, codes + cache.rows, unit)
     if run is None:
-        test = places(cache.hashes) < TEST_SHARE
+        test = places(keys) < TEST_SHARE
     else:
         test = stored_sides(cache, run, f"--run {run.path}") == SIDES.index("test")
-    return Pool.of(x, unit=unit, test=test, usable=not_blank(cache.texts) & unit_vectors(x))
+    return Pool.of(x, unit=unit, group=groups, test=test, usable=not_blank(cache.texts) & unit_vectors(x))
 
 
 def labelled_rows_of(cache: Cache, column: str) -> LabelledRows:
@@ -96,19 +107,42 @@ def snapshot_of(
     elif there:
         codes, own = cache.labels(column)
         names = [*own, *(name for name in classes if name not in own)]
-        y = np.asarray(codes)
-        if about.has_lists:
-            y = np.pad(y.astype(np.float32), ((0, 0), (0, len(names) - len(own))))
-            y[np.asarray(codes[:, :1] < 0).any(axis=1)] = -1
-        else:
-            y = y.astype(np.int32)
+        y = targets_of(codes, len(names), about.has_lists)
     else:
         names = list(classes)
-        y = np.full(
-            (cache.rows, len(names)) if about.has_lists else cache.rows, -1, np.float32 if about.has_lists else np.int32
-        )
+        y = targets_of(np.full((cache.rows, 0) if about.has_lists else cache.rows, -1), len(names), about.has_lists)
     checked, settled, chance = (np.zeros(cache.rows, bool) for _ in range(3))
     checked[people.rows] = True
-    settled[people.rows] = [one.entry.before is not None or len(one.by) > 1 for one in people.given]
-    chance[people.rows] = [any(one.queue == CHANCE for one in given.by.values()) for given in people.given]
+    settled[people.rows] = list(map(is_settled, people.given))
+    chance[people.rows] = list(map(is_by_chance, people.given))
     return Snapshot(pool, y, names, about.name, checked, settled, chance)
+
+
+def targets_of(codes: np.ndarray, classes: int, lists: bool) -> np.ndarray:
+    """``Snapshot.y`` of codes as ``Cache.labels`` has them, with so many classes, of which the codes know the first.
+
+    int32 [N]; of lists float32 [N, classes], of rows without labels all -1.
+    """
+    if not lists:
+        return np.array(codes, np.int32)
+    y = np.zeros((len(codes), classes), np.float32)
+    y[:, : codes.shape[1]] = codes
+    y[(codes[:, :1] < 0).any(axis=1) if codes.shape[1] else slice(None)] = -1
+    return y
+
+
+def is_settled(given: Given) -> bool:
+    """Whether a label was looked at twice: there was one before, or two people have given theirs."""
+    return given.entry.before is not None or len(given.by) > 1
+
+
+def is_by_chance(given: Given) -> bool:
+    """Whether one of those who labelled a text was shown it by chance."""
+    return any(one.queue == CHANCE for one in given.by.values())
+
+
+def in_order(proba: np.ndarray, names: Sequence[str], classes: Sequence[str]) -> np.ndarray:
+    """float32 [N, classes]: the columns by the names of the classes; 0 for those that were not named."""
+    ordered = np.zeros((len(proba), len(classes)), np.float32)
+    ordered[:, [list(classes).index(name) for name in names]] = proba
+    return ordered

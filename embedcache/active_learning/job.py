@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from embedcache.active_learning.from_cache import labelled_rows_of, pool_of, snapshot_of
-from embedcache.active_learning.judgement import JudgedSnapshot, judge_labels, nearest_of
+from embedcache.active_learning.from_cache import in_order, labelled_rows_of, pool_of, snapshot_of
+from embedcache.active_learning.judgement import JudgedSnapshot, drawn, judge_labels, nearest_of
 from embedcache.active_learning.queue import MIXED, QUEUES, SHARES, evidence_of, make_queue
 from embedcache.active_learning.retrain import MeasuredScore, Retrained, retrain, why_not
 from embedcache.active_learning.snapshot import Label, Snapshot
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from embedcache.common.whole_file import Output
 
-MOST_JUDGED = 10_000  # labels, a random part of more of them, that are judged: neighbours are found by brute force
+MOST_JUDGED = 10_000  # labels that are judged, drawn where there are more: neighbours are found by brute force
 Start = Callable[[Cache, str], tuple[list[str], np.ndarray]]
 
 
@@ -117,6 +117,7 @@ def next_rows(
     labels_of: Start | None = None,
     count: int = 50,
     queue: str = MIXED,
+    group: str | None = None,
     pooling: str | None = None,
     layer: Layer = -1,
     seed: int = 0,
@@ -140,6 +141,8 @@ def next_rows(
             float [N, C]). The command takes names and descriptions, of which zero-shot makes them.
         count: How many rows.
         queue: "mixed", or one strategy alone.
+        group: A column; rows with the same value are in one fold, and none comes a second time before all other values
+            have come. None: the run's, if it was split by one.
         pooling: Which vectors; None is the run's, or as the cache prefers.
         layer: Which layer; -1 is the last.
         seed: Of heads, and of what is drawn by chance.
@@ -163,7 +166,7 @@ def next_rows(
         pooling = pooling or opened.preferred(layer)
         names, first = ([], None) if labels_of is None else labels_of(opened, pooling)
         people = labelled_rows_of(opened, column)
-        pool = pool_of(opened, pooling, layer, column_run)
+        pool = pool_of(opened, column, pooling, layer, column_run, group)
         about = None if column_run is None else column_run.best.kind
         classes = [*names, *(column_run.classes if column_run is not None else ())]
         snapshot = snapshot_of(opened, column, pool, people, list(dict.fromkeys(classes)), about)
@@ -174,7 +177,7 @@ def next_rows(
         elif column_run is not None:
             first, guessing = _of_run(column_run, snapshot), f"of {run}"
         else:
-            first = None if first is None else _in_order(first, names, snapshot.classes)
+            first = None if first is None else in_order(first, names, snapshot.classes)
             guessing = "none yet" if first is None else "none yet: by what the classes are called"
         judged = _judged(snapshot, found, seed) if _wants_errors(queue) else None
         evidence = evidence_of(
@@ -234,14 +237,7 @@ def _of_run(run: Run, snapshot: Snapshot) -> np.ndarray:
     outputs = run.best.logits(snapshot.pool.x)
     if not kind.has_classes:
         return outputs
-    return _in_order(kind.probabilities(outputs), run.classes, snapshot.classes)
-
-
-def _in_order(proba: np.ndarray, names: Sequence[str], classes: Sequence[str]) -> np.ndarray:
-    """float32 [N, C]: the columns by the names of the classes; 0 for those that were not named."""
-    ordered = np.zeros((len(proba), len(classes)), np.float32)
-    ordered[:, [list(classes).index(name) for name in names]] = proba
-    return ordered
+    return in_order(kind.probabilities(outputs), run.classes, snapshot.classes)
 
 
 def _wants_errors(queue: str) -> bool:
@@ -252,7 +248,7 @@ def _judged(snapshot: Snapshot, found: Retrained | None, seed: int) -> JudgedSna
     """Which labels look wrong; None where each was looked at twice."""
     if found is None or not (snapshot.labelled & ~snapshot.settled).any():
         return None
-    rows = np.sort(np.random.default_rng(seed).permutation(found.learned)[:MOST_JUDGED])
+    rows = drawn(found.learned, MOST_JUDGED, len(snapshot.y), seed)
     return judge_labels(snapshot, replace(found, learned=rows), nearest_of(snapshot.pool, rows))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -112,17 +113,44 @@ def _chosen(
     evidence: Evidence, count: int, shares: Mapping[str, float], rng: np.random.Generator
 ) -> Iterator[tuple[str, list[ChosenRow]]]:
     """Each strategy's rows; none is chosen twice. What one cannot give is asked of those after it."""
-    taken, left = np.zeros(len(evidence.shown), bool), count
+    taken, left, pool = np.zeros(len(evidence.shown), bool), count, evidence.snapshot.pool
+    even = -(-count // max(1, len(np.unique(pool.group[evidence.shown]))))
     names = list(shares)
     # Those that may run out come first, so that the others make up for them; chance comes last and can always give.
     names.sort(key=lambda name: ("errors", "rare", "unlike", "typical", "uncertain", "random").index(name))
     for place, name in enumerate(names):
         rest = sum(shares[other] for other in names[place:])
         wanted = min(left, max(1, round(left * shares[name] / rest)))
-        rows = STRATEGIES[name].choose(evidence, wanted, taken, rng) if wanted else []
-        taken[[one.row for one in rows]] = True
+        rows = _by_groups(evidence, name, wanted, taken, even, rng) if wanted else []
         left -= len(rows)
         yield name, rows
+
+
+def _by_groups(
+    evidence: Evidence, name: str, count: int, taken: np.ndarray, even: int, rng: np.random.Generator
+) -> list[ChosenRow]:
+    """The rows of a strategy, which are ``taken`` from then on, bool [N].
+
+    No group has more than its ``even`` share of the queue, unless the others have no more to give.
+    """
+    pool, found = evidence.snapshot.pool, list[ChosenRow]()
+    given = Counter(pool.group[taken].tolist())
+    while len(found) < count:
+        full = np.isin(pool.group, [group for group, rows in given.items() if rows >= even])
+        wanted = count - len(found)
+        asked = STRATEGIES[name].choose(evidence, wanted, taken | full, rng)
+        if len(asked) < wanted and not (full & pool.usable & ~taken).any():
+            wanted = 0  # the last
+        elif not asked:
+            even *= 2
+        for one in asked:
+            if given[group := int(pool.group[one.row])] < even:
+                given[group] += 1
+                taken[one.row] = True
+                found.append(one)
+        if not wanted:
+            break
+    return found
 
 
 def _in_turns(chosen: Mapping[str, list[ChosenRow]], shares: Mapping[str, float]) -> Iterator[tuple[str, ChosenRow]]:

@@ -8,12 +8,18 @@ import click
 
 from embedcache.commands.common import json_option
 from embedcache.commands.serving import serve_with, serving_options
+from embedcache.commands.types import ClassNames
 
 
 @click.command(short_help="Label CACHE in the browser: the most useful rows first, heads trained meanwhile.")
 @click.argument("cache")
 @click.option("--label", metavar="COL", help="The column to label, or a new one.  [default: RUN's, or the only one]")
-@click.option("--labels-of", metavar="NAMES", help="Names of classes, with commas, where there are no labels.")
+@click.option(
+    "--labels-of",
+    type=ClassNames(),
+    help='More classes, or all where nothing has a label: "name: description; name: description", or @FILE.',
+)
+@click.option("--group", metavar="COL", help="Rows with the same value take turns, and stay on one side of a fold.")
 @click.option(
     "--task",
     type=click.Choice(["classification", "multilabel", "regression"]),
@@ -32,7 +38,7 @@ def label(as_json: bool, **options: Any) -> None:
 
     \b
       embedcache label reviews.h5 --run heads
-      embedcache label new.h5 --labels-of fresh,rotten
+      embedcache label new.h5 --labels-of "fresh: a good film; rotten: a bad film"
       embedcache label reviews.h5 --host 0.0.0.0 --token A --label-token B
     """
     from embedcache.serve.job import label_cache

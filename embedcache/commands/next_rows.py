@@ -20,7 +20,7 @@ from embedcache.commands.common import (
     unless_written_to,
 )
 from embedcache.commands.progress import progress_bar
-from embedcache.commands.types import DerivedChoice, NumberInRange
+from embedcache.commands.types import ClassNames, DerivedChoice, NumberInRange
 
 if TYPE_CHECKING:
     import numpy as np
@@ -44,12 +44,6 @@ def queues_in_words() -> str:
     return "\n      ".join(lines)  # as far in as the help has it
 
 
-class ClassNames(click.types.StringParamType):
-    """Names and descriptions of classes: not columns, of which the shell would offer names."""
-
-    name = "CLASSES"
-
-
 @click.command(
     "next",
     cls=DerivedHelp,
@@ -67,6 +61,7 @@ class ClassNames(click.types.StringParamType):
 )
 @click.option("-n", "--count", type=COUNT, default=50, show_default=True, help="How many rows.")
 @click.option("--queue", type=DerivedChoice(_queues), default="mixed", show_default=True, help="Which rows.")
+@click.option("--group", metavar="COL", help="Rows with the same value take turns, and stay on one side of a fold.")
 @click.option("-o", "--output", metavar="OUT", help="The table to write, - for standard output.")
 @pooling_option
 @click.option("--layers", "layer", type=NumberInRange(int, -1000), default=-1, show_default=True)

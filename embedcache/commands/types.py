@@ -181,6 +181,12 @@ class TaskList(click.ParamType):
         return [CompletionItem(before + equals + word) for word in WORDS if word.startswith(last)]
 
 
+class ClassNames(click.types.StringParamType):
+    """Names and descriptions of classes: not columns, of which the shell would offer names."""
+
+    name = "CLASSES"
+
+
 class JournalName(click.types.StringParamType):
     """A labels journal, which the shell completes as a file's name, or "none"."""
 

@@ -22,7 +22,7 @@ from embedcache.commands.common import (
     unless_written_to,
 )
 from embedcache.commands.progress import progress_bar
-from embedcache.commands.types import DerivedChoice, NumberInRange
+from embedcache.commands.types import ClassNames, DerivedChoice, NumberInRange
 from embedcache.encoder.poolings import MODEL, POOLINGS
 
 
@@ -30,12 +30,6 @@ def _methods() -> Sequence[str]:
     from embedcache.prompting.methods import AUTO, METHODS
 
     return (AUTO, *METHODS)
-
-
-class LabelTexts(click.types.StringParamType):
-    """Names and descriptions: not columns, of which the shell would offer names."""
-
-    name = "LABELS"
 
 
 @click.command(
@@ -46,7 +40,7 @@ class LabelTexts(click.types.StringParamType):
 @click.argument("input", metavar="INPUT|CACHE")
 @click.option(
     "--labels",
-    type=LabelTexts(),
+    type=ClassNames(),
     required=True,
     help='"name: description; name: description", or @FILE with one label a line.',
 )

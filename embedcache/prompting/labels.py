@@ -9,7 +9,7 @@ from pathlib import Path
 from embedcache.errors import EmbedcacheError
 
 FORM = '--labels "name: description; name: description"'
-NamedLabels = str | Sequence[str] | Mapping[str, str | Sequence[str]]
+NamedLabels = str | Sequence["str | TextLabel"] | Mapping[str, str | Sequence[str]]
 
 
 @dataclass(frozen=True)
@@ -25,15 +25,16 @@ class TextLabel:
     descriptions: tuple[str, ...]
 
 
-def read_labels(given: NamedLabels) -> list[TextLabel]:
+def read_labels(given: NamedLabels, fewest: int = 2) -> list[TextLabel]:
     """The labels of ``--labels``, or what stands for it in Python.
 
     Args:
-        given: "name: description; name" with ";" between labels and "|" between several descriptions of one; "@FILE"
-            has one label a line; a list of names; a dict of names and descriptions.
+        given: "name: description; name" with ";" between labels and "|" between several descriptions of one, or
+            "name,name"; "@FILE" has one label a line; a list of names; a dict of names and descriptions.
+        fewest: How many there must be.
 
     Raises:
-        EmbedcacheError: Fewer than two labels, an empty or repeated name, a description that two labels have.
+        EmbedcacheError: Fewer labels, an empty or repeated name, a description that two labels have.
     """
     if isinstance(given, str):
         labels = list(map(_parse, _parts(given)))
@@ -43,15 +44,18 @@ def read_labels(given: NamedLabels) -> list[TextLabel]:
             for name, said in given.items()
         ]
     else:
-        labels = [TextLabel(name.strip(), _descriptions(name, [name])) for name in given]
-    _check(labels)
+        labels = [
+            one if isinstance(one, TextLabel) else TextLabel(one.strip(), _descriptions(one, [one])) for one in given
+        ]
+    _check(labels, fewest)
     return labels
 
 
 def _parts(given: str) -> list[str]:
     """Each label as it was written."""
     if not given.startswith("@"):
-        return [part for part in map(str.strip, given.split(";")) if part]
+        between = ";" if ";" in given or ":" in given else ","  # names alone may have commas between them
+        return [part for part in map(str.strip, given.split(between)) if part]
     path = Path(given[1:])
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
@@ -74,10 +78,11 @@ def _descriptions(name: str, said: Iterable[str]) -> tuple[str, ...]:
     return found
 
 
-def _check(labels: Sequence[TextLabel]) -> None:
-    if len(labels) < 2:
+def _check(labels: Sequence[TextLabel], fewest: int) -> None:
+    if len(labels) < fewest:
         found = f"only {labels[0].name!r}" if labels else "none"
-        raise EmbedcacheError(f"zero-shot needs at least two labels, there is {found}: {FORM}")
+        few = "two labels" if fewest > 1 else "one label"
+        raise EmbedcacheError(f"at least {few} must be named, there is {found}: {FORM}")
     names, said = set[str](), dict[str, str]()
     for one in labels:
         if not one.name:

@@ -20,6 +20,7 @@ from embedcache.prompting.labels import TextLabel
 
 if TYPE_CHECKING:
     from embedcache.cache import Cache
+    from embedcache.encoder import Encoder
     from embedcache.prompting.examples import Examples
 
 ROWS = 2048  # of a cache, whose texts are read and whose labels are saved at a time
@@ -29,7 +30,8 @@ ROWS = 2048  # of a cache, whose texts are read and whose labels are saved at a 
 class AskedPrompt:
     """What the user asked for; None: what suits the method and the model.
 
-    ``cache``: the one that is labelled. ``examples``: rows of it to put into prompts, where there are to be any.
+    ``cache``: the one that is labelled. ``encoder``: its own, where it is loaded already. ``examples``: rows of it to
+    put into prompts, where there are to be any.
     """
 
     model: str
@@ -41,6 +43,7 @@ class AskedPrompt:
     device: str = "auto"
     trust_remote_code: bool = False
     cache: Cache | None = None
+    encoder: Encoder | None = None
     examples: Examples | None = None
 
     def template_or(self, default: str, needed: Sequence[str], method: str) -> str:

@@ -98,9 +98,7 @@ def load_data(
     pooling = pooling or cache.preferred(layer)
     groups = keys = None
     if group is not None:
-        groups, names = _group_codes(cache, group, label)
-        values = hash_texts([name.encode("utf-8", "surrogatepass") for name in [*names, ""]])  # the last is code -1's
-        keys = np.where(groups[:, None] >= 0, values[groups], cache.hashes)
+        groups, keys = group_keys(cache, group, label)
     data = Data(vectors_of(cache, pooling, layer), y, classes, groups, label, pooling, layer, kind, keys)
     if weight is not None:
         data.weight = row_weights(cache, weight, label, data.labelled)
@@ -284,6 +282,16 @@ def _no_labels(cache: Cache, label: str) -> EmbedcacheError:
 def _others(cache: Cache, label: str) -> str:
     others = [name for name in cache.label_names if name != label]
     return f"--label names another: {', '.join(others)}" if others else "extract with another --label column"
+
+
+def group_keys(cache: Cache, group: str, label: str) -> tuple[np.ndarray, np.ndarray]:
+    """``Data.groups`` and ``Data.keys`` by a column.
+
+    Raises EmbedcacheError: there is no such column, it holds lists, or it is the label.
+    """
+    groups, names = _group_codes(cache, group, label)
+    values = hash_texts([name.encode("utf-8", "surrogatepass") for name in [*names, ""]])  # the last is code -1's
+    return groups, np.where(groups[:, None] >= 0, values[groups], cache.hashes)
 
 
 def _group_codes(cache: Cache, group: str, label: str) -> tuple[np.ndarray, list[str]]:

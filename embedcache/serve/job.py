@@ -12,6 +12,7 @@ from embedcache.errors import EmbedcacheError
 from embedcache.labelling.opened import notes_of
 
 if TYPE_CHECKING:
+    from embedcache.prompting.labels import NamedLabels
     from embedcache.serve.service import Service
 
 
@@ -68,8 +69,9 @@ def label_cache(
     run: str | Path | Sequence[str | Path] = (),
     *,
     label: str | None = None,
-    labels_of: str | Sequence[str] | None = None,
+    labels_of: NamedLabels | None = None,
     task: str | None = None,
+    group: str | None = None,
     host: str = "127.0.0.1",
     port: int = 8000,
     token: str | None = None,
@@ -90,8 +92,11 @@ def label_cache(
         cache: See ``serve_cache``, as for ``run``.
         run: The first one says which rows test, and what the kind of task is.
         label: The column; None: the run's first, else the only label column. It may be a new one.
-        labels_of: Names of classes beside those of the column: a list, or one text with commas.
+        labels_of: Names of classes beside those of the column, and descriptions by which rows are guessed as long as
+            none has a label, as ``zero_shot`` takes them.
         task: "classification", "multilabel" or "regression"; None: the run's, else that of the column.
+        group: A column; rows with the same value are in one fold, and take turns. None: the run's, if it was split by
+            one.
         host: See ``serve_cache``, as for the next ones.
         port: See ``serve_cache``.
         token: See ``serve_cache``; it may do all.
@@ -109,13 +114,12 @@ def label_cache(
     Raises:
         EmbedcacheError: As ``serve_cache``; a column that cannot be labelled, or a journal that cannot be written.
     """
-    names = labels_of.split(",") if isinstance(labels_of, str) else labels_of or ()
     serving = _Serving(host, port, token, label_token, verbose, listening, tell)
 
     def write(service: Service) -> None:
         from embedcache.serve.label_column import open_session
 
-        open_session(service, label, names, task).begin()
+        open_session(service, label, labels_of or (), task, group).begin()
 
     _serve(
         cache, run, serving, write, index=index, pooling=pooling, layer=layer, model=model, device=device,

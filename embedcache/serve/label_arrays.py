@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from embedcache.active_learning.estimates import CHANCE
+from embedcache.active_learning.from_cache import is_by_chance, is_settled, targets_of
 from embedcache.active_learning.snapshot import Label, Pool, Snapshot, label_of_row
 from embedcache.cache import Cache
 from embedcache.cache.labels import label_counts
 from embedcache.errors import EmbedcacheError
-from embedcache.heads.arrays import finite
 from embedcache.heads.kinds import kind_of
 from embedcache.labelling import LabelEntry, Overlay
 from embedcache.labelling.overlay import names_of
@@ -24,31 +23,15 @@ class LabelArrays:
     Attributes:
         column, kind: what is labelled. classes: the names, in the order in which they came; only ever appended to.
         pool: the rows. own: the labels of the cache file, in the form of Snapshot.y; y: with those of people over them.
-        checked: bool [N], rows that a person has labelled; settled: those that had a label before, or have those
-            of two people; chance: those that were drawn by chance.
+        checked, settled, chance: bool [N], see Snapshot.
         skipped: bool [N], rows that a person skipped and nobody has labelled.
         overlay: what people gave.
     """
 
-    def __init__(
-        self,
-        cache: Cache,
-        column: str,
-        kind: str,
-        classes: Sequence[str],
-        output: tuple[str, int],
-        test: np.ndarray,
-        group: np.ndarray | None = None,
-    ) -> None:
-        """classes: names beside those of the cache. output: whose vectors are read. test: bool [N]; group: int [N], see
-        Pool."""
-        self.cache, self.column, self.kind = cache, column, kind
-        self.keys, unit = np.unique(np.ascontiguousarray(cache.hashes).view("S16").ravel(), return_inverse=True)
-        x = cache.embeddings(*output)
-        usable = np.diff(cache.texts.offsets) > 0
-        if not finite(x):
-            usable &= np.array([finite(x[row : row + 1]) for row in range(len(x))])
-        self.pool = Pool.of(x, unit=unit.reshape(-1), group=group, test=test, usable=usable)
+    def __init__(self, cache: Cache, column: str, kind: str, classes: Sequence[str], pool: Pool) -> None:
+        """classes: names beside those of the cache. pool: see ``pool_of``."""
+        self.cache, self.column, self.kind, self.pool = cache, column, kind, pool
+        self.keys, self._first = np.unique(np.ascontiguousarray(cache.hashes).view("V16").ravel(), return_index=True)
         self.classes: list[str] = []
         self.own = self._own(classes)
         self.y = self.own.copy()
@@ -64,13 +47,9 @@ class LabelArrays:
             self.classes = [self.column]
             return values[np.asarray(codes)][:, None]
         self.classes = list(dict.fromkeys([*names, *classes]))
-        if about.exclusive:
-            return np.array(codes, np.int32)
-        y = np.full((rows, len(self.classes)), -1, np.float32)
-        if there:
-            y[:, len(names) :] = np.where(codes[:, :1] < 0, -1, 0)
-            y[:, : len(names)] = codes
-        return y
+        if about.has_lists and not there:
+            codes = np.full((rows, 0), -1, np.int8)
+        return targets_of(codes, len(self.classes), about.has_lists)
 
     def add(self, entries: Sequence[LabelEntry]) -> None:
         """Take in entries of the journal."""
@@ -83,8 +62,8 @@ class LabelArrays:
     def _update(self, key: str, rows: np.ndarray) -> None:
         given = self.overlay.given(self.column, key)
         self.checked[rows] = given is not None
-        self.settled[rows] = given is not None and (given.entry.before is not None or len(given.by) > 1)
-        self.chance[rows] = given is not None and given.entry.queue == CHANCE
+        self.settled[rows] = given is not None and is_settled(given)
+        self.chance[rows] = given is not None and is_by_chance(given)
         self.skipped[rows] = given is None and key in self.overlay.skipped(self.column)
         if given is None:
             self.y[rows] = self.own[rows]
@@ -127,16 +106,16 @@ class LabelArrays:
     def rows_of(self, key: str) -> np.ndarray:
         """int64 [n]: the rows with a text of this content hash."""
         place = self._place(key)
-        return np.empty(0, np.int64) if place is None else np.flatnonzero(self.pool.unit == place)
+        return np.empty(0, np.int64) if place is None else np.flatnonzero(self.pool.unit == self._first[place])
 
     def has(self, key: str) -> bool:
         """Whether a row has a text of this content hash."""
         return self._place(key) is not None
 
     def _place(self, key: str) -> int | None:
-        wanted = np.frombuffer(bytes.fromhex(key), "S16")[0]
-        place = int(np.searchsorted(self.keys, wanted))
-        return place if place < len(self.keys) and self.keys[place] == wanted else None
+        wanted = np.frombuffer(bytes.fromhex(key), "V16")
+        place = int(np.searchsorted(self.keys, wanted)[0])
+        return place if place < len(self.keys) and self.keys[place] == wanted[0] else None
 
     def key_of(self, row: int) -> str:
         """The content hash of a row's text, as the journal has it."""

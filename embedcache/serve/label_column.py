@@ -7,34 +7,37 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from embedcache.active_learning.from_cache import in_order, pool_of
 from embedcache.cache import Cache
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.kinds import kind_of, usual_kind
-from embedcache.index.exact import unit_length
 from embedcache.labelling import LabelJournal, Overlay
+from embedcache.prompting.labels import NamedLabels, TextLabel, read_labels
+from embedcache.prompting.start import start_probabilities
 from embedcache.runs.folder import Run
-from embedcache.runs.sides import stored_sides
-from embedcache.runs.split import SIDES, places
 from embedcache.serve.label_arrays import LabelArrays
 from embedcache.serve.label_session import LabelSession
 from embedcache.serve.service import Service
 
 NEW_COLUMN = "label"
-TEST = 0.1  # of the labelled rows, as train-head has it
-FEWEST_TESTED = 20  # rows; of fewer nothing can be said
-SCALE = 20.0  # of cosines, in the loss that encoders of sentences are trained with
 
 
 def open_session(
-    service: Service, label: str | None = None, labels_of: Sequence[str] = (), task: str | None = None
+    service: Service,
+    label: str | None = None,
+    labels_of: NamedLabels = (),
+    task: str | None = None,
+    group: str | None = None,
 ) -> LabelSession:
     """Let people label a column of the served cache.
 
     Args:
         service: What is served. Its first run, if it has the column, says which rows test and what the kind is.
         label: The column; None: the run's first, else the only label column. It may be a new one.
-        labels_of: Names of classes, beside those of the column.
+        labels_of: Names of classes, beside those of the column, and descriptions by which rows are guessed as long as
+            none has a label; see ``read_labels``.
         task: A kind of task; None: the run's, else that of the column.
+        group: See ``pool_of``.
 
     Raises:
         EmbedcacheError: there are several columns, or a new one without names; a kind that does not fit; a folder in
@@ -42,9 +45,10 @@ def open_session(
     """
     cache, run = service.cache, service.first
     runs: dict[str, Run] = {} if run is None else run.run.columns
-    column = _column(cache, label, list(runs), labels_of, task)
+    named = read_labels(labels_of, fewest=1) if labels_of else []
+    names = [one.name for one in named]
+    column = _column(cache, label, list(runs), names, task)
     kind = _kind(cache, column, runs.get(column), task)
-    names = list(dict.fromkeys(name.strip() for name in labels_of if name.strip()))
     if kind_of(kind).has_classes and not names and column not in cache.own_label_names:
         raise EmbedcacheError(
             f"{cache.path} has no labels in {column!r}: name the classes, such as --labels-of fresh,rotten"
@@ -55,8 +59,8 @@ def open_session(
     output = service.searcher.index.pooling, service.searcher.index.layer
     if run is not None and run.output in cache.outputs:  # not several side by side
         output = run.output[0], int(run.output[1])
-    arrays = LabelArrays(cache, column, kind, names, output, _test_rows(cache, column, runs.get(column)))
-    session = LabelSession(arrays, journal, _start(service, arrays, output), lambda: _show(service, journal))
+    arrays = LabelArrays(cache, column, kind, names, pool_of(cache, column, *output, runs.get(column), group))
+    session = LabelSession(arrays, journal, _start(service, arrays, named, output), lambda: _show(service, journal))
     service.labelling = session
     return session
 
@@ -88,35 +92,25 @@ def _kind(cache: Cache, column: str, run: Run | None, task: str | None) -> str:
     return kind
 
 
-def _test_rows(cache: Cache, column: str, run: Run | None) -> np.ndarray:
-    """bool [N]: the run's test rows; without a run those that train-head would take, of the labels in the file."""
-    if run is not None:
-        try:
-            return np.asarray(stored_sides(cache, run, "--run") == SIDES.index("test"))
-        except EmbedcacheError:  # a run of the first versions, which kept no sides
-            pass
-    if column not in cache.own_label_names:
-        return np.zeros(cache.rows, bool)
-    codes, _ = cache.own_labels(column)
-    there = np.asarray(codes if codes.ndim == 1 else codes[:, 0]) >= 0
-    test = there & (places(cache.hashes) < TEST)
-    return test if test.sum() >= FEWEST_TESTED else np.zeros(cache.rows, bool)
-
-
-def _start(service: Service, arrays: LabelArrays, output: tuple[str, int]) -> Callable[[], np.ndarray | None]:
-    """Without any labels: zero-shot by similarity, each row's cosines with the names of the classes."""
+def _start(
+    service: Service, arrays: LabelArrays, named: Sequence[TextLabel], output: tuple[str, int]
+) -> Callable[[], np.ndarray | None]:
+    """Without any labels: zero-shot by similarity, as ``embedcache next`` has it."""
+    cache, encoder, pooling = (
+        service.cache,
+        service.encoder,
+        output[0] if (output[0], -1) in service.cache.outputs else None,
+    )
 
     def start() -> np.ndarray | None:
-        encoder, names = service.encoder, list(arrays.classes)
-        tuned = output not in service.cache.outputs
-        if encoder is None or tuned or not kind_of(arrays.kind).exclusive or len(names) < 2 or arrays.labelled.any():
+        labels = named or [TextLabel(name, (name,)) for name in arrays.classes]
+        if encoder is None or not kind_of(arrays.kind).exclusive or len(labels) < 2 or arrays.labelled.any():
             return None
         try:
-            vectors = unit_length(encoder.encode_texts(names, [output])[0])
+            names, found = start_probabilities(cache, labels, pooling, encoder=encoder)
         except EmbedcacheError:
             return None
-        cosines = arrays.pool.directions.astype(np.float32) @ vectors.T
-        return kind_of(arrays.kind).probabilities(SCALE * cosines)
+        return in_order(found, names, arrays.classes)
 
     return start
 

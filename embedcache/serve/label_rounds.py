@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from embedcache.active_learning.judgement import JudgedSnapshot, judge_labels, nearest_of
+from embedcache.active_learning.judgement import JudgedSnapshot, drawn, judge_labels, nearest_of
 from embedcache.active_learning.queue import MIXED, Queue, evidence_of, make_queue
 from embedcache.active_learning.retrain import MeasuredScore, Retrained, retrain, why_not
 from embedcache.active_learning.snapshot import Snapshot
@@ -22,7 +22,8 @@ from embedcache.runs.intervals import Difference
 QUEUED = 400  # rows that a round ranks
 PAUSE = 0.3  # seconds between two rounds: requests come first
 LEAST_OFTEN = 20  # seconds after which labels are judged although new ones are waiting
-JUDGED = 30_000  # rows above which neighbours take too long, so that labels are not judged
+JUDGED = 30_000  # labels that are judged, drawn where there are more: their neighbours take a quarter of a minute, once
+GROWN = 1.2  # times as many rows to judge as neighbours are known of, and these are sought again
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,7 @@ class Rounds:
         self.problem = ""
         self._start: np.ndarray | None = None
         self._nearest: Nearest | None = None
+        self._known = np.empty(0, np.int64)  # the rows of which neighbours are known
         self._judged: JudgedSnapshot | None = None  # the last judgement, which later rounds go by
         self._judged_at = 0.0
         self._all_labelled: bool | None = None  # when people began
@@ -180,12 +182,13 @@ class Rounds:
     def _with_judgement(self, made: Round, retrained: Retrained) -> Round:
         """The same round with labels that are judged anew, and ranked by that."""
         self._judged_at = time.monotonic()
-        usable = np.flatnonzero(made.snapshot.pool.usable)
-        if len(usable) > JUDGED:
-            return made
-        if self._nearest is None:
-            self._nearest = nearest_of(made.snapshot.pool, usable)
-        judged = judge_labels(made.snapshot, retrained, self._nearest)
+        some = drawn(retrained.learned, JUDGED, len(made.snapshot.y))
+        among = np.flatnonzero(made.snapshot.pool.usable)
+        if len(among) > JUDGED:
+            among = some
+        if self._nearest is None or len(among) > GROWN * len(self._known):
+            self._nearest, self._known = nearest_of(made.snapshot.pool, among), among
+        judged = judge_labels(made.snapshot, replace(retrained, learned=some), self._nearest)
         if judged is None:
             return made
         self._judged, self._judged_at = judged, time.monotonic()

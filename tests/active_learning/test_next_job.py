@@ -16,6 +16,7 @@ from embedcache.active_learning.from_cache import labelled_rows_of, pool_of, sna
 from embedcache.active_learning.queue import QUEUES
 from embedcache.errors import EmbedcacheError
 from embedcache.labelling import LabelEntry, LabelJournal, open_labelled
+from embedcache.runs.folder import load_run
 from embedcache.runs.split import places
 from tests.active_learning.conftest import make_blobs
 from tests.conftest import FOUR_HEADS, document, fails, invoke, make_cache
@@ -143,7 +144,7 @@ def test_the_snapshot_and_the_estimates_of_a_journal(partly: Path) -> None:
     LabelJournal.beside(partly).append([*same, *drawn])
     with open_labelled(partly) as cache:
         people = labelled_rows_of(cache, "label")
-        pool = pool_of(cache, "cls")
+        pool = pool_of(cache, "label", "cls")
         snapshot = snapshot_of(cache, "label", pool, people, ["more"])
         np.testing.assert_array_equal(pool.test, places(cache.hashes) < 0.1)
     assert snapshot.classes == ["fresh", "rotten", "x", "y", "more"]
@@ -156,6 +157,28 @@ def test_the_snapshot_and_the_estimates_of_a_journal(partly: Path) -> None:
     assert (found.agreement.rows, found.agreement.same) == (20, 0.75)
     assert found.advice.stop is None
     assert found.to_dict()["wrong"]["source"] == "chance"
+
+
+def test_rows_of_one_group(tmp_path: Path) -> None:
+    """The group's rows take turns, and test together, as train-head deals them; a run's groups are taken unasked."""
+    films = [f"film {i % 30}" if i < 200 else "the one" for i in range(400)]
+    labels = [NAMES[BLOBS.truth[i]] if i % 4 == 0 else None for i in range(400)]
+    cache = make_cache(tmp_path / "c.h5", TEXTS, BLOBS.x, {"label": labels}, columns={"film": films})
+    report = document("next", cache, "--group", "film", "-n", 20, "-o", tmp_path / "next.csv")
+    shown = [films[one["row"]] for one in report["rows"]]
+    assert len(set(shown)) == 20
+    assert len({films[one["row"]] for one in document("next", cache, "-n", 20)["rows"]}) < 16
+    document("train-head", cache, "-o", tmp_path / "run", "--group", "film", *FOUR_HEADS)
+    with ec.open_cache(cache) as opened:
+        pool = pool_of(opened, "label", "cls", group="film")
+        mine = pool_of(opened, "label", "cls", run=load_run(tmp_path / "run").columns["label"])
+    np.testing.assert_array_equal(pool.group, mine.group)
+    for name in set(films):
+        assert len(set(pool.test[[film == name for film in films]].tolist())) == 1
+    run = document("next", cache, "--run", tmp_path / "run", "-n", 20)
+    assert len({films[one["row"]] for one in run["rows"]}) == 20
+    assert "keeps no such column" in fails("next", cache, "--group", "author")
+    assert "that is the label itself" in fails("next", cache, "--group", "label")
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from embedcache.active_learning.judgement import judge_labels, nearest_of
+from embedcache.active_learning.judgement import drawn, judge_labels, nearest_of
 from embedcache.active_learning.queue import QUEUES, SHARES, Queue, evidence_of, make_queue
 from embedcache.active_learning.retrain import Retrained, retrain
 from embedcache.active_learning.snapshot import Pool, Snapshot
@@ -104,14 +104,53 @@ def test_likely_errors_are_found(blobs: Any) -> None:
     assert rows_of(make_queue(evidence_of(once, found, wrong=judged.wrong), 20, "errors")) == rows_of(queue)
 
 
-def test_neighbours_are_the_nearest_of_other_groups(blobs: Any) -> None:
-    pool = blobs.pool(group=np.arange(900) // 2)
-    rows = np.arange(100, 300)
+def test_neighbours_are_the_nearest_other_texts_among_some_rows(blobs: Any) -> None:
+    """Rows 2i and 2i + 1 have one text, and only its first row of those asked for can be a neighbour."""
+    pool = blobs.pool(unit=np.arange(900) // 2 * 2)
+    pool.x[1::2] = pool.x[::2]
+    rows = np.arange(101, 300)
     found = nearest_of(pool, rows, 5)
-    cosines = pool.similar(rows) @ pool.similar(rows).T
+    x = pool.x[rows].astype(np.float64)
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    cosines = x @ x.T
+    cosines[:, (rows % 2 == 1) & (rows != 101)] = -9
     cosines[rows[:, None] // 2 == rows[None] // 2] = -9
-    np.testing.assert_allclose(np.sort(found.scores[rows]), np.sort(cosines)[:, -5:], atol=1e-6)
-    assert (found.rows[:100] == -1).all()
+    np.testing.assert_allclose(np.sort(found.scores[rows]), np.sort(cosines)[:, -5:], atol=1e-3)
+    assert set(found.rows[rows].ravel().tolist()) <= {101, *range(102, 300, 2)}
+    assert (found.rows[:101] == -1).all() and (found.rows[300:] == -1).all()
+
+
+def test_what_is_drawn_stays_as_rows_are_added() -> None:
+    few, more = drawn(np.arange(0, 600, 2), 100, 1000), drawn(np.arange(0, 600), 100, 1000)
+    assert len(few) == len(more) == 100 and len(np.intersect1d(few, more)) == (more % 2 == 0).sum() > 30
+    assert (drawn(np.arange(50), 100, 1000) == np.arange(50)).all()
+
+
+@pytest.mark.parametrize("queue", ["mixed", "uncertain", "unlike", "random"])
+def test_rows_of_one_group_do_not_fill_the_list(blobs: Any, queue: str) -> None:
+    """450 rows of one film and ten of each of 45 others: 46 films share 46 rows, then 92."""
+    film = np.where(np.arange(900) < 450, 0, np.arange(900) // 10)
+    labelled = np.arange(0, 900, 20)
+    alone = blobs.snapshot(labelled)
+    grouped = blobs.snapshot(labelled, group=film)
+    retrained = retrain(alone)
+    without = make_queue(evidence_of(alone, retrained), 46, queue)
+    assert Counter(film[rows_of(without)].tolist())[0] > 10
+    for even in (1, 2):
+        counts = Counter(film[rows_of(make_queue(evidence_of(grouped, retrained), 46 * even, queue))].tolist())
+        assert sum(counts.values()) == 46 * even and max(counts.values()) == even
+    few = np.zeros(900, np.int64)
+    few[:3] = 1
+    counts = Counter(few[rows_of(make_queue(evidence_of(blobs.snapshot(labelled, group=few), retrained), 40))].tolist())
+    assert sum(counts.values()) == 40, "a group that has few rows leaves its share to the others"
+
+
+def test_a_group_is_on_one_side_of_a_fold(blobs: Any) -> None:
+    from embedcache.active_learning.retrain import _folds
+
+    film = np.arange(900) // 30
+    for side in _folds(blobs.snapshot(np.arange(900), group=film), 0):
+        assert not set(film[side.train].tolist()) & set(film[side.val].tolist())
 
 
 def test_random_rows_are_of_all_sides(blobs: Any) -> None:

@@ -38,14 +38,17 @@ def test_a_file_has_a_label_a_line(tmp_path: Path) -> None:
 
 
 def test_names_alone() -> None:
-    assert read_labels(["fresh", "rotten"]) == [TextLabel("fresh", ("fresh",)), ROTTEN]
+    for given in (["fresh", "rotten"], "fresh,rotten", "fresh; rotten", [TextLabel("fresh", ("fresh",)), ROTTEN]):
+        assert read_labels(given) == [TextLabel("fresh", ("fresh",)), ROTTEN]
+    assert read_labels("fresh, or not; rotten")[0].name == "fresh, or not"
+    assert read_labels("rotten", fewest=1) == [ROTTEN]
 
 
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ("", "at least two labels, there is none"),
-        ("fresh: good", "at least two labels, there is only 'fresh'"),
+        ("", "at least two labels must be named, there is none"),
+        ("fresh: good", "at least two labels must be named, there is only 'fresh'"),
         ([], "at least two labels"),
         ("a; a", "label 'a' is named twice"),
         ("a: good; b: Good", "labels 'a' and 'b' have the same description 'Good'"),

@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from embedcache.active_learning.from_cache import labelled_rows_of, pool_of, snapshot_of
 from embedcache.cache import open_cache
 from embedcache.errors import EmbedcacheError
-from embedcache.labelling import LabelEntry, LabelJournal, Overlay
+from embedcache.labelling import LabelEntry, LabelJournal, Overlay, open_labelled
+from embedcache.prompting.start import start_probabilities
 from embedcache.serve.label_column import open_session
 from embedcache.serve.service import Service
 from tests.conftest import document, fails, make_cache, make_reviews
@@ -178,14 +180,54 @@ def test_from_nothing_but_names(labelling: Callable[..., Any], made: Path, tmp_p
         document("extract", source, "-o", tmp_path / "new.h5", "--model", cache.encoder["source"])
     with pytest.raises(EmbedcacheError, match="--labels-of"):
         labelling(cache=tmp_path / "new.h5")
-    client, journal, _ = labelling(cache=tmp_path / "new.h5", labels_of=["good", "bad"])
+    described = "good: a fine film; bad: a dull film"
+    client, journal, service = labelling(cache=tmp_path / "new.h5", labels_of=described)
     assert client.get("/labelling").json()["classes"] == ["good", "bad"]
     shown = rows_for(client, count=20)
-    assert all(one["guess"] in ("good", "bad") and one["label"] is None for one in shown), "by similarity"
+    names, found = start_probabilities(service.cache, described, device="cpu")
+    assert names == ["good", "bad"] and all(one["label"] is None for one in shown)
+    for one in shown:  # by similarity with the descriptions, as `embedcache next` guesses
+        assert one["guess"] == names[found[one["row"]].argmax()]
+        assert one["probability"] == pytest.approx(found[one["row"]].max(), abs=1e-5)
     for i, one in enumerate(shown):
         give(client, one["row"], ("good", "bad")[i % 2])
-    assert progress(client, lambda found: found["learned"] == 20 and not found["training"])["problem"] == ""
     assert len(journal.read()) == 20
+    learned = int((~service.labelling.arrays.pool.test[[one["row"] for one in shown]]).sum())
+    assert progress(client, lambda found: found["learned"] == learned and not found["training"])["problem"] == ""
+    assert learned >= 17, "test rows are shown by chance alone"
+
+
+def test_the_page_and_next_have_the_same_rows_and_labels(labelling: Callable[..., Any], tmp_path: Path) -> None:
+    """Blank texts and vectors of zeros are left out, copies are one text, and what people said counts alike."""
+    rng = np.random.default_rng(0)
+    texts = [f"text {i % 180}" for i in range(200)] + ["", " \t"]
+    x = rng.standard_normal((202, 8)).astype(np.float32)
+    x[7] = 0
+    labels = {"label": [["x", "y"][i % 2] if i % 3 else None for i in range(202)]}
+    cache = make_cache(tmp_path / "c.h5", texts, x, labels, columns={"film": [f"f{i % 11}" for i in range(202)]})
+    with open_cache(cache) as opened:
+        keys = [opened.hashes[row].tobytes().hex() for row in range(202)]
+    said: list[dict[str, Any]] = [
+        {"row_hash": keys[0], "after": "new", "who": "ada"},
+        {"row_hash": keys[1], "after": "x", "before": "y", "who": "ada", "queue": "random"},
+        {"row_hash": keys[1], "after": "y", "before": "x", "who": "bob", "queue": "second"},
+        {"row_hash": keys[2], "action": "skip"},
+        {"row_hash": keys[4], "after": None, "before": "x", "who": "ada"},
+    ]
+    LabelJournal.beside(cache).append([LabelEntry(column="label", **one) for one in said])
+    for group in (None, "film"):
+        _, _, service = labelling(cache=cache, group=group)
+        page = service.labelling.arrays.snapshot()
+        with open_labelled(cache) as opened:
+            pool, people = pool_of(opened, "label", "cls", group=group), labelled_rows_of(opened, "label")
+            mine = snapshot_of(opened, "label", pool, people)
+        assert [page.label_of(row) for row in range(202)] == [mine.label_of(row) for row in range(202)]
+        assert not page.pool.usable[[7, 200, 201]].any() and page.pool.usable.sum() == 199
+        for name in ("unit", "group", "test", "usable"):
+            np.testing.assert_array_equal(getattr(page.pool, name), getattr(pool, name), name)
+        for name in ("checked", "settled", "chance"):
+            np.testing.assert_array_equal(getattr(page, name), getattr(mine, name), name)
+        np.testing.assert_array_equal(service.labelling.arrays.skipped, people.skipped)
 
 
 def test_several_labels_and_numbers(labelling: Callable[..., Any], tmp_path: Path, made: Path) -> None:

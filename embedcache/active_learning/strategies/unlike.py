@@ -29,6 +29,8 @@ class Unlike(Strategy):
         pool = evidence.snapshot.pool
         rows = evidence.unlabelled[~taken[evidence.unlabelled]]
         rows = rng.permutation(rows)[: max(CANDIDATES, 2 * count)]
+        if not len(rows):
+            return []
         x = pool.similar(rows)
         like = (x @ pool.similar(rng.permutation(rows)[:SAMPLE]).T).mean(axis=1)
         keep = like >= np.quantile(like, OUTLYING)

@@ -51,6 +51,8 @@ class Similarity(Method):
         cache.embeddings(*output)  # are there, all of them
         if self.asked.max_length is not None:
             raise EmbedcacheError("--max-length is not for the vectors of a cache, which were made with a length")
+        if self.asked.encoder is not None:
+            return self.asked.encoder, output
         model, own = self.asked.model, str(cache.encoder["source"])
         try:
             encoder = encoder_of(
