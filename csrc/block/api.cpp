@@ -53,7 +53,7 @@ int32_t ec_block_train(const ec_states* states, const ec_block_shape* shape, con
   std::vector<ec::BlockOrder> orders;
   for (int32_t i = 0; i < n_blocks; ++i) {
     ec::clear_scores(results[i], blocks[i].epochs);
-    orders.push_back({states, shape, &tasks[blocks[i].task], &blocks[i], &results[i], options});
+    orders.push_back({states, shape, &tasks[blocks[i].task], &blocks[i], &results[i], options, 0, 0});
   }
   const int code =
       ec::train_blocks(ec::choose_kernels(options->compute), orders.data(), n_blocks, options->threads);

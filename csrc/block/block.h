@@ -1,9 +1,10 @@
 /* The C interface of the block engine: last encoder layers with a head on top, trained in banks on a CPU.
  *
- * One call trains many blocks, each for whole epochs, on cached token states: what the last layer reads, true
- * tokens only. Of a text only one row is asked, its first token's (or its last one's), so that keys and
- * values are folded into that row's query and into the sum that comes after the softmax: docs/engine.md has
- * the algebra, forward and back. Post-LayerNorm layers (BERT and its like). Plain pointers and sizes only.
+ * One call trains many blocks, each for whole epochs, on cached token states: what the lowest of the layers
+ * reads, true tokens only. Where one row of a text is asked, its first token's (or its last one's), keys and
+ * values of the last layer are folded into that row's query and into the sum that comes after the softmax;
+ * layers below, and all of them for the mean, are computed whole, without padding. docs/engine.md has the
+ * algebra, forward and back. Post-LayerNorm layers (BERT and its like). Plain pointers and sizes only.
  *
  * Tasks, views and scores are those of the head engine (../heads/heads.h); a view's x is the states' rows.
  */
@@ -17,12 +18,13 @@
 extern "C" {
 #endif
 
-#define EC_BLOCK_ABI_VERSION 3
+#define EC_BLOCK_ABI_VERSION 4
 
-enum { EC_QUERY_FIRST = 0, EC_QUERY_LAST = 1 }; /* ec_block_shape.query */
+/* ec_block_shape.query: whose row of the last layer is a text's vector, or the mean of all rows. */
+enum { EC_QUERY_FIRST = 0, EC_QUERY_LAST = 1, EC_QUERY_MEAN = 2 };
 
-/* What is trained, as row-major float32. The key's bias is not: its gradient is zero, for the softmax does
- * not see it. */
+/* What is trained, as row-major float32: a layer's tensors, and the head's. The key's bias is not: its
+ * gradient is zero, for the softmax does not see it. */
 enum {
   EC_BLOCK_QUERY,       /* [D][D], as every matrix [out][in] */
   EC_BLOCK_QUERY_BIAS,  /* [D] */
@@ -43,7 +45,8 @@ enum {
   EC_BLOCK_HEAD1_BIAS,  /* [hidden], NULL when hidden is 0 */
   EC_BLOCK_HEAD2,       /* [outputs][hidden], or [outputs][D] when hidden is 0 */
   EC_BLOCK_HEAD2_BIAS,  /* [outputs] */
-  EC_BLOCK_TENSORS
+  EC_BLOCK_TENSORS,
+  EC_LAYER_TENSORS = EC_BLOCK_HEAD1
 };
 
 /* Row i has lengths[i] tokens, from row begins[i] of values [tokens][dim] on; rows may share theirs. A row
@@ -62,7 +65,13 @@ typedef struct {
   double epsilon;        /* of both LayerNorms */
   int32_t activation;    /* EC_GELU, ... */
   int32_t query;         /* EC_QUERY_... */
+  int32_t layers;        /* 1 or more, all of this shape */
+  int32_t unit;          /* whether a text's vector is scaled to length 1, as torch's normalize */
 } ec_block_shape;
+
+static inline int64_t ec_block_tensors(const ec_block_shape* shape) {
+  return (shape->layers - 1) * (int64_t)EC_LAYER_TENSORS + EC_BLOCK_TENSORS;
+}
 
 /* A block. Its logits are a linear layer of its vector, or, with `hidden`, Linear - ReLU - dropout - Linear.
  * lr is for the block's tensors, head_lr for the head's; decay is for matrices alone, as transformers does.
@@ -78,16 +87,17 @@ typedef struct {
   double hidden_dropout, attention_dropout, head_dropout; /* in [0, 1) */
   double clip; /* the most that a step's gradient may have as its norm, as clip_grad_norm_; 0: no clipping */
   double label_smoothing, warmup, loss_setting;
-  const float* class_weight;            /* [outputs] or NULL: weights of the training loss */
-  const float* start[EC_BLOCK_TENSORS]; /* where the weights start */
+  const float* class_weight; /* [outputs] or NULL: weights of the training loss */
+  const float* const* start; /* [ec_block_tensors]: where the weights start; layers from the lowest up, then
+                                the head */
   uint64_t seed;
 } ec_block;
 
 /* Filled by the engine as ec_result: weights and validation logits of the best epoch, each [epochs] long list
  * of the block's own epochs. */
 typedef struct {
-  float* best[EC_BLOCK_TENSORS];
-  float* val_logits; /* [val.n][outputs], or NULL where nobody asks */
+  float* const* best; /* as start */
+  float* val_logits;  /* [val.n][outputs], or NULL where nobody asks */
   double *train_loss, *val_loss, *val_accuracy, *val_f1;
   double* norm; /* [epochs]: mean over the steps of the gradient's norm before clipping; NaN without */
   int32_t best_epoch, epochs_run, status;

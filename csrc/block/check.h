@@ -7,6 +7,8 @@
 
 namespace ec {
 
+constexpr int32_t kMostLayers = 10000; /* their random streams have numbers of their own */
+
 inline std::string check_states(const ec_states& s) {
   if (!s.values || !s.begins || !s.lengths || s.rows < 0 || s.dim <= 0)
     return "states: a null pointer, or nothing";
@@ -25,7 +27,8 @@ inline std::string check_shape(const ec_states& states, const ec_block_shape& s,
     return "bfloat16 takes heads and inner layers of even size";
   if (!(s.epsilon >= 0) || !std::isfinite(s.epsilon)) return "an epsilon below 0";
   if (s.activation < EC_GELU || s.activation > EC_RELU) return "an unknown activation";
-  if (s.query != EC_QUERY_FIRST && s.query != EC_QUERY_LAST) return "an unknown query";
+  if (s.query < EC_QUERY_FIRST || s.query > EC_QUERY_MEAN) return "an unknown query";
+  if (s.layers < 1 || s.layers > kMostLayers) return "no layers, or too many";
   if (s.relative && s.positions < 1) return "a bias by distance without positions";
   for (int64_t i = 0; s.relative && i < states.rows; ++i)
     if (states.lengths[i] > s.positions)
@@ -35,8 +38,8 @@ inline std::string check_shape(const ec_states& states, const ec_block_shape& s,
 
 inline bool is_share(double x) { return x >= 0 && x < 1; }
 
-inline std::string check_block(const ec_block& b, const ec_block_result& r, const ec_task* tasks,
-                               int32_t n_tasks) {
+inline std::string check_block(const ec_block& b, const ec_block_result& r, const ec_block_shape& shape,
+                               const ec_task* tasks, int32_t n_tasks) {
   if (b.task < 0 || b.task >= n_tasks) return "no such task";
   const ec_task& task = tasks[b.task];
   if (b.hidden < 0 || b.batch_size < 1 || b.epochs < 0 || b.early_stop < 0) return "a size below 0";
@@ -52,8 +55,10 @@ inline std::string check_block(const ec_block& b, const ec_block_result& r, cons
   if (!(b.loss_setting >= 0) || !std::isfinite(b.loss_setting)) return "a loss's setting below 0";
   if (task.kind == EC_KIND_NUMBERS && (b.loss != EC_LOSS_NLL || b.label_smoothing > 0))
     return "numbers have the squared error alone, without label smoothing";
-  for (int i = 0; i < EC_BLOCK_TENSORS; ++i) {
-    const bool there = b.hidden > 0 || (i != EC_BLOCK_HEAD1 && i != EC_BLOCK_HEAD1_BIAS);
+  const int64_t tensors = ec_block_tensors(&shape), head = tensors - EC_BLOCK_TENSORS;
+  if (!b.start || !r.best) return "no place for tensors";
+  for (int64_t i = 0; i < tensors; ++i) {
+    const bool there = b.hidden > 0 || (i - head != EC_BLOCK_HEAD1 && i - head != EC_BLOCK_HEAD1_BIAS);
     if (there && (!b.start[i] || !r.best[i])) return "no place for tensor " + std::to_string(i);
   }
   if (!r.train_loss || !r.val_loss || !r.val_accuracy || !r.val_f1 || !r.norm) return "no place for losses";
@@ -76,7 +81,7 @@ inline std::string check_blocks(const ec_states* states, const ec_block_shape* s
     if (!wrong.empty()) wrong = "task " + std::to_string(t) + ": " + wrong;
   }
   for (int32_t i = 0; i < n_blocks && wrong.empty(); ++i) {
-    wrong = check_block(blocks[i], results[i], tasks, n_tasks);
+    wrong = check_block(blocks[i], results[i], *shape, tasks, n_tasks);
     if (!wrong.empty()) wrong = "block " + std::to_string(i) + ": " + wrong;
   }
   return wrong;

@@ -15,6 +15,8 @@ struct BlockOrder {
   const ec_block* block;
   ec_block_result* result;
   const ec_block_options* options;
+  int64_t rows;   /* of a batch, or of a validation chunk, at most */
+  int64_t tokens; /* of so many rows, at most */
 };
 
 /* A block in training; made by one thread, trained by a team, each with its member number. */

@@ -62,9 +62,11 @@ static bool get_rows(const Matrix& m, float* to, Range outs) {
 /* Memory of one member for operands in words. */
 struct WordMemory {
   Pair *a, *b, *c;
+  float* panel; /* many_rows.h */
 
-  /* rows: of a batch; most: of all columns, padded. */
-  void take(Arena& arena, int64_t rows, int64_t most) {
+  /* rows: of a batch; most: of all columns, padded; panels: inputs of one. */
+  void take(Arena& arena, int64_t rows, int64_t most, int64_t panels) {
+    panel = arena.take<float>(panels * kBlock);
     a = arena.take<Pair>((rows + 1) / 2 * 2 * row_stride(most));
     b = arena.take<Pair>(kBlock * row_stride(most));
     c = arena.take<Pair>((rows + 1) / 2 * row_stride(most));
@@ -113,15 +115,17 @@ static void apply(const Matrix& w, Range outs, Rows<float> x, int64_t rows, floa
   }
 }
 
-/* x[b][i] = sum_o y[b][o] w[outs.first + o][i] for the inputs `ins`, multiples of 32. */
-template <class Word>
-static void apply_back(const Matrix& w, Range outs, Range ins, Rows<float> y, int64_t rows, float* x,
-                       int64_t x_stride, const WordMemory& words) {
+/* x[b][i] = sum_o y[b][o] w[outs.first + o][i] for the inputs `ins`, multiples of 32. to: an epilogue whose
+ * `out` is column 0 of x. */
+template <class Word, class Epilogue>
+static void apply_back(const Matrix& w, Range outs, Range ins, Rows<float> y, int64_t rows,
+                       const Epilogue& to, const WordMemory& words) {
   const int64_t n = outs.last - outs.first, stride = row_stride(round_up((n + 1) / 2, kBlock));
   if constexpr (kPer<Word> == 2) words_along_columns(y.data, y.stride, rows, n, words.a, stride);
   for (int64_t i = ins.first; i < ins.last; i += kBlock) {
     const float* panel = w.at.w + w.place(outs.first, i);
-    const Store keep = {x + i, x_stride};
+    Epilogue keep = to;
+    keep.out += i;
     if constexpr (kPer<Word> == 1) {
       product(y, rows, Panels<float>{panel, 0, kBlock}, kBlock, n, keep);
     } else {
@@ -244,6 +248,7 @@ static void gradient(const Matrix& w, Range outs, Rows<float> x, Rows<float> y, 
 struct Vector {
   Parameter at;
   int64_t n, padded;
+  float* gradient; /* where it is kept */
 
   void take(Arena& arena, int64_t size) {
     n = size;

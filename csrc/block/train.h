@@ -27,56 +27,89 @@ static void lose(const Trainee& t, const Member& me, int64_t n) {
         loss_and_gradient(t.train_loss, t.task.train, t.rows[b], t.logits.row(b), 1.0 / weight, me.e);
 }
 
-template <class Word>
-static void learn(Trainee& t, const Member& me, int64_t n, int64_t step, float scale) {
+/* What AdamW does with a tensor in this step. */
+static Learn learn_at(const Trainee& t, const Tensor& tensor, bool head, int64_t step, float scale) {
   const double factor = ec_lr_factor(t.spec.schedule, t.spec.warmup, step, t.steps * t.spec.epochs);
-  for (int number = 0; number < EC_BLOCK_TENSORS; ++number) {
+  const double lr = (head ? t.spec.head_lr : t.spec.lr) * factor,
+               decay = tensor.matrix ? t.spec.weight_decay : 0.0;
+  return {ec_adamw_at(lr, t.spec.beta1, t.spec.beta2, t.spec.eps, decay, step + 1), scale};
+}
+
+/* The head, and the last layer where it is computed for one row. */
+template <class Word>
+static void learn_last(Trainee& t, const Member& me, int64_t n, int64_t step, float scale) {
+  for (int number = first_number(t); number < EC_BLOCK_TENSORS; ++number) {
     const Tensor tensor = tensor_at(t, number);
-    const Source source = source_of(t, number);
-    const bool head = number >= EC_BLOCK_HEAD1;
-    const double lr = (head ? t.spec.head_lr : t.spec.lr) * factor,
-                 decay = tensor.matrix ? t.spec.weight_decay : 0.0;
-    const Learn learn = {ec_adamw_at(lr, t.spec.beta1, t.spec.beta2, t.spec.eps, decay, step + 1), scale};
+    const Source source = source_at(t, number);
+    const bool head = number >= EC_LAYER_TENSORS;
+    const Learn learn = learn_at(t, tensor, head, step, scale);
     if (tensor.vector && number % me.size == me.number)
       learn_vector(*tensor.vector, source.y, source.x.data, n, learn);
     if (!tensor.matrix) continue;
     const Matrix& w = *tensor.matrix;
+    const Range outs = part_of(me, w.out, kRows);
     if (w.gradient) { /* clip.h kept it */
       learn_kept(w, part_of(me, w.out, 1), learn);
     } else if (head) {
-      gradient<float>(w, part_of(me, w.out, kRows), source.x,
-                      {source.y.data + part_of(me, w.out, kRows).first, source.y.stride}, n, me.words, learn);
-    } else if (source.by_head) {
+      gradient<float>(w, outs, source.x, {source.y.data + outs.first, source.y.stride}, n, me.words, learn);
+    } else if (const HeadSheet* x = by_head(t, number)) {
       const Range heads = heads_of(me, t);
       for (int64_t h = heads.first; h < heads.last; ++h)
-        gradient<Word>(w, outs_of(t, h), source.by_head->of_head(h),
-                       {source.y.data + h * t.head, source.y.stride}, n, me.words, learn);
+        gradient<Word>(w, outs_of(t, h), x->of_head(h), {source.y.data + h * t.head, source.y.stride}, n,
+                       me.words, learn);
     } else {
-      const Range outs = part_of(me, w.out, kRows);
       gradient<Word>(w, outs, source.x, {source.y.data + outs.first, source.y.stride}, n, me.words, learn);
     }
   }
+}
+
+/* Layers for every token, whose gradients are kept. */
+static void learn_every(Trainee& t, const Member& me, int64_t step, float scale) {
+  for (int k = 0; k < t.whole; ++k)
+    for (int number = 0; number < EC_LAYER_TENSORS; ++number) {
+      const Tensor tensor = tensor_of(t.layers[k], number);
+      const Learn learn = learn_at(t, tensor, false, step, scale);
+      if (tensor.matrix) learn_kept(*tensor.matrix, part_of(me, tensor.matrix->out, 1), learn);
+      if (tensor.vector && number % me.size == me.number) learn_kept(*tensor.vector, learn);
+    }
+}
+
+/* By one member: n rows of a view are the batch now. */
+static void take_rows(Trainee& t, int64_t n) {
+  t.offsets[0] = 0;
+  for (int64_t b = 0; b < n; ++b) {
+    t.offsets[b + 1] = t.offsets[b] + t.states.lengths[t.rows[b]];
+    t.read.begins[b] = t.deep() ? t.offsets[b] : t.states.begins[t.rows[b]];
+  }
+}
+
+/* Back through the layers, from the gradient by the last one's output. */
+template <class Word>
+static void back_through_layers(const Trainee& t, const Member& me, int64_t n, int64_t step) {
+  if (t.folded) back_through_first<Word>(t, me, n, step);
+  for (int k = t.whole - 1; k >= 0; --k) back_through_every<Word>(t, k, me, n, step);
 }
 
 /* Returns the loss before the step, and adds the gradient's norm to *norm, where it is clipped. */
 template <class Word>
 static double train_step(Trainee& t, const Member& me, int64_t i, int64_t step, double* norm) {
   const int64_t n = batch_rows(t, i);
-  if (me.number == 0)
+  if (me.number == 0) {
     for (int64_t b = 0; b < n; ++b) t.rows[b] = t.task.train.rows[t.order[i * t.batch + b]];
+    take_rows(t, n);
+  }
   team_barrier(t.team);
   const Range rows = part_of(me, n, 1);
-  forward_attention<Word>(t, me, n, step);
-  forward_feed<Word>(t, me, n, step);
+  forward_layers<Word>(t, me, n, step);
   forward_head(t, me, rows, step);
   lose(t, me, n);
-  back_from_head(t, me, rows, step);
+  back_from_head(t, me, rows);
+  if (t.folded) back_from_norm2(t, *t.last, t.first, t.first_back, rows, step);
   team_barrier(t.team);
   double loss = 0;
   for (int64_t b = 0; b < n; ++b) loss += t.row_loss[b];
   if (!isfinite(loss)) return loss;
-  back_through_feed<Word>(t, me, n, step);
-  back_through_attention<Word>(t, me, n);
+  back_through_layers<Word>(t, me, n, step);
   float scale = 1.0f;
   if (t.spec.clip > 0) {
     square_gradients<Word>(t, me, n);
@@ -85,7 +118,8 @@ static double train_step(Trainee& t, const Member& me, int64_t i, int64_t step, 
     *norm += length;
     if (t.spec.clip < length + 1e-6) scale = (float)(t.spec.clip / (length + 1e-6)); /* as clip_grad_norm_ */
   }
-  learn<Word>(t, me, n, step, scale);
+  learn_last<Word>(t, me, n, step, scale);
+  learn_every(t, me, step, scale);
   if (me.number == 0) {
     if (t.options.progress) __atomic_fetch_add(const_cast<int64_t*>(t.options.progress), n, __ATOMIC_RELAXED);
     t.stop = t.options.cancel && *t.options.cancel;
@@ -116,12 +150,13 @@ template <class Word>
 static void validate_chunk(Trainee& t, const Member& me, int64_t start, int64_t n) {
   const ec_view& val = t.task.val;
   team_barrier(t.team); /* the last chunk's rows are no longer read */
-  if (me.number == 0)
+  if (me.number == 0) {
     for (int64_t b = 0; b < n; ++b) t.rows[b] = val.rows[start + b];
+    take_rows(t, n);
+  }
   team_barrier(t.team);
   const Range rows = part_of(me, n, 1);
-  forward_attention<Word>(t, me, n, -1);
-  forward_feed<Word>(t, me, n, -1);
+  forward_layers<Word>(t, me, n, -1);
   forward_head(t, me, rows, -1);
   for (int64_t b = rows.first; b < rows.last; ++b) {
     float* logits = t.logits.row(b);
@@ -153,10 +188,18 @@ static Scores validate(Trainee& t, const Member& me) {
 
 /* ---- Weights in and out ---- */
 
+/* The tensors of all layers, from the lowest up, and of the head: as the caller's pointers to them. */
+static int64_t tensors_in(const Trainee& t) { return ec_block_tensors(&t.shape); }
+static Tensor any_tensor(Trainee& t, int64_t i) {
+  const int64_t below = tensors_in(t) - EC_BLOCK_TENSORS;
+  return i < below ? tensor_of(t.layers[i / EC_LAYER_TENSORS], (int)(i % EC_LAYER_TENSORS))
+                   : tensor_at(t, (int)(i - below));
+}
+
 static void start_weights(Trainee& t, const Member& me) {
-  for (int number = 0; number < EC_BLOCK_TENSORS; ++number) {
-    const Tensor tensor = tensor_at(t, number);
-    const float* from = t.spec.start[number];
+  for (int64_t i = 0; i < tensors_in(t); ++i) {
+    const Tensor tensor = any_tensor(t, i);
+    const float* from = t.spec.start[i];
     if (tensor.matrix) put_rows(*tensor.matrix, from, part_of(me, tensor.matrix->out, 1));
     if (tensor.vector && me.number == 0)
       memcpy(tensor.vector->at.w, from, (size_t)tensor.vector->n * sizeof(float));
@@ -166,9 +209,9 @@ static void start_weights(Trainee& t, const Member& me) {
 /* The weights are the best so far, and so are their validation logits. */
 static void keep_weights(Trainee& t, const Member& me) {
   bool finite = true;
-  for (int number = 0; number < EC_BLOCK_TENSORS; ++number) {
-    const Tensor tensor = tensor_at(t, number);
-    float* to = t.result->best[number];
+  for (int64_t i = 0; i < tensors_in(t); ++i) {
+    const Tensor tensor = any_tensor(t, i);
+    float* to = t.result->best[i];
     if (tensor.matrix) finite &= get_rows(*tensor.matrix, to, part_of(me, tensor.matrix->out, 1));
     if (!tensor.vector || me.number) continue;
     memcpy(to, tensor.vector->at.w, (size_t)tensor.vector->n * sizeof(float));
@@ -180,12 +223,12 @@ static void keep_weights(Trainee& t, const Member& me) {
 }
 
 static void clear_weights(Trainee& t) {
-  for (int number = 0; number < EC_BLOCK_TENSORS; ++number) {
-    const Tensor tensor = tensor_at(t, number);
+  for (int64_t i = 0; i < tensors_in(t); ++i) {
+    const Tensor tensor = any_tensor(t, i);
     const int64_t n = tensor.matrix   ? tensor.matrix->out * tensor.matrix->in
                       : tensor.vector ? tensor.vector->n
                                       : 0;
-    if (n) memset(t.result->best[number], 0, (size_t)n * sizeof(float));
+    if (n) memset(t.result->best[i], 0, (size_t)n * sizeof(float));
   }
 }
 

@@ -14,8 +14,10 @@
  *   dropout          (unit / 64 * 16 + unit % 16,  row,               step,    2)  unit % 64 / 16
  *   of a block's (csrc/block) attention output 3, feed-forward output 4: as dropout, with that domain
  *   of its shares    (token / 64 * 16 + token % 16, row * heads + head, step,  5)  token % 64 / 16
+ *   of a block's layer k below its last one the same, with 16 k more than that domain
  *
- * `element` counts row-major; `position` is that of a row in its view; `row` is the row's place in its batch;
+ * `element` counts row-major; `position` is that of a row in its view; `row` is the row's place in its batch (of a
+ * layer that is computed for every token: the token's place among those of the batch);
  * `step` counts the head's steps from 0 over all epochs. The dropout order lets 16 SIMD lanes hold 16
  * neighbouring units for each of the four words.
  */
@@ -49,7 +51,8 @@ EC_FN int64_t ec_size_of(int32_t dtype) { return dtype == EC_FLOAT32 ? 4 : dtype
 #define EC_PHILOX_ROUNDS 10
 
 enum { EC_DOMAIN_INIT = 0, EC_DOMAIN_SHUFFLE = 1, EC_DOMAIN_DROPOUT = 2 };
-enum { EC_DOMAIN_ATTENTION = 3, EC_DOMAIN_FEED_FORWARD = 4, EC_DOMAIN_SHARES = 5 }; /* dropout in a block */
+/* Dropout in a block's last layer; EC_DOMAINS more for each layer above another. */
+enum { EC_DOMAIN_ATTENTION = 3, EC_DOMAIN_FEED_FORWARD = 4, EC_DOMAIN_SHARES = 5, EC_DOMAINS = 16 };
 enum { EC_TENSOR_W1 = 0, EC_TENSOR_B1 = 1, EC_TENSOR_W2 = 2, EC_TENSOR_B2 = 3 };
 
 typedef struct {

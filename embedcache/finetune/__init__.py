@@ -16,10 +16,10 @@ Files, in the order in which to read them:
     loop         The training of one configuration
     checkpoint   Its state on the disk
     head         A head together with the layers below it
-    blocks       The last layer with a head, as the native engine trains it: shape, tensors, settings, outcome
+    blocks       The last layers with a head, as the native engine trains them: shape, tensors, settings, outcome
     layer_tensors  A transformers layer as those tensors, and back
     engine_native  Banks of last layers in C++, on a CPU
-    native_last  What that engine can train of a run, and some trainings at a time
+    native_layers  What that engine can train of a run, and some trainings at a time
     trainer      The training of a run: every configuration on every side
     outcome      What becomes of it: scores, report, folder
 """

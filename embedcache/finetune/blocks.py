@@ -1,4 +1,4 @@
-"""The last layer with a head on top, as an engine trains it: shape, tensors, settings, outcome."""
+"""The last layers with a head on top, as an engine trains them: shape, tensors, settings, outcome."""
 
 from __future__ import annotations
 
@@ -11,24 +11,26 @@ from embedcache.errors import EmbedcacheError
 from embedcache.heads.spec import HeadSpec
 
 ACTIVATIONS = ("gelu", "gelu_tanh", "relu")  # by their numbers in csrc/encoder/encoder.h
-QUERIES = ("first", "last")
+QUERIES = ("first", "last", "mean")
 # In the order of csrc/block/block.h. The key's bias is not among them: the softmax does not see it.
-TENSORS = (
+LAYER_TENSORS = (
     "query", "query_bias", "key", "value", "value_bias", "output", "output_bias", "norm1", "norm1_bias", "up",
-    "up_bias", "down", "down_bias", "norm2", "norm2_bias", "head1", "head1_bias", "head2", "head2_bias",
+    "up_bias", "down", "down_bias", "norm2", "norm2_bias",
 )  # fmt: skip
+HEAD_TENSORS = ("head1", "head1_bias", "head2", "head2_bias")
 
 
 @dataclass(frozen=True)
 class Shape:
-    """A post-LayerNorm layer that is asked for one row of each text.
+    """Post-LayerNorm layers, one above the other, and what of the last one is a text's vector.
 
     Attributes:
         dim, inner, heads: D, F and the number of attention heads, which divides D.
         epsilon: of both LayerNorms. activation: one of ACTIVATIONS.
-        query: whose row is asked, the "first" token's or the "last" one's.
+        query: whose row of the last layer is the vector, the "first" token's or the "last" one's; or the "mean" of all.
         relative: what is added to the score of query i and key j at [head, j - i + P - 1], float32 [heads, 2 P - 1];
             it is not trained. None: nothing.
+        layers: how many. unit: whether the vector is scaled to length 1.
     """
 
     dim: int
@@ -38,11 +40,13 @@ class Shape:
     activation: str = "gelu"
     query: str = "first"
     relative: np.ndarray | None = None
+    layers: int = 1
+    unit: bool = False
 
 
 @dataclass(frozen=True)
 class Ragged:
-    """What the layer reads: row i's tokens are ``values[begins[i]:][:lengths[i]]``; rows may share theirs.
+    """What the lowest layer reads: row i's tokens are ``values[begins[i]:][:lengths[i]]``; rows may share theirs.
 
     Attributes:
         values: float16 or float32 [T, D], rows next to each other; a memory map is read in place.
@@ -56,12 +60,12 @@ class Ragged:
 
 @dataclass(frozen=True)
 class Block:
-    """One layer and head to be trained.
+    """Layers and a head to be trained.
 
     Attributes:
-        spec: what it shares with heads: the layer's ``lr``, decay (of matrices alone), betas, schedule, loss, weights,
+        spec: what it shares with heads: the layers' ``lr``, decay (of matrices alone), betas, schedule, loss, weights,
             seed; ``hidden`` and ``dropout`` of its head.
-        task: index into the tasks. start: float32 arrays by the names of TENSORS.
+        task: index into the tasks. start: float32 arrays by the names of ``tensor_shapes``.
         clip: the most that a step's gradient may have as its norm; 0: any.
     """
 
@@ -98,21 +102,20 @@ class TunedBlock:
 
 
 def tensor_shapes(shape: Shape, hidden: int, classes: int) -> dict[str, tuple[int, ...]]:
-    """Shapes by name; a head without hidden units has no head1."""
+    """Shapes by name, in the engine's order: "0.query", ... of the lowest layer, "1.query", ...; then the head's.
+
+    A head without hidden units has no head1.
+    """
     d, f = shape.dim, shape.inner
-    wide = {"up": (f, d), "up_bias": (f,), "down": (d, f), "head2_bias": (classes,)}
-    found: dict[str, tuple[int, ...]] = {}
-    for name in TENSORS:
-        if name.startswith("head1"):
-            if hidden:
-                found[name] = (hidden,) if name.endswith("bias") else (hidden, d)
-        elif name == "head2":
-            found[name] = (classes, hidden or d)
-        elif name in wide:
-            found[name] = wide[name]
-        else:
-            found[name] = (d,) if name.endswith("bias") or name.startswith("norm") else (d, d)
-    return found
+    special = {"up": (f, d), "up_bias": (f,), "down": (d, f)}
+
+    def of_layer(name: str) -> tuple[int, ...]:
+        return special.get(name) or ((d,) if name.endswith("bias") or name.startswith("norm") else (d, d))
+
+    found = {f"{k}.{name}": of_layer(name) for k in range(shape.layers) for name in LAYER_TENSORS}
+    if hidden:
+        found |= {"head1": (hidden, d), "head1_bias": (hidden,)}
+    return found | {"head2": (classes, hidden or d), "head2_bias": (classes,)}
 
 
 def check_start(block: Block, shape: Shape, classes: int) -> dict[str, np.ndarray]:

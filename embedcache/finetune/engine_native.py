@@ -15,8 +15,9 @@ from embedcache.common.progress import Progress
 from embedcache.errors import EmbedcacheError
 from embedcache.finetune.blocks import (
     ACTIVATIONS,
+    HEAD_TENSORS,
+    LAYER_TENSORS,
     QUERIES,
-    TENSORS,
     Block,
     Ragged,
     Shape,
@@ -32,9 +33,8 @@ from embedcache.heads.losses import LOSSES
 from embedcache.heads.spec import SCHEDULES
 from embedcache.heads.task import CHOICES, Task, View, training_weight
 
-ABI_VERSION = 3
+ABI_VERSION = 4
 ERROR_MEMORY = 2
-_Tensors = c_void_p * len(TENSORS)
 
 
 class _States(Structure):
@@ -53,7 +53,7 @@ class _Shape(Structure):
         ("relative", c_void_p),
         ("epsilon", c_double),
         ("activation", c_int32),
-        ("query", c_int32),
+        *((name, c_int32) for name in ("query", "layers", "unit")),
     ]
 
 
@@ -64,14 +64,14 @@ class _Block(Structure):
         *((name, c_double) for name in ("hidden_dropout", "attention_dropout", "head_dropout", "clip")),
         *((name, c_double) for name in ("label_smoothing", "warmup", "loss_setting")),
         ("class_weight", c_void_p),
-        ("start", _Tensors),
+        ("start", c_void_p),
         ("seed", c_uint64),
     ]
 
 
 class _Result(Structure):
     _fields_ = [
-        ("best", _Tensors),
+        ("best", c_void_p),
         *((name, c_void_p) for name in ("val_logits", "train_loss", "val_loss", "val_accuracy", "val_f1", "norm")),
         *((name, c_int32) for name in ("best_epoch", "epochs_run", "status")),
     ]
@@ -143,8 +143,10 @@ def train(
     weights = [training_weight(block.spec, tasks[block.task]) for block in blocks]
     relative = None if shape.relative is None else np.ascontiguousarray(shape.relative, np.float32)
     c_tasks = (CTask * len(tasks))(*(_task(task, states) for task in tasks))
-    c_blocks = (_Block * len(blocks))(*map(_block, blocks, starts, weights))
-    c_results = (_Result * len(blocks))(*map(_result, outcomes))
+    begun = [_tensors(start, shape) for start in starts]
+    kept = [_tensors(outcome.weights, shape) for outcome in outcomes]
+    c_blocks = (_Block * len(blocks))(*map(_block, blocks, begun, weights))
+    c_results = (_Result * len(blocks))(*map(_result, outcomes, kept))
     cancel, done = c_int32(0), c_int64(0)
     options = _Options(
         CHOICES.index(choose),
@@ -156,7 +158,18 @@ def train(
     c_states = _states(states)
     c_shape = _shape(shape, relative)
     call = library().ec_block_train
-    alive = (states, tasks, starts, outcomes, weights, relative, cancel, done)  # what the library points to
+    alive = (
+        states,
+        tasks,
+        starts,
+        begun,
+        outcomes,
+        kept,
+        weights,
+        relative,
+        cancel,
+        done,
+    )  # what the library points to
 
     def work(_alive: object = alive) -> None:
         many = c_int32(len(tasks)), c_int32(len(blocks))
@@ -220,7 +233,7 @@ def _states(states: Ragged) -> _States:
 def _shape(shape: Shape, relative: np.ndarray | None) -> _Shape:
     positions = 0 if relative is None else (relative.shape[1] + 1) // 2
     numbers = (shape.epsilon, ACTIVATIONS.index(shape.activation), QUERIES.index(shape.query))
-    return _Shape(shape.inner, shape.heads, positions, pointer(relative), *numbers)
+    return _Shape(shape.inner, shape.heads, positions, pointer(relative), *numbers, shape.layers, shape.unit)
 
 
 def _view(view: View | None, states: Ragged) -> CView:
@@ -238,21 +251,23 @@ def _task(task: Task, states: Ragged) -> CTask:
     return CTask(*views, task.classes, kind_of(task.kind).code, None, None, pointer(task.class_weight))
 
 
-def _tensors(arrays: dict[str, np.ndarray]) -> ctypes.Array:
-    return _Tensors(*(pointer(arrays.get(name)) for name in TENSORS))
+def _tensors(arrays: dict[str, np.ndarray], shape: Shape) -> ctypes.Array:
+    names = [f"{k}.{name}" for k in range(shape.layers) for name in LAYER_TENSORS]
+    found = [pointer(arrays.get(name)) for name in (*names, *HEAD_TENSORS)]
+    return (c_void_p * len(found))(*found)
 
 
-def _block(block: Block, start: dict[str, np.ndarray], weight: np.ndarray | None) -> _Block:
+def _block(block: Block, start: ctypes.Array, weight: np.ndarray | None) -> _Block:
     spec, setting = block.spec, LOSSES[block.spec.loss].setting
     sizes = (block.task, spec.hidden, block.batch_size, block.epochs, block.early_stop)
     rates = (spec.lr, block.head_lr, *spec.betas, spec.eps, spec.weight_decay)
     dropped = (block.hidden_dropout, block.attention_dropout, spec.dropout, block.clip)
     of_loss = (spec.label_smoothing, spec.warmup, getattr(spec, setting) if setting else 0.0)
     words = (SCHEDULES.index(spec.schedule), LOSS.index(spec.loss))
-    return _Block(*sizes, *words, *rates, *dropped, *of_loss, pointer(weight), _tensors(start), spec.seed)
+    return _Block(*sizes, *words, *rates, *dropped, *of_loss, pointer(weight), ctypes.addressof(start), spec.seed)
 
 
-def _result(outcome: TunedBlock) -> _Result:
+def _result(outcome: TunedBlock, kept: ctypes.Array) -> _Result:
     scores = (outcome.train_loss, outcome.val_loss, outcome.val_accuracy, outcome.val_macro_f1, outcome.norm)
     logits = outcome.val_logits if outcome.val_logits.size else None
-    return _Result(_tensors(outcome.weights), pointer(logits), *map(pointer, scores))
+    return _Result(ctypes.addressof(kept), pointer(logits), *map(pointer, scores))

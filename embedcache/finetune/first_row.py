@@ -59,10 +59,10 @@ class FirstRow(nn.Module):
         return out[:, None]
 
 
-def first_distances(model: Any, family: Family, longest: int) -> Tensor | None:
-    """MPNet's bias by distance from a row's first token, float32 [heads, longest]; None of other families."""
+def distances(model: Any, family: Family, first: int, last: int) -> Tensor | None:
+    """MPNet's bias by distance [first, last) of key and query, float32 [heads, ...]; None of other families."""
     if family.relative is None:
         return None
     weight: Tensor = model.get_submodule(family.relative).weight.detach()
-    bucket = model.encoder.relative_position_bucket(torch.arange(longest, device=weight.device))
+    bucket = model.encoder.relative_position_bucket(torch.arange(first, last, device=weight.device))
     return weight[bucket].T.float().contiguous()

@@ -117,8 +117,8 @@ def finetune(
         early_stop: stop a configuration after so many epochs without a better one; None means 2, 0 never.
         pooling: which vectors the head reads; several are an axis of the sweep. None: as train_head, and for "last"
             also cls, whose row alone is then computed, where the cache has it. With ``from_run`` those of its head.
-        engine: "native" trains the last layer for the first token alone (pooling cls) on a CPU, many at a time; "torch"
-            everything; "auto" what it can with native.
+        engine: "native" trains last layers of BERT's kin (last, top:K; cls, mean, or the model's own vector of these)
+            on a CPU, many at a time; "torch" everything; "auto" what it can with native.
         device: "auto", "cpu" or "cuda[:N]".
         compute: "float32" or "bfloat16" for the layers' products; "auto" is bfloat16 on a GPU.
         threads: None means every core that this process may use.

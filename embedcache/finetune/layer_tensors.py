@@ -19,12 +19,12 @@ ACTIVATIONS = {
 
 
 def shape_of(config: Any, family: Family, relative: np.ndarray | None = None) -> Shape:
-    """Of a model's layers, by its configuration, for the first token's row.
+    """Of one of a model's layers, by its configuration, for the first token's row.
 
     Args:
         config: transformers' configuration of the model.
         family: its record.
-        relative: what is added to the score of the first token and the key at each place, float32 [heads, longest].
+        relative: as Shape has it.
 
     Raises:
         EmbedcacheError: the engine lacks the activation.
@@ -37,8 +37,6 @@ def shape_of(config: Any, family: Family, relative: np.ndarray | None = None) ->
     if activation not in ACTIVATIONS:
         raise EmbedcacheError(f"the native engine knows no activation {activation!r}: use --engine torch")
     epsilon = family.epsilon if family.epsilon is not None else float(config.layer_norm_eps)
-    if relative is not None:  # distances from the first token are never below 0
-        relative = np.concatenate((np.zeros_like(relative[:, 1:]), relative), axis=1)
     sizes = (setting("hidden_size"), setting("intermediate_size"), setting("num_attention_heads"))
     return Shape(*sizes, epsilon, ACTIVATIONS[activation], "first", relative)
 

@@ -19,7 +19,7 @@ from embedcache.encoder.poolings import MODEL
 from embedcache.errors import EmbedcacheError
 from embedcache.finetune.bench import Bench
 from embedcache.finetune.config import Config, Way, make_configs
-from embedcache.finetune.native_last import NativeLast
+from embedcache.finetune.native_layers import NativeLayers
 from embedcache.finetune.outcome import TunedColumn
 from embedcache.finetune.start import Start, load_start, pooling_of, train_start
 from embedcache.finetune.top import first_alone
@@ -100,13 +100,13 @@ def prepare(cache: Cache, asked: AskedTuning, times: Times) -> TunedTrainer:
     return trainer
 
 
-def _native(asked: AskedTuning, bench: Bench, configs: Sequence[Config]) -> NativeLast | None:
+def _native(asked: AskedTuning, bench: Bench, configs: Sequence[Config]) -> NativeLayers | None:
     """The native engine, where it may be used. Raises EmbedcacheError where it is asked for what it cannot train."""
     options = asked.options
     if options.engine == "torch":
         return None
     choose = "loss" if asked.choose == "r2" else asked.choose
-    native = NativeLast(bench, options.early_stop, choose, options.computed, options.threads)
+    native = NativeLayers(bench, options.early_stop, choose, options.computed, options.threads)
     for config in configs if options.engine == "native" else ():
         if why := native.why_not(config.way, config.pooling):
             raise EmbedcacheError(

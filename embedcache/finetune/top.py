@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from embedcache.encoder.families import Family, with_own_layers
 from embedcache.errors import EmbedcacheError
-from embedcache.finetune.first_row import FirstRow, first_distances
+from embedcache.finetune.first_row import FirstRow, distances
 
 NORMS = ("norm", "final_norm", "final_layer_norm", "ln_f")  # of the whole model, behind its last layer
 DROPS = ("dropout_prob", "attention_dropout")  # numbers of attention modules, beside nn.Dropout
@@ -88,7 +88,7 @@ class Top(nn.Module):
         self.first, self.row = model.config.num_hidden_layers - keep, None
         self.body: nn.Module | None = top
         if first_alone and family is not None:
-            self.row = FirstRow(layers[-1], family, model.config, first_distances(model, family, longest))
+            self.row = FirstRow(layers[-1], family, model.config, distances(model, family, 0, longest))
             setattr(top.get_submodule(self.path.rpartition(".")[0]), self.path.rpartition(".")[2], layers[:-1])
             top.config.num_hidden_layers = keep - 1  # type: ignore[union-attr]
             self.body = top if keep > 1 else None
@@ -160,15 +160,20 @@ def set_dropout(module: nn.Module, share: float) -> None:
                 setattr(part, name, share)
 
 
-def first_alone(model: Any, pooling: str) -> bool:
-    """Whether the last layer can be computed for the first token alone: pooling cls, a family known by its parts."""
+def known_by_parts(model: Any) -> bool:
+    """Whether its family is known, and its last layer has that family's parts and no other."""
     family: Family | None = with_own_layers(model.config.model_type)
-    if pooling != "cls" or family is None:
+    if family is None:
         return False
     layers = layers_of(model)[1]
     known = (*family.names.attention, family.names.norm1, family.names.up, family.names.down, family.names.norm2)
     parts = {name for name, part in layers[-1].named_modules() if next(part.parameters(False), None) is not None}
     return parts == set(known)
+
+
+def first_alone(model: Any, pooling: str) -> bool:
+    """Whether the last layer can be computed for the first token alone: pooling cls, a family known by its parts."""
+    return pooling == "cls" and known_by_parts(model)
 
 
 @torch.no_grad()

@@ -21,7 +21,7 @@ from embedcache.finetune.checkpoint import State, load_state, save_state
 from embedcache.finetune.config import Config
 from embedcache.finetune.head import TunedHead, tuned_head
 from embedcache.finetune.loop import LoopOptions, Training, predict_rows, train_together
-from embedcache.finetune.native_last import NativeLast, Trial
+from embedcache.finetune.native_layers import NativeLayers, Trial
 from embedcache.finetune.start import Start
 from embedcache.finetune.trainee import Trainee
 from embedcache.heads.head import TrainedHead
@@ -51,7 +51,7 @@ class TunedTrainer:
     configs: list[Config]
     starts: Mapping[str, Start]
     bench: Bench
-    native: NativeLast | None = None
+    native: NativeLayers | None = None
     resume: bool = False
     progress: Progress | None = None
     _done: int = field(default=0, init=False)
@@ -215,14 +215,14 @@ class TunedTrainer:
         return Training(trainee, self.bench.inputs(one.config.way), one.task, one.config, one.identity, options)
 
     def _train_natively(self, one: Trial, later: Sequence[Trial]) -> tuple[State, int]:
-        """As many at a time as there are threads: this one, and later ones of its kind. Each is whole, or not there."""
+        """As many at a time as can be: this one, and later ones of its kind. Each is whole, or not there."""
         assert self.native is not None
         if one.identity not in self._ahead:
             if (found := self._ended(one)) is not None:
                 self._done += _rows(one)
                 return found, 0
             beside = [other for other in later if self._is_native(other.config) and self._ended(other) is None]
-            self._train_group([one, *beside[: self.native.at_a_time - 1]])
+            self._train_group(self.native.together(one, beside))
         return self._ahead.pop(one.identity)
 
     def _train_group(self, group: Sequence[Trial]) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 
 INIT, SHUFFLE, DROPOUT = 0, 1, 2  # domains: the counter's last word
 ATTENTION, FEED_FORWARD, SHARES = 3, 4, 5  # of dropout in a last layer, see finetune/
+DOMAINS = 16  # more for each layer below it
 TENSORS = {"w1": 0, "b1": 1, "w2": 2, "b2": 3}
 MASK = np.uint64(0xFFFFFFFF)
 

@@ -13,7 +13,7 @@ def make_weights(shape: Shape, hidden: int, classes: int, rng: np.random.Generat
     found = {}
     for name, size in tensor_shapes(shape, hidden, classes).items():
         spread = 0.2 if len(size) == 1 else 1.3 * size[1] ** -0.5
-        found[name] = (rng.normal(size=size) * spread + (name in ("norm1", "norm2"))).astype(np.float32)
+        found[name] = (rng.normal(size=size) * spread + name.endswith(("norm1", "norm2"))).astype(np.float32)
     return found
 
 

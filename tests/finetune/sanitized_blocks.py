@@ -23,6 +23,8 @@ SHAPES = (  # of the layer, hidden units of the head, classes, rows, batch
     (Shape(36, 52, 2, 1e-12, relative=RELATIVE), 19, 3, 40, 7),
     (Shape(40, 66, 2, 1e-5, "gelu_tanh", "last"), 0, 40, 9, 9),
     (Shape(4, 2, 1, 1e-5, "relu"), 3, 2, 5, 1),
+    (Shape(80, 96, 2, 1e-12, relative=RELATIVE, layers=2), 7, 3, 40, 9),
+    (Shape(40, 66, 2, 1e-5, "gelu_tanh", "mean", None, 3, True), 0, 2, 12, 5),
 )
 
 

@@ -18,6 +18,7 @@ from embedcache.encoder.families import FAMILIES, with_own_layers
 from embedcache.errors import EmbedcacheError
 from embedcache.finetune import engine_native
 from embedcache.finetune.blocks import ACTIVATIONS, QUERIES, Block, Ragged, Shape, TunedBlock
+from embedcache.finetune.first_row import distances
 from embedcache.finetune.layer_tensors import parameters_of, shape_of, tensors_of
 from embedcache.heads import random_streams
 from embedcache.heads.engine import NativeUnavailableError
@@ -64,7 +65,7 @@ def autograd(
     """Loss and gradients of the first step through the whole layer; clipped, where the block says so."""
     w = {name: torch.tensor(array, dtype=dtype, requires_grad=True) for name, array in block.start.items()}
     rows = task.train.rows[random_streams.shuffle(block.spec.seed, 0, len(task.train.rows))]
-    dropped = Dropped(block, 0, len(rows), shape, int(states.lengths.max()))
+    dropped = Dropped(block, 0, states.lengths[rows], shape, int(states.lengths.max()))
     z = logits(w, shape, texts_of(states, rows, dtype), dropped)
     loss = loss_of(block.spec, task, training_weight(block.spec, task), z, task.train.y[rows])
     loss.backward()
@@ -106,6 +107,21 @@ CASES = {
     "the last token, tanh": (Shape(40, 50, 2, 1e-5, "gelu_tanh", "last", RELATIVE[:2]), {"kind": "multilabel"}),
     "relu, numbers": (Shape(20, 33, 5, 1e-5, "relu", "last"), {"kind": "regression", "clip": 0.5}),
     "focal": (Shape(48, 64, 3, 1e-5), {"loss": "focal", "class_weight": "balanced"}),
+    "two layers": (Shape(64, 96, 2, 1e-12, layers=2), {"clip": 0.0}),
+    "three layers, the last token": (
+        Shape(60, 50, 3, 1e-5, "gelu_tanh", "last", RELATIVE[:3], layers=3),
+        {"hidden": 23, "dtype": np.float32},
+    ),
+    "long rows, heads of 40": (
+        Shape(160, 200, 4, 1e-5, "relu", layers=2),
+        {"lengths": [130, 3, 0, 97, 1, 49], "hidden_dropout": 0.0, "attention_dropout": 0.0, "clip": 0.05},
+    ),
+    "the mean": (Shape(64, 96, 2, 1e-12, query="mean"), {"clip": 0.0}),
+    "the mean of two layers, unit length, distances": (
+        Shape(36, 52, 4, 1e-12, "gelu", "mean", RELATIVE, 2, True),
+        {"hidden": 23, "kind": "multilabel"},
+    ),
+    "unit length of the first token": (Shape(40, 50, 2, 1e-5, layers=2, unit=True), {"dtype": np.float32}),
     "smoothing": (Shape(48, 64, 3, 1e-5), {"label_smoothing": 0.2, "class_weight": (0.5, 2.0, 1.0), "hidden": 64}),
 }
 
@@ -141,26 +157,29 @@ def test_the_norm_is_that_before_clipping() -> None:
 
 @pytest.mark.parametrize("family", list(filter(with_own_layers, FAMILIES)))
 def test_every_family_as_transformers_computes_it(family: str) -> None:
-    """The logits are those of the whole model's first token; and the tensors go back where they came from."""
+    """The logits are those of the whole model's first token, or of the mean; and the tensors go back."""
     model, known = _make_model(family), FAMILIES[family]
     rng = np.random.default_rng(0)
     ids = [torch.from_numpy(rng.integers(5, VOCABULARY, (1, n))) for n in (3, 11, 40)]
     passes = [model(one, output_hidden_states=True) for one in ids]
-    values = torch.cat([one.hidden_states[-2][0] for one in passes]).numpy()
-    states = Ragged(values, np.array([0, 3, 14]), np.array([3, 11, 40]))
-    relative = model.encoder.compute_position_bias(torch.zeros(1, 40, 32))[0, :, 0].numpy() if known.relative else None
-    shape = shape_of(model.config, known, relative)
-    layer = dict(model.get_submodule(known.names.layers)[-1].named_parameters())
-    tensors = tensors_of(layer, known)
+    relative = distances(model, known, -39, 40)
+    one_layer = shape_of(model.config, known, None if relative is None else relative.numpy())
+    layers = [dict(one.named_parameters()) for one in model.get_submodule(known.names.layers)]
     head = {"head2": np.eye(2, 32, dtype=np.float32), "head2_bias": np.zeros(2, np.float32)}
-    rows = View(values, np.zeros(3, np.int32), np.arange(3))
-    block = Block(HeadSpec(hidden=0), 0, tensors | head, epochs=0)
-    outcome = engine_native.train(states, shape, [Task(rows, rows, 2)], [block])[0]
-    theirs = torch.stack([one.last_hidden_state[0, 0, :2] for one in passes]).numpy()
-    np.testing.assert_allclose(outcome.val_logits, theirs, rtol=2e-5, atol=2e-5)
-    back = parameters_of(tensors, known)
-    assert all((back[name] == layer[name].numpy()).all() for name in back)
-    assert set(layer) - set(back) == {f"{known.names.attention[1]}.bias"}
+    for depth, query in ((1, "first"), (2, "first"), (1, "mean"), (3, "mean")):
+        values = torch.cat([one.hidden_states[-1 - depth][0] for one in passes]).numpy()
+        states, shape = Ragged(values, np.array([0, 3, 14]), np.array([3, 11, 40])), replace(one_layer, layers=depth)
+        tensors = [tensors_of(one, known) for one in layers[-depth:]]
+        start = {f"{k}.{name}": array for k, one in enumerate(tensors) for name, array in one.items()}
+        rows = View(values, np.zeros(3, np.int32), np.arange(3))
+        block = Block(HeadSpec(hidden=0), 0, start | head, epochs=0)
+        outcome = engine_native.train(states, replace(shape, query=query), [Task(rows, rows, 2)], [block])[0]
+        hidden = [one.last_hidden_state[0] for one in passes]
+        theirs = torch.stack([one[0] if query == "first" else one.mean(0) for one in hidden])[:, :2].numpy()
+        np.testing.assert_allclose(outcome.val_logits, theirs, rtol=2e-5, atol=2e-5)
+    back = parameters_of(tensors[-1], known)
+    assert all((back[name] == layers[-1][name].numpy()).all() for name in back)
+    assert set(layers[-1]) - set(back) == {f"{known.names.attention[1]}.bias"}
 
 
 def plain_loop(states: Ragged, shape: Shape, task: Task, block: Block, dtype: torch.dtype) -> dict[str, torch.Tensor]:
@@ -178,7 +197,7 @@ def plain_loop(states: Ragged, shape: Shape, task: Task, block: Block, dtype: to
     schedule = torch.optim.lr_scheduler.LambdaLR(adamw, lambda step: 1.0 - step / (steps * block.epochs))
     for step in range(steps * block.epochs):
         rows = rows_of(step // steps)[step % steps * block.batch_size :][: block.batch_size]
-        z = logits(w, shape, texts_of(states, rows, dtype), Dropped(block, step, len(rows), shape, longest))
+        z = logits(w, shape, texts_of(states, rows, dtype), Dropped(block, step, states.lengths[rows], shape, longest))
         adamw.zero_grad()
         loss_of(spec, task, training_weight(spec, task), z, task.train.y[rows]).backward()
         torch.nn.utils.clip_grad_norm_(list(w.values()), block.clip)
@@ -187,8 +206,16 @@ def plain_loop(states: Ragged, shape: Shape, task: Task, block: Block, dtype: to
     return {name: one.detach() for name, one in w.items()}
 
 
+LAYERS = {
+    "last": Shape(32, 48, 2, 1e-12),
+    "two": Shape(32, 48, 2, 1e-12, layers=2),
+    "the mean": Shape(32, 48, 2, 1e-12, query="mean", layers=2, unit=True),
+}
+
+
 @pytest.mark.parametrize("epochs", [5, pytest.param(50, marks=pytest.mark.slow)])
-def test_a_training_stays_as_close_to_float64_as_torch_does(epochs: int) -> None:
+@pytest.mark.parametrize("layers", LAYERS)
+def test_a_training_stays_as_close_to_float64_as_torch_does(layers: str, epochs: int) -> None:
     settings = {
         "lr": 1e-3,
         "schedule": "linear",
@@ -196,7 +223,7 @@ def test_a_training_stays_as_close_to_float64_as_torch_does(epochs: int) -> None
         "epochs": epochs,
         "lengths": LENGTHS[:6] + LENGTHS[7:],
     }
-    states, shape, task, block = problem(Shape(32, 48, 2, 1e-12), **settings)
+    states, shape, task, block = problem(LAYERS[layers], **settings)
     exact = plain_loop(states, shape, task, block, torch.float64)
     theirs = plain_loop(states, shape, task, block, torch.float32)
     ours = engine_native.train(states, shape, [task], [block], threads=2)[0].weights
@@ -221,9 +248,11 @@ def bits(outcome: TunedBlock) -> tuple:
 
 
 @pytest.mark.parametrize("compute", ["float32", "bfloat16"])
-def test_the_same_bits_alone_in_a_bank_and_on_any_number_of_threads(compute: str) -> None:
-    lengths = LENGTHS * 8
-    states, shape, task, block = problem(Shape(256, 512, 4, 1e-12), n_val=20, lengths=lengths, batch_size=30, epochs=2)
+@pytest.mark.parametrize(("layers", "query"), [(1, "first"), (2, "first"), (2, "mean")])
+def test_the_same_bits_alone_in_a_bank_and_on_any_number_of_threads(layers: int, query: str, compute: str) -> None:
+    lengths, size = (LENGTHS * 8, (256, 512, 4)) if layers == 1 else (LENGTHS * 4, (136, 200, 4))
+    settings = {"n_val": 10, "lengths": lengths, "batch_size": 30, "epochs": 2}
+    states, shape, task, block = problem(Shape(*size, 1e-12, query=query, layers=layers), **settings)
     other = make_weights(shape, 40, 3, np.random.default_rng(9))
     blocks = [
         block,
@@ -268,9 +297,12 @@ def test_ctrl_c_ends_it_between_two_steps() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda s, b: (s, replace(b, start={**b.start, "up": b.start["head2"]})), "'up' must have shape"),
-        (lambda s, b: (s, replace(b, start={**b.start, "key": b.start["key"] * np.nan})), "'key' holds NaN"),
-        (lambda s, b: (s, replace(b, start={n: a for n, a in b.start.items() if n != "value"})), "without its tensor"),
+        (lambda s, b: (s, replace(b, start={**b.start, "0.up": b.start["head2"]})), "'0.up' must have shape"),
+        (lambda s, b: (s, replace(b, start={**b.start, "0.key": b.start["0.key"] * np.nan})), "'0.key' holds NaN"),
+        (
+            lambda s, b: (s, replace(b, start={n: a for n, a in b.start.items() if n != "0.value"})),
+            "without its tensor",
+        ),
         (lambda s, b: (s, replace(b, task=1)), "names task 1"),
         (lambda s, b: (replace(s, values=s.values[:, :60]), b), r"the layer reads \[tokens, 64\]"),
         (lambda s, b: (replace(s, values=s.values[:-9]), b), "row 11 lies outside the tokens"),
@@ -313,6 +345,7 @@ def one_step_of_anything(data: st.DataObject) -> None:
     shape = Shape(
         *(heads * head, draw(st.integers(1, 90)), heads, 1e-5),
         *(draw(st.sampled_from(ACTIVATIONS)), draw(st.sampled_from(QUERIES)), relative),
+        *(draw(st.integers(1, 3)), draw(st.booleans())),
     )
     plain = kind == "regression"
     settings = {

@@ -144,7 +144,7 @@ def test_bad_input(cache, heads, report, tmp_path) -> None:
 
     assert "has 2 layers" in refused("--train", "top:3")
     assert "no label column 'nix'" in refused("--label", "nix")
-    assert "use auto or torch" in refused("--engine", "native", "--train", "top:2")
+    assert "use auto or torch" in refused("--engine", "native", "--train", "lora:top:2")
     assert "its rows were split otherwise" in refused("--from", heads, "--split", "7")
     assert "it is a tuned run itself" in refused("--from", report.run)
     assert "finetune trains layers for one column" in refused("--label", "label,tags")

@@ -54,8 +54,8 @@ def write_states(cache: Path, model: Path, layers: int) -> None:
         writer.commit(np.arange(len(rows)), [writer.put(i, row) for i, row in enumerate(rows)])
 
 
-def make_token_cache(folder: Path, model: Path, layers: int = 2, n: int = 240) -> Path:
-    """reviews.h5 with cls and mean, its states, and columns label, film, and as labels tags (lists) and score."""
+def make_token_cache(folder: Path, model: Path, layers: int = 2, n: int = 240, pooling: str = "cls,mean") -> Path:
+    """reviews.h5 with these vectors, its states, and columns label, film, and as labels tags (lists) and score."""
     import json
 
     rows = []
@@ -65,7 +65,7 @@ def make_token_cache(folder: Path, model: Path, layers: int = 2, n: int = 240) -
     write_csv(folder / "reviews.csv", rows, ("text", "label", "film", "tags", "score"))
     document(
         "extract", folder / "reviews.csv", "-o", folder / "reviews.h5", "--model", model, "--dtype", "float32",
-        "--label", "label,tags", "--keep", "film,score", "--pooling", "cls,mean", "--max-length", 64,
+        "--label", "label,tags", "--keep", "film,score", "--pooling", pooling, "--max-length", 64,
     )  # fmt: skip
     write_states(folder / "reviews.h5", model, layers)
     return folder / "reviews.h5"
