@@ -1,28 +1,31 @@
-"""How fast is the last layer trained natively, from cached states, for the CLS row alone?
+"""How fast are the last layers trained natively, from cached states, for the CLS row or the mean?
 
     python -m benchmarks.finetune.block [--json benchmarks/results/finetune-block.json] [--loop BERT-base/128]
+        [--ways "last, cls" "top:2, cls" "last, mean" "top:2, mean"] [--models MiniLM] [--lengths 27] [--batches 32]
 
 Random weights and states; texts of one length, so that nobody pads. Peers in turns, medians of the turns' ratios:
 
-- torch: the torch engine's own module (finetune/first_row.py), reading the same cached states, fused AdamW, clipping.
-- loop: plain transformers from token ids, the layers below frozen and without gradients, the last one whole, CLS to the
-  head; float32 and bfloat16 autocast, the better of the two. Batch 32 alone: more rows a step gain it nothing. It
-  takes long: --loop names the models and lengths to set beside it.
+- torch: the torch engine's own module (finetune/top.py), reading the same cached states, fused AdamW, clipping.
+- loop: plain transformers from token ids, the layers below frozen and without gradients, the trained ones whole, CLS or
+  the mean to the head; float32 and bfloat16 autocast, the better of the two. Batch 32 alone: more rows a step gain it
+  nothing. It takes long: --loop names the models and lengths to set beside it.
 
 What counts is processor time (user and system, all threads) of whole steps: the machine may be in use. Both torch peers
 run on as many threads as native, with passive waiting. "products" and "copy" are torch's sgemm (1024 wide; bfloat16 for
 bfloat16) and copy_ on one thread in the same run: native's share of each, its bytes being 32 a weight and step (24 of
-AdamW, 4 + 4 of the products) and the states twice.
+AdamW, 4 + 4 of the products) and the states twice; not of layers for every token, whose bytes are activations.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +38,15 @@ from torch import nn
 from benchmarks.machine import machine
 from embedcache.encoder.families import FAMILIES
 from embedcache.finetune import engine_native
-from embedcache.finetune.blocks import Block, Ragged
-from embedcache.finetune.first_row import FirstRow
+from embedcache.finetune.blocks import Block, Ragged, Shape
 from embedcache.finetune.inputs import States
 from embedcache.finetune.layer_tensors import shape_of, tensors_of
+from embedcache.finetune.top import Top, first_alone, set_dropout
 from embedcache.heads.spec import HeadSpec
 from embedcache.heads.task import Task, View
 
 MODELS = {"MiniLM": (6, 384, 1536), "BERT-base": (12, 768, 3072)}
+WAYS = {"last, cls": (1, "cls"), "top:2, cls": (2, "cls"), "last, mean": (1, "mean"), "top:2, mean": (2, "mean")}
 LENGTHS, BATCHES, DROP = (27, 128), (32, 256), 0.1
 
 
@@ -80,11 +84,16 @@ def step(modules: list[nn.Module], adamw: torch.optim.Optimizer, logits: torch.T
     adamw.step()
 
 
-class Case:
-    """One model, length and batch size."""
+def pool(hidden: torch.Tensor, pooling: str) -> torch.Tensor:
+    return hidden[:, 0] if pooling == "cls" else hidden.mean(1)
 
-    def __init__(self, model: Any, length: int, batch: int, threads: int) -> None:
-        self.model, self.length, self.batch, self.threads = model, length, batch, threads
+
+class Case:
+    """One model, way, length and batch size."""
+
+    def __init__(self, model: Any, way: str, length: int, batch: int, threads: int) -> None:
+        self.model, self.way, self.length, self.batch, self.threads = model, way, length, batch, threads
+        self.depth, self.pooling = WAYS[way]
         self.rows = 4 * batch
         rng = np.random.default_rng(0)
         dim = model.config.hidden_size
@@ -92,41 +101,54 @@ class Case:
         self.y = rng.integers(0, 2, self.rows).astype(np.int32)
         self.head = nn.Linear(dim, 2)
 
+    @property
+    def whole(self) -> int:
+        """Layers that are computed for every token."""
+        return self.depth - (self.pooling == "cls")
+
+    @property
+    def shape(self) -> Shape:
+        query = "first" if self.pooling == "cls" else "mean"
+        return replace(shape_of(self.model.config, FAMILIES["bert"]), query=query, layers=self.depth)
+
     def native(self, compute: str) -> int:
         """One block on each thread: a bank, as a sweep is."""
-        family, lengths = FAMILIES["bert"], np.full(self.rows, self.length)
-        layer = tensors_of(dict(self.model.encoder.layer[-1].named_parameters()), family)
-        start = layer | {"head2": self.head.weight.detach().numpy(), "head2_bias": self.head.bias.detach().numpy()}
+        lengths, start = np.full(self.rows, self.length), {}
+        for k, layer in enumerate(self.model.encoder.layer[-self.depth :]):
+            tensors = tensors_of(dict(layer.named_parameters()), FAMILIES["bert"])
+            start |= {f"{k}.{name}": array for name, array in tensors.items()}
+        start |= {"head2": self.head.weight.detach().numpy(), "head2_bias": self.head.bias.detach().numpy()}
         task = Task(View(self.values, self.y, np.arange(self.rows)), None, 2)
-        epochs = max(1, 2048 // self.rows)
+        epochs = 1 if self.whole else max(1, 2048 // self.rows)
         block = Block(HeadSpec(hidden=0, lr=1e-4), 0, start, batch_size=self.batch, epochs=epochs)
         states = Ragged(self.values, np.arange(self.rows) * self.length, lengths)
-        shape = shape_of(self.model.config, family)
-        engine_native.train(states, shape, [task], [block] * self.threads, compute=compute, threads=self.threads)
+        blocks = [block] * self.threads
+        engine_native.train(states, self.shape, [task], blocks, compute=compute, threads=self.threads)
         return self.threads * epochs * self.rows
 
     def torch_engine(self, bfloat16: bool) -> int:
-        row = FirstRow(self.model.encoder.layer[-1], FAMILIES["bert"], self.model.config).train()
-        row.p = DROP
-        adamw = torch.optim.AdamW(groups([row, self.head]), lr=1e-4, fused=True)
+        top = Top(self.model, self.depth, first_alone(self.model, self.pooling), self.length).train()
+        set_dropout(top, DROP)
+        top.requires_grad_(True)
+        adamw = torch.optim.AdamW(groups([top, self.head]), lr=1e-4, fused=True)
         inputs, y = States(InOnePiece(self.values, self.length), np.full(self.rows, self.length)), self.y.astype(int)
         for start in range(0, self.rows, self.batch):
             rows = np.arange(start, start + self.batch)
             x, mask = inputs.batch(rows)
             with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
-                z = self.head(row(x, mask)[:, 0])
-            step([row, self.head], adamw, z, torch.from_numpy(y[rows]))
+                z = self.head(pool(top(x, mask), self.pooling))
+            step([top, self.head], adamw, z, torch.from_numpy(y[rows]))
         return self.rows
 
     def loop(self, bfloat16: bool) -> int:
         self.model.train()
         self.model.requires_grad_(False)
-        last = self.model.encoder.layer[-1].requires_grad_(True)
-        adamw = torch.optim.AdamW(groups([last, self.head]), lr=1e-4, fused=True)
+        layers = self.model.encoder.layer[-self.depth :].requires_grad_(True)
+        adamw = torch.optim.AdamW(groups([layers, self.head]), lr=1e-4, fused=True)
         ids = torch.randint(5, 1000, (self.batch, self.length))
         with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
-            z = self.head(self.model(input_ids=ids).last_hidden_state[:, 0])
-        step([last, self.head], adamw, z, torch.from_numpy(self.y[: self.batch].astype(int)))
+            z = self.head(pool(self.model(input_ids=ids).last_hidden_state, self.pooling))
+        step([layers, self.head], adamw, z, torch.from_numpy(self.y[: self.batch].astype(int)))
         return self.batch
 
 
@@ -175,20 +197,24 @@ def summary(case: Case, turns: dict[str, Any]) -> dict[str, Any]:
     config = case.model.config
     d, f, h = config.hidden_size, config.intermediate_size, config.num_attention_heads
     weights = 4 * d * d + 2 * d * f
-    flop = 3 * (2 * weights + 4 * h * case.length * d)
+    folded = case.depth - case.whole
+    # Forward, back to what was read and to the weights; the lowest layer's keys, values and queries end there.
+    flop = folded * 3 * (2 * weights + 4 * h * case.length * d)
+    flop += case.length * (case.whole * 3 * (2 * weights + 4 * case.length * d) - (case.whole > 0) * 6 * d * d)
     moved = 32 * weights / case.batch + 4 * case.length * d
     found: dict[str, Any] = {}
     for compute in ("float32", "bfloat16"):
         ours = turns[f"native {compute}"]
-        one = {
+        one: dict[str, float] = {
             "rows_per_processor_second": 1e6 / statistics.median(ours),
             "of_products": statistics.median(
                 flop / t * 1e6 / 1e9 / r[compute] for t, r in zip(ours, turns["rates"], strict=True)
             ),
-            "of_copy": statistics.median(
-                moved / t * 1e6 / 1e9 / r["copy"] for t, r in zip(ours, turns["rates"], strict=True)
-            ),
         }
+        if not case.whole:
+            one["of_copy"] = statistics.median(
+                moved / t * 1e6 / 1e9 / r["copy"] for t, r in zip(ours, turns["rates"], strict=True)
+            )
         for peer in ("torch", "loop"):
             if f"{peer} float32" in turns:
                 best = map(min, turns[f"{peer} float32"], turns[f"{peer} bfloat16"])
@@ -203,6 +229,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     every = [f"{name}/{length}" for name in MODELS for length in LENGTHS]
     parser.add_argument("--loop", nargs="*", choices=every, default=every)
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    parser.add_argument("--lengths", nargs="+", type=int, default=LENGTHS)
+    parser.add_argument("--batches", nargs="+", type=int, default=BATCHES)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     asked = parser.parse_args()
     from transformers import BertConfig, BertModel
@@ -210,20 +240,20 @@ def main() -> None:
     results: list[dict[str, Any]] = []
     computer = {"machine": machine("torch", "transformers")}
     loads = [os.getloadavg()[0]]
-    for name, (layers, dim, inner) in MODELS.items():
+    for name in asked.models:
+        layers, dim, inner = MODELS[name]
         settings = {"num_hidden_layers": layers, "hidden_size": dim, "intermediate_size": inner}
         model = BertModel(BertConfig(**settings, num_attention_heads=12), add_pooling_layer=False)
-        for length in LENGTHS:
-            for batch in BATCHES:
-                case = Case(model, length, batch, asked.threads)
-                turns = measure(case, asked.rounds, f"{name}/{length}" in asked.loop)
-                about = {"model": name, "tokens": length, "batch": batch}
-                loads.append(os.getloadavg()[0])
-                results.append({**about, **summary(case, turns), "microseconds": turns, "load": loads[-1]})
-                print(json.dumps({**about, **summary(case, turns)}), flush=True)
-                report = {**computer, "load": loads, "threads": asked.threads, "results": results}
-                if asked.json:
-                    Path(asked.json).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        for way, length, batch in itertools.product(asked.ways, asked.lengths, asked.batches):
+            case = Case(model, way, length, batch, asked.threads)
+            turns = measure(case, asked.rounds, f"{name}/{length}" in asked.loop)
+            about = {"model": name, "way": way, "tokens": length, "batch": batch}
+            loads.append(os.getloadavg()[0])
+            results.append({**about, **summary(case, turns), "microseconds": turns, "load": loads[-1]})
+            print(json.dumps({**about, **summary(case, turns)}), flush=True)
+            report = {**computer, "load": loads, "threads": asked.threads, "results": results}
+            if asked.json:
+                Path(asked.json).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

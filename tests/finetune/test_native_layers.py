@@ -45,7 +45,7 @@ def cache(tmp_path_factory, tiny_bert) -> Path:
 
 @pytest.fixture(scope="module")
 def last_states(tmp_path_factory, tiny_bert) -> Path:
-    """The same rows with the states of the last layer: from those of two torch would make them, by threads."""
+    """The same rows with the states of one layer: lifted from two they would have other bits on other threads."""
     return make_token_cache(tmp_path_factory.mktemp("last"), tiny_bert, layers=1, n=120)
 
 
