@@ -119,7 +119,7 @@ class Case:
             start |= {f"{k}.{name}": array for name, array in tensors.items()}
         start |= {"head2": self.head.weight.detach().numpy(), "head2_bias": self.head.bias.detach().numpy()}
         task = Task(View(self.values, self.y, np.arange(self.rows)), None, 2)
-        epochs = 1 if self.whole else max(1, 2048 // self.rows)
+        epochs = max(1, 16_000_000 // self.values.size if self.whole else 2048 // self.rows)
         block = Block(HeadSpec(hidden=0, lr=1e-4), 0, start, batch_size=self.batch, epochs=epochs)
         states = Ragged(self.values, np.arange(self.rows) * self.length, lengths)
         blocks = [block] * self.threads

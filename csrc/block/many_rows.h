@@ -143,8 +143,23 @@ static void learn_kept(const Vector& v, const Learn& learn) {
     adamw_update(load(v.gradient + c) * learn.scale, v.at.at(c), learn.adamw);
 }
 
+/* Of 32 columns at a time, since a row has them in two lines of memory. */
 static void keep_gradient(const Vector& v, Rows<float> y, const float* x, int64_t rows) {
-  for (int64_t c = 0; c < v.padded; c += kLanes) store(v.gradient + c, column_sum(y, x, rows, c));
+  constexpr int kVectors = kBlock / kLanes;
+  for (int64_t c = 0; c < v.padded; c += kBlock) {
+    vf total[kVectors] = {};
+    for (int64_t start = 0; start < rows; start += kSumRows) {
+      vf sum[kVectors] = {};
+      for (int64_t b = start; b < rows && b < start + kSumRows; ++b)
+        for (int i = 0; i < kVectors; ++i) {
+          const int64_t at = b * y.stride + c + i * kLanes;
+          const vf g = load_unaligned(y.data + at);
+          sum[i] += x ? g * load_unaligned(x + at) : g;
+        }
+      for (int i = 0; i < kVectors; ++i) total[i] += sum[i];
+    }
+    for (int i = 0; i < kVectors; ++i) store(v.gradient + c + i * kLanes, total[i]);
+  }
 }
 
 }  // namespace EC_ISA
