@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
@@ -53,13 +54,15 @@ class Agreement:
 
     Attributes:
         people: their names. rows: those rows. same: the share on which all agree.
-        kappa: Cohen's of two people, corrected for what chance makes them agree on; of more people the mean over pairs,
-            weighted by their rows. None where all gave one class throughout.
+        alpha: Krippendorff's, of any number of people, corrected for what chance makes them agree on: 1 where they all
+            agree, 0 where they do as often as chance would. kappa: Cohen's, of two people. None where all gave one
+            class throughout.
     """
 
     people: list[str]
     rows: int
     same: float
+    alpha: float | None
     kappa: float | None
 
 
@@ -167,17 +170,33 @@ def agreement(labels: Mapping[str, Mapping[Any, Any]]) -> Agreement | None:
     shared = [row for row, count in times.items() if count > 1]
     if len(shared) < FEWEST_SHARED:
         return None
-    same = np.mean([len({str(labels[p][row]) for p in people if row in labels[p]}) == 1 for row in shared])
-    kappas, weights = [], []
-    for i, first in enumerate(people):
-        for second in people[i + 1 :]:
-            rows = [row for row in labels[first] if row in labels[second]]
-            kappa = _kappa([str(labels[first][row]) for row in rows], [str(labels[second][row]) for row in rows])
-            if kappa is not None:
-                kappas.append(kappa)
-                weights.append(len(rows))
-    mean = float(np.average(kappas, weights=weights)) if kappas else None
-    return Agreement(people, len(shared), float(same), mean)
+    given = [[str(labels[person][row]) for person in people if row in labels[person]] for row in shared]
+    same = float(np.mean([len(set(one)) == 1 for one in given]))
+    kappa = _kappa(*zip(*given, strict=True)) if len(people) == 2 else None
+    return Agreement(people, len(shared), same, krippendorff_alpha(given), kappa)
+
+
+def krippendorff_alpha(units: Sequence[Sequence[str]]) -> float | None:
+    """Krippendorff's alpha of nominal labels, 1 - observed disagreement / expected disagreement.
+
+    Of each two labels of one unit that different people gave, how many differ; a unit of m labels weighs 1 / (m - 1) a
+    pair. Expected: the same of any two labels. Units with one label say nothing (K. Krippendorff, "Computing
+    Krippendorff's Alpha-Reliability", 2011, sections C and E).
+
+    Args:
+        units: Of each row what people gave, in any order, of those who did.
+
+    Returns:
+        At most 1; None where all labels are the same, or none are paired.
+    """
+    paired = [Counter(one) for one in units if len(one) > 1]
+    total = sum(paired, Counter[str]())
+    n = total.total()
+    expected = n * n - sum(count**2 for count in total.values())  # times n - 1: ordered pairs that differ
+    if not expected:
+        return None
+    observed = sum((one.total() ** 2 - sum(count**2 for count in one.values())) / (one.total() - 1) for one in paired)
+    return 1 - (n - 1) * observed / expected
 
 
 def _kappa(first: Sequence[str], second: Sequence[str]) -> float | None:

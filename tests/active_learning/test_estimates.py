@@ -10,6 +10,7 @@ from embedcache.active_learning.estimates import (
     PredictedGain,
     advise,
     agreement,
+    krippendorff_alpha,
     predicted_gain,
     rows_per_minute,
     wrong_share,
@@ -44,6 +45,38 @@ def test_agreement_of_two_people() -> None:
     share = np.mean([label == "a" for label in bob.values()])
     chance = 0.5 * share + 0.5 * (1 - share)
     assert found.kappa == pytest.approx((same - chance) / (1 - chance))
+    share = (share + 0.5) / 2
+    by_chance = 2 * share * (1 - share) * 40 / 39  # that any two of the 40 labels differ
+    assert found.alpha == pytest.approx(1 - (1 - same) / by_chance)
+
+
+def test_agreement_of_many_people_is_that_of_krippendorffs_example() -> None:
+    """Four observers, twelve units, missing labels; alpha 0.743 ("Computing Krippendorff's Alpha-Reliability", C)."""
+    said = {
+        "a": "1 2 3 3 2 1 4 1 2 . . .", "b": "1 2 3 3 2 2 4 1 2 5 . 3",
+        "c": ". 3 3 3 2 3 4 2 2 5 1 .", "d": "1 2 3 3 2 4 4 1 2 5 1 .",
+    }  # fmt: skip
+    labels = {who: {i: v for i, v in enumerate(row.split()) if v != "."} for who, row in said.items()}
+    found = agreement(labels)
+    assert found is not None and found.kappa is None
+    assert found.alpha == pytest.approx(0.743, abs=0.0005)
+    assert (found.rows, found.same) == (11, pytest.approx(8 / 11))
+
+
+def test_alpha_by_its_definition() -> None:
+    """Every ordered pair of labels of one unit, and of all units, with weights and missing labels by chance."""
+    rng = np.random.default_rng(0)
+    units = [["abc"[i] for i in rng.integers(3, size=rng.integers(0, 5))] for _ in range(60)]
+    units = [one if rng.random() < 0.4 else one[:1] * len(one) for one in units]
+    paired = [one for one in units if len(one) > 1]
+    every = [label for one in paired for label in one]
+    pairs = [
+        (a != b, 1 / (len(one) - 1)) for one in paired for i, a in enumerate(one) for j, b in enumerate(one) if i != j
+    ]
+    observed = sum(differ * weight for differ, weight in pairs) / len(every)
+    expected = np.mean([a != b for i, a in enumerate(every) for j, b in enumerate(every) if i != j])
+    assert krippendorff_alpha(units) == pytest.approx(1 - observed / expected)
+    assert krippendorff_alpha([["a", "a"], ["a"]]) is None and krippendorff_alpha([["a"], ["b"]]) is None
 
 
 def test_agreement_needs_shared_rows() -> None:
@@ -51,7 +84,7 @@ def test_agreement_needs_shared_rows() -> None:
     assert agreement({}) is None
     alike = agreement({"ada": dict.fromkeys(range(50), "a"), "bob": dict.fromkeys(range(50), "a")})
     assert alike is not None
-    assert (alike.same, alike.kappa) == (1.0, None)  # one class throughout: chance says as much
+    assert (alike.same, alike.alpha, alike.kappa) == (1.0, None, None)  # one class throughout: chance says as much
 
 
 def test_rows_per_minute_leaves_pauses_out() -> None:

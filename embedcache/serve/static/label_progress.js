@@ -23,7 +23,7 @@ export function showProgress(place, found, state) {
     found.chance && found.chance.rows >= 10 ? figure("Over rows drawn by chance", shown(found.chance), `${plural(found.chance.rows, "row")}${range(found.chance.interval, percent)}`) : [],
     wrong ? figure("Wrong labels left", `about ${wrong.left.toLocaleString("en")}`, `${wrong.left_interval.map((one) => one.toLocaleString("en")).join(" to ")}; from ${plural(wrong.rows, "row")} drawn by chance`) : [],
     audited ? figure("Wrong by audit", `about ${audited.estimate.toLocaleString("en")}`, audited.interval.map((one) => one.toLocaleString("en")).join(" to ")) : [],
-    agreement ? figure("People agree on", percent(agreement.same, 0), `${plural(agreement.rows, "row")}${agreement.kappa === null ? "" : `, kappa ${agreement.kappa.toFixed(2)}`}`) : [],
+    agreement ? figure("People agree on", percent(agreement.same, 0), `${plural(agreement.rows, "row")}${agreement.alpha === null ? "" : `, Krippendorff's alpha ${agreement.alpha.toFixed(2)}`}`) : [],
     people > 1 || found.disagreements ? figure("People differ on", plural(found.disagreements, "text")) : [],
   ];
   const said = el("p", { class: "advice", "data-stop": String(advice.stop) }, sentence(advice.reason));
