@@ -56,6 +56,12 @@ from embedcache.commands.types import NumberInRange, NumberOr
     help="Give no label below this calibrated probability, nor to rows unlike the training rows; auto: half of the "
     "errors.",
 )
+@click.option(
+    "--sure",
+    type=NumberInRange(float, 0, 1, above=True),
+    metavar="P",
+    help="Of a run with a hierarchy: answer the deepest level of at least this calibrated probability.",
+)
 @click.option("--explain", is_flag=True, help="Say which words carry each label, and name the training rows nearest.")
 @device_option
 @trust_option
@@ -81,6 +87,7 @@ def predict(as_json: bool, run: str, texts: tuple[str, ...], **options: Any) -> 
       ... --calibrated       calibrated probabilities
       ... --threshold tuned  thresholds that the validation rows chose
       ... --reject auto      no label where the run does not know
+      ... --sure 0.8         of a hierarchy the deepest level that is sure
       ... --explain          why: words, and training rows for and against
       cat new.jsonl | embedcache predict RUN --input - -o - | head
     """
@@ -110,7 +117,7 @@ def predict(as_json: bool, run: str, texts: tuple[str, ...], **options: Any) -> 
     from embedcache.prediction.predictions import Predictions
 
     _check_texts(texts, options)
-    names = ("device", "model", "trust_remote_code", "calibrated", "threshold", "reject")
+    names = ("device", "model", "trust_remote_code", "calibrated", "threshold", "reject", "sure")
     load = {name: options[name] for name in names}
     classifier = Classifier.load(run, **load)
     vectors, read = classifier.encode_counted(list(texts))

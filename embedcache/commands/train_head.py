@@ -24,6 +24,11 @@ LAYERED = CommaList(SideBySide(NumberInRange(int, -1000)))
 @click.option("--label", type=NAMES, help="Label columns; each gets its own heads.  [default: label, or the only one]")
 @labels_option
 @task_option
+@click.option(
+    "--hierarchy",
+    metavar="COL>COL|SEP",
+    help="Classes in a tree: label columns from the top down, or what separates the levels of one column.",
+)
 @click.option("--recipe", type=click.Choice(["default", "article"]), default="default", show_default=True)
 @sweep_options(SWEPT)
 @click.option("--random", type=COUNT, metavar="N", help="Draw N combinations, each with every --seed, instead of all.")
@@ -67,6 +72,7 @@ def train_head(as_json: bool, cache: str, run: str, **options: Any) -> None:
       ... --label genre,stars                          both columns, in one bank
       ... --label stars --task regression              numbers, not classes
       ... --label genre,stars --task stars=regression  classes and numbers
+      ... --hierarchy "genre>subgenre"                 a tree of classes
       ... --split-column part                          of train, val, test
       ... --pooling cls,mean,cls+mean --layers -1,-4   which vectors to read
       ... --weight trust                               rows count by a column

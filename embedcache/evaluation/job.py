@@ -25,7 +25,9 @@ from embedcache.prediction.classifier import Classifier
 from embedcache.prediction.rows import is_cache
 from embedcache.runs.calibration import probabilities
 from embedcache.runs.folder import Run, load_run
+from embedcache.runs.hierarchy import Hierarchy, NodePath
 from embedcache.runs.intervals import score_difference, score_interval
+from embedcache.runs.level_scores import score_levels
 from embedcache.runs.metrics import evaluate as measure
 from embedcache.runs.mistakes import Judged, find_mistakes
 from embedcache.tables.stream import stored
@@ -96,7 +98,7 @@ def evaluate(
 
     reading: dict[str, Any] = {"encoding": encoding, "separator": separator, "sheet": sheet}
     conditions = [where] if isinstance(where, str) else list(where)
-    also = list(dict.fromkeys(name for run in columns.values() if (name := group_column(run)) is not None))
+    also = list(dict.fromkeys(name for run in columns.values() for name in _columns_beside(run)))
     if is_cache(data):
         gold = read_cache(data, label, group, conditions, also, labels)
     else:
@@ -145,6 +147,13 @@ def _column(run: Run, path: str, label: str) -> Run:
     raise EmbedcacheError(f"{path} has no label column {label!r}: name one that it has, {', '.join(run.columns)}")
 
 
+def _columns_beside(run: Run) -> list[str]:
+    """What is read of the rows where it is there: the column of groups, the upper levels of a hierarchy."""
+    hierarchy, group = Hierarchy.of(run.info), group_column(run)
+    upper = () if hierarchy is None or hierarchy.separator is not None else hierarchy.levels[:-1]
+    return [*upper, *([] if group is None else [group])]
+
+
 def _unseen(gold: Gold, seen: dict[str, Learnt]) -> tuple[Gold, dict[str, Learnt], int]:
     """The rows that no run has learned from, and how many were left out."""
     learnt = np.zeros(len(gold.labels), bool)
@@ -182,6 +191,10 @@ class _Scored:
         evaluation = found.to_dict()
         if aligned.unknown:  # a label that is never predicted has no probability to be judged by
             evaluation |= dict.fromkeys(("loss", "calibration", "calibration_scaled"))
+        if (hierarchy := Hierarchy.of(info)) is not None:
+            tree = hierarchy.extended([self._path(hierarchy, name) for name in aligned.unknown])
+            how: dict[str, Any] = {"interval": True, "groups": self.gold.units}
+            evaluation |= score_levels(tree, aligned.y, aligned.predicted, **how).to_dict()
         scores = RunScores(
             run=self.path,
             column=str(info.get("label", "label")),
@@ -201,6 +214,14 @@ class _Scored:
         if kind_of(aligned.kind).has_classes:
             self._add_curves(scores)
         return scores
+
+    def _path(self, hierarchy: Hierarchy, name: str) -> NodePath:
+        """Where a class that the run has not learned stands, as far as the rows say it."""
+        if hierarchy.separator is not None:
+            return tuple(part.strip() for part in name.split(hierarchy.separator.strip()))
+        row = self.gold.labels.index(name)
+        upper = [self.gold.columns[level][row] for level in hierarchy.levels[:-1] if level in self.gold.columns]
+        return (*upper, name) if len(upper) + 1 == len(hierarchy.levels) else (f"{name} (not learned)",)
 
     def _with_intervals(self, values: dict[str, float], predicted: np.ndarray) -> dict[str, ScoreValue]:
         scores = {}

@@ -4,6 +4,7 @@ Files, in the order in which to read them:
 
     classifier     Label texts with the best heads of a run: the run's own encoder, checked by content
     rule           When a label is given: thresholds, and rows for which a run says that it does not know
+    levels         Labels of a hierarchy: the path to each, no deeper than a head is sure of it
     explanation    Why a text got its label, as it is kept and shown
     predictions    What a run's heads say of texts: one prediction, or all of them as a sequence and a table
     explain        Why a text got its label: the words that carry it, and the training rows for and against it

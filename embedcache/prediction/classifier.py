@@ -55,15 +55,17 @@ class Classifier:
         calibrated: bool = False,
         threshold: Threshold = None,
         reject: Reject = None,
+        sure: float | None = None,
     ) -> None:
-        self.run, self.encoder, self.calibrated = run, encoder, calibrated or reject is not None
+        self.run, self.encoder = run, encoder
+        self.calibrated = calibrated or reject is not None or sure is not None
         self._again: dict[str, Any] = {"device": encoder.device} if encoder is not None else {}
         self.digest = _content(run)
-        self.threshold, self.reject = threshold, reject
+        self.threshold, self.reject, self.sure = threshold, reject, sure
         self._temperatures = {
             column: _temperature(one, calibrated) if self.calibrated else 1.0 for column, one in run.columns.items()
         }
-        self.rules = make_rules(run, threshold, reject, self._temperatures)
+        self.rules = make_rules(run, threshold, reject, self._temperatures, sure)
         self.classes = run.classes
         self._outputs = [(run.info["pooling"], run.info["layer"])]
         self._dtype = str(run.info["dtype"])
@@ -93,9 +95,10 @@ class Classifier:
             path,
             self.digest,
             {
-                "calibrated": self.calibrated and self.reject is None,
+                "calibrated": self.calibrated and self.reject is None and self.sure is None,
                 "threshold": self.threshold,
                 "reject": self.reject,
+                "sure": self.sure,
                 "model": source,
                 "encode": self.encoder is not None,
                 **self._again,
@@ -124,6 +127,7 @@ class Classifier:
         calibrated: bool = False,
         threshold: Threshold = None,
         reject: Reject = None,
+        sure: float | None = None,
         encode: bool = True,
     ) -> Classifier:
         """Load a run directory and the encoder that its cache was made with.
@@ -140,6 +144,8 @@ class Classifier:
             reject: Give no label to rows whose probability is below this, nor to rows unlike the training rows; "auto"
                 takes the probability that halves the errors of the validation rows. Probabilities are calibrated
                 then, where a temperature is known. ``notes`` says what to expect.
+            sure: Of a run with a hierarchy: answer with the deepest node that is at least so probable, calibrated as
+                for ``reject``. None answers with a class.
             encode: False loads no encoder; then only vectors can be labelled, such as those of a cache.
 
         Raises:
@@ -152,7 +158,7 @@ class Classifier:
         loaded, asked = load_run(run), device
         require_keys(loaded, "encoder", "pooling", "layer", "dtype")
         device = resolve_device(device)  # here, where no --model would help
-        classifier = cls(loaded, None, calibrated, threshold, reject)  # refused before its encoder is loaded
+        classifier = cls(loaded, None, calibrated, threshold, reject, sure)  # refused before its encoder is loaded
         if not encode:
             return classifier
         options: dict[str, Any] = {"device": device, "trust_remote_code": trust_remote_code}

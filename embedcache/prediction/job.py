@@ -102,6 +102,7 @@ def predict_file(
     calibrated: bool = False,
     threshold: Threshold = None,
     reject: Reject = None,
+    sure: float | None = None,
     explain: bool = False,
     progress: Progress | None = None,
     tell: Tell | None = None,
@@ -111,8 +112,9 @@ def predict_file(
     The output has all columns of the input, in their order and with their types, followed by ``predicted`` and
     ``predicted_probability`` (a regression has only the first; each of several label columns has its own, such as
     ``predicted_genre``, and so has each of several runs, by the name of its folder). With ``reject`` a third,
-    ``predicted_reason``, says why a row has no label. Lists of labels are lists, in a CSV as JSON. For a cache the
-    columns are ``row`` (its number), the id, text, labels and kept columns.
+    ``predicted_reason``, says why a row has no label. Lists of labels are lists, in a CSV as JSON. A run with a
+    hierarchy has two more columns a level, such as ``predicted_genre`` and ``predicted_genre_probability``. For a cache
+    the columns are ``row`` (its number), the id, text, labels and kept columns.
 
     Long work can be interrupted: what is finished is kept beside the output (in ``.OUT.partial``), and the same call
     continues after it. The output itself appears whole or not at all, and replaces a file of that name.
@@ -133,12 +135,13 @@ def predict_file(
         encoding: Encoding of a text file.
         separator: Between the cells of a .csv; None detects it.
         sheet: Sheet of a workbook, or table of a database; None is the first, or the only one.
-        device: See ``Classifier.load``; not for a Classifier, which has it already. So are the next five.
+        device: See ``Classifier.load``; not for a Classifier, which has it already. So are the next six.
         model: See ``Classifier.load``.
         trust_remote_code: See ``Classifier.load``.
         calibrated: See ``Classifier.load``.
         threshold: See ``Classifier.load``.
         reject: See ``Classifier.load``.
+        sure: See ``Classifier.load``.
         explain: Also write ``predicted_words``, the words that carry the label, ``predicted_effects``, what its
             probability loses without each, and ``predicted_for`` and ``predicted_against``, the nearest training rows
             that have the label and that have not, by their numbers in the run's cache. Rows of a cache are encoded
@@ -156,7 +159,7 @@ def predict_file(
         reading: dict[str, Any] = {"encoding": encoding, "separator": separator, "sheet": sheet}
         rows = open_rows(ends, input, output, where, text, vector, labels, **reading)
         options: dict[str, Any] = {"model": model, "trust_remote_code": trust_remote_code, "calibrated": calibrated}
-        options |= {"device": device, "threshold": threshold, "reject": reject}
+        options |= {"device": device, "threshold": threshold, "reject": reject, "sure": sure}
         labeller = RunLabeller.load(run, rows.are_encoded, options, explain)
         work = Labelling(labeller, rows, column, progress or no_progress, say)
         for note in labeller.notes:
@@ -252,14 +255,25 @@ class RunLabeller(Labeller):
 
     def key(self) -> str:
         every = self._classifiers.values()
-        one, *others = [[one.digest, one.calibrated, one.threshold, one.reject] for one in every]
+        one, *others = [[one.digest, one.calibrated, one.threshold, one.reject, one.sure] for one in every]
         explained = [self._explain, bool(self._unnamed)]
         return json.dumps([*one, self._device, explained, *others])
 
+    def answers_of(self, column: str) -> list[str]:
+        tree = self._rules[column].tree
+        if tree is None or tree.sure is None:
+            return super().answers_of(column)
+        return list(dict.fromkeys(tree.hierarchy.names))
+
     def blank(self, column: str) -> ColumnOutputs:
-        refuses = self._rules[column].least is not None
+        rule = self._rules[column]
         explained = [Explanation(None, [])] if self._explain else None
-        return replace(super().blank(column), reasons=np.zeros(1, np.int8) if refuses else None, explained=explained)
+        return replace(
+            super().blank(column),
+            rule=rule,
+            reasons=np.zeros(1, np.int8) if rule.refuses else None,
+            explained=explained,
+        )
 
     def check(self, cache: Cache) -> None:
         for one in self._classifiers.values():

@@ -116,9 +116,7 @@ class Labelling:
         self.resumed = 0
         self.reading: Reading | None = None
         columns = labeller.columns
-        self._classes = {
-            label: classes if labeller.has_classes(label) else [] for label, (_, classes) in columns.items()
-        }
+        self._classes = {label: labeller.answers_of(label) for label in columns}
         places = np.cumsum([0, *(len(labeller.fields(label, label)) for label in columns)]).tolist()
         self._places = dict(zip(columns, places, strict=False))  # of each label column's labels in PredictedRows
         self._reasons = {

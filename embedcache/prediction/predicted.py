@@ -150,6 +150,10 @@ class Labeller(ABC):
         """Whether it predicts labels, not numbers."""
         return kind_of(self.columns[column][0]).has_classes
 
+    def answers_of(self, column: str) -> list[str]:
+        """Every label that it may predict; [] of numbers."""
+        return self.columns[column][1] if self.has_classes(column) else []
+
     def blank(self, column: str) -> ColumnOutputs:
         """What it says of one text, but for the values."""
         kind, classes = self.columns[column]

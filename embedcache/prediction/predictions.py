@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, overload
@@ -13,6 +13,7 @@ from embedcache.common.display import html_table, shorten
 from embedcache.common.frames import Tabular, arrow_table, frame, free_names, label_column
 from embedcache.heads.kinds import Kind, kind_of
 from embedcache.prediction.explanation import Explanation
+from embedcache.prediction.levels import ClassTree
 from embedcache.prediction.rule import REASONS, Rule
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ class Prediction:
             others are then those of the first.
         reason: "unsure" or "unfamiliar" where rows may be refused and this one was, else "".
         explanation: why, where it was asked for, ``Explanation.to_dict()``; each of several label columns has its own.
+        levels: of a run with a hierarchy the path to the label, from the top: {"level", "label", "probability"}; with a
+            least probability, no deeper than it is sure, and label is the last. Else empty.
     """
 
     text: str
@@ -43,6 +46,7 @@ class Prediction:
     columns: dict[str, dict[str, Any]] = field(default_factory=dict)
     reason: str = ""
     explanation: dict[str, Any] | None = None
+    levels: list[dict[str, Any]] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """What --json prints."""
@@ -51,6 +55,8 @@ class Prediction:
             del document["columns"]
         if not self.reason:
             del document["reason"]
+        if not self.levels:
+            del document["levels"]
         if self.explanation is None:
             del document["explanation"]
         return document
@@ -85,6 +91,18 @@ class ColumnOutputs:
         """int [n] or bool [n, classes]."""
         return (self.rule or Rule(self.about)).decide(self.outputs)
 
+    @property
+    def tree(self) -> ClassTree | None:
+        """The hierarchy of the classes."""
+        return None if self.rule is None else self.rule.tree
+
+    @cached_property
+    def nodes(self) -> tuple[np.ndarray, np.ndarray]:
+        """Of a hierarchy: see ``ClassTree.answers``; -1 also where a row is refused."""
+        assert self.tree is not None
+        nodes, probabilities = self.tree.answers(self.outputs, self.decided)
+        return (nodes if self.reasons is None else np.where(self.reasons > 0, -1, nodes)), probabilities
+
     def reason(self, i: int) -> str:
         """Why one text has no label; "" where it has one."""
         return REASONS[0 if self.reasons is None else self.reasons[i]]
@@ -92,6 +110,8 @@ class ColumnOutputs:
     def more(self, i: int) -> dict[str, Any]:
         """The reason and the explanation of one text, where there are such."""
         found: dict[str, Any] = {"reason": self.reason(i)} if self.reason(i) else {}
+        if self.tree is not None and (path := self.tree.path(int(self.nodes[0][i]), self.nodes[1][i])):
+            found["levels"] = path
         return found if self.explained is None else {**found, "explanation": self.explained[i].to_dict()}
 
     def label(self, i: int) -> Label:
@@ -100,6 +120,8 @@ class ColumnOutputs:
             return None
         if not self.about.has_classes:
             return float(str(self.outputs[i, 0]))  # 0.1, not 0.10000000149011612
+        if self.tree is not None and self.tree.sure is not None:
+            return self.tree.hierarchy.names[self.nodes[0][i]]
         named = [self.classes[c] for c in self._chosen(i)]
         return named[0] if self.about.exclusive else named
 
@@ -129,11 +151,19 @@ class ColumnOutputs:
             chosen = [self._chosen(i) for i in range(len(outputs))]
             labels = pa.array([[self.classes[c] for c in some] for some in chosen], pa.list_(pa.string()))
             chances = pa.array([outputs[i, some] for i, some in enumerate(chosen)], pa.list_(pa.float64()))
+        if self.tree is not None and self.tree.sure is not None:
+            nodes, every = self.nodes
+            chances = pa.array(every[np.arange(len(nodes)), nodes], pa.float64(), mask=nodes < 0)
+            labels = pa.array(self.tree.hierarchy.names, pa.string()).take(pa.array(nodes, mask=nodes < 0))
         found = {name: labels, f"{name}_probability": chances}
         if self.reasons is not None:
             refused = pa.array(self.reasons > 0)
             found[name] = pc.if_else(refused, None, labels)
             found[f"{name}_reason"] = pc.if_else(refused, pa.array(REASONS).take(pa.array(self.reasons)), None)
+        if self.tree is not None:
+            levels = self.tree.columns(name, *self.nodes)
+            free = free_names(found, list(levels))
+            found |= {free[level]: values for level, values in levels.items()}
         found |= self._explained_columns(name)
         if probabilities:
             found |= {f"{name}_probability_{label}": pa.array(outputs[:, c]) for c, label in enumerate(self.classes)}
@@ -157,6 +187,10 @@ class ColumnOutputs:
         """How many texts have each label; {} of a regression."""
         if not self.about.has_classes:
             return {}
+        if self.tree is not None and self.tree.sure is not None:
+            nodes = self.nodes[0]
+            counts = np.bincount(nodes[nodes >= 0], minlength=len(self.tree.hierarchy.names)).tolist()
+            return _summed(zip(self.tree.hierarchy.names, counts, strict=True))
         decided = self.decided if self.reasons is None else self.decided[self.reasons == 0]
         one_each = self.about.exclusive
         rows = np.bincount(decided, minlength=len(self.classes)) if one_each else decided.sum(axis=0)
@@ -172,6 +206,14 @@ class ColumnOutputs:
     def _chosen(self, i: int) -> list[int]:
         row = self.decided[i]
         return [int(row)] if self.about.exclusive else np.flatnonzero(row).tolist()
+
+
+def _summed(counts: Iterable[tuple[str, int]]) -> dict[str, int]:
+    """Those of one name together: nodes of two levels may share it."""
+    found: dict[str, int] = {}
+    for name, count in counts:
+        found[name] = found.get(name, 0) + count
+    return found
 
 
 class Predictions(Sequence[Prediction], Tabular):
@@ -242,8 +284,9 @@ class Predictions(Sequence[Prediction], Tabular):
 
         Of several label columns predicted_COLUMN and predicted_COLUMN_probability each. The probability is that of the
         predicted label, or a list of those of the predicted labels; a regression has none. Where rows may be refused,
-        predicted is null for those that are, and predicted_reason says why. ``probabilities`` adds that of every class,
-        predicted_probability_CLASS.
+        predicted is null for those that are, and predicted_reason says why. Of a hierarchy each level has
+        predicted_LEVEL and predicted_LEVEL_probability, null below the answer. ``probabilities`` adds that
+        of every class, predicted_probability_CLASS.
         """
         columns: dict[str, Any] = {} if self.texts is None else {"text": label_column(self.texts)}
         for name, one in self.answers.items():

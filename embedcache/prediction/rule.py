@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.kinds import Kind, kind_of
+from embedcache.prediction.levels import ClassTree, tree_of
 from embedcache.runs.calibration import probabilities
 from embedcache.runs.calibration_set import FILE, CalibrationSet, Familiar, read_calibration_set
 from embedcache.runs.folder import Run, read_file
@@ -61,6 +62,7 @@ class Rule:
         least: the probability below which a row is unsure; None where no row is refused.
         familiar, farthest: a row is unfamiliar where its distance is above ``farthest``; None where none is known.
         promise: where rows are refused.
+        tree: of the classes, where they have a hierarchy.
     """
 
     kind: Kind
@@ -70,6 +72,12 @@ class Rule:
     familiar: Familiar | None = None
     farthest: float | None = None
     promise: Promise | None = None
+    tree: ClassTree | None = None
+
+    @property
+    def refuses(self) -> bool:
+        """Whether a row may stay without a label."""
+        return self.least is not None or (self.tree is not None and self.tree.sure is not None)
 
     def decide(self, p: np.ndarray) -> np.ndarray:
         """Of probabilities [n, C], or values."""
@@ -77,6 +85,8 @@ class Rule:
 
     def reasons(self, p: np.ndarray, vectors: np.ndarray) -> np.ndarray | None:
         """int8 [n], the place in REASONS, of probabilities [n, C] and vectors [n, D]; None where none is refused."""
+        if self.tree is not None and self.tree.sure is not None:
+            return (self.tree.answers(p, self.decide(p))[0] < 0).astype(np.int8)
         if self.least is None:
             return None
         found = (self.kind.confidence(p, self.decide(p)) < self.least).astype(np.int8)
@@ -92,11 +102,11 @@ class Rule:
         if self.least is not None:
             document["reject"] = {"below": self.least, "distance_above": self.farthest}
             document["promise"] = self.promise and asdict(self.promise)
-        return document
+        return document | (self.tree.to_dict() if self.tree else {})
 
     def notes(self, classes: Sequence[str]) -> list[str]:
         """What was chosen, and what it is worth."""
-        return [*self._threshold_notes(classes), *self._reject_notes()]
+        return [*self._threshold_notes(classes), *self._reject_notes(), *(self.tree.notes() if self.tree else [])]
 
     def _threshold_notes(self, classes: Sequence[str]) -> list[str]:
         if self.cuts is None:
@@ -141,7 +151,9 @@ def _within(interval: tuple[float, float] | None) -> str:
     return "" if interval is None else f" ({interval[0]:.1%} to {interval[1]:.1%})"
 
 
-def make_rules(run: Run, threshold: Threshold, reject: Reject, temperatures: dict[str, float]) -> dict[str, Rule]:
+def make_rules(
+    run: Run, threshold: Threshold, reject: Reject, temperatures: dict[str, float], sure: float | None = None
+) -> dict[str, Rule]:
     """The rule of each label column.
 
     Args:
@@ -150,19 +162,24 @@ def make_rules(run: Run, threshold: Threshold, reject: Reject, temperatures: dic
         reject: The probability below which no label is given; AUTO takes the one that halves the errors, at least, of
             the validation rows; None gives every row a label.
         temperatures: By which the probabilities are calibrated, by column.
+        sure: Of a hierarchy, the probability that the deepest answer must have; None is a class for every row.
 
     Raises:
-        EmbedcacheError: A number that is no probability; no column of the run has such a threshold or probabilities;
-            its validation rows are not known.
+        EmbedcacheError: A number that is no probability; no column of the run has such a threshold, probabilities or
+            levels; its validation rows are not known.
     """
     for option, value, word in (("--threshold", threshold, TUNED), ("--reject", reject, AUTO)):
         if value is not None and value != word and not _is_probability(value):
             raise EmbedcacheError(f"{option} {value}: give a number between 0 and 1, or {word}")
+    if sure is not None and (not _is_probability(sure) or threshold is not None or reject is not None):
+        other = "--threshold" if threshold is not None else "--reject" if reject is not None else None
+        wrong = "give a number between 0 and 1" if other is None else f"leave it or {other} out"
+        raise EmbedcacheError(f"--sure {sure}: {wrong}")
     rules = {}
     for column, one in run.columns.items():
         kind = kind_of(one.best.kind)
         cuts, tuned = _cuts(one, kind, threshold, temperatures[column])
-        rules[column] = Rule(kind, cuts, tuned)
+        rules[column] = Rule(kind, cuts, tuned, tree=tree_of(one, kind, sure, temperatures[column]))
         if reject is not None and kind.has_classes:
             known = read_calibration_set(read_file(one, FILE), one.path, one.info)
             rules[column] = refusing(rules[column], known, reject, temperatures[column])
@@ -227,7 +244,8 @@ def refusing(rule: Rule, known: CalibrationSet, reject: float | str, temperature
         near = known.distances <= farthest
     least = _halving(sure, right, near) if reject == AUTO else float(reject)
     promise = _promise(right, near & (sure >= least), known.groups)
-    return Rule(rule.kind, rule.cuts, rule.tuned, least, known.familiar, farthest, promise)
+    limits: dict[str, Any] = {"least": least, "familiar": known.familiar, "farthest": farthest, "promise": promise}
+    return replace(rule, **limits)
 
 
 def _halving(sure: np.ndarray, right: np.ndarray, near: np.ndarray) -> float:

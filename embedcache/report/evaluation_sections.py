@@ -12,6 +12,7 @@ from embedcache.heads.kinds import kind_of
 from embedcache.report import plots
 from embedcache.report.blocks import Figure, FigureRow, Grid, Matrix, Paragraph, Section, count
 from embedcache.runs.column import ColumnReport
+from embedcache.runs.level_scores import HIERARCHICAL_F1
 from embedcache.runs.scores import scores_of, title
 
 TABLED = 20  # classes up to which the confusion matrix is a table; above, a picture
@@ -32,6 +33,7 @@ def evaluation_sections(report: ColumnReport, info: dict[str, Any], rows: dict[s
     first = sides[0]
     blocks: list[Any] = []
     for side in sides if report.split.get("folds") else [first]:  # out of fold there are more rows than in the test
+        blocks += _levels(report, side, rows)
         blocks += [*_per_class(report, side, rows), *_confusion(report, side, rows, f"{prefix}{side}-")]
     blocks += _thresholds(info, rows)
     return [
@@ -65,6 +67,28 @@ def _per_class(report: ColumnReport, side: str, rows: dict[str, str]) -> list[An
     return [
         Paragraph(f"{', '.join(overall)[0].upper()}{', '.join(overall)[1:]}."),
         Grid(caption, ("no.", title, "precision", "recall", "F1", "rows"), body, words=(1,)),
+    ]
+
+
+def _levels(report: ColumnReport, side: str, rows: dict[str, str]) -> list[Any]:
+    """Of a hierarchy: the share of rows that are right down to each level."""
+    evaluation = report.evaluation[side] or {}
+    if "levels" not in evaluation:
+        return []
+    titles = ("level", "nodes", "accuracy", "95% interval")
+    return [Grid(f"Right down to each level, of {evaluation['rows']:,} {rows[side]}", titles, level_rows(evaluation))]
+
+
+def level_rows(evaluation: dict[str, Any]) -> list[list[str]]:
+    """Name, nodes, accuracy and its interval of each level, from the top; then hierarchical F1."""
+    lines = [
+        [visible(one["level"]), count(one["nodes"]), one["accuracy"], one["accuracy_interval"]]
+        for one in evaluation["levels"]
+    ]
+    lines.append([HIERARCHICAL_F1, "", evaluation["hierarchical_f1"], evaluation["hierarchical_f1_interval"]])
+    return [
+        [name, nodes, number(value), f"{interval[0]:.3f} to {interval[1]:.3f}" if interval else "-"]
+        for name, nodes, value, interval in lines
     ]
 
 

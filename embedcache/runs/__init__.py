@@ -9,6 +9,8 @@ Files, in the order in which to read them:
     sweep          The heads of a sweep: every combination of the settings, or a random draw of them
     numbers        Columns of numbers: what a regression learns, and weights of rows
     data           What a run learns from: the cached matrix, the targets of one column, the groups
+    hierarchy      Classes in a tree: a path to each of them, and how probable every node is
+    hierarchy_labels  --hierarchy: the columns or the separator that make the tree of a column's classes
     sides          Where the sides of a run come from: dealt by a seed, told by a column, or those of another run
     settings_shown  Every setting that a leaderboard may have as a column
     split          Which rows train, which choose the best epoch and head, which test
@@ -22,6 +24,7 @@ Files, in the order in which to read them:
     metrics        How a head does on some rows: scores, a report per class, the confusion matrix, calibration
     calibration    Whether probabilities can be taken at their word: calibration error, Brier score
     intervals      95% intervals of scores, and of differences between two models on the same rows
+    level_scores   How a head does on each level of a hierarchy, and hierarchical F1
     baseline_features  What baselines learn from: rows, and numbers made of their texts or vectors
     baselines      What a head must beat on the same rows: the commonest class, TF-IDF, a linear model on the vectors
     comparisons    The chosen head beside each baseline, paired over the very same rows or groups

@@ -15,6 +15,7 @@ from embedcache.heads.losses import LOSSES
 from embedcache.heads.spec import SWEPT
 from embedcache.runs.column import Column
 from embedcache.runs.data import target_column
+from embedcache.runs.hierarchy_labels import AskedHierarchy
 from embedcache.runs.recipes import Recipe
 from embedcache.runs.split import check_shares
 from embedcache.runs.sweep import Range
@@ -89,6 +90,14 @@ def label_names(cache: Cache, label: str | Sequence[str] | None, run: str | Path
         raise EmbedcacheError(f"--label {whole}: a column is named twice")
     check_target(run, names)
     return _check_named(list(names), tasks)
+
+
+def check_one_column(hierarchy: AskedHierarchy | None, names: Sequence[str]) -> None:
+    """A hierarchy is of one label column. Raises EmbedcacheError."""
+    if hierarchy is not None and len(names) > 1:
+        raise EmbedcacheError(
+            f"{hierarchy.option}: it is of one label column, not of {', '.join(names)}: train each in a run of its own"
+        )
 
 
 def _check_named(names: list[str], tasks: Tasks) -> list[str]:

@@ -27,6 +27,7 @@ from embedcache.runs.baselines import Fitted, run_baselines
 from embedcache.runs.calibration_set import CalibrationSet, make_calibration_set
 from embedcache.runs.comparisons import compare, compared_by
 from embedcache.runs.data import Data, check_vectors, load_data, make_task
+from embedcache.runs.hierarchy_labels import AskedHierarchy, make_hierarchy
 from embedcache.runs.leaderboard import Entry, make_leaderboard, predict_rows, seed_spread
 from embedcache.runs.metrics import Evaluation, evaluate
 from embedcache.runs.mistakes import Judged, describe_targets, find_mistakes, value_pairs
@@ -60,6 +61,7 @@ class Plan:
     weight: str | None = None  # the column of the rows' weights
     earlier: EarlierRun | None = None  # whose best heads all heads start from
     others: tuple[tuple[str, Layer], ...] = ()  # vectors that heads read beside those of pooling and layer
+    hierarchy: AskedHierarchy | None = None
 
     @property
     def class_weight(self) -> str:
@@ -87,9 +89,9 @@ class ColumnReport:
 class Column:
     """One label column, ready to be trained. Raises EmbedcacheError for data that cannot be used.
 
-    Attributes: data, with the vectors that the best head reads, once there is one; inputs, the same with each of the
-    vectors that heads read; split; sides, what is trained and validated on: the split itself, or its folds; tasks, of
-    each input one a side.
+    Attributes: data, with the vectors that the best head reads, once there is one; hierarchy, of its classes, or None;
+    inputs, the same with each of the vectors that heads read; split; sides, what is trained and validated on: the split
+    itself, or its folds; tasks, of each input one a side.
     """
 
     has_vectors = True  # data.x has what the heads read
@@ -98,6 +100,7 @@ class Column:
         self.cache, self.plan = cache, plan
         task = task_of(plan.task, label or "")
         self.data = load_data(cache, label, plan.pooling, plan.layer, plan.group, task, plan.weight)
+        self.hierarchy = make_hierarchy(cache, self.data, plan.hierarchy)
         if first is not None:
             self.data.x, self.data.finite = first.data.x, first.data.finite  # one matrix for all columns
         self.inputs = [self.data, *(self._reading(*output) for output in plan.others)]
@@ -157,7 +160,7 @@ class Column:
         for i, head in enumerate(heads):
             head.classes = self.data.classes
             head.reads = names[i // folds % len(names)] if len(names) > 1 else None
-        entries = make_leaderboard(heads, self.tasks, self.choose, len(self.inputs))
+        entries = make_leaderboard(heads, self.tasks, self.choose, len(self.inputs), self.hierarchy)
         if entries[0].status != "ok":
             raise EmbedcacheError(
                 f"every head of {self.label!r} diverged (the loss exploded), {len(entries):,} in all: give a lower --lr"
@@ -221,9 +224,8 @@ class Column:
             return None
         data, one = self.data, judged["test"]
         groups = self._groups(one.rows)
-        return evaluate(
-            one.y, one.outputs, data.classes, data.kind, temperature=temperature, interval=True, groups=groups
-        )
+        how: dict[str, Any] = {"temperature": temperature, "interval": True, "groups": groups}
+        return evaluate(one.y, one.outputs, data.classes, data.kind, **how, hierarchy=self.hierarchy)
 
     def examples(self, judged: dict[str, Judged]) -> dict[str, Any]:
         """What run.json keeps of single rows, of "test" and "val" (folds: by the head that did not learn from the row).
@@ -335,6 +337,7 @@ class Column:
             "label": self.data.label,
             "kind": self.kind,
             "classes": self.data.classes,
+            **({"hierarchy": self.hierarchy.to_dict()} if self.hierarchy else {}),
             "split": {**report.split, "digests": digests},
             "best": report.best,
             "evaluation": report.evaluation,

@@ -298,15 +298,26 @@ def _group_codes(cache: Cache, group: str, label: str) -> tuple[np.ndarray, list
     """(int64 [N], one number per value of the column, -1 where it is blank; the values)."""
     if group == label:
         raise EmbedcacheError(f"--group {group}: that is the label itself; group by a column such as author or film")
-    if group in cache.label_names:
-        codes, names = cache.labels(group)
+    return value_codes(cache, group, f"--group {group}", label)
+
+
+def value_codes(cache: Cache, column: str, option: str, label: str) -> tuple[np.ndarray, list[str]]:
+    """(int64 [N], one number per value of a label or kept column, -1 where it is blank; the values).
+
+    option: what named the column; label: the column that is learned, which the column is not.
+
+    Raises:
+        EmbedcacheError: there is no such column, or it holds lists.
+    """
+    if column in cache.label_names:
+        codes, names = cache.labels(column)
         if codes.ndim == 2:
-            raise EmbedcacheError(f"--group {group}: that column holds lists; group by one with a single value a row")
+            raise EmbedcacheError(f"{option}: that column holds lists, {column!r}; name one with a single value a row")
         return codes.astype(np.int64), list(names)
-    if group not in cache.column_names:
+    if column not in cache.column_names:
         known: Sequence[str] = [*cache.column_names, *(name for name in cache.label_names if name != label)]
-        there = f"it has {', '.join(known)}" if known else f"run extract again with --keep {group}"
-        raise EmbedcacheError(f"--group {group}: {cache.path} keeps no such column; {there}")
+        there = f"it has {', '.join(known)}" if known else f"run extract again with --keep {column}"
+        raise EmbedcacheError(f"{option}: {cache.path} keeps no column {column!r}; {there}")
     number: dict[str, int] = {"": -1}
-    codes = np.array([number.setdefault(v.strip(), len(number) - 1) for v in cache.column(group)], np.int64)
+    codes = np.array([number.setdefault(v.strip(), len(number) - 1) for v in cache.column(column)], np.int64)
     return codes, list(number)[1:]

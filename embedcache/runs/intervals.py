@@ -221,6 +221,17 @@ def _mean_f1(both: np.ndarray, hits: np.ndarray) -> np.ndarray:
     return np.asarray(f1.sum(axis=1) / np.maximum(there.sum(axis=1), 1))
 
 
+def _hierarchical_f1s(
+    y: np.ndarray, predicted: np.ndarray, unit: np.ndarray, weight: np.ndarray, classes: int
+) -> tuple[float, np.ndarray]:
+    """As _accuracies, of nodes int [n, levels], -1 for none: see level_scores."""
+    hits = ((y == predicted) & (y >= 0)).sum(axis=1)
+    both = (y >= 0).sum(axis=1) + (predicted >= 0).sum(axis=1)
+    hits, both = (np.bincount(unit, values, len(weight)) for values in (hits, both))
+    every, n = (weight * hits).sum(), (weight * both).sum()
+    return float(2 * every / max(n, 1)), 2 * (every - hits) / np.maximum(n - both, 1)
+
+
 def _r2s(
     y: np.ndarray, predicted: np.ndarray, unit: np.ndarray, weight: np.ndarray, classes: int
 ) -> tuple[float, np.ndarray]:
@@ -251,5 +262,6 @@ class Jackknife(NamedTuple):
 JACKKNIFE = {
     "accuracy": Jackknife(_accuracies),
     "macro_f1": Jackknife(_macro_f1s),
+    "hierarchical_f1": Jackknife(_hierarchical_f1s),
     "r2": Jackknife(_r2s, is_share=False),
 }

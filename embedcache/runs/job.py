@@ -19,11 +19,12 @@ from embedcache.heads.kinds import kind_of
 from embedcache.heads.kinds.option import read_tasks, task_of
 from embedcache.heads.spec import SWEPT
 from embedcache.labelling.opened import open_labelled
-from embedcache.runs.asked import check_choice, check_settings, label_names, read_outputs
+from embedcache.runs.asked import check_choice, check_one_column, check_settings, label_names, read_outputs
 from embedcache.runs.automatic import Automatic, settle
 from embedcache.runs.column import Column, Plan
 from embedcache.runs.data import Data, load_data
 from embedcache.runs.folder import run_lock
+from embedcache.runs.hierarchy_labels import read_hierarchy
 from embedcache.runs.outcome import HeadReport, Job
 from embedcache.runs.recipes import make_recipe
 from embedcache.runs.scores import CHOICES
@@ -46,6 +47,7 @@ def train_head(
     label: str | Sequence[str] | None = None,
     labels: str | Path | None = None,
     task: str | Mapping[str, str] = "auto",
+    hierarchy: str | Sequence[str] | None = None,
     recipe: str = "default",
     hidden: Values = None,
     lr: Values = None,
@@ -98,6 +100,9 @@ def train_head(
         task: "auto" (multilabel where a column holds lists, else classification) or one kind for all columns; or a
             kind by column, like {"stars": "regression"}, where columns that are not named are "auto". Numbers are
             learned as numbers, and kept columns are learned, only where that is asked for.
+        hierarchy: the label columns of a tree of classes from the top down, "genre>subgenre" or a list: the last one is
+            learned, and a node is as probable as the classes below it together. Or what separates the levels in one
+            column of paths, such as ">" where it holds "Books>Fiction"; a path may end on any level.
         recipe: "default", which follows the number of rows, or "article".
         hidden: hidden units; 0 is a linear probe.
         lr: learning rates, above 0.
@@ -155,6 +160,7 @@ def train_head(
         earlier = EarlierRun.load(from_run)
         label = earlier.labels(label)
         hidden, pooling, layer = earlier.settle(label, hidden, pooling, layer)
+        hierarchy = hierarchy or (earlier.run.info.get("options") or {}).get("hierarchy")
         if split is None and split_column is None and same_split is None and test is None:
             same_split = from_run
     sweep = {name: value for name, value in locals().items() if name in SWEPT or name == "random"}
@@ -162,7 +168,7 @@ def train_head(
     common = {"batch_size": batch_size, "epochs": epochs, "standardize": standardize}
     settings = make_recipe(recipe, **sweep, **common, val=0.0 if folds else val, test=test)
     settings.specs()  # an unusable value is reported before anything is read
-    tasks = read_tasks(task)
+    tasks, tree = read_tasks(task), None if hierarchy is None else read_hierarchy(hierarchy)
     check_settings(settings, tasks, folds, val, early_stop)
     dealing = Dealing(split, split_column, None if same_split is None else str(same_split))
     check_dealing(dealing, val, test)
@@ -181,7 +187,8 @@ def train_head(
         with times.of("reading"):
             if earlier is not None:
                 earlier.check_cache(opened)
-            names = label_names(opened, label, run, tasks)
+            names = label_names(opened, tree.label(label) if tree else label, run, tasks)
+            check_one_column(tree, names)
             group = group_column(opened, dealing, group, names)
             (first, at), *others = read_outputs(opened, pooling, layer)
             if others and len(names) > 1:
@@ -203,7 +210,7 @@ def train_head(
                 )
             settings, folds, said = settled.settings, settled.folds, settled.said
             what = (settings, settings.specs(), tasks, first, at, group, folds, dealing, chosen, said, weight)
-            plan = Plan(recipe, *what, earlier, tuple(others))
+            plan = Plan(recipe, *what, earlier, tuple(others), tree)
             options = TrainerOptions(settled.early_stop, engine, device, compute, threads)
             for name in names:
                 columns.append(Column(opened, name, plan, columns[0] if columns else None))

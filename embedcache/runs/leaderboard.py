@@ -16,6 +16,7 @@ from embedcache.heads.spec import HeadSpec
 from embedcache.heads.task import Task, View
 from embedcache.heads.train import HISTORY
 from embedcache.runs.calibration import fit_temperature
+from embedcache.runs.hierarchy import Hierarchy
 from embedcache.runs.metrics import Evaluation, evaluate
 from embedcache.runs.scores import main_score, scores_of
 
@@ -42,6 +43,7 @@ class Entry:
     the epoch that is kept. ``evaluation``: of the validation rows (folds: of every row, by the head that did not
     train on it), with the temperature fitted there; None without such rows and past the budget. ``outputs``: the best
     entry's logits float32 [n, C] of the same rows. ``input``: the number of the vectors that it reads.
+    ``hierarchy``: of the classes.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Entry:
     evaluation: Evaluation | None = None
     outputs: np.ndarray | None = None
     input: int = 0
+    hierarchy: Hierarchy | None = None
 
     def converged(self, epochs: int) -> bool:
         """False where the last of so many epochs is the best and the training loss was still clearly falling there."""
@@ -84,6 +87,10 @@ class Entry:
         found = self.evaluation
         others = [one.name for one in scores_of(self.kind) if one.board]
         row |= {f"val_{name}": found and json_number(found.scores[name]) for name in others}
+        for i, level in enumerate(self.hierarchy.levels if self.hierarchy else ()):
+            row[f"val_accuracy_{level}"] = found and found.levels and found.levels.levels[i].accuracy
+        if self.hierarchy is not None:
+            row["val_hierarchical_f1"] = found and found.levels and found.levels.hierarchical_f1
         if kind.has_classes:
             row["val_ece"] = found and found.calibration and found.calibration.ece
             row["val_brier"] = found and found.calibration and found.calibration.brier
@@ -112,11 +119,16 @@ class Spread:
 
 
 def make_leaderboard(
-    heads: Sequence[TrainedHead], tasks: Sequence[Task], choose: str = "loss", inputs: int = 1
+    heads: Sequence[TrainedHead],
+    tasks: Sequence[Task],
+    choose: str = "loss",
+    inputs: int = 1,
+    hierarchy: Hierarchy | None = None,
 ) -> list[Entry]:
     """Entries, best first. heads: for every combination, one per task (tasks that are not folds: rank them apart).
 
     ``inputs``: how many vectors there are to read; the tasks are those of the first, then of the next, and so on.
+    ``hierarchy``: of the classes.
 
     ``choose``: "loss", the lowest on the validation rows wins: it counts by how much a head is wrong, not only how
     often, so it is less of a lottery on few rows; or "accuracy", "macro_f1" or "r2", the highest wins, of equal ones
@@ -128,7 +140,7 @@ def make_leaderboard(
         _entry(f"head-{i:0{digits}d}", heads[i * folds : (i + 1) * folds], choose) for i in range(len(heads) // folds)
     ]
     for i, entry in enumerate(entries):
-        entry.input = i % inputs
+        entry.input, entry.hierarchy = i % inputs, hierarchy
     entries.sort(key=lambda entry: _rank(entry, choose))
     _evaluate(entries, [tasks[i * folds : (i + 1) * folds] for i in range(inputs)])
     return entries
@@ -289,7 +301,8 @@ def _evaluate(entries: Sequence[Entry], tasks: Sequence[Sequence[Task]]) -> None
                 entry.outputs = outputs
             names = entry.heads[0].classes or [str(c) for c in range(classes)]
             temperature = fit_temperature(y, outputs, entry.kind) if kind_of(entry.kind).has_classes else None
-            entry.evaluation = evaluate(y, outputs, names, entry.kind, temperature=temperature)
+            how: dict[str, Any] = {"temperature": temperature, "hierarchy": entry.hierarchy}
+            entry.evaluation = evaluate(y, outputs, names, entry.kind, **how)
 
 
 def _targets(task: Task, view: View) -> np.ndarray:

@@ -11,7 +11,9 @@ import numpy as np
 from embedcache.heads.arrays import json_number
 from embedcache.heads.kinds import kind_of
 from embedcache.runs.calibration import Calibration, measure_calibration
+from embedcache.runs.hierarchy import Hierarchy
 from embedcache.runs.intervals import score_interval
+from embedcache.runs.level_scores import LevelScores, score_levels
 from embedcache.runs.scores import measure_all
 
 MAX_MATRIX = 100  # classes up to which there is a confusion matrix
@@ -46,6 +48,7 @@ class Evaluation:
     ``intervals``: 95% of those that the kind measures, where they were asked for: intervals.score_interval.
     ``confusion_matrix``: int64 [C, C] of a classification of up to 100 classes; row: the class it is, column: the
     class predicted. ``confusions``: the most frequent first. ``scaled``: the calibration at ``temperature``.
+    ``levels``: of a hierarchy.
     """
 
     kind: str
@@ -58,6 +61,7 @@ class Evaluation:
     calibration: Calibration | None = None
     temperature: float | None = None
     scaled: Calibration | None = None
+    levels: LevelScores | None = None
 
     def to_dict(self, bins: bool = True) -> dict[str, Any]:
         """JSON types. ``bins``: with those of the calibration, for a reliability diagram."""
@@ -66,6 +70,8 @@ class Evaluation:
         for name in kind_of(self.kind).measured:
             interval = self.intervals.get(name)
             document[f"{name}_interval"] = None if interval is None else list(interval)
+        if self.levels is not None:
+            document |= self.levels.to_dict()
         if self.calibration is None:
             return document
         document["per_class"] = [asdict(one) for one in self.per_class]
@@ -87,6 +93,7 @@ def evaluate(
     temperature: float | None = None,
     interval: bool = False,
     groups: np.ndarray | None = None,
+    hierarchy: Hierarchy | None = None,
 ) -> Evaluation:
     """Everything about a head's outputs on n > 0 rows.
 
@@ -94,6 +101,7 @@ def evaluate(
     outputs logits. regression: y and outputs [n] or [n, T] in one unit; the scores are means over the T.
     ``classes``: the label of each column. ``temperature``: by calibration.fit_temperature, on validation rows.
     ``groups``: int [n], of rows that belong together, for the intervals; None where rows stand for themselves.
+    ``hierarchy``: of the classes, whose levels are scored, too.
     """
     about = kind_of(kind)
     predicted = about.decide(outputs)
@@ -116,6 +124,7 @@ def evaluate(
         calibration=calibration,
         temperature=temperature,
         scaled=None if temperature is None else measure_calibration(y, outputs, kind, temperature),
+        levels=None if hierarchy is None else score_levels(hierarchy, y, predicted, interval=interval, groups=groups),
     )
 
 

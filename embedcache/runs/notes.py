@@ -11,6 +11,7 @@ from embedcache.encoder.poolings import MODEL
 from embedcache.heads.kinds import kind_of
 from embedcache.heads.kinds.option import number_columns
 from embedcache.runs.baselines import BASELINES
+from embedcache.runs.hierarchy_labels import above_only
 from embedcache.runs.leaderboard import Entry
 from embedcache.runs.mistakes import Judged
 from embedcache.runs.scores import title
@@ -32,6 +33,7 @@ def column_notes(
     if split.unlabelled:
         what = "label" if kind.has_classes else "number"
         notes.append(f"rows left out, because they have no {what} in {column.label!r}: {split.unlabelled:,}")
+    notes += _hierarchy(column)
     notes += split_notes(split, column.data.y, classes)
     notes += _weights(column)
     if column.plan.earlier is not None:
@@ -44,6 +46,16 @@ def column_notes(
         notes.append(said)
     notes += _baselines(column, report)
     return notes
+
+
+def _hierarchy(column: Column) -> Iterator[str]:
+    """Rows that a column of paths would learn, and columns do not."""
+    asked = column.plan.hierarchy
+    if asked is not None and (rows := above_only(column.cache, column.data, asked)):
+        yield (
+            f"{asked.option}: rows left out, with a value above {column.label!r} and none in it: {rows:,}; one "
+            "column of paths, which may end on any level, would learn them"
+        )
 
 
 def _weights(column: Column) -> Iterator[str]:

@@ -204,7 +204,8 @@ def _dealt(plan: Plan) -> dict[str, Any]:
     """The options that chose the tasks, the split and the head."""
     dealing = plan.dealing
     split = {"split": dealing.seed, "split_column": dealing.column, "same_split": dealing.run}
-    others = {"weight": plan.weight, "from": None if plan.earlier is None else str(plan.earlier.run.path)}
+    others = {"weight": plan.weight, "hierarchy": plan.hierarchy and plan.hierarchy.spelled}
+    others |= {"from": None if plan.earlier is None else str(plan.earlier.run.path)}
     named = {name: value for name, value in others.items() if value is not None}
     return {"task": spelled(plan.task), "choose": plan.choose, **split, **named}
 

@@ -61,6 +61,13 @@ class Confusion(msgspec.Struct):
     rows: Count
 
 
+class LevelScore(msgspec.Struct):
+    level: str
+    nodes: Count
+    accuracy: Share
+    accuracy_interval: INTERVAL
+
+
 class Evaluation(msgspec.Struct):
     """metrics.Evaluation.to_dict(); its other scores are numbers, too: see ``_scores``."""
 
@@ -72,6 +79,8 @@ class Evaluation(msgspec.Struct):
     calibration: Calibration | Optional | None = UNSET
     temperature: Positive | Optional | None = UNSET
     calibration_scaled: Calibration | Optional | None = UNSET
+    levels: list[LevelScore] | Optional = UNSET
+    hierarchical_f1: Share | Optional = UNSET
 
 
 class Evaluations(msgspec.Struct):
@@ -189,6 +198,14 @@ class Tuned(msgspec.Struct):
     kind: Literal["tensors", "lora", "adapter"]
 
 
+class Hierarchy(msgspec.Struct):
+    """hierarchy.Hierarchy.to_dict(): a path for each class."""
+
+    levels: Annotated[list[str], Meta(min_length=1)]
+    separator: Annotated[str, Meta(min_length=1)] | None
+    paths: list[Annotated[list[str], Meta(min_length=1)]]
+
+
 class Settings(msgspec.Struct):
     batch_size: Annotated[int, Meta(ge=1)]
     epochs: Annotated[int, Meta(ge=1)]
@@ -239,6 +256,7 @@ class Info(msgspec.Struct):
     pairs: dict[str, list[tuple[Number, Number]]] | Optional = UNSET
     thresholds: list[Threshold] | Optional = UNSET
     identities: dict[str, str] | Optional = UNSET
+    hierarchy: Hierarchy | Optional | None = UNSET
     tuned: Tuned | Optional = UNSET
 
 
@@ -266,6 +284,7 @@ def check_info(info: Mapping[str, Any]) -> None:
     for side, one in (info.get("evaluation") or {}).items():
         if isinstance(one, dict):
             _check_evaluation(one, found.classes, f"evaluation.{side}")
+    _check_hierarchy(found)
     _check_thresholds(info, found)
     _check_mistakes(info, found)
     _check_folds(info, found)
@@ -294,6 +313,19 @@ def _check_evaluation(one: dict[str, Any], classes: list[str], where: str) -> No
     matrix: Any = found.confusion_matrix
     if isinstance(matrix, list) and matrix and any(len(row) != len(classes) for row in [matrix, *matrix]):
         raise SchemaError(f"{where}.confusion_matrix is not {len(classes)} x {len(classes)}")
+
+
+def _check_hierarchy(found: Info) -> None:
+    """A path for each class, each another, as deep as there are levels at most."""
+    one = found.hierarchy
+    if not isinstance(one, Hierarchy):
+        return
+    if len(one.paths) != len(found.classes) or not _kind(found).exclusive:
+        raise SchemaError(f"hierarchy has {len(one.paths)} paths of {len(found.classes)} classes")
+    if len(set(map(tuple, one.paths))) < len(one.paths):
+        raise SchemaError("hierarchy holds one path twice")
+    if max(map(len, one.paths)) != len(one.levels):
+        raise SchemaError("hierarchy has paths of another depth than its levels")
 
 
 def _check_thresholds(info: Mapping[str, Any], found: Info) -> None:

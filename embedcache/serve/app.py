@@ -169,7 +169,7 @@ def _add_pages(app: FastAPI, metrics: Metrics) -> None:
 def _add_questions(app: FastAPI, service: Service) -> None:
     @app.post("/predict", tags=["questions"], summary="Label texts", responses=ASKED, response_model_exclude_unset=True)
     async def predict(asked: m.PredictRequest) -> list[m.PredictionAnswer]:
-        how: dict[str, Any] = {"threshold": asked.threshold, "reject": asked.reject}
+        how: dict[str, Any] = {"threshold": asked.threshold, "reject": asked.reject, "sure": asked.sure}
         if asked.vectors is not None:
             found = service.predict_vectors(asked.vectors, runs=asked.runs, **how)
         else:

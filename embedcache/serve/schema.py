@@ -45,6 +45,9 @@ class PredictRequest(RequestBody):
     reject: Literal["auto"] | Probability | None = Field(
         None, description="No label below this calibrated probability, nor for texts unlike the training rows."
     )
+    sure: Probability | None = Field(
+        None, description="Of a run with a hierarchy: the deepest level of at least this calibrated probability."
+    )
     runs: Literal["all"] | Annotated[list[StrictStr], Field(min_length=1, max_length=limits.MAX_RUNS)] | None = Field(
         None, description="Which of the served runs answer, by name; the first of them also in the answer's own fields."
     )
@@ -149,6 +152,19 @@ class ExplanationAnswer(BaseModel):
     opposing: list[NeighbourAnswer]
 
 
+class LevelAnswer(BaseModel):
+    """A node of a hierarchy, on one level."""
+
+    level: str
+    label: str
+    probability: float
+
+
+Levels = Annotated[
+    list[LevelAnswer] | None, Field(description="Of a run with a hierarchy: the path to the label, from the top.")
+]
+
+
 class ColumnPrediction(BaseModel):
     """What one label column's head says; reason: why there is no label."""
 
@@ -157,6 +173,7 @@ class ColumnPrediction(BaseModel):
     side: Side = None
     reason: Reason = None
     explanation: ExplanationAnswer | None = None
+    levels: Levels = None
 
 
 class RunPrediction(BaseModel):
@@ -167,6 +184,7 @@ class RunPrediction(BaseModel):
     side: Side = None
     reason: Reason = None
     explanation: ExplanationAnswer | None = None
+    levels: Levels = None
     columns: dict[str, ColumnPrediction] | None = None
 
 

@@ -106,8 +106,8 @@ class ServedRun:
         self.classifier_with = lru_cache(RULES)(self._make_classifier)  # by what is asked: limits are worked out once
         self.sides = TextSides(self.run, cache)
 
-    def _make_classifier(self, threshold: Threshold, reject: Reject) -> Classifier:
-        return Classifier(self.run, self._encoder, threshold=threshold, reject=reject)
+    def _make_classifier(self, threshold: Threshold, reject: Reject, sure: float | None) -> Classifier:
+        return Classifier(self.run, self._encoder, threshold=threshold, reject=reject, sure=sure)
 
     def calibrated(self) -> Classifier:
         """With the run's temperatures, where it has them."""

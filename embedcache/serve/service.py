@@ -235,16 +235,17 @@ class Service:
         runs: Sequence[str] | Literal["all"] | None = None,
         threshold: Threshold = None,
         reject: Reject = None,
+        sure: float | None = None,
         explain: bool = False,
     ) -> dict[str, Predictions]:
         """What each of the named runs says of the texts, which are encoded once for all of them.
 
         Raises:
-            EmbedcacheError: no run, or none of that name; no encoder; thresholds or probabilities that a run does not
-                know.
+            EmbedcacheError: no run, or none of that name; no encoder; thresholds, probabilities or levels that a run
+                does not know.
         """
         asked = self.named(runs)
-        classifiers = [run.classifier_with(threshold, reject) for run in asked]
+        classifiers = [run.classifier_with(threshold, reject, sure) for run in asked]
         encoded = await self._vectors(texts)
         occlusion = Occlusion(texts) if explain and texts else None
         variants = {} if occlusion is None else await self._vectors(occlusion.variants)
@@ -267,6 +268,7 @@ class Service:
         runs: Sequence[str] | Literal["all"] | None = None,
         threshold: Threshold = None,
         reject: Reject = None,
+        sure: float | None = None,
     ) -> dict[str, Predictions]:
         """What each of the named runs says of vectors that its heads read, as ``predict``. Nothing is encoded.
 
@@ -275,7 +277,7 @@ class Service:
         """
         found = {}
         for run in self.named(runs):
-            classifier, dim = run.classifier_with(threshold, reject), run.run.info["dim"]
+            classifier, dim = run.classifier_with(threshold, reject, sure), run.run.info["dim"]
             for place, one in enumerate(vectors):
                 if len(one) != dim:
                     raise EmbedcacheError(f"vector {place} has {len(one):,} numbers; {run.name} reads {dim:,}")

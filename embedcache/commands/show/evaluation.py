@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from embedcache.commands.show.run import class_table, confusion_table
+from embedcache.commands.show.run import class_table, confusion_table, level_table
 from embedcache.common.screen import cell, label_text, make_score_table, make_table, number, plural, print_tables
 from embedcache.heads.kinds import kind_of
 from embedcache.runs.scores import title
@@ -80,6 +80,7 @@ def _comparisons(report: EvaluationReport) -> Table:
 def _run(run: RunScores) -> None:
     """What is worth a screen of one run; of several, -o and --json have it."""
     if kind_of(run.kind).has_classes:
+        print_tables(*level_table(run.evaluation, "rows"))
         print_tables("", *class_table(run.evaluation, "rows"), *confusion_table(run.evaluation, run.names))
         if calibration := run.evaluation.get("calibration"):
             scaled = run.evaluation.get("calibration_scaled")

@@ -27,8 +27,15 @@ def predictions(predicted: Sequence[Prediction]) -> None:
         print_tables(table)
         explanations(predicted)
         return
-    table = make_table("label", "probability", "text", right=["probability"])
+    levels = list(dict.fromkeys(step["level"] for one in predicted for step in one.levels))
+    table = make_table("label", "probability", *levels, "text", right=["probability"])
     for one in predicted:
+        if levels:
+            steps = {step["level"]: f"{label_text(step['label'])} {step['probability']:.3f}" for step in one.levels}
+            chance = f"{one.levels[-1]['probability']:.3f}" if one.levels else "-"
+            on = [cell(steps.get(level, ""), 40) for level in levels]
+            table.add_row(cell(_said(vars(one))), chance, *on, cell(one.text, 300))
+            continue
         of = [one.label] if isinstance(one.label, str) else one.label if isinstance(one.label, list) else []
         chances = ", ".join(f"{one.probabilities[label]:.3f}" for label in of) or "-"
         table.add_row(cell(_said(vars(one))), chances, cell(one.text, 300))

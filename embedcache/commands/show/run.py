@@ -20,6 +20,7 @@ from embedcache.common.screen import (
     print_tables,
 )
 from embedcache.heads.kinds import kind_of
+from embedcache.report.evaluation_sections import level_rows
 from embedcache.report.mistakes import label_now
 from embedcache.report.names import in_words, same_in_all, setting, swept
 from embedcache.runs.scores import SCORES, headlines
@@ -140,6 +141,7 @@ def _column(report: ColumnReport, titled: bool) -> None:
     evaluation = report.evaluation["test"] or report.evaluation["val"]
     if evaluation and kind.has_classes:
         side = "test" if report.evaluation["test"] else "validation"
+        print_tables(*level_table(evaluation, f"{side} rows"))
         print_tables("", *class_table(evaluation, f"{side} rows"), *confusion_table(evaluation, report.classes))
         click.echo(_calibration(report.evaluation))
     for note in report.notes:
@@ -222,6 +224,16 @@ def _with_settings(
         table.add_row(*some, *(setting(key, row) for key in keys), *others)
         narrow.add_row(*some, in_words(row, keys), *others)
     return table if fits(table) else narrow
+
+
+def level_table(evaluation: dict[str, Any], rows: str) -> list[Table | str]:
+    """Of a hierarchy: the share of rows that are right down to each level, and hierarchical F1."""
+    if "levels" not in evaluation:
+        return []
+    table = make_score_table("level", "nodes", "accuracy", "95% interval", left=["level"])
+    for name, *cells in level_rows(evaluation):
+        table.add_row(cell(name, 40), *cells)
+    return ["", f"Right down to each level, of {evaluation['rows']:,} {rows}:", table]
 
 
 def class_table(evaluation: dict[str, Any], rows: str) -> list[Table | str]:
