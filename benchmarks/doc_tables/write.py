@@ -18,6 +18,7 @@ from typing import Any
 from benchmarks.doc_tables.audit import audit_table, label_errors_table
 from benchmarks.doc_tables.extraction import full_tables
 from benchmarks.doc_tables.first_page import measured_table
+from benchmarks.doc_tables.hierarchy import hierarchy_table
 from benchmarks.doc_tables.ladder import first_table, ladder_table
 from benchmarks.doc_tables.runs import small_table
 from benchmarks.doc_tables.search import center_table, cold_table
@@ -67,6 +68,7 @@ TABLES: dict[Path, dict[str, Table]] = {  # page: name of the mark, table
     ROOT / "docs" / "engine.md": {"heads": each("heads", heads_table)},
     ROOT / "docs" / "extraction.md": {"extract": each("extract", full_tables)},
     ROOT / "docs" / "finetuning.md": {LADDER: each(LADDER, ladder_table)},
+    ROOT / "docs" / "hierarchy.md": {"hierarchy": each("hierarchy", hierarchy_table)},
     ROOT / "docs" / "recipes.md": {"small": each("small", small_table)},
     ROOT / "docs" / "audit.md": {
         "audit": each("audit", audit_table),
