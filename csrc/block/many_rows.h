@@ -107,15 +107,17 @@ struct Keep {
   }
 };
 
-/* Of the outputs `outs`, kept. */
+/* Of the outputs `outs`, kept; zeros where there is no row. */
 template <class Word>
 static void keep_gradient(const Matrix& w, Range outs, Rows<float> x, Rows<float> y, int64_t rows,
                           const WordMemory& words) {
-  for (int64_t row = 0; row < rows; row += kManyRows) {
+  int64_t row = 0;
+  do {
     const int64_t some = rows - row < kManyRows ? rows - row : kManyRows;
     gradient<Word>(w, outs, {x.data + row * x.stride, x.stride},
                    {y.data + row * y.stride + outs.first, y.stride}, some, words, Keep{row > 0});
-  }
+    row += kManyRows;
+  } while (row < rows);
 }
 
 /* The sum of squares of what is kept. */
