@@ -24,6 +24,7 @@ Files, in the order in which to read them:
     sides           Which texts a run's heads were trained on: a prediction for those is not a test
     leaderboard     A run's leaderboard and learning curves, as they stand in its files
     map             The map while the server runs: read, or computed by another process meanwhile
+    map_colors      The colours of its points, which follow the labels that people give
     projection      A map of a cache: its vectors in two dimensions, near where they are alike
 """
 

@@ -29,7 +29,7 @@ from embedcache.serve import schema as m
 from embedcache.serve.embeddings import add_embeddings
 from embedcache.serve.label_routes import add_labelling
 from embedcache.serve.limits import LimitRequests
-from embedcache.serve.map import color_groups
+from embedcache.serve.map_colors import MapColors
 from embedcache.serve.micro_batches import QueueFullError
 from embedcache.serve.prometheus import Metrics, Record
 from embedcache.serve.security import ROLE, Guard, SecureHeaders, error_document
@@ -255,12 +255,12 @@ def _add_rows(app: FastAPI, service: Service) -> None:
 
 def _add_map(app: FastAPI, service: Service) -> None:
     cache = service.cache
-    colors = {column: color_groups(cache, column) for column in cache.label_names}
-    colors |= {name: color_groups(cache, name, kept) for name, kept in service.kept.items() if kept.groups_rows}
-    groups = {name: [m.GroupAnswer(**asdict(group)) for group in found] for name, (found, _) in colors.items()}
+    colors = MapColors(service)
 
     @app.get("/map", tags=["map"], summary="Whether the map is there, and its colors", responses=_errors())
-    async def read_map() -> m.MapAnswer:
+    def read_map() -> m.MapAnswer:
+        found = colors.now().items()
+        groups = {name: [m.GroupAnswer(**asdict(group)) for group in of] for name, (of, _) in found}
         return m.MapAnswer(status=service.map.status, problem=service.map.problem, rows=cache.rows, groups=groups)
 
     @app.get(
@@ -282,10 +282,10 @@ def _add_map(app: FastAPI, service: Service) -> None:
         response_class=Response,
         responses={**_errors(404, 422), 200: {"content": BYTES}},
     )
-    async def read_groups(column: str) -> Response:
-        if column not in colors:
+    def read_groups(column: str) -> Response:
+        if column not in (found := colors.now()):
             raise HTTPException(404, "no such column to colour by")
-        return Response(colors[column][1].astype(np.uint8).tobytes(), media_type="application/octet-stream")
+        return Response(found[column][1].astype(np.uint8).tobytes(), media_type="application/octet-stream")
 
     @app.post(
         "/map/among",

@@ -72,9 +72,9 @@ class LabelSession:
         start: Callable[[], np.ndarray | None] = lambda: None,
         tell_labels: Callable[[], None] = lambda: None,
     ) -> None:
-        """start: probabilities to begin with, see Rounds. tell_labels: called once a round, after labels came."""
+        """start: probabilities to begin with, see Rounds. tell_labels: called after labels came, once a round."""
         self.arrays, self.journal, self._tell = arrays, journal, tell_labels
-        self._lock = threading.RLock()
+        self._lock, self._telling = threading.RLock(), threading.Lock()
         self._new = False  # whether labels came that nobody was told of
         self._read = 0  # number of the last entry that was taken in
         self._leases: dict[int, tuple[str, float]] = {}
@@ -107,12 +107,17 @@ class LabelSession:
 
     def _take(self) -> tuple[Snapshot, np.ndarray]:
         """For a round. Others are told of the new labels once a round: that takes longer than a label may."""
-        self._sync()
-        if self._new:
-            self._new = False
-            self._tell()
+        self.tell_labels()
         with self._lock:
             return self.arrays.snapshot(), self.arrays.skipped.copy()
+
+    def tell_labels(self) -> None:
+        """Others, such as searches and the map, are told of the labels that they do not know yet."""
+        self._sync()
+        with self._telling:
+            if self._new:
+                self._new = False
+                self._tell()
 
     # ---- what to look at ----
 

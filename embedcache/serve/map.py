@@ -1,4 +1,4 @@
-"""The map while the server runs: read, or computed by another process meanwhile; and the colours of its points."""
+"""The map while the server runs: read, or computed by another process meanwhile."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from itertools import pairwise
 from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any, Literal
@@ -18,24 +16,11 @@ from typing import Any, Literal
 import numpy as np
 
 from embedcache.cache import Cache, open_cache
-from embedcache.cache.labels import unlabelled
 from embedcache.common.progress import Tell
 from embedcache.errors import EmbedcacheError
-from embedcache.serve.kept import KeptValues, numbers_in
 from embedcache.serve.projection import default_map_path, load_map, make_map, save_map
 
-MOST_GROUPS = 8  # that have a colour each; the rest share one
-SCALE_BINS = 7  # of a column of numbers
 NICE = 10  # of the process that computes: questions come first
-
-
-@dataclass(frozen=True)
-class MapGroup:
-    """Points of one colour. ``role``: "class", "bin" (of numbers, in order), "several", "other" or "none"."""
-
-    name: str
-    rows: int
-    role: str
 
 
 class LiveMap:
@@ -148,53 +133,3 @@ def _problem(made: Path) -> str:
     with suppress(OSError):
         return _problem_path(made).read_text(encoding="utf-8")
     return ""
-
-
-def color_groups(cache: Cache, column: str, kept: KeptValues | None = None) -> tuple[list[MapGroup], np.ndarray]:
-    """The groups of a label column, or of a kept one, and which of them each row is in, uint8 [N].
-
-    Its most frequent classes, then "other" and "no label"; of many numbers, bins of about equally many rows.
-    """
-    none = "no label" if kept is None else "blank"
-    codes, classes = cache.labels(column) if kept is None else (kept.codes, kept.names)
-    missing = unlabelled(codes)
-    if codes.ndim == 2:
-        names, places, roles = _of_lists(codes, classes)
-    elif len(classes) > MOST_GROUPS and (values := numbers_in(classes)) is not None:
-        names, places, roles = _of_numbers(codes, values)
-    else:
-        names, places, roles = _of_classes(codes, classes)
-    places = np.where(missing, len(names), places).astype(np.uint8)
-    counts = np.bincount(places, minlength=len(names) + 1).tolist()
-    groups = [MapGroup(*one) for one in zip(names, counts, roles, strict=False)]
-    return groups + ([MapGroup(none, counts[-1], "none")] if counts[-1] else []), places
-
-
-def _of_classes(codes: np.ndarray, classes: list[str]) -> tuple[list[str], np.ndarray, list[str]]:
-    counts = np.bincount(codes[codes >= 0], minlength=len(classes))
-    shown = np.sort(np.argsort(-counts, kind="stable")[:MOST_GROUPS])
-    place = np.full(len(classes) + 1, len(shown))  # the rest; -1, no label, is the last
-    place[shown] = np.arange(len(shown))
-    names, roles = [classes[c] for c in shown], ["class"] * len(shown)
-    if len(classes) > len(shown):
-        names, roles = [*names, f"{len(classes) - len(shown)} others"], [*roles, "other"]
-    return names, place[codes], roles
-
-
-def _of_lists(codes: np.ndarray, classes: list[str]) -> tuple[list[str], np.ndarray, list[str]]:
-    """A row with one label is of its class; with several or none, of groups of their own."""
-    count = (codes > 0).sum(axis=1)
-    only = np.where(count == 1, codes.argmax(axis=1), -1).astype(np.int64)
-    names, places, roles = _of_classes(only, classes)
-    extra = len(names)
-    places = np.where(count > 1, extra, np.where(count == 0, extra + 1, places))
-    return [*names, "several labels", "empty list"], places, [*roles, "several", "other"]
-
-
-def _of_numbers(codes: np.ndarray, values: np.ndarray) -> tuple[list[str], np.ndarray, list[str]]:
-    of_rows = values[codes[codes >= 0]]
-    edges = np.unique(np.quantile(of_rows, np.linspace(0, 1, SCALE_BINS + 1))) if len(of_rows) else np.zeros(1)
-    inner = edges[1:-1]
-    names = [f"{low:g} to {high:g}" for low, high in pairwise(edges)] or [f"{edges[0]:g}"]
-    place = np.append(np.searchsorted(inner, values, side="right"), 0)
-    return names, place[codes], ["bin"] * len(names)

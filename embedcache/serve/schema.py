@@ -297,11 +297,15 @@ class InfoAnswer(BaseModel):
 
 
 class GroupAnswer(BaseModel):
-    """Points of one colour. Role: class, bin (of numbers, in order), several, other, none (no label)."""
+    """Points of one colour. Role: class, bin (of numbers, in order), several, other, none (no label).
+
+    Place: of a class, the number of its colour and shape.
+    """
 
     name: str
     rows: int
     role: str
+    place: int | None
 
 
 class MapAnswer(BaseModel):

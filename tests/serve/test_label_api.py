@@ -255,6 +255,34 @@ def test_several_labels_and_numbers(labelling: Callable[..., Any], tmp_path: Pat
     assert "holds numbers" in detail(give(client, 1, "many"), 422)
 
 
+def test_the_colors_of_the_map_follow_the_labels(labelling: Callable[..., Any]) -> None:
+    """A class keeps its number when others come, whatever their names and rows."""
+    client, _, _ = labelling()
+
+    def colored() -> tuple[dict[str, tuple[int, int | None]], list[int]]:
+        groups = client.get("/map").json()["groups"]["label"]
+        rows = list(client.get("/map/groups/label").content)
+        assert [one["rows"] for one in groups] == [rows.count(i) for i in range(len(groups))]
+        return {one["name"]: (one["rows"], one["place"]) for one in groups}, rows
+
+    before, _ = colored()
+    assert [before[name][1] for name in ("<b>odd</b>", "negative", "positive")] == [0, 1, 2]
+    give(client, 0, "awful", new=True)
+    after, rows = colored()
+    assert after["awful"] == (1, 3) and rows[0] == list(after).index("awful")
+    assert {name: place for name, (_, place) in after.items() if name != "awful"} == {
+        n: p for n, (_, p) in before.items()
+    }
+    for i in range(8):
+        give(client, 1 + i, f"a{i}", new=True)
+    many, rows = colored()
+    assert many["4 others"][1] is None and many["positive"][1] == 2 and len(many) == 9
+    client.post("/labelling/labels", json={"labels": [
+        {"id": str(row), "row": row, "label": "a7"} for row in range(20, 40)
+    ]})  # fmt: skip
+    assert colored()[0]["a7"][1] == 11, "its own, however many rows it has"
+
+
 def test_rows_that_were_chosen_on_the_map(labelling: Callable[..., Any]) -> None:
     client, _, _ = labelling()
     assert [one["row"] for one in rows_for(client, among=[7, 3, 9], held=[3])] == [7, 9]

@@ -18,6 +18,8 @@ from tests.serve.page import CONTRAST, PHONE, needs_chromium, ready, texts
 from tests.serve.serving import listening, start_map
 
 pytestmark = needs_chromium
+MARKS = """(place) => [...document.querySelectorAll(`${place} .dot`)].map(
+    (one) => [one.style.background, one.dataset.shape])"""
 AXE_ALL = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
 
 
@@ -230,6 +232,41 @@ def test_axe_finds_nothing(open_page: Callable[..., Any], labelled: Any, context
     }
     assert problems == {}
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_the_map_has_the_colors_of_new_labels(open_page: Callable[..., Any], labelled: Any) -> None:
+    """And new classes: from the ninth on a shape tells them apart, the same on buttons, legend and points."""
+    service, journal = labelled
+    start_map(service)
+    page = open_page("view=map")
+    ready(page)
+    legend = "() => [...document.querySelectorAll('#legend button')].map((one) => one.innerText.replace(/\\s+/g, ' '))"
+    before = page.evaluate(legend)
+    assert before[1:] == ["negative 75", "positive 75"]
+    page.click("#legend button:nth-child(2)")
+    page.click("nav a[data-view=label]")
+    for i in range(7):
+        text_of(page)
+        page.fill("#new-class", f"class {i}")
+        page.press("#new-class", "Enter")
+        saved(page, f"Saved: class {i}")
+    classes = len(journal.read())
+    marks = page.evaluate(MARKS, "#label-buttons")
+    assert classes == 7 and len({tuple(one) for one in marks}) == len(marks) == 10
+    assert [shape for _, shape in marks] == ["circle"] * 8 + ["square"] * 2 and marks[8][0] == marks[0][0]
+    page.click("nav a[data-view=map]")
+    page.wait_for_function("() => document.getElementById('legend').innerText.includes('others')")
+    after = page.evaluate(legend)
+    assert sum(int(one.split()[-1]) for one in after) == 162 and after[1:] != before[1:]
+    pressed = page.locator("#legend button[aria-pressed=false]").all_inner_texts()
+    assert [one.split()[0] for one in pressed] == ["negative"], "what was hidden stays hidden"
+    drawn = page.evaluate(MARKS, "#legend")
+    names = [one.rsplit(" ", 1)[0] for one in after if "other" not in one]
+    buttons = page.evaluate(
+        "() => [...document.querySelectorAll('#label-buttons .label-name')].map((one) => one.textContent)"
+    )
+    for name, mark in zip(names, drawn, strict=False):
+        assert marks[buttons.index(name)] == mark, name
 
 
 def test_what_is_selected_on_the_map_is_labelled(open_page: Callable[..., Any], labelled: Any) -> None:

@@ -12,7 +12,8 @@ import pytest
 
 from embedcache.cache import open_cache
 from embedcache.serve import map as live
-from embedcache.serve.map import LiveMap, color_groups
+from embedcache.serve.map import LiveMap
+from embedcache.serve.map_colors import color_groups
 from embedcache.serve.projection import default_map_path, make_map, save_map
 from tests.conftest import make_cache
 from tests.serve.serving import make_client

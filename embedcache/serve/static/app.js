@@ -2,7 +2,7 @@
 
 import { call, hasToken, Problem, setToken } from "./api.js";
 import { showBoards } from "./board.js";
-import { colorOf, setUpColors } from "./colors.js";
+import { markOf, setUpColors } from "./colors.js";
 import { $, el, plural, show } from "./dom.js";
 import { setUpFilters, showFilters } from "./filters.js";
 import { LabelView } from "./label.js";
@@ -186,6 +186,11 @@ async function render() {
     });
     await boards.then((all) => showBoards($("boards"), all, info.run.name), complain);
   }
+  if (labels?.changed) {
+    labels.changed = false;
+    await map?.recolor().catch(complain);
+    shown = ""; // labels stand beside what was found
+  }
   map?.show();
   map?.filter(where(state.filters)).catch(complain);
   await renderAnswer(state).catch(complain);
@@ -213,8 +218,8 @@ async function renderAnswer(state) {
       call("search", { body: { ...asked, k, where: where(filters), dedupe, ...(within ? { among: within } : {}) }, signal }),
     ]);
     if (signal.aborted) return undefined;
-    $("asked").replaceChildren(row === null ? askedText(query, about && about[0]) : askedRow(about, colorOf));
-    $("results").replaceChildren(...answer.results.map((one) => found(one, colorOf)));
+    $("asked").replaceChildren(row === null ? askedText(query, about && about[0]) : askedRow(about, markOf));
+    $("results").replaceChildren(...answer.results.map((one) => found(one, markOf)));
     show($("results-title"), answer.results.length > 0);
     show($("more"), answer.results.length === k && k < info.limits.k);
     $("status").textContent = `${plural(answer.results.length, "similar text")} found.`;
@@ -243,7 +248,7 @@ function showTop() {
 }
 
 function clear() {
-  $("welcome").replaceChildren(...welcome(info, colorOf));
+  $("welcome").replaceChildren(...welcome(info, markOf));
   show($("welcome"));
   $("asked").replaceChildren();
   $("status").textContent = "";

@@ -1,4 +1,7 @@
 // Colours of groups: eight that most colour-blind people tell apart (after Okabe and Ito), a scale for numbers (viridis).
+// From the ninth class on the same colours come again with another shape. A mark is {color, shape}.
+
+import { el } from "./dom.js";
 
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const CLASSES = {
@@ -9,6 +12,7 @@ const SCALE = {
   light: ["#440154", "#443983", "#31688e", "#21918c", "#35a061", "#7fae27", "#c2a500"],
   dark: ["#7a5ea8", "#6b6fd0", "#4f92c9", "#35b0a9", "#50c878", "#a5db36", "#fde725"],
 };
+export const SHAPES = ["circle", "square", "diamond", "triangle"];
 const REST = { light: "#8b8f97", dark: "#767b85" };
 let groups = {};
 
@@ -18,26 +22,30 @@ export function setUpColors(found) {
   groups = found;
 }
 
-// The colours of a column's groups, in their order.
+const theme = () => (dark.matches ? "dark" : "light");
+const plainMark = (color) => ({ color, shape: 0 });
+
+// Of the class with this number.
+export const classMark = (place) => ({ color: CLASSES[theme()][place % 8], shape: Math.floor(place / 8) % SHAPES.length });
+
+export const dot = ({ color, shape }, attributes = {}) => el("span", { class: "dot", "aria-hidden": "true", "data-shape": SHAPES[shape], style: { background: color }, ...attributes });
+
+// The marks of a column's groups, in their order.
 export function palette(column) {
-  const theme = dark.matches ? "dark" : "light";
   const all = groups[column] || [];
   const bins = all.filter((group) => group.role === "bin").length;
   let used = 0;
   return all.map((group) => {
-    if (group.role === "class") return CLASSES[theme][used++ % 8];
-    if (group.role === "bin") return SCALE[theme][bins > 1 ? Math.round((used++ * 6) / (bins - 1)) : 3];
-    return group.role === "several" ? CLASSES[theme][7] : REST[theme];
+    if (group.role === "class") return classMark(group.place);
+    if (group.role === "bin") return plainMark(SCALE[theme()][bins > 1 ? Math.round((used++ * 6) / (bins - 1)) : 3]);
+    return plainMark(group.role === "several" ? CLASSES[theme()][7] : REST[theme()]);
   });
 }
 
-// Of the class with this number; from the ninth on there is one colour for all.
-export const classColor = (place) => (place < 8 ? CLASSES : { light: [REST.light], dark: [REST.dark] })[dark.matches ? "dark" : "light"][place < 8 ? place : 0];
-
-export const plain = () => CLASSES[dark.matches ? "dark" : "light"][0];
+export const plain = () => classMark(0);
 
 // Of one label or kept value, as the map has it; ``none`` where the map has no such column.
-export function colorOf(column, label, none = REST[dark.matches ? "dark" : "light"]) {
+export function markOf(column, label, none = plainMark(REST[theme()])) {
   if (!(column in groups)) return none;
   const all = groups[column];
   const name = Array.isArray(label) ? (label.length === 1 ? label[0] : null) : label;
@@ -46,5 +54,5 @@ export function colorOf(column, label, none = REST[dark.matches ? "dark" : "ligh
   if (place < 0 && name !== null && all.some((group) => group.role === "bin")) {
     place = all.findLastIndex((group) => group.role === "bin" && Number(group.name.split(" to ")[0]) <= Number(name));
   }
-  return place < 0 ? REST[dark.matches ? "dark" : "light"] : palette(column)[place];
+  return place < 0 ? plainMark(REST[theme()]) : palette(column)[place];
 }

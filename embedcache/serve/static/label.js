@@ -2,7 +2,7 @@
 // behind the person's back, in order, each with an id of its own: what is sent twice is written once.
 
 import { call } from "./api.js";
-import { classColor } from "./colors.js";
+import { classMark, dot } from "./colors.js";
 import { $, el, labelText, plural, show } from "./dom.js";
 import { showProgress } from "./label_progress.js";
 
@@ -92,7 +92,7 @@ export class LabelView {
     const buttons = classes.map((name, i) => el("button", {
       type: "button", class: "label-button", "data-key": KEYS[i] ?? null, "data-class": name, "aria-pressed": this.lists ? "false" : null,
       "aria-keyshortcuts": KEYS[i] ?? null, onclick: () => this.press(name),
-    }, KEYS[i] ? el("kbd", {}, KEYS[i]) : null, el("span", { class: "dot", "aria-hidden": "true", style: { background: classColor(i) } }), el("span", { class: "label-name" }, name)));
+    }, KEYS[i] ? el("kbd", {}, KEYS[i]) : null, dot(classMark(i)), el("span", { class: "label-name" }, name)));
     const save = this.lists ? el("button", { type: "button", class: "save", onclick: () => this.give([...this.chosen]) }, "Save ", el("kbd", {}, "Enter")) : null;
     const fresh = el("span", { class: "line" }, el("label", { class: "hidden-title", for: "new-class" }, "New class"),
       el("input", { id: "new-class", maxlength: 200, placeholder: "New class (n)", autocomplete: "off" }),
@@ -185,7 +185,7 @@ export class LabelView {
   // A label with its colour, as on its button.
   chip(label) {
     const place = this.state.classes.indexOf(Array.isArray(label) ? label[0] : label);
-    return el("span", { class: "chip" }, place < 0 ? null : el("span", { class: "dot", "aria-hidden": "true", style: { background: classColor(place) } }), labelText(label));
+    return el("span", { class: "chip" }, place < 0 ? null : dot(classMark(place)), labelText(label));
   }
 
   neighbours(row) {
@@ -290,6 +290,7 @@ export class LabelView {
       show($("label-problem"), false);
       this.tell(batch.at(-1).one);
       this.take(state);
+      this.changed = true; // the map is coloured anew when it is looked at
     } catch (problem) {
       const lasting = problem.status >= 400 && problem.status < 500 && problem.status !== 429 && problem.status !== 408;
       if (lasting && batch.length === 1) this.giveBack(problem);
@@ -367,6 +368,7 @@ export class LabelView {
   ranked(round) {
     const first = this.round < 0;
     this.round = round;
+    this.changed = !first || this.changed;
     if (first || this.among || this.rows.length < 2) return;
     this.rows.splice(1);
     this.fill().catch((problem) => this.complain(problem));

@@ -1,7 +1,7 @@
 // The map: pan, zoom, hover, tap, keyboard, legend. Points are drawn by points.js, rings of what is found above them.
 
 import { call } from "./api.js";
-import { onTheme, palette, plain } from "./colors.js";
+import { dot, onTheme, palette, plain, setUpColors } from "./colors.js";
 import { $, el, labelText, plural, show } from "./dom.js";
 import { makePoints, Nearest, rgb } from "./points.js";
 import { inside } from "./selection.js";
@@ -56,11 +56,30 @@ export class MapView {
   }
 
   setUpColumns() {
+    this.listColumns();
+    $("color").addEventListener("change", () => this.color($("color").value).catch((problem) => this.say(problem.message)));
+  }
+
+  listColumns() {
     const columns = Object.keys(this.about.groups);
-    $("color").replaceChildren(...columns.map((name) => el("option", { value: name }, name)));
+    const { value } = $("color");
+    $("color").replaceChildren(...columns.map((name) => el("option", { value: name, selected: name === value }, name)));
     show($("color"), columns.length > 1);
     show($("color-label"), columns.length > 1);
-    $("color").addEventListener("change", () => this.color($("color").value).catch((problem) => this.say(problem.message)));
+  }
+
+  // Labels were given: points, legend and results have their colours. Classes that were hidden stay so.
+  async recolor() {
+    const about = await call("map");
+    if (!this.points) return;
+    const names = (groups) => groups.map((group) => group.name);
+    const hidden = names(this.about.groups[this.column] || []).filter((_, i) => this.hidden.has(i));
+    this.about = about;
+    setUpColors(about.groups);
+    this.listColumns();
+    await this.color($("color").value);
+    names(about.groups[this.column] || []).forEach((name, i) => hidden.includes(name) && this.hidden.add(i));
+    if (hidden.length) this.paint();
   }
 
   async color(column) {
@@ -95,12 +114,12 @@ export class MapView {
 
   paint() {
     const groups = this.about.groups[this.column] || [];
-    const colors = this.column ? palette(this.column) : [plain()];
+    const marks = this.column ? palette(this.column) : [plain()];
     const dense = this.places.length > 40_000;
-    this.points.setColors(colors.map((one, i) => [...rgb(one), this.hidden.has(i) ? 0 : dense ? 0.6 : 0.8]));
+    this.points.setMarks(marks.map(({ color, shape }, i) => ({ color: [...rgb(color), this.hidden.has(i) ? 0 : dense ? 0.6 : 0.8], shape })));
     $("legend").replaceChildren(...groups.map((group, i) => group.rows > 0 && el("button",
       { type: "button", "aria-pressed": String(!this.hidden.has(i)), onclick: () => this.toggle(i) },
-      el("span", { class: "dot", "aria-hidden": "true", style: { background: colors[i] } }),
+      dot(marks[i]),
       el("span", {}, group.name), el("span", { class: "note" }, group.rows.toLocaleString("en")))).filter(Boolean));
     this.show();
   }

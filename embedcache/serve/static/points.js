@@ -3,17 +3,21 @@
 
 const VERTEX = `
 attribute vec2 place; attribute float group;
-uniform vec2 center, zoom; uniform float size; uniform vec4 colors[16];
-varying vec4 color;
+uniform vec2 center, zoom; uniform float size; uniform vec4 colors[16]; uniform float shapes[16];
+varying vec4 color; varying float shape;
 void main() {
   color = colors[int(group + 0.5)];
+  shape = shapes[int(group + 0.5)];
   gl_Position = color.a == 0.0 ? vec4(9.0, 9.0, 9.0, 1.0) : vec4((place - center) * zoom, 0.0, 1.0);
   gl_PointSize = size;
 }`;
 const FRAGMENT = `
-precision mediump float; varying vec4 color;
+precision mediump float; varying vec4 color; varying float shape;
 void main() {
-  float edge = 1.0 - smoothstep(0.35, 0.5, length(gl_PointCoord - 0.5));
+  vec2 at = gl_PointCoord - 0.5, far = abs(at);
+  float reach = shape < 0.5 ? length(at) : shape < 1.5 ? 1.1 * max(far.x, far.y) : shape < 2.5 ? far.x + far.y
+    : max(1.1 * at.y, 1.9 * far.x - at.y);
+  float edge = 1.0 - smoothstep(0.35, 0.5, reach);
   if (edge == 0.0) discard;
   gl_FragColor = vec4(color.rgb, 1.0) * color.a * edge;
 }`;
@@ -44,7 +48,7 @@ class Shuffled {
 class GlPoints extends Shuffled {
   constructor(canvas, gl, places) {
     super(canvas, places);
-    Object.assign(this, { gl, colors: new Float32Array(64) });
+    Object.assign(this, { gl, colors: new Float32Array(64), shapes: new Float32Array(16) });
     canvas.addEventListener("webglcontextlost", (event) => event.preventDefault());
     canvas.addEventListener("webglcontextrestored", () => {
       this.build();
@@ -65,7 +69,7 @@ class GlPoints extends Shuffled {
     gl.linkProgram(program);
     if (!gl.getProgramParameter(program, gl.LINK_STATUS)) throw new Error("the shaders do not link");
     gl.useProgram(program);
-    this.at = Object.fromEntries(["center", "zoom", "size", "colors"].map((name) => [name, gl.getUniformLocation(program, name)]));
+    this.at = Object.fromEntries(["center", "zoom", "size", "colors", "shapes"].map((name) => [name, gl.getUniformLocation(program, name)]));
     this.attribute(program, "place", this.places, 2, gl.FLOAT);
     this.groupBuffer = this.attribute(program, "group", this.groups, 1, gl.UNSIGNED_BYTE);
     gl.enable(gl.BLEND);
@@ -89,10 +93,13 @@ class GlPoints extends Shuffled {
     this.gl.bufferData(this.gl.ARRAY_BUFFER, this.groups, this.gl.STATIC_DRAW);
   }
 
-  // colours: [red, green, blue, alpha] from 0 to 1 of each group; alpha 0 hides it.
-  setColors(colors) {
+  // marks: of each group its color, [red, green, blue, alpha] from 0 to 1, of which alpha 0 hides it, and its shape.
+  setMarks(marks) {
     this.colors.fill(0);
-    colors.forEach((one, i) => this.colors.set(one, 4 * i));
+    marks.forEach(({ color, shape }, i) => {
+      this.colors.set(color, 4 * i);
+      this.shapes[i] = shape;
+    });
   }
 
   // view: center x, y and pixels per unit; size: of a point, in pixels; count: how many of them.
@@ -105,32 +112,45 @@ class GlPoints extends Shuffled {
     gl.uniform2f(at.zoom, (2 * view.scale) / canvas.width, (2 * view.scale) / canvas.height);
     gl.uniform1f(at.size, size);
     gl.uniform4fv(at.colors, this.colors);
+    gl.uniform1fv(at.shapes, this.shapes);
     gl.drawArrays(gl.POINTS, 0, count);
   }
+}
+
+function outline(context, x, y, half, shape) {
+  context.beginPath();
+  if (shape === 0) context.arc(x, y, half, 0, 2 * Math.PI);
+  else if (shape === 2) for (const [dx, dy] of [[0, -half], [half, 0], [0, half], [-half, 0]]) context.lineTo(x + dx, y + dy);
+  else for (const [dx, dy] of [[0, -half], [half, half], [-half, half]]) context.lineTo(x + dx, y + dy);
+  context.fill();
 }
 
 class FlatPoints extends Shuffled {
   constructor(canvas, places) {
     super(canvas, places);
-    Object.assign(this, { colors: [], context: canvas.getContext("2d") });
+    Object.assign(this, { marks: [], context: canvas.getContext("2d") });
   }
 
-  setColors(colors) {
-    this.colors = colors;
+  setMarks(marks) {
+    this.marks = marks;
   }
 
   draw(view, size, count) {
-    const { canvas, context, places, groups, colors } = this;
+    const { canvas, context, places, groups, marks } = this;
     context.clearRect(0, 0, canvas.width, canvas.height);
     const [left, top] = [canvas.width / 2 - view.x * view.scale, canvas.height / 2 + view.y * view.scale];
-    colors.forEach(([red, green, blue, alpha], group) => {
+    const several = marks.some(({ shape }) => shape);
+    marks.forEach(({ color: [red, green, blue, alpha], shape }, group) => {
       if (!alpha) return;
       context.fillStyle = `rgba(${255 * red}, ${255 * green}, ${255 * blue}, ${alpha})`;
       for (let i = 0; i < count; i++) {
         if (groups[i] !== group) continue;
         const x = left + places[2 * i] * view.scale;
         const y = top - places[2 * i + 1] * view.scale;
-        if (x > -size && y > -size && x < canvas.width + size && y < canvas.height + size) context.fillRect(x - size / 2, y - size / 2, size, size);
+        if (x > -size && y > -size && x < canvas.width + size && y < canvas.height + size) {
+          if (several && shape !== 1) outline(context, x, y, size / 2, shape);
+          else context.fillRect(x - size / 2, y - size / 2, size, size);
+        }
       }
     });
   }

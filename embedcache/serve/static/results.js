@@ -1,5 +1,6 @@
 // The text that is asked about with what the head says of it, and the list of similar ones.
 
+import { dot } from "./colors.js";
 import { $, el, labelText } from "./dom.js";
 import { hash, read } from "./state.js";
 
@@ -73,21 +74,21 @@ function ofRun(found) {
       one.side ? el("p", { class: `note side side-${one.side}` }, SIDES[one.side]) : null)));
 }
 
-const labelled = (labels, colorOf) => Object.entries(labels).map(([column, label]) =>
+const labelled = (labels, markOf) => Object.entries(labels).map(([column, label]) =>
   el("span", { class: "chip", title: column },
-    el("span", { class: "dot", "aria-hidden": "true", style: { background: colorOf(column, label) } }),
+    dot(markOf(column, label)),
     el("span", {}, Object.keys(labels).length > 1 ? `${column}: ${labelText(label)}` : labelText(label))));
 
 // Kept columns; the one that colours the map has its colours.
 const MOST_KEPT = 6;
 const LONGEST = 80; // characters of a value
 
-function keptValues({ columns, labels, id }, colorOf, most) {
+function keptValues({ columns, labels, id }, markOf, most) {
   const given = Object.entries(columns).filter(([name, value]) => value && !(name in labels) && value !== id).slice(0, most);
   return given.map(([name, value]) => {
-    const color = colorOf(name, value, null);
+    const mark = markOf(name, value, null);
     return el("span", { class: "chip kept", title: name, "data-column": name },
-      color ? el("span", { class: "dot", "aria-hidden": "true", hidden: name !== $("color").value, style: { background: color } }) : null,
+      mark ? dot(mark, { hidden: name !== $("color").value }) : null,
       el("span", { class: "note" }, `${name}: ${value.length > LONGEST ? `${value.slice(0, LONGEST)}…` : value}`));
   });
 }
@@ -99,13 +100,13 @@ export function showColored(column) {
 }
 
 // Before anything is asked: what the cache holds, and ways to begin.
-export function welcome(info, colorOf) {
+export function welcome(info, markOf) {
   const columns = Object.entries(info.labels).slice(0, MOST_WELCOMED).map(([column, { classes }]) => {
     const sorted = Object.entries(classes).sort((a, b) => b[1] - a[1]);
     const all = sorted.reduce((sum, [, rows]) => sum + rows, 0);
     return [el("h3", {}, column), el("div", { class: "bars" }, sorted.slice(0, MOST_BARS).map(([name, rows]) =>
       el("div", { class: "bar" }, el("span", { class: "bar-name" }, name),
-        el("span", { class: "bar-track", "aria-hidden": "true" }, el("span", { class: "bar-fill", style: { width: `${(100 * rows) / (all || 1)}%`, background: colorOf(column, name, null) } })),
+        el("span", { class: "bar-track", "aria-hidden": "true" }, el("span", { class: "bar-fill", style: { width: `${(100 * rows) / (all || 1)}%`, background: markOf(column, name, null)?.color ?? null } })),
         el("span", { class: "bar-value" }, rows.toLocaleString("en")))),
     sorted.length > MOST_BARS ? el("p", { class: "note" }, `and ${sorted.length - MOST_BARS} more`) : null)];
   });
@@ -118,23 +119,23 @@ export function askedText(text, found) {
   return el("article", { class: "panel asked" }, el("p", { class: "text" }, text), found ? prediction(found) : null);
 }
 
-export function askedRow(row, colorOf) {
+export function askedRow(row, markOf) {
   const columns = Object.entries(row.columns);
   return el("article", { class: "panel asked" },
-    el("p", { class: "meta" }, el("span", {}, row.id === null ? `Row ${row.row}` : `Row ${row.row}, ${row.id}`), labelled(row.labels, colorOf)),
+    el("p", { class: "meta" }, el("span", {}, row.id === null ? `Row ${row.row}` : `Row ${row.row}, ${row.id}`), labelled(row.labels, markOf)),
     el("p", { class: "text" }, row.text || "(no text)"),
-    columns.length ? el("p", { class: "columns" }, keptValues(row, colorOf, columns.length)) : null,
+    columns.length ? el("p", { class: "columns" }, keptValues(row, markOf, columns.length)) : null,
     row.prediction ? prediction(row.prediction) : null);
 }
 
-export function found(one, colorOf) {
+export function found(one, markOf) {
   const target = hash({ ...read(), row: one.row, query: "", k: 10 });
   return el("li", { "data-row": one.row },
     el("a", { href: target, class: "found" },
       el("span", { class: "text" }, one.text),
       el("span", { class: "meta" },
         el("span", { class: "score", title: "cosine similarity" }, one.score.toFixed(3)),
-        labelled(one.labels, colorOf),
-        keptValues(one, colorOf, MOST_KEPT),
+        labelled(one.labels, markOf),
+        keptValues(one, markOf, MOST_KEPT),
         el("span", { class: "note" }, one.id === null ? `row ${one.row}` : one.id))));
 }

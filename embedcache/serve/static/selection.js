@@ -1,5 +1,6 @@
 // Points that were encircled on the map: how many of each label, and what can be done with them.
 
+import { dot } from "./colors.js";
 import { $, el, plural, show } from "./dom.js";
 
 const MOST = 5000; // rows that the server takes
@@ -9,8 +10,8 @@ export class Selection {
     Object.assign(this, { rows: [], label, search });
   }
 
-  // groups: of the map's colours, each with its name; of: the group of each row.
-  choose(rows, groups, of, colors) {
+  // groups: of the map, each with its name; of: the group of each row; marks: of the groups.
+  choose(rows, groups, of, marks) {
     this.rows = rows;
     show($("selection"), true);
     if (!rows.length) {
@@ -20,11 +21,11 @@ export class Selection {
     const counts = new Map();
     for (const row of rows) counts.set(of[row], (counts.get(of[row]) ?? 0) + 1);
     const order = [...counts].sort((a, b) => b[1] - a[1]);
-    const most = rows.length > MOST ? `; the first ${MOST.toLocaleString("en")} are taken` : "";
+    const most = rows.length > MOST ? `. ${MOST.toLocaleString("en")} of them, evenly spread over the rows, are labelled or searched: draw around fewer for all of them.` : "";
     $("selection").replaceChildren(
       el("p", { role: "status" }, el("strong", {}, plural(rows.length, "text")), ` selected${most}`),
       el("ul", { class: "counts" }, order.map(([group, count]) => groups[group] && el("li", {},
-        el("span", { class: "dot", "aria-hidden": "true", style: { background: colors[group] } }), el("span", { class: "count-name" }, groups[group].name),
+        dot(marks[group]), el("span", { class: "count-name" }, groups[group].name),
         el("span", { class: "count" }, count.toLocaleString("en")), el("span", { class: "note count" }, `${((100 * count) / rows.length).toFixed(0)} %`))).filter(Boolean)),
       el("div", { class: "line" },
         this.label ? el("button", { type: "button", id: "label-selection", class: "save", onclick: () => this.label(this.taken) }, "Label these") : null,
@@ -33,7 +34,8 @@ export class Selection {
   }
 
   get taken() {
-    return this.rows.slice(0, MOST);
+    const { rows } = this;
+    return rows.length > MOST ? Array.from({ length: MOST }, (_, i) => rows[Math.floor((i * rows.length) / MOST)]) : rows;
   }
 
   clear() {
