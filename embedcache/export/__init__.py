@@ -23,7 +23,7 @@ import numpy as np
 
 from embedcache.common.callable_module import make_callable
 from embedcache.common.int8_rows import as_stored
-from embedcache.common.outputs import is_several, poolings_in
+from embedcache.common.outputs import Layer, is_several, poolings_in
 from embedcache.common.whole_folder import folder_lock
 from embedcache.encoder.poolings import MODEL
 from embedcache.errors import EmbedcacheError
@@ -167,8 +167,8 @@ def _write(
     from embedcache.export.model import exporting, make_model
     from embedcache.export.targets import read_logits, write_target
 
-    pooling, layer, kind = run.info["pooling"], encoder.layer_number(_layer(run)), run.best.kind
-    (vectors,) = encoder.encode_texts(TEXTS, [(pooling, layer)])
+    (pooling, layer), kind = _output(run), run.best.kind
+    (vectors,) = encoder.encode_tokens(encoder.tokenize(TEXTS), [(pooling, layer)])
     expected, rounded = run.best.logits(vectors), run.best.logits(as_stored(vectors, run.info["dtype"]))
     rounding = largest_difference(kind, expected, rounded)
     if not rounding <= ROUNDING:
@@ -198,15 +198,15 @@ def _write(
     return {"texts": len(TEXTS), "max_difference": difference, "rounding": rounding}
 
 
-def _layer(run: Run) -> int:
-    """Raises EmbedcacheError where the head reads what no exported model puts side by side."""
+def _output(run: Run) -> tuple[str, Layer]:
+    """What its head reads. Raises EmbedcacheError where no exported model puts that side by side."""
     pooling, layer = run.info["pooling"], run.info["layer"]
-    if isinstance(layer, str) or (is_several(pooling, layer) and MODEL in poolings_in([pooling])):
+    if is_several(pooling, layer) and MODEL in poolings_in([pooling]):
         raise EmbedcacheError(
             f"the head of {run.path} reads {pooling} vectors of layer {layer}, side by side, which no exported model "
-            "does: train with --pooling of one layer without model, such as cls+mean, or use predict and serve"
+            "does: train with --pooling without model, such as cls+mean, or use predict and serve"
         )
-    return layer
+    return pooling, layer
 
 
 def largest_difference(kind: str, found: np.ndarray, expected: np.ndarray) -> float:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from embedcache import __version__
+from embedcache.common.outputs import BESIDE, Layer
 from embedcache.encoder.folder import read_json
 from embedcache.encoder.poolings import MODEL
 from embedcache.export.place import ABOUT, FORMAT, write_json
@@ -121,7 +122,7 @@ def label_config(folder: Path, kind: str, labels: list[str]) -> None:
 
 def write_card(folder: Path, run: Run, to: str, encoder: Encoder, checked: dict[str, Any]) -> None:
     """embedcache.json and README.md."""
-    about = _describe(run, to, encoder.layer_number(run.info["layer"]), checked)
+    about = _describe(run, to, _layers(run, encoder), checked)
     write_json(folder / ABOUT, about)
     packages, imports, logits = USE[to]
     if any(folder.rglob("*.py")):
@@ -151,7 +152,15 @@ def write_card(folder: Path, run: Run, to: str, encoder: Encoder, checked: dict[
     (folder / "README.md").write_text(CARD.format(**fields), "utf-8")
 
 
-def _describe(run: Run, to: str, layer: int, checked: dict[str, Any]) -> dict[str, Any]:
+def _layers(run: Run, encoder: Encoder) -> Layer:
+    """What the head reads, counted from 1: a number, or several as text, "12+9"."""
+    layer = run.info["layer"]
+    if isinstance(layer, int):
+        return encoder.layer_number(layer)
+    return BESIDE.join(str(encoder.layer_number(int(one))) for one in layer.split(BESIDE))
+
+
+def _describe(run: Run, to: str, layer: Layer, checked: dict[str, Any]) -> dict[str, Any]:
     best = run.info.get("best", {})
     return {
         "format": FORMAT,

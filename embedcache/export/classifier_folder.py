@@ -65,7 +65,7 @@ def make_classifier(model: TextModel, encoder: Encoder) -> Any:
 
 
 def _check(kind: str, model: TextModel, linear: list[nn.Linear]) -> None:
-    if model.layer is not None:
+    if not model.reads_last:
         raise EmbedcacheError(f"this head reads an inner layer, and a {kind} classifier the last one: {INSTEAD}")
     if model.poolings != ["cls"] or len(model.after):
         raise EmbedcacheError(

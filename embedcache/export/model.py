@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from embedcache.common.outputs import BESIDE
+from embedcache.common.outputs import Layer, parts_of
 from embedcache.encoder.after_pooling_torch import after_pooling
 from embedcache.encoder.load_with_transformers import quiet
 from embedcache.encoder.poolings import MODEL, POOLINGS
@@ -28,7 +28,8 @@ class TextModel(nn.Module):
     """Token ids to logits.
 
     Attributes:
-        layer: which of the encoder's hidden states is read; None is its last.
+        poolings: of each part of the vector, in their order.
+        layers: which of the encoder's hidden states each part is read of; None is its last.
         may_be_empty: whether the tokenizer makes no token of an empty text, whose pooled vector is 0 then.
     """
 
@@ -37,17 +38,21 @@ class TextModel(nn.Module):
     def __init__(
         self,
         encoder: Any,
-        poolings: Sequence[str],
+        reads: Sequence[tuple[str, int | None]],
         after: nn.Sequential,
         head: nn.Sequential,
-        layer: int | None = None,
     ) -> None:
-        """``poolings``: joined. ``after``: what a prescribed vector goes through before the head; may be empty."""
+        """``reads``: (pooling, layer), joined. ``after``: what a prescribed vector goes through; may be empty."""
         super().__init__()
         self.encoder: Any = encoder
         self.after: nn.Sequential = after
         self.head: nn.Sequential = head
-        self.poolings, self.layer = list(poolings), layer
+        self.poolings, self.layers = [name for name, _ in reads], [layer for _, layer in reads]
+
+    @property
+    def reads_last(self) -> bool:
+        """Whether the encoder's last hidden state is all that is read."""
+        return set(self.layers) == {None}
 
     def forward(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: torch.Tensor | None = None
@@ -56,31 +61,35 @@ class TextModel(nn.Module):
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
         if token_type_ids is not None:
             inputs["token_type_ids"] = token_type_ids
-        result = self.encoder(**inputs, output_hidden_states=self.layer is not None, return_dict=True)
-        hidden = result.last_hidden_state if self.layer is None else result.hidden_states[self.layer]
-        pooled = torch.cat([POOLINGS[name].pool(hidden, attention_mask) for name in self.poolings], dim=1)
+        result = self.encoder(**inputs, output_hidden_states=not self.reads_last, return_dict=True)
+        hidden = [result.last_hidden_state if one is None else result.hidden_states[one] for one in self.layers]
+        parts = zip(self.poolings, hidden, strict=True)
+        pooled = torch.cat([POOLINGS[name].pool(states, attention_mask) for name, states in parts], dim=1)
         if self.may_be_empty:
             pooled = pooled.masked_fill(attention_mask.sum(1, keepdim=True) == 0, 0)
         logits: torch.Tensor = self.head(self.after(pooled))
         return logits
 
 
-def make_model(encoder: Encoder, head: TrainedHead, pooling: str, layer: int, texts: Sequence[str]) -> TextModel:
-    """Encoder and head; without the layers above ``layer``, where the encoder is the same without them on the texts.
+def make_model(encoder: Encoder, head: TrainedHead, pooling: str, layer: Layer, texts: Sequence[str]) -> TextModel:
+    """Encoder and head; without the layers above those read, where the encoder is the same without them on the texts.
 
     In some architectures (ModernBERT) more follows the last layer; there all layers stay.
     """
     modules = list(head.to_torch())
     if kind_of(head.kind).has_classes:
         del modules[-1]  # logits, not log-probabilities
-    model, read = encoder.model, None
-    if layer < encoder.layers:
-        short = _without_upper_layers(encoder, layer, texts)
-        model, read = (model, layer) if short is None else (short, None)
+    parts = [(name, encoder.layer_number(one)) for name, one in parts_of(pooling, layer)]
+    model, last = encoder.model, encoder.layers
+    highest = max(one for _, one in parts)
+    if highest < last and (short := _without_upper_layers(encoder, highest, texts)) is not None:
+        model, last = short, highest
     prescribed = encoder.prescribed if pooling == MODEL else None
     after = nn.Sequential(*([] if prescribed is None else after_pooling(prescribed)))
-    poolings = pooling.split(BESIDE) if prescribed is None else prescribed.pooling
-    whole = TextModel(model, poolings, after, nn.Sequential(*modules), read)
+    if prescribed is not None:
+        parts = [(name, highest) for name in prescribed.pooling]
+    reads = [(name, None if one == last else one) for name, one in parts]
+    whole = TextModel(model, reads, after, nn.Sequential(*modules))
     whole.may_be_empty = not encoder.tokenize([""]).lengths[0]
     return whole.eval().requires_grad_(False)
 

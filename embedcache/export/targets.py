@@ -130,10 +130,16 @@ def _write_onnx(part: Path, model: TextModel, encoder: Encoder, texts: Sequence[
 
 def _write_modules(part: Path, model: TextModel, encoder: Encoder, texts: Sequence[str]) -> None:
     """The layout and names of sentence-transformers 2, which later versions open too."""
-    if model.layer is not None:
+    if len(set(model.layers)) > 1:
         raise EmbedcacheError(
-            f"{encoder.identity['architecture']} encoders cannot be cut after layer {model.layer} of {encoder.layers}, "
-            "which this head reads, and sentence-transformers takes the last: use --to torch or --to onnx"
+            "this head reads several layers side by side, and sentence-transformers takes the last: use --to torch or "
+            "--to onnx"
+        )
+    if not model.reads_last:
+        raise EmbedcacheError(
+            f"{encoder.identity['architecture']} encoders cannot be cut after layer {model.layers[0]} of "
+            f"{encoder.layers}, which this head reads, and sentence-transformers takes the last: use --to torch or "
+            "--to onnx"
         )
     if unknown := [name for name in model.poolings if POOLINGS[name].sentence_transformers is None]:
         raise EmbedcacheError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -92,12 +93,15 @@ def test_tables_evaluation_and_report(cache: Path, run: Path, tmp_path: Path) ->
     assert "puts the vectors side by side" in code_of(load_run(run), "encoder")
 
 
-def test_one_layer_is_exported_and_several_are_refused(run: Path, tmp_path: Path) -> None:
-    if load_run(run).info["layer"] == -1:
-        assert export_run(run, tmp_path / "model", "torch").checked["max_difference"] < 1e-3
-        return
-    with pytest.raises(EmbedcacheError, match="side by side, which no exported model does"):
-        export_run(run, tmp_path / "model", "torch")
+def test_poolings_and_layers_are_exported(run: Path, tmp_path: Path) -> None:
+    layer = load_run(run).info["layer"]
+    assert export_run(run, tmp_path / "model", "torch").checked["max_difference"] < 1e-3
+    about = json.loads((tmp_path / "model" / "embedcache.json").read_text())
+    assert about["layer"] == {-1: 2, "-1+-2": "2+1", "-2+-1": "1+2"}[layer]
+    if layer != -1:
+        with pytest.raises(EmbedcacheError, match="several layers side by side, and sentence-transformers takes"):
+            export_run(run, tmp_path / "folder", "sentence-transformers")
+        assert not (tmp_path / "folder").exists()
 
 
 def test_the_service_labels_texts(cache: Path, run: Path) -> None:
