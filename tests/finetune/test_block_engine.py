@@ -136,10 +136,13 @@ def test_gradients_are_autograds_through_the_whole_layer(case: str, isa: str) ->
     assert worst(found, expected) < 1e-5
 
 
+@pytest.mark.parametrize(("layers", "query"), [(1, "first"), (2, "first"), (2, "mean")])
 @pytest.mark.parametrize("kernel", ["", *ISA])
-def test_bfloat16_is_close_and_emulated_elsewhere(kernel: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bfloat16_is_close_and_emulated_elsewhere(
+    kernel: str, layers: int, query: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("EMBEDCACHE_ISA", kernel)
-    states, shape, task, block = problem(Shape(64, 128, 2, 1e-12), hidden=16)
+    states, shape, task, block = problem(Shape(64, 128, 2, 1e-12, query=query, layers=layers), hidden=16)
     _, found = gradients(states, shape, task, block, compute="bfloat16", threads=2)
     _, expected = autograd(states, shape, task, block)
     off = norm_of({name: found[name] - one.numpy() for name, one in expected.items()})
