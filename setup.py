@@ -32,6 +32,7 @@ CPU_FLAGS = [
 ]
 AVX2 = ["-mavx2", "-mfma", "-mf16c"]
 AVX512 = [*AVX2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"]
+ARM = "-mcpu=generic+dotprod+bf16+i8mm"
 ISA_FLAGS = {  # the same source, once for each
     "avx2": AVX2,
     "avxvnni": [*AVX2, "-mavxvnni"],
@@ -39,8 +40,12 @@ ISA_FLAGS = {  # the same source, once for each
     "avx512vnni": [*AVX512, "-mavx512vnni"],
     "avx512bf16": [*AVX512, "-mavx512bf16"],
     "avx512bf16vnni": [*AVX512, "-mavx512bf16", "-mavx512vnni"],
+    "neondot": ["-mcpu=generic+dotprod"],
+    "neonbf16": ["-mcpu=generic+bf16"],
+    "neoni8mm": [ARM],
 }
-OPTIONAL = {"-mavx512bf16": "EC_AVX512BF16", "-mavxvnni": "EC_AVXVNNI"}  # compilers of some years ago know neither
+# Compilers of some years ago know none of these.
+OPTIONAL = {"-mavx512bf16": "EC_AVX512BF16", "-mavxvnni": "EC_AVXVNNI", ARM: "EC_ARM"}
 STATIC = ["-static-libstdc++", "-static-libgcc"]
 CUDA_FLAGS = ["-std=c++17", "-O3", "-cudart", "static", "-Xcompiler", "-fPIC,-fvisibility=hidden,-Wall,-Wextra"]
 CUDA_ARCHITECTURES = ["80", "90a"]  # machine code; PTX of the first serves every other GPU
@@ -65,6 +70,15 @@ def target() -> str:
 
 def is_x86() -> bool:
     return target().startswith(("x86_64", "amd64"))
+
+
+def is_arm() -> bool:
+    return target().startswith(("aarch64", "arm64"))
+
+
+def fits(isa: str) -> bool:
+    """Whether the target's processors may have this instruction set; "" and plain, what every one has, are none."""
+    return isa not in ISA_FLAGS or (is_arm() if isa.startswith("neon") else is_x86())
 
 
 def is_windows() -> bool:
@@ -96,15 +110,19 @@ def isa(source: str) -> str:
     return Path(source).stem.rpartition("_")[2]
 
 
+def needs(isa: str, flag: str) -> bool:
+    return isa.startswith("neon") if flag == ARM else flag in ISA_FLAGS.get(isa, [])
+
+
 def build_cpu(sources: list[str], objects: Path, target: Path) -> None:
     compiler = find_compiler()
     extra = os.environ.get("EMBEDCACHE_CXXFLAGS", "").split()
     define = ["-DEC_X86"] if is_x86() else []
     for flag, name in OPTIONAL.items():
-        if is_x86() and knows_flag(compiler, flag):
+        if (is_arm() if flag == ARM else is_x86()) and knows_flag(compiler, flag):
             define.append(f"-D{name}")
         else:  # it is then computed with the other instructions
-            sources = [source for source in sources if flag not in ISA_FLAGS.get(isa(source), [])]
+            sources = [source for source in sources if not needs(isa(source), flag)]
 
     def compile_one(source: str) -> str:
         made = objects / (Path(source).stem + ".o")
@@ -167,7 +185,7 @@ class AnyPythonWheel(bdist_wheel):
 
 def cpu_sources(*patterns: str) -> list[str]:
     found = [str(path) for pattern in patterns for path in sorted(Path().glob(pattern))]
-    return [path for path in found if is_x86() or isa(path) not in ISA_FLAGS]
+    return [path for path in found if fits(isa(path))]
 
 
 def extensions() -> list[Extension]:

@@ -54,6 +54,11 @@ const Encoders* choose_kernels(int32_t compute) {
   if (isa.avx512) return &encoders_avx512;
   if (isa.avx2) return &encoders_avx2;
 #endif
+#ifdef EC_ARM
+  const Isa isa = usable_isa();
+  if (compute == EC_ENCODE_INT8) return isa.neoni8mm ? &int8_neoni8mm : isa.neondot ? &int8_neondot : nullptr;
+  if (compute == EC_ENCODE_BFLOAT16 && isa.neonbf16) return &encoders_neonbf16;
+#endif
   return compute == EC_ENCODE_FLOAT32 ? &encoders_plain : nullptr;
 }
 
@@ -66,6 +71,9 @@ const Rotaries* choose_rotary(int32_t compute) {
 #endif
   if (compute == EC_ENCODE_FLOAT32 && isa.avx512) return &rotaries_avx512;
   if (compute == EC_ENCODE_FLOAT32 && isa.avx2) return &rotaries_avx2;
+#endif
+#ifdef EC_ARM
+  if (compute == EC_ENCODE_BFLOAT16 && usable_isa().neonbf16) return &rotaries_neonbf16;
 #endif
   return compute == EC_ENCODE_FLOAT32 ? &rotaries_plain : nullptr;
 }

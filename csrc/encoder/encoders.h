@@ -14,9 +14,10 @@ struct Encoders {
                  const ec_output* outputs, int32_t n_outputs, void* memory);
 };
 
-extern const Encoders encoders_plain, encoders_avx2, encoders_avx512, encoders_avx512bf16;
+extern const Encoders encoders_plain, encoders_avx2, encoders_avx512, encoders_avx512bf16, encoders_neonbf16;
 /* The same for EC_ENCODE_INT8. */
-extern const Encoders int8_avx2, int8_avxvnni, int8_avx512, int8_avx512vnni, int8_avx512bf16vnni;
+extern const Encoders int8_avx2, int8_avxvnni, int8_avx512, int8_avx512vnni, int8_avx512bf16vnni,
+    int8_neondot, int8_neoni8mm;
 
 }  // namespace ec
 

@@ -2,9 +2,9 @@
  *
  *   y[i][column] = scale[i] * scale[column] * sum over k of (row[i][k] - shift[i]) * weight[k][column]
  *
- * The sum is int32 and exact. It starts with what is known of it before: weights have 128 added (quads.h),
- * which is taken back as -128 times the sum of the row; the shift, times the sum of the column's weights; and
- * what rows have spilled. What is done with a tile is the same epilogue as after product.h's products, in
+ * The sum is int32 and exact. It starts with what is known of it before: weights have kLift added (quads.h),
+ * which is taken back as -kLift times the sum of the row; the shift, times the sum of the column's weights;
+ * and what rows have spilled. What is done with a tile is the same epilogue as after product.h's products, in
  * float32.
  *
  * A step loads two vectors of weights, broadcasts kQuadRows words of rows and does 2 kQuadRows vpdpbusd: four
@@ -78,7 +78,14 @@ static __attribute__((noinline)) void quad_tile(const AnyRows& a, int64_t first,
   start_sums<R>(a, first, panels, column, sum);
   const Quad *row = a.row(first), *b = panels.strip(column);
   const int64_t stride = a.stride, steps = panels.steps;
-  for (int64_t k = 0; k < steps; ++k, ++row, b += kBlock) {
+  int64_t k = 0;
+  if constexpr (kMatrix<vi> && R % 2 == 0) {
+    matrix_steps<R, Unaligned>(sum, b, kBlock, row, stride, 1, steps / 2);
+    k = steps / 2 * 2;
+    row += k;
+    b += k * kBlock;
+  }
+  for (; k < steps; ++k, ++row, b += kBlock) {
     const vu low = (vu)load_words(b), high = (vu)load_words(b + kLanes);
     const Quad* at = row;
 #pragma GCC unroll 12
@@ -122,13 +129,13 @@ static QuadPanels pack_quads(Quad* out, float* scale, int32_t* total, int64_t to
                              const float* source, int64_t columns, int64_t k, float* row,
                              const SpilledRows& quads) {
   const int64_t steps = round_up(k, kQuad) / kQuad, panel = steps * kBlock;
-  for (int64_t i = 0; i < round_up(columns, kBlock) * steps; ++i) out[i] = 0x80808080u;
+  for (int64_t i = 0; i < round_up(columns, kBlock) * steps; ++i) out[i] = kLifted;
   for (int64_t c = 0; c < columns; ++c) {
     memcpy(row, source + c * k, (size_t)k * sizeof(float));
     quantize(row, k, quads, 0, false);
     scale[c] = quads.scale[0];
     Quad* to = out + c / kBlock * panel + c % kBlock;
-    for (int64_t i = 0; i < steps; ++i) to[i * kBlock] = quads.data[i] ^ 0x80808080u;
+    for (int64_t i = 0; i < steps; ++i) to[i * kBlock] = quads.data[i] ^ kLifted;
     const int8_t* number = reinterpret_cast<const int8_t*>(quads.data);
     for (int64_t i = 0; i < k; ++i) total[i / kSumPart * total_columns + c] += number[i];
   }

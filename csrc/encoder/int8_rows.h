@@ -24,7 +24,7 @@ struct QuadRows {
   Quad* data;
   int64_t stride; /* words */
   float* scale;
-  int32_t* start; /* of the row's sums: -128 times the sum of its numbers */
+  int32_t* start; /* of the row's sums: -kLift times the sum of its numbers */
 
   void take(Arena* arena, int64_t rows, int64_t columns) {
     stride = round_up(columns, kBlock) / kQuad + kQuad; /* rows do not all start in the same set of L1 */
@@ -44,7 +44,7 @@ struct QuadRows {
   }
   void finish(int64_t i, float its_scale, vu sum) const {
     scale[i] = its_scale;
-    start[i] = (int32_t)((uint32_t)lane_total(sum) * (uint32_t)-128);
+    start[i] = (int32_t)((uint32_t)lane_total(sum) * (uint32_t)-kLift);
   }
 };
 

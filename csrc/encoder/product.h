@@ -18,11 +18,14 @@
 
 namespace EC_ISA {
 
-#if defined(__aarch64__)
+#if defined(__ARM_NEON)
 constexpr int kRows = 12; /* 32 registers, as with AVX-512 */
 #else
 constexpr int kRows = EC_LANES == 16 ? 12 : 6;
 #endif
+/* Rows of a tile; 12 would not leave mmla.h the registers that it zips in. */
+template <class Word>
+constexpr int kRowsOf = kMatrix<vf> && kPer<Word> == 2 ? 8 : kRows;
 constexpr int64_t kBlockBytes = 256 << 10;
 
 static inline void store_unaligned(float* p, vf x) { *reinterpret_cast<vf_unaligned*>(p) = x; }
@@ -67,7 +70,7 @@ struct Operands {
   Rows<Word> a;
   Panels<Word> b;
   int64_t n;
-  static constexpr int kTile = kRows;
+  static constexpr int kTile = kRowsOf<Word>;
   int64_t words() const { return n; }
   template <int R>
   inline __attribute__((always_inline)) void sum(int64_t first, int64_t column, Tile<R>* out) const {

@@ -14,7 +14,7 @@ struct Rotaries {
   decltype(Encoders::run) run;
 };
 
-extern const Rotaries rotaries_plain, rotaries_avx2, rotaries_avx512, rotaries_avx512bf16;
+extern const Rotaries rotaries_plain, rotaries_avx2, rotaries_avx512, rotaries_avx512bf16, rotaries_neonbf16;
 
 }  // namespace ec
 

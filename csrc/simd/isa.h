@@ -8,6 +8,13 @@
 #ifdef EC_X86
 #include <cpuid.h>
 #endif
+#ifdef EC_ARM
+#if defined(__linux__)
+#include <sys/auxv.h>
+#elif defined(__APPLE__)
+#include <sys/sysctl.h>
+#endif
+#endif
 
 namespace ec {
 
@@ -38,16 +45,34 @@ class Cpuid {
 };
 #endif
 
+#ifdef EC_ARM
+/* What the system says of the processor: numbers of Linux's asm/hwcap.h, names of macOS. */
+inline bool arm_has([[maybe_unused]] int list, [[maybe_unused]] int bit, [[maybe_unused]] const char* name) {
+#if defined(__linux__)
+  return getauxval(list == 1 ? AT_HWCAP : AT_HWCAP2) >> bit & 1;
+#elif defined(__APPLE__)
+  int has = 0;
+  size_t size = sizeof has;
+  return sysctlbyname(name, &has, &size, nullptr, 0) == 0 && has;
+#else
+  return false;
+#endif
+}
+#endif
+
 struct Isa {
   bool avx2 = false;       /* with FMA and F16C */
   bool avx512 = false;     /* F, BW, DQ and VL */
   bool avx512bf16 = false; /* and BF16 */
   bool avxvnni = false;    /* AVX-VNNI beside AVX2 */
   bool avx512vnni = false; /* VNNI beside AVX-512 */
+  bool neondot = false;    /* sdot */
+  bool neonbf16 = false;   /* bfdot and bfmmla */
+  bool neoni8mm = false;   /* smmla beside both */
 };
 
 /* EMBEDCACHE_ISA=avx512 (without BF16 and VNNI), avx2 or plain asks for less than the machine has, avx512vnni
- * for no BF16 (for tests). */
+ * for no BF16 (for tests). On ARM: neon (float32 alone), neondot (and int8, without BF16 and I8MM). */
 inline Isa usable_isa() {
   Isa isa;
 #ifdef EC_X86
@@ -63,6 +88,13 @@ inline Isa usable_isa() {
 #ifdef EC_AVXVNNI
   isa.avxvnni = isa.avx2 && (most.empty() || most == "avxvnni") && cpu.avxvnni();
 #endif
+#endif
+#ifdef EC_ARM
+  const char* asked = std::getenv("EMBEDCACHE_ISA");
+  const std::string most = asked ? asked : "";
+  isa.neondot = (most.empty() || most == "neondot") && arm_has(1, 20, "hw.optional.arm.FEAT_DotProd");
+  isa.neonbf16 = most.empty() && arm_has(2, 14, "hw.optional.arm.FEAT_BF16");
+  isa.neoni8mm = isa.neondot && isa.neonbf16 && arm_has(2, 13, "hw.optional.arm.FEAT_I8MM");
 #endif
   return isa;
 }

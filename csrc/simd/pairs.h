@@ -1,8 +1,8 @@
 /* Pairs of bfloat16: what the first layer's products read in the bfloat16 compute mode.
  *
  * A word holds two neighbours in the direction that a product sums over, the first one low, so that one
- * vdpbf16ps does two multiply-adds a lane. Without that instruction the same roundings, and the sums in
- * float32, are done step by step: results of the same kind, no faster than float32.
+ * vdpbf16ps, or bfdot on ARM, does two multiply-adds a lane. Without such an instruction the same roundings,
+ * and the sums in float32, are done step by step: results of the same kind, no faster than float32.
  */
 #ifndef EMBEDCACHE_CPU_PAIRS_H
 #define EMBEDCACHE_CPU_PAIRS_H
@@ -28,6 +28,20 @@ static inline vu pairs_of_lanes(vf first, vf second) {
   return (vu)_mm512_permutexvar_epi16((__m512i)order, (__m512i)pairs_in_order(first, second));
 }
 static inline vf pair_dot(vf sum, vu a, vu b) { return _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)b); }
+#elif EC_LANES == 4 && defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
+static inline bfloat16x8_t as_bf16(vu x) { return vreinterpretq_bf16_u32((uint32x4_t)x); }
+static inline vu pairs_in_order(vf x, vf y) {
+  const bfloat16x8_t low = vcvtq_low_bf16_f32((float32x4_t)x);
+  return (vu)vreinterpretq_u32_bf16(vcvtq_high_bf16_f32(low, (float32x4_t)y));
+}
+static inline vu pairs_of_lanes(vf first, vf second) {
+  const uint16x8_t x = vreinterpretq_u16_bf16(vcvtq_low_bf16_f32((float32x4_t)first)),
+                   y = vreinterpretq_u16_bf16(vcvtq_low_bf16_f32((float32x4_t)second));
+  return (vu)vreinterpretq_u32_u16(vzip1q_u16(x, y));
+}
+static inline vf pair_dot(vf sum, vu a, vu b) {
+  return (vf)vbfdotq_f32((float32x4_t)sum, as_bf16(a), as_bf16(b));
+}
 #else
 constexpr uint32_t kUpper = 0xFFFF0000;
 

@@ -1,9 +1,10 @@
 /* Quads of int8: what the encoder's products read in the int8 compute mode.
  *
  * A word holds four neighbours in the direction that a product sums over, the first one lowest. One operand
- * is signed (rows, -127 to 127), the other (weights) has 128 added to it and is read as unsigned, as vpdpbusd
- * wants it: four multiply-adds a lane. Sums are int32 and exact (up to 65,536 products: 127 * 255 of each),
- * so that every way to compute them gives the same bits.
+ * is signed (rows, -127 to 127), the other (weights) has kLift = 128 added to it and is read as unsigned, as
+ * vpdpbusd wants it: four multiply-adds a lane. ARM's sdot takes them as they are: kLift = 0. Sums are int32
+ * and exact (up to 65,536 products: 127 * 255 of each), so that every way to compute them gives the same
+ * bits.
  */
 #ifndef EMBEDCACHE_SIMD_QUADS_H
 #define EMBEDCACHE_SIMD_QUADS_H
@@ -18,9 +19,15 @@ typedef int32_t vi_unaligned __attribute__((vector_size(4 * EC_LANES), aligned(4
 static inline vi load_whole(const int32_t* p) { return *reinterpret_cast<const vi_unaligned*>(p); }
 
 constexpr int kQuad = 4;
+#if defined(__ARM_FEATURE_DOTPROD)
+constexpr int32_t kLift = 0;
+#else
+constexpr int32_t kLift = 128;
+#endif
+constexpr Quad kLifted = (Quad)kLift * 0x01010101u; /* four zeros among the weights */
 
-/* Each instruction set defines the same seven:
- *   quad_dot      sum + the four products of each lane, of unsigned weights and signed rows
+/* Each instruction set defines kLift and the same seven:
+ *   quad_dot      sum + the four products of each lane, of lifted weights and signed rows
  *   nearest       whole numbers, ties to even
  *   store_quads   kLanes int32 as int8, what is outside of it as its end
  *   any_outside   whether a lane is above 127 or below -128
@@ -112,6 +119,23 @@ static inline void store_quads(Quad* out, vi x) {
   const __m128i words = _mm_packs_epi32(low, high);
   _mm_storel_epi64(reinterpret_cast<__m128i*>(out), _mm_packs_epi16(words, words));
 }
+#elif defined(__ARM_FEATURE_DOTPROD)
+#if defined(__ARM_FEATURE_MATMUL_INT8)
+constexpr int kQuadRows = 8; /* mmla.h zips in the other registers */
+#else
+constexpr int kQuadRows = 12;
+#endif
+static inline vi quad_dot(vi sum, vu weights, vi row) {
+  return (vi)vdotq_s32((int32x4_t)sum, (int8x16_t)weights, (int8x16_t)row);
+}
+static inline vi nearest(vf x) { return (vi)vcvtnq_s32_f32((float32x4_t)x); }
+static inline bool any_outside(vi x) { return vmaxvq_u32((uint32x4_t)(x + 128)) > 255; }
+static inline int32_t lane_most(vi x) { return vmaxvq_s32((int32x4_t)x); }
+static inline int32_t lane_total(vu x) { return (int32_t)vaddvq_u32((uint32x4_t)x); }
+static inline void store_quads(Quad* out, vi x) {
+  const int16x4_t words = vqmovn_s32((int32x4_t)x);
+  vst1_lane_u32(out, vreinterpret_u32_s8(vqmovn_s16(vcombine_s16(words, words))), 0);
+}
 #else /* not offered as a compute mode: only so that what includes this compiles for any CPU */
 constexpr int kQuadRows = 4;
 static inline vi quad_dot(vi sum, vu weights, vi row) {
@@ -129,15 +153,6 @@ static inline bool any_outside(vi x) {
     if (x[i] > 127 || x[i] < -128) return true;
   return false;
 }
-static inline int append_outside(vi x, int32_t first, int32_t* numbers, int32_t* places) {
-  int n = 0;
-  for (int i = 0; i < kLanes; ++i)
-    if (x[i] > 127 || x[i] < -128) {
-      numbers[n] = x[i];
-      places[n++] = first + i;
-    }
-  return n;
-}
 static inline int32_t lane_most(vi x) {
   int32_t most = x[0];
   for (int i = 1; i < kLanes; ++i) most = x[i] > most ? x[i] : most;
@@ -147,6 +162,17 @@ static inline int32_t lane_total(vu x) { return (int32_t)(x[0] + x[1] + x[2] + x
 static inline void store_quads(Quad* out, vi x) {
   int8_t* bytes = reinterpret_cast<int8_t*>(out);
   for (int i = 0; i < kLanes; ++i) bytes[i] = (int8_t)(x[i] > 127 ? 127 : x[i] < -128 ? -128 : x[i]);
+}
+#endif
+#if EC_LANES == 4
+static inline int append_outside(vi x, int32_t first, int32_t* numbers, int32_t* places) {
+  int n = 0;
+  for (int i = 0; i < kLanes; ++i)
+    if (x[i] > 127 || x[i] < -128) {
+      numbers[n] = x[i];
+      places[n++] = first + i;
+    }
+  return n;
 }
 #endif
 

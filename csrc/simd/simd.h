@@ -24,7 +24,7 @@
 #include <immintrin.h>
 #endif
 
-#if defined(__aarch64__)
+#if defined(__ARM_NEON)
 #include <arm_neon.h>
 #define EC_PLAIN_NAME "cpu-neon" /* what the build for any CPU is called there */
 #else
@@ -108,7 +108,7 @@ static inline void multiply_wide(vu x, uint32_t factor, vu* high, vu* low) {
   *high = (vu)_mm256_blend_epi32(_mm256_srli_epi64(even, 32), odd, 0xAA);
   *low = (vu)_mm256_blend_epi32(even, _mm256_slli_epi64(odd, 32), 0xAA);
 }
-#elif defined(__aarch64__)
+#elif defined(__ARM_NEON)
 static inline vf square_root(vf x) { return (vf)vsqrtq_f32((float32x4_t)x); }
 static inline float lane_sum(vf x) { return (x[0] + x[2]) + (x[1] + x[3]); }
 static inline vf load_half(const uint16_t* p) { return (vf)vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p))); }

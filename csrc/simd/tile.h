@@ -3,11 +3,12 @@
  *
  * Both vectors of a strip are loaded once for R rows of the tile, whose sums stay in registers: a step loads
  * two vectors, broadcasts R scalars and does 2 R fused multiply-adds. Words are float32 or pairs of bfloat16.
+ * Where the machine multiplies small matrices, pairs go through mmla.h.
  */
 #ifndef EMBEDCACHE_SIMD_TILE_H
 #define EMBEDCACHE_SIMD_TILE_H
 
-#include "pairs.h"
+#include "mmla.h"
 
 namespace EC_ISA {
 
@@ -50,7 +51,14 @@ static inline __attribute__((always_inline)) void tile_steps(Tile<R>& tile, cons
                                                              ptrdiff_t row_step, const Word* scalars,
                                                              ptrdiff_t scalar_row, ptrdiff_t scalar_step,
                                                              int64_t n) {
-  for (int64_t r = 0; r < n; ++r) {
+  int64_t r = 0;
+  if constexpr (kMatrix<vf> && kPer<Word> == 2 && R % 2 == 0) {
+    matrix_steps<R, Loads>(tile.at, rows, row_step, scalars, scalar_row, scalar_step, n / 2);
+    r = n / 2 * 2;
+    rows += r * row_step;
+    scalars += r * scalar_step;
+  }
+  for (; r < n; ++r) {
     const auto low = Loads::take(rows), high = Loads::take(rows + kLanes);
     const Word* scalar = scalars;
 #pragma GCC unroll 12

@@ -31,7 +31,7 @@ EXTRAS = {
     "ray": ("ray",),
     "train": ("accelerate",),
 }
-FLAGS = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16")
+FLAGS = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimddp", "bf16", "i8mm")
 GIGABYTE = 1e9
 
 
@@ -151,7 +151,7 @@ def _processor() -> Iterator[Check]:
     except OSError:
         pass
     flags = [flag for flag in FLAGS if flag in cpu_flags()]
-    yield Check("processor", OK, f"{name}; {', '.join(flags) or 'no AVX2'}")
+    yield Check("processor", OK, f"{name}; {', '.join(flags) or 'neither AVX2 nor dot products'}")
     cores = os.cpu_count() or 1
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else cores
     quota = cpu_quota()

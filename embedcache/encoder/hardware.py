@@ -45,14 +45,15 @@ def _has_cuda_driver() -> bool:
 
 @lru_cache(maxsize=1)
 def cpu_flags() -> frozenset[str]:
-    """The features of this processor, from /proc/cpuinfo; empty where that file is missing."""
+    """The features of this processor, from /proc/cpuinfo (ARM's have other names); empty where that file is missing."""
     try:
-        flags = re.search(r"^flags\s*:(.*)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
+        told = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
         return frozenset()
+    flags = re.search(r"^(?:flags|Features)\s*:(.*)$", told, re.MULTILINE)
     return frozenset(flags[1].split() if flags else ())
 
 
 def cpu_computes_bfloat16() -> bool:
     """Whether this processor has instructions for bfloat16 products."""
-    return not cpu_flags().isdisjoint(("avx512_bf16", "amx_bf16"))
+    return not cpu_flags().isdisjoint(("avx512_bf16", "amx_bf16", "bf16"))

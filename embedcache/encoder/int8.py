@@ -76,7 +76,7 @@ def choose_kept(source: str | Path, settings: dict[str, Any], texts: Sequence[st
         EmbedcacheError: as ``Encoder.load``.
     """
     measured = _Measured(source, settings, list(dict.fromkeys(texts))[:TEXTS])
-    native = "vnni" in backend("int8")
+    native = any(name in backend("int8") for name in ("vnni", "dot", "i8mm"))
     everything = measured.losses([])
     if not len(everything) or not np.isfinite(everything).all() or _suffices(everything):
         cosines = _summary(everything)

@@ -106,8 +106,8 @@ def backend(compute_dtype: str) -> str:
 def may_be_native(compute_dtype: str, device: str, kernel: str | None) -> bool:
     """Whether the native encoder may compute this.
 
-    In bfloat16 it uses AVX-512. Where the processor has AMX, torch is preferred, which uses it and is several times as
-    fast. ``kernel`` is the runner asked for, or None.
+    In bfloat16 it uses AVX-512, or BF16 on ARM. Where the processor has AMX, torch is preferred, which uses it and is
+    several times as fast. ``kernel`` is the runner asked for, or None.
     """
     better = compute_dtype == "bfloat16" and "amx_bf16" in cpu_flags()
     asked = kernel == "native" or (kernel is None and not better)
@@ -128,7 +128,7 @@ def check_int8(folder: Path, kernel: str | None) -> str:
     elif _library() is None:
         why = "the native encoder is not built (reinstall embedcache where there is a C++ compiler)"
     elif not backend("int8"):
-        why = "this processor has no AVX2"
+        why = "this processor has no AVX2, or on ARM no dot products"
     else:
         return "cpu"
     raise EmbedcacheError(f"int8: {why}: use --dtype bfloat16 or float32")

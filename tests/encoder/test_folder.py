@@ -112,7 +112,14 @@ def test_a_file_is_no_folder(tiny_bert: Path) -> None:
 
 @pytest.mark.parametrize(
     ("flags", "bfloat16"),
-    [("fpu avx512f avx512_bf16", True), ("fpu amx_bf16 amx_tile", True), ("fpu avx512f bf16", False), (None, False)],
+    [
+        ("flags\t\t: fpu avx512f avx512_bf16", True),
+        ("flags\t\t: fpu amx_bf16 amx_tile", True),
+        ("flags\t\t: fpu avx512f bf16x", False),
+        ("Features\t: fp asimd asimddp svebf16 i8mm bf16", True),
+        ("Features\t: fp asimd asimddp svebf16", False),
+        (None, False),
+    ],
 )
 def test_auto_dtype_of_a_cpu(
     tiny_bert: Path, bert_copy: Path, monkeypatch: pytest.MonkeyPatch, flags: str | None, bfloat16: bool
@@ -124,7 +131,7 @@ def test_auto_dtype_of_a_cpu(
             return text_of(path, *args, **options)
         if flags is None:
             raise FileNotFoundError
-        return f"processor\t: 0\nflags\t\t: {flags}\nvmx flags\t: avx512_bf16x\n"
+        return f"processor\t: 0\n{flags}\nvmx flags\t: avx512_bf16x\n"
 
     text_of = Path.read_text
     monkeypatch.setattr(Path, "read_text", read_text)

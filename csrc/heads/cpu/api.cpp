@@ -27,6 +27,9 @@ const Kernels& choose_kernels([[maybe_unused]] int32_t compute) {
   if (isa.avx512) return kernels_avx512;
   if (isa.avx2) return kernels_avx2;
 #endif
+#ifdef EC_ARM
+  if (usable_isa().neonbf16 && compute == EC_COMPUTE_BFLOAT16) return kernels_neonbf16;
+#endif
   return kernels_plain;
 }
 

@@ -64,6 +64,9 @@ extern const Kernels kernels_plain;
 #ifdef EC_X86
 extern const Kernels kernels_avx2, kernels_avx512, kernels_avx512bf16;
 #endif
+#ifdef EC_ARM
+extern const Kernels kernels_neonbf16;
+#endif
 
 /* The most threads that can share a head: its slices of hidden units, kMostSlices at most. */
 constexpr int kMostSlices = 16;

@@ -18,7 +18,11 @@
 
 namespace EC_ISA {
 
+#if defined(__ARM_NEON)
+constexpr int kTile = 8; /* 32 registers, as with AVX-512 */
+#else
 constexpr int kTile = EC_LANES == 16 ? 8 : 4;
+#endif
 constexpr int64_t kChain = 256;
 
 template <int R, class Word>
