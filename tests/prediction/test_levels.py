@@ -186,3 +186,12 @@ def test_serve_answers_levels(folder: Path) -> None:
         assert client.post("/predict", json={"texts": ["x"], "sure": 1.5}).status_code == 422
     finally:
         service.close()
+
+
+def test_a_narrow_screen_keeps_the_labels_and_the_text(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    heads = {}
+    for width in ("80", "200"):
+        monkeypatch.setenv("COLUMNS", width)
+        heads[width] = invoke("predict", folder / "run", folder / "c.h5", "--sure", 0.6).stdout.splitlines()[0].split()
+    assert heads["80"] == ["row", "predicted", "predicted_coarse", "predicted_fine", "text"]
+    assert {"predicted_probability", "predicted_reason"} < set(heads["200"])

@@ -8,12 +8,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from embedcache.common.label_names import visible
-from embedcache.common.screen import cell, label_text, make_table, plural, print_tables
+from embedcache.common.screen import cell, fits, label_text, make_table, plural, print_tables
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from embedcache.prediction.job import FileReport
     from embedcache.prediction.predictions import Prediction
     from embedcache.prompting.job import ZeroShotReport
+
+
+READABLE = 20  # characters of a text that are left in a table
 
 
 def predictions(predicted: Sequence[Prediction]) -> None:
@@ -105,10 +110,17 @@ def first_rows(first: Sequence[dict[str, Any]], predicted: Sequence[str], column
     shown = [name for name in known[:1] if name != column]
     text = [name for name in (column,) if name in known]
     numbers = [name for name in predicted if name.endswith("_probability")]
-    table = make_table(*shown, *predicted, *text, right=numbers, text=column)
-    for row in first:
-        table.add_row(*(cell(_shown(row[name]), 300 if name in text else 40) for name in (*shown, *predicted, *text)))
-    print_tables(table)
+
+    def of(new: Sequence[str], width: int) -> Table:
+        table = make_table(*shown, *new, *text, right=numbers, text=column)
+        for row in first:
+            table.add_row(*(cell(_shown(row[name]), width if name in text else 40) for name in (*shown, *new, *text)))
+        return table
+
+    labels = [name for name in predicted if not name.endswith(("_probability", "_reason"))]
+    fewer = [name for name in predicted if name in labels or name not in numbers[1:]]
+    kept = next((some for some in (predicted, fewer) if fits(of(some, READABLE))), labels)  # what a narrow screen holds
+    print_tables(of(kept, 300))
 
 
 def _shown(value: Any) -> str:
