@@ -21,6 +21,7 @@ DOCS = ROOT / "docs"
 PAGES = [
     *sorted(DOCS.glob("*.md")),
     DOCS / "notebook.ipynb",
+    *sorted(DOCS.glob("examples/*.ipynb")),
     ROOT / "README.md",
     ROOT / "embedcache" / "report" / "card.md",
 ]

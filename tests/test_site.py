@@ -16,7 +16,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
-NOTEBOOK = DOCS / "notebook.ipynb"
+NOTEBOOKS = [DOCS / "notebook.ipynb", *sorted(DOCS.glob("examples/*.ipynb"))]
 OUTSIDE = re.compile(r"""(?:src|href|url)\s*[=(]\s*["']?(?:https?:)?//[^"'\s)>]+""")
 
 
@@ -34,7 +34,8 @@ def test_every_page_is_in_the_navigation(site: Path) -> None:
     named = set(re.findall(r"[\w-]+\.md", (ROOT / "mkdocs.yml").read_text(encoding="utf-8")))
     assert named == {page.name for page in DOCS.glob("*.md")}
     assert all((site / page).with_suffix(".html").is_file() for page in named)
-    assert (site / "notebook.ipynb").is_file() and not (site / "site.py").exists()
+    assert all((site / name).is_file() for name in ("notebook.ipynb", "examples/last_layer.ipynb"))
+    assert not (site / "site.py").exists()
 
 
 def test_nothing_is_loaded_from_elsewhere(site: Path) -> None:
@@ -89,23 +90,38 @@ def run(folder: Path, *command: str | Path) -> str:
     return done.stdout
 
 
-def read_notebook() -> Any:
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
+def read_notebook(path: Path) -> Any:
+    notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
     return notebook
 
 
-def test_the_notebook_is_stored_without_outputs() -> None:
-    cells = [cell for cell in read_notebook().cells if cell.cell_type == "code"]
-    assert len(cells) >= 8
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_are_stored_without_outputs(path: Path) -> None:
+    cells = [cell for cell in read_notebook(path).cells if cell.cell_type == "code"]
+    assert len(cells) >= 5
     assert all(not cell.outputs and cell.execution_count is None for cell in cells)
+    assert path.name in (DOCS / "examples.md").read_text("utf-8")
 
 
-def test_the_notebook_runs() -> None:
+SAYS = {  # what its outputs hold
+    "notebook": ["800", "12 heads in", "fresh", "rotten"],
+    "wrong_labels": ["1,500 rows", "of the first 60 rows are flipped ones, 3 would be by chance"],
+    "vectors_you_have": ["(2000, 128)", "fresh", "rotten", "vectors.parquet"],
+    "last_layer": ["fresh", "rotten", "tuned.safetensors: 7.1 MB"],
+    "when_it_does_not_know": ["unfamiliar", "unsure", "tedious"],
+}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(one, marks=[pytest.mark.slow] * (one.stem == "last_layer"), id=one.stem) for one in NOTEBOOKS],
+)
+def test_notebooks_run(path: Path) -> None:
     """In a kernel of its own; the reviews and the encoder are fetched where they are not there yet."""
-    notebook = read_notebook()
-    nbclient.NotebookClient(notebook, timeout=240, resources={"metadata": {"path": str(DOCS)}}).execute()
+    notebook = read_notebook(path)
+    nbclient.NotebookClient(notebook, timeout=240, resources={"metadata": {"path": str(path.parent)}}).execute()
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
     text = "\n".join(map(str, outputs))
-    assert "800" in text and "12 heads in" in text and "fresh" in text and "rotten" in text
+    assert [one for one in SAYS[path.stem] if one not in text] == []
     assert not [one for one in outputs if one.output_type == "error"] and "Traceback" not in text

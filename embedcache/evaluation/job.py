@@ -94,7 +94,7 @@ def evaluate(
 
     def classifier(run: Run) -> Classifier:
         path = next(path for path, column in columns.items() if column is run)
-        return Classifier.load(path, device, model=model, trust_remote_code=trust_remote_code)
+        return Classifier.load(path, device, model=model, trust_remote_code=trust_remote_code, encode=True)
 
     reading: dict[str, Any] = {"encoding": encoding, "separator": separator, "sheet": sheet}
     conditions = [where] if isinstance(where, str) else list(where)

@@ -14,6 +14,7 @@ import numpy as np
 
 from embedcache.cache.fingerprint import differences, for_pooling
 from embedcache.cache.side_by_side import holds, width_of
+from embedcache.common.encoder_schema import imported_name
 from embedcache.common.int8_rows import as_stored
 from embedcache.common.reading import Reading
 from embedcache.common.texts import as_texts
@@ -128,7 +129,7 @@ class Classifier:
         threshold: Threshold = None,
         reject: Reject = None,
         sure: float | None = None,
-        encode: bool = True,
+        encode: bool | None = None,
     ) -> Classifier:
         """Load a run directory and the encoder that its cache was made with.
 
@@ -146,7 +147,8 @@ class Classifier:
                 then, where a temperature is known. ``notes`` says what to expect.
             sure: Of a run with a hierarchy: answer with the deepest node that is at least so probable, calibrated as
                 for ``reject``. None answers with a class.
-            encode: False loads no encoder; then only vectors can be labelled, such as those of a cache.
+            encode: False loads no encoder; then only vectors can be labelled, such as those of a cache. None does so where
+                vectors were imported, so that no encoder is known; True refuses such a run.
 
         Raises:
             EmbedcacheError: The run is incomplete, damaged or has no temperature; the encoder is missing, or another
@@ -159,11 +161,12 @@ class Classifier:
         require_keys(loaded, "encoder", "pooling", "layer", "dtype")
         device = resolve_device(device)  # here, where no --model would help
         classifier = cls(loaded, None, calibrated, threshold, reject, sure)  # refused before its encoder is loaded
+        pooling, known = loaded.info["pooling"], loaded.info["encoder"]
+        if encode is None:
+            encode = model is not None or imported_name(known) is None
         if not encode:
             return classifier
         options: dict[str, Any] = {"device": device, "trust_remote_code": trust_remote_code}
-        pooling = loaded.info["pooling"]
-        known = loaded.info["encoder"]
         classifier.encoder = encoder_of(known, str(run), pooling, model=model, has_option=True, **options)
         classifier._again = {"device": asked, "trust_remote_code": trust_remote_code}
         return classifier
@@ -273,6 +276,9 @@ class Classifier:
     ) -> tuple[np.ndarray, Reading]:
         """(vectors [n, D], what the encoder reads of the texts); tell gets the rows that each batch finished."""
         if self.encoder is None:
+            from embedcache.encoder.load_again import refuse_imported
+
+            refuse_imported(self.run.info["encoder"], str(self.run.path))
             raise EmbedcacheError(f"the classifier of {self.run.path} was loaded without its encoder: load it again")
         tokens = self.encoder.tokenize(texts)
         (vectors,) = self.encoder.encode_tokens(tokens, self._outputs, tell=tell)

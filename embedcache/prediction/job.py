@@ -233,7 +233,9 @@ class RunLabeller(Labeller):
         heads = {name: Classifier.load(one, encode=False, **options) for name, one in zip(names, run, strict=True)}
         if not encode:
             return cls(heads, None, None)
-        together = EachRun([one.run for one in heads.values()], lambda one: Classifier.load(one.path, **options))
+        together = EachRun(
+            [one.run for one in heads.values()], lambda one: Classifier.load(one.path, encode=True, **options)
+        )
         return cls(heads, together.encode, resolve_device(options["device"]))
 
     @property

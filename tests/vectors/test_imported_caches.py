@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -45,8 +46,10 @@ def test_the_code_of_the_card_runs(place: Path, tmp_path: Path) -> None:
     space: dict[str, object] = {}
     exec(code.replace('"best.safetensors"', repr(str(place / "run" / "best.safetensors"))), space)
     probabilities = space["probabilities"].numpy()  # type: ignore[attr-defined]
-    classifier = ec.Classifier.load(place / "run", encode=False)
+    classifier = ec.Classifier.load(place / "run")  # no encoder is known, so none is looked for
     assert np.allclose(classifier.predict_proba(vectors=VECTORS[:5]), probabilities, atol=1e-6)
+    with pytest.raises(EmbedcacheError, match=re.escape(NO_TEXT)):
+        classifier.predict("a text")
 
 
 def test_predict_takes_vectors(place: Path, tmp_path: Path) -> None:
