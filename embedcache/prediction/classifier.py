@@ -147,8 +147,8 @@ class Classifier:
                 then, where a temperature is known. ``notes`` says what to expect.
             sure: Of a run with a hierarchy: answer with the deepest node that is at least so probable, calibrated as
                 for ``reject``. None answers with a class.
-            encode: False loads no encoder; then only vectors can be labelled, such as those of a cache. None does so where
-                vectors were imported, so that no encoder is known; True refuses such a run.
+            encode: False loads no encoder; then only vectors can be labelled, such as those of a cache. None does so
+                where the run's vectors were imported, and no encoder is known; True refuses such a run.
 
         Raises:
             EmbedcacheError: The run is incomplete, damaged or has no temperature; the encoder is missing, or another
