@@ -34,8 +34,8 @@ class RungResult:
         below: the name of the rung below, of the same encoder. gain: test score less that of ``below``, gain_interval,
             p_over_previous: paired over the test rows.
         seconds_once: of the pass over the texts, which all rungs of the encoder share; None of a cache that was there.
-        seconds: its own, scoring included, the baselines of its report not; the mean over the seeds.
-            predicted_seconds: of one seed, by the plan; None where it was done before.
+        seconds: its own, scoring included, the baselines of its report not; the mean over the seeds. seconds_of_seeds:
+            each. predicted_seconds: of one seed, by the plan; None where it was done before.
         peak_memory: bytes of its process before predictions are timed, the most of any seed. disk: bytes of one run.
         predictions_per_second: texts to labels, tokenizing included; the mean. load: average of the machine then.
         run: its folder, of the first seed.
@@ -58,6 +58,7 @@ class RungResult:
     p_over_previous: float | None
     seconds_once: float | None
     seconds: float
+    seconds_of_seeds: list[float]
     predicted_seconds: float | None
     peak_memory: int | None
     disk: int
@@ -178,6 +179,7 @@ def _result(
         p_over_previous=None if gain is None else gain.p,
         seconds_once=one.once,
         seconds=float(np.mean([each["seconds"] for each in one.found])),
+        seconds_of_seeds=[float(each["seconds"]) for each in one.found],
         predicted_seconds=one.planned,
         peak_memory=max((each["peak_memory"] for each in one.found if each["peak_memory"]), default=None),
         disk=found["disk"],
