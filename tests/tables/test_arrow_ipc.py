@@ -11,6 +11,7 @@ import pyarrow.feather
 import pytest
 
 from embedcache.errors import EmbedcacheError
+from embedcache.tables.formats import arrow_values
 from embedcache.tables.rows import Columns, read_rows
 
 SUFFIXES = pytest.mark.parametrize("suffix", [".feather", ".arrow"])  # a file, a stream
@@ -51,6 +52,19 @@ def test_types_become_what_they_become_from_parquet(tmp_path: Path, suffix: str)
     assert read(write(tmp_path / f"x{suffix}", table), *names) == expected
     assert expected["stars"] == ["0.1", "", "3.0"]
     assert read(write(tmp_path / f"z{suffix}", table, compression="zstd"), *names) == expected
+
+
+@SUFFIXES
+def test_strings_of_a_pyarrow_that_cannot_cast_views(
+    tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As before version 21."""
+    monkeypatch.setattr(arrow_values, "_casts_views", lambda: False)
+    texts = ["a", None, "日本" * 20]
+    path = write(tmp_path / f"x{suffix}", pa.table({"text": pa.array(texts, pa.string_view()), "n": ["1", "2", "3"]}))
+    assert read(path, "n") == {"text": ["a", None, "日本" * 20], "n": ["1", "2", "3"]}
+    (part,) = arrow_values.parts_of(pa.record_batch({"text": pa.array(texts, pa.string_view())}))
+    assert part.schema.field("text").type == pa.large_string()
 
 
 def test_what_pandas_and_pyarrow_write(tmp_path: Path) -> None:

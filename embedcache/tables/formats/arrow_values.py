@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from embedcache.errors import EmbedcacheError
@@ -35,7 +36,7 @@ def parts_of(batch: Any, coded: Sequence[str] = (), batch_rows: int = 1 << 62) -
     """
     import pyarrow as pa
 
-    names = batch.schema.names
+    batch, names = _without_views(batch), batch.schema.names
     for start, stop in _cuts(batch.columns, len(batch), batch_rows):
         part = batch.slice(start, stop - start)
         for name in coded:
@@ -44,6 +45,28 @@ def parts_of(batch: Any, coded: Sequence[str] = (), batch_rows: int = 1 << 62) -
                 field = part.schema.field(place).with_type(column.type.value_type)
                 part = part.set_column(place, field, column.dictionary_decode())
         yield part
+
+
+def _without_views(batch: Any) -> Any:
+    """Columns of string_view as strings where pyarrow is too old (before 21) to cast or measure them."""
+    import pyarrow as pa
+
+    for place, field in enumerate(batch.schema):
+        if str(field.type) == "string_view" and not _casts_views():
+            strings = pa.array(batch.column(place).to_pylist(), pa.large_string())
+            batch = batch.set_column(place, field.with_type(strings.type), strings)
+    return batch
+
+
+@cache
+def _casts_views() -> bool:
+    import pyarrow as pa
+
+    try:
+        pa.array(["a"], pa.string_view()).cast(pa.large_string())
+    except pa.ArrowNotImplementedError:
+        return False
+    return True
 
 
 def _cuts(columns: Sequence[Any], rows: int, batch_rows: int) -> Iterator[tuple[int, int]]:
