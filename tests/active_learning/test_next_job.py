@@ -177,7 +177,7 @@ def test_rows_of_one_group(tmp_path: Path) -> None:
         assert len(set(pool.test[[film == name for film in films]].tolist())) == 1
     run = document("next", cache, "--run", tmp_path / "run", "-n", 20)
     assert len({films[one["row"]] for one in run["rows"]}) == 20
-    assert "keeps no such column" in fails("next", cache, "--group", "author")
+    assert "keeps no column 'author'" in fails("next", cache, "--group", "author")
     assert "that is the label itself" in fails("next", cache, "--group", "label")
 
 
