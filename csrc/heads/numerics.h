@@ -51,7 +51,7 @@ EC_FN int64_t ec_size_of(int32_t dtype) { return dtype == EC_FLOAT32 ? 4 : dtype
 #define EC_PHILOX_ROUNDS 10
 
 enum { EC_DOMAIN_INIT = 0, EC_DOMAIN_SHUFFLE = 1, EC_DOMAIN_DROPOUT = 2 };
-/* Dropout in a block's last layer; EC_DOMAINS more for each layer above another. */
+/* Dropout in a block's last layer; EC_DOMAINS more for each layer further below. */
 enum { EC_DOMAIN_ATTENTION = 3, EC_DOMAIN_FEED_FORWARD = 4, EC_DOMAIN_SHARES = 5, EC_DOMAINS = 16 };
 enum { EC_TENSOR_W1 = 0, EC_TENSOR_B1 = 1, EC_TENSOR_W2 = 2, EC_TENSOR_B2 = 3 };
 
