@@ -7,7 +7,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from embedcache.common.machine import usable_cores
@@ -62,18 +62,9 @@ def mapper(threads: int, by_torch: bool = False) -> Iterator[Callable[..., Any]]
     if threads == 1:
         yield map
         return
-    if by_torch:
-        with _TORCH.one_each(sys.modules["torch"]) as begin, _pool(threads, begin) as map_in_order:
-            yield map_in_order
-    else:
-        with _pool(threads, None) as map_in_order:
-            yield map_in_order
-
-
-@contextmanager
-def _pool(threads: int, begin: Callable[[], None] | None) -> Iterator[Callable[..., Any]]:
-    pool = ThreadPoolExecutor(threads, initializer=begin)
-    try:
-        yield pool.map
-    finally:
-        pool.shutdown(cancel_futures=True)
+    with _TORCH.one_each(sys.modules["torch"]) if by_torch else nullcontext() as begin:
+        pool = ThreadPoolExecutor(threads, initializer=begin)
+        try:
+            yield pool.map
+        finally:
+            pool.shutdown(cancel_futures=True)

@@ -25,7 +25,7 @@ from embedcache.prediction.classifier import Classifier
 from embedcache.prediction.rows import is_cache
 from embedcache.runs.calibration import probabilities
 from embedcache.runs.folder import Run, load_run
-from embedcache.runs.hierarchy import Hierarchy, NodePath
+from embedcache.runs.hierarchy import Hierarchy, NodePath, path_of
 from embedcache.runs.intervals import score_difference, score_interval
 from embedcache.runs.level_scores import score_levels
 from embedcache.runs.metrics import evaluate as measure
@@ -218,7 +218,7 @@ class _Scored:
     def _path(self, hierarchy: Hierarchy, name: str) -> NodePath:
         """Where a class that the run has not learned stands, as far as the rows say it."""
         if hierarchy.separator is not None:
-            return tuple(part.strip() for part in name.split(hierarchy.separator.strip()))
+            return path_of(name, hierarchy.separator)
         row = self.gold.labels.index(name)
         upper = [self.gold.columns[level][row] for level in hierarchy.levels[:-1] if level in self.gold.columns]
         return (*upper, name) if len(upper) + 1 == len(hierarchy.levels) else (f"{name} (not learned)",)

@@ -16,6 +16,11 @@ import numpy as np
 NodePath = tuple[str, ...]  # from the top
 
 
+def path_of(name: str, separator: str) -> NodePath:
+    """The nodes that a label such as "Books > Fiction" names, from the top, without spaces beside the separator."""
+    return tuple(part.strip() for part in name.split(separator.strip()))
+
+
 @dataclass(frozen=True)
 class Hierarchy:
     """A tree of classes.

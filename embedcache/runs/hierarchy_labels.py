@@ -11,7 +11,7 @@ from embedcache.cache import Cache
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.kinds import kind_of
 from embedcache.runs.data import Data, value_codes
-from embedcache.runs.hierarchy import Hierarchy, NodePath
+from embedcache.runs.hierarchy import Hierarchy, NodePath, path_of
 
 BELOW = ">"  # between columns, as in "genre>subgenre"
 MOST_LEVELS = 20
@@ -88,7 +88,7 @@ def _of_paths(cache: Cache, data: Data, asked: AskedHierarchy) -> Hierarchy:
     seen: dict[NodePath, str] = {}
     where = f"{asked.option}: column {data.label!r} of {cache.path}"
     for name in data.classes:
-        path = tuple(part.strip() for part in name.split(separator))
+        path = path_of(name, separator)
         if not all(path):
             raise EmbedcacheError(f"{where} has the label {name!r}, with an empty level: correct it")
         if path in seen:
