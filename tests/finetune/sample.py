@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from embedcache.finetune.blocks import Ragged, Shape, tensor_shapes
+from embedcache.finetune.blocks import Block, Ragged, Shape, tensor_shapes
+from embedcache.heads.spec import HeadSpec
 from embedcache.heads.task import Task, View
+
+LENGTHS = [5, 1, 17, 9, 30, 2, 0, 8, 12, 33, 3, 7]
+RELATIVE = np.random.default_rng(1).normal(size=(4, 2 * 40 - 1)).astype(np.float32)
 
 
 def make_weights(shape: Shape, hidden: int, classes: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
@@ -35,3 +41,13 @@ def make_task(rng: np.random.Generator, n: int, classes: int, kind: str, n_val: 
     order = rng.permutation(n)
     val = View(x, y, order[n - n_val :]) if n_val else None
     return Task(View(x, y, order[: n - n_val]), val, classes, kind=kind)
+
+
+def problem(shape: Shape, kind: str = "classification", hidden: int = 0, n_val: int = 0, **settings: Any) -> tuple:
+    rng = np.random.default_rng(3)
+    spec = {name: settings.pop(name) for name in list(settings) if name in HeadSpec.__dataclass_fields__}
+    lengths = settings.pop("lengths", LENGTHS)
+    states = make_states(rng, lengths, shape.dim, settings.pop("dtype", np.float16))
+    task = make_task(rng, len(lengths), 3, kind, n_val)
+    block = Block(HeadSpec(hidden=hidden, **spec), 0, make_weights(shape, hidden, 3, rng), **settings)
+    return states, shape, task, block

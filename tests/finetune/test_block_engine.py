@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedcache.encoder.families import FAMILIES, with_own_layers
-from embedcache.errors import EmbedcacheError
 from embedcache.finetune import engine_native
 from embedcache.finetune.blocks import ACTIVATIONS, QUERIES, Block, Ragged, Shape, TunedBlock
 from embedcache.finetune.first_row import distances
@@ -27,7 +25,7 @@ from embedcache.heads.losses import LOSSES
 from embedcache.heads.spec import HeadSpec
 from embedcache.heads.task import Task, View, training_weight
 from tests.encoder.conftest import VOCABULARY, _make_model
-from tests.finetune.sample import make_states, make_task, make_weights
+from tests.finetune.sample import LENGTHS, RELATIVE, make_weights, problem
 from tests.finetune.whole_layer import Dropped, logits, loss_of, texts_of
 
 try:
@@ -36,7 +34,6 @@ except NativeUnavailableError as missing:
     pytest.skip(str(missing), allow_module_level=True)
 
 ISA = ("avx512", "avx2", "plain")
-LENGTHS = [5, 1, 17, 9, 30, 2, 0, 8, 12, 33, 3, 7]
 LR, EPS = 1e5, 0.5  # one step of AdamW that can be turned round: w0 - w1 = LR g / (|g| + EPS)
 Arrays = Mapping[str, np.ndarray]
 
@@ -88,17 +85,6 @@ def norm_of(tensors: Arrays) -> float:
     return math.sqrt(sum(float((one.astype(np.float64) ** 2).sum()) for one in tensors.values()))
 
 
-def problem(shape: Shape, kind: str = "classification", hidden: int = 0, n_val: int = 0, **settings: Any) -> tuple:
-    rng = np.random.default_rng(3)
-    spec = {name: settings.pop(name) for name in list(settings) if name in HeadSpec.__dataclass_fields__}
-    lengths = settings.pop("lengths", LENGTHS)
-    states = make_states(rng, lengths, shape.dim, settings.pop("dtype", np.float16))
-    task = make_task(rng, len(lengths), 3, kind, n_val)
-    block = Block(HeadSpec(hidden=hidden, **spec), 0, make_weights(shape, hidden, 3, rng), **settings)
-    return states, shape, task, block
-
-
-RELATIVE = np.random.default_rng(1).normal(size=(4, 2 * 40 - 1)).astype(np.float32)
 CASES = {
     "as MiniLM": (Shape(64, 128, 2, 1e-12), {"clip": 0.0}),
     "clipped, no dropout": (Shape(160, 96, 5, 1e-12), {"hidden_dropout": 0.0, "attention_dropout": 0.0, "clip": 0.05}),
@@ -311,45 +297,6 @@ def test_ctrl_c_ends_it_between_two_steps() -> None:
     assert all(np.isfinite(array).all() for array in outcome.weights.values())
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda s, b: (s, replace(b, start={**b.start, "0.up": b.start["head2"]})), "'0.up' must have shape"),
-        (lambda s, b: (s, replace(b, start={**b.start, "0.key": b.start["0.key"] * np.nan})), "'0.key' holds NaN"),
-        (
-            lambda s, b: (s, replace(b, start={n: a for n, a in b.start.items() if n != "0.value"})),
-            "without its tensor",
-        ),
-        (lambda s, b: (s, replace(b, task=1)), "names task 1"),
-        (lambda s, b: (replace(s, values=s.values[:, :60]), b), r"the layer reads \[tokens, 64\]"),
-        (lambda s, b: (replace(s, values=s.values[:-9]), b), "row 11 lies outside the tokens"),
-        (lambda s, b: (replace(s, begins=s.begins - 1), b), "row 0 lies outside the tokens"),
-        (lambda s, b: (replace(s, lengths=-s.lengths), b), "row 0 lies outside the tokens"),
-        (lambda s, b: (replace(s, lengths=s.lengths[:-1]), b), "one begin and one length"),
-        (lambda s, b: (Ragged(s.values, s.begins[:-1], s.lengths[:-1]), b), "must have shape"),
-        (lambda s, b: (replace(s, values=s.values.astype(np.float64)), b), "float16 or float32"),
-        (lambda s, b: (s, replace(b, batch_size=0)), "a size below 0"),
-        (lambda s, b: (s, replace(b, clip=math.nan)), "clip below 0"),
-        (lambda s, b: (s, replace(b, attention_dropout=1.0)), "dropout"),
-    ],
-)
-def test_what_cannot_be_trained_is_refused_in_a_line(change: Any, message: str) -> None:
-    states, shape, task, block = problem(Shape(64, 64, 2, 1e-12))
-    states, block = change(states, block)
-    with pytest.raises(EmbedcacheError, match=message) as error:
-        engine_native.train(states, shape, [task], [block])
-    assert "\n" not in str(error.value)
-
-
-def test_odd_heads_in_bfloat16_and_long_rows_are_refused() -> None:
-    states, shape, task, block = problem(Shape(60, 64, 4, 1e-12))
-    with pytest.raises(EmbedcacheError, match="even size"):
-        engine_native.train(states, shape, [task], [block], compute="bfloat16")
-    short = replace(shape, relative=RELATIVE[:, 20:-20])
-    with pytest.raises(EmbedcacheError, match="longer than the bias"):
-        engine_native.train(states, short, [task], [block])
-
-
 @pytest.mark.parametrize("examples", [8, pytest.param(200, marks=pytest.mark.slow)])
 def test_any_shape_and_option(examples: int) -> None:
     settings(max_examples=examples, deadline=None, derandomize=True)(given(data=st.data())(one_step_of_anything))()
@@ -389,26 +336,3 @@ def one_step_of_anything(data: st.DataObject) -> None:
     size = norm_of({name: one.numpy() for name, one in expected.items()})
     off = norm_of({name: found[name] - one.numpy() for name, one in expected.items()})
     assert off < max(3e-6 * size, 4.0 * norm_of({name: (theirs[name] - one).numpy() for name, one in expected.items()}))
-
-
-def memory(name: str) -> int:
-    """Bytes, of /proc/self/status."""
-    line = next(one for one in Path("/proc/self/status").read_text().splitlines() if one.startswith(f"{name}:"))
-    return int(line.split()[1]) * 1024
-
-
-@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux counts the peak")
-def test_memory_is_the_states_the_bank_and_little_more(tmp_path: Path) -> None:
-    rows, length, shape = 640, 128, Shape(384, 1536, 12, 1e-12)
-    values = np.memmap(tmp_path / "states", np.float16, "w+", shape=(rows * length, shape.dim))
-    states = Ragged(values, np.arange(rows) * length, np.full(rows, length))
-    task = Task(View(values, np.arange(rows, dtype=np.int32) % 2, np.arange(rows)), None, 2)
-    start = make_weights(shape, 0, 2, np.random.default_rng(0))
-    bank = [Block(HeadSpec(hidden=0, seed=seed), 0, start, epochs=1) for seed in range(3)]
-    weights = sum(array.size for array in start.values())
-    Path("/proc/self/clear_refs").write_text("5")  # the peak begins here
-    before = memory("VmRSS")
-    outcomes = engine_native.train(states, shape, [task], bank, threads=2)
-    assert all(outcome.status == "ok" for outcome in outcomes)
-    in_training, best, states_bytes = 2 * 16 * weights, 3 * 4 * weights, values.size * 2
-    assert memory("VmHWM") - before < states_bytes + in_training + best + (64 << 20)
