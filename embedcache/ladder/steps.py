@@ -16,11 +16,13 @@ import numpy as np
 
 from embedcache.cache import Cache
 from embedcache.cache.state_files import index_path, values_path
+from embedcache.cache.state_writer import remove_states
 from embedcache.common.checked import SchemaError, read_json
 from embedcache.common.progress import Progress, Tell
 from embedcache.common.whole_file import whole_binary, whole_file
 from embedcache.errors import EmbedcacheError
 from embedcache.extraction.job import extract
+from embedcache.extraction.token_states import open_there
 from embedcache.finetune.job import finetune
 from embedcache.heads.task import weight_shapes
 from embedcache.labelling.opened import open_labelled
@@ -223,6 +225,9 @@ def peak_memory() -> int | None:
 
 def make_cache(inputs: str, cache: str, progress: Progress | None, tell: Tell, **options: Any) -> dict[str, Any]:
     """The one pass over a table; JSON types. options: of ``extract``."""
+    there = open_there(Path(cache), options["tokens"])
+    if there is not None and there.about.layers < options["tokens"]:
+        remove_states(Path(cache))  # of a ladder with fewer rungs; deeper ones serve the rungs below, too
     report = extract(inputs, cache, progress=progress, tell=tell, **options)
     files: Sequence[Path] = (Path(cache), index_path(Path(cache)), values_path(Path(cache)))
     disk = sum(file.stat().st_size for file in files if file.exists())

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from embedcache.cache import open_cache
+from embedcache.cache.state_files import StateFiles
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.kinds import kind_of
 from embedcache.ladder import job
@@ -268,6 +269,16 @@ def test_several_encoders_and_numbers(table, tiny_bert, tiny_models, tmp_path, t
     head = load_run(numbers.rungs[2].run)
     assert numbers.rungs[2].test_score == pytest.approx(head.info["best"]["test_r2"], abs=1e-5)
     assert numbers.rungs[1].test_score == pytest.approx(head.info["baselines"]["tfidf_ridge"]["test_r2"], abs=1e-6)
+
+
+def test_a_deeper_rung_is_added_to_a_ladder(table: Path, tiny_bert: Path, tmp_path: Path, told: Launches) -> None:
+    settings = {"model": str(tiny_bert), "test": 0.3, "max_length": 64, "resume": True}
+    first = ladder(table, tmp_path / "l", rungs=["head", "last"], **settings)
+    told.clear()
+    report = ladder(table, tmp_path / "l", rungs=["head", "last", "top:2"], **settings)
+    assert [(kind, rung) for kind, rung in told if kind != "measure"] == [("extract", ""), ("climb", "top:2")]
+    assert [one.test_score for one in report.rungs[:-1]] == [one.test_score for one in first.rungs]
+    assert StateFiles(Path(report.encoders[0]["cache"])).about.layers == 2
 
 
 def test_the_copy_of_a_table_holds_what_the_table_holds(tmp_path) -> None:
