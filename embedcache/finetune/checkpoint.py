@@ -7,6 +7,7 @@ CPU.
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,16 +15,21 @@ from typing import Any
 import msgspec
 import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
 
 from embedcache.common.checked import SchemaError, conform, parse_json
 from embedcache.common.tensors import save_tensors
 from embedcache.finetune.trainee import Trainee
 
 FORMAT = "embedcache-checkpoint"
+UNREADABLE = (SafetensorError, SchemaError, KeyError, OSError)  # what reading one raises
 
 
 class Progress(msgspec.Struct):
-    """epoch, step: the next ones, from 0. loss: of this epoch's rows so far, summed. best_epoch: from 0, -1: none."""
+    """epoch, step: the next ones, from 0. loss: of this epoch's rows so far, summed. best_epoch: from 0, -1: none.
+
+    labels_from: what lay over the cache's labels, see ``recorded_labels``.
+    """
 
     identity: str
     epoch: int = 0
@@ -32,6 +38,7 @@ class Progress(msgspec.Struct):
     best_epoch: int = -1
     status: str = ""  # "" until it has ended
     history: dict[str, list[float | None]] = msgspec.field(default_factory=dict)
+    labels_from: dict[str, Any] | None = None
 
 
 @dataclass
@@ -66,18 +73,34 @@ def save_state(path: Path, state: State, trainee: Trainee | None, adamw: torch.o
 
 def load_state(path: Path, identity: str) -> tuple[State, dict[str, np.ndarray]] | None:
     """(state, every array) of the training with that identity; None where there is none, or the file is damaged."""
-    from safetensors import SafetensorError, safe_open
-
     try:
         with safe_open(str(path), framework="numpy") as file:
-            progress = conform(parse_json((file.metadata() or {})[FORMAT]), Progress)
+            progress = _progress(file)
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, SchemaError, KeyError, OSError):
+    except UNREADABLE:
         return None
     if progress.identity != identity:
         return None
     best = {name.removeprefix("best/"): array for name, array in arrays.items() if name.startswith("best/")}
     return State(progress, best, arrays.get("outputs")), arrays
+
+
+def labels_of(folder: Path, but: Collection[str]) -> list[dict[str, Any] | None]:
+    """What lay over the cache's labels in each training that is kept there, but those with these identities."""
+    found = []
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(str(path), framework="numpy") as file:
+                progress = _progress(file)
+        except UNREADABLE:  # or not of a training
+            continue
+        if progress.identity not in but:
+            found.append(progress.labels_from)
+    return found
+
+
+def _progress(file: Any) -> Progress:
+    return conform(parse_json((file.metadata() or {})[FORMAT]), Progress)
 
 
 def restore(arrays: dict[str, np.ndarray], trainee: Trainee, adamw: torch.optim.Optimizer) -> None:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from embedcache import __version__
 from embedcache.common.progress import Progress, Tell
 from embedcache.errors import EmbedcacheError
 from embedcache.finetune.bench import Bench
-from embedcache.finetune.checkpoint import State, load_state, save_state
+from embedcache.finetune.checkpoint import State, labels_of, load_state, save_state
 from embedcache.finetune.config import Config
 from embedcache.finetune.head import TunedHead, tuned_head
 from embedcache.finetune.loop import LoopOptions, Training, predict_rows, train_together
@@ -26,8 +27,10 @@ from embedcache.finetune.start import Start
 from embedcache.finetune.trainee import Trainee
 from embedcache.heads.head import TrainedHead
 from embedcache.heads.kinds import kind_of
+from embedcache.labelling.opened import labels_changed
 from embedcache.runs.column import Column, Plan
 from embedcache.runs.leaderboard import Entry
+from embedcache.runs.resume import recorded_labels
 from embedcache.runs.trainer import Bank, InterruptedTraining, TrainerOptions
 
 # Configurations at a time in torch: what they share is then an eighth of the work, and each has a checkpoint.
@@ -76,10 +79,12 @@ class TunedTrainer:
             self.tell(f"an interrupted finetune is in {self.folder}; it is not used: --resume continues with it")
             shutil.rmtree(self.folder, ignore_errors=True)
         begun, rows, kept = time.perf_counter(), 0, 0
+        trainings = self._trainings()
+        if resume:
+            self._tell_of_labels({one.identity for one in trainings})
         heads: list[TunedHead] = []
         identities: list[str] = []
         best: tuple[TunedHead, str] | None = None
-        trainings = self._trainings()
         for place, one in enumerate(trainings):
             head, trained = self._train(one, trainings[place + 1 :])
             rows, kept = rows + trained, kept + (not trained)
@@ -95,6 +100,14 @@ class TunedTrainer:
         seconds = time.perf_counter() - begun
         engine = " and ".join(dict.fromkeys(self._engine_of(config) for config in self.configs))
         return Bank({label: list(heads)}, {label: identities}, kept, rows, seconds, engine, [])
+
+    def _tell_of_labels(self, wanted: set[str]) -> None:
+        """A sentence where some are trained again since people have labelled meanwhile."""
+        if all(self._path(identity).exists() for identity in wanted):
+            return
+        changed = (labels_changed(then, self._labels_from) for then in labels_of(self.folder, wanted))
+        for line in dict.fromkeys(filter(None, changed)):
+            self.tell(f"--resume: what was trained on other labels is trained again: {line}")
 
     def _trainings(self) -> list[Trial]:
         """Every configuration on every side, in their order."""
@@ -113,7 +126,8 @@ class TunedTrainer:
         config = replace(first.config, epochs=max(1, round(winner.best_epoch)))
         task = replace(column.task(column.split), val=None)
         start = self.starts[config.pooling].whole
-        head, _ = self._train(Trial(config, task, start, self._identity(config, "whole", start), 0), [])
+        digest = " ".join(["whole", *column.digests()])
+        head, _ = self._train(Trial(config, task, start, self._identity(config, digest, start), 0), [])
         if head.status != "ok":
             raise EmbedcacheError("the best configuration diverged when it was trained on all folds: give a lower --lr")
         head.classes = column.data.classes
@@ -145,6 +159,10 @@ class TunedTrainer:
 
     def _is_native(self, config: Config) -> bool:
         return self.native is not None and not self.native.why_not(config.way, config.pooling)
+
+    @property
+    def _labels_from(self) -> dict[str, Any] | None:
+        return recorded_labels(self.column.cache.labels_from)
 
     @property
     def _choose(self) -> str:
@@ -212,7 +230,10 @@ class TunedTrainer:
         options = LoopOptions(
             early_stop, self._choose, self.bench.device, bfloat16, path, self.resume, tell, self.bench.accumulate
         )
-        return Training(trainee, self.bench.inputs(one.config.way), one.task, one.config, one.identity, options)
+        inputs = self.bench.inputs(one.config.way)
+        training = Training(trainee, inputs, one.task, one.config, one.identity, options)
+        training.state.progress.labels_from = self._labels_from
+        return training
 
     def _train_natively(self, one: Trial, later: Sequence[Trial]) -> tuple[State, int]:
         """As many at a time as can be: this one, and later ones of its kind. Each is whole, or not there."""
@@ -236,6 +257,7 @@ class TunedTrainer:
         states = self.native.train(group, tell)
         for one, state in zip(group, states, strict=True):
             if state.progress.status != "cancelled":
+                state.progress.labels_from = self._labels_from
                 save_state(self._path(one.identity), state, None, None)
                 self._ahead[one.identity] = state, state.progress.epoch * len(one.task.train.rows)
         if len(set(self._ahead) & {one.identity for one in group}) < len(group):

@@ -126,7 +126,7 @@ def _save_unfinished(path: Path, heads: Mapping[str, TrainedHead], labels_from: 
             tensors[f"{key}/{name}"] = values
         about[key] = {**head.metadata(), "history": list(head.history), "classes": None}
         about[key]["digest"] = _digest_of(head.weights)
-    header = {"format": FORMAT, "version": VERSION, "heads": about, "labels_from": _recorded(labels_from)}
+    header = {"format": FORMAT, "version": VERSION, "heads": about, "labels_from": recorded_labels(labels_from)}
     path.parent.mkdir(parents=True, exist_ok=True)
     save_tensors(path, tensors, {FORMAT: json.dumps(header, allow_nan=False)})
     return path
@@ -184,7 +184,7 @@ def _from_run(run: Path, wanted: Collection[str], room: MakeRoom) -> Found:
     return found, [loaded.info.get("labels_from")]
 
 
-def _recorded(labels_from: Mapping[str, Any] | None) -> dict[str, Any] | None:
+def recorded_labels(labels_from: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """What of ``Cache.labels_from`` tells it from another."""
     return None if labels_from is None else {name: labels_from[name] for name in LabelsFrom.__struct_fields__}
 
