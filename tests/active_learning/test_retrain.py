@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from embedcache.active_learning import retrain as retraining
 from embedcache.active_learning.retrain import retrain, why_not
 from embedcache.active_learning.snapshot import Pool, Snapshot
 from embedcache.errors import EmbedcacheError
@@ -88,6 +89,30 @@ def test_a_class_that_is_only_named_is_no_obstacle(blobs: Any) -> None:
     found = retrain(blobs.snapshot(rows))
     assert found.outputs.shape == (900, 3)
     assert (found.outputs.argmax(axis=1) < 2).mean() > 0.95
+
+
+@pytest.mark.parametrize(("seed", "tie"), [(0, True), (5, False)])
+def test_the_learning_rate_with_the_best_score_is_chosen(
+    monkeypatch: pytest.MonkeyPatch, seed: int, tie: bool
+) -> None:
+    """That is not always the one with the lowest loss where a class is rare and labels are wrong; that breaks ties."""
+    rng, rows = np.random.default_rng(seed), np.arange(200)
+    truth = (rows % 20 == 0).astype(np.int32)
+    x = rng.standard_normal((200, 16)).astype(np.float32)
+    x[truth == 1, :4] += 2
+    y = np.where(rng.random(200) < 0.05, 1 - truth, truth).astype(np.int32)
+    snapshot = Snapshot(Pool.of(x), y, ["other", "rare"])
+    found, alone = retrain(snapshot), []
+    for rate in retraining.RATES:
+        with monkeypatch.context() as patch:
+            patch.setattr(retraining, "RATES", (rate,))
+            said = retrain(snapshot).outputs
+        loss = np.log(np.exp(said).sum(axis=1)) - said[rows, y]
+        alone.append(((said.argmax(axis=1) == y).mean(), -loss.mean(), rate))
+    alone.sort()
+    assert (found.validation.value, found.head.spec.lr) == (alone[-1][0], alone[-1][2])
+    assert (alone[-1][0] == alone[-2][0]) == tie
+    assert (max(alone, key=lambda one: one[1]) == alone[-1]) == tie, "the lowest loss"
 
 
 def test_several_labels_a_row(blobs: Any) -> None:
