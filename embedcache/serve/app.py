@@ -336,6 +336,7 @@ def _about_run(one: ServedRun) -> m.RunAnswer:
     return m.RunAnswer(
         name=one.name,
         columns={name: column.best.kind for name, column in one.run.columns.items()},
+        levels=(one.run.info.get("hierarchy") or {}).get("levels"),
         pooling=one.run.info["pooling"],
         layer=one.run.info["layer"],
     )

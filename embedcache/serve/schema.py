@@ -267,6 +267,7 @@ class RunAnswer(BaseModel):
 
     name: str
     columns: dict[str, str] = Field(description="Label column -> classification, multilabel or regression.")
+    levels: list[str] | None = Field(None, description="Of a run with a hierarchy: its levels, from the top.")
     pooling: str
     layer: int | str
 

@@ -14,6 +14,7 @@ from embedcache.labelling import LabelJournal, Overlay
 from embedcache.serve.label_column import open_session
 from embedcache.serve.service import Service
 from tests.conftest import document, make_reviews
+from tests.labelling.conftest import said
 from tests.serve.page import CONTRAST, PHONE, needs_chromium, ready, texts
 from tests.serve.serving import listening, start_map
 
@@ -267,6 +268,24 @@ def test_the_map_has_the_colors_of_new_labels(open_page: Callable[..., Any], lab
     )
     for name, mark in zip(names, drawn, strict=False):
         assert marks[buttons.index(name)] == mark, name
+
+
+def test_an_open_map_shows_what_others_label(open_page: Callable[..., Any], labelled: Any) -> None:
+    """By another process, while nobody touches the page; what was hidden and what has the focus stay."""
+    service, journal = labelled
+    start_map(service)
+    page = open_page("view=map")
+    ready(page)
+    count = "() => [...document.querySelectorAll('#legend button')].map((one) => one.innerText.split(/\\s+/)[1])"
+    assert page.evaluate(count)[1:] == ["75", "75"]
+    page.click("#legend button:nth-child(2)")  # hidden from now on, and in focus
+    codes, names = service.cache.labels("label")
+    rows = [row for row, code in enumerate(codes) if names[code] == "negative"][:20]
+    journal.append([said(service.cache.texts[row], "positive", "ben") for row in rows])
+    page.wait_for_function("() => document.getElementById('legend').innerText.includes('95')")
+    assert page.evaluate(count)[1:] == ["55", "95"]
+    focus = "() => [document.activeElement.dataset.group, document.activeElement.getAttribute('aria-pressed')]"
+    assert page.evaluate(focus) == ["negative", "false"]
 
 
 def test_what_is_selected_on_the_map_is_labelled(open_page: Callable[..., Any], labelled: Any) -> None:

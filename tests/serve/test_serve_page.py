@@ -36,6 +36,25 @@ def test_a_sentence_gets_its_label_and_its_neighbours(open_page: Callable[..., A
     assert page.text_content("#status") == "10 similar texts found."
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_label_has_one_color_everywhere(open_page: Callable[..., Any], scheme: str) -> None:
+    """Bars, chips and the map's legend."""
+    page = open_page(f"q={QUERY.replace(' ', '+')}", color_scheme=scheme)
+    ready(page)
+    page.wait_for_function("() => document.querySelectorAll('#results .chip .dot').length === 10")
+    bars, fills, chips, legend = (
+        dict(page.evaluate(f"() => [...document.querySelectorAll('{place}')].map((one) => {pair})"))
+        for place, pair in (
+            (".bar", "[one.querySelector('.bar-name').innerText, one.querySelector('.dot').style.background]"),
+            (".bar", "[one.querySelector('.bar-name').innerText, one.querySelector('.bar-fill').style.background]"),
+            ("#results .chip", "[one.innerText, one.querySelector('.dot').style.background]"),
+            ("#legend button", "[one.children[1].innerText, one.querySelector('.dot').style.background]"),
+        )
+    )
+    assert bars == fills == legend and len(set(bars.values())) == 3
+    assert chips and chips.items() <= bars.items()
+
+
 def test_why_and_no_label(open_page: Callable[..., Any], service: Any) -> None:
     page = open_page()
     page.check("#explain")

@@ -12,6 +12,8 @@ import { Selection } from "./selection.js";
 import { go, read, takeToken, where } from "./state.js";
 
 const MORE = 20;
+const SURE = 0.8; // the least probability of a level
+const POLL = 3000; // milliseconds
 let info = null;
 let map = null;
 let boards = null;
@@ -43,8 +45,21 @@ async function start() {
     map = new MapView(colors, { open: openRow, textOf, selection });
     shown = "";
     render();
+    if (info.labelling) followLabels();
   }
   return undefined;
+}
+
+// While a map is looked at that others' labels change: its colours follow, once a round of training has seen them.
+async function followLabels(round = -1) {
+  let now = round;
+  if (map.points && document.body.dataset.view !== "label" && !document.hidden) {
+    const who = encodeURIComponent($("who").value.trim());
+    const found = await call(`labelling/progress?who=${who}`).catch(() => null); // a server that is gone for a moment
+    now = found?.round ?? round;
+    if (now !== round) await map.recolor().catch(complain);
+  }
+  setTimeout(() => followLabels(now), POLL);
 }
 
 function openLabels() {
@@ -111,7 +126,12 @@ function setUp() {
   }
   setUpFilters(info);
   show($("how"), Boolean(info.run && info.texts));
-  for (const box of ["reject", "explain"]) $(box).addEventListener("change", render);
+  show($("sure").parentElement, info.runs.length > 0 && info.runs.every((one) => one.levels));
+  for (const box of ["reject", "sure", "explain"]) $(box).addEventListener("change", () => {
+    const other = { reject: "sure", sure: "reject" }[box]; // of the two, one: they answer the same doubt
+    if (other && $(box).checked) $(other).checked = false;
+    render();
+  });
   $("ask").addEventListener("submit", (event) => {
     event.preventDefault();
     ask();
@@ -213,12 +233,14 @@ async function renderAnswer(state) {
   $("status").textContent = "Searching…";
   try {
     const asked = row === null ? { query } : { row };
+    const asks = how();
     const [about, answer] = await Promise.all([
-      row === null ? info.run && call("predict", { body: { texts: [query], ...how() }, signal }) : call(`rows/${row}`, { signal }),
+      row === null ? info.run && call("predict", { body: { texts: [query], ...asks }, signal }) : call(`rows/${row}`, { signal }),
       call("search", { body: { ...asked, k, where: where(filters), dedupe, ...(within ? { among: within } : {}) }, signal }),
     ]);
     if (signal.aborted) return undefined;
-    $("asked").replaceChildren(row === null ? askedText(query, about && about[0]) : askedRow(about, markOf));
+    const shownWith = { runs: info.runs, markOf };
+    $("asked").replaceChildren(row === null ? askedText(query, about && about[0], { ...shownWith, sure: asks.sure ?? null }) : askedRow(about, shownWith));
     $("results").replaceChildren(...answer.results.map((one) => found(one, markOf)));
     show($("results-title"), answer.results.length > 0);
     show($("more"), answer.results.length === k && k < info.limits.k);
@@ -238,6 +260,7 @@ async function renderAnswer(state) {
 const how = () => ({
   ...(info.runs.length > 1 ? { runs: "all" } : {}),
   ...($("reject").checked ? { reject: "auto" } : {}),
+  ...($("sure").checked ? { sure: SURE } : {}),
   ...($("explain").checked ? { explain: true } : {}),
 });
 

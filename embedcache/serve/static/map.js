@@ -62,7 +62,8 @@ export class MapView {
 
   listColumns() {
     const columns = Object.keys(this.about.groups);
-    const { value } = $("color");
+    const { value, options } = $("color");
+    if (columns.join("\0") === [...options].map((one) => one.value).join("\0")) return; // it may be open
     $("color").replaceChildren(...columns.map((name) => el("option", { value: name, selected: name === value }, name)));
     show($("color"), columns.length > 1);
     show($("color-label"), columns.length > 1);
@@ -117,18 +118,18 @@ export class MapView {
     const marks = this.column ? palette(this.column) : [plain()];
     const dense = this.places.length > 40_000;
     this.points.setMarks(marks.map(({ color, shape }, i) => ({ color: [...rgb(color), this.hidden.has(i) ? 0 : dense ? 0.6 : 0.8], shape })));
+    const at = document.activeElement.closest("#legend > button")?.dataset.group;
     $("legend").replaceChildren(...groups.map((group, i) => group.rows > 0 && el("button",
-      { type: "button", "aria-pressed": String(!this.hidden.has(i)), onclick: () => this.toggle(i) },
+      { type: "button", "aria-pressed": String(!this.hidden.has(i)), "data-group": group.name, onclick: () => this.toggle(i) },
       dot(marks[i]),
       el("span", {}, group.name), el("span", { class: "note" }, group.rows.toLocaleString("en")))).filter(Boolean));
+    [...$("legend").children].find((one) => one.dataset.group === at)?.focus();
     this.show();
   }
 
   toggle(group) {
     if (!this.hidden.delete(group)) this.hidden.add(group);
-    const at = [...$("legend").children].indexOf(document.activeElement);
     this.paint();
-    $("legend").children[at]?.focus();
   }
 
   // ---- drawing ----

@@ -1,21 +1,38 @@
 // The text that is asked about with what the head says of it, and the list of similar ones.
 
-import { dot } from "./colors.js";
+import { classMark, dot } from "./colors.js";
 import { $, el, labelText } from "./dom.js";
 import { hash, read } from "./state.js";
 
 const MOST_BARS = 12;
 const MOST_WELCOMED = 3; // label columns
 
-function bars(probabilities, kind) {
+const percent = (share) => `${(100 * share).toFixed(1)} %`;
+
+// A label's share of something, in the label's colour.
+const bar = (mark, name, share, value) => el("div", { class: "bar" },
+  el("span", { class: "bar-name" }, dot(mark), el("span", { title: name }, name)),
+  el("span", { class: "bar-track", "aria-hidden": "true" }, el("span", { class: "bar-fill", style: { width: `${100 * share}%`, background: mark.color } })),
+  el("span", { class: "bar-value" }, value));
+
+// markIn: the colour and shape of each label, see ``marksOf``.
+function bars(probabilities, markIn) {
   const sorted = Object.entries(probabilities).sort((a, b) => b[1] - a[1]);
-  const rows = sorted.slice(0, MOST_BARS).map(([name, value]) =>
-    el("div", { class: "bar" },
-      el("span", { class: "bar-name" }, name),
-      el("span", { class: "bar-track", "aria-hidden": "true" }, el("span", { class: "bar-fill", style: { width: `${100 * value}%` } })),
-      el("span", { class: "bar-value" }, `${(100 * value).toFixed(1)} %`)));
+  const rows = sorted.slice(0, MOST_BARS).map(([name, value]) => bar(markIn(name), name, value, percent(value)));
   const rest = sorted.length - rows.length;
-  return el("div", { class: "bars", "data-kind": kind }, rows, rest > 0 ? el("p", { class: "note" }, `and ${rest} less likely`) : null);
+  return el("div", { class: "bars" }, rows, rest > 0 ? el("p", { class: "note" }, `and ${rest} less likely`) : null);
+}
+
+// As on the map; where the cache has no such column, by the place of the label among those that the run knows.
+const marksOf = (column, known, markOf) => (name) => markOf(column, name, null) ?? classMark(known.indexOf(name));
+
+// The path to the label, from the top; with a least probability it ends where the head is not sure any more.
+function levels(path, sure) {
+  const last = path.length - 1;
+  return el("ol", { class: "levels", "aria-label": "Levels, from the top" }, path.map((one, i) => el("li", i === last ? { class: "deepest" } : {},
+    el("span", { class: "note" }, one.level),
+    el("span", { class: "level-name" }, one.label, i === last && sure !== null ? el("span", { class: "note" }, " sure down to here") : null),
+    el("span", { class: "bar-value" }, percent(one.probability)))));
 }
 
 // A prediction for a text of the run's training does not test the run.
@@ -26,7 +43,7 @@ const SIDES = {
 };
 
 const REASONS = {
-  unsure: "I don't know: no label is probable enough.",
+  unsure: "I don't know: nothing is probable enough.",
   unfamiliar: "I don't know: this text is unlike those that the run learned from.",
 };
 
@@ -58,18 +75,20 @@ function why(found, text) {
     neighbours("For it", found.supporting), neighbours("Against it", found.opposing));
 }
 
-// Of several runs, what each says under its name.
-const prediction = (found) => found.runs
-  ? el("div", { class: "by-run" }, Object.entries(found.runs).map(([name, one]) => el("section", {}, el("h4", {}, name), ofRun({ text: found.text, ...one }))))
-  : ofRun(found);
+// Of several runs, what each says under its name. runs: of /info; sure: the least probability of a level, if any.
+const prediction = (found, { runs, markOf, sure = null }) => found.runs
+  ? el("div", { class: "by-run" }, Object.entries(found.runs).map(([name, one]) => el("section", {}, el("h4", {}, name),
+    ofRun({ text: found.text, ...one }, runs.find((run) => run.name === name), markOf, sure))))
+  : ofRun(found, runs[0], markOf, sure);
 
-function ofRun(found) {
-  const columns = found.columns ? Object.entries(found.columns) : [[null, found]];
+function ofRun(found, run, markOf, sure) {
+  const columns = found.columns ? Object.entries(found.columns) : [[Object.keys(run.columns)[0], found]];
   return el("div", { class: "prediction" }, columns.map(([name, one]) =>
     el("div", {},
-      el("p", { class: "says" }, name === null ? "Predicted " : `Predicted ${name} `, el("strong", { class: "label" }, one.reason ? "–" : labelText(one.label))),
+      el("p", { class: "says" }, found.columns ? `Predicted ${name} ` : "Predicted ", el("strong", { class: "label" }, one.reason ? "–" : labelText(one.label))),
       one.reason ? el("p", { class: "note reason" }, REASONS[one.reason]) : null,
-      Object.keys(one.probabilities).length ? bars(one.probabilities) : null,
+      one.levels ? levels(one.levels, sure) : null,
+      Object.keys(one.probabilities).length ? bars(one.probabilities, marksOf(name, Object.keys(one.probabilities), markOf)) : null,
       one.explanation ? why(one.explanation, found.text) : null,
       one.side ? el("p", { class: `note side side-${one.side}` }, SIDES[one.side]) : null)));
 }
@@ -104,10 +123,8 @@ export function welcome(info, markOf) {
   const columns = Object.entries(info.labels).slice(0, MOST_WELCOMED).map(([column, { classes }]) => {
     const sorted = Object.entries(classes).sort((a, b) => b[1] - a[1]);
     const all = sorted.reduce((sum, [, rows]) => sum + rows, 0);
-    return [el("h3", {}, column), el("div", { class: "bars" }, sorted.slice(0, MOST_BARS).map(([name, rows]) =>
-      el("div", { class: "bar" }, el("span", { class: "bar-name" }, name),
-        el("span", { class: "bar-track", "aria-hidden": "true" }, el("span", { class: "bar-fill", style: { width: `${(100 * rows) / (all || 1)}%`, background: markOf(column, name, null)?.color ?? null } })),
-        el("span", { class: "bar-value" }, rows.toLocaleString("en")))),
+    const markIn = marksOf(column, Object.keys(classes), markOf);
+    return [el("h3", {}, column), el("div", { class: "bars" }, sorted.slice(0, MOST_BARS).map(([name, rows]) => bar(markIn(name), name, rows / (all || 1), rows.toLocaleString("en"))),
     sorted.length > MOST_BARS ? el("p", { class: "note" }, `and ${sorted.length - MOST_BARS} more`) : null)];
   });
   const chance = () => hash({ ...read(), view: "search", row: Math.floor(Math.random() * info.rows), query: "", k: 10 });
@@ -115,17 +132,19 @@ export function welcome(info, markOf) {
     el("a", { href: chance(), onclick: (event) => { event.currentTarget.href = chance(); } }, "a text by chance"), ".")];
 }
 
-export function askedText(text, found) {
-  return el("article", { class: "panel asked" }, el("p", { class: "text" }, text), found ? prediction(found) : null);
+// about: see ``prediction``.
+export function askedText(text, found, about) {
+  return el("article", { class: "panel asked" }, el("p", { class: "text" }, text), found ? prediction(found, about) : null);
 }
 
-export function askedRow(row, markOf) {
+export function askedRow(row, about) {
+  const { markOf } = about;
   const columns = Object.entries(row.columns);
   return el("article", { class: "panel asked" },
     el("p", { class: "meta" }, el("span", {}, row.id === null ? `Row ${row.row}` : `Row ${row.row}, ${row.id}`), labelled(row.labels, markOf)),
     el("p", { class: "text" }, row.text || "(no text)"),
     columns.length ? el("p", { class: "columns" }, keptValues(row, markOf, columns.length)) : null,
-    row.prediction ? prediction(row.prediction) : null);
+    row.prediction ? prediction(row.prediction, about) : null);
 }
 
 export function found(one, markOf) {
