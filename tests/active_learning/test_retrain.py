@@ -92,9 +92,7 @@ def test_a_class_that_is_only_named_is_no_obstacle(blobs: Any) -> None:
 
 
 @pytest.mark.parametrize(("seed", "tie"), [(0, True), (5, False)])
-def test_the_learning_rate_with_the_best_score_is_chosen(
-    monkeypatch: pytest.MonkeyPatch, seed: int, tie: bool
-) -> None:
+def test_the_learning_rate_with_the_best_score_is_chosen(monkeypatch: pytest.MonkeyPatch, seed: int, tie: bool) -> None:
     """That is not always the one with the lowest loss where a class is rare and labels are wrong; that breaks ties."""
     rng, rows = np.random.default_rng(seed), np.arange(200)
     truth = (rows % 20 == 0).astype(np.int32)
