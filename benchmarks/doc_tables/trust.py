@@ -56,6 +56,20 @@ def explain_table(report: dict[str, Any]) -> str:
     )
 
 
+def explain_words_table(report: dict[str, Any]) -> str:
+    """explain.py --tried: what a search of some words finds, and the rate."""
+    change, full = report["mean_change"], report["full"]
+    return (
+        f"By {report['tried']} words of each, {report['texts']} test reviews: deleting the (at most) {report['words']} "
+        f"named words moves the probability by {change['named']:.3f}, as many random others by {change['random']:.3f}; "
+        f"more in {report['named_changes_more']:.1%} of {report['compared']} texts. Of {full['texts']} texts it names "
+        f"{full['words_found']:.0%} of the first {report['words']} words of a full search, and its words have "
+        f"{full['effect_share']:.0%} of the effect of those. {report['texts_per_processor_second']:.1f} texts a second "
+        f"of processor time (load average {report['load_average']:.0f}), so "
+        f"{2 * report['texts_per_processor_second']:.0f} on two cores that do nothing else.\n"
+    )
+
+
 def drift_table(report: dict[str, Any]) -> str:
     """drift.py: alarms among rows of one table, what is found of another, and estimated shares."""
     same, shares = report["alike"], report["shares"]

@@ -23,7 +23,7 @@ from benchmarks.doc_tables.ladder import first_table, ladder_table
 from benchmarks.doc_tables.runs import small_table
 from benchmarks.doc_tables.search import center_table, cold_table
 from benchmarks.doc_tables.search import full_tables as search_tables
-from benchmarks.doc_tables.trust import drift_table, explain_table, reject_table
+from benchmarks.doc_tables.trust import drift_table, explain_table, explain_words_table, reject_table
 from benchmarks.machine import RESULTS, ROOT
 
 END = "<!-- end -->\n"
@@ -79,7 +79,11 @@ TABLES: dict[Path, dict[str, Table]] = {  # page: name of the mark, table
         "center": each("center", center_table),
         "cold": each("cold", cold_table),
     },
-    ROOT / "docs" / "trust.md": {"reject": each("reject", reject_table), "explain": each("explain", explain_table)},
+    ROOT / "docs" / "trust.md": {
+        "reject": each("reject", reject_table),
+        "explain": each("explain", explain_table),
+        "explain words": each("explained", explain_words_table),
+    },
     ROOT / "docs" / "drift.md": {"drift": each("drift", drift_table)},
 }
 

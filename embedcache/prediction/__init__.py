@@ -8,6 +8,7 @@ Files, in the order in which to read them:
     explanation    Why a text got its label, as it is kept and shown
     predictions    What a run's heads say of texts: one prediction, or all of them as a sequence and a table
     explain        Why a text got its label: the words that carry it, and the training rows for and against it
+    own_vectors    Which words of a text to delete, where not all are tried
     together       Several runs on the same texts: what they have in common is computed once
     shared_layers  Tuned runs of one base: the layers that none of them has trained are computed once
     job            The door: label a table, or the rows of a cache, into another table

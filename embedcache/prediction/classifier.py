@@ -21,7 +21,7 @@ from embedcache.common.texts import as_texts
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.arrays import to_numpy
 from embedcache.heads.kinds import kind_of
-from embedcache.prediction.explain import Occlusion, TrainingRows, explain, find_training_rows
+from embedcache.prediction.explain import Occlusion, Parts, TrainingRows, explain, find_training_rows
 from embedcache.prediction.predictions import ColumnOutputs, Prediction, Predictions
 from embedcache.prediction.rule import Reject, Threshold, make_rules
 from embedcache.runs.calibration import probabilities
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from embedcache.encoder import Encoder
 
 EXPLAINED = 64  # texts whose variants are encoded together
+NO_WORDS = "vectors alone have no words to explain a label by: give the texts"
 
 __all__ = ["Classifier", "ColumnOutputs", "Prediction", "Predictions"]
 
@@ -172,7 +173,13 @@ class Classifier:
         return classifier
 
     def predict(
-        self, texts: Any = None, *, vectors: Any = None, text: str | None = None, explain: bool = False
+        self,
+        texts: Any = None,
+        *,
+        vectors: Any = None,
+        text: str | None = None,
+        explain: bool = False,
+        explain_words: int | None = None,
     ) -> Predictions:
         """Label each text, or each vector, with the best heads.
 
@@ -185,27 +192,43 @@ class Classifier:
             text: The column of texts, if ``texts`` is a table.
             explain: Say why: the words that carry each label and, where the run's cache is still there, the training
                 rows that speak for and against it.
+            explain_words: Explain by this many words of each text, those whose own vectors carry most of its label,
+                which is faster; None tries all.
 
         Raises:
             EmbedcacheError: A table without the name of a column; a missing text or something other than a text, with
-                its place; vectors of another width, or that are not finite; an explanation of vectors alone.
+                its place; vectors of another width, or that are not finite; an explanation of vectors alone; fewer
+                words than 1, or words of a run whose vectors are not means.
         """
-        known, vectors = self._read(texts, vectors, text)
+        from embedcache.prediction.own_vectors import encode_and_choose  # it loads what only this needs
+
+        if explain_words is None:
+            known, vectors = self._read(texts, vectors, text)
+            parts = None
+        else:
+            explain, known = True, None if texts is None or _are_vectors(texts) else as_texts(texts, text)
+            if known is None or vectors is not None:
+                raise EmbedcacheError(NO_WORDS)
+            vectors, _, parts = encode_and_choose(self, known, explain_words)
         answers = self.answers(vectors)
         if explain:
             if known is None:
-                raise EmbedcacheError("vectors alone have no words to explain a label by: give the texts")
-            answers = self.explain(known, vectors, answers)
+                raise EmbedcacheError(NO_WORDS)
+            answers = self.explain(known, vectors, answers, parts)
         return Predictions(known, answers)
 
     def explain(
-        self, texts: Sequence[str], vectors: np.ndarray, answers: dict[str, ColumnOutputs]
+        self,
+        texts: Sequence[str],
+        vectors: np.ndarray,
+        answers: dict[str, ColumnOutputs],
+        parts: Sequence[Parts] | None = None,
     ) -> dict[str, ColumnOutputs]:
-        """The same answers on texts with the vectors [n, D], with explanations."""
+        """The same answers on texts with the vectors [n, D], with explanations; parts: those to delete, None: all."""
         found: list[dict[str, ColumnOutputs]] = []
         for start in range(0, len(texts), EXPLAINED):
             some = slice(start, start + EXPLAINED)
-            occlusion = Occlusion(texts[some])
+            occlusion = Occlusion(texts[some], None if parts is None else parts[some])
             occluded = self.outputs(self.encode(occlusion.variants))
             part = {column: one.part(some) for column, one in answers.items()}
             found.append(explain(part, occlusion, occluded, vectors[some], self.training_rows))
@@ -254,7 +277,7 @@ class Classifier:
         """(texts or None, vectors [n, D])."""
         if (texts is None) == (vectors is None):
             raise EmbedcacheError("give texts, or vectors=X [n, D]: one of the two")
-        if vectors is None and not (getattr(texts, "ndim", 0) == 2 and hasattr(texts, "dtype")):
+        if vectors is None and not _are_vectors(texts):
             known = as_texts(texts, column)
             return known, self.encode(known)
         found = to_numpy(texts if vectors is None else vectors)
@@ -275,14 +298,23 @@ class Classifier:
         self, texts: Sequence[str], tell: Callable[[np.ndarray], None] | None = None
     ) -> tuple[np.ndarray, Reading]:
         """(vectors [n, D], what the encoder reads of the texts); tell gets the rows that each batch finished."""
+        encoder = self.loaded_encoder()
+        tokens = encoder.tokenize(texts)
+        (vectors,) = encoder.encode_tokens(tokens, self._outputs, tell=tell)
+        return self.stored(vectors), encoder.reading(texts, tokens)
+
+    def stored(self, vectors: np.ndarray) -> np.ndarray:
+        """Vectors as the cache that the heads were trained on keeps them."""
+        return as_stored(vectors, self._dtype)
+
+    def loaded_encoder(self) -> Encoder:
+        """The encoder. Raises EmbedcacheError where there is none."""
         if self.encoder is None:
             from embedcache.encoder.load_again import refuse_imported
 
             refuse_imported(self.run.info["encoder"], str(self.run.path))
             raise EmbedcacheError(f"the classifier of {self.run.path} was loaded without its encoder: load it again")
-        tokens = self.encoder.tokenize(texts)
-        (vectors,) = self.encoder.encode_tokens(tokens, self._outputs, tell=tell)
-        return as_stored(vectors, self._dtype), self.encoder.reading(texts, tokens)
+        return self.encoder
 
     def answers(self, vectors: np.ndarray) -> dict[str, ColumnOutputs]:
         """Label column -> what its head says of vectors [n, D], such as rows of the cache."""
@@ -339,6 +371,10 @@ def _temperature(run: Run, required: bool) -> float:
             "leave out --calibrated"
         )
     return float(temperature or 1.0)
+
+
+def _are_vectors(texts: Any) -> bool:
+    return getattr(texts, "ndim", 0) == 2 and hasattr(texts, "dtype")
 
 
 def _content(run: Run) -> str:

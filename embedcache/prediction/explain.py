@@ -37,7 +37,10 @@ UNSPACED = "\u3040-\u30ff\u3400-\u9fff\u0e00-\u0eff\u1780-\u17ff\u1000-\u109f\U0
 WORD = re.compile(rf"[{UNSPACED}]|[^\W{UNSPACED}]+(?:['\u2019-][^\W{UNSPACED}]+)*")
 
 
-def parts_of(text: str) -> list[tuple[int, int]]:
+Parts = list[tuple[int, int]]  # of a text: where each begins and ends
+
+
+def parts_of(text: str) -> Parts:
     """Where each word begins and ends; of many words, where each run of them does."""
     words = [one.span() for one in WORD.finditer(text)]
     if len(words) <= MOST_PARTS:
@@ -59,8 +62,9 @@ class Occlusion:
         parts: of each text, the deleted parts.
     """
 
-    def __init__(self, texts: Sequence[str]) -> None:
-        self.texts, self.parts = texts, [parts_of(text) for text in texts]
+    def __init__(self, texts: Sequence[str], parts: Sequence[Parts] | None = None) -> None:
+        """parts: of each text those to delete; None: all."""
+        self.texts, self.parts = texts, [parts_of(text) for text in texts] if parts is None else parts
         place: dict[str, int] = {}
         self._places = [
             np.array([place.setdefault(without(text, part), len(place)) for part in parts], np.int64)

@@ -21,8 +21,10 @@ from embedcache.errors import EmbedcacheError
 from embedcache.index.file_format import rows_digest
 from embedcache.labelling.opened import notes_of
 from embedcache.prediction.classifier import Classifier, check_same_encoder
+from embedcache.prediction.explain import Parts
 from embedcache.prediction.explanation import Explanation
 from embedcache.prediction.labelling import COLUMN, Labelling, open_rows
+from embedcache.prediction.own_vectors import chosen_words, encode_and_choose
 from embedcache.prediction.predicted import Finished, Labeller, PredictedRows
 from embedcache.prediction.predictions import ColumnOutputs
 from embedcache.prediction.rule import Reject, Rule, Threshold
@@ -104,6 +106,7 @@ def predict_file(
     reject: Reject = None,
     sure: float | None = None,
     explain: bool = False,
+    explain_words: int | None = None,
     progress: Progress | None = None,
     tell: Tell | None = None,
 ) -> FileReport:
@@ -146,6 +149,7 @@ def predict_file(
             probability loses without each, and ``predicted_for`` and ``predicted_against``, the nearest training rows
             that have the label and that have not, by their numbers in the run's cache. Rows of a cache are encoded
             then, once for each of their words.
+        explain_words: Explain by this many words of each text, see ``Classifier.predict``.
         progress: Called with (done, total, rows); done and total are characters, or rows of a cache.
         tell: Called with each note, one line.
 
@@ -160,7 +164,8 @@ def predict_file(
         rows = open_rows(ends, input, output, where, text, vector, labels, **reading)
         options: dict[str, Any] = {"model": model, "trust_remote_code": trust_remote_code, "calibrated": calibrated}
         options |= {"device": device, "threshold": threshold, "reject": reject, "sure": sure}
-        labeller = RunLabeller.load(run, rows.are_encoded, options, explain)
+        explain = explain or explain_words is not None
+        labeller = RunLabeller.load(run, rows.are_encoded, options, explain, explain_words)
         work = Labelling(labeller, rows, column, progress or no_progress, say)
         for note in labeller.notes:
             say(note)
@@ -190,10 +195,16 @@ class RunLabeller(Labeller):
     """The best heads of a run, or of each of several: texts are encoded, rows of a cache are not."""
 
     def __init__(
-        self, classifiers: Mapping[str, Classifier], encode: Encode | None, device: str | None, explain: bool = False
+        self,
+        classifiers: Mapping[str, Classifier],
+        encode: Encode | None,
+        device: str | None,
+        explain: bool = False,
+        explain_words: int | None = None,
     ) -> None:
         """classifiers: by the names of their columns; encode: their texts, on ``device``; explain: of one alone."""
-        self._classifiers, self._encode, self._device, self._explain = classifiers, encode, device, explain
+        self._classifiers, self._encode, self._device = classifiers, encode, device
+        self._explain, self._explain_words = explain, explain_words
         self.columns, self._rules = {}, {}
         for name, one in classifiers.items():
             for label, run in one.run.columns.items():
@@ -209,6 +220,7 @@ class RunLabeller(Labeller):
         encode: bool,
         options: dict[str, Any],
         explain: bool = False,
+        explain_words: int | None = None,
     ) -> RunLabeller:
         """options: of Classifier.load, not for a Classifier; encode: whether texts will be labelled.
 
@@ -219,9 +231,10 @@ class RunLabeller(Labeller):
             run = Classifier.load(run, encode=encode or explain, **options)
         if isinstance(run, Classifier):
             device = getattr(run.encoder, "device", None)
-            return cls({"": run}, alone(run) if run.encoder is not None else None, device, explain)
+            encode_all = alone(run) if run.encoder is not None else None
+            return cls({"": run}, encode_all, device, explain, explain_words)
         if len(run) == 1:
-            return cls.load(run[0], encode, options, explain)
+            return cls.load(run[0], encode, options, explain, explain_words)
         if explain:
             raise EmbedcacheError("--explain explains the labels of one run: name it alone")
         names = [Path(one).resolve().name for one in run]
@@ -243,7 +256,7 @@ class RunLabeller(Labeller):
         """What to know of their labels and probabilities, and of what cannot be explained."""
         several, every = len(self._classifiers) > 1, self._classifiers.items()
         notes = [f"{name}: {note}" if several else note for name, one in every for note in one.notes]
-        return [*notes, *self._unnamed]
+        return [*notes, *([chosen_words(self._explain_words)] if self._explain_words else []), *self._unnamed]
 
     @property
     def _unnamed(self) -> list[str]:
@@ -258,7 +271,7 @@ class RunLabeller(Labeller):
     def key(self) -> str:
         every = self._classifiers.values()
         one, *others = [[one.digest, one.calibrated, one.threshold, one.reject, one.sure] for one in every]
-        explained = [self._explain, bool(self._unnamed)]
+        explained = [self._explain, bool(self._unnamed), *filter(None, [self._explain_words])]
         return json.dumps([*one, self._device, explained, *others])
 
     def answers_of(self, column: str) -> list[str]:
@@ -288,6 +301,10 @@ class RunLabeller(Labeller):
 
     def texts(self, texts: list[str], tell: Finished) -> PredictedRows:
         assert self._encode is not None
+        if self._explain_words is not None:
+            (one,) = self._classifiers.values()
+            chosen, read, parts = encode_and_choose(one, texts, self._explain_words, tell)
+            return PredictedRows.of(self._answers([chosen], texts, parts), read)
         vectors, read = self._encode(texts, tell)
         return PredictedRows.of(self._answers(vectors, texts), read)
 
@@ -311,15 +328,21 @@ class RunLabeller(Labeller):
             for one in self._classifiers.values()
         )
         texts = [cache.texts[row] for row in rows.tolist()] if self._explain else []
-        made = PredictedRows.of(self._answers(stored, texts))
+        parts = None
+        if self._explain_words is not None:  # by their tokens' vectors, which a cache does not keep
+            (one,) = self._classifiers.values()
+            parts = encode_and_choose(one, texts, self._explain_words)[2]
+        made = PredictedRows.of(self._answers(stored, texts, parts))
         tell(rows)
         return made
 
-    def _answers(self, vectors: Iterable[np.ndarray], texts: Sequence[str]) -> Iterator[ColumnOutputs]:
-        """texts: are needed to explain alone."""
+    def _answers(
+        self, vectors: Iterable[np.ndarray], texts: Sequence[str], parts: Sequence[Parts] | None = None
+    ) -> Iterator[ColumnOutputs]:
+        """texts: are needed to explain alone, and so are the parts that are deleted; None: all."""
         for one, read in zip(self._classifiers.values(), vectors, strict=True):
             answers = one.answers(read)
-            yield from (one.explain(texts, read, answers) if self._explain else answers).values()
+            yield from (one.explain(texts, read, answers, parts) if self._explain else answers).values()
 
 
 def _output(classifier: Classifier) -> tuple[str, Layer]:
