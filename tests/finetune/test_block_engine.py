@@ -33,7 +33,7 @@ try:
 except NativeUnavailableError as missing:
     pytest.skip(str(missing), allow_module_level=True)
 
-ISA = ("avx512", "avx2", "plain")
+ISA = ("avx512", "avx2", "neon", "plain")
 LR, EPS = 1e5, 0.5  # one step of AdamW that can be turned round: w0 - w1 = LR g / (|g| + EPS)
 Arrays = Mapping[str, np.ndarray]
 
