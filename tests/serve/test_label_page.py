@@ -193,6 +193,7 @@ def test_several_labels_by_keys(open_page: Callable[..., Any], made: Path, tmp_p
             page.keyboard.press("Enter")
             saved(page, "Saved: b")
             assert LabelJournal.beside(path).read()[0].after == ("b",)
+            page.context.close()  # before the server, which it asks every few seconds
     finally:
         service.close()
 
@@ -205,6 +206,7 @@ def test_a_person_whose_token_may_only_label(open_page: Callable[..., Any], labe
         assert page.locator("nav a:visible").all_text_contents() == ["Label"]
         page.keyboard.press("2")
         saved(page, "Saved: negative")
+        page.context.close()  # before the server, as above
     assert len(journal.read()) == 1
 
 
