@@ -47,6 +47,12 @@ struct StoreActivated {
   }
 };
 
+template <int R, int Activation>
+static inline __attribute__((always_inline)) void prefetch(const StoreActivated<Activation>& to, int64_t row,
+                                                           int64_t column) {
+  prefetch_rows<R>(to.out + row * to.stride + column, to.stride);
+}
+
 /* Not above any activation's numbers. */
 template <int Activation>
 constexpr float kLowest = Activation == EC_RELU ? 0.0f : -0.1705f;
@@ -67,6 +73,10 @@ struct AddTo {
     }
   }
 };
+template <int R>
+static inline __attribute__((always_inline)) void prefetch(const AddTo& to, int64_t row, int64_t column) {
+  prefetch_rows<R>(to.x + row * to.stride + column, to.stride);
+}
 
 }  // namespace EC_ISA
 

@@ -77,22 +77,30 @@ struct Pass {
     if (kInt8) int8.take(arena, model, tokens, larger(longest, n));
   }
 
-  /* Row t of x as `reader`, the next product, reads it; NULL: as words. */
+  /* R rows of x from t on as `reader`, the next product, reads them; NULL: as words. */
+  template <int R>
   void hand_on(int64_t t, int64_t width, const Linear<Word>* reader) {
     if (kInt8 && reader && reader->is_int8())
-      quantize(x + t * x_stride, width, int8.x, t);
-    else if (kPer<Word> == 1 && !kAlias<Word>)
-      memcpy(words + t * words_stride, x + t * x_stride, (size_t)round_up(width, kBlock) * sizeof(float));
-    else
-      to_words(words + t * words_stride, x + t * x_stride, round_up(width, kBlock));
+      return quantize<R>(x + t * x_stride, x_stride, width, int8.x, t);
+    for (int64_t i = t; i < t + R; ++i)
+      if (kPer<Word> == 1 && !kAlias<Word>)
+        memcpy(words + i * words_stride, x + i * x_stride, (size_t)round_up(width, kBlock) * sizeof(float));
+      else
+        to_words(words + i * words_stride, x + i * x_stride, round_up(width, kBlock));
   }
 
   /* After x has changed in these rows: LayerNorm, and the rows for the next product. */
   void finish_rows(int64_t begin, int64_t end, const ec_norm& norm, int64_t width,
                    const Linear<Word>* reader) {
-    for (int64_t t = begin; t < end; ++t) {
-      layer_norm(x + t * x_stride, width, norm, model.spec.epsilon);
-      hand_on(t, width, reader);
+    constexpr int kTogether = 4;
+    int64_t t = begin;
+    for (; t + kTogether <= end; t += kTogether) {
+      layer_norm<kTogether>(x + t * x_stride, x_stride, width, norm, model.spec.epsilon);
+      hand_on<kTogether>(t, width, reader);
+    }
+    for (; t < end; ++t) {
+      layer_norm<1>(x + t * x_stride, x_stride, width, norm, model.spec.epsilon);
+      hand_on<1>(t, width, reader);
     }
   }
 
@@ -126,19 +134,18 @@ struct Pass {
     for (int64_t t = 0; t < tokens; ++t) clear_tail(x + t * x_stride, 0, x_stride);
     product(Rows<Word>{qkv, qkv_stride}, tokens, to.weight, to.columns, to.words,
             AddTo{x, x_stride, to.bias});
-    for (int64_t t = 0; t < tokens; ++t) hand_on(t, model.dim, reader);
+    for (int64_t t = 0; t < tokens; ++t) hand_on<1>(t, model.dim, reader);
   }
 
   /* x += output(context), LayerNorm, feed-forward part, LayerNorm, for `rows` rows; reader: of the next
    * layer. */
   void after_attention(const Layer<Word>& layer, int64_t rows, const Linear<Word>* reader) {
-    /* 1. x += output(context), LayerNorm. */
-    apply(layer.output, {context, context_stride}, int8.contexts, 0, rows,
-          AddTo{x, x_stride, layer.output.bias});
-    finish_rows(0, rows, layer.norm1, model.dim, &layer.up);
-    /* 2. A block of rows at a time: x += down(activation(up(words))). */
+    /* A block of rows goes through all of it, while its rows of x are in L2. */
     for (int64_t begin = 0; begin < rows; begin += kInnerRows) {
       const int64_t end = begin + kInnerRows < rows ? begin + kInnerRows : rows;
+      apply(layer.output, {context + begin * context_stride, context_stride}, int8.contexts, begin,
+            end - begin, AddTo{x + begin * x_stride, x_stride, layer.output.bias});
+      finish_rows(begin, end, layer.norm1, model.dim, &layer.up);
       switch (model.spec.activation) {
         case EC_GELU:
           feed_forward<EC_GELU>(layer, begin, end);
@@ -149,8 +156,8 @@ struct Pass {
         default:
           feed_forward<EC_RELU>(layer, begin, end);
       }
+      finish_rows(begin, end, layer.norm2, model.dim, reader);
     }
-    finish_rows(0, rows, layer.norm2, model.dim, reader);
   }
 
   /* The inner rows as words: inner = activation(up(words)), x += down(inner), cut along its sum. */

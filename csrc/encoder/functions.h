@@ -171,35 +171,53 @@ struct Moments {
   float mean, scale; /* scale: 1 / sqrt(variance + epsilon) */
 };
 
-/* Of x[n]: two passes, the variance from differences to the mean. RMSNorm's mean is 0. */
-static inline Moments moments_of(const float* x, int64_t n, float epsilon, bool rms = false) {
+/* Of R rows x[n], `stride` apart: two passes, the variance from differences to the mean. RMSNorm's mean is 0.
+ * A row's sums wait for each other; those of R rows run side by side, in the same order whatever R. */
+template <int R>
+static inline void moments_of(const float* x, int64_t stride, int64_t n, float epsilon, Moments* of,
+                              bool rms = false) {
   const int64_t whole = n / kLanes * kLanes;
-  float mean = 0.0f;
-  if (!rms) {
-    vf sums = {};
-    for (int64_t i = 0; i < whole; i += kLanes) sums += load_unaligned(x + i);
-    float sum = lane_sum(sums);
-    for (int64_t i = whole; i < n; ++i) sum += x[i];
-    mean = sum / (float)n;
+  vf sums[R] = {}, squares[R] = {};
+  if (!rms)
+    for (int64_t i = 0; i < whole; i += kLanes)
+      for (int r = 0; r < R; ++r) sums[r] += load_unaligned(x + r * stride + i);
+  for (int r = 0; r < R; ++r) {
+    float sum = rms ? 0.0f : lane_sum(sums[r]);
+    for (int64_t i = whole; !rms && i < n; ++i) sum += x[r * stride + i];
+    of[r].mean = sum / (float)n;
   }
-  vf squares = {};
-  for (int64_t i = 0; i < whole; i += kLanes) {
-    const vf d = load_unaligned(x + i) - mean;
-    squares += d * d;
+  for (int64_t i = 0; i < whole; i += kLanes)
+    for (int r = 0; r < R; ++r) {
+      const vf d = load_unaligned(x + r * stride + i) - of[r].mean;
+      squares[r] += d * d;
+    }
+  for (int r = 0; r < R; ++r) {
+    const float *row = x + r * stride, mean = of[r].mean;
+    float square = lane_sum(squares[r]);
+    for (int64_t i = whole; i < n; ++i) square += (row[i] - mean) * (row[i] - mean);
+    of[r].scale = 1.0f / sqrtf(square / (float)n + epsilon);
   }
-  float square = lane_sum(squares);
-  for (int64_t i = whole; i < n; ++i) square += (x[i] - mean) * (x[i] - mean);
-  return {mean, 1.0f / sqrtf(square / (float)n + epsilon)};
 }
 
-/* LayerNorm of x[n] in place. */
-[[maybe_unused]] static void layer_norm(float* x, int64_t n, const ec_norm& norm, float epsilon) {
+/* LayerNorm of R rows x[n] in place. */
+template <int R>
+[[maybe_unused]] static void layer_norm(float* x, int64_t stride, int64_t n, const ec_norm& norm,
+                                        float epsilon) {
   const int64_t whole = n / kLanes * kLanes;
-  const auto [mean, scale] = moments_of(x, n, epsilon);
-  for (int64_t i = 0; i < whole; i += kLanes)
-    store_unaligned(x + i, (load_unaligned(x + i) - mean) * scale * load_unaligned(norm.weight + i) +
-                               load_unaligned(norm.bias + i));
-  for (int64_t i = whole; i < n; ++i) x[i] = (x[i] - mean) * scale * norm.weight[i] + norm.bias[i];
+  Moments of[R];
+  moments_of<R>(x, stride, n, epsilon, of);
+  for (int64_t i = 0; i < whole; i += kLanes) {
+    const vf weight = load_unaligned(norm.weight + i), bias = load_unaligned(norm.bias + i);
+    for (int r = 0; r < R; ++r) {
+      float* at = x + r * stride + i;
+      store_unaligned(at, (load_unaligned(at) - of[r].mean) * of[r].scale * weight + bias);
+    }
+  }
+  for (int64_t i = whole; i < n; ++i)
+    for (int r = 0; r < R; ++r) {
+      float* at = x + r * stride + i;
+      *at = (*at - of[r].mean) * of[r].scale * norm.weight[i] + norm.bias[i];
+    }
 }
 
 /* Rounded to the words of the next product; for float32 there is nothing to do. */

@@ -132,7 +132,7 @@ static QuadPanels pack_quads(Quad* out, float* scale, int32_t* total, int64_t to
   for (int64_t i = 0; i < round_up(columns, kBlock) * steps; ++i) out[i] = kLifted;
   for (int64_t c = 0; c < columns; ++c) {
     memcpy(row, source + c * k, (size_t)k * sizeof(float));
-    quantize(row, k, quads, 0, false);
+    quantize<1>(row, 0, k, quads, 0, false);
     scale[c] = quads.scale[0];
     Quad* to = out + c / kBlock * panel + c % kBlock;
     for (int64_t i = 0; i < steps; ++i) to[i * kBlock] = quads.data[i] ^ kLifted;

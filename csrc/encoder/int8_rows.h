@@ -122,27 +122,36 @@ static bool quantize_to(const float* x, int64_t n, const SpilledRows& to, int64_
   return true;
 }
 
-/* x[n], zero up to a multiple of 32, to row `row` of `to`. 127 becomes five times the mean magnitude, four
- * standard deviations of a normal distribution, where the row reaches so far; more if it spills too often.
- * spills: whether it may. */
-static void quantize(const float* x, int64_t n, const SpilledRows& to, int64_t row, bool spills = true) {
-  vi most = {};
-  vf sum = {};
-  for (int64_t i = 0; i < n; i += kLanes) {
-    const vf size = magnitude(load_unaligned(x + i));
-    most = larger_bits(most, (vi)size);
-    sum += size;
-  }
-  const float largest = largest_of(most);
+/* x[n], zero up to a multiple of 32, of these largest and total magnitudes, to row `row` of `to`. 127 becomes
+ * five times the mean magnitude, four standard deviations of a normal distribution, where the row reaches so
+ * far; more if it spills too often. spills: whether it may. */
+static void quantize_sized(const float* x, int64_t n, const SpilledRows& to, int64_t row, float largest,
+                           float total, bool spills) {
   if (!has_steps(largest)) {
     to.make_nothing(row, n, largest);
     for (int i = 0; i < kSpill; ++i) to.spill[row * kSpill + i] = 0, to.place[row * kSpill + i] = 0;
     return;
   }
-  const float usual = lane_sum(sum) * (5.0f / (float)n), least = largest / (1 + kSpill);
+  const float usual = total * (5.0f / (float)n), least = largest / (1 + kSpill);
   float limit = !spills ? largest : usual > least ? usual : least;
   while (limit > largest || !quantize_to(x, n, to, row, limit))
     limit = limit * 1.25f < largest ? limit * 1.25f : largest;
+}
+
+/* R rows x[n], `stride` apart, to those from `row` on; what is summed of them runs side by side. */
+template <int R>
+static void quantize(const float* x, int64_t stride, int64_t n, const SpilledRows& to, int64_t row,
+                     bool spills = true) {
+  vi most[R] = {};
+  vf sum[R] = {};
+  for (int64_t i = 0; i < n; i += kLanes)
+    for (int r = 0; r < R; ++r) {
+      const vf size = magnitude(load_unaligned(x + r * stride + i));
+      most[r] = larger_bits(most[r], (vi)size);
+      sum[r] += size;
+    }
+  for (int r = 0; r < R; ++r)
+    quantize_sized(x + r * stride, n, to, row + r, largest_of(most[r]), lane_sum(sum[r]), spills);
 }
 
 /* x[n] * steps + zero, a whole number, to row `row` of `to`. */

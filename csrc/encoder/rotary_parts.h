@@ -10,7 +10,9 @@ namespace EC_ISA {
 /* LayerNorm of x[n] to out[n], or RMSNorm, which subtracts no mean; out may be x. */
 static void norm_row(float* out, const float* x, int64_t n, const ec_norm& norm, float epsilon, bool rms) {
   const int64_t whole = n / kLanes * kLanes;
-  const auto [mean, scale] = moments_of(x, n, epsilon, rms);
+  Moments of;
+  moments_of<1>(x, 0, n, epsilon, &of, rms);
+  const auto [mean, scale] = of;
   for (int64_t i = 0; i < whole; i += kLanes) {
     const vf y = (load_unaligned(x + i) - mean) * scale * load_unaligned(norm.weight + i);
     store_unaligned(out + i, norm.bias ? y + load_unaligned(norm.bias + i) : y);

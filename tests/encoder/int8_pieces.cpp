@@ -37,7 +37,7 @@ void quantize_rows(const float* x, const AnyRows* to, float low) {
     float largest = 0.0f;
     for (int64_t j = 0; j < to->k; ++j) largest = fabsf(row[j]) > largest ? fabsf(row[j]) : largest;
     if (to->spill)
-      quantize(row, to->k, to->spilled(), i);
+      quantize<1>(row, 0, to->k, to->spilled(), i);
     else if (low > 0.0f)
       quantize_even(row, to->k, to->shifted(), i);
     else
