@@ -49,7 +49,7 @@ def explain_table(report: dict[str, Any]) -> str:
         f"more in {report['named_changes_more']:.1%} of the {report['compared']} texts that have so many words. "
         f"Another label is then predicted for {flips['named']:.0%} and {flips['random']:.0%} of them.\n\n"
         f"The {report['texts']} texts are {report['encodings']:,} encodings: "
-        f"{report['texts_per_second']:.0f} texts a second on the two cores of a busy {cpu} (load average "
+        f"{report['texts_per_second']:.0f} texts a second on the two cores of an {cpu} (load average "
         f"{report['load_average']:.0f}; {report['texts_per_processor_second']:.1f} a second of processor time). The "
         f"encoder's rate is the bound, {report['encodings'] / report['seconds']:.0f} encodings a second there: a "
         f"hundred such texts are {100 * report['encodings'] / report['texts']:,.0f} encodings.\n"
@@ -64,9 +64,8 @@ def explain_words_table(report: dict[str, Any]) -> str:
         f"named words moves the probability by {change['named']:.3f}, as many random others by {change['random']:.3f}; "
         f"more in {report['named_changes_more']:.1%} of {report['compared']} texts. Of {full['texts']} texts it names "
         f"{full['words_found']:.0%} of the first {report['words']} words of a full search, and its words have "
-        f"{full['effect_share']:.0%} of the effect of those. {report['texts_per_processor_second']:.1f} texts a second "
-        f"of processor time (load average {report['load_average']:.0f}), so "
-        f"{2 * report['texts_per_processor_second']:.0f} on two cores that do nothing else.\n"
+        f"{full['effect_share']:.0%} of the effect of those. {report['texts_per_second']:.0f} texts a second on two "
+        f"cores (load average {report['load_average']:.0f}).\n"
     )
 
 

@@ -68,6 +68,7 @@ TABLES: dict[Path, dict[str, Table]] = {  # page: name of the mark, table
     ROOT / "docs" / "engine.md": {"heads": each("heads", heads_table)},
     ROOT / "docs" / "extraction.md": {"extract": each("extract", full_tables)},
     ROOT / "docs" / "finetuning.md": {LADDER: each(LADDER, ladder_table)},
+    ROOT / "docs" / "ladder.md": {"ladder-4000": each("ladder-4000", ladder_table)},
     ROOT / "docs" / "hierarchy.md": {"hierarchy": each("hierarchy", hierarchy_table)},
     ROOT / "docs" / "recipes.md": {"small": each("small", small_table)},
     ROOT / "docs" / "audit.md": {

@@ -12,8 +12,9 @@ Random weights and states; texts of one length, so that nobody pads. Peers in tu
 
 What counts is processor time (user and system, all threads) of whole steps: the machine may be in use. Both torch peers
 run on as many threads as native, with passive waiting. "products" and "copy" are torch's sgemm (1024 wide; bfloat16 for
-bfloat16) and copy_ on one thread in the same run: native's share of each, its bytes being 32 a weight and step (24 of
-AdamW, 4 + 4 of the products) and the states twice; not of layers for every token, whose bytes are activations.
+bfloat16) and copy_ in the same run, on as many threads at once as native has: native's share of each, its bytes being
+32 a weight and step (24 of AdamW, 4 + 4 of the products) and the states twice; not of layers for every token, whose
+bytes are activations.
 """
 
 from __future__ import annotations
@@ -24,8 +25,11 @@ import json
 import os
 import statistics
 import time
+from collections import deque
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +52,8 @@ from embedcache.heads.task import Task, View
 MODELS = {"MiniLM": (6, 384, 1536), "BERT-base": (12, 768, 3072)}
 WAYS = {"last, cls": (1, "cls"), "top:2, cls": (2, "cls"), "last, mean": (1, "mean"), "top:2, mean": (2, "mean")}
 LENGTHS, BATCHES, DROP = (27, 128), (32, 256), 0.1
+# An epoch ends with a copy of the weights, a call begins with fresh memory: of few steps these would be a part.
+EPOCH_ROWS, EPOCHS = 2048, 4
 
 
 class InOnePiece:
@@ -94,7 +100,7 @@ class Case:
     def __init__(self, model: Any, way: str, length: int, batch: int, threads: int) -> None:
         self.model, self.way, self.length, self.batch, self.threads = model, way, length, batch, threads
         self.depth, self.pooling = WAYS[way]
-        self.rows = 4 * batch
+        self.rows = 4 * batch if self.whole else EPOCH_ROWS
         rng = np.random.default_rng(0)
         dim = model.config.hidden_size
         self.values = rng.normal(size=(self.rows * length, dim)).astype(np.float16)
@@ -119,7 +125,7 @@ class Case:
             start |= {f"{k}.{name}": array for name, array in tensors.items()}
         start |= {"head2": self.head.weight.detach().numpy(), "head2_bias": self.head.bias.detach().numpy()}
         task = Task(View(self.values, self.y, np.arange(self.rows)), None, 2)
-        epochs = max(1, 16_000_000 // self.values.size if self.whole else 2048 // self.rows)
+        epochs = max(1, 16_000_000 // self.values.size) if self.whole else EPOCHS
         block = Block(HeadSpec(hidden=0, lr=1e-4), 0, start, batch_size=self.batch, epochs=epochs)
         states = Ragged(self.values, np.arange(self.rows) * self.length, lengths)
         blocks = [block] * self.threads
@@ -132,13 +138,13 @@ class Case:
         top.requires_grad_(True)
         adamw = torch.optim.AdamW(groups([top, self.head]), lr=1e-4, fused=True)
         inputs, y = States(InOnePiece(self.values, self.length), np.full(self.rows, self.length)), self.y.astype(int)
-        for start in range(0, self.rows, self.batch):
+        for start in range(0, 4 * self.batch, self.batch):
             rows = np.arange(start, start + self.batch)
             x, mask = inputs.batch(rows)
             with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
                 z = self.head(pool(top(x, mask), self.pooling))
             step([top, self.head], adamw, z, torch.from_numpy(y[rows]))
-        return self.rows
+        return 4 * self.batch
 
     def loop(self, bfloat16: bool) -> int:
         self.model.train()
@@ -152,22 +158,40 @@ class Case:
         return self.batch
 
 
-def rates() -> dict[str, float]:
-    """What one thread does: multiply-adds in GFLOP/s, copies in GB/s (read and written)."""
-    found = {}
+def rates(threads: int) -> dict[str, float]:
+    """What each of so many threads does at once: multiply-adds in GFLOP/s, copies in GB/s (read and written).
+
+    At once, as a bank trains a block on each: threads share the memory.
+    """
     torch.set_num_threads(1)
+
+    def rate(work: Callable[[], Any], amount: float, times: int) -> float:
+        def repeat(_: int) -> None:
+            for _ in range(times):
+                work()
+
+        def together() -> int:
+            with ThreadPoolExecutor(threads) as pool:
+                list(pool.map(repeat, range(threads)))
+            return threads * times
+
+        together()
+        return amount / processor_seconds(together) / 1e9
+
+    found = {}
     for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
         a, b = torch.randn(1024, 1024).to(dtype), torch.randn(1024, 1024).to(dtype)
+        found[name] = rate(partial(torch.matmul, a, b), 2 * 1024**3, 20)
+    # Ones: memory of zeros that nobody has written is one page, and reading it costs nothing.
+    pairs = [(torch.ones(32_000_000), torch.ones(32_000_000)) for _ in range(threads)]
+    free = deque(pairs)  # a pair for each thread
 
-        def multiply(a: torch.Tensor = a, b: torch.Tensor = b) -> int:
-            for _ in range(20):
-                a @ b
-            return 20
+    def copy() -> None:
+        pair = free.pop()
+        pair[0].copy_(pair[1])
+        free.append(pair)
 
-        processor_seconds(multiply)
-        found[name] = 2 * 1024**3 / processor_seconds(multiply) / 1e9
-    x, y = torch.zeros(32_000_000), torch.zeros(32_000_000)
-    found["copy"] = 8 * 32e6 / processor_seconds(lambda: sum(1 for _ in range(5) if y.copy_(x) is not None)) / 1e9
+    found["copy"] = rate(copy, 8 * 32e6, 20)
     return found
 
 
@@ -183,7 +207,7 @@ def measure(case: Case, rounds: int, with_loop: bool) -> dict[str, Any]:
         peers |= {"loop float32": lambda: case.loop(False), "loop bfloat16": lambda: case.loop(True)}
     turns: dict[str, list[float]] = {name: [] for name in peers}
     for turn in range(rounds):
-        speeds = rates()
+        speeds = rates(case.threads)
         torch.set_num_threads(case.threads)
         for name, work in peers.items():
             if not turn and not name.startswith("native"):
