@@ -25,7 +25,6 @@ import json
 import os
 import statistics
 import time
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -165,15 +164,17 @@ def rates(threads: int) -> dict[str, float]:
     """
     torch.set_num_threads(1)
 
-    def rate(work: Callable[[], Any], amount: float, times: int) -> float:
-        def repeat(_: int) -> None:
-            for _ in range(times):
+    def rate(works: list[Callable[[], Any]], amount: float) -> float:
+        """works: one for each thread."""
+
+        def repeat(work: Callable[[], Any]) -> None:
+            for _ in range(20):
                 work()
 
         def together() -> int:
             with ThreadPoolExecutor(threads) as pool:
-                list(pool.map(repeat, range(threads)))
-            return threads * times
+                list(pool.map(repeat, works))
+            return 20 * threads
 
         together()
         return amount / processor_seconds(together) / 1e9
@@ -181,17 +182,12 @@ def rates(threads: int) -> dict[str, float]:
     found = {}
     for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
         a, b = torch.randn(1024, 1024).to(dtype), torch.randn(1024, 1024).to(dtype)
-        found[name] = rate(partial(torch.matmul, a, b), 2 * 1024**3, 20)
+        found[name] = rate([partial(torch.matmul, a, b)] * threads, 2 * 1024**3)
     # Ones: memory of zeros that nobody has written is one page, and reading it costs nothing.
-    pairs = [(torch.ones(32_000_000), torch.ones(32_000_000)) for _ in range(threads)]
-    free = deque(pairs)  # a pair for each thread
-
-    def copy() -> None:
-        pair = free.pop()
-        pair[0].copy_(pair[1])
-        free.append(pair)
-
-    found["copy"] = rate(copy, 8 * 32e6, 20)
+    copies: list[Callable[[], Any]] = [
+        partial(torch.ones(32_000_000).copy_, torch.ones(32_000_000)) for _ in range(threads)
+    ]
+    found["copy"] = rate(copies, 8 * 32e6)
     return found
 
 

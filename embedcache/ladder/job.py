@@ -263,6 +263,7 @@ class Ladder:
         if found is None:
             settled = self.settled
             encoder.cache.parent.mkdir(parents=True, exist_ok=True)
+            encoder.cache.with_suffix(".json").unlink(missing_ok=True)  # a killed pass leaves less than it says
             options = {"inputs": self._input(), "cache": str(encoder.cache), "model": encoder.source}
             found = launch(
                 "extract",

@@ -37,6 +37,7 @@ from tests.conftest import document, fails, make_reviews, write_csv
 FAST = ("tfidf", "zero-shot", "head")
 SCRIPT, FILM = "<script>alert(1)</script>", "<b>film</b>"
 Launches = list[tuple[str, str]]
+SMALL = {"test": 0.3, "max_length": 64, "resume": True}
 
 
 def here(told: Launches) -> Callable[..., dict[str, Any]]:
@@ -272,13 +273,24 @@ def test_several_encoders_and_numbers(table, tiny_bert, tiny_models, tmp_path, t
 
 
 def test_a_deeper_rung_is_added_to_a_ladder(table: Path, tiny_bert: Path, tmp_path: Path, told: Launches) -> None:
-    settings = {"model": str(tiny_bert), "test": 0.3, "max_length": 64, "resume": True}
-    first = ladder(table, tmp_path / "l", rungs=["head", "last"], **settings)
+    first = ladder(table, tmp_path / "l", rungs=["head", "last"], model=str(tiny_bert), **SMALL)
     told.clear()
-    report = ladder(table, tmp_path / "l", rungs=["head", "last", "top:2"], **settings)
+    report = ladder(table, tmp_path / "l", rungs=["head", "last", "top:2"], model=str(tiny_bert), **SMALL)
     assert [(kind, rung) for kind, rung in told if kind != "measure"] == [("extract", ""), ("climb", "top:2")]
     assert [one.test_score for one in report.rungs[:-1]] == [one.test_score for one in first.rungs]
     assert StateFiles(Path(report.encoders[0]["cache"])).about.layers == 2
+
+
+def test_a_deeper_pass_that_was_killed_is_not_taken_for_the_one_before(
+    table: Path, tiny_bert: Path, tmp_path: Path, told: Launches, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ladder(table, tmp_path / "l", rungs=["head", "last"], model=str(tiny_bert), **SMALL)
+    with monkeypatch.context() as patch:
+        patch.setattr("embedcache.ladder.steps.extract", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            ladder(table, tmp_path / "l", rungs=["head", "last", "top:2"], model=str(tiny_bert), **SMALL)
+    report = ladder(table, tmp_path / "l", rungs=["head", "last"], seed=[42, 1], model=str(tiny_bert), **SMALL)
+    assert [one.seeds for one in report.rungs if one.rung == "last"] == [[42, 1]]
 
 
 def test_the_copy_of_a_table_holds_what_the_table_holds(tmp_path) -> None:
