@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,14 @@ def chromium() -> Iterator[Callable[..., Any]]:
 
 
 @pytest.fixture
-def open_page(chromium: Callable[..., Any], url: str, tmp_path: Path) -> Iterator[Callable[..., Any]]:
+def listen() -> Iterator[Callable[..., str]]:
+    """A server of a test's own, which returns its URL. It ends after the pages: they go on asking."""
+    with ExitStack() as servers:
+        yield lambda service, **options: servers.enter_context(listening(service, **options))
+
+
+@pytest.fixture
+def open_page(chromium: Callable[..., Any], url: str, listen: Any, tmp_path: Path) -> Iterator[Callable[..., Any]]:
     """A page at the server's URL and a fragment. Whatever it complains of, or asks of others, fails the test."""
     problems: list[str] = []
     pages: list[Any] = []

@@ -173,40 +173,35 @@ def test_progress_is_shown(open_page: Callable[..., Any], labelled: Any) -> None
     assert "NaN" not in page.inner_text("#label-figures") and "null" not in page.inner_text("#label-figures")
 
 
-def test_several_labels_by_keys(open_page: Callable[..., Any], made: Path, tmp_path: Path) -> None:
+def test_several_labels_by_keys(
+    open_page: Callable[..., Any], listen: Any, open_service: Callable[..., Any], made: Path, tmp_path: Path
+) -> None:
     rows = [{"text": text, "topics": [["a"], ["a", "b"], []][i % 3]} for i, (text, _) in enumerate(make_reviews(40))]
     source, path = tmp_path / "rows.jsonl", tmp_path / "rows.h5"
     source.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     with open_cache(made / "reviews.h5") as cache:
         document("extract", source, "-o", path, "--model", cache.encoder["source"], "--label", "topics")
-    service = Service.open(path, device="cpu")
-    try:
-        open_session(service).begin()
-        with listening(service) as at:
-            page = open_page(at=at)
-            text_of(page)
-            for button in page.locator("#label-buttons [aria-pressed=true]").all():
-                button.click()
-            page.keyboard.press("2")
-            assert page.get_attribute("#label-buttons [data-class=b]", "aria-pressed") == "true"
-            page.click("#label-text")
-            page.keyboard.press("Enter")
-            saved(page, "Saved: b")
-            assert LabelJournal.beside(path).read()[0].after == ("b",)
-            page.context.close()  # before the server, which it asks every few seconds
-    finally:
-        service.close()
+    service = open_service(path)
+    open_session(service).begin()
+    page = open_page(at=listen(service))
+    text_of(page)
+    for button in page.locator("#label-buttons [aria-pressed=true]").all():
+        button.click()
+    page.keyboard.press("2")
+    assert page.get_attribute("#label-buttons [data-class=b]", "aria-pressed") == "true"
+    page.click("#label-text")
+    page.keyboard.press("Enter")
+    saved(page, "Saved: b")
+    assert LabelJournal.beside(path).read()[0].after == ("b",)
 
 
-def test_a_person_whose_token_may_only_label(open_page: Callable[..., Any], labelled: Any) -> None:
+def test_a_person_whose_token_may_only_label(open_page: Callable[..., Any], listen: Any, labelled: Any) -> None:
     service, journal = labelled
-    with listening(service, token="all-of-it", label_token="labels-alone") as at:
-        page = open_page("token=labels-alone", at=at)
-        text_of(page)
-        assert page.locator("nav a:visible").all_text_contents() == ["Label"]
-        page.keyboard.press("2")
-        saved(page, "Saved: negative")
-        page.context.close()  # before the server, as above
+    page = open_page("token=labels-alone", at=listen(service, token="all-of-it", label_token="labels-alone"))
+    text_of(page)
+    assert page.locator("nav a:visible").all_text_contents() == ["Label"]
+    page.keyboard.press("2")
+    saved(page, "Saved: negative")
     assert len(journal.read()) == 1
 
 

@@ -103,6 +103,7 @@ def test_filters_narrow_the_list_and_the_map(open_page: Callable[..., Any], serv
     assert "is.source=radio" in page.url and "from.stars=40" in page.url
     page.reload()
     page.wait_for_function(f"() => document.getElementById('map-count').textContent === '10 of {N} texts'")
+    texts(page)
     rows = [int(row) for row in page.eval_on_selector_all("#results li", "all => all.map((one) => one.dataset.row)")]
     assert rows and all(row % 4 == 2 and row >= 80 for row in rows)
     assert page.input_value("[data-filter='from.stars']") == "40" and page.is_visible("[data-filter='from.stars']")
@@ -126,6 +127,7 @@ def test_the_column_that_colors_the_map_colors_the_list(open_page: Callable[...,
     assert page.locator(dots).count() == 0
     page.select_option("#color", "source")
     page.wait_for_function("() => document.getElementById('legend').innerText.includes('paper')")
+    page.wait_for_selector(dots)
     chips = page.locator("#results .kept[data-column=source]").count()
     assert chips and page.locator(dots).count() == chips
     assert page.locator("#results .kept[data-column=stars] .dot:not([hidden])").count() == 0

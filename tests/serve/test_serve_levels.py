@@ -69,10 +69,7 @@ def test_the_page_draws_them(open_page: Callable[..., Any], service: Any, scheme
 
 
 @needs_chromium
-def test_a_run_without_levels_is_not_asked_for_them(open_page: Callable[..., Any], mapped: Any) -> None:
-    from tests.serve.serving import listening
-
-    with listening(mapped) as at:
-        page = open_page(f"q={QUERY.replace(' ', '+')}", at=at)
-        page.wait_for_selector(".bars")
-        assert page.is_visible("#reject") and not page.is_visible("#sure") and page.locator(".levels").count() == 0
+def test_a_run_without_levels_is_not_asked_for_them(open_page: Callable[..., Any], listen: Any, mapped: Any) -> None:
+    page = open_page(f"q={QUERY.replace(' ', '+')}", at=listen(mapped))
+    page.wait_for_selector(".bars")
+    assert page.is_visible("#reject") and not page.is_visible("#sure") and page.locator(".levels").count() == 0

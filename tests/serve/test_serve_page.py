@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.serve.page import CONTRAST, PHONE, lonely, needs_chromium, ready, screen_places, texts
-from tests.serve.serving import HOSTILE, listening, make_client
+from tests.serve.serving import HOSTILE, make_client
 
 pytestmark = needs_chromium
 QUERY = "a wonderful film with a superb story"
@@ -253,21 +253,21 @@ def test_a_problem_is_said(open_page: Callable[..., Any]) -> None:
     assert "99999" in page.text_content("#problem") and page.locator("#results li").count() == 0
 
 
-def test_a_token_is_asked_for(open_page: Callable[..., Any], service: Any) -> None:
-    with listening(service, token="open-sesame") as at:
-        page = open_page("row=3", at=at, expects="401")
-        page.wait_for_selector("#token:visible")
-        assert not page.is_visible("#search")
-        page.fill("#token", "wrong")
-        page.keyboard.press("Enter")
-        page.wait_for_selector("#token-note:not(:empty)")
-        page.fill("#token", "open-sesame")
-        page.keyboard.press("Enter")
-        assert len(texts(page)) == 10
-        page.reload()
-        assert len(texts(page)) == 10, "this tab knows it"
-        other = open_page("token=open-sesame&row=3", at=at)
-        assert len(texts(other)) == 10 and "sesame" not in other.url
+def test_a_token_is_asked_for(open_page: Callable[..., Any], listen: Any, service: Any) -> None:
+    at = listen(service, token="open-sesame")
+    page = open_page("row=3", at=at, expects="401")
+    page.wait_for_selector("#token:visible")
+    assert not page.is_visible("#search")
+    page.fill("#token", "wrong")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#token-note:not(:empty)")
+    page.fill("#token", "open-sesame")
+    page.keyboard.press("Enter")
+    assert len(texts(page)) == 10
+    page.reload()
+    assert len(texts(page)) == 10, "this tab knows it"
+    other = open_page("token=open-sesame&row=3", at=at)
+    assert len(texts(other)) == 10 and "sesame" not in other.url
 
 
 def test_the_api_page(open_page: Callable[..., Any], url: str) -> None:

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from tests.serve.page import drawn, lonely, needs_chromium, ready, screen_places
-from tests.serve.serving import listening
 
 pytestmark = needs_chromium
 
@@ -76,13 +75,12 @@ def test_pan_and_zoom(open_page: Callable[..., Any], service: Any) -> None:
 
 
 def test_while_the_map_is_computed_the_page_says_so(
-    open_page: Callable[..., Any], shown: Path, open_service: Callable[..., Any]
+    open_page: Callable[..., Any], listen: Any, shown: Path, open_service: Callable[..., Any]
 ) -> None:
     service = open_service(shown / "reviews.h5")
-    with listening(service) as at:
-        page = open_page("view=map", at=at)
-        page.wait_for_function("() => document.getElementById('map-note').innerText.includes('being computed')")
-        assert not page.is_visible("nav a[data-view=board]"), "no run, no leaderboard"
-        service.map.start(print)
-        ready(page)
-        assert page.text_content("#map-note") == ""
+    page = open_page("view=map", at=listen(service))
+    page.wait_for_function("() => document.getElementById('map-note').innerText.includes('being computed')")
+    assert not page.is_visible("nav a[data-view=board]"), "no run, no leaderboard"
+    service.map.start(print)
+    ready(page)
+    assert page.text_content("#map-note") == ""
