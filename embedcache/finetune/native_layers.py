@@ -9,6 +9,7 @@ import numpy as np
 
 from embedcache.common.machine import check_memory, memory_free, usable_cores
 from embedcache.common.progress import Progress as Told
+from embedcache.encoder import Encoder
 from embedcache.encoder.families import FAMILIES, Family
 from embedcache.encoder.poolings import MODEL
 from embedcache.finetune import engine_native
@@ -31,6 +32,37 @@ WAYS = "it trains the last layers themselves (--train last, top:K) of BERT's kin
 QUERIES = {"cls": "first", "last": "last", "mean": "mean"}  # poolings: whose row is a text's vector
 HEAD = {"w1": "head1", "b1": "head1_bias", "w2": "head2", "b2": "head2_bias"}  # a head's weights: the engine's tensors
 WEIGHT = 20  # bytes of each: itself, two moments, the best epoch's, the gradient that clipping keeps
+
+
+def why_not_model(encoder: Encoder) -> str:
+    """ "" where it can train the model's last layers, on a CPU, else why it cannot."""
+    if not known_by_parts(encoder.model):
+        return WAYS
+    activation = getattr(encoder.model.config, family_of(encoder).keys.get("hidden_act", "hidden_act"))
+    if activation not in ACTIVATIONS:
+        return f"it knows no activation {activation!r}"
+    try:
+        engine_native.library()
+    except NativeUnavailableError as error:
+        return str(error)
+    return ""
+
+
+def family_of(encoder: Encoder) -> Family:
+    return FAMILIES[encoder.model.config.model_type]
+
+
+def shape_of_model(encoder: Encoder, longest: int) -> Shape:
+    """Of its last layer, for texts of so many tokens at most."""
+    relative = distances(encoder.model, family_of(encoder), 1 - longest, longest)
+    return shape_of(encoder.model.config, family_of(encoder), None if relative is None else relative.numpy())
+
+
+def last_tensors(encoder: Encoder, depth: int) -> dict[str, np.ndarray]:
+    """The engine's tensors of the model's last layers."""
+    layers = layers_of(encoder.model)[1][-depth:]
+    some = (tensors_of(dict(layer.named_parameters()), family_of(encoder)) for layer in layers)
+    return {f"{k}.{name}": array for k, one in enumerate(some) for name, array in one.items()}
 
 
 @dataclass(frozen=True)
@@ -62,21 +94,13 @@ class NativeLayers:
 
     def why_not(self, way: Way, pooling: str) -> str:
         """ "" where it can train that, else why it cannot."""
-        model = self.bench.encoder.model
-        if way.method != "tensors" or way.depth is None or self.bench.device != "cpu" or not known_by_parts(model):
+        if way.method != "tensors" or way.depth is None or self.bench.device != "cpu":
             return WAYS
         if self._vector(pooling) is None:
             return f"it knows the vectors {', '.join(QUERIES)}, and the model's own where that is one of these"
         if self.bench.accumulate > 1 and (way.depth > 1 or self._query(pooling) == "mean"):
             return "it computes a step of whole layers in one part, without --accumulate"
-        activation = getattr(model.config, self._family.keys.get("hidden_act", "hidden_act"))
-        if activation not in ACTIVATIONS:
-            return f"it knows no activation {activation!r}"
-        try:
-            engine_native.library()
-        except NativeUnavailableError as error:
-            return str(error)
-        return ""
+        return why_not_model(self.bench.encoder)
 
     def together(self, one: Trial, later: Sequence[Trial]) -> list[Trial]:
         """It, and those of the same layers and vectors: one on each thread, as many as there is memory for."""
@@ -117,17 +141,11 @@ class NativeLayers:
         """Of the layers."""
         key = config.way.depth or 1, config.pooling
         if key not in self._shapes:
-            model, family = self.bench.encoder.model, self._family
-            relative = distances(model, family, 1 - self.bench.longest, self.bench.longest)
-            shape = shape_of(model.config, family, None if relative is None else relative.numpy())
+            shape = shape_of_model(self.bench.encoder, self.bench.longest)
             vector = self._vector(config.pooling)
             assert vector is not None
             self._shapes[key] = replace(shape, query=vector[0], unit=vector[1], layers=key[0])
         return self._shapes[key]
-
-    @property
-    def _family(self) -> Family:
-        return FAMILIES[self.bench.encoder.model.config.model_type]
 
     def _vector(self, pooling: str) -> tuple[str, bool] | None:
         """(whose row, whether it is scaled to length 1); None where it is made in another way."""
@@ -151,12 +169,6 @@ class NativeLayers:
         kept = whole * (8 * shape.dim + shape.inner) + 11 * shape.dim + 2 * shape.inner
         return WEIGHT * layer * shape.layers + 4 * tokens * kept
 
-    def _layers(self, depth: int) -> dict[str, np.ndarray]:
-        """The engine's tensors of the model's last layers."""
-        layers = layers_of(self.bench.encoder.model)[1][-depth:]
-        some = (tensors_of(dict(layer.named_parameters()), self._family) for layer in layers)
-        return {f"{k}.{name}": array for k, one in enumerate(some) for name, array in one.items()}
-
     def _block(self, one: Trial, place: int) -> Block:
         config, task = one.config, one.task
         head = {HEAD[name]: array for name, array in one.start.weights.items()}
@@ -164,7 +176,7 @@ class NativeLayers:
             head["head2"] = head["head2"] / task.target_std[:, None]
             head["head2_bias"] = (head["head2_bias"] - task.target_mean) / task.target_std
         drop = config.layer_dropout
-        layers = self._layers(config.way.depth or 1)
+        layers = last_tensors(self.bench.encoder, config.way.depth or 1)
         return Block(
             config.spec, place, layers | head, config.head_lr, config.batch_size, config.epochs, self.early_stop, drop,
             drop, CLIP,
@@ -187,7 +199,8 @@ class NativeLayers:
         return State(progress, self._best(outcome, task, one.config.way.depth or 1), self._outputs(outcome, task))
 
     def _best(self, outcome: TunedBlock, task: Task, depth: int) -> dict[str, np.ndarray]:
-        encoder, family = self.bench.encoder, self._family
+        encoder = self.bench.encoder
+        family = family_of(encoder)
         path, first = layers_of(encoder.model)[0], encoder.layers - depth
         keys_bias = f"{family.names.attention[1]}.bias"  # which no gradient reaches
         found: dict[str, np.ndarray] = {}

@@ -7,7 +7,8 @@ Files, in the order in which to read them:
     settled   What was asked for, checked: the input, the encoders, the rungs, the folder
     table     A table's columns, read once for all encoders
     rows      The one split, and the test rows on which all rungs are scored
-    plan      What the rungs will take, from a quick measurement of this machine
+    speed     A quick measurement of this machine
+    plan      What the rungs will take, from that
     steps     What one step does: extract, measure, one rung
     child     A step in a process of its own
     launch    Starts that process, and hears how it goes

@@ -23,7 +23,7 @@ EVERY = 0.2  # seconds between two lines of progress
 
 def work(task: dict[str, Any], progress: Any, tell: Any) -> dict[str, Any]:
     """Do the task; launch.py has the kinds. Raises what the step raises."""
-    from embedcache.ladder.plan import measure
+    from embedcache.ladder.speed import measure
     from embedcache.ladder.steps import Step, climb, make_cache
 
     values = task["values"]

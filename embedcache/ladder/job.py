@@ -23,10 +23,11 @@ from embedcache.labelling.opened import NONE, open_labelled, pinned_labels
 from embedcache.ladder.launch import launch
 from embedcache.ladder.outcome import Climbed, LadderReport, compare_rungs
 from embedcache.ladder.page import write_page
-from embedcache.ladder.plan import LadderPlan, MachineSpeed, keep_room, minutes, pass_cost, rung_cost
+from embedcache.ladder.plan import LadderPlan, keep_room, minutes, pass_cost, rung_cost
 from embedcache.ladder.rows import AskedRows, CommonRows
 from embedcache.ladder.rungs import DEFAULT, HEAD, Rung, read_rung
 from embedcache.ladder.settled import NamedEncoder, Settled, open_folder, settle
+from embedcache.ladder.speed import MachineSpeed
 from embedcache.ladder.steps import Step, known, predictions
 from embedcache.ladder.table import NAME as COPY
 from embedcache.ladder.table import copy_table

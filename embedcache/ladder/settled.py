@@ -18,9 +18,9 @@ from embedcache.errors import EmbedcacheError
 from embedcache.heads.kinds import kind_of
 from embedcache.heads.kinds.option import is_number, task_of
 from embedcache.labelling.opened import NONE
-from embedcache.ladder.plan import MachineSpeed
 from embedcache.ladder.rows import AskedRows, CommonRows
 from embedcache.ladder.rungs import ZERO_SHOT, Rung, read_rung
+from embedcache.ladder.speed import MachineSpeed
 from embedcache.prompting.labels import read_labels
 
 SETTINGS = "settings.json"
