@@ -93,4 +93,20 @@ def drift_table(report: dict[str, Any]) -> str:
         some = [one for one in shares if one["true"] == true]
         estimate, inside = mean(one["estimate"] for one in some), sum(one["inside"] for one in some)
         lines.append(f"| {true:.0%} | {estimate:.1%} | {inside} of {len(some)} |")
+    lines += [
+        "",
+        "Many classes, two thirds of the rows old: the share of the new rows that would have to change its class until "
+        f"the estimated shares were the true ones, means of {len(next(iter(report['classes'].values()))) // 2} draws. "
+        '"Shifted": of each class a random part is left out.',
+        "",
+        "| | classes | new rows | estimated shares | the old shares | in their 95% intervals |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for name, draws in report["classes"].items():
+        for shifted in (False, True):
+            some = [one for one in draws if one["shifted"] == shifted]
+            rows, off, old = (mean(one[key] for one in some) for key in ("rows", "estimate", "old"))
+            inside = mean(one["inside"] / one["classes"] for one in some)
+            title = f"{name}, shifted" if shifted else name
+            lines.append(f"| {title} | {some[0]['classes']} | {rows:,.0f} | {off:.1%} | {old:.1%} | {inside:.0%} |")
     return "\n".join(lines) + "\n"

@@ -5,6 +5,7 @@ Files, in the order in which to read them:
     job      The door: a cache and new rows in, a report out
     rows     The rows that are compared, of a cache or a table
     domain   A head that tells new rows from old ones, cross-fitted, and how well it does
+    calibrated  Probabilities that are right for every class on the mean
     labels   What the new rows' labels are likely to be, without knowing one
     traits   Words and columns that differ
 """

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from embedcache.errors import EmbedcacheError
+from embedcache.heads.head import TrainedHead
 from embedcache.heads.spec import HeadSpec
 from embedcache.heads.task import Task, View, standardize_stats
 from embedcache.heads.train import train_bank
@@ -69,7 +70,8 @@ def compare_domains(old: np.ndarray, new: np.ndarray, old_texts: np.ndarray, new
     x = np.concatenate([np.asarray(old, np.float32), np.asarray(new, np.float32)])[rows]
     y = (rows >= len(old)).astype(np.int32)
     scores, parts = np.full(len(x), np.nan), []
-    for part, logits in cross_fitted(x, y, text[rows], 2):
+    for part, head in cross_fitted(x, y, text[rows], 2):
+        logits = head.logits(x[part]).astype(np.float64)
         scores[part] = 1 / (1 + np.exp(np.clip(logits[:, 0] - logits[:, 1], -700, 700)))
         parts.append(auc_with_variance(scores[part][y[part] == 0], scores[part][y[part] == 1]))
     auc, variance = (float(sum(some)) for some in zip(*parts, strict=True))
@@ -82,8 +84,8 @@ def compare_domains(old: np.ndarray, new: np.ndarray, old_texts: np.ndarray, new
 
 def cross_fitted(
     x: np.ndarray, y: np.ndarray, units: np.ndarray, classes: int
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The rows of each fold, int64 [k], and their logits [k, classes] by a linear head that did not learn from them.
+) -> Iterator[tuple[np.ndarray, TrainedHead]]:
+    """The rows of each fold, int64 [k], and a linear head that did not learn from them.
 
     Args:
         x: float32 [n, D].
@@ -94,19 +96,13 @@ def cross_fitted(
     from sklearn.model_selection import StratifiedGroupKFold
 
     folds = list(StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0).split(x, y, units))
-    heads = train_linear(x, y, [train for train, _ in folds], classes)
-    for (_, rest), head in zip(folds, heads, strict=True):
-        yield rest, head.logits(x[rest]).astype(np.float64)
-
-
-def train_linear(x: np.ndarray, y: np.ndarray, sides: list[np.ndarray], classes: int) -> list:
-    """A linear head for each of ``sides``, rows int64, in one bank."""
     tasks = []
-    for rows in sides:
+    for rows, _ in folds:
         mean, inv_std = standardize_stats(x, rows)
         tasks.append(Task(View(x, y, rows), None, classes, mean, inv_std))
     bank = train_bank(tasks, [(SPEC, i) for i in range(len(tasks))], epochs=EPOCHS)
-    return bank.heads
+    for (_, rest), head in zip(folds, bank.heads, strict=True):
+        yield rest, head
 
 
 def auc_with_variance(old: np.ndarray, new: np.ndarray) -> tuple[float, float]:

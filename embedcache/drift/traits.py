@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from embedcache.tables.decimals import as_numbers
+
 LEVEL = 0.05
 WORDS, VALUES = 10, 50  # words on each side; values of a column that are compared by themselves
 FEWEST = 5  # rows that have a word
@@ -74,7 +76,7 @@ def compare_columns(old: dict[str, list[str]], new: dict[str, list[str]]) -> lis
 def _compare_column(name: str, old: Sequence[str], new: Sequence[str], columns: int) -> ColumnShift:
     from scipy.stats import chi2_contingency, ks_2samp
 
-    a, b = _numbers(old), _numbers(new)
+    a, b = (as_numbers([value for value in side if value]) for side in (old, new))
     if a is not None and b is not None:
         p, parts = float(ks_2samp(a, b).pvalue), (0.25, 0.5, 0.75)
         values = [(f"{part:.0%}", float(np.quantile(a, part)), float(np.quantile(b, part))) for part in parts]
@@ -88,12 +90,3 @@ def _compare_column(name: str, old: Sequence[str], new: Sequence[str], columns: 
     shares = [(value, counts[0][value] / len(old), counts[1][value] / len(new)) for value in common]
     shares.sort(key=lambda one: -abs(one[2] - one[1]))
     return ColumnShift(name, "chi-squared", p, p * columns < LEVEL, shares[:3])
-
-
-def _numbers(values: Sequence[str]) -> np.ndarray | None:
-    """The values that are not blank, where there are some and all of them are finite numbers."""
-    try:
-        found = np.array([float(value) for value in values if value], np.float64)
-    except ValueError:
-        return None
-    return found if len(found) and np.isfinite(found).all() else None

@@ -136,7 +136,7 @@ class TrainingRows:
 
     def _neighbour(self, data: Data, row: int, cosine: float) -> TrainingNeighbour:
         y, kind = data.y[row], kind_of(data.kind)
-        label: Any = float(y[0]) if not kind.has_classes else None
+        label: Any = float(str(y[0])) if not kind.has_classes else None  # the float32's own digits, no more
         if kind.has_classes:
             label = data.classes[int(y)] if kind.exclusive else [data.classes[c] for c in np.flatnonzero(y > 0)]
         return TrainingNeighbour(int(row), round(float(cosine), 4), self.cache.texts[int(row)], label)

@@ -18,9 +18,13 @@ from embedcache.runs.scores import title
 from embedcache.runs.split import named, split_notes
 from embedcache.runs.warm_start import start_note
 from embedcache.runs.wording import in_words, temperature_note, worth_saying
+from embedcache.tables.decimals import as_numbers
 
 if TYPE_CHECKING:
     from embedcache.runs.column import Column, ColumnReport, Plan
+
+
+MANY = 20  # classes that are numbers: more are said to be amounts
 
 
 def column_notes(
@@ -33,6 +37,7 @@ def column_notes(
     if split.unlabelled:
         what = "label" if kind.has_classes else "number"
         notes.append(f"rows left out, because they have no {what} in {column.label!r}: {split.unlabelled:,}")
+    notes += _amounts(column, classes)
     notes += _hierarchy(column)
     notes += split_notes(split, column.data.y, classes)
     notes += _weights(column)
@@ -46,6 +51,15 @@ def column_notes(
         notes.append(said)
     notes += _baselines(column, report)
     return notes
+
+
+def _amounts(column: Column, classes: Sequence[str]) -> Iterator[str]:
+    """Classes that are rather values."""
+    if len(classes) > MANY and as_numbers(classes) is not None:
+        yield (
+            f"the {len(classes):,} classes of {column.label!r} are numbers, and each was learned as a name, near to no "
+            f"other: where they are amounts, --task {column.label}=regression learns them"
+        )
 
 
 def _hierarchy(column: Column) -> Iterator[str]:

@@ -10,6 +10,7 @@ import numpy as np
 from embedcache.cache import Cache
 from embedcache.cache.strings import Strings
 from embedcache.cache.where import coded
+from embedcache.tables.decimals import as_numbers
 
 MOST_VALUES = 200  # that a list to choose from may have
 MOST_COLUMNS = 30  # that are looked at
@@ -49,7 +50,7 @@ def kept_columns(cache: Cache) -> dict[str, KeptValues]:
 
 def _look_at(strings: Strings) -> KeptValues:
     first = coded(Strings(strings.data, strings.offsets[: SAMPLE + 1]))[1]
-    each_its_own = 2 * len(first) > min(SAMPLE, len(strings)) > MOST_VALUES and numbers_in(first) is None
+    each_its_own = 2 * len(first) > min(SAMPLE, len(strings)) > MOST_VALUES and as_numbers(first) is None
     if len(strings.data) > LONG * len(strings) or each_its_own:
         return KeptValues("text", np.full(len(strings), -1, np.int32), [])
     return _kept(*coded(strings))
@@ -59,7 +60,7 @@ def _kept(codes: np.ndarray, names: list[str]) -> KeptValues:
     blank = np.array([not name.strip() for name in names], bool)
     place = np.where(blank, -1, np.cumsum(~blank) - 1).astype(np.int32)
     codes, names = place[codes], [name for name in names if name.strip()]
-    numbers = numbers_in(names)
+    numbers = as_numbers(names)
     if numbers is not None and len(names) > 10:
         return KeptValues("number", codes, names, low=float(numbers.min()), high=float(numbers.max()))
     if not names or len(names) > MOST_VALUES:
@@ -67,12 +68,3 @@ def _kept(codes: np.ndarray, names: list[str]) -> KeptValues:
     counts = np.bincount(codes[codes >= 0], minlength=len(names))
     order = np.argsort(-counts, kind="stable")
     return KeptValues("classes", codes, names, {names[i]: int(counts[i]) for i in order})
-
-
-def numbers_in(names: list[str]) -> np.ndarray | None:
-    """All of them as numbers, or None."""
-    try:
-        values = np.array([float(name) for name in names])
-    except ValueError:
-        return None
-    return values if len(values) and np.isfinite(values).all() else None

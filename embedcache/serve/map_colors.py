@@ -11,7 +11,8 @@ import numpy as np
 
 from embedcache.cache import Cache
 from embedcache.cache.labels import unlabelled
-from embedcache.serve.kept import KeptValues, numbers_in
+from embedcache.serve.kept import KeptValues
+from embedcache.tables.decimals import as_numbers
 
 if TYPE_CHECKING:
     from embedcache.serve.service import Service
@@ -76,7 +77,7 @@ def color_groups(
     missing = unlabelled(codes)
     if codes.ndim == 2:
         names, places, roles = _of_lists(codes, classes)
-    elif len(classes) > MOST_GROUPS and (values := numbers_in(classes)) is not None:
+    elif len(classes) > MOST_GROUPS and (values := as_numbers(classes)) is not None:
         names, places, roles = _of_numbers(codes, values)
     else:
         names, places, roles = _of_classes(codes, classes)

@@ -10,10 +10,12 @@ from sklearn.metrics import roc_auc_score
 
 import embedcache as ec
 from embedcache.drift import domain
+from embedcache.drift.calibrated import BiasCorrected
 from embedcache.drift.domain import auc_with_variance, compare_domains
 from embedcache.drift.labels import estimate_shares, label_shift, new_shares
 from embedcache.drift.traits import compare_columns, compare_words
 from embedcache.errors import EmbedcacheError
+from embedcache.runs.calibration import fit_temperature, probabilities
 from tests.conftest import document, fails, invoke, make_cache, make_reviews, write_csv
 
 RNG = np.random.default_rng(0)
@@ -67,17 +69,66 @@ def test_a_text_that_repeats_tells_nothing() -> None:
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
-def test_shares_are_found_from_calibrated_probabilities(share: float) -> None:
-    old, n = np.array([0.3, 0.7]), 4000
-    y = (RNG.random(n) > share).astype(int)
-    z = RNG.normal(size=n) + np.where(y == 1, 1.0, -1.0)
-    ratio = np.exp(2 * z)  # of the two densities
-    p1 = 0.7 * ratio / (0.7 * ratio + 0.3)  # what a head says that learned the old shares
-    p = np.stack([1 - p1, p1], axis=1)
-    estimate, intervals = estimate_shares(p, old)
-    assert estimate.sum() == pytest.approx(1) and estimate[0] == pytest.approx(share, abs=0.03)
-    assert intervals[0][0] <= (y == 0).mean() <= intervals[0][1]
-    assert new_shares(np.tile(old, (50, 1)), old) == pytest.approx(old)  # a head that knows nothing changes nothing
+def test_shares_are_found_whatever_a_head_favours(share: float) -> None:
+    def outputs(y: np.ndarray) -> np.ndarray:
+        """Logits of a head that is twice as sure as it may be, and gives class 1 too often."""
+        z = RNG.normal(size=len(y)) + np.where(y == 1, 1.0, -1.0)
+        return np.stack([np.zeros(len(y)), 2 * (2 * z + np.log(0.7 / 0.3)) + 3], axis=1)
+
+    old, new = ((RNG.random(4000) > first).astype(int) for first in (0.3, share))
+    estimate, intervals = estimate_shares(old, outputs(old), outputs(new))
+    assert estimate.sum() == pytest.approx(1) and estimate[0] == pytest.approx(share, abs=0.04)
+    assert intervals[0][0] <= share <= intervals[0][1] and intervals[0][1] - intervals[0][0] < 0.1
+
+
+def test_a_head_that_knows_nothing_changes_nothing() -> None:
+    old = np.array([0.3, 0.7])
+    assert new_shares(np.tile(old, (50, 1)), old) == pytest.approx(old)
+    p = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]])
+    assert new_shares(np.repeat(p, [2, 1, 1], axis=0), old) == pytest.approx(
+        new_shares(p, old, np.array([0.5, 0.25, 0.25])), abs=1e-6
+    ), "a weight is a row that counts more than once"
+
+
+def heads_of(rng: np.random.Generator, n: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Labels, and logits that favour some classes and are too sure."""
+    y = rng.choice(classes, n, p=np.arange(1, classes + 1) / np.arange(1, classes + 1).sum())
+    z = rng.normal(size=(n, classes)) + 2.0 * np.eye(classes)[y]
+    return y, 3 * z + np.linspace(2, -2, classes)
+
+
+def test_calibrated_probabilities_are_right_on_the_mean_of_each_class() -> None:
+    y, outputs = heads_of(RNG, 3000, 6)
+    fitted = BiasCorrected.fit(y, outputs)
+    assert fitted.probabilities(outputs).mean(axis=0) == pytest.approx(np.bincount(y) / len(y), abs=1e-3)
+    assert 0.4 < fitted.sharpness < 0.9, "logits that are too sure are divided"
+    weights = RNG.multinomial(3000, np.full(3000, 1 / 3000), 2)
+    for one, weight in zip(fitted.refits(y, outputs, weights / 3000), weights, strict=True):
+        again = BiasCorrected.fit(np.repeat(y, weight), np.repeat(outputs, weight, axis=0))
+        assert one.probabilities(outputs) == pytest.approx(again.probabilities(outputs), abs=5e-3)
+        assert not np.allclose(one.probabilities(outputs), fitted.probabilities(outputs), atol=5e-3), "it has moved"
+
+
+def test_without_a_shift_many_classes_keep_their_shares() -> None:
+    """The intervals of 95% have the shares; a temperature alone would move them."""
+    inside = []
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        (y, outputs), (other, new) = heads_of(rng, 4000, 12), heads_of(rng, 3000, 12)
+        estimate, intervals = estimate_shares(y, outputs, new)
+        true = np.bincount(other, minlength=12) / len(other)
+        inside.append((intervals[:, 0] <= true) & (true <= intervals[:, 1]))
+        p = probabilities(new, "classification", fit_temperature(y, outputs, "classification") or 1.0)
+        worse = new_shares(p, np.bincount(y) / len(y))
+        assert np.abs(estimate - true).sum() / 2 < 0.05 < 0.5 * np.abs(worse - true).sum() / 2
+    assert np.mean(inside) > 0.85
+
+
+def test_labels_that_nobody_can_tell_apart_get_no_estimate() -> None:
+    labels = [f"{i % 60}" for i in range(900)]
+    x = RNG.normal(size=(900, 8)).astype(np.float32)
+    found = label_shift("label", x, labels, hashes(900), RNG.normal(size=(500, 8)).astype(np.float32), [])
+    assert found is not None and not found.stable and found.accuracy < 0.1
 
 
 def test_a_column_of_labels() -> None:
@@ -90,7 +141,7 @@ def test_a_column_of_labels() -> None:
     (x, labels), (new, known) = rows(600, 0.5), rows(600, 0.2)
     labels[:5], labels[5:8] = [""] * 5, ["rare"] * 3
     found = label_shift("label", x, labels, hashes(600), new, known)
-    assert found is not None and found.left_out == 1 and found.accuracy > 0.9
+    assert found is not None and found.left_out == 1 and found.accuracy > 0.9 and found.stable
     (a, b) = found.classes
     assert (a.label, b.label) == ("a", "b") and a.new == pytest.approx(known.count("a") / 600)
     assert a.estimate == pytest.approx(a.new, abs=0.06) and abs(a.estimate - a.old) > 0.2
@@ -112,6 +163,11 @@ def test_words_and_columns_that_differ() -> None:
     assert list(found)[2:] == ["same"] and [one.differs for one in found.values()] == [True, True, False]
     assert found["year"].test == "Kolmogorov-Smirnov" and found["year"].values[1][2] - found["year"].values[1][1] == 5
     assert found["film"].values[0] == ("film 9", 0.0, 1.0) and found["same"].p > 0.9
+    comma = {"x": [f"{i % 20},5" for i in range(300)]}
+    (one,) = compare_columns(comma, {"x": [f"{i % 20 + 5},5" for i in range(300)]})
+    assert one.test == "Kolmogorov-Smirnov" and one.values[1][2] - one.values[1][1] == 5, "decimal commas are numbers"
+    (one,) = compare_columns({"x": ["1,234", "5,678"] * 99}, {"x": ["1,234", "5,678"] * 99})
+    assert one.test == "chi-squared", "these may be thousands"
 
 
 # ---- the command ----

@@ -238,6 +238,20 @@ def test_a_class_with_one_row_is_named(tmp_path: Path) -> None:
     assert any("one or two rows: mixed" in note for note in report.notes)
 
 
+def test_numbers_that_are_learned_as_names_are_pointed_out(tmp_path: Path) -> None:
+    texts, x, labels = labelled(90)
+    amounts = [f"{i % 22},5" for i in range(90)]
+    path = make_cache(
+        tmp_path / "c.h5", texts, x, {"label": labels, "price": amounts, "stars": [f"{i % 5}" for i in range(90)]}
+    )
+    notes = {
+        name: train_head(path, tmp_path / name, label=name, epochs=1).notes for name in ("label", "price", "stars")
+    }
+    said = {name: [note for note in of if "--task" in note] for name, of in notes.items()}
+    assert said["price"] and "--task price=regression learns them" in said["price"][0]
+    assert not said["label"] and not said["stars"], "a few numbers may well be names"
+
+
 def test_a_class_without_rows_is_no_class() -> None:
     cache: Any = SimpleNamespace(
         label_names=["label"],

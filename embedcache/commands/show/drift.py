@@ -34,7 +34,8 @@ def drift(report: DriftReport) -> None:
     for one in report.labels:
         _labels(one)
     if report.columns:
-        table = make_table("column", "p", "", "most different values, old and new", right=["p"])
+        values = "most different values, old and new"
+        table = make_table("column", "p", "", values, right=["p"], text=values)
         for column in report.columns:
             unit = "g" if column.test != "chi-squared" else ".1%"
             pairs = (f"{cell(v, 25) or '(blank)'} {old:{unit}}, {new:{unit}}" for v, old, new in column.values)
@@ -52,6 +53,12 @@ def _rows(title: str, rows: Sequence[TellingRow]) -> None:
 
 
 def _labels(one: LabelShift) -> None:
+    if not one.stable:
+        click.echo(
+            f"\n{cell(one.column)}: no estimate of the classes' shares among the new rows: the head, right on "
+            f"{one.accuracy:.1%} of the old rows, tells the {len(one.classes):,} classes apart too poorly"
+        )
+        return
     click.echo(
         f"\n{cell(one.column)}: shares among the new rows, estimated (expectation maximization; the head is right on "
         f"{one.accuracy:.1%} of the old rows)"

@@ -63,8 +63,8 @@ def explanations(predicted: Sequence[Prediction]) -> None:
                 click.echo(f"  {why['agreeing']} of the {why['nearest']} nearest training rows have this label")
             for title, rows in (("like", why["supporting"]), ("unlike", why["opposing"])):
                 for row in rows:
-                    label = label_text(row["label"] if isinstance(row["label"], (str, list)) else str(row["label"]))
-                    said = f"row {row['row']:,}, {cell(label, 30)}, cosine {row['similarity']:.3f}"
+                    label = cell(label_text(row["label"]), 30)
+                    said = f"row {row['row']:,}, {label}, cosine {row['similarity']:.3f}"
                     click.echo(f"  {title} {said}: {cell(row['text'], 90)}")
 
 
