@@ -10,12 +10,15 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from embedcache.cache.strings import hash_texts
+from embedcache.drift.calibrated import BiasCorrected
 from embedcache.drift.domain import compare_domains
 from embedcache.drift.labels import new_shares
 from embedcache.errors import EmbedcacheError
 from embedcache.heads.kinds import kind_of
 from embedcache.prediction.classifier import Classifier
 from embedcache.prediction.predictions import Predictions
+from embedcache.runs.calibration_set import FILE, read_calibration_set
+from embedcache.runs.folder import Run, read_file
 
 KEPT, FIRST, AGAIN = 1000, 200, 100  # texts that are kept; that are compared first; that come before the next time
 MOST_CLASSES = 100  # that have a metric each
@@ -51,6 +54,7 @@ class AskedTexts:
         self.classifier, self._old_rows = classifier, old_rows
         self._old: tuple[np.ndarray, np.ndarray] | None = None
         self._known: OrderedDict[bytes, np.ndarray] = OrderedDict()
+        self._calibrated: dict[str, _Calibrated | None] = {}
         self._since, self._lock = 0, threading.Lock()
         self._thread: threading.Thread | None = None
         self.last: AskedLike | None = None
@@ -95,12 +99,36 @@ class AskedTexts:
         self.last = AskedLike(len(vectors), found.auc, *found.interval, self._shares(vectors))
 
     def _shares(self, vectors: np.ndarray) -> dict[str, dict[str, float]]:
-        """By the run's own heads, of the columns with one class a row whose training shares are known."""
+        """By the run's own heads, of the columns with one class a row, as far as validation rows have it."""
         shares = {}
-        for column, one in self.classifier.answers(vectors).items():
-            counts = ((self.classifier.run.columns[column].info.get("targets") or {}).get("train") or {}).get("counts")
-            if not kind_of(one.kind).exclusive or not counts or len(counts) != len(one.classes) or not all(counts):
-                continue
-            old = np.array(counts, np.float64) / sum(counts)
-            shares[column] = dict(zip(one.classes, new_shares(one.outputs, old).tolist(), strict=True))
+        for column, run in self.classifier.run.columns.items():
+            if column not in self._calibrated:
+                self._calibrated[column] = _calibrate(run)
+            if (known := self._calibrated[column]) is not None:
+                logits = run.best.logits(vectors)[:, known.used].astype(np.float64)
+                found = new_shares(known.fitted.probabilities(logits), known.shares)
+                shares[column] = {run.classes[i]: float(one) for i, one in zip(known.used, found, strict=True)}
         return shares
+
+
+@dataclass(frozen=True)
+class _Calibrated:
+    """A head on its validation rows. used: int [k], the classes that these have; shares: theirs, float64 [k]."""
+
+    used: np.ndarray
+    shares: np.ndarray
+    fitted: BiasCorrected
+
+
+def _calibrate(run: Run) -> _Calibrated | None:
+    """None where rows have several classes or none, and where the run has kept no validation rows of two classes."""
+    if not kind_of(run.best.kind).exclusive:
+        return None
+    try:
+        known = read_calibration_set(read_file(run, FILE), run.path, run.info)
+    except EmbedcacheError:
+        return None
+    used, y = np.unique(known.y, return_inverse=True)
+    if len(used) < 2:
+        return None
+    return _Calibrated(used, np.bincount(y) / len(y), BiasCorrected.fit(y, known.outputs[:, used].astype(np.float64)))
