@@ -22,6 +22,7 @@ from embedcache.runs.calibration_set import FILE, CalibrationSet, Familiar, read
 from embedcache.runs.folder import Run, read_file
 from embedcache.runs.intervals import score_interval
 from embedcache.runs.scores import title
+from embedcache.runs.thresholds import MAX_THRESHOLDS
 
 TUNED, AUTO = "tuned", "auto"
 REASONS = ("", "unsure", "unfamiliar")  # the first: it has a label
@@ -141,10 +142,12 @@ def _worth(tuned: Sequence[dict[str, Any]]) -> str:
     sides = []
     for side, rows in (("val", "validation"), ("test", "test")):
         name = f"{side}_{metric}"
-        if pairs := [(one[f"{name}_at_half"], one[name]) for one in tuned if name in one]:
+        if pairs := [(one[f"{name}_at_half"], one[name]) for one in tuned if one.get(name) is not None]:
             before, after = np.mean(np.array(pairs, np.float64), axis=0)
             sides.append(f"{before:.4f} at 1/2 and {after:.4f} there on the {rows} rows")
-    return f"tuned on the validation rows: {called} {', '.join(sides)}"
+    alike = [one["threshold"] for one in tuned if one.get("shared")]
+    few = f"; {len(alike):,} of {len(tuned):,} labels, with few validation rows, share {alike[0]:.3f}" if alike else ""
+    return f"tuned on the validation rows: {called} {', '.join(sides)}{few}"
 
 
 def _within(interval: tuple[float, float] | None) -> str:
@@ -226,6 +229,11 @@ def _no_threshold(run: Run, threshold: Threshold) -> str:
     fits = [one for one in run.columns.values() if kind_of(one.best.kind).has_lists or len(one.classes) == 2]
     fits = [one for one in fits if kind_of(one.best.kind).has_classes]
     if threshold == TUNED and fits:
+        if all(len(one.classes) > MAX_THRESHOLDS for one in fits):
+            return (
+                f"--threshold tuned: {run.path} predicts {len(fits[0].classes):,} labels, and for more than "
+                f"{MAX_THRESHOLDS:,} none are chosen: give a number"
+            )
         return (
             f"--threshold tuned: {run.path} has no thresholds: it was trained without validation rows or by an older "
             "embedcache; train it again (--resume keeps its heads), or give a number"

@@ -19,6 +19,7 @@ TABLED = 20  # classes up to which the confusion matrix is a table; above, a pic
 NAMED = 6  # classes whose names stand above the columns; above, their numbers
 SHORT = 12  # characters of such a name
 LISTED = 100  # classes in the table of classes; above, the best and the worst
+MOST_THRESHOLDS = 100  # labels whose thresholds are shown
 CONFUSIONS = 20
 
 
@@ -129,6 +130,8 @@ def _thresholds(info: dict[str, Any], rows: dict[str, str]) -> list[Any]:
     found = info.get("thresholds")
     if not found:
         return []
+    order = sorted(range(len(found)), key=lambda i: (-found[i].get("rows", 0), i))
+    found = [found[i] for i in sorted(order[:MOST_THRESHOLDS])]
     metric = found[0].get("metric", "f1")
     sides = {side: [f"{side}_{name}" for name in (f"{metric}_at_half", metric)] for side in ("val", "test")}
     sides = {side: keys for side, keys in sides.items() if all(key in one for one in found for key in keys)}
@@ -143,6 +146,10 @@ def _thresholds(info: dict[str, Any], rows: dict[str, str]) -> list[Any]:
     said = f"A label is predicted where its probability is above 1/2. The threshold of the best {called} on the "
     said += f"{rows['val']} would be another, which predict --threshold tuned applies; its worth shows on rows that "
     said += "did not choose it."
+    if any(one.get("shared") for one in found):
+        said += " Labels with few validation rows share one."
+    if len(order) > len(found):
+        said += f" Shown: the {len(found):,} of {len(order):,} labels with the most validation rows."
     return [Paragraph(said), Grid("Thresholds", titles, body)]
 
 

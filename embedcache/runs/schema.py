@@ -160,6 +160,8 @@ class ValueMistake(Mistake):
 class Threshold(msgspec.Struct):
     label: str
     threshold: Share
+    rows: Count | Optional = UNSET  # of a label among the validation rows
+    shared: bool | Optional = UNSET  # with the other labels of few rows
     val_f1: Score | Optional = UNSET
     val_f1_at_half: Score | Optional = UNSET
     test_f1: Score | Optional = UNSET

@@ -16,7 +16,9 @@ from embedcache.runs.calibration import probabilities
 from embedcache.runs.mistakes import Judged
 from embedcache.runs.scores import measure_all
 
-MAX_THRESHOLDS = 100  # labels
+MAX_THRESHOLDS = 1000  # labels
+FEWEST = 10  # validation rows of a label that has a threshold of its own
+MOST_VALUES = 2_000_000  # probabilities that choose the one that the others share
 CANDIDATES = 512  # thresholds of two classes that are compared
 
 
@@ -29,7 +31,7 @@ def find_thresholds(
         judged: "val", whose rows choose, and "test", where there are such rows.
         classes: The labels.
         kind: Of task.
-        metric: By which the threshold of two classes is chosen; each label of several is chosen by its own F1.
+        metric: By which the threshold of two classes is chosen; those of labels are chosen by F1.
     """
     about = kind_of(kind)
     if "val" not in judged or not about.has_classes:
@@ -61,21 +63,36 @@ def _of_two_classes(
 def _of_labels(
     judged: Mapping[str, Judged], proba: Mapping[str, np.ndarray], classes: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """One for each label that has a validation row; none of more than 100 labels."""
+    """One for each label; none of more than 1,000 labels.
+
+    A label with ten validation rows or more has its own, of its best F1. The others share one, of the best F1 of all
+    their decisions together: the best threshold of two or three rows is one by chance, and often very low.
+    """
     if len(classes) > MAX_THRESHOLDS:
         return []
+    there, p = judged["val"].y > 0, proba["val"]
+    rows = there.sum(axis=0)
+    shared = _shared(there, p, rows < FEWEST)
     found = []
     for c, label in enumerate(classes):
-        there = judged["val"].y[:, c] > 0
-        if not there.any():
-            continue
-        threshold = best_threshold(there, proba["val"][:, c])
-        scores: dict[str, float] = {}
+        own = bool(rows[c] >= FEWEST)
+        threshold = best_threshold(there[:, c], p[:, c]) if own else shared
+        scores: dict[str, float | None] = {}
         for side, one in judged.items():
-            truth, p = one.y[:, c] > 0, proba[side][:, c]
-            scores |= {f"{side}_f1": _f1(truth, p >= threshold), f"{side}_f1_at_half": _f1(truth, p > 0.5)}
-        found.append({"label": label, "threshold": threshold, **scores})
+            truth, of = one.y[:, c] > 0, proba[side][:, c]
+            scores |= {f"{side}_f1": _f1(truth, of >= threshold), f"{side}_f1_at_half": _f1(truth, of > 0.5)}
+        found.append({"label": label, "threshold": threshold, "rows": int(rows[c]), "shared": not own, **scores})
     return found
+
+
+def _shared(there: np.ndarray, proba: np.ndarray, rare: np.ndarray) -> float:
+    """The threshold of the rare labels; of all where these have too few rows, too, and 1/2 where none has enough."""
+    for some in (rare, np.ones_like(rare)):
+        truth, p = there[:, some], proba[:, some]
+        if truth.sum() >= FEWEST:
+            step = 1 + truth.size // MOST_VALUES
+            return best_threshold(truth[::step].ravel(), p[::step].ravel())
+    return 0.5
 
 
 def best_threshold(truth: np.ndarray, proba: np.ndarray) -> float:
@@ -92,6 +109,6 @@ def _nearest_half(thresholds: np.ndarray, scores: np.ndarray) -> float:
     return float(thresholds[best[np.abs(thresholds[best] - 0.5).argmin()]])
 
 
-def _f1(truth: np.ndarray, guess: np.ndarray) -> float:
-    both = int(truth.sum()) + int(guess.sum())
-    return 2 * int((truth & guess).sum()) / both if both else 0.0
+def _f1(truth: np.ndarray, guess: np.ndarray) -> float | None:
+    """None where no row has the label."""
+    return 2 * int((truth & guess).sum()) / (int(truth.sum()) + int(guess.sum())) if truth.any() else None

@@ -22,19 +22,56 @@ def test_thresholds_are_the_best_of_all_that_could_be() -> None:
     assert abs(threshold - 0.5) == pytest.approx(nearest)
 
 
+def judged_labels(y: np.ndarray, outputs: np.ndarray) -> dict[str, Judged]:
+    half = len(y) // 2
+    sides = {"val": slice(half), "test": slice(half, 2 * half)}
+    return {side: Judged(np.arange(half), y[some], outputs[some]) for side, some in sides.items()}
+
+
 def test_thresholds_chosen_on_validation_are_tried_on_test_rows() -> None:
     y = (RNG.random((200, 3)) < 0.3).astype(np.float32)
     y[:, 2] = 0  # a label that no row has
     outputs = (RNG.normal(size=(200, 3)) + 2 * y - 2).astype(np.float32)
-    val, test = (Judged(np.arange(100), y[half], outputs[half]) for half in (slice(100), slice(100, 200)))
-    found = find_thresholds({"val": val, "test": test}, ["a", "b", "c"], "multilabel", "accuracy")
-    assert [one["label"] for one in found] == ["a", "b"]
-    for c, one in enumerate(found):
+    sides = judged_labels(y, outputs)
+    found = find_thresholds(sides, ["a", "b", "c"], "multilabel", "accuracy")
+    assert [(one["label"], one["shared"]) for one in found] == [("a", False), ("b", False), ("c", True)]
+    assert [one["rows"] for one in found] == y[:100].sum(axis=0).tolist()
+    for c, one in enumerate(found[:2]):
         proba = 1 / (1 + np.exp(-outputs[100:, c].astype(np.float64)))
         assert one["test_f1_at_half"] == pytest.approx(f1_score(y[100:, c], proba > 0.5))
         assert one["test_f1"] == pytest.approx(f1_score(y[100:, c], proba >= one["threshold"]))
         assert one["val_f1"] >= one["val_f1_at_half"]
-    assert find_thresholds({"val": val}, ["x"] * 101, "multilabel", "accuracy") == []
+    assert found[2]["val_f1"] is None and found[2]["test_f1_at_half"] is None
+    assert find_thresholds({"val": sides["val"]}, ["x"] * 1001, "multilabel", "accuracy") == []
+
+
+def test_labels_of_few_rows_share_a_threshold() -> None:
+    """A threshold of their own would be a matter of chance: here that of one row, whose probability is low."""
+    rng = np.random.default_rng(3)
+    y = (rng.random((600, 41)) < np.r_[0.3, np.full(40, 0.01)]).astype(np.float32)
+    outputs = (2 * rng.normal(size=y.shape) + 4 * y - 4).astype(np.float32)
+    sides = judged_labels(y, outputs)
+    found = find_thresholds(sides, [f"{i}" for i in range(41)], "multilabel", "accuracy")
+    (shared,) = {one["threshold"] for one in found if one["shared"]}
+    assert not found[0]["shared"] and sum(one["shared"] for one in found) == 40
+    p = {side: 1 / (1 + np.exp(-one.outputs[:, 1:].astype(np.float64))) for side, one in sides.items()}
+    assert shared == best_threshold(sides["val"].y[:, 1:].ravel() > 0, p["val"].ravel())
+    own = [
+        best_threshold(truth > 0, proba) if truth.any() else 0.5
+        for truth, proba in zip(sides["val"].y[:, 1:].T, p["val"].T, strict=True)
+    ]
+
+    def micro(cuts: float | list[float]) -> float:
+        return float(f1_score(sides["test"].y[:, 1:], p["test"] >= cuts, average="micro"))
+
+    assert micro(shared) > 1.1 * micro(own) and micro(shared) >= micro(0.5)
+
+
+def test_where_all_labels_have_few_rows_the_threshold_stays() -> None:
+    y = np.zeros((20, 2), np.float32)
+    y[0, 0] = 1
+    found = find_thresholds(judged_labels(y, y - 3), ["a", "b"], "multilabel", "accuracy")
+    assert [one["threshold"] for one in found] == [0.5, 0.5]
 
 
 @pytest.mark.parametrize("metric", ["accuracy", "macro_f1"])
