@@ -46,6 +46,7 @@ def against_full(classifier: Classifier, texts: list[str], found: Any, words: in
         named, best = (
             {word["start"]: word["effect"] for word in each.explanation["words"][:words] if word["effect"] > 0}
             for each in (one, full)
+            if each.explanation is not None
         )
         if best:
             recalled.append(len(named.keys() & best.keys()) / len(best))

@@ -127,7 +127,7 @@ def _matrix(matrix: np.ndarray, classes: list[str], caption: str) -> Matrix:
 
 
 def _thresholds(info: dict[str, Any], rows: dict[str, str]) -> list[Any]:
-    found = info.get("thresholds")
+    found: list[dict[str, Any]] = info.get("thresholds") or []
     if not found:
         return []
     order = sorted(range(len(found)), key=lambda i: (-found[i].get("rows", 0), i))
