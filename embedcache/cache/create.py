@@ -55,12 +55,14 @@ def make_contents(
     outputs: Mapping[Output, int],
     id_column: str | None = None,
     *,
+    text_column: str | None = None,
     counted: bool = False,
     positions: int | None = None,
 ) -> CacheContents:
     """Put the parts in their places; ``encoder["store"]`` is the type of the vectors to come.
 
     outputs: what vectors, and how wide each is.
+    text_column: what the texts are called in the table, where that is not "text": later tables are read by it.
     labels: codes and classes as LabelCoder gives them, codes [N] of single labels or a matrix [N, C] of lists.
     counted: with room for the tokens of each text, of which the encoder reads ``positions`` at most.
     """
@@ -71,6 +73,8 @@ def make_contents(
     }
     if id_column is not None:
         attrs["id_column"] = id_column
+    if text_column is not None:
+        attrs["text_column"] = text_column
     arrays = {lay.HASH: hashes}
     for column, (codes, _) in sorted(labels.items()):
         arrays[f"{lay.LABELS}/{quote(column)}"] = codes.astype("<i4" if codes.ndim == 1 else "|i1", copy=False)

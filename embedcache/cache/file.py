@@ -181,6 +181,12 @@ class Cache(LabelColumns, Tabular):
         return self.array(lay.TRUNCATED)
 
     @property
+    def text_column(self) -> str | None:
+        """What the texts were called in the table; None: "text", or nothing is known of it."""
+        name = self.layout.attrs.get("text_column")
+        return None if name is None else str(name)
+
+    @property
     def id_column(self) -> str | None:
         name = self.layout.attrs.get("id_column")
         return None if name is None else str(name)
@@ -310,6 +316,7 @@ class Cache(LabelColumns, Tabular):
             "labels": labels,
             "columns": self.column_names,
             "id_column": self.id_column,
+            "text_column": self.text_column,
             "encoder": self.encoder,
             "fingerprint": self.fingerprint,
             "shard": self.shard,

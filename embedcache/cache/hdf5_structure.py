@@ -20,7 +20,7 @@ from embedcache.cache.layout import Layout, Shape, block_path, quote, unquote
 from embedcache.errors import EmbedcacheError
 
 # Root attributes that a file may have.
-TEXTS, INTEGERS = ("id_column", "shard", "shard_table"), ("shard_rows",)
+TEXTS, INTEGERS = ("id_column", "text_column", "shard", "shard_table"), ("shard_rows",)
 
 
 class NotACacheError(EmbedcacheError):

@@ -26,7 +26,7 @@ from embedcache.commands.types import NumberInRange
 @click.option("--layers", "layer", type=NumberInRange(int, -1000), default=-1, show_default=True)
 @click.option("--where", multiple=True, help="Only old rows that meet a condition; may be repeated.")
 @labels_option
-@click.option("--text", default="text", show_default=True, help="The column of texts in TABLE.")
+@click.option("--text", help="The column of texts in TABLE.  [default: as in CACHE, else text]")
 @reading_options("in TABLE")
 @click.option("--model", help="The encoder's folder, where it has moved.")
 @device_option

@@ -15,7 +15,7 @@ from embedcache.commands.progress import progress_bar
 @click.option("--label", help="The column of known labels.  [default: the label column of RUN]")
 @labels_option
 @click.option("-o", "--output", metavar="FILE", help="An HTML page to write.")
-@click.option("--text", default="text", show_default=True, help="The column of texts in TABLE.")
+@click.option("--text", help="The column of texts in TABLE.  [default: as in RUN's cache, else text]")
 @click.option("--group", metavar="COL", help="Rows with the same value count as one observation in the intervals.")
 @click.option("--where", multiple=True, help="Only rows of a CACHE that meet a condition; may be repeated.")
 @click.option("--unseen", is_flag=True, help="Leave out rows whose text or group a run was trained on.")

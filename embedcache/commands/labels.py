@@ -59,7 +59,7 @@ def labels(as_json: bool, cache: str, output: str | None, **options: Any) -> Non
 @click.option("--with", "table", required=True, metavar="TABLE", help="A table with labels; - for standard input.")
 @click.option("--who", metavar="NAME", help="The person who gave them.  [default: the user of this system]")
 @click.option("--label", help="The column of labels, in TABLE and CACHE.  [default: label, or the only one]")
-@click.option("--text", default="text", show_default=True, help="TABLE's column of texts, where there are no ids.")
+@click.option("--text", help="TABLE's column of texts, where there are no ids.  [default: as in CACHE, else text]")
 @click.option("--id", metavar="COL", help="TABLE's column of ids.  [default: the name of CACHE's id column]")
 @click.option("--new-classes", is_flag=True, help="Take classes that the column does not have yet.")
 @click.option("--confirm", is_flag=True, help="Write also labels that are as they were: somebody looked at them.")

@@ -37,7 +37,7 @@ from embedcache.commands.types import NumberInRange, NumberOr
 @click.option("--as", "column", default="predicted", show_default=True, metavar="NAME", help="Name of the new columns.")
 @click.option("--where", multiple=True, help="Only rows of CACHE that meet a condition; may be repeated.")
 @labels_option
-@click.option("--text", default="text", show_default=True, help="The column of texts in --input.")
+@click.option("--text", help="The column of texts in --input.  [default: as in RUN's cache, else text]")
 @click.option("--vector", metavar="COL", help="The column of vectors in --input, in place of texts.")
 @reading_options("in --input")
 @click.option("--model", help="The encoder's folder, where it has moved.")

@@ -79,7 +79,7 @@ def compare_rows(
     layer: int = -1,
     where: str | Sequence[str] = (),
     labels: str | Path | None = None,
-    text: str = "text",
+    text: str | None = None,
     encoding: str = "utf-8",
     separator: str | None = None,
     sheet: str | None = None,
@@ -98,7 +98,8 @@ def compare_rows(
         where: Conditions on the old rows, as in a search.
         labels: A journal of labels that people gave, over those of the old rows; "none", of a cache of new rows, too;
             None: that beside each, if any.
-        text: The column of texts of a table.
+        text: The column of texts of a table; None is the one called as in the table of ``cache``, where there is one,
+            else "text".
         encoding: Encoding of a text file.
         separator: Between the cells of a .csv; None detects it.
         sheet: Sheet of a workbook, or table of a database.

@@ -19,7 +19,7 @@ from embedcache.encoder.load_again import encoder_of
 from embedcache.errors import EmbedcacheError
 from embedcache.labelling import open_labelled
 from embedcache.prediction.rows import is_cache
-from embedcache.tables.rows import Columns, column_names, read_rows
+from embedcache.tables.rows import Columns, column_names, read_rows, text_column
 from embedcache.tables.stream import Table, stored
 
 MOST = 10_000  # rows that are compared on each side, drawn where there are more
@@ -83,7 +83,7 @@ def rows_of(
     new: str | Path,
     like: Cache,
     output: tuple[str, int],
-    text: str,
+    text: str | None,
     progress: Progress,
     load: dict[str, Any],
     labels: str | None = None,
@@ -120,12 +120,12 @@ def _rows_of_table(
     table: Table,
     like: Cache,
     output: tuple[str, int],
-    text: str,
+    text: str | None,
     progress: Progress,
     load: dict[str, Any],
     reading: dict[str, Any],
 ) -> ComparedRows:
-    there = column_names(table, **reading)
+    text, there = text_column(text, like.text_column, table, **reading), column_names(table, **reading)
     labels = tuple(name for name in like.label_names if name in there and not like.holds_lists(name))
     kept = tuple(name for name in like.column_names if name in there and name not in labels and name != like.id_column)
     texts: list[str] = []

@@ -30,6 +30,7 @@ from embedcache.runs.intervals import score_difference, score_interval
 from embedcache.runs.level_scores import score_levels
 from embedcache.runs.metrics import evaluate as measure
 from embedcache.runs.mistakes import Judged, find_mistakes
+from embedcache.tables.rows import text_column
 from embedcache.tables.stream import stored
 
 NAMED = 5  # labels in a note
@@ -42,7 +43,7 @@ def evaluate(
     label: str | None = None,
     labels: str | Path | None = None,
     output: str | Path | None = None,
-    text: str = "text",
+    text: str | None = None,
     group: str | None = None,
     where: str | Sequence[str] = (),
     unseen: bool = False,
@@ -64,7 +65,8 @@ def evaluate(
             is scored by its column of that name.
         labels: of a cache, a journal of labels that people gave, over its own; "none"; None: that beside it, if any.
         output: an HTML page to write.
-        text: the table's column of texts.
+        text: the table's column of texts; None is the one called as in the first run's cache, where there is one, else
+            "text".
         group: a column; rows with one value are one observation for the intervals.
         where: of a cache, only rows that meet these conditions, as in search.
         unseen: leave out the rows whose text a run has learned from, or whose group where it was split by groups.
@@ -108,7 +110,8 @@ def evaluate(
             raise EmbedcacheError("--labels is for a cache; a table is scored by its own labels")
         with stored(data) as table:
             every = list(columns.values())
-            gold = read_table(table, label, group, text, classifier, progress, also, every, **reading)
+            name = text_column(text, every[0].text_column, table, **reading)
+            gold = read_table(table, label, group, name, classifier, progress, also, every, **reading)
     seen = {path: learnt_by(run, gold.hashes, gold.columns) for path, run in columns.items()}
     gold, seen, left_out = _unseen(gold, seen) if unseen else (gold, seen, 0)
     scored = [_Scored(path, run, gold, seen[path], label, baselines) for path, run in columns.items()]

@@ -295,7 +295,7 @@ def _build(
     widths = {one: same.width(one) if same and one in there else encoding_pass.encoders.width(one) for one in outputs}
     contents = make_contents(
         table.hashes, table.texts, table.labels, table.columns, encoding_pass.encoder, widths, table.id_column,
-        counted=True, positions=encoding_pass.positions,
+        text_column=table.text_column, counted=True, positions=encoding_pass.positions,
     )  # fmt: skip
     if part:
         contents.layout.attrs.update(part.attributes())

@@ -155,7 +155,7 @@ def _check_alike(first: tuple[ShardOrigin, Cache], other: tuple[ShardOrigin, Cac
         reason = f"they were made with different encoders or settings: {differences(cache.encoder, its.encoder)}"
     elif set(cache.outputs) != set(its.outputs):
         reason = "they hold different poolings or layers"
-    elif (cache.column_names, cache.id_column) != (its.column_names, its.id_column):
+    elif any(getattr(cache, one) != getattr(its, one) for one in ("column_names", "id_column", "text_column")):
         reason = "they hold different columns"
     if reason:
         raise EmbedcacheError(f"{cache.path} and {its.path} cannot be merged: {reason}; extract all shards alike")
@@ -197,6 +197,7 @@ def _join(parts: Sequence[tuple[ShardOrigin, Cache]], folder: Path) -> CacheCont
         one.encoder,
         {output: one.width(output) for output in one.outputs},
         one.id_column,
+        text_column=one.text_column,
         counted=all(cache.layout.counted for cache in caches),
         positions=one.layout.positions,
     )

@@ -13,7 +13,7 @@ from embedcache.cache.spool_file import UnnamedFile
 from embedcache.cache.strings import HASH_BYTES, Spool, Strings, Text, blank_rows, hash_texts, slices
 from embedcache.common.label_names import label_notes
 from embedcache.errors import EmbedcacheError
-from embedcache.tables.rows import Columns, Rows, utf8
+from embedcache.tables.rows import TEXT_COLUMN, Columns, Rows, utf8
 
 TOO_MANY_CLASSES = 10_000
 SUSPICIOUS_CLASSES = 1_000  # so many are refused if they are more than half as many as the labelled rows
@@ -30,6 +30,7 @@ class Collected:
         labels: (codes, classes) of each label column, as ``LabelCoder`` returns them.
         columns: the other columns to store.
         id_column: the one among ``columns`` that names the rows, or None.
+        text_column: what the texts were called, where not "text".
         blank: the number of rows with an empty or all-blank text.
     """
 
@@ -38,6 +39,7 @@ class Collected:
     labels: dict[str, tuple[np.ndarray, list[str]]]
     columns: dict[str, Text]
     id_column: str | None
+    text_column: str | None
     blank: int
 
     def first_texts(self, most: int = 1000) -> list[str]:
@@ -109,7 +111,8 @@ def collect(rows: Iterable[Rows], columns: Columns, folder: Path) -> Collected:
         if codes.ndim == 1 and len(classes) >= SUSPICIOUS_CLASSES and 2 * len(classes) > np.count_nonzero(codes >= 0):
             raise _not_a_label(name, len(classes))
     stored = {name: spool.finish() for name, spool in kept.items()}
-    return Collected(hashes.finish().reshape(-1, HASH_BYTES), texts.finish(), labels, stored, columns.id, blank)
+    called = None if columns.text == TEXT_COLUMN else columns.text
+    return Collected(hashes.finish().reshape(-1, HASH_BYTES), texts.finish(), labels, stored, columns.id, called, blank)
 
 
 def _not_a_label(name: str, classes: int) -> EmbedcacheError:

@@ -21,7 +21,7 @@ from embedcache.labelling.entry import MOST_NAME, LabelEntry, Value
 from embedcache.labelling.journal import LabelJournal
 from embedcache.labelling.opened import open_labelled
 from embedcache.labelling.overlay import Overlay, names_of, same_label
-from embedcache.tables.rows import Columns, Label, column_names, read_rows
+from embedcache.tables.rows import TEXT_COLUMN, Columns, Label, column_names, read_rows, text_column
 from embedcache.tables.stream import Table, stored
 
 NAMED = 5  # rows or classes in a note
@@ -65,7 +65,7 @@ def relabel(
     *,
     who: str | None = None,
     label: str | None = None,
-    text: str = "text",
+    text: str | None = None,
     id: str | None = None,
     new_classes: bool = False,
     confirm: bool = False,
@@ -85,7 +85,8 @@ def relabel(
         who: The person who gave the labels; None: the user of this system.
         label: The column of labels, in the table and in the cache; None: "label", or the cache's only one. A name that
             the cache does not have makes a new column.
-        text: The table's column of texts, by which rows are found where there are no ids.
+        text: The table's column of texts, by which rows are found where there are no ids; None is the one called as in
+            the table of the cache, where there is one, else "text".
         id: The table's column of ids; None: one of the name of the cache's id column, if there is one.
         new_classes: Take classes that the column does not have yet.
         confirm: Write also the labels that are as they were: somebody has looked at them.
@@ -104,6 +105,7 @@ def relabel(
         column = _column(opened, label)
         names = column_names(source, **reading)
         by_id = _id_column(opened, names, id)
+        text = text_column(text, opened.text_column, source, **reading) if by_id is None else TEXT_COLUMN
         if by_id is None and text not in names:
             raise EmbedcacheError(
                 f"{source} has neither the ids nor the texts of {opened.path.name}: it has {', '.join(names)}; name "

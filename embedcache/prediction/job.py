@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,7 @@ from embedcache.prediction.predicted import Finished, Labeller, PredictedRows
 from embedcache.prediction.predictions import ColumnOutputs
 from embedcache.prediction.rule import Reject, Rule, Threshold
 from embedcache.prediction.together import EachRun, Encode, alone
+from embedcache.runs.folder import load_run
 from embedcache.vectors.read import check_maker
 
 if TYPE_CHECKING:
@@ -93,7 +95,7 @@ def predict_file(
     column: str = COLUMN,
     where: str | Sequence[str] = (),
     labels: str | Path | None = None,
-    text: str = "text",
+    text: str | None = None,
     vector: str | None = None,
     encoding: str = "utf-8",
     separator: str | None = None,
@@ -132,7 +134,7 @@ def predict_file(
         column: The name of the new columns, or its beginning. It must be free.
         where: Conditions on the rows of a cache, as in a search.
         labels: Of a cache, a journal of labels that people gave, over its own; "none"; None: that beside it, if any.
-        text: The column of texts.
+        text: The column of texts; None is the one called as in the run's cache, where there is one, else "text".
         vector: The column of ``input`` that has vectors of the run's encoder in place of texts; a file of arrays, such
             as .npy, needs no name. The output has all columns but this one.
         encoding: Encoding of a text file.
@@ -161,7 +163,7 @@ def predict_file(
     say = tell or no_tell
     with ExitStack() as ends:
         reading: dict[str, Any] = {"encoding": encoding, "separator": separator, "sheet": sheet}
-        rows = open_rows(ends, input, output, where, text, vector, labels, **reading)
+        rows = open_rows(ends, input, output, where, text, vector, labels, partial(_texts_called, run), **reading)
         options: dict[str, Any] = {"model": model, "trust_remote_code": trust_remote_code, "calibrated": calibrated}
         options |= {"device": device, "threshold": threshold, "reject": reject, "sure": sure}
         explain = explain or explain_words is not None
@@ -182,13 +184,20 @@ def predict_file(
         predicted=work.names,
         resumed=work.resumed,
         first=work.first,
-        text=text if rows.are_encoded else "text",
+        text=rows.text,
         reading=read.to_dict() if read else {},
         refused=work.refused,
         rules={column: found for column, rule in labeller.rules.items() if (found := rule.to_dict())},
         labels_from=rows.labels_from,
         notes=[*notes_of(rows.labels_from), *(read.notes(advise=False) if read else [])],
     )
+
+
+def _texts_called(run: str | Path | Classifier | Sequence[str | Path]) -> str | None:
+    """What the texts were called in the table of the run's cache; of several runs, of the first one's."""
+    if isinstance(run, Classifier):
+        return run.run.text_column
+    return load_run(run if isinstance(run, (str, Path)) else run[0]).text_column
 
 
 class RunLabeller(Labeller):

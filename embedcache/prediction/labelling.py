@@ -21,6 +21,7 @@ from embedcache.prediction.rows import CacheRows, RowSource, TableRows, is_cache
 from embedcache.prediction.rule import REASONS
 from embedcache.prediction.vector_rows import VectorRows
 from embedcache.tables.formats.values import json_value, listed
+from embedcache.tables.rows import text_column
 from embedcache.tables.stream import stored
 from embedcache.tables.write import OutputFormat, TableLayout, output_format
 from embedcache.vectors.read import holds_vectors_alone
@@ -34,9 +35,10 @@ def open_rows(
     input: Any,
     output: str | Path | None,
     where: str | Sequence[str],
-    text: str,
+    text: str | None,
     vector: str | None = None,
     labels: str | Path | None = None,
+    before: Callable[[], str | None] = lambda: None,
     **reading: Any,
 ) -> RowSource:
     """The rows of a table or a cache; what they hold open is closed with ``ends``.
@@ -46,9 +48,10 @@ def open_rows(
         input: A table (a path, an address, one in memory) or a cache; "-" is standard input.
         output: Where the labelled rows will go: refused before the table is read where that cannot be.
         where: Conditions on the rows of a cache.
-        text: The column of texts of a table.
+        text: The column of texts of a table; None: see ``text_column``.
         vector: The column of vectors of a table; None: it has texts, but for files that hold arrays alone.
         labels: Of a cache, see ``open_labelled``.
+        before: What texts were called before; asked of a table alone.
         reading: encoding, separator and sheet of a table.
 
     Raises:
@@ -70,7 +73,8 @@ def open_rows(
         check_output(output, input)
     if is_given:
         return VectorRows(table, vector, **reading)
-    return TableRows(table, text, **reading)
+    name = text if text is not None else text_column(None, before(), table, **reading)
+    return TableRows(table, name, **reading)
 
 
 class Labelling:

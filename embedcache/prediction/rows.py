@@ -15,7 +15,7 @@ import numpy as np
 from embedcache.common.progress import Progress
 from embedcache.prediction.predicted import Labeller, PredictedRows
 from embedcache.tables.read import open_source, source_digest
-from embedcache.tables.rows import Columns, read_rows
+from embedcache.tables.rows import TEXT_COLUMN, Columns, read_rows
 from embedcache.tables.stream import Table
 from embedcache.tables.whole import layout_of, whole_columns
 from embedcache.tables.write import TableLayout
@@ -33,6 +33,7 @@ class RowSource(ABC):
         are_encoded: whether the encoder is needed.
         mixed: columns whose values have no type in common, see ``tables.whole``.
         labels_from: of a cache, what lies over its labels: ``Cache.labels_from``.
+        text: the column of the texts.
     """
 
     name: str
@@ -41,6 +42,7 @@ class RowSource(ABC):
     are_encoded = True
     mixed: Sequence[str] = ()
     labels_from: dict[str, Any] | None = None
+    text: str = TEXT_COLUMN
 
     def check(self, labeller: Labeller) -> None:  # noqa: B027 - a table's texts suit every labeller
         """Raises EmbedcacheError where these rows cannot be labelled so; called first."""
@@ -73,7 +75,7 @@ class TableRows(RowSource):
 
     def __init__(self, table: Table, text: str, **how: Any) -> None:
         """how: encoding, separator and sheet of ``read_rows``. Raises EmbedcacheError where it cannot be read."""
-        self.name, self.table, self._text, self._how = str(table), table, text, how
+        self.name, self.table, self.text, self._how = str(table), table, text, how
         self.rows = self._characters = 0
         for texts in self._texts():
             self.rows += len(texts)
@@ -86,7 +88,7 @@ class TableRows(RowSource):
             [
                 "table",
                 source_digest(self._source),
-                self._text,
+                self.text,
                 self._how,
                 FILE_ROWS,
                 list(self._source.format.suffixes[:1]),
@@ -113,7 +115,7 @@ class TableRows(RowSource):
         return whole_columns(self._source, self.layout, FILE_ROWS)
 
     def _texts(self) -> Iterator[list[str]]:
-        for part in read_rows([self.table], Columns(self._text), batch_rows=FILE_ROWS, **self._how):
+        for part in read_rows([self.table], Columns(self.text), batch_rows=FILE_ROWS, **self._how):
             yield part.texts.to_pylist()
 
 

@@ -179,7 +179,7 @@ def zero_shot(
         predicted=work.names,
         resumed=work.resumed,
         first=work.first,
-        text=text if rows.are_encoded else "text",
+        text=rows.text,
         reading={} if read is None else read.to_dict(),
         labels_from=rows.labels_from,
         notes=[

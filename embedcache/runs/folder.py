@@ -67,6 +67,12 @@ class Run:
         """The label of each class."""
         return list(self.info["classes"])
 
+    @property
+    def text_column(self) -> str | None:
+        """As ``Cache.text_column``, of the cache that it was trained on."""
+        name: str | None = self.info["cache"].get("text_column")
+        return name
+
 
 @contextmanager
 def run_lock(path: str | Path) -> Iterator[None]:

@@ -139,7 +139,12 @@ class Job:
         info = {
             "embedcache": __version__,
             "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "cache": {"path": str(self.cache.path), "fingerprint": self.cache.fingerprint, "rows": self.cache.rows},
+            "cache": {
+                "path": str(self.cache.path),
+                "fingerprint": self.cache.fingerprint,
+                "rows": self.cache.rows,
+                "text_column": self.cache.text_column,
+            },
             "labels_from": report.labels_from,
             "encoder": self.cache.encoder,
             "reading": self.reading.to_dict(),

@@ -179,6 +179,7 @@ class CacheOf(msgspec.Struct):
     path: str
     fingerprint: str
     rows: Count
+    text_column: str | Optional | None = UNSET
 
 
 class LabelsFrom(msgspec.Struct):

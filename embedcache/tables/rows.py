@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from embedcache.errors import EmbedcacheError
+from embedcache.errors import EmbedcacheError, note
 from embedcache.tables.formats.plain_text import PlainText
 from embedcache.tables.limits import UNLIMITED, too_long
 from embedcache.tables.read import columns_of, open_source, read_batches
@@ -26,6 +26,7 @@ Label = str | tuple[str, ...] | None  # one label, several (or none of them), no
 
 # Label cells that say "not labelled", after stripping blanks. "None" is not among them: it may be a class.
 MISSING_LABELS = frozenset(["", "nan", "NaN", "NAN", "NA", "N/A", "n/a", "#N/A", "<NA>", "null", "NULL", "Null"])
+TEXT_COLUMN = "text"  # where nobody names another
 DEFAULT = "default"  # in a list of such values: all of these
 
 
@@ -41,7 +42,7 @@ def missing_labels(values: Sequence[str] | None) -> frozenset[str]:
 class Columns:
     """Which columns of the input are read, and as what. ``text`` None: the rows have no texts."""
 
-    text: str | None = "text"
+    text: str | None = TEXT_COLUMN
     labels: tuple[str, ...] = ()
     id: str | None = None
     keep: tuple[str, ...] = ()
@@ -118,6 +119,26 @@ def column_names(
 ) -> list[str]:
     """The columns of a file: its header, its schema, or of JSON the keys of its first 8,192 rows."""
     return columns_of(open_source(path, encoding=encoding, separator=separator, sheet=sheet))
+
+
+def text_column(asked: str | None, before: str | None, table: Table, **reading: Any) -> str:
+    """Which column has a table's texts.
+
+    Args:
+        asked: The column that somebody named; None: the one called as ``before``, where there is one, else "text".
+        before: What the texts were called in the table of the cache; None: nothing is known of it.
+        table: As ``read_rows`` takes it.
+        reading: encoding, separator and sheet, as ``read_rows`` takes them.
+
+    Raises:
+        EmbedcacheError: the table cannot be read.
+    """
+    if asked is not None:
+        return asked
+    if before is None or before not in column_names(table, **reading):
+        return TEXT_COLUMN
+    note(f"the texts are column {before!r}, as in the table of the cache (--text says otherwise)")
+    return before
 
 
 def _read_file(source: Source, columns: Columns, batch_rows: int, kinds: dict[str, type]) -> Iterator[Rows]:

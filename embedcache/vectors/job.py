@@ -119,7 +119,14 @@ def import_vectors(
         )
         dropped = count_dropped(old, rows, overwrite)
         contents = make_contents(
-            rows.hashes, rows.texts, rows.labels, rows.columns, about, {(MODEL, -1): found.dim}, rows.id_column
+            rows.hashes,
+            rows.texts,
+            rows.labels,
+            rows.columns,
+            about,
+            {(MODEL, -1): found.dim},
+            rows.id_column,
+            text_column=rows.text_column,
         )
         repaired = build(target, same, contents, about, files, found.rows, progress)
         with Cache(target) as made:
