@@ -52,6 +52,10 @@ class ClassCount:
     estimate: int
     interval: tuple[int, int]
 
+    @property
+    def width(self) -> int:
+        return self.interval[1] - self.interval[0]
+
 
 @dataclass(frozen=True)
 class ErrorCount:
@@ -70,12 +74,22 @@ class ErrorCount:
     expected: float = 0.0
     expected_first: float = 0.0
 
+    @property
+    def open(self) -> list[ClassCount]:
+        """Classes for which the estimate says next to nothing.
+
+        Where nothing in the texts tells a class from the others, its labels may all be right and hard, or many be
+        wrong: both explain them. The interval is then about as wide as the class, or most of it is counted as wrong.
+        """
+        return [one for one in self.per_class if max(one.width, one.interval[0]) > OPEN * one.rows]
+
     def to_dict(self) -> dict[str, Any]:
         """JSON types."""
         return {
             "estimate": self.estimate,
             "interval": list(self.interval),
             "per_class": [asdict(one) | {"interval": list(one.interval)} for one in self.per_class],
+            "open": [one.label for one in self.open],
             "read": {
                 "rows": self.read,
                 "expected": self.expected,
@@ -142,16 +156,8 @@ def count_errors(
 
 
 def open_counts(count: ErrorCount) -> list[str]:
-    """A note on classes for which the estimate says next to nothing, so that nobody takes it for a finding.
-
-    Where nothing in the texts tells a class from the others, its labels may all be right and hard, or many be wrong:
-    both explain them. The interval is then about as wide as the class, or most of it is counted as wrong.
-    """
-    found = [
-        f"{visible(one.label)} ({one.interval[0]:,} to {one.interval[1]:,} of {one.rows:,})"
-        for one in count.per_class
-        if max(one.interval[1] - one.interval[0], one.interval[0]) > OPEN * one.rows
-    ]
+    """A note on ``ErrorCount.open``, so that nobody takes the estimate for a finding."""
+    found = [f"{visible(one.label)} ({one.interval[0]:,} to {one.interval[1]:,} of {one.rows:,})" for one in count.open]
     if not found:
         return []
     more = f" and {len(found) - 5:,} more" if len(found) > 5 else ""

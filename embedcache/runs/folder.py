@@ -70,7 +70,7 @@ class Run:
     @property
     def text_column(self) -> str | None:
         """As ``Cache.text_column``, of the cache that it was trained on."""
-        name: str | None = self.info["cache"].get("text_column")
+        name: str | None = self.info.get("cache", {}).get("text_column")
         return name
 
 

@@ -86,6 +86,7 @@ def test_a_class_that_nothing_tells_is_said_to_be_open() -> None:
     low, high = found.per_class[2].interval
     assert high > 0.5 * (y == 2).sum(), "nor is it cleared"
     (note,) = open_counts(found)
+    assert [one.label for one in found.open] == ["2"] == found.to_dict()["open"]
     assert note.startswith(f"heads, neighbours and words can hardly tell 2 ({low} to {high} of {(y == 2).sum()}):")
     wide = ErrorCount(9, (0, 60), [ClassCount("a", 100, 2, (0, 49)), ClassCount("b ", 54, 7, (2, 30))])
     assert "can hardly tell 'b ' (2 to 30 of 54):" in open_counts(wide)[0]

@@ -39,7 +39,9 @@ def old_extract(monkeypatch: pytest.MonkeyPatch, *arguments: Any, **options: Any
     assert callable(ec.extract)  # imports its module
     with monkeypatch.context() as patch:
         module = sys.modules["embedcache.extraction.job"]  # the package's attribute of that name is the function
-        patch.setattr(module, "make_contents", lambda *args, counted, positions: create.make_contents(*args))
+        patch.setattr(
+            module, "make_contents", lambda *args, counted, positions, **more: create.make_contents(*args, **more)
+        )
         return ec.extract(*arguments, **options)
 
 

@@ -22,7 +22,7 @@ export function showProgress(place, found, state) {
     found.validation ? figure("Over all labels given", shown(found.validation), `${METRICS[found.validation.metric] ?? found.validation.metric}${range(found.validation.interval, percent)}`) : [],
     found.chance && found.chance.rows >= 10 ? figure("Over rows drawn by chance", shown(found.chance), `${plural(found.chance.rows, "row")}${range(found.chance.interval, percent)}`) : [],
     wrong ? figure("Wrong labels left", `about ${wrong.left.toLocaleString("en")}`, `${wrong.left_interval.map((one) => one.toLocaleString("en")).join(" to ")}; from ${plural(wrong.rows, "row")} drawn by chance`) : [],
-    audited ? figure("Wrong by audit", `about ${audited.estimate.toLocaleString("en")}`, audited.interval.map((one) => one.toLocaleString("en")).join(" to ")) : [],
+    audited ? figure("Wrong by audit", `about ${audited.estimate.toLocaleString("en")}`, `${audited.interval.map((one) => one.toLocaleString("en")).join(" to ")}${unclear(audited.open)}`) : [],
     agreement ? figure("People agree on", percent(agreement.same, 0), `${plural(agreement.rows, "row")}${agreement.alpha === null ? "" : `, Krippendorff's alpha ${agreement.alpha.toFixed(2)}`}`) : [],
     people > 1 || found.disagreements ? figure("People differ on", plural(found.disagreements, "text")) : [],
   ];
@@ -31,6 +31,9 @@ export function showProgress(place, found, state) {
   place.replaceChildren(...[said, el("dl", { class: "figures" }, figures.flat()), found.curve.length > 1 && curve(found.curve),
     el("p", { class: "note" }, found.problem ? `${sentence(found.problem)} ` : "", training)].filter(Boolean));
 }
+
+// Classes whose labels may all be right and hard, or many be wrong.
+const unclear = ([first, ...more]) => first === undefined ? "" : `, much of it open: the heads can hardly tell ${first}${more.length ? ` and ${more.length} more` : ""}`;
 
 const sentence = (text) => `${text.charAt(0).toUpperCase()}${text.slice(1)}.`;
 
