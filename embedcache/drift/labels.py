@@ -69,7 +69,7 @@ def new_shares(p: np.ndarray, old: np.ndarray, weight: np.ndarray | None = None)
     shares = old.copy()
     for _ in range(ROUNDS):
         ratio = shares / old
-        found = ratio * ((weight / (p @ ratio)) @ p)
+        found = ratio * ((weight / np.maximum(p @ ratio, 1e-300)) @ p)
         done = np.abs(found - shares).max() < SMALL
         shares = found
         if done:

@@ -88,6 +88,8 @@ def test_a_head_that_knows_nothing_changes_nothing() -> None:
     assert new_shares(np.repeat(p, [2, 1, 1], axis=0), old) == pytest.approx(
         new_shares(p, old, np.array([0.5, 0.25, 0.25])), abs=1e-6
     ), "a weight is a row that counts more than once"
+    alone = np.array([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
+    assert new_shares(alone, old, np.array([0.0, 0.5, 0.5])) == pytest.approx([0, 1]), "a row that does not count"
 
 
 def heads_of(rng: np.random.Generator, n: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
