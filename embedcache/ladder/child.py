@@ -64,6 +64,8 @@ def end_with_parent() -> None:
 def main() -> int:
     """Read one task from standard input."""
     lines = Lines()
+    # A script's background jobs ignore it, and so do their children: the ladder could not stop this one.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     guard.install()
     cap_threads()
     try:

@@ -15,10 +15,10 @@ from embedcache.ladder.speed import MachineSpeed
 
 # What a row or a process costs, as measured on two cores: benchmarks say so of the machine that they ran on, and the
 # end of every ladder shows what was predicted beside what was taken.
-START = 6.0  # seconds until a process has loaded torch and the encoder, and written a run
-HEAD_ROW = 4e-3  # seconds a row, for all heads of the default recipe and its baselines
-JUDGED_ROW = 2.5e-3  # of these without the heads, where they are those of another rung
-TEXT_ROW = 1e-3  # seconds a row, of TF-IDF at three strengths
+START = 4.0  # seconds until a process has loaded torch and the encoder, and written a run
+HEAD_ROW = 5e-4  # seconds a row, for all heads of the default recipe and its baselines
+JUDGED_ROW = 5e-4  # of these without the heads, where they are those of another rung
+TEXT_ROW = 4e-4  # seconds a row, of TF-IDF at three strengths
 FORWARD = 1 / 3  # of a forward and backward pass
 SHARE = {"lora": 0.8, "adapter": 0.8, "tensors": 1.0}  # of a full step; they need no gradients of weights
 ROW_BYTES = 64  # of a row beside its text and vectors

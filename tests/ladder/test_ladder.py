@@ -398,3 +398,21 @@ def test_each_rung_in_a_process_of_its_own(table, tiny_bert, tmp_path) -> None:
     assert all(one["peak_memory"] > 1 << 26 for one in report["rungs"])
     assert re.search(r"plan: head", line.stderr) is None or not (folder / "head.json").exists()
     assert document(*arguments[:-1], "--resume")["stop_at"] == report["stop_at"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+def test_a_step_stops_where_a_script_ignores_ctrl_c(table, tiny_bert) -> None:
+    """The background jobs of a script ignore it, and their children would, too."""
+    values = {
+        "source": str(table), "model": str(tiny_bert), "device": "cpu", "trust_remote_code": False, "trains": True,
+        "text": "text", "max_length": None,
+    }  # fmt: skip
+    process = subprocess.Popen(
+        [sys.executable, "-m", "embedcache.ladder.child"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
+        text=True,
+    )
+    out, _ = process.communicate(json.dumps({"kind": "measure", "values": values}) + "\n", timeout=120)
+    assert process.returncode == 130 and list(json.loads(out.splitlines()[-1])) == ["stopped"]
