@@ -25,6 +25,9 @@ class Copies:
     def __init__(self, model: Any) -> None:
         self._model, self._free = model, [model]
         self._returned, self._can_copy = threading.Condition(), True
+        # Copies are made of one that computes nothing: a model that does may be halfway through changing what it keeps.
+        if self._copy():
+            self._model = self._free.pop()
 
     @contextmanager
     def one(self) -> Iterator[Any]:

@@ -134,6 +134,18 @@ def test_positions_that_depend_on_the_longest_row() -> None:
         np.testing.assert_allclose(got, want, atol=1e-5)
 
 
+def test_a_copy_is_not_of_a_model_that_computes() -> None:
+    """What that one keeps of its batch may be half changed."""
+    model = torch.nn.Linear(2, 2)
+    model.register_buffer("kept", torch.zeros(1))
+    copies = Copies(model)
+    with copies.one() as first:
+        first.kept.fill_(7)
+        with copies.one() as second:
+            assert second is not first and second.weight is first.weight
+            assert second.kept.item() == 0
+
+
 @pytest.mark.parametrize("kernel", ["plain", "packed"])
 def test_an_encoder_of_torch_computes_batches_side_by_side(tiny_bert: Path, kernel: str) -> None:
     encoder = Encoder.load(tiny_bert, device="cpu", max_length=64, dtype="float32", kernel=kernel)
