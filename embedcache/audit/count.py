@@ -52,10 +52,6 @@ class ClassCount:
     estimate: int
     interval: tuple[int, int]
 
-    @property
-    def width(self) -> int:
-        return self.interval[1] - self.interval[0]
-
 
 @dataclass(frozen=True)
 class ErrorCount:
@@ -81,7 +77,8 @@ class ErrorCount:
         Where nothing in the texts tells a class from the others, its labels may all be right and hard, or many be
         wrong: both explain them. The interval is then about as wide as the class, or most of it is counted as wrong.
         """
-        return [one for one in self.per_class if max(one.width, one.interval[0]) > OPEN * one.rows]
+        ends = ((one, *one.interval) for one in self.per_class)
+        return [one for one, low, high in ends if max(high - low, low) > OPEN * one.rows]
 
     def to_dict(self) -> dict[str, Any]:
         """JSON types."""

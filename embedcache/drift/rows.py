@@ -125,7 +125,8 @@ def _rows_of_table(
     load: dict[str, Any],
     reading: dict[str, Any],
 ) -> ComparedRows:
-    text, there = text_column(text, like.text_column, table, **reading), column_names(table, **reading)
+    there = column_names(table, **reading)
+    text = text_column(text, like.text_column, lambda: there)
     labels = tuple(name for name in like.label_names if name in there and not like.holds_lists(name))
     kept = tuple(name for name in like.column_names if name in there and name not in labels and name != like.id_column)
     texts: list[str] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from embedcache.runs.intervals import score_difference, score_interval
 from embedcache.runs.level_scores import score_levels
 from embedcache.runs.metrics import evaluate as measure
 from embedcache.runs.mistakes import Judged, find_mistakes
-from embedcache.tables.rows import text_column
+from embedcache.tables.rows import column_names, text_column
 from embedcache.tables.stream import stored
 
 NAMED = 5  # labels in a note
@@ -110,7 +111,7 @@ def evaluate(
             raise EmbedcacheError("--labels is for a cache; a table is scored by its own labels")
         with stored(data) as table:
             every = list(columns.values())
-            name = text_column(text, every[0].text_column, table, **reading)
+            name = text_column(text, every[0].text_column, partial(column_names, table, **reading))
             gold = read_table(table, label, group, name, classifier, progress, also, every, **reading)
     seen = {path: learnt_by(run, gold.hashes, gold.columns) for path, run in columns.items()}
     gold, seen, left_out = _unseen(gold, seen) if unseen else (gold, seen, 0)

@@ -21,7 +21,7 @@ from embedcache.labelling.entry import MOST_NAME, LabelEntry, Value
 from embedcache.labelling.journal import LabelJournal
 from embedcache.labelling.opened import open_labelled
 from embedcache.labelling.overlay import Overlay, names_of, same_label
-from embedcache.tables.rows import TEXT_COLUMN, Columns, Label, column_names, read_rows, text_column
+from embedcache.tables.rows import Columns, Label, column_names, read_rows, text_column
 from embedcache.tables.stream import Table, stored
 
 NAMED = 5  # rows or classes in a note
@@ -105,12 +105,13 @@ def relabel(
         column = _column(opened, label)
         names = column_names(source, **reading)
         by_id = _id_column(opened, names, id)
-        text = text_column(text, opened.text_column, source, **reading) if by_id is None else TEXT_COLUMN
-        if by_id is None and text not in names:
-            raise EmbedcacheError(
-                f"{source} has neither the ids nor the texts of {opened.path.name}: it has {', '.join(names)}; name "
-                "the column of texts with --text, or that of ids with --id"
-            )
+        if by_id is None:
+            text = text_column(text, opened.text_column, lambda: names)
+            if text not in names:
+                raise EmbedcacheError(
+                    f"{source} has neither the ids nor the texts of {opened.path.name}: it has {', '.join(names)}; "
+                    "name the column of texts with --text, or that of ids with --id"
+                )
         if column not in names:
             raise EmbedcacheError(f"{source} has no column {column!r} of labels: it has {', '.join(names)}")
         queued = QUEUE in names and column != QUEUE
@@ -207,7 +208,7 @@ class _Come:
 
 
 def _read(
-    cache: Cache, source: Table, column: str, by_id: str | None, text: str, queued: bool, reading: dict[str, Any]
+    cache: Cache, source: Table, column: str, by_id: str | None, text: str | None, queued: bool, reading: dict[str, Any]
 ) -> _Come:  # fmt: skip
     """The table's labels by content hash."""
     hashes = cache.hashes

@@ -25,7 +25,7 @@ from embedcache.ladder.outcome import Climbed, LadderReport, compare_rungs
 from embedcache.ladder.page import write_page
 from embedcache.ladder.plan import LadderPlan, keep_room, minutes, pass_cost, rung_cost
 from embedcache.ladder.rows import AskedRows, CommonRows
-from embedcache.ladder.rungs import DEFAULT, HEAD, Rung, read_rung
+from embedcache.ladder.rungs import DEFAULT, Rung, read_rung
 from embedcache.ladder.settled import NamedEncoder, Settled, open_folder, settle
 from embedcache.ladder.speed import MachineSpeed
 from embedcache.ladder.steps import Step, known, predictions
@@ -234,8 +234,7 @@ class Ladder:
             if rung in settled.rungs:
                 one = measured[(own or settled.encoders[0]).name]
                 name = None if own is None else own.name
-                has_head = any(other.name == HEAD for other in settled.rungs[: settled.rungs.index(rung)])
-                cost = rung_cost(rung, name, one, train, settled.rows.val, has_head)
+                cost = rung_cost(rung, name, one, train, settled.rows.val)
                 self.plan.costs.append(replace(cost, seeds=self._left(rung, own)))
         for line in [*settled.notes, *self.plan.lines()]:
             settled.tell(line)

@@ -16,8 +16,7 @@ from embedcache.ladder.speed import MachineSpeed
 # What a row or a process costs, as measured on two cores: benchmarks say so of the machine that they ran on, and the
 # end of every ladder shows what was predicted beside what was taken.
 START = 4.0  # seconds until a process has loaded torch and the encoder, and written a run
-HEAD_ROW = 5e-4  # seconds a row, for all heads of the default recipe and its baselines
-JUDGED_ROW = 5e-4  # of these without the heads, where they are those of another rung
+HEAD_ROW = 5e-4  # seconds a row, for the baselines, beside which all heads of the default recipe take next to nothing
 TEXT_ROW = 4e-4  # seconds a row, of TF-IDF at three strengths
 FORWARD = 1 / 3  # of a forward and backward pass
 SHARE = {"lora": 0.8, "adapter": 0.8, "tensors": 1.0}  # of a full step; they need no gradients of weights
@@ -75,10 +74,8 @@ def pass_cost(encoder: str, known: MachineSpeed, depth: int) -> RungCost:
     return RungCost("extract", encoder, START + tokens / known.encode, disk)
 
 
-def rung_cost(
-    rung: Rung, encoder: str | None, known: MachineSpeed, train: float, val: float, has_head: bool
-) -> RungCost:
-    """Of one rung; train, val: shares of the rows. has_head: layers start from the head of a rung below."""
+def rung_cost(rung: Rung, encoder: str | None, known: MachineSpeed, train: float, val: float) -> RungCost:
+    """Of one rung; train, val: shares of the rows."""
     if rung.shared:
         return RungCost(rung.name, None, known.rows * TEXT_ROW if rung.name == "tfidf" else 1.0, 0.0)
     if rung.name == HEAD:
@@ -93,9 +90,7 @@ def rung_cost(
     else:
         trained = tokens * share / (known.train or np.inf)
     weights = known.parameters * share if rung.way.method == "tensors" else 0.02 * known.parameters
-    own_head = not has_head or (rung.name == "last" and known.vectors > 1)  # the one for the CLS row
-    judged = known.rows * (HEAD_ROW if own_head else JUDGED_ROW)
-    seconds = START + judged + configs * trained
+    seconds = START + known.rows * HEAD_ROW + configs * trained
     return RungCost(rung.name, encoder, seconds, weights * 4 + 2e6)
 
 

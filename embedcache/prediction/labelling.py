@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from embedcache.prediction.rows import CacheRows, RowSource, TableRows, is_cache
 from embedcache.prediction.rule import REASONS
 from embedcache.prediction.vector_rows import VectorRows
 from embedcache.tables.formats.values import json_value, listed
-from embedcache.tables.rows import text_column
+from embedcache.tables.rows import column_names, text_column
 from embedcache.tables.stream import stored
 from embedcache.tables.write import OutputFormat, TableLayout, output_format
 from embedcache.vectors.read import holds_vectors_alone
@@ -73,7 +74,7 @@ def open_rows(
         check_output(output, input)
     if is_given:
         return VectorRows(table, vector, **reading)
-    name = text if text is not None else text_column(None, before(), table, **reading)
+    name = text if text is not None else text_column(None, before(), partial(column_names, table, **reading))
     return TableRows(table, name, **reading)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -121,21 +121,17 @@ def column_names(
     return columns_of(open_source(path, encoding=encoding, separator=separator, sheet=sheet))
 
 
-def text_column(asked: str | None, before: str | None, table: Table, **reading: Any) -> str:
+def text_column(asked: str | None, before: str | None, names: Callable[[], Sequence[str]]) -> str:
     """Which column has a table's texts.
 
     Args:
         asked: The column that somebody named; None: the one called as ``before``, where there is one, else "text".
         before: What the texts were called in the table of the cache; None: nothing is known of it.
-        table: As ``read_rows`` takes it.
-        reading: encoding, separator and sheet, as ``read_rows`` takes them.
-
-    Raises:
-        EmbedcacheError: the table cannot be read.
+        names: The table's columns; asked only where it matters.
     """
     if asked is not None:
         return asked
-    if before is None or before not in column_names(table, **reading):
+    if before is None or before not in names():
         return TEXT_COLUMN
     note(f"the texts are column {before!r}, as in the table of the cache (--text says otherwise)")
     return before

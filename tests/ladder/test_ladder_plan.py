@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from embedcache.ladder.plan import FORWARD, JUDGED_ROW, START, rung_cost
+from embedcache.ladder.plan import FORWARD, HEAD_ROW, START, rung_cost
 from embedcache.ladder.rungs import read_rung
 from embedcache.ladder.speed import MachineSpeed, measure
 from tests.conftest import make_reviews, write_csv, write_tokenizer
@@ -21,7 +21,7 @@ TOKENS = 1000 * 30 * 5 * (0.8 + 0.1 * FORWARD)  # of all epochs
 
 def training(rung: str, known: MachineSpeed) -> float:
     """Seconds, without those of the start and the baselines."""
-    return rung_cost(read_rung(rung), "m", known, 0.8, 0.1, True).seconds - START - known.rows * JUDGED_ROW
+    return rung_cost(read_rung(rung), "m", known, 0.8, 0.1).seconds - START - known.rows * HEAD_ROW
 
 
 def test_the_last_layers_cost_what_the_native_engine_takes() -> None:
