@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 import signal
 from collections.abc import Callable, Iterable, Sequence
@@ -15,6 +16,10 @@ from click.testing import CliRunner, Result
 
 from embedcache.cli import main
 from embedcache.encoder.poolings import POOLINGS
+
+# Triton reads it when it is imported, by transformers, too. With no GPU at hand its interpreter runs the kernels.
+if not Path("/proc/driver/nvidia").exists():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 # Started in the background of a shell, the programs under test would inherit that Ctrl-C is ignored.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

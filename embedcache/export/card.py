@@ -58,7 +58,7 @@ USE = {
     "torch": (
         "'torch>={torch}' transformers",  # an older one does not read a newer one's file
         "import torch\nfrom transformers import AutoTokenizer",
-        TOKENIZER + 'return_tensors="pt")\nlogits = torch.export.load("model.pt2").module()(**inputs)',
+        TOKENIZER + 'return_tensors="pt")\nlogits = torch.export.load("model.pt2").module()(**inputs).detach()',
     ),
     "onnx": (
         "onnxruntime transformers",

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 if DEVICE == "cpu":
-    os.environ["TRITON_INTERPRET"] = "1"  # read where a kernel is defined, Triton's own among them
+    os.environ["TRITON_INTERPRET"] = "1"  # as tests/conftest.py has it, unless there is a GPU that torch cannot use
 pytest.importorskip("triton", reason="Triton is not installed (it comes with torch's builds for GPUs)")
 
 from embedcache.encoder.fused_triton import COLUMNS, KINDS, Fused  # noqa: E402

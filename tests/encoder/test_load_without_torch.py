@@ -49,7 +49,7 @@ def save(make_model: Callable[..., Any], family: str, folder: Path) -> None:
 def write_byte_level(folder: Path) -> int:
     """RoBERTa's own kind of tokenizer, as its class saves it; returns the size of the vocabulary."""
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-    from transformers import RobertaTokenizerFast
+    from transformers import RobertaTokenizer
 
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -62,7 +62,7 @@ def write_byte_level(folder: Path) -> int:
     backend.train_from_iterator([text for text, _ in make_reviews(200)], trainer)
     model = json.loads(backend.to_str())["model"]
     merges = [tuple(pair) if isinstance(pair, list) else tuple(pair.split(" ")) for pair in model["merges"]]
-    RobertaTokenizerFast(vocab=model["vocab"], merges=merges).save_pretrained(folder)
+    RobertaTokenizer(vocab=model["vocab"], merges=merges).save_pretrained(folder)
     return len(model["vocab"])
 
 

@@ -65,6 +65,8 @@ def cut(folder: Path) -> Path:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_vectors_are_those_of_sentence_transformers(kind: str, tmp_path: Path) -> None:
+    if "clusters" in kind:
+        pytest.importorskip("sentence_transformers", "6.2", reason="older ones do not read the clusters")
     folder = KINDS[kind](tmp_path)
     encoder = load(folder)
     assert (encoder.kernel, encoder.layers, encoder.invariant) == ("static", 0, True)

@@ -74,7 +74,7 @@ def given(to: str, folder: Path, texts: list[str]) -> np.ndarray:
     if to == "torch":
         import torch
 
-        return torch.export.load(folder / "model.pt2").module()(**inputs).numpy()
+        return torch.export.load(folder / "model.pt2").module()(**inputs).detach().numpy()
     import onnxruntime
 
     session = onnxruntime.InferenceSession(folder / "model.onnx")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import random
 import re
 import struct
@@ -62,7 +63,7 @@ class Metadata:
             if isinstance(item, h5py.Dataset) and (start := item.id.get_offset()) is not None:
                 taken[start : start + item.id.get_storage_size()] = True
 
-        with h5py.File.in_memory(data) as file:
+        with h5py.File(io.BytesIO(data)) as file:
             file.visititems(visit)
         filled = np.frombuffer(data, np.uint8) != 0
         near = np.convolve(filled, np.ones(17), "same") > 0  # zeros among them are numbers, too

@@ -46,7 +46,7 @@ CASES = {
     "a small batch, many classes": (make_task(dim=20, classes=9), SMALL, 16),
     "50 classes": (make_task(n=100, dim=20, classes=50), SMALL, 64),
     "dropout": (make_task(n=100, dim=20), replace(SPEC, hidden=136, dropout=0.3, seed=2**63 + 12345), 64),
-    "standardised float16": (standardized(make_task(dim=24, dtype=np.float16)), replace(SMALL, lr=1e-3), 64),
+    "standardised float16": (standardized(make_task(dim=24, dtype=np.float16)), replace(SMOOTH, hidden=36), 64),
     "labels, weights": (weighted(of_kind("multilabel", make_task(dim=20))), SMALL, 64),
     "focal, smoothing": (make_task(dim=20), replace(SMALL, loss="focal", label_smoothing=0.1), 64),
     "values, cosine": (of_kind("regression", make_task(dim=20)), replace(SMALL, schedule="cosine"), 64),

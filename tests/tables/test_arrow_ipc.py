@@ -55,11 +55,10 @@ def test_types_become_what_they_become_from_parquet(tmp_path: Path, suffix: str)
 
 
 @SUFFIXES
-def test_strings_of_a_pyarrow_that_cannot_cast_views(
+def test_strings_of_a_pyarrow_that_cannot_measure_views(
     tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As before version 21."""
-    monkeypatch.setattr(arrow_values, "_casts_views", lambda: False)
+    monkeypatch.setattr(arrow_values, "_measures_views", lambda: False)
     texts = ["a", None, "日本" * 20]
     path = write(tmp_path / f"x{suffix}", pa.table({"text": pa.array(texts, pa.string_view()), "n": ["1", "2", "3"]}))
     assert read(path, "n") == {"text": ["a", "", "日本" * 20], "n": ["1", "2", "3"]}

@@ -48,25 +48,24 @@ def parts_of(batch: Any, coded: Sequence[str] = (), batch_rows: int = 1 << 62) -
 
 
 def _without_views(batch: Any) -> Any:
-    """Columns of string_view as strings where pyarrow is too old (before 21) to cast or measure them."""
+    """Columns of string_view as strings where pyarrow is too old to measure them."""
     import pyarrow as pa
 
     for place, field in enumerate(batch.schema):
-        if str(field.type) == "string_view" and not _casts_views():
+        if str(field.type) == "string_view" and not _measures_views():
             strings = pa.array(batch.column(place).to_pylist(), pa.large_string())
             batch = batch.set_column(place, field.with_type(strings.type), strings)
     return batch
 
 
 @cache
-def _casts_views() -> bool:
+def _measures_views() -> bool:
     import pyarrow as pa
 
     try:
-        pa.array(["a"], pa.string_view()).cast(pa.large_string())
-    except pa.ArrowNotImplementedError:
+        return bool(pa.array(["a"], pa.string_view()).nbytes)
+    except pa.ArrowTypeError:
         return False
-    return True
 
 
 def _cuts(columns: Sequence[Any], rows: int, batch_rows: int) -> Iterator[tuple[int, int]]:
