@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -40,3 +41,16 @@ def emulation(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
 def cuda(request: pytest.FixtureRequest) -> engine_native.NativeEngine:
     """The CUDA engine on the host, and where there is a GPU on that too."""
     return engine_native.find("cuda") if request.param == "gpu" else request.getfixturevalue("emulation")
+
+
+@pytest.fixture(scope="module")
+def one_torch_thread():
+    if find_spec("torch") is None:
+        yield
+        return
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -3,12 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import re
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,10 +26,10 @@ from embedcache.runs.intervals import score_interval
 from embedcache.runs.metrics import evaluate
 from embedcache.runs.predictions import FILE
 from embedcache.tables import rows
-from tests.conftest import document, fails, make_reviews, write_csv
+from tests.conftest import fails, write_csv
+from tests.ladder.conftest import FILM, SCRIPT
 
 FAST = ("tfidf", "zero-shot", "head")
-SCRIPT, FILM = "<script>alert(1)</script>", "<b>film</b>"
 Launches = list[tuple[str, str]]
 SMALL = {"test": 0.3, "max_length": 64, "resume": True}
 
@@ -58,14 +52,6 @@ def told(monkeypatch: pytest.MonkeyPatch) -> Launches:
     found: Launches = []
     monkeypatch.setattr(job, "launch", here(found))
     return found
-
-
-@pytest.fixture(scope="module")
-def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """120 reviews of 30 films, with a number; labels and films hold HTML."""
-    rows = [(f"{text} {SCRIPT}", label, f"{SCRIPT} {i // 4}", str(len(text))) for i, (text, label) in
-            enumerate(make_reviews(120))]  # fmt: skip
-    return write_csv(tmp_path_factory.mktemp("table") / f"{SCRIPT[1:7]}.csv", rows, ("text", "label", FILM, "long"))
 
 
 @pytest.fixture(scope="module")
@@ -350,69 +336,3 @@ def test_more_layers_than_there_are(table, tmp_path, tiny_bert, told) -> None:
     with pytest.raises(EmbedcacheError, match=r"--rungs top:3: .* has 2 layers"):
         ladder(table, tmp_path / "x", rungs=["top:3"], model=str(tiny_bert))
     assert told == [("measure", "")]
-
-
-@pytest.mark.slow
-def test_ctrl_c_ends_the_rung_and_keeps_the_others(table, tiny_bert, tmp_path) -> None:
-    folder = tmp_path / "ladder"
-    arguments = ["ladder", table, "-o", folder, "--model", tiny_bert, "--rungs", "tfidf,head", "--test", "0.3"]
-    command = [sys.executable, "-m", "embedcache", *map(str, arguments)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
-    assert process.stderr is not None
-    next(line for line in process.stderr if line.startswith("tfidf: begins"))
-    process.send_signal(signal.SIGINT)
-    said = process.stderr.read()
-    assert process.wait() == 130 and said.strip().endswith("the same command with --resume goes on."), said
-    assert (folder / "majority.json").exists() and not (folder / "ladder.json").exists()
-
-
-@pytest.mark.slow
-def test_each_rung_in_a_process_of_its_own(table, tiny_bert, tmp_path) -> None:
-    """By the command; killed while a rung runs, what is done stays."""
-    folder = tmp_path / "ladder"
-    arguments = [
-        "ladder", table, "-o", folder, "--model", tiny_bert, "--rungs", "tfidf,head,last", "--test", "0.3", "--json"
-    ]  # fmt: skip
-    command = [sys.executable, "-m", "embedcache", *map(str, arguments)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    for line in process.stderr:
-        if line.startswith("head: begins"):
-            while not (children := Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()):
-                time.sleep(0.05)
-            os.kill(process.pid, signal.SIGKILL)
-            break
-    process.communicate()
-    assert (folder / "tfidf.json").exists() and not (folder / "ladder.json").exists()
-    before = (folder / "tfidf.json").stat().st_mtime_ns
-    gone = Path("/proc", children[0])
-    for _ in range(240):  # a busy machine loads libraries slowly, and is interrupted after that
-        if not gone.exists():
-            break
-        time.sleep(0.5)
-    assert not gone.exists()
-    line = subprocess.run([*command, "--resume"], capture_output=True, text=True, check=False)
-    assert line.returncode == 0, line.stderr
-    report = json.loads(line.stdout)
-    assert (folder / "tfidf.json").stat().st_mtime_ns == before
-    assert all(one["peak_memory"] > 1 << 26 for one in report["rungs"])
-    assert re.search(r"plan: head", line.stderr) is None or not (folder / "head.json").exists()
-    assert document(*arguments[:-1], "--resume")["stop_at"] == report["stop_at"]
-
-
-@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
-def test_a_step_stops_where_a_script_ignores_ctrl_c(table, tiny_bert) -> None:
-    """The background jobs of a script ignore it, and their children would, too."""
-    values = {
-        "source": str(table), "model": str(tiny_bert), "device": "cpu", "trust_remote_code": False, "trains": True,
-        "text": "text", "max_length": None,
-    }  # fmt: skip
-    process = subprocess.Popen(
-        [sys.executable, "-m", "embedcache.ladder.child"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
-        text=True,
-    )
-    out, _ = process.communicate(json.dumps({"kind": "measure", "values": values}) + "\n", timeout=120)
-    assert process.returncode == 130 and list(json.loads(out.splitlines()[-1])) == ["stopped"]
