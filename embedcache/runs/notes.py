@@ -18,13 +18,10 @@ from embedcache.runs.scores import title
 from embedcache.runs.split import named, split_notes
 from embedcache.runs.warm_start import start_note
 from embedcache.runs.wording import in_words, temperature_note, worth_saying
-from embedcache.tables.decimals import as_numbers
+from embedcache.tables.decimals import amounts
 
 if TYPE_CHECKING:
     from embedcache.runs.column import Column, ColumnReport, Plan
-
-
-MANY = 20  # classes that are numbers: more are said to be amounts
 
 
 def column_notes(
@@ -55,7 +52,7 @@ def column_notes(
 
 def _amounts(column: Column, classes: Sequence[str]) -> Iterator[str]:
     """Classes that are rather values."""
-    if len(classes) > MANY and as_numbers(classes) is not None:
+    if amounts(classes) is not None:
         yield (
             f"the {len(classes):,} classes of {column.label!r} are numbers, and each was learned as a name, near to no "
             f"other: where they are amounts, --task {column.label}=regression learns them"

@@ -12,6 +12,7 @@ from embedcache.errors import EmbedcacheError, note
 
 WHOLE = re.compile(r"[+-]?\d+")
 COMMA = re.compile(r"[+-]?(?:\d{1,3}(?:\.\d{3})+|\d*),\d+(?:[eE][+-]?\d+)?")  # 3,5 and 1.234,5
+MANY = 20  # different values: more are said to be amounts
 THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")  # as 1,234, which may be a thousand
 
 
@@ -25,6 +26,11 @@ def as_numbers(cells: Sequence[str]) -> np.ndarray | None:
             return None
         found = np.array([float(point(cell.strip())) for cell in cells])
     return found if len(found) and np.isfinite(found).all() else None
+
+
+def amounts(classes: Sequence[str]) -> np.ndarray | None:
+    """The values of a column's classes where they are rather amounts: more than MANY, all numbers; else None."""
+    return as_numbers(classes) if len(classes) > MANY else None
 
 
 def has_decimal_commas(cells: Iterable[str], column: str) -> bool:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import click
+import numpy as np
 
 from embedcache.common.display import human_bytes
 from embedcache.common.encoder_schema import imported_name
 from embedcache.common.label_names import visible
 from embedcache.common.screen import cell, plural
 from embedcache.heads.kinds import kind_of
+from embedcache.tables.decimals import amounts
 
 if TYPE_CHECKING:
     from embedcache.cache import VerifyReport
@@ -111,15 +113,29 @@ def info(document: dict[str, Any]) -> None:
     for name, line in lines.items():
         click.echo(f"{name:10}{cell(line)}")
     for name, label in document["labels"].items():
-        largest = sorted(label["classes"].items(), key=lambda item: -item[1])
-        shown = ", ".join(f"{cell(visible(text), 40)} {count:,}" for text, count in largest[:8])
-        more = f", and {len(largest) - 8:,} more" if len(largest) > 8 else ""
         none = f"; {label['missing']:,} without" if label["missing"] else ""
-        kind = " (lists)" if kind_of(label["kind"]).has_lists else ""
-        click.echo(f"{'label':10}{cell(name)}{kind}: {shown}{more}{none}")
+        lists = kind_of(label["kind"]).has_lists
+        values = _largest(label["classes"]) if lists else _amounts(label["classes"]) or _largest(label["classes"])
+        click.echo(f"{'label':10}{cell(name)}{' (lists)' if lists else ''}: {values}{none}")
     of_journal = (document["labels_from"] or {"notes": []})["notes"]
     for line in [*document["notes"], *of_journal]:
         click.echo(f"Note: {cell(line)}")
+
+
+def _amounts(classes: dict[str, int]) -> str:
+    """Where amounts lie; of other classes nothing."""
+    values = amounts(list(classes))
+    if values is None:
+        return ""
+    low, high = np.quantile(np.repeat(values, list(classes.values())), (0.25, 0.75))
+    between = f"half of the rows from {low:g} to {high:g}"
+    return f"{len(classes):,} different numbers from {values.min():g} to {values.max():g}, {between}"
+
+
+def _largest(classes: dict[str, int]) -> str:
+    largest = sorted(classes.items(), key=lambda item: -item[1])
+    shown = ", ".join(f"{cell(visible(text), 40)} {count:,}" for text, count in largest[:8])
+    return shown + (f", and {len(largest) - 8:,} more" if len(largest) > 8 else "")
 
 
 def _journal(about: dict[str, Any] | None) -> dict[str, str]:

@@ -42,6 +42,12 @@ export function palette(column) {
   });
 }
 
+// Of a column of numbers: its bins, in their order.
+export const binsOf = (column) => (groups[column] || []).filter((group) => group.role === "bin");
+
+// Also with a decimal comma.
+const number = (text) => Number(/^[^,]*,[^,]*$/.test(text) ? text.replaceAll(".", "").replace(",", ".") : text);
+
 export const plain = () => classMark(0);
 
 // Of one label or kept value, as the map has it; ``none`` where the map has no such column.
@@ -52,7 +58,7 @@ export function markOf(column, label, none = plainMark(REST[theme()])) {
   let place = all.findIndex((group) => group.role === "class" && group.name === name);
   if (place < 0 && Array.isArray(label) && label.length > 1) place = all.findIndex((group) => group.role === "several");
   if (place < 0 && name !== null && all.some((group) => group.role === "bin")) {
-    place = all.findLastIndex((group) => group.role === "bin" && Number(group.name.split(" to ")[0]) <= Number(name));
+    place = all.findLastIndex((group) => group.role === "bin" && Number(group.name.split(" to ")[0]) <= number(name));
   }
   return place < 0 ? plainMark(REST[theme()]) : palette(column)[place];
 }

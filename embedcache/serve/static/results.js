@@ -1,6 +1,6 @@
 // The text that is asked about with what the head says of it, and the list of similar ones.
 
-import { classMark, dot } from "./colors.js";
+import { binsOf, classMark, dot, palette } from "./colors.js";
 import { $, el, labelText } from "./dom.js";
 import { hash, read } from "./state.js";
 
@@ -121,9 +121,10 @@ export function showColored(column) {
 // Before anything is asked: what the cache holds, and ways to begin.
 export function welcome(info, markOf) {
   const columns = Object.entries(info.labels).slice(0, MOST_WELCOMED).map(([column, { classes }]) => {
-    const sorted = Object.entries(classes).sort((a, b) => b[1] - a[1]);
+    const bins = binsOf(column);
+    const sorted = bins.length ? bins.map(({ name, rows }) => [name, rows]) : Object.entries(classes).sort((a, b) => b[1] - a[1]);
     const all = sorted.reduce((sum, [, rows]) => sum + rows, 0);
-    const markIn = marksOf(column, Object.keys(classes), markOf);
+    const markIn = bins.length ? (name) => palette(column)[bins.findIndex((bin) => bin.name === name)] : marksOf(column, Object.keys(classes), markOf);
     return [el("h3", {}, column), el("div", { class: "bars" }, sorted.slice(0, MOST_BARS).map(([name, rows]) => bar(markIn(name), name, rows / (all || 1), rows.toLocaleString("en"))),
     sorted.length > MOST_BARS ? el("p", { class: "note" }, `and ${sorted.length - MOST_BARS} more`) : null)];
   });
