@@ -17,7 +17,7 @@ class Typical(Strategy):
     """
 
     name = "typical"
-    what = "rows that stand for many others (k-means), for the first labels"
+    what = "rows that stand for many others, for the first labels"
 
     def why_not(self, evidence: Evidence) -> str | None:
         return None if len(evidence.unlabelled) else "every row has a label"
