@@ -117,6 +117,7 @@ def needs(isa: str, flag: str) -> bool:
 def build_cpu(sources: list[str], objects: Path, target: Path) -> None:
     compiler = find_compiler()
     extra = os.environ.get("EMBEDCACHE_CXXFLAGS", "").split()
+    sources = [source for source in sources if fits(isa(source))]
     define = ["-DEC_X86"] if is_x86() else []
     for flag, name in OPTIONAL.items():
         if (is_arm() if flag == ARM else is_x86()) and knows_flag(compiler, flag):
@@ -184,8 +185,8 @@ class AnyPythonWheel(bdist_wheel):
 
 
 def cpu_sources(*patterns: str) -> list[str]:
-    found = [str(path) for pattern in patterns for path in sorted(Path().glob(pattern))]
-    return [path for path in found if fits(isa(path))]
+    """All of them: the source distribution is for every machine, whatever it is made on."""
+    return [str(path) for pattern in patterns for path in sorted(Path().glob(pattern))]
 
 
 def extensions() -> list[Extension]:

@@ -54,6 +54,8 @@ PLATFORMS = {
     "macosx_13_0_x86_64": Platform("x86_64-macos.13.0", MACOS),
     "win_amd64": Platform("x86_64-windows-gnu", WINDOWS),
 }
+# Without symbols that nothing but a debugger reads; on Linux a linker lets functions be missing unless it is told not to.
+LINK_FLAGS = {"linux": "-Wl,-s -Wl,-z,defs", "macos": "", "windows": "-Wl,-s"}
 CUDA = "manylinux_2_34_x86_64"  # nvcc's host compiler is the machine's own: Debian 12's
 CUDA_LIBRARIES = (*GLIBC, "libstdc++.so.6", "libgcc_s.so.1")
 
@@ -128,7 +130,7 @@ def build_wheel(name: str, source: Path, output: Path) -> None:
     env = os.environ | {
         "EMBEDCACHE_CUDA": "0",
         "EMBEDCACHE_TARGET": target,
-        "EMBEDCACHE_CXXFLAGS": "-Wl,-s" if "macos" not in target else "",
+        "EMBEDCACHE_CXXFLAGS": LINK_FLAGS[target.split("-")[1].split(".")[0]],
         "CXX": f"{sys.executable} -m ziglang c++ -target {target}",
     }
     wheel = build("wheel", source, output, env, f"--config-setting=--build-option=--plat-name={name}")
