@@ -54,7 +54,7 @@ PLATFORMS = {
     "macosx_13_0_x86_64": Platform("x86_64-macos.13.0", MACOS),
     "win_amd64": Platform("x86_64-windows-gnu", WINDOWS),
 }
-# Without symbols that nothing but a debugger reads; on Linux a linker lets functions be missing unless it is told not to.
+# Without symbols that only a debugger reads; on Linux a linker lets functions be missing unless it is told not to.
 LINK_FLAGS = {"linux": "-Wl,-s -Wl,-z,defs", "macos": "", "windows": "-Wl,-s"}
 CUDA = "manylinux_2_34_x86_64"  # nvcc's host compiler is the machine's own: Debian 12's
 CUDA_LIBRARIES = (*GLIBC, "libstdc++.so.6", "libgcc_s.so.1")
