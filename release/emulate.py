@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -68,6 +69,13 @@ def prepare(folder: Path, wheel: str, torch: bool = False) -> None:
         subprocess.run([*command, *platforms, *kind, "--no-deps", *TORCH], check=True)
 
 
+def copy_tests(folder: Path) -> None:
+    """Tests of this tree, and no package of it: its libraries are for this machine."""
+    for name in ("tests", "demo", "docs", "csrc"):
+        shutil.copytree(ROOT / name, folder / name, dirs_exist_ok=True, ignore=shutil.ignore_patterns("data", "out"))
+    shutil.copy(ROOT / "pyproject.toml", folder)
+
+
 def run(folder: Path, *command: str) -> int:
     """Runs ARM's Python with arguments; its status."""
     root = folder / "root"
@@ -87,7 +95,8 @@ def main() -> None:
     prepare(folder, str(Path(arguments.wheel).resolve()), arguments.torch)
     failed = run(folder, "-m", "embedcache", "doctor")
     if arguments.tests:
-        failed |= run(folder, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(ROOT), *arguments.tests)
+        copy_tests(folder)
+        failed |= run(folder, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments.tests)
     sys.exit(failed)
 
 
