@@ -26,7 +26,7 @@ from embedcache.cache.layout import Layout, Output, block_path, quote
 from embedcache.cache.map_file import file_id, forget
 from embedcache.cache.stored_rows import parted
 from embedcache.cache.strings import Text
-from embedcache.common.durable import lacks_room, reserve, take_name
+from embedcache.common.durable import fsync, lacks_room, reserve, take_name
 from embedcache.common.int8_rows import INT8
 from embedcache.errors import EmbedcacheError
 
@@ -291,7 +291,7 @@ class Writer:
             raise EmbedcacheError(f"{self.path} was removed or replaced while it was written; run extract again")
 
     def sync(self) -> None:
-        os.fsync(self._handle)
+        fsync(self._handle)
 
     def _write(self, offset: int, data: np.ndarray) -> None:
         write_at(self._handle, self.path, offset, data)

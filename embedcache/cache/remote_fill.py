@@ -24,6 +24,7 @@ from embedcache.cache.fill import Filler, Window
 from embedcache.cache.layout import BLOCK_ROWS, DIGEST_BYTES, Output
 from embedcache.cache.state_writer import State, StateFill
 from embedcache.cache.stored_rows import no_rows, parted
+from embedcache.common.durable import fsync
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ class Helper:
             flags[output] = blocks.flags.copy()
             flags[output][blocks.fresh] = cut[blocks.place]
             digests[output] = self._write(output, blocks.rows, rows, flags[output])
-        os.fsync(self._handle)
+        fsync(self._handle)
         return Written(flags, digests, [one[order.wanted] for one in found], cut[order.wanted], counts)
 
     def _write(self, output: Output, rows: np.ndarray, vectors: np.ndarray, flags: np.ndarray) -> np.ndarray:

@@ -37,7 +37,7 @@ from embedcache.cache.state_files import (
     text_digest,
     values_path,
 )
-from embedcache.common.durable import lacks_room, reserve, take_name
+from embedcache.common.durable import fsync, lacks_room, reserve, take_name
 from embedcache.errors import EmbedcacheError
 
 
@@ -143,7 +143,7 @@ def _reserve(path: Path, about: StatesAbout, tokens: int) -> None:
             check_space(path, size - before, size - before)
             os.ftruncate(handle, max(size, before))
         write_at(handle, path, 0, np.frombuffer(_header(tokens, about.dim), np.uint8))
-        os.fsync(handle)
+        fsync(handle)
     finally:
         os.close(handle)
 
@@ -208,7 +208,7 @@ class StateWriter:
 
     def sync(self) -> None:
         for handle in (self._values, self._index):
-            os.fsync(handle)
+            fsync(handle)
 
     def close(self) -> None:
         for handle in (self._values, self._index):

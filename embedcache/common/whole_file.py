@@ -19,6 +19,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO, cast
 
+from embedcache.common.durable import fsync
 from embedcache.common.lock import Lock, locked_if_possible
 from embedcache.errors import EmbedcacheError
 
@@ -215,12 +216,12 @@ def _whole(target: Path, is_locked: bool) -> Iterator[BinaryIO]:
             yield cast(BinaryIO, file)
             file.flush()
             _like_before(file.fileno(), target)
-            os.fsync(file.fileno())
+            fsync(file.fileno())
             if not named:
                 os.link(f"/proc/self/fd/{file.fileno()}", new, src_dir_fd=folder, follow_symlinks=True)
             new.replace(target)
         with suppress(OSError):  # some file systems have no such thing
-            os.fsync(folder)
+            fsync(folder)
     finally:
         os.close(folder)
         with suppress(OSError):

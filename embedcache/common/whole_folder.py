@@ -22,7 +22,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from embedcache.common.durable import sync, sync_tree
+from embedcache.common.durable import fsync, sync, sync_tree
 from embedcache.common.lock import BusyError, locked_if_possible
 from embedcache.errors import EmbedcacheError
 
@@ -215,7 +215,7 @@ def is_full(folder: Path) -> bool:
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(bytes(PROBE_BYTES))
             file.flush()
-            os.fsync(file.fileno())
+            fsync(file.fileno())
     except OSError as error:
         return error.errno in (errno.ENOSPC, errno.EDQUOT)
     return False

@@ -28,6 +28,7 @@ from embedcache.cache.fingerprint import differences
 from embedcache.cache.layout import Output, sibling
 from embedcache.cache.remote_fill import Helper, Helpers, Order, Written
 from embedcache.cache.state_writer import State, StateWriter
+from embedcache.common.durable import fsync
 from embedcache.encoder.poolings import MODEL
 from embedcache.encoder.token_vectors import states_layer
 from embedcache.errors import EmbedcacheError
@@ -121,7 +122,7 @@ class Actor:
             with (sibling(path, "ray") / answer).open("x") as file:
                 file.write(shared.secret)
                 file.flush()
-                os.fsync(file.fileno())
+                fsync(file.fileno())
             self._helper = Helper(cache)
 
     def prepare(self, window: Window, texts: list[str] | None) -> int:

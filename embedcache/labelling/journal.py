@@ -22,7 +22,7 @@ from typing import NamedTuple
 import msgspec
 
 from embedcache.common.checked import SchemaError, conform, parse_json
-from embedcache.common.durable import sync
+from embedcache.common.durable import fsync, sync
 from embedcache.errors import EmbedcacheError
 from embedcache.labelling.entry import MOST_LINE, LabelEntry, checked, entry_of, line_of
 
@@ -245,7 +245,7 @@ class LabelJournal:
             while view:
                 written = os.pwrite(handle, view, place)
                 view, place = view[written:], place + written
-            os.fsync(handle)  # also without data: who wrote the labels of these ids may not have come so far
+            fsync(handle)  # also without data: who wrote the labels of these ids may not have come so far
             if first:
                 sync(self.path.parent)
         except OSError:

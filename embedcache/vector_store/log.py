@@ -23,7 +23,7 @@ import numpy as np
 
 from embedcache.cache.create import write_at
 from embedcache.cache.strings import HASH_BYTES
-from embedcache.common.durable import take_name
+from embedcache.common.durable import fsync, take_name
 from embedcache.errors import EmbedcacheError
 
 START, MARK = b"embedcache log 1\n", b"\xecpart\r\n\x1a"
@@ -87,7 +87,7 @@ class Log:
         )
         whole = MARK + counts + self._digest(counts, body) + body
         write_at(handle, self.path, end, np.frombuffer(whole, np.uint8))
-        os.fsync(handle)
+        fsync(handle)
         return end + len(whole)
 
     def _digest(self, counts: bytes, body: bytes | memoryview) -> bytes:

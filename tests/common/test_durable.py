@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 from pathlib import Path
 
@@ -59,3 +61,22 @@ def test_every_file_of_a_folder_is_flushed_before_it_has_its_name(
         (part / "b").touch()
         name = part.name
     assert flushed == ["a", "column", "b", name, f"{tmp_path.name} named"]
+
+
+def test_macos_empties_the_disks_own_cache_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By F_FULLFSYNC, and by fsync where the file system does not know that."""
+    told: list[str] = []
+    monkeypatch.setattr(durable.sys, "platform", "darwin")
+    monkeypatch.setattr(fcntl, "F_FULLFSYNC", 51, raising=False)
+    monkeypatch.setattr(fcntl, "fcntl", lambda handle, command: told.append(f"fcntl {command}"))
+    monkeypatch.setattr(os, "fsync", lambda handle: told.append("fsync"))
+    (tmp_path / "a").touch()
+    durable.sync(tmp_path / "a")
+    assert told == ["fcntl 51"]
+
+    def refused(handle: int, command: int) -> None:
+        raise OSError(errno.ENOTSUP, "not supported")
+
+    monkeypatch.setattr(fcntl, "fcntl", refused)
+    durable.sync(tmp_path / "a")
+    assert told == ["fcntl 51", "fsync"]
