@@ -74,8 +74,9 @@ def locked(path: Path, busy: Callable[[str], str]) -> Iterator[Lock]:
     Raises:
         BusyError: another process holds it.
         NoLocksError: the file system refuses locks.
-        EmbedcacheError: the folder is missing or cannot be written.
+        EmbedcacheError: the folder is missing or cannot be written, or the system has no such locks.
     """
+    check_locks()
     lock = Lock(path)
     try:
         _acquire(lock, busy)
@@ -107,8 +108,19 @@ def locked_if_possible(path: Path, busy: Callable[[str], str]) -> Iterator[Lock 
         lock.__exit__(None, None, None)
 
 
+def check_locks() -> None:
+    """Raise EmbedcacheError where the system has no locks of POSIX."""
+    try:
+        import fcntl  # noqa: F401
+    except ModuleNotFoundError:
+        raise EmbedcacheError(
+            "on Windows caches and runs are only read yet, since writing needs locks and writes in place as POSIX has "
+            "them: write in WSL, which is Linux"
+        ) from None
+
+
 def _acquire(lock: Lock, busy: Callable[[str], str]) -> None:
-    import fcntl  # POSIX only; reading needs none of this
+    import fcntl
 
     path = lock.path
     while True:

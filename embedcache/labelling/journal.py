@@ -23,6 +23,7 @@ import msgspec
 
 from embedcache.common.checked import SchemaError, conform, parse_json
 from embedcache.common.durable import fsync, sync
+from embedcache.common.lock import check_locks
 from embedcache.errors import EmbedcacheError
 from embedcache.labelling.entry import MOST_LINE, LabelEntry, checked, entry_of, line_of
 
@@ -265,7 +266,8 @@ class LabelJournal:
     @contextmanager
     def _locked(self) -> Iterator[int]:
         """The file, open and locked: one writer at a time, others wait."""
-        import fcntl  # POSIX only; reading needs none of this
+        check_locks()
+        import fcntl
 
         handle = -1
         while handle < 0:
