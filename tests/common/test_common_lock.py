@@ -145,7 +145,7 @@ def test_no_such_folder(tmp_path: Path) -> None:
 def test_a_system_without_such_locks_only_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "fcntl", None)
     with (
-        pytest.raises(EmbedcacheError, match="on Windows .* only read"),
+        pytest.raises(EmbedcacheError, match=r"on Windows .* only read"),
         locked(tmp_path / "x", busy),
     ):
         pass
