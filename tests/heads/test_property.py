@@ -73,9 +73,9 @@ def test_any_shape_and_option(data: st.DataObject, engine: Engine, batch_size: i
     # A probe's biases start where the gradient of all rows together is 0: of a batch that holds them all, AdamW's
     # first step there is rounding divided by itself.
     undecided = {"b2"} if not spec.hidden and batch_size >= len(task.train.rows) else set()
-    if task.val is not None:
-        if not undecided:
-            np.testing.assert_allclose(result.history["val_loss"][0], reference.val_loss, rtol=1e-4)
+    if task.val is not None:  # two steps, each of up to lr either way
+        near = 8 * spec.lr if undecided else 0.0
+        np.testing.assert_allclose(result.history["val_loss"][0], reference.val_loss, rtol=1e-4, atol=near)
     elif task.mean is None:  # else the weights come back folded
         weights, expected, initial = (
             {name: array for name, array in one.items() if name not in undecided}

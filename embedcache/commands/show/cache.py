@@ -115,7 +115,7 @@ def info(document: dict[str, Any]) -> None:
     for name, label in document["labels"].items():
         none = f"; {label['missing']:,} without" if label["missing"] else ""
         lists = kind_of(label["kind"]).has_lists
-        values = _largest(label["classes"]) if lists else _amounts(label["classes"]) or _largest(label["classes"])
+        values = ("" if lists else _amounts(label["classes"])) or _largest(label["classes"])
         click.echo(f"{'label':10}{cell(name)}{' (lists)' if lists else ''}: {values}{none}")
     of_journal = (document["labels_from"] or {"notes": []})["notes"]
     for line in [*document["notes"], *of_journal]:

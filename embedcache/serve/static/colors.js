@@ -30,20 +30,19 @@ export const classMark = (place) => ({ color: CLASSES[theme()][place % 8], shape
 
 export const dot = ({ color, shape }, attributes = {}) => el("span", { class: "dot", "aria-hidden": "true", "data-shape": SHAPES[shape], style: { background: color }, ...attributes });
 
+// Of a column of numbers: its bins, in their order, before all other groups.
+export const binsOf = (column) => (groups[column] || []).filter((group) => group.role === "bin");
+
 // The marks of a column's groups, in their order.
 export function palette(column) {
-  const all = groups[column] || [];
-  const bins = all.filter((group) => group.role === "bin").length;
+  const bins = binsOf(column).length;
   let used = 0;
-  return all.map((group) => {
+  return (groups[column] || []).map((group) => {
     if (group.role === "class") return classMark(group.place);
     if (group.role === "bin") return plainMark(SCALE[theme()][bins > 1 ? Math.round((used++ * 6) / (bins - 1)) : 3]);
     return plainMark(group.role === "several" ? CLASSES[theme()][7] : REST[theme()]);
   });
 }
-
-// Of a column of numbers: its bins, in their order.
-export const binsOf = (column) => (groups[column] || []).filter((group) => group.role === "bin");
 
 // Also with a decimal comma.
 const number = (text) => Number(/^[^,]*,[^,]*$/.test(text) ? text.replaceAll(".", "").replace(",", ".") : text);
@@ -57,7 +56,7 @@ export function markOf(column, label, none = plainMark(REST[theme()])) {
   const name = Array.isArray(label) ? (label.length === 1 ? label[0] : null) : label;
   let place = all.findIndex((group) => group.role === "class" && group.name === name);
   if (place < 0 && Array.isArray(label) && label.length > 1) place = all.findIndex((group) => group.role === "several");
-  if (place < 0 && name !== null && all.some((group) => group.role === "bin")) {
+  if (place < 0 && name !== null && binsOf(column).length) {
     place = all.findLastIndex((group) => group.role === "bin" && Number(group.name.split(" to ")[0]) <= number(name));
   }
   return place < 0 ? plainMark(REST[theme()]) : palette(column)[place];

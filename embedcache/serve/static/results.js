@@ -121,11 +121,11 @@ export function showColored(column) {
 // Before anything is asked: what the cache holds, and ways to begin.
 export function welcome(info, markOf) {
   const columns = Object.entries(info.labels).slice(0, MOST_WELCOMED).map(([column, { classes }]) => {
-    const bins = binsOf(column);
-    const sorted = bins.length ? bins.map(({ name, rows }) => [name, rows]) : Object.entries(classes).sort((a, b) => b[1] - a[1]);
+    const bins = binsOf(column), marks = palette(column), markIn = marksOf(column, Object.keys(classes), markOf);
+    const sorted = bins.length ? bins.map(({ name, rows }, i) => [name, rows, marks[i]])
+      : Object.entries(classes).sort((a, b) => b[1] - a[1]).map(([name, rows]) => [name, rows, markIn(name)]);
     const all = sorted.reduce((sum, [, rows]) => sum + rows, 0);
-    const markIn = bins.length ? (name) => palette(column)[bins.findIndex((bin) => bin.name === name)] : marksOf(column, Object.keys(classes), markOf);
-    return [el("h3", {}, column), el("div", { class: "bars" }, sorted.slice(0, MOST_BARS).map(([name, rows]) => bar(markIn(name), name, rows / (all || 1), rows.toLocaleString("en"))),
+    return [el("h3", {}, column), el("div", { class: "bars" }, sorted.slice(0, MOST_BARS).map(([name, rows, mark]) => bar(mark, name, rows / (all || 1), rows.toLocaleString("en"))),
     sorted.length > MOST_BARS ? el("p", { class: "note" }, `and ${sorted.length - MOST_BARS} more`) : null)];
   });
   const chance = () => hash({ ...read(), view: "search", row: Math.floor(Math.random() * info.rows), query: "", k: 10 });
