@@ -28,6 +28,7 @@ from embedcache.cache.stored_rows import parted
 from embedcache.cache.strings import Text
 from embedcache.common.durable import fsync, lacks_room, reserve, take_name
 from embedcache.common.int8_rows import INT8
+from embedcache.common.open_files import open_file, pwrite
 from embedcache.errors import EmbedcacheError
 
 CHUNK = 1 << 24  # bytes or elements moved at once
@@ -214,7 +215,7 @@ def write_at(handle: int, path: Path, offset: int, data: np.ndarray) -> None:
     view = data.data
     try:
         while view:
-            written = os.pwrite(handle, view[:CHUNK], offset)
+            written = pwrite(handle, view[:CHUNK], offset)
             view, offset = view[written:], offset + written
     except OSError as error:
         raise EmbedcacheError(
@@ -232,7 +233,7 @@ class Writer:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.cache = Cache(path)
-        self._handle = os.open(path, os.O_RDWR)
+        self._handle = open_file(path, os.O_RDWR)
 
     def reserve(self) -> None:
         """Make sure that the disk has room for the whole file: not a fault after hours, but an error now."""
@@ -297,7 +298,10 @@ class Writer:
         write_at(self._handle, self.path, offset, data)
 
     def close(self) -> None:
-        os.close(self._handle)
+        """May be called twice."""
+        handle, self._handle = self._handle, -1
+        if handle >= 0:
+            os.close(handle)
         self.cache.close()
 
     def __enter__(self) -> Writer:

@@ -25,6 +25,7 @@ from embedcache.cache.layout import BLOCK_ROWS, DIGEST_BYTES, Output
 from embedcache.cache.state_writer import State, StateFill
 from embedcache.cache.stored_rows import no_rows, parted
 from embedcache.common.durable import fsync
+from embedcache.common.open_files import open_file
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class Helper:
 
     def __init__(self, cache: Cache) -> None:
         self.cache = cache
-        self._handle = os.open(cache.path, os.O_RDWR)
+        self._handle = open_file(cache.path, os.O_RDWR)
 
     def write(self, order: Order, found: Sequence[np.ndarray], cut: np.ndarray, counts: np.ndarray) -> Written:
         """Vectors of the encoded texts, [n, D] for each output in the type of the file, to their rows, and to disk.

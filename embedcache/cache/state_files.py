@@ -33,6 +33,7 @@ from embedcache.cache.hdf5_structure import (
 from embedcache.cache.map_file import map_file
 from embedcache.common.encoder_schema import parse_encoder
 from embedcache.common.machine import usable_cores
+from embedcache.common.open_files import pread_into
 from embedcache.errors import EmbedcacheError
 
 FORMAT_VERSION = 1
@@ -174,7 +175,7 @@ class StateFiles:
             wanted, start = int(lengths[run].sum()) * size, HEADER + int(begins[run[0]]) * size
             while wanted:
                 try:
-                    read = os.preadv(self._file.fileno(), [view[done : done + wanted]], start)
+                    read = pread_into(self._file.fileno(), view[done : done + wanted], start)
                 except OSError as error:
                     raise EmbedcacheError(f"cannot read {self.values_path}: {error.strerror}") from None
                 if not read:

@@ -38,6 +38,7 @@ from embedcache.cache.state_files import (
     values_path,
 )
 from embedcache.common.durable import fsync, lacks_room, reserve, take_name
+from embedcache.common.open_files import open_file
 from embedcache.errors import EmbedcacheError
 
 
@@ -124,7 +125,7 @@ def _reserve(path: Path, about: StatesAbout, tokens: int) -> None:
     """The numbers' file with room for so many tokens; its header tells NumPy so."""
     size = HEADER + tokens * about.token_bytes
     try:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        handle = open_file(path, os.O_RDWR | os.O_CREAT)
     except OSError as error:
         raise EmbedcacheError(f"cannot write {path}: {error.strerror}; check its permissions") from None
     try:
@@ -135,8 +136,6 @@ def _reserve(path: Path, about: StatesAbout, tokens: int) -> None:
             if not lacks_room(error):
                 raise EmbedcacheError(f"cannot write {path}: {error.strerror}") from None
             os.ftruncate(handle, before)
-            if not before:
-                path.unlink()
             free = shutil.disk_usage(path.parent).free
             raise _no_space(path, size - before, size - before, free) from None
         if not reserved:
@@ -145,7 +144,10 @@ def _reserve(path: Path, about: StatesAbout, tokens: int) -> None:
         write_at(handle, path, 0, np.frombuffer(_header(tokens, about.dim), np.uint8))
         fsync(handle)
     finally:
+        without_room = not os.fstat(handle).st_size
         os.close(handle)
+        if without_room:
+            path.unlink()
 
 
 def _header(tokens: int, dim: int) -> bytes:
@@ -165,8 +167,8 @@ class StateWriter:
     def __init__(self, cache: Path) -> None:
         self.files = StateFiles(cache)
         self._salt = self.files.about.salt
-        self._index = os.open(self.files.path, os.O_RDWR)
-        self._values = os.open(self.files.values_path, os.O_RDWR)
+        self._index = open_file(self.files.path, os.O_RDWR)
+        self._values = open_file(self.files.values_path, os.O_RDWR)
 
     def put(self, slot: int, values: np.ndarray) -> bytes:
         """Write the states of a text, float16 [t, D]; returns the checksum, with which it will count.
@@ -211,8 +213,11 @@ class StateWriter:
             fsync(handle)
 
     def close(self) -> None:
-        for handle in (self._values, self._index):
-            os.close(handle)
+        """May be called twice."""
+        handles, self._values, self._index = (self._values, self._index), -1, -1
+        for handle in handles:
+            if handle >= 0:
+                os.close(handle)
         self.files.close()
 
     def __enter__(self) -> StateWriter:

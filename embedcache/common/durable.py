@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
+from embedcache.common.open_files import open_file, rename
+
 
 def fsync(handle: int) -> None:
     """Flush an open file, or the names in a folder, to the disk. Raises OSError.
@@ -27,13 +29,19 @@ def fsync(handle: int) -> None:
 
 
 def sync(path: Path) -> None:
-    """Flush a file to the disk, or the names in a folder. Raises OSError for a file; some systems sync no folders."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        with suppress(OSError) if path.is_dir() else nullcontext():
+    """Flush a file to the disk, or the names in a folder. Raises OSError for a file; some systems sync no folders.
+
+    Windows flushes files that are open for writing, and its file systems keep names by a journal of their own.
+    """
+    folder = path.is_dir()
+    if folder and sys.platform == "win32":
+        return
+    with suppress(OSError) if folder else nullcontext():
+        handle = open_file(path, os.O_RDWR if sys.platform == "win32" else os.O_RDONLY)
+        try:
             fsync(handle)
-    finally:
-        os.close(handle)
+        finally:
+            os.close(handle)
 
 
 def sync_tree(folder: Path) -> None:
@@ -47,7 +55,7 @@ def sync_tree(folder: Path) -> None:
 def take_name(new: Path, target: Path) -> None:
     """Give a finished file its name: at once, and for good when this returns. Raises OSError."""
     sync(new)
-    new.replace(target)
+    rename(new, target)
     sync(target.parent)
 
 
@@ -65,10 +73,10 @@ def reserve(handle: int, size: int) -> bool:
     Raises:
         OSError: there is no room, or another fault.
     """
+    if not hasattr(os, "posix_fallocate"):  # macOS, Windows
+        return False
     try:
         os.posix_fallocate(handle, 0, size)
-    except AttributeError:  # macOS has none
-        return False
     except OSError as error:
         if error.errno in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
             return False

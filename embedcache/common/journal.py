@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from hashlib import blake2b
 
 from embedcache.common.lock import Lock
+from embedcache.common.open_files import pread, pwrite
 from embedcache.errors import EmbedcacheError
 
 MAGIC = b"embedcache journal 1\n"
@@ -35,7 +36,7 @@ class Journal:
         self._places: list[tuple[int, int]] = []  # of each part's data: offset, bytes
         self._start = MAGIC + self._key
         self._end = len(self._start)
-        start = os.pread(lock.handle, self._end, 0)
+        start = pread(lock.handle, self._end, 0)
         self.is_other = start.startswith(MAGIC) and start != self._start
         if start == self._start:
             self._scan()
@@ -48,7 +49,7 @@ class Journal:
 
     def __iter__(self) -> Iterator[bytes]:
         """The data of every part."""
-        return (os.pread(self._lock.handle, size, place) for place, size in self._places)
+        return (pread(self._lock.handle, size, place) for place, size in self._places)
 
     def append(self, data: bytes) -> None:
         """One more part. Raises EmbedcacheError where the disk is full; the parts before it stay."""
@@ -61,11 +62,11 @@ class Journal:
     def _scan(self) -> None:
         size = os.fstat(self._lock.handle).st_size
         while self._end + HEAD <= size:
-            head = os.pread(self._lock.handle, HEAD, self._end)
+            head = pread(self._lock.handle, HEAD, self._end)
             length = int.from_bytes(head[:8], "little")
             if self._end + HEAD + length > size:
                 return
-            data = os.pread(self._lock.handle, length, self._end + HEAD)
+            data = pread(self._lock.handle, length, self._end + HEAD)
             if len(data) != length or head[8:] != self._digest(len(self._places), data):
                 return
             self._places.append((self._end + HEAD, length))
@@ -78,7 +79,7 @@ class Journal:
         view = memoryview(data)
         try:
             while view:
-                written = os.pwrite(self._lock.handle, view, place)
+                written = pwrite(self._lock.handle, view, place)
                 view, place = view[written:], place + written
         except OSError as error:
             raise EmbedcacheError(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from embedcache.common.open_files import lock_file, open_file
 from embedcache.errors import EmbedcacheError
 
 REFUSED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
@@ -38,21 +40,33 @@ class Lock:
 
     def give_back(self) -> None:
         """Release the lock, held or half acquired, and remove its file if nobody else has it. May be called twice."""
-        import fcntl
-
         if self.over or os.getpid() != self.owner:
             return
         try:
             if self.handle < 0:  # nothing was opened, or a signal came before the number of it was kept
-                self.handle = os.open(self.path, os.O_RDWR)
-            fcntl.flock(self.handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not (self.keep and os.fstat(self.handle).st_size) and _same_file(self.handle, self.path):
-                # Removed while it is still held: who waits to open this name finds another inode afterwards.
-                self.path.unlink()
+                self.handle = open_file(self.path, os.O_RDWR)
+            if sys.platform == "win32":
+                self._remove_closed()
+            else:
+                lock_file(self.handle, wait=False)
+                if not self._stays and _same_file(self.handle, self.path):
+                    # Removed while it is still held: who waits to open this name finds another inode afterwards.
+                    self.path.unlink()
         except OSError:
             pass
         self.close()
         self.over = True
+
+    @property
+    def _stays(self) -> bool:
+        return self.keep and bool(os.fstat(self.handle).st_size)
+
+    def _remove_closed(self) -> None:
+        """Where no open file can be removed: closed first, and then not while anybody else has it open."""
+        stays = self._stays
+        self.close()
+        if not stays:
+            self.path.unlink()
 
     def close(self) -> None:
         """Close the file, which releases the lock; the file stays."""
@@ -74,9 +88,8 @@ def locked(path: Path, busy: Callable[[str], str]) -> Iterator[Lock]:
     Raises:
         BusyError: another process holds it.
         NoLocksError: the file system refuses locks.
-        EmbedcacheError: the folder is missing or cannot be written, or the system has no such locks.
+        EmbedcacheError: the folder is missing or cannot be written.
     """
-    check_locks()
     lock = Lock(path)
     try:
         _acquire(lock, busy)
@@ -108,31 +121,18 @@ def locked_if_possible(path: Path, busy: Callable[[str], str]) -> Iterator[Lock 
         lock.__exit__(None, None, None)
 
 
-def check_locks() -> None:
-    """Raise EmbedcacheError where the system has no locks of POSIX."""
-    try:
-        import fcntl  # noqa: F401
-    except ModuleNotFoundError:
-        raise EmbedcacheError(
-            "on Windows caches and runs are only read yet, since writing needs locks and writes in place as POSIX has "
-            "them: write in WSL, which is Linux"
-        ) from None
-
-
 def _acquire(lock: Lock, busy: Callable[[str], str]) -> None:
-    import fcntl
-
     path = lock.path
     while True:
         try:
-            lock.handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+            lock.handle = open_file(path, os.O_RDWR | os.O_CREAT)
         except FileNotFoundError:
             raise EmbedcacheError(f"no such folder: {path.parent}; make it, or name another output") from None
         except OSError as error:
             reason = error.strerror or error
             raise EmbedcacheError(f"cannot write in {path.parent}: {reason}; name an output elsewhere") from None
         try:
-            fcntl.flock(lock.handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock_file(lock.handle, wait=False)
             if _same_file(lock.handle, path):
                 _check_exclusive(path)
                 return
@@ -159,11 +159,9 @@ def _same_file(handle: int, path: Path) -> bool:
 
 def _check_exclusive(path: Path) -> None:
     """Raise OSError where the file system only says that it locks: it would give the same lock twice."""
-    import fcntl
-
-    handle = os.open(path, os.O_RDWR)
+    handle = open_file(path, os.O_RDWR)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock_file(handle, wait=False)
     except BlockingIOError:
         return
     finally:
@@ -173,6 +171,8 @@ def _check_exclusive(path: Path) -> None:
 
 def _holder(handle: int) -> str:
     """Who holds the lock of an open file, by Linux's list of all locks."""
+    if sys.platform == "win32":
+        return "another process"
     about = os.fstat(handle)
     wanted = f"{os.major(about.st_dev):02x}:{os.minor(about.st_dev):02x}:{about.st_ino}"
     with suppress(OSError, ValueError, IndexError):

@@ -75,6 +75,8 @@ def marked(marker: str) -> list[int]:
 def main(marker: str) -> None:
     if sys.stdin.buffer.read() == DONE:
         return
+    if sys.platform == "win32":
+        return
     end, quiet = time.monotonic() + PATIENCE, 0
     while quiet < QUIET and time.monotonic() < end:
         found = marked(marker)

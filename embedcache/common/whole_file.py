@@ -19,8 +19,9 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO, cast
 
-from embedcache.common.durable import fsync
+from embedcache.common.durable import fsync, sync
 from embedcache.common.lock import Lock, locked_if_possible
+from embedcache.common.open_files import open_file, rename
 from embedcache.errors import EmbedcacheError
 
 ADVICE = "name another place with -o"  # what to do about an output that cannot be written
@@ -194,7 +195,7 @@ def _open_stream(path: str, name: str, advice: str) -> int:
     try:
         if own == 1:
             sys.stdout.flush()
-        return os.dup(own) if own is not None else os.open(path, os.O_WRONLY | os.O_NOCTTY)
+        return os.dup(own) if own is not None else open_file(Path(path), os.O_WRONLY | getattr(os, "O_NOCTTY", 0))
     except OSError as error:
         raise _cannot_write(name, error, advice) from None
 
@@ -209,7 +210,6 @@ def _whole(target: Path, is_locked: bool) -> Iterator[BinaryIO]:
     new = target.with_name(f".{target.name}.new" if is_locked else f".{target.name}.partial-{secrets.token_hex(4)}")
     with suppress(FileNotFoundError):
         new.unlink()  # of a killed writer
-    folder = os.open(target.parent, os.O_RDONLY)
     try:
         handle, named = _create(new)
         with os.fdopen(handle, "wb") as file:
@@ -218,12 +218,11 @@ def _whole(target: Path, is_locked: bool) -> Iterator[BinaryIO]:
             _like_before(file.fileno(), target)
             fsync(file.fileno())
             if not named:
-                os.link(f"/proc/self/fd/{file.fileno()}", new, src_dir_fd=folder, follow_symlinks=True)
-            new.replace(target)
-        with suppress(OSError):  # some file systems have no such thing
-            fsync(folder)
+                # Only with a folder's number does link follow symlinks; for a whole path the number does not matter.
+                os.link(f"/proc/self/fd/{file.fileno()}", new, src_dir_fd=file.fileno(), follow_symlinks=True)
+        rename(new, target)
+        sync(target.parent)
     finally:
-        os.close(folder)
         with suppress(OSError):
             new.unlink()
 
@@ -237,7 +236,7 @@ def _create(new: Path) -> tuple[int, bool]:
         except OSError as error:
             if error.errno not in NO_UNNAMED:
                 raise
-    return os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666), True
+    return open_file(new, os.O_RDWR | os.O_CREAT | os.O_EXCL), True
 
 
 def _like_before(handle: int, target: Path) -> None:
@@ -245,6 +244,8 @@ def _like_before(handle: int, target: Path) -> None:
     try:
         before, now = target.stat(), os.fstat(handle)
     except FileNotFoundError:
+        return
+    if sys.platform == "win32":  # the folder decides
         return
     with suppress(OSError):
         if (before.st_uid, before.st_gid) != (now.st_uid, now.st_gid):

@@ -24,6 +24,7 @@ from typing import Any, TypeVar
 
 from embedcache.common.durable import fsync, sync, sync_tree
 from embedcache.common.lock import BusyError, locked_if_possible
+from embedcache.common.open_files import rename
 from embedcache.errors import EmbedcacheError
 
 T = TypeVar("T")
@@ -128,7 +129,7 @@ def put_in_place(part: Path, path: Path) -> Path | None:
     kill leaves the old one or the new one under the name. Elsewhere two renames; ``recover`` puts right a kill between.
     """
     if not path.exists():
-        part.rename(path)
+        rename(part, path)
         return None
     old = beside(path, "old")
     with suppress(OSError):
@@ -142,11 +143,11 @@ def put_in_place(part: Path, path: Path) -> Path | None:
             old.rename(part)
     if swapped:
         return old
-    path.rename(old)
+    rename(path, old)
     try:
-        part.rename(path)
+        rename(part, path)
     except OSError:
-        old.rename(path)
+        rename(old, path)
         raise
     return old
 

@@ -102,10 +102,20 @@ class WorkFile:
                 f"{self.target} was replaced during this run; run the same {command} again, nothing is lost"
             )
 
-    def publish(self) -> None:
-        """Into the target's place."""
-        if self.path != self.target:
+    def publish(self, old: Cache | None) -> None:
+        """Into the target's place. Closes the old cache first: Windows replaces no file that is open."""
+        for cache in (old, self.left):
+            if cache is not None:
+                cache.close()
+        if self.path == self.target:
+            return
+        try:
             publish(self.path, self.target)
+        except PermissionError as error:
+            raise EmbedcacheError(
+                f"cannot replace {self.target}: {error.strerror}; the new cache is whole beside it: run the same "
+                "command again, and it takes that place"
+            ) from None
 
     def clear(self) -> None:
         """Remove what a killed run left."""

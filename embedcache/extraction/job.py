@@ -228,6 +228,8 @@ def extract(
         if tokens is not None or index_path(target).exists():
             ends.enter_context(writer_lock(index_path(target)))
         dropped = count_dropped(old, table, overwrite)
+        if old and not same:
+            old.close()
         outputs = chosen.outputs if overwrite or not same else list(dict.fromkeys([*same.outputs, *chosen.outputs]))
         first = first_rows(table.hashes)
         plan = plan_states(target, table, first, tokens, encoding_pass, overwrite)
@@ -312,13 +314,14 @@ def _build(
         except BaseException:
             new = work.inode is None or not work.begun
             if new and not writer.started and file_id(work.path) == writer.cache.inode:
+                writer.close()
                 work.path.unlink()  # nothing to continue, and the next run may have other settings
             raise
         writer.sync()
         writer.check()
         reading = reading_of(writer.cache)
         work.check("extract")
-    work.publish()
+    work.publish(same)
     if plan is None:
         remove_foreign(target, encoding_pass.encoder)
     work.clear()

@@ -113,6 +113,8 @@ def merge(
             missing = max(writer.cache.missing_rows(*output) for output in writer.cache.outputs)
         if states is not None:
             whole = list(map(and_, whole, copy_states(states)))
+        if there:
+            there.close()
         if work != target:
             publish(work, target)
         about = None

@@ -201,6 +201,7 @@ def filling(plan: StatesPlan | None) -> Iterator[StateFill | None]:
             writer.check()
         except BaseException:
             if plan.new and not writer.started:
+                writer.close()
                 remove_states(plan.cache)
             raise
 

@@ -7,6 +7,7 @@ import itertools
 import math
 import mmap
 import os
+import sys
 import tempfile
 import weakref
 from collections.abc import Callable, Iterator, Mapping
@@ -91,7 +92,7 @@ class WeightRoom:
 
 def _fresh_pages(count: int) -> Any:
     """So many zeros: private memory of its own mapping where the system has such, else a bytearray."""
-    if not hasattr(mmap, "MAP_ANONYMOUS"):
+    if sys.platform == "win32":
         return bytearray(count)
     # Large pages are not asked for: a virtual machine whose host takes free ones back pays for them dearly.
     return mmap.mmap(-1, max(count, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
@@ -99,6 +100,8 @@ def _fresh_pages(count: int) -> Any:
 
 def _give_back(memory: Any, start: int, end: int) -> None:
     """Frees the whole pages between two places of fresh pages."""
+    if sys.platform == "win32":  # nor has it such pages
+        return
     first, last = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE, end // mmap.PAGESIZE * mmap.PAGESIZE
     if first < last:
         memory.madvise(mmap.MADV_DONTNEED, first, last - first)

@@ -23,7 +23,7 @@ import msgspec
 
 from embedcache.common.checked import SchemaError, conform, parse_json
 from embedcache.common.durable import fsync, sync
-from embedcache.common.lock import check_locks
+from embedcache.common.open_files import lock_file, open_file, pread, pwrite, unlock_file
 from embedcache.errors import EmbedcacheError
 from embedcache.labelling.entry import MOST_LINE, LabelEntry, checked, entry_of, line_of
 
@@ -86,7 +86,7 @@ class LabelJournal:
         """
         with self._mutex:
             try:
-                handle = os.open(self.path, os.O_RDONLY)
+                handle = open_file(self.path, os.O_RDONLY)
             except FileNotFoundError:
                 self._forget()
                 return []
@@ -244,7 +244,7 @@ class LabelJournal:
         try:
             view, place = memoryview(first + data), end
             while view:
-                written = os.pwrite(handle, view, place)
+                written = pwrite(handle, view, place)
                 view, place = view[written:], place + written
             fsync(handle)  # also without data: who wrote the labels of these ids may not have come so far
             if first:
@@ -257,7 +257,7 @@ class LabelJournal:
     def _end_tail(self, handle: int) -> None:
         """Cut off what a killed writer left behind the last whole line; a line that lacks only its end is given it."""
         if self._tail is not None:
-            os.pwrite(handle, b"\n", self._end + len(self._tail_line))
+            pwrite(handle, b"\n", self._end + len(self._tail_line))
             self._catch_up(handle)
         elif self._tail_line:
             os.ftruncate(handle, self._end)
@@ -266,14 +266,11 @@ class LabelJournal:
     @contextmanager
     def _locked(self) -> Iterator[int]:
         """The file, open and locked: one writer at a time, others wait."""
-        check_locks()
-        import fcntl
-
         handle = -1
         while handle < 0:
             try:
-                handle = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
-                fcntl.flock(handle, fcntl.LOCK_EX)
+                handle = open_file(self.path, os.O_RDWR | os.O_CREAT)
+                lock_file(handle, wait=True)
                 if not _is_at(handle, self.path):  # moved away while this waited
                     os.close(handle)
                     handle = -1
@@ -290,7 +287,7 @@ class LabelJournal:
         try:
             yield handle
         finally:
-            fcntl.flock(handle, fcntl.LOCK_UN)  # a fork may have it open, too
+            unlock_file(handle)  # a fork may have it open, too
             os.close(handle)
 
     def _cannot(self, what: str, error: OSError) -> EmbedcacheError:
@@ -310,7 +307,7 @@ def _is_at(handle: int, path: Path) -> bool:
 def _read(handle: int, start: int, stop: int) -> bytes:
     parts = []
     while start < stop:
-        part = os.pread(handle, min(stop - start, 1 << 24), start)
+        part = pread(handle, min(stop - start, 1 << 24), start)
         if not part:
             break
         parts.append(part)

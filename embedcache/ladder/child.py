@@ -58,7 +58,10 @@ def end_with_parent() -> None:
     """Interrupt this process once its standard input ends. Not by sys.stdin: its lock would hold up the exit."""
     while os.read(0, 1):
         pass
-    os.kill(os.getpid(), signal.SIGINT)
+    if sys.platform == "win32":  # os.kill would end it at once
+        signal.raise_signal(signal.SIGINT)
+    else:
+        os.kill(os.getpid(), signal.SIGINT)
 
 
 def main() -> int:

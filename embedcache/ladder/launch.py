@@ -48,7 +48,8 @@ def launch(kind: str, values: dict[str, Any], progress: Progress | None, tell: T
         try:
             heard = _hear(process, {"kind": kind, "values": values}, progress, tell)
         except KeyboardInterrupt:
-            process.send_signal(signal.SIGINT)
+            if sys.platform != "win32":  # there its standard input ends, which says the same
+                process.send_signal(signal.SIGINT)
             _drain(process)
             raise
         except BaseException:

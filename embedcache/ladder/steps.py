@@ -211,7 +211,8 @@ def _speed(predict: Predict, texts: list[str]) -> dict[str, Any]:
     predict(texts[:8])
     start = time.perf_counter()
     predict(texts)
-    return {"predictions_per_second": len(texts) / (time.perf_counter() - start), "load": os.getloadavg()[0]}
+    seconds, load = time.perf_counter() - start, os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    return {"predictions_per_second": len(texts) / seconds, "load": load}
 
 
 def peak_memory() -> int | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
@@ -195,7 +196,7 @@ def _load_unfinished(path: Path, wanted: Callable[[str], bool], room: MakeRoom =
 
     heads = {}
     try:
-        if path.stat().st_uid != os.getuid():
+        if sys.platform != "win32" and path.stat().st_uid != os.getuid():
             raise SchemaError("it belongs to somebody else")
         with safe_open(str(path), framework="numpy") as file:
             header = conform(parse_json((file.metadata() or {})[FORMAT]), Header)

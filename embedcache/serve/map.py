@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -102,7 +103,7 @@ def _ctrl_c_blocked() -> Iterator[None]:
 
     What a process itself does about a signal comes too late: it may still be importing.
     """
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
+    if sys.platform == "win32":
         yield
         return
     resource_tracker.ensure_running()  # it starts with the first process, and would end the blocking
@@ -116,8 +117,9 @@ def _ctrl_c_blocked() -> Iterator[None]:
 def _make(cache_path: str, pooling: str, layer: int, made: str) -> None:
     """In the other process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # where it cannot be blocked
-    with suppress(OSError):
-        os.nice(NICE)
+    if sys.platform != "win32":
+        with suppress(OSError):
+            os.nice(NICE)
     try:
         with open_cache(cache_path) as cache:
             save_map(made, make_map(cache, pooling, layer), cache, pooling, layer)

@@ -24,6 +24,7 @@ import numpy as np
 from embedcache.cache.create import write_at
 from embedcache.cache.strings import HASH_BYTES
 from embedcache.common.durable import fsync, take_name
+from embedcache.common.open_files import pread
 from embedcache.errors import EmbedcacheError
 
 START, MARK = b"embedcache log 1\n", b"\xecpart\r\n\x1a"
@@ -60,12 +61,12 @@ class Log:
             EmbedcacheError: it is not the log of this encoder.
         """
         if not first:
-            if os.pread(handle, len(self._start), 0) != self._start:
+            if pread(handle, len(self._start), 0) != self._start:
                 raise EmbedcacheError(f"{self.path} is no log of this encoder, or is damaged: delete it")
             first = len(self._start)
         size = os.fstat(handle).st_size - first
-        data = os.pread(handle, size, first) if size > 0 else b""
-        while len(data) < size and (more := os.pread(handle, size - len(data), first + len(data))):
+        data = pread(handle, size, first) if size > 0 else b""
+        while len(data) < size and (more := pread(handle, size - len(data), first + len(data))):
             data += more
         found, end = [], 0
         for part, stop in self._parts(data):

@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -30,6 +31,7 @@ from embedcache.cache.layout import BLOCK_ROWS, Output, sibling
 from embedcache.cache.map_file import FileId, file_id
 from embedcache.cache.stored_rows import to_store
 from embedcache.common.lock import BusyError, locked
+from embedcache.common.open_files import open_file
 from embedcache.errors import EmbedcacheError
 from embedcache.vector_store.log import Log, LogPart
 
@@ -50,6 +52,7 @@ class VectorStore:
         self.path, self._encoder, self._output, self._dim = path, dict(encoder), output, dim
         self._log = Log(path.with_suffix(".log"), fingerprint(encoder), dim, str(encoder["store"]))
         self._handle, self._end = -1, 0
+        self._put_off = 0  # rows of a log that could not be merged, and is not tried again with fewer
         self._log_id: FileId | None = None
         self._cache: Cache | None = None
         self._sorted = np.empty(0, np.uint64), np.empty(0, np.int64)  # halves of hashes in order, and their rows
@@ -63,17 +66,12 @@ class VectorStore:
 
     def refresh(self) -> None:
         """See what is new. The log comes first: what is merged meanwhile is seen in both then, never in neither."""
-        log_id = file_id(self._log.path)
-        if log_id != self._log_id:
-            self._forget_log()
-            with suppress(FileNotFoundError):
-                self._handle = _opened(self._log.path)
-                status = os.fstat(self._handle)
-                self._log_id = status.st_dev, status.st_ino
+        self._open_log()
         if self._handle >= 0 and os.fstat(self._handle).st_size > self._end:
             parts, self._end = self._log.read(self._handle, self._end)
             for part in parts:
                 self._note(part)
+        self._let_go()
         cache_id = file_id(self.path)
         if cache_id != (self._cache.inode if self._cache else None):
             self._open_cache()
@@ -105,7 +103,7 @@ class VectorStore:
         stored = to_store(vectors, str(self._encoder["store"]), np.arange(len(texts)), texts)
         with self._turn():
             self.refresh()
-            if self._handle < 0:
+            if self._log_id is None:
                 self._log.create()
                 self.refresh()
             known, _ = self.find(hashes)
@@ -114,9 +112,11 @@ class VectorStore:
                 raw = [texts[i].encode() for i in new]
                 data = np.frombuffer(b"".join(raw), np.uint8)
                 part = LogPart(hashes[new], data, np.cumsum([len(one) for one in raw], dtype=np.int64), stored[new])
+                self._open_log()
                 self._end = self._log.append(self._handle, self._end, part)
                 self._note(part)
-            if len(self._recent) >= max(LEAST, (self._cache.rows if self._cache else 0) // 2):
+                self._let_go()
+            if len(self._recent) >= max(LEAST, self._put_off, (self._cache.rows if self._cache else 0) // 2):
                 self._merge()
 
     def merge(self) -> None:
@@ -163,8 +163,18 @@ class VectorStore:
                 writer.put(lay.TRUNCATED, start, np.zeros(stop - start, np.uint8))
             writer.commit(path, 0, writer.cache.layout.blocks)
             writer.sync()
-        publish(beside, target)
-        self._log.create()
+        rows_of_log = len(self._recent)
+        self.close()
+        try:
+            publish(beside, target)
+            self._log.create()
+            self._put_off = 0
+        except PermissionError:
+            if sys.platform != "win32":
+                raise
+            # Another process reads one of them, and there no open file can be replaced. The log goes on.
+            self._put_off = rows_of_log * 3 // 2
+            beside.unlink(missing_ok=True)
         self.refresh()
 
     def _sound_all(self) -> np.ndarray:
@@ -204,6 +214,27 @@ class VectorStore:
         for row, one in enumerate(part.hashes):
             self._recent.setdefault(one.tobytes(), (number, row))
 
+    def _open_log(self) -> None:
+        """The log that is there now, if there is one; of another one than before, nothing is known yet."""
+        if file_id(self._log.path) != self._log_id:
+            self._forget_log()
+        if self._handle < 0:
+            with suppress(FileNotFoundError):
+                handle = _opened(self._log.path)
+                status = os.fstat(handle)
+                if (status.st_dev, status.st_ino) != self._log_id:
+                    self._forget_log()
+                self._handle, self._log_id = handle, (status.st_dev, status.st_ino)
+
+    def _let_go(self) -> None:
+        """Where no open file can be replaced, the log is open for as long as it is read or written, and no longer.
+
+        Elsewhere it stays open, so that no other file is given its number. Windows does not give numbers again.
+        """
+        if sys.platform == "win32" and self._handle >= 0:
+            os.close(self._handle)
+            self._handle = -1
+
     def _forget_log(self) -> None:
         if self._handle >= 0:
             os.close(self._handle)
@@ -230,9 +261,9 @@ class VectorStore:
 def _opened(path: Path) -> int:
     """To read and write, or where that is not allowed to read. Raises FileNotFoundError."""
     try:
-        return os.open(path, os.O_RDWR)
+        return open_file(path, os.O_RDWR)
     except PermissionError:
-        return os.open(path, os.O_RDONLY)
+        return open_file(path, os.O_RDONLY)
 
 
 def _text(part: LogPart, row: int) -> bytes:

@@ -59,7 +59,7 @@ def build(
         writer.sync()
         writer.check()
         work.check("import")
-    work.publish()
+    work.publish(same)
     work.clear()
     return repaired
 

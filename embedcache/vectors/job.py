@@ -118,6 +118,8 @@ def import_vectors(
             files, found.rows, tables, asked, None if overwrite else target, na, reading, target.parent
         )
         dropped = count_dropped(old, rows, overwrite)
+        if old and not same:
+            old.close()
         contents = make_contents(
             rows.hashes,
             rows.texts,

@@ -140,13 +140,3 @@ def test_ctrl_c_at_any_moment_leaves_no_lock(
 def test_no_such_folder(tmp_path: Path) -> None:
     with pytest.raises(EmbedcacheError, match="no such folder"), locked(tmp_path / "none" / ".x.lock", busy):
         pass
-
-
-def test_a_system_without_such_locks_only_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "fcntl", None)
-    with (
-        pytest.raises(EmbedcacheError, match=r"on Windows .* only read"),
-        locked(tmp_path / "x", busy),
-    ):
-        pass
-    assert list(tmp_path.iterdir()) == []

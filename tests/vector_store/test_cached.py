@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import random
-import signal
 import subprocess
 import sys
 import threading
@@ -211,7 +209,7 @@ def test_a_writer_that_is_killed_beside_readers(
             if int(line) % 20 == 0:
                 texts = [f"text {i}" for i in range(known)]
                 assert np.isfinite(reader.encode(texts)).all() and encoded == [], "what the writer reported is there"
-        os.kill(writer.pid, signal.SIGKILL)
+        writer.kill()
         writer.wait()
     texts = [f"text {i}" for i in range(known)]
     assert known >= 180 and (open_one().encode(texts) == reader.encode(texts)).all() and encoded == []
@@ -219,6 +217,34 @@ def test_a_writer_that_is_killed_beside_readers(
     assert np.allclose(fresh.encode(texts), reader.encode(texts), atol=1e-6)
     reader.close()
     assert document("verify", reader.files[0])["ok"]
+
+
+def test_where_open_files_cannot_be_replaced_merging_waits_for_the_readers(
+    open_one: Callable[..., ec.CachedEncoder], encoded: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on Windows: the log goes on, the merge is tried again once the log is half as long again."""
+    tried: list[int] = []
+    real = vector_store.publish
+
+    def publish(source: Path, target: Path) -> None:
+        tried.append(len(encoded))
+        if len(encoded) < 30:
+            raise PermissionError(13, "another program has it open")
+        real(source, target)
+
+    monkeypatch.setattr(vector_store, "LEAST", 8)
+    monkeypatch.setattr(vector_store, "publish", publish)
+    monkeypatch.setattr(vector_store, "sys", type("Windows", (), {"platform": "win32"}))
+    with open_one() as encoder:
+        for start in range(0, 48, 4):
+            encoder.encode(TEXTS[start : start + 4])
+        assert tried == [8, 12, 20, 32, 48] and len(encoded) == 48
+        (store,) = tmp_path.joinpath("v").glob("*.h5")
+        with ec.open_cache(store) as merged:
+            assert len(merged) == 48
+    with open_one() as encoder:
+        encoder.encode(TEXTS[:48])
+    assert len(encoded) == 48 and not list(tmp_path.glob("v/.*"))
 
 
 @pytest.mark.parametrize(
