@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import mmap
 import sys
+import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -36,6 +38,24 @@ def forget(array: np.ndarray) -> None:
         base = base.base
     if isinstance(base, mmap.mmap) and sys.platform != "win32":
         base.madvise(mmap.MADV_DONTNEED)
+
+
+def remove_mapped(path: Path, error: BaseException) -> None:
+    """Remove a file whose maps go with an error that is being raised. Raises OSError, but not on Windows.
+
+    There a mapped file cannot be removed, and the calls that failed still hold their arrays: they are made to let go.
+    Where somebody else holds one, the file stays.
+    """
+    if sys.platform != "win32":
+        path.unlink(missing_ok=True)
+        return
+    below: BaseException | None = error
+    while below is not None:
+        traceback.clear_frames(below.__traceback__)
+        below = below.__context__
+    gc.collect()
+    with suppress(PermissionError):
+        path.unlink(missing_ok=True)
 
 
 def map_file(path: Path, read: Callable[[Path, np.ndarray], Structure]) -> tuple[Structure, np.ndarray, FileId]:

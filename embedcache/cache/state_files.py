@@ -204,7 +204,13 @@ class StateFiles:
         return found
 
     def close(self) -> None:
-        """Release the files; arrays that were handed out stay valid."""
+        """Release the files and the arrays of the index; arrays that were handed out stay valid."""
+        self._map = np.empty(0, np.uint8)
+        self.hashes, self.spans, self.checksums = (
+            self.hashes[:0].copy(),
+            self.spans[:0].copy(),
+            self.checksums[:0].copy(),
+        )
         if self._file is not None:
             self._file.close()
 

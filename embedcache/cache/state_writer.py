@@ -21,7 +21,7 @@ import numpy as np
 from embedcache.cache import layout as lay
 from embedcache.cache.create import write_at, write_dataset
 from embedcache.cache.hdf5_structure import HDF5_ERRORS
-from embedcache.cache.map_file import file_id
+from embedcache.cache.map_file import file_id, remove_mapped
 from embedcache.cache.state_files import (
     CHECKSUMS,
     FORMAT_VERSION,
@@ -101,10 +101,13 @@ def make_states(
         temporary.unlink(missing_ok=True)
 
 
-def remove_states(cache: Path) -> None:
-    """Remove both files, the index first: without it the other one means nothing."""
+def remove_states(cache: Path, error: BaseException | None = None) -> None:
+    """Remove both files, the index first: without it the other one means nothing. error: that is being raised."""
     for path in (index_path(cache), values_path(cache)):
-        path.unlink(missing_ok=True)
+        if error is None:
+            path.unlink(missing_ok=True)
+        else:
+            remove_mapped(path, error)
 
 
 def check_space(cache: Path, states: int, needed: int) -> None:

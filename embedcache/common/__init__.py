@@ -5,6 +5,7 @@ Files, in the order in which to read them:
     whole_file        Where a command's output goes: a file that appears whole or not at all
     whole_folder      Folders that appear whole or not at all, take another's place in one step
     durable           What has a name is on the disk: flushed before it takes the name, and the name after
+    open_files        Open files by their number: read, written and locked as POSIX does, on Windows too
     lock              One writer at a time: an advisory lock on a hidden file
     journal           What a long command has finished, kept beside its output until that is whole
     resume            Long work in parts: what is finished is saved beside the output

@@ -26,6 +26,7 @@ def clear(target: Path) -> None:
     """Remove files of a killed run that cannot be used."""
     for path in (target, index_path(target)):
         sibling(path, "tmp").unlink(missing_ok=True)
+    sibling(target, "left").unlink(missing_ok=True)
     for path in (target, sibling(target, "new")):
         shutil.rmtree(sibling(path, "ray"), ignore_errors=True)
 
@@ -86,6 +87,9 @@ class WorkFile:
         inode, beside = file_id(target), sibling(target, "new")
         left = open_left(beside, encoder)
         found = target if same and matches(same, contents) else beside if left and matches(left, contents) else None
+        if left and found != beside:  # out of the way of the new one: Windows replaces no file that is open
+            left.close()
+            left = Cache(beside.replace(sibling(target, "left")))
         return cls(target, inode, left, found or (target if inode is None else beside), found is not None)
 
     def create(self, contents: CacheContents, same: Cache | None) -> int:
@@ -119,7 +123,8 @@ class WorkFile:
 
     def clear(self) -> None:
         """Remove what a killed run left."""
-        sibling(self.target, "new").unlink(missing_ok=True)
+        for what in ("new", "left"):
+            sibling(self.target, what).unlink(missing_ok=True)
 
 
 def another_encoder(old: Cache, encoder: dict[str, Any]) -> EmbedcacheError:

@@ -23,7 +23,7 @@ from embedcache.cache.fill import Filler
 from embedcache.cache.labels import unlabelled
 from embedcache.cache.layout import STORES, Output
 from embedcache.cache.lock import writer_lock
-from embedcache.cache.map_file import file_id
+from embedcache.cache.map_file import file_id, remove_mapped
 from embedcache.cache.notes import rounding_notes
 from embedcache.cache.state_files import index_path
 from embedcache.cache.state_writer import check_space
@@ -307,15 +307,17 @@ def _build(
     repaired = work.create(contents, same)
     with Writer(work.path) as writer:
         others = [cache for cache in (same, work.left) if cache and cache.inode != writer.cache.inode]
+        filler = None
         try:
             with filling(plan) as states:
                 filler = Filler(writer, first, others, guests=guests, states=states)
                 encoding_pass.fill(filler)
-        except BaseException:
+        except BaseException as error:
             new = work.inode is None or not work.begun
             if new and not writer.started and file_id(work.path) == writer.cache.inode:
+                filler = None
                 writer.close()
-                work.path.unlink()  # nothing to continue, and the next run may have other settings
+                remove_mapped(work.path, error)  # nothing to continue, and the next run may have other settings
             raise
         writer.sync()
         writer.check()

@@ -199,10 +199,10 @@ def filling(plan: StatesPlan | None) -> Iterator[StateFill | None]:
             yield fill
             writer.sync()
             writer.check()
-        except BaseException:
+        except BaseException as error:
             if plan.new and not writer.started:
                 writer.close()
-                remove_states(plan.cache)
+                remove_states(plan.cache, error)
             raise
 
 
