@@ -134,13 +134,13 @@ def put_in_place(part: Path, path: Path) -> Path | None:
     old = beside(path, "old")
     with suppress(OSError):
         shutil.copymode(path, part)  # who may look into a run may look into the next one
-    part.rename(old)  # so that, whenever this ends, what is not under the name is called old, and its files are kept
+    rename(part, old)  # so that, whenever this ends, what is not under the name is called old, and its files are kept
     swapped = False
     try:
         swapped = exchange(old, path)
     finally:
         if not swapped:
-            old.rename(part)
+            rename(old, part)
     if swapped:
         return old
     rename(path, old)
@@ -183,7 +183,7 @@ def recover(path: Path, carry: Carry) -> None:
     """
     for old in others(path, "old"):
         if not path.exists():
-            old.rename(path)
+            rename(old, path)
         else:
             carry(old, path)
 

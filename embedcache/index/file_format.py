@@ -8,6 +8,7 @@ Nothing is given to FAISS before its checksum was verified, since FAISS trusts w
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from hashlib import blake2b
@@ -123,8 +124,12 @@ class _Hashed:
         return memoryview(data).nbytes
 
 
-def read(path: Path) -> tuple[About, dict[str, np.ndarray]]:
+def read(path: Path, *, to_replace: bool = False) -> tuple[About, dict[str, np.ndarray]]:
     """The footer, and each section as uint8 [bytes], a memory map whose checksum is right.
+
+    Args:
+        path: the file.
+        to_replace: it will be written anew: Windows replaces no file that is mapped, so there it is read into memory.
 
     Raises:
         EmbedcacheError: there is no such file, or it cannot be read.
@@ -133,7 +138,8 @@ def read(path: Path) -> tuple[About, dict[str, np.ndarray]]:
     try:
         if not path.is_file():
             raise EmbedcacheError(f"{path}: no such file: embedcache index makes one")
-        data = np.memmap(path, np.uint8, "r") if path.stat().st_size else np.empty(0, np.uint8)
+        mapped = path.stat().st_size and not (to_replace and sys.platform == "win32")
+        data = np.memmap(path, np.uint8, "r") if mapped else np.fromfile(path, np.uint8)
     except OSError as error:
         raise EmbedcacheError(f"cannot read {path}: {error.strerror or error}; check its permissions") from None
     footer = _footer(data)

@@ -151,7 +151,7 @@ def _before(path: Path) -> tuple[About, dict[str, Any]] | None:
         if path.is_dir() or not _ours(path):
             raise EmbedcacheError(f"{path} exists and is not an index: name another file with -o, or remove it")
     with suppress(SpoiltError):
-        return file_format.read(path)
+        return file_format.read(path, to_replace=True)
     return None
 
 

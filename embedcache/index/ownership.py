@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 from embedcache.cache import Cache
@@ -73,13 +75,9 @@ def _own(cache: Cache, path: Path) -> str:
     if path.absolute() == default_path(cache.path).absolute():
         place = path.with_name(f"{path.stem}-own{path.suffix}")
         command += ["-o", _shown(place)]
-        return f"move it away, or run {shlex.join(command)} and search with --index {place}"
+        return f"move it away, or run {_line(command)} and search with --index {place}"
     own = default_path(cache.path)
-    return (
-        f"leave out --index, {_shown(own)} is there"
-        if own.exists()
-        else f"run {shlex.join(command)}, leave out --index"
-    )
+    return f"leave out --index, {_shown(own)} is there" if own.exists() else f"run {_line(command)}, leave out --index"
 
 
 def make_again(cache: Cache, path: Path, about: About | None = None) -> str:
@@ -92,7 +90,12 @@ def make_again(cache: Cache, path: Path, about: About | None = None) -> str:
         command += ["--layers", str(about.layer)] if about.layer != -1 else []
         command += ["--center"] if about.center else []
         command += ["--recall", str(about.asked)] if about.asked != 0.99 else []
-    return "run " + shlex.join(command)
+    return "run " + _line(command)
+
+
+def _line(command: list[str]) -> str:
+    """As one types it in a shell."""
+    return subprocess.list2cmdline(command) if sys.platform == "win32" else shlex.join(command)
 
 
 def _shown(path: Path) -> str:

@@ -18,6 +18,7 @@ import numpy as np
 from embedcache.common.checked import SchemaError, conform, read_json
 from embedcache.common.digest import file_sha256
 from embedcache.common.display import html_table
+from embedcache.common.open_files import rename
 from embedcache.common.signed import CARD, REPORT, is_signed
 from embedcache.common.whole_folder import folder_lock, read_whole
 from embedcache.encoder.tuned import FILE as TUNED
@@ -249,7 +250,7 @@ def carry_over(old: Path, new: Path) -> None:
         (old / name).unlink(missing_ok=True)
     for entry in list(old.iterdir()):
         new.mkdir(exist_ok=True)
-        entry.rename(new / entry.name)
+        rename(entry, new / entry.name)
     old.rmdir()
 
 

@@ -6,7 +6,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,20 +71,31 @@ def stored(table: Any) -> Iterator[Table]:
 def _copied(source: AbstractContextManager[Any], name: str) -> Iterator[Path]:
     """Everything that a stream gives, in a file that goes with the process (where Linux can: however that ends)."""
     reopened = Path("/proc/self/fd")
-    new: Any = tempfile.TemporaryFile if reopened.is_dir() else tempfile.NamedTemporaryFile
-    try:
-        copy = new(prefix="embedcache-")
-        with source as stream:
-            while data := stream.read(1 << 20):
-                copy.write(data)
-        copy.flush()
-    except OSError as error:
-        raise EmbedcacheError(
-            f"cannot copy {name} to {tempfile.gettempdir()}: {error.strerror or error}; "
-            "TMPDIR=FOLDER names a folder with more space"
-        ) from None
-    with copy:
-        yield reopened / str(copy.fileno()) if reopened.is_dir() else Path(copy.name)
+    with ExitStack() as ends:
+        try:
+            if sys.platform == "linux" and reopened.is_dir():
+                copy: Any = ends.enter_context(tempfile.TemporaryFile(prefix="embedcache-"))
+                place = reopened / str(copy.fileno())
+            else:  # Windows opens no file twice that it is to delete by itself
+                copy = tempfile.NamedTemporaryFile(prefix="embedcache-", delete=False)  # noqa: SIM115
+                place = Path(copy.name)
+                ends.callback(_remove, place)
+                ends.enter_context(copy)
+            with source as stream:
+                while data := stream.read(1 << 20):
+                    copy.write(data)
+            copy.flush()
+        except OSError as error:
+            raise EmbedcacheError(
+                f"cannot copy {name} to {tempfile.gettempdir()}: {error.strerror or error}; "
+                "TMPDIR=FOLDER names a folder with more space"
+            ) from None
+        yield place
+
+
+def _remove(path: Path) -> None:
+    with suppress(OSError):
+        path.unlink()
 
 
 def _opened(path: Path, handle: int | None) -> AbstractContextManager[Any]:

@@ -198,17 +198,17 @@ def test_a_kill_while_a_run_is_replaced_loses_nothing(
     """Between: the old run has no name any more. After: its other files are not in the new one yet."""
     write(tmp_path / "run", note="first")
     (tmp_path / "run" / "report.html").write_text("mine")
-    rename = Path.rename
+    replace = Path.replace
 
     def killed(self: Path, target: Path) -> Path:
         if Path(target).name == ("run" if moment == "between the renames" else "report.html"):
             raise SystemExit("killed")
-        return rename(self, target)
+        return replace(self, target)
 
     with monkeypatch.context() as patch:
         if moment != "after the exchange":
             patch.setattr(whole_folder, "exchange", lambda a, b: False)  # as on a file system that cannot
-        patch.setattr(Path, "rename", killed)
+        patch.setattr(Path, "replace", killed)
         with pytest.raises(SystemExit):
             write(tmp_path / "run", note="second")
     assert any(name.startswith(".run.old-") for name in names(tmp_path))
