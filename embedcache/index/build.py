@@ -15,7 +15,7 @@ from embedcache.common.machine import memory_free
 from embedcache.common.progress import Progress
 from embedcache.errors import EmbedcacheError
 from embedcache.index.approximate import Approximate
-from embedcache.index.exact import Exact, StoredRows, import_faiss
+from embedcache.index.exact import Exact, StoredRows, has_faiss, import_faiss
 from embedcache.index.file_format import About, SpoiltError
 from embedcache.index.kind import IndexPlan
 from embedcache.index.kinds import KINDS, engine_of
@@ -144,7 +144,7 @@ def gpu_of(device: str) -> int | None:
         EmbedcacheError: a GPU was asked for and there is none; no such device.
     """
     kind, number = read_device(device)
-    if kind == "cpu" or (kind == "auto" and not may_have_gpu()):
+    if kind == "cpu" or (kind == "auto" and not (may_have_gpu() and has_faiss())):
         return None
     faiss = import_faiss()
     if hasattr(faiss, "StandardGpuResources") and faiss.get_num_gpus() > (number or 0):

@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -272,6 +273,12 @@ class HalfScan:
 
         found = list(map(one, self.parts) if self._pool is None else self._pool.map(one, self.parts))
         return merge(found, width)
+
+
+def has_faiss() -> bool:
+    """Whether it can be imported: a few rows are searched without it."""
+    loaded = sys.modules.get("faiss", ...)
+    return find_spec("faiss") is not None if loaded is ... else loaded is not None
 
 
 def import_faiss() -> Any:

@@ -14,7 +14,7 @@ import pytest
 
 from embedcache.cache import open_cache
 from embedcache.errors import EmbedcacheError
-from embedcache.index import SearchIndex
+from embedcache.index import SearchIndex, build
 from embedcache.index.exact import Exact, StoredRows, _widened, unit_length
 from tests.conftest import make_cache
 from tests.search.brute_force import assert_exact, cosines
@@ -92,8 +92,11 @@ def test_save_and_load(tmp_path: Path) -> None:
         index.save(tmp_path / "none" / "reviews.index")
 
 
-def test_without_faiss(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("driver", [False, True])
+def test_without_faiss(driver: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where a GPU may be, of which FAISS would have to be asked."""
     monkeypatch.setitem(sys.modules, "faiss", None)
+    monkeypatch.setattr(build, "may_have_gpu", lambda: driver)
     index = SearchIndex.from_vectors(np.eye(8))
     assert index.search(np.eye(8)[3], k=1).rows.tolist() == [[3]]
     with pytest.raises(EmbedcacheError, match=r"pip install 'embedcache\[cpu\]', or 'embedcache\[gpu\]'"):
