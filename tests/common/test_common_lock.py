@@ -15,6 +15,7 @@ from types import FrameType
 import pytest
 
 from embedcache.cache.lock import writer_lock
+from embedcache.common import lock as lock_file_module
 from embedcache.common.lock import BusyError, locked
 from embedcache.common.whole_file import open_output
 from embedcache.common.whole_folder import folder_lock
@@ -140,3 +141,23 @@ def test_ctrl_c_at_any_moment_leaves_no_lock(
 def test_no_such_folder(tmp_path: Path) -> None:
     with pytest.raises(EmbedcacheError, match="no such folder"), locked(tmp_path / "none" / ".x.lock", busy):
         pass
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_where_open_files_cannot_be_removed_the_lock_is_closed_first(
+    keep: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on Windows."""
+    monkeypatch.setattr(lock_file_module, "sys", type("Windows", (), {"platform": "win32"}))
+    path, open_now = tmp_path / ".run.lock", []
+    unlink = Path.unlink
+    monkeypatch.setattr(Path, "unlink", lambda self, **more: (open_now.append(held.handle), unlink(self, **more)))
+    with locked(path, busy) as held:
+        os.write(held.handle, b"what is left to do")
+        held.keep = keep
+        with pytest.raises(BusyError), locked(path, busy):
+            pass
+    assert path.exists() == keep and open_now == [-1] * (not keep)
+    with locked(path, busy) as held:
+        held.keep = False
+    assert not path.exists()

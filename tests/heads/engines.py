@@ -95,7 +95,7 @@ def make_task(
         y[:classes] = np.arange(classes)[: len(y)]
     else:
         y = (scores > 0.5 if kind == "multilabel" else scores).astype(np.float32)
-    rows = rng.permutation(len(x))
+    rows = rng.permutation(len(x)).astype(np.int64)
     train, val = rows[:n], rows[n : n + n_val]
     task = Task(View(x, y, train), View(x, y, val) if n_val else None, classes, kind=kind)
     if standardize:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import http.server
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 
 import embedcache as ec
 from embedcache.errors import EmbedcacheError
+from embedcache.tables import stream
 from embedcache.tables.inputs import tables_of
 from embedcache.tables.memory import as_frame
 from embedcache.tables.read import open_source, source_digest
@@ -187,6 +189,22 @@ def test_what_cannot_be_read_gets_one_line(given: Any, message: str, tiny_bert: 
     with pytest.raises(EmbedcacheError, match=message) as error:
         ec.extract(given, tmp_path / "c.h5", model=tiny_bert)
     assert "\n" not in str(error.value)
+
+
+def test_where_linux_keeps_no_unnamed_copy_there_is_a_named_one(
+    frame: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It can be opened again as often as one likes, and goes at the end, also after an error."""
+    monkeypatch.setattr(stream, "sys", type("Windows", (), {"platform": "win32"}))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with stream.stored(in_memory(frame)) as table:
+        (copy,) = tmp_path.iterdir()
+        assert isinstance(table, stream.Stored) and table.file == copy
+        assert len(pd.read_csv(copy)) == len(pd.read_csv(copy)) == len(frame)
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(OSError, match="mine"), stream.stored(in_memory(frame)):
+        raise OSError("mine")
+    assert not list(tmp_path.iterdir())
 
 
 def test_splits_are_named(frame: pd.DataFrame, tmp_path: Path) -> None:
