@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from types import FrameType
 from typing import TypeVar
 
 import numpy as np
@@ -51,11 +52,20 @@ def remove_mapped(path: Path, error: BaseException) -> None:
         return
     below: BaseException | None = error
     while below is not None:
-        traceback.clear_frames(below.__traceback__)
+        for frame, _ in traceback.walk_tb(below.__traceback__):
+            _clear(frame)
         below = below.__context__
     gc.collect()
     with suppress(PermissionError):
         path.unlink(missing_ok=True)
+
+
+def _clear(frame: FrameType | None) -> None:
+    """Of a call that has ended, and of those above it, such as the main function of a thread that has ended."""
+    while frame is not None:
+        with suppress(RuntimeError):  # it goes on
+            frame.clear()
+        frame = frame.f_back
 
 
 def map_file(path: Path, read: Callable[[Path, np.ndarray], Structure]) -> tuple[Structure, np.ndarray, FileId]:

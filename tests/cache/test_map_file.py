@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +21,30 @@ def fail_with_a_map(path: Path) -> None:
     raise ValueError(f"{data.size} bytes")
 
 
+def fail_in_a_thread(path: Path) -> None:
+    """What a thread's own function has, which is not in the error's traceback, is held by it all the same."""
+    errors = []
+
+    def attempt(size: int) -> None:
+        try:
+            raise ValueError(f"{size} bytes")
+        except ValueError as error:
+            errors.append(error)
+
+    def work() -> None:
+        data = np.memmap(path, np.uint8, "r")
+        attempt(data.size)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    raise errors.pop()
+
+
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="nothing tells what is mapped")
+@pytest.mark.parametrize("fail", [fail_with_a_map, fail_in_a_thread])
 def test_a_mapped_file_is_removed_once_the_failed_call_has_let_go(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fail: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on Windows, where no mapped file can be removed."""
     path, maps = tmp_path / "file", []
@@ -37,7 +60,7 @@ def test_a_mapped_file_is_removed_once_the_failed_call_has_let_go(
         monkeypatch.setattr(map_file, "sys", system)
         path.write_bytes(b"12345")
         try:
-            fail_with_a_map(path)
+            fail(path)
         except ValueError as error:
             map_file.remove_mapped(path, error)
         assert not path.exists()
