@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from click.testing import CliRunner, Result
 
 from embedcache.cli import main
 from embedcache.encoder.poolings import POOLINGS
+from tests.not_on_windows import reason_of
 
 # Triton reads it when it is imported, by transformers, too. With no GPU at hand its interpreter runs the kernels.
 if not Path("/proc/driver/nvidia").exists():
@@ -81,6 +83,12 @@ def write_tiny_bert(folder: Path) -> None:
         initializer_range=0.2,
     )
     BertModel(config).eval().save_pretrained(folder)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items if sys.platform == "win32" else ():
+        if reason := reason_of(item.nodeid.partition("[")[0]):
+            item.add_marker(pytest.mark.skip(reason=reason))
 
 
 @pytest.fixture(autouse=True)

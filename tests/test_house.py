@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from embedcache.heads.kinds import KINDS
+from tests.not_on_windows import NOT_ON_WINDOWS, reason_of
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "embedcache"
@@ -132,6 +133,18 @@ def test_files_of_tests_have_names_of_their_own() -> None:
     """tests/ has no packages: pytest takes two files of one name for one module, and runs neither."""
     names = Counter(path.name for path in (ROOT / "tests").rglob("test_*.py"))
     assert [name for name, count in names.items() if count > 1] == []
+
+
+def test_what_is_skipped_on_windows_is_there() -> None:
+    listed = [name for names in NOT_ON_WINDOWS.values() for name in names.split()]
+    there = [
+        f"{path.relative_to(ROOT).as_posix()}::{node.name}"
+        for path in {ROOT / name.partition("::")[0] for name in listed}
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.FunctionDef)
+    ]
+    assert sorted(set(listed)) == sorted(listed) and set(listed) <= set(there)
+    assert all(reason_of(name) for name in listed) and reason_of("tests/test_house.py::test_nothing") is None
 
 
 def test_contributing_lists_the_rooms() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 from pathlib import Path
 
@@ -65,6 +64,8 @@ def test_every_file_of_a_folder_is_flushed_before_it_has_its_name(
 
 def test_macos_empties_the_disks_own_cache_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By F_FULLFSYNC, and by fsync where the file system does not know that."""
+    import fcntl  # which Windows has not
+
     told: list[str] = []
     monkeypatch.setattr(durable.sys, "platform", "darwin")
     monkeypatch.setattr(fcntl, "F_FULLFSYNC", 51, raising=False)
