@@ -32,7 +32,7 @@ PACKAGES = (
     "msgspec numpy==1.26.4 openpyxl pandas==2.2.3 polars pyarrow==21.0.0 pyparsing pytest pytest-timeout pyyaml rich "
     "safetensors scikit-learn==1.7.2 scipy==1.16.3 tokenizers"
 ).split()  # Wine 8 lacks functions that later NumPy, h5py and pyarrow ask for
-TORCH = "torch==2.9.1 transformers==5.23.0 sentence-transformers>=6.0".split()
+TORCH = "torch==2.9.1 transformers==5.23.0 sentence-transformers==6.2.0 sympy mpmath networkx regex".split()
 RANDOM = """#include <windows.h>
 #include <ntsecapi.h>
 __declspec(dllexport) BOOL WINAPI ProcessPrng(PBYTE data, SIZE_T size) { return RtlGenRandom(data, (ULONG)size); }
@@ -69,8 +69,8 @@ def prepare(folder: Path, wheel: str, torch: bool) -> None:
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--upgrade", "--no-compile"]
     command += ["--target", str(folder / "site"), "--platform", "win_amd64"]
     command += ["--python-version", "3.11", "--only-binary", ":all:"]
-    subprocess.run([*command, *PACKAGES, *(TORCH if torch else ())], check=True)
-    subprocess.run([*command, "--no-deps", wheel], check=True)
+    subprocess.run([*command, *PACKAGES], check=True)
+    subprocess.run([*command, "--no-deps", wheel, *(TORCH if torch else ())], check=True)
 
 
 def run(folder: Path, *command: str) -> int:
