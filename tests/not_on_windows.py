@@ -5,6 +5,9 @@ from __future__ import annotations
 NOT_ON_WINDOWS = {
     "it asks for forks, signals, pipes with names, modes, links, devices or an fsync of folders, as POSIX has them": """
         tests/cache/test_lock.py::test_a_fork_that_ends_early_leaves_the_lock_alone
+        tests/commands/test_outputs.py::test_modes_follow_the_umask
+        tests/commands/test_outputs.py::test_symlinks_are_followed
+        tests/commands/test_outputs.py::test_what_is_no_stream
         tests/common/test_durable.py::test_a_link_stays_one
         tests/common/test_durable.py::test_every_file_of_a_folder_is_flushed_before_it_has_its_name
         tests/common/test_durable.py::test_tensors_keep_the_mode_of_the_file
@@ -19,6 +22,7 @@ NOT_ON_WINDOWS = {
         tests/common/test_whole_file.py::test_what_is_no_place_for_an_output
         tests/heads/test_native.py::test_ctrl_c_returns_what_is_finished
         tests/heads/test_probes.py::test_ctrl_c_in_a_group
+        tests/prediction/test_classifier.py::test_a_fork_may_use_its_parents
         tests/vectors/test_import_kills.py::test_killed_at_random_moments
     """,
     "it puts a call of its own in the place of one that Windows does not have": """

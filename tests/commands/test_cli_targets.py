@@ -125,6 +125,17 @@ def test_cells_that_are_no_lists(extract: Any, tmp_path: Path, content: str, wor
     assert [path.name for path in tmp_path.iterdir()] == ["t.csv"]
 
 
+def test_windows_long_integers_hold_what_is_asked_of_csv(
+    extract: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To name the line of a bad cell, the file is read again without a limit of ours."""
+    real, asked = csv.field_size_limit, []
+    monkeypatch.setattr(csv, "field_size_limit", lambda most: (asked.append(most), real(most))[1])
+    (tmp_path / "t.csv").write_text('text,topics\na,"[""x""]"\nb,y\n')
+    assert "t.csv line 3" in fails(*extract(tmp_path / "t.csv", "--label", "topics"))
+    assert asked and max(asked) < 2**31
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

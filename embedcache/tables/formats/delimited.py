@@ -15,7 +15,7 @@ from embedcache.tables.formats.base import OneReader, Records, WholeRows
 from embedcache.tables.formats.blocks import NEWLINE, QUOTE, is_utf8, read_block
 from embedcache.tables.formats.values import cell, listed
 from embedcache.tables.formats.writer import TableLayout, TableWriter
-from embedcache.tables.limits import batches_of, too_long
+from embedcache.tables.limits import UNLIMITED, batches_of, too_long
 from embedcache.tables.source import BrokenQuotingError, Source, changed, check_columns
 
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
@@ -186,9 +186,10 @@ def _length(record: list[str]) -> int:
     return sum(map(len, record))
 
 
-def _reader(lines: Iterable[str], separator: str, most: int = 2**31 - 1) -> Any:
+def _reader(lines: Iterable[str], separator: str, most: int = UNLIMITED) -> Any:
     """``most``: characters of a cell. It is a setting of the whole process, set again for each reader."""
-    csv.field_size_limit(most)  # the default refuses a text of over 131,072 characters
+    # The default refuses a text of over 131,072 characters; Windows' long integers have 32 bits.
+    csv.field_size_limit(min(most, 2**31 - 1))
     return csv.reader(lines, delimiter=separator, strict=True)
 
 
