@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import re
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -49,10 +50,10 @@ class SchemaError(ValueError):
 def read_json(path: Path) -> Any:
     """The JSON of a file. Raises SchemaError where it is not JSON, too large or too deep; OSError."""
     with path.open("rb") as file:
-        data = file.read(MOST_BYTES + 1)
-    if len(data) > MOST_BYTES:
-        raise SchemaError(f"it is larger than {MOST_BYTES >> 20:,} MB")
-    return parse_json(data)
+        size = os.fstat(file.fileno()).st_size
+        if size > MOST_BYTES:
+            raise SchemaError(f"it is larger than {MOST_BYTES >> 20:,} MB")
+        return parse_json(file.read(size))  # no more than it has: Windows makes all of the room that is asked for
 
 
 def parse_json(data: bytes | str) -> Any:
