@@ -152,7 +152,7 @@ def test_what_is_no_place_for_an_output(tmp_path: Path) -> None:
         (tmp_path, "is a folder"),
         (tmp_path / "s", "is a socket"),
         (tmp_path / "none" / "out.csv", "there is no folder"),
-        (tmp_path / ("x" * 250), "File name too long"),
+        (tmp_path / ("x" * 250), "File ?name too long"),
     ):
         with pytest.raises(EmbedcacheError, match=words), open_output(path):
             pass
