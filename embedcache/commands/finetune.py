@@ -8,7 +8,14 @@ import click
 
 from embedcache.commands.common import COUNT, NAMES, device_option, emit, json_option, labels_option, trust_option
 from embedcache.commands.progress import progress_bar
-from embedcache.commands.run_options import check_split, split_options, sweep_options, sweep_type, task_option
+from embedcache.commands.run_options import (
+    check_split,
+    compute_option,
+    split_options,
+    sweep_options,
+    sweep_type,
+    task_option,
+)
 from embedcache.commands.types import NumberInRange
 from embedcache.heads.spec import SWEPT
 from embedcache.runs.settings_shown import TUNED
@@ -50,7 +57,7 @@ LIKE_HEADS = {name: setting for name, setting in SWEPT.items() if name not in ("
 @click.option("--pooling", type=NAMES, help="Which vector the head reads.  [default: model, else cls; for last both]")
 @click.option("--engine", type=click.Choice(["auto", "native", "torch"]), default="auto", show_default=True)
 @device_option
-@click.option("--compute", type=click.Choice(["auto", "float32", "bfloat16"]), default="auto", show_default=True)
+@compute_option
 @click.option("--threads", type=COUNT, help="[default: every core that this process may use]")
 @click.option(
     "--accumulate", type=COUNT, default=1, metavar="N",

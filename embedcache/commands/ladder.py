@@ -8,7 +8,7 @@ import click
 
 from embedcache.commands.common import COUNT, NAMES, device_option, emit, json_option, reading_options, trust_option
 from embedcache.commands.progress import progress_bar
-from embedcache.commands.run_options import FRACTION, task_option
+from embedcache.commands.run_options import FRACTION, compute_option, task_option
 from embedcache.commands.types import CommaList, NumberInRange
 
 
@@ -41,6 +41,7 @@ from embedcache.commands.types import CommaList, NumberInRange
 @click.option("--test", type=FRACTION, default=0.1, show_default=True, help="Share of the rows that score, once.")
 @reading_options("in INPUT")
 @device_option
+@compute_option
 @trust_option
 @click.option("--resume", is_flag=True, help="Go on with the ladder in DIR; rungs may be added.")
 @json_option

@@ -45,6 +45,12 @@ def choices() -> list[str]:
     return [name.replace("_", "-") for name in CHOICES]
 
 
+compute_option = click.option(  # of what tunes layers
+    "--compute", type=click.Choice(["auto", "float32", "bfloat16"]), default="auto", show_default=True,
+    help="Of the layers' products; auto: bfloat16 on a GPU.",
+)  # fmt: skip
+
+
 def task_option(command: Any) -> Any:
     return click.option(
         "--task",

@@ -4,6 +4,7 @@ Files, in the order in which to read them:
 
     job          The door: finetune, the same arguments as its command
     config       What may be trained and how: the ways of --train, one configuration of a sweep
+    compute      In what the layers' products are computed
     prepare      From what was asked to what is trained
     start        The head from which a configuration starts: the best one on the cached vectors
     bench        What all configurations share, and a fresh trainee for each

@@ -10,6 +10,7 @@ from typing import Any, cast
 from embedcache.common.progress import Progress, Tell, no_tell
 from embedcache.common.times import Times
 from embedcache.errors import EmbedcacheError
+from embedcache.finetune.compute import check_compute
 from embedcache.finetune.config import BATCH, EPOCHS, Way, check_values
 from embedcache.finetune.outcome import TuneJob, TuneReport
 from embedcache.finetune.prepare import AskedTuning, prepare
@@ -143,8 +144,7 @@ def finetune(
     begun, times = time.perf_counter(), Times()
     if engine not in ("auto", "native", "torch"):
         raise EmbedcacheError(f"--engine {engine}: use auto, native or torch")
-    if compute not in ("auto", "float32", "bfloat16"):
-        raise EmbedcacheError(f"--compute {compute}: finetune computes in float32 or bfloat16")
+    check_compute(compute)
     if accumulate < 1:
         raise EmbedcacheError(f"--accumulate {accumulate}: give the number of parts of a step, 1 or more")
     ways = [Way.parse(one) for one in ([train] if isinstance(train, str) else train)]

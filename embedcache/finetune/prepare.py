@@ -18,6 +18,7 @@ from embedcache.encoder.load_again import encoder_of, refuse_imported
 from embedcache.encoder.poolings import MODEL
 from embedcache.errors import EmbedcacheError
 from embedcache.finetune.bench import Bench
+from embedcache.finetune.compute import faster_compute
 from embedcache.finetune.config import Config, Way, make_configs
 from embedcache.finetune.native_layers import NativeLayers
 from embedcache.finetune.outcome import TunedColumn
@@ -94,6 +95,8 @@ def prepare(cache: Cache, asked: AskedTuning, times: Times) -> TunedTrainer:
     configs = make_configs(asked.ways, by_way, asked.given, specs)
     plan = replace(plan, specs=[config.spec for config in configs])
     column.plan = plan
+    if any(way.depth is None for way in asked.ways) and (hint := faster_compute(asked.options.compute, device)):
+        asked.tell(hint)
     native = _native(asked, bench, configs)
     trainer = TunedTrainer(column, plan, asked.options, asked.run, asked.tell, configs, starts, bench, native)
     column.trainer = trainer

@@ -19,6 +19,7 @@ from embedcache.common.progress import Progress, Tell
 from embedcache.errors import EmbedcacheError
 from embedcache.finetune.bench import Bench
 from embedcache.finetune.checkpoint import State, labels_of, load_state, save_state
+from embedcache.finetune.compute import takes_bfloat16
 from embedcache.finetune.config import Config
 from embedcache.finetune.head import TunedHead, tuned_head
 from embedcache.finetune.loop import LoopOptions, Training, predict_rows, train_together
@@ -223,9 +224,7 @@ class TunedTrainer:
                 total = self._total()
                 self.progress(min(self._done, total), total, self._done)
 
-        bfloat16 = self.options.compute == "bfloat16" or (
-            self.options.compute == "auto" and self.bench.device.startswith("cuda")
-        )
+        bfloat16 = takes_bfloat16(self.options.compute, self.bench.device)
         path, early_stop = self._path(one.identity), self.options.early_stop
         options = LoopOptions(
             early_stop, self._choose, self.bench.device, bfloat16, path, self.resume, tell, self.bench.accumulate

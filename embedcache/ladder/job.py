@@ -17,6 +17,7 @@ from embedcache.common.lock import locked
 from embedcache.common.progress import Progress, Tell, no_tell
 from embedcache.common.whole_file import is_standard_output, whole_file
 from embedcache.errors import EmbedcacheError
+from embedcache.finetune.compute import check_compute
 from embedcache.heads.kinds import kind_of
 from embedcache.heads.kinds.option import read_tasks
 from embedcache.labelling.opened import NONE, open_labelled, pinned_labels
@@ -61,6 +62,7 @@ def ladder(
     separator: str | None = None,
     sheet: str | None = None,
     device: str = "auto",
+    compute: str = "auto",
     trust_remote_code: bool = False,
     resume: bool = False,
     progress: Progress | None = None,
@@ -91,6 +93,7 @@ def ladder(
         separator: between the cells of a .csv or .tsv; None means as the file shows.
         sheet: of a workbook, or the table of a database; None means the first, or the only one.
         device: "auto", "cpu" or "cuda[:N]".
+        compute: "float32" or "bfloat16" for the products of tuned layers; "auto" as finetune has it.
         trust_remote_code: whether Python code that comes with an encoder may run.
         resume: go on with the ladder in ``output``: what is done stays, and rungs may be added.
         progress: called with (done, total, rows) of the step that runs.
@@ -108,6 +111,7 @@ def ladder(
     if is_standard_output(output):
         raise EmbedcacheError("standard output cannot hold a ladder: name a folder with -o")
     check_shares(val, test)
+    check_compute(compute)
     seeds = (seed,) if isinstance(seed, int) else tuple(map(int, seed))
     if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
         raise EmbedcacheError("--seed: give different whole numbers from 0, the first also deals the rows")
@@ -118,8 +122,7 @@ def ladder(
     settled = settle(
         source, folder, rungs, DEFAULT, [model] if isinstance(model, str) else list(map(str, model)), cached,
         rows=AskedRows(label, read_tasks(task), group, seeds[0], val, test, pinned), seeds=seeds, labels=labels,
-        text=text, device=device,
-        max_length=max_length,
+        text=text, device=device, compute=compute, max_length=max_length,
         trust_remote_code=trust_remote_code, resume=resume, tell=tell or no_tell,
         reading={"encoding": encoding, "separator": separator, "sheet": sheet},
     )  # fmt: skip
@@ -208,6 +211,7 @@ class Ladder:
             seed=seed,
             labels=settled.labels,
             device=settled.device,
+            compute=settled.compute,
             model=own.source,
             trust_remote_code=settled.trust_remote_code,
             resume=settled.resume,
@@ -246,7 +250,8 @@ class Ladder:
         values = {
             "source": self._input(), "model": encoder.source, "device": settled.device,
             "trust_remote_code": settled.trust_remote_code, "text": settled.text,
-            "max_length": settled.max_length, "trains": any(rung.way is not None for rung in settled.rungs),
+            "max_length": settled.max_length, "compute": settled.compute,
+            "trains": any(rung.way is not None for rung in settled.rungs),
         }  # fmt: skip
         return MachineSpeed(**launch("measure", values, None, settled.tell))
 

@@ -56,6 +56,7 @@ class Settled:
     text: str
     max_length: int | None
     device: str
+    compute: str
     trust_remote_code: bool
     resume: bool
     reading: dict[str, Any]
@@ -181,7 +182,7 @@ def open_folder(settled: Settled) -> None:
         if not settled.resume:
             raise EmbedcacheError(f"{folder} holds a ladder: --resume goes on with it, or name another -o")
         try:
-            before: Any = {"journal": NONE, **read_json(path)}
+            before: Any = {"journal": NONE, "compute": "auto", **read_json(path)}
             other = [name for name, value in own.items() if before.get(name) != value]
         except (OSError, SchemaError, TypeError):
             raise EmbedcacheError(f"{path} cannot be read: name another -o") from None
@@ -217,6 +218,7 @@ def _settings(settled: Settled) -> dict[str, Any]:
         "journal": settled.rows.labels,
         "text": settled.text,
         "max_length": settled.max_length,
+        "compute": settled.compute,
     }
 
 

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 
 from embedcache.cache import open_cache
 from embedcache.encoder import Encoder
@@ -15,6 +16,7 @@ from embedcache.encoder.hardware import resolve_device
 from embedcache.extraction.vectors import AskedVectors, choose
 from embedcache.finetune import engine_native, native_layers
 from embedcache.finetune.blocks import Block, Ragged
+from embedcache.finetune.compute import takes_bfloat16
 from embedcache.finetune.config import BATCH
 from embedcache.finetune.inputs import TokenIds
 from embedcache.finetune.top import WholeModel
@@ -63,6 +65,7 @@ def measure(
     trust_remote_code: bool,
     trains: bool,
     text: str,
+    compute: str = "auto",
     max_length: int | None = None,
 ) -> MachineSpeed:
     """Encode a few of the texts, and train on them if any rung does.
@@ -74,6 +77,7 @@ def measure(
         trust_remote_code: see ``Encoder.load``.
         trains: whether layers will be trained.
         text: the table's column.
+        compute: of the training's products, as finetune has it.
         max_length: of a table's texts; None is what suits the encoder.
     """
     texts, rows, characters = _sample(source, text)
@@ -98,8 +102,8 @@ def measure(
     train, native, parameters = None, None, 0
     if trains and encoder.kernel != "static":
         tuned = Encoder.load(model, **{**settings, "dtype": "float32"})
-        train, parameters = _train(tuned, texts, device)
-        native = _train_natively(tuned, lengths) if resolve_device(device) == "cpu" else None
+        train, parameters = _train(tuned, texts, device, compute)
+        native = _train_natively(tuned, lengths, compute) if resolve_device(device) == "cpu" else None
     return MachineSpeed(
         rows=rows, tokens=float(lengths.mean()), text_bytes=characters / max(rows, 1), encode=encode, train=train,
         native=native, layers=encoder.layers, width=encoder.dim, parameters=parameters, vectors=vectors,
@@ -120,7 +124,7 @@ def _sample(source: str, text: str) -> tuple[list[str], int, int]:
     return first[:: max(1, len(first) // SAMPLE)][:SAMPLE], rows, characters
 
 
-def _train(encoder: Encoder, texts: Sequence[str], device: str) -> tuple[float, int]:
+def _train(encoder: Encoder, texts: Sequence[str], device: str, compute: str) -> tuple[float, int]:
     """(tokens a second of a forward and backward pass through all layers, parameters)."""
     place = resolve_device(device)
     model = WholeModel(encoder.model).to(place).requires_grad_(True)
@@ -129,14 +133,15 @@ def _train(encoder: Encoder, texts: Sequence[str], device: str) -> tuple[float, 
     x, mask = TokenIds(rows, encoder.pad_id).batch(alike)  # little padding, as in training
     for _ in range(2):  # the first one loads and reserves
         start = time.perf_counter()
-        out = model(x.to(place), mask.to(place))
+        with torch.autocast(place.split(":")[0], torch.bfloat16, enabled=takes_bfloat16(compute, place)):
+            out = model(x.to(place), mask.to(place))
         out.float().square().mean().backward()
         float(out.detach().sum())  # waits for a GPU
         seconds = time.perf_counter() - start
     return float(mask.sum()) / seconds, sum(weight.numel() for weight in model.parameters())
 
 
-def _train_natively(encoder: Encoder, lengths: np.ndarray) -> float | None:
+def _train_natively(encoder: Encoder, lengths: np.ndarray, compute: str) -> float | None:
     """Tokens a second, forward and backward, of the last layer for every token; on states of noise.
 
     The first epoch is not timed: it loads and reserves.
@@ -155,7 +160,7 @@ def _train_natively(encoder: Encoder, lengths: np.ndarray) -> float | None:
     def seconds(epochs: int) -> float:
         begun = time.perf_counter()
         block = Block(HeadSpec(hidden=0), 0, start, batch_size=BATCH, epochs=epochs)
-        engine_native.train(states, shape, [task], [block])
+        engine_native.train(states, shape, [task], [block], compute=compute.replace("auto", "float32"))
         return time.perf_counter() - begun
 
     seconds(1)

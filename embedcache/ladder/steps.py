@@ -53,6 +53,7 @@ class Step:
         rows: see AskedRows.
         seed: of what is trained; None: the rung trains nothing by chance.
         labels: descriptions for zero-shot; None: the classes as they are called.
+        compute: of the layers' products, as finetune has it.
         model: where the encoder is, if it has moved.
         resume: whether a run that is there, or its checkpoint, is used.
     """
@@ -64,6 +65,7 @@ class Step:
     seed: int | None = None
     labels: str | None = None
     device: str = "auto"
+    compute: str = "auto"
     model: str | None = None
     trust_remote_code: bool = False
     resume: bool = False
@@ -162,6 +164,7 @@ def _run(step: Step, rung: Rung, cache: Cache, rows: CommonRows, progress: Progr
             train_run(cache.path, place, resume=step.resume and begun, **common)
         else:
             more: dict[str, Any] = {"model": step.model, "trust_remote_code": step.trust_remote_code}
+            more["compute"] = step.compute
             more["from_run"] = _start(step, cache, rows)
             finetune(cache.path, place, train=rung.name, resume=step.resume, **more, **common)
     run = load_run(place)

@@ -231,6 +231,23 @@ def test_tuned_rungs_have_the_rows_of_the_head(table, tiny_bert, tmp_path, told,
     assert again.rungs[2].test_accuracy == report.rungs[2].test_accuracy
 
 
+def test_compute_is_that_of_all_tuned_rungs(table: Path, tiny_bert: Path, tmp_path: Path, told: Launches) -> None:
+    settings: dict[str, Any] = {"rungs": ["full"], "model": str(tiny_bert), "group": FILM, "test": 0.3}
+    report = ladder(table, tmp_path / "l", compute="bfloat16", **settings)
+    assert load_run(report.rungs[1].run).info["options"]["compute"] == "bfloat16"
+    with pytest.raises(EmbedcacheError, match="was begun with another compute"):
+        ladder(table, tmp_path / "l", resume=True, **settings)
+    with pytest.raises(EmbedcacheError, match="--compute int8"):
+        ladder(table, tmp_path / "n", compute="int8", **settings)
+    old = tmp_path / "l" / "settings.json"  # of a version that had no such setting
+    before = json.loads(old.read_text())
+    assert before.pop("compute") == "bfloat16"
+    old.write_text(json.dumps(before))
+    with pytest.raises(EmbedcacheError, match="was begun with another compute"):
+        ladder(table, tmp_path / "l", resume=True, compute="bfloat16", **settings)
+    assert ladder(table, tmp_path / "l", resume=True, **settings).rungs[1].run == report.rungs[1].run
+
+
 @pytest.mark.slow
 def test_several_encoders_and_numbers(table, tiny_bert, tiny_models, tmp_path, told, monkeypatch) -> None:
     read: list[str] = []
