@@ -85,3 +85,24 @@ def test_pages_have_code() -> None:
 def test_every_public_name_is_on_the_page_of_names() -> None:
     named = re.findall(r"^::: ec\.(\w+)$", (DOCS / "api.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert len(named) == len(set(named)) and set(named) == set(ec.__all__) - {"__version__"}
+
+
+def test_the_badges_are_true() -> None:
+    texts = re.findall(r"<text [^>]*>([^<]+)</text>", (DOCS / "images" / "badges.svg").read_text(encoding="utf-8"))
+    badges = dict(zip(texts[::2], texts[1::2], strict=True))
+    assert f"![{'; '.join(f'{name}: {value}' for name, value in badges.items())}]" in (ROOT / "README.md").read_text(
+        "utf-8"
+    )
+    project, makefile, wheels = (
+        (ROOT / name).read_text(encoding="utf-8") for name in ("pyproject.toml", "Makefile", "release/wheels.py")
+    )
+    (oldest,), (newest,) = (
+        re.findall(r'requires-python = ">=(.+)"', project),
+        re.findall(r"newest:\n.*python(3\S+)", makefile),
+    )
+    assert badges["Python"] == f"{oldest} to {newest}"
+    assert f'license = "{badges["license"]}"' in project
+    built = " ".join(re.findall(r'^    "(\w+)": Platform', wheels, re.MULTILINE))
+    for name in ("manylinux", "musllinux", "macosx", "win_amd64", "x86_64", "aarch64"):
+        assert name in built
+    assert badges["wheels"] == "Linux (glibc, musl), macOS, Windows" and badges["processors"] == "x86-64, ARM"
