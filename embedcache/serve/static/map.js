@@ -1,13 +1,14 @@
-// The map: pan, zoom, hover, tap, keyboard, legend. Points are drawn by points.js, rings of what is found above them.
+// The map: view, colours, legend, selection, tip. Points are drawn by points.js, rings of what is found above them, and
+// map_input.js moves it.
 
 import { call } from "./api.js";
 import { dot, onTheme, palette, plain, setUpColors } from "./colors.js";
 import { $, el, labelText, plural, show } from "./dom.js";
+import { MapInput } from "./map_input.js";
 import { makePoints, Nearest, rgb } from "./points.js";
 import { inside } from "./selection.js";
 
 const POLL = 1500; // milliseconds
-const REACH = 14; // pixels from a point at which it is meant
 const WAIT = 70; // milliseconds of hovering before the text is asked for
 const REST = 160; // milliseconds without a movement, after which all points are drawn
 const SLOW = 40; // milliseconds of a frame; then fewer points are drawn while the map moves
@@ -18,11 +19,12 @@ const LEFT_OUT = 15; // the group of points that filters leave out; colours have
 
 export class MapView {
   constructor(about, { open, textOf, selection }) {
-    Object.assign(this, { about, open, textOf, selection, lasso: null, selecting: false, picked: null });
+    Object.assign(this, { about, open, textOf, selection, selecting: false, picked: null });
     Object.assign(this, { view: { x: 0, y: 0, scale: 1 }, hidden: new Set(), marked: [], asked: null });
-    Object.assign(this, { pointed: null, hovered: null, pointers: new Map(), moved: 0, frame: 0, fitted: false });
+    Object.assign(this, { pointed: null, hovered: null, frame: 0, fitted: false });
     Object.assign(this, { every: null, among: null, filtered: "[]" });
     Object.assign(this, { moving: false, share: 1, last: 0 });
+    this.input = new MapInput(this);
     this.stage = $("stage");
     this.load().catch((problem) => this.say(problem.message));
   }
@@ -47,7 +49,12 @@ export class MapView {
     this.points.redraw = () => this.show();
     this.setUpColumns();
     await this.color($("color").value);
-    this.listen();
+    this.input.listen();
+    $("zoom-in").onclick = () => this.zoom(1.6);
+    $("zoom-out").onclick = () => this.zoom(1 / 1.6);
+    $("zoom-all").onclick = () => this.all();
+    $("lasso").onclick = () => this.select(!this.selecting);
+    this.selection.cleared = () => this.pick(null);
     this.say("");
     this.stage.dataset.ready = "true";
     new ResizeObserver(() => this.show()).observe(this.stage);
@@ -203,7 +210,7 @@ export class MapView {
       ring(row, size + 5, 6, "--surface");
       ring(row, size + 5, 3, "--accent");
     }
-    const around = this.lasso ?? this.picked?.map(([x, y]) => this.toScreen(x, y));
+    const around = this.input.lasso ?? this.picked?.map(([x, y]) => this.toScreen(x, y));
     if (around) {
       context.beginPath();
       for (const place of around) context.lineTo(...place);
@@ -213,7 +220,7 @@ export class MapView {
       context.globalAlpha = 1;
       context.stroke();
     }
-    if (document.activeElement === this.points.canvas && this.keys) {
+    if (document.activeElement === this.points.canvas && this.input.keys) {
       context.fillStyle = style.getPropertyValue("--ink");
       context.fillRect(this.width / 2 - 8, this.height / 2 - 0.5, 16, 1);
       context.fillRect(this.width / 2 - 0.5, this.height / 2 - 8, 1, 16);
@@ -244,7 +251,7 @@ export class MapView {
     return [(x - this.width / 2) / this.view.scale + this.view.x, this.view.y - (y - this.height / 2) / this.view.scale];
   }
 
-  at(x, y, reach = REACH) {
+  at(x, y, reach) {
     const seen = (row) => !this.hidden.has(this.groups[row]);
     return this.nearest.find(...this.place(x, y), reach / this.view.scale, seen);
   }
@@ -279,27 +286,7 @@ export class MapView {
     this.show();
   }
 
-  // ---- pointer and keyboard ----
-
-  listen() {
-    const { canvas } = this.points;
-    canvas.addEventListener("wheel", (event) => {
-      event.preventDefault();
-      this.zoom(Math.exp(-event.deltaY * (event.ctrlKey ? 0.01 : 0.0015)), event.offsetX, event.offsetY);
-    }, { passive: false });
-    canvas.addEventListener("pointerdown", (event) => this.down(event));
-    canvas.addEventListener("pointermove", (event) => this.drag(event));
-    canvas.addEventListener("pointerup", (event) => this.up(event));
-    canvas.addEventListener("pointercancel", (event) => this.pointers.delete(event.pointerId));
-    canvas.addEventListener("pointerleave", (event) => event.pointerType === "mouse" && this.hover(null));
-    canvas.addEventListener("keydown", (event) => this.key(event));
-    canvas.addEventListener("blur", () => this.hover(null));
-    $("lasso").onclick = () => this.select(!this.selecting);
-    this.selection.cleared = () => this.pick(null);
-    $("zoom-in").onclick = () => this.zoom(1.6);
-    $("zoom-out").onclick = () => this.zoom(1 / 1.6);
-    $("zoom-all").onclick = () => this.all();
-  }
+  // ---- selecting and pointing ----
 
   // Drawing around points instead of moving the map.
   select(on) {
@@ -331,73 +318,6 @@ export class MapView {
     this.show();
   }
 
-  down(event) {
-    this.points.canvas.setPointerCapture(event.pointerId);
-    this.pointers.set(event.pointerId, [event.offsetX, event.offsetY]);
-    if (this.pointers.size === 1) this.moved = 0;
-    this.lasso = this.selecting && this.pointers.size === 1 ? [[event.offsetX, event.offsetY]] : null;
-    if (this.lasso) this.hover(null);
-    this.keys = false;
-  }
-
-  drag(event) {
-    const last = this.pointers.get(event.pointerId);
-    const now = [event.offsetX, event.offsetY];
-    if (!last) {
-      this.touched = false;
-      this.hover(this.at(...now));
-      return;
-    }
-    const others = [...this.pointers].filter(([id]) => id !== event.pointerId).map(([, at]) => at);
-    this.pointers.set(event.pointerId, now);
-    this.moved += Math.hypot(now[0] - last[0], now[1] - last[1]);
-    if (others.length) {
-      const apart = (one) => Math.max(10, Math.hypot(one[0] - others[0][0], one[1] - others[0][1]));
-      this.zoom(apart(now) / apart(last), (now[0] + others[0][0]) / 2, (now[1] + others[0][1]) / 2);
-    } else if (this.lasso) {
-      this.lasso.push(now);
-      this.show();
-    } else if (this.moved > 4) {
-      this.hover(null);
-      this.pan(now[0] - last[0], now[1] - last[1]);
-    }
-  }
-
-  up(event) {
-    const single = this.pointers.size === 1;
-    this.pointers.delete(event.pointerId);
-    const { lasso } = this;
-    this.lasso = null;
-    if (lasso && lasso.length > 2) {
-      this.encircle(lasso);
-      return;
-    }
-    if (!single || this.moved > 4) return;
-    const touch = event.pointerType !== "mouse";
-    this.touched = touch;
-    const row = this.at(event.offsetX, event.offsetY, touch ? 2 * REACH : REACH);
-    // A finger cannot hover: its first tap shows the text, the second one opens it.
-    if (touch && row !== this.hovered) this.hover(row);
-    else if (row !== null) this.open(row);
-  }
-
-  key(event) {
-    const step = 60;
-    const moves = { ArrowLeft: [step, 0], ArrowRight: [-step, 0], ArrowUp: [0, step], ArrowDown: [0, -step] };
-    if (moves[event.key]) this.pan(...moves[event.key]);
-    else if (event.key === "+" || event.key === "=") this.zoom(1.4);
-    else if (event.key === "-") this.zoom(1 / 1.4);
-    else if (event.key === "0") this.all();
-    else if (event.key === "s") this.encircle([[0, 0], [this.width, 0], [this.width, this.height], [0, this.height]]);
-    else if (event.key === "Enter" && this.hovered !== null) this.open(this.hovered);
-    else if (event.key === "Escape") this.hover(null);
-    else if (event.key !== "Enter" && event.key !== " ") return;
-    event.preventDefault();
-    this.keys = true;
-    this.touched = false;
-    if (event.key !== "Escape") requestAnimationFrame(() => this.hover(this.at(this.width / 2, this.height / 2, 1000)));
-  }
-
   hover(row) {
     if (row === this.hovered) return;
     this.hovered = row;
@@ -414,7 +334,7 @@ export class MapView {
     const text = about.text.length > LONGEST ? `${about.text.slice(0, LONGEST)}…` : about.text;
     const kept = this.column in about.columns ? [`${this.column}: ${about.columns[this.column] || "blank"}`] : [];
     const labels = [...Object.values(about.labels).map(labelText), ...kept].join("; ");
-    const notes = this.touched ? [labels, "Tap again to walk there."] : [labels];
+    const notes = this.input.touched ? [labels, "Tap again to walk there."] : [labels];
     $("tip").replaceChildren(el("span", { class: "text" }, text || "(no text)"), ...notes.map((note) => el("span", { class: "note" }, note)));
     show($("tip"));
     const [x, y] = this.screen(row);
