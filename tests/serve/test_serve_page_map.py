@@ -74,6 +74,26 @@ def test_pan_and_zoom(open_page: Callable[..., Any], service: Any) -> None:
     page.click("#zoom-in")
 
 
+def test_the_keyboard_moves_the_map_and_opens_a_text(open_page: Callable[..., Any], service: Any) -> None:
+    page = open_page("view=map")
+    ready(page)
+    page.focus("#points")
+    for key in ("+", "ArrowLeft", "ArrowUp"):
+        before = page.get_attribute("#stage", "data-drawn")
+        page.keyboard.press(key)
+        page.wait_for_function("(before) => document.getElementById('stage').dataset.drawn !== before", arg=before)
+    page.wait_for_selector("#tip:not([hidden])")  # of the point next to the middle
+    page.keyboard.press("Escape")
+    page.wait_for_selector("#tip", state="hidden")
+    page.keyboard.press("0")
+    page.wait_for_selector("#tip:not([hidden])")
+    text = page.text_content("#tip .text")
+    page.keyboard.press("Enter")
+    page.wait_for_function("() => location.hash.includes('row=')")
+    page.wait_for_selector(".asked .text", state="attached")
+    assert page.text_content(".asked .text") == text
+
+
 def test_while_the_map_is_computed_the_page_says_so(
     open_page: Callable[..., Any], listen: Any, shown: Path, open_service: Callable[..., Any]
 ) -> None:
