@@ -240,6 +240,9 @@ class Ladder:
                 name = None if own is None else own.name
                 cost = rung_cost(rung, name, one, train, settled.rows.val)
                 self.plan.costs.append(replace(cost, seeds=self._left(rung, own)))
+        hints = {known.hint for known in measured.values() if known.hint}
+        if any(rung.way is not None and rung.way.depth is None for rung, _ in todo):
+            settled.notes += sorted(hints)
         for line in [*settled.notes, *self.plan.lines()]:
             settled.tell(line)
         if (small := keep_room(settled.folder, self.plan)) is not None:

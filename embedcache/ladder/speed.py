@@ -16,7 +16,7 @@ from embedcache.encoder.hardware import resolve_device
 from embedcache.extraction.vectors import AskedVectors, choose
 from embedcache.finetune import engine_native, native_layers
 from embedcache.finetune.blocks import Block, Ragged
-from embedcache.finetune.compute import takes_bfloat16
+from embedcache.finetune.compute import faster_compute, takes_bfloat16
 from embedcache.finetune.config import BATCH
 from embedcache.finetune.inputs import TokenIds
 from embedcache.finetune.top import WholeModel
@@ -40,7 +40,7 @@ class MachineSpeed:
         native: tokens a second, forward and backward through one layer of the native engine; None where that engine
             does not train the last layers.
         layers, width: of the encoder. parameters: of all its layers.
-        vectors: that are stored of a row.
+        vectors: that are stored of a row. hint: of a faster --compute, where all layers are trained.
     """
 
     rows: int
@@ -53,6 +53,7 @@ class MachineSpeed:
     width: int
     parameters: int
     vectors: int
+    hint: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -107,6 +108,7 @@ def measure(
     return MachineSpeed(
         rows=rows, tokens=float(lengths.mean()), text_bytes=characters / max(rows, 1), encode=encode, train=train,
         native=native, layers=encoder.layers, width=encoder.dim, parameters=parameters, vectors=vectors,
+        hint=faster_compute(compute, resolve_device(device)),
     )  # fmt: skip
 
 

@@ -23,6 +23,7 @@ from embedcache.common.whole_file import whole_binary, whole_file
 from embedcache.errors import EmbedcacheError
 from embedcache.extraction.job import extract
 from embedcache.extraction.token_states import open_there
+from embedcache.finetune.compute import FASTER
 from embedcache.finetune.job import finetune
 from embedcache.heads.task import weight_shapes
 from embedcache.labelling.opened import open_labelled
@@ -165,6 +166,7 @@ def _run(step: Step, rung: Rung, cache: Cache, rows: CommonRows, progress: Progr
         else:
             more: dict[str, Any] = {"model": step.model, "trust_remote_code": step.trust_remote_code}
             more["compute"] = step.compute
+            common["tell"] = lambda line: None if line == FASTER else tell(line)  # said once, with the plan
             more["from_run"] = _start(step, cache, rows)
             finetune(cache.path, place, train=rung.name, resume=step.resume, **more, **common)
     run = load_run(place)

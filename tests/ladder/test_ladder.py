@@ -14,6 +14,7 @@ import pytest
 from embedcache.cache import open_cache
 from embedcache.cache.state_files import StateFiles
 from embedcache.errors import EmbedcacheError
+from embedcache.finetune.compute import FASTER
 from embedcache.heads.kinds import kind_of
 from embedcache.ladder import job
 from embedcache.ladder.child import work
@@ -231,14 +232,19 @@ def test_tuned_rungs_have_the_rows_of_the_head(table, tiny_bert, tmp_path, told,
     assert again.rungs[2].test_accuracy == report.rungs[2].test_accuracy
 
 
-def test_compute_is_that_of_all_tuned_rungs(table: Path, tiny_bert: Path, tmp_path: Path, told: Launches) -> None:
+def test_compute_is_that_of_all_tuned_rungs(table, tiny_bert, tmp_path, told, monkeypatch) -> None:
+    monkeypatch.setattr("embedcache.finetune.compute.cpu_computes_bfloat16", lambda: True)
+    said: list[str] = []
     settings: dict[str, Any] = {"rungs": ["full"], "model": str(tiny_bert), "group": FILM, "test": 0.3}
-    report = ladder(table, tmp_path / "l", compute="bfloat16", **settings)
+    report = ladder(table, tmp_path / "l", compute="bfloat16", tell=said.append, **settings)
+    assert not any(FASTER in line for line in said)
     assert load_run(report.rungs[1].run).info["options"]["compute"] == "bfloat16"
     with pytest.raises(EmbedcacheError, match="was begun with another compute"):
         ladder(table, tmp_path / "l", resume=True, **settings)
     with pytest.raises(EmbedcacheError, match="--compute int8"):
         ladder(table, tmp_path / "n", compute="int8", **settings)
+    ladder(table, tmp_path / "a", tell=said.append, seed=(42, 1), **settings)
+    assert sum(FASTER in line for line in said) == 1  # with the plan, not with each training
     old = tmp_path / "l" / "settings.json"  # of a version that had no such setting
     before = json.loads(old.read_text())
     assert before.pop("compute") == "bfloat16"
