@@ -2,7 +2,7 @@
 
 python -m benchmarks.finetune.compute MODEL,MODEL --texts reviews.csv [--rows 640] [--turns 3] [-o JSON]
 
-An epoch of full, lora and adapter in float32 and in bfloat16, in turns, validation included, from one head. Texts have
+An epoch of full, lora and adapter in float32 and in bfloat16, in turns, validation included. Texts have
 a column "text" and a column "label".
 """
 
@@ -23,22 +23,20 @@ from benchmarks.machine import RESULTS, machine
 from embedcache.extraction.job import extract
 from embedcache.finetune.job import finetune
 from embedcache.runs.folder import load_run
-from embedcache.runs.job import train_head
 
 WAYS, COMPUTES = ("full", "lora", "adapter"), ("float32", "bfloat16")
 
 
 def measure(model: str, table: Any, turns: int, folder: Path) -> dict[str, Any]:
     """Seconds of the training alone, by way and compute."""
-    cache, head = folder / "cache.h5", folder / "head"
+    cache = folder / "cache.h5"
     extract(table, cache, model=model)
-    train_head(cache, head)
     found: dict[str, Any] = {way: {compute: [] for compute in COMPUTES} for way in WAYS}
     for turn in range(turns + 1):
         for way in WAYS:
             for compute in COMPUTES:
                 run = folder / f"{way}-{compute}-{turn}"
-                finetune(cache, run, train=way, compute=compute, epochs=1, from_run=head, early_stop=0)
+                finetune(cache, run, train=way, compute=compute, epochs=1, early_stop=0)
                 if turn:  # the first one warms up
                     found[way][compute].append(load_run(run).info["times"]["training"])
     for way in WAYS:

@@ -7,8 +7,8 @@ from embedcache.errors import EmbedcacheError
 
 COMPUTES = ("auto", "float32", "bfloat16")
 FASTER = (
-    "layers are computed in float32; this processor multiplies bfloat16 numbers faster: --compute bfloat16 took about "
-    "half the time for lora, adapter and full (docs/finetuning.md)"
+    "layers are computed in float32; this processor multiplies bfloat16 numbers faster: --compute bfloat16 trained "
+    "lora, adapter and full 1.5 to 1.8 times as fast (docs/finetuning.md)"
 )
 
 
