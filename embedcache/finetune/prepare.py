@@ -95,11 +95,11 @@ def prepare(cache: Cache, asked: AskedTuning, times: Times) -> TunedTrainer:
     configs = make_configs(asked.ways, by_way, asked.given, specs)
     plan = replace(plan, specs=[config.spec for config in configs])
     column.plan = plan
-    if any(way.depth is None for way in asked.ways) and (hint := faster_compute(asked.options.compute, device)):
-        asked.tell(hint)
     native = _native(asked, bench, configs)
     trainer = TunedTrainer(column, plan, asked.options, asked.run, asked.tell, configs, starts, bench, native)
     column.trainer = trainer
+    if any(way.depth is None for way in asked.ways) and (hint := faster_compute(asked.options.compute, device)):
+        asked.tell(hint)
     return trainer
 
 
