@@ -23,6 +23,11 @@ NOT_ON_WINDOWS = {
         tests/heads/test_native.py::test_ctrl_c_returns_what_is_finished
         tests/heads/test_probes.py::test_ctrl_c_in_a_group
         tests/prediction/test_classifier.py::test_a_fork_may_use_its_parents
+        tests/prediction/test_predict_file.py::test_ctrl_c_says_what_is_saved
+        tests/prediction/test_predict_file.py::test_streams
+        tests/tables/test_write.py::test_a_failure_leaves_nothing_that_looks_whole
+        tests/tables/test_write.py::test_nothing_seeks
+        tests/tables/test_write.py::test_streams_are_lines_of_json_if_their_name_does_not_say_it
         tests/vectors/test_import_kills.py::test_killed_at_random_moments
     """,
     "it puts a call of its own in the place of one that Windows does not have": """
