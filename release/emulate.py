@@ -14,7 +14,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -76,6 +77,15 @@ def copy_tests(folder: Path) -> None:
     shutil.copy(ROOT / "pyproject.toml", folder)
 
 
+def try_out(folder: Path, run: Callable[..., int], tests: Sequence[str]) -> int:
+    """doctor with its self-test, and this tree's tests where some are named; run: Python with arguments. The status."""
+    failed = run("-m", "embedcache", "doctor")
+    if tests:
+        copy_tests(folder)
+        failed |= run("-m", "pytest", "-q", "-p", "no:cacheprovider", *tests)
+    return failed
+
+
 def run(folder: Path, *command: str) -> int:
     """Runs ARM's Python with arguments; its status."""
     root = folder / "root"
@@ -93,11 +103,7 @@ def main() -> None:
     arguments = parser.parse_args()
     folder = arguments.folder.resolve()
     prepare(folder, str(Path(arguments.wheel).resolve()), arguments.torch)
-    failed = run(folder, "-m", "embedcache", "doctor")
-    if arguments.tests:
-        copy_tests(folder)
-        failed |= run(folder, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments.tests)
-    sys.exit(failed)
+    sys.exit(try_out(folder, partial(run, folder), arguments.tests))
 
 
 if __name__ == "__main__":

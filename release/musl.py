@@ -17,7 +17,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from emulate import ROOT, apt, copy_tests, unpack
+from emulate import ROOT, apt, try_out, unpack
 
 VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
 DEBIAN = {"x86_64": "amd64", "aarch64": "arm64"}
@@ -111,11 +111,7 @@ def main() -> None:
     arch = next(arch for arch in DEBIAN if arguments.wheel.stem.endswith(arch))
     musl = Musl((arguments.folder or ROOT / "build" / f"musl-{arch}").resolve(), arch)
     musl.prepare(str(arguments.wheel.resolve()))
-    failed = musl.run("-m", "embedcache", "doctor")
-    if arguments.tests:
-        copy_tests(musl.folder)
-        failed |= musl.run("-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments.tests)
-    sys.exit(failed)
+    sys.exit(try_out(musl.folder, musl.run, arguments.tests))
 
 
 if __name__ == "__main__":

