@@ -133,11 +133,13 @@ def build_cpu(sources: list[str], objects: Path, target: Path) -> None:
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         made = list(pool.map(compile_one, sources))
-    link = [*compiler, "-shared", "-pthread", *extra, *made, "-o", str(target)]
+    linked = objects / target.name  # and what a linker leaves beside it, as Windows' do, comes into no package
+    link = [*compiler, "-shared", "-pthread", *extra, *made, "-o", str(linked)]
     try:  # another package may bring an older C++ library into the process: bring our own where that is possible
         run([*link, *STATIC])
     except CompileError:
         run(link)
+    shutil.move(linked, target)
 
 
 def build_cuda(sources: list[str], target: Path) -> None:

@@ -72,7 +72,7 @@ def prepare(folder: Path, wheel: str, torch: bool = False) -> None:
 
 def copy_tests(folder: Path) -> None:
     """Tests of this tree, and no package of it: its libraries are for this machine."""
-    for name in ("tests", "demo", "docs", "csrc"):
+    for name in ("tests", "demo", "docs", "csrc", "benchmarks"):
         shutil.copytree(ROOT / name, folder / name, dirs_exist_ok=True, ignore=shutil.ignore_patterns("data", "out"))
     shutil.copy(ROOT / "pyproject.toml", folder)
 

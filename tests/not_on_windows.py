@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 NOT_ON_WINDOWS = {
-    "it asks for forks, signals, pipes with names, modes, links, devices or an fsync of folders, as POSIX has them": """
+    "it asks for forks, signals, a shell, pipes with names, modes, links, devices or an fsync of folders, as POSIX has": """
         tests/cache/test_lock.py::test_a_fork_that_ends_early_leaves_the_lock_alone
         tests/commands/test_outputs.py::test_modes_follow_the_umask
         tests/commands/test_outputs.py::test_symlinks_are_followed
@@ -24,7 +24,10 @@ NOT_ON_WINDOWS = {
         tests/heads/test_probes.py::test_ctrl_c_in_a_group
         tests/prediction/test_classifier.py::test_a_fork_may_use_its_parents
         tests/prediction/test_predict_file.py::test_ctrl_c_says_what_is_saved
+        tests/prediction/test_predict_file.py::test_nobody_reads_the_stream_to_its_end
         tests/prediction/test_predict_file.py::test_streams
+        tests/prediction/test_predict_file.py::test_symlinks_and_devices_survive
+        tests/runs/test_run_folder.py::test_a_run_is_replaced_and_other_files_in_it_stay
         tests/tables/test_write.py::test_a_failure_leaves_nothing_that_looks_whole
         tests/tables/test_write.py::test_nothing_seeks
         tests/tables/test_write.py::test_streams_are_lines_of_json_if_their_name_does_not_say_it

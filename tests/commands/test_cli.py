@@ -6,7 +6,6 @@ import contextlib
 import csv
 import json
 import os
-import pty
 import signal
 import subprocess
 import sys
@@ -127,6 +126,8 @@ def test_a_signal_in_a_process_of_its_own(made: Path, tmp_path: Path, number: in
     """Sent while the engine works: the progress bar's place tells when, on a terminal."""
     command = [sys.executable, "-m", "embedcache", "train-head", made / "reviews.h5", "-o", tmp_path / "run"]
     command += ["--hidden", "1024", "--epochs", "400", "--seed", ",".join(map(str, range(60))), "--threads", "1"]
+    import pty  # Windows has none
+
     terminal, stderr = pty.openpty()
     process = subprocess.Popen([*map(str, command)], stderr=stderr, stdout=subprocess.DEVNULL, start_new_session=True)
     os.close(stderr)

@@ -113,8 +113,8 @@ def test_unfinished_shards(made, tiny_bert, tmp_path):
         if count > 1100:
             raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        make(made / "table.csv", tmp_path / "part-2.h5", tiny_bert, shard=(2, 3), progress=stop)
+    with pytest.raises(KeyboardInterrupt):  # many small batches: most are still to come when it is raised
+        make(made / "table.csv", tmp_path / "part-2.h5", tiny_bert, shard=(2, 3), progress=stop, batch_tokens=64)
     files = [made / "part-1.h5", tmp_path / "part-2.h5", made / "part-3.h5"]
     line = fails("merge", *files, "-o", tmp_path / "merged.h5")
     assert (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -114,8 +115,10 @@ def test_the_screen_and_a_run_without_its_cache(made: Path, tmp_path: Path) -> N
     shown = invoke("predict", made / "run", "a superb film", "--explain")
     assert "without each word it loses: " in shown.stdout and "nearest training rows have this label" in shown.stdout
     run = Path(shutil.copytree(made / "run", tmp_path / "run"))
-    info = (run / "run.json").read_text()
-    (run / "run.json").write_text(info.replace(str(made / "reviews.h5"), str(tmp_path / "gone.h5")))
+    info = (run / "run.json").read_text(encoding="utf-8")
+    names = [json.dumps(str(path)) for path in (made / "reviews.h5", tmp_path / "gone.h5")]
+    assert names[0] in info
+    (run / "run.json").write_text(info.replace(*names), encoding="utf-8")
     alone = invoke("predict", run, "a superb film", "--explain")
     assert alone.exit_code == 0 and "without each word it loses: " in alone.stdout
     assert "no training rows are named: " in alone.stderr and "gone.h5" in alone.stderr

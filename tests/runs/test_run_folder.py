@@ -96,8 +96,8 @@ def test_a_run_is_replaced_and_other_files_in_it_stay(tmp_path: Path) -> None:
 
 def test_documents_of_the_old_run_go_unless_someone_edited_them(tmp_path: Path) -> None:
     write(tmp_path / "run", note="first")
-    (tmp_path / "run" / REPORT).write_text(sign("<p>of the first"), "utf-8")
-    (tmp_path / "run" / CARD).write_text(sign("of the first") + "and a word of mine", "utf-8")
+    (tmp_path / "run" / REPORT).write_bytes(sign("<p>of the first").encode())
+    (tmp_path / "run" / CARD).write_bytes((sign("of the first") + "and a word of mine").encode())
     assert is_signed(tmp_path / "run" / REPORT) and not is_signed(tmp_path / "run" / CARD)
     write(tmp_path / "run", note="second")
     assert not (tmp_path / "run" / REPORT).exists()
@@ -179,7 +179,7 @@ def test_a_flipped_bit_is_seen(tmp_path: Path, name: str) -> None:
 def test_a_wrong_run_json_is_refused(tmp_path: Path, change: dict[str, Any] | None, message: str) -> None:
     write(tmp_path / "run")
     path = tmp_path / "run" / "run.json"
-    path.write_text("{" if change is None else json.dumps({**json.loads(path.read_text()), **change}))
+    path.write_text("{" if change is None else json.dumps({**json.loads(path.read_text("utf-8")), **change}))
     with pytest.raises(EmbedcacheError, match=message):
         load_run(tmp_path / "run")
 

@@ -57,7 +57,7 @@ def test_as_line_by_line(folder: Path, rows: Any, indent: Any, ascii: bool, bloc
     array.write_text(around + text + around, encoding="utf-8")
     lines.write_text("".join(json.dumps(row) + "\n" for row in [first, *rows]), encoding="utf-8")
     assert read(array, block) == read(lines)
-    lines.rename(folder / "lines.json")  # the name of many a file of lines
+    lines.replace(folder / "lines.json")  # the name of many a file of lines
     assert read(folder / "lines.json") == read(array)
 
 

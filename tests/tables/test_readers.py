@@ -143,8 +143,9 @@ def test_what_arrow_reads(tmp_path: Path, by_arrow: list[bool]) -> None:
 
     path = tmp_path / "x.jsonl"
     path.write_text(
-        "".join(json.dumps({"text": f"é\n{i}", "id": i, "label": i > 5, "x": [[i]]}) + "\n" for i in range(99))
-    )
+        "".join(json.dumps({"text": f"é\n{i}", "id": i, "label": i > 5, "x": [[i]]}) + "\n" for i in range(99)),
+        encoding="utf-8", newline="\n",
+    )  # fmt: skip
     by_arrow.clear()
     expected = [(f"é\n{i}", str(i), json.dumps(i > 5)) for i in range(99)]
     assert read(path, block=200) == (expected, "") and len(by_arrow) > 5 and all(by_arrow)

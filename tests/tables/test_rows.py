@@ -77,7 +77,7 @@ def test_byte_order_mark_and_other_encodings(tmp_path: Path) -> None:
 def test_a_byte_order_mark_says_the_encoding(tmp_path: Path, suffix: str, encoding: str) -> None:
     path = tmp_path / f"x{suffix}"
     if suffix == ".txt":
-        path.write_text("日本語のレビュー\n")
+        path.write_text("日本語のレビュー\n", encoding="utf-8")
     else:
         WRITE[suffix](path)
     mark = "\ufeff" if encoding.endswith("-be") else ""  # the others write one themselves
