@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 NOT_ON_WINDOWS = {
-    "it asks for forks, signals, a shell, pipes with names, modes, links, devices or an fsync of folders, as POSIX has": """
+    "it asks for what POSIX has: forks, signals, a shell, pipes with names, modes, links, devices, an fsync of folders": """
         tests/cache/test_lock.py::test_a_fork_that_ends_early_leaves_the_lock_alone
         tests/commands/test_outputs.py::test_modes_follow_the_umask
         tests/commands/test_outputs.py::test_symlinks_are_followed
@@ -46,6 +46,12 @@ NOT_ON_WINDOWS = {
         tests/extraction/test_extract_faults.py::test_locks_refused
         tests/extraction/test_extract_tokens.py::test_space_that_is_gone_when_it_is_reserved
         tests/labelling/test_labels_journal.py::test_a_full_disk_is_said_and_leaves_nothing_half
+    """,
+    "it names a file as no file there can be named": """
+        tests/report/test_report.py::test_an_audit_of_hostile_names
+        tests/report/test_report.py::test_names_and_texts_are_shown_and_never_obeyed
+        tests/report/test_run_card.py::test_hugging_face_reads_it
+        tests/report/test_run_card.py::test_names_from_the_data_stay_code
     """,
     "it replaces, removes or cuts short a file that it has open itself": """
         tests/cache/test_file.py::test_lists_of_labels

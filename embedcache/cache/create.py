@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -143,7 +144,8 @@ def create(path: Path, contents: CacheContents, temporary: Path | None = None) -
             writer.sync()
         publish(temporary, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # Windows refuses to look for some names at all
+            temporary.unlink(missing_ok=True)
 
 
 def publish(source: Path, target: Path) -> None:

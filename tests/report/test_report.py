@@ -350,7 +350,7 @@ def test_train_head_leaves_other_peoples_files_and_never_loses_the_run(tmp_path:
     assert "2 epochs" in Page.read(run / "report.html").source, "the report is of the new run"
     (run / "report.html").write_text("mine", "utf-8")
     assert "nothing was changed" in fails("report", run)
-    (run / "report.html").write_text(sign("<p>an older one"), "utf-8")
+    (run / "report.html").write_bytes(sign("<p>an older one").encode())
     assert invoke("report", run).exit_code == 0 and "<main>" in (run / "report.html").read_text("utf-8")
 
 
