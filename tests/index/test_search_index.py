@@ -165,9 +165,10 @@ def test_of_another_cache(tmp_path: Path) -> None:
     path, same = tmp_path / "theirs.index", {"encoder": {"identity": {"weights": {}}}}
     with open_cache(theirs) as cache:
         SearchIndex.build(cache).save(path)
+    told = re.escape(f"belongs to another cache, {theirs}, not to {mine}")
     for vectors, more in ((X[:40] + 1, {}), (np.concatenate([X, X]), {}), (X, same)):
         with open_cache(cache_of(tmp_path, vectors, "mine.h5", **more)) as cache:
-            with pytest.raises(EmbedcacheError, match=re.escape(f"belongs to another cache, {theirs}, not to {mine}")) as error:
+            with pytest.raises(EmbedcacheError, match=told) as error:
                 SearchIndex.load(path, cache)
             assert f"run embedcache index {mine}, leave out --index" in str(error.value)
             (tmp_path / "mine.index").write_bytes(path.read_bytes())  # put where its own would be

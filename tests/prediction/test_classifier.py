@@ -181,7 +181,7 @@ def test_a_cache_is_a_table(classifier: Classifier, made: Path) -> None:
         (["a", "half \ud800"], "text 1 holds half a surrogate pair"),
         (b"a", "texts must be a str or a list of them, not bytes"),
         (3, "texts must be a str or a list of them, not int"),
-        (np.arange(3, dtype=np.int64), r"these are numbers \(int64 \[3\]\), not texts: pass vectors by name, vectors=X"),
+        (np.arange(3, dtype="int64"), r"these are numbers \(int64 \[3\]\), not texts: pass vectors by name, vectors=X"),
         (FRAME["n"], r"these are numbers \(int64 \[3\]\)"),
         (None, "give texts, or vectors=X"),
     ],
