@@ -74,7 +74,8 @@ def copy_tests(folder: Path) -> None:
     """Tests of this tree, and no package of it: its libraries are for this machine."""
     for name in ("tests", "demo", "docs", "csrc", "benchmarks"):
         shutil.copytree(ROOT / name, folder / name, dirs_exist_ok=True, ignore=shutil.ignore_patterns("data", "out"))
-    shutil.copy(ROOT / "pyproject.toml", folder)
+    for file in ("pyproject.toml", "setup.py", "Makefile", *(path.name for path in ROOT.glob("*.md"))):
+        shutil.copy(ROOT / file, folder)
 
 
 def try_out(folder: Path, run: Callable[..., int], tests: Sequence[str]) -> int:

@@ -30,9 +30,9 @@ PYTHON = (
 PYTHON_SHA256 = "8a4dbddadc63ca9700370bc95e5a8e27a03c00c7ac6ab3877102bd9bb4c4f5fa"
 PACKAGES = (
     "aiohttp click colorama defusedxml faiss-cpu==1.12.0 fastapi fsspec h5py==3.12.1 httpx hypothesis jinja2 "
-    "matplotlib==3.10.9 msgspec numpy==1.26.4 openpyxl openTSNE pandas==2.2.3 polars prometheus-client pyarrow==21.0.0 "
-    "pydantic pyparsing pytest pytest-timeout pyyaml rich safetensors scikit-learn==1.7.2 scipy==1.16.3 tokenizers "
-    "uvicorn"
+    "matplotlib==3.10.9 msgspec numpy==1.26.4 onnx onnxruntime openpyxl openTSNE pandas==2.2.3 polars "
+    "prometheus-client pyarrow==21.0.0 pydantic pyparsing pytest pytest-timeout pyyaml rich safetensors "
+    "scikit-learn==1.7.2 scipy==1.16.3 tokenizers uvicorn"
 ).split()  # Wine 8 lacks functions that later NumPy, h5py and pyarrow ask for
 TORCH = "torch==2.9.1 transformers==5.23.0 sentence-transformers==6.2.0 sympy mpmath networkx regex".split()
 RANDOM = """#include <windows.h>

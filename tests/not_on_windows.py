@@ -33,7 +33,10 @@ NOT_ON_WINDOWS = {
         tests/tables/test_write.py::test_streams_are_lines_of_json_if_their_name_does_not_say_it
         tests/vectors/test_import_kills.py::test_killed_at_random_moments
     """,
-    "it puts a call of its own in the place of one that Windows does not have": """
+    "it puts a call, file or program of its own in the place of one that Windows does not have": """
+        tests/doctor/test_doctor.py::test_a_driver_that_does_not_answer
+        tests/doctor/test_doctor.py::test_a_gpu
+        tests/encoder/test_folder.py::test_auto_dtype_of_a_cpu
         tests/cache/test_lock.py::test_a_lock_file_that_vanishes_is_not_trusted
         tests/cache/test_lock.py::test_file_systems_that_only_pretend
         tests/cache/test_lock.py::test_file_systems_without_locks

@@ -232,8 +232,10 @@ def peak_memory() -> int | None:
 def make_cache(inputs: str, cache: str, progress: Progress | None, tell: Tell, **options: Any) -> dict[str, Any]:
     """The one pass over a table; JSON types. options: of ``extract``."""
     there = open_there(Path(cache), options["tokens"])
-    if there is not None and there.about.layers < options["tokens"]:
-        remove_states(Path(cache))  # of a ladder with fewer rungs; deeper ones serve the rungs below, too
+    if there is not None:
+        there.close()  # Windows removes no file that is open
+        if there.about.layers < options["tokens"]:
+            remove_states(Path(cache))  # of a ladder with fewer rungs; deeper ones serve the rungs below, too
     report = extract(inputs, cache, progress=progress, tell=tell, **options)
     files: Sequence[Path] = (Path(cache), index_path(Path(cache)), values_path(Path(cache)))
     disk = sum(file.stat().st_size for file in files if file.exists())

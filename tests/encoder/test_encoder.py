@@ -204,7 +204,7 @@ def edit(path: Path, **changes: Any) -> None:
 
 
 def rename_weight(folder: Path) -> None:
-    from safetensors.torch import load_file, save_file
+    from safetensors.numpy import load_file, save_file  # torch's are maps of the file
 
     weights = load_file(folder / "model.safetensors")
     name = "encoder.layer.1.output.dense.weight"
