@@ -122,7 +122,7 @@ class TinyModels(dict[str, Path]):
         name = known.model.rpartition(".")[2]
         sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
         settings = {known.keys.get(key, key): value for key, value in sizes.items()}
-        settings |= {"initializer_range": 0.2, "max_position_embeddings": 130}
+        settings |= {"initializer_range": 0.2, "max_position_embeddings": 130, **known.settings}
         folder = self[family] = self._parent.mktemp(f"tiny-{family}")
         settings |= {"vocab_size": write_tokenizer(folder), "pad_token_id": 0 if known.behind is None else 1}
         if known.behind is not None:  # positions are counted by the pad id, which is 1 there

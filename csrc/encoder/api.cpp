@@ -105,6 +105,11 @@ std::string wrong_spec(const ec_encoder_spec* s) {
   if (s->compute == EC_ENCODE_INT8 && (s->dim > kMostInt8 || s->inner > kMostInt8))
     return "sums of more than 65,536 products, too many for int8";
   if (s->activation < EC_GELU || s->activation > EC_RELU) return "unknown activation";
+  for (int64_t i = 0; s->bucket && i < 2 * s->positions - 1; ++i)
+    if (s->bucket[i] < (i ? s->bucket[i - 1] : 0) || s->bucket[i] >= s->buckets)
+      return "buckets of distances are not ascending, or there are fewer";
+  for (int64_t i = 0; s->bucket && i < s->layers; ++i)
+    if (!s->layer[i].distance_key || !s->layer[i].distance_query) return "a layer without distances";
   return "";
 }
 

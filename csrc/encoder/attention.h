@@ -8,12 +8,12 @@
 #ifndef EMBEDCACHE_ENCODER_ATTENTION_H
 #define EMBEDCACHE_ENCODER_ATTENTION_H
 
+#include "blocks.h"
+#include "disentangled.h"
 #include "epilogues.h"
 #include "packing.h"
 
 namespace EC_ISA {
-
-constexpr int64_t kQueries = 48;
 
 template <class Word>
 struct AttentionMemory {
@@ -21,6 +21,7 @@ struct AttentionMemory {
   float* scores;       /* [kQueries][round_up(L, 32)] */
   Word* shares;        /* the same after softmax, [kQueries][round_up(L, 32) / kPer] */
   float* weight;       /* [kQueries], one over the sum of a row's shares */
+  DistanceMemory distances;
 
   void take(Arena* arena, int64_t longest, int64_t head) {
     const int64_t columns = round_up(longest, kBlock);
@@ -108,10 +109,11 @@ template <class Word>
 static inline float* shares_of(float*, float* scores) { return scores; }
 static inline Pair* shares_of(Pair* shares, float*) { return shares; }
 /* qkv: the sequence's first row of [rows][3 parts of `part` words]; context: where its first row goes, as
- * words or as floats. Near: by softmax_near. */
+ * words or as floats. Of the first `queries` rows. Near: by softmax_near. */
 template <bool Near, class Word, class Out>
-static void attend(const Model<Word>& model, const AttentionMemory<Word>& memory, const Word* qkv,
-                   int64_t stride, int64_t length, Out* context, int64_t context_stride) {
+static void attend(const Model<Word>& model, const Distances<Word>& distances,
+                   const AttentionMemory<Word>& memory, const Word* qkv, int64_t stride, int64_t length,
+                   int64_t queries, Out* context, int64_t context_stride) {
   const int64_t part = model.padded / kPer<Word>, words = model.head / kPer<Word>,
                 columns = round_up(length, kBlock);
   for (int64_t h = 0; h < model.heads; ++h) {
@@ -119,16 +121,20 @@ static void attend(const Model<Word>& model, const AttentionMemory<Word>& memory
     /* 1. Keys and values in panels, once for all queries of the head. */
     const Panels<Word> keys = pack_keys(memory.keys, query + part, stride, length, words);
     const Panels<Word> values = pack_values(memory.values, query + 2 * part, stride, length, model.head);
-    for (int64_t first = 0; first < length; first += kQueries) {
-      const int64_t n = length - first < kQueries ? length - first : kQueries;
+    const MetDistances<Word> met(memory.distances, model, length);
+    if (distances.key) met.keys({query + part, stride}, distances.query[h], words, queries);
+    for (int64_t first = 0; first < queries; first += kQueries) {
+      const int64_t n = queries - first < kQueries ? queries - first : kQueries;
       /* 2. scores [n][columns] of some queries. */
-      product(Rows<Word>{query + first * stride, stride}, n, keys, columns, words,
-              Store{memory.scores, columns});
+      const Rows<Word> some = {query + first * stride, stride};
+      product(some, n, keys, columns, words, Store{memory.scores, columns});
+      if (distances.key) met.queries(some, first, n, distances.key[h], words);
       /* 3. Each row to e^(score - most), as words; one over its sum waits for the end. */
       for (int64_t i = 0; i < n; ++i) {
         float* row = memory.scores + i * columns;
         Word* shares = shares_of(memory.shares, memory.scores) + i * columns / kPer<Word>;
-        const float* relative = model.relative_to(h, first + i);
+        const float* relative =
+            distances.key ? met.added_to(first, i) : model.relative_to(h, first + i);
         if constexpr (Near) {
           memory.weight[i] = softmax_near(row, shares, length, columns, model.scale, relative);
         } else {

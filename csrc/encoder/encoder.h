@@ -16,7 +16,7 @@
 extern "C" {
 #endif
 
-#define EC_ENCODER_ABI_VERSION 3
+#define EC_ENCODER_ABI_VERSION 4
 
 enum { EC_GELU = 0, EC_GELU_TANH = 1, EC_RELU = 2 };
 /* The products' operands; their sums are float32. EC_ENCODE_INT8 (int8.h): those of the linear layers, whose
@@ -47,7 +47,10 @@ typedef struct {
 typedef struct {
   ec_linear query, key, value, output, up, down;
   ec_norm norm1, norm2; /* after attention, after the feed-forward part */
-  int32_t kept;         /* EC_KEEP_... */
+  /* With ec_encoder_spec.bucket (disentangled.h), [buckets][D] each: what queries and what keys are multiplied
+   * by, for each bucket of distances. */
+  const float *distance_key, *distance_query;
+  int32_t kept; /* EC_KEEP_... */
 } ec_layer;
 
 typedef struct {
@@ -58,13 +61,16 @@ typedef struct {
   int64_t heads;
   int64_t layers;
   const float* word;       /* [vocabulary][E] */
-  const float* position;   /* [positions][E], row 0 for a row's first token */
+  const float* position;   /* [positions][E], row 0 for a row's first token; or NULL */
   const float* token_type; /* [E] or NULL */
   ec_norm norm;            /* of the embeddings, [E] */
   ec_linear projection;    /* [D][E]; weight NULL: there is none */
   const ec_layer* layer;   /* [layers] */
   const float* relative;   /* [heads][2 positions - 1], added to the score of query i and key j at
                               j - i + positions - 1, or NULL */
+  const int32_t* bucket;   /* [2 positions - 1], ascending: that of key j's distance from query i at
+                              j - i + positions - 1. NULL: scores do not depend on distances by content */
+  int64_t buckets;
   float epsilon;           /* of every LayerNorm */
   int32_t activation;
   int32_t compute;

@@ -73,7 +73,8 @@ struct Pass {
     context = arena->take<Word>(tokens * context_stride);
     inner = arena->take<Word>((tokens < kInnerRows ? tokens : kInnerRows) * inner_stride);
     attention.take(arena, longest, model.head);
-    first.take(arena, model, n, longest);
+    attention.distances.take(arena, model, longest);
+    if (!model.spec.bucket) first.take(arena, model, n, longest);
     if (kInt8) int8.take(arena, model, tokens, larger(longest, n));
   }
 
@@ -120,10 +121,10 @@ struct Pass {
     for (int64_t i = 0; i < n; ++i)
       for (int64_t t = offsets[i]; t < offsets[i + 1]; ++t) {
         const float *word = spec.word + (int64_t)ids[t] * spec.width,
-                    *position = spec.position + (t - offsets[i]) * spec.width;
+                    *position = spec.position ? spec.position + (t - offsets[i]) * spec.width : nullptr;
         float* out = x + t * x_stride;
         for (int64_t c = 0; c < spec.width; ++c)
-          out[c] = word[c] + (spec.token_type ? spec.token_type[c] : 0.0f) + position[c];
+          out[c] = word[c] + (spec.token_type ? spec.token_type[c] : 0.0f) + (position ? position[c] : 0.0f);
         clear_tail(out, spec.width, x_stride);
       }
     finish_rows(0, tokens, spec.norm, spec.width, model.has_projection() ? nullptr : reader);
@@ -200,20 +201,27 @@ struct Pass {
     }
   }
 
-  void layer(const Layer<Word>& layer, const Linear<Word>* reader) {
+  /* Of each sequence all rows, or the first alone, which then lie one after another. */
+  void attend_rows(const Layer<Word>& layer, bool first_alone) {
     apply(layer.qkv, {words, words_stride}, int8.x, 0, tokens,
           StoreWords<Word>{qkv, qkv_stride, layer.qkv.bias});
     for (int64_t i = 0; i < n; ++i) {
       const Word* rows = qkv + offsets[i] * qkv_stride;
-      const int64_t length = offsets[i + 1] - offsets[i];
+      const int64_t length = offsets[i + 1] - offsets[i], to = first_alone ? i : offsets[i],
+                    queries = first_alone ? 1 : length;
       if (layer.output.is_int8()) {
-        attend<true>(model, attention, rows, qkv_stride, length, int8.floats, int8.float_stride);
-        quantize_contexts(offsets[i], length);
+        attend<true>(model, layer.distances, attention, rows, qkv_stride, length, queries, int8.floats,
+                     int8.float_stride);
+        quantize_contexts(to, queries);
       } else {
-        attend<false>(model, attention, rows, qkv_stride, length, context + offsets[i] * context_stride,
-                      context_stride);
+        attend<false>(model, layer.distances, attention, rows, qkv_stride, length, queries,
+                      context + to * context_stride, context_stride);
       }
     }
+  }
+
+  void layer(const Layer<Word>& layer, const Linear<Word>* reader) {
+    attend_rows(layer, false);
     after_attention(layer, tokens, reader);
   }
 
@@ -228,7 +236,9 @@ struct Pass {
   /* Afterwards row i of x belongs to sequence i. */
   void last_layer_first_rows() {
     const Layer<Word>& layer = model.layers[model.spec.layers - 1];
-    if (layer.output.is_int8()) {
+    if (layer.distances.key) {
+      attend_rows(layer, true);
+    } else if (layer.output.is_int8()) {
       attend_first(model, first, x, x_stride, words, words_stride, offsets, n, int8.floats,
                    int8.float_stride);
       quantize_contexts(0, n);
@@ -261,8 +271,8 @@ struct Pass {
     /* 2. Layer by layer (0: the embeddings), and after each the outputs that read it. */
     const auto shortened = [&](int64_t k) { return k == last && only_first_rows && k > 0; };
     const auto reader = [&](int64_t k) { /* of layer k's rows */
-                                         return k < last && !shortened(k + 1) ? &model.layers[k].qkv
-                                                                              : nullptr;
+                                         const bool by_qkv = !shortened(k + 1) || model.spec.bucket;
+                                         return k < last && by_qkv ? &model.layers[k].qkv : nullptr;
     };
     embed(reader(0));
     for (int64_t k = 0; k <= top; ++k) {

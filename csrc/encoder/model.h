@@ -25,11 +25,18 @@ struct Linear {
   bool is_int8() const { return kInt8 && quads.data; }
 };
 
+/* What queries and keys of each head are multiplied by, a column for each bucket of distances. */
+template <class Word>
+struct Distances {
+  Panels<Word> *key, *query; /* [heads], from a head to the buckets; NULL: there are none */
+};
+
 template <class Word>
 struct Layer {
   Linear<Word> qkv; /* three parts of `padded` columns */
   Linear<Word> output, up, down;
   ec_norm norm1, norm2;
+  Distances<Word> distances;
 };
 
 /* The last layer, for the first row of each sequence alone (last_layer.h). */
@@ -50,7 +57,7 @@ struct Model {
   float scale;
   Linear<Word> projection; /* if it has one */
   Layer<Word>* layers;
-  FirstRow<Word> first;
+  FirstRow<Word> first; /* unless scores depend on distances by content */
 
   bool has_projection() const { return spec.projection.weight != nullptr; }
   /* What is added to the scores of a query, from key 0 on; NULL: nothing. */
@@ -132,6 +139,15 @@ struct Packer {
     to.words = dim / kPer<Word>;
     return to;
   }
+  /* [heads] panels of one product with [buckets][dim]. */
+  Panels<Word>* take_heads(const float* source, int64_t buckets, const Model<Word>& model) {
+    Panels<Word>* to = arena.take<Panels<Word>>(model.heads);
+    for (int64_t h = 0; h < model.heads; ++h) {
+      const Panels<Word> one = take_panels(source + h * model.head, buckets, model.head, model.dim, 1);
+      if (arena.memory) to[h] = one;
+    }
+    return to;
+  }
   FirstRow<Word> take_first_row(const ec_layer& from, const Model<Word>& model) {
     FirstRow<Word> to;
     const int64_t dim = model.dim, head = model.head;
@@ -172,9 +188,13 @@ struct Packer {
       to.down = take_linear(from.down, spec.dim, spec.inner, quads & EC_KEEP_DOWN);
       to.norm1 = from.norm1;
       to.norm2 = from.norm2;
+      to.distances = {};
+      if (spec.bucket)
+        to.distances = {take_heads(from.distance_key, spec.buckets, *model),
+                        take_heads(from.distance_query, spec.buckets, *model)};
       if (arena.memory) model->layers[i] = to;
     }
-    model->first = take_first_row(spec.layer[spec.layers - 1], *model);
+    if (!spec.bucket) model->first = take_first_row(spec.layer[spec.layers - 1], *model);
   }
 };
 
@@ -188,7 +208,8 @@ static Model<Word>* model_create(const ec_encoder_spec& spec) {
   model.inner = spec.inner;
   model.heads = spec.heads;
   model.head = spec.dim / spec.heads;
-  model.scale = 1.0f / sqrtf((float)model.head);
+  /* Of three products with content, where there are the two with distances. */
+  model.scale = 1.0f / sqrtf((float)model.head * (spec.bucket ? 3.0f : 1.0f));
   Packer<Word> counting = {};
   counting.arena.template take<Model<Word>>(1);
   counting.take_all(&model);

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from embedcache.encoder.families import Family
 
+_POSITIONS = "embeddings.position_embeddings"
 Affine = tuple[Any, Any]  # (weight, bias): of a linear layer [out, in] and [out], of a LayerNorm [D] and [D]
 ACTIVATIONS = {  # the name in config.json -> the runners' name
     "gelu": "gelu", "gelu_python": "gelu", "relu": "relu",
@@ -42,12 +43,27 @@ class Layer:
 
 
 @dataclass(frozen=True)
+class Distances:
+    """What scores depend on besides query and key, see ``disentangled``.
+
+    Attributes:
+        bucket: int32 [2 * M - 1] for M = max_length: query i and key j meet in the bucket at index j - i + M - 1. It
+            ascends.
+        key, query: of each layer float32 [buckets, D]: what queries and what keys are multiplied by.
+    """
+
+    bucket: Any
+    key: list[Any]
+    query: list[Any]
+
+
+@dataclass(frozen=True)
 class Blueprint:
     """An encoder's weights, all of one dtype on one device.
 
     Attributes:
         word: the token embeddings, [V, E].
-        position: the position embeddings, [P, E]; row 0 is the first token's.
+        position: the position embeddings, [P, E]; row 0 is the first token's. None where the family has none.
         token_type: [E], added to every token, or None.
         norm: the embeddings' LayerNorm, [E] and [E].
         projection: from E to D, [D, E] and [D], or None.
@@ -59,6 +75,7 @@ class Blueprint:
             query i and key j. None where the family has no such bias.
         uncounted: the token id that is skipped when positions are counted. A row that holds it (a text with a literal
             "<pad>") cannot be computed from the blueprint. None where there is no such id.
+        distances: None where scores do not depend on distances by content.
     """
 
     word: Any
@@ -72,6 +89,7 @@ class Blueprint:
     activation: str
     relative: Any
     uncounted: int | None
+    distances: Distances | None = None
 
 
 class Weights(Protocol):
@@ -123,7 +141,7 @@ def assemble(
     projects = family.projection is not None and weights.has(family.projection)
     return Blueprint(
         word=weights.table("embeddings.word_embeddings"),
-        position=weights.table("embeddings.position_embeddings")[0 if uncounted is None else uncounted + 1 :],
+        position=weights.table(_POSITIONS)[0 if uncounted is None else uncounted + 1 :] if family.positions else None,
         token_type=sum(types[1:], start=types[0]) if types else None,
         norm=weights.affine("embeddings.LayerNorm"),
         projection=weights.affine(family.projection) if family.projection and projects else None,

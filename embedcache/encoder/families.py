@@ -80,7 +80,11 @@ class Family:
         projection: the linear layer from the embeddings' width to D, in models where the two differ.
         groups: of layers that share one's weights: the setting with their number, and that layer's name in a group;
             ``names.layers`` is the list of groups. None: each layer has its own weights.
+        positions: whether a position's embedding is added to every token.
         relative: the embedding of the bias by distance that is added to the attention scores, or None.
+        distances: the embedding of the distances that queries and keys are multiplied by, and its LayerNorm (see
+            ``disentangled``); or None.
+        settings: of config.json, with the value that each must have; a list's in any order.
         tokenizers: the classes with which it can be read without torch; None: transformers always reads it.
         bfloat16: whether ``--dtype auto`` may choose bfloat16 on a CPU. True only where measured vectors stayed close
             to float32's.
@@ -96,7 +100,10 @@ class Family:
     types: dict[str, str] = field(default_factory=lambda: {"embeddings.token_type_embeddings": ""})
     projection: str | None = None
     groups: tuple[str, str] | None = None
+    positions: bool = True
     relative: str | None = None
+    distances: tuple[str, str] | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
     tokenizers: Tokenizers | None = None
     bfloat16: bool = False
 
@@ -208,15 +215,43 @@ FAMILIES = {
         projection="encoder.embedding_hidden_mapping_in",
         groups=("num_hidden_groups", "albert_layers.0"),
     ),
+    "deberta-v2": Family(
+        title="DeBERTa 3, mDeBERTa",
+        model="deberta_v2.modeling_deberta_v2.DebertaV2Model",
+        prefix="deberta",
+        names=Names(
+            layers="encoder.layer",
+            attention=(
+                "attention.self.query_proj",
+                "attention.self.key_proj",
+                "attention.self.value_proj",
+                "attention.output.dense",
+            ),
+            norm1="attention.output.LayerNorm",
+            up="intermediate.dense",
+            down="output.dense",
+            norm2="output.LayerNorm",
+        ),
+        types={"embeddings.token_type_embeddings": "type_vocab_size"},
+        positions=False,
+        distances=("encoder.rel_embeddings", "encoder.LayerNorm"),
+        settings={
+            "relative_attention": True,
+            "share_att_key": True,
+            "position_biased_input": False,
+            "norm_rel_ebd": "layer_norm",
+            "pos_att_type": ["c2p", "p2c"],
+        },
+    ),
 }
 # Other families whose positions begin after the pad token; transformers runs them.
 _ALSO_BEHIND_PAD = frozenset(("data2vec-text", "ibert", "longformer", "xlm-roberta-xl", "xmod"))
 
 
 def with_own_layers(kind: Any) -> Family | None:
-    """The family of a ``model_type`` that has weights of its own in every layer; None: another or none."""
+    """The family of a ``model_type`` whose layers have weights of their own and need nothing else; None: no such."""
     family = FAMILIES.get(str(kind))
-    return None if family is None or family.groups else family
+    return None if family is None or family.groups or family.distances else family
 
 
 def behind_id(config: dict[str, Any]) -> int | None:

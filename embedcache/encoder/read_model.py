@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from embedcache.encoder.blueprint import Affine, Blueprint, assemble, plain_config
+from embedcache.encoder.disentangled import with_distances
 from embedcache.encoder.families import FAMILIES
 
 CLASSES = {f"transformers.models.{family.model}": family for family in FAMILIES.values()}
@@ -28,6 +29,8 @@ def read_blueprint(model: Any, max_length: int) -> Blueprint | None:
     family, config = CLASSES.get(f"{type(model).__module__}.{type(model).__name__}"), model.config
     if family is None or not plain_config(partial(getattr, config)) or not _known_parts(model):
         return None
+    if not all(_has(config, name, value) for name, value in family.settings.items()):
+        return None
     keys, weights = family.keys, _Weights(model)
     try:
         blueprint = assemble(
@@ -35,9 +38,12 @@ def read_blueprint(model: Any, max_length: int) -> Blueprint | None:
             lambda name, *default: getattr(config, keys.get(name, name), *default),
             weights,
             epsilon=weights.modules["embeddings.LayerNorm"].eps,
-            uncounted=weights.modules["embeddings.position_embeddings"].padding_idx,
+            uncounted=weights.modules["embeddings.position_embeddings"].padding_idx if family.positions else None,
             relative=lambda weight: _relative(model, weight, max_length),
         )
+        if family.distances:
+            embedding, norm = weights.table(family.distances[0]), weights.affine(family.distances[1])
+            blueprint = with_distances(blueprint, embedding, norm, config, max_length)
     except (KeyError, AttributeError, IndexError):
         return None
     # Every weight must have a place in the blueprint, except the pooler's, which the vectors do not pass through.
@@ -65,6 +71,11 @@ class _Weights:
         return self.modules[module].weight.detach(), self.modules[module].bias.detach()
 
 
+def _has(config: Any, name: str, value: Any) -> bool:
+    found = getattr(config, name, None)
+    return bool(found == value) or (isinstance(found, (list, tuple)) and sorted(found) == value)
+
+
 def _known_parts(model: nn.Module) -> bool:
     """Whether all modules are the family's, torch's or transformers' activations, and all LayerNorms share epsilon."""
     own = {type(model).__module__, "transformers.activations"}
@@ -83,7 +94,7 @@ def _consistent(blueprint: Blueprint, weights: list[Tensor], max_length: int) ->
         len({(weight.dtype, weight.device) for weight in weights}) == 1
         and width[0] == width[1]
         and width[0] % blueprint.heads == 0
-        and len(blueprint.position) >= max_length
+        and (blueprint.position is None or len(blueprint.position) >= max_length)
     )
 
 

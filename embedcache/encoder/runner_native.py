@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from embedcache.encoder.blueprint import Affine, Blueprint, Layer
 
-ABI_VERSION = 3
+ABI_VERSION = 4
 ACTIVATIONS = {"gelu": 0, "gelu_tanh": 1, "relu": 2}
 COMPUTE = {"float32": 0, "bfloat16": 1, "int8": 2}
 PRODUCTS = ("qkv", "output", "up", "down")  # of a layer, in the order of their bits in _Layer.kept
@@ -45,6 +45,8 @@ class WeightPair(Structure):
 class _Layer(Structure):
     _fields_ = [
         *((name, WeightPair) for name in ("query", "key", "value", "output", "up", "down", "norm1", "norm2")),
+        ("distance_key", c_void_p),
+        ("distance_query", c_void_p),
         ("kept", c_int32),
     ]
 
@@ -57,6 +59,8 @@ class _Spec(Structure):
         ("projection", WeightPair),
         ("layer", POINTER(_Layer)),
         ("relative", c_void_p),
+        ("bucket", c_void_p),
+        ("buckets", c_int64),
         ("epsilon", c_float),
         ("activation", c_int32),
         ("compute", c_int32),
@@ -151,13 +155,16 @@ class NativeEncoder:
         self._library = native_library()
         self._alive: list[np.ndarray] = []  # arrays that the library reads as long as the encoder exists
         packed: list[np.ndarray] = []  # arrays that it copies, so they can go after ec_encoder_create
-        layers = (_Layer * len(blueprint.layers))()
+        layers, distances = (_Layer * len(blueprint.layers))(), blueprint.distances
         made: dict[int, _Layer] = {}  # shared weights have the same addresses: the library packs them once
         for number, layer in enumerate(blueprint.layers, 1):
             to = made.get(id(layer)) or made.setdefault(id(layer), self._layer(layer, packed))
             to.kept = sum(1 << bit for bit, name in enumerate(PRODUCTS) if f"{number} {name}" in kept)
+            if distances:
+                to.distance_key = pointer(distances.key[number - 1], packed)
+                to.distance_query = pointer(distances.query[number - 1], packed)
             layers[number - 1] = to
-        positions = min(len(blueprint.position), max_length)
+        positions = max_length if blueprint.position is None else min(len(blueprint.position), max_length)
         vocabulary, width = blueprint.word.shape
         spec = _Spec(
             vocabulary=vocabulary,
@@ -174,6 +181,8 @@ class NativeEncoder:
             projection=_pair(blueprint.projection, packed) if blueprint.projection else WeightPair(),
             layer=layers,
             relative=pointer(blueprint.relative, self._alive, positions),
+            bucket=_bucket(distances.bucket, self._alive, positions) if distances else None,
+            buckets=len(distances.key[0]) if distances else 0,
             epsilon=blueprint.epsilon,
             activation=ACTIVATIONS[blueprint.activation],
             compute=COMPUTE[compute_dtype],
@@ -251,6 +260,13 @@ def pointer(tensor: Tensor | np.ndarray | None, alive: list[np.ndarray], positio
         middle = numbers.shape[1] // 2
         numbers = numbers[:, middle - positions + 1 : middle + positions]
     alive.append(np.ascontiguousarray(numbers, dtype=np.float32))
+    return alive[-1].ctypes.data
+
+
+def _bucket(bucket: Tensor | np.ndarray, alive: list[np.ndarray], positions: int) -> int:
+    """Address of those that the distances of ``positions`` tokens have, int32 [2 * positions - 1]."""
+    middle = len(bucket) // 2
+    alive.append(np.ascontiguousarray(np.asarray(bucket)[middle - positions + 1 : middle + positions], np.int32))
     return alive[-1].ctypes.data
 
 

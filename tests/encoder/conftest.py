@@ -11,7 +11,7 @@ import pytest
 from embedcache.encoder.families import FAMILIES
 
 VOCABULARY = 99
-OTHERS = {"deberta": "DebertaV2Model", "modernbert": "ModernBertModel",
+OTHERS = {"deberta": "DebertaModel", "modernbert": "ModernBertModel",
           "prelayernorm": "RobertaPreLayerNormModel"}  # fmt: skip
 
 
@@ -31,6 +31,7 @@ def _make_model(family: str, **changes: Any) -> Any:
                 "intermediate_size": 48, "max_position_embeddings": 70, "initializer_range": 0.2}  # fmt: skip
     settings |= {"bos_token_id": None, "eos_token_id": None, "cls_token_id": None, "sep_token_id": None}
     keys = known.keys if known else {}
+    settings |= known.settings if known else {}
     config = getattr(transformers, f"{name.removesuffix('Model')}Config")(
         **{keys.get(key, key): value for key, value in (settings | changes).items()}
     )

@@ -22,8 +22,12 @@ def test_a_family_is_read_without_copies(make_model: Callable[..., Any], family:
     activation = "gelu_tanh" if family == "albert" else "gelu"
     assert (blueprint.heads, blueprint.activation, blueprint.uncounted) == (4, activation, 1 if counted else None)
     assert blueprint.word.data_ptr() == model.get_input_embeddings().weight.data_ptr()
-    assert blueprint.position.shape == (70 - 2 * counted, blueprint.word.shape[1])
-    assert (blueprint.token_type is None) == (not known.types)
+    if known.positions:
+        assert blueprint.position.shape == (70 - 2 * counted, blueprint.word.shape[1])
+    else:
+        assert blueprint.position is None
+    assert (blueprint.token_type is None) == (not known.types or bool(known.distances))  # DeBERTa: a setting, 0
+    assert (blueprint.distances is None) == (known.distances is None)
     assert (blueprint.projection is not None) == (known.projection is not None)
     assert len(blueprint.layers) == 3
     assert len(set(map(id, blueprint.layers))) == (1 if known.groups else 3)
@@ -44,6 +48,42 @@ def test_mpnet_bias_is_that_of_the_model(make_model: Callable[..., Any]) -> None
     i, j = torch.meshgrid(torch.arange(68), torch.arange(68), indexing="ij")
     expected = model.encoder.compute_position_bias(torch.empty(1, 68, 1))[0]
     assert torch.equal(blueprint.relative[:, j - i + 67], expected)
+
+
+@pytest.mark.parametrize(("buckets", "most"), [(16, -1), (256, -1), (-1, -1), (-1, 40), (60, 36), (2, 70)])
+def test_deberta_distances_are_those_of_the_model(make_model: Callable[..., Any], buckets: int, most: int) -> None:
+    """What its own code adds to the scores, from the tables and the buckets."""
+    model = make_model("deberta-v2", position_buckets=buckets, max_relative_positions=most)
+    blueprint = read_blueprint(model, 68)
+    assert blueprint is not None and blueprint.distances is not None
+    distances = blueprint.distances
+    own = model.encoder.layer[1].attention.self
+    q, k = torch.randn(2, 4, 68, 8)
+    expected = own.disentangled_attention_bias(q, k, None, model.encoder.get_rel_embedding(), 3)
+    key, query = (table.view(-1, 4, 8).transpose(0, 1) for table in (distances.key[1], distances.query[1]))
+    i, j = torch.meshgrid(torch.arange(68), torch.arange(68), indexing="ij")
+    row = distances.bucket[j - i + 67].long()
+    scores = (q @ key.mT)[:, i, row] + (k @ query.mT)[:, j, row]
+    torch.testing.assert_close(scores / 24**0.5, expected, atol=1e-5, rtol=1e-5)
+    assert (distances.bucket.diff() >= 0).all() and distances.bucket.dtype == torch.int32
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"relative_attention": False}, {"share_att_key": False}, {"pos_att_type": ["c2p"]},
+        {"position_biased_input": True}, {"norm_rel_ebd": "none"}, {"conv_kernel_size": 3}, {"embedding_size": 16},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_other_debertas_have_no_blueprint(make_model: Callable[..., Any], changes: dict[str, Any]) -> None:
+    assert read_blueprint(make_model("deberta-v2", **changes), 64) is None
+
+
+def test_settings_of_deberta_that_are_the_same(make_model: Callable[..., Any]) -> None:
+    for changes in ({"pos_att_type": ["p2c", "c2p"]}, {"pos_att_type": "p2c|c2p"}, {"type_vocab_size": 2}):
+        blueprint = read_blueprint(make_model("deberta-v2", **changes), 64)
+        assert blueprint is not None and (blueprint.token_type is None) == ("type_vocab_size" not in changes)
 
 
 @pytest.mark.parametrize("name", ["gelu_new", "gelu_fast", "gelu_pytorch_tanh", "relu"])

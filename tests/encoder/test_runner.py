@@ -38,7 +38,11 @@ MODELS: list[tuple[str, dict[str, Any]]] = [
     ("electra", {"embedding_size": 48, "hidden_act": "gelu_fast"}),
     ("ernie", {"use_task_id": True}),
     ("albert", {"embedding_size": 32, "num_hidden_groups": 2}),
+    ("deberta-v2", {"position_buckets": 16, "type_vocab_size": 2}),
+    ("deberta-v2", {"position_buckets": 256, "num_attention_heads": 2, "hidden_act": "relu"}),
+    ("deberta-v2", {"position_buckets": 60, "max_relative_positions": 36, "num_attention_heads": 1}),
 ]
+PACKED = [case for case in MODELS if not FAMILIES[case[0]].distances]
 
 
 def plain(model: Any) -> Plain:
@@ -46,6 +50,8 @@ def plain(model: Any) -> Plain:
 
 
 def make_runner(model: Any, kernel: str) -> Runner:
+    if kernel == "packed" and FAMILIES[model.config.model_type].distances:
+        pytest.skip("only native code computes disentangled attention")
     try:
         runner, _ = choose_runner(model, plain(model), M, "cpu", kernel, str(model.dtype).removeprefix("torch."))
     except EmbedcacheError:
@@ -85,7 +91,7 @@ class TestRunner:
         for outputs in (LAST, [("mean", 1), *LAST, ("cls", 0)], [("cls", 2), ("cls", 1)], [("cls", 0)], LAST * 2):
             close(runner.run(some_ids(), outputs), plain(model).run(some_ids(), outputs))
 
-    @pytest.mark.parametrize("family", ["bert", "mpnet"])
+    @pytest.mark.parametrize("family", ["bert", "mpnet", "deberta-v2"])
     def test_a_row_alone_and_among_others(self, make_model: Callable[..., Any], kernel: str, family: str) -> None:
         runner, ids = make_runner(make_model(family), kernel), some_ids()
         for outputs in (LAST, ALL):
@@ -98,7 +104,9 @@ class TestRunner:
 
     @pytest.mark.parametrize("length", [1, 2, 3])
     def test_short_rows(self, make_model: Callable[..., Any], kernel: str, length: int) -> None:
-        for family in ("bert", "mpnet", "distilbert"):
+        for family in ("bert", "mpnet", "distilbert", "deberta-v2"):
+            if kernel == "packed" and FAMILIES[family].distances:
+                continue
             model, ids = make_model(family), some_ids([length])
             close(make_runner(model, kernel).run(ids, ALL), plain(model).run(ids, ALL))
 
