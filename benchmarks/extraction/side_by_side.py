@@ -35,18 +35,8 @@ MAX_LENGTH, ROWS = 256, 400
 SIZES: dict[str, Any] = {"hidden_size": 768, "num_attention_heads": 12, "intermediate_size": 3072}
 TOKENS: dict[str, Any] = {"vocab_size": 30522, "pad_token_id": 0}
 CONFIGS = {
-    "DeBERTa-v3 small, 6 x 768": transformers.DebertaV2Config(
-        **SIZES, **TOKENS, num_hidden_layers=6, relative_attention=True, pos_att_type=["p2c", "c2p"],
-        position_buckets=256, norm_rel_ebd="layer_norm", share_att_key=True, position_biased_input=False,
-        max_relative_positions=-1,
-    ),
-    "DeBERTa-v3 xsmall, 12 x 384": transformers.DebertaV2Config(
-        **TOKENS, hidden_size=384, num_attention_heads=6, intermediate_size=1536, num_hidden_layers=12,
-        relative_attention=True, pos_att_type=["p2c", "c2p"], position_buckets=256, norm_rel_ebd="layer_norm",
-        share_att_key=True, position_biased_input=False, max_relative_positions=-1,
-    ),
     "RoFormer, 6 x 768": transformers.RoFormerConfig(**SIZES, **TOKENS, num_hidden_layers=6),
-}  # fmt: skip
+}
 
 
 def make_folder(config: Any, folder: Path) -> Path:

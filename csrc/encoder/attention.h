@@ -133,8 +133,7 @@ static void attend(const Model<Word>& model, const Distances<Word>& distances,
       for (int64_t i = 0; i < n; ++i) {
         float* row = memory.scores + i * columns;
         Word* shares = shares_of(memory.shares, memory.scores) + i * columns / kPer<Word>;
-        const float* relative =
-            distances.key ? met.added_to(first, i) : model.relative_to(h, first + i);
+        const float* relative = distances.key ? met.added_to(first, i) : model.relative_to(h, first + i);
         if constexpr (Near) {
           memory.weight[i] = softmax_near(row, shares, length, columns, model.scale, relative);
         } else {

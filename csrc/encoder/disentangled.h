@@ -1,13 +1,14 @@
-/* DeBERTa's disentangled attention: what distances add to the scores of one head (He et al., 2021, equation 4),
+/* DeBERTa's disentangled attention: what distances add to the scores of one head (He et al., 2021, equation
+ * 4),
  *
  *     s_ij = q_i . k_j + q_i . Kr_d + k_j . Qr_d,    d = bucket of j - i,
  *
  * where Kr and Qr are the key's and the query's matrix on the embeddings of the buckets, multiplied once when
- * the encoder is made. Every sum is a product of the kernel: [queries or keys][buckets in reach], from which a
- * score takes two numbers.
+ * the encoder is made. Every sum is a product of the kernel: [queries or keys][buckets in reach], from which
+ * a score takes two numbers.
  *
- * Touches, for a row of L tokens, 4 (kQueries + L) (L + kQueries) bytes at most, in L2 for short rows. Costs twice
- * the scores' own product, for a block reaches L + kQueries distances, and a handful of cycles a score.
+ * Touches, for a row of L tokens, 4 (kQueries + L) (L + kQueries) bytes at most, in L2 for short rows. Costs
+ * twice the scores' own product, for a block reaches L + kQueries distances, and a handful of cycles a score.
  */
 #ifndef EMBEDCACHE_ENCODER_DISENTANGLED_H
 #define EMBEDCACHE_ENCODER_DISENTANGLED_H

@@ -47,8 +47,8 @@ typedef struct {
 typedef struct {
   ec_linear query, key, value, output, up, down;
   ec_norm norm1, norm2; /* after attention, after the feed-forward part */
-  /* With ec_encoder_spec.bucket (disentangled.h), [buckets][D] each: what queries and what keys are multiplied
-   * by, for each bucket of distances. */
+  /* With ec_encoder_spec.bucket (disentangled.h), [buckets][D] each: what queries and what keys are
+   * multiplied by, for each bucket of distances. */
   const float *distance_key, *distance_query;
   int32_t kept; /* EC_KEEP_... */
 } ec_layer;
@@ -71,7 +71,7 @@ typedef struct {
   const int32_t* bucket;   /* [2 positions - 1], ascending: that of key j's distance from query i at
                               j - i + positions - 1. NULL: scores do not depend on distances by content */
   int64_t buckets;
-  float epsilon;           /* of every LayerNorm */
+  float epsilon; /* of every LayerNorm */
   int32_t activation;
   int32_t compute;
 } ec_encoder_spec;

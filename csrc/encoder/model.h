@@ -28,7 +28,7 @@ struct Linear {
 /* What queries and keys of each head are multiplied by, a column for each bucket of distances. */
 template <class Word>
 struct Distances {
-  Panels<Word> *key, *query; /* [heads], from a head to the buckets; NULL: there are none */
+  Panels<Word>*key, *query; /* [heads], from a head to the buckets; NULL: there are none */
 };
 
 template <class Word>

@@ -17,11 +17,12 @@ from embedcache.encoder.poolings import POOLINGS
 from embedcache.encoder.token_rows import TokenRows
 from tests.encoder import sanitized_rotary
 
-SHAPES = (  # width, dim, heads, inner, layers, activation, relative
-    (32, 32, 2, 64, 2, "gelu", False),
-    (24, 36, 3, 100, 1, "gelu_tanh", True),  # nothing is a multiple of a vector
-    (128, 128, 2, 512, 2, "relu", True),
-    (80, 80, 40, 33 * 2, 2, "gelu", False),  # more heads than a panel has columns
+SHAPES = (  # width, dim, heads, inner, layers, activation, what scores have of distances
+    (32, 32, 2, 64, 2, "gelu", ""),
+    (24, 36, 3, 100, 1, "gelu_tanh", "bias"),  # nothing is a multiple of a vector
+    (128, 128, 2, 512, 2, "relu", "bias"),
+    (80, 80, 40, 33 * 2, 2, "gelu", ""),  # more heads than a panel has columns
+    (36, 36, 3, 64, 2, "gelu", "content"),
 )
 MIXED = ("int8", ("1 output", "1 up", "2 qkv"))
 MODES = (("float32", ()), ("bfloat16", ()), ("int8", ()), ("int8", ("1 qkv", "1 down")), MIXED)
@@ -48,7 +49,7 @@ class Floats:
         return self._numbers
 
 
-def blueprint(width: int, dim: int, heads: int, inner: int, layers: int, activation: str, relative: bool):
+def blueprint(width: int, dim: int, heads: int, inner: int, layers: int, activation: str, distances: str):
     rng = np.random.default_rng(dim)
 
     def floats(*shape: int) -> Floats:
@@ -66,7 +67,11 @@ def blueprint(width: int, dim: int, heads: int, inner: int, layers: int, activat
         word=floats(VOCABULARY, width), position=floats(POSITIONS, width), token_type=floats(width),
         norm=(floats(width), floats(width)), projection=affine(dim, width) if width != dim else None,
         layers=[layer() for _ in range(layers)], heads=heads, epsilon=1e-12, activation=activation,
-        relative=floats(heads, 2 * POSITIONS - 1) if relative else None,
+        relative=floats(heads, 2 * POSITIONS - 1) if distances == "bias" else None,
+        distances=SimpleNamespace(
+            bucket=np.clip(np.arange(1 - POSITIONS, POSITIONS), -20, 19) + 20,
+            key=[floats(40, dim) for _ in range(layers)], query=[floats(40, dim) for _ in range(layers)],
+        ) if distances == "content" else None,
     )  # fmt: skip
 
 
@@ -82,7 +87,7 @@ def main() -> None:
         os.environ["EMBEDCACHE_ISA"] = isa
         for dtype in filter(runner_native.backend, ("float32", "bfloat16")):
             sanitized_rotary.check(dtype, few)
-        for shape in SHAPES[:2] if few else SHAPES:
+        for shape in SHAPES[1::3] if few else SHAPES:
             for dtype, kept in MODES[:2] if few else MODES:
                 if not runner_native.backend(dtype):
                     continue

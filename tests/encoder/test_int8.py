@@ -257,6 +257,7 @@ class TestEncoder:
             ("mpnet", {"intermediate_size": 100, "hidden_act": "gelu_new"}),
             ("electra", {"embedding_size": 24}),
             ("albert", {"embedding_size": 24, "num_hidden_groups": 2}),
+            ("deberta-v2", {"position_buckets": 16}),
         ],
         ids=str,
     )

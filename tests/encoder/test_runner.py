@@ -42,7 +42,6 @@ MODELS: list[tuple[str, dict[str, Any]]] = [
     ("deberta-v2", {"position_buckets": 256, "num_attention_heads": 2, "hidden_act": "relu"}),
     ("deberta-v2", {"position_buckets": 60, "max_relative_positions": 36, "num_attention_heads": 1}),
 ]
-PACKED = [case for case in MODELS if not FAMILIES[case[0]].distances]
 
 
 def plain(model: Any) -> Plain:

@@ -1,14 +1,15 @@
-"""How fast do ModernBERT and Qwen3 turn texts into vectors on one core?
+"""How fast do ModernBERT, Qwen3 and DeBERTa turn texts into vectors on one core?
 
 Models of their shapes with random weights and MiniLM's tokenizer: for speed, weights do not matter. Texts are real:
-review snippets, passages of speeches of 250 tokens, and of 2,000. Every contender lives in a process of its own on one
-core, and its seconds are its processor time, since other processes may use the machine; contenders take turns. The
-vector is the mean of the tokens', so that nobody saves work in the last layer, and figures hold for any number of
-layers: measured are 11 of ModernBERT-base's 22 (4 of them global, as 8 of 22) and 6 of Qwen3-0.6B's 28, which are all
-alike. Useful FLOP are those of true tokens and of the keys that a query sees. The product rate is the best of torch,
-oneDNN and NumPy on the same core in the same turns.
+review snippets, passages of speeches of 250 tokens, and of 2,000 (DeBERTa: 500, of its 512 positions). Every contender
+lives in a process of its own on one core, and its seconds are its processor time, since other processes may use the
+machine; contenders take turns. The vector is the mean of the tokens', so that nobody saves work in the last layer, and
+figures hold for any number of layers: measured are 11 of ModernBERT-base's 22 (4 of them global, as 8 of 22), 6 of
+Qwen3-0.6B's 28 and 6 of DeBERTa-v3 base's 12, which are all alike. Useful FLOP are those of true tokens, of the keys
+that a query sees, and of the buckets of distances that DeBERTa's queries and keys meet. The product rate is the best of
+torch, oneDNN and NumPy on the same core in the same turns.
 
-    taskset -c 0 python -m benchmarks.extraction.rotary --model modernbert
+    taskset -c 0 python -m benchmarks.extraction.families --model modernbert
 """
 
 from __future__ import annotations
@@ -34,8 +35,9 @@ from benchmarks.machine import RESULTS, machine, slug
 from demo import fetch
 
 MAX_LENGTH = peers.MAX_LENGTH = 2000
-LAYERS = {"modernbert": 11, "qwen3": 6}
-ROWS = {"27": 16, "250": 3, "2000": 1}  # texts by their tokens
+LAYERS = {"modernbert": 11, "qwen3": 6, "deberta": 6}
+ROWS = {"27": 16, "250": 3, "500": 2, "2000": 1}  # texts by their tokens
+KINDS = {"deberta": "27,250,500"}
 
 
 def make_folder(name: str, scratch: Path) -> Path:
@@ -47,6 +49,12 @@ def make_folder(name: str, scratch: Path) -> Path:
     if name == "modernbert":
         marks = {"cls_token_id": 101, "sep_token_id": 102}
         config = transformers.ModernBertConfig(num_hidden_layers=layers, **tokens, **marks)
+    elif name == "deberta":
+        sizes = {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12}
+        config = transformers.DebertaV2Config(
+            num_hidden_layers=layers, **sizes, **tokens, relative_attention=True, pos_att_type=["p2c", "c2p"],
+            position_buckets=256, norm_rel_ebd="layer_norm", share_att_key=True, position_biased_input=False,
+        )  # fmt: skip
     else:
         sizes = {"hidden_size": 1024, "intermediate_size": 3072, "num_attention_heads": 16, "num_key_value_heads": 8}
         config = transformers.Qwen3Config(num_hidden_layers=layers, head_dim=128, **sizes, **tokens)
@@ -68,6 +76,12 @@ def useful_flop(config: Any, lengths: np.ndarray) -> float:
     """FLOP of the matrix products that the texts need, two a multiply-add; no padding."""
     dim, inner, heads = config.hidden_size, config.intermediate_size, config.num_attention_heads
     head = getattr(config, "head_dim", None) or dim // heads
+    if config.model_type == "deberta-v2":
+        each = [
+            n * (8 * dim * dim + 4 * dim * inner) + 4 * dim * n * (n + min(n, 2 * config.position_buckets))
+            for n in lengths.tolist()
+        ]
+        return float(config.num_hidden_layers * sum(each))
     keys = getattr(config, "num_key_value_heads", heads) * head
     whole = 2 * dim * (2 * heads * head + 2 * keys) + 6 * dim * inner
     causal, total = config.model_type == "qwen3", 0.0
@@ -83,7 +97,8 @@ def useful_flop(config: Any, lengths: np.ndarray) -> float:
 def embedcache(folder: Path, device: str, dtype: str) -> dict[str, peers.Run]:
     from embedcache.encoder import Encoder
 
-    encoder = Encoder.load(folder, max_length=MAX_LENGTH, dtype=dtype, device=device)
+    positions = json.loads((folder / "config.json").read_text("utf-8"))["max_position_embeddings"]
+    encoder = Encoder.load(folder, max_length=min(MAX_LENGTH, positions), dtype=dtype, device=device)
     assert encoder.kernel == "native"
     return {"native": lambda texts: encoder.encode_texts(texts, [("mean", -1)])[0]}
 
@@ -266,15 +281,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="modernbert", choices=LAYERS)
     parser.add_argument("--only", default="", help="contenders whose names hold one of these, with commas between")
-    parser.add_argument("--kinds", default=",".join(ROWS))
+    parser.add_argument("--kinds", help="default: 27,250,2000, of DeBERTa 27,250,500")
     parser.add_argument("--turns", type=int, default=3)
-    parser.add_argument("--json", type=Path, help="default: benchmarks/results/rotary-MODEL-PROCESSOR.json")
+    parser.add_argument("--json", type=Path, help="default: benchmarks/results/family-MODEL-PROCESSOR.json")
     options = parser.parse_args()
     from transformers import AutoConfig
 
     about = machine("numpy", "torch", "transformers", "sentence-transformers", "onnxruntime")
     report: dict[str, Any] = {"machine": about, "model": options.model, "layers": LAYERS[options.model]}
-    path = options.json or RESULTS / f"rotary-{options.model}-{slug(about['cpu'])}.json"
+    path = options.json or RESULTS / f"family-{options.model}-{slug(about['cpu'])}.json"
     report["load_average_at_start"] = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as scratch:
         folder = make_folder(options.model, Path(scratch))
@@ -288,7 +303,7 @@ def main() -> None:
                 print(f"{name}: {one.failed or 'ready'}", file=sys.stderr, flush=True)
                 if not one.failed:
                     there.append(one)
-        for kind in options.kinds.split(","):
+        for kind in (options.kinds or KINDS.get(options.model, "27,250,2000")).split(","):
             report[kind] = measure(kind, there, reference, config, folder, options.turns)
             report["load_average_at_end"] = os.getloadavg()[0]
             path.write_text(json.dumps(report, indent=1) + "\n")
