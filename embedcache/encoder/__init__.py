@@ -10,6 +10,7 @@ Files, in the order in which to read them:
     families                 The encoder families whose every part is known: one record each
     kinds                    What sort of model a config.json describes: an encoder, causal, an encoder-decoder
     blueprint                A post-LayerNorm encoder as the runners compute it, the same for every family
+    disentangled             What DeBERTa's scores have besides: the products with distances
     read_model               The blueprint of a model that transformers has loaded
     rotary_families          Families with rotary positions and a gated feed-forward part: one record each
     rotary_blueprint         Such an encoder as its runner computes it, the same for every family
