@@ -5,6 +5,7 @@ from __future__ import annotations
 NOT_ON_WINDOWS = {
     "it asks for POSIX: forks, signals, shells, pipes with names, modes, links, devices, fsync of a folder": """
         tests/cache/test_lock.py::test_a_fork_that_ends_early_leaves_the_lock_alone
+        tests/commands/test_cli.py::test_a_signal_in_a_process_of_its_own
         tests/commands/test_outputs.py::test_modes_follow_the_umask
         tests/commands/test_outputs.py::test_symlinks_are_followed
         tests/commands/test_outputs.py::test_what_is_no_stream

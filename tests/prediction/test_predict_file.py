@@ -174,7 +174,7 @@ def test_a_cache_of_another_encoder(made: Path, tmp_path: Path, tiny_bert: Path)
         *[
             (["--input", "reviews.csv", "-o", name, "--json"], "both go to standard output")
             for name in ["/dev/stdout"]
-            if Path(name).exists()
+            if sys.platform != "win32"
         ],
     ],
 )
