@@ -37,7 +37,7 @@ from demo import fetch
 MAX_LENGTH = peers.MAX_LENGTH = 2000
 LAYERS = {"modernbert": 11, "qwen3": 6, "deberta": 6}
 ROWS = {"27": 16, "250": 3, "500": 2, "2000": 1}  # texts by their tokens
-KINDS = {"deberta": "27,250,500"}
+KINDS = {"modernbert": "27,250,2000", "qwen3": "27,250,2000", "deberta": "27,250,500"}
 
 
 def make_folder(name: str, scratch: Path) -> Path:
@@ -281,7 +281,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="modernbert", choices=LAYERS)
     parser.add_argument("--only", default="", help="contenders whose names hold one of these, with commas between")
-    parser.add_argument("--kinds", help="default: 27,250,2000, of DeBERTa 27,250,500")
+    parser.add_argument("--kinds", help="tokens of the texts; default: " + str(KINDS))
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--json", type=Path, help="default: benchmarks/results/family-MODEL-PROCESSOR.json")
     options = parser.parse_args()
@@ -303,7 +303,7 @@ def main() -> None:
                 print(f"{name}: {one.failed or 'ready'}", file=sys.stderr, flush=True)
                 if not one.failed:
                     there.append(one)
-        for kind in (options.kinds or KINDS.get(options.model, "27,250,2000")).split(","):
+        for kind in (options.kinds or KINDS[options.model]).split(","):
             report[kind] = measure(kind, there, reference, config, folder, options.turns)
             report["load_average_at_end"] = os.getloadavg()[0]
             path.write_text(json.dumps(report, indent=1) + "\n")

@@ -116,12 +116,12 @@ static void attend(const Model<Word>& model, const Distances<Word>& distances,
                    int64_t queries, Out* context, int64_t context_stride) {
   const int64_t part = model.padded / kPer<Word>, words = model.head / kPer<Word>,
                 columns = round_up(length, kBlock);
+  const MetDistances<Word> met(memory.distances, model, length);
   for (int64_t h = 0; h < model.heads; ++h) {
     const Word* query = qkv + h * words;
     /* 1. Keys and values in panels, once for all queries of the head. */
     const Panels<Word> keys = pack_keys(memory.keys, query + part, stride, length, words);
     const Panels<Word> values = pack_values(memory.values, query + 2 * part, stride, length, model.head);
-    const MetDistances<Word> met(memory.distances, model, length);
     if (distances.key) met.keys({query + part, stride}, distances.query[h], words, queries);
     for (int64_t first = 0; first < queries; first += kQueries) {
       const int64_t n = queries - first < kQueries ? queries - first : kQueries;

@@ -28,8 +28,8 @@ struct DistanceMemory {
 
   template <class Word>
   void take(Arena* arena, const Model<Word>& model, int64_t longest) {
-    if (!model.spec.bucket) return;
-    const int32_t* bucket = model.spec.bucket + model.spec.positions - 1;
+    const int32_t* bucket = model.buckets();
+    if (!bucket) return;
     const int64_t reach = bucket[longest - 1] - bucket[1 - longest] + 1;
     columns = round_up(reach, kBlock) + kBlock; /* the first bucket lies somewhere in its panel */
     of_queries = arena->take<float>(kQueries * columns);
@@ -38,17 +38,17 @@ struct DistanceMemory {
   }
 };
 
-/* Distances of one head of a row. */
+/* Distances within a row, head after head. Without buckets it is not to be asked. */
 template <class Word>
 struct MetDistances {
   const DistanceMemory& memory;
-  const int32_t* bucket; /* of distance 0; others lie before and behind it */
-  int64_t length, base;  /* base: the column 0 of the memory */
+  const int32_t* bucket;
+  int64_t length, base; /* base: the column 0 of the memory */
   float scale;
 
   MetDistances(const DistanceMemory& memory, const Model<Word>& model, int64_t length)
       : memory(memory),
-        bucket(model.spec.bucket ? model.spec.bucket + model.spec.positions - 1 : nullptr),
+        bucket(model.buckets()),
         length(length),
         base(bucket ? bucket[1 - length] / kBlock * kBlock : 0),
         scale(model.scale) {}

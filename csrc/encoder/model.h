@@ -59,6 +59,8 @@ struct Model {
   Layer<Word>* layers;
   FirstRow<Word> first; /* unless scores depend on distances by content */
 
+  /* The bucket of distance 0, others before and behind it; NULL: there are none. */
+  const int32_t* buckets() const { return spec.bucket ? spec.bucket + spec.positions - 1 : nullptr; }
   bool has_projection() const { return spec.projection.weight != nullptr; }
   /* What is added to the scores of a query, from key 0 on; NULL: nothing. */
   const float* relative_to(int64_t h, int64_t query) const {

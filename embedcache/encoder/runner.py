@@ -102,8 +102,8 @@ def choose_runner(
                 "transformers computes it"
             )
     model.to(getattr(torch, compute_dtype))
-    blueprint = read_blueprint(model, max_length) if blueprint else None
-    if blueprint and blueprint.distances is None and kernel in (None, "packed"):
+    blueprint = read_blueprint(model, max_length) if blueprint and blueprint.distances is None else None
+    if blueprint and kernel in (None, "packed"):
         return Packed(blueprint), blueprint.uncounted
     if kernel in (None, "plain"):
         return plain, None

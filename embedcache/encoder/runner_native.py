@@ -256,18 +256,22 @@ def pointer(tensor: Tensor | np.ndarray | None, alive: list[np.ndarray], positio
     if tensor is None:
         return None
     numbers = tensor if isinstance(tensor, np.ndarray) else tensor.detach().float().cpu().numpy()
-    if positions is not None:  # [heads, 2 M - 1], the distance 0 in the middle
-        middle = numbers.shape[1] // 2
-        numbers = numbers[:, middle - positions + 1 : middle + positions]
+    if positions is not None:
+        numbers = _within(numbers, positions)
     alive.append(np.ascontiguousarray(numbers, dtype=np.float32))
     return alive[-1].ctypes.data
 
 
 def _bucket(bucket: Tensor | np.ndarray, alive: list[np.ndarray], positions: int) -> int:
     """Address of those that the distances of ``positions`` tokens have, int32 [2 * positions - 1]."""
-    middle = len(bucket) // 2
-    alive.append(np.ascontiguousarray(np.asarray(bucket)[middle - positions + 1 : middle + positions], np.int32))
+    alive.append(np.ascontiguousarray(_within(np.asarray(bucket), positions), np.int32))
     return alive[-1].ctypes.data
+
+
+def _within(numbers: np.ndarray, positions: int) -> np.ndarray:
+    """[..., 2 M - 1], the distance 0 in the middle: those of the distances that ``positions`` tokens have."""
+    middle = numbers.shape[-1] // 2
+    return numbers[..., middle - positions + 1 : middle + positions]
 
 
 def _pair(pair: Affine, alive: list[np.ndarray]) -> WeightPair:
